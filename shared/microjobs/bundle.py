@@ -1,0 +1,157 @@
+"""The model bundle: what both trainers write and what serve and batch-score run.
+
+    model.onnx       the model, whatever trained it: input (rows, features) float32 scaled, output (rows, 1)
+    manifest.json    framework, features, signatures, metrics, hyperparameters
+    scaler.json      what preprocessing fitted; absent if the data was never scaled
+    1/ or model.pth  the framework's own format
+
+Standard library only; `microjobs.predictor` runs the model.
+"""
+
+import json
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from microjobs.errors import UserError
+from microjobs.files import write_whole
+from microjobs.scaler import Scaler, read_scaler
+
+MODEL_FILE = "model.onnx"
+MANIFEST_FILE = "manifest.json"
+ARCHIVE_FILE = "model.tar.gz"
+
+SERVING_DEFAULT = "serving_default"
+"""Signature that takes features as the model was trained on them (scaled)."""
+RAW = "raw"
+"""Signature that takes features as they were measured, and scales them with the bundle's scaler."""
+
+MAX_MEMBERS = 100_000
+MAX_RATIO = 100
+"""An archive may unpack to this many times its own size; real models stay below 10."""
+SMALL = 1 << 30
+"""Below this many bytes unpacked, the ratio does not matter."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """manifest.json: what the model is, so that nobody has to load it to know."""
+
+    framework: str
+    features: int
+    signatures: tuple[str, ...] = (SERVING_DEFAULT, RAW)
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A model folder that was read and found whole."""
+
+    folder: Path
+    manifest: Manifest
+    scaler: Scaler | None
+
+    @property
+    def model(self) -> Path:
+        return self.folder / MODEL_FILE
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json. Last of all: a folder that has it is a whole bundle."""
+    write_whole(folder / MANIFEST_FILE, json.dumps(asdict(manifest), indent=1).encode())
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a model folder.
+
+    Raises:
+        UserError: a file is missing or not what the trainers write.
+    """
+    for name in (MODEL_FILE, MANIFEST_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} has no {name}: it is not a model bundle of the train jobs")
+    try:
+        content = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+        manifest = Manifest(
+            framework=str(content["framework"]),
+            features=int(content["features"]),
+            signatures=tuple(str(name) for name in content["signatures"]),
+            metrics=dict(content["metrics"]),
+            hyperparameters=dict(content["hyperparameters"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / MANIFEST_FILE} is not a manifest ({error!r}): train the model again") from error
+    scaler = read_scaler(folder)
+    if scaler is not None and scaler.features != manifest.features:
+        raise UserError(f"{folder}: the scaler has {scaler.features} features, the model {manifest.features}")
+    return Bundle(folder, manifest, scaler)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Extract a model archive into a new `folder`: whole, or not at all.
+
+    Raises:
+        UserError: not a tar archive, damaged, or a member that would leave the folder, is no plain file,
+            or unpacks to far more than the archive's size.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
+        partial = Path(work) / "model"
+        partial.mkdir()
+        try:
+            with tarfile.open(archive, "r:*") as tar:
+                _extract(tar, partial, limit=max(SMALL, MAX_RATIO * archive.stat().st_size), name=archive.name)
+        except FileNotFoundError:
+            raise UserError(f"{archive} does not exist") from None
+        except (tarfile.TarError, EOFError, OSError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise UserError(f"{archive.name} is not a whole tar archive: {error}") from error
+        partial.rename(folder)
+
+
+def _extract(tar: tarfile.TarFile, folder: Path, limit: int, name: str) -> None:
+    size = 0
+    links: list[tuple[Path, str]] = []
+    for count, member in enumerate(tar, start=1):
+        target = folder / _inside(member.name, name)
+        size += member.size
+        if size > limit or count > MAX_MEMBERS:
+            raise UserError(f"{name} unpacks to more than {limit} bytes or {MAX_MEMBERS} members: refused as a bomb")
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif member.isfile() and (content := tar.extractfile(member)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            target.chmod(0o755 if member.mode & 0o100 else 0o644)
+        elif member.islnk() and (source := folder / _inside(member.linkname, name)).is_file():
+            target.hardlink_to(source)
+        elif member.issym():
+            _inside(str(PurePosixPath(member.name).parent / member.linkname), name)
+            links.append((target, member.linkname))
+        else:
+            raise UserError(f"{name}: {member.name!r} is neither a file nor a folder: refused")
+    for target, link in links:  # last, so that no member is written through one
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(link)
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{name}: {target.name!r} links out of the archive: refused")
+
+
+def _inside(member: str, archive: str) -> PurePosixPath:
+    """The member's path, if it stays inside the folder the archive is extracted to."""
+    parts: list[str] = []
+    for part in PurePosixPath(member).parts:
+        if part == "/" or (part == ".." and not parts) or "\0" in part:
+            raise UserError(f"{archive}: {member!r} leaves the archive's folder: refused")
+        if part == "..":
+            parts.pop()
+        else:
+            parts.append(part)
+    return PurePosixPath(*parts)

@@ -1,0 +1,389 @@
+"""Amazon SageMaker's contract with a container, spelled once: paths, files, environment variables.
+
+The image reads with this module what the platform (or our local server, or a test) writes with it, so the writer
+and the reader of each file stand side by side. Standard library only; importing it does nothing.
+
+Sources: docs/contract.md lists each path and variable with who writes it, who reads it and where AWS documents it.
+"""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+DEFAULT_ROOT = "/opt/ml"
+BASE_DIR = "SAGEMAKER_BASE_DIR"
+
+FAILURE_LIMIT = 1024
+"""Characters of the failure file that become FailureReason."""
+MESSAGE_LIMIT = 1024
+"""Bytes of the message file that become ExitMessage."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie below the contract's root (`/opt/ml`, or what `SAGEMAKER_BASE_DIR` says)."""
+
+    root: Path = Path(DEFAULT_ROOT)
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
+        return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
+
+    @property
+    def input_config(self) -> Path:
+        return self.root / "input" / "config"
+
+    @property
+    def input_data(self) -> Path:
+        return self.root / "input" / "data"
+
+    def channel(self, name: str) -> Path:
+        """The folder of one input channel of a training job."""
+        return self.input_data / name
+
+    @property
+    def model(self) -> Path:
+        """Training writes its model here, hosting finds the extracted archive here."""
+        return self.root / "model"
+
+    @property
+    def code(self) -> Path:
+        return self.root / "code"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints"
+
+    @property
+    def output(self) -> Path:
+        return self.root / "output"
+
+    @property
+    def output_data(self) -> Path:
+        return self.output / "data"
+
+    @property
+    def failure(self) -> Path:
+        return self.output / "failure"
+
+    @property
+    def message(self) -> Path:
+        return self.output / "message"
+
+    @property
+    def processing_config(self) -> Path:
+        return self.root / "config"
+
+    def processing(self, name: str) -> Path:
+        """The usual `LocalPath` of a processing input or output called `name`."""
+        return self.root / "processing" / name
+
+    def local(self, path: str) -> Path:
+        """A `LocalPath` of a request (always written below `/opt/ml`), below this layout's root."""
+        inside = PurePosixPath(path)
+        return self.root / inside.relative_to(DEFAULT_ROOT) if inside.is_relative_to(DEFAULT_ROOT) else Path(path)
+
+    def spell(self, path: Path) -> str:
+        """The opposite of `local`: how a request spells a path below this layout's root."""
+        return str(PurePosixPath(DEFAULT_ROOT) / path.relative_to(self.root))
+
+
+def _write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+# --- hyperparameters.json: {name: string} ---
+
+
+def encode_hyperparameter(value: object) -> str:
+    """A value as a string on the wire: text as it is, all else as JSON (as SageMaker SDK v3 does)."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def decode_hyperparameter(text: str) -> Any:
+    """A value from the wire: what the JSON says if it is JSON, else the text.
+
+    Reads all three encodings in use: SDK v2's `str(value)`, its framework estimators' and SDK v3's JSON.
+    """
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def write_hyperparameters(layout: Layout, values: Mapping[str, object]) -> None:
+    _write(
+        layout.input_config / "hyperparameters.json",
+        {name: encode_hyperparameter(value) for name, value in values.items()},
+    )
+
+
+def read_hyperparameters(layout: Layout) -> dict[str, str]:
+    """The hyperparameters as they are on the wire, all strings; empty if the request had none."""
+    path = layout.input_config / "hyperparameters.json"
+    return {str(name): str(value) for name, value in _read(path).items()} if path.exists() else {}
+
+
+# --- inputdataconfig.json: one entry a channel ---
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of a training job's `InputDataConfig`."""
+
+    input_mode: str = "File"
+    distribution: str = "FullyReplicated"
+    record_wrapper: str = "None"
+    content_type: str | None = None
+
+
+def write_input_data_config(layout: Layout, channels: Mapping[str, Channel]) -> None:
+    def entry(channel: Channel) -> dict[str, str]:
+        content_type = {} if channel.content_type is None else {"ContentType": channel.content_type}
+        return content_type | {
+            "TrainingInputMode": channel.input_mode,
+            "S3DistributionType": channel.distribution,
+            "RecordWrapperType": channel.record_wrapper,
+        }
+
+    _write(layout.input_config / "inputdataconfig.json", {name: entry(channel) for name, channel in channels.items()})
+
+
+def read_input_data_config(layout: Layout) -> dict[str, Channel]:
+    path = layout.input_config / "inputdataconfig.json"
+    return {
+        name: Channel(
+            input_mode=entry.get("TrainingInputMode", "File"),
+            distribution=entry.get("S3DistributionType", "FullyReplicated"),
+            record_wrapper=entry.get("RecordWrapperType", "None"),
+            content_type=entry.get("ContentType"),
+        )
+        for name, entry in (_read(path) if path.exists() else {}).items()
+    }
+
+
+# --- resourceconfig.json: the hosts of the job ---
+
+
+@dataclass(frozen=True)
+class InstanceGroup:
+    name: str
+    instance_type: str
+    hosts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ResourceConfig:
+    """The hosts of a job. Processing knows `current_host` and `hosts` only; the rest is training's."""
+
+    current_host: str = "algo-1"
+    hosts: tuple[str, ...] = ("algo-1",)
+    instance_type: str = ""
+    group: str = "homogeneousCluster"
+    groups: tuple[InstanceGroup, ...] = ()
+    network_interface: str = "eth0"
+
+    @property
+    def first_host(self) -> str:
+        return self.hosts[0]
+
+    @property
+    def is_first(self) -> bool:
+        return self.current_host == self.first_host
+
+    @property
+    def rank(self) -> int:
+        return self.hosts.index(self.current_host)
+
+
+def write_training_resource_config(layout: Layout, resources: ResourceConfig) -> None:
+    groups = resources.groups or (InstanceGroup(resources.group, resources.instance_type, resources.hosts),)
+    content = {
+        "current_host": resources.current_host,
+        "current_instance_type": resources.instance_type,
+        "current_group_name": resources.group,
+        "hosts": resources.hosts,
+        "instance_groups": [
+            {"instance_group_name": group.name, "instance_type": group.instance_type, "hosts": group.hosts}
+            for group in groups
+        ],
+        "network_interface_name": resources.network_interface,
+        "topology": None,
+    }
+    _write(layout.input_config / "resourceconfig.json", content)
+
+
+def read_training_resource_config(layout: Layout) -> ResourceConfig:
+    return _read_resource_config(layout.input_config / "resourceconfig.json")
+
+
+def write_processing_resource_config(layout: Layout, resources: ResourceConfig) -> None:
+    content = {"current_host": resources.current_host, "hosts": resources.hosts}
+    _write(layout.processing_config / "resourceconfig.json", content)
+
+
+def read_processing_resource_config(layout: Layout) -> ResourceConfig:
+    return _read_resource_config(layout.processing_config / "resourceconfig.json")
+
+
+def _read_resource_config(path: Path) -> ResourceConfig:
+    if not path.exists():  # a plain `docker run` of the image: one host
+        return ResourceConfig()
+    content = _read(path)
+    return ResourceConfig(
+        current_host=content["current_host"],
+        hosts=tuple(sorted(content["hosts"], key=_natural)),
+        instance_type=content.get("current_instance_type", ""),
+        group=content.get("current_group_name", "homogeneousCluster"),
+        groups=tuple(
+            InstanceGroup(group["instance_group_name"], group["instance_type"], tuple(group["hosts"]))
+            for group in content.get("instance_groups") or ()
+        ),
+        network_interface=content.get("network_interface_name", "eth0"),
+    )
+
+
+def _natural(host: str) -> tuple[str, int]:
+    """Sorts `algo-10` after `algo-9`, the same on every host whatever order the file has."""
+    stem, _, number = host.rpartition("-")
+    return (stem, int(number)) if number.isdigit() else (host, 0)
+
+
+# --- processingjobconfig.json: the request, echoed ---
+
+
+def write_processing_job_config(layout: Layout, request: Mapping[str, Any], arn: str) -> None:
+    """Echo a CreateProcessingJob request as the container sees it."""
+    application = dict(request["AppSpecification"])
+    content = {
+        "ProcessingJobArn": arn,
+        "ProcessingJobName": request["ProcessingJobName"],
+        "AppSpecification": {"ContainerEntrypoint": None, "ContainerArguments": None} | application,
+        "Environment": dict(request.get("Environment", {})),
+        "ProcessingInputs": list(request.get("ProcessingInputs", [])),
+        "ProcessingOutputConfig": request.get("ProcessingOutputConfig", {"Outputs": [], "KmsKeyId": None}),
+        "ProcessingResources": request["ProcessingResources"],
+        "RoleArn": request["RoleArn"],
+        "StoppingCondition": request.get("StoppingCondition", {"MaxRuntimeInSeconds": 86400}),
+    }
+    _write(layout.processing_config / "processingjobconfig.json", content)
+
+
+def read_processing_job_config(layout: Layout) -> dict[str, Any]:
+    """The echoed request; empty when the image was not started as a processing job."""
+    path = layout.processing_config / "processingjobconfig.json"
+    content: dict[str, Any] = _read(path) if path.exists() else {}
+    return content
+
+
+# --- checkpointconfig.json: only there when the request has a CheckpointConfig ---
+
+
+def write_checkpoint_config(layout: Layout, local_path: str) -> None:
+    _write(layout.input_config / "checkpointconfig.json", {"LocalPath": local_path})
+
+
+def read_checkpoint_folder(layout: Layout) -> Path:
+    """Where the platform syncs checkpoints from and to."""
+    path = layout.input_config / "checkpointconfig.json"
+    return layout.local(_read(path)["LocalPath"]) if path.exists() else layout.checkpoints
+
+
+# --- failure and message: the job's last words ---
+
+
+def write_failure(layout: Layout, reason: str) -> None:
+    """Give the reason of a failure, its first 1024 characters. The first reason stays: later ones are its echo."""
+    layout.output.mkdir(parents=True, exist_ok=True)
+    if not layout.failure.exists():
+        layout.failure.write_text(reason[:FAILURE_LIMIT], encoding="utf-8")
+
+
+def read_failure(layout: Layout) -> str | None:
+    if not layout.failure.exists():
+        return None
+    return layout.failure.read_text(encoding="utf-8", errors="replace")[:FAILURE_LIMIT]
+
+
+def write_message(layout: Layout, message: str) -> None:
+    """A processing job's `ExitMessage`, cut to 1 KB without splitting a character."""
+    layout.output.mkdir(parents=True, exist_ok=True)
+    cut = message.encode()[:MESSAGE_LIMIT].decode(errors="ignore")
+    layout.message.write_text(cut, encoding="utf-8")
+
+
+def read_message(layout: Layout) -> str | None:
+    """The message, or None. Bytes that are not UTF-8 raise UnicodeDecodeError: AWS fails such a job."""
+    if not layout.message.exists():
+        return None
+    return layout.message.read_bytes()[:MESSAGE_LIMIT].decode()
+
+
+# --- environment variables ---
+
+
+@dataclass(frozen=True)
+class TrainingEnvironment:
+    """What a training job finds in its environment besides the request's own `Environment`."""
+
+    job_name: str = ""
+    job_arn: str = ""
+    region: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def variables(self) -> dict[str, str]:
+        own = {"TRAINING_JOB_NAME": self.job_name, "TRAINING_JOB_ARN": self.job_arn, "AWS_REGION": self.region}
+        return {**self.extra, **own}
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "TrainingEnvironment":
+        own = ("TRAINING_JOB_NAME", "TRAINING_JOB_ARN", "AWS_REGION")
+        extra = {name: value for name, value in environ.items() if name not in own}
+        name, arn, region = (environ.get(variable, "") for variable in own)
+        return cls(name, arn, region, extra)
+
+
+@dataclass(frozen=True)
+class HostingEnvironment:
+    """What tells a hosting container how to serve; `transform` fields are set for Batch Transform only."""
+
+    port: int = 8080
+    safe_port_range: str | None = None
+    batch: bool = False
+    max_payload_mb: int | None = None
+    batch_strategy: str | None = None
+    max_concurrent_transforms: int | None = None
+
+    def variables(self) -> dict[str, str]:
+        values: Sequence[tuple[str, object]] = (
+            ("SAGEMAKER_BIND_TO_PORT", self.port if self.port != 8080 else None),
+            ("SAGEMAKER_SAFE_PORT_RANGE", self.safe_port_range),
+            ("SAGEMAKER_BATCH", "true" if self.batch else None),
+            ("SAGEMAKER_MAX_PAYLOAD_IN_MB", self.max_payload_mb),
+            ("SAGEMAKER_BATCH_STRATEGY", self.batch_strategy),
+            ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", self.max_concurrent_transforms),
+        )
+        return {name: str(value) for name, value in values if value is not None}
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str]) -> "HostingEnvironment":
+        def number(name: str) -> int | None:
+            text = environ.get(name)
+            return int(text) if text else None
+
+        return cls(
+            port=number("SAGEMAKER_BIND_TO_PORT") or 8080,
+            safe_port_range=environ.get("SAGEMAKER_SAFE_PORT_RANGE"),
+            batch=environ.get("SAGEMAKER_BATCH", "").lower() == "true",
+            max_payload_mb=number("SAGEMAKER_MAX_PAYLOAD_IN_MB"),
+            batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY"),
+            max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"),
+        )

@@ -1,0 +1,59 @@
+"""The pictures that jobs leave beside their numbers. Needs matplotlib."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from microjobs.files import whole
+
+matplotlib.use("Agg")  # no screen in a container
+
+
+def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]], title: str) -> None:
+    """One line a loss over the epochs, on a logarithmic scale when all are positive."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in losses.items():
+        axes.plot(epochs, values, label=name)
+    if all(value > 0 for values in losses.values() for value in values):
+        axes.set_yscale("log")
+    axes.set(title=title, xlabel="epoch", ylabel="loss")
+    axes.legend()
+    _save(figure, path)
+
+
+def predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
+    """One point a test row; on the diagonal the prediction is right."""
+    target, predicted = np.ravel(target), np.ravel(predicted)
+    figure = Figure(figsize=(6, 6), layout="constrained")
+    axes = figure.subplots()
+    low, high = min(target.min(), predicted.min()), max(target.max(), predicted.max())
+    axes.plot([low, high], [low, high], color="grey", linewidth=1)
+    axes.scatter(target, predicted, s=10)
+    axes.set(title=title, xlabel="target", ylabel="predicted")
+    _save(figure, path)
+
+
+def line_and_predictions(
+    path: Path,
+    train: tuple[ArrayLike, ArrayLike],
+    test: tuple[ArrayLike, ArrayLike],
+    predictions: ArrayLike,
+) -> None:
+    """One feature against the target: training data, test data and predictions, as in the notebook."""
+    figure = Figure(figsize=(10, 7), layout="constrained")
+    axes = figure.subplots()
+    axes.scatter(*train, c="b", s=4, label="Training data")
+    axes.scatter(*test, c="g", s=4, label="Test data")
+    axes.scatter(test[0], predictions, c="r", s=4, label="Predictions")
+    axes.legend(prop={"size": 14})
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with whole(path) as partial:
+        figure.savefig(partial, format="png", dpi=100)

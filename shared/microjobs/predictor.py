@@ -1,0 +1,73 @@
+"""Runs a bundle's model.onnx. Needs numpy and onnxruntime."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT, Bundle
+from microjobs.errors import UserError
+
+
+class Predictor:
+    """A loaded model. Thread-safe: ONNX Runtime's `run` is, and nothing here changes after construction."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.features = bundle.manifest.features
+        self.signatures = bundle.manifest.signatures
+        self._session = open_model(bundle.model)
+        self._input = self._session.get_inputs()[0].name
+        scaler = bundle.scaler
+        self._mean = np.asarray(scaler.mean if scaler else 0.0, np.float64)
+        self._scale = np.asarray(scaler.scale if scaler else 1.0, np.float64)
+
+    def predict(self, rows: NDArray[Any], signature: str = SERVING_DEFAULT) -> NDArray[np.float32]:
+        """Predictions of shape (rows, 1) for features of shape (rows, features).
+
+        Raises:
+            UserError: the signature is unknown, or the rows have another width.
+        """
+        if signature not in self.signatures:
+            raise UserError(f"signature {signature!r} is unknown: the model has {', '.join(self.signatures)}")
+        if rows.ndim != 2 or rows.shape[1] != self.features:
+            raise UserError(f"rows have shape {rows.shape}: the model takes (rows, {self.features})")
+        if signature == RAW:
+            rows = (rows - self._mean) / self._scale
+        return run(self._session, rows.astype(np.float32, copy=False), self._input)
+
+
+def open_model(path: Path) -> onnxruntime.InferenceSession:
+    """Load a model on one thread: for small batches one beats several, and workers share the cores.
+
+    Raises:
+        UserError: ONNX Runtime cannot load the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors come as exceptions; warnings about the graph are not the user's
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no common base class
+        raise UserError(f"{path} is not a model that ONNX Runtime can load: {str(error)[:300]}") from error
+
+
+def run(session: onnxruntime.InferenceSession, rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
+    predictions: NDArray[np.float32] = session.run(None, {name: rows})[0]
+    return predictions
+
+
+def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> float:
+    """Compare model.onnx with what the framework itself predicts; the largest difference, relative above 1.
+
+    Raises:
+        RuntimeError: they differ by more than the tolerance, so the export is wrong.
+    """
+    session = open_model(folder / MODEL_FILE)
+    actual = run(session, rows, session.get_inputs()[0].name)
+    difference = float(np.max(np.abs(actual - expected) / np.maximum(1.0, np.abs(expected))))
+    if not difference <= tolerance:  # also true for NaN
+        raise RuntimeError(f"{MODEL_FILE} differs from the trained model by {difference:.3g} (allowed: {tolerance:g})")
+    return difference

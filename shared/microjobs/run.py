@@ -1,0 +1,128 @@
+"""Runs the image's job and turns whatever happens into a log line, a failure file and an exit code.
+
+The job is a folder (`MICROJOBS_JOB`) with `main.py`, which has a function for each thing that it can do:
+
+    train(hyperparameters)    a training job; `Hyperparameters` are declared in hyperparameters.py beside it
+    serve()                   hosting and batch transform
+    process(arguments)        a processing job
+"""
+
+import contextlib
+import errno
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from microjobs import hyperparameters
+from microjobs.contract import Layout, decode_hyperparameter, read_hyperparameters, write_failure, write_message
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, Stopped, UserError
+
+JOB = "MICROJOBS_JOB"
+
+logger = logging.getLogger("microjobs")
+
+
+def main(arguments: Sequence[str]) -> int:
+    layout = Layout.from_environment()
+    # A signal may arrive while the frameworks load, so it is handled before anything else.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
+    try:
+        start_logging(os.environ)
+        return _run(list(arguments), layout)
+    except Stopped as stopped:
+        logger.info("stopped by %s", signal.Signals(stopped.signal_number).name)
+        return 128 + stopped.signal_number
+    except Exception as error:
+        return _fail(error, layout, processing=arguments[:1] not in (["train"], ["serve"]))
+
+
+def _run(arguments: list[str], layout: Layout) -> int:
+    folder = Path(os.environ.get(JOB) or ".").resolve()
+    sys.path.insert(0, str(folder))
+    if arguments[:1] in (["--help"], ["-h"]) and (folder / "hyperparameters.py").exists():
+        print(f"usage: {folder.name} train\n\n{hyperparameters.help_text(_declared())}")
+    elif arguments == ["train"]:
+        _train(folder, layout)
+    elif arguments == ["serve"]:
+        _verb("serve", folder)()
+    elif arguments[:1] in (["train"], ["serve"]):
+        raise UserError(f"{arguments[0]!r} takes no arguments, got {arguments[1:]}")
+    else:
+        _verb("process", folder)(arguments)
+    return EXIT_OK
+
+
+def _train(folder: Path, layout: Layout) -> None:
+    values = read_hyperparameters(layout)
+    if program := decode_hyperparameter(values.get("sagemaker_program", os.environ.get("SAGEMAKER_PROGRAM", ""))):
+        # Imported only here: the toolkit takes seconds, and most jobs do not need it.
+        from microjobs import script_mode
+
+        script_mode.train(str(program))
+        return
+    # Checked before main.py and its framework are imported: a typing mistake is answered at once.
+    loaded = hyperparameters.load(_declared(), values) if (folder / "hyperparameters.py").exists() else values
+    _verb("train", folder)(loaded)
+
+
+def _declared() -> type[Any]:
+    declared: type[Any] = importlib.import_module("hyperparameters").Hyperparameters
+    return declared
+
+
+def _verb(verb: str, folder: Path) -> Callable[..., None]:
+    if not (folder / "main.py").exists():
+        raise UserError(f"{folder} has no main.py: set {JOB} to a job's folder")
+    main_module = importlib.import_module("main")
+    function: Callable[..., None] | None = getattr(main_module, verb, None)
+    if function is None:
+        offered = [name for name in ("train", "serve", "process") if hasattr(main_module, name)]
+        raise UserError(f"this image does not {verb}: it can {' and '.join(offered)}")
+    return function
+
+
+def start_logging(environ: Mapping[str, str]) -> None:
+    """Log to stderr, one line an event; the level as SDKs set it (a number such as 20, or a name)."""
+    level = environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")
+    logging.basicConfig(
+        level=int(level) if level.isdigit() else level.upper(),
+        format="%(asctime)s %(levelname)s %(message)s",
+        stream=sys.stderr,
+        force=True,
+    )
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # once is enough: a second one must not break the clean-up
+    raise Stopped(number)
+
+
+def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
+    """Log the error, write it where SageMaker looks for it, and say whose it is by the exit code."""
+    if isinstance(error, JobError):
+        reason, code = str(error), error.exit_code
+    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason, code = f"no space left on the device while writing {error.filename or 'output'}", EXIT_PLATFORM
+    elif isinstance(error, PermissionError):
+        reason, code = f"no permission for {error.filename}: mount it so that uid {os.getuid()} may use it", EXIT_USER
+    else:
+        reason, code = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}", EXIT_BUG
+    logger.error("%s", reason)
+    with contextlib.suppress(OSError):  # a full or read-only disk: the log has the reason
+        write_failure(layout, reason)
+        if processing:
+            write_message(layout, reason)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
