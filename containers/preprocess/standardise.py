@@ -1,0 +1,148 @@
+"""Standardise features with the mean and scale of all training data, wherever the files lie.
+
+Three rounds over the hosts: survey (headers), measure (one pass), transform (a second pass). Nothing is written before
+all input was found good, and only headers, moments and the scaler travel between hosts.
+"""
+
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+import inventory
+from microjobs.arrays import ArrayFile, first_bad_row, open_array, write_array
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+from microjobs.files import whole
+from microjobs.scaler import Scaler, write_scaler
+from moments import Moments, measure, merge_all
+
+logger = logging.getLogger("microjobs")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Task:
+    """Where a host finds its files and puts its results, and what becomes of NaN in features.
+
+    The folders are spelled as a request's `LocalPath`, because each host looks them up below its own root.
+    `missing`: None refuses it; "nan" leaves it out of the statistics and as it is; "mean" turns it into the feature's
+    mean, which is 0 after scaling.
+    """
+
+    input: str
+    train: str
+    test: str
+    missing: str | None = None
+
+    def input_folder(self) -> Path:
+        return Layout.from_environment().local(self.input)
+
+    def output_folder(self, split: str) -> Path:
+        return Layout.from_environment().local(self.train if split == "train" else self.test)
+
+    def source(self, name: str) -> Path:
+        return self.input_folder() / name
+
+    def output(self, name: str) -> Path:
+        return self.output_folder("train" if "_train" in name else "test") / name
+
+
+class Hosts(Protocol):
+    """The hosts of the job; the first one of them runs `standardise`."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
+        """Call the function on every host named, at the same time, with that host's arguments."""
+
+
+class OneHost:
+    """The only host of a job: calls are just calls."""
+
+    def __init__(self, name: str) -> None:
+        self.names = [name]
+
+    def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
+        return {host: function(*values) for host, values in arguments.items()}
+
+
+def standardise(task: Task, hosts: Hosts) -> Scaler:
+    """Run the three rounds and write scaler.json beside the training arrays of the first host.
+
+    Raises:
+        UserError: the input is wrong; nothing was written.
+        PlatformError: a host was lost.
+    """
+    surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
+    inventory.check(inventory.merge(surveys))
+    work = inventory.assign(surveys)
+    for host, names in work.items():
+        logger.info("%s has %s", host, ", ".join(names) or "no files")
+    measured = hosts.each(measure_files, {host: (task, names) for host, names in work.items()})
+    # In the order of their names, so that the sum does not depend on which host holds what.
+    parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
+    scaler = merge_all([moments for _, moments in parts]).scaler()
+    hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
+    write_scaler(task.output_folder("train"), scaler)
+    logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
+    return scaler
+
+
+def survey(task: Task) -> list[inventory.Entry]:
+    """This host's input files; its output folders are there from now on, even if it writes nothing to them."""
+    for split in ("train", "test"):
+        task.output_folder(split).mkdir(parents=True, exist_ok=True)
+    return inventory.survey(task.input_folder())
+
+
+def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
+    """Check all of this host's files, and measure the training features among them."""
+    measured = {}
+    for name in names:
+        array = open_array(task.source(name))
+        if name.startswith("x_"):
+            moments = measure(array, allow_missing=task.missing is not None)
+            if "_train" in name:
+                measured[name] = moments
+        else:
+            check_targets(array)
+        logger.info("read %s: %d rows", name, array.rows)
+    return measured
+
+
+def check_targets(array: ArrayFile) -> None:
+    start = 0
+    for block in array.blocks():
+        row = first_bad_row(block)
+        if row is not None:
+            raise UserError(f"{array.path.name} row {start + row} holds NaN or infinity: a target must be known")
+        start += len(block)
+
+
+def transform_files(task: Task, names: list[str], scaler: Scaler) -> None:
+    for name in names:
+        if name.startswith("x_"):
+            transform(open_array(task.source(name)), task.output(name), scaler, task.missing)
+        else:
+            with whole(task.output(name)) as partial:
+                shutil.copyfile(task.source(name), partial)
+        logger.info("wrote %s", name)
+
+
+def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | None) -> None:
+    """(x - mean) / scale in double precision, written in the input's own floating type (double for whole numbers)."""
+    mean, scale = np.asarray(scaler.mean), np.asarray(scaler.scale)
+    keeps = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+    dtype = array.dtype.newbyteorder("=") if keeps else np.dtype(np.float64)
+    with write_array(output, array.shape, dtype) as writer:
+        for block in array.blocks():
+            scaled = block - mean
+            scaled /= scale
+            writer.append(np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
