@@ -1,0 +1,47 @@
+"""Where the project is, and whether this machine has a Docker engine."""
+
+import os
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONTAINERS = REPOSITORY / "containers"
+JOBS = sorted(path.parent.name for path in CONTAINERS.glob("*/image.yml"))
+"""The jobs, discovered: every folder that says how its image is made."""
+
+REQUIRE_ENGINE = "MICROJOBS_REQUIRE_ENGINE"
+"""Set in CI: there, "no engine" is a failure and not a skip."""
+
+
+def _no_engine() -> str | None:
+    try:
+        client = docker.from_env()
+        try:
+            client.ping()
+        finally:
+            client.close()
+    except DockerException as error:
+        return f"no Docker engine answers: {str(error).splitlines()[0][:120]}"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    needy = [item for item in items if item.get_closest_marker("engine")]
+    # Fast ones first: a mistake shows in seconds, not after the images' tests.
+    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
+    if not needy or os.environ.get(REQUIRE_ENGINE) or (reason := _no_engine()) is None:
+        return
+    for item in needy:
+        item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def boston() -> Path:
+    """The Boston housing data, which is not the project's to ship."""
+    path = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
+    if not path.exists():
+        pytest.skip("the Boston housing data is not here: put boston_housing.npz into ../shared/data")
+    return path

@@ -1,0 +1,217 @@
+"""Running jobs in their images, as SageMaker would: the contract's root mounted, argv, environment."""
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import docker
+import pytest
+from docker.errors import ImageNotFound
+from docker.models.containers import Container
+from testcontainers.core.container import DockerContainer
+
+from microjobs.contract import DEFAULT_ROOT, Layout, read_failure
+
+SESSION_LABEL = "org.microjobs.test-session"
+SESSION = uuid.uuid4().hex
+
+
+def image_name(job: str) -> str:
+    return f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{os.environ.get('TAG', 'dev')}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A job that ended."""
+
+    code: int
+    log: str
+    failure: str | None
+    layout: Layout
+
+    def complaints(self) -> list[str]:
+        """Log lines at WARNING or above."""
+        words = ("WARNING", "ERROR", "CRITICAL", "FATAL", "Traceback", "Warning:")
+        return [line for line in self.log.splitlines() if any(word in line for word in words)]
+
+
+@dataclass
+class Job:
+    """A job that was started."""
+
+    container: Container
+    layout: Layout
+
+    @property
+    def log(self) -> str:
+        return str(self.container.logs().decode(errors="replace"))
+
+    @property
+    def code(self) -> int:
+        self.container.reload()
+        return int(self.container.attrs["State"]["ExitCode"])
+
+    @property
+    def running(self) -> bool:
+        self.container.reload()
+        return bool(self.container.attrs["State"]["Running"])
+
+    def wait_for_log(self, text: str, timeout: float = 120) -> None:
+        self.wait_until(lambda: text in self.log, f"{text!r} in its log", timeout)
+
+    def wait_until(self, condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
+        end = time.monotonic() + timeout
+        while not condition():
+            assert self.running, f"ended with {self.code} before {what}:\n{self.log[-3000:]}"
+            assert time.monotonic() < end, f"no {what} within {timeout:g} s:\n{self.log[-3000:]}"
+            time.sleep(0.1)
+
+    def wait(self, timeout: int = 600) -> Run:
+        code = self.container.wait(timeout=timeout)["StatusCode"]
+        return Run(code, self.log, read_failure(self.layout), self.layout)
+
+    def stop(self, timeout: int) -> float:
+        """SIGTERM, then SIGKILL after `timeout` seconds, as SageMaker does; the seconds that it took."""
+        start = time.monotonic()
+        self.container.stop(timeout=timeout)
+        return time.monotonic() - start
+
+    def execute(self, *command: str) -> tuple[int, str]:
+        result = self.container.exec_run(list(command))
+        return int(result.exit_code), str(result.output.decode(errors="replace"))
+
+
+class StartJob(Protocol):
+    def __call__(
+        self,
+        job: str,
+        arguments: list[str],
+        root: Path,
+        *,
+        environment: Mapping[str, str] = ...,
+        **options: Any,
+    ) -> Job: ...
+
+
+class RunJob(Protocol):
+    def __call__(
+        self,
+        job: str,
+        arguments: list[str],
+        root: Path,
+        *,
+        environment: Mapping[str, str] = ...,
+        expect: int = 0,
+        **options: Any,
+    ) -> Run: ...
+
+
+class RunPython(Protocol):
+    def __call__(self, job: str, script: Path, root: Path) -> Run: ...
+
+
+@dataclass
+class Starter:
+    """Starts containers and remembers them, to remove them whatever happens in the test."""
+
+    started: list[DockerContainer] = field(default_factory=list)
+
+    def __call__(
+        self,
+        job: str,
+        arguments: list[str],
+        root: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> Job:
+        container = (
+            DockerContainer(image_name(job))
+            .with_command(arguments)
+            .with_envs(**(environment or {}))
+            .with_volume_mapping(str(root), DEFAULT_ROOT, "rw")
+            .with_kwargs(labels={SESSION_LABEL: SESSION}, **{"hostname": "algo-1", **options})
+        )
+        container.start()
+        self.started.append(container)
+        return Job(container.get_wrapped_container(), Layout(root))
+
+    def close(self) -> None:
+        for container in self.started:
+            container.stop(force=True, delete_volume=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """Whatever an interrupted test left is removed by its label: the reaper image may be out of reach."""
+    yield
+    client = docker.from_env()
+    for container in client.containers.list(all=True, filters={"label": f"{SESSION_LABEL}={SESSION}"}):
+        container.remove(force=True)
+    client.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """An empty folder to mount as the contract's root."""
+    folder = tmp_path / "ml"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def start_job() -> Iterator[StartJob]:
+    starter = Starter()
+    yield starter
+    starter.close()
+
+
+@pytest.fixture
+def run_job(start_job: StartJob) -> RunJob:
+    def run(
+        job: str,
+        arguments: list[str],
+        root: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        expect: int = 0,
+        **options: Any,
+    ) -> Run:
+        ended = start_job(job, arguments, root, environment=environment or {}, **options).wait()
+        assert ended.code == expect, f"{job} ended with {ended.code}, not {expect}:\n{ended.log[-4000:]}"
+        return ended
+
+    return run
+
+
+@pytest.fixture
+def run_python(run_job: RunJob) -> RunPython:
+    """Runs a script inside an image, where the job's own packages are."""
+
+    def run(job: str, script: Path, root: Path) -> Run:
+        volumes = {str(root): {"bind": DEFAULT_ROOT, "mode": "rw"}, str(script): {"bind": "/script.py", "mode": "ro"}}
+        return run_job(job, ["/script.py"], root, entrypoint="python", volumes=volumes)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+@pytest.fixture(scope="session")
+def image_attributes(engine: docker.DockerClient) -> Callable[[str], dict[str, Any]]:
+    def attributes(job: str) -> dict[str, Any]:
+        try:
+            return dict(engine.images.get(image_name(job)).attrs)
+        except ImageNotFound:
+            pytest.fail(f"{image_name(job)} is not built: make build/{job}")
+
+    return attributes

@@ -1,0 +1,190 @@
+"""What is promised of every image, for every folder in containers/."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker.types import Mount
+
+from microjobs.contract import FAILURE_LIMIT, Layout
+from tests.conftest import CONTAINERS, JOBS
+from tests.images.conftest import Job, RunJob, StartJob
+from tests.images.example import Example, load_example
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", JOBS)]
+
+Attributes = Callable[[str], dict[str, Any]]
+
+AS_SAGEMAKER: dict[str, Any] = {}
+HARDENED: dict[str, Any] = {
+    "user": "12345:23456",
+    "read_only": True,
+    "mounts": [Mount("/tmp", None, type="tmpfs")],
+    "network_mode": "none",
+    "cap_drop": ["ALL"],
+}
+PING = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8080/ping', timeout=2).status)"
+
+
+@pytest.fixture
+def example(job: str) -> Example:
+    return load_example(CONTAINERS / job)
+
+
+@pytest.fixture
+def good(example: Example, root: Path) -> Layout:
+    example.prepare(Layout(root))
+    return Layout(root)
+
+
+def give_to_anyone(root: Path) -> None:
+    """The folders as a user with another uid would have mounted them."""
+    for path in [root, *root.rglob("*")]:
+        os.chown(path, 12345, 23456)
+
+
+def answers_ping(job: Job) -> bool:
+    return job.execute("python", "-c", PING) == (0, "200\n")
+
+
+def run_to_end(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> Job:
+    """A job that ends by itself, or a server that was pinged and then stopped."""
+    started = start(job, example.arguments, root, **options)
+    if example.serves:
+        started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
+        started.stop(timeout=30)
+    started.container.wait(timeout=300)
+    return started
+
+
+@pytest.mark.parametrize("options", [AS_SAGEMAKER, HARDENED], ids=["as-sagemaker", "hardened"])
+def test_good_input_ends_with_exit_0_and_artifacts(
+    job: str, options: dict[str, Any], example: Example, good: Layout, start_job: StartJob
+) -> None:
+    if options:
+        give_to_anyone(good.root)
+    run = run_to_end(start_job, job, example, good.root, options).wait()
+    assert run.code == 0, run.log
+    assert run.failure is None
+    assert [name for name in example.artifacts if not (good.root / name).is_file()] == []
+    assert run.complaints() == []
+
+
+def test_bad_input_ends_with_exit_2_and_its_reason(job: str, example: Example, good: Layout, run_job: RunJob) -> None:
+    example.spoil(good)
+    run = run_job(job, example.arguments, good.root, expect=2)
+    assert run.failure is not None
+    assert example.reason in run.failure
+    assert len(run.failure) <= FAILURE_LIMIT
+    assert run.complaints() != []
+    assert "Traceback" not in run.log
+
+
+def test_results_belong_to_the_owner_of_the_folder(
+    job: str, example: Example, good: Layout, start_job: StartJob
+) -> None:
+    if example.serves:
+        pytest.skip("a server writes no results")
+    give_to_anyone(good.root)
+    run_to_end(start_job, job, example, good.root, {})
+    results = [good.root / name for name in example.artifacts]
+    assert {path.stat().st_uid for path in results} == {12345}
+
+
+def test_stopped_while_running_it_ends_in_time(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
+    started = start_job(job, example.arguments, good.root)
+    started.wait_until(lambda: "microjobs.run" in str(started.container.top()["Processes"]), "its start")
+    seconds = started.stop(timeout=30 if example.serves else 120)
+    assert seconds < 25
+    assert started.code in (0, 143), started.log
+    assert started.wait().failure is None
+
+
+def test_train_or_serve_work_as_entrypoints(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
+    verb = example.arguments[:1]
+    if verb not in (["train"], ["serve"]):
+        verb = ["python", "-m", "microjobs"]
+        options = {"entrypoint": verb}
+        started = start_job(job, example.arguments, good.root, **options)
+    else:
+        started = start_job(job, [], good.root, entrypoint=verb)
+    if example.serves:
+        started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
+        started.stop(timeout=30)
+    assert started.wait().code == 0
+
+
+def test_help_names_every_hyperparameter(job: str, root: Path, run_job: RunJob) -> None:
+    run = run_job(job, ["--help"], root)
+    assert "usage:" in run.log
+    for item in declared_hyperparameters(job):
+        assert item["name"] in run.log
+
+
+def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
+    """What the folder declares, read in a process of its own: every job's module has the same name."""
+    if not (CONTAINERS / job / "hyperparameters.py").exists():
+        return []
+    code = "import hyperparameters as h, json; from microjobs.hyperparameters import describe as d; " + (
+        "print(json.dumps(d(h.Hyperparameters)))"
+    )
+    paths = os.pathsep.join([str(CONTAINERS / job), str(CONTAINERS.parent / "shared")])
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, check=True
+    )
+    found: list[dict[str, Any]] = json.loads(printed.stdout)
+    return found
+
+
+def test_labels_say_what_the_image_is(job: str, image_attributes: Attributes) -> None:
+    labels = image_attributes(job)["Config"]["Labels"]
+    assert labels["org.opencontainers.image.title"] == f"microjobs/{job}"
+    assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert labels["org.opencontainers.image.source"].startswith("https://")
+    assert labels["org.opencontainers.image.revision"]
+    assert json.loads(labels.get("org.microjobs.hyperparameters", "[]")) == declared_hyperparameters(job)
+
+
+def test_image_holds_no_build_tools_caches_tests_or_locks(job: str, root: Path, run_job: RunJob) -> None:
+    command = (
+        "for tool in gcc cc uv; do command -v $tool; done; find / -xdev"
+        r" \( -path /proc -o -path /sys -o -path /opt/venv/lib/python3.11/site-packages/pip \) -prune -o"
+        r" \( -name tests -path '/opt/*' -o -name '*.lock' -path '/opt/microjobs/*' -o -name '*.deb'"
+        r" -o -path '/var/lib/apt/lists/*_*' -o -path '/root/.cache/*' -o -path '/opt/installer*'"
+        r" -o -name ca-certificates.crt -path '/local-packages/*' \) -print"
+    )
+    run = run_job(job, ["-c", command], root, entrypoint="sh", expect=0)
+    assert run.log.split() == []
+
+
+def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: Attributes) -> None:
+    config = image_attributes(job)["Config"]
+    assert config["Entrypoint"] == ["python", "-m", "microjobs"]
+    assert not config["User"]  # SageMaker runs containers as root
+
+
+def test_no_secret_or_index_address_is_in_the_history(job: str, image_attributes: Attributes, engine: Any) -> None:
+    history = json.dumps(engine.images.get(image_attributes(job)["Id"]).history())
+    environment = " ".join(image_attributes(job)["Config"]["Env"])
+    for word in ("INDEX_URL", "simple", "SECRET", "TOKEN", "PASSWORD"):
+        assert word not in history.upper().replace("SIMPLE", "simple")
+        assert word not in environment
+
+
+def test_image_keeps_within_its_size(job: str, example: Example, image_attributes: Attributes) -> None:
+    if example.size_limit is None:
+        pytest.skip("the job sets itself no limit")
+    assert image_attributes(job)["Size"] / 1e6 <= example.size_limit
+
+
+def test_layers_are_shared_with_the_other_images(job: str, image_attributes: Attributes) -> None:
+    layers = {name: image_attributes(name)["RootFS"]["Layers"] for name in JOBS}
+    common = set.intersection(*(set(each) for each in layers.values()))
+    base, packages, *_ = layers[job]
+    assert {base, packages} <= common  # the base image, and what shared/microjobs imports
+    assert len(common) >= 3  # and shared/microjobs itself
