@@ -1,0 +1,38 @@
+"""What a request is answered with, and how a refusal says why."""
+
+import json
+from http import HTTPStatus
+from typing import NamedTuple
+
+JSON = "application/json"
+
+STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
+
+
+class Answer(NamedTuple):
+    """One HTTP answer; `rows` is how many predictions it holds, for the metrics."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    rows: int = 0
+
+
+class Problem(Exception):  # noqa: N818 - "problem" is HTTP's own word for an error told to the client
+    """A request that is refused: the status, and one sentence with what, which value and what to do."""
+
+    def __init__(self, status: int, sentence: str, **headers: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = headers
+
+    def answer(self) -> Answer:
+        """The JSON error body `{"error": sentence}`."""
+        headers = [(name.replace("_", "-"), value) for name, value in self.headers.items()]
+        return Answer(self.status, [("content-type", JSON), *headers], json.dumps({"error": str(self)}).encode())
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as it may stand in a sentence: short, whatever the client sent."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,0 +1,202 @@
+"""Bodies to arrays and arrays to bodies: JSON, CSV, JSON lines and npy.
+
+Every decoder gives an array of shape (rows, width), or (n,) where the body holds one flat list; `as_rows` settles
+what such a list means. Numbers in text answers are the shortest that read back as the same float32.
+"""
+
+import csv
+import io
+import math
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from answers import Problem, shown
+from media import CSV, FORMATS, JSON, JSON_LINES, NPY
+
+Numbers = NDArray[Any]
+
+FLOAT32_MAX = float(np.finfo(np.float32).max)
+NPY_HEADER_LIMIT = 10_000
+"""Characters of a .npy header: it is parsed as Python literals, which must not be given more than a header's worth."""
+
+_CSV_CHARACTERS = b"0123456789+-.eE, \t\r\n"
+
+
+def decode(body: bytes, media: str) -> Numbers:
+    """A body of rows as real numbers, not yet checked for width and range.
+
+    Raises:
+        Problem: 400, the body is malformed; says in which row.
+    """
+    return _DECODERS[FORMATS[media]](body)
+
+
+def encode(predictions: Numbers, media: str, member: str = "predictions") -> bytes:
+    """Predictions of shape (rows, n) as a body, in JSON as the one `member` of an object.
+
+    In CSV and JSON lines each row ends its line, the last one too, so that bodies can be joined end to end.
+    """
+    form = FORMATS[media]
+    if form == NPY:
+        return _encode_npy(predictions)
+    rows = dumps(predictions)
+    if form == JSON:
+        return b'{"' + member.encode() + b'":' + rows + b"}"
+    if form == JSON_LINES:
+        return rows[1:-1].replace(b"],[", b"]\n[") + b"\n"
+    return rows[2:-2].replace(b"],[", b"\n") + b"\n"
+
+
+def dumps(value: object) -> bytes:
+    """JSON, with arrays as nested lists."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def as_rows(numbers: Numbers, features: int) -> Numbers:
+    """Shape (rows, features), checked: the width, and that each value is finite as a float32.
+
+    A flat list is one row; where the model has one feature it is one value a row, as TensorFlow Serving has it.
+
+    Raises:
+        Problem: 400, says which row is wrong.
+    """
+    if numbers.ndim == 1:
+        numbers = numbers.reshape((-1, 1) if features == 1 else (1, -1))
+    if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != features:
+        raise Problem(400, f"the rows have shape {numbers.shape}: send (rows, {features}), at least one row")
+    # One comparison finds NaN, infinity and what float32 cannot hold; the row is looked for only if it fails.
+    if not abs(numbers).max() <= FLOAT32_MAX:
+        row, column = np.argwhere(~(abs(numbers) <= FLOAT32_MAX))[0]
+        value = numbers[row, column]
+        raise Problem(400, f"row {row} has {value} as feature {column}: send finite numbers below 3.4e38")
+    return numbers
+
+
+def parse_json(body: bytes) -> Any:
+    """Any JSON value.
+
+    Raises:
+        Problem: 400, not JSON; NaN and Infinity are not, nor is nesting beyond 1024 levels.
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise Problem(400, f"the body is not JSON: {error}") from None
+
+
+def numbers_of(rows: Any, body: bytes) -> Numbers:
+    """Parsed JSON rows as an array; `body` is where they came from.
+
+    Raises:
+        Problem: 400, rows differ in length or hold what is no number; says which row.
+    """
+    try:
+        numbers = np.array(rows)
+    except (ValueError, OverflowError):
+        raise _ragged(rows) from None
+    if numbers.dtype.kind not in "fiu" or not isinstance(rows, list):
+        raise _no_number(rows)
+    # numpy takes true for 1; looking for the words is far cheaper than looking at each value.
+    if (b"true" in body or b"false" in body) and _has_boolean(rows):
+        raise _no_number(rows)
+    return numbers
+
+
+def _decode_json(body: bytes) -> Numbers:
+    """`{"instances": rows}`, or the rows alone."""
+    content = parse_json(body)
+    return numbers_of(content.get("instances") if isinstance(content, dict) else content, body)
+
+
+def _decode_lines(body: bytes) -> Numbers:
+    """A row a line: `[1.0, 2.0]` or `{"features": [1.0, 2.0]}`."""
+    rows = parse_json(b"[" + b",".join(line for line in body.splitlines() if line.strip()) + b"]")
+    return numbers_of([row.get("features", row) if isinstance(row, dict) else row for row in rows], body)
+
+
+def _decode_csv(body: bytes) -> Numbers:
+    """The CSV is rewritten as JSON for the fast parser, if it holds nothing but numbers."""
+    body = body.strip(b"\r\n")
+    if not body.translate(None, _CSV_CHARACTERS):
+        try:
+            return np.array(orjson.loads(b"[[" + body.replace(b"\n", b"],[") + b"]]"), np.float64)
+        except ValueError:
+            pass  # numbers such as .5 or +1, which JSON does not have, or a mistake to be found and told
+    return _decode_csv_slowly(body)
+
+
+def _decode_csv_slowly(body: bytes) -> Numbers:
+    try:
+        lines = list(csv.reader(io.StringIO(body.decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Problem(400, f"the body is not CSV: {error}") from None
+    rows = [[_csv_number(field, row, column) for column, field in enumerate(line)] for row, line in enumerate(lines)]
+    try:
+        return np.array(rows, np.float64)
+    except ValueError:
+        raise _ragged(rows) from None
+
+
+def _csv_number(field: str, row: int, column: int) -> float:
+    try:
+        if "_" in field:  # a digit separator to Python only
+            raise ValueError
+        return float(field)
+    except ValueError:
+        hint = ": send no header line" if row == 0 else ""
+        raise Problem(400, f"row {row} has {shown(field)} in column {column}, which is no number{hint}") from None
+
+
+def _decode_npy(body: bytes) -> Numbers:
+    """The header is read without pickle; the numbers are used where they lie."""
+    file = io.BytesIO(body)
+    try:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file, max_header_size=NPY_HEADER_LIMIT)
+    except KeyError:
+        raise Problem(400, f"the body is .npy version {version}: send version 1.0 or 2.0") from None
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise Problem(400, f"the body is not a .npy array: {str(error).splitlines()[0]}") from None
+    if dtype.kind not in "fiu" or min(shape, default=0) < 1:
+        raise Problem(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
+    missing = file.tell() + math.prod(shape) * dtype.itemsize - len(body)
+    if missing:
+        wrong = f"truncated by {missing}" if missing > 0 else f"too long by {-missing}"
+        raise Problem(400, f"the .npy body is {wrong} bytes: its header says shape {shape} of {dtype}")
+    return np.ndarray(shape, dtype, body, file.tell(), order="F" if fortran else "C")
+
+
+def _encode_npy(array: Numbers) -> bytes:
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+    return file.getvalue() + array.tobytes("A")
+
+
+_DECODERS = {JSON: _decode_json, JSON_LINES: _decode_lines, CSV: _decode_csv, NPY: _decode_npy}
+
+
+def _ragged(rows: Any) -> Problem:
+    width = len(rows[0]) if isinstance(rows[0], list) else None
+    for number, row in enumerate(rows):
+        if not isinstance(row, list) or any(isinstance(value, list | dict) for value in row):
+            return Problem(400, f"row {number} is {shown(row)}: send a flat list of numbers for each row")
+        if len(row) != width:
+            return Problem(400, f"row {number} has {len(row)} values but row 0 has {width}: send rows of one length")
+    return _no_number(rows)
+
+
+def _no_number(rows: Any) -> Problem:
+    for number, row in enumerate(rows if isinstance(rows, list) else [rows]):
+        for value in row if isinstance(row, list) else [row]:
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                return Problem(400, f"row {number} holds {shown(value)}: send numbers")
+    return Problem(400, "the rows hold what is no number, or one too large: send numbers below 3.4e38")
+
+
+def _has_boolean(rows: Any) -> bool:
+    return any(_has_boolean(row) for row in rows) if isinstance(rows, list) else isinstance(rows, bool)

@@ -1,0 +1,80 @@
+"""What answers an invocation: a model bundle here, a user's own code in handlers.py."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+import formats
+import media
+from answers import Answer, Problem, shown
+from microjobs.bundle import SERVING_DEFAULT, Bundle
+from microjobs.predictor import Predictor
+
+HEADERS = {name: [("content-type", name)] for name in media.FORMATS}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An invocation: its body and the headers that say what it is, empty where absent."""
+
+    body: bytes
+    content_type: str
+    accept: str
+    attributes: str
+
+
+class Model(Protocol):
+    """A model that is ready to answer."""
+
+    def invoke(self, request: Request) -> Answer:
+        """Answer one request.
+
+        Raises:
+            Problem: the request is refused.
+        """
+
+
+class BundleModel:
+    """A bundle of the train jobs, its model loaded and run once so that the first client does not wait."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._predictor = Predictor(bundle)
+        self._features = bundle.manifest.features
+        self._signatures = bundle.manifest.signatures
+        self.invoke(Request(formats.encode(np.zeros((1, self._features)), media.CSV), media.CSV, "", ""))
+
+    def invoke(self, request: Request) -> Answer:
+        given, wanted = media.negotiate(request.content_type, request.accept)
+        signature = media.attribute(request.attributes, "signature_name") if request.attributes else None
+        member = "predictions"
+        if given == media.JSON:
+            numbers, signature, member = self._read_json(request.body, signature)
+        else:
+            numbers = formats.decode(request.body, given)
+        if (signature or SERVING_DEFAULT) not in self._signatures:
+            raise Problem(400, f"signature_name {shown(signature)} is unknown: send {' or '.join(self._signatures)}")
+        rows = formats.as_rows(numbers, self._features)
+        predictions = self._predict(rows, signature or SERVING_DEFAULT)
+        return Answer(200, HEADERS[wanted], formats.encode(predictions, wanted, member), len(rows))
+
+    def _read_json(self, body: bytes, signature: str | None) -> tuple[formats.Numbers, str | None, str]:
+        """TensorFlow Serving's two forms: `instances` are answered by `predictions`, `inputs` by `outputs`."""
+        content = formats.parse_json(body)
+        if not isinstance(content, dict):
+            raise Problem(400, f'the body is {shown(content)}: send {{"instances": [[…], …]}}')
+        unknown = content.keys() - {"instances", "inputs", "signature_name"}
+        if unknown or ("instances" in content) == ("inputs" in content):
+            names = ", ".join(sorted(map(shown, content))) or "nothing"
+            raise Problem(400, f'the body has {names}: send "instances" or "inputs", and "signature_name" if need be')
+        form, member = ("instances", "predictions") if "instances" in content else ("inputs", "outputs")
+        return formats.numbers_of(content[form], body), content.get("signature_name", signature), member
+
+    def _predict(self, rows: formats.Numbers, signature: str) -> formats.Numbers:
+        with np.errstate(over="ignore"):  # told below, as a sentence
+            predictions = self._predictor.predict(rows, signature)
+        finite = np.isfinite(predictions)
+        if not finite.all():
+            row = np.argwhere(~finite)[0][0]
+            raise Problem(500, f"the prediction for row {row} is not a finite number: its features are out of range")
+        return predictions
