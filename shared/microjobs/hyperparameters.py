@@ -142,3 +142,23 @@ def _boolean(value: object) -> bool:
     if word not in _TRUE | _FALSE:
         raise ValueError("is neither true nor false")
     return word in _TRUE
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerHyperparameters:
+    """What both trainers take, whatever the framework; defaults as in the housing notebook."""
+
+    epochs: int = parameter(70, "passes over the training rows", minimum=1)
+    batch_size: int = parameter(128, "rows a step; 0 is the full batch", minimum=0)
+    learning_rate: float = parameter(0.01, "step size of the optimizer", above=0)
+    optimizer: str = parameter(
+        "sgd", "the optimizer, with its framework's defaults", choices=("sgd", "adam", "rmsprop")
+    )
+    loss: str = parameter("mse", "what is minimised; l1 is mae", choices=("mse", "mae", "l1", "huber"))
+    seed: int = parameter(
+        42, "of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
+    )
+
+    def rows_a_step(self, rows: int) -> int:
+        """The batch size for a training set of so many rows."""
+        return min(self.batch_size or rows, rows)

@@ -1,16 +1,17 @@
-"""The pictures that jobs leave beside their numbers. Needs matplotlib."""
+"""The pictures that jobs leave beside their numbers. Needs matplotlib, without pyplot: no screen, no global state."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from microjobs.files import whole
 
-matplotlib.use("Agg")  # no screen in a container
+# In a new container it lists the fonts first, and calls it a warning if that takes long.
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 
 def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]], title: str) -> None:
