@@ -1,0 +1,48 @@
+"""The trained network as files: a SavedModel under `1/` for TensorFlow, `model.onnx` for everybody."""
+
+import logging
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+import tf2onnx
+
+from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT
+from microjobs.scaler import Scaler
+
+VERSION = "1"
+"""The folder's name: TensorFlow Serving takes the highest number."""
+
+for chatty in ("tensorflow", "tf2onnx"):  # at INFO they report each of their steps
+    logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -> None:
+    """Write the SavedModel: `serving_default` takes scaled features, `raw` scales them itself.
+
+    Both take `features` of shape (rows, features) and give `predictions` of shape (rows, 1).
+    """
+    features = [_features(network)]
+    mean = tf.constant(scaler.mean if scaler else 0.0, tf.float64)
+    scale = tf.constant(scaler.scale if scaler else 1.0, tf.float64)
+
+    def raw(features: tf.Tensor) -> dict[str, tf.Tensor]:
+        # In double precision, as the preprocess job scales: a large mean would cost digits in single.
+        scaled = (tf.cast(features, tf.float64) - mean) / scale
+        return {"predictions": network(tf.cast(scaled, tf.float32))}
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint(SERVING_DEFAULT, lambda features: {"predictions": network(features)}, features)
+    archive.add_endpoint(RAW, raw, features)
+    archive.write_out(folder / VERSION, verbose=False)
+
+
+def save_onnx(network: keras.Model, folder: Path) -> None:
+    """Write `model.onnx`: `features` of shape (rows, features) in, `predictions` of shape (rows, 1) out."""
+    function = tf.function(lambda features: {"predictions": network(features)})
+    tf2onnx.convert.from_function(function, [_features(network)], output_path=folder / MODEL_FILE)
+
+
+def _features(network: keras.Model) -> tf.TensorSpec:
+    return tf.TensorSpec(network.input_shape, tf.float32, name="features")
