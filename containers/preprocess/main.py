@@ -9,7 +9,8 @@ from pathlib import Path
 
 from microjobs.arguments import Parser
 from microjobs.contract import Layout, read_processing_resource_config
-from standardise import OneHost, Task, standardise
+from microjobs.hosts import with_hosts
+from standardise import Task, standardise
 
 logger = logging.getLogger("microjobs")
 
@@ -37,18 +38,7 @@ def _standardise(arguments: list[str]) -> None:
     parser.epilog = "`preprocess dataset --help` tells how to make raw data."
     options = parser.parse_args(arguments)
     task = Task(options.input, options.train, options.test, options.allow_missing)
-    resources = read_processing_resource_config(layout)
-    if len(resources.hosts) == 1:
-        standardise(task, OneHost(resources.current_host))
-        return
-    # Dask takes a second to import, so one host does without.
-    import cluster
-
-    if resources.is_first:
-        with cluster.first_host(resources) as hosts:
-            standardise(task, hosts)
-    else:
-        cluster.other_host(resources)
+    with_hosts(read_processing_resource_config(layout), lambda hosts: standardise(task, hosts))
 
 
 def _dataset(arguments: list[str]) -> None:

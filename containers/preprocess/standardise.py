@@ -6,24 +6,21 @@ all input was found good, and only headers, moments and the scaler travel betwee
 
 import logging
 import shutil
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-import inventory
+from microjobs import inventory
 from microjobs.arrays import ArrayFile, first_bad_row, open_array, write_array
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.files import whole
+from microjobs.hosts import Hosts
 from microjobs.scaler import Scaler, write_scaler
 from moments import Moments, measure, merge_all
 
 logger = logging.getLogger("microjobs")
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -53,27 +50,7 @@ class Task:
         return self.output_folder("train" if "_train" in name else "test") / name
 
 
-class Hosts(Protocol):
-    """The hosts of the job; the first one of them runs `standardise`."""
-
-    @property
-    def names(self) -> list[str]: ...
-
-    def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
-        """Call the function on every host named, at the same time, with that host's arguments."""
-
-
-class OneHost:
-    """The only host of a job: calls are just calls."""
-
-    def __init__(self, name: str) -> None:
-        self.names = [name]
-
-    def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
-        return {host: function(*values) for host, values in arguments.items()}
-
-
-def standardise(task: Task, hosts: Hosts) -> Scaler:
+def standardise(task: Task, hosts: Hosts) -> None:
     """Run the three rounds and write scaler.json beside the training arrays of the first host.
 
     Raises:
@@ -81,7 +58,9 @@ def standardise(task: Task, hosts: Hosts) -> Scaler:
         PlatformError: a host was lost.
     """
     surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
-    inventory.check(inventory.merge(surveys))
+    files = inventory.merge(surveys)
+    inventory.need(files, "train")
+    inventory.check(files)
     work = inventory.assign(surveys)
     for host, names in work.items():
         logger.info("%s has %s", host, ", ".join(names) or "no files")
@@ -92,7 +71,6 @@ def standardise(task: Task, hosts: Hosts) -> Scaler:
     hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
     write_scaler(task.output_folder("train"), scaler)
     logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
-    return scaler
 
 
 def survey(task: Task) -> list[inventory.Entry]:

@@ -67,6 +67,7 @@ def _train(folder: Path, layout: Layout) -> None:
         # Imported only here: the toolkit takes seconds, and most jobs do not need it.
         from microjobs import script_mode
 
+        sys.path.remove(str(folder))  # the script must not find the job's own modules
         script_mode.train(str(program))
         return
     # Checked before main.py and its framework are imported: a typing mistake is answered at once.

@@ -1,60 +1,135 @@
-"""Runs a user's own `train.py` in our image, as AWS's framework images do, with the sagemaker-training toolkit."""
+"""Runs a user's own `train.py` in our image, as AWS's framework images do.
 
-import contextlib
+The sagemaker-training toolkit fetches the code, installs its requirements, and makes the arguments and the SM_*
+variables. Running the command is ours: the toolkit's way cuts lines in two where a block of output ends, imports
+TensorFlow for the names of its exceptions, logs the whole environment, and has a reason only for errors it knows.
+"""
+
 import importlib
 import logging
+import os
 import signal
-from types import FrameType
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from typing import IO, Any
 
-from microjobs.errors import JobError, UserError
+from microjobs.contract import BASE_DIR, Layout
+from microjobs.errors import JobError, PlatformError, Stopped, UserError
+from microjobs.stopping import stop_request
+
+TAIL_BYTES = 16_384
+"""The end of the script's stderr that is kept for the reason of a failure."""
+REASON_LINES = 20
+DRAIN_SECONDS = 5.0
+"""What stderr is read for after the script's end, when a process that it left behind holds it open."""
+
+TOOLKIT = ("entry_point", "environment", "errors", "process")
 
 logger = logging.getLogger("microjobs")
 
 
 class ScriptError(JobError):
-    """The user's script ended with an exit code other than 0."""
+    """The user's script ended with an exit code other than 0. The job ends with 1, as in AWS's own images."""
 
 
 def train(program: str) -> None:
-    """Run the program that the request names, with the toolkit's own arguments and environment (SM_*).
+    """Run the program that the request names, with the toolkit's arguments and environment.
 
-    The toolkit never handles SIGTERM; here it waits for the script, which gets the signal itself as a member of the
-    process group and has the whole grace period to save its work.
+    The script is in our process group, so a stop signal reaches it; it has the whole grace period to save its work.
 
     Raises:
-        UserError: the program cannot be had or started.
-        ScriptError: it ended with an error; the last lines of its stderr are the reason.
+        UserError: the program cannot be had, or its requirements not be installed.
+        PlatformError: another host of the job does not appear.
+        ScriptError: it ended with an error; the end of its stderr is the reason.
+        Stopped: it ended with an error after a stop signal.
     """
+    layout = Layout.from_environment()
+    # The toolkit looks at this when it is imported, and makes a folder in the user's home if it is not there.
+    os.environ.setdefault(BASE_DIR, str(layout.root))
     try:
-        environment = importlib.import_module("sagemaker_training.environment").Environment()
-        entry_point = importlib.import_module("sagemaker_training.entry_point")
-        toolkit_errors = importlib.import_module("sagemaker_training.errors")
+        toolkit = {name: importlib.import_module(f"sagemaker_training.{name}") for name in TOOLKIT}
     except ModuleNotFoundError as error:
         raise UserError(f"cannot run {program!r}: this image has no script mode ({error})") from error
-    logger.info("script mode: running %s", program)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _leave_to_script)
+    aws_errors = importlib.import_module("botocore.exceptions")
     try:
-        entry_point.run(
-            uri=environment.module_dir,
-            user_entry_point=environment.user_entry_point,
-            args=environment.to_cmd_args(),
-            env_vars=environment.to_env_vars(),
-            capture_error=True,
-        )
-    except toolkit_errors.ClientError as error:
-        raise ScriptError(_reason(program, str(error))) from error
-    except (ValueError, OSError) as error:
+        _run(layout, program, toolkit)
+    except socket.gaierror as error:
+        raise PlatformError(f"another host of the job did not appear within 15 minutes: {error}") from error
+    except toolkit["errors"].InstallRequirementsError as error:
+        raise UserError(f"requirements.txt of {program} could not be installed: see pip's lines in the log") from error
+    except (toolkit["errors"].ClientError, aws_errors.ClientError, aws_errors.BotoCoreError, ValueError) as error:
         raise UserError(f"cannot run {program!r}: {error}") from error
 
 
-def _leave_to_script(number: int, _frame: FrameType | None) -> None:
-    with contextlib.suppress(RuntimeError):  # a log line that was being written when the signal came
-        logger.info("%s passed on to the script", signal.Signals(number).name)
+def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
+    logging.getLogger("sagemaker-training-toolkit").setLevel(logging.WARNING)  # each value and step, at INFO
+    environment = toolkit["environment"].Environment()
+    if len(environment.hosts) == 1:
+        # Otherwise it waits up to 15 minutes for this host's own name to resolve; outside a network it never does.
+        os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
+    # pip's remarks are not the user's to act on: the container is root's, and the image chose its pip.
+    os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
+    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
+    toolkit["entry_point"].run(
+        uri=_source(layout, environment.module_dir),
+        user_entry_point=program,
+        args=arguments,
+        env_vars=variables,
+        runner_type=_runner(toolkit, program, arguments, variables),
+    )
 
 
-def _reason(program: str, message: str) -> str:
+def _source(layout: Layout, uri: str) -> str:
+    """Where the code is: an S3 address, or a folder or archive; a local path may start with the contract's root."""
+    if uri.startswith("s3://"):
+        return uri
+    path = layout.local(uri.removeprefix("file://"))
+    if not path.exists():
+        raise UserError(f"sagemaker_submit_directory {uri!r} does not exist: name a folder, a tar.gz or an S3 address")
+    return str(path)
+
+
+def _runner(toolkit: dict[str, Any], program: str, arguments: Sequence[str], variables: dict[str, str]) -> Any:
+    """What the toolkit's `entry_point.run` calls when the code is there: its command, our way of running it."""
+
+    class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
+        def run(self, *_: object, **__: object) -> None:
+            _execute(program, self._create_command(), cwd=toolkit["environment"].code_dir)
+
+    return Runner(program, arguments, variables, processes_per_host=1)
+
+
+def _execute(program: str, command: Sequence[str], cwd: str) -> None:
+    logger.info("script mode: %s", " ".join(command))
+    with stop_request() as stop:
+        process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
+        tail = bytearray()
+        reader = threading.Thread(target=_pass_through, args=(process.stderr, tail), daemon=True)
+        reader.start()
+        code = process.wait()
+        reader.join(DRAIN_SECONDS)
+    if code != 0 and stop.signal_number is not None:
+        raise Stopped(stop.signal_number)
+    if code != 0:
+        raise ScriptError(_reason(program, code, tail.decode(errors="replace")))
+
+
+def _pass_through(stderr: IO[bytes], tail: bytearray) -> None:
+    """Copy the script's stderr to ours as it comes, progress bars without line ends too, and keep its end."""
+    for chunk in iter(lambda: os.read(stderr.fileno(), TAIL_BYTES), b""):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
+        tail += chunk
+        del tail[:-TAIL_BYTES]
+
+
+def _reason(program: str, code: int, stderr: str) -> str:
     """The script's own last line first: FailureReason is cut after 1024 characters."""
-    lines = [line for line in message.splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Command ", "ExecuteUserScriptError"))]
-    return f"{program} failed: {told[-1] if told else 'see the log'}\n" + "\n".join(told[-20:])
+    how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+    lines = [line for line in stderr.splitlines() if line.strip()][-REASON_LINES:]
+    last = lines[-1].strip() if lines else "it wrote nothing to stderr; see the log"
+    return "\n".join([f"{program} failed: {last} ({how})", *lines])

@@ -13,6 +13,7 @@ import pytest
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
 from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
 
 from microjobs.contract import DEFAULT_ROOT, Layout, read_failure
 
@@ -48,17 +49,18 @@ class Job:
 
     @property
     def log(self) -> str:
-        return str(self.container.logs().decode(errors="replace"))
+        logs = self.container.logs()
+        return (logs if isinstance(logs, bytes) else b"".join(logs)).decode(errors="replace")
 
     @property
     def code(self) -> int:
         self.container.reload()
-        return int(self.container.attrs["State"]["ExitCode"])
+        return int((self.container.attrs or {})["State"]["ExitCode"])
 
     @property
     def running(self) -> bool:
         self.container.reload()
-        return bool(self.container.attrs["State"]["Running"])
+        return bool((self.container.attrs or {})["State"]["Running"])
 
     def wait_for_log(self, text: str, timeout: float = 120) -> None:
         self.wait_until(lambda: text in self.log, f"{text!r} in its log", timeout)
@@ -71,7 +73,7 @@ class Job:
             time.sleep(0.1)
 
     def wait(self, timeout: int = 600) -> Run:
-        code = self.container.wait(timeout=timeout)["StatusCode"]
+        code = int(self.container.wait(timeout=timeout)["StatusCode"])
         return Run(code, self.log, read_failure(self.layout), self.layout)
 
     def stop(self, timeout: int) -> float:
@@ -82,7 +84,7 @@ class Job:
 
     def execute(self, *command: str) -> tuple[int, str]:
         result = self.container.exec_run(list(command))
-        return int(result.exit_code), str(result.output.decode(errors="replace"))
+        return result.exit_code or 0, str(result.output.decode(errors="replace"))
 
 
 class StartJob(Protocol):
@@ -127,6 +129,8 @@ class Starter:
         root: Path,
         *,
         environment: Mapping[str, str] | None = None,
+        hostname: str = "algo-1",
+        network: Network | None = None,
         **options: Any,
     ) -> Job:
         container = (
@@ -134,8 +138,10 @@ class Starter:
             .with_command(arguments)
             .with_envs(**(environment or {}))
             .with_volume_mapping(str(root), DEFAULT_ROOT, "rw")
-            .with_kwargs(labels={SESSION_LABEL: SESSION}, **{"hostname": "algo-1", **options})
+            .with_kwargs(labels={SESSION_LABEL: SESSION}, hostname=hostname, **options)
         )
+        if network is not None:
+            container = container.with_network(network).with_network_aliases(hostname)
         container.start()
         self.started.append(container)
         return Job(container.get_wrapped_container(), Layout(root))
@@ -152,6 +158,8 @@ def nothing_left_behind() -> Iterator[None]:
     client = docker.from_env()
     for container in client.containers.list(all=True, filters={"label": f"{SESSION_LABEL}={SESSION}"}):
         container.remove(force=True)
+    for network in client.networks.list(filters={"label": f"{SESSION_LABEL}={SESSION}"}):
+        network.remove()
     client.close()
 
 
@@ -186,6 +194,13 @@ def run_job(start_job: StartJob) -> RunJob:
         return ended
 
     return run
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A network of the job's own, for jobs of several hosts."""
+    with Network(docker_network_kw={"labels": {SESSION_LABEL: SESSION}}) as created:
+        yield created
 
 
 @pytest.fixture

@@ -106,13 +106,12 @@ def test_stopped_while_running_it_ends_in_time(job: str, example: Example, good:
 
 
 def test_train_or_serve_work_as_entrypoints(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
+    """A request's ContainerEntrypoint replaces the image's, and there is a program for either verb on PATH."""
     verb = example.arguments[:1]
-    if verb not in (["train"], ["serve"]):
-        verb = ["python", "-m", "microjobs"]
-        options = {"entrypoint": verb}
-        started = start_job(job, example.arguments, good.root, **options)
-    else:
+    if verb in (["train"], ["serve"]):
         started = start_job(job, [], good.root, entrypoint=verb)
+    else:
+        started = start_job(job, example.arguments, good.root, entrypoint=["python", "-m", "microjobs"])
     if example.serves:
         started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
         started.stop(timeout=30)
@@ -130,8 +129,9 @@ def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
     """What the folder declares, read in a process of its own: every job's module has the same name."""
     if not (CONTAINERS / job / "hyperparameters.py").exists():
         return []
-    code = "import hyperparameters as h, json; from microjobs.hyperparameters import describe as d; " + (
-        "print(json.dumps(d(h.Hyperparameters)))"
+    code = (
+        "import hyperparameters, json; from microjobs.hyperparameters import describe;"
+        "print(json.dumps(describe(hyperparameters.Hyperparameters)))"
     )
     paths = os.pathsep.join([str(CONTAINERS / job), str(CONTAINERS.parent / "shared")])
     printed = subprocess.run(

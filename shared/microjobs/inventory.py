@@ -41,11 +41,14 @@ def survey(folder: Path) -> list[Entry]:
     Raises:
         UserError: a file that is no array of the housing data, or a bad array.
     """
-    paths = sorted(folder.iterdir()) if folder.is_dir() else []
-    for path in paths:
-        if NAME.fullmatch(path.name) is None and not (path.is_dir() and path.name == CODE_FOLDER):
+    entries = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and path.name == CODE_FOLDER:
+            continue
+        if NAME.fullmatch(path.name) is None or not path.is_file():
             raise UserError(f"unexpected {path.name!r} in the input: it may hold {EXPECTED}")
-    return [_entry(open_array(path)) for path in paths if path.is_file()]
+        entries.append(_entry(open_array(path)))
+    return entries
 
 
 def _entry(array: ArrayFile) -> Entry:
@@ -56,7 +59,7 @@ def _entry(array: ArrayFile) -> Entry:
 
 
 def check(files: Mapping[str, Entry]) -> None:
-    """Check that all files of all hosts belong together.
+    """Check that all files of all hosts belong together: shards, widths, rows of features and their targets.
 
     Raises:
         UserError: names the file that is missing or does not fit.
@@ -64,14 +67,10 @@ def check(files: Mapping[str, Entry]) -> None:
     for kind, split in (("x", "train"), ("y", "train"), ("x", "test"), ("y", "test")):
         check_shards(name for name in files if name.startswith(f"{kind}_{split}"))
     features = [entry for entry in files.values() if entry.is_features]
-    training = [entry for entry in features if entry.split == "train"]
-    if not sum(entry.shape[0] for entry in training):
-        there = ", ".join(files) or "no files"
-        raise UserError(f"no training data on any host: the input holds {there}, and x_train.npy is needed")
     for entry in features:
-        if entry.shape[1] != training[0].shape[1]:
+        if entry.shape[1] != features[0].shape[1]:
             raise UserError(
-                f"{entry.name} has {entry.shape[1]} features but {training[0].name} has {training[0].shape[1]}"
+                f"{entry.name} has {entry.shape[1]} features but {features[0].name} has {features[0].shape[1]}"
             )
     for entry in files.values():
         if entry.is_features:
@@ -81,6 +80,14 @@ def check(files: Mapping[str, Entry]) -> None:
         rows = files[entry.partner].shape[0]
         if entry.shape[0] != rows:
             raise UserError(f"{entry.name} has {entry.shape[0]} rows but {entry.partner} has {rows}")
+
+
+def need(files: Mapping[str, Entry], split: str) -> None:
+    """Raises UserError if no host has a row of this split's features."""
+    if not sum(entry.shape[0] for entry in files.values() if entry.is_features and entry.split == split):
+        there = ", ".join(files) or "no files"
+        kind = "training" if split == "train" else split
+        raise UserError(f"no {kind} data on any host: the input holds {there}, and x_{split}.npy is needed")
 
 
 def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:

@@ -1,0 +1,42 @@
+"""A good and a bad run of this job, for the tests that every image inherits."""
+
+import tarfile
+
+import numpy as np
+from tests.bundles import linear_bundle
+from tests.images.example import Example
+
+from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
+
+
+def prepare(layout: Layout) -> None:
+    bundle = layout.root.parent / "bundle"
+    linear_bundle(bundle, [1.0, 2.0], 0.5)
+    layout.processing("model").mkdir(parents=True)
+    with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
+        tar.add(bundle, ".")
+    layout.processing("test").mkdir()
+    rows = np.random.default_rng(0).normal(size=(20, 2))
+    np.save(layout.processing("test") / "x_test.npy", rows)
+    np.save(layout.processing("test") / "y_test.npy", rows @ [1.0, 2.0] + 0.5)
+    layout.processing("batch").mkdir()
+    write_processing_resource_config(layout, ResourceConfig())
+
+
+def spoil(layout: Layout) -> None:
+    (layout.processing("model") / "model.tar.gz").write_bytes(b"not an archive")
+
+
+EXAMPLE = Example(
+    arguments=[],
+    prepare=prepare,
+    spoil=spoil,
+    reason="model.tar.gz is not a whole tar archive",
+    artifacts=(
+        "processing/batch/predictions.npy",
+        "processing/batch/score-report.txt",
+        "processing/batch/report.json",
+        "processing/batch/predicted-versus-target.png",
+    ),
+    size_limit=650,
+)

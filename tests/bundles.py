@@ -1,0 +1,32 @@
+"""Small model bundles, made without a framework."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+from onnx import TensorProto, helper, numpy_helper, save
+
+from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
+from microjobs.scaler import Scaler, write_scaler
+
+
+def linear_bundle(folder: Path, weights: ArrayLike, bias: float, scaler: Scaler | None = None) -> None:
+    """Write a bundle that predicts `weights · x + bias`."""
+    column = np.asarray(weights, np.float32).reshape(-1, 1)
+    features = len(column)
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["features", "weights", "bias"], ["predictions"])],
+        "linear",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", features])],
+        [helper.make_tensor_value_info("predictions", TensorProto.FLOAT, ["rows", 1])],
+        [
+            numpy_helper.from_array(column, "weights"),
+            numpy_helper.from_array(np.array([bias], np.float32), "bias"),
+        ],
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    opset = [helper.make_opsetid("", 18)]
+    save(helper.make_model(graph, opset_imports=opset, ir_version=10), folder / MODEL_FILE)
+    if scaler is not None:
+        write_scaler(folder, scaler)
+    write_manifest(folder, Manifest(framework="onnx", features=features))
