@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO, Any
 
 from microjobs.contract import BASE_DIR, Layout
@@ -65,14 +66,19 @@ def train(program: str) -> None:
 
 
 def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
-    logging.getLogger("sagemaker-training-toolkit").setLevel(logging.WARNING)  # each value and step, at INFO
+    for chatty in ("sagemaker-training-toolkit", "sagemaker_training"):  # at INFO they report each value and step
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     environment = toolkit["environment"].Environment()
+    # It sets the region to "" if it knows none, and boto3 takes that for one. S3 redirects from this one.
+    os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or "us-east-1"
     if len(environment.hosts) == 1:
         # Otherwise it waits up to 15 minutes for this host's own name to resolve; outside a network it never does.
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
     # pip's remarks are not the user's to act on: the container is root's, and the image chose its pip.
     os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    for folder in (layout.model, layout.output_data):  # AWS's images promise them to the script
+        folder.mkdir(parents=True, exist_ok=True)
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
     toolkit["entry_point"].run(
         uri=_source(layout, environment.module_dir),
@@ -98,18 +104,24 @@ def _runner(toolkit: dict[str, Any], program: str, arguments: Sequence[str], var
 
     class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
         def run(self, *_: object, **__: object) -> None:
-            _execute(program, self._create_command(), cwd=toolkit["environment"].code_dir)
+            code = Path(toolkit["environment"].code_dir)
+            if not (code / program).exists() and not (code / "setup.py").exists():
+                there = ", ".join(sorted(path.name for path in code.iterdir())) or "nothing"
+                raise UserError(f"sagemaker_program {program!r} is not in the code, which holds {there}")
+            _execute(program, self._create_command(), code)
 
     return Runner(program, arguments, variables, processes_per_host=1)
 
 
-def _execute(program: str, command: Sequence[str], cwd: str) -> None:
+def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
     logger.info("script mode: %s", " ".join(command))
     with stop_request() as stop:
         process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
         tail = bytearray()
         reader = threading.Thread(target=_pass_through, args=(process.stderr, tail), daemon=True)
         reader.start()
+        if stop.signal_number is not None:  # it came before the script was there to get it
+            process.send_signal(stop.signal_number)
         code = process.wait()
         reader.join(DRAIN_SECONDS)
     if code != 0 and stop.signal_number is not None:
@@ -129,7 +141,9 @@ def _pass_through(stderr: IO[bytes], tail: bytearray) -> None:
 
 def _reason(program: str, code: int, stderr: str) -> str:
     """The script's own last line first: FailureReason is cut after 1024 characters."""
-    how = f"exit code {code}" if code > 0 else f"killed by {signal.Signals(-code).name}"
+    how = f"exit code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+    if code == -signal.SIGKILL:
+        how += ", most likely out of memory"
     lines = [line for line in stderr.splitlines() if line.strip()][-REASON_LINES:]
     last = lines[-1].strip() if lines else "it wrote nothing to stderr; see the log"
     return "\n".join([f"{program} failed: {last} ({how})", *lines])
