@@ -27,14 +27,14 @@ def fit(network: nn.Module, train: Rows, test: Rows, hyperparameters: Hyperparam
     history = History()
     for epoch in range(hyperparameters.epochs):
         train_loss = _epoch(network, _batches(train, step_rows), loss_fn, optimizer, stop)
+        stopping = bool(stop)  # asked once: it may come at any time
         due = epoch % hyperparameters.eval_every == 0
-        last = bool(stop) or epoch == hyperparameters.epochs - 1
-        if due or last:
+        if due or stopping or epoch == hyperparameters.epochs - 1:
             test_loss = loss_fn(predict(network, test[0]), test[1]).item()
             history.add(epoch, train_loss, test_loss)
         if due:
             print(f"Epoch: {epoch} | Train loss: {train_loss:.3f} | Test loss: {test_loss:.3f}", flush=True)
-        if stop:
+        if stopping:
             break
     return history
 

@@ -20,7 +20,15 @@ def train(hyperparameters: Hyperparameters) -> None:
     """
     layout = Layout.from_environment()
     data = load_data(layout)  # before PyTorch, which takes seconds to import: bad data is told at once
+    _settle_logging()
     _train(hyperparameters, data, layout)
+
+
+def _settle_logging() -> None:
+    for chatty in ("torch", "onnx_ir", "onnxscript"):  # at INFO they report each of their steps
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The exporter warns that torchvision is not there, whose operators no model here has.
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
 
 
 def _train(hyperparameters: Hyperparameters, data: TrainingData, layout: Layout) -> None:
@@ -46,7 +54,7 @@ def _train(hyperparameters: Hyperparameters, data: TrainingData, layout: Layout)
         predictions = [predict(network, x).cpu().numpy() for x in (x_train, x_test)]
         network.cpu()  # a model file that loads anywhere
         layout.model.mkdir(parents=True, exist_ok=True)
-        sample = torch.from_numpy(data.sample)
-        save_state(network, lambda: build(hyperparameters.model, data.features), sample, layout.model)
-        save_onnx(network, sample, layout.model)
+        new = build(hyperparameters.model, data.features)
+        save_state(network, new, torch.from_numpy(data.sample), layout.model)
+        save_onnx(network, data.features, layout.model)
         finish(layout, hyperparameters, data, Trained("pytorch", seconds, history, *predictions), stop)

@@ -1,6 +1,5 @@
 """The trained network as files: a SavedModel under `1/` for TensorFlow, `model.onnx` for everybody."""
 
-import logging
 from pathlib import Path
 
 import keras
@@ -12,9 +11,6 @@ from microjobs.scaler import Scaler
 
 VERSION = "1"
 """The folder's name: TensorFlow Serving takes the highest number."""
-
-for chatty in ("tensorflow", "tf2onnx"):  # at INFO they report each of their steps
-    logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -> None:

@@ -26,11 +26,13 @@ def train(hyperparameters: Hyperparameters) -> None:
 
 
 def _settle_tensorflow() -> None:
-    """What TensorFlow reads when it is imported; the user's own environment goes first."""
+    """What it reads when it is imported, where the job's environment goes first, and what it logs."""
     # Its C++ part reports processor features and missing GPU libraries as it starts.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # oneDNN adds up in an order that depends on the processor: off, a seed gives the same model on more of them.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    for chatty in ("tensorflow", "tf2onnx"):  # at INFO they report each of their steps
+        logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def _train(hyperparameters: Hyperparameters, data: TrainingData, layout: Layout) -> None:
