@@ -19,7 +19,8 @@ from media import CSV, FORMATS, JSON, JSON_LINES, NPY
 
 Numbers = NDArray[Any]
 
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+FLOAT32_MAX = np.finfo(np.float32).max
+# A numpy scalar: compared with half floats, a Python one would become a half float too, and infinite.
 NPY_HEADER_LIMIT = 10_000
 """Characters of a .npy header: it is parsed as Python literals, which must not be given more than a header's worth."""
 
@@ -160,8 +161,8 @@ def _decode_npy(body: bytes) -> Numbers:
         shape, fortran, dtype = read(file, max_header_size=NPY_HEADER_LIMIT)
     except KeyError:
         raise Problem(400, f"the body is .npy version {version}: send version 1.0 or 2.0") from None
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
-        raise Problem(400, f"the body is not a .npy array: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # numpy's parser lets those of ast and tokenize through, MemoryError among them
+        raise Problem(400, f"the body is not a .npy array: {shown(str(error))}") from None
     if dtype.kind not in "fiu" or min(shape, default=0) < 1:
         raise Problem(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
     missing = file.tell() + math.prod(shape) * dtype.itemsize - len(body)
@@ -195,7 +196,7 @@ def _no_number(rows: Any) -> Problem:
         for value in row if isinstance(row, list) else [row]:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 return Problem(400, f"row {number} holds {shown(value)}: send numbers")
-    return Problem(400, "the rows hold what is no number, or one too large: send numbers below 3.4e38")
+    return Problem(400, f"the rows are {shown(rows)}: send a list of rows, each a list of numbers below 3.4e38")
 
 
 def _has_boolean(rows: Any) -> bool:

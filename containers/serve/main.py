@@ -46,13 +46,19 @@ def serve() -> None:
         metrics, reason = Metrics(served.labels), workers.Reason()
         service = Service(metrics, limit=_limit(hosting), in_flight=served.in_flight, workers=number)
 
+        flask = functools.cache(functools.partial(_flask, service))
+
+        def load_slowly() -> None:
+            flask()  # before the user's modules can stand in for ours of the same name
+            service.loaded(served.load())
+
         def start_worker() -> Wsgi:
             metrics.claim()
             if served.slow:
-                workers.in_background(lambda: service.loaded(served.load()), reason)
+                workers.in_background(load_slowly, reason)
             else:
                 service.loaded(served.load())
-            return hot(service, functools.cache(lambda: _flask(service)))
+            return hot(service, flask)
 
         what = ", ".join(f"{name} {value}" for name, value in served.labels.items())
         age = _seconds_since_start()
@@ -85,11 +91,8 @@ def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served
     if (program.parent / "requirements.txt").exists():
         logger.warning("code/requirements.txt is ignored: endpoints may have no network; put packages in the image")
 
-    def load() -> Model:
-        from application import create  # noqa: F401 - before the user's modules can stand in for ours
-
-        return handlers.HandlerModel(program, folder, environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", ""))
-
+    accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
+    load = functools.partial(handlers.HandlerModel, program, folder, accept)
     # One more thread than requests, so that one is always left for /ping and for saying 503.
     return Served(load, slow=True, labels={"program": program.name}, in_flight=IN_FLIGHT, threads=IN_FLIGHT + 1)
 

@@ -36,7 +36,7 @@ def count(environ: Mapping[str, str]) -> int:
     """
     wanted = environ.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
     if not wanted:
-        return max(1, min(len(os.sched_getaffinity(0)), math.floor(cpu_quota())))
+        return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
     if not wanted.isdecimal() or int(wanted) < 1:
         raise UserError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {wanted!r}: set it to a number from 1 up")
     return int(wanted)

@@ -1,0 +1,155 @@
+"""The serve job, started as its image starts it, and asked over HTTP."""
+
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs.contract import Layout, read_failure
+from microjobs.scaler import Scaler
+from tests.bundles import linear_bundle
+from tests.conftest import CONTAINERS, REPOSITORY
+
+FOLDER = CONTAINERS / "serve"
+sys.path.insert(0, str(FOLDER))  # the job's modules import each other as the image's entry point finds them
+
+FEATURES = 3
+SCALER = Scaler(count=[10] * FEATURES, mean=[1.0, 2.0, 3.0], scale=[2.0, 2.0, 4.0])
+
+
+@dataclass(frozen=True)
+class Reply:
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def error(self) -> str:
+        """The one sentence of an error body."""
+        assert self.headers["content-type"] == "application/json"
+        assert list(self.json) == ["error"]
+        assert "Traceback" not in self.json["error"]
+        return str(self.json["error"])
+
+
+@dataclass
+class Server:
+    """A running serve job."""
+
+    layout: Layout
+    port: int
+    log_file: Path
+    process: subprocess.Popen[bytes]
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text()
+
+    def complaints(self) -> list[str]:
+        return [line for line in self.log.splitlines() if any(w in line for w in ("WARN", "ERROR", "Traceback"))]
+
+    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            named = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, named)
+            response = connection.getresponse()
+            received = {name.lower(): value for name, value in response.getheaders()}
+            return Reply(response.status, received, response.read())
+
+    def invoke(self, body: bytes | str, content_type: str = "application/json", **headers: str) -> Reply:
+        data = body.encode() if isinstance(body, str) else body
+        return self.ask("POST", "/invocations", data, Content_Type=content_type, **headers)
+
+    def wait_until_ready(self, seconds: float = 30) -> None:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(OSError):
+                if self.ask("GET", "/ping").status == 200:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"no 200 on /ping within {seconds} s:\n{self.log}")
+
+    def worker_pids(self) -> list[int]:
+        (job,) = _children(self.process.pid)
+        return _children(job)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.end()
+
+    def end(self, seconds: float = 30) -> int:
+        return self.process.wait(seconds)
+
+    @property
+    def failure(self) -> str | None:
+        return read_failure(self.layout)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def started(root: Path, **environment: str) -> Iterator[Server]:
+    """A serve job on the model folder below `root`; ended with the block, whatever happened."""
+    port = free_port()
+    variables = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(REPOSITORY / "shared"),
+        "MICROJOBS_JOB": str(FOLDER),
+        "SAGEMAKER_BASE_DIR": str(root),
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "SAGEMAKER_MODEL_SERVER_WORKERS": "1",
+    }
+    log = root / "log.txt"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "microjobs", "serve"], env=variables | environment, stdout=file, stderr=file, cwd="/"
+        )
+    try:
+        yield Server(Layout(root), port, log, process)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait(35)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A contract's root with a model that sums its three features."""
+    linear_bundle(tmp_path / "model", [1.0] * FEATURES, 0.0, SCALER)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for a module's tests, with two workers; its log must stay free of complaints."""
+    root = tmp_path_factory.mktemp("serve")
+    linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    with started(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
+        running.wait_until_ready()
+        yield running
+    assert running.process.returncode == 0
+    assert running.complaints() == []

@@ -1,0 +1,202 @@
+"""A user's own code in the model folder, in the convention of sagemaker-inference."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.unit.serve.conftest import Reply, Server, started
+
+
+@contextmanager
+def serving(root: Path, program: str, name: str = "inference.py", **environment: str) -> Iterator[Server]:
+    """A server whose model folder brings this program."""
+    code = root / "model" / "code"
+    code.mkdir(exist_ok=True)
+    (code / name).write_text(program)
+    with started(root, **environment) as server:
+        server.wait_until_ready()
+        yield server
+
+
+ALL_FOUR = """
+import json
+def model_fn(model_dir):
+    return {"factor": 2}
+def input_fn(body, content_type):
+    return json.loads(body)["values"]
+def predict_fn(data, model):
+    return [value * model["factor"] for value in data]
+def output_fn(prediction, accept):
+    return json.dumps({"doubled": prediction})
+"""
+
+
+def test_four_functions_make_an_answer(root: Path) -> None:
+    with serving(root, ALL_FOUR) as server:
+        reply = server.invoke('{"values": [1, 2]}')
+    assert (reply.json, reply.headers["content-type"]) == ({"doubled": [2, 4]}, "application/json")
+    assert server.complaints() == []
+
+
+def test_defaults_load_and_run_our_bundle(root: Path) -> None:
+    program = "def output_fn(prediction, accept):\n    return f'{accept}: {prediction[0][0]:.2f}', 'text/plain'\n"
+    with serving(root, program) as server:
+        reply = server.invoke("1,2,3", "text/csv", Accept="text/plain")
+        wrong = server.invoke("1,2", "text/csv", Accept="text/plain")
+    assert (reply.body, reply.headers["content-type"]) == (b"text/plain: 6.00", "text/plain")
+    assert (wrong.status, "(rows, 3)" in wrong.error) == (400, True)
+
+
+ANSWERS = {"application/json": b'{"predictions":[[6.0]]}', "text/csv": b"6.0\n", "application/jsonlines": b"[6.0]\n"}
+
+
+def test_default_formats_surround_a_users_model(root: Path) -> None:
+    program = "def model_fn(model_dir):\n    return lambda rows: rows.sum(axis=1)\n"
+    with serving(root, program) as server:
+        replies = {accept: server.invoke("1,2,3", "text/csv", Accept=accept) for accept in ANSWERS}
+        assert server.invoke("x", "text/csv").status == 400
+        assert server.invoke("x", "image/png").status == 415
+        assert server.invoke("1,2", "text/csv", Accept="image/png").status == 406
+    assert {accept: reply.body for accept, reply in replies.items()} == ANSWERS
+
+
+def test_transform_fn_does_it_all(root: Path) -> None:
+    program = "def transform_fn(model, body, content_type, accept):\n    return body[::-1], accept\n"
+    with serving(root, program) as server:
+        reply = server.invoke(b"abc", "application/x-text", Accept="application/x-other")
+    assert (reply.body, reply.headers["content-type"]) == (b"cba", "application/x-other")
+
+
+def test_context_is_given_to_functions_that_take_it(root: Path) -> None:
+    program = """
+import os
+def model_fn(model_dir, context):
+    return model_dir == context.system_properties["model_dir"] and os.path.isdir(model_dir)
+def transform_fn(model, body, content_type, accept, context):
+    return f"{model} {context.get_request_header(0, 'Content-Type')}"
+"""
+    with serving(root, program) as server:
+        assert server.invoke("x", "application/x-mine").body == b"True application/x-mine"
+
+
+@pytest.mark.parametrize("module", ["metrics", "formats", "application", "helper"])
+def test_users_modules_come_before_ours(root: Path, module: str) -> None:
+    (root / "model" / "code").mkdir()
+    (root / "model" / "code" / f"{module}.py").write_text("WORD = 'theirs'\n")
+    program = f"import {module}\ndef transform_fn(model, body, content_type, accept):\n    return {module}.WORD\n"
+    with serving(root, program) as server:
+        assert server.invoke("x").body == b"theirs"
+        assert server.ask("GET", "/metrics").status == 200
+
+
+def test_program_is_named_by_the_environment(root: Path) -> None:
+    with serving(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
+        assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
+
+
+def test_code_folder_is_named_by_the_environment(root: Path) -> None:
+    (root / "elsewhere").mkdir()
+    (root / "elsewhere" / "inference.py").write_text(ALL_FOUR)
+    with started(root, SAGEMAKER_SUBMIT_DIRECTORY=str(root / "elsewhere")) as server:
+        server.wait_until_ready()
+        assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
+
+
+def test_exception_is_500_with_the_traceback_in_the_log(root: Path) -> None:
+    program = "def predict_fn(data, model):\n    raise ValueError('no luck\\nsecond line')\n"
+    with serving(root, program) as server:
+        reply = server.invoke("1,2,3", "text/csv")
+        again = server.invoke("1,2,3", "text/csv")
+    assert (reply.status, again.status) == (500, 500)
+    assert reply.error == "the model's own code failed: ValueError: no luck"
+    assert "Traceback" in server.log
+
+
+def test_ping_is_503_while_the_model_loads(root: Path) -> None:
+    program = "import time\ndef model_fn(model_dir):\n    time.sleep(1.5)\n    return sum\n"
+    (root / "model" / "code").mkdir()
+    (root / "model" / "code" / "inference.py").write_text(program)
+    seen: list[int] = []
+    with started(root) as server:
+        while 200 not in seen:
+            try:
+                seen.append(server.ask("GET", "/ping").status)
+                if seen[-1] == 503:
+                    assert server.invoke("1").status == 503
+            except ConnectionRefusedError:
+                continue
+    assert 503 in seen
+
+
+SLOW = """
+import time
+def model_fn(model_dir):
+    return None
+def transform_fn(model, body, content_type, accept):
+    time.sleep(float(body))
+    return "slept"
+"""
+
+
+def in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
+    replies: list[Reply] = []
+    threads = [threading.Thread(target=lambda body=body: replies.append(server.invoke(body))) for body in bodies]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return replies
+
+
+def test_ping_answers_while_predictions_run(root: Path) -> None:
+    with serving(root, SLOW) as server:
+        waiting = threading.Thread(target=in_parallel, args=(server, ["1"] * 3))
+        waiting.start()
+        statuses = [server.ask("GET", "/ping").status for _ in range(5)]
+        assert waiting.is_alive()
+        waiting.join()
+    assert statuses == [200] * 5
+
+
+def test_one_request_too_many_is_503(root: Path) -> None:
+    with serving(root, SLOW) as server:
+        replies = in_parallel(server, ["0.05"] * 40)
+    assert sorted({reply.status for reply in replies}) == [200, 503]
+    refused = [reply for reply in replies if reply.status == 503]
+    assert len(refused) <= 8
+    assert (refused[0].headers["retry-after"], "fewer" in refused[0].error) == ("1", True)
+
+
+FAILURES = {
+    "import nonsense_module": "inference.py cannot be imported: ModuleNotFoundError",
+    "def model_fn(model_dir):\n    raise OSError('no weights')": "could not load the model: OSError: no weights",
+    ALL_FOUR + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
+}
+
+
+@pytest.mark.parametrize(("program", "reason"), FAILURES.items())
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_program_that_cannot_start_ends_the_job(root: Path, program: str, reason: str, workers: str) -> None:
+    (root / "model" / "code").mkdir()
+    (root / "model" / "code" / "inference.py").write_text(program)
+    with started(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
+        assert server.end() == 2
+    assert reason in (server.failure or "")
+
+
+def test_missing_program_ends_the_job(root: Path) -> None:
+    with started(root, SAGEMAKER_PROGRAM="absent.py") as server:
+        assert server.end() == 2
+    assert "'absent.py' is not in" in (server.failure or "")
+
+
+def test_requirements_are_ignored_with_one_warning(root: Path) -> None:
+    (root / "model" / "code").mkdir()
+    (root / "model" / "code" / "requirements.txt").write_text("some-package\n")
+    with serving(root, ALL_FOUR, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+        pass
+    assert len(server.complaints()) == 1
+    assert "requirements.txt is ignored" in server.complaints()[0]

@@ -1,0 +1,284 @@
+"""What /invocations takes and gives, over HTTP."""
+
+import io
+import json
+import socket
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.unit.serve.conftest import Server
+
+ROWS = np.array([[1, 2, 3], [4, 5, 6.5]], np.float32)
+JSON_ROWS = '{"instances": [[1, 2, 3], [4, 5, 6.5]]}'
+LINES = "application/jsonlines"
+NPY = "application/x-npy"
+RAW = "signature_name=raw"
+
+
+def npy(array: Any, **options: Any) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+BODIES = {
+    "application/json": JSON_ROWS.encode(),
+    "text/csv": b"1,2,3\n4,5,6.5\n",
+    LINES: b"[1, 2, 3]\n[4, 5, 6.5]\n",
+    NPY: npy(ROWS),
+}
+ANSWERS = {
+    "application/json": b'{"predictions":[[6.0],[15.5]]}',
+    "text/csv": b"6.0\n15.5\n",
+    LINES: b"[6.0]\n[15.5]\n",
+    NPY: npy(np.array([[6.0], [15.5]], np.float32)),
+}
+
+
+@pytest.mark.parametrize("wanted", BODIES)
+@pytest.mark.parametrize("given", BODIES)
+def test_any_format_is_answered_in_any_other(server: Server, given: str, wanted: str) -> None:
+    reply = server.invoke(BODIES[given], given, Accept=wanted)
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, wanted, ANSWERS[wanted])
+
+
+@pytest.mark.parametrize("given", BODIES)
+def test_answer_has_the_requests_type_by_default(server: Server, given: str) -> None:
+    reply = server.invoke(BODIES[given], given)
+    assert (reply.headers["content-type"], reply.body) == (given, ANSWERS[given])
+
+
+def test_absent_content_type_is_json(server: Server) -> None:
+    assert server.ask("POST", "/invocations", JSON_ROWS.encode()).body == ANSWERS["application/json"]
+
+
+def test_alias_of_json_lines_is_answered_with_it(server: Server) -> None:
+    assert server.invoke(BODIES[LINES], "application/x-jsonlines").headers["content-type"] == "application/x-jsonlines"
+
+
+def test_raw_signature_scales_in_the_model(server: Server) -> None:
+    reply = server.invoke('{"signature_name": "raw", "instances": [[3, 4, 7]]}')
+    assert reply.json == {"predictions": [[3.0]]}
+
+
+@pytest.mark.parametrize("given", ["text/csv", LINES, NPY])
+def test_custom_attribute_chooses_the_signature(server: Server, given: str) -> None:
+    reply = server.invoke(BODIES[given], given, Accept="text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW)
+    assert reply.body == b"0.0\n3.875\n"
+
+
+def test_body_outranks_the_custom_attribute(server: Server) -> None:
+    body = '{"signature_name": "serving_default", "instances": [[1, 2, 3]]}'
+    assert server.invoke(body, X_Amzn_SageMaker_Custom_Attributes=RAW).json == {"predictions": [[6.0]]}
+
+
+def test_inputs_are_answered_by_outputs(server: Server) -> None:
+    assert server.invoke('{"inputs": [[1, 2, 3]]}').json == {"outputs": [[6.0]]}
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [('{"instances": [1, 2, 3]}', "application/json"), ("1,2,3", "text/csv"), (npy(ROWS[0]), NPY)],
+)
+def test_flat_list_is_one_row(server: Server, body: bytes | str, content_type: str) -> None:
+    assert server.invoke(body, content_type, Accept="text/csv").body == b"6.0\n"
+
+
+def test_features_members_are_json_lines_too(server: Server) -> None:
+    assert server.invoke('{"features": [1, 2, 3]}\n', LINES).body == b"[6.0]\n"
+
+
+def test_predictions_are_the_shortest_float32(server: Server) -> None:
+    assert server.invoke("0.1,0.2,0\n1e-20,0,0", "text/csv").body == b"0.3\n1e-20\n"
+
+
+@pytest.mark.parametrize(
+    "body", ["1,2,3\r\n4,5,6.5\r\n", " 1 , 2,3\n4,5,6.5", "+1,2.,3\n4,5,065e-1", '"1","2",3\n4,5,6.5']
+)
+def test_csv_dialects_read_alike(server: Server, body: str) -> None:
+    assert server.invoke(body, "text/csv").body == ANSWERS["text/csv"]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [ROWS.astype(kind) for kind in ("<f8", ">f8", "<f2", ">f4")] + [np.asfortranarray(ROWS)],
+    ids=["double", "big-endian", "half", "big-endian-float", "fortran-order"],
+)
+def test_npy_of_any_real_type_is_read(server: Server, array: Any) -> None:
+    assert server.invoke(npy(array), NPY).body == ANSWERS[NPY]
+
+
+def test_npy_integers_are_read(server: Server) -> None:
+    assert server.invoke(npy(np.array([[1, 2, 3]], np.int64)), NPY, Accept="text/csv").body == b"6.0\n"
+
+
+MALFORMED_JSON = {
+    "": "empty",
+    "{": "not JSON",
+    "nonsense": "not JSON",
+    "[[1, 2, 3]]": "instances",
+    "{}": "nothing",
+    '{"rows": [[1, 2, 3]]}': "rows",
+    '{"instances": [[1, 2, 3]], "inputs": [[1, 2, 3]]}': "inputs",
+    '{"instances": [[1, 2, 3]], "signature": "raw"}': "'signature'",
+    '{"instances": [[1, 2, 3]], "signature_name": "other"}': "'other' is unknown",
+    '{"instances": [[1, 2, 3]], "signature_name": ["raw"]}': "is unknown",
+    '{"instances": []}': "at least one row",
+    '{"instances": [[]]}': "(1, 0)",
+    '{"instances": 1}': "the rows are 1",
+    '{"instances": null}': "row 0 holds None",
+    '{"instances": {"x": 1}}': "row 0 holds",
+    '{"instances": [{"x": 1}]}': "row 0",
+    '{"instances": [[1, 2]]}': "(rows, 3)",
+    '{"instances": [1, 2]}': "(rows, 3)",
+    '{"instances": [[[1, 2, 3]]]}': "(1, 1, 3)",
+    '{"instances": [[1, 2, 3], [1, 2]]}': "row 1 has 2 values but row 0 has 3",
+    '{"instances": [[1, 2, 3], 4]}': "row 1",
+    '{"instances": [[1, 2, 3], [1, [2], 3]]}': "row 1",
+    '{"instances": [[1, 2, 3], [1, "2", 3]]}': "row 1 holds '2'",
+    '{"instances": [["a", "b", "c"]]}': "row 0 holds 'a'",
+    '{"instances": [[1, 2, 3], [1, null, 3]]}': "row 1 holds None",
+    '{"instances": [[1, 2, 3], [1, true, 3]]}': "row 1 holds True",
+    '{"instances": [[true, true, true]]}': "row 0 holds True",
+    '{"instances": [[1, NaN, 3]]}': "not JSON",
+    '{"instances": [[1, Infinity, 3]]}': "not JSON",
+    '{"instances": [[1, 2, 3], [1, 1e39, 3]]}': "row 1 has 1e+39 as feature 1",
+    '{"instances": [[1, 1e999, 3]]}': "not JSON",
+    '{"instances": [[1, ' + "9" * 400 + ", 3]]}": "not JSON",
+    '{"instances": [[1, ' + "9" * 40 + ", 3]]}": "row 0 has 1e+40",
+    '{"instances": ' + "[" * 100_000: "not JSON",
+    '{"instances": ' + "[" * 200 + "]" * 200 + "}": "row 0",
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), MALFORMED_JSON.items(), ids=lambda text: str(text)[:40])
+def test_malformed_json_is_refused_with_its_reason(server: Server, body: str, reason: str) -> None:
+    reply = server.invoke(body)
+    assert (reply.status, reason in reply.error) == (400, True), reply.error
+
+
+MALFORMED_CSV = {
+    "\n": "(rows, 3)",
+    "a,b,c\n1,2,3": "row 0 has 'a' in column 0, which is no number: send no header line",
+    "1,2,3\n1,x,3": "row 1 has 'x' in column 1",
+    "1,2,3\n1,,3": "row 1 has ''",
+    "1,2,3\n1,2": "row 1 has 2 values but row 0 has 3",
+    "1,2,3\n\n1,2,3": "row 1 has 0 values",
+    "1,2,3\n1,nan,3": "row 1 has nan as feature 1",
+    "1,2,-inf": "row 0 has -inf",
+    "1,2,true": "'true'",
+    "1,2,[3]": "'[3]'",
+    "1,2,1_0": "'1_0'",
+    "1,2,3,4": "(1, 4)",
+    "1 2 3": "'1 2 3'",
+}
+
+
+@pytest.mark.parametrize(("body", "reason"), MALFORMED_CSV.items())
+def test_malformed_csv_is_refused_with_its_row(server: Server, body: str, reason: str) -> None:
+    reply = server.invoke(body, "text/csv")
+    assert (reply.status, reason in reply.error) == (400, True), reply.error
+
+
+@pytest.mark.parametrize("body", ["[1,2,3]\n[1,2", "[1,2,3]\n{}", "[1,2,3]\n4", "x", "\n\n", "[1,2,3],[1,2,3]\n[1,2]"])
+def test_malformed_json_lines_are_refused(server: Server, body: str) -> None:
+    reply = server.invoke(body, LINES)
+    assert (reply.status, bool(reply.error)) == (400, True)
+
+
+def with_header(header: str, data: bytes = b"") -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+MALFORMED_NPY = {
+    "no-npy": (b"hello, world", "not a .npy"),
+    "magic-only": (b"\x93NUMPY", "not a .npy"),
+    "version-3": (b"\x93NUMPY\x03\x00" + bytes(80), "version (3, 0)"),
+    "pickle": (npy(np.array([[1, "a", None]], object), allow_pickle=True), "object"),
+    "text": (npy(np.array([["1", "2", "3"]])), "<U1"),
+    "complex": (npy(ROWS.astype(complex)), "complex"),
+    "boolean": (npy(ROWS > 2), "bool"),
+    "record": (npy(np.zeros(3, "f4,f4")), "real numbers"),
+    "truncated": (npy(ROWS)[:-1], "truncated by 1 bytes"),
+    "too-long": (npy(ROWS) + b"x", "too long by 1 bytes"),
+    "scalar": (npy(np.float32(1)), "shape ()"),
+    "no-rows": (npy(ROWS[:0]), "shape (0, 3)"),
+    "three-dimensional": (npy(ROWS[None]), "(1, 2, 3)"),
+    "wide": (npy(np.zeros((2, 4), np.float32)), "(2, 4)"),
+    "nan": (npy(np.array([[1, 2, 3], [1, np.nan, 3]])), "row 1 has nan as feature 1"),
+    "infinity": (npy(np.array([[1, 2, np.inf]], np.float16)), "row 0 has inf"),
+    "negative-shape": (with_header("{'descr': '<f4', 'fortran_order': False, 'shape': (-1, -3)}", bytes(12)), "shape"),
+    "huge-shape": (with_header(f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({10**30}, 3)}}"), "truncated"),
+    "code": (with_header("__import__('os').abort()"), "not a .npy"),
+    "long-header": (with_header("{" + " " * 20_000 + "}"), "not a .npy"),
+    "deep-header": (with_header("(" * 5000), "not a .npy"),
+}
+
+
+@pytest.mark.parametrize("name", MALFORMED_NPY)
+def test_malformed_npy_is_refused_with_its_reason(server: Server, name: str) -> None:
+    body, reason = MALFORMED_NPY[name]
+    reply = server.invoke(body, NPY)
+    assert (reply.status, reason in reply.error) == (400, True), reply.error
+
+
+def test_prediction_out_of_range_is_an_error(server: Server) -> None:
+    reply = server.invoke("1,2,3\n3e38,3e38,3e38", "text/csv")
+    assert (reply.status, "row 1" in reply.error) == (500, True)
+
+
+@pytest.mark.parametrize("content_type", ["application/xml", "application/x-www-form-urlencoded", "nonsense"])
+def test_unknown_content_type_is_415(server: Server, content_type: str) -> None:
+    reply = server.invoke(JSON_ROWS, content_type)
+    assert (reply.status, content_type in reply.error) == (415, True)
+
+
+def test_compressed_body_is_415(server: Server) -> None:
+    assert server.invoke(JSON_ROWS, Content_Encoding="gzip").status == 415
+
+
+def test_unacceptable_accept_is_406(server: Server) -> None:
+    reply = server.invoke(JSON_ROWS, Accept="image/png")
+    assert (reply.status, "image/png" in reply.error) == (406, True)
+
+
+LIMIT = 6 * 1024 * 1024
+
+
+def test_body_at_the_limit_is_read(server: Server) -> None:
+    assert server.invoke(JSON_ROWS + " " * (LIMIT - len(JSON_ROWS))).status == 200
+
+
+def test_body_above_the_limit_is_413(server: Server) -> None:
+    reply = server.invoke(JSON_ROWS + " " * (LIMIT - len(JSON_ROWS) + 1))
+    assert (reply.status, str(LIMIT) in reply.error) == (413, True)
+
+
+def chunked(server: Server, body: bytes, size: int) -> bytes:
+    """The answer to a body of unknown length, sent in chunks."""
+    with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for start in range(0, len(body), size):
+            part = body[start : start + size]
+            connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
+        connection.sendall(b"0\r\n\r\n")
+        return connection.recv(4096)
+
+
+def test_chunked_body_is_read(server: Server) -> None:
+    answer = chunked(server, JSON_ROWS.encode(), 7)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(ANSWERS["application/json"])
+
+
+def test_chunked_body_above_the_limit_is_413(server: Server) -> None:
+    assert chunked(server, b" " * (LIMIT + 1), 1 << 20).startswith(b"HTTP/1.1 413")
+
+
+def test_many_rows_are_predicted_in_order(server: Server) -> None:
+    rows = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
+    reply = server.invoke(json.dumps({"instances": rows.tolist()}))
+    np.testing.assert_allclose(reply.json["predictions"], rows.sum(axis=1, keepdims=True), atol=1e-5)
