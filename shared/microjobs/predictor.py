@@ -1,14 +1,20 @@
 """Runs a bundle's model.onnx. Needs numpy and onnxruntime."""
 
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT, Bundle
 from microjobs.errors import UserError
+
+# Before the import: from 1.29 on ONNX Runtime reports to its maker unless told not to, with threads that do not
+# survive the fork of a server's workers and a database in the home folder.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
 
 
 class Predictor:
