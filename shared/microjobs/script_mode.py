@@ -12,8 +12,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +29,9 @@ DRAIN_SECONDS = 5.0
 """What stderr is read for after the script's end, when a process that it left behind holds it open."""
 
 TOOLKIT = ("entry_point", "environment", "errors", "process")
+
+UNUSABLE = (FileNotFoundError, ValueError, tarfile.TarError)
+"""What the toolkit lets through when configuration or code is missing or not what it should be."""
 
 logger = logging.getLogger("microjobs")
 
@@ -59,24 +63,21 @@ def train(program: str) -> None:
         _run(layout, program, toolkit)
     except socket.gaierror as error:
         raise PlatformError(f"another host of the job did not appear within 15 minutes: {error}") from error
-    except toolkit["errors"].InstallRequirementsError as error:
-        raise UserError(f"requirements.txt of {program} could not be installed: see pip's lines in the log") from error
-    except (toolkit["errors"].ClientError, aws_errors.ClientError, aws_errors.BotoCoreError, ValueError) as error:
+    except (toolkit["errors"].InstallRequirementsError, toolkit["errors"].InstallModuleError) as error:
+        raise UserError(f"what {program!r} requires could not be installed: see pip's lines in the log") from error
+    except (toolkit["errors"].ClientError, aws_errors.ClientError, aws_errors.BotoCoreError, *UNUSABLE) as error:
         raise UserError(f"cannot run {program!r}: {error}") from error
 
 
 def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
-    for chatty in ("sagemaker-training-toolkit", "sagemaker_training"):  # at INFO they report each value and step
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    _settle()
     environment = toolkit["environment"].Environment()
     # It sets the region to "" if it knows none, and boto3 takes that for one. S3 redirects from this one.
     os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or "us-east-1"
     if len(environment.hosts) == 1:
         # Otherwise it waits up to 15 minutes for this host's own name to resolve; outside a network it never does.
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
-    # pip's remarks are not the user's to act on: the container is root's, and the image chose its pip.
-    os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
-    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+    _refuse_distribution(environment.additional_framework_parameters)
     for folder in (layout.model, layout.output_data):  # AWS's images promise them to the script
         folder.mkdir(parents=True, exist_ok=True)
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
@@ -87,6 +88,21 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
         env_vars=variables,
         runner_type=_runner(toolkit, program, arguments, variables),
     )
+
+
+def _settle() -> None:
+    for chatty in ("sagemaker-training-toolkit", "sagemaker_training"):  # at INFO they report each value and step
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    # pip's remarks are not the user's to act on: the container is root's, and the image chose its pip.
+    os.environ.setdefault("PIP_ROOT_USER_ACTION", "ignore")
+    os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+
+
+def _refuse_distribution(parameters: Mapping[str, object]) -> None:
+    """Each host would run the script for itself, and nobody would notice: the toolkit alone starts none of these."""
+    for name, value in parameters.items():
+        if name.endswith("_enabled") and value is True:
+            raise UserError(f"{name} asks for a distribution that this image does not start: leave `distribution` out")
 
 
 def _source(layout: Layout, uri: str) -> str:
