@@ -148,11 +148,12 @@ def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
 
 def _pass_through(stderr: IO[bytes], tail: bytearray) -> None:
     """Copy the script's stderr to ours as it comes, progress bars without line ends too, and keep its end."""
-    for chunk in iter(lambda: os.read(stderr.fileno(), TAIL_BYTES), b""):
-        sys.stderr.buffer.write(chunk)
-        sys.stderr.buffer.flush()
-        tail += chunk
-        del tail[:-TAIL_BYTES]
+    with stderr:
+        for chunk in iter(lambda: os.read(stderr.fileno(), TAIL_BYTES), b""):
+            sys.stderr.buffer.write(chunk)
+            sys.stderr.buffer.flush()
+            tail += chunk
+            del tail[:-TAIL_BYTES]
 
 
 def _reason(program: str, code: int, stderr: str) -> str:

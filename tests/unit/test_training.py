@@ -1,0 +1,85 @@
+"""What both trainers share: channels in, figures out."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+from microjobs.hyperparameters import TrainerHyperparameters, load
+from microjobs.scaler import Scaler, write_scaler
+from microjobs.training import History, Trained, TrainingData, load_data, measure
+
+Write = Callable[..., Layout]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes both channels with the given number of features."""
+
+    def channels(train: int = 2, test: int = 2) -> Layout:
+        layout = Layout(tmp_path)
+        for split, features in (("train", train), ("test", test)):
+            layout.channel(split).mkdir(parents=True)
+            np.save(layout.channel(split) / f"x_{split}.npy", np.ones((3, features)))
+            np.save(layout.channel(split) / f"y_{split}.npy", np.ones(3))
+        return layout
+
+    return channels
+
+
+def trained(history: History, predictions: list[float]) -> Trained:
+    column = np.asarray(predictions, np.float32)[:, np.newaxis]
+    return Trained("any", 1.0, history, column, column)
+
+
+def test_channels_are_read_as_columns_of_float32(write: Write) -> None:
+    data = load_data(write())
+    assert (data.x_train.shape, data.y_test.shape) == ((3, 2), (3, 1))
+    assert data.x_train.dtype == data.y_train.dtype == np.float32
+    assert data.scaler is None
+
+
+def test_missing_channel_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="channel 'train' is missing"):
+        load_data(Layout(tmp_path))
+
+
+def test_channels_of_different_width_are_refused(write: Write) -> None:
+    with pytest.raises(UserError, match="x_train has 2 values a row, x_test has 3"):
+        load_data(write(2, 3))
+
+
+def test_scaler_of_other_features_is_refused(write: Write) -> None:
+    layout = write()
+    write_scaler(layout.channel("train"), Scaler([3], [0.0], [1.0]))
+    with pytest.raises(UserError, match=r"scaler\.json of channel train has 1 features, x_train has 2"):
+        load_data(layout)
+
+
+@pytest.mark.parametrize("loss", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_names_the_learning_rate(loss: float) -> None:
+    with pytest.raises(UserError, match=f"in epoch 3 the train loss is {loss}.*use a smaller learning_rate"):
+        History().add(3, loss, 1.0)
+
+
+@pytest.mark.parametrize(("loss", "expected"), [("mse", 5.0), ("mae", 2.0), ("l1", 2.0), ("huber", 1.5)])
+def test_losses_are_those_of_the_frameworks(loss: str, expected: float) -> None:
+    zeros = np.zeros((2, 1), np.float32)
+    history = History()
+    history.add(9, 1.0, 1.0)
+    metrics = measure(loss, TrainingData(zeros, zeros, zeros, zeros, None), trained(history, [1.0, -3.0]))
+    assert metrics["test_loss"] == expected
+    assert (metrics["test_mse"], metrics["test_mae"], metrics["epochs"]) == (5.0, 2.0, 10)
+
+
+def test_defaults_are_the_notebooks() -> None:
+    defaults = load(TrainerHyperparameters, {})
+    assert (defaults.epochs, defaults.batch_size, defaults.learning_rate) == (70, 128, 0.01)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [("0", 404), ("128", 128), ("1000", 404)])
+def test_batch_size_0_is_the_full_batch(batch_size: str, expected: int) -> None:
+    assert load(TrainerHyperparameters, {"batch_size": batch_size}).rows_a_step(404) == expected
