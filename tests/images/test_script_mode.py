@@ -1,0 +1,132 @@
+"""A user's own train.py in our images."""
+
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout
+from tests.images.conftest import RunJob, StartJob
+from tests.images.training import write_request
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])]
+
+SOURCE = "input/data/code"
+
+TELL = """
+import json, os, pathlib, sys
+told = {"argv": sys.argv[1:], "train": os.environ["SM_CHANNEL_TRAIN"], "epochs": os.environ["SM_HP_EPOCHS"]}
+pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+"""
+SAVE_WHEN_STOPPED = """
+import os, pathlib, signal, sys, time
+def save(*_):
+    time.sleep(1)
+    pathlib.Path(os.environ["SM_MODEL_DIR"], "saved").touch()
+    sys.exit()
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(300)
+"""
+
+Submit = Callable[..., Layout]
+
+
+@pytest.fixture
+def submit(root: Path) -> Submit:
+    """Writes a request that names the program train.py, and its code as a folder below the contract's root."""
+
+    def write(script: str, **files: str) -> Layout:
+        layout = Layout(root)
+        write_request(
+            layout,
+            sagemaker_program="train.py",
+            sagemaker_submit_directory=layout.spell(root / SOURCE),
+            epochs=3,
+            name="a b",
+        )
+        (root / SOURCE).mkdir()
+        for name, content in {"train.py": script, **files}.items():
+            (root / SOURCE / name).write_text(content)
+        return layout
+
+    return write
+
+
+def test_script_gets_arguments_and_environment(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit(TELL)
+    run = run_job(job, ["train"], layout.root)
+    assert json.loads((layout.model / "told.json").read_text()) == {
+        "argv": ["--epochs", "3", "--name", "a b"],
+        "train": layout.spell(layout.channel("train")),
+        "epochs": "3",
+    }
+    assert run.complaints() == []
+
+
+def test_code_may_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit(TELL)
+    archive = layout.input_data / "sourcedir.tar.gz"
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(layout.root / SOURCE / "train.py", "train.py")
+    write_request(
+        layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.spell(archive), epochs=3, name="a b"
+    )
+    run_job(job, ["train"], layout.root)
+    assert (layout.model / "told.json").exists()
+
+
+def test_modules_of_the_job_are_not_the_scripts(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit("import network")
+    run = run_job(job, ["train"], layout.root, expect=1)
+    assert run.failure is not None
+    assert "No module named 'network'" in run.failure
+
+
+def test_failing_script_gives_its_reason_first(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit("raise ValueError('seven is no colour')")
+    run = run_job(job, ["train"], layout.root, expect=1)
+    assert run.failure is not None
+    assert run.failure.startswith("train.py failed: ValueError: seven is no colour")
+
+
+def test_requirements_are_installed_first(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit("", **{"requirements.txt": "./nothing-of-this-name\n"})
+    run = run_job(job, ["train"], layout.root, expect=2)
+    assert run.failure is not None
+    assert run.failure.startswith("what 'train.py' requires could not be installed")
+
+
+def test_missing_program_is_told_with_what_is_there(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit("")
+    write_request(layout, sagemaker_program="other.py", sagemaker_submit_directory=layout.spell(layout.root / SOURCE))
+    run = run_job(job, ["train"], layout.root, expect=2)
+    assert run.failure == "sagemaker_program 'other.py' is not in the code, which holds train.py"
+
+
+def test_distribution_is_refused_not_ignored(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit("")
+    write_request(layout, sagemaker_program="train.py", sagemaker_torch_distributed_enabled=True)
+    run = run_job(job, ["train"], layout.root, expect=2)
+    assert run.failure is not None
+    assert run.failure.startswith("sagemaker_torch_distributed_enabled asks for a distribution")
+
+
+def test_script_saves_its_work_when_stopped(job: str, submit: Submit, start_job: StartJob) -> None:
+    layout = submit(SAVE_WHEN_STOPPED)
+    started = start_job(job, ["train"], layout.root)
+    started.wait_for_log("ready")
+    started.stop(timeout=120)
+    assert started.code == 0, started.log
+    assert (layout.model / "saved").exists()
+
+
+def test_script_that_ignores_the_stop_ends_with_143(job: str, submit: Submit, start_job: StartJob) -> None:
+    layout = submit("import time; print('ready', flush=True); time.sleep(300)")
+    started = start_job(job, ["train"], layout.root)
+    started.wait_for_log("ready")
+    assert started.stop(timeout=120) < 20
+    assert started.code == 143, started.log
+    assert started.wait().failure is None

@@ -1,0 +1,37 @@
+"""What is Keras's own: its log, and the SavedModel."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout
+from tests.images.conftest import RunJob, RunPython
+from tests.images.training import write_request, write_small
+
+pytestmark = pytest.mark.engine
+
+JOB = "train-tensorflow"
+IN_IMAGE = Path(__file__).parent / "in_image"
+
+
+@pytest.fixture
+def layout(root: Path) -> Layout:
+    layout = Layout(root)
+    write_request(layout, epochs=3, batch_size=8)
+    write_small(layout)
+    return layout
+
+
+def test_log_matches_the_notebooks_regular_expressions(layout: Layout, run_job: RunJob) -> None:
+    log = run_job(JOB, ["train"], layout.root).log
+    losses = [float(value) for value in re.findall(r" loss: ([0-9\.]+)", log)]
+    tests = [float(value) for value in re.findall(r" val_loss: ([0-9\.]+)", log)]
+    assert len(losses) == len(tests) == 3
+    assert losses[2] < losses[0]
+
+
+def test_raw_signature_scales_inside_the_model(layout: Layout, run_job: RunJob, run_python: RunPython) -> None:
+    run_job(JOB, ["train"], layout.root)
+    assert (layout.model / "1" / "saved_model.pb").exists()
+    run_python(JOB, IN_IMAGE / "raw_equals_scaled.py", layout.root)
