@@ -4,18 +4,72 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
+PYTHON_FOLDERS := shared tests scripts $(JOBS:%=containers/%)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 
 help: ## list what can be made
-	@grep -hE '^[a-z%/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+	@grep -hE '^[a-z%/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
 
-setup: ## the host's tools, in .venv (needs uv)
-	uv sync --quiet --locked
+# --- run ---
+
+run: build ## the housing pipeline in containers, to its report; the endpoint stays up
+	@scripts/run-pipeline
+
+run/%: build ## the same with docker-compose.%.yml on top, such as run/four-hosts
+	@scripts/run-pipeline --file docker-compose.yml --file docker-compose.$*.yml
+
+down: ## end what `make run` left up; results stay in ./artifacts
+	docker compose down --remove-orphans --volumes
+
+# --- build ---
 
 build: $(JOBS:%=build/%) ## build all images
 
 build/%: ## build one image, such as build/serve
-	docker compose --progress plain --file containers/$*/image.yml build --quiet
+	@docker compose --file containers/$*/image.yml config | docker buildx bake --file - --load --progress $${PROGRESS:-auto} $*
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
-.PHONY: help setup build
+base-image: ## make the base image from Debian packages (air-gapped; see docs/building.md)
+	scripts/base-image
+
+lock: ## write all locks again from their .in files
+	uv lock
+	scripts/lock
+
+# --- develop ---
+
+setup: ## the host's tools, in .venv (needs uv)
+	uv sync --quiet --locked
+
+new/%: ## a folder for a job of your own that builds, runs and passes the inherited tests
+	@scripts/new-job $*
+
+format: setup ## format and mend what can be mended
+	uv run ruff format .
+	uv run ruff check --fix .
+
+lint: setup lint/host $(JOBS:%=lint/%) ## ruff, and mypy in strict mode, tests too
+
+lint/host:
+	uv run ruff format --check .
+	uv run ruff check .
+	uv run mypy shared tests scripts
+
+lint/%: # each job has a main.py of its own, so each is checked by itself
+	MYPYPATH=shared:containers/$* uv run mypy --cache-dir .mypy_cache/$* containers/$*/*.py
+
+# --- test ---
+
+test: setup ## every test that this machine can run; each skip says why
+	uv run pytest
+
+test/%: setup ## the tests of one image, such as test/serve
+	uv run pytest -k '$*'
+
+check: lint build test ## all that CI does
+
+clean: down ## also remove results and caches
+	find artifacts -mindepth 1 ! -name .gitignore -delete
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+
+.PHONY: help run down build base-image lock setup format lint lint/host test check clean

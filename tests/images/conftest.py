@@ -12,6 +12,7 @@ import docker
 import pytest
 from docker.errors import ImageNotFound
 from docker.models.containers import Container
+from docker.types import Mount
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
@@ -49,8 +50,7 @@ class Job:
 
     @property
     def log(self) -> str:
-        logs = self.container.logs()
-        return (logs if isinstance(logs, bytes) else b"".join(logs)).decode(errors="replace")
+        return self.container.logs().decode(errors="replace")
 
     @property
     def code(self) -> int:
@@ -83,8 +83,9 @@ class Job:
         return time.monotonic() - start
 
     def execute(self, *command: str) -> tuple[int, str]:
-        result = self.container.exec_run(list(command))
-        return result.exit_code or 0, str(result.output.decode(errors="replace"))
+        code, output = self.container.exec_run(list(command))
+        assert isinstance(output, bytes)
+        return code or 0, output.decode(errors="replace")
 
 
 class StartJob(Protocol):
@@ -208,8 +209,8 @@ def run_python(run_job: RunJob) -> RunPython:
     """Runs a script inside an image, where the job's own packages are."""
 
     def run(job: str, script: Path, root: Path) -> Run:
-        volumes = {str(root): {"bind": DEFAULT_ROOT, "mode": "rw"}, str(script): {"bind": "/script.py", "mode": "ro"}}
-        return run_job(job, ["/script.py"], root, entrypoint="python", volumes=volumes)
+        mounts = [Mount("/script.py", str(script), "bind", read_only=True)]
+        return run_job(job, ["/script.py"], root, entrypoint="python", mounts=mounts)
 
     return run
 

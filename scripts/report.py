@@ -1,0 +1,37 @@
+"""The end of the pipeline: the score report, and the endpoint's predictions beside the targets.
+
+Runs in the batch-score image, where numpy is: docker-compose.yml's service `report`.
+"""
+
+import argparse
+import json
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+
+ROWS = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--endpoint", required=True, help="address of the serving container")
+    parser.add_argument("--test", type=Path, required=True, help="folder with x_test and y_test")
+    parser.add_argument("--batch", type=Path, required=True, help="folder with score-report.txt")
+    options = parser.parse_args()
+
+    x, y = (np.load(sorted(options.test.glob(f"{kind}_test*.npy"))[0])[:ROWS] for kind in ("x", "y"))
+    request = urllib.request.Request(
+        f"{options.endpoint}/invocations",
+        json.dumps({"instances": x.tolist()}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        predictions = np.ravel(json.load(answer)["predictions"])
+    print((options.batch / "score-report.txt").read_text())
+    for name, values in (("predictions", predictions), ("target values", np.ravel(y))):
+        print(f"{name + ':':15}", " ".join(f"{value:8.1f}" for value in values))
+
+
+if __name__ == "__main__":
+    main()
