@@ -70,7 +70,7 @@ def as_rows(numbers: Numbers, features: int) -> Numbers:
     if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != features:
         raise Problem(400, f"the rows have shape {numbers.shape}: send (rows, {features}), at least one row")
     # One comparison finds NaN, infinity and what float32 cannot hold; the row is looked for only if it fails.
-    if not abs(numbers).max() <= FLOAT32_MAX:
+    if not np.maximum.reduce(abs(numbers), axis=None) <= FLOAT32_MAX:
         row, column = np.argwhere(~(abs(numbers) <= FLOAT32_MAX))[0]
         value = numbers[row, column]
         raise Problem(400, f"row {row} has {value} as feature {column}: send finite numbers below 3.4e38")

@@ -1,6 +1,7 @@
 """Hosting and Batch Transform: an HTTP server for one model."""
 
 import functools
+import gc
 import logging
 import os
 import tempfile
@@ -63,6 +64,7 @@ def serve() -> None:
         what = ", ".join(f"{name} {value}" for name, value in served.labels.items())
         age = _seconds_since_start()
         logger.info("serving %s on port %d with %d workers, after %.2f s", what, hosting.port, number, age)
+        gc.freeze()  # what is loaded stays: collecting it again and again would also unshare its pages
         workers.run(start_worker, metrics, reason, port=hosting.port, workers=number, threads=served.threads)
 
 

@@ -1,21 +1,19 @@
 """What answers an invocation: a model bundle here, a user's own code in handlers.py."""
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 import formats
 import media
 from answers import Answer, Problem, shown
-from microjobs.bundle import SERVING_DEFAULT, Bundle
+from microjobs.bundle import RAW, SERVING_DEFAULT, Bundle
 from microjobs.predictor import Predictor
 
 HEADERS = {name: [("content-type", name)] for name in media.FORMATS}
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """An invocation: its body and the headers that say what it is, empty where absent."""
 
     body: bytes
@@ -56,13 +54,20 @@ class BundleModel:
             raise Problem(400, f"signature_name {shown(signature)} is unknown: send {' or '.join(self._signatures)}")
         rows = formats.as_rows(numbers, self._features)
         predictions = self._predict(rows, signature or SERVING_DEFAULT)
-        return Answer(200, HEADERS[wanted], formats.encode(predictions, wanted, member), len(rows))
+        body = formats.encode(predictions, wanted, member)
+        # In text, what is not a finite number became null, which is cheaper to find than to look at each number.
+        if b"null" in body or (wanted == media.NPY and not np.isfinite(predictions).all()):
+            row = np.argwhere(~np.isfinite(predictions))[0][0]
+            raise Problem(500, f"the prediction for row {row} is not a finite number: its features are out of range")
+        return Answer(200, HEADERS[wanted], body, len(rows))
 
     def _read_json(self, body: bytes, signature: str | None) -> tuple[formats.Numbers, str | None, str]:
         """TensorFlow Serving's two forms: `instances` are answered by `predictions`, `inputs` by `outputs`."""
         content = formats.parse_json(body)
         if not isinstance(content, dict):
             raise Problem(400, f'the body is {shown(content)}: send {{"instances": [[…], …]}}')
+        if len(content) == 1 and "instances" in content:
+            return formats.numbers_of(content["instances"], body), signature, "predictions"
         unknown = content.keys() - {"instances", "inputs", "signature_name"}
         if unknown or ("instances" in content) == ("inputs" in content):
             names = ", ".join(sorted(map(shown, content))) or "nothing"
@@ -71,10 +76,7 @@ class BundleModel:
         return formats.numbers_of(content[form], body), content.get("signature_name", signature), member
 
     def _predict(self, rows: formats.Numbers, signature: str) -> formats.Numbers:
-        with np.errstate(over="ignore"):  # told below, as a sentence
-            predictions = self._predictor.predict(rows, signature)
-        finite = np.isfinite(predictions)
-        if not finite.all():
-            row = np.argwhere(~finite)[0][0]
-            raise Problem(500, f"the prediction for row {row} is not a finite number: its features are out of range")
-        return predictions
+        if signature != RAW:
+            return self._predictor.predict(rows, signature)
+        with np.errstate(over="ignore"):  # scaled, a number may leave float32; told by the prediction
+            return self._predictor.predict(rows, signature)
