@@ -1,0 +1,71 @@
+"""What the model folder holds, and how a worker gets and runs it."""
+
+import functools
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import handlers
+from microjobs.bundle import ARCHIVE_FILE, MANIFEST_FILE, read_bundle, unpack
+from microjobs.contract import Layout
+from models import BundleModel, Model
+
+logger = logging.getLogger("microjobs")
+
+IN_FLIGHT = 32
+"""Requests that one worker takes at a time for a user's own code, running or waiting; one more is answered 503."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served: how a worker gets it, and how many requests a worker takes at a time."""
+
+    load: Callable[[], Model]
+    slow: bool
+    labels: Mapping[str, str]
+    in_flight: int
+    threads: int
+
+
+def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Served:
+    """What there is to serve: a user's own code if the model folder brings some, else a bundle.
+
+    Raises:
+        UserError: there is neither, or the bundle cannot be loaded.
+    """
+    folder = _model_folder(layout, cleanup)
+    program = handlers.find(layout, folder, environ)
+    return _bundle(folder) if program is None else _handlers(program, folder, environ)
+
+
+def _bundle(folder: Path) -> Served:
+    """A bundle, loaded here before the workers are forked: once for all, and a bad model ends the job at once."""
+    bundle = read_bundle(folder)
+    model = BundleModel(bundle)
+    labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
+    # One thread is fastest, and what waits for it does so outside of Python.
+    return Served(lambda: model, slow=False, labels=labels, in_flight=1, threads=1)
+
+
+def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served:
+    """A user's code, loaded in each worker: frameworks with threads of their own do not survive a fork."""
+    if (program.parent / "requirements.txt").exists():
+        logger.warning("code/requirements.txt is ignored: endpoints may have no network; put packages in the image")
+
+    accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
+    load = functools.partial(handlers.HandlerModel, program, folder, accept)
+    # One more thread than requests, so that one is always left for /ping and for saying 503.
+    return Served(load, slow=True, labels={"program": program.name}, in_flight=IN_FLIGHT, threads=IN_FLIGHT + 1)
+
+
+def _model_folder(layout: Layout, cleanup: ExitStack) -> Path:
+    """The model folder; where it holds the archive as it was uploaded, a temporary folder with its content."""
+    archive = layout.model / ARCHIVE_FILE
+    if not archive.is_file() or (layout.model / MANIFEST_FILE).exists():
+        return layout.model
+    folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="model-"))) / "model"
+    unpack(archive, folder)
+    return folder
