@@ -1,0 +1,24 @@
+"""A good and a bad run of this job, for the tests that every image inherits."""
+
+from tests.bundles import linear_bundle
+from tests.images.example import Example
+
+from microjobs.bundle import MODEL_FILE
+from microjobs.contract import Layout
+
+
+def prepare(layout: Layout) -> None:
+    linear_bundle(layout.model, [1.0, 2.0, 3.0], 0.5)
+
+
+def spoil(layout: Layout) -> None:
+    (layout.model / MODEL_FILE).write_bytes(b"no model")
+
+
+EXAMPLE = Example(
+    arguments=["serve"],
+    prepare=prepare,
+    spoil=spoil,
+    reason="is not a model that ONNX Runtime can load",
+    size_limit=650,
+)
