@@ -22,7 +22,6 @@ from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 
 FOLDER = CONTAINERS / "serve"
-sys.path.insert(0, str(FOLDER))  # the job's modules import each other as the image's entry point finds them
 
 FEATURES = 3
 SCALER = Scaler(count=[10] * FEATURES, mean=[1.0, 2.0, 3.0], scale=[2.0, 2.0, 4.0])

@@ -150,3 +150,31 @@ def test_ping_is_503_before_all_workers_loaded(root: Path) -> None:
 def test_ping_is_503_while_stopping(service: Service) -> None:
     service.metrics.stop()
     assert service.ping().status == 503
+
+
+def test_answers_while_stopping_close_the_connection(service: Service) -> None:
+    sent: list[list[tuple[str, str]]] = []
+    service.metrics.stop()
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/ping"}
+    hot(service, lambda: create(service))(environ, lambda _status, headers: sent.append(headers))
+    assert ("connection", "close") in sent[0]
+
+
+class Endless:
+    """A body without an end, which remembers how much was asked of it at once."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int | None] = []
+
+    def read(self, size: int | None = None) -> bytes:
+        self.sizes.append(size)
+        return b" " * (size or 0)
+
+
+@pytest.mark.parametrize("length", [None, "5000"])
+def test_large_body_is_never_held_in_memory(service: Service, length: str | None) -> None:
+    stream = Endless()
+    environ: dict[str, Any] = {"wsgi.input": stream} | ({} if length is None else {"CONTENT_LENGTH": length})
+    assert service.invoke(environ).status == 413
+    assert all(size is not None and size <= 1024 * 1024 for size in stream.sizes)
+    assert sum(size or 0 for size in stream.sizes) <= 65 * 1024 * 1024
