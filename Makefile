@@ -19,7 +19,7 @@ run/%: build ## the same with docker-compose.%.yml on top, such as run/four-host
 	@scripts/run-pipeline --file docker-compose.yml --file docker-compose.$*.yml
 
 down: ## end what `make run` left up; results stay in ./artifacts
-	docker compose down --remove-orphans --volumes
+	docker compose --file docker-compose.yml --file docker-compose.four-hosts.yml down --remove-orphans --volumes
 
 # --- build ---
 

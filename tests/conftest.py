@@ -1,6 +1,7 @@
 """Where the project is, and whether this machine has a Docker engine."""
 
 import os
+import sys
 from pathlib import Path
 
 import docker
@@ -45,3 +46,8 @@ def boston() -> Path:
     if not path.exists():
         pytest.skip("the Boston housing data is not here: put boston_housing.npz into ../shared/data")
     return path
+
+
+# Jobs' modules import each other by their bare names, as the entry point has them find each other in the image. Only
+# `main` and `hyperparameters` exist in several jobs; what tests import here is one job's alone.
+sys.path[:0] = [str(CONTAINERS / job) for job in JOBS]

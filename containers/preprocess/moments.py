@@ -82,7 +82,11 @@ def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
             return _measure_present(values)
         mean = values.mean(axis=0)
         apart = values - mean
-        return Moments(np.full(values.shape[1], len(values)), mean, np.einsum("ij,ij->j", apart, apart))
+        # The mean's own rounding error, taken out again: a feature that does not vary then has variance 0, whatever
+        # its size (the "corrected two-pass algorithm" of Chan, Golub and LeVeque).
+        error = apart.mean(axis=0)
+        squares = np.einsum("ij,ij->j", apart, apart) - len(values) * error * error
+        return Moments(np.full(values.shape[1], len(values)), mean + error, np.maximum(squares, 0.0))
 
 
 def _measure_present(values: Floats) -> Moments:

@@ -1,0 +1,140 @@
+"""Array files: checked by their header, read and written in blocks."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from microjobs import arrays
+from microjobs.errors import UserError
+
+
+def save(path: Path, array: NDArray[Any]) -> Path:
+    np.save(path, array)
+    return path
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i4", "|u1", "|b1"])
+def test_blocks_are_the_array_whatever_its_layout_and_type(order: Any, dtype: str, tmp_path: Path) -> None:
+    array = np.asarray(np.random.default_rng(0).integers(0, 2, (100, 3)), dtype=dtype, order=order)
+    opened = arrays.open_array(save(tmp_path / "x_train.npy", array))
+    blocks = list(opened.blocks(rows=7))
+    assert [len(block) for block in blocks] == [7] * 14 + [2]
+    np.testing.assert_array_equal(np.concatenate(blocks), array)
+
+
+def test_one_dimensional_array_has_width_1(tmp_path: Path) -> None:
+    opened = arrays.open_array(save(tmp_path / "y_train.npy", np.arange(5)))
+    assert (opened.rows, opened.width) == (5, 1)
+
+
+def bad_file(folder: Path, kind: str) -> Path:
+    path = folder / "x_train.npy"
+    if kind == "pickled":
+        np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    elif kind == "text":
+        np.save(path, np.array(["a"]))
+    elif kind == "complex":
+        np.save(path, np.array([1j]))
+    elif kind == "cube":
+        np.save(path, np.zeros((2, 2, 2)))
+    elif kind == "no array":
+        path.write_bytes(b"1,2,3\n")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "truncated":
+        np.save(path, np.zeros((10, 2)))
+        path.write_bytes(path.read_bytes()[:-40])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("pickled", "pickled array"),
+        ("text", "must hold real numbers"),
+        ("complex", "must hold real numbers"),
+        ("cube", r"shape \(2, 2, 2\)"),
+        ("no array", "not a .npy array"),
+        ("empty", "not a .npy array"),
+        ("truncated", "truncated at row 7 of 10: 40 bytes are missing"),
+        ("missing", "does not exist"),
+    ],
+)
+def test_bad_file_is_refused_by_name(kind: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"x_train\.npy.*{words}"):
+        arrays.open_array(bad_file(tmp_path, kind))
+
+
+def test_pickled_array_is_never_unpickled(tmp_path: Path) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "exploded",))
+
+    np.save(tmp_path / "x_train.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
+    with pytest.raises(UserError):
+        arrays.load_array(tmp_path / "x_train.npy")
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_bad_value_is_refused_with_its_row(bad: float, tmp_path: Path) -> None:
+    array = np.zeros((40_000, 2))
+    array[33_333, 1] = bad
+    with pytest.raises(UserError, match=r"x_train\.npy row 33333 holds NaN or infinity"):
+        arrays.load_array(save(tmp_path / "x_train.npy", array))
+
+
+def test_array_written_in_blocks_appears_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out" / "x.npy"
+    with arrays.write_array(path, (5, 2), np.dtype(np.float64)) as writer:
+        writer.append(np.ones((3, 2)))
+        assert not path.exists()
+        writer.append(np.zeros((2, 2)))
+    np.testing.assert_array_equal(np.load(path), [[1, 1]] * 3 + [[0, 0]] * 2)
+
+
+def test_array_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with arrays.write_array(tmp_path / "x.npy", (5, 2), np.dtype(np.float64)) as writer:
+            writer.append(np.ones((3, 2)))
+
+    with pytest.raises(ValueError, match="48 bytes written"):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_all_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
+    x, y = np.arange(20.0).reshape(10, 2), np.arange(10.0)
+    for number, (x_part, y_part) in enumerate(zip(np.array_split(x, 3), np.array_split(y, 3), strict=True)):
+        save(tmp_path / f"x_train-{number:05}-of-00003.npy", x_part)
+        save(tmp_path / f"y_train-{number:05}-of-00003.npy", y_part)
+    x_read, y_read = arrays.load_split(tmp_path, "train")
+    np.testing.assert_array_equal(x_read, x)
+    np.testing.assert_array_equal(y_read[:, 0], y)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["x_train.npy"], "has no y_train.npy: it holds x_train.npy"),
+        ([], "has no x_train.npy: it holds nothing"),
+        (["x_train-00000-of-00002.npy", "y_train.npy"], "x_train-00001-of-00002.npy is missing"),
+        (["x_train.npy", "x_train-00000-of-00001.npy", "y_train.npy"], "do not belong together"),
+    ],
+)
+def test_incomplete_split_is_refused(names: list[str], words: str, tmp_path: Path) -> None:
+    for name in names:
+        save(tmp_path / name, np.zeros((2, 1)))
+    with pytest.raises(UserError, match=words):
+        arrays.load_split(tmp_path, "train")
+
+
+def test_rows_of_features_and_targets_must_agree(tmp_path: Path) -> None:
+    save(tmp_path / "x_test.npy", np.zeros((3, 2)))
+    save(tmp_path / "y_test.npy", np.zeros(2))
+    with pytest.raises(UserError, match="x_test has 3 rows but y_test has 2"):
+        arrays.load_split(tmp_path, "test")

@@ -1,0 +1,188 @@
+"""Batch scoring: predictions and their error, on one host, or on several that have parts of the data."""
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
+from microjobs.scaler import Scaler
+from tests.bundles import linear_bundle
+from tests.conftest import CONTAINERS, REPOSITORY
+
+Arrays = Mapping[str, NDArray[Any]]
+WEIGHTS = [1.0, -2.0, 0.5]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path / "ml")
+    give(layout, {})
+    return layout
+
+
+def give(layout: Layout, arrays: Arrays) -> None:
+    """An extracted model and test arrays, as they are mounted."""
+    linear_bundle(layout.processing("model"), WEIGHTS, 3.0)
+    layout.processing("test").mkdir(parents=True, exist_ok=True)
+    for name, array in arrays.items():
+        np.save(layout.processing("test") / f"{name}.npy", array)
+
+
+def sample(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(rows, 3))
+    return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, rows)}
+
+
+def start(layout: Layout, *arguments: str) -> subprocess.Popen[str]:
+    environment = os.environ | {
+        "MICROJOBS_JOB": str(CONTAINERS / "batch-score"),
+        "PYTHONPATH": str(REPOSITORY / "shared"),
+        "SAGEMAKER_BASE_DIR": str(layout.root),
+    }
+    command = [sys.executable, "-m", "microjobs", *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def score(layout: Layout, *arguments: str, expect: int = 0) -> Path:
+    process = start(layout, *arguments)
+    log, _ = process.communicate(timeout=120)
+    assert process.returncode == expect, log
+    return layout.processing("batch")
+
+
+def expected_mse(data: Arrays) -> float:
+    predicted = (data["x_test"].astype(np.float32) @ np.float32(WEIGHTS) + np.float32(3.0)).astype(np.float64)
+    return float(np.mean((predicted - data["y_test"]) ** 2))
+
+
+def test_predictions_and_report_come_out(layout: Layout) -> None:
+    data = sample()
+    give(layout, data)
+    batch = score(layout)
+    predictions = np.load(batch / "predictions.npy")
+    np.testing.assert_allclose(predictions, data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
+    assert predictions.shape == (40_000,)
+    report = json.loads((batch / "report.json").read_text())
+    assert report["rows"] == 40_000
+    assert report["mse"] == pytest.approx(expected_mse(data), rel=1e-6)
+    assert (batch / "score-report.txt").read_text() == f"Test MSE : {report['mse']}"
+    assert (batch / "predicted-versus-target.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_archive_as_training_leaves_it_is_taken(layout: Layout, tmp_path: Path) -> None:
+    give(layout, sample(100))
+    layout.processing("model").rename(tmp_path / "model")
+    layout.processing("model").mkdir()
+    with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "model", ".")
+    assert (score(layout) / "predictions.npy").exists()
+
+
+def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
+    data = sample(100)
+    give(layout, {"x_test": data["x_test"] * 2 + 1, "y_test": data["y_test"]})
+    linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
+    batch = score(layout, "--signature", "raw")
+    np.testing.assert_allclose(np.load(batch / "predictions.npy"), data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
+
+
+def test_training_arrays_beside_the_test_arrays_are_not_scored(layout: Layout) -> None:
+    give(layout, sample(100) | {"x_train": np.zeros((5, 3)), "y_train": np.zeros(5)})
+    assert [path.name for path in score(layout).glob("*.npy")] == ["predictions.npy"]
+
+
+def test_without_targets_there_are_predictions_only(layout: Layout) -> None:
+    give(layout, {"x_test": sample(100)["x_test"]})
+    batch = score(layout)
+    assert (batch / "predictions.npy").exists()
+    assert json.loads((batch / "report.json").read_text()) == {"rows": 100}
+    assert "not known" in (batch / "score-report.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({}, "no test data on any host"),
+        ({"x_test": np.zeros((5, 4)), "y_test": np.zeros(5)}, "rows have shape (5, 4): the model takes (rows, 3)"),
+        ({"x_test": np.zeros((5, 3)), "y_test": np.zeros(4)}, "y_test.npy has 4 rows but x_test.npy has 5"),
+        ({"x_test": np.full((5, 3), np.nan), "y_test": np.zeros(5)}, "x_test.npy row 0 holds NaN"),
+        ({"x_test": np.zeros((5, 3)), "y_test": np.zeros((5, 2))}, "y_test.npy has 2 values a row"),
+    ],
+    ids=["none", "width", "rows", "nan", "targets"],
+)
+def test_wrong_arrays_are_refused_without_a_report(arrays: Arrays, words: str, layout: Layout) -> None:
+    give(layout, arrays)
+    batch = score(layout, expect=2)
+    assert words in (read_failure(layout) or "")
+    assert list(batch.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", ["none", "two archives", "no onnx"])
+def test_wrong_model_is_refused(model: str, layout: Layout) -> None:
+    give(layout, sample(10))
+    folder = layout.processing("model")
+    (folder / "model.onnx").unlink()
+    if model == "two archives":
+        (folder / "a.tar.gz").touch()
+        (folder / "b.tar.gz").touch()
+    if model == "no onnx":
+        (folder / "model.onnx").write_bytes(b"not a model")
+    score(layout, expect=2)
+    assert "model" in (read_failure(layout) or "")
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Iterator[dict[str, Layout]]:
+    """Two hosts on loopback addresses, each with a root of its own."""
+    names = ("127.0.0.21", "127.0.0.22")
+    layouts = {name: Layout(tmp_path / name) for name in names}
+    for name, layout in layouts.items():
+        write_processing_resource_config(layout, ResourceConfig(name, names))
+        layout.processing("test").mkdir(parents=True)
+    yield layouts
+
+
+def run_all(hosts: Mapping[str, Layout]) -> list[int]:
+    processes = [start(layout) for layout in hosts.values()]
+    for process in processes:
+        process.communicate(timeout=120)
+    return [process.returncode for process in processes]
+
+
+@pytest.mark.parametrize("crossed", [False, True], ids=["targets-beside", "targets-on-the-other-host"])
+def test_two_hosts_with_shards_report_once_and_as_one(crossed: bool, hosts: dict[str, Layout]) -> None:
+    data = sample(1000)
+    first, second = hosts.values()
+    for number, (features, targets) in enumerate([(first, second), (second, first)]):
+        half = slice(number * 500, number * 500 + 500)
+        give(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
+        give(targets if crossed else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]})
+    assert run_all(hosts) == [0, 0]
+    report = json.loads((first.processing("batch") / "report.json").read_text())
+    assert report["rows"] == 1000
+    assert report["mse"] == pytest.approx(expected_mse(data), rel=1e-6)
+    written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
+    assert sorted(name for name in written if name.endswith(".npy")) == [
+        "predictions-00000-of-00002.npy",
+        "predictions-00001-of-00002.npy",
+    ]
+    assert len(written) == len(set(written))
+
+
+def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
+    data = sample(1000)
+    for layout in hosts.values():
+        give(layout, data)
+    assert run_all(hosts) == [0, 0]
+    written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
+    assert written.count("predictions.npy") == 1

@@ -1,0 +1,169 @@
+"""Each file of the contract: what one side writes, the other reads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from microjobs import contract
+from microjobs.contract import Channel, HostingEnvironment, InstanceGroup, Layout, ResourceConfig, TrainingEnvironment
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path)
+
+
+def test_root_is_opt_ml_unless_the_environment_moves_it() -> None:
+    assert Layout.from_environment({}).root == Path("/opt") / "ml"
+    assert Layout.from_environment({"SAGEMAKER_BASE_DIR": "/elsewhere"}).model == Path("/elsewhere/model")
+
+
+def test_local_paths_of_requests_map_below_the_root(layout: Layout) -> None:
+    spelled = f"{contract.DEFAULT_ROOT}/processing/train"
+    assert layout.local(spelled) == layout.processing("train")
+    assert layout.spell(layout.processing("train")) == spelled
+    assert layout.local("/data/mine") == Path("/data/mine")
+
+
+@pytest.mark.parametrize(
+    ("wire", "value"),
+    [
+        ("70", 70),  # SDK v2, plain estimator: str(70)
+        ("abc", "abc"),  # SDK v2, plain estimator: str("abc")
+        ("True", "True"),  # SDK v2, plain estimator: str(True), which is no JSON
+        ('"abc"', "abc"),  # SDK v2, framework estimator: json.dumps
+        ("true", True),  # SDK v2, framework estimator, and v3
+        ("[1, 2]", [1, 2]),
+    ],
+)
+def test_hyperparameters_decode_from_every_sdk_encoding(wire: str, value: object) -> None:
+    assert contract.decode_hyperparameter(wire) == value
+
+
+def test_hyperparameters_are_strings_on_the_wire(layout: Layout) -> None:
+    contract.write_hyperparameters(layout, {"epochs": 70, "optimizer": "sgd", "flag": True, "sizes": [1, 2]})
+    read = contract.read_hyperparameters(layout)
+    assert read == {"epochs": "70", "optimizer": "sgd", "flag": "true", "sizes": "[1, 2]"}
+    assert contract.decode_hyperparameter(read["sizes"]) == [1, 2]
+
+
+def test_input_data_config_round_trips(layout: Layout) -> None:
+    channels = {"train": Channel(content_type="text/csv"), "test": Channel("Pipe", "ShardedByS3Key", "RecordIO")}
+    contract.write_input_data_config(layout, channels)
+    assert contract.read_input_data_config(layout) == channels
+
+
+def test_training_resource_config_round_trips_with_groups(layout: Layout) -> None:
+    groups = (InstanceGroup("cpus", "ml.m5.large", ("algo-1", "algo-2")), InstanceGroup("gpus", "ml.p3", ("algo-3",)))
+    resources = ResourceConfig("algo-2", ("algo-1", "algo-2", "algo-3"), "ml.m5.large", "cpus", groups)
+    contract.write_training_resource_config(layout, resources)
+    assert contract.read_training_resource_config(layout) == resources
+    assert (resources.rank, resources.is_first) == (1, False)
+
+
+def test_training_resource_config_has_the_keys_of_a_real_job(layout: Layout) -> None:
+    contract.write_training_resource_config(layout, ResourceConfig(instance_type="ml.c5.xlarge"))
+    assert json.loads((layout.input_config / "resourceconfig.json").read_text()) == {
+        "current_host": "algo-1",
+        "current_instance_type": "ml.c5.xlarge",
+        "current_group_name": "homogeneousCluster",
+        "hosts": ["algo-1"],
+        "instance_groups": [
+            {"instance_group_name": "homogeneousCluster", "instance_type": "ml.c5.xlarge", "hosts": ["algo-1"]}
+        ],
+        "network_interface_name": "eth0",
+        "topology": None,
+    }
+
+
+def test_processing_resource_config_is_the_short_form(layout: Layout) -> None:
+    resources = ResourceConfig("algo-1", ("algo-1", "algo-2"))
+    contract.write_processing_resource_config(layout, resources)
+    assert contract.read_processing_resource_config(layout) == resources
+    written = json.loads((layout.processing_config / "resourceconfig.json").read_text())
+    assert sorted(written) == ["current_host", "hosts"]
+
+
+def test_hosts_are_in_natural_order_whatever_the_file_says(layout: Layout) -> None:
+    contract.write_processing_resource_config(layout, ResourceConfig("algo-10", ("algo-10", "algo-9", "algo-1")))
+    assert contract.read_processing_resource_config(layout).hosts == ("algo-1", "algo-9", "algo-10")
+
+
+def test_processing_job_config_echoes_the_request(layout: Layout) -> None:
+    request = {
+        "ProcessingJobName": "scale",
+        "AppSpecification": {"ImageUri": "microjobs/preprocess:dev"},
+        "ProcessingResources": {"ClusterConfig": {"InstanceCount": 1}},
+        "RoleArn": "arn:aws:iam::000000000000:role/r",
+    }
+    contract.write_processing_job_config(layout, request, "arn:aws:sagemaker:::processing-job/scale")
+    read = contract.read_processing_job_config(layout)
+    assert read["ProcessingJobName"] == "scale"
+    assert read["AppSpecification"]["ContainerArguments"] is None
+    assert read["ProcessingInputs"] == []
+
+
+def test_checkpoint_folder_is_where_the_request_says(layout: Layout) -> None:
+    assert contract.read_checkpoint_folder(layout) == layout.checkpoints
+    contract.write_checkpoint_config(layout, f"{contract.DEFAULT_ROOT}/mine")
+    assert contract.read_checkpoint_folder(layout) == layout.root / "mine"
+
+
+def test_failure_is_cut_at_1024_characters_and_the_first_one_stays(layout: Layout) -> None:
+    contract.write_failure(layout, "reason: " + "é" * 2000)
+    contract.write_failure(layout, "its echo")
+    failure = contract.read_failure(layout)
+    assert failure is not None
+    assert len(failure) == 1024
+    assert failure.startswith("reason: é")
+
+
+def test_message_is_cut_at_1_kb_between_two_characters(layout: Layout) -> None:
+    contract.write_message(layout, "é" * 1000 + "x")
+    message = contract.read_message(layout)
+    assert message == "é" * 512
+
+
+def test_message_that_is_not_utf8_is_an_error(layout: Layout) -> None:
+    layout.output.mkdir()
+    layout.message.write_bytes(b"\xff\xfe")
+    with pytest.raises(UnicodeDecodeError):
+        contract.read_message(layout)
+
+
+def test_absent_files_read_as_defaults(layout: Layout) -> None:
+    assert contract.read_hyperparameters(layout) == {}
+    assert contract.read_input_data_config(layout) == {}
+    assert contract.read_training_resource_config(layout) == ResourceConfig()
+    assert contract.read_processing_job_config(layout) == {}
+    assert contract.read_failure(layout) is None
+    assert contract.read_message(layout) is None
+
+
+def test_training_environment_round_trips() -> None:
+    environment = TrainingEnvironment("job", "arn:aws:sagemaker:::training-job/job", "eu-west-1", {"MINE": "1"})
+    assert TrainingEnvironment.read(environment.variables()) == environment
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        HostingEnvironment(),
+        HostingEnvironment(port=9000, safe_port_range="21000-21009"),
+        HostingEnvironment(batch=True, max_payload_mb=0, batch_strategy="MULTI_RECORD", max_concurrent_transforms=4),
+    ],
+)
+def test_hosting_environment_round_trips(environment: HostingEnvironment) -> None:
+    assert HostingEnvironment.read(environment.variables()) == environment
+
+
+def test_contract_and_entry_point_need_the_standard_library_only() -> None:
+    """Imported in isolation (-I -S: no site-packages), with nothing printed, read or changed."""
+    modules = "contract, run, supervisor, hyperparameters, bundle, scaler, files, stopping, arguments, hosts, errors"
+    shared = str(Path(contract.__file__).parent.parent)
+    code = f"import sys; sys.path.insert(0, {shared!r}); from microjobs import {modules}"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,87 @@
+"""Hyperparameters are checked against their declaration before anything else happens."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from microjobs.errors import UserError
+from microjobs.hyperparameters import describe, help_text, load, parameter
+
+
+@dataclass(frozen=True)
+class Sample:
+    epochs: int = parameter(70, "passes over the data", minimum=1, maximum=1000)
+    learning_rate: float = parameter(0.01, "step size", above=0)
+    optimizer: str = parameter("sgd", "how to step", choices=("sgd", "adam"))
+    shuffle: bool = parameter(True, "whether to shuffle")
+
+
+def test_defaults_apply_without_values() -> None:
+    assert load(Sample, {}) == Sample(70, 0.01, "sgd", True)
+
+
+@pytest.mark.parametrize("epochs", ["5", '"5"', "5.0", '"5.0"'])
+def test_whole_numbers_come_in_every_encoding(epochs: str) -> None:
+    assert load(Sample, {"epochs": epochs}).epochs == 5
+
+
+@pytest.mark.parametrize("text", ["adam", '"adam"'])
+def test_text_comes_with_and_without_quotes(text: str) -> None:
+    assert load(Sample, {"optimizer": text}).optimizer == "adam"
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ('"true"', True), ("0", False)])
+def test_booleans_come_as_python_or_json_writes_them(text: str, value: bool) -> None:
+    assert load(Sample, {"shuffle": text}).shuffle is value
+
+
+def test_what_the_platform_adds_is_not_the_jobs() -> None:
+    values = {"sagemaker_region": '"us-east-1"', "_tuning_objective_metric": "val_loss", "model_dir": '"s3://b/k"'}
+    assert load(Sample, values) == load(Sample, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("epoch", "70", ["'epoch'", "'70'", "did you mean 'epochs'?"]),
+        ("zzz", "1", ["'zzz'", "known are epochs, learning_rate, optimizer, shuffle"]),
+        ("epochs", "abc", ["epochs = 'abc'", "not a whole number"]),
+        ("epochs", "1.5", ["epochs = '1.5'", "not a whole number"]),
+        ("epochs", "true", ["epochs = 'true'", "not a whole number"]),
+        ("epochs", "0", ["below the minimum of 1"]),
+        ("epochs", "1001", ["above the maximum of 1000"]),
+        ("learning_rate", "0", ["must be above 0"]),
+        ("learning_rate", "NaN", ["not a finite number"]),
+        ("learning_rate", "Infinity", ["not a finite number"]),
+        ("learning_rate", "1e999", ["not a finite number"]),
+        ("optimizer", "adm", ["not one of sgd, adam", "did you mean 'adam'?"]),
+        ("shuffle", "maybe", ["neither true nor false"]),
+    ],
+)
+def test_wrong_value_is_refused_with_value_reason_and_remedy(name: str, value: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as refused:
+        load(Sample, {name: value})
+    assert [word for word in words if word not in str(refused.value)] == []
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(UserError, match=r"epoch.*optimizer"):
+        load(Sample, {"epoch": "1", "optimizer": "x"})
+
+
+def test_help_has_a_line_for_each_with_type_default_and_range() -> None:
+    lines = help_text(Sample).splitlines()
+    assert "epochs" in lines[1]
+    assert "int, default 70, >= 1 and <= 1000" in lines[1]
+    assert "float, default 0.01, > 0" in lines[2]
+    assert "one of sgd adam" in lines[3]
+
+
+def test_description_is_plain_values() -> None:
+    assert describe(Sample)[2] == {
+        "name": "optimizer",
+        "type": "str",
+        "default": "sgd",
+        "help": "how to step",
+        "choices": ("sgd", "adam"),
+    }

@@ -1,0 +1,265 @@
+"""Preprocessing on one host: equal to scikit-learn, in blocks, nothing written before all is found good."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.preprocessing import StandardScaler
+
+import datasets
+from microjobs.arrays import NAME
+from microjobs.contract import Layout, read_failure
+from microjobs.scaler import Scaler, read_scaler
+from tests.conftest import CONTAINERS, REPOSITORY
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path)
+    layout.processing("input").mkdir(parents=True)
+    return layout
+
+
+def housing_like(rows: int = 50_000) -> Arrays:
+    random = np.random.default_rng(0)
+    x = random.normal([0, 100, -5, 1e-6], [1, 10, 300, 1e-7], (rows, 4))
+    return {"x_train": x, "y_train": random.normal(size=rows), "x_test": x[:10] + 1, "y_test": np.zeros(10)}
+
+
+def preprocess(
+    layout: Layout, *arguments: str, arrays: Arrays | None = None, limit: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run the job as its image does, on files with these arrays."""
+    for name, array in (arrays or {}).items():
+        np.save(layout.processing("input") / f"{name}.npy", array)
+    environment = os.environ | {
+        "MICROJOBS_JOB": str(CONTAINERS / "preprocess"),
+        "PYTHONPATH": str(REPOSITORY / "shared"),
+        "SAGEMAKER_BASE_DIR": str(layout.root),
+    }
+    command = [*limit, sys.executable, "-m", "microjobs", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def output(layout: Layout, name: str) -> NDArray[Any]:
+    match = NAME.fullmatch(name)
+    assert match is not None
+    loaded: NDArray[Any] = np.load(layout.processing(match["split"]) / name)
+    return loaded
+
+
+def scaler_of(layout: Layout) -> Scaler:
+    scaler = read_scaler(layout.processing("train"))
+    assert scaler is not None
+    return scaler
+
+
+def test_result_equals_scikit_learn(layout: Layout) -> None:
+    arrays = housing_like()
+    assert preprocess(layout, arrays=arrays).returncode == 0
+    expected = StandardScaler().fit(arrays["x_train"])
+    np.testing.assert_allclose(
+        output(layout, "x_train.npy"), expected.transform(arrays["x_train"]), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(
+        output(layout, "x_test.npy"), expected.transform(arrays["x_test"]), rtol=1e-9, atol=1e-12
+    )
+    np.testing.assert_allclose(scaler_of(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(scaler_of(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
+    assert scaler_of(layout).count == [50_000] * 4
+
+
+def test_targets_are_copied_byte_for_byte(layout: Layout) -> None:
+    preprocess(layout, arrays=housing_like(100))
+    for name in ("train/y_train.npy", "test/y_test.npy"):
+        source = layout.processing("input") / Path(name).name
+        assert (layout.root / "processing" / name).read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e9 / 3])
+def test_constant_feature_is_scaled_by_1(value: float, layout: Layout) -> None:
+    arrays = housing_like(40_000)
+    arrays["x_train"][:, 2] = value
+    preprocess(layout, arrays=arrays)
+    assert scaler_of(layout).scale[2] == 1.0
+    np.testing.assert_allclose(output(layout, "x_train.npy")[:, 2], 0.0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("given", "written"), [("<f4", "float32"), (">f8", "float64"), ("<i8", "float64")])
+def test_floats_keep_their_type_and_whole_numbers_become_doubles(given: str, written: str, layout: Layout) -> None:
+    x = np.arange(40).reshape(10, 4).astype(given)
+    preprocess(layout, arrays={"x_train": x, "y_train": np.zeros(10)})
+    assert output(layout, "x_train.npy").dtype == written
+
+
+def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
+    whole = housing_like(1000)
+    shards = {
+        f"{name}-{number:05}-of-00003": part
+        for name in ("x_train", "y_train")
+        for number, part in enumerate(np.array_split(whole[name], 3))
+    }
+    preprocess(layout, arrays=shards)
+    expected = StandardScaler().fit_transform(whole["x_train"])
+    got = np.concatenate([output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
+    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+
+
+def with_value(name: str, row: int, value: float) -> Arrays:
+    arrays = housing_like(20_000)
+    arrays[name][(row, 1) if name.startswith("x") else row] = value
+    return arrays
+
+
+def without(*names: str) -> Arrays:
+    return {name: array for name, array in housing_like(100).items() if name not in names}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        (with_value("x_train", 17_000, np.nan), "x_train.npy row 17000 holds nan: fill or drop the row, or --allow"),
+        (with_value("x_test", 3, np.inf), "x_test.npy row 3 holds inf: fill or drop the row"),
+        (with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 holds NaN or infinity"),
+        (with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 16383: values too large"),
+        (housing_like(100) | {"x_test": np.zeros((10, 5))}, "x_train.npy has 4 features but x_test.npy has 5"),
+        (housing_like(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
+        (housing_like(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
+        (housing_like(100) | {"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)}, "no training data on any host"),
+        (without("x_train", "y_train"), "no training data on any host: the input holds x_test.npy, y_test.npy"),
+        (without("x_train", "y_train", "x_test", "y_test"), "no training data on any host: the input holds no files"),
+        (without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
+        (housing_like(100) | {"notes": np.zeros(1)}, "unexpected 'notes.npy' in the input"),
+        (housing_like(100) | {"x_train-00000-of-00002": np.zeros((1, 4))}, "do not belong together"),
+    ],
+    ids=lambda value: value[:40] if isinstance(value, str) else "",
+)
+def test_wrong_input_is_refused_and_nothing_is_written(arrays: Arrays, words: str, layout: Layout) -> None:
+    done = preprocess(layout, arrays=arrays)
+    assert done.returncode == 2
+    assert words in (read_failure(layout) or "")
+    assert list(layout.root.glob("processing/t*/*")) == []
+
+
+def test_script_folder_of_the_sdk_is_no_input(layout: Layout) -> None:
+    (layout.processing("input") / "code").mkdir()
+    assert preprocess(layout, arrays=housing_like(100)).returncode == 0
+
+
+def test_other_folders_are_refused(layout: Layout) -> None:
+    (layout.processing("input") / "x_train.npy").mkdir()
+    assert preprocess(layout).returncode == 2
+
+
+@pytest.mark.parametrize(("keep", "becomes"), [("nan", np.nan), ("mean", 0.0)])
+def test_allowed_missing_value_stays_out_of_the_statistics(keep: str, becomes: float, layout: Layout) -> None:
+    arrays = with_value("x_train", 17_000, np.nan)
+    assert preprocess(layout, "--allow-missing", keep, arrays=arrays).returncode == 0
+    expected = StandardScaler().fit(arrays["x_train"])
+    np.testing.assert_allclose(scaler_of(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(scaler_of(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
+    assert scaler_of(layout).count == [20_000, 19_999, 20_000, 20_000]
+    np.testing.assert_equal(output(layout, "x_train.npy")[17_000, 1], becomes)
+
+
+def test_infinity_is_never_a_missing_value(layout: Layout) -> None:
+    done = preprocess(layout, "--allow-missing", arrays=with_value("x_train", 5, np.inf))
+    assert done.returncode == 2
+    assert "x_train.npy row 5 holds inf" in (read_failure(layout) or "")
+
+
+def test_feature_without_any_value_is_refused(layout: Layout) -> None:
+    arrays = housing_like(100)
+    arrays["x_train"][:, 3] = np.nan
+    assert preprocess(layout, "--allow-missing", arrays=arrays).returncode == 2
+    assert "feature 3 has no value" in (read_failure(layout) or "")
+
+
+def test_memory_does_not_grow_with_the_input(layout: Layout) -> None:
+    """The job may have less memory than the array has bytes."""
+    np.save(layout.processing("input") / "x_train.npy", np.ones((2_000_000, 32)))  # 512 MB
+    np.save(layout.processing("input") / "y_train.npy", np.zeros(2_000_000))
+    done = preprocess(layout, limit=["prlimit", f"--data={256_000_000}"])
+    assert done.returncode == 0, done.stderr
+
+
+def test_wrong_argument_is_told_with_where_help_is(layout: Layout) -> None:
+    assert preprocess(layout, "--inptu", "x").returncode == 2
+    assert "--inptu" in (read_failure(layout) or "")
+
+
+# --- raw data ---
+
+
+def dataset(layout: Layout, *arguments: str) -> dict[str, NDArray[Any]]:
+    done = preprocess(layout, "dataset", *arguments)
+    assert done.returncode == 0, done.stderr
+    return {path.stem: np.load(path) for path in sorted(layout.processing("output").iterdir())}
+
+
+def test_diabetes_data_has_442_patients_as_measured(layout: Layout) -> None:
+    made = dataset(layout, "diabetes")
+    assert {name: array.shape for name, array in made.items()} == {
+        "x_train": (353, 10),
+        "y_train": (353,),
+        "x_test": (89, 10),
+        "y_test": (89,),
+    }
+    assert made["x_train"][:, 0].min() >= 19  # years of age, not standardised
+
+
+def test_straight_line_is_the_notebooks(layout: Layout) -> None:
+    made = dataset(layout, "straight-line")
+    assert made["x_train"].dtype == np.float32
+    assert (made["x_train"].shape, made["x_test"].shape) == ((80, 1), (20, 1))
+    np.testing.assert_allclose(made["y_test"], 0.3 * made["x_test"] + 0.9, rtol=1e-6)
+
+
+def test_boston_is_kerass_own_split(layout: Layout, boston: Path) -> None:
+    (layout.processing("input") / "boston.npz").write_bytes(boston.read_bytes())
+    made = dataset(layout, "boston", "--from", "boston.npz")
+    assert (made["x_train"].shape, made["x_test"].shape) == ((404, 13), (102, 13))
+    assert made["x_train"][0, 0] == pytest.approx(1.23247)
+    assert made["y_train"][0] == pytest.approx(15.2)
+
+
+def test_dataset_is_cut_into_shards_that_preprocess_takes(layout: Layout) -> None:
+    made = dataset(layout, "diabetes", "--shards", "4")
+    assert sorted(made)[:2] == ["x_test-00000-of-00004", "x_test-00001-of-00004"]
+    assert preprocess(layout, arrays=made).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bostn"], "invalid choice: 'bostn'"),
+        (["boston", "--from", "none.npz"], "none.npz cannot be read"),
+        (["diabetes", "--from", "x.npz"], "needs no file"),
+        (["straight-line", "--shards", "0"], "--shards"),
+        (["straight-line", "--shards", "21"], "x_test has only 20 rows"),
+    ],
+)
+def test_wrong_dataset_is_refused(arguments: list[str], words: str, layout: Layout) -> None:
+    assert preprocess(layout, "dataset", *arguments).returncode == 2
+    assert words in (read_failure(layout) or "")
+
+
+def test_download_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "boston.npz").write_bytes(b"not Keras's")
+    monkeypatch.setattr(datasets, "BOSTON_URL", (tmp_path / "boston.npz").as_uri())
+    with pytest.raises(Exception, match="has checksum"):
+        datasets.boston(None)
+
+
+def test_scaler_file_is_plain_json(layout: Layout) -> None:
+    preprocess(layout, arrays=housing_like(100))
+    assert sorted(json.loads((layout.processing("train") / "scaler.json").read_text())) == ["count", "mean", "scale"]

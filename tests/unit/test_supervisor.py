@@ -1,0 +1,177 @@
+"""The entry point looks after the job as PID 1 must: run as a process of its own, with small scripts as jobs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout, read_failure, read_message
+from tests.conftest import REPOSITORY
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    (tmp_path / "ml").mkdir()
+    return Layout(tmp_path / "ml")
+
+
+@pytest.fixture
+def start(tmp_path: Path, layout: Layout) -> Start:
+    """Starts the entry point on a job whose main.py has this `process`."""
+
+    def start(code: str, *arguments: str, grace: float | None = None) -> subprocess.Popen[str]:
+        (tmp_path / "main.py").write_text(code)
+        environment = os.environ | {
+            "MICROJOBS_JOB": str(tmp_path),
+            "PYTHONPATH": str(REPOSITORY / "shared"),
+            "SAGEMAKER_BASE_DIR": str(layout.root),
+        }
+        command = [sys.executable, "-m", "microjobs", *arguments]
+        if grace is not None:  # the same program, with less patience than the platform has
+            patched = f"import sys, microjobs.__main__ as m; m.GRACE_SECONDS = {grace}; sys.exit(m.main())"
+            command = [sys.executable, "-c", patched, *arguments]
+        return subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    return start
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=30)
+    return process.returncode, out, err
+
+
+def wait_for(path: Path) -> None:
+    end = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path}"
+        time.sleep(0.01)
+
+
+def test_good_job_ends_with_0_and_no_failure(start: Start, layout: Layout) -> None:
+    assert finish(start("def process(arguments): print('done', arguments)", "a", "b")) == (0, "done ['a', 'b']\n", "")
+    assert read_failure(layout) is None
+
+
+def test_user_error_ends_with_2_its_sentence_and_no_traceback(start: Start, layout: Layout) -> None:
+    code = "from microjobs.errors import UserError\ndef process(arguments): raise UserError('x.npy row 3 holds nan')"
+    exit_code, _, log = finish(start(code))
+    assert exit_code == 2
+    assert read_failure(layout) == read_message(layout) == "x.npy row 3 holds nan"
+    assert "ERROR x.npy row 3 holds nan" in log
+    assert "Traceback" not in log
+
+
+def test_our_bug_ends_with_1_reason_first_then_traceback(start: Start, layout: Layout) -> None:
+    exit_code, _, log = finish(start("def process(arguments): return {}['key']"))
+    failure = read_failure(layout)
+    assert exit_code == 1
+    assert failure is not None
+    assert failure.startswith("KeyError: 'key'\nTraceback")
+    assert "main.py" in log
+
+
+def test_full_disk_is_the_platforms_fault(start: Start, layout: Layout) -> None:
+    code = "import errno\ndef process(arguments): raise OSError(errno.ENOSPC, 'full', '/data/x.npy')"
+    assert finish(start(code))[0] == 3
+    assert read_failure(layout) == "no space left on the device while writing /data/x.npy"
+
+
+def test_crash_in_native_code_gets_a_reason(start: Start, layout: Layout) -> None:
+    code = "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)"
+    assert finish(start(code))[0] == 128 + signal.SIGSEGV
+    assert "SIGSEGV" in (read_failure(layout) or "")
+
+
+def test_killed_for_memory_gets_a_reason(start: Start, layout: Layout) -> None:
+    code = "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGKILL)"
+    assert finish(start(code))[0] == 128 + signal.SIGKILL
+    assert "out of memory" in (read_failure(layout) or "")
+
+
+def test_silent_exit_code_gets_a_reason(start: Start, layout: Layout) -> None:
+    assert finish(start("import os\ndef process(arguments): os._exit(7)"))[0] == 7
+    assert "exited with code 7" in (read_failure(layout) or "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_ends_the_job_without_a_failure(number: int, start: Start, layout: Layout, tmp_path: Path) -> None:
+    code = (
+        f"import pathlib, time\ndef process(arguments): pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"
+    )
+    process = start(code)
+    wait_for(tmp_path / "up")
+    process.send_signal(number)
+    exit_code, _, log = finish(process)
+    assert exit_code == 128 + number
+    assert f"stopped by {signal.Signals(number).name}" in log
+    assert read_failure(layout) is None
+
+
+GRANDCHILD = """
+import os, pathlib, signal, subprocess, sys, time
+def process(arguments):
+    # A program of the job's own that saves its work when it is told to stop, as a user's script would.
+    child = "import pathlib, signal, sys, time;" \\
+        "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1], 'saved').touch(), sys.exit(0)));" \\
+        "pathlib.Path(sys.argv[1], 'up').touch(); time.sleep(60)"
+    subprocess.run([sys.executable, "-c", child, arguments[0]])
+"""
+
+
+def test_whole_process_group_gets_the_stop_signal(start: Start, tmp_path: Path) -> None:
+    process = start(GRANDCHILD, str(tmp_path))
+    wait_for(tmp_path / "up")
+    process.terminate()
+    finish(process)
+    assert (tmp_path / "saved").exists()
+
+
+def test_job_that_ignores_the_signal_is_killed_with_a_reason(start: Start, layout: Layout, tmp_path: Path) -> None:
+    code = (
+        "import pathlib, signal, time\n"
+        f"def process(arguments): signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        f"pathlib.Path({str(tmp_path / 'up')!r}).touch(); time.sleep(60)"
+    )
+    process = start(code, grace=0.5)
+    wait_for(tmp_path / "up")
+    process.terminate()
+    assert finish(process)[0] == 128 + signal.SIGKILL
+    assert "did not end within 0.5 s" in (read_failure(layout) or "")
+
+
+def test_orphans_are_reaped_and_nobody_is_left(start: Start, tmp_path: Path) -> None:
+    """A daemon that left the group outlives its parent; the entry point adopts and ends it."""
+    code = f"""
+import os, pathlib, subprocess, sys
+def process(arguments):
+    daemon = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    pathlib.Path({str(tmp_path / "pid")!r}).write_text(str(daemon.pid))
+"""
+    process = start(code)
+    assert finish(process)[0] == 0
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+
+
+def test_unknown_verb_says_what_the_image_can(start: Start, layout: Layout) -> None:
+    assert finish(start("def process(arguments): ...", "serve"))[0] == 2
+    assert read_failure(layout) == "this image does not serve: it can process"
+
+
+def test_results_in_a_users_folder_become_the_users(start: Start, layout: Layout) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can write files that are not its caller's")
+    layout.model.mkdir()
+    os.chown(layout.model, 12345, 23456)
+    code = f"import pathlib\ndef process(arguments): pathlib.Path({str(layout.model / 'm')!r}).touch()"
+    finish(start(code))
+    assert (layout.model / "m").stat().st_uid == 12345
