@@ -36,6 +36,9 @@ lock: ## write all locks again from their .in files
 	uv lock
 	scripts/lock
 
+labels: ## write the hyperparameters of each job into its image.yml
+	python3 scripts/labels.py
+
 # --- develop ---
 
 setup: ## the host's tools, in .venv (needs uv)
@@ -53,7 +56,7 @@ lint: setup lint/host $(JOBS:%=lint/%) ## ruff, and mypy in strict mode, tests t
 lint/host:
 	uv run ruff format --check .
 	uv run ruff check .
-	uv run mypy shared tests scripts
+	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared tests scripts/*.py
 
 lint/%: # each job has a main.py of its own, so each is checked by itself
 	MYPYPATH=shared:containers/$* uv run mypy --cache-dir .mypy_cache/$* containers/$*/*.py
@@ -72,4 +75,4 @@ clean: down ## also remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help run down build base-image lock setup format lint lint/host test check clean
+.PHONY: help run down build base-image lock labels setup format lint lint/host test check clean

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -78,8 +79,14 @@ def open_array(path: Path) -> ArrayFile:
             offset = file.tell()
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except ValueError as error:
-        raise UserError(f"{path.name} is not a .npy array: {error}") from error
+    except (
+        ValueError,
+        SyntaxError,
+        TokenError,
+        RecursionError,
+        MemoryError,
+    ) as error:  # all that numpy's parser raises
+        raise UserError(f"{path.name} is not a .npy array: {str(error)[:200]}") from error
     if dtype.hasobject:
         raise UserError(f"{path.name} is a pickled array: save it with a numeric dtype (allow_pickle=False)")
     if dtype.kind not in "biuf":

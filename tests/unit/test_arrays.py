@@ -45,6 +45,9 @@ def bad_file(folder: Path, kind: str) -> Path:
         path.write_bytes(b"1,2,3\n")
     elif kind == "empty":
         path.write_bytes(b"")
+    elif kind == "header":  # crafted: the parser of the header fails in other ways than for any honest file
+        header = b"{'descr': '<f8', 'shape': (" + b"(" * 3000
+        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     elif kind == "truncated":
         np.save(path, np.zeros((10, 2)))
         path.write_bytes(path.read_bytes()[:-40])
@@ -60,6 +63,7 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("cube", r"shape \(2, 2, 2\)"),
         ("no array", "not a .npy array"),
         ("empty", "not a .npy array"),
+        ("header", "not a .npy array"),
         ("truncated", "truncated at row 7 of 10: 40 bytes are missing"),
         ("missing", "does not exist"),
     ],

@@ -1,0 +1,36 @@
+"""A good and a bad run of this job, for the tests that every image inherits."""
+
+import numpy as np
+from tests.images.example import Example
+
+from microjobs.contract import (
+    Channel,
+    Layout,
+    ResourceConfig,
+    write_hyperparameters,
+    write_input_data_config,
+    write_training_resource_config,
+)
+
+
+def prepare(layout: Layout) -> None:
+    write_hyperparameters(layout, {"trim": 0.1})
+    write_input_data_config(layout, {"train": Channel()})
+    write_training_resource_config(layout, ResourceConfig())
+    layout.channel("train").mkdir(parents=True)
+    np.save(layout.channel("train") / "y_train.npy", np.arange(10.0))
+    for folder in (layout.model, layout.output_data):
+        folder.mkdir(parents=True)
+
+
+def spoil(layout: Layout) -> None:
+    write_hyperparameters(layout, {"trimm": 0.1})
+
+
+EXAMPLE = Example(
+    arguments=["train"],
+    prepare=prepare,
+    spoil=spoil,
+    reason="'trimm' (value '0.1') is unknown: did you mean 'trim'?",
+    artifacts=("model/model.json",),
+)
