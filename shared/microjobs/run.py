@@ -10,7 +10,6 @@ The job is a folder (`MICROJOBS_JOB`) with `main.py`, which has a function for e
 import contextlib
 import errno
 import importlib
-import importlib.util
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import FrameType
+from types import FrameType, ModuleType
 from typing import Any
 
 from microjobs import hyperparameters
@@ -48,8 +47,8 @@ def main(arguments: Sequence[str]) -> int:
 def _run(arguments: list[str], layout: Layout) -> int:
     folder = Path(os.environ.get(JOB) or ".").resolve()
     sys.path.insert(0, str(folder))
-    if arguments[:1] in (["--help"], ["-h"]) and (folder / "hyperparameters.py").exists():
-        print(f"usage: {folder.name} train\n\n{hyperparameters.help_text(_declared())}")
+    if arguments in (["--help"], ["-h"]):
+        _help(folder)
     elif arguments == ["train"]:
         _train(folder, layout)
     elif arguments == ["serve"]:
@@ -59,6 +58,18 @@ def _run(arguments: list[str], layout: Layout) -> int:
     else:
         _verb("process", folder)(arguments)
     return EXIT_OK
+
+
+def _help(folder: Path) -> None:
+    """A training image tells its hyperparameters, a processing job its own arguments, a server what it is."""
+    if (folder / "hyperparameters.py").exists():
+        print(f"usage: {folder.name} train\n\n{hyperparameters.help_text(_declared())}")
+        return
+    main_module = _load_main(folder)
+    if hasattr(main_module, "process"):
+        main_module.process(["--help"])
+    else:
+        print(f"usage: {folder.name} {' | '.join(_offered(main_module))}\n\n{main_module.__doc__}")
 
 
 def _train(folder: Path, layout: Layout) -> None:
@@ -81,14 +92,21 @@ def _declared() -> type[Any]:
 
 
 def _verb(verb: str, folder: Path) -> Callable[..., None]:
-    if not (folder / "main.py").exists():
-        raise UserError(f"{folder} has no main.py: set {JOB} to a job's folder")
-    main_module = importlib.import_module("main")
+    main_module = _load_main(folder)
     function: Callable[..., None] | None = getattr(main_module, verb, None)
     if function is None:
-        offered = [name for name in ("train", "serve", "process") if hasattr(main_module, name)]
-        raise UserError(f"this image does not {verb}: it can {' and '.join(offered)}")
+        raise UserError(f"this image does not {verb}: it can {' and '.join(_offered(main_module))}")
     return function
+
+
+def _load_main(folder: Path) -> ModuleType:
+    if not (folder / "main.py").exists():
+        raise UserError(f"{folder} has no main.py: set {JOB} to a job's folder")
+    return importlib.import_module("main")
+
+
+def _offered(main_module: ModuleType) -> list[str]:
+    return [verb for verb in ("train", "serve", "process") if hasattr(main_module, verb)]
 
 
 def start_logging(environ: Mapping[str, str]) -> None:

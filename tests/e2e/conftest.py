@@ -1,0 +1,109 @@
+"""A checkout of its own and a compose project of its own for every run, so that nothing of the user's is touched."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+OWNER = 12345
+
+
+@dataclass
+class Pipeline:
+    """The compose pipeline in a clean checkout."""
+
+    checkout: Path
+    project: str
+    port: int
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def artifacts(self) -> Path:
+        return self.checkout / "artifacts"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        mine = {"COMPOSE_PROJECT_NAME": self.project, "PORT": str(self.port), "COMPOSE_ANSI": "never"}
+        return os.environ | mine | self.settings
+
+    def start(self, *overrides: str) -> subprocess.Popen[str]:
+        files = [f"--file=docker-compose.{name}yml" for name in ("", *(f"{override}." for override in overrides))]
+        return subprocess.Popen(
+            ["scripts/run-pipeline", *files],
+            cwd=self.checkout,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def run(self, *overrides: str, expect: int = 0) -> str:
+        """Run to the report, or to the first failure; what was printed."""
+        process = self.start(*overrides)
+        try:
+            printed, _ = process.communicate(timeout=300)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        assert process.returncode == expect, printed[-5000:]
+        return printed
+
+    def down(self) -> None:
+        subprocess.run(["make", "down"], cwd=self.checkout, env=self.environment, check=True, capture_output=True)
+
+    def left_behind(self) -> list[str]:
+        """Names of containers, networks and volumes of this project that still exist."""
+        found = []
+        for kind, *options in (["container", "--all"], ["network"], ["volume"]):
+            command = ["docker", kind, "ls", "--quiet", *options]
+            label = f"label=com.docker.compose.project={self.project}"
+            listed = subprocess.run([*command, "--filter", label], capture_output=True, text=True, check=True)
+            found += [f"{kind} {name}" for name in listed.stdout.split()]
+        return found
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def copy_tracked_files(target: Path) -> None:
+    """What a fresh clone would have, with what is not committed yet."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, target / name)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    folder = tmp_path / "checkout"
+    folder.mkdir()
+    copy_tracked_files(folder)
+    return folder
+
+
+@pytest.fixture
+def pipeline(checkout: Path) -> Iterator[Pipeline]:
+    made = Pipeline(checkout, f"microjobs-test-{uuid.uuid4().hex[:8]}", free_port(), {"EPOCHS": "3"})
+    try:
+        yield made
+    finally:
+        made.down()

@@ -1,0 +1,140 @@
+"""The pipelines of docker compose, started as a user starts them, in a checkout of their own."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.e2e.conftest import OWNER, Pipeline
+
+pytestmark = pytest.mark.engine
+
+RESULTS = [
+    "batch/predicted-versus-target.png",
+    "batch/predictions.npy",
+    "batch/report.json",
+    "batch/score-report.txt",
+    "train/scaler.json",
+    "train-pytorch/model/model.onnx",
+    "train-pytorch/model/model.pth",
+    "train-pytorch/output/data/metrics.json",
+    "train-tensorflow/model/1/saved_model.pb",
+    "train-tensorflow/model/model.onnx",
+    "train-tensorflow/output/data/metrics.json",
+]
+
+# What the PyTorch notebook prints.
+STRAIGHT_LINE_TABLE = """\
+Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
+Epoch: 20 | Train loss: 0.525 | Test loss: 0.454
+Epoch: 40 | Train loss: 0.294 | Test loss: 0.183
+Epoch: 60 | Train loss: 0.077 | Test loss: 0.073
+Epoch: 80 | Train loss: 0.053 | Test loss: 0.116
+Epoch: 100 | Train loss: 0.046 | Test loss: 0.105
+Epoch: 120 | Train loss: 0.039 | Test loss: 0.089
+Epoch: 140 | Train loss: 0.032 | Test loss: 0.074
+Epoch: 160 | Train loss: 0.025 | Test loss: 0.058
+Epoch: 180 | Train loss: 0.018 | Test loss: 0.042
+Epoch: 200 | Train loss: 0.011 | Test loss: 0.026
+Epoch: 220 | Train loss: 0.004 | Test loss: 0.009
+Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
+Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
+Epoch: 280 | Train loss: 0.004 | Test loss: 0.006"""
+
+
+def readme_curl(port: int) -> list[str]:
+    """The README's own command that asks the endpoint."""
+    found = re.search(r"^ *(curl .*?)$(?<!\\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    return shlex.split(found[1].replace("\\\n", " ").replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
+
+
+def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline) -> None:
+    for path in [pipeline.checkout, *pipeline.checkout.rglob("*")]:
+        os.chown(path, OWNER, OWNER)
+    printed = pipeline.run()
+
+    report = json.loads((pipeline.artifacts / "batch" / "report.json").read_text())
+    metrics = json.loads((pipeline.artifacts / "train-tensorflow/output/data/metrics.json").read_text())
+    assert report["mse"] == pytest.approx(metrics["test_mse"], rel=1e-4)
+    ending = printed[printed.rindex("Test MSE :") :].splitlines()
+    assert ending[0] == f"Test MSE : {report['mse']}"
+    predictions, targets = (line.split(":")[1].split() for line in ending[1:3])
+    np.testing.assert_allclose(
+        np.array(predictions, float), np.load(pipeline.artifacts / "batch/predictions.npy")[:10], atol=0.051
+    )
+    np.testing.assert_allclose(
+        np.array(targets, float), np.load(pipeline.artifacts / "test/y_test.npy")[:10], atol=0.051
+    )
+
+    assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
+    assert {path.stat().st_uid for path in pipeline.artifacts.rglob("*")} == {OWNER}
+
+    answer = subprocess.run(readme_curl(pipeline.port), capture_output=True, text=True, check=True)
+    assert len(json.loads(answer.stdout)["predictions"]) == 1
+
+    pipeline.down()
+    assert pipeline.left_behind() == []
+
+
+def test_boston_beats_linear_regression(pipeline: Pipeline, boston: Path) -> None:
+    data = pipeline.checkout / "boston"
+    data.mkdir()
+    shutil.copy(boston, data)
+    pipeline.settings = {"DATASET": "boston --from boston_housing.npz", "DATA": str(data)}
+    pipeline.run()
+    assert json.loads((pipeline.artifacts / "batch/report.json").read_text())["mse"] < 23.2
+
+
+def test_four_hosts_give_what_one_host_gives(pipeline: Pipeline) -> None:
+    pipeline.run("four-hosts")
+    several = {path.name: np.load(path) for path in pipeline.artifacts.glob("t*/*.npy")}
+    assert len(several) == 4
+    pipeline.run()
+    for path in pipeline.artifacts.glob("t*/*.npy"):
+        np.testing.assert_allclose(several[path.name], np.load(path), rtol=1e-12)
+
+
+def test_straight_line_prints_the_notebooks_table(pipeline: Pipeline) -> None:
+    printed = pipeline.run("straight-line")
+    table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", printed)
+    assert "\n".join(table) == STRAIGHT_LINE_TABLE
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{pipeline.port}/invocations", b'{"instances": [[0.8]]}', {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        predicted = json.load(answer)["predictions"][0][0]
+    assert f"{predicted:.4f}" == "1.1464"  # the notebook's first prediction
+
+
+def test_failing_job_stops_the_rest_and_shows_its_reason(pipeline: Pipeline) -> None:
+    pipeline.settings = {"EPOCHS": "many"}
+    printed = pipeline.run(expect=1)
+    assert "ERROR hyperparameters: epochs = 'many' is not a whole number" in printed
+    assert pipeline.left_behind() == []
+    assert (pipeline.artifacts / "train-pytorch/output/failure").read_text().startswith("hyperparameters: epochs")
+
+
+def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
+    pipeline.settings = {"EPOCHS": "100000"}
+    process = pipeline.start()
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "Epoch" in line:
+            break
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 40
+    assert pipeline.left_behind() == []
