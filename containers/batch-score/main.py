@@ -5,9 +5,7 @@ test    x_test.npy and y_test.npy, or shards; without targets there are predicti
 batch   predictions.npy (or shards alike), score-report.txt, report.json, predicted-versus-target.png
 """
 
-import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +14,8 @@ import scoring
 from microjobs import inventory
 from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
-from microjobs.bundle import ARCHIVE_FILE, MODEL_FILE, RAW, SERVING_DEFAULT, Bundle, read_bundle, unpack
+from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.errors import UserError
 from microjobs.hosts import Hosts, with_hosts
 from microjobs.predictor import Predictor
 
@@ -102,8 +99,8 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
         return {}
     test, batch = task.folder(task.test), task.folder(task.batch)
     scores = {}
-    with open_bundle(task.folder(task.model)) as bundle:
-        predictor = Predictor(bundle)
+    with extracted(task.folder(task.model)) as model:
+        predictor = Predictor(read_bundle(model))
         for name in names:
             target = test / ("y" + name[1:])
             targets = fetched.get(target.name)
@@ -112,21 +109,3 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
             output = batch / scoring.predictions_name(name)
             scores[name] = scoring.score_file(predictor, open_array(test / name), targets, output, task.signature)
     return scores
-
-
-@contextlib.contextmanager
-def open_bundle(folder: Path) -> Iterator[Bundle]:
-    """The model as SageMaker hands it over (one archive) or extracted already.
-
-    Raises:
-        UserError: there is neither, or the archive is not safe or not whole.
-    """
-    if (folder / MODEL_FILE).exists():
-        yield read_bundle(folder)
-        return
-    archives = sorted(folder.glob("*.tar.gz")) if folder.is_dir() else []
-    if len(archives) != 1:
-        raise UserError(f"{folder} must hold one {ARCHIVE_FILE}, or {MODEL_FILE}: it holds {len(archives)} archives")
-    with tempfile.TemporaryDirectory() as work:
-        unpack(archives[0], Path(work) / "model")
-        yield read_bundle(Path(work) / "model")

@@ -2,14 +2,13 @@
 
 import functools
 import logging
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import handlers
-from microjobs.bundle import ARCHIVE_FILE, MANIFEST_FILE, read_bundle, unpack
+from microjobs import bundle as bundles
 from microjobs.contract import Layout
 from models import BundleModel, Model
 
@@ -36,14 +35,14 @@ def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Serv
     Raises:
         UserError: there is neither, or the bundle cannot be loaded.
     """
-    folder = _model_folder(layout, cleanup)
+    folder = cleanup.enter_context(bundles.extracted(layout.model))
     program = handlers.find(layout, folder, environ)
     return _bundle(folder) if program is None else _handlers(program, folder, environ)
 
 
 def _bundle(folder: Path) -> Served:
     """A bundle, loaded here before the workers are forked: once for all, and a bad model ends the job at once."""
-    bundle = read_bundle(folder)
+    bundle = bundles.read_bundle(folder)
     model = BundleModel(bundle)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
     # One thread is fastest, and what waits for it does so outside of Python.
@@ -59,13 +58,3 @@ def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served
     load = functools.partial(handlers.HandlerModel, program, folder, accept)
     # One more thread than requests, so that one is always left for /ping and for saying 503.
     return Served(load, slow=True, labels={"program": program.name}, in_flight=IN_FLIGHT, threads=IN_FLIGHT + 1)
-
-
-def _model_folder(layout: Layout, cleanup: ExitStack) -> Path:
-    """The model folder; where it holds the archive as it was uploaded, a temporary folder with its content."""
-    archive = layout.model / ARCHIVE_FILE
-    if not archive.is_file() or (layout.model / MANIFEST_FILE).exists():
-        return layout.model
-    folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="model-"))) / "model"
-    unpack(archive, folder)
-    return folder

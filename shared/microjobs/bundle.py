@@ -8,11 +8,12 @@
 Standard library only; `microjobs.predictor` runs the model.
 """
 
+import contextlib
 import json
 import shutil
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -113,6 +114,22 @@ def unpack(archive: Path, folder: Path) -> None:
                 raise
             raise UserError(f"{archive.name} is not a whole tar archive: {error}") from error
         partial.rename(folder)
+
+
+@contextlib.contextmanager
+def extracted(folder: Path) -> Iterator[Path]:
+    """The model's files: the folder itself or, where it holds the archive as training left it, a temporary one.
+
+    Raises:
+        UserError: the archive is not safe or not whole.
+    """
+    archive = folder / ARCHIVE_FILE
+    if not archive.is_file() or (folder / MANIFEST_FILE).exists():
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="model-") as work:
+        unpack(archive, Path(work) / "model")
+        yield Path(work) / "model"
 
 
 def _extract(tar: tarfile.TarFile, folder: Path, limit: int, name: str) -> None:

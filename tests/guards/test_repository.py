@@ -1,0 +1,215 @@
+"""What keeps the repository honest: conventions as tests, in milliseconds."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from microjobs import contract
+from microjobs.contract import DEFAULT_ROOT, Layout
+from tests.conftest import CONTAINERS, JOBS, REPOSITORY
+
+CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
+README = REPOSITORY / "README.md"
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md"), *CONTAINERS.glob("*/README.md")]
+COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
+CODE = {".py", ".sh", ""}
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return [path for name in listed.stdout.split("\0") if name and (path := REPOSITORY / name).is_file()]
+
+
+def test_contract_root_is_spelled_once() -> None:
+    spelled = [
+        path
+        for path in tracked()
+        if path.suffix in CODE and path.name not in ("LICENSE", "Makefile") and DEFAULT_ROOT in path.read_text()
+    ]
+    assert spelled == [CONTRACT]
+
+
+def mount_targets(compose: Path) -> list[str]:
+    return re.findall(rf"{DEFAULT_ROOT}/[\w./-]*\w", "\n".join(_uncommented(compose)))
+
+
+def _uncommented(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if not line.lstrip().startswith("#")]
+
+
+@pytest.mark.parametrize("compose", COMPOSE_FILES, ids=lambda path: path.name)
+def test_compose_mounts_only_what_the_contract_has(compose: Path) -> None:
+    layout = Layout()
+    allowed = {
+        layout.spell(path)
+        for path in (
+            layout.model,
+            layout.output,
+            layout.channel("train"),
+            layout.channel("test"),
+            layout.processing_config / "resourceconfig.json",
+            layout.processing_config / "processingjobconfig.json",
+            *(
+                layout.input_config / f"{name}.json"
+                for name in ("hyperparameters", "inputdataconfig", "resourceconfig")
+            ),
+            *(layout.processing(name) for name in ("input", "output", "train", "test", "batch", "model")),
+            *(layout.processing("input") / f"{name}.npy" for name in ("x_train", "y_train", "x_test", "y_test")),
+        )
+    }
+    assert set(mount_targets(compose)) <= allowed
+
+
+def test_every_path_and_variable_of_the_contract_is_documented() -> None:
+    page = (REPOSITORY / "docs" / "contract.md").read_text()
+    code = CONTRACT.read_text()
+    names = set(re.findall(r'"((?:SAGEMAKER|TRAINING|AWS)_\w+)"', code)) | set(re.findall(r'"(\w+\.json)"', code))
+    assert len(names) > 10
+    assert [name for name in sorted(names) if name not in page] == []
+
+
+def make_targets() -> set[str]:
+    text = (REPOSITORY / "Makefile").read_text()
+    return {target for line in re.findall(r"^([a-z][\w/% -]*):(?!=)", text, re.MULTILINE) for target in line.split()}
+
+
+def has_target(word: str) -> bool:
+    patterns = (re.escape(target).replace("%", r"[\w-]+") for target in make_targets())
+    return any(re.fullmatch(pattern, word) for pattern in patterns)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_make_commands_of_the_pages_exist(page: Path) -> None:
+    commands = re.findall(r"(?:^ {4}|`|\n|sudo |=\S+ )make((?: [a-z][a-z/-]*)+)", page.read_text())
+    unknown = [word for command in commands for word in command.split() if not has_target(word)]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_links_and_compose_files_of_the_pages_exist(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    files = re.findall(r"docker-compose[\w.-]*\.yml", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    missing += [name for name in files if not (REPOSITORY / name).exists()]
+    assert missing == []
+
+
+def test_readme_leads_to_success_on_its_first_screen() -> None:
+    first_screen = README.read_text().splitlines()[:25]
+    assert "    docker compose up" in first_screen[:15]
+    assert any("curl" in line for line in first_screen)
+
+
+def test_no_list_of_jobs_is_kept_by_hand() -> None:
+    keepers = [
+        REPOSITORY / "Makefile",
+        REPOSITORY / ".ci" / "run",
+        REPOSITORY / "tests" / "conftest.py",
+        REPOSITORY / "tests" / "images" / "test_every_image.py",
+        CONTAINERS / "Dockerfile",
+        *(REPOSITORY / "scripts").glob("*"),
+        *(REPOSITORY / ".github").rglob("*.yml"),
+    ]
+    for path in (path for path in keepers if path.is_file()):
+        named = [job for job in JOBS if re.search(rf"\b{job}\b", "\n".join(_uncommented(path)))]
+        assert len(named) < 3, f"{path} names {named}"
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_job_folder_is_whole(job: str) -> None:
+    folder = CONTAINERS / job
+    needed = ("main.py", "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
+    assert [name for name in needed if not (folder / name).is_file()] == []
+    assert len((folder / "main.py").read_text().splitlines()) <= 120
+    assert list(yaml.safe_load((folder / "image.yml").read_text())["services"]) == [job]
+
+
+@pytest.mark.parametrize(
+    "source", sorted(CONTAINERS.glob("*/c*.in")), ids=lambda path: f"{path.parent.name}/{path.stem}"
+)
+def test_every_locked_package_has_a_version_and_a_hash(source: Path) -> None:
+    lock = source.with_suffix(".lock").read_text()
+    packages = re.findall(r"^([\w.-]+(?:\[[\w,-]+\])?==[^ ]+) \\\n {4}--hash=sha256:[0-9a-f]{64}", lock, re.MULTILINE)
+    lines = [line for line in lock.splitlines() if line and not line.startswith((" ", "#"))]
+    assert len(packages) == len(lines)
+
+
+def test_shared_versions_bind_every_lock() -> None:
+    pins = re.compile(r"^([\w.-]+)==([^ ]+)", re.MULTILINE)
+    shared = dict(pins.findall((REPOSITORY / "shared" / "requirements.lock").read_text()))
+    for lock in CONTAINERS.glob("*/*.lock"):
+        for name, version in pins.findall(lock.read_text()):
+            assert shared.get(name, version) == version, f"{lock}: {name}"
+
+
+def test_hyperparameter_labels_are_up_to_date() -> None:
+    files = [CONTAINERS / job / "image.yml" for job in JOBS]
+    before = {path: path.read_text() for path in files}
+    try:
+        subprocess.run([sys.executable, "scripts/labels.py"], cwd=REPOSITORY, check=True)
+        stale = [path.parent.name for path in files if path.read_text() != before[path]]
+    finally:
+        for path, text in before.items():
+            path.write_text(text)
+    assert stale == [], "run: make labels"
+
+
+def test_public_ci_calls_the_makefile_only() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
+    commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    assert commands
+    assert all(has_target(command.removeprefix("make ")) for command in commands)
+
+
+def test_modules_stay_small() -> None:
+    modules = [path for path in tracked() if path.suffix == ".py" and "tests" not in path.parts]
+    assert [path.name for path in modules if len(path.read_text().splitlines()) > 400] == []
+
+
+def test_no_credentials_are_in_the_repository() -> None:
+    words = re.compile(r"AKIA[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
+    assert [path for path in tracked() if path.suffix != ".lock" and words.search(path.read_text())] == []
+
+
+def compose_configs(compose: Path) -> dict[str, Any]:
+    """The configuration files that a compose file gives its jobs, with all settings at their defaults."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", compose.read_text())
+    text = text.replace("!override", "")
+    return {name: json.loads(item["content"]) for name, item in (yaml.safe_load(text).get("configs") or {}).items()}
+
+
+@pytest.mark.parametrize("compose", COMPOSE_FILES, ids=lambda path: path.name)
+def test_compose_writes_what_the_contract_writes(compose: Path, tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    for name, content in compose_configs(compose).items():
+        if name.endswith("hyperparameters"):
+            contract.write_hyperparameters(layout, content)
+            written = layout.input_config / "hyperparameters.json"
+        elif name == "inputdataconfig":
+            contract.write_input_data_config(layout, dict.fromkeys(content, contract.Channel()))
+            written = layout.input_config / "inputdataconfig.json"
+        elif name == "training-resourceconfig":
+            resources = contract.ResourceConfig(instance_type="ml.m5.large")
+            contract.write_training_resource_config(layout, resources)
+            written = layout.input_config / "resourceconfig.json"
+        elif name.endswith("resourceconfig"):
+            resources = contract.ResourceConfig(content["current_host"], tuple(content["hosts"]))
+            contract.write_processing_resource_config(layout, resources)
+            written = layout.processing_config / "resourceconfig.json"
+        else:
+            contract.write_processing_job_config(layout, content, content["ProcessingJobArn"])
+            written = layout.processing_config / "processingjobconfig.json"
+        assert content == json.loads(written.read_text()), name
