@@ -66,7 +66,6 @@ def test_compose_mounts_only_what_the_contract_has(compose: Path) -> None:
                 for name in ("hyperparameters", "inputdataconfig", "resourceconfig")
             ),
             *(layout.processing(name) for name in ("input", "output", "train", "test", "batch", "model")),
-            *(layout.processing("input") / f"{name}.npy" for name in ("x_train", "y_train", "x_test", "y_test")),
         )
     }
     assert set(mount_targets(compose)) <= allowed
