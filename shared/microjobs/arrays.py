@@ -176,7 +176,16 @@ def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
         raise UserError(f"y_{split} has {y.shape[1]} values a row: one target is expected")
     if not len(x):
         raise UserError(f"x_{split} has no rows")
-    return x.astype(np.float32), y.astype(np.float32)
+    return _to_single(x, f"x_{split}"), _to_single(y, f"y_{split}")
+
+
+def _to_single(array: NDArray[Any], name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        single = array.astype(np.float32)
+    row = first_bad_row(single)
+    if row is not None:
+        raise UserError(f"{name} row {row} holds a value too large for single precision: rescale the data")
+    return single
 
 
 def _join(files: list[Path]) -> NDArray[Any]:

@@ -4,14 +4,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-from matplotlib.figure import Figure
-from numpy.typing import ArrayLike
-
-from microjobs.files import whole
-
-# In a new container it lists the fonts first, and calls it a warning if that takes long.
+# Before the import: in a new container that lists the fonts first, and calls it a warning if it takes long.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
+
+import numpy as np  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+from numpy.typing import ArrayLike  # noqa: E402
+
+from microjobs.files import whole  # noqa: E402
 
 
 def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]], title: str) -> None:

@@ -142,3 +142,10 @@ def test_rows_of_features_and_targets_must_agree(tmp_path: Path) -> None:
     save(tmp_path / "y_test.npy", np.zeros(2))
     with pytest.raises(UserError, match="x_test has 3 rows but y_test has 2"):
         arrays.load_split(tmp_path, "test")
+
+
+def test_value_too_large_for_training_is_refused_with_its_row(tmp_path: Path) -> None:
+    save(tmp_path / "x_test.npy", np.array([[1.0], [1e39]]))
+    save(tmp_path / "y_test.npy", np.zeros(2))
+    with pytest.raises(UserError, match="x_test row 1 holds a value too large"):
+        arrays.load_split(tmp_path, "test")
