@@ -59,6 +59,13 @@ def readme_curl(port: int) -> list[str]:
     return shlex.split(found[1].replace("\\\n", " ").replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
 
 
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docker-compose.*.yml")), ids=lambda path: path.name)
+def test_override_fits_the_pipeline(path: Path) -> None:
+    files = ["--file", REPOSITORY / "docker-compose.yml", "--file", path]
+    done = subprocess.run(["docker", "compose", *files, "config"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline) -> None:
     for path in [pipeline.checkout, *pipeline.checkout.rglob("*")]:
         os.chown(path, OWNER, OWNER)

@@ -192,6 +192,8 @@ def run_job(start_job: StartJob) -> RunJob:
     ) -> Run:
         ended = start_job(job, arguments, root, environment=environment or {}, **options).wait()
         assert ended.code == expect, f"{job} ended with {ended.code}, not {expect}:\n{ended.log[-4000:]}"
+        if expect == 0:  # what goes well does not complain
+            assert ended.complaints() == []
         return ended
 
     return run
