@@ -61,7 +61,7 @@ def readme_curl(port: int) -> list[str]:
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docker-compose.*.yml")), ids=lambda path: path.name)
 def test_override_fits_the_pipeline(path: Path) -> None:
-    files = ["--file", REPOSITORY / "docker-compose.yml", "--file", path]
+    files = ["--file", str(REPOSITORY / "docker-compose.yml"), "--file", str(path)]
     done = subprocess.run(["docker", "compose", *files, "config"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
