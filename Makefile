@@ -26,7 +26,7 @@ down: ## end what `make run` left up; results stay in ./artifacts
 build: $(JOBS:%=build/%) ## build all images
 
 build/%: ## build one image, such as build/serve
-	@docker compose --file containers/$*/image.yml config | docker buildx bake --file - --load --progress $${PROGRESS:-auto} $*
+	@docker compose --file containers/$*/image.yml config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $*
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
 base-image: ## make the base image from Debian packages (air-gapped; see docs/building.md)

@@ -57,6 +57,33 @@ class Pipeline:
         assert process.returncode == expect, printed[-5000:]
         return printed
 
+    def up_until(self, text: str) -> str:
+        """`docker compose up` until it has printed a text; all that it printed."""
+        command = ["docker", "compose", "up"]
+        process = subprocess.Popen(
+            command,
+            cwd=self.checkout,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert process.stdout is not None
+        printed = []
+        for line in process.stdout:
+            printed.append(line)
+            if text in line:
+                break
+        process.terminate()
+        process.communicate(timeout=60)
+        assert text in printed[-1], "".join(printed)[-5000:]
+        return "".join(printed)
+
+    def remove_images(self) -> None:
+        tag = f"reference=*/*:{self.settings['TAG']}"
+        listed = subprocess.run(["docker", "image", "ls", "--quiet", "--filter", tag], capture_output=True, check=True)
+        subprocess.run(["docker", "image", "rm", *listed.stdout.split()], capture_output=True, check=False)
+
     def down(self) -> None:
         subprocess.run(["make", "down"], cwd=self.checkout, env=self.environment, check=True, capture_output=True)
 

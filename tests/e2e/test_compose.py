@@ -94,6 +94,27 @@ def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline)
     assert pipeline.left_behind() == []
 
 
+def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) -> None:
+    """The README's first command, to the letter, with image names that do not exist yet."""
+    pipeline.settings |= {"TAG": pipeline.project}
+    try:
+        printed = pipeline.up_until("report-1 exited with code 0")
+        assert "Test MSE : " in printed
+        assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
+    finally:
+        pipeline.down()
+        pipeline.remove_images()
+
+
+def test_failing_batch_score_stops_the_endpoint(pipeline: Pipeline) -> None:
+    """Nothing but the report needs batch-score, and yet its failure must not leave a pipeline that looks well."""
+    override = pipeline.checkout / "docker-compose.spoilt.yml"
+    override.write_text('services: {batch-score: {command: ["--signature", "none"]}}')
+    printed = pipeline.run("spoilt", expect=1)
+    assert "invalid choice: 'none'" in printed
+    assert pipeline.left_behind() == []
+
+
 def test_boston_beats_linear_regression(pipeline: Pipeline, boston: Path) -> None:
     data = pipeline.checkout / "boston"
     data.mkdir()
