@@ -123,7 +123,7 @@ def process(arguments):
     child = "import pathlib, signal, sys, time;" \\
         "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1], 'saved').touch(), sys.exit(0)));" \\
         "pathlib.Path(sys.argv[1], 'up').touch(); time.sleep(60)"
-    subprocess.run([sys.executable, "-c", child, arguments[0]])
+    subprocess.Popen([sys.executable, "-c", child, arguments[0]]).wait()
 """
 
 
