@@ -1,11 +1,15 @@
 """Runs in the TensorFlow image: the SavedModel's two signatures agree, and take any number of rows."""
 
-import numpy as np
-import tensorflow as tf
+import os
 
-from microjobs.bundle import RAW, SERVING_DEFAULT
-from microjobs.contract import Layout
-from microjobs.scaler import read_scaler
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as the job sets it: it reports missing GPUs otherwise
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from microjobs.bundle import RAW, SERVING_DEFAULT  # noqa: E402
+from microjobs.contract import Layout  # noqa: E402
+from microjobs.scaler import read_scaler  # noqa: E402
 
 folder = Layout.from_environment().model
 scaler = read_scaler(folder)
