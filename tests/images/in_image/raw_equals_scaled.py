@@ -4,12 +4,12 @@ import os
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # as the job sets it: it reports missing GPUs otherwise
 
-import numpy as np  # noqa: E402
-import tensorflow as tf  # noqa: E402
+import numpy as np
+import tensorflow as tf
 
-from microjobs.bundle import RAW, SERVING_DEFAULT  # noqa: E402
-from microjobs.contract import Layout  # noqa: E402
-from microjobs.scaler import read_scaler  # noqa: E402
+from microjobs.bundle import RAW, SERVING_DEFAULT
+from microjobs.contract import Layout
+from microjobs.scaler import read_scaler
 
 folder = Layout.from_environment().model
 scaler = read_scaler(folder)
