@@ -14,8 +14,9 @@ from models import BundleModel, Model
 
 logger = logging.getLogger("microjobs")
 
-IN_FLIGHT = 32
-"""Requests that one worker takes at a time for a user's own code, running or waiting; one more is answered 503."""
+BUNDLE_IN_FLIGHT = 128
+HANDLER_IN_FLIGHT = 32
+"""Requests that one worker takes at a time, arriving, waiting or running; one more is answered 503."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,11 @@ class Served:
     slow: bool
     labels: Mapping[str, str]
     in_flight: int
-    threads: int
+
+    @property
+    def threads(self) -> int:
+        """One more than requests, so that one is always left for /ping and for saying 503."""
+        return self.in_flight + 1
 
 
 def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Served:
@@ -45,8 +50,8 @@ def _bundle(folder: Path) -> Served:
     bundle = bundles.read_bundle(folder)
     model = BundleModel(bundle)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
-    # One thread is fastest, and what waits for it does so outside of Python.
-    return Served(lambda: model, slow=False, labels=labels, in_flight=1, threads=1)
+    # Many threads, although one runs at a time: a client that sends slowly holds up its own request only.
+    return Served(lambda: model, slow=False, labels=labels, in_flight=BUNDLE_IN_FLIGHT)
 
 
 def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served:
@@ -56,5 +61,4 @@ def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served
 
     accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
     load = functools.partial(handlers.HandlerModel, program, folder, accept)
-    # One more thread than requests, so that one is always left for /ping and for saying 503.
-    return Served(load, slow=True, labels={"program": program.name}, in_flight=IN_FLIGHT, threads=IN_FLIGHT + 1)
+    return Served(load, slow=True, labels={"program": program.name}, in_flight=HANDLER_IN_FLIGHT)

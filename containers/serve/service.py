@@ -57,7 +57,8 @@ class Service:
         try:
             answer = self._invoke(environ)
         except Problem as problem:
-            _discard(environ)
+            if problem.status != 503:  # said at once: whoever is refused for lack of room must not take some
+                _discard(environ)
             answer = problem.answer()
         except Exception:
             logger.exception("an invocation failed")
