@@ -17,23 +17,29 @@ REQUIRE_ENGINE = "MICROJOBS_REQUIRE_ENGINE"
 """Set in CI: there, "no engine" is a failure and not a skip."""
 
 
-def _no_engine() -> str | None:
+def image_name(job: str) -> str:
+    return f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{os.environ.get('TAG', 'dev')}"
+
+
+def _what_is_missing() -> str | None:
+    """Why tests that need containers cannot run here, or None."""
     try:
         client = docker.from_env()
         try:
-            client.ping()
+            there = {tag for image in client.images.list() for tag in image.tags}
         finally:
             client.close()
     except DockerException as error:
         return f"no Docker engine answers: {str(error).splitlines()[0][:120]}"
-    return None
+    missing = [job for job in JOBS if image_name(job) not in there]
+    return f"images are not built: make {' '.join(f'build/{job}' for job in missing)}" if missing else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     needy = [item for item in items if item.get_closest_marker("engine")]
     # Fast ones first: a mistake shows in seconds, not after the images' tests.
     items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
-    if not needy or os.environ.get(REQUIRE_ENGINE) or (reason := _no_engine()) is None:
+    if not needy or os.environ.get(REQUIRE_ENGINE) or (reason := _what_is_missing()) is None:
         return
     for item in needy:
         item.add_marker(pytest.mark.skip(reason=reason))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.images.conftest import image_name
+from tests.conftest import image_name
 
 
 def make(target: str, checkout: Path) -> subprocess.CompletedProcess[str]:

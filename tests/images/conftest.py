@@ -1,6 +1,5 @@
 """Running jobs in their images, as SageMaker would: the contract's root mounted, argv, environment."""
 
-import os
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -17,13 +16,10 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 from microjobs.contract import DEFAULT_ROOT, Layout, read_failure
+from tests.conftest import image_name
 
 SESSION_LABEL = "org.microjobs.test-session"
 SESSION = uuid.uuid4().hex
-
-
-def image_name(job: str) -> str:
-    return f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{os.environ.get('TAG', 'dev')}"
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import CONTAINERS, JOBS, REPOSITORY
-from tests.images.conftest import RunJob, image_name
+from tests.conftest import CONTAINERS, JOBS, REPOSITORY, image_name
+from tests.images.conftest import RunJob
 
 pytestmark = pytest.mark.engine
 
