@@ -1,6 +1,7 @@
 """Where the project is, and whether this machine has a Docker engine."""
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +14,17 @@ CONTAINERS = REPOSITORY / "containers"
 JOBS = sorted(path.parent.name for path in CONTAINERS.glob("*/image.yml"))
 """The jobs, discovered: every folder that says how its image is made."""
 
+BOSTON = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
+
 REQUIRE_ENGINE = "MICROJOBS_REQUIRE_ENGINE"
 """Set in CI: there, "no engine" is a failure and not a skip."""
+
+
+def tracked_files() -> list[Path]:
+    """What a clone would have, with what is not committed yet; relative to the repository."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    return [Path(name) for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
 
 
 def image_name(job: str) -> str:
@@ -48,10 +58,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def boston() -> Path:
     """The Boston housing data, which is not the project's to ship."""
-    path = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
-    if not path.exists():
+    if not BOSTON.exists():
         pytest.skip("the Boston housing data is not here: put boston_housing.npz into ../shared/data")
-    return path
+    return BOSTON
 
 
 # Jobs' modules import each other by their bare names, as the entry point has them find each other in the image. Only

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.e2e.conftest import OWNER, Pipeline
+from tests.images.training import STRAIGHT_LINE_TABLE
 
 pytestmark = pytest.mark.engine
 
@@ -32,24 +33,6 @@ RESULTS = [
     "train-tensorflow/model/model.onnx",
     "train-tensorflow/output/data/metrics.json",
 ]
-
-# What the PyTorch notebook prints.
-STRAIGHT_LINE_TABLE = """\
-Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
-Epoch: 20 | Train loss: 0.525 | Test loss: 0.454
-Epoch: 40 | Train loss: 0.294 | Test loss: 0.183
-Epoch: 60 | Train loss: 0.077 | Test loss: 0.073
-Epoch: 80 | Train loss: 0.053 | Test loss: 0.116
-Epoch: 100 | Train loss: 0.046 | Test loss: 0.105
-Epoch: 120 | Train loss: 0.039 | Test loss: 0.089
-Epoch: 140 | Train loss: 0.032 | Test loss: 0.074
-Epoch: 160 | Train loss: 0.025 | Test loss: 0.058
-Epoch: 180 | Train loss: 0.018 | Test loss: 0.042
-Epoch: 200 | Train loss: 0.011 | Test loss: 0.026
-Epoch: 220 | Train loss: 0.004 | Test loss: 0.009
-Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
-Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
-Epoch: 280 | Train loss: 0.004 | Test loss: 0.006"""
 
 
 def readme_curl(port: int) -> list[str]:
@@ -136,7 +119,7 @@ def test_four_hosts_give_what_one_host_gives(pipeline: Pipeline) -> None:
 def test_straight_line_prints_the_notebooks_table(pipeline: Pipeline) -> None:
     printed = pipeline.run("straight-line")
     table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", printed)
-    assert "\n".join(table) == STRAIGHT_LINE_TABLE
+    assert table == STRAIGHT_LINE_TABLE.splitlines()
     request = urllib.request.Request(
         f"http://127.0.0.1:{pipeline.port}/invocations", b'{"instances": [[0.8]]}', {"Content-Type": "application/json"}
     )

@@ -12,7 +12,7 @@ import yaml
 
 from microjobs import contract
 from microjobs.contract import DEFAULT_ROOT, Layout
-from tests.conftest import CONTAINERS, JOBS, REPOSITORY
+from tests.conftest import CONTAINERS, JOBS, REPOSITORY, tracked_files
 
 CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
 README = REPOSITORY / "README.md"
@@ -22,14 +22,7 @@ CODE = {".py", ".sh", ""}
 
 
 def tracked() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [path for name in listed.stdout.split("\0") if name and (path := REPOSITORY / name).is_file()]
+    return [REPOSITORY / path for path in tracked_files()]
 
 
 def test_contract_root_is_spelled_once() -> None:

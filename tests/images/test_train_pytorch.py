@@ -8,27 +8,9 @@ import pytest
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from tests.images.conftest import Run, RunJob
-from tests.images.training import weights, write_request, write_straight_line
+from tests.images.training import STRAIGHT_LINE_TABLE, weights, write_request, write_straight_line
 
 pytestmark = pytest.mark.engine
-
-TABLE = """\
-Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
-Epoch: 20 | Train loss: 0.525 | Test loss: 0.454
-Epoch: 40 | Train loss: 0.294 | Test loss: 0.183
-Epoch: 60 | Train loss: 0.077 | Test loss: 0.073
-Epoch: 80 | Train loss: 0.053 | Test loss: 0.116
-Epoch: 100 | Train loss: 0.046 | Test loss: 0.105
-Epoch: 120 | Train loss: 0.039 | Test loss: 0.089
-Epoch: 140 | Train loss: 0.032 | Test loss: 0.074
-Epoch: 160 | Train loss: 0.025 | Test loss: 0.058
-Epoch: 180 | Train loss: 0.018 | Test loss: 0.042
-Epoch: 200 | Train loss: 0.011 | Test loss: 0.026
-Epoch: 220 | Train loss: 0.004 | Test loss: 0.009
-Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
-Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
-Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
-"""
 
 
 @pytest.fixture
@@ -51,7 +33,7 @@ def run(root: Path, run_job: RunJob) -> Run:
 
 def test_prints_the_notebooks_table(run: Run) -> None:
     printed = [line for line in run.log.splitlines(keepends=True) if line.startswith("Epoch:")]
-    assert "".join(printed) == TABLE
+    assert "".join(printed) == STRAIGHT_LINE_TABLE
 
 
 def test_ends_at_the_notebooks_weight_and_bias(run: Run) -> None:

@@ -9,9 +9,9 @@ import pytest
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.predictor import Predictor
+from tests.conftest import BOSTON
 from tests.images.conftest import RunJob, StartJob
 from tests.images.training import (
-    BOSTON,
     LINEAR_REGRESSION_MSE,
     weights,
     write_boston,

@@ -17,11 +17,30 @@ from microjobs.contract import (
     write_training_resource_config,
 )
 from microjobs.scaler import Scaler, write_scaler
-from tests.conftest import REPOSITORY
+from tests.conftest import BOSTON
+from tests.images.example import Example
 
-BOSTON = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
 LINEAR_REGRESSION_MSE = 23.2
 """Of ordinary least squares on the same split of the housing data."""
+
+STRAIGHT_LINE_TABLE = """\
+Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
+Epoch: 20 | Train loss: 0.525 | Test loss: 0.454
+Epoch: 40 | Train loss: 0.294 | Test loss: 0.183
+Epoch: 60 | Train loss: 0.077 | Test loss: 0.073
+Epoch: 80 | Train loss: 0.053 | Test loss: 0.116
+Epoch: 100 | Train loss: 0.046 | Test loss: 0.105
+Epoch: 120 | Train loss: 0.039 | Test loss: 0.089
+Epoch: 140 | Train loss: 0.032 | Test loss: 0.074
+Epoch: 160 | Train loss: 0.025 | Test loss: 0.058
+Epoch: 180 | Train loss: 0.018 | Test loss: 0.042
+Epoch: 200 | Train loss: 0.011 | Test loss: 0.026
+Epoch: 220 | Train loss: 0.004 | Test loss: 0.009
+Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
+Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
+Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
+"""
+"""What the PyTorch notebook prints."""
 
 
 def write_request(layout: Layout, **hyperparameters: object) -> None:
@@ -73,3 +92,19 @@ def weights(model: Path) -> list[NDArray[np.float32]]:
     """The weights in a model.onnx, in order of their names."""
     tensors = sorted(onnx.load(model).graph.initializer, key=lambda tensor: tensor.name)
     return [np.asarray(numpy_helper.to_array(tensor)) for tensor in tensors]
+
+
+def trainer_example(*own_files: str, size_limit: int) -> Example:
+    """A good run of a trainer on a few rows, and a bad one without training targets."""
+
+    def prepare(layout: Layout) -> None:
+        write_request(layout, epochs=3)
+        write_small(layout)
+
+    def spoil(layout: Layout) -> None:
+        (layout.channel("train") / "y_train.npy").unlink()
+
+    bundle = ("model.onnx", "manifest.json", "scaler.json", *own_files)
+    output = ("metrics.json", "learning-curve.png", "predicted-versus-target.png")
+    artifacts = (*(f"model/{name}" for name in bundle), *(f"output/data/{name}" for name in output))
+    return Example(["train"], prepare, spoil, "has no y_train.npy", artifacts, size_limit)
