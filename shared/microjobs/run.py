@@ -38,9 +38,10 @@ def main(arguments: Sequence[str]) -> int:
         start_logging(os.environ)
         return _run(list(arguments), layout)
     except Stopped as stopped:
-        logger.info("stopped by %s", signal.Signals(stopped.signal_number).name)
-        return 128 + stopped.signal_number
+        return _stopped(stopped.signal_number)
     except Exception as error:
+        if _received:  # native code that was being imported turns `Stopped` into an error of its own
+            return _stopped(_received[0])
         return _fail(error, layout, processing=arguments[:1] not in (["train"], ["serve"]))
 
 
@@ -120,9 +121,19 @@ def start_logging(environ: Mapping[str, str]) -> None:
     )
 
 
+_received: list[int] = []
+"""The stop signal, if one has come."""
+
+
 def _stop(number: int, _frame: FrameType | None) -> None:
+    _received.append(number)
     signal.signal(number, signal.SIG_IGN)  # once is enough: a second one must not break the clean-up
     raise Stopped(number)
+
+
+def _stopped(number: int) -> int:
+    logger.info("stopped by %s", signal.Signals(number).name)
+    return 128 + number
 
 
 def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:

@@ -116,6 +116,23 @@ def test_stop_signal_ends_the_job_without_a_failure(number: int, start: Start, l
     assert read_failure(layout) is None
 
 
+def test_stop_that_native_code_turns_into_an_error_is_a_stop(start: Start, layout: Layout, tmp_path: Path) -> None:
+    """Seen when SIGTERM came while onnxruntime was being imported."""
+    code = f"""
+import pathlib, time
+try:
+    pathlib.Path({str(tmp_path / "up")!r}).touch()
+    time.sleep(60)
+except BaseException as error:
+    raise ImportError("initialization failed") from error
+"""
+    process = start(code)
+    wait_for(tmp_path / "up")
+    process.terminate()
+    assert finish(process)[0] == 128 + signal.SIGTERM
+    assert read_failure(layout) is None
+
+
 GRANDCHILD = """
 import os, pathlib, signal, subprocess, sys, time
 def process(arguments):
