@@ -103,7 +103,10 @@ def _verb(verb: str, folder: Path) -> Callable[..., None]:
 def _load_main(folder: Path) -> ModuleType:
     if not (folder / "main.py").exists():
         raise UserError(f"{folder} has no main.py: set {JOB} to a job's folder")
-    return importlib.import_module("main")
+    loaded = importlib.import_module("main")
+    if _received:  # some library took the error for a missing optional package, and went on
+        raise Stopped(_received[0])
+    return loaded
 
 
 def _offered(main_module: ModuleType) -> list[str]:
