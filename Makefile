@@ -4,7 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
-PYTHON_FOLDERS := shared tests scripts $(JOBS:%=containers/%)
+PYTHON_FOLDERS := shared orchestrator tests scripts $(JOBS:%=containers/%)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 
 help: ## list what can be made
@@ -56,7 +56,7 @@ lint: setup lint/host $(JOBS:%=lint/%) ## ruff, and mypy in strict mode, tests t
 lint/host:
 	uv run ruff format --check .
 	uv run ruff check .
-	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared tests scripts/*.py
+	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared orchestrator tests scripts/*.py
 
 lint/%: # each job has a main.py of its own, so each is checked by itself
 	MYPYPATH=shared:containers/$* uv run mypy --cache-dir .mypy_cache/$* containers/$*/*.py

@@ -1,0 +1,1 @@
+"""Who launches: SageMaker on localhost (`local`), and the command line."""

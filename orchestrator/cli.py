@@ -1,0 +1,5 @@
+"""The command line, `microjobs`."""
+
+
+def main() -> int:
+    return 0

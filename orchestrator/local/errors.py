@@ -1,0 +1,38 @@
+"""An error as AWS words it; each protocol writes it in its own form."""
+
+
+class ServiceError(Exception):
+    """What a client gets instead of an answer.
+
+    Args:
+        code: AWS's own word, such as `ValidationException`.
+        message: what, which value, and what to do.
+        status: of the HTTP answer.
+    """
+
+    def __init__(self, code: str, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.status = status
+
+
+class ValidationError(ServiceError):
+    """SageMaker's answer to a wrong request, and to one that names something that is not there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ValidationException", message)
+
+
+class ResourceInUseError(ServiceError):
+    """The name is taken, or the thing is busy."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ResourceInUseError", message)
+
+
+class ResourceNotFoundError(ServiceError):
+    """CloudWatch Logs' and some SageMaker operations' word for something that is not there."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("ResourceNotFoundException", message)

@@ -1,0 +1,135 @@
+"""What a runtime is: it starts the hosts of a plan, and each host can be followed, stopped and copied from.
+
+A plan is a plain value that says what SageMaker would give to a container; making it has no effects. Paths in it are
+spelled as requests spell them, below the contract's root; a runtime decides where that is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Input:
+    """A folder of objects that a host finds. It may write into it, and the bucket does not change."""
+
+    path: str
+    """Where the host finds it, such as the folder of a channel."""
+    source: Path
+    """A folder of hard links to the objects' files: to be read, and never written through."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an instance type gives."""
+
+    cpus: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class HostPlan:
+    """One host of a job: one container."""
+
+    name: str
+    """`algo-1` …: how the hosts of a job know each other."""
+    image: str
+    files: Path
+    """A small tree that stands for the contract's root, files and folders, written with `contract.Layout`.
+    The host gets a copy of it before it starts."""
+    inputs: tuple[Input, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    """None: the image's own."""
+    arguments: tuple[str, ...] | None = None
+    """None: the image's own."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits | None = None
+    gpus: bool = False
+    port: int | None = None
+    """The port that the host listens on, if it serves."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Hosts that belong together: those of a job, or the one of an endpoint's variant."""
+
+    name: str
+    """Unique on this server, such as `training-job/my-job`; what is left running is found again by it."""
+    hosts: tuple[HostPlan, ...]
+    isolated: bool = False
+    """EnableNetworkIsolation: the hosts reach each other and nothing else."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a host's output, without its end. Times are seconds since 1970."""
+
+    time: float
+    text: bytes
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a host ended. `reason` says what the runtime knows beyond the code, such as that memory ran out."""
+
+    code: int
+    reason: str | None = None
+
+
+class CannotRunError(Exception):
+    """A plan cannot be started, with the reason and what to do; the job fails with it."""
+
+
+class Host(Protocol):
+    """One started host. Methods may be called from any thread."""
+
+    name: str
+
+    def lines(self, after: float = 0.0) -> Iterator[Line]:
+        """Each line of output later than `after`, stdout and stderr together, until the host has ended."""
+
+    def wait(self) -> Exit:
+        """Block until the host has ended."""
+
+    def stop(self, grace: float) -> None:
+        """SIGTERM, and SIGKILL after `grace` seconds; returns when the host has ended. Harmless if it has."""
+
+    def copy(self, path: str, to: Path) -> bool:
+        """Copy what a folder (or the file) at a path of the contract holds now into the folder `to`.
+
+        The files belong to the caller. Links are kept as links. False if there is nothing at that path. Works while
+        the host runs and after its end, until the plan is removed.
+        """
+
+    def address(self) -> tuple[str, int]:
+        """Where the plan's port can be reached from this machine."""
+
+
+class Runtime(Protocol):
+    """A place to run plans. Methods may be called from any thread."""
+
+    name: str
+
+    def prepare(self, image: str) -> None:
+        """Make sure that an image can be started; may take long (a pull, a virtual environment).
+
+        Raises:
+            CannotRunError: there is no such image, with what to do.
+        """
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        """Start all hosts of a plan, or none.
+
+        Raises:
+            CannotRunError: it cannot be started; nothing is left of it.
+        """
+
+    def running(self) -> Mapping[str, Sequence[Host]]:
+        """The hosts that an earlier server started and that are still there, ended ones too, by the plan's name."""
+
+    def remove(self, plan_name: str) -> None:
+        """End what still runs of a plan and remove all that is left of it. Harmless if there is nothing."""
+
+    def close(self) -> None:
+        """Let go of the engine; running plans go on."""

@@ -1,0 +1,203 @@
+"""What the server remembers, in one SQLite file: every resource with its request and its description, and tags.
+
+Descriptions are kept as the wire has them (JSON, times in seconds), so that Describe answers what is stored.
+"""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS resources (
+    kind TEXT NOT NULL, name TEXT NOT NULL, arn TEXT NOT NULL, status TEXT NOT NULL, parent TEXT NOT NULL,
+    created REAL NOT NULL, modified REAL NOT NULL, request TEXT NOT NULL, description TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_creation ON resources (kind, created, name);
+CREATE INDEX IF NOT EXISTS by_parent ON resources (parent, created, name) WHERE parent != '';
+CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key));
+"""
+
+
+class NameTakenError(Exception):
+    """There is a resource of that kind and name."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A resource: a job, a model, an endpoint …"""
+
+    kind: str
+    """As in its ARN: `training-job`."""
+    name: str
+    arn: str
+    status: str
+    created: float
+    modified: float
+    request: Mapping[str, Any]
+    description: Mapping[str, Any]
+    parent: str = ""
+    """The name of the tuning job that made it."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a List operation asks for. `after` is the position that the page before it ended at."""
+
+    kind: str
+    name_contains: str = ""
+    status: str = ""
+    parent: str = ""
+    created: tuple[float, float] = (float("-inf"), float("inf"))
+    modified: tuple[float, float] = (float("-inf"), float("inf"))
+    order_by: str = "created"
+    descending: bool = True
+    limit: int = 100
+    after: tuple[float | str, str] | None = None
+
+
+class State:
+    """The store. Every method is one transaction; a change that was made is on the disk when it returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.RLock()
+        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._database.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._database
+            except BaseException:
+                self._database.execute("ROLLBACK")
+                raise
+            self._database.execute("COMMIT")
+
+    def add(
+        self,
+        kind: str,
+        name: str,
+        arn: str,
+        status: str,
+        request: Mapping[str, Any],
+        description: Mapping[str, Any],
+        *,
+        tags: Sequence[Mapping[str, str]] = (),
+        parent: str = "",
+    ) -> Record:
+        """Remember a new resource.
+
+        Raises:
+            NameTakenError: there is one of that kind and name.
+        """
+        now = time.time()
+        record = Record(kind, name, arn, status, now, now, request, description, parent)
+        values = (kind, name, arn, status, parent, now, now, json.dumps(request), json.dumps(description))
+        with self._transaction() as database:
+            try:
+                database.execute("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            except sqlite3.IntegrityError as error:
+                raise NameTakenError(name) from error
+            self._put_tags(arn, tags)
+        return record
+
+    def get(self, kind: str, name: str) -> Record | None:
+        with self._lock:
+            rows = self._select("kind = ? AND name = ?", (kind, name))
+        return rows[0] if rows else None
+
+    def update(self, kind: str, name: str, changes: Mapping[str, Any], status: str | None = None) -> Record | None:
+        """Merge members into a description; None if the resource is gone."""
+        with self._transaction() as database:
+            record = self.get(kind, name)
+            if record is None:
+                return None
+            description = {**record.description, **changes}
+            database.execute(
+                "UPDATE resources SET description = ?, status = ?, modified = ? WHERE kind = ? AND name = ?",
+                (json.dumps(description), status or record.status, time.time(), kind, name),
+            )
+            return self.get(kind, name)
+
+    def delete(self, kind: str, name: str) -> bool:
+        """Forget a resource and its tags; False if there was none."""
+        with self._transaction() as database:
+            record = self.get(kind, name)
+            if record is None:
+                return False
+            database.execute("DELETE FROM tags WHERE arn = ?", (record.arn,))
+            database.execute("DELETE FROM resources WHERE kind = ? AND name = ?", (kind, name))
+            return True
+
+    def find(self, query: Query) -> list[Record]:
+        """A page of resources, at most `limit` of them, ties in the order of their names."""
+        column = {"created": "created", "modified": "modified", "name": "name", "status": "status"}[query.order_by]
+        direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
+        conditions = ["kind = ?", "created >= ?", "created <= ?", "modified >= ?", "modified <= ?"]
+        values: list[Any] = [query.kind, *query.created, *query.modified]
+        for condition, value in (
+            ("instr(name, ?) > 0", query.name_contains),
+            ("status = ?", query.status),
+            ("parent = ?", query.parent),
+        ):
+            if value:
+                conditions.append(condition)
+                values.append(value)
+        if query.after is not None:
+            conditions.append(f"({column}, name) {beyond} (?, ?)")
+            values += query.after
+        order = f"ORDER BY {column} {direction}, name {direction} LIMIT ?"
+        with self._lock:
+            return self._select(" AND ".join(conditions), (*values, query.limit), order)
+
+    def unfinished(self, kind: str, statuses: Sequence[str]) -> list[Record]:
+        """Resources in one of the statuses, oldest first."""
+        marks = ", ".join("?" * len(statuses))
+        with self._lock:
+            return self._select(f"kind = ? AND status IN ({marks})", (kind, *statuses), "ORDER BY created, name")
+
+    def _select(self, condition: str, values: Sequence[Any], order: str = "") -> list[Record]:
+        columns = "kind, name, arn, status, created, modified, request, description, parent"
+        rows = self._database.execute(
+            f"SELECT {columns} FROM resources WHERE {condition} {order}",  # noqa: S608  parts are constants above
+            tuple(values),
+        ).fetchall()
+        return [
+            Record(kind, name, arn, status, created, modified, json.loads(request), json.loads(description), parent)
+            for kind, name, arn, status, created, modified, request, description, parent in rows
+        ]
+
+    # --- tags ---
+
+    def has_arn(self, arn: str) -> bool:
+        with self._lock:
+            return bool(self._database.execute("SELECT 1 FROM resources WHERE arn = ?", (arn,)).fetchall())
+
+    def add_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
+        with self._transaction():
+            self._put_tags(arn, tags)
+
+    def _put_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
+        rows = [(arn, tag["Key"], tag["Value"]) for tag in tags]
+        self._database.executemany("INSERT OR REPLACE INTO tags VALUES (?, ?, ?)", rows)
+
+    def tags(self, arn: str) -> list[dict[str, str]]:
+        with self._lock:
+            rows = self._database.execute("SELECT key, value FROM tags WHERE arn = ? ORDER BY key", (arn,)).fetchall()
+        return [{"Key": key, "Value": value} for key, value in rows]
+
+    def delete_tags(self, arn: str, keys: Sequence[str]) -> None:
+        with self._transaction() as database:
+            database.executemany("DELETE FROM tags WHERE arn = ? AND key = ?", [(arn, key) for key in keys])
