@@ -111,6 +111,10 @@ class Runtime(Protocol):
 
     name: str
 
+    @property
+    def machine(self) -> str:
+        """Name or address under which hosts reach this machine, and the server that listens there."""
+
     def prepare(self, image: str) -> None:
         """Make sure that an image can be started; may take long (a pull, a virtual environment).
 
