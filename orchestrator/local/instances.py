@@ -1,0 +1,31 @@
+"""What `ml.*` instance types have, by the rules that their names follow.
+
+Source: AWS's instance type pages; sizes double, a family has a fixed ratio of memory to processors.
+"""
+
+import re
+
+from orchestrator.local.runtimes.base import Limits
+
+GIB = 1 << 30
+
+VCPUS = {"medium": 2, "large": 2, "xlarge": 4}
+"""Processors of the small sizes; `Nxlarge` has 4 N."""
+
+GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0, "t": 4.0, "g": 4.0, "p": 8.0, "i": 2.0}
+"""Memory by a family's first letter."""
+
+
+def has_gpus(instance_type: str) -> bool:
+    """G and P families have NVIDIA GPUs."""
+    return re.match(r"ml\.[gp]\d", instance_type) is not None
+
+
+def limits(instance_type: str) -> Limits | None:
+    """Processors and memory of a type; None if the name does not tell."""
+    match = re.fullmatch(r"ml\.([a-z])[a-z0-9-]*\.(medium|large|(\d*)xlarge)", instance_type)
+    if match is None or match[1] not in GIB_PER_VCPU:
+        return None
+    vcpus = VCPUS.get(match[2]) or 4 * int(match[3])
+    ratio = 2.0 if match[1] == "t" and match[2] == "medium" else GIB_PER_VCPU[match[1]]
+    return Limits(float(vcpus), round(vcpus * ratio * GIB))

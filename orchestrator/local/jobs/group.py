@@ -1,0 +1,118 @@
+"""The hosts of a running job: followed, waited for and stopped together."""
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from orchestrator.local.logs import Stream
+from orchestrator.local.runtimes.base import Exit, Host, Line
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 120.0
+"""Between SIGTERM and SIGKILL, as on SageMaker (facts §2.1)."""
+SHUTDOWN_GRACE_SECONDS = 10.0
+"""The same when the server itself ends, and somebody waits for it."""
+LOG_SECONDS = 30.0
+"""What the last lines get to arrive after a host's end."""
+
+
+class Why(Enum):
+    """Why a job was stopped."""
+
+    ASKED = "a Stop request"
+    TIME = "MaxRuntimeInSeconds"
+    SHUTDOWN = "the server was shut down"
+
+
+class Control:
+    """The switch of one job: anyone may turn it, at any moment, the job sees it when it can."""
+
+    def __init__(self) -> None:
+        self.why: Why | None = None
+        self.events: queue.SimpleQueue[Why | tuple[str, Exit]] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def stop(self, why: Why) -> None:
+        with self._lock:
+            if self.why is None or why is Why.SHUTDOWN:
+                self.why = why
+                self.events.put(why)
+
+
+@dataclass
+class Outcome:
+    """How the hosts ended."""
+
+    exits: dict[str, Exit] = field(default_factory=dict)
+    first_failed: str | None = None
+    """The host that ended badly by itself; the others were stopped for it."""
+
+
+def run(
+    hosts: Sequence[Host],
+    streams: Mapping[str, Stream],
+    control: Control,
+    *,
+    deadline: float | None,
+    on_line: Callable[[Line], None],
+) -> Outcome:
+    """Follow hosts until all have ended, and write their output to their streams.
+
+    Args:
+        streams: by the hosts' names; output that is in them already is not written again.
+        deadline: seconds since 1970; then the hosts are stopped.
+        on_line: called with every line, from the hosts' threads.
+    """
+    outcome = Outcome()
+    followers = [_thread(_follow, host, streams[host.name], on_line) for host in hosts]
+    for host in hosts:
+        _thread(lambda host: control.events.put((host.name, host.wait())), host)
+    while len(outcome.exits) < len(hosts):
+        try:
+            event = control.events.get(timeout=None if deadline is None else max(0.0, deadline - time.time()))
+        except queue.Empty:
+            deadline = None
+            control.stop(Why.TIME)
+            continue
+        if isinstance(event, Why):
+            _stop_all(hosts, SHUTDOWN_GRACE_SECONDS if event is Why.SHUTDOWN else GRACE_SECONDS)
+            continue
+        name, ended = event
+        outcome.exits[name] = ended
+        if ended.code != 0 and outcome.first_failed is None and control.why is None:
+            outcome.first_failed = name
+            _stop_all(hosts, GRACE_SECONDS)
+    for follower in followers:
+        follower.join(LOG_SECONDS)
+    return outcome
+
+
+def _follow(host: Host, stream: Stream, on_line: Callable[[Line], None]) -> None:
+    last = stream.last_time()
+    # A stream has milliseconds only: lines of the last one that is written are known already.
+    for line in host.lines(after=0.0 if last is None else (last + 1) / 1000):
+        stream.append(line.time, line.text)
+        on_line(line)
+
+
+def _stop_all(hosts: Sequence[Host], grace: float) -> None:
+    for host in hosts:
+        _thread(lambda host: host.stop(grace), host)
+
+
+def _thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=_logged, args=(target, *arguments), daemon=True)
+    thread.start()
+    return thread
+
+
+def _logged(target: Callable[..., None], *arguments: object) -> None:
+    try:
+        target(*arguments)
+    except Exception:
+        logger.exception("a thread of a job failed")

@@ -1,0 +1,74 @@
+"""From an S3 prefix to the files that a host finds, without a copy."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.s3.store import ObjectStore, StoredObject, parse_uri
+
+
+def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObject]]:
+    """The objects of a prefix, each with its path below the input's folder, in the order of their keys.
+
+    A prefix is one of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. Below the folder an object has
+    what follows the prefix; if the prefix ends within a name, the path begins with that name (docs/contract.md).
+
+    Raises:
+        ValidationError: there is nothing; `what` says whose input it is.
+    """
+    bucket, prefix = parse_uri(uri)
+    found = list(store.list(bucket, prefix)) if store.has_bucket(bucket) else []
+    chosen = [(_below(prefix, item.key), item) for item in found if not item.key.endswith("/")]
+    if not chosen:
+        raise ValidationError(
+            f'No S3 objects found under S3 URL "{uri}" given in {what}. '
+            f"Please ensure that the bucket exists and that objects exist under that S3 prefix."
+        )
+    return chosen
+
+
+def _below(prefix: str, key: str) -> str:
+    if key == prefix:
+        return PurePosixPath(key).name
+    if prefix.endswith("/") or prefix == "" or key.startswith(prefix + "/"):
+        return key[len(prefix) :].lstrip("/")
+    return key[prefix.rfind("/") + 1 :]
+
+
+def share(
+    objects: Sequence[tuple[str, StoredObject]], distribution: str, hosts: int, index: int
+) -> list[tuple[str, StoredObject]]:
+    """One host's part: everything (`FullyReplicated`), or every nth object by key (`ShardedByS3Key`)."""
+    return list(objects[index::hosts]) if distribution == "ShardedByS3Key" else list(objects)
+
+
+def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
+    """Make a folder of hard links to objects, for a host to read; nobody may write through them.
+
+    Raises:
+        CannotRunError: two objects have the same path, or one lies where another needs a folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, item in objects:
+        target = folder / path
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _link(item.path, target)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise CannotRunError(
+                f"ClientError: Data download failed: s3://{item.bucket}/{item.key} and another object "
+                f"would both be {path}: use a prefix that ends with /"
+            ) from error
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:  # another file system, or a file of somebody else's
+        shutil.copyfile(source, target)

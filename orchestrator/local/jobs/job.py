@@ -1,0 +1,168 @@
+"""The steps that training and processing share: plan, start the hosts, attend to them, collect, clean up."""
+
+import logging
+import shutil
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from microjobs.contract import Layout
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.jobs import group
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.group import Control, Outcome, Why
+from orchestrator.local.logs import GROUPS, Stream
+from orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
+from orchestrator.local.state import Record
+
+logger = logging.getLogger(__name__)
+
+LAYOUT = Layout()
+"""The contract's paths as requests spell them."""
+
+REASON_LIMIT = 1024
+"""Characters of a FailureReason."""
+
+
+class Job(ABC):
+    """One job from its request to its end. `run` and `resume` return when all of it is over."""
+
+    kind: ClassVar[str]
+    """As in its ARN and in the state."""
+
+    def __init__(self, context: Context, record: Record) -> None:
+        self.context = context
+        self.request = record.request
+        self.name = record.name
+        self.arn = record.arn
+        self.created = record.created
+        self.control = Control()
+
+    @property
+    def plan_name(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    def run(self) -> None:
+        self._guarded(self._from_the_start)
+
+    def resume(self, hosts: Sequence[Host]) -> None:
+        """Go on with hosts that an earlier server started."""
+        self._guarded(lambda: self._attend(hosts))
+
+    def lose(self) -> None:
+        """End a job whose hosts are gone since an earlier server ended."""
+        self._guarded(lambda: self.failed("InternalServerError: the local server ended while the job ran"))
+
+    def _guarded(self, steps: Callable[[], None]) -> None:
+        try:
+            steps()
+        except (CannotRunError, ServiceError) as error:
+            self.failed(str(error))
+        except Exception as error:
+            logger.exception("%s failed", self.plan_name)
+            self.failed(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
+        finally:
+            self.context.runtime.remove(self.plan_name)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _from_the_start(self) -> None:
+        self.preparing()
+        self.context.runtime.prepare(self.context.image(self.image_uri))
+        plan = self.plan(self.context.new_work_folder(self.plan_name))
+        if self.control.why is not None:
+            self.ended([], Outcome())
+            return
+        self._attend(self.context.runtime.start(plan))
+
+    def _attend(self, hosts: Sequence[Host]) -> None:
+        streams = {host.name: self.stream(host.name) for host in hosts}
+        deadline = self.running(hosts) + self.max_runtime
+        outcome = group.run(hosts, streams, self.control, deadline=deadline, on_line=self.on_line)
+        self.ended(hosts, outcome)
+
+    # --- what a kind of job fills in ---
+
+    @property
+    @abstractmethod
+    def image_uri(self) -> str:
+        """The image of the request."""
+
+    @property
+    def max_runtime(self) -> int:
+        """Seconds; a day unless the request says otherwise, as on SageMaker."""
+        return int(self.request.get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 86_400))
+
+    @abstractmethod
+    def preparing(self) -> None:
+        """Describe that image and inputs are being fetched."""
+
+    @abstractmethod
+    def plan(self, folder: Path) -> Plan:
+        """What to run; inputs and configuration are laid out in the folder."""
+
+    @abstractmethod
+    def running(self, hosts: Sequence[Host]) -> float:
+        """Describe that the hosts run; since when, in seconds since 1970."""
+
+    @abstractmethod
+    def ended(self, hosts: Sequence[Host], outcome: Outcome) -> None:
+        """Collect what the hosts left and describe the end."""
+
+    @abstractmethod
+    def failed(self, reason: str) -> None:
+        """Describe a failure."""
+
+    @abstractmethod
+    def on_line(self, line: Line) -> None:
+        """Called with every line of output, from the hosts' threads."""
+
+    # --- what they share ---
+
+    @property
+    def folder(self) -> Path:
+        return self.context.work_folder(self.plan_name)
+
+    def describe(self, status: str | None = None, **changes: Any) -> None:
+        """Change the description; None leaves a member out."""
+        members = {name: value for name, value in changes.items() if value is not None}
+        self.context.state.update(self.kind, self.name, members, status)
+
+    def stream(self, host: str) -> Stream:
+        """A host's log stream, named as SageMaker names it."""
+        return self.context.logs.create(GROUPS[self.kind], f"{self.name}/{host}-{self.created * 1000:.0f}")
+
+    def note(self, sentence: str) -> None:
+        """Tell the user something that the job itself cannot know, in its log."""
+        logger.info("%s: %s", self.plan_name, sentence)
+        self.stream("algo-1").append(time.time(), f"[microjobs] {sentence}".encode())
+
+    def read(self, hosts: Sequence[Host], path: Path) -> dict[str, bytes]:
+        """A small file of the contract, by the hosts that have it."""
+        found = {}
+        for host in hosts:
+            folder = self.folder / "read" / host.name
+            if host.copy(str(path), folder) and (folder / path.name).is_file():
+                found[host.name] = (folder / path.name).read_bytes()
+            shutil.rmtree(folder, ignore_errors=True)
+        return found
+
+    def failure(self, hosts: Sequence[Host], outcome: Outcome) -> str:
+        """The reason of a failure: what the host that failed first wrote down, and how it ended."""
+        name = outcome.first_failed or next(iter(outcome.exits))
+        written = self.read([host for host in hosts if host.name == name], LAYOUT.failure).get(name, b"")
+        text, ended = written.decode(errors="replace").strip(), outcome.exits[name]
+        said = text or ended.reason or "See job logs for more information"
+        known = f", {ended.reason}" if text and ended.reason else ""
+        where = f" on {name}" if len(hosts) > 1 else ""
+        ending = f"{known}, exit code: {ended.code}{where}"
+        return f"AlgorithmError: {said[: REASON_LIMIT - len(ending) - 16]}{ending}"
+
+    def was_shut_down(self) -> bool:
+        return self.control.why is Why.SHUTDOWN
+
+
+def echo(request: Mapping[str, Any], *members: str) -> dict[str, Any]:
+    """Members of a request that its description repeats."""
+    return {name: request[name] for name in members if name in request}

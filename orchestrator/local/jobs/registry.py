@@ -1,0 +1,106 @@
+"""What runs now: one thread a job, found by the job's name, and taken up again after a restart."""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.group import Control, Why
+from orchestrator.local.runtimes.base import Host
+from orchestrator.local.state import Record
+
+logger = logging.getLogger(__name__)
+
+END_SECONDS = 30.0
+"""What jobs get to end in when the server ends."""
+
+
+class Runnable(Protocol):
+    """What the registry runs: a job of any kind, or an endpoint."""
+
+    control: Control
+
+    @property
+    def plan_name(self) -> str: ...
+
+    def run(self) -> None: ...
+
+    def resume(self, hosts: Sequence[Host]) -> None: ...
+
+    def lose(self) -> None: ...
+
+
+Maker = Callable[[Context, Record], Runnable]
+
+
+class Registry:
+    """Runs jobs, each in a thread of its own."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._running: dict[str, tuple[Runnable, threading.Thread]] = {}
+        self._lock = threading.Lock()
+
+    def start(self, job: Runnable, steps: Callable[[], None] | None = None) -> None:
+        """Run a job, from its beginning unless other steps are given."""
+        thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
+        with self._lock:
+            self._running[job.plan_name] = (job, thread)
+        thread.start()
+
+    def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
+        try:
+            steps()
+        except Exception:
+            logger.exception("%s ended badly", job.plan_name)
+        finally:
+            with self._lock:
+                self._running.pop(job.plan_name, None)
+
+    def find(self, plan_name: str) -> Runnable | None:
+        """The running job of a name such as `training-job/my-job`."""
+        with self._lock:
+            entry = self._running.get(plan_name)
+        return entry[0] if entry else None
+
+    def stop(self, plan_name: str) -> bool:
+        """Ask a job to stop; False if it does not run."""
+        job = self.find(plan_name)
+        if job is not None:
+            job.control.stop(Why.ASKED)
+        return job is not None
+
+    def recover(self, makers: Mapping[str, Maker], statuses: Mapping[str, tuple[str, ...]]) -> None:
+        """Take up what an earlier server left: attend to hosts that are still there, end jobs that have none.
+
+        Args:
+            makers: by kind, what makes a runnable of a record.
+            statuses: by kind, those in which something should be running.
+        """
+        left = dict(self._context.runtime.running())
+        for kind, maker in makers.items():
+            for record in self._context.state.unfinished(kind, statuses[kind]):
+                job = maker(self._context, record)
+                hosts = left.pop(job.plan_name, None)
+                if hosts:
+                    logger.info("taking up %s again", job.plan_name)
+                    self.start(job, functools.partial(job.resume, hosts))
+                else:
+                    self.start(job, job.lose)
+        for plan_name in left:
+            logger.info("removing what is left of %s", plan_name)
+            self._context.runtime.remove(plan_name)
+
+    def shut_down(self) -> None:
+        """End all jobs, and wait for them."""
+        with self._lock:
+            running = list(self._running.values())
+        for job, _ in running:
+            job.control.stop(Why.SHUTDOWN)
+        for job, thread in running:
+            thread.join(END_SECONDS)
+            if thread.is_alive():
+                logger.warning("%s did not end in time", job.plan_name)
+                self._context.runtime.remove(job.plan_name)

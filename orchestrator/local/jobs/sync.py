@@ -1,0 +1,96 @@
+"""Keeps an S3 prefix equal to a folder of running hosts: checkpoints, and outputs with S3UploadMode `Continuous`."""
+
+import filecmp
+import logging
+import shutil
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from orchestrator.local.jobs import outputs
+from orchestrator.local.runtimes.base import Host
+from orchestrator.local.s3.store import ObjectStore, parse_uri
+
+logger = logging.getLogger(__name__)
+
+SECONDS = 5.0
+"""Between two looks; longer if a look takes long, so that copying takes a tenth of the time at most."""
+
+
+class Sync:
+    """Uploads what changes in a folder of each host, until `finish`.
+
+    A file that is being written is uploaded when two looks found it the same; `finish` uploads all that is there.
+
+    Args:
+        deletes: what a host deletes is deleted in the bucket too (checkpoints; facts §2.2).
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        hosts: Sequence[Host],
+        path: str,
+        uri: str,
+        folder: Path,
+        note: Callable[[str], None],
+        *,
+        deletes: bool,
+    ) -> None:
+        self._store = store
+        self._hosts = hosts
+        self._path = path
+        self._bucket, self._prefix = parse_uri(uri)
+        self._folder = folder
+        self._note = note
+        self._deletes = deletes
+        self._seen: dict[str, dict[str, tuple[int, float]]] = {host.name: {} for host in hosts}
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._loop, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Stop looking, and upload the folders' last state."""
+        self._ended.set()
+        self._thread.join()
+        self._look(final=True)
+
+    def _loop(self) -> None:
+        wait = SECONDS
+        while not self._ended.wait(wait):
+            began = time.monotonic()
+            try:
+                self._look(final=False)
+            except Exception:
+                logger.exception("could not sync %s", self._path)
+            wait = max(SECONDS, 10 * (time.monotonic() - began))
+
+    def _look(self, *, final: bool) -> None:
+        for host in self._hosts:
+            copied = self._folder / host.name
+            try:
+                if host.copy(self._path, copied):
+                    self._upload(host.name, copied, final=final)
+            finally:
+                shutil.rmtree(copied, ignore_errors=True)
+
+    def _upload(self, host: str, folder: Path, *, final: bool) -> None:
+        before, now = self._seen[host], {}
+        for path in outputs.files(folder):
+            name, status = path.relative_to(folder).as_posix(), path.stat()
+            now[name] = (status.st_size, status.st_mtime)
+            if final or before.get(name) == now[name]:
+                self._upload_file(path, outputs.join(self._prefix, name))
+        self._seen[host] = now
+        if self._deletes:
+            elsewhere = {name for other, names in self._seen.items() if other != host for name in names}
+            for name in before.keys() - now.keys() - elsewhere:
+                self._store.delete(self._bucket, outputs.join(self._prefix, name))
+
+    def _upload_file(self, path: Path, key: str) -> None:
+        there = next((item for item in self._store.list(self._bucket, key) if item.key == key), None)
+        if there is None or not filecmp.cmp(path, there.path, shallow=False):
+            self._store.adopt(self._bucket, key, path)

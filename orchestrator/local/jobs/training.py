@@ -1,0 +1,277 @@
+"""Training jobs. Source: facts §2.1, §2.2."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from microjobs import contract
+from microjobs.contract import Channel, Layout, ResourceConfig, TrainingEnvironment
+from orchestrator.local import instances
+from orchestrator.local.errors import ResourceInUseError
+from orchestrator.local.home import arn
+from orchestrator.local.jobs import inputs, outputs
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.group import Outcome, Why
+from orchestrator.local.jobs.job import LAYOUT, Job
+from orchestrator.local.jobs.metrics import Metrics
+from orchestrator.local.jobs.sync import Sync
+from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
+from orchestrator.local.s3.store import parse_uri
+from orchestrator.local.state import NameTakenError, Record
+
+KIND = "training-job"
+
+MESSAGES = {
+    "Starting": "Preparing the instances for training",
+    "Downloading": "Downloading input data",
+    "Training": "Training image download completed. Training in progress.",
+    "Uploading": "Uploading generated training model",
+    "Stopping": "Stopping the training job",
+    "Completed": "Training job completed",
+    "Failed": "Training job failed",
+    "Stopped": "Training job stopped",
+    "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds",
+}
+"""What SageMaker says of each SecondaryStatus."""
+
+
+def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Record:
+    """Take a CreateTrainingJob request that is valid by itself; nothing runs yet.
+
+    Args:
+        parent: the tuning job that it belongs to.
+
+    Raises:
+        ValidationError: an input has no objects, the output no bucket, a metric no regular expression.
+        ResourceInUseError: there is a job of that name.
+    """
+    Metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
+    for channel in request.get("InputDataConfig", []):
+        inputs.select(context.store, _s3(channel)["S3Uri"], "input data source")
+    context.store.check(*parse_uri(model_uri(request).rstrip("/")))
+    name, now = request["TrainingJobName"], time.time()
+    description = {
+        "EnableNetworkIsolation": False,
+        "EnableInterContainerTrafficEncryption": False,
+        "EnableManagedSpotTraining": False,
+        **{member: value for member, value in request.items() if member != "Tags"},
+        "TrainingJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        # The SDK reads KmsKeyId without asking whether it is there (facts §6).
+        "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
+        "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
+        "TrainingJobStatus": "InProgress",
+        **_transition([], "Starting", now),
+        **({"TuningJobArn": arn(f"hyper-parameter-tuning-job/{parent}", context.settings.region)} if parent else {}),
+    }
+    try:
+        return context.state.add(
+            KIND,
+            name,
+            description["TrainingJobArn"],
+            "InProgress",
+            request,
+            description,
+            tags=request.get("Tags", []),
+            parent=parent,
+        )
+    except NameTakenError as error:
+        raise ResourceInUseError(f"Training job names must be unique: {name} already exists.") from error
+
+
+def model_uri(request: Mapping[str, Any]) -> str:
+    """Where the model will be: an archive, or a folder if it is not to be compressed."""
+    config = request["OutputDataConfig"]
+    name = "model/" if config.get("CompressionType") == "NONE" else "model.tar.gz"
+    return outputs.join(config["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")
+
+
+def _s3(channel: Mapping[str, Any]) -> Mapping[str, Any]:
+    source: Mapping[str, Any] = channel["DataSource"]["S3DataSource"]
+    return source
+
+
+def _transition(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
+    """The members that tell a SecondaryStatus and its history."""
+    past = [{**item, "EndTime": item.get("EndTime", now)} for item in transitions]
+    current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
+    if status in ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded"):
+        current["EndTime"] = now
+    return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past, current]}
+
+
+class TrainingJob(Job):
+    kind = KIND
+
+    def __init__(self, context: Context, record: Record) -> None:
+        super().__init__(context, record)
+        self.metrics = Metrics(self.request["AlgorithmSpecification"].get("MetricDefinitions", []))
+        self._transitions = list(record.description["SecondaryStatusTransitions"])
+        self._started: float | None = record.description.get("TrainingStartTime")
+        self._checkpoints: Sync | None = None
+
+    @property
+    def image_uri(self) -> str:
+        uri: str = self.request["AlgorithmSpecification"]["TrainingImage"]
+        return uri
+
+    @property
+    def _hosts(self) -> tuple[str, ...]:
+        return tuple(f"algo-{number + 1}" for number in range(self.request["ResourceConfig"]["InstanceCount"]))
+
+    def preparing(self) -> None:
+        self._enter("Downloading")
+
+    def plan(self, folder: Path) -> Plan:
+        channels = {
+            channel["ChannelName"]: (_s3(channel), inputs.select(self.context.store, _s3(channel)["S3Uri"], "input"))
+            for channel in self.request.get("InputDataConfig", [])
+        }
+        hosts = []
+        for index, name in enumerate(self._hosts):
+            found = []
+            for channel, (source, objects) in channels.items():
+                part = inputs.share(objects, source.get("S3DataDistributionType", ""), len(self._hosts), index)
+                linked = inputs.link(part, folder / "inputs" / name / channel)
+                found.append(Input(str(LAYOUT.channel(channel)), linked))
+            if checkpoints := self._checkpoint_input(folder / "checkpoints" / name):
+                found.append(checkpoints)
+            hosts.append(self._host(name, self._files(folder / "files" / name, name), tuple(found)))
+        return Plan(self.plan_name, tuple(hosts), self._isolated)
+
+    @property
+    def _isolated(self) -> bool:
+        return bool(self.request.get("EnableNetworkIsolation", False))
+
+    def _host(self, name: str, files: Path, found: tuple[Input, ...]) -> HostPlan:
+        algorithm = self.request["AlgorithmSpecification"]
+        entrypoint = algorithm.get("ContainerEntrypoint")
+        # `train` is what SageMaker runs; an entry point or arguments of the request stand in its place (facts §2.1).
+        arguments = algorithm.get("ContainerArguments", [] if entrypoint else ["train"])
+        instance_type = self.request["ResourceConfig"]["InstanceType"]
+        access = {} if self._isolated else self.context.access()
+        environment = TrainingEnvironment(
+            self.name, self.arn, self.context.settings.region, {**access, **self.request.get("Environment", {})}
+        )
+        return HostPlan(
+            name=name,
+            image=self.context.image(self.image_uri),
+            files=files,
+            inputs=found,
+            entrypoint=tuple(entrypoint) if entrypoint else None,
+            arguments=tuple(arguments),
+            environment=environment.variables(),
+            limits=self.context.limits(instance_type),
+            gpus=instances.has_gpus(instance_type),
+        )
+
+    def _files(self, folder: Path, host: str) -> Path:
+        """The configuration files and empty folders that a host finds."""
+        layout = Layout(folder)
+        contract.write_hyperparameters(layout, self.request.get("HyperParameters", {}))
+        channels = {item["ChannelName"]: _channel(item) for item in self.request.get("InputDataConfig", [])}
+        contract.write_input_data_config(layout, channels)
+        instance_type = self.request["ResourceConfig"]["InstanceType"]
+        contract.write_training_resource_config(layout, ResourceConfig(host, self._hosts, instance_type))
+        if checkpoints := self.request.get("CheckpointConfig"):
+            contract.write_checkpoint_config(layout, checkpoints.get("LocalPath", str(LAYOUT.checkpoints)))
+        for made in (layout.input_data, layout.model, layout.output_data):
+            made.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    # --- checkpoints ---
+
+    def _checkpoint_input(self, folder: Path) -> Input | None:
+        """The checkpoints of an earlier run, if the request has a place for them."""
+        config = self.request.get("CheckpointConfig")
+        if config is None:
+            return None
+        bucket, prefix = parse_uri(config["S3Uri"])
+        objects = list(self.context.store.list(bucket, outputs.join(prefix, "")))
+        found = [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
+        return Input(config.get("LocalPath", str(LAYOUT.checkpoints)), inputs.link(found, folder))
+
+    def _start_sync(self, hosts: Sequence[Host]) -> None:
+        if config := self.request.get("CheckpointConfig"):
+            path = config.get("LocalPath", str(LAYOUT.checkpoints))
+            folder = self.folder / "sync"
+            self._checkpoints = Sync(self.context.store, hosts, path, config["S3Uri"], folder, self.note, deletes=True)
+            self._checkpoints.start()
+
+    # --- while it runs, and its end ---
+
+    def running(self, hosts: Sequence[Host]) -> float:
+        if self._started is None:
+            self._started = time.time()
+            self._enter("Training", TrainingStartTime=self._started)
+        else:  # by an earlier server: what it read is in the log
+            for host in hosts:
+                for event in self.stream(host.name).events():
+                    self.metrics.read(event.time / 1000, event.message)
+        self._start_sync(hosts)
+        return self._started
+
+    def on_line(self, line: Line) -> None:
+        self.metrics.read(line.time, line.text.decode(errors="replace"))
+
+    def ended(self, hosts: Sequence[Host], outcome: Outcome) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.finish()
+        if self.was_shut_down():
+            self.failed("InternalServerError: the local server was shut down while the job ran")
+        elif self.control.why is not None:
+            self._collect(hosts, model=bool(hosts))
+            late = self.control.why is Why.TIME
+            self._end("Stopped", "MaxRuntimeExceeded" if late else "Stopped")
+        elif outcome.first_failed is not None:
+            reason = self.failure(hosts, outcome)
+            self._collect(hosts, model=False)
+            self.failed(reason)
+        else:
+            self._collect(hosts, model=True)
+            self._end("Completed", "Completed")
+
+    def _collect(self, hosts: Sequence[Host], *, model: bool) -> None:
+        self._enter("Uploading")
+        folder, store = self.folder / "collected", self.context.store
+        base = outputs.join(self.request["OutputDataConfig"]["S3OutputPath"], f"{self.name}/output")
+        data = outputs.gather(hosts, str(LAYOUT.output_data), folder / "output", self.note)
+        if any(data.iterdir()):
+            outputs.upload_archive(store, data, f"{base}/output.tar.gz")
+        if not model:
+            return
+        left = outputs.gather(hosts, str(LAYOUT.model), folder / "model", self.note)
+        if self.request["OutputDataConfig"].get("CompressionType") == "NONE":
+            outputs.upload(store, left, f"{base}/model")
+        else:
+            outputs.upload_archive(store, left, f"{base}/model.tar.gz")
+
+    def failed(self, reason: str) -> None:
+        self._end("Failed", "Failed", FailureReason=reason[:1024])
+
+    def _enter(self, status: str, **changes: Any) -> None:
+        members = _transition(self._transitions, status, time.time())
+        self._transitions = members["SecondaryStatusTransitions"]
+        self.describe(**members, **changes)
+
+    def _end(self, status: str, secondary: str, **changes: Any) -> None:
+        now = time.time()
+        members = _transition(self._transitions, secondary, now)
+        seconds = round(now - self._started) if self._started else 0
+        self.describe(
+            status,
+            TrainingJobStatus=status,
+            **members,
+            TrainingStartTime=self._started,
+            TrainingEndTime=now,
+            TrainingTimeInSeconds=max(1, seconds),
+            BillableTimeInSeconds=max(1, seconds),
+            FinalMetricDataList=self.metrics.final(),
+            **changes,
+        )
+
+
+def _channel(item: Mapping[str, Any]) -> Channel:
+    return Channel(
+        distribution=_s3(item).get("S3DataDistributionType", "FullyReplicated"), content_type=item.get("ContentType")
+    )

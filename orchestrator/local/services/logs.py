@@ -1,0 +1,178 @@
+"""CloudWatch Logs: what clients read the jobs' output with.
+
+Source of the semantics: CloudWatch Logs API reference, GetLogEvents and FilterLogEvents; facts §6, wire facts.
+"""
+
+import base64
+import heapq
+import itertools
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from orchestrator.local.errors import ResourceNotFoundError, ServiceError
+from orchestrator.local.home import ACCOUNT, REGION
+from orchestrator.local.logs import Event, LogStore, Stream
+
+EVENTS_LIMIT = 10_000
+BYTES_LIMIT = 1 << 20
+"""What one answer holds at most, as CloudWatch has it."""
+STREAMS_LIMIT = 50
+
+Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+
+class Logs:
+    """The operations, over the jobs' log files."""
+
+    def __init__(self, store: LogStore, region: str = REGION) -> None:
+        self._store = store
+        self._region = region
+
+    def operations(self) -> dict[str, Handler]:
+        return {
+            "DescribeLogGroups": self.describe_log_groups,
+            "DescribeLogStreams": self.describe_log_streams,
+            "GetLogEvents": self.get_log_events,
+            "FilterLogEvents": self.filter_log_events,
+        }
+
+    def describe_log_groups(self, request: dict[str, Any]) -> Mapping[str, Any]:
+        prefix = request.get("logGroupNamePrefix", "")
+        names = [name for name in self._store.groups() if name.startswith(prefix)]
+        page, token = _page(names, request)
+        return {"logGroups": [{"logGroupName": name, "arn": self._arn(name)} for name in page], **token}
+
+    def describe_log_streams(self, request: dict[str, Any]) -> Mapping[str, Any]:
+        group = self._group(request)
+        streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
+        described = [self._describe(group, name, stream) for name, stream in streams.items()]
+        if request.get("orderBy") == "LastEventTime":
+            described.sort(key=lambda stream: stream.get("lastEventTimestamp", 0))
+        if request.get("descending"):
+            described.reverse()
+        # A token only if there is more: the SageMaker SDK asks again for ever where it gets one (facts §6).
+        page, token = _page(described, request)
+        return {"logStreams": page, **token}
+
+    def _describe(self, group: str, name: str, stream: Stream) -> dict[str, Any]:
+        first, last = stream.first_time(), stream.last_time()
+        times = {} if first is None else {"firstEventTimestamp": first, "lastEventTimestamp": last}
+        created = round(stream.path.stat().st_ctime * 1000) if first is None else first
+        arn = f"{self._arn(group)}:log-stream:{name}"
+        return {"logStreamName": name, "creationTime": created, "arn": arn, **times}
+
+    def get_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
+        stream = self._store.stream(self._group(request), request["logStreamName"])
+        if stream is None:
+            raise ResourceNotFoundError("The specified log stream does not exist.")
+        limit = min(request.get("limit", EVENTS_LIMIT), EVENTS_LIMIT)
+        direction, offset = _position(request, stream)
+        wanted = (event for event in stream.events(offset if direction == "f" else 0) if _in_time(event, request))
+        if direction == "f":
+            events = list(_sized(itertools.islice(wanted, limit)))
+        else:
+            events = list(itertools.takewhile(lambda event: event.end <= offset, wanted))[-limit:]
+        begin, end = (events[0].start, events[-1].end) if events else (offset, offset)
+        return {
+            "events": [_shown(event) for event in events],
+            "nextForwardToken": f"f/{end}",
+            "nextBackwardToken": f"b/{begin}",
+        }
+
+    def filter_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
+        group = self._group(request)
+        names = request.get("logStreamNames")
+        streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
+        chosen = {name: stream for name, stream in streams.items() if names is None or name in names}
+        matches = _pattern(request.get("filterPattern", ""))
+        positions: dict[str, int] = _read_token(request["nextToken"]) if "nextToken" in request else {}
+        merged = heapq.merge(
+            *(_named(name, stream.events(positions.get(name, 0))) for name, stream in chosen.items()),
+            key=lambda pair: pair[1].time,
+        )
+        found: list[dict[str, Any]] = []
+        limit, more = min(request.get("limit", EVENTS_LIMIT), EVENTS_LIMIT), False
+        for name, event in merged:
+            if len(found) == limit:
+                more = True
+                break
+            positions[name] = event.end
+            if _in_time(event, request) and matches(event.message):
+                found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_shown(event)})
+        return {"events": found, "searchedLogStreams": [], **({"nextToken": _token(positions)} if more else {})}
+
+    def _group(self, request: Mapping[str, Any]) -> str:
+        identifier = str(request.get("logGroupName") or request.get("logGroupIdentifier", ""))
+        name = identifier.partition(":log-group:")[2].removesuffix(":*") or identifier
+        if not self._store.has_group(name):
+            raise ResourceNotFoundError("The specified log group does not exist.")
+        return name
+
+    def _arn(self, group: str) -> str:
+        return f"arn:aws:logs:{self._region}:{ACCOUNT}:log-group:{group}"
+
+
+def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict[str, str]]:
+    begin = int(request.get("nextToken", "0"))
+    end = begin + request.get("limit", STREAMS_LIMIT)
+    return items[begin:end], {"nextToken": str(end)} if end < len(items) else {}
+
+
+def _position(request: Mapping[str, Any], stream: Stream) -> tuple[str, int]:
+    """Which way to read, and from which offset."""
+    token = request.get("nextToken")
+    if token is None:
+        return ("f", 0) if request.get("startFromHead") else ("b", stream.size())
+    if not (match := re.fullmatch(r"([fb])/(\d+)", token)):
+        raise ServiceError("InvalidParameterException", f"The specified nextToken is invalid: {token!r}.")
+    return match[1], int(match[2])
+
+
+def _in_time(event: Event, request: Mapping[str, Any]) -> bool:
+    return bool(request.get("startTime", 0) <= event.time < request.get("endTime", float("inf")))
+
+
+def _sized(events: Iterator[Event]) -> Iterator[Event]:
+    """Events until an answer is full; always one, so that a reader gets on."""
+    size = 0
+    for event in events:
+        size += len(event.message) + 26
+        if size > BYTES_LIMIT and size > len(event.message) + 26:
+            return
+        yield event
+
+
+def _shown(event: Event) -> dict[str, Any]:
+    return {"timestamp": event.time, "message": event.message, "ingestionTime": event.time}
+
+
+def _named(name: str, events: Iterator[Event]) -> Iterator[tuple[str, Event]]:
+    return ((name, event) for event in events)
+
+
+def _pattern(text: str) -> Callable[[str], bool]:
+    """CloudWatch's filter patterns of terms: `a "b c" -d` (all, none of d) and `?a ?b` (any)."""
+    if text.strip().startswith(("{", "[", "%")):
+        raise ServiceError("InvalidParameterException", f"filterPattern {text!r}: only terms are supported here")
+    terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
+    wanted, unwanted, any_of = ([term for sign, term in terms if sign == kind] for kind in ("", "-", "?"))
+
+    def matches(message: str) -> bool:
+        if not wanted and any_of:
+            return any(term in message for term in any_of)
+        return all(term in message for term in wanted) and not any(term in message for term in unwanted)
+
+    return matches
+
+
+def _token(positions: Mapping[str, int]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(positions).encode()).decode()
+
+
+def _read_token(token: str) -> dict[str, int]:
+    try:
+        return {str(name): int(offset) for name, offset in json.loads(base64.urlsafe_b64decode(token)).items()}
+    except (ValueError, AttributeError) as error:
+        raise ServiceError("InvalidParameterException", f"The specified nextToken is invalid: {token!r}.") from error
