@@ -1,0 +1,19 @@
+"""`microjobs build [JOB…]`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.commands import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser("build", help="build the images of jobs, as `make build` does")
+    parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
+    parser.set_defaults(call=call)
+
+
+def call(options: argparse.Namespace) -> int:
+    from orchestrator import images
+
+    return 1 if images.build(options.jobs) else 0

@@ -1,0 +1,36 @@
+"""`microjobs logs JOB`."""
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.commands import Subparsers
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser("logs", help="print the log of a job or endpoint")
+    parser.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
+    parser.add_argument("job", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    parser.set_defaults(call=call)
+
+
+def call(options: argparse.Namespace) -> int:
+    from orchestrator.local import server
+    from orchestrator.local.home import Home
+    from orchestrator.workflows.kinds import ENDPOINT, need
+    from orchestrator.workflows.logs import LogTail
+    from orchestrator.workflows.place import POLL_LOCAL
+
+    with server.serving(Home.from_environment()) as address:
+        client = server.client(address, "sagemaker")
+        kind, _ = need(client, options.job)
+        tail = LogTail.of(server.client(address, "logs"), kind, options.job)
+        while True:
+            description = kind.describe(client, options.job)
+            for event in tail.read():  # after the look at the status, so that an ended job's last lines are among them
+                print(f"{event.host}  {event.text}", flush=options.follow)
+            going = description is not None and description[kind.status] in (*kind.going, ENDPOINT.good)
+            if not (options.follow and going):
+                return 0
+            time.sleep(POLL_LOCAL)

@@ -1,0 +1,90 @@
+"""`microjobs run WORKFLOW`."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from orchestrator.commands import Subparsers
+
+EXAMPLES = """examples:
+  microjobs run housing
+  microjobs run housing --data boston_housing.npz --framework pytorch
+  microjobs run housing --no-tuning --instance-count 1
+  microjobs run housing --resume
+"""
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser("run", help="run a workflow to its report")
+    workflows = parser.add_subparsers(dest="workflow", metavar="housing|straight-line", required=True)
+    _add_housing(workflows)
+    _add_straight_line(workflows)
+
+
+def _add_housing(workflows: "Subparsers") -> None:
+    parser = workflows.add_parser(
+        "housing",
+        help="scale on four hosts, train, tune, serve, predict, score",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = _adder(parser)
+    add("--framework", choices=("tensorflow", "pytorch"), help="who trains (default: tensorflow)")
+    add(
+        "--data", metavar="FILE.npz", help="arrays x and y, such as Keras's boston_housing.npz (default: diabetes data)"
+    )
+    add("--instance-count", type=_positive, metavar="N", help="hosts that scale (default: 4)")
+    add("--no-tuning", dest="tuning", action="store_false", help="serve and score the first model")
+    add("--epochs", type=_positive, metavar="N", help="of the first training (default: 70)")
+    add("--batch-size", type=int, metavar="N", help="of the first training (default: 128)")
+    add("--learning-rate", type=float, metavar="X", help="of the first training (default: 0.01)")
+    _add_common(parser)
+
+
+def _add_straight_line(workflows: "Subparsers") -> None:
+    parser = workflows.add_parser("straight-line", help="y = 0.3 x + 0.9 with one weight and one bias, in PyTorch")
+    add = _adder(parser)
+    add("--epochs", type=_positive, metavar="N", help="(default: 300)")
+    add("--learning-rate", type=float, metavar="X", help="(default: 0.01)")
+    _add_common(parser)
+
+
+def _adder(parser: argparse.ArgumentParser) -> Any:
+    """Adds options that are in the result only if they were given: a resumed run keeps what it was not asked for."""
+
+    def add(*names: str, **settings: Any) -> None:
+        parser.add_argument(*names, default=argparse.SUPPRESS, **settings)
+
+    return add
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runtime", choices=("auto", "docker", "process"), default="auto", help="where jobs run (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="RUN",
+        help="go on after the last finished step of a run, or of the last",
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the jobs' logs")
+    parser.set_defaults(call=call)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+COMMON = ("workflow", "runtime", "resume", "verbose", "call")
+
+
+def call(options: argparse.Namespace) -> int:
+    from orchestrator.workflows.launch import Request, launch
+
+    given = {name: value for name, value in vars(options).items() if name not in COMMON}
+    launch(Request(options.workflow, given, options.runtime, options.resume, options.verbose))
+    return 0

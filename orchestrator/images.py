@@ -1,0 +1,73 @@
+"""The images of this repository's jobs. How they are built stands in the Makefile and is called from here."""
+
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from orchestrator.failures import LauncherError, UsageError
+from orchestrator.workflows.place import local_image
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REVISION = "org.opencontainers.image.revision"
+
+
+def jobs() -> list[str]:
+    """The jobs, discovered: every folder that says how its image is made.
+
+    Raises:
+        LauncherError: this is not the repository, but an installed package.
+    """
+    found = sorted(path.parent.name for path in (REPOSITORY / "containers").glob("*/image.yml"))
+    if not found:
+        raise LauncherError(f"{REPOSITORY} has no containers folder: run microjobs from a clone of the repository")
+    return found
+
+
+def build(names: Sequence[str]) -> int:
+    """Build the images of some jobs, or all; make's exit code.
+
+    Raises:
+        UsageError: there is no such job.
+        LauncherError: make is not installed.
+    """
+    known = jobs()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UsageError(f"no job {', '.join(unknown)}: there are {', '.join(known)}")
+    command = ["make", "--no-print-directory", *(f"build/{name}" for name in names or known)]
+    try:
+        return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
+    except FileNotFoundError:
+        raise LauncherError("make is not installed: install it, or build with `docker compose build`") from None
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """Which of some jobs have no image.
+
+    Raises:
+        docker.errors.DockerException: no engine answers.
+    """
+    there = labels()
+    return [name for name in names if local_image(name) not in there]
+
+
+def labels() -> dict[str, dict[str, str]]:
+    """The labels of each image that the engine has, by its name."""
+    import docker
+
+    client = docker.from_env()
+    try:
+        return {tag: image.labels for image in client.images.list() for tag in image.tags}
+    finally:
+        client.close()
+
+
+def changed_since(job: str, revision: str) -> bool | None:
+    """Whether a job's files differ from those of a revision; None if that cannot be known."""
+    paths = [f"containers/{job}", "containers/Dockerfile", "containers/bin", "shared", ":!*.md", ":!*/tests/*"]
+    command = ["git", "diff", "--quiet", revision, "--", *paths]
+    try:
+        code = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode
+    except FileNotFoundError:
+        return None
+    return {0: False, 1: True}.get(code)

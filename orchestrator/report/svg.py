@@ -1,0 +1,110 @@
+"""Plots as SVG text, coloured by the page's style so that they follow light and dark."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 440, 320
+LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 44
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A range of values on a length of pixels."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    logarithmic: bool = False
+
+    def at(self, value: float) -> float:
+        """Where a value lies."""
+        scale: Callable[[float], float] = math.log10 if self.logarithmic else float
+        share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def ticks(self) -> list[float]:
+        """Round values: powers of ten and their halves, or steps of 1, 2 or 5."""
+        if self.logarithmic:
+            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
+        else:
+            step = _step((self.high - self.low) / 5)
+            first = math.ceil(self.low / step)
+            values = [index * step for index in range(first, math.floor(self.high / step) + 1)]
+        return [value for value in values if self.low <= value <= self.high]
+
+
+def _step(rough: float) -> float:
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
+
+
+def axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False) -> Axis:
+    """An axis that shows all values, with a little room around them."""
+    low, high = min(values), max(values)
+    if logarithmic and low > 0:
+        return Axis(low / 1.2, high * 1.2, start, end, logarithmic=True)
+    room = (high - low) * 0.05 or abs(high) * 0.05 or 1.0
+    return Axis(low - room, high + room, start, end)
+
+
+def scatter(
+    points: Sequence[tuple[float, float]],
+    x_label: str,
+    y_label: str,
+    *,
+    diagonal: bool = False,
+    log_x: bool = False,
+    labels: Sequence[str] = (),
+) -> str:
+    """A point each; with a diagonal both axes have the same range. Labels show when one points at a point."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    if diagonal:
+        xs = ys = xs + ys
+    x_axis = axis(xs, LEFT, WIDTH - RIGHT, logarithmic=log_x)
+    y_axis = axis(ys, HEIGHT - BOTTOM, TOP)
+    parts = [_frame(x_axis, y_axis, x_label, y_label)]
+    if diagonal:
+        parts.append(
+            f'<line class="guide" x1="{x_axis.start}" y1="{y_axis.start}" x2="{x_axis.end}" y2="{y_axis.end}"/>'
+        )
+    for number, (x, y) in enumerate(points):
+        title = f"<title>{escape(labels[number])}</title>" if labels else ""
+        parts.append(f'<circle cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="3.5">{title}</circle>')
+    return _svg(HEIGHT, parts)
+
+
+def bars(rows: Sequence[tuple[str, float, str]]) -> str:
+    """A bar a row: its name, its length, and what stands beside it."""
+    longest = max((value for _, value, _ in rows), default=0.0) or 1.0
+    parts = []
+    for number, (name, value, text) in enumerate(rows):
+        y, length = 8 + number * 24, max(1.0, round(value / longest * 200, 1))
+        parts.append(f'<text x="130" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<rect x="138" y="{y}" width="{length}" height="16" rx="2"/>')
+        parts.append(f'<text x="{144 + length}" y="{y + 12}">{escape(text)}</text>')
+    return _svg(16 + 24 * len(rows), parts)
+
+
+def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
+    bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
+    parts = [f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>']
+    parts += [
+        f'<text x="{x_axis.at(value)}" y="{bottom + 16}" text-anchor="middle">{value:g}</text>'
+        for value in x_axis.ticks()
+    ]
+    for value in y_axis.ticks():
+        y = y_axis.at(value)
+        parts.append(f'<line class="grid" x1="{LEFT}" y1="{y}" x2="{WIDTH - RIGHT}" y2="{y}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{value:g}</text>')
+    x_middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{x_middle}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>')
+    parts.append(f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>')
+    return "".join(parts)
+
+
+def _svg(height: int, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'

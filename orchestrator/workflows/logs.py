@@ -1,0 +1,72 @@
+"""The log of a job, read as it grows. Facts §6: DescribeLogStreams gives no token, GetLogEvents always does."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from orchestrator.workflows.kinds import Kind
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of a log."""
+
+    stream: str
+    """Without the job's name: `algo-1-1763778749000`."""
+    time: int
+    """Milliseconds since 1970."""
+    text: str
+
+    @property
+    def host(self) -> str:
+        """`algo-1`: the stream without the time at its end."""
+        return re.sub(r"-\d{10,}$", "", self.stream)
+
+
+@dataclass
+class LogTail:
+    """What is new in the log streams of a group that start with a prefix."""
+
+    client: "CloudWatchLogsClient"
+    group: str
+    prefix: str
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, client: "CloudWatchLogsClient", kind: Kind, name: str) -> "LogTail":
+        return cls(client, kind.log_group(name), kind.log_prefix(name))
+
+    def read(self) -> list[Event]:
+        """The lines since the last call, of all hosts, in the order of their times."""
+        events = [event for stream in self._streams() for event in self._new(stream)]
+        return sorted(events, key=lambda event: event.time)
+
+    def _streams(self) -> list[str]:
+        request: dict[str, Any] = {"logGroupName": self.group}
+        if self.prefix:
+            request["logStreamNamePrefix"] = self.prefix
+        try:
+            answer = self.client.describe_log_streams(**request)
+        except ClientError as error:
+            if error.response["Error"]["Code"] == "ResourceNotFoundException":  # nothing was logged yet
+                return []
+            raise
+        return [stream["logStreamName"] for stream in answer["logStreams"]]
+
+    def _new(self, stream: str) -> Iterator[Event]:
+        request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
+        while True:
+            if stream in self.tokens:
+                request["nextToken"] = self.tokens[stream]
+            answer = self.client.get_log_events(**request)
+            self.tokens[stream] = answer["nextForwardToken"]
+            if not answer["events"]:
+                return
+            for event in answer["events"]:
+                yield Event(stream.removeprefix(self.prefix), event["timestamp"], event["message"])

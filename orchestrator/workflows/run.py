@@ -1,0 +1,231 @@
+"""A run of a workflow: it starts jobs, follows them to their end, remembers them, and stops what it started."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from orchestrator.failures import JobFailedError
+from orchestrator.workflows.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
+from orchestrator.workflows.logs import LogTail
+from orchestrator.workflows.place import Place
+from orchestrator.workflows.progress import Progress, Step, Trial
+from orchestrator.workflows.record import Done, Record
+
+STOP_SECONDS = 150
+"""How long a stop may take: a job has 120 s to save its work."""
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) raises KeyboardInterrupt; later ones do not break the cleaning up after it."""
+    seen = False
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        nonlocal seen
+        if not seen:
+            seen = True
+            raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Run:
+    """What a workflow calls. Steps that an earlier attempt finished are not done again."""
+
+    def __init__(self, place: Place, record: Record, progress: Progress) -> None:
+        self.place = place
+        self.record = record
+        self.progress = progress
+        self._verify()
+        if record.endpoint is not None:  # the launcher was killed while it was up
+            self._delete_endpoint(record.endpoint)
+
+    @property
+    def id(self) -> str:
+        return self.record.id
+
+    def _verify(self) -> None:
+        """Keep the steps up to the first whose job is neither good nor going on: later ones built on it."""
+        kinds = {kind.word: kind for kind in KINDS}
+        for number, done in enumerate(self.record.steps):
+            if not done.kind:
+                continue
+            kind = kinds[done.kind]
+            description = kind.describe(self.place.sagemaker, done.name)
+            if description is None or description[kind.status] not in (kind.good, *kind.going):
+                self.record.drop_from(number)
+                return
+
+    def name(self, step: str) -> str:
+        """A step's name on SageMaker, for a job, model or endpoint: unique, and new in each attempt."""
+        done = self.record.step(step)
+        if done is not None and done.kind:
+            return done.name
+        attempt = "" if self.record.attempt == 1 else f"-{self.record.attempt}"
+        return f"{self.id}-{step}{attempt}"
+
+    def job(self, step: str, title: str, kind: Kind, request: Answer) -> Answer:
+        """Create a job and wait for its end.
+
+        Args:
+            step: the same word as in the request's `name(step)`.
+            title: for people.
+            kind: says which Create operation the request is for.
+            request: as boto3 takes it.
+
+        Returns:
+            Its description, as Describe has it.
+
+        Raises:
+            JobFailedError: it did not end as Completed.
+        """
+        name = request[kind.name]
+        done = self.record.step(step)
+        with self.progress.step(title) as shown:
+            if done is None:
+                done = Done(step, title, kind.word, name)
+                self.record.steps.append(done)
+                self.record.save()
+                with self._stopped_if_interrupted(kind, name):
+                    kind.create(self.place.sagemaker, request)
+            with self._stopped_if_interrupted(kind, name):
+                description = self._follow(kind, name, shown)
+            self._need_good(kind, name, description, shown)
+            if done.seconds is None:
+                done.seconds = shown.seconds
+                self.record.save()
+        return description
+
+    def once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
+        """A value that JSON can hold, computed once and remembered."""
+        done = self.record.step(step)
+        if done is None:
+            started = time.monotonic()
+            value = compute()
+            done = Done(step, title, "", step, time.monotonic() - started, value)
+            self.record.steps.append(done)
+            self.record.save()
+        return done.value
+
+    @contextlib.contextmanager
+    def endpoint(self, title: str, model: Answer, config: Answer, endpoint: Answer) -> Iterator[str]:
+        """Create a model, its configuration and an endpoint, all of one name, which is given to the block.
+
+        All three are gone afterwards, whatever happens.
+
+        Raises:
+            JobFailedError: it did not come into service.
+        """
+        name = str(endpoint["EndpointName"])
+        self.record.endpoint = name
+        self.record.save()
+        try:
+            with self.progress.step(title) as shown:
+                self.place.sagemaker.create_model(**model)
+                self.place.sagemaker.create_endpoint_config(**config)
+                self.place.sagemaker.create_endpoint(**endpoint)
+                description = self._follow(ENDPOINT, name, shown)
+                self._need_good(ENDPOINT, name, description, shown)
+            yield name
+        finally:
+            self._delete_endpoint(name)
+
+    def _delete_endpoint(self, name: str) -> None:
+        """Delete what is there of an endpoint, its configuration and its model."""
+        sagemaker = self.place.sagemaker
+        deletions: tuple[Callable[[], object], ...] = (
+            lambda: sagemaker.delete_endpoint(EndpointName=name),
+            lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name),
+            lambda: sagemaker.delete_model(ModelName=name),
+        )
+        for delete in deletions:
+            try:
+                delete()
+            except ClientError as error:
+                if error.response["Error"]["Code"] not in ABSENT:
+                    raise
+            except BotoCoreError as error:  # nobody answers: the record keeps the name for `--resume`
+                self.progress.note(f"endpoint {name} could not be deleted: {error}")
+                return
+        self.record.endpoint = None
+        self.record.save()
+
+    # --- to the end, or to a stop ---
+
+    def _follow(self, kind: Kind, name: str, shown: Step) -> Answer:
+        """Show a job until it has ended; its last description."""
+        tail = LogTail.of(self.place.logs, kind, name)
+        while True:
+            description = kind.describe(self.place.sagemaker, name)
+            if description is None:
+                raise JobFailedError(shown.title, name, "gone", "it was deleted", tuple(shown.tail))
+            status = description[kind.status]
+            secondary = description.get("SecondaryStatus", status)
+            self.progress.status(shown, status if secondary == status else f"{status}: {secondary}")
+            self.progress.log(shown, tail.read())
+            if kind is TUNING:
+                self.progress.trials(shown, trials(self.place, name))
+            if status not in kind.going:
+                return description
+            time.sleep(self.place.poll)
+
+    def _need_good(self, kind: Kind, name: str, description: Answer, shown: Step) -> None:
+        status = description[kind.status]
+        if status != kind.good:
+            reason = description.get("FailureReason") or "no reason is given"
+            raise JobFailedError(shown.title, name, status, reason, tuple(shown.tail))
+
+    @contextlib.contextmanager
+    def _stopped_if_interrupted(self, kind: Kind, name: str) -> Iterator[None]:
+        """Stop the job when the block is left by Ctrl-C or by a failure of ours."""
+        try:
+            yield
+        except BaseException:
+            self.progress.note(f"stopping {name}")
+            try:
+                self._stop(kind, name)
+            except (ClientError, BotoCoreError) as error:
+                self.progress.note(f"{name} could not be stopped ({error}): `microjobs stop {name}`")
+            raise
+
+    def _stop(self, kind: Kind, name: str) -> None:
+        if not kind.stop(self.place.sagemaker, name):
+            return
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
+            description = kind.describe(self.place.sagemaker, name)
+            if description is None or description[kind.status] not in kind.going:
+                return
+            time.sleep(self.place.poll)
+        self.progress.note(f"{name} has not stopped after {STOP_SECONDS} s: `microjobs ps` shows it")
+
+
+def trials(place: Place, name: str) -> list[Trial]:
+    """The training jobs of a tuning job, in the order of their start."""
+    answer = place.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending", MaxResults=100
+    )
+    return [
+        Trial(
+            name=summary["TrainingJobName"],
+            status=summary["TrainingJobStatus"],
+            objective=_objective(summary),
+            hyperparameters=dict(summary["TunedHyperParameters"]),
+        )
+        for summary in answer["TrainingJobSummaries"]
+    ]
+
+
+def _objective(summary: Answer) -> float | None:
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return None if metric is None else float(metric["Value"])

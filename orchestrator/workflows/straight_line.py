@@ -1,0 +1,83 @@
+"""The PyTorch notebook: y = 0.3 x + 0.9, learned as one weight and one bias."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.workflows import steps, store
+from orchestrator.workflows.kinds import TRAINING, Answer
+from orchestrator.workflows.logs import LogTail
+from orchestrator.workflows.place import Place
+from orchestrator.workflows.results import Results
+from orchestrator.workflows.run import Run
+
+METRICS = [
+    {"Name": "loss", "Regex": r"Train loss: ([0-9\.]+)"},
+    {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"},
+]
+PICTURES = {"predictions.png": "Data and predictions", "learning-curve.png": "Learning curve"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What may be chosen; the defaults are the notebook's."""
+
+    epochs: int = 300
+    learning_rate: float = 0.01
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs of this repository that it runs."""
+        return ("preprocess", "train-pytorch", "serve", "batch-score")
+
+
+def straight_line(place: Place, run: Run, options: Options, folder: Path) -> Results:
+    """Run the workflow; what was read from its results lies in `folder`."""
+    raw = steps.raw_data(place, run, ["straight-line"], [])
+
+    # Nothing to scale: both channels are the raw folder. Batch size 0 is the full batch, as in the notebook's loop.
+    hyperparameters = {
+        "model": "linear",
+        "loss": "l1",
+        "optimizer": "sgd",
+        "learning_rate": str(options.learning_rate),
+        "epochs": str(options.epochs),
+        "eval_every": "20",
+        "seed": "42",
+        "batch_size": "0",
+    }
+    channels = [steps.channel("train", raw), steps.channel("test", raw)]
+    job = steps.train(place, run, "train-pytorch", hyperparameters, channels, METRICS)
+    model = job["ModelArtifacts"]["S3ModelArtifacts"]
+
+    # A program that did not train it has loaded the model: what it says at 0 is the bias, and the rise to 1 the weight.
+    test = store.fetch(place, raw, folder / "test")
+    rows = [[0.0], [1.0], *store.read_arrays(test, "x")[: steps.ROWS].tolist()]
+    at_zero, at_one, *predictions = run.once(
+        "predictions", "Predictions", lambda: steps.serve_and_predict(place, run, model, rows)
+    )
+    batch = steps.batch_score(place, run, model, raw)
+    y_test = store.read_arrays(test, "y").ravel().tolist()
+    report, predicted = steps.scores(place, batch, folder)
+
+    output = store.read_output(place, model)
+    return Results(
+        title="straight-line, pytorch",
+        figures=[
+            ("weight", at_one - at_zero),
+            ("bias", at_zero),
+            ("test loss (L1)", store.read_metrics(output)["test_loss"]),
+        ],
+        predictions=predictions,
+        targets=y_test[: steps.ROWS],
+        score_report=report,
+        scored=(y_test, predicted),
+        places=[("data", raw), ("model", model), ("scores", batch)],
+        table=epoch_table(place, job),
+        pictures=steps.pictures(output, PICTURES),
+    )
+
+
+def epoch_table(place: Place, job: Answer) -> list[str]:
+    """The lines of the log that the notebook prints."""
+    lines = LogTail.of(place.logs, TRAINING, job["TrainingJobName"]).read()
+    return [line.text for line in lines if line.text.startswith("Epoch: ")]
