@@ -1,0 +1,191 @@
+"""The server's WSGI application: which service a request is for, whether it may ask, and the answer.
+
+In this order: the host, the signature, the request's form, its validity, whether it can be honoured; then its handler.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+from urllib.parse import unquote_to_bytes, urlsplit
+from uuid import uuid4
+
+from werkzeug import Request, Response
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from orchestrator.local import auth
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.home import Credentials
+from orchestrator.local.protocol import json_rpc, query, rest_xml
+from orchestrator.local.protocol.models import operation_model, signing_name
+from orchestrator.local.protocol.validation import validate
+from orchestrator.local.protocol.wire import wire_of
+from orchestrator.local.services import Service
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+RawService = Callable[[Request], Response]
+"""A service whose requests are more than a body with members: S3, and SageMaker Runtime. Raises `ServiceError`."""
+
+HEALTH = ("/health", "/_microjobs/health")
+RUNTIME = "sagemaker-runtime"
+REQUEST_ID = "microjobs.request_id"
+"""Where a WSGI environment has the id of its request."""
+
+MOST_BYTES = {RUNTIME: 25 * 2**20}
+"""Of a request's body, by service. SageMaker takes 25 MB for an invocation."""
+MOST_BYTES_ELSEWHERE = 8 * 2**20
+
+
+class Application:
+    """All services behind one address.
+
+    Args:
+        credentials: what requests must be signed with.
+        services: operations of the JSON and query services, by botocore's name of the service.
+        raw: `s3` and `sagemaker-runtime`.
+        hosts: names and addresses, without a port, that requests may come to; a bucket's name may stand before them.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        services: Mapping[str, Service],
+        raw: Mapping[str, RawService],
+        hosts: Collection[str],
+    ) -> None:
+        self._credentials = credentials
+        self._services = services
+        self._raw = raw
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        environ[REQUEST_ID] = str(uuid4())
+        path = environ["REQUEST_URI"].partition("?")[0]
+        # Decoded once and for all: cheroot keeps `%2F`, which is a slash like others in a key.
+        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
+        request = Request(environ)
+        response = self._answer(request)
+        response.headers["x-amzn-RequestId"] = response.headers["x-amz-request-id"] = environ[REQUEST_ID]
+        return response(environ, start_response)
+
+    def _answer(self, request: Request) -> Response:
+        kind = _looks_like(request)
+        try:
+            self._check_host(request)
+            if request.path in HEALTH and request.method == "GET" and "Authorization" not in request.headers:
+                return _health(request)
+            claim = auth.claim(request)
+            service = self._service(request, claim)
+            kind = _kind(service)
+            if service != "s3":
+                request.max_content_length = MOST_BYTES.get(service, MOST_BYTES_ELSEWHERE)
+                request.get_data()
+            request.environ[auth.ENVIRON] = auth.verify(request, claim, self._credentials)
+            return self._raw[service](request) if service in self._raw else self._operation(service, request)
+        except auth.AuthError as error:
+            return _failure(kind, error.worded(kind), request)
+        except ServiceError as error:
+            return _failure(kind, error, request)
+        except HTTPException as error:  # from reading the body: too large, cut off
+            return _failure(kind, _http_error(error, request), request)
+        except Exception:
+            log.exception("%s %s failed, request %s", request.method, request.path, request.environ[REQUEST_ID])
+            hint = f"the server failed; its log says why at request {request.environ[REQUEST_ID]}"
+            return _failure(kind, ServiceError("InternalFailure", hint, 500), request)
+
+    def _check_host(self, request: Request) -> None:
+        """A page in a browser can make a name of its own lead here, but must send that name."""
+        host = (urlsplit(f"//{request.headers.get('Host', '')}").hostname or "").lower()
+        if not any(host == known or host.endswith(f".{known}") for known in self._hosts):
+            names = ", ".join(sorted(self._hosts))
+            raise ServiceError("AccessDeniedException", f"host {host!r} is not this server's, which is {names}", 403)
+
+    def _service(self, request: Request, claim: auth.Claim) -> str:
+        """Botocore's name of the service that a request is for."""
+        if claim.service == "sagemaker" and not request.headers.get("X-Amz-Target"):
+            service = RUNTIME if request.path.startswith("/endpoints/") else ""
+        else:
+            service = next((name for name in self._known() if signing_name(name) == claim.service), "")
+        if service not in self._known():
+            known = ", ".join(self._known())
+            raise ServiceError("UnknownService", f"service {claim.service!r} is not here; there are: {known}", 404)
+        return service
+
+    def _known(self) -> list[str]:
+        return sorted({*self._services, *self._raw})
+
+    def _operation(self, service: str, request: Request) -> Response:
+        wire = wire_of(service)
+        name = wire.operation_name(request)
+        handler = self._services[service].get(name)
+        if handler is None:
+            raise _unknown_operation(service, name, self._services[service])
+        operation = operation_model(service, name)
+        params = wire.parse(operation, request)
+        validate(operation, params)
+        return wire.answer(operation, handler(params), request.environ[REQUEST_ID])
+
+
+def _unknown_operation(service: str, name: str, operations: Service) -> ServiceError:
+    near = get_close_matches(name, operations, n=1)
+    hint = f" (nearest: {near[0]})" if near else ""
+    known = ", ".join(sorted(operations))
+    message = f"operation {name!r} of {service} is not here{hint}; there are: {known}"
+    return ServiceError("UnknownOperationException", message, 404)
+
+
+def _health(request: Request) -> Response:
+    """For our own command line, which has no need to sign. A page in a browser always says where it is from."""
+    if "Origin" in request.headers:
+        raise ServiceError("AccessDeniedException", f"pages of {request.headers['Origin']} may not ask", 403)
+    return Response(f'{{"status": "ok", "pid": {os.getpid()}}}\n', content_type="application/json")
+
+
+# --- errors, in the caller's protocol ---
+
+FAILURES: Mapping[auth.Kind, Callable[[ServiceError, str], Response]] = {
+    "json": json_rpc.failure,
+    "query": query.failure,
+    "s3": rest_xml.failure,
+}
+
+
+def _looks_like(request: Request) -> auth.Kind:
+    """The protocol of a request that does not say, or not truly, which service it is for."""
+    content_type = request.headers.get("Content-Type", "")
+    if content_type.startswith("application/x-www-form-urlencoded"):
+        return "query"
+    has_json = content_type.startswith(("application/json", "application/x-amz-json", "application/cbor"))
+    return "json" if has_json or request.path.startswith("/endpoints/") else "s3"
+
+
+def _kind(service: str) -> auth.Kind:
+    if service == "s3":
+        return "s3"
+    return "query" if wire_of(service) is query else "json"
+
+
+def _failure(kind: auth.Kind, error: ServiceError, request: Request) -> Response:
+    _drain(request)
+    return FAILURES[kind](error, request.environ[REQUEST_ID])
+
+
+def _http_error(error: HTTPException, request: Request) -> ServiceError:
+    message = error.description or error.name
+    if isinstance(error, RequestEntityTooLarge):
+        message = f"the body is larger than the {request.max_content_length} bytes that this service takes"
+    return ServiceError(error.name.replace(" ", ""), message, error.code or 400)
+
+
+def _drain(request: Request) -> None:
+    """Take the rest of a body that nobody read: cheroot would read it into memory at once, to keep the connection."""
+    body = request.environ["wsgi.input"]
+    with suppress(OSError, ValueError):  # the client is gone, or sends what is no chunk
+        while body.read(2**16):
+            pass

@@ -1,0 +1,320 @@
+"""Signatures, version 4: who calls knows the secret that this server made, and nobody changed what they sent.
+
+Botocore signs what the request says with our secret; the signature must come out the same.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
+"""
+
+import hmac
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from typing import Literal
+from urllib.parse import urlsplit
+
+from botocore import credentials as botocore_credentials
+from botocore.auth import HmacV1QueryAuth, S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.compat import HTTPHeaders
+from werkzeug import Request
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.home import Credentials
+
+SKEW = timedelta(minutes=15)
+LONGEST_EXPIRY = timedelta(days=7)
+UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
+ENVIRON = "microjobs.signature"
+"""Where a WSGI environment has the `Signature` of its request, once it is verified."""
+HEADERS = "microjobs.headers"
+"""Where the server puts headers as they came, if it does."""
+
+REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
+
+Kind = Literal["json", "query", "s3"]
+Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "payload"]
+
+CODES: dict[Fault, dict[Kind, str]] = {
+    "missing": {
+        "json": "MissingAuthenticationTokenException",
+        "query": "MissingAuthenticationToken",
+        "s3": "AccessDenied",
+    },
+    "malformed": {
+        "json": "IncompleteSignatureException",
+        "query": "IncompleteSignature",
+        "s3": "AuthorizationHeaderMalformed",
+    },
+    "key": {"json": "UnrecognizedClientException", "query": "InvalidClientTokenId", "s3": "InvalidAccessKeyId"},
+    "token": {"json": "UnrecognizedClientException", "query": "InvalidClientTokenId", "s3": "InvalidToken"},
+    "signature": {"json": "InvalidSignatureException", "query": "SignatureDoesNotMatch", "s3": "SignatureDoesNotMatch"},
+    "time": {"json": "RequestTimeTooSkewed", "query": "RequestTimeTooSkewed", "s3": "RequestTimeTooSkewed"},
+    "expired": {"json": "ExpiredTokenException", "query": "ExpiredToken", "s3": "AccessDenied"},
+    "payload": {
+        "json": "InvalidSignatureException",
+        "query": "SignatureDoesNotMatch",
+        "s3": "XAmzContentSHA256Mismatch",
+    },
+}
+"""Each protocol has words of its own for the same fault."""
+
+SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>\d{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+
+
+class AuthError(Exception):
+    """A request that is not from who it should be."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+    def worded(self, kind: Kind) -> ServiceError:
+        """The error as a protocol has it."""
+        return ServiceError(CODES[self.fault][kind], str(self), 403)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who a request says that it is from, before anybody looked whether that is true."""
+
+    access_key_id: str
+    region: str
+    service: str
+    """As in the scope: `sagemaker` for SageMaker Runtime, too."""
+    timestamp: str
+    """As `20260131T235959Z`."""
+    signed_headers: tuple[str, ...]
+    signature: str
+    expires: timedelta | None = None
+    """Of a presigned address; None if the signature is in a header."""
+    version: Literal[2, 4] = 4
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A verified signature, with what the pieces of an `aws-chunked` body need to be verified, too."""
+
+    value: str
+    """The request's signature: what the first piece's text to sign has as the one before it."""
+    timestamp: str
+    scope: str
+    """`20260131/us-east-1/s3/aws4_request`."""
+    content_sha256: str
+    """The body's hash or what stands for it (`UNSIGNED-PAYLOAD`, `STREAMING-…`), as signed."""
+    sign: Callable[[str], str]
+    """The signature, in hex, of a text to sign."""
+
+
+# --- what the request says ---
+
+
+def claim(request: Request) -> Claim:
+    """Read a request's signature, from its header or its presigned address.
+
+    Raises:
+        AuthError: there is none, or it cannot be read.
+    """
+    header = request.headers.get("Authorization", "")
+    if header:
+        return _header_claim(request, header)
+    if "X-Amz-Signature" in request.args:
+        return _presigned_claim(request)
+    if "AWSAccessKeyId" in request.args:
+        return _presigned_v2_claim(request)
+    raise AuthError("missing", f"the request is not signed; {REMEDY}")
+
+
+def _header_claim(request: Request, header: str) -> Claim:
+    algorithm, _, rest = header.partition(" ")
+    parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    scope = SCOPE.fullmatch(parts.get("Credential", ""))
+    if algorithm != "AWS4-HMAC-SHA256" or scope is None or not parts.get("SignedHeaders") or not parts.get("Signature"):
+        raise AuthError("malformed", f"Authorization is not of signature version 4: {algorithm[:40]!r} …")
+    timestamp = _timestamp(request.headers.get("X-Amz-Date") or request.headers.get("Date", ""))
+    headers = tuple(parts["SignedHeaders"].split(";"))
+    return Claim(scope["key"], scope["region"], scope["service"], timestamp, headers, parts["Signature"])
+
+
+def _presigned_claim(request: Request) -> Claim:
+    arguments = request.args
+    scope = SCOPE.fullmatch(arguments.get("X-Amz-Credential", ""))
+    seconds = arguments.get("X-Amz-Expires", "")
+    if arguments.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or scope is None or not re.fullmatch(r"\d{1,6}", seconds):
+        raise AuthError("malformed", "the presigned address is not of signature version 4, or lacks X-Amz-Expires")
+    return Claim(
+        scope["key"],
+        scope["region"],
+        scope["service"],
+        _timestamp(arguments.get("X-Amz-Date", "")),
+        tuple(arguments.get("X-Amz-SignedHeaders", "").split(";")),
+        arguments["X-Amz-Signature"],
+        timedelta(seconds=int(seconds)),
+    )
+
+
+def _presigned_v2_claim(request: Request) -> Claim:
+    """Boto3 still presigns with version 2 if it is not told otherwise, and S3 in us-east-1 still takes it."""
+    arguments = request.args
+    key, expiry, signature = (arguments.get(name, "") for name in ("AWSAccessKeyId", "Expires", "Signature"))
+    if not re.fullmatch(r"\d{1,11}", expiry):
+        raise AuthError("malformed", f"Expires of the presigned address is {expiry!r}, not seconds since 1970")
+    return Claim(key, "", "s3", expiry, (), signature, version=2)
+
+
+def _timestamp(text: str) -> str:
+    """A date in the form that is signed, from that form or from a `Date` header."""
+    try:
+        if re.fullmatch(r"\d{8}T\d{6}Z", text):
+            _time(text)
+            return text
+        return parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    except ValueError as error:
+        raise AuthError(
+            "malformed", f"the request's date is {text!r}: X-Amz-Date must be as 20260131T235959Z"
+        ) from error
+
+
+def _time(timestamp: str) -> datetime:
+    return datetime.strptime(timestamp, "%Y%m%dT%H%M%S%z")
+
+
+# --- whether it is true ---
+
+
+def verify(request: Request, claimed: Claim, credentials: Credentials, now: datetime | None = None) -> Signature:
+    """Check a request against the credentials. The body is read, unless the service is S3: that checks it itself.
+
+    Raises:
+        AuthError: it was signed with other credentials, too long ago, or is not what was signed.
+    """
+    if claimed.access_key_id != credentials.access_key_id:
+        raise AuthError("key", f"access key {claimed.access_key_id} is not this server's; {REMEDY}")
+    if "X-Amz-Security-Token" in request.headers or "X-Amz-Security-Token" in request.args:
+        raise AuthError("token", f"this server gives no session tokens: unset AWS_SESSION_TOKEN, and {REMEDY}")
+    now = now or datetime.now(UTC)
+    if claimed.version == 2:
+        return _verify_presigned_v2(request, claimed, credentials, now)
+    _check_time(claimed, now)
+    _check_headers(request, claimed)
+    signer = (_S3Signer if claimed.service == "s3" else _Signer)(
+        _botocore(credentials),
+        claimed.service,
+        claimed.region,
+    )
+    signed = _as_signed(request, claimed)
+    expected = signer.signature(signer.string_to_sign(signed, signer.canonical_request(signed)), signed)
+    _compare(claimed, expected)
+    content_sha256 = _check_payload(request, claimed)
+    return Signature(
+        claimed.signature,
+        claimed.timestamp,
+        signer.credential_scope(signed),
+        content_sha256,
+        lambda text: str(signer.signature(text, signed)),
+    )
+
+
+def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credentials, now: datetime) -> Signature:
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html, addresses with the bucket in the path"""
+    if now.timestamp() > int(claimed.timestamp):
+        raise AuthError("expired", f"Request has expired: it was good until {claimed.timestamp} seconds since 1970")
+    signer = _V2Signer(_botocore(credentials))
+    signer.expiry = claimed.timestamp
+    headers = HTTPHeaders()
+    for name, value in _headers(request).items():
+        headers.add_header(name, value)
+    text = signer.canonical_string(request.method, urlsplit(f"http://host{request.environ['REQUEST_URI']}"), headers)
+    _compare(claimed, signer.sign_string(text))
+    return Signature(claimed.signature, "", "", UNSIGNED_PAYLOAD, signer.sign_string)
+
+
+def _compare(claimed: Claim, expected: str) -> None:
+    if not hmac.compare_digest(expected.encode(), claimed.signature.encode()):
+        raise AuthError("signature", f"the signature is not what this server's secret key gives; {REMEDY}")
+
+
+def _botocore(credentials: Credentials) -> botocore_credentials.Credentials:
+    return botocore_credentials.Credentials(credentials.access_key_id, credentials.secret_access_key)
+
+
+def _check_time(claimed: Claim, now: datetime) -> None:
+    signed = _time(claimed.timestamp)
+    if claimed.expires is None:
+        if abs(now - signed) > SKEW:
+            raise AuthError("time", f"signed at {signed:%F %T}, and it is {now:%F %T} UTC: set the clock right")
+    elif claimed.expires > LONGEST_EXPIRY:
+        raise AuthError("malformed", "X-Amz-Expires must be at most 604800 seconds, a week")
+    elif signed - now > SKEW or now > signed + claimed.expires:
+        raise AuthError("expired", f"Request has expired: it was good for {claimed.expires} from {signed:%F %T} UTC")
+
+
+def _check_headers(request: Request, claimed: Claim) -> None:
+    """What is not signed may have been added by anybody, so AWS wants its own headers signed."""
+    needed = {"host"} | {name for name in _headers(request) if name.startswith("x-amz-")}
+    missing = needed - set(claimed.signed_headers)
+    if missing:
+        raise AuthError("signature", f"headers that must be signed are not: {', '.join(sorted(missing))}")
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    """Headers by their names in lower case; WSGI's own do not tell `x-amz-meta-a_b` from `x-amz-meta-a-b`."""
+    received = request.environ.get(HEADERS, request.headers)
+    return {name.lower(): value for name, value in received.items()}
+
+
+def _as_signed(request: Request, claimed: Claim) -> AWSRequest:
+    """The request as its sender's botocore had it when it was signed."""
+    # The path as it was sent: WSGI's own is decoded, and decoding `%2F` cannot be undone.
+    path, _, query = request.environ["REQUEST_URI"].partition("?")
+    kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-Signature="))
+    body = b"" if claimed.service == "s3" else request.get_data()
+    signed = AWSRequest(method=request.method, url=f"http://host{path}?{kept}", data=body)
+    received = _headers(request)
+    for name in claimed.signed_headers:
+        if name in received:
+            signed.headers.add_header(name, received[name])
+    signed.context["timestamp"] = claimed.timestamp
+    if claimed.service == "s3" and claimed.expires is not None and "x-amz-content-sha256" not in signed.headers:
+        signed.context["payload"] = UNSIGNED_PAYLOAD
+    return signed
+
+
+def _check_payload(request: Request, claimed: Claim) -> str:
+    """What the body must hash to. S3's own code compares, while it streams the body."""
+    header = request.headers.get("x-amz-content-sha256")
+    if claimed.service == "s3":
+        if header is None and claimed.expires is None:
+            raise AuthError("malformed", "Missing required header for this request: x-amz-content-sha256")
+        return header or UNSIGNED_PAYLOAD
+    actual = sha256(request.get_data()).hexdigest()
+    if header is not None and header != actual:
+        raise AuthError("payload", f"the body's SHA-256 is {actual}, and x-amz-content-sha256 says {header}")
+    return actual
+
+
+class _Signer(SigV4Auth):
+    """Signs the headers that the sender signed, all of them and no others."""
+
+    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+        return request.headers
+
+
+class _S3Signer(S3SigV4Auth):
+    """The same with S3's paths, which are not normalised, and with bodies that are not signed."""
+
+    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
+        return request.headers
+
+    def payload(self, request: AWSRequest) -> str:
+        return request.context.get("payload") or str(super().payload(request))
+
+
+class _V2Signer(HmacV1QueryAuth):
+    """Version 2 with the expiry that the address has, not one counted from now."""
+
+    expiry = ""
+
+    def _get_date(self) -> str:
+        return self.expiry

@@ -1,0 +1,61 @@
+"""AWS JSON 1.1: SageMaker, CloudWatch Logs, ECR. The operation is in a header, the members in a JSON object."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.model import OperationModel
+from werkzeug import Request, Response
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.protocol.results import members
+
+CONTENT_TYPE = "application/x-amz-json-1.1"
+
+
+def operation_name(request: Request) -> str:
+    """`SageMaker.CreateModel` → `CreateModel`."""
+    return request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+
+
+def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
+    try:
+        content = json.loads(request.get_data() or b"{}", object_hook=_without_nulls, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ServiceError("SerializationException", f"{operation.name} takes a JSON object: {error}") from error
+    if not isinstance(content, dict):
+        raise ServiceError("SerializationException", f"{operation.name} takes a JSON object, not {content!r:.60}")
+    return content
+
+
+def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    """AWS takes a member that is null as one that is absent."""
+    return {name: content for name, content in value.items() if content is not None}
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def answer(operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Response:  # noqa: ARG001
+    shape = operation.output_shape
+    content = _plain(shape, result, "") if shape else {}
+    return Response(json.dumps(content, separators=(",", ":"), allow_nan=False), content_type=CONTENT_TYPE)
+
+
+def _plain(shape: Any, value: Any, path: str) -> Any:
+    """A result without the members that are None."""
+    if shape.type_name == "structure":
+        given = members(shape, value, path)
+        return {name: _plain(shape.members[name], content, f"{path}.{name}") for name, content in given.items()}
+    if shape.type_name == "list":
+        return [_plain(shape.member, item, f"{path}[]") for item in value]
+    if shape.type_name == "map":
+        return {key: _plain(shape.value, item, f"{path}.{key}") for key, item in value.items()}
+    return value
+
+
+def failure(error: ServiceError, request_id: str) -> Response:  # noqa: ARG001  the header has it
+    """An error, for REST JSON services (SageMaker Runtime) too: they read the code from the header."""
+    content = json.dumps({"__type": error.code, "message": error.message})
+    return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)

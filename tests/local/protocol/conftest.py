@@ -1,0 +1,78 @@
+"""The application behind a real server, with handlers that only show what reached them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+from cheroot.wsgi import Server
+from werkzeug import Request, Response
+
+from orchestrator.local.app import Application
+from orchestrator.local.errors import ServiceError, ValidationError
+from orchestrator.local.home import Credentials
+from orchestrator.local.services import iam, sts
+
+CREDENTIALS = Credentials("AKIAIOSFODNN7EXAMPLE", "a-secret-of-the-tests")
+
+Client = Callable[..., Any]
+
+
+def _describe(request: dict[str, Any]) -> dict[str, Any]:
+    if request["EndpointName"] == "absent":
+        raise ValidationError("Could not find endpoint absent")
+    if request["EndpointName"] == "bug":
+        return {"Nonsense": 1}
+    arn = "arn:aws:sagemaker:us-east-1:000000000000:endpoint/here"
+    return {
+        "EndpointName": request["EndpointName"],
+        "EndpointArn": arn,
+        "EndpointStatus": "InService",
+        "FailureReason": None,
+        "CreationTime": 1.5,
+        "LastModifiedTime": 2,
+    }
+
+
+def _echo(request: Request) -> Response:
+    """What a raw service sees: the path, and the body."""
+    if request.path.endswith("refused"):
+        raise ServiceError("NoSuchKey", "refused is refused", 404)
+    return Response(request.get_data(), headers={"x-path": request.path.encode().hex()})
+
+
+@pytest.fixture(scope="package")
+def address() -> Iterator[str]:
+    services = {
+        "sagemaker": {"DescribeEndpoint": _describe, "ListEndpoints": lambda _: {"Endpoints": []}},
+        "sts": sts.operations(),
+        "iam": iam.operations(),
+    }
+    hosts = ["localhost", "127.0.0.1"]
+    application = Application(CREDENTIALS, services, {"s3": _echo, "sagemaker-runtime": _echo}, hosts)
+    server = Server(("127.0.0.1", 0), application, server_name="localhost")
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    yield f"http://localhost:{server.bind_addr[1]}"
+    server.stop()
+    thread.join()
+
+
+@pytest.fixture
+def client(address: str) -> Client:
+    """A boto3 client of a service, with the right credentials if no others are given."""
+
+    def make(service: str, **changes: Any) -> Any:
+        own: dict[str, Any] = {
+            "aws_access_key_id": CREDENTIALS.access_key_id,
+            "aws_secret_access_key": CREDENTIALS.secret_access_key,
+            "region_name": "us-east-1",
+            "endpoint_url": address,
+            "config": Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
+        }
+        return boto3.client(service, **own | changes)  # type: ignore[call-overload]
+
+    return make

@@ -1,0 +1,225 @@
+"""Real clients against the application behind a real server."""
+
+import http.client
+import json
+import logging
+import urllib.request
+from datetime import UTC, datetime
+from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import urlsplit
+
+import pytest
+from botocore import UNSIGNED
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from tests.local.protocol.conftest import Client
+
+
+def error_of(call: Any, **arguments: Any) -> tuple[str, str, int]:
+    """Code, message and status of a call that must fail."""
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    response: Any = caught.value.response
+    return response["Error"]["Code"], response["Error"]["Message"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def ask(address: str, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    """An answer to a request that no client library made."""
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+# --- JSON ---
+
+
+def test_json_answer_reaches_client_as_its_model_says(client: Client) -> None:
+    answer = client("sagemaker").describe_endpoint(EndpointName="here")
+    assert answer["EndpointStatus"] == "InService"
+    assert answer["CreationTime"] == datetime(1970, 1, 1, 0, 0, 1, 500_000, UTC)
+    assert "FailureReason" not in answer
+    assert len(answer["ResponseMetadata"]["RequestId"]) == 36
+
+
+def test_handlers_error_keeps_its_code(client: Client) -> None:
+    error = error_of(client("sagemaker").describe_endpoint, EndpointName="absent")
+    assert error == ("ValidationException", "Could not find endpoint absent", 400)
+
+
+def test_bug_is_internal_failure_and_logged(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.ERROR):
+        code, message, status = error_of(client("sagemaker").describe_endpoint, EndpointName="bug")
+    assert (code, status) == ("InternalFailure", 500)
+    assert "Nonsense" not in message
+    assert "Nonsense" in caplog.text
+
+
+def test_invalid_request_is_refused_before_its_handler(client: Client) -> None:
+    code, message, _ = error_of(client("sagemaker").describe_endpoint, EndpointName="not_a_name")
+    assert code == "ValidationException"
+    assert message.startswith("1 validation error detected: Value 'not_a_name' at 'endpointName' failed")
+
+
+def test_unknown_operation_names_what_there_is(client: Client) -> None:
+    code, message, _ = error_of(client("sagemaker").list_endpoint_configs)
+    assert code == "UnknownOperationException"
+    assert "'ListEndpointConfigs' of sagemaker is not here (nearest: ListEndpoints)" in message
+    assert "DescribeEndpoint, ListEndpoints" in message
+
+
+@pytest.mark.parametrize("service", ["cloudwatch", "ecr", "rds"])
+def test_unknown_service_names_what_there_is(client: Client, service: str) -> None:
+    calls = {"cloudwatch": "list_metrics", "ecr": "describe_repositories", "rds": "describe_db_instances"}
+    code, message, _ = error_of(getattr(client(service), calls[service]))
+    assert code == "UnknownService"
+    assert "there are: iam, s3, sagemaker, sagemaker-runtime, sts" in message
+
+
+# --- query ---
+
+
+def test_caller_is_the_servers_user(client: Client) -> None:
+    answer = client("sts").get_caller_identity()
+    assert answer["Account"] == "000000000000"
+    assert answer["Arn"] == "arn:aws:iam::000000000000:user/microjobs"
+
+
+def test_any_role_has_its_arn(client: Client) -> None:
+    role = client("iam").get_role(RoleName="SageMakerRole")["Role"]
+    assert role["Arn"] == "arn:aws:iam::000000000000:role/SageMakerRole"
+    assert role["CreateDate"] == datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def test_query_error_is_readable(client: Client) -> None:
+    code, message, status = error_of(client("iam").get_role, RoleName="not a role")
+    assert (code, status) == ("ValidationException", 400)
+    assert "at 'roleName'" in message
+
+
+# --- raw ---
+
+
+@pytest.mark.parametrize("key", ["plain", "a b+c", "%2F/..//x", "größe/漢字", "q?uery&#a=b", "~'()*!"])
+def test_raw_service_sees_the_path_as_it_was_meant(client: Client, key: str) -> None:
+    answer = client("s3").get_object(Bucket="bucket", Key=key)
+    assert bytes.fromhex(answer["ResponseMetadata"]["HTTPHeaders"]["x-path"]).decode() == f"/bucket/{key}"
+
+
+def test_raw_service_gets_the_body(client: Client) -> None:
+    body = bytes(range(256)) * 4096 * 8
+    answer = client("sagemaker-runtime").invoke_endpoint(EndpointName="e", Body=body)
+    assert answer["Body"].read() == body
+
+
+def test_raw_services_error_is_in_its_protocol(client: Client) -> None:
+    error = error_of(client("s3").get_object, Bucket="bucket", Key="refused")
+    assert error == ("NoSuchKey", "refused is refused", 404)
+
+
+def test_connection_is_kept_after_a_refused_upload(client: Client) -> None:
+    s3 = client("s3")
+    error_of(s3.put_object, Bucket="bucket", Key="refused", Body=bytes(2**20))
+    assert s3.get_object(Bucket="bucket", Key="k")["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+# --- who may ask ---
+
+
+def test_wrong_secret_is_refused(client: Client) -> None:
+    code, message, status = error_of(client("sagemaker", aws_secret_access_key="-").list_endpoints)  # noqa: S106
+    assert (code, status) == ("InvalidSignatureException", 403)
+    assert "microjobs local env" in message
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "code"),
+    [
+        ("sagemaker", "list_endpoints", "UnrecognizedClientException"),
+        ("sts", "get_caller_identity", "InvalidClientTokenId"),
+        ("s3", "list_buckets", "InvalidAccessKeyId"),
+    ],
+)
+def test_foreign_key_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
+    foreign = client(service, aws_access_key_id="AKIAFOREIGN")
+    assert error_of(getattr(foreign, call))[0] == code
+
+
+def test_session_token_is_refused_with_the_remedy(client: Client) -> None:
+    code, message, _ = error_of(client("sts", aws_session_token="-").get_caller_identity)  # noqa: S106
+    assert code == "InvalidClientTokenId"
+    assert "unset AWS_SESSION_TOKEN" in message
+
+
+@pytest.mark.parametrize(
+    ("service", "call", "code"),
+    [
+        ("sagemaker", "list_endpoints", "MissingAuthenticationTokenException"),
+        ("iam", "list_roles", "MissingAuthenticationToken"),
+        ("s3", "list_buckets", "AccessDenied"),
+    ],
+)
+def test_unsigned_request_is_refused_in_each_protocol(client: Client, service: str, call: str, code: str) -> None:
+    unsigned = client(service, config=Config(signature_version=UNSIGNED))
+    assert error_of(getattr(unsigned, call))[::2] == (code, 403)
+
+
+@pytest.mark.parametrize("version", ["s3v4", "s3"])
+def test_presigned_address_needs_no_header(client: Client, version: str) -> None:
+    s3 = client("s3", config=Config(signature_version=version))
+    signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "a b/c%2Fd?"})
+    with urllib.request.urlopen(signed, timeout=10) as answer:
+        assert bytes.fromhex(answer.headers["x-path"]).decode() == "/bucket/a b/c%2Fd?"
+
+
+@pytest.mark.parametrize(
+    ("version", "old", "new"),
+    [
+        ("s3v4", "bucket", "other"),
+        ("s3v4", "X-Amz-Expires=3600", "X-Amz-Expires=7200"),
+        ("s3v4", "?", "?more=1&"),
+        ("s3", "bucket", "other"),
+        ("s3", "Expires=", "Expires=1"),
+        ("s3", "?", "?acl&"),
+    ],
+)
+def test_changed_presigned_address_is_refused(client: Client, version: str, old: str, new: str) -> None:
+    s3 = client("s3", config=Config(signature_version=version))
+    signed = s3.generate_presigned_url("get_object", {"Bucket": "bucket", "Key": "key"})
+    with pytest.raises(HTTPError) as caught:
+        urllib.request.urlopen(signed.replace(old, new, 1), timeout=10)
+    assert caught.value.code == 403
+    assert b"SignatureDoesNotMatch" in caught.value.read()
+    caught.value.close()
+
+
+def test_foreign_host_is_refused(address: str) -> None:
+    status, body = ask(address, "/health", Host="rebound.example")
+    assert status == 403
+    assert b"host 'rebound.example' is not this server's" in body
+
+
+@pytest.mark.parametrize("host", ["localhost:1", "LOCALHOST", "bucket.localhost:80", "127.0.0.1"])
+def test_own_names_are_taken_with_any_port(address: str, host: str) -> None:
+    assert ask(address, "/health", Host=host)[0] == 200
+
+
+def test_browsers_page_may_not_ask_for_health(address: str) -> None:
+    assert ask(address, "/health", Origin="http://page.example")[0] == 403
+
+
+def test_health_says_which_process_serves(address: str) -> None:
+    status, body = ask(address, "/_microjobs/health")
+    assert (status, json.loads(body)["status"]) == (200, "ok")
+
+
+def test_too_large_a_body_is_refused(client: Client) -> None:
+    runtime = client("sagemaker-runtime")
+    code, message, status = error_of(runtime.invoke_endpoint, EndpointName="e", Body=bytes(25 * 2**20 + 1))
+    assert (code, status) == ("RequestEntityTooLarge", 413)
+    assert "26214400 bytes" in message
