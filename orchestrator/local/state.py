@@ -7,7 +7,7 @@ import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,11 +118,27 @@ class State:
             rows = self._select("kind = ? AND name = ?", (kind, name))
         return rows[0] if rows else None
 
-    def update(self, kind: str, name: str, changes: Mapping[str, Any], status: str | None = None) -> Record | None:
-        """Merge members into a description; None if the resource is gone."""
+    def update(
+        self,
+        kind: str,
+        name: str,
+        changes: Mapping[str, Any],
+        status: str | None = None,
+        *,
+        only_if: Collection[str] | None = None,
+    ) -> Record | None:
+        """Merge members into a description.
+
+        Args:
+            status: the new one; None keeps it.
+            only_if: do it only in one of these statuses.
+
+        Returns:
+            What it is now; None if the resource is gone or in another status.
+        """
         with self._transaction() as database:
             record = self.get(kind, name)
-            if record is None:
+            if record is None or (only_if is not None and record.status not in only_if):
                 return None
             description = {**record.description, **changes}
             database.execute(

@@ -1,0 +1,83 @@
+"""What Describe and List tell of a tuning job, computed from its training jobs."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.local.jobs import search, training
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.state import Query, Record
+
+MOST = 1000
+"""Training jobs of one tuning job, beyond what SageMaker allows."""
+
+
+class Results:
+    """The training jobs of a tuning job, oldest first."""
+
+    def __init__(self, context: Context, request: Mapping[str, Any]) -> None:
+        self.config = request["HyperParameterTuningJobConfig"]
+        self.objective: Mapping[str, str] = self.config["HyperParameterTuningJobObjective"]
+        self.minimise = self.objective["Type"] == "Minimize"
+        self._tuned = [item.name for item in search.read_ranges(self.config["ParameterRanges"])]
+        query = Query(training.KIND, parent=request["HyperParameterTuningJobName"], descending=False, limit=MOST)
+        self.jobs = context.state.find(query)
+
+    def objective_value(self, job: Record) -> float | None:
+        for item in job.description.get("FinalMetricDataList", []):
+            if item["MetricName"] == self.objective["MetricName"] and math.isfinite(item["Value"]):
+                return float(item["Value"])
+        return None
+
+    def values(self) -> list[float]:
+        """The objective of each job that ended with one, in the order of their ends."""
+        ended = sorted(
+            (job for job in self.jobs if job.status in ("Completed", "Stopped")),
+            key=lambda job: job.description["TrainingEndTime"],
+        )
+        return [value for job in ended if (value := self.objective_value(job)) is not None]
+
+    def best(self) -> Record | None:
+        """The job with the best objective, of those that completed or were stopped early."""
+        valued = [
+            (value, job)
+            for job in self.jobs
+            if job.status in ("Completed", "Stopped") and (value := self.objective_value(job)) is not None
+        ]
+        chosen = (min if self.minimise else max)(valued, key=lambda pair: pair[0], default=None)
+        return chosen[1] if chosen else None
+
+    def summary(self, job: Record) -> dict[str, Any]:
+        """A HyperParameterTrainingJobSummary."""
+        described, value = job.description, self.objective_value(job)
+        metric = {"Type": self.objective["Type"], "MetricName": self.objective["MetricName"], "Value": value}
+        finished = job.status in ("Completed", "Failed", "Stopped")
+        copied = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
+        return {
+            "TrainingJobName": job.name,
+            "TrainingJobArn": job.arn,
+            "TrainingJobStatus": job.status,
+            "TuningJobName": job.parent,
+            "CreationTime": job.created,
+            "TunedHyperParameters": {name: described["HyperParameters"][name] for name in self._tuned},
+            "ObjectiveStatus": "Succeeded" if finished and value is not None else "Failed" if finished else "Pending",
+            **{name: described[name] for name in copied if name in described},
+            **({"FinalHyperParameterTuningJobObjectiveMetric": metric} if finished and value is not None else {}),
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The members of DescribeHyperParameterTuningJob that follow from the training jobs."""
+        statuses = [job.status for job in self.jobs]
+        objectives = [self.summary(job)["ObjectiveStatus"] for job in self.jobs]
+        best = self.best()
+        return {
+            "TrainingJobStatusCounters": {
+                "Completed": statuses.count("Completed"),
+                "InProgress": statuses.count("InProgress") + statuses.count("Stopping"),
+                "RetryableError": 0,
+                "NonRetryableError": statuses.count("Failed"),
+                "Stopped": statuses.count("Stopped"),
+            },
+            "ObjectiveStatusCounters": {name: objectives.count(name) for name in ("Succeeded", "Pending", "Failed")},
+            **({"BestTrainingJob": self.summary(best)} if best else {}),
+        }

@@ -1,0 +1,233 @@
+"""Hyperparameter tuning jobs: training jobs, one after the other and side by side, chosen by a search.
+
+Everything but the search itself is in the state: a restarted server reads the results so far and goes on.
+"""
+
+import logging
+import math
+import statistics
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.local.errors import ResourceInUseError, ValidationError
+from orchestrator.local.home import arn
+from orchestrator.local.jobs import inputs, outputs, search, training
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.group import Control, Why
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.jobs.results import MOST, Results
+from orchestrator.local.runtimes.base import Host
+from orchestrator.local.s3.store import parse_uri
+from orchestrator.local.state import NameTakenError, Record
+
+logger = logging.getLogger(__name__)
+
+KIND = "hyper-parameter-tuning-job"
+
+LOOK_SECONDS = 0.1
+STOP_SECONDS = 130.0
+"""What training jobs get to end in when the tuning job ends; they have 120 s themselves."""
+ENOUGH_TO_COMPARE = 3
+"""Jobs that must have got as far before another one is stopped for being worse than their median."""
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateHyperParameterTuningJob request that is valid by itself; nothing runs yet.
+
+    Raises:
+        ValidationError: ranges, objective, inputs or limits do not fit.
+        ResourceInUseError: there is a job of that name.
+    """
+    config = request["HyperParameterTuningJobConfig"]
+    definition = request.get("TrainingJobDefinition")
+    if definition is None:
+        raise ValidationError("TrainingJobDefinition is required.")
+    if "HyperParameterTuningJobObjective" not in config:
+        raise ValidationError("HyperParameterTuningJobConfig.HyperParameterTuningJobObjective is required.")
+    _check(context, config, definition)
+    name = request["HyperParameterTuningJobName"]
+    description = {
+        **{member: value for member, value in request.items() if member != "Tags"},
+        "HyperParameterTuningJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        "HyperParameterTuningJobStatus": "InProgress",
+        "TrainingJobDefinition": {
+            "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
+            **{member: value for member, value in definition.items() if member != "OutputDataConfig"},
+        },
+    }
+    job_arn, tags = description["HyperParameterTuningJobArn"], request.get("Tags", [])
+    try:
+        return context.state.add(KIND, name, job_arn, "InProgress", request, description, tags=tags)
+    except NameTakenError as error:
+        raise ResourceInUseError(f"Hyperparameter tuning job names must be unique: {name} already exists.") from error
+
+
+def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str, Any]) -> None:
+    ranges = search.read_ranges(config.get("ParameterRanges", {}))
+    if not ranges:
+        raise ValidationError("ParameterRanges names no hyperparameter to tune.")
+    names = [item.name for item in ranges]
+    if doubled := sorted({name for name in names if names.count(name) > 1 or name in _static(definition)}):
+        raise ValidationError(f"Hyperparameter {', '.join(doubled)} is given more than once.")
+    if config["Strategy"] == search.GRID:
+        search.grid(ranges)
+    elif "MaxNumberOfTrainingJobs" not in config["ResourceLimits"]:
+        raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
+    metric = config["HyperParameterTuningJobObjective"]["MetricName"]
+    known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
+    if metric not in known:
+        raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
+    for channel in definition.get("InputDataConfig", []):
+        inputs.select(context.store, channel["DataSource"]["S3DataSource"]["S3Uri"], "input data source")
+    context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
+
+
+def _static(definition: Mapping[str, Any]) -> Mapping[str, str]:
+    static: Mapping[str, str] = definition.get("StaticHyperParameters", {})
+    return static
+
+
+class TuningJob:
+    """Starts training jobs until there have been enough."""
+
+    def __init__(self, context: Context, record: Record, registry: Registry) -> None:
+        self._context = context
+        self._registry = registry
+        self._request = record.request
+        self._definition: Mapping[str, Any] = record.request["TrainingJobDefinition"]
+        self.name = record.name
+        self.control = Control()
+        self._created = record.created
+        self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
+        self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
+        self._ranges = search.read_ranges(self._config["ParameterRanges"])
+        self._learnt: set[str] = set()
+        self._points: dict[str, list[float]] = {}
+        self._stopped_early: set[str] = set()
+
+    @property
+    def plan_name(self) -> str:
+        return f"{KIND}/{self.name}"
+
+    def resume(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  it has no hosts of its own
+        self.run()
+
+    def lose(self) -> None:
+        """An earlier server ended: its training jobs were taken up or ended, and the search goes on."""
+        self.run()
+
+    def run(self) -> None:
+        try:
+            status, reason = self._search()
+        except Exception as error:
+            logger.exception("%s failed", self.plan_name)
+            self._stop_children()
+            status, reason = "Failed", f"InternalServerError: {type(error).__name__}: {error}; see the server's log"
+        changes = {"FailureReason": reason} if reason else {}
+        members = {"HyperParameterTuningJobStatus": status, "HyperParameterTuningEndTime": time.time(), **changes}
+        self._context.state.update(KIND, self.name, members, status)
+
+    def _search(self) -> tuple[str, str]:
+        """How it ended, and why if badly."""
+        config, results = self._config, Results(self._context, self._request)
+        chooser = search.Search(
+            config["Strategy"], self._ranges, minimise=results.minimise, seed=config.get("RandomSeed")
+        )
+        deadline = self._created + self._limits.get("MaxRuntimeInSeconds", math.inf)
+        while True:
+            results = Results(self._context, self._request)
+            running = self._learn(chooser, results)
+            if self.control.why is not None or time.time() > deadline:
+                self._stop_children()
+                shut_down = self.control.why is Why.SHUTDOWN
+                return (
+                    ("Failed", "InternalServerError: the local server was shut down") if shut_down else ("Stopped", "")
+                )
+            if self._is_good_enough(results):
+                self._stop_children()
+                return "Completed", ""
+            if len(results.jobs) < self._number and len(running) < self._limits["MaxParallelTrainingJobs"]:
+                self._start_one(chooser, len(results.jobs))
+                continue
+            if not running:
+                failed = all(job.status == "Failed" for job in results.jobs)
+                return ("Failed", "All training jobs failed. See their FailureReason.") if failed else ("Completed", "")
+            if config.get("TrainingJobEarlyStoppingType") == "Auto":
+                self._stop_hopeless(results, running)
+            time.sleep(LOOK_SECONDS)
+
+    @property
+    def _number(self) -> int:
+        """How many training jobs there are to be."""
+        most: int = self._limits.get("MaxNumberOfTrainingJobs", MOST)
+        return min(most, len(search.grid(self._ranges))) if self._config["Strategy"] == search.GRID else most
+
+    def _learn(self, chooser: search.Search, results: Results) -> list[Record]:
+        """Tell the search of jobs that ended since the last look; those that still run."""
+        for job in results.jobs:
+            if job.status in ("Completed", "Failed", "Stopped") and job.name not in self._learnt:
+                value = None if job.status == "Failed" else results.objective_value(job)
+                chooser.learn(job.name, job.description["HyperParameters"], value)
+                self._learnt.add(job.name)
+        return [job for job in results.jobs if job.name not in self._learnt]
+
+    def _is_good_enough(self, results: Results) -> bool:
+        criteria, values = self._config.get("TuningJobCompletionCriteria", {}), results.values()
+        better = min if results.minimise else max
+        target = criteria.get("TargetObjectiveMetricValue")
+        if values and target is not None and better(better(values), target) == better(values):
+            return True
+        patience = criteria.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving")
+        return bool(patience and values and len(values) - 1 - values.index(better(values)) >= patience)
+
+    def _start_one(self, chooser: search.Search, number: int) -> None:
+        name = f"{self.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
+        record = training.create(self._context, self._training_request(name, chooser.propose(name, number)), self.name)
+        self._registry.start(training.TrainingJob(self._context, record))
+
+    def _training_request(self, name: str, tuned: Mapping[str, str]) -> dict[str, Any]:
+        definition = self._definition
+        left_out = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges")
+        request = {member: value for member, value in definition.items() if member not in left_out}
+        request["TrainingJobName"] = name
+        metric = self._config["HyperParameterTuningJobObjective"]["MetricName"]
+        request["HyperParameters"] = {**_static(definition), "_tuning_objective_metric": metric, **tuned}
+        if "CheckpointConfig" in definition:  # a place of its own: a job must not go on from another one's
+            uri = outputs.join(definition["CheckpointConfig"]["S3Uri"], name)
+            request["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": uri}
+        return request
+
+    def _stop_hopeless(self, results: Results, running: Sequence[Record]) -> None:
+        """Stop jobs that are worse than the median of what the others had on average when they had got as far.
+
+        Source: "Stop Training Jobs Early" in the SageMaker developer guide.
+        """
+        metric = results.objective["MetricName"]
+        for record in running:
+            if isinstance(job := self._registry.find(f"{training.KIND}/{record.name}"), training.TrainingJob):
+                self._points[record.name] = [value for _, value in job.metrics.points(metric)]
+        for record in running:
+            mine = self._points.get(record.name, [])
+            others = [
+                statistics.fmean(points[: len(mine)])
+                for name, points in self._points.items()
+                if name in self._learnt - self._stopped_early and len(points) >= len(mine) > 0
+            ]
+            if len(others) < ENOUGH_TO_COMPARE or record.name in self._stopped_early:
+                continue
+            median = statistics.median(others)
+            if mine[-1] > median if results.minimise else mine[-1] < median:
+                self._stopped_early.add(record.name)
+                self._registry.stop(f"{training.KIND}/{record.name}")
+
+    def _stop_children(self) -> None:
+        """Stop all training jobs that still run, and wait for them."""
+        deadline = time.time() + STOP_SECONDS
+        while time.time() < deadline:
+            jobs = Results(self._context, self._request).jobs
+            plans = [f"{training.KIND}/{job.name}" for job in jobs if job.status in ("InProgress", "Stopping")]
+            if not sum(self._registry.stop(plan) for plan in plans):
+                return
+            time.sleep(LOOK_SECONDS)
