@@ -1,5 +1,62 @@
-"""The command line, `microjobs`."""
+"""The command line, `microjobs`. Exit codes: 0 well, 1 a failure, 2 wrong usage, 130 stopped by Ctrl-C."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from orchestrator.commands import build, doctor, logs, ps, run, stop
+from orchestrator.failures import JobFailedError, LauncherError
+from orchestrator.local import commands as local
+
+INTERRUPTED = 130
 
 
-def main() -> int:
-    return 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; failures that are to be expected are a sentence on stderr."""
+    options = make_parser().parse_args(arguments)
+    try:
+        code: int = options.call(options)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader, such as `head`, has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        told = tell(error)
+        if told is None:
+            raise
+        print(f"microjobs: {told}", file=sys.stderr)
+        return error.exit_code if isinstance(error, LauncherError) else 1
+    return code
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="microjobs",
+        description="Machine learning jobs in containers, on a SageMaker that runs on this machine.",
+        epilog="microjobs VERB --help tells what a verb takes.",
+    )
+    subparsers = parser.add_subparsers(metavar="VERB", required=True)
+    for verb in (run, build, local, ps, logs, stop, doctor):
+        verb.add_parser(subparsers)
+    return parser
+
+
+def tell(error: Exception) -> str | None:
+    """What to say of an error that may well happen; None for one that is a mistake of ours."""
+    # Imported here only: `microjobs --help` shall not wait for them.
+    from botocore.exceptions import BotoCoreError, ClientError
+    from docker.errors import DockerException
+
+    from microjobs.errors import JobError
+    from orchestrator.local.server import ServerError
+
+    if isinstance(error, JobFailedError):
+        return "\n".join([str(error), *(f"  | {line}" for line in error.tail)])
+    if isinstance(error, ClientError):
+        return f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
+    if isinstance(error, (LauncherError, ServerError, JobError, BotoCoreError, DockerException, OSError)):
+        return str(error)
+    return None

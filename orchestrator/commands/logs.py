@@ -16,21 +16,19 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local import server
     from orchestrator.local.home import Home
     from orchestrator.workflows.kinds import ENDPOINT, need
     from orchestrator.workflows.logs import LogTail
-    from orchestrator.workflows.place import POLL_LOCAL
+    from orchestrator.workflows.place import on_this_machine
 
-    with server.serving(Home.from_environment()) as address:
-        client = server.client(address, "sagemaker")
-        kind, _ = need(client, options.job)
-        tail = LogTail.of(server.client(address, "logs"), kind, options.job)
+    with on_this_machine(Home.from_environment()) as place:
+        kind, _ = need(place.sagemaker, options.job)
+        tail = LogTail.of(place.logs, kind, options.job)
         while True:
-            description = kind.describe(client, options.job)
+            description = kind.describe(place.sagemaker, options.job)
             for event in tail.read():  # after the look at the status, so that an ended job's last lines are among them
                 print(f"{event.host}  {event.text}", flush=options.follow)
             going = description is not None and description[kind.status] in (*kind.going, ENDPOINT.good)
             if not (options.follow and going):
                 return 0
-            time.sleep(POLL_LOCAL)
+            time.sleep(place.poll)

@@ -18,14 +18,13 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local import server
     from orchestrator.local.home import Home
     from orchestrator.workflows.kinds import ENDPOINT, KINDS
+    from orchestrator.workflows.place import on_this_machine
 
-    with server.serving(Home.from_environment()) as address:
-        client = server.client(address, "sagemaker")
-        limit = min(max(options.limit, 1), 100)
-        listed = [row for kind in KINDS for row in kind.newest(client, limit)]
+    limit = min(max(options.limit, 1), 100)
+    with on_this_machine(Home.from_environment()) as place:
+        listed = [row for kind in KINDS for row in kind.newest(place.sagemaker, limit)]
     if options.running:
         listed = [row for row in listed if row.kind is ENDPOINT or row.status in row.kind.going]
     listed.sort(key=lambda row: row.created, reverse=True)

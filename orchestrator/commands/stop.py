@@ -14,16 +14,15 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local import server
     from orchestrator.local.home import Home
     from orchestrator.workflows.kinds import ENDPOINT, need
+    from orchestrator.workflows.place import on_this_machine
 
-    with server.serving(Home.from_environment()) as address:
-        client = server.client(address, "sagemaker")
-        kind, description = need(client, options.job)
+    with on_this_machine(Home.from_environment()) as place:
+        kind, description = need(place.sagemaker, options.job)
         if kind is not ENDPOINT and description[kind.status] not in kind.going:
             print(f"{kind.title} {options.job} is {description[kind.status]} already")
             return 0
-        kind.stop(client, options.job)
+        kind.stop(place.sagemaker, options.job)
     print(f"{kind.title} {options.job} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
     return 0

@@ -54,8 +54,11 @@ def number(value: float) -> str:
 
 
 def short_number(value: float) -> str:
-    """At most six characters for values below 100,000, so that ten stand in a line."""
-    return f"{value:.1f}" if 10 <= abs(value) < 10_000 else f"{value:.4g}"
+    """At most six characters, so that ten numbers stand in a line."""
+    for digits in (4, 3, 1, 0):
+        if len(text := f"{value:.{digits}f}") <= 6:
+            return text
+    return f"{value:.0e}"
 
 
 def near(path: Path) -> str:

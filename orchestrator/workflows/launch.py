@@ -11,7 +11,6 @@ from rich.console import Console
 from microjobs.files import write_text
 from orchestrator import images
 from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local import server
 from orchestrator.local.home import Home
 from orchestrator.report.page import page
 from orchestrator.report.summary import near, summary
@@ -58,16 +57,14 @@ def launch(request: Request) -> None:
         LauncherError: images are missing, or a step failed.
     """
     home = Home.from_environment()
-    home.make()
     runs = home.root / "runs"
     given = checked(request.given)
     resumed = None if request.resume is None else find_record(runs, request.workflow, request.resume, given)
     console = Console(highlight=False)
-    with interruptible(), server.serving(home, request.runtime) as address:
-        place = on_this_machine(address, home.buckets)
+    with interruptible(), on_this_machine(home, request.runtime) as place:
         workflow = WORKFLOWS[request.workflow]
         options = workflow.options(**(resumed.options if resumed else given))
-        if address.runtime == "docker":
+        if place.needs_images:
             need_images(options.jobs)
         record = resumed or Record.new(runs, request.workflow, given)
         console.print(f"{record.id}: jobs run by {place.title}", soft_wrap=True)

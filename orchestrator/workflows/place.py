@@ -1,10 +1,16 @@
 """Where jobs run. A workflow knows nothing else of it: not whether it talks to AWS or to this machine."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -12,7 +18,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
+    from orchestrator.local.home import Home
     from orchestrator.local.server import Address
+
+SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 
 POLL_LOCAL = 0.25
 """Seconds between two looks at a job on this machine."""
@@ -34,6 +43,8 @@ class Place:
     """The image of a job of this repository, by the job's name."""
     instance_type: str = "ml.m5.large"
     poll: float = POLL_LOCAL
+    needs_images: bool = False
+    """Whether the jobs' images must be here before a run."""
     buckets: Path | None = None
     """The folder that holds the buckets, if they are folders."""
 
@@ -47,18 +58,46 @@ def local_image(job: str) -> str:
     return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}"
 
 
-def on_this_machine(address: "Address", buckets: Path) -> Place:
-    """The local server's place."""
-    from orchestrator.local import server
+@contextmanager
+def on_this_machine(home: "Home", runtime: str = "auto") -> Iterator[Place]:
+    """The place of this folder's server; if none runs, of one that runs as long as the block.
 
+    Raises:
+        UsageError: a server runs that has another runtime.
+        ServerError: the server does not start.
+    """
+    from orchestrator.local import config, server
+
+    home.make()
+    # Any free port: who wants a known one starts a server that stays.
+    chosen = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
+    with server.serving(home, chosen) as address:
+        if runtime not in ("auto", address.runtime):
+            raise UsageError(
+                f"a server with runtime {address.runtime} runs for {home.root}: leave out --runtime {runtime}, "
+                "or end it with `microjobs local down`"
+            )
+        yield local_place(address, home.buckets)
+
+
+def local_place(address: "Address", buckets: Path) -> Place:
+    """A local server's place."""
+    session = boto3.Session(address.access_key_id, address.secret_access_key, region_name=address.region)
+    settings = {
+        "endpoint_url": address.url,
+        # An endpoint may take a minute to answer, as on AWS.
+        "config": Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 3}),
+    }
+    clients: Any = {name: session.client(name, **settings) for name in SERVICES}  # type: ignore[call-overload]
     return Place(
         title=f"{address.runtime} on this machine",
-        sagemaker=server.client(address, "sagemaker"),
-        runtime=server.client(address, "sagemaker-runtime"),
-        s3=server.client(address, "s3"),
-        logs=server.client(address, "logs"),
+        sagemaker=clients["sagemaker"],
+        runtime=clients["sagemaker-runtime"],
+        s3=clients["s3"],
+        logs=clients["logs"],
         bucket=address.bucket,
         role=address.role_arn,
         image=local_image,
         buckets=buckets,
+        needs_images=address.runtime == "docker",
     )

@@ -93,7 +93,7 @@ def last_unfinished(folder: Path, workflow: str) -> Path:
     Raises:
         UsageError: there is none.
     """
-    for path in sorted(folder.glob(f"{workflow}-*.json"), reverse=True):
+    for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
         if path.stat().st_size and not Record.read(path).finished:
             return path
     raise UsageError(f"no run of {workflow} in {folder} is unfinished: leave --resume out to start one")

@@ -1,0 +1,37 @@
+"""A cloud in memory and runs on it."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.workflows.progress import Progress
+from orchestrator.workflows.record import Record
+from orchestrator.workflows.run import Run
+from tests.launcher.cloud import Cloud
+
+StartRun = Callable[..., Run]
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    return Cloud()
+
+
+@pytest.fixture
+def screen() -> io.StringIO:
+    return io.StringIO()
+
+
+@pytest.fixture
+def start(cloud: Cloud, tmp_path: Path, screen: io.StringIO) -> StartRun:
+    """A run on the cloud: a new one, or the next attempt of a record."""
+
+    def start(workflow: str = "housing", record: Record | None = None, *, verbose: bool = False) -> Run:
+        progress = Progress(Console(file=screen, width=80), verbose=verbose)
+        record = record or Record.new(tmp_path / "runs", workflow, {})
+        return Run(cloud.place(), record, progress)
+
+    return start

@@ -1,0 +1,167 @@
+"""The summary fits a screen, and the page needs nothing but itself."""
+
+import io
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.report import svg
+from orchestrator.report.page import page
+from orchestrator.report.summary import near, number, short_number, summary
+from orchestrator.workflows.progress import Trial, duration
+from orchestrator.workflows.record import Done
+from orchestrator.workflows.results import Picture, Results
+from tests.launcher.cloud import PNG
+
+HEADING = "housing-20261122-013229  docker on this machine  1 min 32 s"
+BASE = "s3://sagemaker-us-east-1-000000000000/housing-20261122-013229"
+TRIALS = tuple(
+    Trial(
+        f"housing-20261122-013229-tune-{number:03}-abcd1234",
+        "Completed",
+        3000.123456 + number,
+        {"learning_rate": str(0.0123456789 * number), "epochs": "42", "batch_size": "177"},
+    )
+    for number in range(1, 7)
+)
+RESULTS = Results(
+    title="housing, tensorflow",
+    figures=[("Test MSE, trained", 3054.334869), ("Test MSE, tuned", 2891.20003)],
+    predictions=[159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 99999.0],
+    targets=[134.0, 183.0, 200.0, 210.0, 180.0, 261.0, 302.0, 59.0, 281.0, 137.0],
+    score_report="Test MSE : <2891.2>",
+    scored=([1.0, 2.0, 3.0], [1.5, 2.5, 2.0]),
+    places=[("data", f"{BASE}/train"), ("model", f"{BASE}/models/x/output/model.tar.gz")],
+    objective="val_loss",
+    trials=TRIALS,
+    pictures=[Picture("Learning curve", PNG)],
+)
+PLACES = [
+    ("everything", BASE),
+    ("on disk", f".microjobs/s3/{BASE.removeprefix('s3://')}"),
+    ("its model", f"models/{TRIALS[0].name}/output/model.tar.gz"),
+    ("report", "/home/somebody/with/a/long/way/to/the/clone/.microjobs/runs/housing-20261122-013229/report.html"),
+]
+STEPS = [Done("train", "Training", "TrainingJob", "job", 4.2), Done("tune", "Tuning", "", "job", 61.0)]
+
+
+def shown(results: Results) -> list[str]:
+    screen = io.StringIO()
+    Console(file=screen, width=80).print(summary(results, HEADING, PLACES))
+    return screen.getvalue().splitlines()
+
+
+def test_summary_fits_a_screen() -> None:
+    lines = shown(RESULTS)
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+
+
+def test_summary_shows_what_matters() -> None:
+    text = "\n".join(shown(RESULTS))
+    for wanted in (
+        "3054.33",
+        "2891.20",
+        "val_loss",
+        "001-abcd1234",
+        "0.01235",
+        "159.8",
+        "99999",
+        "-1235",
+        "its model",
+        BASE,
+    ):
+        assert wanted in text
+    assert "…" not in text
+
+
+def test_summary_without_tuning_has_no_trials() -> None:
+    assert "val_loss" not in "\n".join(shown(replace(RESULTS, trials=(), objective="")))
+
+
+@pytest.mark.parametrize(("value", "text"), [(3054.334, "3054.33"), (0.30671, "0.3067"), (-1234.5, "-1234.50")])
+def test_number_keeps_the_digits_that_matter(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize("value", [0.0, 1.23456, -1.23456, 9.99999, -999.96, 999.97, 99999.4, -9999.4, 123456.0])
+def test_short_number_is_at_most_six_characters(value: float) -> None:
+    assert len(short_number(value)) <= 6
+    assert float(short_number(value)) == pytest.approx(value, rel=1e-3 if abs(value) < 1e5 else 0.5)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.13, "4.1 s"), (59.99, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")]
+)
+def test_duration_reads_well(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+class Links(HTMLParser):
+    """Addresses that a page names, and whether its elements are closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+        if tag not in ("meta", "img", "link", "line", "circle", "rect", "path"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if self.open and self.open[-1] == tag:
+            self.open.pop()
+
+
+def test_page_needs_nothing_from_outside() -> None:
+    text = page(RESULTS, HEADING, STEPS, PLACES)
+    links = Links()
+    links.feed(text)
+    assert links.open == []
+    assert len(links.addresses) == 1
+    assert all(address.startswith("data:image/png;base64,") for address in links.addresses)
+    assert re.findall(r"https?:|@import|url\(|<script|<link", text) == []
+
+
+def test_page_follows_light_and_dark() -> None:
+    assert "prefers-color-scheme: dark" in page(RESULTS, HEADING, STEPS, PLACES)
+
+
+def test_page_escapes_what_jobs_wrote() -> None:
+    text = page(RESULTS, HEADING, STEPS, PLACES)
+    assert "Test MSE : &lt;2891.2&gt;" in text
+    assert "<2891.2>" not in text
+
+
+def test_page_shows_trials_predictions_and_times() -> None:
+    text = page(RESULTS, HEADING, STEPS, PLACES)
+    assert text.count("abcd1234") >= 6
+    for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", "report.html"):
+        assert wanted in text, wanted
+
+
+def test_scatter_places_points_inside_its_frame() -> None:
+    text = svg.scatter([(0.001, -5.0), (0.2, 1e6)], "x", "y", log_x=True)
+    points = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', text)]
+    assert points[0][0] < points[1][0]
+    assert points[0][1] > points[1][1]
+    assert all(svg.LEFT <= x <= svg.WIDTH and 0 <= y <= svg.HEIGHT - svg.BOTTOM for x, y in points)
+
+
+@pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1e-9, 1e-9], [1e6, 2e6], [0.0, 0.7]])
+def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
+    axis = svg.axis(values, 0, 100)
+    assert 2 <= len(axis.ticks()) <= 12
+    assert all(0 <= axis.at(tick) <= 100 for tick in axis.ticks())
+
+
+def test_paths_below_here_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert near(tmp_path / "runs" / "report.html") == "runs/report.html"
+    assert near(Path("/elsewhere/report.html")) == "/elsewhere/report.html"

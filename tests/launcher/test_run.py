@@ -1,0 +1,177 @@
+"""Failures, Ctrl-C and resuming."""
+
+import io
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.failures import JobFailedError, UsageError
+from orchestrator.workflows.housing import Options, housing
+from orchestrator.workflows.record import Record, last_unfinished
+from orchestrator.workflows.run import interruptible
+from tests.launcher.cloud import Cloud
+from tests.launcher.conftest import StartRun
+
+QUICK = Options(tuning=False)
+
+
+def names(cloud: Cloud, operation: str) -> list[str]:
+    word = operation.removeprefix("Create").removeprefix("Stop")
+    return [asked[f"{word}Name"] for asked in cloud.asked(operation)]
+
+
+def next_attempt(record: Record) -> Record:
+    again = Record.read(record.path)
+    again.attempt += 1
+    return again
+
+
+def test_failed_job_tells_reason_and_tail_of_log(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    cloud.failing["train"] = "the training diverged"
+    run = start()
+    with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
+        housing(run.place, run, QUICK, tmp_path)
+    assert failure.value.tail == tuple(cloud.log)
+    assert cloud.asked("StopTrainingJob") == []
+
+
+def test_resumed_run_goes_on_after_last_finished_step(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    cloud.failing["train"] = "no luck"
+    run = start()
+    with pytest.raises(JobFailedError):
+        housing(run.place, run, QUICK, tmp_path)
+    cloud.failing.clear()
+    again = start(record=next_attempt(run.record))
+    assert housing(again.place, again, QUICK, tmp_path).score_report
+    assert names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
+    assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
+
+
+def test_resumed_run_does_not_serve_again(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    cloud.failing["batch-score"] = "no luck"
+    run = start()
+    with pytest.raises(JobFailedError):
+        housing(run.place, run, QUICK, tmp_path)
+    cloud.failing.clear()
+    again = start(record=next_attempt(run.record))
+    assert housing(again.place, again, QUICK, tmp_path).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    assert len(cloud.asked("CreateEndpoint")) == 1
+
+
+def test_resumed_run_takes_up_a_job_that_still_goes_on(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    cloud.on_describe = killed_at("train")
+    run = start()
+    with pytest.raises(SystemExit):
+        housing(run.place, run, QUICK, tmp_path)
+    cloud.on_describe = lambda _name: None
+    cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
+    again = start(record=next_attempt(run.record))
+    housing(again.place, again, QUICK, tmp_path)
+    assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
+
+
+def killed_at(step: str) -> Any:
+    def on_describe(name: str) -> None:
+        if step in name:
+            raise SystemExit
+
+    return on_describe
+
+
+def test_steps_are_done_again_from_a_job_that_is_gone(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    cloud.failing["batch-score"] = "no luck"
+    run = start()
+    with pytest.raises(JobFailedError):
+        housing(run.place, run, QUICK, tmp_path)
+    cloud.failing.clear()
+    del cloud.things["ProcessingJob", f"{run.id}-scale"]
+    again = start(record=next_attempt(run.record))
+    housing(again.place, again, QUICK, tmp_path)
+    assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
+    assert names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
+
+
+def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start: StartRun) -> None:
+    run = start()
+    run.record.endpoint = f"{run.id}-endpoint"
+    run.place.sagemaker.create_endpoint(EndpointName=run.record.endpoint, EndpointConfigName="config")
+    start(record=run.record)
+    assert cloud.things == {}
+    assert Record.read(run.record.path).endpoint is None
+
+
+@pytest.mark.parametrize(("step", "word"), [("raw", "ProcessingJob"), ("train", "TrainingJob")])
+def test_ctrl_c_stops_the_job_that_goes_on(
+    cloud: Cloud, start: StartRun, tmp_path: Path, step: str, word: str, screen: io.StringIO
+) -> None:
+    cloud.hanging.add(step)
+    cloud.on_describe = pressing_ctrl_c(step)
+    run = start()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        housing(run.place, run, QUICK, tmp_path)
+    assert names(cloud, f"Stop{word}") == [f"{run.id}-{step}"]
+    assert cloud.things[word, f"{run.id}-{step}"][f"{word}Status"] == "Stopped"
+    assert f"stopping {run.id}-{step}" in screen.getvalue()
+
+
+def pressing_ctrl_c(step: str) -> Any:
+    """Pressed at every look at the step's job: once to interrupt, and then again and again while it is stopped."""
+
+    def on_describe(name: str) -> None:
+        if step in name:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return on_describe
+
+
+def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    cloud.hanging.add("endpoint")
+    cloud.on_describe = pressing_ctrl_c("endpoint")
+    run = start()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        housing(run.place, run, QUICK, tmp_path)
+    assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
+
+
+def test_signals_are_as_before_after_a_run() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with interruptible():
+        assert signal.getsignal(signal.SIGTERM) != before[1]
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_runs_of_the_same_second_have_names_of_their_own(tmp_path: Path) -> None:
+    records = [Record.new(tmp_path, "housing", {}) for _ in range(3)]
+    assert len({record.id for record in records}) == 3
+    assert max(len(f"{record.id}-tune-2") for record in records) <= 32
+
+
+def test_record_reads_back_what_was_written(start: StartRun, tmp_path: Path) -> None:
+    run = start()
+    housing(run.place, run, QUICK, tmp_path)
+    assert Record.read(run.record.path) == run.record
+    assert [done.step for done in run.record.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
+    assert all(done.seconds is not None for done in run.record.steps)
+
+
+def test_last_unfinished_run_is_found(tmp_path: Path) -> None:
+    old, new, done = (Record.new(tmp_path, "housing", {}) for _ in range(3))
+    done.finished = True
+    done.save()
+    assert last_unfinished(tmp_path, "housing") == new.path != old.path
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no run of housing"):
+        last_unfinished(tmp_path, "housing")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"id": "x"}', '{"steps": [{}]}'])
+def test_damaged_record_is_refused_by_name(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "housing-1.json"
+    path.write_text(content)
+    with pytest.raises(UsageError, match=r"housing-1\.json is not the record of a run"):
+        Record.read(path)
