@@ -39,6 +39,9 @@ lock: ## write all locks again from their .in files
 labels: ## write the hyperparameters of each job into its image.yml
 	python3 scripts/labels.py
 
+parity: setup ## write docs/parity.md: what the local server does with each member of a request
+	uv run python -m scripts.parity
+
 # --- develop ---
 
 setup: ## the host's tools, in .venv (needs uv)
@@ -75,4 +78,4 @@ clean: down ## also remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help run down build base-image lock labels setup format lint lint/host test check clean
+.PHONY: help run down build base-image lock labels parity setup format lint lint/host test check clean

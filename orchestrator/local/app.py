@@ -18,6 +18,7 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from orchestrator.local import auth
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import Credentials
+from orchestrator.local.parity import refuse
 from orchestrator.local.protocol import json_rpc, query, rest_xml
 from orchestrator.local.protocol.models import operation_model, signing_name
 from orchestrator.local.protocol.validation import validate
@@ -129,6 +130,8 @@ class Application:
         operation = operation_model(service, name)
         params = wire.parse(operation, request)
         validate(operation, params)
+        if service == "sagemaker":
+            refuse(name, params)
         return wire.answer(operation, handler(params), request.environ[REQUEST_ID])
 
 

@@ -1,0 +1,38 @@
+"""Rows that several requests share."""
+
+from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+
+ROLE = NoMeaning("nothing here asks for permission")
+KMS = NoMeaning("nothing is encrypted here")
+VOLUME = NoMeaning("the disk is this machine's")
+VPC = NoMeaning("there is no VPC; jobs have a network of their own")
+EXPERIMENT = NoMeaning("there is no experiment tracking")
+TRAFFIC = NoMeaning("traffic between hosts does not leave this machine")
+
+TAGS = Members({"Key": Honoured(), "Value": Honoured()})
+
+INSTANCE_TYPE = Honoured(
+    "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", needed=True
+)
+HOSTS = Honoured("as many containers, `algo-1` …, on a network of their own", needed=True)
+ONE_TYPE = Refused("one instance type and count: give InstanceType and InstanceCount")
+
+ISOLATION = Honoured("no network but that between the hosts; the runtime `process` refuses it")
+ENVIRONMENT = Honoured("variables of every host")
+ENTRYPOINT = Honoured("in place of the image's own")
+ARGUMENTS = Honoured("in place of the image's own")
+
+RETRIES = Refused("a job is run once: start it again")
+HUB = Refused("there is no hub: put the files into a bucket")
+ACCESS = Refused("there are no models with a licence to accept: put the files into a bucket")
+
+S3_PREFIX = Honoured("objects whose keys begin so", only=("S3Prefix",), why="put the objects under one prefix")
+DISTRIBUTION = Honoured("all objects to each host, or each to one")
+FILE_MODE = Honoured("files are there before the container starts", only=("File",), why="use File")
+NOT_COMPRESSED = Honoured("files as they are", only=("None",), why="unpack them in the job")
+
+STOPPING: Rows = {
+    "MaxRuntimeInSeconds": Honoured("then the job is stopped, as by a Stop request"),
+    "MaxWaitTimeInSeconds": NoMeaning("there are no spot instances to wait for"),
+    "MaxPendingTimeInSeconds": NoMeaning("a job starts at once"),
+}

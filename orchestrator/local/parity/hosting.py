@@ -1,0 +1,175 @@
+"""Models, endpoints and batch transform."""
+
+from orchestrator.local.parity.common import (
+    ACCESS,
+    ENVIRONMENT,
+    EXPERIMENT,
+    HUB,
+    ISOLATION,
+    KMS,
+    NOT_COMPRESSED,
+    ROLE,
+    S3_PREFIX,
+    TAGS,
+    VOLUME,
+    VPC,
+)
+from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+
+PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
+ONE_CONTAINER = NoMeaning("one container serves a variant")
+DEPLOYMENT = NoMeaning("an update starts the new containers, moves all traffic at once and ends the old ones")
+INSTANCE_TYPE = Honoured(
+    "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", needed=True
+)
+
+MODEL_SOURCE: Rows = {
+    "S3DataSource": Members(
+        {
+            "S3Uri": Honoured(),
+            "S3DataType": Honoured("one archive, or the files below a prefix"),
+            "CompressionType": Honoured("extracted, or taken as they are"),
+            "ModelAccessConfig": ACCESS,
+            "HubAccessConfig": HUB,
+            "ManifestS3Uri": Refused("put the files under one prefix"),
+            "ETag": Refused("the bucket's present objects are taken"),
+            "ManifestEtag": Refused("the bucket's present objects are taken"),
+        }
+    )
+}
+
+CONTAINER: Rows = {
+    "ContainerHostname": NoMeaning("there is one container"),
+    "Image": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
+    "ImageConfig": NoMeaning("the engine's own logins are used"),
+    "Mode": Honoured("one model", only=("SingleModel",), why="make a model and an endpoint for each"),
+    "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
+    "ModelDataSource": Members(MODEL_SOURCE),
+    "AdditionalModelDataSources": Refused("put all files into one model archive"),
+    "Environment": ENVIRONMENT,
+    "ModelPackageName": PACKAGE,
+    "InferenceSpecificationName": PACKAGE,
+    "MultiModelConfig": Refused("make a model and an endpoint for each"),
+    "ContainerMetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
+}
+
+CREATE_MODEL: Rows = {
+    "ModelName": Honoured(),
+    "PrimaryContainer": Members(CONTAINER),
+    "Containers": Members(CONTAINER, most=1, why="inference pipelines are not run: put the steps into one image"),
+    "InferenceExecutionConfig": NoMeaning("there is one container"),
+    "ExecutionRoleArn": ROLE,
+    "Tags": TAGS,
+    "VpcConfig": VPC,
+    "EnableNetworkIsolation": ISOLATION,
+}
+
+VARIANT: Rows = {
+    "VariantName": Honoured(),
+    "ModelName": Honoured(needed=True),
+    "InitialInstanceCount": ONE_CONTAINER,
+    "InstanceType": INSTANCE_TYPE,
+    "InstancePools": Refused("one instance type: give InstanceType"),
+    "VariantInstanceProvisionTimeoutInSeconds": NoMeaning("there are no instances to wait for"),
+    "InitialVariantWeight": Honoured("the share of the requests"),
+    "AcceleratorType": Refused("there is no Elastic Inference: choose a GPU type"),
+    "CoreDumpConfig": Refused("set it up in the engine"),
+    "ServerlessConfig": Refused("give InstanceType and InitialInstanceCount"),
+    "VolumeSizeInGB": VOLUME,
+    "ModelDataDownloadTimeoutInSeconds": NoMeaning("nothing is downloaded"),
+    "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("how long `/ping` may take to answer 200"),
+    "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
+    "ManagedInstanceScaling": ONE_CONTAINER,
+    "RoutingConfig": ONE_CONTAINER,
+    "InferenceAmiVersion": NoMeaning("the machine is this one"),
+    "CapacityReservationConfig": NoMeaning("there is no capacity to reserve"),
+    "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
+}
+
+NOT_CAPTURED = NoMeaning("nothing is captured")
+
+CREATE_ENDPOINT_CONFIG: Rows = {
+    "EndpointConfigName": Honoured(),
+    "ProductionVariants": Members(VARIANT),
+    "DataCaptureConfig": Members(
+        {
+            # AWS captures if it is not told.
+            "EnableCapture": Honoured("nothing is captured", only=(False,), why="log in the container", needed=True),
+            "InitialSamplingPercentage": NOT_CAPTURED,
+            "DestinationS3Uri": NOT_CAPTURED,
+            "KmsKeyId": NOT_CAPTURED,
+            "CaptureOptions": NOT_CAPTURED,
+            "CaptureContentTypeHeader": NOT_CAPTURED,
+        }
+    ),
+    "Tags": TAGS,
+    "KmsKeyId": KMS,
+    "AsyncInferenceConfig": Refused("use InvokeEndpoint, or a transform job"),
+    "ExplainerConfig": Refused("there is no Clarify"),
+    "ShadowProductionVariants": Refused("make a second endpoint, and send it the requests too"),
+    "ExecutionRoleArn": ROLE,
+    "VpcConfig": VPC,
+    "EnableNetworkIsolation": Refused("it is for inference components: set it in CreateModel"),
+    "MetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
+    "CrossRegionTrafficConfig": Refused("there is one region"),
+}
+
+CREATE_ENDPOINT: Rows = {
+    "EndpointName": Honoured(),
+    "EndpointConfigName": Honoured(),
+    "DeploymentConfig": DEPLOYMENT,
+    "Tags": TAGS,
+}
+
+UPDATE_ENDPOINT: Rows = {
+    "EndpointName": Honoured(),
+    "EndpointConfigName": Honoured(),
+    "RetainAllVariantProperties": Refused("the new configuration's counts and weights are taken"),
+    "ExcludeRetainedVariantProperties": NoMeaning("nothing is retained"),
+    "DeploymentConfig": DEPLOYMENT,
+    "RetainDeploymentConfig": DEPLOYMENT,
+}
+
+CREATE_TRANSFORM_JOB: Rows = {
+    "TransformJobName": Honoured(),
+    "ModelName": Honoured(),
+    "MaxConcurrentTransforms": Honoured("requests at once"),
+    "ModelClientConfig": Members({"InvocationsTimeoutInSeconds": Honoured(), "InvocationsMaxRetries": Honoured()}),
+    "MaxPayloadInMB": Honoured(),
+    "BatchStrategy": Honoured(),
+    "Environment": ENVIRONMENT,
+    "TransformInput": Members(
+        {
+            "DataSource": Members({"S3DataSource": Members({"S3DataType": S3_PREFIX, "S3Uri": Honoured()})}),
+            "ContentType": Honoured(),
+            "CompressionType": NOT_COMPRESSED,
+            "SplitType": Honoured("whole objects or lines", only=("None", "Line"), why="write records as lines"),
+        }
+    ),
+    "TransformOutput": Members(
+        {
+            "S3OutputPath": Honoured("`.out` is added to an input's name"),
+            "Accept": Honoured(),
+            "AssembleWith": Honoured(),
+            "KmsKeyId": KMS,
+        }
+    ),
+    "DataCaptureConfig": Refused("inputs and outputs are in their buckets already"),
+    "TransformResources": Members(
+        {
+            "InstanceType": INSTANCE_TYPE,
+            "InstanceCount": NoMeaning("one container answers all requests"),
+            "VolumeKmsKeyId": KMS,
+            "TransformAmiVersion": NoMeaning("the machine is this one"),
+        }
+    ),
+    "DataProcessing": Members(
+        {
+            "InputFilter": Honoured("the whole record", only=("$",), why="filter before, or in the container"),
+            "OutputFilter": Honoured("the whole record", only=("$",), why="filter afterwards, or in the container"),
+            "JoinSource": Honoured("predictions alone", only=("None",), why="join the `.out` files to their inputs"),
+        }
+    ),
+    "Tags": TAGS,
+    "ExperimentConfig": EXPERIMENT,
+}

@@ -1,0 +1,100 @@
+"""CreateProcessingJob."""
+
+from orchestrator.local.parity.common import (
+    ARGUMENTS,
+    DISTRIBUTION,
+    ENTRYPOINT,
+    ENVIRONMENT,
+    EXPERIMENT,
+    FILE_MODE,
+    HOSTS,
+    INSTANCE_TYPE,
+    ISOLATION,
+    KMS,
+    NOT_COMPRESSED,
+    ONE_TYPE,
+    ROLE,
+    S3_PREFIX,
+    STOPPING,
+    TAGS,
+    TRAFFIC,
+    VOLUME,
+    VPC,
+)
+from orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
+
+APP_MANAGED = Refused("only AWS's own processing applications move their files themselves")
+
+INPUT: Rows = {
+    "S3Uri": Honoured("objects whose keys begin so"),
+    "LocalPath": Honoured("the folder of the input's files", needed=True),
+    "S3DataType": S3_PREFIX,
+    "S3InputMode": FILE_MODE,
+    "S3DataDistributionType": DISTRIBUTION,
+    "S3CompressionType": NOT_COMPRESSED,
+}
+
+OUTPUT: Rows = {
+    "S3Uri": Honoured("several hosts' files are merged; two of one name fail the job"),
+    "LocalPath": Honoured(needed=True),
+    "S3UploadMode": Honoured("at the end, or while the job runs as well"),
+}
+
+CREATE_PROCESSING_JOB: Rows = {
+    "ProcessingInputs": Members(
+        {
+            "InputName": Honoured(),
+            "AppManaged": APP_MANAGED,
+            "S3Input": Members(INPUT, needed=True),
+            "DatasetDefinition": Refused("there is no Athena or Redshift: put the data into a bucket"),
+        }
+    ),
+    "ProcessingOutputConfig": Members(
+        {
+            "Outputs": Members(
+                {
+                    "OutputName": Honoured(),
+                    "S3Output": Members(OUTPUT, needed=True),
+                    "FeatureStoreOutput": Refused("there is no feature store: use S3Output"),
+                    "AppManaged": APP_MANAGED,
+                }
+            ),
+            "KmsKeyId": KMS,
+        }
+    ),
+    "ProcessingJobName": Honoured(),
+    "ProcessingResources": Members(
+        {
+            "ClusterConfig": Members(
+                {
+                    "InstanceCount": HOSTS,
+                    "InstanceType": INSTANCE_TYPE,
+                    "VolumeSizeInGB": VOLUME,
+                    "VolumeKmsKeyId": KMS,
+                    "InstancePreferences": ONE_TYPE,
+                    "SelectedInstanceType": ONE_TYPE,
+                    "SelectedInstanceCount": ONE_TYPE,
+                }
+            )
+        }
+    ),
+    "StoppingCondition": Members({"MaxRuntimeInSeconds": STOPPING["MaxRuntimeInSeconds"]}),
+    "AppSpecification": Members(
+        {
+            "ImageUri": Honoured("an image of the engine, after the aliases of the configuration"),
+            "ContainerEntrypoint": ENTRYPOINT,
+            "ContainerArguments": ARGUMENTS,
+        }
+    ),
+    "Environment": ENVIRONMENT,
+    "NetworkConfig": Members(
+        {
+            "EnableInterContainerTrafficEncryption": TRAFFIC,
+            "EnableNetworkIsolation": ISOLATION,
+            "VpcConfig": VPC,
+        }
+    ),
+    "RoleArn": ROLE,
+    "Tags": TAGS,
+    "ExperimentConfig": EXPERIMENT,
+}

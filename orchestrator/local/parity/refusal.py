@@ -1,0 +1,69 @@
+"""Requests against the table."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.parity.rows import Honoured, Members, Refused, Row, Rows
+
+SHOWN = 100
+"""Characters of a value that an error message repeats."""
+
+
+def refuse_by(rows: Rows, params: Mapping[str, Any]) -> None:
+    """Refuse a request that is valid on AWS and asks for what is not done here.
+
+    Raises:
+        ValidationError: names each such member, its value, and why or what to do instead.
+    """
+    found = list(_members(rows, params, ""))
+    if found:
+        raise ValidationError("Not supported here: " + "; ".join(found))
+
+
+def _members(rows: Rows, params: Mapping[str, Any], path: str) -> Iterator[str]:
+    for name, row in rows.items():
+        below = f"{path}.{name}" if path else name
+        if name in params:
+            yield from _value(row, params[name], below)
+        elif isinstance(row, Honoured | Members) and row.needed:
+            yield f"{below} is missing, and is needed{_how(row)}"
+
+
+def _how(row: Honoured | Members) -> str:
+    only = f" as {_shown(row.only[0])}" if isinstance(row, Honoured) and row.only else ""
+    return f"{only}: {row.why}" if row.why else only
+
+
+def _value(row: Row, value: Any, path: str) -> Iterator[str]:
+    if isinstance(row, Refused) and not _idle(value):
+        yield f"{path} {_shown(value)} ({row.why})"
+    elif isinstance(row, Honoured) and row.only and value not in row.only:
+        yield f"{path} {_shown(value)} (honoured: {', '.join(map(str, row.only))}; {row.why})"
+    elif isinstance(row, Members):
+        yield from _structures(row, value, path)
+
+
+def _structures(row: Members, value: Any, path: str) -> Iterator[str]:
+    if not isinstance(value, list):
+        yield from _members(row.rows, value, path)
+        return
+    if row.most is not None and len(value) > row.most:
+        yield f"{path} with {len(value)} items, more than {row.most} ({row.why})"
+    for index, item in enumerate(value):
+        yield from _members(row.rows, item, f"{path}[{index}]")
+
+
+def _idle(value: Any) -> bool:
+    """Whether a value asks for nothing: empty, false, or a structure or list of such."""
+    if isinstance(value, dict):
+        return all(_idle(item) for item in value.values())
+    if isinstance(value, list):
+        return all(_idle(item) for item in value)
+    return value is False or value == ""
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

@@ -1,0 +1,201 @@
+"""CreateTrainingJob, and CreateHyperParameterTuningJob, which has nearly all of it in its definition."""
+
+from orchestrator.local.parity.common import (
+    ACCESS,
+    ARGUMENTS,
+    DISTRIBUTION,
+    ENTRYPOINT,
+    ENVIRONMENT,
+    EXPERIMENT,
+    FILE_MODE,
+    HOSTS,
+    HUB,
+    INSTANCE_TYPE,
+    ISOLATION,
+    KMS,
+    NOT_COMPRESSED,
+    ONE_TYPE,
+    RETRIES,
+    ROLE,
+    S3_PREFIX,
+    STOPPING,
+    TAGS,
+    TRAFFIC,
+    VOLUME,
+    VPC,
+)
+from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+
+PLAN = Refused("there is no capacity to reserve here")
+DEBUGGER = Refused("there is no debugger to evaluate rules: look at the metrics or the log in the job itself")
+
+CHANNELS: Rows = {
+    "ChannelName": Honoured("the folder of the channel's files"),
+    "DataSource": Members(
+        {
+            "S3DataSource": Members(
+                {
+                    "S3DataType": S3_PREFIX,
+                    "S3Uri": Honoured(),
+                    "S3DataDistributionType": DISTRIBUTION,
+                    "AttributeNames": Refused("augmented manifests are not read: put the objects under one prefix"),
+                    "InstanceGroupNames": Refused("all hosts are in one group"),
+                    "ModelAccessConfig": ACCESS,
+                    "HubAccessConfig": HUB,
+                },
+                needed=True,
+            ),
+            "FileSystemDataSource": Refused("there is no EFS or FSx: put the files into a bucket"),
+            "DatasetSource": HUB,
+        }
+    ),
+    "ContentType": Honoured("said in inputdataconfig.json"),
+    "CompressionType": NOT_COMPRESSED,
+    "RecordWrapperType": Honoured("files as they are", only=("None",), why="wrap the records in the job"),
+    "InputMode": FILE_MODE,
+    "ShuffleConfig": Refused("shuffle in the job"),
+}
+
+ALGORITHM: Rows = {
+    "TrainingImage": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
+    "AlgorithmName": Refused("AWS's algorithm resources are not here: give TrainingImage"),
+    "TrainingInputMode": FILE_MODE,
+    "MetricDefinitions": Members(
+        {"Name": Honoured(), "Regex": Honoured("matched against the log; gives FinalMetricDataList")}
+    ),
+}
+
+DEFINITION: Rows = {
+    "RoleArn": ROLE,
+    "InputDataConfig": Members(CHANNELS),
+    "OutputDataConfig": Members(
+        {
+            "KmsKeyId": KMS,
+            "S3OutputPath": Honoured(),
+            "CompressionType": Honoured("`model.tar.gz`, or the files below `model/`"),
+        }
+    ),
+    "ResourceConfig": Members(
+        {
+            "InstanceType": INSTANCE_TYPE,
+            "InstanceCount": HOSTS,
+            "VolumeSizeInGB": VOLUME,
+            "VolumeKmsKeyId": KMS,
+            "KeepAlivePeriodInSeconds": NoMeaning("there are no instances to keep warm"),
+            "InstanceGroups": Refused("all hosts are in one group: give InstanceType and InstanceCount"),
+            "TrainingPlanArn": PLAN,
+            "InstancePlacementConfig": PLAN,
+            "InstancePreferences": ONE_TYPE,
+            "SelectedInstanceType": ONE_TYPE,
+            "SelectedInstanceCount": ONE_TYPE,
+        },
+        needed=True,
+    ),
+    "VpcConfig": VPC,
+    "StoppingCondition": Members(STOPPING),
+    "EnableNetworkIsolation": ISOLATION,
+    "EnableInterContainerTrafficEncryption": TRAFFIC,
+    "EnableManagedSpotTraining": Refused("there are no spot instances, so nothing would be interrupted: leave it out"),
+    "CheckpointConfig": Members(
+        {"S3Uri": Honoured("copied in at the start, and out while the job runs"), "LocalPath": Honoured()}
+    ),
+    "RetryStrategy": RETRIES,
+    "Environment": ENVIRONMENT,
+}
+"""What a training job and a tuning job's definition of training jobs have both."""
+
+CREATE_TRAINING_JOB: Rows = {
+    "TrainingJobName": Honoured(),
+    "HyperParameters": Honoured("hyperparameters.json"),
+    "AlgorithmSpecification": Members(
+        {
+            **ALGORITHM,
+            "EnableSageMakerMetricsTimeSeries": NoMeaning("there are no time series of metrics"),
+            "ContainerEntrypoint": ENTRYPOINT,
+            "ContainerArguments": ARGUMENTS,
+            "TrainingImageConfig": NoMeaning("the engine's own logins are used"),
+        },
+        needed=True,
+    ),
+    **DEFINITION,
+    "Tags": TAGS,
+    "DebugHookConfig": NoMeaning("SDKs send it unasked; its file is not written, so no tensors are saved"),
+    "DebugRuleConfigurations": DEBUGGER,
+    "TensorBoardOutputConfig": Refused("write the events into the output folder, or use CheckpointConfig"),
+    "ExperimentConfig": EXPERIMENT,
+    "ProfilerConfig": NoMeaning("SDKs send it unasked; there is no profiler"),
+    "ProfilerRuleConfigurations": DEBUGGER,
+    "RemoteDebugConfig": Refused("use the engine: docker exec into the job's container"),
+    "InfraCheckConfig": NoMeaning("there are no instances to check"),
+    "SessionChainingConfig": NoMeaning("there are no sessions to tag"),
+    "ServerlessJobConfig": Refused("give AlgorithmSpecification and ResourceConfig"),
+    "MlflowConfig": Refused("there is no MLflow server: set MLFLOW_TRACKING_URI in Environment"),
+    "ModelPackageConfig": Refused("there is no model registry: the model is in S3OutputPath"),
+}
+
+RANGE = Members(
+    {"Name": Honoured(), "MinValue": Honoured(), "MaxValue": Honoured(), "ScalingType": Honoured()},
+)
+SEVERAL = Refused("one definition: start a tuning job for each")
+IN_CONFIG = Refused("for several definitions: give it in HyperParameterTuningJobConfig")
+
+CREATE_TUNING_JOB: Rows = {
+    "HyperParameterTuningJobName": Honoured(),
+    "HyperParameterTuningJobConfig": Members(
+        {
+            "Strategy": Honoured(
+                "Bayesian searches with Optuna", only=("Bayesian", "Random", "Grid"), why="use Bayesian"
+            ),
+            "StrategyConfig": Refused("it is Hyperband's: use Bayesian with TrainingJobEarlyStoppingType Auto"),
+            "HyperParameterTuningJobObjective": Members(
+                {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, needed=True
+            ),
+            "ResourceLimits": Members(
+                {
+                    "MaxNumberOfTrainingJobs": Honoured(),
+                    "MaxParallelTrainingJobs": Honoured(),
+                    "MaxRuntimeInSeconds": Honoured("of the tuning job"),
+                }
+            ),
+            "ParameterRanges": Members(
+                {
+                    "IntegerParameterRanges": RANGE,
+                    "ContinuousParameterRanges": RANGE,
+                    "CategoricalParameterRanges": Members({"Name": Honoured(), "Values": Honoured()}),
+                    "AutoParameters": Refused("give the range"),
+                }
+            ),
+            "TrainingJobEarlyStoppingType": Honoured("Auto stops a job that is worse than the median"),
+            "TuningJobCompletionCriteria": Members(
+                {
+                    "TargetObjectiveMetricValue": Honoured(),
+                    "BestObjectiveNotImproving": Members({"MaxNumberOfTrainingJobsNotImproving": Honoured()}),
+                    "ConvergenceDetected": Members(
+                        {
+                            "CompleteOnConvergence": Honoured(
+                                "does nothing", only=("Disabled",), why="use BestObjectiveNotImproving"
+                            )
+                        }
+                    ),
+                }
+            ),
+            "RandomSeed": Honoured(),
+        }
+    ),
+    "TrainingJobDefinition": Members(
+        {
+            "DefinitionName": NoMeaning("there is one definition"),
+            "TuningObjective": IN_CONFIG,
+            "HyperParameterRanges": IN_CONFIG,
+            "StaticHyperParameters": Honoured("with the tuned ones, hyperparameters.json"),
+            "AlgorithmSpecification": Members(ALGORITHM),
+            **DEFINITION,
+            "HyperParameterTuningResourceConfig": Refused("one instance type and count: give ResourceConfig"),
+        },
+        needed=True,
+    ),
+    "TrainingJobDefinitions": SEVERAL,
+    "WarmStartConfig": Refused("every search starts from nothing: give the best values as narrower ranges"),
+    "Tags": TAGS,
+    "Autotune": Refused("give ranges and limits"),
+}

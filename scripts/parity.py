@@ -1,0 +1,16 @@
+"""Writes docs/parity.md from the table in orchestrator/local/parity."""
+
+from pathlib import Path
+
+from orchestrator.local.parity import TABLE
+from orchestrator.local.parity.page import render
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "parity.md"
+
+
+def main() -> None:
+    PAGE.write_text(render(TABLE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""The table of what becomes of each member, against botocore's model and against requests."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from botocore.model import ListShape, Shape, StructureShape
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.parity import TABLE, refuse
+from orchestrator.local.parity.page import render
+from orchestrator.local.parity.rows import Honoured, Members, Rows
+from orchestrator.local.protocol.models import operation_model
+from tests.conftest import REPOSITORY
+
+
+def structure_of(shape: Shape) -> StructureShape | None:
+    """The structure that a member is, or that a list's items are."""
+    inner = shape.member if isinstance(shape, ListShape) else shape
+    return inner if isinstance(inner, StructureShape) else None
+
+
+def differences(rows: Rows, shape: StructureShape, path: str) -> Iterator[str]:
+    yield from (f"{path}.{name} has no row" for name in shape.members.keys() - rows.keys())
+    yield from (f"{path}.{name} is not in the model" for name in rows.keys() - shape.members.keys())
+    for name in rows.keys() & shape.members.keys():
+        row, inner = rows[name], structure_of(shape.members[name])
+        if isinstance(row, Members) and inner:
+            yield from differences(row.rows, inner, f"{path}.{name}")
+        elif isinstance(row, Members) or (isinstance(row, Honoured) and inner):
+            yield f"{path}.{name} is honoured, so each of its members needs a row"
+
+
+@pytest.mark.parametrize("operation", TABLE)
+def test_every_member_of_the_model_has_a_row(operation: str) -> None:
+    shape = operation_model("sagemaker", operation).input_shape
+    assert shape is not None
+    assert list(differences(TABLE[operation], shape, operation)) == []
+
+
+def honoured_values(rows: Rows, shape: StructureShape, path: str) -> Iterator[tuple[str, object, Shape]]:
+    for name, row in rows.items():
+        member = shape.members[name]
+        if isinstance(row, Members) and (inner := structure_of(member)):
+            yield from honoured_values(row.rows, inner, f"{path}.{name}")
+        elif isinstance(row, Honoured):
+            yield from ((f"{path}.{name}", value, member) for value in row.only)
+
+
+@pytest.mark.parametrize("operation", TABLE)
+def test_honoured_values_are_the_models(operation: str) -> None:
+    shape = operation_model("sagemaker", operation).input_shape
+    assert shape is not None
+    values = list(honoured_values(TABLE[operation], shape, operation))
+    assert [path for path, value, member in values if value not in member.metadata.get("enum", [value])] == []
+
+
+def test_page_is_up_to_date() -> None:
+    assert (REPOSITORY / "docs" / "parity.md").read_text() == render(TABLE), "run: make parity"
+
+
+# --- requests ---
+
+
+def training(**changes: Any) -> dict[str, Any]:
+    """A CreateTrainingJob request as the SageMaker SDK makes it."""
+    return {
+        "TrainingJobName": "job",
+        "RoleArn": "arn:aws:iam::000000000000:role/microjobs",
+        "AlgorithmSpecification": {"TrainingInputMode": "File", "TrainingImage": "image"},
+        "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 30},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        "DebugHookConfig": {"S3OutputPath": "s3://bucket/debug", "CollectionConfigurations": []},
+        "ProfilerConfig": {"DisableProfiler": False},
+        "EnableManagedSpotTraining": False,
+        "RemoteDebugConfig": {"EnableRemoteDebug": False},
+        "Tags": [],
+        "DebugRuleConfigurations": [],
+        **changes,
+    }
+
+
+def refusal(operation: str, params: dict[str, Any]) -> str:
+    with pytest.raises(ValidationError) as caught:
+        refuse(operation, params)
+    return caught.value.message
+
+
+def test_what_sdks_send_unasked_is_taken() -> None:
+    refuse("CreateTrainingJob", training())
+
+
+def test_refusal_names_member_value_and_remedy() -> None:
+    message = refusal("CreateTrainingJob", training(RetryStrategy={"MaximumRetryAttempts": 2}))
+    assert message == (
+        'Not supported here: RetryStrategy {"MaximumRetryAttempts": 2} (a job is run once: start it again)'
+    )
+
+
+def test_refusal_names_items_of_lists_by_index() -> None:
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/a"}}
+    channels = [
+        {"ChannelName": "a", "DataSource": source},
+        {"ChannelName": "b", "DataSource": source, "InputMode": "Pipe"},
+    ]
+    message = refusal("CreateTrainingJob", training(InputDataConfig=channels))
+    assert message == 'Not supported here: InputDataConfig[1].InputMode "Pipe" (honoured: File; use File)'
+
+
+def test_everything_refused_is_named_at_once() -> None:
+    message = refusal("CreateTrainingJob", training(EnableManagedSpotTraining=True, MlflowConfig={"a": "b"}))
+    assert "EnableManagedSpotTraining true (" in message
+    assert "MlflowConfig {" in message
+
+
+def test_member_without_which_nothing_runs_is_asked_for() -> None:
+    message = refusal("CreateTrainingJob", training(AlgorithmSpecification={"AlgorithmName": "arn"}))
+    assert "AlgorithmSpecification.TrainingImage is missing, and is needed" in message
+    assert "AlgorithmSpecification.AlgorithmName" in message
+
+
+def test_second_container_of_a_model_is_refused() -> None:
+    refuse("CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}]})
+    message = refusal("CreateModel", {"ModelName": "m", "Containers": [{"Image": "a"}, {"Image": "b"}]})
+    assert message.startswith("Not supported here: Containers with 2 items, more than 1")
+
+
+@pytest.mark.parametrize(
+    ("capture", "taken"), [({"EnableCapture": False}, True), ({"EnableCapture": True}, False), ({}, False)]
+)
+def test_data_capture_must_be_off_and_say_so(capture: dict[str, bool], taken: bool) -> None:
+    variants = [{"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large"}]
+    config = {"EndpointConfigName": "c", "ProductionVariants": variants, "DataCaptureConfig": capture}
+    if taken:
+        refuse("CreateEndpointConfig", config)
+    else:
+        assert "DataCaptureConfig.EnableCapture" in refusal("CreateEndpointConfig", config)
+
+
+@pytest.mark.parametrize("split", ["RecordIO", "TFRecord"])
+def test_records_that_are_not_lines_are_refused(split: str) -> None:
+    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}
+    request = {
+        "TransformInput": {"DataSource": source, "SplitType": split},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    }
+    assert refusal("CreateTransformJob", request).startswith(f'Not supported here: TransformInput.SplitType "{split}"')
