@@ -26,6 +26,7 @@ MEMORY_BYTES = 4 << 30
 COMPOSE = (2, 24, 4)
 """The first that knows `!override` and inline configs, which the compose files use."""
 BUILDX = (0, 12, 0)
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
 @dataclass(frozen=True)
@@ -75,11 +76,10 @@ def engine_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         finally:
             client.close()
     except DockerException as error:
-        yield no_engine(str(error), environ.get("DOCKER_HOST", ""))
+        yield no_engine(str(error), environ.get("DOCKER_HOST", ""), docker_context())
         return
     yield Finding("well", f"Docker engine {version}" + (", with NVIDIA's runtime for GPUs" if gpus else ""))
-    context = docker_context()
-    where = environ.get("DOCKER_HOST") or (context if not environ.get("DOCKER_CONTEXT") else "")
+    where = environ.get("DOCKER_HOST") or docker_context()
     if where.startswith(("tcp://", "ssh://", "http")):
         yield Finding(
             "mend",
@@ -88,8 +88,14 @@ def engine_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         )
 
 
-def no_engine(error: str, host: str) -> Finding:
-    """What an engine's silence means."""
+def no_engine(error: str, host: str, context: str) -> Finding:
+    """What an engine's silence means.
+
+    Args:
+        error: what the client said.
+        host: DOCKER_HOST, if it is set.
+        context: the address of the CLI's context, which the client does not look at.
+    """
     if "Permission denied" in error or "PermissionError" in error:
         return Finding(
             "mend",
@@ -98,6 +104,8 @@ def no_engine(error: str, host: str) -> Finding:
         )
     if host:
         return Finding("mend", f"no Docker engine answers at DOCKER_HOST={host}", "start it, or unset DOCKER_HOST")
+    if context and context != DEFAULT_SOCKET:
+        return Finding("mend", f"the Docker engine is at {context}", f"export DOCKER_HOST={context}")
     return Finding(
         "note",
         "no Docker engine answers: jobs run as processes in virtual environments",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from microjobs.files import write_text
 from orchestrator import images
@@ -140,4 +141,6 @@ def finish(console: Console, place: Place, record: Record, results: Results, fol
     report = folder / "report.html"
     write_text(report, page(results, heading, record.steps, [*lying, *results.places]))
     model = dict(results.places)["model"].removeprefix(f"{base}/")
+    for line in results.table:
+        console.print(Text(line))
     console.print(summary(results, heading, [*lying, ("its model", model), ("report", near(report))]))

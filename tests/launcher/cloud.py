@@ -175,9 +175,10 @@ class Cloud:
 
     def _end_HyperParameterTuningJob(self, name: str, thing: Answer) -> None:  # noqa: N802
         for number in range(1, 7):
-            trial = {**thing["TrainingJobDefinition"], "TrainingJobStatus": "Completed", "number": number}
-            self._end_TrainingJob(f"{name}-{number:03}-abcd1234", trial, mse=20.0 + number)
-            self.things["TrainingJob", f"{name}-{number:03}-abcd1234"] = trial
+            job = f"{name}-{number:03}-abcd1234"
+            own = {"TrainingJobName": job, "TrainingJobStatus": "Completed", "CreationTime": NOW, "number": number}
+            self.things["TrainingJob", job] = {**thing["TrainingJobDefinition"], **own}
+            self._end_TrainingJob(job, self.things["TrainingJob", job], mse=20.0 + number)
         thing["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}
 
     def ListTrainingJobsForHyperParameterTuningJob(self, asked: Answer) -> Answer:  # noqa: N802

@@ -18,15 +18,16 @@ def test_wrong_python_is_to_be_mended() -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "host", "level", "remedy"),
+    ("error", "host", "context", "level", "remedy"),
     [
-        ("Error while fetching: PermissionError(13, 'Permission denied')", "", "mend", "usermod"),
-        ("Connection refused", "tcp://far:2375", "mend", "DOCKER_HOST"),
-        ("No such file or directory", "", "note", "install"),
+        ("Error while fetching: PermissionError(13, 'Permission denied')", "", "", "mend", "usermod"),
+        ("Connection refused", "tcp://far:2375", "", "mend", "DOCKER_HOST"),
+        ("No such file or directory", "", "unix:///home/me/.colima/docker.sock", "mend", "export DOCKER_HOST=unix:///"),
+        ("No such file or directory", "", doctor.DEFAULT_SOCKET, "note", "install"),
     ],
 )
-def test_engine_that_does_not_answer_has_a_remedy(error: str, host: str, level: str, remedy: str) -> None:
-    finding = doctor.no_engine(error, host)
+def test_engine_that_does_not_answer_has_a_remedy(error: str, host: str, context: str, level: str, remedy: str) -> None:
+    finding = doctor.no_engine(error, host, context)
     assert finding.level == level
     assert remedy in finding.remedy
 

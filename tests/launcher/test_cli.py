@@ -1,0 +1,213 @@
+"""The command line as a user types it, on a cloud in memory."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+from docker.errors import DockerException
+
+from orchestrator import images
+from orchestrator.cli import main, tell
+from orchestrator.failures import JobFailedError, UsageError
+from orchestrator.local.home import HOME
+from orchestrator.workflows import launch, place
+from tests.conftest import REPOSITORY
+from tests.launcher.cloud import Cloud
+
+Microjobs = Callable[..., int]
+
+
+@pytest.fixture
+def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
+    """`microjobs` with these words."""
+
+    @contextmanager
+    def here(*_: object) -> Iterator[place.Place]:
+        yield cloud.place()
+
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setattr(place, "on_this_machine", here)
+    monkeypatch.setattr(launch, "on_this_machine", here)
+    return lambda *words: main(words)
+
+
+def runs(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "runs"
+
+
+def test_run_ends_with_summary_and_report(
+    microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert microjobs("run", "housing") == 0
+    said = capsys.readouterr().out
+    assert "Test MSE, tuned" in said
+    (report,) = runs(tmp_path).glob("*/report.html")
+    assert "Test MSE : 0.25" in report.read_text()
+    assert report.name in said
+
+
+def test_straight_line_prints_its_table(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert microjobs("run", "straight-line") == 0
+    said = capsys.readouterr().out
+    assert "\nEpoch: 0 | Train loss: 0.757 | Test loss: 0.725\n" in said
+    assert "0.3000" in said
+
+
+def test_failed_step_says_why_and_how_to_go_on(
+    microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.failing["scale"] = "x_train row 3 holds NaN"
+    assert microjobs("run", "housing") == 1
+    said = capsys.readouterr()
+    assert "is Failed: x_train row 3 holds NaN\n  | Epoch: 0" in said.err
+    assert "microjobs run housing --resume" in said.out
+
+
+def test_resume_goes_on_with_the_options_of_the_run(microjobs: Microjobs, cloud: Cloud) -> None:
+    cloud.failing["train"] = "no luck"
+    assert microjobs("run", "housing", "--no-tuning", "--instance-count", "2") == 1
+    cloud.failing.clear()
+    assert microjobs("run", "housing", "--resume") == 0
+    assert cloud.asked("CreateHyperParameterTuningJob") == []
+    assert len(cloud.asked("CreateProcessingJob")) == 3
+
+
+def test_resume_with_other_options_is_refused(
+    microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.failing["train"] = "no luck"
+    microjobs("run", "housing", "--epochs", "5")
+    assert microjobs("run", "housing", "--resume", "--epochs", "6") == 2
+    assert "was started with epochs 5, not 6" in capsys.readouterr().err
+
+
+def test_finished_run_is_not_resumed(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
+    microjobs("run", "straight-line")
+    assert microjobs("run", "straight-line", "--resume") == 2
+    assert "is unfinished" in capsys.readouterr().err
+
+
+def test_interrupted_run_exits_as_shells_expect(microjobs: Microjobs, cloud: Cloud) -> None:
+    cloud.on_describe = interrupt
+    assert microjobs("run", "housing") == 130
+
+
+def interrupt(_name: str) -> None:
+    raise KeyboardInterrupt
+
+
+def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.savez(tmp_path / "data.npz", x=np.zeros(3))
+    assert microjobs("run", "housing", "--data", str(tmp_path / "data.npz")) == 2
+    assert "has x.npy: arrays x and y are needed" in capsys.readouterr().err
+    assert microjobs("run", "housing", "--data", str(tmp_path / "no.npz")) == 2
+    assert "no.npz cannot be read" in capsys.readouterr().err
+
+
+def test_missing_images_are_said_before_anything_runs(
+    microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needy = replace(cloud.place(), needs_images=True)
+    monkeypatch.setattr(launch, "on_this_machine", lambda *_: nullcontext(needy))
+    monkeypatch.setattr(images, "labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
+    assert microjobs("run", "straight-line") == 1
+    assert "`microjobs build train-pytorch batch-score` makes them" in capsys.readouterr().err
+    assert cloud.requests == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["run"],
+        ["run", "houses"],
+        ["run", "housing", "--instance-count", "0"],
+        ["run", "housing", "--framework", "jax"],
+        ["run", "straight-line", "--data", "x.npz"],
+        ["logs"],
+    ],
+)
+def test_wrong_usage_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(words)
+    assert exit_.value.code == 2
+    assert "usage: microjobs" in capsys.readouterr().err
+
+
+def test_ps_lists_all_kinds_newest_first(
+    microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    microjobs("run", "housing")
+    cloud.place().sagemaker.create_endpoint(EndpointName="mine", EndpointConfigName="mine")
+    capsys.readouterr()
+    assert microjobs("ps") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["KIND", "NAME", "STATUS", "AGE", "TOOK"]
+    assert {line.split()[0] for line in lines[1:]} == {"processing", "training", "tuning", "endpoint"}
+    assert microjobs("ps", "--running") == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["endpoint", "mine", "Creating"]]
+
+
+def test_logs_finds_the_kind_by_the_name(
+    microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    microjobs("run", "straight-line")
+    job = cloud.asked("CreateTrainingJob")[0]["TrainingJobName"]
+    capsys.readouterr()
+    assert microjobs("logs", "-f", job) == 0
+    assert capsys.readouterr().out == "algo-1  Epoch: 0 | Train loss: 0.757 | Test loss: 0.725\nalgo-1  done\n"
+
+
+def test_logs_of_nothing_is_wrong_usage(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert microjobs("logs", "nothing") == 2
+    assert "no job or endpoint is called nothing" in capsys.readouterr().err
+
+
+def test_stop_stops_a_job_and_deletes_an_endpoint(
+    microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.things["TransformJob", "slow"] = {"TransformJobStatus": "InProgress"}
+    cloud.things["Endpoint", "mine"] = {"EndpointStatus": "InService"}
+    assert microjobs("stop", "slow") == 0
+    assert microjobs("stop", "mine") == 0
+    assert cloud.things == {("TransformJob", "slow"): {"TransformJobStatus": "Stopped"}}
+    assert microjobs("stop", "slow") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "transform slow is Stopped already"
+
+
+REFUSED: Any = {"Error": {"Code": "ValidationException", "Message": "1 validation error"}}
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ClientError(REFUSED, "CreateModel"), "CreateModel: 1 validation error"),
+        (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "Could not connect"),
+        (DockerException("no engine"), "no engine"),
+        (UsageError("--x is wrong"), "--x is wrong"),
+        (JobFailedError("Training", "job", "Failed", "why", ("a", "b")), "Training (job) is Failed: why\n  | a\n  | b"),
+        (PermissionError(13, "Permission denied", "/x"), "Permission denied: '/x'"),
+    ],
+)
+def test_expected_errors_are_told_in_a_sentence(error: Exception, said: str) -> None:
+    assert said in (tell(error) or "")
+
+
+def test_mistakes_of_ours_keep_their_traceback() -> None:
+    assert tell(KeyError("x")) is None
+
+
+def test_help_loads_none_of_the_large_packages() -> None:
+    program = (
+        "import sys; from orchestrator.cli import make_parser; make_parser();"
+        "print([name for name in ('boto3', 'docker', 'numpy', 'optuna', 'rich') if name in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert answer.stdout == "[]\n"
