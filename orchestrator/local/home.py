@@ -75,6 +75,11 @@ class Home:
     def server_log(self) -> Path:
         return self.root / "server.log"
 
+    @property
+    def sdk_config(self) -> Path:
+        """Settings of the SageMaker SDK."""
+        return self.root / "sagemaker-sdk.yaml"
+
     def make(self) -> None:
         """Make the folder, for its owner alone, and keep it out of any git repository."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

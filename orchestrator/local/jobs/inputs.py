@@ -7,7 +7,8 @@ from pathlib import Path, PurePosixPath
 
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.s3.store import ObjectStore, StoredObject, parse_uri
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import ObjectStore, StoredObject
 
 
 def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObject]]:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.store import ObjectStore, parse_uri
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import ObjectStore
 
 Note = Callable[[str], None]
 """Takes a sentence for the user, who finds it in the job's log."""

@@ -16,7 +16,7 @@ from orchestrator.local.jobs.group import Outcome, Why
 from orchestrator.local.jobs.job import LAYOUT, REASON_LIMIT, Job
 from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
-from orchestrator.local.s3.store import parse_uri
+from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
 
 KIND = "processing-job"
@@ -153,12 +153,12 @@ class ProcessingJob(Job):
         message = self._message(hosts)
         if self.was_shut_down():
             self.failed("InternalServerError: the local server was shut down while the job ran")
+        elif outcome.first_failed is not None:
+            self._end("Failed", ExitMessage=message, FailureReason=self.failure(hosts, outcome))
         elif self.control.why is Why.TIME:
             self._end("Stopped", ExitMessage=message, FailureReason="MaxRuntimeExceeded")
         elif self.control.why is not None:
             self._end("Stopped", ExitMessage=message)
-        elif outcome.first_failed is not None:
-            self._end("Failed", ExitMessage=message, FailureReason=self.failure(hosts, outcome))
         else:
             self._collect(hosts)
             self._end("Completed", ExitMessage=message)

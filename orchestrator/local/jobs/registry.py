@@ -17,6 +17,10 @@ END_SECONDS = 30.0
 """What jobs get to end in when the server ends."""
 
 
+UNFINISHED = ("InProgress", "Stopping", "Creating", "Updating", "Deleting", "InService")
+"""Statuses, of any kind, in which something should be running."""
+
+
 class Runnable(Protocol):
     """What the registry runs: a job of any kind, or an endpoint."""
 
@@ -72,16 +76,15 @@ class Registry:
             job.control.stop(Why.ASKED)
         return job is not None
 
-    def recover(self, makers: Mapping[str, Maker], statuses: Mapping[str, tuple[str, ...]]) -> None:
+    def recover(self, makers: Mapping[str, Maker]) -> None:
         """Take up what an earlier server left: attend to hosts that are still there, end jobs that have none.
 
         Args:
             makers: by kind, what makes a runnable of a record.
-            statuses: by kind, those in which something should be running.
         """
         left = dict(self._context.runtime.running())
         for kind, maker in makers.items():
-            for record in self._context.state.unfinished(kind, statuses[kind]):
+            for record in self._context.state.unfinished(kind, UNFINISHED):
                 job = maker(self._context, record)
                 hosts = left.pop(job.plan_name, None)
                 if hosts:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from orchestrator.local.jobs import outputs
 from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.store import ObjectStore, parse_uri
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import ObjectStore
 
 logger = logging.getLogger(__name__)
 

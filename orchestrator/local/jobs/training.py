@@ -17,7 +17,7 @@ from orchestrator.local.jobs.job import LAYOUT, Job
 from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
-from orchestrator.local.s3.store import parse_uri
+from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
 
 KIND = "training-job"
@@ -219,14 +219,14 @@ class TrainingJob(Job):
             self._checkpoints.finish()
         if self.was_shut_down():
             self.failed("InternalServerError: the local server was shut down while the job ran")
-        elif self.control.why is not None:
-            self._collect(hosts, model=bool(hosts))
-            late = self.control.why is Why.TIME
-            self._end("Stopped", "MaxRuntimeExceeded" if late else "Stopped")
         elif outcome.first_failed is not None:
             reason = self.failure(hosts, outcome)
             self._collect(hosts, model=False)
             self.failed(reason)
+        elif self.control.why is not None:
+            self._collect(hosts, model=bool(hosts))
+            late = self.control.why is Why.TIME
+            self._end("Stopped", "MaxRuntimeExceeded" if late else "Stopped")
         else:
             self._collect(hosts, model=True)
             self._end("Completed", "Completed")

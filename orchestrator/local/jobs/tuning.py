@@ -19,7 +19,7 @@ from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.jobs.results import MOST, Results
 from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.store import parse_uri
+from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)

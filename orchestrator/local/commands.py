@@ -1,0 +1,99 @@
+"""`microjobs local up`, `down`, `status` and `env`."""
+
+import argparse
+import logging
+import shlex
+import sys
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.local import config, server
+from orchestrator.local.home import Home
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+LEAST_PORTS = 65_535
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    """Mount `local` and its verbs; each sets `call`, a function of the parsed options."""
+    local = subparsers.add_parser("local", help="SageMaker on localhost: up, down, status, env")
+    verbs = local.add_subparsers(dest="verb", required=True, metavar="VERB")
+    up = verbs.add_parser("up", help="start the server, here or with --detach in the background")
+    up.add_argument("--detach", "-d", action="store_true", help="come back when it answers")
+    up.add_argument("--port", type=_port, help=f"default: {config.PORT}; 0: any that is free")
+    up.add_argument("--runtime", choices=config.RUNTIMES, help="where jobs run; auto: docker if an engine answers")
+    up.add_argument("--region", help="what ARNs and the default bucket say; default: us-east-1")
+    up.add_argument("--limits", action="store_true", default=None, help="give jobs their instance type's size only")
+    up.add_argument(
+        "--image-alias",
+        type=_alias,
+        action="append",
+        metavar="URI=LOCAL",
+        help="run the local image for an image URI, which may have *; may be given again",
+    )
+    up.set_defaults(call=_up)
+    verbs.add_parser("down", help="end the server and all that runs on it").set_defaults(call=_down)
+    verbs.add_parser("status", help="whether it runs, and where").set_defaults(call=_status)
+    verbs.add_parser("env", help='variables for any client: eval "$(microjobs local env)"').set_defaults(call=_env)
+
+
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > LEAST_PORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {LEAST_PORTS}")
+    return int(text)
+
+
+def _alias(text: str) -> tuple[str, str]:
+    uri, equals, local = text.partition("=")
+    if not (uri and equals and local):
+        raise argparse.ArgumentTypeError(f"{text!r} is no alias: write URI=LOCAL")
+    return uri, local
+
+
+def _config(options: argparse.Namespace) -> config.Config:
+    flags: dict[str, Any] = {name: getattr(options, name) for name in ("port", "runtime", "region", "limits")}
+    return config.changed(config.read(), **flags, images=dict(options.image_alias or ()) or None)
+
+
+def _up(options: argparse.Namespace) -> int:
+    home, chosen = Home.from_environment(), _config(options)
+    if options.detach:
+        if (address := server.running(home)) is None:
+            address = server.start(home, chosen)
+        print(f"{address.url} answers, runtime {address.runtime}; buckets are in {home.buckets}")
+        print('For clients: eval "$(microjobs local env)". To end it: microjobs local down')
+        return 0
+    from orchestrator.local.serve import serve  # takes a second, and only the server itself needs it
+
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
+    )
+    serve(home, chosen)
+    return 0
+
+
+def _down(_: argparse.Namespace) -> int:
+    print("ended" if server.stop(Home.from_environment()) else "no server runs here")
+    return 0
+
+
+def _status(_: argparse.Namespace) -> int:
+    home = Home.from_environment()
+    address = server.running(home)
+    if address is None:
+        print(f"no server runs for {home.root}: microjobs local up")
+        return 1
+    print(f"{address.url} answers, process {address.pid}, runtime {address.runtime}, region {address.region}")
+    print(f"bucket s3://{address.bucket} is the folder {home.buckets / address.bucket}")
+    return 0
+
+
+def _env(_: argparse.Namespace) -> int:
+    home = Home.from_environment()
+    if (address := server.running(home)) is None:
+        raise server.ServerError(f"no server runs for {home.root}: microjobs local up --detach")
+    for name, value in server.environment(home, address).items():
+        print(f"export {name}={shlex.quote(value)}")
+    print("unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN AWS_SECURITY_TOKEN")
+    return 0

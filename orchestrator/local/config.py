@@ -1,0 +1,83 @@
+"""What a server is started with: flags, and `microjobs.toml` in the current folder for those that are not given.
+
+[local]
+port = 4577
+runtime = "auto"
+limits = false
+
+[local.images]
+"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*" = "my-scikit-learn:dev"
+"""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.failures import UsageError
+from orchestrator.local.home import REGION
+
+FILE = Path("microjobs.toml")
+PORT = 4577
+RUNTIMES = ("auto", "docker", "process")
+
+
+class ConfigError(UsageError):
+    """The file or a flag is wrong, with what to do."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """How to serve."""
+
+    port: int = PORT
+    """0: any that is free."""
+    runtime: str = "auto"
+    region: str = REGION
+    limits: bool = False
+    """Give hosts their instance type's processors and memory."""
+    images: Mapping[str, str] = field(default_factory=dict)
+    """Local images' names by image URIs, which may have `*`."""
+
+    def arguments(self) -> list[str]:
+        """The flags that say the same."""
+        flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
+        aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
+        return [*flags, *aliases, *(["--limits"] if self.limits else [])]
+
+
+def read(path: Path = FILE) -> Config:
+    """The file's settings; the defaults if there is no file.
+
+    Raises:
+        ConfigError: it is not TOML, or has a setting that there is not.
+    """
+    if not path.exists():
+        return Config()
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text()).get("local", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    defaults = asdict(Config())
+    for name, value in table.items():
+        if name not in defaults:
+            raise ConfigError(f"{path}: [local] has no setting {name!r}; there are {', '.join(defaults)}")
+        if type(value) is not type(defaults[name]):
+            raise ConfigError(f"{path}: {name} must be like {defaults[name]!r}, not {value!r}")
+    return changed(Config(**table))
+
+
+def changed(config: Config, **flags: Any) -> Config:
+    """A config with the flags that are given (not None) put in; aliases are added to.
+
+    Raises:
+        ConfigError: the runtime is unknown.
+    """
+    given = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
+    if "images" in given:
+        given["images"] = {**config.images, **given["images"]}
+    result = replace(config, **given)
+    if result.runtime not in RUNTIMES:
+        raise ConfigError(f"runtime {result.runtime!r} is unknown: take one of {', '.join(RUNTIMES)}")
+    return result

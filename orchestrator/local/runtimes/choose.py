@@ -1,0 +1,30 @@
+"""Which runtime: the one that was asked for, or Docker where an engine answers."""
+
+from pathlib import Path
+
+from docker.errors import DockerException
+
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.base import CannotRunError, Runtime
+from orchestrator.local.runtimes.docker import DockerRuntime
+from orchestrator.local.runtimes.process import ProcessRuntime
+
+JOBS = Path(__file__).resolve().parents[3] / "containers"
+
+
+def choose(wanted: str, home: Home) -> tuple[Runtime, str]:
+    """The runtime, and why it is this one.
+
+    Raises:
+        CannotRunError: Docker was asked for, and no engine answers.
+    """
+    if wanted == "process":
+        return ProcessRuntime(home, JOBS), "it was asked for"
+    try:
+        runtime = DockerRuntime(home)
+    except DockerException as error:
+        reason = f"no Docker engine answers ({str(error).splitlines()[0]})"
+        if wanted == "docker":
+            raise CannotRunError(f"{reason}: start it, or take --runtime process") from error
+        return ProcessRuntime(home, JOBS), reason
+    return runtime, "a Docker engine answers" if wanted == "auto" else "it was asked for"

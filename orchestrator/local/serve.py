@@ -1,0 +1,145 @@
+"""The server itself: its parts put together, and its life from start to end."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from cheroot import wsgi
+
+from microjobs.files import write_text
+from orchestrator.local.app import Application
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home, default_bucket
+from orchestrator.local.jobs import endpoints, processing, training, transform, tuning
+from orchestrator.local.jobs.context import Context, Settings
+from orchestrator.local.jobs.registry import Maker, Registry
+from orchestrator.local.logs import LogStore
+from orchestrator.local.runtimes.base import CannotRunError, Runtime
+from orchestrator.local.runtimes.choose import choose
+from orchestrator.local.s3.service import S3
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.server import ServerError
+from orchestrator.local.services import ecr, iam, sts
+from orchestrator.local.services.logs import Logs
+from orchestrator.local.services.runtime import Runtime as SageMakerRuntime
+from orchestrator.local.services.sagemaker import SageMaker
+from orchestrator.local.state import State
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+THREADS = 64
+"""Requests answered at once; an invocation of an endpoint holds one while the model answers."""
+
+NAMES = (LOOPBACK, "localhost", "host.docker.internal")
+"""What clients may call this machine, besides what the runtime's hosts call it."""
+
+
+def serve(home: Home, config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then end all that runs.
+
+    Raises:
+        ServerError: another server has this folder, something has the port, or there is no engine where one was
+            asked for.
+    """
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    home.make()
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_locked(home))
+        runtime, why = _chosen(config, home)
+        cleanup.callback(runtime.close)
+        logger.info("runtime %s: %s", runtime.name, why)
+        port = _start(home, config, runtime, cleanup)
+        url = f"http://{LOOPBACK}:{port}"
+        known = {"url": url, "region": config.region, "runtime": runtime.name, "pid": os.getpid()}
+        cleanup.callback(home.server.unlink, missing_ok=True)
+        write_text(home.server, json.dumps(known))
+        logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
+        ended.wait()
+        logger.info("ending all that runs")
+
+
+def _chosen(config: Config, home: Home) -> tuple[Runtime, str]:
+    try:
+        return choose(config.runtime, home)
+    except CannotRunError as error:
+        raise ServerError(str(error)) from error
+
+
+@contextmanager
+def _locked(home: Home) -> Iterator[None]:
+    """The folder for this process alone; the lock goes with the process, however it ends."""
+    with home.lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ServerError(
+                f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` ends it"
+            ) from error
+        yield
+
+
+def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
+    """Put the parts together and start answering; the port."""
+    first = _listener(LOOPBACK, config.port)
+    port: int = first.bind_addr[1]
+    cleanup.callback(first.stop)
+    settings = Settings(f"http://{runtime.machine}:{port}", config.region, config.images, config.limits)
+    state, store = State(home.state), ObjectStore(home)
+    cleanup.callback(state.close)
+    cleanup.callback(store.close)
+    if not store.has_bucket(default_bucket(config.region)):
+        store.create_bucket(default_bucket(config.region))
+    context = Context(home, state, store, LogStore(home.logs), runtime, settings)
+    registry = Registry(context)
+    application = _application(context, registry)
+    registry.recover(_makers(registry))
+    cleanup.callback(registry.shut_down)
+    listeners = [first]
+    if runtime.machine not in NAMES:
+        listeners.append(second := _listener(runtime.machine, port))
+        cleanup.callback(second.stop)
+    for listener in listeners:
+        listener.wsgi_app = application
+        threading.Thread(target=listener.serve, daemon=True).start()
+    return port
+
+
+def _listener(address: str, port: int) -> wsgi.Server:
+    server = wsgi.Server((address, port), None, numthreads=THREADS, request_queue_size=128, timeout=60)
+    try:
+        server.prepare()
+    except OSError as error:
+        raise ServerError(f"cannot listen on {address}:{port}: {error}; take another --port") from error
+    return server
+
+
+def _application(context: Context, registry: Registry) -> Application:
+    services: Mapping[str, Mapping[str, Callable[..., Mapping[str, object]]]] = {
+        "sagemaker": SageMaker(context, registry).operations(),
+        "logs": Logs(context.logs, context.settings.region).operations(),
+        "sts": sts.operations(),
+        "iam": iam.operations(),
+        "ecr": ecr.operations(),
+    }
+    raw = {"s3": S3(context.store, context.settings.region), "sagemaker-runtime": SageMakerRuntime(context, registry)}
+    return Application(context.home.credentials(), services, raw, {*NAMES, context.runtime.machine})
+
+
+def _makers(registry: Registry) -> dict[str, Maker]:
+    """By kind, what makes a runnable of a record; training before tuning, which looks for its training jobs."""
+    return {
+        processing.KIND: processing.ProcessingJob,
+        training.KIND: training.TrainingJob,
+        transform.KIND: transform.TransformJob,
+        tuning.KIND: partial(tuning.TuningJob, registry=registry),
+        endpoints.KIND: endpoints.Endpoint,
+    }

@@ -1,0 +1,138 @@
+"""How others find the server of a folder, start one and end it. What the server itself is: `serve`."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from microjobs.files import write_text
+from orchestrator.failures import LauncherError
+from orchestrator.local.config import Config
+from orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket
+
+START_SECONDS = 60.0
+END_SECONDS = 60.0
+
+
+class ServerError(LauncherError):
+    """The server cannot start or does not answer, with what to do."""
+
+
+@dataclass(frozen=True)
+class Address:
+    """All that a client needs."""
+
+    url: str
+    region: str
+    access_key_id: str
+    secret_access_key: str
+    bucket: str
+    role_arn: str
+    runtime: str
+    pid: int
+
+
+def running(home: Home) -> Address | None:
+    """The server that serves this folder, if there is one and it answers."""
+    try:
+        known = json.loads(home.server.read_text())
+        with urllib.request.urlopen(f"{known['url']}/health", timeout=5) as answer:
+            if json.load(answer)["pid"] != known["pid"]:
+                return None
+    except (OSError, ValueError, KeyError):
+        return None
+    credentials = home.credentials()
+    return Address(
+        **known,
+        access_key_id=credentials.access_key_id,
+        secret_access_key=credentials.secret_access_key,
+        bucket=default_bucket(known["region"]),
+        role_arn=f"arn:aws:iam::{ACCOUNT}:role/{ROLE}",
+    )
+
+
+def start(home: Home, config: Config) -> Address:
+    """Start a server in a process of its own, and wait until it answers.
+
+    Raises:
+        ServerError: it ended at once, with its last words.
+    """
+    home.make()
+    command = [sys.executable, "-m", "orchestrator.local", *config.arguments()]
+    with home.server_log.open("ab") as log:
+        begun = log.tell()
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "MICROJOBS_HOME": str(home.root)},
+        )
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        if (address := running(home)) is not None and address.pid == process.pid:
+            return address
+        time.sleep(0.05)
+    if process.poll() is None:
+        process.terminate()
+    said = home.server_log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()
+    last = said[-1] if said else f"it said nothing within {START_SECONDS:g} s"
+    raise ServerError(f"the server did not start: {last} (see {home.server_log})")
+
+
+def stop(home: Home) -> bool:
+    """End the server of this folder, with all that runs on it; False if there was none.
+
+    Raises:
+        ServerError: it did not end.
+    """
+    address = running(home)
+    if address is None:
+        return False
+    os.kill(address.pid, signal.SIGTERM)
+    deadline = time.monotonic() + END_SECONDS
+    while time.monotonic() < deadline:
+        if not home.server.exists():
+            return True
+        time.sleep(0.05)
+    raise ServerError(f"the server, process {address.pid}, did not end within {END_SECONDS:g} s")
+
+
+@contextmanager
+def serving(home: Home, config: Config) -> Iterator[Address]:
+    """The server of this folder; if none runs, one for the time of the block."""
+    address = running(home)
+    if address is not None:
+        yield address
+        return
+    address = start(home, config)
+    try:
+        yield address
+    finally:
+        stop(home)
+
+
+def environment(home: Home, address: Address) -> dict[str, str]:
+    """The variables with which any AWS client, the SageMaker SDK too, speaks to the server.
+
+    The SDK's own settings are a file: its default bucket, and that it does not report to AWS what is run.
+    """
+    settings = {"SageMaker": {"PythonSDK": {"Modules": {"Session": {"DefaultS3Bucket": address.bucket}}}}}
+    settings["SageMaker"]["TelemetryOptOut"] = True  # type: ignore[assignment]
+    write_text(home.sdk_config, json.dumps({"SchemaVersion": "1.0", **settings}))  # JSON is YAML
+    return {
+        "AWS_ENDPOINT_URL": address.url,
+        "AWS_ACCESS_KEY_ID": address.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": address.secret_access_key,
+        "AWS_REGION": address.region,
+        "AWS_DEFAULT_REGION": address.region,
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(home.sdk_config),
+    }

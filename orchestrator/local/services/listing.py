@@ -1,0 +1,138 @@
+"""List and Describe, the same for every kind: what the state knows, in the members that botocore's model has."""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.model import StructureShape
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.protocol.models import operation_model
+from orchestrator.local.state import Query, Record, State
+
+PAGE = 100
+"""What one answer lists at most, as on SageMaker."""
+
+SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of resource, and how SageMaker calls it."""
+
+    kind: str
+    """In ARNs: `training-job`."""
+    noun: str
+    """In names of operations and members: `TrainingJob`."""
+    listed: str
+    """The member of the list: `TrainingJobSummaries`."""
+    descending: bool
+    """The order of lists that do not ask for one."""
+    sort_by: str = "CreationTime"
+
+    @property
+    def name(self) -> str:
+        return f"{self.noun}Name"
+
+    @property
+    def arn(self) -> str:
+        return f"{self.noun}Arn"
+
+    @property
+    def status(self) -> str:
+        return f"{self.noun}Status"
+
+    @property
+    def words(self) -> str:
+        """In sentences: `training job`."""
+        return self.kind.replace("-", " ")
+
+
+PROCESSING = Kind("processing-job", "ProcessingJob", "ProcessingJobSummaries", descending=False)
+TRAINING = Kind("training-job", "TrainingJob", "TrainingJobSummaries", descending=False)
+TUNING = Kind(
+    "hyper-parameter-tuning-job",
+    "HyperParameterTuningJob",
+    "HyperParameterTuningJobSummaries",
+    descending=False,
+    sort_by="Name",
+)
+TRANSFORM = Kind("transform-job", "TransformJob", "TransformJobSummaries", descending=True)
+MODEL = Kind("model", "Model", "Models", descending=True)
+CONFIG = Kind("endpoint-config", "EndpointConfig", "EndpointConfigs", descending=True)
+ENDPOINT = Kind("endpoint", "Endpoint", "Endpoints", descending=True)
+
+
+def find(state: State, kind: Kind, name: str) -> Record:
+    """A resource that must be there.
+
+    Raises:
+        ValidationError: it is not; SDKs look for "Could not find" (facts §6).
+    """
+    record = state.get(kind.kind, name)
+    if record is None:
+        raise ValidationError(f'Could not find {kind.words} "{name}": there is none of that name here.')
+    return record
+
+
+def members(record: Record) -> dict[str, Any]:
+    """All that is known of a resource, by the members' names."""
+    return {**record.description, "CreationTime": record.created, "LastModifiedTime": record.modified}
+
+
+def shown(operation: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The members that an operation's answer has, of all that is known."""
+    shape = operation_model("sagemaker", operation).output_shape
+    assert isinstance(shape, StructureShape)  # noqa: S101  every Describe answers something
+    return {name: known[name] for name in shape.members if name in known}
+
+
+def list_resources(state: State, kind: Kind, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Answer a List request: filters, order and pages as SageMaker has them."""
+    for member in ("WarmPoolStatusEquals", "TrainingPlanArnEquals"):
+        if member in request:
+            raise ValidationError(f"{member} is not supported here: there are no warm pools and no training plans.")
+    limit = request.get("MaxResults", PAGE)
+    query = Query(
+        kind.kind,
+        name_contains=request.get("NameContains", ""),
+        status=request.get("StatusEquals", ""),
+        created=_times(request, "CreationTime"),
+        modified=_times(request, "LastModifiedTime"),
+        order_by=SORT_COLUMNS[request.get("SortBy", kind.sort_by)],
+        descending=request.get("SortOrder", "Descending" if kind.descending else "Ascending") == "Descending",
+        limit=limit + 1,
+        after=read_token(request["NextToken"]) if "NextToken" in request else None,
+    )
+    records = state.find(query)
+    answer: dict[str, Any] = {kind.listed: [_summary(kind, record) for record in records[:limit]]}
+    if len(records) > limit:
+        last = records[limit - 1]
+        answer["NextToken"] = write_token([getattr(last, query.order_by), last.name])
+    return answer
+
+
+def _times(request: Mapping[str, Any], member: str) -> tuple[float, float]:
+    return request.get(f"{member}After", float("-inf")), request.get(f"{member}Before", float("inf"))
+
+
+def _summary(kind: Kind, record: Record) -> dict[str, Any]:
+    known = members(record)
+    if kind is TUNING:
+        known |= record.request["HyperParameterTuningJobConfig"]
+    listed: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
+    return {name: known[name] for name in listed.members[kind.listed].member.members if name in known}
+
+
+def write_token(position: list[Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+
+
+def read_token(token: str) -> tuple[Any, str]:
+    try:
+        value, name = json.loads(base64.urlsafe_b64decode(token))
+    except ValueError as error:
+        raise ValidationError(f"NextToken {token!r} is not one of ours: pass the one of the last answer.") from error
+    return value, str(name)

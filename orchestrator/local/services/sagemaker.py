@@ -1,0 +1,209 @@
+"""SageMaker's operations. Requests are valid when they come here: `protocol.validation` and `parity` have seen them."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.jobs import endpoints, models, processing, training, transform, tuning
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.jobs.results import Results
+from orchestrator.local.services import listing
+from orchestrator.local.services.listing import (
+    CONFIG,
+    ENDPOINT,
+    MODEL,
+    PROCESSING,
+    TRAINING,
+    TRANSFORM,
+    TUNING,
+    Kind,
+    find,
+    members,
+    shown,
+)
+
+Request = Mapping[str, Any]
+Answer = Mapping[str, Any]
+Handler = Callable[[dict[str, Any]], Answer]
+
+JOBS = (PROCESSING, TRAINING, TUNING, TRANSFORM)
+OVER = ("Completed", "Failed", "Stopped")
+
+
+class SageMaker:
+    """The operations, over the server's state and what runs."""
+
+    def __init__(self, context: Context, registry: Registry) -> None:
+        self._context = context
+        self._state = context.state
+        self._registry = registry
+
+    def operations(self) -> dict[str, Handler]:
+        table: dict[str, Handler] = {
+            "CreateProcessingJob": self.create_processing_job,
+            "CreateTrainingJob": self.create_training_job,
+            "CreateHyperParameterTuningJob": self.create_tuning_job,
+            "CreateTransformJob": self.create_transform_job,
+            "CreateModel": self.create_model,
+            "CreateEndpointConfig": self.create_endpoint_config,
+            "CreateEndpoint": self.create_endpoint,
+            "UpdateEndpoint": self.update_endpoint,
+            "DeleteModel": self._deleter(MODEL),
+            "DeleteEndpointConfig": self._deleter(CONFIG),
+            "DeleteEndpoint": self.delete_endpoint,
+            "DeleteProcessingJob": self._deleter(PROCESSING),
+            "DeleteTrainingJob": self._deleter(TRAINING),
+            "DeleteHyperParameterTuningJob": self._deleter(TUNING),
+            "ListTrainingJobsForHyperParameterTuningJob": self.list_training_jobs_for_tuning_job,
+            "AddTags": self.add_tags,
+            "ListTags": self.list_tags,
+            "DeleteTags": self.delete_tags,
+        }
+        for kind in (*JOBS, MODEL, CONFIG, ENDPOINT):
+            table[f"Describe{kind.noun}"] = self._describer(kind)
+            table[f"List{kind.noun}s"] = self._lister(kind)
+        for kind in JOBS:
+            table[f"Stop{kind.noun}"] = self._stopper(kind)
+        return table
+
+    # --- jobs ---
+
+    def create_processing_job(self, request: Request) -> Answer:
+        record = processing.create(self._context, request)
+        self._registry.start(processing.ProcessingJob(self._context, record))
+        return {"ProcessingJobArn": record.arn}
+
+    def create_training_job(self, request: Request) -> Answer:
+        record = training.create(self._context, request)
+        self._registry.start(training.TrainingJob(self._context, record))
+        return {"TrainingJobArn": record.arn}
+
+    def create_tuning_job(self, request: Request) -> Answer:
+        record = tuning.create(self._context, request)
+        self._registry.start(tuning.TuningJob(self._context, record, self._registry))
+        return {"HyperParameterTuningJobArn": record.arn}
+
+    def create_transform_job(self, request: Request) -> Answer:
+        record = transform.create(self._context, request)
+        self._registry.start(transform.TransformJob(self._context, record))
+        return {"TransformJobArn": record.arn}
+
+    def _stopper(self, kind: Kind) -> Handler:
+        def stop(request: Request) -> Answer:
+            name = request[kind.name]
+            stopping: dict[str, Any] = {kind.status: "Stopping"}
+            if kind is TRAINING:
+                stopping["SecondaryStatus"] = "Stopping"
+            find(self._state, kind, name)
+            if self._state.update(kind.kind, name, stopping, "Stopping", only_if=("InProgress", "Stopping")) is None:
+                status = find(self._state, kind, name).status
+                raise ValidationError(f"The request was rejected because the {kind.words} is in status {status}.")
+            self._registry.stop(f"{kind.kind}/{name}")
+            return {}
+
+        return stop
+
+    def list_training_jobs_for_tuning_job(self, request: Request) -> Answer:
+        record = find(self._state, TUNING, request["HyperParameterTuningJobName"])
+        results = Results(self._context, record.request)
+        summaries = [results.summary(job) for job in results.jobs]
+        status = request.get("StatusEquals")
+        chosen = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
+        sort_by = request.get("SortBy", "Name")
+        chosen.sort(key=_SUMMARY_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
+        begin = int(listing.read_token(request["NextToken"])[0]) if "NextToken" in request else 0
+        end = begin + request.get("MaxResults", listing.PAGE)
+        more = {"NextToken": listing.write_token([end, ""])} if end < len(chosen) else {}
+        return {"TrainingJobSummaries": chosen[begin:end], **more}
+
+    # --- hosting ---
+
+    def create_model(self, request: Request) -> Answer:
+        return {"ModelArn": models.create(self._context, request).arn}
+
+    def create_endpoint_config(self, request: Request) -> Answer:
+        return {"EndpointConfigArn": endpoints.create_config(self._context, request).arn}
+
+    def create_endpoint(self, request: Request) -> Answer:
+        record = endpoints.create(self._context, request)
+        self._registry.start(endpoints.Endpoint(self._context, record))
+        return {"EndpointArn": record.arn}
+
+    def update_endpoint(self, request: Request) -> Answer:
+        find(self._state, ENDPOINT, request["EndpointName"])
+        return {"EndpointArn": endpoints.update(self._context, self._registry, request).arn}
+
+    def delete_endpoint(self, request: Request) -> Answer:
+        find(self._state, ENDPOINT, request["EndpointName"])
+        endpoints.delete(self._context, self._registry, request["EndpointName"])
+        return {}
+
+    # --- the same for all kinds ---
+
+    def _describer(self, kind: Kind) -> Handler:
+        def describe(request: Request) -> Answer:
+            record = find(self._state, kind, request[kind.name])
+            known = members(record)
+            if kind is TUNING:
+                known |= Results(self._context, record.request).describe()
+            return shown(f"Describe{kind.noun}", known)
+
+        return describe
+
+    def _lister(self, kind: Kind) -> Handler:
+        def list_all(request: Request) -> Answer:
+            answer = listing.list_resources(self._state, kind, request)
+            if kind is TUNING:
+                for item in answer[kind.listed]:
+                    record = find(self._state, kind, item[kind.name])
+                    counters = Results(self._context, record.request).describe()
+                    counters.pop("BestTrainingJob", None)
+                    item |= counters
+            return answer
+
+        return list_all
+
+    def _deleter(self, kind: Kind) -> Handler:
+        def delete(request: Request) -> Answer:
+            record = find(self._state, kind, request[kind.name])
+            if kind in JOBS and record.status not in OVER:
+                raise ValidationError(
+                    f"The request was rejected because the {kind.words} is in status {record.status}: stop it first."
+                )
+            self._state.delete(kind.kind, record.name)
+            return {}
+
+        return delete
+
+    # --- tags ---
+
+    def add_tags(self, request: Request) -> Answer:
+        arn = self._existing(request["ResourceArn"])
+        self._state.add_tags(arn, request["Tags"])
+        return {"Tags": self._state.tags(arn)}
+
+    def list_tags(self, request: Request) -> Answer:
+        return {"Tags": self._state.tags(self._existing(request["ResourceArn"]))}
+
+    def delete_tags(self, request: Request) -> Answer:
+        self._state.delete_tags(self._existing(request["ResourceArn"]), request["TagKeys"])
+        return {}
+
+    def _existing(self, arn: str) -> str:
+        if not self._state.has_arn(arn):
+            raise ValidationError(f'Could not find resource "{arn}": there is none of that ARN here.')
+        return arn
+
+
+def _objective(summary: Mapping[str, Any]) -> float:
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return float(metric["Value"]) if metric else float("inf")
+
+
+_SUMMARY_KEYS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "Name": lambda item: item["TrainingJobName"],
+    "CreationTime": lambda item: item["CreationTime"],
+    "Status": lambda item: item["TrainingJobStatus"],
+    "FinalObjectiveMetricValue": _objective,
+}
