@@ -14,6 +14,7 @@ from hot import Wsgi, hot
 from metrics import Metrics
 from microjobs.contract import HostingEnvironment, Layout
 from microjobs.errors import UserError
+from microjobs.network import Network
 from served import find
 from service import MB, Service
 
@@ -56,7 +57,15 @@ def serve() -> None:
         age = _seconds_since_start()
         logger.info("serving %s on port %d with %d workers, after %.2f s", what, hosting.port, number, age)
         gc.freeze()  # what is loaded stays: collecting it again and again would also unshare its pages
-        workers.run(start_worker, metrics, reason, port=hosting.port, workers=number, threads=served.threads)
+        workers.run(
+            start_worker,
+            metrics,
+            reason,
+            address=Network.read().address,
+            port=hosting.port,
+            workers=number,
+            threads=served.threads,
+        )
 
 
 def _flask(service: Service) -> Wsgi:

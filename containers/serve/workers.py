@@ -96,7 +96,14 @@ def drain(metrics: Metrics) -> None:
 
 
 def run(
-    application: Callable[[], Wsgi], metrics: Metrics, reason: Reason, *, port: int, workers: int, threads: int
+    application: Callable[[], Wsgi],
+    metrics: Metrics,
+    reason: Reason,
+    *,
+    address: str,
+    port: int,
+    workers: int,
+    threads: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then requests in flight are answered, and no others taken.
 
@@ -108,7 +115,7 @@ def run(
         UserError: the port cannot be had, or a worker told a reason.
         PlatformError: workers died again and again.
     """
-    _check_port(port)
+    _check_port(address, port)
 
     def start_worker() -> Wsgi:
         # A signal to the job's process group is for the main process, which ends the workers in order.
@@ -118,7 +125,7 @@ def run(
 
     server = _Server(
         "serve",
-        address="0.0.0.0",  # noqa: S104 - SageMaker reaches the container from outside
+        address=address,
         port=port,
         interface=Interfaces.WSGI,
         workers=workers,
@@ -150,11 +157,11 @@ def in_background(task: Callable[[], None], reason: Reason) -> None:
     threading.Thread(target=run_task, name="load", daemon=True).start()
 
 
-def _check_port(port: int) -> None:
+def _check_port(address: str, port: int) -> None:
     """Granian shares its port with others that do, such as a second server started by mistake: refuse that."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("0.0.0.0", port))  # noqa: S104 - the address that is served
+            probe.bind((address, port))
         except OSError as error:
             raise UserError(f"port {port} cannot be had ({error.strerror}): set SAGEMAKER_BIND_TO_PORT") from error

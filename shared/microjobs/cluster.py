@@ -8,6 +8,7 @@ network, as SageMaker gives every job one.
 import asyncio
 import contextlib
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ import dask
 
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, PlatformError
+from microjobs.network import Network
 
 JOIN_SECONDS = 45
 LOST_SECONDS = 20
@@ -25,7 +27,7 @@ PORT = 8786
 dask.config.set(
     {
         "logging": {"distributed": "critical", "tornado.application": "critical"},
-        "temporary-directory": "/tmp",  # noqa: S108  the only folder besides the contract's that may be written
+        "temporary-directory": tempfile.gettempdir(),  # only there and below the contract's root may be written
         "distributed.scheduler.worker-ttl": f"{LOST_SECONDS}s",
         "distributed.scheduler.allowed-failures": 0,
         "distributed.comm.timeouts.connect": "10s",
@@ -118,7 +120,7 @@ def first_host(resources: ResourceConfig) -> Iterator[Cluster]:
         PlatformError: a host did not come or was lost.
     """
     host = resources.current_host
-    common = {"host": host, "dashboard_address": ":0", "dashboard": False}
+    common = {"host": Network.read().resolve(host), "dashboard_address": ":0", "dashboard": False}
     with (
         SpecCluster(
             scheduler={"cls": Scheduler, "options": {**common, "port": PORT}},
@@ -159,11 +161,11 @@ def other_host(resources: ResourceConfig) -> None:
 
 
 async def _work(resources: ResourceConfig) -> JobError | bool | None:
-    first = resources.first_host
+    first, network = resources.first_host, Network.read()
     worker = Worker(
-        f"tcp://{first}:{PORT}",
+        f"tcp://{network.resolve(first)}:{PORT}",
         name=resources.current_host,
-        host=resources.current_host,
+        host=network.resolve(resources.current_host),
         nthreads=1,
         death_timeout=JOIN_SECONDS,
         dashboard_address=":0",

@@ -1,0 +1,148 @@
+"""Virtual environments of the process runtime: one a lock, made once, whole or not at all.
+
+They hold what the images hold, from the same locks and with the settings of docs/building.md, but wheels only: there
+need not be a compiler. So script mode, whose toolkit comes as source, is left out, with all that only it needs.
+"""
+
+import fcntl
+import hashlib
+import logging
+import sys
+import sysconfig
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.local.runtimes import process_files
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.runtimes.process_kept import Kept
+from orchestrator.local.runtimes.process_packages import Installer, requirements
+
+logger = logging.getLogger(__name__)
+
+COMPLETE = "complete"
+"""The file in an environment that says that all of it is there."""
+REASON_LINES = 12
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A job's folder, and the virtual environment to run it in."""
+
+    job: Path
+    folder: Path
+
+    @property
+    def bin(self) -> Path:
+        return self.folder / "bin"
+
+
+class Environments:
+    """Makes environments of the jobs.
+
+    Args:
+        folder: where they are kept.
+        jobs: the folder of the jobs' folders.
+    """
+
+    def __init__(self, folder: Path, jobs: Path) -> None:
+        self._folder = folder
+        self._jobs = jobs
+        self._lock = threading.Lock()
+        self._installing: set[Kept] = set()
+        self._closed = False
+
+    def get(self, image: str) -> Environment:
+        """The environment for an image's name, made now if it is not there; two who ask at once get the same.
+
+        Raises:
+            CannotRunError: it is none of the jobs, or its packages cannot be installed.
+        """
+        lock = self._lock_file(image)
+        locks = [self._jobs.parent / "shared" / "requirements.lock", lock]
+        wanted = requirements(*(path.read_text(encoding="utf-8") for path in locks))
+        job, key = lock.parent, _key(wanted)
+        environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
+        if not (environment.folder / COMPLETE).exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with exclusive(environment.folder.with_suffix(".lock")) as held:
+                if not (environment.folder / COMPLETE).exists():
+                    self._make(environment, wanted, held)
+        return environment
+
+    def _lock_file(self, image: str) -> Path:
+        name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
+        lock = self._jobs / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")
+        if not (lock.parent / "image.yml").is_file() or not lock.is_file():
+            jobs = ", ".join(sorted(path.parent.name for path in self._jobs.glob("*/image.yml")))
+            variant = f" or has no {lock.name}" if (lock.parent / "image.yml").is_file() else ""
+            raise CannotRunError(
+                f"image {image} is none of the jobs here ({jobs}){variant}: without an engine only these run; "
+                "name one of them (--image-alias), or start Docker"
+            )
+        return lock
+
+    def _make(self, environment: Environment, wanted: str, held: int) -> None:
+        folder, started = environment.folder, time.monotonic()
+        process_files.remove(folder)  # what an attempt left that was killed
+        folder.mkdir()
+        installer = Installer.find(self._jobs / "local-packages")
+        logger.info("making the environment of %s with %s", environment.job.name, installer.name)
+        try:
+            for command in installer.commands(folder, wanted):
+                self._run(command, installer.environment(wanted), folder, held)
+        except BaseException:
+            process_files.remove(folder)
+            raise
+        (folder / COMPLETE).touch()
+        logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)
+
+    def _run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, held: int) -> None:
+        log, last = folder / "install.log", deque[str](maxlen=REASON_LINES)
+        with self._lock:
+            if self._closed:
+                raise CannotRunError("the server stops")
+            installer = Kept(command, environment, log, hold=[held])
+            self._installing.add(installer)
+        try:
+            for line in installer.lines():
+                last.append(line.text.decode(errors="replace"))
+                if "Downloading" in last[-1]:
+                    logger.info("%s", last[-1].strip())
+            code = installer.wait()
+        finally:
+            with self._lock:
+                self._installing.discard(installer)
+            installer.stop(0)
+        if code != 0:
+            command_line = " ".join(command[:4])
+            raise CannotRunError(
+                f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and said\n"
+                + "\n".join(last)
+                + "\ndocs/building.md says which settings name indexes and folders of packages"
+            )
+
+    def close(self) -> None:
+        """End what is being installed."""
+        with self._lock:
+            self._closed = True
+            installing = list(self._installing)
+        for installer in installing:
+            installer.stop(0)
+
+
+def _key(wanted: str) -> str:
+    python = f"{sys.version} {sysconfig.get_platform()} {Path(sys.executable).resolve()}"
+    return hashlib.sha256(f"{python}\n{wanted}".encode()).hexdigest()[:12]
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[int]:
+    """Wait for whoever holds the file, in this process or another; an installer holds on for as long as it runs."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()

@@ -1,0 +1,213 @@
+"""Runtime `process`: the jobs' folders in virtual environments, for a Linux machine with Python 3.11 and nothing else.
+
+What is different from containers:
+
+- Only the jobs of this repository run: an image's name says which. Script mode is not there (`process_packages`).
+- The contract's root is a folder of the host's own, said by `SAGEMAKER_BASE_DIR`. A request's entry point and its
+  arguments are moved there; a user's script that spells the root itself does not find it.
+- Hosts are processes with loopback addresses (`microjobs.network`). They see this machine's files and network as the
+  caller does, so network isolation is refused, and memory is not limited.
+- Hosts end with the server, in order and whatever happens to it: nobody could take them up again.
+"""
+
+import contextlib
+import itertools
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import microjobs
+from microjobs.contract import BASE_DIR, HostingEnvironment, Layout
+from microjobs.network import Network
+from microjobs.run import JOB
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes import process_commands as commands
+from orchestrator.local.runtimes import process_files as files
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, Plan
+from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
+from orchestrator.local.runtimes.process_addresses import address_of, free_port, reserve
+from orchestrator.local.runtimes.process_kept import Kept, callers_environment
+
+logger = logging.getLogger(__name__)
+
+KILLED = 128 + 9
+LOCK = "lock"
+"""The file in a host's folder that is locked until its last process has ended."""
+
+
+class ProcessHost:
+    """A process, with all that it starts."""
+
+    def __init__(self, name: str, kept: Kept, layout: Layout, address: tuple[str, int]) -> None:
+        self.name = name
+        self._kept = kept
+        self._layout = layout
+        self._address = address
+        self._killed = False
+
+    def lines(self, after: float = 0.0) -> Iterator[Line]:
+        return self._kept.lines(after)
+
+    def wait(self) -> Exit:
+        code = self._kept.wait()
+        if code < 0:
+            return Exit(KILLED, "the process that looks after it was killed from outside")
+        if code == KILLED and not self._killed:
+            return Exit(code, "killed by SIGKILL: most likely out of memory")
+        return Exit(code)
+
+    def stop(self, grace: float) -> None:
+        self._killed = True
+        self._kept.stop(grace)
+
+    def release(self) -> None:
+        self._killed = True
+        self._kept.release()
+
+    def copy(self, path: str, to: Path) -> bool:
+        code = self._kept.code()
+        over = code is not None and code >= 0  # then nobody is left who could write
+        return files.take(commands.inside(self._layout, path), to, link=over)
+
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+
+class ProcessRuntime:
+    """Runs plans as processes.
+
+    Args:
+        jobs: the folder of the jobs' folders, `containers` of this repository.
+    """
+
+    name = "process"
+    machine = "127.0.0.1"
+
+    def __init__(self, home: Home, jobs: Path) -> None:
+        self._work = home.work.absolute() / "process"
+        self._environments = Environments(home.environments.absolute(), jobs.absolute())
+        self._lock = threading.Lock()
+        self._hosts: dict[str, list[ProcessHost]] = {}
+        self._cpu_turns = itertools.count()
+
+    def prepare(self, image: str) -> None:
+        if sys.platform != "linux":
+            raise CannotRunError(f"without an engine jobs run on Linux only, not on {sys.platform}: start Docker")
+        self._environments.get(image)
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        if plan.isolated:
+            raise CannotRunError("network isolation needs an engine: start Docker, or leave EnableNetworkIsolation out")
+        environments = [self._environments.get(host.image) for host in plan.hosts]
+        with self._lock:
+            if self._folder(plan.name).exists():
+                raise CannotRunError(f"{plan.name} was started already: remove it first")
+            self._folder(plan.name).mkdir(parents=True)
+            hosts = self._hosts.setdefault(plan.name, [])
+        try:
+            with contextlib.ExitStack() as stack:
+                holders = [stack.enter_context(reserve()) for _ in plan.hosts]
+                addresses = {host.name: address_of(holder) for host, holder in zip(plan.hosts, holders, strict=True)}
+                for host, environment, holder in zip(plan.hosts, environments, holders, strict=True):
+                    network = Network(addresses[host.name], addresses)
+                    hosts.append(self._start_host(plan, host, environment, network, holder))
+        except OSError as error:
+            self.remove(plan.name)
+            raise CannotRunError(f"{plan.name} cannot be started: {error}") from error
+        except BaseException:
+            self.remove(plan.name)
+            raise
+        return list(hosts)
+
+    def _start_host(
+        self, plan: Plan, host: HostPlan, environment: Environment, network: Network, holder: socket.socket
+    ) -> ProcessHost:
+        folder = self._folder(plan.name) / host.name
+        layout = Layout(folder / "root")
+        command = commands.command(host, environment, layout)
+        targets = [commands.inside(layout, item.path) for item in host.inputs]
+        files.give(host.files, layout.root)
+        for item, target in zip(host.inputs, targets, strict=True):
+            files.give(item.source, target)
+        port = free_port(network.address) if host.port else 0
+        with exclusive(folder / LOCK) as lock:
+            kept = Kept(
+                command,
+                _variables(host, environment, layout, network, port),
+                folder / "log",
+                scratch=("HOME", "MPLCONFIGDIR"),
+                cpus=self._cpus(host),
+                hold=(lock, holder.fileno()),
+            )
+        return ProcessHost(host.name, kept, layout, (network.address, port))
+
+    def _cpus(self, host: HostPlan) -> Sequence[int]:
+        """As many CPUs as the limits say, another choice for each host; none if there is no limit."""
+        if host.limits is None:
+            return ()
+        logger.info("%s: memory is not limited without an engine", host.name)
+        all_cpus = sorted(os.sched_getaffinity(0))
+        number = min(len(all_cpus), max(1, round(host.limits.cpus)))
+        first = next(self._cpu_turns) * number
+        return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(number))
+
+    def running(self) -> Mapping[str, Sequence[Host]]:
+        """None: hosts end with their server. Waits for what still ends, and removes what is left."""
+        for folder in self._work.glob("*"):
+            if folder.name not in {self._folder(name).name for name in self._hosts}:
+                _remove(folder)
+        return {}
+
+    def remove(self, plan_name: str) -> None:
+        with self._lock:
+            hosts = self._hosts.pop(plan_name, [])
+        for host in hosts:
+            host.stop(0)
+        _remove(self._folder(plan_name))
+
+    def close(self) -> None:
+        """End what is being installed, and all hosts as if the server had died."""
+        self._environments.close()
+        with self._lock:
+            hosts = [host for hosts in self._hosts.values() for host in hosts]
+        for host in hosts:
+            host.release()
+        for host in hosts:
+            host.wait()
+
+    def _folder(self, plan_name: str) -> Path:
+        return self._work / plan_name.replace("/", ".")
+
+
+def _remove(folder: Path) -> None:
+    for lock in folder.glob(f"*/{LOCK}"):
+        with exclusive(lock):  # until its last process has ended
+            pass
+    files.remove(folder)
+
+
+def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network, port: int) -> dict[str, str]:
+    """What the image sets (containers/Dockerfile), what the request says, and where everything is here."""
+    callers = callers_environment()
+    values = {
+        **callers,
+        "PATH": f"{commands.search_path(environment)}:{callers.get('PATH', os.defpath)}",
+        "PYTHONPATH": str(Path(microjobs.__file__).parent.parent),
+        "PYTHONUNBUFFERED": "1",
+        "USER": "microjobs",
+        JOB: str(environment.job),
+        **host.environment,
+        BASE_DIR: str(layout.root),
+        **network.variables(),
+    }
+    if port:
+        values |= HostingEnvironment(port=port).variables()
+    if not host.gpus:
+        values["CUDA_VISIBLE_DEVICES"] = ""
+    if host.entrypoint is not None:
+        values |= {name: commands.moved(value, layout) for name, value in host.environment.items()}
+    return values

@@ -1,0 +1,165 @@
+"""Keeps one program: `python -I -S process_keeper.py LOG SCRATCH CPUS COMMAND…` runs it and ends with its exit code.
+
+Every line of output goes into the log with the time it was read, in microseconds. A number on stdin asks for the end:
+SIGTERM, and SIGKILL after so many seconds. When stdin closes, whoever started us is gone, however it died, and so the
+program ends too. As in a container, nothing that the program left running outlives it.
+
+A program of its own, standard library only and quick to start: the server may be killed, this one ends in order.
+"""
+
+import contextlib
+import ctypes
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+LOST_SECONDS = 3.0
+"""Between SIGTERM and SIGKILL when the server is gone."""
+DRAIN_SECONDS = 2.0
+"""What output is read for after the end, should somebody who is none of ours hold it open."""
+LONGEST_LINE = 1 << 20
+
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
+
+
+class Log:
+    """A file of lines, each with a time of its own: later than the one before."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._rest = b""
+        self._last = 0
+
+    def add(self, chunk: bytes) -> None:
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            lines, self._rest = [*lines, self._rest], b""
+        self._write(lines)
+
+    def end(self) -> None:
+        if self._rest:
+            self._write([self._rest])
+
+    def _write(self, lines: Sequence[bytes]) -> None:
+        # A full disk must not end the program, which may know better what to do about it.
+        with contextlib.suppress(OSError):
+            for line in lines:
+                self._last = max(time.time_ns() // 1000, self._last + 1)
+                self._file.write(b"%d %s\n" % (self._last, line))
+            self._file.flush()
+
+
+class Keeper:
+    """A program from its start to the last process of it."""
+
+    def __init__(self, command: Sequence[str], log: Log) -> None:
+        self._log = log
+        self._deadline = float("inf")
+        self._wake, wake = os.pipe()
+        for end in (self._wake, wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, lambda *_: None)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        self._program = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            process_group=0,
+            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # should somebody kill us
+        )
+        assert self._program.stdout is not None  # noqa: S101  for mypy
+        self._output = self._program.stdout.fileno()
+        os.set_blocking(self._output, False)
+        self._sources = {self._wake, self._output, sys.stdin.fileno()}
+
+    def run(self) -> int:
+        """Look after the program until it has ended; its exit code, 128 + N if signal N ended it."""
+        while self._program.poll() is None:
+            self._step()
+        _end_descendants()
+        drained = time.monotonic() + DRAIN_SECONDS
+        while self._output in self._sources and time.monotonic() < drained:
+            self._read_output(0.1)
+        self._log.end()
+        code: int = self._program.returncode
+        return 128 - code if code < 0 else code
+
+    def _step(self) -> None:
+        wait = max(0.0, self._deadline - time.monotonic())
+        ready, _, _ = select.select(self._sources, [], [], None if wait == float("inf") else wait)
+        if self._output in ready:
+            self._read_output()
+        if sys.stdin.fileno() in ready:
+            self._read_request()
+        if self._wake in ready and signal.SIGTERM in os.read(self._wake, 512):
+            self._end(LOST_SECONDS)
+        if time.monotonic() >= self._deadline:
+            os.killpg(self._program.pid, signal.SIGKILL)
+            self._deadline = time.monotonic() + 1.0
+
+    def _read_output(self, wait: float = 0.0) -> None:
+        if select.select([self._output], [], [], wait)[0]:
+            chunk = os.read(self._output, 1 << 16)
+            self._log.add(chunk)
+            if not chunk:
+                self._sources.discard(self._output)
+
+    def _read_request(self) -> None:
+        requests = os.read(sys.stdin.fileno(), 512).split()
+        if not requests:
+            self._sources.discard(sys.stdin.fileno())
+        self._end(min(map(float, requests), default=LOST_SECONDS))
+
+    def _end(self, grace: float) -> None:
+        self._deadline = min(self._deadline, time.monotonic() + grace)
+        if grace > 0:
+            self._program.terminate()
+
+
+def _end_descendants() -> None:
+    """Orphans became our children: as long as there are any, kill them."""
+    children = Path(f"/proc/self/task/{os.getpid()}/children")
+    with contextlib.suppress(ChildProcessError, FileNotFoundError):
+        while True:
+            for pid in children.read_text().split():
+                os.kill(int(pid), signal.SIGKILL)
+            if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                time.sleep(0.001)
+
+
+def _prctl(option: int, value: int) -> None:
+    ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def main(log_path: str, scratch: str, cpus: str, *command: str) -> int:
+    if cpus:
+        os.sched_setaffinity(0, map(int, cpus.split(",")))
+    try:
+        with Path(log_path).open("ab") as file:
+            return _keep(command, Log(file))
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _keep(command: Sequence[str], log: Log) -> int:
+    try:
+        keeper = Keeper(command, log)
+    except OSError as error:
+        log.add(f"cannot start {command[0]!r}: {error.strerror}\n".encode())
+        return 127 if isinstance(error, FileNotFoundError) else 126  # as Docker and shells have it
+    return keeper.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

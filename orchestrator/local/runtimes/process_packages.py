@@ -1,0 +1,92 @@
+"""The packages of an environment: which of a lock's, and what installs them from where.
+
+The settings are those of builds (docs/building.md), so that both get the same files.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+SOURCE_ONLY = frozenset({"sagemaker-training"})
+"""Packages that come as source and need a compiler. Script mode goes with this one, and `microjobs.script_mode` says
+so to whoever asks for it."""
+
+TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"
+
+
+def requirements(*locks: str) -> str:
+    """Locks as one, without the packages that come as source only and what only they need.
+
+    Each package's comments say who wants it: `-r` and a file, or another package.
+    """
+    entries = {_name(entry): entry for lock in locks for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]}
+    wanted_by = {
+        name: set(re.findall(r"^ +#(?: +via)? +(\S+)", entry, re.MULTILINE)) for name, entry in entries.items()
+    }
+    kept: set[str] = set()
+    while more := {name for name in entries.keys() - kept - SOURCE_ONLY if wanted_by[name] & (kept | {"-r"})}:
+        kept |= more
+    return "".join(entries[name] for name in sorted(kept))
+
+
+def _name(entry: str) -> str:
+    return re.split(r"[\[=]", entry, maxsplit=1)[0]
+
+
+@dataclass(frozen=True)
+class Installer:
+    """What installs: uv, which is ten times as fast, or pip, which every Python has."""
+
+    uv: str | None
+    packages: Path
+    """A folder with wheels, and with a gateway's certificates, if need be."""
+
+    @classmethod
+    def find(cls, packages: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
+        """uv from PATH or from beside this interpreter, where `make setup` puts it; else pip.
+
+        Args:
+            packages: the folder of packages unless LOCAL_PACKAGES says another.
+        """
+        places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
+        uv = shutil.which("uv", path=os.pathsep.join(places))
+        works = uv is not None and subprocess.run([uv, "--version"], capture_output=True, check=False).returncode == 0
+        return cls(uv if works else None, Path(environ.get("LOCAL_PACKAGES") or packages).absolute())
+
+    @property
+    def name(self) -> str:
+        return "uv" if self.uv else "pip"
+
+    def commands(self, folder: Path, wanted: str) -> Sequence[Sequence[str]]:
+        """The commands that make a virtual environment with these requirements.
+
+        Args:
+            wanted: what `requirements` gave; it is kept in a file in the folder.
+        """
+        python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
+        file.write_text(wanted, encoding="utf-8")
+        venv = [sys.executable, "-m", "venv", str(folder)]
+        options = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
+        options += ["--find-links", str(self.packages), "--requirement", str(file)]
+        if self.uv is None:
+            return [venv, [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *options]]
+        install = [self.uv, "pip", "install", "--python", python, "--compile-bytecode", *options]
+        return [[*venv, "--without-pip"], install]
+
+    def environment(self, wanted: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+        """The caller's environment, for an installer may need its proxies and caches, with the settings of builds."""
+        values = {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
+        if index := environ.get("INDEX_URL"):
+            values |= {"UV_DEFAULT_INDEX": index, "PIP_INDEX_URL": index}
+        # PyTorch's builds for the CPU are on its own index only.
+        if "+cpu" in wanted and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
+            values |= {"UV_INDEX": index, "PIP_EXTRA_INDEX_URL": index}
+        certificates = self.packages / "ca-certificates.crt"
+        if certificates.is_file() and certificates.stat().st_size:
+            values |= {"SSL_CERT_FILE": str(certificates), "PIP_CERT": str(certificates)}
+        return values

@@ -1,0 +1,70 @@
+"""What tests of the process runtime share: plans, and jobs that need no packages."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from microjobs.contract import Layout
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.base import Host, HostPlan
+from orchestrator.local.runtimes.process import ProcessRuntime
+from tests.conftest import CONTAINERS
+
+
+def make_home(root: Path) -> Home:
+    home = Home(root)
+    home.make()
+    return home
+
+
+def tiny_jobs(place: Path, code: str) -> None:
+    """Make a repository with one job, `tiny`, which needs no packages."""
+    jobs, shared = place / "repository" / "containers", place / "repository" / "shared"
+    (jobs / "tiny").mkdir(parents=True)
+    (jobs / "bin").symlink_to(CONTAINERS / "bin")
+    shared.mkdir()
+    for empty in (jobs / "tiny" / "image.yml", jobs / "tiny" / "cpu.lock", shared / "requirements.lock"):
+        empty.touch()
+    (jobs / "tiny" / "main.py").write_text(code)
+
+
+def tiny_runtime(place: Path) -> ProcessRuntime:
+    return ProcessRuntime(make_home(place / "home"), place / "repository" / "containers")
+
+
+def host_plan(folder: Path, job: str, *, write: Callable[[Layout], None] = lambda _: None, **options: Any) -> HostPlan:
+    """A host whose small files `write` writes."""
+    name = options.pop("name", "algo-1")
+    files = folder / name / "files"
+    files.mkdir(parents=True)
+    write(Layout(files))
+    return HostPlan(name, f"microjobs/{job}:dev", files, **options)
+
+
+def program(folder: Path, code: str, *arguments: str, **options: Any) -> HostPlan:
+    """A host that runs a user's Python program."""
+    return host_plan(folder, "tiny", entrypoint=("python3", "-c", code), arguments=arguments, **options)
+
+
+def output(host: Host) -> str:
+    return "\n".join(line.text.decode() for line in host.lines())
+
+
+def wait_for_line(host: Host, text: bytes) -> None:
+    next(line for line in host.lines() if text in line.text)
+
+
+def processes_with(text: str) -> list[int]:
+    """Processes whose command line has a text in it."""
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if text.encode() in _content(path)]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:  # it has ended meanwhile
+        return b""
+
+
+def names(folder: Iterable[Path]) -> set[str]:
+    return {path.name for path in folder}

@@ -1,0 +1,305 @@
+"""Programs as hosts: what they get, how they are followed, stopped, and never left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout, read_failure
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Plan
+from orchestrator.local.runtimes.process import ProcessRuntime
+from tests.conftest import REPOSITORY
+from tests.local.runtimes.processes import (
+    host_plan,
+    names,
+    output,
+    processes_with,
+    program,
+    tiny_jobs,
+    tiny_runtime,
+    wait_for_line,
+)
+
+ROOT = Layout()
+INPUT = str(ROOT.processing("input"))
+OUTPUT = str(ROOT.processing("output"))
+
+Start = Callable[[HostPlan], Host]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where home and jobs are, the same for all tests: the environment is made once."""
+    place = tmp_path_factory.mktemp("place")
+    tiny_jobs(place, "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)")
+    return place
+
+
+@pytest.fixture
+def runtime(place: Path) -> Iterator[ProcessRuntime]:
+    runtime = tiny_runtime(place)
+    yield runtime
+    runtime.close()
+    for plan in list_plans(place):
+        runtime.remove(plan)
+
+
+def list_plans(place: Path) -> list[str]:
+    folder = Home(place / "home").work / "process"
+    return sorted(names(folder.iterdir())) if folder.exists() else []
+
+
+@pytest.fixture
+def start(runtime: ProcessRuntime) -> Start:
+    return lambda host: runtime.start(Plan("processing-job/job", (host,)))[0]
+
+
+def test_program_ends_with_its_exit_code(start: Start, tmp_path: Path) -> None:
+    assert start(program(tmp_path, "import sys; sys.exit(7)")).wait() == Exit(7)
+
+
+def test_crashed_job_says_why(start: Start, tmp_path: Path) -> None:
+    host = start(host_plan(tmp_path, "tiny", arguments=()))
+    assert host.wait() == Exit(128 + signal.SIGSEGV)
+    assert host.copy(str(ROOT.output), tmp_path / "output")
+    assert "SIGSEGV" in (tmp_path / "output" / "failure").read_text()
+    assert read_failure(Layout(tmp_path)) is not None
+
+
+def test_program_killed_from_outside_ran_out_of_memory(start: Start, tmp_path: Path) -> None:
+    exit_ = start(program(tmp_path, "import os; os.kill(os.getpid(), 9)")).wait()
+    assert exit_.code == 137
+    assert "out of memory" in (exit_.reason or "")
+
+
+def test_both_streams_are_lines_with_times(start: Start, tmp_path: Path) -> None:
+    code = (
+        "import sys, time; print('out', flush=True); time.sleep(0.2); print('err', file=sys.stderr); print(end='last')"
+    )
+    before = time.time()
+    lines = list(start(program(tmp_path, code)).lines())
+    assert {line.text for line in lines} == {b"out", b"err", b"last"}
+    assert before < lines[0].time < lines[1].time - 0.15 < time.time()
+
+
+def test_lines_go_on_after_a_time(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, "for number in range(20000): print(number)"))
+    lines = list(host.lines())
+    assert [int(line.text) for line in lines] == list(range(20000))
+    assert next(host.lines(after=lines[9999].time)).text == b"10000"
+
+
+def test_lines_come_while_the_host_runs(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, "import time; print('up', flush=True); time.sleep(60)"))
+    assert next(iter(host.lines())).text == b"up"
+    host.stop(0)
+
+
+def test_slow_reader_does_not_hold_the_host_up(start: Start, tmp_path: Path) -> None:
+    assert start(program(tmp_path, "print('x' * 50_000_000)")).wait() == Exit(0)
+
+
+def test_entry_points_paths_are_the_hosts_own(start: Start, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "main.py").write_text("import sys; print(open(sys.argv[1].partition('=')[2]).read())")
+    (source / "data.txt").write_text("read")
+    plan = host_plan(
+        tmp_path,
+        "tiny",
+        inputs=(Input(INPUT, source),),
+        entrypoint=("/usr/bin/python3", f"{INPUT}/main.py"),
+        arguments=(f"--data={INPUT}/data.txt",),
+    )
+    assert output(start(plan)) == "read"
+
+
+def test_writing_into_an_input_leaves_the_bucket_alone(start: Start, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "x.csv").write_text("1")
+    (source / "x.csv").chmod(0o444)
+    code = "import sys; open(sys.argv[1] + '/x.csv', 'a').write('2'); open(sys.argv[1] + '/new', 'w')"
+    host = start(program(tmp_path, code, INPUT, inputs=(Input(INPUT, source),)))
+    assert host.wait() == Exit(0), output(host)
+    host.copy(INPUT, tmp_path / "copy")
+    assert (tmp_path / "copy" / "x.csv").read_text() == "12"
+    assert names(source.iterdir()) == {"x.csv"}
+    assert (source / "x.csv").read_text() == "1"
+
+
+def test_secrets_of_the_caller_stay_with_the_caller(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    code = "import os; print(*sorted(os.environ), os.environ['GIVEN'], os.environ['HOME'])"
+    said = output(start(program(tmp_path, code, environment={"GIVEN": "value"}))).split()
+    assert "AWS_SECRET_ACCESS_KEY" not in said
+    assert {"LC_ALL", "SAGEMAKER_BASE_DIR", "value"} <= set(said)
+    assert not Path(said[-1]).exists(), "its home is gone with it"
+
+
+def test_host_without_gpus_sees_none(start: Start, tmp_path: Path) -> None:
+    assert output(start(program(tmp_path, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"))) == ""
+
+
+def test_limits_give_a_host_its_cpus(start: Start, tmp_path: Path) -> None:
+    code = "import os; print(len(os.sched_getaffinity(0)))"
+    assert output(start(program(tmp_path, code, limits=Limits(1, 1 << 30)))) == "1"
+
+
+STUBBORN = (
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+)
+
+
+def test_stop_lets_a_program_save_its_work(start: Start, tmp_path: Path) -> None:
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')));"
+    host = start(program(tmp_path, code + "print('up', flush=True); time.sleep(600)"))
+    wait_for_line(host, b"up")
+    host.stop(60)
+    assert host.wait() == Exit(0)
+    assert "saved" in output(host)
+
+
+def test_stop_kills_after_the_grace(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, STUBBORN))
+    wait_for_line(host, b"up")
+    started = time.monotonic()
+    host.stop(0.3)
+    assert 0.3 <= time.monotonic() - started < 3
+    assert host.wait() == Exit(137)
+    host.stop(60)
+
+
+def test_second_stop_may_be_shorter(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, STUBBORN))
+    wait_for_line(host, b"up")
+    patient = threading.Thread(target=host.stop, args=(60,))
+    patient.start()
+    host.stop(0)
+    patient.join(5)
+    assert not patient.is_alive()
+
+
+DAEMON = "import subprocess, sys; subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True); print('up')"
+
+
+def test_nothing_outlives_its_host(start: Start, tmp_path: Path) -> None:
+    assert start(program(tmp_path, DAEMON, "612.34")).wait() == Exit(0)
+    assert processes_with("612.34") == []
+
+
+def test_copy_tells_nothing_from_empty(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, "import os, sys; os.makedirs(sys.argv[1])", OUTPUT))
+    host.wait()
+    assert host.copy(OUTPUT, tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
+    assert not host.copy(str(ROOT.model), tmp_path / "none")
+
+
+def test_copy_of_a_running_host_is_a_copy(start: Start, tmp_path: Path) -> None:
+    code = """
+import os, sys, time
+os.makedirs(sys.argv[1])
+with open(sys.argv[1] + "/state", "w") as file:
+    print("one", file=file, flush=True); print("up", flush=True); time.sleep(0.5); print("two", file=file)
+"""
+    host = start(program(tmp_path, code, OUTPUT))
+    wait_for_line(host, b"up")
+    host.copy(OUTPUT, tmp_path / "early")
+    host.wait()
+    assert (tmp_path / "early" / "state").read_text() == "one\n"
+
+
+def test_removed_plan_leaves_nothing(runtime: ProcessRuntime, start: Start, place: Path, tmp_path: Path) -> None:
+    host = start(program(tmp_path, STUBBORN))
+    wait_for_line(host, b"up")
+    runtime.remove("processing-job/job")
+    runtime.remove("processing-job/job")
+    assert host.wait() == Exit(137)
+    assert list_plans(place) == []
+    start(program(tmp_path / "again", "pass"))
+
+
+def test_all_hosts_start_or_none(runtime: ProcessRuntime, place: Path, tmp_path: Path) -> None:
+    good = program(tmp_path, "import time; time.sleep(631.5)")
+    bad = program(tmp_path, "pass", name="algo-2", inputs=(Input("/etc/input", tmp_path),))
+    with pytest.raises(CannotRunError, match=r"path /etc/input is not below"):
+        runtime.start(Plan("job", (good, bad)))
+    assert processes_with("631.5") == []
+    assert list_plans(place) == []
+
+
+def test_path_that_climbs_out_is_refused(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(CannotRunError, match="is not below"):
+        start(program(tmp_path, "pass", inputs=(Input(f"{INPUT}/../../../../etc", tmp_path),)))
+
+
+def test_isolation_needs_an_engine(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    with pytest.raises(CannotRunError, match="network isolation needs an engine"):
+        runtime.start(Plan("job", (program(tmp_path, "pass"),), isolated=True))
+
+
+def test_unknown_program_is_named(start: Start, tmp_path: Path) -> None:
+    with pytest.raises(CannotRunError, match="entry point 'Rscript' is not in the environment of tiny"):
+        start(host_plan(tmp_path, "tiny", entrypoint=("Rscript",)))
+
+
+def test_running_plan_cannot_start_twice(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, "import time; time.sleep(0.3); print('done')"))
+    with pytest.raises(CannotRunError, match="was started already"):
+        start(program(tmp_path / "again", "pass"))
+    assert output(host) == "done"
+
+
+SERVER = """
+import sys, time
+from pathlib import Path
+from orchestrator.local.runtimes.base import Plan
+from tests.local.runtimes.processes import program, tiny_runtime
+host, = tiny_runtime(Path(sys.argv[1])).start(Plan("job", (program(Path(sys.argv[2]), *sys.argv[3:]),)))
+next(line for line in host.lines() if line.text == b"up")
+print("up", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("code", [DAEMON + "; import time; sys.stdout.flush(); time.sleep(600)", STUBBORN])
+def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path) -> None:
+    arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), code, "612.56"]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "up\n"
+        assert processes_with("612.56") != []
+        server.kill()
+    assert tiny_runtime(place).running() == {}
+    assert processes_with("612.56") == []
+    assert list_plans(place) == []
+
+
+def test_closed_runtime_ends_its_hosts(runtime: ProcessRuntime, start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, "import time; print('up', flush=True); time.sleep(600)"))
+    wait_for_line(host, b"up")
+    runtime.close()
+    assert host.wait() == Exit(128 + signal.SIGTERM)
+
+
+def test_jobs_at_once_have_addresses_of_their_own(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    code = """
+import os, socket, time
+with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 8786)):
+    print("up", flush=True); time.sleep(60)
+"""
+    for number in range(5):
+        (host,) = runtime.start(Plan(f"job/{number}", (program(tmp_path / str(number), code),)))
+        wait_for_line(host, b"up")

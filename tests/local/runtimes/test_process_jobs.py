@@ -1,0 +1,193 @@
+"""The real jobs as processes, in environments made from their locks."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from microjobs.contract import (
+    Layout,
+    ResourceConfig,
+    read_failure,
+    write_hyperparameters,
+    write_processing_resource_config,
+)
+from microjobs.scaler import read_scaler
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.base import Exit, Host, Input, Plan
+from orchestrator.local.runtimes.process import ProcessRuntime
+from tests.bundles import linear_bundle
+from tests.conftest import CONTAINERS
+from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line
+
+ROOT = Layout()
+INPUT, TRAIN, TEST = (str(ROOT.processing(name)) for name in ("input", "train", "test"))
+HOSTS = tuple(f"algo-{number}" for number in range(1, 5))
+RANDOM = np.random.default_rng(1)
+ARRAYS = {
+    "x_test": RANDOM.normal(100, 3, (50, 13)),
+    "x_train": RANDOM.normal(100, 3, (200, 13)),
+    "y_test": RANDOM.normal(size=50),
+    "y_train": RANDOM.normal(size=200),
+}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """One for all tests: an environment is made once."""
+    return make_home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture
+def runtime(home: Home) -> Iterator[ProcessRuntime]:
+    runtime = ProcessRuntime(home, CONTAINERS)
+    yield runtime
+    runtime.close()
+    for folder in (home.work / "process").iterdir():
+        runtime.remove(folder.name)
+
+
+def arrays(folder: Path, path: str, content: Mapping[str, NDArray[np.float64]]) -> Input:
+    folder.mkdir(parents=True)
+    for name, array in content.items():
+        np.save(folder / f"{name}.npy", array)
+    return Input(path, folder)
+
+
+def channels(folder: Path) -> Sequence[Input]:
+    """The two channels of a trainer."""
+    return [
+        arrays(folder / split, str(ROOT.channel(split)), {name: ARRAYS[name] for name in (f"x_{split}", f"y_{split}")})
+        for split in ("train", "test")
+    ]
+
+
+def trainer(runtime: ProcessRuntime, folder: Path, **hyperparameters: object) -> Host:
+    def write(layout: Layout) -> None:
+        write_hyperparameters(layout, {"learning_rate": 0.001, **hyperparameters})
+
+    inputs = tuple(channels(folder / "inputs"))
+    plan = host_plan(folder, "train-pytorch", write=write, inputs=inputs, arguments=("train",))
+    return runtime.start(Plan("training-job/job", (plan,)))[0]
+
+
+def four_hosts(folder: Path) -> Plan:
+    """One file a host, as ShardedByS3Key deals four files out."""
+
+    def write(name: str) -> Callable[[Layout], None]:
+        return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOSTS))
+
+    shares = zip(HOSTS, ARRAYS.items(), strict=True)
+    inputs = {host: arrays(folder / "inputs" / host, INPUT, dict([share])) for host, share in shares}
+    hosts = (host_plan(folder, "preprocess", name=name, write=write(name), inputs=(inputs[name],)) for name in HOSTS)
+    return Plan("processing-job/four-hosts", tuple(hosts))
+
+
+def test_one_host_scales_its_input(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    plan = host_plan(tmp_path, "preprocess", inputs=(arrays(tmp_path / "input", INPUT, ARRAYS),))
+    (host,) = runtime.start(Plan("processing-job/one-host", (plan,)))
+    assert host.wait() == Exit(0), output(host)
+    assert host.copy(TRAIN, tmp_path / "train")
+    np.testing.assert_allclose(np.load(tmp_path / "train" / "x_train.npy").mean(axis=0), np.zeros(13), atol=1e-5)
+    assert "scaled 13 features by 200 training rows" in output(host)
+
+
+def test_four_hosts_work_on_one_job(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    hosts = runtime.start(four_hosts(tmp_path))
+    assert [host.wait() for host in hosts] == [Exit(0)] * 4, [output(host) for host in hosts]
+    for host in hosts:
+        for folder in (TRAIN, TEST):
+            host.copy(folder, tmp_path / "out")
+    assert names((tmp_path / "out").glob("*.npy")) == {f"{name}.npy" for name in ARRAYS}
+    scaler = read_scaler(tmp_path / "out")
+    assert scaler is not None
+    np.testing.assert_allclose(scaler.mean, ARRAYS["x_train"].mean(axis=0))
+
+
+def test_lost_host_ends_the_job_on_all(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    hosts = runtime.start(four_hosts(tmp_path))
+    hosts[3].stop(0)
+    assert {host.wait().code for host in hosts[:3]} == {3}
+    assert "host algo-4" in output(hosts[1])
+
+
+def test_trainer_makes_a_model(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    host = trainer(runtime, tmp_path, epochs=3)
+    assert host.wait() == Exit(0), output(host)
+    assert host.copy(str(ROOT.model), tmp_path / "model")
+    assert names((tmp_path / "model").iterdir()) >= {"model.onnx", "model.pth", "manifest.json"}
+
+
+def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    host = trainer(runtime, tmp_path, epochs=1_000_000)
+    wait_for_line(host, b"Epoch: 2 ")
+    host.stop(120)
+    assert host.wait() == Exit(0), output(host)
+    assert "the model so far is saved" in output(host)
+    assert host.copy(str(ROOT.model), tmp_path / "model")
+    assert (tmp_path / "model" / "manifest.json").exists()
+
+
+def test_script_mode_is_refused_with_a_reason(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    host = trainer(runtime, tmp_path, sagemaker_program="train.py")
+    assert host.wait().code == 2
+    host.copy(str(ROOT.output), tmp_path / "output")
+    assert "'train.py': this image has no script mode" in (read_failure(Layout(tmp_path)) or "")
+
+
+def endpoint(runtime: ProcessRuntime, folder: Path, name: str, weight: float) -> Host:
+    plan = host_plan(
+        folder / name,
+        "serve",
+        write=lambda layout: linear_bundle(layout.model, [weight], 0.5),
+        arguments=("serve",),
+        port=8080,
+    )
+    return runtime.start(Plan(f"endpoint/{name}", (plan,)))[0]
+
+
+def ask(host: Host, path: str, body: bytes | None = None) -> bytes:
+    address, port = host.address()
+    request = urllib.request.Request(f"http://{address}:{port}{path}", body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        content: bytes = answer.read()
+        return content
+
+
+def wait_for_ping(host: Host) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            ask(host, "/ping")
+        except OSError:
+            assert time.monotonic() < deadline, output(host)
+            time.sleep(0.05)
+        else:
+            return
+
+
+def test_two_endpoints_serve_at_once_and_stop_in_order(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    hosts = [endpoint(runtime, tmp_path, name, weight) for name, weight in (("one", 1.0), ("two", 2.0))]
+    for host, prediction in zip(hosts, (3.5, 6.5), strict=True):
+        wait_for_ping(host)
+        answer = json.loads(ask(host, "/invocations", b'{"instances": [[3.0]]}'))
+        assert np.ravel(answer["predictions"]).tolist() == [prediction]
+    for host in hosts:
+        host.stop(30)
+        assert host.wait() == Exit(0), output(host)
+
+
+def test_endpoint_listens_on_loopback_only(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    host = endpoint(runtime, tmp_path, "one", 1.0)
+    wait_for_ping(host)
+    address, port = host.address()
+    connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    listening = {local for _, local, _, state, *_ in connections if state == "0A" and local.endswith(f":{port:04X}")}
+    kernels = "".join(f"{int(part):02X}" for part in reversed(address.split(".")))
+    assert address.startswith("127.")
+    assert listening == {f"{kernels}:{port:04X}"}
