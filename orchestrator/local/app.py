@@ -72,7 +72,7 @@ class Application:
         environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
         request = Request(environ)
         response = self._answer(request)
-        response.headers["x-amzn-RequestId"] = response.headers["x-amz-request-id"] = environ[REQUEST_ID]
+        response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
         return response(environ, start_response)
 
     def _answer(self, request: Request) -> Response:
@@ -87,7 +87,7 @@ class Application:
             if service != "s3":
                 request.max_content_length = MOST_BYTES.get(service, MOST_BYTES_ELSEWHERE)
                 request.get_data()
-            request.environ[auth.ENVIRON] = auth.verify(request, claim, self._credentials)
+            auth.verify(request, claim, self._credentials)
             return self._raw[service](request) if service in self._raw else self._operation(service, request)
         except auth.AuthError as error:
             return _failure(kind, error.worded(kind), request)

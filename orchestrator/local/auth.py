@@ -6,12 +6,12 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-re
 
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from botocore import credentials as botocore_credentials
@@ -26,8 +26,6 @@ from orchestrator.local.home import Credentials
 SKEW = timedelta(minutes=15)
 LONGEST_EXPIRY = timedelta(days=7)
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-ENVIRON = "microjobs.signature"
-"""Where a WSGI environment has the `Signature` of its request, once it is verified."""
 HEADERS = "microjobs.headers"
 """Where the server puts headers as they came, if it does."""
 
@@ -90,21 +88,6 @@ class Claim:
     expires: timedelta | None = None
     """Of a presigned address; None if the signature is in a header."""
     version: Literal[2, 4] = 4
-
-
-@dataclass(frozen=True)
-class Signature:
-    """A verified signature, with what the pieces of an `aws-chunked` body need to be verified, too."""
-
-    value: str
-    """The request's signature: what the first piece's text to sign has as the one before it."""
-    timestamp: str
-    scope: str
-    """`20260131/us-east-1/s3/aws4_request`."""
-    content_sha256: str
-    """The body's hash or what stands for it (`UNSIGNED-PAYLOAD`, `STREAMING-…`), as signed."""
-    sign: Callable[[str], str]
-    """The signature, in hex, of a text to sign."""
 
 
 # --- what the request says ---
@@ -183,7 +166,7 @@ def _time(timestamp: str) -> datetime:
 # --- whether it is true ---
 
 
-def verify(request: Request, claimed: Claim, credentials: Credentials, now: datetime | None = None) -> Signature:
+def verify(request: Request, claimed: Claim, credentials: Credentials, now: datetime | None = None) -> None:
     """Check a request against the credentials. The body is read, unless the service is S3: that checks it itself.
 
     Raises:
@@ -195,7 +178,8 @@ def verify(request: Request, claimed: Claim, credentials: Credentials, now: date
         raise AuthError("token", f"this server gives no session tokens: unset AWS_SESSION_TOKEN, and {REMEDY}")
     now = now or datetime.now(UTC)
     if claimed.version == 2:
-        return _verify_presigned_v2(request, claimed, credentials, now)
+        _verify_presigned_v2(request, claimed, credentials, now)
+        return
     _check_time(claimed, now)
     _check_headers(request, claimed)
     signer = (_S3Signer if claimed.service == "s3" else _Signer)(
@@ -206,28 +190,18 @@ def verify(request: Request, claimed: Claim, credentials: Credentials, now: date
     signed = _as_signed(request, claimed)
     expected = signer.signature(signer.string_to_sign(signed, signer.canonical_request(signed)), signed)
     _compare(claimed, expected)
-    content_sha256 = _check_payload(request, claimed)
-    return Signature(
-        claimed.signature,
-        claimed.timestamp,
-        signer.credential_scope(signed),
-        content_sha256,
-        lambda text: str(signer.signature(text, signed)),
-    )
+    _check_payload(request, claimed)
 
 
-def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credentials, now: datetime) -> Signature:
+def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credentials, now: datetime) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html, addresses with the bucket in the path"""
     if now.timestamp() > int(claimed.timestamp):
         raise AuthError("expired", f"Request has expired: it was good until {claimed.timestamp} seconds since 1970")
     signer = _V2Signer(_botocore(credentials))
     signer.expiry = claimed.timestamp
-    headers = HTTPHeaders()
-    for name, value in _headers(request).items():
-        headers.add_header(name, value)
-    text = signer.canonical_string(request.method, urlsplit(f"http://host{request.environ['REQUEST_URI']}"), headers)
-    _compare(claimed, signer.sign_string(text))
-    return Signature(claimed.signature, "", "", UNSIGNED_PAYLOAD, signer.sign_string)
+    sent = AWSRequest(method=request.method, headers=_headers(request))
+    address = urlsplit(f"http://host{request.environ['REQUEST_URI']}")
+    _compare(claimed, signer.get_signature(request.method, address, cast("Mapping[str, Any]", sent.headers)))
 
 
 def _compare(claimed: Claim, expected: str) -> None:
@@ -281,17 +255,16 @@ def _as_signed(request: Request, claimed: Claim) -> AWSRequest:
     return signed
 
 
-def _check_payload(request: Request, claimed: Claim) -> str:
-    """What the body must hash to. S3's own code compares, while it streams the body."""
+def _check_payload(request: Request, claimed: Claim) -> None:
+    """Hold the body against its own header. S3's code does that itself, while it streams the body."""
     header = request.headers.get("x-amz-content-sha256")
     if claimed.service == "s3":
         if header is None and claimed.expires is None:
             raise AuthError("malformed", "Missing required header for this request: x-amz-content-sha256")
-        return header or UNSIGNED_PAYLOAD
+        return
     actual = sha256(request.get_data()).hexdigest()
     if header is not None and header != actual:
         raise AuthError("payload", f"the body's SHA-256 is {actual}, and x-amz-content-sha256 says {header}")
-    return actual
 
 
 class _Signer(SigV4Auth):

@@ -1,5 +1,6 @@
 """AWS query: STS and IAM. The request is a form (`Tags.member.1.Key=…`), the answer is XML."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -13,6 +14,7 @@ from orchestrator.local.errors import ServiceError
 from orchestrator.local.protocol.results import members
 
 CONTENT_TYPE = "text/xml"
+NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "integer": int,
@@ -93,7 +95,7 @@ def failure(error: ServiceError, request_id: str) -> Response:
     content = SubElement(root, "Error")
     SubElement(content, "Type").text = "Sender" if error.status < 500 else "Receiver"
     SubElement(content, "Code").text = error.code
-    SubElement(content, "Message").text = error.message
+    SubElement(content, "Message").text = NOT_XML.sub("\ufffd", error.message)
     SubElement(root, "RequestId").text = request_id
     return _response(root, error.status)
 

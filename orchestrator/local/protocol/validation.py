@@ -92,12 +92,12 @@ def _map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
 
 
 def _string(shape: Shape, value: str, path: str) -> Iterator[str]:
-    too_long = list(_length(shape, value, path))
-    yield from too_long
+    wrong_length = list(_length(shape, value, path))
+    yield from wrong_length
     if shape.metadata.get("enum") and value not in shape.metadata["enum"]:
         yield _failed(value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
-    # A value that is much too long is not matched: patterns are slow on it, and one reason is enough.
-    pattern = None if too_long else shape.metadata.get("pattern")
+    # One reason is enough, and patterns are slow on what is much too long.
+    pattern = None if wrong_length else shape.metadata.get("pattern")
     if pattern and not compiled(pattern).fullmatch(value):
         yield _failed(value, path, f"Member must satisfy regular expression pattern: {pattern}")
 

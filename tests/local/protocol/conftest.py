@@ -13,7 +13,7 @@ from werkzeug import Request, Response
 from orchestrator.local.app import Application
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.home import Credentials
-from orchestrator.local.services import iam, sts
+from orchestrator.local.services import ecr, iam, sts
 
 CREDENTIALS = Credentials("AKIAIOSFODNN7EXAMPLE", "a-secret-of-the-tests")
 
@@ -49,6 +49,7 @@ def address() -> Iterator[str]:
         "sagemaker": {"DescribeEndpoint": _describe, "ListEndpoints": lambda _: {"Endpoints": []}},
         "sts": sts.operations(),
         "iam": iam.operations(),
+        "ecr": ecr.operations(),
     }
     hosts = ["localhost", "127.0.0.1"]
     application = Application(CREDENTIALS, services, {"s3": _echo, "sagemaker-runtime": _echo}, hosts)

@@ -1,5 +1,6 @@
 """Real clients against the application behind a real server."""
 
+import base64
 import http.client
 import json
 import logging
@@ -73,12 +74,20 @@ def test_unknown_operation_names_what_there_is(client: Client) -> None:
     assert "DescribeEndpoint, ListEndpoints" in message
 
 
-@pytest.mark.parametrize("service", ["cloudwatch", "ecr", "rds"])
+@pytest.mark.parametrize("service", ["cloudwatch", "kms", "rds"])
 def test_unknown_service_names_what_there_is(client: Client, service: str) -> None:
-    calls = {"cloudwatch": "list_metrics", "ecr": "describe_repositories", "rds": "describe_db_instances"}
+    calls = {"cloudwatch": "list_metrics", "kms": "list_keys", "rds": "describe_db_instances"}
     code, message, _ = error_of(getattr(client(service), calls[service]))
     assert code == "UnknownService"
-    assert "there are: iam, s3, sagemaker, sagemaker-runtime, sts" in message
+    assert "there are: ecr, iam, s3, sagemaker, sagemaker-runtime, sts" in message
+
+
+def test_registry_token_is_one_that_docker_login_reads(client: Client) -> None:
+    data = client("ecr").get_authorization_token(registryIds=["111122223333"])["authorizationData"][0]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    assert (user, len(password) > 20) == ("AWS", True)
+    assert data["proxyEndpoint"] == "https://111122223333.dkr.ecr.us-east-1.amazonaws.com"
+    assert data["expiresAt"] > datetime.now(UTC)
 
 
 # --- query ---
