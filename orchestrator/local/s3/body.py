@@ -1,0 +1,208 @@
+"""A request's body: taken off its transfer coding, and held against the checksums that came with it.
+
+Signatures of single chunks (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`) are read over and not checked.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from math import inf
+from typing import BinaryIO, Protocol
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
+from orchestrator.local.s3.details import BLOCK
+
+DOCUMENT_LIMIT = 16 << 20
+"""Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""
+
+_LINE_LIMIT = 16 << 10
+_CHECKSUM = "x-amz-checksum-"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
+_NOT_ALGORITHMS = frozenset({"mode", "type", "algorithm"})
+"""Headers that begin as a checksum's does and are none."""
+
+
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self, size: int, /) -> bytes: ...
+
+
+@dataclass(frozen=True)
+class Received:
+    size: int
+    md5: str
+    """In hex."""
+    checksums: Mapping[str, str]
+    """The one that the client sent, if it sent one, by algorithm."""
+
+
+def receive(headers: Mapping[str, str], stream: Stream, to: BinaryIO, limit: float = inf) -> Received:
+    """Write a body to a file, block by block.
+
+    Args:
+        headers: of the request, names in lower case.
+        stream: `wsgi.input`, which ends where the body ends.
+        to: gets the content, which is not to be used if this raises.
+        limit: of the content, in bytes.
+
+    Raises:
+        ServiceError: the body is not whole, or is not what one of its checksums says.
+    """
+    promised = _promised(headers)
+    md5 = hashlib.md5(usedforsecurity=False)
+    sha256 = hashlib.sha256()
+    signed = _SHA256.fullmatch(headers.get("x-amz-content-sha256", ""))
+    digests: list[Digest] = [md5, *promised.values()]
+    if signed:
+        digests.append(sha256)
+    trailers: dict[str, str] = {}
+    size = 0
+    for block in _content(headers, stream, trailers):
+        size += len(block)
+        if size > limit:
+            raise ServiceError("MaxMessageLengthExceeded", f"Your request was too big: the limit is {limit} bytes.")
+        for digest in digests:
+            digest.update(block)
+        to.write(block)
+    if signed and sha256.hexdigest() != signed[0]:
+        message = "The provided 'x-amz-content-sha256' header does not match what was computed."
+        raise ServiceError("XAmzContentSHA256Mismatch", message)
+    _check_md5(headers, md5.digest())
+    return Received(size, md5.hexdigest(), _check_checksums({**headers, **trailers}, promised))
+
+
+def receive_document(headers: Mapping[str, str], stream: Stream) -> bytes:
+    """A small body, such as XML; as `receive`."""
+    document = BytesIO()
+    receive(headers, stream, document, DOCUMENT_LIMIT)
+    return document.getvalue()
+
+
+def drain(stream: Stream) -> None:
+    """Read what is left of a body, so that the connection can be used again."""
+    while stream.read(BLOCK):
+        pass
+
+
+def _content(headers: Mapping[str, str], stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
+    """The blocks of the content; when they are over, `trailers` has what followed them."""
+    expected: int | None
+    if headers.get("x-amz-content-sha256", "").startswith("STREAMING-"):
+        expected, blocks = _number(headers, "x-amz-decoded-content-length"), _dechunked(stream, trailers)
+    else:
+        expected, blocks = _length(headers), iter(lambda: stream.read(BLOCK), b"")
+    size = 0
+    for block in blocks:
+        size += len(block)
+        yield block
+    if expected is not None and size != expected:
+        message = f"You did not provide the number of bytes that the headers say: {size} instead of {expected}."
+        raise ServiceError("IncompleteBody", message)
+
+
+def _length(headers: Mapping[str, str]) -> int | None:
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        return None
+    return _number(headers, "content-length")
+
+
+def _number(headers: Mapping[str, str], name: str) -> int:
+    text = headers.get(name, "")
+    if not (text.isascii() and text.isdigit()):
+        raise ServiceError("MissingContentLength", f"You must provide the {name} HTTP header.", 411)
+    return int(text)
+
+
+def _dechunked(stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
+    """Undo `aws-chunked`: lines `SIZE[;chunk-signature=…]`, each before that many bytes; trailers behind size 0.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
+    """
+    while size := _chunk_size(_line(stream)):
+        while size:
+            block = stream.read(min(size, BLOCK))
+            if not block:
+                raise _malformed("it ends inside a chunk")
+            size -= len(block)
+            yield block
+        if _line(stream):
+            raise _malformed("a chunk is longer than its size")
+    while line := _line(stream, may_end=True):
+        name, _, value = line.partition(b":")
+        trailers[name.decode("latin-1").strip().lower()] = value.decode("latin-1").strip()
+
+
+def _chunk_size(line: bytes) -> int:
+    size, _, _ = line.partition(b";")
+    if not _HEX.fullmatch(size):
+        raise _malformed(f"{size[:20]!r} is not the size of a chunk")
+    return int(size, 16)
+
+
+def _line(stream: Stream, *, may_end: bool = False) -> bytes:
+    line = stream.readline(_LINE_LIMIT)
+    if not line.endswith(b"\n") and not (may_end and not line):
+        raise _malformed("a line has no end")
+    return line.rstrip(b"\r\n")
+
+
+def _malformed(reason: str) -> ServiceError:
+    return ServiceError("IncompleteBody", f"The aws-chunked body is malformed: {reason}.")
+
+
+def _promised(headers: Mapping[str, str]) -> dict[str, Digest]:
+    """The algorithm of the checksum that the headers have, or announce as a trailer."""
+    names = [name for name in headers if name.startswith(_CHECKSUM)]
+    names += headers.get("x-amz-trailer", "").lower().replace(" ", "").split(",")
+    algorithms = {name.removeprefix(_CHECKSUM) for name in names if name.startswith(_CHECKSUM)} - _NOT_ALGORITHMS
+    if len(algorithms) > 1:
+        raise ServiceError(
+            "InvalidRequest", "Expecting a single x-amz-checksum- header. Multiple checksums are not allowed."
+        )
+    if not algorithms and (wanted := headers.get("x-amz-sdk-checksum-algorithm")):
+        message = (
+            f"x-amz-sdk-checksum-algorithm is {wanted!r}, but there is no x-amz-checksum- header or x-amz-trailer."
+        )
+        raise ServiceError("InvalidRequest", message)
+    return {name: _digest(name) for name in map(str.upper, algorithms)}
+
+
+def _digest(algorithm: str) -> Digest:
+    if algorithm not in ALGORITHMS:
+        message = f"Checksums {algorithm} are not supported here; use one of {', '.join(ALGORITHMS)}."
+        raise ServiceError("NotImplemented", message, 501)
+    return ALGORITHMS[algorithm]()
+
+
+def _check_md5(headers: Mapping[str, str], computed: bytes) -> None:
+    text = headers.get("content-md5")
+    if text is None:
+        return
+    try:
+        expected = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        expected = b""
+    if len(expected) != len(computed):
+        raise ServiceError("InvalidDigest", f"The Content-MD5 you specified is not an MD5 in base64: {text!r}.")
+    if expected != computed:
+        raise ServiceError("BadDigest", "The Content-MD5 you specified did not match what we received.")
+
+
+def _check_checksums(headers: Mapping[str, str], promised: Mapping[str, Digest]) -> dict[str, str]:
+    computed = {algorithm: encode(digest) for algorithm, digest in promised.items()}
+    for algorithm, checksum in computed.items():
+        name = _CHECKSUM + algorithm.lower()
+        if name not in headers:
+            raise ServiceError(
+                "MalformedTrailerError", f"The request announced the trailer {name}, and it did not come."
+            )
+        if headers[name] != checksum:
+            message = f"The {algorithm} you specified did not match the calculated checksum."
+            raise ServiceError("BadDigest", message)
+    return computed

@@ -1,0 +1,72 @@
+"""The operations on buckets."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.answer import Answer
+from orchestrator.local.s3.call import OWNER, Call, Operation, not_supported
+
+US_EAST_1 = "us-east-1"
+"""The region whose buckets have no location, for history's sake."""
+
+
+def list_buckets(call: Call) -> Answer:
+    prefix, after = call.members.get("Prefix", ""), call.members.get("ContinuationToken", "")
+    limit = call.limit("MaxBuckets", 10_000)
+    here = call.members.get("BucketRegion", call.region) == call.region
+    found = [
+        bucket for bucket in call.store.buckets() if bucket.name.startswith(prefix) and bucket.name > after and here
+    ]
+    page = [
+        {"Name": bucket.name, "CreationDate": datetime.fromtimestamp(bucket.created, UTC), "BucketRegion": call.region}
+        for bucket in found[:limit]
+    ]
+    members: dict[str, Any] = {"Buckets": page, "Owner": OWNER, "Prefix": prefix or None}
+    if page and len(found) > limit:
+        members["ContinuationToken"] = page[-1]["Name"]
+    return Answer(members)
+
+
+def create_bucket(call: Call) -> Answer:
+    for name, value in call.members.get("CreateBucketConfiguration", {}).items():
+        if name != "LocationConstraint":
+            raise not_supported("CreateBucket", name, value)
+        if value != call.region:
+            message = f"LocationConstraint is {value!r}; this server is in {call.region!r} alone."
+            raise ServiceError("IllegalLocationConstraintException", message)
+    call.store.create_bucket(call.bucket)
+    return Answer({"Location": f"/{call.bucket}"})
+
+
+def head_bucket(call: Call) -> Answer:
+    call.check_bucket()
+    return Answer({"BucketRegion": call.region})
+
+
+def delete_bucket(call: Call) -> Answer:
+    call.store.delete_bucket(call.bucket)
+    for upload in call.uploads.find(call.bucket):
+        call.uploads.abort(upload)
+    return Answer()
+
+
+def get_bucket_location(call: Call) -> Answer:
+    call.check_bucket()
+    return Answer({"LocationConstraint": None if call.region == US_EAST_1 else call.region})
+
+
+def get_bucket_versioning(call: Call) -> Answer:
+    """Nothing in it: versions were never kept."""
+    call.check_bucket()
+    return Answer()
+
+
+OPERATIONS = {
+    "ListBuckets": Operation(list_buckets, frozenset({"Prefix", "ContinuationToken", "MaxBuckets", "BucketRegion"})),
+    "CreateBucket": Operation(create_bucket, frozenset({"CreateBucketConfiguration"})),
+    "HeadBucket": Operation(head_bucket),
+    "DeleteBucket": Operation(delete_bucket),
+    "GetBucketLocation": Operation(get_bucket_location),
+    "GetBucketVersioning": Operation(get_bucket_versioning),
+}

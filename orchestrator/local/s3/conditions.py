@@ -1,0 +1,77 @@
+"""Requests that hold only if an object is, or is not, what the client thinks."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.store import Condition, Opened
+
+
+def check_reading(members: Mapping[str, Any], opened: Opened) -> None:
+    """If-Match and its kin, where If-Match outranks If-Unmodified-Since and If-None-Match If-Modified-Since.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
+
+    Raises:
+        ServiceError: PreconditionFailed 412, or NotModified 304.
+    """
+    failed = _failed(members, opened, "")
+    if failed in ("IfNoneMatch", "IfModifiedSince"):
+        raise ServiceError("NotModified", "Not Modified", 304)
+    if failed:
+        raise _precondition(failed)
+
+
+def check_source(members: Mapping[str, Any], opened: Opened) -> None:
+    """The same of the source of a copy, where nothing is a 304."""
+    if failed := _failed(members, opened, "CopySource"):
+        raise _precondition(failed)
+
+
+def writing(members: Mapping[str, Any]) -> Condition | None:
+    """If-None-Match: *, and If-Match, of what is written or deleted."""
+    none_match, match = members.get("IfNoneMatch"), members.get("IfMatch")
+    if none_match is not None and none_match != "*":
+        raise ServiceError("NotImplemented", f"If-None-Match is {none_match!r}; only * is supported in writing.", 501)
+    if none_match is None and match is None:
+        return None
+
+    def check(current: Details | None) -> None:
+        if none_match is not None and current is not None:
+            raise _precondition("If-None-Match")
+        if match is not None and current is None:
+            raise ServiceError("NoSuchKey", "The specified key does not exist, so If-Match cannot hold.", 404)
+        if match is not None and current is not None and not _matches(match, current.etag):
+            raise _precondition("If-Match")
+
+    return check
+
+
+def _failed(members: Mapping[str, Any], opened: Opened, prefix: str) -> str | None:
+    match, none_match = members.get(f"{prefix}IfMatch"), members.get(f"{prefix}IfNoneMatch")
+    unmodified, modified = members.get(f"{prefix}IfUnmodifiedSince"), members.get(f"{prefix}IfModifiedSince")
+    etag = opened.details.etag
+    if match is not None and not _matches(match, etag):
+        return "IfMatch"
+    if match is None and unmodified is not None and _changed_since(opened, unmodified):
+        return "IfUnmodifiedSince"
+    if none_match is not None and _matches(none_match, etag):
+        return "IfNoneMatch"
+    if none_match is None and modified is not None and not _changed_since(opened, modified):
+        return "IfModifiedSince"
+    return None
+
+
+def _matches(wanted: str, etag: str) -> bool:
+    return wanted == "*" or etag in (item.strip().removeprefix("W/").strip('"') for item in wanted.split(","))
+
+
+def _changed_since(opened: Opened, date: datetime) -> bool:
+    return int(opened.stored.modified) > date.timestamp()  # Last-Modified has whole seconds
+
+
+def _precondition(condition: str) -> ServiceError:
+    message = f"At least one of the pre-conditions you specified did not hold: {condition}."
+    return ServiceError("PreconditionFailed", message, 412)

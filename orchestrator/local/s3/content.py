@@ -1,0 +1,91 @@
+"""Parts of files: which bytes a request wants, and how they are read and copied."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.checksums import Digest
+from orchestrator.local.s3.details import BLOCK
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes of a file: `length` of them from `start`."""
+
+    start: int
+    length: int
+
+    def header(self, size: int) -> str:
+        """For Content-Range."""
+        return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
+
+
+def read_range(text: str | None, size: int) -> Span | None:
+    """What a Range header asks for; None for all of it, also if it asks for several ranges, as on AWS.
+
+    Raises:
+        ServiceError: InvalidRange 416.
+    """
+    found = _RANGE.fullmatch(text.strip()) if text else None
+    if found is None or found.groups() == ("", ""):
+        return None
+    first, last = found.groups()
+    if not first:  # the last so many bytes
+        length = min(int(last), size)
+        start = size - length
+    else:
+        start = int(first)
+        if last and int(last) < start:
+            return None
+        length = (min(int(last), size - 1) if last else size - 1) - start + 1
+    if length < 1:
+        raise ServiceError("InvalidRange", f"The requested range {text!r} is not in an object of {size} bytes.", 416)
+    return Span(start, length)
+
+
+def part_span(parts: tuple[int, ...], size: int, number: int) -> Span:
+    """The bytes of one part of an object that was uploaded in parts; any other object is one part.
+
+    Raises:
+        ServiceError: InvalidPartNumber 416.
+    """
+    sizes = parts or (size,)
+    if not 1 <= number <= len(sizes):
+        message = f"The requested part {number} is not there: the object has {len(sizes)}."
+        raise ServiceError("InvalidPartNumber", message, 416)
+    return Span(sum(sizes[: number - 1]), sizes[number - 1])
+
+
+class FileBody:
+    """The blocks of a part of an open file, which `close` closes."""
+
+    def __init__(self, file: BinaryIO, span: Span) -> None:
+        self._file = file
+        self._left = span.length
+        file.seek(span.start)
+
+    def __iter__(self) -> "FileBody":
+        return self
+
+    def __next__(self) -> bytes:
+        block = self._file.read(min(self._left, BLOCK)) if self._left else b""
+        if not block:
+            raise StopIteration
+        self._left -= len(block)
+        return block
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def copy(blocks: Iterable[bytes], to: BinaryIO, digests: Iterable[Digest]) -> None:
+    """Write blocks to a file, and show each to the digests."""
+    digests = tuple(digests)
+    for block in blocks:
+        to.write(block)
+        for digest in digests:
+            digest.update(block)

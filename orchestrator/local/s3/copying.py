@@ -1,0 +1,108 @@
+"""Copies of objects: CopyObject, and where the parts of uploads are copied from."""
+
+import hashlib
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from urllib.parse import unquote_to_bytes
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3 import conditions
+from orchestrator.local.s3.answer import Answer
+from orchestrator.local.s3.call import Call, Operation
+from orchestrator.local.s3.checksums import ALGORITHMS, encode
+from orchestrator.local.s3.content import FileBody, Span, copy, read_range
+from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.objects import MADE_WITH, checksum_members, details_of
+from orchestrator.local.s3.store import Opened
+
+SOURCE = frozenset(
+    {
+        "CopySource",
+        "CopySourceIfMatch",
+        "CopySourceIfNoneMatch",
+        "CopySourceIfModifiedSince",
+        "CopySourceIfUnmodifiedSince",
+    }
+)
+"""Members about what is copied."""
+
+
+def open_source(call: Call) -> tuple[Opened, Span]:
+    """The object that is copied, if its conditions hold, and which of its bytes. Close the file.
+
+    Raises:
+        ServiceError: NoSuchKey, PreconditionFailed, InvalidRange, or InvalidArgument for what is not a source.
+    """
+    bucket, key = _source(call)
+    opened = call.store.open(bucket, key)
+    try:
+        conditions.check_source(call.members, opened)
+        span = read_range(call.members.get("CopySourceRange"), opened.stored.size)
+    except BaseException:
+        opened.file.close()
+        raise
+    return opened, span or Span(0, opened.stored.size)
+
+
+def _source(call: Call) -> tuple[str, str]:
+    text, _, version = call.members["CopySource"].partition("?")
+    if version not in ("", "versionId=null"):
+        message = f"Copying a version ({version!r}) is not supported here: no versions are kept."
+        raise ServiceError("NotImplemented", message, 501)
+    try:
+        bucket, _, key = unquote_to_bytes(text.encode("latin-1")).decode().removeprefix("/").partition("/")
+    except ValueError:
+        bucket = key = ""
+    if not bucket or not key:
+        message = f"Copy Source must mention the source bucket and key: sourcebucket/sourcekey, and is {text!r}."
+        raise ServiceError("InvalidArgument", message)
+    return bucket, key
+
+
+def copy_object(call: Call) -> Answer:
+    call.store.check(call.bucket, call.key)
+    _check_not_itself(call)
+    condition = conditions.writing(call.members)
+    opened, span = open_source(call)
+    with closing(FileBody(opened.file, span)) as blocks, call.store.incoming() as path:
+        md5 = hashlib.md5(usedforsecurity=False)
+        algorithm = _algorithm(call, opened.details)
+        digest = ALGORITHMS[algorithm]() if algorithm else None
+        with path.open("xb") as file:
+            copy(blocks, file, [md5] if digest is None else [md5, digest])
+        checksums = {algorithm: encode(digest)} if digest else {}
+        details = replace(_details(call, opened.details), etag=md5.hexdigest(), checksums=checksums)
+        stored = call.store.adopt(call.bucket, call.key, path, details, condition)
+    modified = datetime.fromtimestamp(stored.modified, UTC)
+    result = {"ETag": f'"{details.etag}"', "LastModified": modified, **checksum_members(details)}
+    return Answer({"CopyObjectResult": result})
+
+
+def _check_not_itself(call: Call) -> None:
+    changes = "REPLACE" in (call.members.get("MetadataDirective"), call.members.get("TaggingDirective"))
+    if not changes and _source(call) == (call.bucket, call.key):
+        message = "This copy request is illegal because it is trying to copy an object to itself without changing it."
+        raise ServiceError("InvalidRequest", message)
+
+
+def _algorithm(call: Call, source: Details) -> str:
+    """The checksum that the copy gets: the one asked for, else the source's."""
+    algorithm: str = call.members.get("ChecksumAlgorithm") or next(iter(source.checksums), "")
+    if algorithm and algorithm not in ALGORITHMS:
+        message = f"Checksums {algorithm} are not supported here; use one of {', '.join(ALGORITHMS)}."
+        raise ServiceError("NotImplemented", message, 501)
+    return algorithm
+
+
+def _details(call: Call, source: Details) -> Details:
+    own = details_of(call.members)
+    kept = own if call.members.get("MetadataDirective") == "REPLACE" else source
+    tags = own.tags if call.members.get("TaggingDirective") == "REPLACE" else source.tags
+    return Details(headers=kept.headers, metadata=kept.metadata, tags=tags)
+
+
+_CONDITIONS = frozenset({"IfMatch", "IfNoneMatch"})
+_DIRECTIVES = frozenset({"MetadataDirective", "TaggingDirective", "ChecksumAlgorithm"})
+
+OPERATIONS = {"CopyObject": Operation(copy_object, MADE_WITH | SOURCE | _CONDITIONS | _DIRECTIVES)}

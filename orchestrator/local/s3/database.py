@@ -1,0 +1,109 @@
+"""The store's memory beside the files, in one SQLite file.
+
+A row about an object holds for a file of exactly that size and modification time; so it is stale, and never found,
+once somebody has replaced the file by hand.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.local.s3.details import Details
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS buckets (name TEXT PRIMARY KEY, created REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS objects (
+    bucket TEXT NOT NULL, key TEXT NOT NULL, size INTEGER NOT NULL, modified_ns INTEGER NOT NULL, details TEXT NOT NULL,
+    PRIMARY KEY (bucket, key, size, modified_ns)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS markers ON objects (bucket, key, modified_ns) WHERE substr(key, -1) = '/';
+CREATE TABLE IF NOT EXISTS uploads (
+    id TEXT PRIMARY KEY, bucket TEXT NOT NULL, key TEXT NOT NULL, created REAL NOT NULL, algorithm TEXT NOT NULL,
+    details TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_key ON uploads (bucket, key, id);
+CREATE TABLE IF NOT EXISTS parts (
+    upload TEXT NOT NULL, number INTEGER NOT NULL, file TEXT NOT NULL, size INTEGER NOT NULL, modified REAL NOT NULL,
+    details TEXT NOT NULL, PRIMARY KEY (upload, number)
+) WITHOUT ROWID;
+"""
+
+Row = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Version:
+    """Which file a row is about."""
+
+    bucket: str
+    key: str
+    size: int
+    modified_ns: int
+
+
+class Database:
+    """One connection for all threads. What was changed is on the disk when a method returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def select(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
+        with self._lock:
+            return self._connection.execute(statement, values).fetchall()
+
+    def change(self, statement: str, values: Sequence[object] = ()) -> None:
+        with self._lock:
+            self._connection.execute(statement, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def details(self, version: Version) -> Details | None:
+        rows = self.select(
+            "SELECT details FROM objects WHERE bucket = ? AND key = ? AND size = ? AND modified_ns = ?",
+            (version.bucket, version.key, version.size, version.modified_ns),
+        )
+        return Details.from_json(rows[0][0]) if rows else None
+
+    def remember(self, version: Version, details: Details) -> None:
+        self.change(
+            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
+            (version.bucket, version.key, version.size, version.modified_ns, details.to_json()),
+        )
+
+    def forget_others(self, version: Version) -> None:
+        """Drop the rows about the files that this one replaced."""
+        self.change(
+            "DELETE FROM objects WHERE bucket = ? AND key = ? AND (size, modified_ns) != (?, ?)",
+            (version.bucket, version.key, version.size, version.modified_ns),
+        )
+
+    def forget(self, bucket: str, key: str) -> None:
+        self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
+
+    def markers(self, bucket: str, prefix: str = "") -> dict[str, int]:
+        """The keys of the folder markers in a bucket that begin with `prefix`, and when each was made, in ns."""
+        rows = self.select(
+            "SELECT key, modified_ns FROM objects"
+            " WHERE bucket = ? AND key >= ? AND key < ? || char(1114111) AND substr(key, -1) = '/'",
+            (bucket, prefix, prefix),
+        )
+        return dict(rows)

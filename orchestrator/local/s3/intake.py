@@ -1,0 +1,50 @@
+"""Files under way: outside the buckets, on their file system, and gone with the request that wrote them."""
+
+import contextlib
+import os
+import shutil
+import stat
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+
+class Intake:
+    """Makes finished files ready to be renamed into a bucket. Methods may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        shutil.rmtree(folder, ignore_errors=True)  # what a killed server left
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._last_stamp = 0
+
+    @contextlib.contextmanager
+    def file(self) -> Iterator[Path]:
+        """The name of a file to write; gone at the end unless it was renamed."""
+        path = self._folder / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def own(self, file: Path) -> Iterator[Path]:
+        """The file itself if renaming it will do, else a copy that is gone at the end unless it was renamed."""
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{file} is not a plain file")
+        if found.st_nlink == 1 and found.st_dev == self._folder.stat().st_dev:
+            yield file
+            return
+        with self.file() as copy:  # the file has other names, or is on another device
+            shutil.copyfile(file, copy)
+            yield copy
+
+    def stamp(self, file: Path) -> None:
+        """Set the modification time to now: that of the upload, and never the same twice."""
+        with self._lock:
+            now = self._last_stamp = max(time.time_ns(), self._last_stamp + 1)
+        os.utime(file, ns=(now, now))

@@ -1,0 +1,138 @@
+"""The operations that list objects, a page at a time."""
+
+import base64
+import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.answer import Answer
+from orchestrator.local.s3.call import OWNER, Call, Operation
+from orchestrator.local.s3.store import StoredObject
+from orchestrator.local.s3.walk import BEYOND
+
+
+@dataclass
+class Page:
+    objects: list[StoredObject] = field(default_factory=list)
+    prefixes: list[str] = field(default_factory=list)
+    last: bytes = b""
+    """Where the next page goes on."""
+    last_name: str = ""
+    truncated: bool = False
+
+
+def list_objects(call: Call) -> Answer:
+    marker = call.members.get("Marker", "")
+    page = _page(call, _behind(call, marker))
+    members = _members(call, page) | {"Marker": call.encode(marker)}
+    members["Contents"] = [{**content, "Owner": OWNER} for content in _contents(call, page)]
+    if page.truncated:
+        members["NextMarker"] = call.encode(page.last_name)
+    return Answer(members)
+
+
+def list_objects_v2(call: Call) -> Answer:
+    token, start = call.members.get("ContinuationToken"), call.members.get("StartAfter", "")
+    page = _page(call, start.encode() if token is None else _read_token(token))
+    owner = {"Owner": OWNER} if call.members.get("FetchOwner") else {}
+    contents = [content | owner for content in _contents(call, page)]
+    members = _members(call, page) | {"Contents": contents, "KeyCount": len(contents) + len(page.prefixes)}
+    members |= {"ContinuationToken": token, "StartAfter": call.encode(start) if start else None}
+    if page.truncated:
+        members["NextContinuationToken"] = base64.urlsafe_b64encode(page.last).decode()
+    return Answer(members)
+
+
+def _page(call: Call, after: bytes) -> Page:
+    page, limit = Page(), call.limit("MaxKeys")
+    if not limit:
+        return page
+    for found in _grouped(call, after):
+        if len(page.objects) + len(page.prefixes) == limit:
+            page.truncated = True
+            break
+        if isinstance(found, str):
+            page.prefixes.append(found)
+            page.last_name, page.last = found, found.encode() + BEYOND
+        else:
+            page.objects.append(found)
+            page.last_name, page.last = found.key, found.key.encode()
+    return page
+
+
+def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
+    """Objects, and common prefixes once each. Slashes are folders; other delimiters are looked for in each key."""
+    prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
+    last = None
+    for found in call.store.walk(call.bucket, prefix, after, fold=delimiter == "/"):
+        common = found if isinstance(found, str) else _common_prefix(found.key, prefix, delimiter)
+        if common is None:
+            yield found
+        elif common != last and common.encode() + BEYOND > after:
+            last = common
+            yield common
+
+
+def _common_prefix(key: str, prefix: str, delimiter: str) -> str | None:
+    head, found, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
+    return prefix + head + found if found else None
+
+
+def _behind(call: Call, marker: str) -> bytes:
+    """A marker that is a common prefix stands for all keys in it."""
+    prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
+    is_common = marker.startswith(prefix) and _common_prefix(marker, prefix, delimiter) == marker
+    return marker.encode() + (BEYOND if is_common else b"")
+
+
+def _read_token(token: str) -> bytes:
+    try:
+        return base64.b64decode(token, altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        message = f"The continuation token {token!r} is not one that this server gave."
+        raise ServiceError("InvalidArgument", message) from None
+
+
+def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
+    """Objects as they are now; those that are gone meanwhile are left out."""
+    contents = []
+    for found in page.objects:
+        described = call.store.describe(found)
+        if described is None:
+            continue
+        stored, details = described
+        content = {
+            "Key": call.encode(stored.key),
+            "LastModified": datetime.fromtimestamp(stored.modified, UTC),
+            "ETag": f'"{details.etag}"',
+            "Size": stored.size,
+            "StorageClass": "STANDARD",
+        }
+        if details.checksums:
+            content |= {"ChecksumAlgorithm": list(details.checksums), "ChecksumType": details.checksum_type}
+        contents.append(content)
+    return contents
+
+
+def _members(call: Call, page: Page) -> dict[str, Any]:
+    delimiter = call.members.get("Delimiter")
+    return {
+        "Name": call.bucket,
+        "Prefix": call.encode(call.members.get("Prefix", "")),
+        "Delimiter": None if delimiter is None else call.encode(delimiter),
+        "MaxKeys": call.limit("MaxKeys"),
+        "EncodingType": call.members.get("EncodingType"),
+        "IsTruncated": page.truncated,
+        "CommonPrefixes": [{"Prefix": call.encode(prefix)} for prefix in page.prefixes],
+    }
+
+
+_PAGED = frozenset({"Prefix", "Delimiter", "EncodingType", "MaxKeys"})
+
+OPERATIONS = {
+    "ListObjects": Operation(list_objects, _PAGED | {"Marker"}),
+    "ListObjectsV2": Operation(list_objects_v2, _PAGED | {"ContinuationToken", "StartAfter", "FetchOwner"}),
+}

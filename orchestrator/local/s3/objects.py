@@ -1,0 +1,204 @@
+"""The operations on single objects."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3 import conditions
+from orchestrator.local.s3.answer import Answer
+from orchestrator.local.s3.body import receive
+from orchestrator.local.s3.call import CHECKSUMS, Call, Operation, not_supported
+from orchestrator.local.s3.content import FileBody, Span, part_span, read_range
+from orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
+from orchestrator.local.s3.store import Opened
+
+METADATA_LIMIT = 2048
+"""Bytes of user metadata, names and values, as on AWS."""
+
+DESCRIBED = frozenset(
+    {"CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires"}
+)
+"""Headers that an object keeps and gives back."""
+
+_OVERRIDES = {f"Response{name}": name for name in DESCRIBED}
+_CONDITIONS = frozenset({"IfMatch", "IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince"})
+
+
+def details_of(members: Mapping[str, Any]) -> Details:
+    """What a request says about the object that it makes.
+
+    Raises:
+        ServiceError: MetadataTooLarge or InvalidTag, 400.
+    """
+    headers = {name: members[name] for name in DESCRIBED if name in members}
+    headers.setdefault("ContentType", DEFAULT_CONTENT_TYPE)
+    coding = [item for item in headers.pop("ContentEncoding", "").split(",") if item.strip() not in ("", "aws-chunked")]
+    if coding:
+        headers["ContentEncoding"] = ",".join(coding)
+    metadata = members.get("Metadata", {})
+    if sum(len(name) + len(value) for name, value in metadata.items()) > METADATA_LIMIT:
+        message = f"Your metadata headers exceed the maximum allowed metadata size of {METADATA_LIMIT} bytes."
+        raise ServiceError("MetadataTooLarge", message)
+    tags = parse_qsl(members.get("Tagging", ""), keep_blank_values=True)
+    return Details(headers=headers, metadata=metadata, tags=check_tags(tags))
+
+
+def check_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """Raises ServiceError InvalidTag, or BadRequest for more than ten."""
+    tags = dict(pairs)
+    if len(tags) < len(pairs) or any(not 1 <= len(key) <= 128 or len(value) > 256 for key, value in pairs):
+        message = f"The tags {pairs!r} are not valid: each key once, of 1 to 128 characters, values of at most 256."
+        raise ServiceError("InvalidTag", message)
+    if len(tags) > 10:
+        raise ServiceError("BadRequest", f"Object tags cannot be greater than 10, and there are {len(tags)}.")
+    return tags
+
+
+def checksum_members(details: Details) -> dict[str, str]:
+    members = {f"Checksum{algorithm}": value for algorithm, value in details.checksums.items()}
+    return members | ({"ChecksumType": details.checksum_type} if members else {})
+
+
+def put_object(call: Call) -> Answer:
+    call.store.check(call.bucket, call.key)
+    details, condition = details_of(call.members), conditions.writing(call.members)
+    with call.store.incoming() as path:
+        with path.open("xb") as file:
+            received = receive(call.incoming.headers, call.stream, file)
+        details = replace(details, etag=received.md5, checksums=received.checksums)
+        call.store.adopt(call.bucket, call.key, path, details, condition)
+    return Answer({"ETag": f'"{details.etag}"', **checksum_members(details)})
+
+
+def get_object(call: Call) -> Answer:
+    opened = call.store.open(call.bucket, call.key)
+    try:
+        answer, span = _describe(call, opened)
+        return replace(answer, body=FileBody(opened.file, span))
+    except BaseException:
+        opened.file.close()
+        raise
+
+
+def head_object(call: Call) -> Answer:
+    opened = call.store.open(call.bucket, call.key)
+    with opened.file:
+        answer, _ = _describe(call, opened)
+    return replace(answer, body=())
+
+
+def _describe(call: Call, opened: Opened) -> tuple[Answer, Span]:
+    stored, details, members = opened.stored, opened.details, call.members
+    conditions.check_reading(members, opened)
+    span = _span(members, opened)
+    whole = Span(0, stored.size)
+    answer = {
+        **details.headers,
+        **{_OVERRIDES[name]: value for name, value in members.items() if name in _OVERRIDES},
+        "AcceptRanges": "bytes",
+        "ContentLength": (span or whole).length,
+        "ETag": f'"{details.etag}"',
+        "LastModified": datetime.fromtimestamp(stored.modified, UTC),
+        "Metadata": details.metadata,
+        "TagCount": len(details.tags) or None,
+        "ContentRange": span.header(stored.size) if span else None,
+        "PartsCount": len(details.parts) if "PartNumber" in members and details.parts else None,
+    }
+    if members.get("ChecksumMode") == "ENABLED" and span is None:  # they are of the whole
+        answer |= checksum_members(details)
+    return Answer(answer, 206 if span else 200), span or whole
+
+
+def _span(members: Mapping[str, Any], opened: Opened) -> Span | None:
+    size = opened.stored.size
+    if "PartNumber" not in members:
+        return read_range(members.get("Range"), size)
+    if "Range" in members:
+        raise ServiceError("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
+    span = part_span(opened.details.parts, size, members["PartNumber"])
+    return span if span.length else None
+
+
+def delete_object(call: Call) -> Answer:
+    call.store.delete(call.bucket, call.key, conditions.writing(call.members))
+    return Answer()
+
+
+def delete_objects(call: Call) -> Answer:
+    request = call.members["Delete"]
+    if len(request["Objects"]) > 1000:
+        raise ServiceError("MalformedXML", "At most 1000 objects can be deleted in one request.")
+    deleted, errors = [], []
+    for item in request["Objects"]:
+        try:
+            _delete(call, item)
+            deleted.append({"Key": item["Key"]})
+        except ServiceError as error:
+            errors.append({"Key": item["Key"], "Code": error.code, "Message": error.message})
+    return Answer({"Deleted": [] if request.get("Quiet") else deleted, "Errors": errors})
+
+
+def _delete(call: Call, item: Mapping[str, Any]) -> None:
+    for name, value in item.items():
+        if name not in ("Key", "ETag") and (name, value) != ("VersionId", "null"):
+            raise not_supported("DeleteObjects", name, value)
+    condition = conditions.writing({"IfMatch": item["ETag"]} if "ETag" in item else {})
+    call.store.delete(call.bucket, item["Key"], condition)
+
+
+def get_object_attributes(call: Call) -> Answer:
+    opened = call.store.open(call.bucket, call.key)
+    opened.file.close()
+    details = opened.details
+    known = {
+        "ETag": details.etag,
+        "Checksum": checksum_members(details) or None,
+        "ObjectParts": {"TotalPartsCount": len(details.parts)} if details.parts else None,
+        "StorageClass": "STANDARD",
+        "ObjectSize": opened.stored.size,
+    }
+    members = {name: known[name] for name in call.members["ObjectAttributes"]}
+    return Answer({**members, "LastModified": datetime.fromtimestamp(opened.stored.modified, UTC)})
+
+
+def get_object_tagging(call: Call) -> Answer:
+    opened = call.store.open(call.bucket, call.key)
+    opened.file.close()
+    return Answer({"TagSet": [{"Key": key, "Value": value} for key, value in opened.details.tags.items()]})
+
+
+def put_object_tagging(call: Call) -> Answer:
+    pairs = [(tag["Key"], tag["Value"]) for tag in call.members["Tagging"]["TagSet"]]
+    return _set_tags(call, check_tags(pairs))
+
+
+def delete_object_tagging(call: Call) -> Answer:
+    return _set_tags(call, {})
+
+
+def _set_tags(call: Call, tags: Mapping[str, str]) -> Answer:
+    opened = call.store.open(call.bucket, call.key)
+    opened.file.close()
+    call.store.update(opened.stored, replace(opened.details, tags=tags))
+    return Answer()
+
+
+MADE_WITH = DESCRIBED | {"Metadata", "Tagging"}
+"""Members about an object that a request makes."""
+
+_READ = _CONDITIONS | _OVERRIDES.keys() | {"Range", "PartNumber", "ChecksumMode"}
+
+OPERATIONS = {
+    "PutObject": Operation(put_object, MADE_WITH | CHECKSUMS | {"Body", "IfMatch", "IfNoneMatch"}),
+    "GetObject": Operation(get_object, _READ),
+    "HeadObject": Operation(head_object, _READ),
+    "DeleteObject": Operation(delete_object, frozenset({"IfMatch"})),
+    "DeleteObjects": Operation(delete_objects, frozenset({"Delete"})),
+    "GetObjectAttributes": Operation(get_object_attributes, frozenset({"ObjectAttributes"})),
+    "GetObjectTagging": Operation(get_object_tagging),
+    "PutObjectTagging": Operation(put_object_tagging, frozenset({"Tagging"})),
+    "DeleteObjectTagging": Operation(delete_object_tagging),
+}

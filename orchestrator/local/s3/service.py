@@ -1,0 +1,88 @@
+"""S3 over HTTP, on an object store."""
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.model import OperationModel, StructureShape
+from werkzeug import Request, Response
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3 import buckets, copying, listing, multipart, objects
+from orchestrator.local.s3.answer import error_response, write_answer
+from orchestrator.local.s3.body import Stream, drain, receive_document
+from orchestrator.local.s3.call import Call, Operation, check_members
+from orchestrator.local.s3.parse import malformed, parse_document, parse_members
+from orchestrator.local.s3.protocol import check_query, find_operation
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.s3.uploads import Uploads
+from orchestrator.local.s3.wire import Incoming, read_request
+
+__all__ = ["OPERATIONS", "S3", "error_response"]
+
+OPERATIONS: Mapping[str, Operation] = {
+    **buckets.OPERATIONS,
+    **listing.OPERATIONS,
+    **objects.OPERATIONS,
+    **copying.OPERATIONS,
+    **multipart.OPERATIONS,
+}
+"""What is supported, by the names of S3's API."""
+
+
+class S3:
+    """Answers requests that are known to be signed by who may send them.
+
+    The body is held against `x-amz-content-sha256` and the checksums that come with it; signatures of single chunks
+    are not checked. Files are read and written block by block.
+    """
+
+    def __init__(self, store: ObjectStore, region: str) -> None:
+        self._store = store
+        self._uploads = Uploads(store)
+        self._region = region
+
+    def __call__(self, request: Request) -> Response:
+        """Answer one request.
+
+        Raises:
+            ServiceError: for `error_response`. The request's body has been read then, so the connection can go on.
+        """
+        stream: Stream = request.environ["wsgi.input"]
+        try:
+            return self._answer(read_request(request), stream)
+        except (ConnectionError, TimeoutError) as error:
+            raise ServiceError("RequestTimeout", f"The body did not come in time: {error}.") from error
+        except OSError as error:
+            message = f"We encountered an internal error: {error.strerror}: {error.filename}."
+            raise ServiceError("InternalError", message, 500) from error
+        finally:
+            with contextlib.suppress(OSError, ValueError):  # the client is gone, or sent what is no body
+                drain(stream)
+
+    def _answer(self, incoming: Incoming, stream: Stream) -> Response:
+        operation = find_operation(incoming)
+        known = OPERATIONS.get(operation.name)
+        if known is None:
+            message = f"{operation.name} is not supported here; these are: {', '.join(sorted(OPERATIONS))}."
+            raise ServiceError("NotImplemented", message, 501)
+        check_query(operation, incoming)
+        members = parse_members(operation, incoming)
+        check_members(operation.name, known, members)
+        members |= _document(operation, incoming, stream)
+        call = Call(self._store, self._uploads, self._region, incoming, stream, members)
+        return write_answer(operation, known.run(call))
+
+
+def _document(operation: OperationModel, incoming: Incoming, stream: Stream) -> dict[str, Any]:
+    """The member that is the request's body, if that is XML."""
+    shape = operation.input_shape
+    payload = shape.serialization.get("payload") if shape else None
+    if shape is None or payload is None or not isinstance(shape.members[payload], StructureShape):
+        return {}
+    document = receive_document(incoming.headers, stream)
+    if document:
+        return {payload: parse_document(shape.members[payload], document)}
+    if payload in shape.required_members:
+        raise malformed("there is no document")
+    return {}

@@ -1,0 +1,148 @@
+"""Uploads in parts: under way they lie outside the buckets; when completed, their parts become one file."""
+
+import contextlib
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.database import Row
+from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.store import ObjectStore
+
+MAX_PARTS = 10_000
+
+
+@dataclass(frozen=True)
+class Upload:
+    id: str
+    bucket: str
+    key: str
+    created: float
+    algorithm: str
+    """Of the parts' checksums; empty if the client chose none."""
+    details: Details
+    """What the object will have: its type, metadata and tags."""
+
+
+@dataclass(frozen=True)
+class Part:
+    number: int
+    path: Path
+    size: int
+    modified: float
+    details: Details
+
+
+class Uploads:
+    """Methods may be called from any thread."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._folder = store.home.objects / "uploads"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._store = store
+        self._database = store.database
+        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
+        self._clean()
+
+    def create(self, bucket: str, key: str, algorithm: str, details: Details) -> Upload:
+        """Raises ServiceError: what `ObjectStore.check` does."""
+        self._store.check(bucket, key)
+        upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), algorithm, details)
+        (self._folder / upload.id).mkdir()
+        self._database.change(
+            "INSERT INTO uploads VALUES (?, ?, ?, ?, ?, ?)",
+            (upload.id, bucket, key, upload.created, algorithm, details.to_json()),
+        )
+        return upload
+
+    def get(self, bucket: str, key: str, id: str) -> Upload:
+        """Raises ServiceError NoSuchUpload 404."""
+        rows = self._database.select("SELECT * FROM uploads WHERE id = ? AND bucket = ? AND key = ?", (id, bucket, key))
+        if not rows:
+            message = f"There is no upload {id!r} of {key!r} under way: it was never begun, or is completed or aborted."
+            raise ServiceError("NoSuchUpload", message, 404)
+        return _upload(rows[0])
+
+    def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
+        """At most `limit` uploads (-1: all) behind a key and id, by key."""
+        rows = self._database.select(
+            "SELECT * FROM uploads WHERE bucket = ? AND substr(key, 1, ?) = ? AND (key, id) > (?, ?)"
+            " ORDER BY key, id LIMIT ?",
+            (bucket, len(prefix), prefix, *after, limit),
+        )
+        return [_upload(row) for row in rows]
+
+    def parts(self, upload: Upload, after: int = 0, limit: int = MAX_PARTS) -> list[Part]:
+        rows = self._database.select(
+            "SELECT number, file, size, modified, details FROM parts"
+            " WHERE upload = ? AND number > ? ORDER BY number LIMIT ?",
+            (upload.id, after, limit),
+        )
+        folder = self._folder / upload.id
+        return [Part(row[0], folder / row[1], row[2], row[3], Details.from_json(row[4])) for row in rows]
+
+    def put_part(self, upload: Upload, number: int, file: Path, details: Details) -> Part:
+        """Take a finished file of the store's `incoming` as a part, in place of an earlier one of that number."""
+        name = uuid.uuid4().hex
+        path = self._folder / upload.id / name
+        with self.exclusive(upload):
+            earlier = self.parts(upload, number - 1, 1)
+            part = Part(number, path, file.stat().st_size, time.time(), details)
+            file.rename(path)
+            self._database.change(
+                "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?)",
+                (upload.id, number, name, part.size, part.modified, details.to_json()),
+            )
+            for old in earlier:
+                if old.number == number:
+                    old.path.unlink()
+        return part
+
+    def abort(self, upload: Upload) -> None:
+        with self.exclusive(upload):
+            self.forget(upload)
+
+    def forget(self, upload: Upload) -> None:
+        """Remove an upload and its parts; for who has it exclusively."""
+        with self._database.transaction() as database:
+            database.execute("DELETE FROM parts WHERE upload = ?", (upload.id,))
+            database.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
+        shutil.rmtree(self._folder / upload.id, ignore_errors=True)
+        with self._lock:
+            self._locks.pop(upload.id, None)
+
+    @contextlib.contextmanager
+    def exclusive(self, upload: Upload) -> Iterator[None]:
+        """Keep others from changing an upload meanwhile.
+
+        Raises:
+            ServiceError: NoSuchUpload 404, it was completed or aborted meanwhile.
+        """
+        with self._lock:
+            lock = self._locks.setdefault(upload.id, threading.Lock())
+        with lock:
+            self.get(upload.bucket, upload.key, upload.id)
+            yield
+
+    def _clean(self) -> None:
+        """Remove what a killed server left: folders and files that no row knows."""
+        known = {(row[0], row[1]) for row in self._database.select("SELECT upload, file FROM parts")}
+        uploads = {row[0] for row in self._database.select("SELECT id FROM uploads")}
+        for folder in self._folder.iterdir():
+            if folder.name not in uploads:
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            for file in folder.iterdir():
+                if (folder.name, file.name) not in known:
+                    file.unlink()
+
+
+def _upload(row: Row) -> Upload:
+    name, bucket, key, created, algorithm, details = row
+    return Upload(name, bucket, key, created, algorithm, Details.from_json(details))

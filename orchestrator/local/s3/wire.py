@@ -1,0 +1,79 @@
+"""What came over HTTP, before S3 gives it a meaning: nothing decoded twice, no name changed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from cheroot.wsgi import Gateway_10
+from werkzeug import Request
+
+from orchestrator.local.errors import ServiceError
+
+HEADERS = "microjobs.headers"
+"""Where `Gateway` puts the headers as they came: WSGI itself takes `x-amz-meta-a_b` and `x-amz-meta-a-b` for one."""
+
+_HOST = ".localhost"
+
+
+class Gateway(Gateway_10):
+    """For cheroot's server (`server.gateway`): hands over the headers' own names."""
+
+    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
+        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
+        environ[HEADERS] = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in self.req.inheaders.items()
+        }
+        return environ
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """A request: where it goes, in plain text, and its headers by their names in lower case."""
+
+    method: str
+    bucket: str
+    key: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+
+    @property
+    def resource(self) -> str:
+        return "/".join(("", self.bucket, self.key)) if self.key else f"/{self.bucket}"
+
+
+def read_request(request: Request) -> Incoming:
+    """Raises ServiceError InvalidURI; the address is not percent-encoded UTF-8."""
+    headers = {name.lower(): value for name, value in _headers(request).items()}
+    bucket, key = _address(request, headers.get("host", ""))
+    text = request.environ.get("QUERY_STRING", "")
+    try:
+        query = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
+    except ValueError:
+        raise ServiceError("InvalidURI", f"Couldn't parse the query {text!r}: it is not UTF-8.") from None
+    return Incoming(request.method, bucket, key, query, headers)
+
+
+def _headers(request: Request) -> Mapping[str, str]:
+    own: Mapping[str, str] | None = request.environ.get(HEADERS)
+    return dict(request.headers) if own is None else own
+
+
+def _address(request: Request, host: str) -> tuple[str, str]:
+    """The bucket and the key, from the path or, as in `bucket.localhost`, the host and the path."""
+    path, _, _ = str(request.environ["REQUEST_URI"]).partition("?")
+    if not path.startswith("/"):  # the absolute form of a request's target
+        path = "/" + path.partition("://")[2].partition("/")[2]
+    path = path.removeprefix("/")
+    name = host.rpartition(":")[0] or host
+    bucket = name.removesuffix(_HOST).removesuffix(".s3") if name.endswith(_HOST) else ""
+    if bucket in ("", "s3"):
+        bucket, _, path = path.partition("/")
+    return _decode(bucket), _decode(path)
+
+
+def _decode(text: str) -> str:
+    try:
+        return unquote_to_bytes(text.encode("latin-1")).decode()
+    except ValueError:
+        raise ServiceError("InvalidURI", f"Couldn't parse the URI {text!r}: it is not UTF-8.") from None

@@ -1,0 +1,77 @@
+"""Names of buckets and keys, and S3 URIs."""
+
+import pytest
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.keys import is_bucket_name, parse_uri, relative_path
+
+
+@pytest.mark.parametrize("name", ["abc", "sagemaker-us-east-1-000000000000", "a.b-c", "0" * 63])
+def test_names_by_the_rules_are_allowed(name: str) -> None:
+    assert is_bucket_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "ab",
+        "0" * 64,
+        "Abc",
+        "a_b",
+        "-abc",
+        "abc-",
+        "a..b",
+        "..",
+        "../x",
+        "a/b",
+        "192.168.5.4",
+        "xn--abc",
+        "abc--x-s3",
+    ],
+)
+def test_other_bucket_names_are_not(name: str) -> None:
+    assert not is_bucket_name(name)
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://abc", ("abc", "")),
+        ("s3://abc/", ("abc", "")),
+        ("s3://abc/x/y", ("abc", "x/y")),
+        ("s3://abc//x", ("abc", "/x")),
+    ],
+)
+def test_uri_gives_bucket_and_prefix(uri: str, expected: tuple[str, str]) -> None:
+    assert parse_uri(uri) == expected
+
+
+@pytest.mark.parametrize("uri", ["", "abc/x", "http://abc/x", "s3:/abc", "s3://", "s3://A/x", "s3://../x"])
+def test_what_is_no_uri_is_refused(uri: str) -> None:
+    with pytest.raises(ServiceError, match="s3://bucket/prefix") as raised:
+        parse_uri(uri)
+    assert raised.value.code == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("key", "code", "reason"),
+    [
+        ("", "InvalidArgument", "empty"),
+        ("/", "InvalidArgument", "slash"),
+        ("/a", "InvalidArgument", "slash"),
+        ("a//b", "InvalidArgument", "two slashes"),
+        ("a//", "InvalidArgument", "two slashes"),
+        ("a/../b", "InvalidArgument", r"'\.\.'"),
+        ("./a", "InvalidArgument", r"'\.'"),
+        ("a/..", "InvalidArgument", r"'\.\.'"),
+        ("a\0b", "InvalidArgument", "NUL"),
+        ("a\ud800", "InvalidArgument", "UTF-8"),
+        ("é" * 128, "KeyTooLongError", "255 bytes"),
+        ("a/" * 512 + "b", "KeyTooLongError", "1024 bytes"),
+    ],
+)
+def test_keys_without_a_file_are_refused_with_the_reason(key: str, code: str, reason: str) -> None:
+    with pytest.raises(ServiceError, match=reason) as raised:
+        relative_path(key)
+    assert (raised.value.code, raised.value.status) == (code, 400)

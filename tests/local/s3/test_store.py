@@ -1,0 +1,272 @@
+"""The object store: files in folders, as users and jobs see them."""
+
+import os
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from unittest.mock import MagicMock
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.home import Home
+from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.store import ObjectStore, StoredObject
+from tests.local.s3.conftest import BUCKET
+
+
+def put(store: ObjectStore, key: str, content: bytes = b"x", details: Details | None = None) -> StoredObject:
+    with store.incoming() as path:
+        path.write_bytes(content)
+        return store.adopt(BUCKET, key, path, details)
+
+
+def could_put(store: ObjectStore, key: str) -> bool:
+    try:
+        put(store, key, b"")
+    except ServiceError as error:
+        if error.status != 400:
+            raise
+        return False
+    return True
+
+
+def keys(objects: Iterable[StoredObject]) -> list[str]:
+    return [stored.key for stored in objects]
+
+
+def details(store: ObjectStore, key: str) -> Details:
+    opened = store.open(BUCKET, key)
+    opened.file.close()
+    return opened.details
+
+
+# Few letters, so that keys often share prefixes or are each other's folders; and those that sort around the slash.
+KEYS = st.text(st.sampled_from("ab./-0é\0\ud800\U0001f600"), max_size=8) | st.text(max_size=300)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(key=KEYS)
+def test_any_key_is_given_back_exactly_or_refused(store: ObjectStore, key: str) -> None:
+    if not could_put(store, key):
+        assert not list((store.home.buckets / BUCKET).iterdir())
+        return
+    assert list(store.walk(BUCKET, "", b"", fold=False)) == [store.get(BUCKET, key)]
+    assert store.get(BUCKET, key).key == key
+    assert store.delete(BUCKET, key)
+    assert not list((store.home.buckets / BUCKET).iterdir())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@given(names=st.sets(KEYS, max_size=12), prefix=KEYS, after=KEYS)
+def test_list_is_what_sorting_and_filtering_all_keys_gives(
+    store: ObjectStore, names: set[str], prefix: str, after: str
+) -> None:
+    stored = [name for name in names if could_put(store, name) and not name.endswith("/")]
+    expected = sorted((key for key in stored if key.startswith(prefix)), key=str.encode)
+    assert keys(store.list(BUCKET, prefix)) == expected
+    behind = [key for key in expected if key.encode() > after.encode("utf-8", "surrogatepass")]
+    assert keys(store.list(BUCKET, prefix, after)) == behind
+    for name in names:
+        store.delete(BUCKET, name)
+    assert not list((store.home.buckets / BUCKET).iterdir())
+
+
+def test_prefix_is_of_keys_not_of_folders(store: ObjectStore) -> None:
+    for key in ("train/a", "train-01/x", "train.csv", "test/a"):
+        put(store, key)
+    assert keys(store.list(BUCKET, "train")) == ["train-01/x", "train.csv", "train/a"]
+
+
+def test_list_reads_only_folders_that_can_match(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("a/b/c", "a/d/e", "f/g"):
+        put(store, key)
+    scan = MagicMock(side_effect=os.scandir)
+    monkeypatch.setattr(os, "scandir", scan)
+    assert keys(store.list(BUCKET, "a/b/")) == ["a/b/c"]
+    scan.assert_called_once_with(os.fsencode(store.home.buckets / BUCKET) + b"/a/b/")
+
+
+def test_object_is_the_file_in_the_folder(store: ObjectStore, home: Home) -> None:
+    put(store, "a/b.txt", b"content")
+    assert (home.buckets / BUCKET / "a/b.txt").read_bytes() == b"content"
+
+
+def test_dropped_file_is_an_object(store: ObjectStore, home: Home) -> None:
+    (home.buckets / BUCKET / "data.csv").write_bytes(b"two")
+    assert keys(store.list(BUCKET)) == ["data.csv"]
+    assert details(store, "data.csv") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/csv"})
+
+
+def test_file_replaced_by_hand_loses_its_old_details(store: ObjectStore, home: Home) -> None:
+    put(store, "a.txt", b"one", Details("not its MD5", {"ContentType": "text/x"}))
+    assert details(store, "a.txt").etag == "not its MD5"
+    (home.buckets / BUCKET / "a.txt").write_bytes(b"two")
+    assert details(store, "a.txt") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/plain"})
+
+
+def test_md5_of_a_settled_file_is_computed_once(
+    store: ObjectStore, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = home.buckets / BUCKET / "a.txt"
+    path.write_bytes(b"one")
+    os.utime(path, (1, 1))
+    first = details(store, "a.txt")
+    monkeypatch.setattr("orchestrator.local.s3.store.guess_details", None)
+    assert details(store, "a.txt") == first
+
+
+@pytest.mark.parametrize("key", ["out", "out/a"])
+def test_links_are_not_followed(store: ObjectStore, home: Home, tmp_path: Path, key: str) -> None:
+    (tmp_path / "a").write_text("secret")
+    (home.buckets / BUCKET / "out").symlink_to(tmp_path if "/" in key else tmp_path / "a")
+    assert not list(store.list(BUCKET)) + list(store.list(BUCKET, key))
+    for access in (store.get, store.open, lambda bucket, key: store.check(bucket, f"{key}/x")):
+        with pytest.raises(ServiceError):
+            access(BUCKET, key)
+    assert not store.delete(BUCKET, key)
+    assert (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("prefix", ["../", "../../", "/etc/", "a/../../", "./"])
+def test_prefix_cannot_leave_the_bucket(store: ObjectStore, prefix: str) -> None:
+    store.create_bucket("other")
+    (store.home.buckets / "other" / "x").touch()
+    assert not list(store.list(BUCKET, prefix))
+
+
+@pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b", "a/b/c"), ("a/", "a"), ("a", "a/")])
+def test_object_and_folder_of_one_name_are_refused(store: ObjectStore, first: str, second: str) -> None:
+    put(store, first, b"")
+    for write in (put, lambda store, key: store.check(BUCKET, key)):
+        with pytest.raises(ServiceError, match=f"none can have the key '{second}': .*a") as raised:
+            write(store, second)
+        assert raised.value.code == "InvalidArgument"
+    assert store.get(BUCKET, first).key == first
+
+
+def test_empty_folder_gives_way_to_an_object(store: ObjectStore, home: Home) -> None:
+    (home.buckets / BUCKET / "a/b").mkdir(parents=True)
+    put(store, "a", b"content")
+    assert (home.buckets / BUCKET / "a").read_bytes() == b"content"
+
+
+def test_folder_marker_is_a_folder_that_stays(store: ObjectStore, home: Home) -> None:
+    put(store, "a/b/", b"")
+    put(store, "a/b/c")
+    assert store.delete(BUCKET, "a/b/c")
+    assert (home.buckets / BUCKET / "a/b").is_dir()
+    assert store.get(BUCKET, "a/b/").path.read_bytes() == b""
+    assert keys(store.list(BUCKET)) == []
+    assert store.delete(BUCKET, "a/b/")
+    assert not list((home.buckets / BUCKET).iterdir())
+
+
+def test_folder_marker_with_content_is_refused(store: ObjectStore, home: Home) -> None:
+    with pytest.raises(ServiceError, match="a folder has no content"):
+        put(store, "a/", b"x")
+    assert not list((home.buckets / BUCKET).iterdir())
+
+
+def test_adopt_takes_the_file_away(store: ObjectStore, home: Home) -> None:
+    file = home.work / "output"
+    file.write_bytes(b"content")
+    inode = file.stat().st_ino
+    stored = store.adopt(BUCKET, "a/b", file)
+    assert (stored.path.stat().st_ino, stored.size, file.exists()) == (inode, 7, False)
+    assert stored.modified == pytest.approx(time.time(), abs=5)
+
+
+def test_adopt_copies_what_has_another_name(store: ObjectStore, home: Home) -> None:
+    """A job may hand its input back as its output: a hard link to another object."""
+    original = put(store, "in", b"content", Details("its own"))
+    (home.work / "link").hardlink_to(original.path)
+    stored = store.adopt(BUCKET, "out", home.work / "link")
+    assert stored.path.stat().st_ino != original.path.stat().st_ino
+    assert details(store, "in").etag == "its own"
+    assert not (home.work / "link").exists()
+
+
+def test_adopt_that_fails_leaves_everything(store: ObjectStore, home: Home) -> None:
+    put(store, "a", b"old")
+    file = home.work / "output"
+    file.write_bytes(b"new")
+    with pytest.raises(ServiceError):
+        store.adopt(BUCKET, "a/b", file)
+    assert file.read_bytes() == b"new"
+    assert store.get(BUCKET, "a").path.read_bytes() == b"old"
+
+
+def test_replacing_does_not_change_links_to_the_old_file(store: ObjectStore, home: Home) -> None:
+    (home.work / "input").hardlink_to(put(store, "a", b"old").path)
+    put(store, "a", b"new")
+    assert (home.work / "input").read_bytes() == b"old"
+
+
+def test_readers_see_one_version_whole_with_its_details(store: ObjectStore) -> None:
+    versions = {name * 50_000: Details(name.decode()) for name in (b"a", b"b", b"c")}
+    put(store, "k", b"a" * 50_000, versions[b"a" * 50_000])
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.is_set():
+            for content, known in versions.items():
+                put(store, "k", content, known)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            opened = store.open(BUCKET, "k")
+            with opened.file:
+                assert versions[opened.file.read()] == opened.details
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_a_killed_servers_files_are_removed_at_start(store: ObjectStore, home: Home) -> None:
+    put(store, "a", b"whole", Details("known"))
+    (home.objects / "incoming" / "half").write_bytes(b"ha")
+    again = ObjectStore(home)
+    assert not list((home.objects / "incoming").iterdir())
+    assert details(again, "a").etag == "known"
+    again.close()
+
+
+@pytest.mark.parametrize("bucket", ["no-such-bucket", "..", "", "A"])
+def test_bucket_that_is_not_there_is_told(store: ObjectStore, bucket: str) -> None:
+    for access in (store.get, store.check, store.delete, store.list):
+        with pytest.raises(ServiceError) as raised:
+            access(bucket, "key")
+        assert (raised.value.code, raised.value.status) == ("NoSuchBucket", 404)
+
+
+def test_bucket_with_a_file_that_no_key_names_is_kept(store: ObjectStore, home: Home) -> None:
+    path = Path(os.fsdecode(os.fsencode(home.buckets / BUCKET) + b"/\xff"))
+    path.touch()
+    assert not list(store.list(BUCKET))
+    with pytest.raises(ServiceError, match="not empty"):
+        store.delete_bucket(BUCKET)
+    path.unlink()
+    store.delete_bucket(BUCKET)
+    assert not store.has_bucket(BUCKET)
+
+
+def test_names_that_the_file_system_takes_for_one_are_refused(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on macOS, where `A` opens `a`; here every look at the one finds the other."""
+    put(store, "a")
+    monkeypatch.setattr(store._tree, "_folds_names", True)
+    real = Path.lstat
+    monkeypatch.setattr(Path, "lstat", lambda path: real(path.with_name("a") if path.name == "A" else path))
+    monkeypatch.setattr(os.path, "lexists", lambda _: True)
+    with pytest.raises(ServiceError, match="takes 'A' for 'a'"):
+        store.check(BUCKET, "A")
+    with pytest.raises(ServiceError, match="does not exist"):
+        store.get(BUCKET, "A")
+    assert store.get(BUCKET, "a").key == "a"
