@@ -5,6 +5,8 @@ SHELL := bash
 
 JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
 PYTHON_FOLDERS := shared orchestrator tests scripts $(JOBS:%=containers/%)
+# Where there is no uv, `make setup` puts it into .venv.
+export PATH := $(PATH):$(CURDIR)/.venv/bin
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 
 help: ## list what can be made
@@ -44,8 +46,8 @@ parity: setup ## write docs/parity.md: what the local server does with each memb
 
 # --- develop ---
 
-setup: ## the host's tools, in .venv (needs uv)
-	uv sync --quiet --locked
+setup: ## the host's tools, in .venv (needs Python 3.11, or uv)
+	@scripts/setup
 
 new/%: ## a folder for a job of your own that builds, runs and passes the inherited tests
 	@scripts/new-job $*
