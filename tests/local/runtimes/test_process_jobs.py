@@ -28,10 +28,12 @@ from tests.local.runtimes.processes import host_plan, make_home, names, output, 
 ROOT = Layout()
 INPUT, TRAIN, TEST = (str(ROOT.processing(name)) for name in ("input", "train", "test"))
 HOSTS = tuple(f"algo-{number}" for number in range(1, 5))
+Arrays = Mapping[str, NDArray[np.float64]]
+
 RANDOM = np.random.default_rng(1)
-ARRAYS = {
-    "x_test": RANDOM.normal(100, 3, (50, 13)),
-    "x_train": RANDOM.normal(100, 3, (200, 13)),
+ARRAYS: Arrays = {
+    "x_test": RANDOM.normal(1, 2, (50, 13)),
+    "x_train": RANDOM.normal(1, 2, (200, 13)),
     "y_test": RANDOM.normal(size=50),
     "y_train": RANDOM.normal(size=200),
 }
@@ -52,7 +54,7 @@ def runtime(home: Home) -> Iterator[ProcessRuntime]:
         runtime.remove(folder.name)
 
 
-def arrays(folder: Path, path: str, content: Mapping[str, NDArray[np.float64]]) -> Input:
+def arrays(folder: Path, path: str, content: Arrays) -> Input:
     folder.mkdir(parents=True)
     for name, array in content.items():
         np.save(folder / f"{name}.npy", array)
@@ -76,13 +78,13 @@ def trainer(runtime: ProcessRuntime, folder: Path, **hyperparameters: object) ->
     return runtime.start(Plan("training-job/job", (plan,)))[0]
 
 
-def four_hosts(folder: Path) -> Plan:
+def four_hosts(folder: Path, content: Arrays = ARRAYS) -> Plan:
     """One file a host, as ShardedByS3Key deals four files out."""
 
     def write(name: str) -> Callable[[Layout], None]:
         return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOSTS))
 
-    shares = zip(HOSTS, ARRAYS.items(), strict=True)
+    shares = zip(HOSTS, content.items(), strict=True)
     inputs = {host: arrays(folder / "inputs" / host, INPUT, dict([share])) for host, share in shares}
     hosts = (host_plan(folder, "preprocess", name=name, write=write(name), inputs=(inputs[name],)) for name in HOSTS)
     return Plan("processing-job/four-hosts", tuple(hosts))
@@ -110,10 +112,12 @@ def test_four_hosts_work_on_one_job(runtime: ProcessRuntime, tmp_path: Path) -> 
 
 
 def test_lost_host_ends_the_job_on_all(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    hosts = runtime.start(four_hosts(tmp_path))
+    long = np.broadcast_to(1.0, (3_000_000, 13))  # seconds to read
+    hosts = runtime.start(four_hosts(tmp_path, {**ARRAYS, "x_train": long}))
+    wait_for_line(hosts[0], b"algo-4 has")
     hosts[3].stop(0)
     assert {host.wait().code for host in hosts[:3]} == {3}
-    assert "host algo-4" in output(hosts[1])
+    assert all("lost host algo-4" in output(host) for host in hosts[:3])
 
 
 def test_trainer_makes_a_model(runtime: ProcessRuntime, tmp_path: Path) -> None:

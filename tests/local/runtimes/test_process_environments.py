@@ -1,0 +1,177 @@
+"""Virtual environments from locks: which, of what, by what, and only once."""
+
+import hashlib
+import re
+import subprocess
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.runtimes.environments import Environments
+from orchestrator.local.runtimes.process_packages import Installer, requirements
+from tests.conftest import CONTAINERS, JOBS
+from tests.local.runtimes.processes import names, tiny_jobs
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Path:
+    tiny_jobs(tmp_path, "")
+    return tmp_path / "repository" / "containers"
+
+
+@pytest.fixture(scope="module")
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("place")
+    tiny_jobs(place, "")
+    return place
+
+
+@pytest.fixture
+def environments(tmp_path: Path, jobs: Path) -> Environments:
+    return Environments(tmp_path / "environments", jobs)
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that the tiny job's lock wants, in the folder of local packages; the index is empty."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    path = packages / "greeting-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        info = "greeting-1.0.dist-info"
+        archive.writestr("greeting.py", "print('hello')")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: greeting\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "".join(f"{name},,\n" for name in archive.namelist()))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    (jobs / "tiny" / "cpu.lock").write_text(f"greeting==1.0 \\\n    --hash=sha256:{digest}\n    # via -r tiny/cpu.in\n")
+    (tmp_path / "index").mkdir()
+    monkeypatch.setenv("LOCAL_PACKAGES", str(packages))
+    monkeypatch.setenv("INDEX_URL", (tmp_path / "index").as_uri())
+    return path
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "tiny",
+        "microjobs/tiny:dev",
+        "localhost:5000/microjobs/tiny",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com/microjobs/tiny:dev",
+        f"microjobs/tiny:dev@sha256:{'0' * 64}",
+    ],
+)
+def test_image_name_says_which_job(image: str, shared_place: Path) -> None:
+    jobs = shared_place / "repository" / "containers"
+    assert Environments(shared_place / "environments", jobs).get(image).job == jobs / "tiny"
+
+
+@pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", "", "microjobs/tiny:dev-cuda"])
+def test_other_image_is_refused_with_the_jobs_there_are(image: str, environments: Environments) -> None:
+    with pytest.raises(CannotRunError, match=rf"^image {re.escape(image)} is none of the jobs here \(tiny\).*Docker"):
+        environments.get(image)
+
+
+@pytest.mark.parametrize("uv", [True, False], ids=["uv", "pip"])
+def test_packages_come_from_the_local_folder(
+    uv: bool, wheel: Path, environments: Environments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installer = Installer.find(wheel.parent)
+    if uv and installer.uv is None:
+        pytest.skip("uv is not installed")
+    monkeypatch.setattr(Installer, "find", lambda _: installer if uv else Installer(None, wheel.parent))
+    python = environments.get("tiny").bin / "python"
+    said = subprocess.run([python, "-c", "import greeting"], capture_output=True, text=True, check=True)
+    assert said.stdout == "hello\n"
+
+
+def test_wrong_file_is_refused_and_nothing_stays(wheel: Path, environments: Environments, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("more.py", "print('something else')")
+    with pytest.raises(CannotRunError, match=r"(?is)cannot be made:.*hash.*docs/building\.md"):
+        environments.get("tiny")
+    assert not any(path.is_dir() for path in (tmp_path / "environments").iterdir())
+
+
+def test_environment_is_made_once_for_all_who_ask(environments: Environments, wheel: Path) -> None:
+    del wheel
+    stamps = set[float]()
+
+    def get() -> None:
+        stamps.add((environments.get("tiny").folder / "complete").stat().st_mtime)
+
+    threads = [threading.Thread(target=get) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(stamps) == 1
+
+
+def test_broken_off_environment_is_made_again(environments: Environments, wheel: Path) -> None:
+    del wheel
+    made = environments.get("tiny")
+    (made.folder / "complete").unlink()
+    (made.folder / "lib").rename(made.folder / "half")
+    assert names(environments.get("tiny").folder.iterdir()) >= {"lib", "complete"}
+    assert not (made.folder / "half").exists()
+
+
+def test_another_lock_is_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:
+    folder = environments.get("tiny").folder
+    lock = jobs / "tiny" / "cpu.lock"
+    lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
+    assert wheel.exists()
+    assert environments.get("tiny").folder != folder
+
+
+def test_closing_ends_what_is_being_installed(
+    environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Installer, "commands", lambda *_: [["/bin/sh", "-c", "echo Downloading; sleep 600"]])
+    errors: list[CannotRunError] = []
+
+    def get() -> None:
+        with pytest.raises(CannotRunError) as caught:
+            environments.get("tiny")
+        errors.append(caught.value)
+
+    thread = threading.Thread(target=get)
+    thread.start()
+    while not list((tmp_path / "environments").glob("*/install.log")):
+        thread.join(0.01)
+    environments.close()
+    thread.join(10)
+    assert len(errors) == 1
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_only_what_needs_script_mode_is_left_out(job: str) -> None:
+    lock = (CONTAINERS / job / "cpu.lock").read_text()
+    left_out = [line for line in lock.splitlines() if "==" in line and line not in requirements(lock)]
+    assert any("sagemaker-training==" in line for line in left_out) == ("sagemaker-training==" in lock)
+    assert not left_out or "sagemaker-training" in lock
+
+
+def test_what_others_need_too_is_kept() -> None:
+    lock = """
+sagemaker-training==1 \\
+    --hash=sha256:00
+    # via -r requirements.in
+alone==1 \\
+    --hash=sha256:00
+    # via sagemaker-training
+both==1 \\
+    --hash=sha256:00
+    # via
+    #   -c shared/requirements.lock
+    #   job
+    #   sagemaker-training
+job[extra]==1 \\
+    --hash=sha256:00
+    # via -r cpu.in
+"""
+    assert re.findall(r"^(\S+)==", requirements(lock), re.MULTILINE) == ["both", "job[extra]"]

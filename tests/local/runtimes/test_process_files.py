@@ -1,0 +1,127 @@
+"""Files given to hosts and taken from them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.runtimes.process_files import give, remove, take
+from tests.conftest import REPOSITORY
+from tests.local.runtimes.processes import names
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A folder with a file, a program and a folder."""
+    source = tmp_path / "source"
+    (source / "folder").mkdir(parents=True)
+    (source / "file").write_text("content")
+    (source / "folder" / "program").write_text("#!/bin/sh")
+    (source / "folder" / "program").chmod(0o555)
+    return source
+
+
+def test_given_files_are_writable_copies(source: Path, tmp_path: Path) -> None:
+    give(source, tmp_path / "given")
+    program = tmp_path / "given" / "folder" / "program"
+    assert program.stat().st_mode & 0o777 == 0o755
+    assert program.stat().st_ino != (source / "folder" / "program").stat().st_ino
+    assert program.read_text() == "#!/bin/sh"
+
+
+def test_given_folders_are_merged(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given" / "before").touch()
+    give(source, tmp_path / "given")
+    assert names((tmp_path / "given").iterdir()) == {"before", "file", "folder"}
+
+
+def test_large_files_are_copied_whole_where_the_kernel_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError
+
+    monkeypatch.setattr(os, "copy_file_range", refuse)
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(content := os.urandom(3_000_000))
+    give(tmp_path / "source", tmp_path / "given")
+    assert (tmp_path / "given" / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_taken_tree_is_equal(link: bool, source: Path, tmp_path: Path) -> None:
+    (source / "link").symlink_to("folder/program")
+    assert take(source, tmp_path / "to", link=link)
+    assert (tmp_path / "to" / "link").readlink() == Path("folder/program")
+    for name in ("file", "folder/program"):
+        taken, given = (tmp_path / "to" / name).stat(), (source / name).stat()
+        assert (taken.st_mode, taken.st_mtime_ns) == (given.st_mode, given.st_mtime_ns)
+        assert (taken.st_ino == given.st_ino) == link
+
+
+def test_taking_again_never_writes_through_a_link(source: Path, tmp_path: Path) -> None:
+    take(source, tmp_path / "to", link=True)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").write_text("new")
+    take(tmp_path / "other", tmp_path / "to", link=False)
+    assert (source / "file").read_text() == "content"
+    assert (tmp_path / "to" / "file").read_text() == "new"
+
+
+def test_one_file_is_taken_by_its_name(source: Path, tmp_path: Path) -> None:
+    assert take(source / "file", tmp_path / "to", link=False)
+    assert names((tmp_path / "to").iterdir()) == {"file"}
+    assert not take(source / "none", tmp_path / "to", link=False)
+
+
+@pytest.mark.parametrize("target", ["/etc/hostname", "../outside"])
+def test_links_that_lead_out_are_left_out(
+    target: str, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (source / "link").symlink_to(target)
+    take(source, tmp_path / "to", link=True)
+    assert names((tmp_path / "to").iterdir()) == {"file", "folder"}
+    assert f"link leads to {target}" in caplog.text
+
+
+def test_pipes_and_sockets_are_left_out(source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(source / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(source / "socket"))
+        take(source, tmp_path / "to", link=False)
+    assert names((tmp_path / "to").iterdir()) == {"file", "folder"}
+    assert "pipe is neither a file nor a folder" in caplog.text
+
+
+REMOVE = """
+import os, sys
+from pathlib import Path
+from orchestrator.local.runtimes.process_files import remove
+os.setuid(int(sys.argv[2]))
+folder = Path(sys.argv[1], "tree")
+(folder / "a" / "b").mkdir(parents=True)
+(folder / "a" / "b" / "file").touch()
+(folder / "outside").symlink_to(sys.argv[1])
+(folder / "a" / "b").chmod(0)
+(folder / "a").chmod(0o555)
+remove(folder)
+print(folder.exists())
+"""
+
+
+def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
+    user = os.getuid() or 65534  # root may remove anything
+    tmp_path.chmod(0o777)
+    for parent in list(tmp_path.parents)[:3]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    paths = f"{REPOSITORY}:{REPOSITORY / 'shared'}"
+    command = [sys.executable, "-c", REMOVE, str(tmp_path), str(user)]
+    said = subprocess.run(command, env={"PYTHONPATH": paths}, capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+    assert tmp_path.stat().st_mode & 0o777 == 0o777
+
+
+def test_removing_nothing_is_harmless(tmp_path: Path) -> None:
+    remove(tmp_path / "none")

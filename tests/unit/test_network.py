@@ -1,0 +1,15 @@
+"""Where hosts find each other."""
+
+from microjobs.network import Network
+
+
+def test_variables_say_what_was_written() -> None:
+    network = Network("127.64.0.2", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"})
+    assert Network.read(network.variables()) == network
+    assert network.resolve("algo-1") == "127.64.0.1"
+
+
+def test_container_listens_everywhere_and_names_resolve() -> None:
+    network = Network.read({})
+    assert network.address == "0.0.0.0"
+    assert network.resolve("algo-1") == "algo-1"
