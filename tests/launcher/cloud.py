@@ -8,7 +8,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +22,7 @@ from orchestrator.workflows.place import Place, local_image
 
 ROWS = 12
 PNG = b"\x89PNG not drawn"
-NOW = datetime(2026, 11, 22, tzinfo=UTC)
+START = datetime(2026, 11, 22, tzinfo=UTC)
 
 SESSION: Any = boto3.Session()  # one for all tests: it reads AWS's large models once
 
@@ -112,8 +112,12 @@ class Cloud:
         if (word, name) in self.things:
             raise ServiceError("ResourceInUse", f"{name} is there already")
         status = "Creating" if word == "Endpoint" else "InProgress"
-        self.things[word, name] = {**asked, f"{word}Status": status, "CreationTime": NOW}
+        self.things[word, name] = {**asked, f"{word}Status": status, "CreationTime": self._now()}
         return {}
+
+    def _now(self) -> datetime:
+        """A second later for each thing."""
+        return START + timedelta(seconds=len(self.things))
 
     def _describe(self, word: str, name: str, _asked: Answer) -> Answer:
         thing = self._thing(word, name)
@@ -176,7 +180,12 @@ class Cloud:
     def _end_HyperParameterTuningJob(self, name: str, thing: Answer) -> None:  # noqa: N802
         for number in range(1, 7):
             job = f"{name}-{number:03}-abcd1234"
-            own = {"TrainingJobName": job, "TrainingJobStatus": "Completed", "CreationTime": NOW, "number": number}
+            own = {
+                "TrainingJobName": job,
+                "TrainingJobStatus": "Completed",
+                "CreationTime": self._now(),
+                "number": number,
+            }
             self.things["TrainingJob", job] = {**thing["TrainingJobDefinition"], **own}
             self._end_TrainingJob(job, self.things["TrainingJob", job], mse=20.0 + number)
         thing["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}

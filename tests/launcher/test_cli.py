@@ -150,6 +150,7 @@ def test_ps_lists_all_kinds_newest_first(
     assert microjobs("ps") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["KIND", "NAME", "STATUS", "AGE", "TOOK"]
+    assert lines[1].split()[:3] == ["endpoint", "mine", "Creating"]
     assert {line.split()[0] for line in lines[1:]} == {"processing", "training", "tuning", "endpoint"}
     assert microjobs("ps", "--running") == 0
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["endpoint", "mine", "Creating"]]

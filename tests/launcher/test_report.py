@@ -76,6 +76,7 @@ def test_summary_shows_what_matters() -> None:
         BASE,
     ):
         assert wanted in text
+    assert "004-abcd1234" not in text
     assert "…" not in text
 
 

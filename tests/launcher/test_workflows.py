@@ -121,8 +121,16 @@ def test_plain_progress_names_steps_and_trials(start: StartRun, tmp_path: Path, 
     text = screen.getvalue()
     assert "Scaling on 4 hosts …" in text
     assert "✓ Tuning" in text
-    assert "-tune-003-abcd1234  Completed  23" in text
+    assert text.count("-tune-003-abcd1234  Completed  23") == 1
     assert "\x1b" not in text
+
+
+def test_log_of_a_tuning_job_is_that_of_its_trials(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    run = start()
+    housing(run.place, run, Options(), tmp_path)
+    looked = {(asked["logGroupName"], asked.get("logStreamNamePrefix")) for asked in cloud.asked("DescribeLogStreams")}
+    assert ("/aws/sagemaker/TrainingJobs", f"{run.id}-tune-") in looked
+    assert (f"/aws/sagemaker/Endpoints/{run.id}-endpoint", None) in looked
 
 
 def test_verbose_progress_streams_the_logs(start: StartRun, tmp_path: Path, screen: io.StringIO) -> None:
