@@ -86,7 +86,9 @@ class Registry:
         for kind, maker in makers.items():
             for record in self._context.state.unfinished(kind, UNFINISHED):
                 job = maker(self._context, record)
-                hosts = left.pop(job.plan_name, None)
+                # An endpoint has a plan for each variant, below its own name.
+                mine = [name for name in left if f"{name}/".startswith(f"{job.plan_name}/")]
+                hosts = [host for name in mine for host in left.pop(name)]
                 if hosts:
                     logger.info("taking up %s again", job.plan_name)
                     self.start(job, functools.partial(job.resume, hosts))

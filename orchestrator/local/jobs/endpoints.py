@@ -1,0 +1,347 @@
+"""Endpoints and their configurations. Source: facts §2.4.
+
+An endpoint's record has its deployment, a copy of the configuration and its models: those may be deleted while the
+endpoint lives. During an update it has the next one, too. The record says what should be, a thread makes it so.
+"""
+
+import logging
+import random
+import secrets
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestrator.local.errors import ServiceError, ValidationError
+from orchestrator.local.home import arn
+from orchestrator.local.jobs import models, serving
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
+from orchestrator.local.jobs.job import REASON_LIMIT
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.jobs.serving import Replica, StoppedError, UnhealthyError
+from orchestrator.local.logs import endpoint_group
+from orchestrator.local.runtimes.base import CannotRunError, Host, Plan
+from orchestrator.local.state import NameTakenError, Record
+
+logger = logging.getLogger(__name__)
+
+KIND = "endpoint"
+CONFIG_KIND = "endpoint-config"
+
+DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
+"""Members of the stored description that are ours; no answer has members of these names."""
+
+Deployment = Mapping[str, Any]
+"""EndpointConfigName, and Variants: the configuration's, each with its Model and the InstanceId of its container."""
+
+_choose = random.SystemRandom().choices
+
+
+def create_config(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateEndpointConfig request that is valid by itself.
+
+    Raises:
+        ValidationError: a model is missing, two variants have one name, or there is a configuration of that name.
+    """
+    variants = request["ProductionVariants"]
+    names = [variant["VariantName"] for variant in variants]
+    if len(set(names)) < len(names):
+        raise ValidationError(f"Variant names must be unique: {', '.join(names)}.")
+    for variant in variants:
+        models.find(context, variant["ModelName"])
+    defaults = {"InitialInstanceCount": 1, "InitialVariantWeight": 1.0}
+    described = {**request, "ProductionVariants": [{**defaults, **variant} for variant in variants]}
+    return _add(context, CONFIG_KIND, "EndpointConfig", "", described, request.get("Tags", []))
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateEndpoint request that is valid by itself; nothing runs yet.
+
+    Raises:
+        ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
+    """
+    deployment = _deployment(context, request["EndpointConfigName"])
+    members = {**request, "EndpointStatus": "Creating", DEPLOYMENT: deployment, **_described(deployment, serves=False)}
+    return _add(context, KIND, "Endpoint", "Creating", members, request.get("Tags", []))
+
+
+def _add(
+    context: Context, kind: str, noun: str, status: str, members: Mapping[str, Any], tags: Sequence[Mapping[str, str]]
+) -> Record:
+    name = members[f"{noun}Name"]
+    own_arn = arn(f"{kind}/{name}", context.settings.region)
+    description = {**{key: value for key, value in members.items() if key != "Tags"}, f"{noun}Arn": own_arn}
+    try:
+        return context.state.add(kind, name, own_arn, status, members, description, tags=tags)
+    except NameTakenError as error:
+        words = "endpoint configuration" if kind == CONFIG_KIND else "endpoint"
+        raise ValidationError(f'Cannot create already existing {words} "{own_arn}".') from error
+
+
+def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
+    """Have an endpoint change to another configuration; the old one serves until the new one does.
+
+    Raises:
+        ValidationError: the configuration or a model of it is missing, or the endpoint is not InService.
+    """
+    name = request["EndpointName"]
+    changes = {"EndpointStatus": "Updating", NEXT: _deployment(context, request["EndpointConfigName"])}
+    updated = context.state.update(KIND, name, changes, "Updating", only_if=("InService",))
+    if updated is None:
+        found = context.state.get(KIND, name)
+        own_arn, status = arn(f"{KIND}/{name}", context.settings.region), found.status if found else "not there"
+        raise ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
+    if isinstance(endpoint := registry.find(f"{KIND}/{name}"), Endpoint):
+        endpoint.wake()
+    return updated
+
+
+def delete(context: Context, registry: Registry, name: str) -> None:
+    """Have an endpoint end, whatever it is doing; its record goes when nothing is left of it."""
+    context.state.update(KIND, name, {"EndpointStatus": "Deleting"}, "Deleting")
+    if not registry.stop(f"{KIND}/{name}"):  # it failed before this server started
+        context.state.delete(KIND, name)
+
+
+def _deployment(context: Context, config: str) -> Deployment:
+    record = context.state.get(CONFIG_KIND, config)
+    if record is None:
+        config_arn = arn(f"{CONFIG_KIND}/{config}", context.settings.region)
+        raise ValidationError(f'Could not find endpoint configuration "{config_arn}".')
+    variants = [
+        {**variant, "Model": models.find(context, variant["ModelName"]), "InstanceId": f"i-{secrets.token_hex(8)}"}
+        for variant in record.description["ProductionVariants"]
+    ]
+    return {"EndpointConfigName": config, "Variants": variants}
+
+
+def _described(deployment: Deployment, *, serves: bool) -> dict[str, Any]:
+    """What DescribeEndpoint says of a deployment. One container serves a variant, however many were asked for."""
+    now = time.time()
+    variants = []
+    for variant in deployment["Variants"]:
+        uri = models.container(variant["Model"])["Image"]
+        count, weight = variant["InitialInstanceCount"], variant["InitialVariantWeight"]
+        images = [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": now}]
+        described = {"VariantName": variant["VariantName"], "DeployedImages": images}
+        described |= {"CurrentWeight": weight, "DesiredWeight": weight}
+        described |= {"CurrentInstanceCount": count if serves else 0, "DesiredInstanceCount": count}
+        variants.append(described)
+    return {"EndpointConfigName": deployment["EndpointConfigName"], "ProductionVariants": variants}
+
+
+class Switch(Control):
+    """A control whose turning can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = threading.Event()
+
+    def stop(self, why: Why) -> None:
+        super().stop(why)
+        self.changed.set()
+
+
+class Endpoint:
+    """An endpoint from its creation, or the server's start, to its deletion or the server's end.
+
+    A stop that was asked for is a deletion: there is no other stop.
+    """
+
+    kind = KIND
+
+    def __init__(self, context: Context, record: Record) -> None:
+        self.name = record.name
+        self._switch = Switch()
+        self.control: Control = self._switch
+        self._context = context
+        self._replicas: Mapping[str, Replica] = {}
+        """Those that serve, by their variants' names."""
+        self._weights: Mapping[str, float] = {}
+
+    @property
+    def plan_name(self) -> str:
+        """The beginning of its plans' names: each variant's container has a plan of its own."""
+        return f"{KIND}/{self.name}"
+
+    def run(self) -> None:
+        self._live({})
+
+    def resume(self, hosts: Sequence[Host]) -> None:
+        """Go on with containers that an earlier server started; those that are gone are started anew."""
+        self._live({host.name: host for host in hosts})
+
+    def lose(self) -> None:
+        """Start all containers anew: an earlier server ended them, or they ended with it."""
+        self._live({})
+
+    def choose(self, variant: str | None = None) -> tuple[str, Replica] | None:
+        """The variant that answers the next request, by weight if none is asked for; None if it does not serve."""
+        replicas, weights = self._replicas, self._weights
+        if variant is None and replicas:
+            known = [weights.get(name, 1.0) for name in replicas]
+            (variant,) = _choose(list(replicas), known if any(known) else None)
+        replica = replicas.get(variant or "")
+        return (variant, replica) if variant is not None and replica is not None else None
+
+    def wake(self) -> None:
+        """Have it look at its record: there is something to do."""
+        self._switch.changed.set()
+
+    # --- its life ---
+
+    def _live(self, hosts: Mapping[str, Host]) -> None:
+        try:
+            if not self._is_unwanted():
+                self._bring_up(hosts)
+            while not self._is_unwanted():
+                if (following := self._known().get(NEXT)) is not None:
+                    self._update(following)
+                    continue
+                self._switch.changed.wait()
+                self._switch.changed.clear()
+        finally:
+            self._end()
+
+    def _is_unwanted(self) -> bool:
+        record = self._context.state.get(KIND, self.name)
+        return self.control.why is not None or record is None or record.status == "Deleting"
+
+    def _known(self) -> Mapping[str, Any]:
+        record = self._context.state.get(KIND, self.name)
+        return record.description if record else {}
+
+    def _bring_up(self, hosts: Mapping[str, Host]) -> None:
+        known = self._known()
+        deployment, is_updating = known[DEPLOYMENT], known.get(NEXT) is not None
+        if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):
+            self._describe("Updating" if is_updating else "Creating")
+        try:
+            self._serve(deployment, self._start(deployment, hosts), "Updating" if is_updating else "InService")
+        except StoppedError:
+            return
+        except CannotRunError as error:  # an update that was under way has nothing to start from
+            self._describe("Failed", FailureReason=str(error)[:REASON_LIMIT], **{NEXT: None})
+
+    def _update(self, deployment: Deployment) -> None:
+        old = self._replicas
+        try:
+            fresh = self._start(deployment, {})
+        except StoppedError:
+            return
+        except CannotRunError as error:
+            self._describe("InService", FailureReason=str(error)[:REASON_LIMIT], **{NEXT: None})
+            return
+        self._serve(deployment, fresh, "InService")
+        _stop(old.values(), serving.GRACE_SECONDS)
+
+    def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
+        self._weights = {item["VariantName"]: item["InitialVariantWeight"] for item in deployment["Variants"]}
+        self._replicas = replicas
+        known = {DEPLOYMENT: deployment, "FailureReason": None, **_described(deployment, serves=True)}
+        self._describe(status, **known, **({NEXT: None} if status == "InService" else {}))
+
+    def _describe(self, status: str, **changes: Any) -> None:
+        # A deletion that was asked for meanwhile stays.
+        states = ("Creating", "Updating", "InService")
+        changes = {"EndpointStatus": status, **changes}
+        self._context.state.update(KIND, self.name, changes, status, only_if=states)
+
+    def _end(self) -> None:
+        ending, self._replicas = self._replicas, {}
+        is_shutdown = self.control.why is Why.SHUTDOWN
+        _stop(ending.values(), SHUTDOWN_GRACE_SECONDS if is_shutdown else serving.GRACE_SECONDS)
+        known = self._known()
+        for deployment in (known.get(DEPLOYMENT), known.get(NEXT)):
+            for variant in deployment["Variants"] if deployment else ():
+                self._context.runtime.remove(self._plan_name(variant))
+        if known.get("EndpointStatus") == "Deleting":
+            self._context.state.delete(KIND, self.name)
+
+    # --- its containers ---
+
+    def _start(self, deployment: Deployment, hosts: Mapping[str, Host]) -> Mapping[str, Replica]:
+        """Containers for all variants, or for none.
+
+        Raises:
+            CannotRunError: one could not be started or is not healthy.
+            StoppedError: the endpoint is not wanted any more.
+        """
+        variants = deployment["Variants"]
+        replicas = {variant["VariantName"]: self._replica(variant) for variant in variants}
+        with ThreadPoolExecutor(len(replicas)) as pool:
+            starts = {
+                variant["VariantName"]: pool.submit(
+                    replicas[variant["VariantName"]].start, hosts.get(variant["InstanceId"])
+                )
+                for variant in variants
+            }
+            self._await(replicas, starts)
+        failures = {name: error for name, start in starts.items() if (error := start.exception()) is not None}
+        if failures:
+            _stop(replicas.values(), SHUTDOWN_GRACE_SECONDS)
+            raise self._reason(failures, variants)
+        return replicas
+
+    def _await(self, replicas: Mapping[str, Replica], starts: Mapping[str, Future[None]]) -> None:
+        """Wait until all have started; if one cannot, or nobody wants them any more, the others need not."""
+        for start in starts.values():
+            start.add_done_callback(lambda _: self._switch.changed.set())
+        while not all(start.done() for start in starts.values()):
+            self._switch.changed.wait()
+            self._switch.changed.clear()
+            if self._is_unwanted() or any(start.done() and start.exception() for start in starts.values()):
+                for replica in replicas.values():
+                    replica.abandon()
+
+    def _reason(self, failures: Mapping[str, BaseException], variants: Sequence[Mapping[str, Any]]) -> Exception:
+        """Why a deployment does not serve, as SageMaker says it, with what it does not say."""
+        told = {name: error for name, error in failures.items() if not isinstance(error, StoppedError)}
+        if not told:
+            return StoppedError()
+        name, error = next(iter(told.items()))
+        if isinstance(error, UnhealthyError):
+            stream = next(_stream_name(item) for item in variants if item["VariantName"] == name)
+            return CannotRunError(
+                f"The primary container for production variant {name} did not pass the ping health check. {error} "
+                f"Its log: {stream} in {endpoint_group(self.name)}."
+            )
+        if isinstance(error, CannotRunError | ServiceError):
+            return CannotRunError(f"Production variant {name}: {error}")
+        logger.error("%s could not start", self.plan_name, exc_info=error)
+        return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
+
+    def _replica(self, variant: Mapping[str, Any]) -> Replica:
+        return Replica(
+            self._context,
+            self._plan_name(variant),
+            partial(self._plan, variant),
+            self._context.logs.create(endpoint_group(self.name), _stream_name(variant)),
+            variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_SECONDS),
+        )
+
+    def _plan(self, variant: Mapping[str, Any], folder: Path) -> Plan:
+        model = variant["Model"]
+        self._context.runtime.prepare(serving.image(self._context, model))
+        data = models.fetch(self._context, model, folder / "model")
+        host = serving.host_plan(
+            self._context, model, variant["InstanceId"], folder / "files", data, variant["InstanceType"]
+        )
+        return Plan(self._plan_name(variant), (host,), serving.is_isolated(model))
+
+    def _plan_name(self, variant: Mapping[str, Any]) -> str:
+        return f"{self.plan_name}/{variant['VariantName']}/{variant['InstanceId']}"
+
+
+def _stream_name(variant: Mapping[str, Any]) -> str:
+    return f"{variant['VariantName']}/{variant['InstanceId']}"
+
+
+def _stop(replicas: Collection[Replica], grace: float) -> None:
+    """End containers, all at once."""
+    with ThreadPoolExecutor(max(1, len(replicas))) as pool:
+        list(pool.map(lambda replica: replica.stop(grace), replicas))

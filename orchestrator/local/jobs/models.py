@@ -1,0 +1,96 @@
+"""Models: an image with an archive or a folder of files. Source: facts §2.4."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from microjobs.bundle import unpack
+from microjobs.errors import UserError
+from orchestrator.local.errors import ServiceError, ValidationError
+from orchestrator.local.home import arn
+from orchestrator.local.jobs import inputs
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import StoredObject
+from orchestrator.local.state import NameTakenError, Record
+
+KIND = "model"
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateModel request that is valid by itself.
+
+    Raises:
+        ValidationError: not one container with an image, its data is not there, or there is a model of that name.
+    """
+    given = container(request)
+    if "Image" not in given:
+        raise ValidationError("A model needs a container with an Image: give it in PrimaryContainer.")
+    _source(context, given)
+    name = request["ModelName"]
+    model_arn = arn(f"{KIND}/{name}", context.settings.region)
+    members = {member: value for member, value in request.items() if member != "Tags"}
+    description = {"EnableNetworkIsolation": False, **members, "ModelArn": model_arn}
+    try:
+        return context.state.add(KIND, name, model_arn, "", request, description, tags=request.get("Tags", []))
+    except NameTakenError as error:
+        raise ValidationError(f'Cannot create already existing model "{model_arn}".') from error
+
+
+def find(context: Context, name: str) -> Mapping[str, Any]:
+    """The request that made a model; whoever runs it keeps a copy, since the model may be deleted.
+
+    Raises:
+        ValidationError: there is none of that name.
+    """
+    record = context.state.get(KIND, name)
+    if record is None:
+        raise ValidationError(f'Could not find model "{arn(f"{KIND}/{name}", context.settings.region)}".')
+    return record.request
+
+
+def container(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The one container of a CreateModel request, wherever it stands."""
+    given = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model.get("Containers", [])
+    if len(given) != 1:
+        raise ValidationError(f"A model has one container here, not {len(given)}: give PrimaryContainer.")
+    found: Mapping[str, Any] = given[0]
+    return found
+
+
+def fetch(context: Context, model: Mapping[str, Any], folder: Path) -> Path:
+    """Make a new folder with a model's files: extracted, or linked, or none; for a container to read.
+
+    Raises:
+        ValidationError: the data is gone.
+        CannotRunError: the archive is damaged, or a member of it would leave the folder.
+    """
+    given = container(model)
+    uri, archive, objects = _source(context, given)
+    if not archive:
+        return inputs.link(objects, folder)
+    try:
+        unpack(objects[0][1].path, folder)
+    except UserError as error:
+        raise CannotRunError(f'Failed to extract model data archive from URL "{uri}": {error}') from error
+    return folder
+
+
+def _source(context: Context, given: Mapping[str, Any]) -> tuple[str, bool, list[tuple[str, StoredObject]]]:
+    """Where a container's data is, whether it is an archive, and its objects with their paths below the folder."""
+    data = given.get("ModelDataSource", {}).get("S3DataSource")
+    if data is None and "ModelDataUrl" not in given:
+        return "", False, []
+    uri = data["S3Uri"] if data else given["ModelDataUrl"]
+    archive = data is None or data["CompressionType"] == "Gzip"
+    whole = data is None or data["S3DataType"] == "S3Object"
+    if archive and not whole:
+        raise ValidationError(f"CompressionType Gzip is one archive: make {uri} its URI, with S3DataType S3Object.")
+    try:
+        if not whole:
+            return uri, archive, inputs.select(context.store, uri, "ModelDataSource")
+        item = context.store.get(*parse_uri(uri))
+    except ServiceError as error:
+        raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
+    return uri, archive, [(Path(item.key).name, item)]

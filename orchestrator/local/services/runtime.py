@@ -1,0 +1,172 @@
+"""SageMaker Runtime: InvokeEndpoint passes a request to an endpoint's container, and gives its answer back.
+
+Source: botocore's model of sagemaker-runtime; facts §2.4. As on AWS now, a body has 25 MB at most (the model, from
+before, says 6; botocore does not look).
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from http import HTTPStatus
+from io import BytesIO
+
+from werkzeug import Request, Response
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.home import ACCOUNT
+from orchestrator.local.jobs.client import NoAnswerError, TooLargeError
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.endpoints import KIND, Endpoint
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.jobs.serving import Replica
+from orchestrator.local.logs import endpoint_group
+from orchestrator.local.protocol.models import operation_model, service_model
+from orchestrator.local.protocol.validation import validate
+
+SERVICE, OPERATION = "sagemaker-runtime", "InvokeEndpoint"
+PATH = "/invocations"
+CONTAINER = "primary"
+"""What SageMaker calls a model's one container."""
+
+ANSWER_SECONDS = 60.0
+MOST_BYTES = 25 * 2**20
+"""Of an answer."""
+SHOWN = 4096
+"""Characters of a container's error that the client gets."""
+
+PASSED = (
+    "Content-Type",
+    "Accept",
+    "X-Amzn-SageMaker-Custom-Attributes",
+    "X-Amzn-SageMaker-Target-Variant",
+    "X-Amzn-SageMaker-Inference-Id",
+    "X-Amzn-SageMaker-Session-Id",
+    "X-Amzn-SageMaker-Prefix-Aware-Id",
+)
+"""Headers that the container gets as they are."""
+RETURNED = (
+    "X-Amzn-SageMaker-Custom-Attributes",
+    "X-Amzn-SageMaker-New-Session-Id",
+    "X-Amzn-SageMaker-Closed-Session-Id",
+)
+"""Headers of the container that the client gets, beside Content-Type."""
+REFUSED = {
+    "TargetModel": "it is for endpoints of several models; make an endpoint for each",
+    "TargetContainerHostname": "it is for models of several containers, and here a model has one",
+    "InferenceComponentName": "there are no inference components; give the variant its model",
+    "EnableExplanations": "there is no Clarify",
+}
+"""Members that would change the answer, and what to do instead."""
+
+
+class Runtime:
+    """The service; may be called from any thread."""
+
+    def __init__(self, context: Context, registry: Registry) -> None:
+        self._context = context
+        self._registry = registry
+
+    def __call__(self, request: Request) -> Response:
+        """Answer one request.
+
+        Raises:
+            ServiceError: it is for another operation, is not valid, or its endpoint does not serve.
+        """
+        members = _members(request)
+        headers = {name: request.headers[name] for name in PASSED if name in request.headers}
+        name, target, body = members["EndpointName"], members.get("TargetVariant"), request.get_data()
+        while True:
+            variant, replica = self._find(name, target)
+            try:
+                return self._invoke(name, variant, replica, body, headers)
+            except NoAnswerError as error:
+                # An update may have ended the container before it took the request: then the new one gets it.
+                if error.timed_out or self._find(name, variant)[1] is replica:
+                    return self._no_answer(name, error)
+
+    def _find(self, name: str, target: str | None) -> tuple[str, Replica]:
+        endpoint = self._registry.find(f"{KIND}/{name}")
+        if isinstance(endpoint, Endpoint) and (chosen := endpoint.choose(target)) is not None:
+            return chosen
+        record = self._context.state.get(KIND, name)
+        if record is None:
+            raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
+        if record.status in ("InService", "Updating") and target is not None:
+            raise _invalid(f"Endpoint {name} has no production variant {target}.")
+        raise _invalid(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
+
+    def _invoke(self, name: str, variant: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Response:
+        client, answered = replica.client, BytesIO()
+        if client is None:
+            raise _unavailable(name, variant)
+        try:
+            answer = client.request("POST", PATH, body, headers, timeout=ANSWER_SECONDS, into=answered, most=MOST_BYTES)
+        except TooLargeError as error:
+            return self._model_error(name, 500, f"{error}, which is what an answer may have")
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            return self._model_error(name, answer.status, answered.getvalue().decode(errors="replace"))
+        returned = {header: answer.headers[header] for header in RETURNED if header in answer.headers}
+        returned["x-Amzn-Invoked-Production-Variant"] = variant
+        content_type = answer.headers.get("Content-Type", "application/octet-stream")
+        return Response(answered.getvalue(), answer.status, returned, content_type=content_type)
+
+    def _no_answer(self, name: str, error: NoAnswerError) -> Response:
+        if error.timed_out:
+            message = f"Your invocation timed out while waiting for a response from container {CONTAINER}."
+            return self._model_error(name, 0, f"{message} It has {ANSWER_SECONDS:g} s.")
+        return self._model_error(
+            name, 500, f"SageMaker could not get a response from the {CONTAINER} endpoint: {error}"
+        )
+
+    def _model_error(self, name: str, status: int, said: str) -> Response:
+        """The model's own error, as REST JSON: it has members beyond a message."""
+        group, region = endpoint_group(name), self._context.settings.region
+        whose = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
+        content = {
+            "Message": f'Received {whose} error ({status}) from {CONTAINER} with message "{said[:SHOWN]}". '
+            f"See {group} in account {ACCOUNT} for more information.",
+            "OriginalStatusCode": status,
+            "OriginalMessage": said[:SHOWN],
+            "LogStreamArn": f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}",
+        }
+        headers = {"x-amzn-ErrorType": "ModelError"}
+        return Response(json.dumps(content), HTTPStatus.FAILED_DEPENDENCY, headers, content_type="application/json")
+
+
+def _members(request: Request) -> dict[str, str]:
+    """The members of a valid InvokeEndpoint request, all but its body."""
+    match = re.fullmatch(r"/endpoints/([^/]+)(/.*)", request.path)
+    if match is None or request.method != "POST" or match[2] != PATH:
+        raise _unknown_operation(request.method, match[2] if match else request.path)
+    operation = operation_model(SERVICE, OPERATION)
+    members = {"EndpointName": match[1], "Body": ""}
+    known = operation.input_shape.members if operation.input_shape else {}
+    for name, shape in known.items():
+        if shape.serialization.get("location") == "header":
+            header = request.headers.get(shape.serialization["name"])
+            members |= {} if header is None else {name: header}
+    try:
+        validate(operation, members)
+    except ServiceError as error:
+        raise _invalid(error.message) from error
+    for name, instead in REFUSED.items():
+        if name in members:
+            raise _invalid(f"{name} {members[name]!r} is not supported here: {instead}.")
+    return members
+
+
+def _unknown_operation(method: str, path: str) -> ServiceError:
+    service = service_model(SERVICE)
+    uris = {service.operation_model(name).http["requestUri"]: name for name in service.operation_names}
+    name = uris.get("/endpoints/{EndpointName}" + path, f"{method} {path}")
+    return ServiceError("UnknownOperationException", f"{name} is not here; there is {OPERATION}.", 404)
+
+
+def _invalid(message: str) -> ServiceError:
+    return ServiceError("ValidationError", message)
+
+
+def _unavailable(name: str, variant: str) -> ServiceError:
+    """SDKs ask again after this one."""
+    message = f"The container of {variant} ended and is being started again; see {endpoint_group(name)}."
+    return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,0 +1,150 @@
+"""A server's parts with a fake runtime, and requests as short as they can be."""
+
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local.home import Home
+from orchestrator.local.jobs import endpoints, models
+from orchestrator.local.jobs.context import Context, Settings
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.logs import LogStore
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.state import State
+from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
+
+SECONDS = 20.0
+
+ONE_VARIANT: Mapping[str, Mapping[str, Any]] = {"main": {}}
+
+
+@dataclass
+class Parts:
+    """What jobs see of a server, and what tests ask of it."""
+
+    home: Home
+    runtime: FakeRuntime
+    context: Context
+    registry: Registry
+
+    @classmethod
+    def over(cls, home: Home, runtime: FakeRuntime) -> "Parts":
+        """The parts of a server that starts with what another left."""
+        store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
+        context = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
+        return cls(home, runtime, context, Registry(context))
+
+    def close(self) -> None:
+        self.registry.shut_down()
+        self.context.store.close()
+        self.context.state.close()
+
+    def restarted(self) -> "Parts":
+        """A server after this one: shut this one down before, or leave its containers as if it had been killed."""
+        parts = Parts.over(self.home, self.runtime)
+        parts.registry.recover({endpoints.KIND: endpoints.Endpoint})
+        return parts
+
+    # --- resources ---
+
+    def put(self, key: str, content: bytes) -> str:
+        path = self.home.buckets / "bucket" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+        return f"s3://bucket/{key}"
+
+    def make_model(self, name: str = "m", image: str = "model", **container: Any) -> None:
+        members = {"EnableNetworkIsolation": container.pop("isolated")} if "isolated" in container else {}
+        request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
+        models.create(self.context, request)
+
+    def make_config(self, name: str = "c", /, **variants: Mapping[str, Any]) -> None:
+        """A configuration with variants by their names; one, of model `m`, if none are given."""
+        given = [
+            {"VariantName": variant, "ModelName": "m", "InstanceType": "ml.m5.large", **members}
+            for variant, members in (variants or ONE_VARIANT).items()
+        ]
+        endpoints.create_config(self.context, {"EndpointConfigName": name, "ProductionVariants": given})
+
+    def start_endpoint(self, name: str = "e", config: str = "c") -> None:
+        request = {"EndpointName": name, "EndpointConfigName": config}
+        self.registry.start(endpoints.Endpoint(self.context, endpoints.create(self.context, request)))
+
+    def serve(self, **variants: Mapping[str, Any]) -> dict[str, Any]:
+        """Endpoint `e` of configuration `c`, InService or Failed."""
+        self.make_config(**variants)
+        self.start_endpoint()
+        return self.settled()
+
+    def update(self, config: str) -> None:
+        endpoints.update(self.context, self.registry, {"EndpointName": "e", "EndpointConfigName": config})
+
+    # --- what is there ---
+
+    def endpoint(self, name: str = "e") -> dict[str, Any]:
+        record = self.context.state.get(endpoints.KIND, name)
+        return dict(record.description) if record else {"EndpointStatus": "gone"}
+
+    def settled(self, name: str = "e") -> dict[str, Any]:
+        passing = ("Creating", "Updating", "Deleting")
+        found: dict[str, Any] = until(lambda: self.endpoint(name), lambda found: found["EndpointStatus"] not in passing)
+        return found
+
+    def log(self, group: str) -> dict[str, list[str]]:
+        """The lines of a group's streams."""
+        streams = self.context.logs.streams(group)
+        return {name: [event.message for event in stream.events()] for name, stream in streams.items()}
+
+    @property
+    def running(self) -> list[FakeHost]:
+        return [host for hosts in self.runtime.hosts.values() for host in hosts if not host.has_ended]
+
+
+def until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, seconds: float = SECONDS) -> Any:
+    deadline = time.monotonic() + seconds
+    while not enough(answer := ask()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {answer}"
+        time.sleep(0.005)
+    return answer
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Iterator[Parts]:
+    """A server's parts, with the bucket `bucket` and the image `model`."""
+    home = Home(tmp_path / "home")
+    home.make()
+    (home.buckets / "bucket").mkdir()
+    made = Parts.over(home, FakeRuntime())
+    yield made
+    made.close()
+    made.runtime.close()
+
+
+@pytest.fixture
+def model(parts: Parts) -> Model:
+    """What the image `model` does, which the model `m` has."""
+    parts.make_model()
+    return parts.runtime.models["model"]
+
+
+@pytest.fixture
+def archive(parts: Parts, tmp_path: Path) -> Callable[..., str]:
+    """Puts a model archive of these files, and these members, into the bucket; its URI."""
+
+    def make(*members: tarfile.TarInfo, **files: str) -> str:
+        folder = tmp_path / "model"
+        folder.mkdir()
+        with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+            for name, content in files.items():
+                (folder / name).write_text(content)
+                tar.add(folder / name, name)
+            for member in members:
+                tar.addfile(member)
+        return parts.put("models/model.tar.gz", (tmp_path / "model.tar.gz").read_bytes())
+
+    return make
