@@ -1,7 +1,6 @@
 """Answers in S3's wire form: headers and XML as the service model has them, and errors."""
 
 import re
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from werkzeug import Request, Response
 from werkzeug.http import http_date
 
 from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.wire import request_id
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
@@ -62,7 +62,6 @@ def write_answer(operation: OperationModel, answer: Answer) -> Response:
         if value is not None:
             _write_header(response, member, value)
     response.headers.update(answer.headers)
-    _add_request_id(response)
     return response
 
 
@@ -70,19 +69,15 @@ def error_response(error: ServiceError, request: Request) -> Response:
     """An error as S3 writes it; to HEAD without its document."""
     root = ElementTree.Element("Error")
     resource = quote(request.path, safe="/~")
-    request_id = uuid.uuid4().hex[:16].upper()
+    own_id = request_id(request)
     message = _NOT_XML.sub("\ufffd", error.message)
-    for name, text in (("Code", error.code), ("Message", message), ("Resource", resource), ("RequestId", request_id)):
+    for name, text in (("Code", error.code), ("Message", message), ("Resource", resource), ("RequestId", own_id)):
         ElementTree.SubElement(root, name).text = text
     response = Response(_to_bytes(root), error.status, content_type="application/xml")
-    response.headers["x-amz-request-id"] = request_id
+    response.headers["x-amz-request-id"] = own_id
     if error.status in (204, 304):
         response.set_data(b"")
     return response
-
-
-def _add_request_id(response: Response) -> None:
-    response.headers["x-amz-request-id"] = uuid.uuid4().hex[:16].upper()
 
 
 def _write_header(response: Response, member: Shape, value: Any) -> None:

@@ -16,7 +16,7 @@ from orchestrator.local.s3.parse import malformed, parse_document, parse_members
 from orchestrator.local.s3.protocol import check_query, find_operation
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.s3.wire import Incoming, read_request
+from orchestrator.local.s3.wire import Incoming, read_request, request_id
 
 __all__ = ["OPERATIONS", "S3", "error_response"]
 
@@ -50,7 +50,9 @@ class S3:
         """
         stream: Stream = request.environ["wsgi.input"]
         try:
-            return self._answer(read_request(request), stream)
+            response = self._answer(read_request(request), stream)
+            response.headers["x-amz-request-id"] = request_id(request)
+            return response
         except (ConnectionError, TimeoutError) as error:
             raise ServiceError("RequestTimeout", f"The body did not come in time: {error}.") from error
         except OSError as error:

@@ -1,5 +1,6 @@
 """What came over HTTP, before S3 gives it a meaning: nothing decoded twice, no name changed."""
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,16 +9,20 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 from cheroot.wsgi import Gateway_10
 from werkzeug import Request
 
+from orchestrator.local.auth import HEADERS
 from orchestrator.local.errors import ServiceError
 
-HEADERS = "microjobs.headers"
-"""Where `Gateway` puts the headers as they came: WSGI itself takes `x-amz-meta-a_b` and `x-amz-meta-a-b` for one."""
+REQUEST_ID = "microjobs.request_id"
+"""Where the application puts the request's id, if it does."""
 
 _HOST = ".localhost"
 
 
 class Gateway(Gateway_10):
-    """For cheroot's server (`server.gateway`): hands over the headers' own names."""
+    """For cheroot's server (`server.gateway`): hands over the headers under their own names.
+
+    WSGI itself takes `x-amz-meta-a_b` and `x-amz-meta-a-b` for one.
+    """
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
         environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
@@ -40,6 +45,11 @@ class Incoming:
     @property
     def resource(self) -> str:
         return "/".join(("", self.bucket, self.key)) if self.key else f"/{self.bucket}"
+
+
+def request_id(request: Request) -> str:
+    known: str | None = request.environ.get(REQUEST_ID)
+    return known or uuid.uuid4().hex[:16].upper()
 
 
 def read_request(request: Request) -> Incoming:

@@ -12,7 +12,7 @@ from cheroot.wsgi import Server
 from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import Home
+from orchestrator.local.home import REGION, Home
 from orchestrator.local.s3.service import S3, error_response
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.s3.wire import Gateway
@@ -42,43 +42,61 @@ def store(home: Home) -> Iterator[ObjectStore]:
     store.close()
 
 
-@pytest.fixture
-def endpoint(store: ObjectStore) -> Iterator[str]:
-    s3 = S3(store, "us-east-1")
+class Running:
+    """One server for all tests, as starting one takes longer than most of them; each gives it a store."""
 
-    @Request.application
-    def app(request: Request) -> Response:
+    def __init__(self) -> None:
+        self.s3: S3 | None = None
+        self.server = Server(("127.0.0.1", 0), Request.application(self._answer), numthreads=12, shutdown_timeout=1)
+        self.server.gateway = Gateway
+        self.server.prepare()
+        self.url = f"http://127.0.0.1:{self.server.bind_addr[1]}"
+
+    def _answer(self, request: Request) -> Response:
+        assert self.s3 is not None
         try:
-            return s3(request)
+            return self.s3(request)
         except ServiceError as error:
             return error_response(error, request)
 
-    server = Server(("127.0.0.1", 0), app, numthreads=12)
-    server.gateway = Gateway
-    server.prepare()
-    thread = threading.Thread(target=server.serve)
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    running = Running()
+    thread = threading.Thread(target=running.server.serve)
     thread.start()
-    yield f"http://127.0.0.1:{server.bind_addr[1]}"
-    server.stop()
+    yield running
+    running.server.stop()
     thread.join()
 
 
 @pytest.fixture
-def connect(endpoint: str) -> Iterator["Connect"]:
+def endpoint(running: Running, store: ObjectStore) -> str:
+    running.s3 = S3(store, REGION)
+    return running.url
+
+
+@pytest.fixture(scope="session")
+def connect(running: Running) -> Iterator["Connect"]:
     """Makes clients, which share nothing."""
+    session = boto3.Session("anybody", "anything", region_name=REGION)
     clients: list[S3Client] = []
 
     def connect(config: Config | None) -> "S3Client":
-        session = boto3.Session("anybody", "anything", region_name="us-east-1")
-        client = session.client("s3", endpoint_url=endpoint, config=_ONCE.merge(config or Config()))
-        clients.append(client)
-        return client
+        clients.append(session.client("s3", endpoint_url=running.url, config=_ONCE.merge(config or Config())))
+        return clients[-1]
 
     yield connect
     for client in clients:
         client.close()
 
 
-@pytest.fixture
-def s3(connect: "Connect") -> "S3Client":
+@pytest.fixture(scope="session")
+def client(connect: "Connect") -> "S3Client":
     return connect(None)
+
+
+@pytest.fixture
+def s3(client: "S3Client", endpoint: str) -> "S3Client":
+    assert client.meta.endpoint_url == endpoint
+    return client

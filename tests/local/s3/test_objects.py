@@ -1,0 +1,334 @@
+"""Objects through boto3: written, read, asked about, copied and deleted."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from http.client import HTTPConnection
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from orchestrator.local.home import ACCOUNT, Home
+from tests.local.s3.conftest import BUCKET
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+    from tests.local.s3.conftest import Connect
+
+
+def code(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+    response = error.value.response
+    return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def status_of(call: Callable[..., Any], **arguments: Any) -> int:
+    try:
+        answer: Mapping[str, Any] = call(Bucket=BUCKET, **arguments)
+    except ClientError as error:
+        answer = error.response
+    status: int = answer["ResponseMetadata"]["HTTPStatusCode"]
+    return status
+
+
+def content(s3: "S3Client", key: str, **arguments: Any) -> bytes:
+    return s3.get_object(Bucket=BUCKET, Key=key, **arguments)["Body"].read()
+
+
+@pytest.mark.parametrize(
+    "key", ["a b/c+d&e=f", "100%2F", "é\u0301/ünï", "a\r\nb", "~!*'();:@$,[]#?", "\U0001f600", "a\\b"]
+)
+def test_key_comes_back_as_it_was(s3: "S3Client", home: Home, key: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
+    assert content(s3, key) == b"content"
+    assert (home.buckets / BUCKET / key).read_bytes() == b"content"
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]] == [key]
+    s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key}]})
+    assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
+
+
+@pytest.mark.parametrize("key", ["a//b", "/a", "a/../b", "x/."])
+def test_key_without_a_file_is_refused(s3: "S3Client", home: Home, key: str) -> None:
+    with pytest.raises(ClientError, match="Objects are files here") as raised:
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
+    assert code(raised) == ("InvalidArgument", 400)
+    with pytest.raises(s3.exceptions.NoSuchKey):
+        s3.get_object(Bucket=BUCKET, Key=key)
+    assert not list((home.buckets / BUCKET).iterdir())
+
+
+def test_what_a_file_does_not_say_is_kept(s3: "S3Client") -> None:
+    given: Mapping[str, Any] = {
+        "ContentType": "application/x-npy",
+        "CacheControl": "no-store",
+        "ContentDisposition": "attachment",
+        "ContentEncoding": "gzip",
+        "ContentLanguage": "de",
+        "Metadata": {"my_key": "1", "my-key": "2"},
+    }
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **given)
+    for answer in (s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")):
+        assert {name: value for name, value in answer.items() if name in given} == given
+
+
+def test_head_tells_what_get_gives(s3: "S3Client") -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    head, got = s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")
+    assert head["ETag"] == got["ETag"] == f'"{hashlib.md5(b"content").hexdigest()}"'  # noqa: S324
+    assert head["ContentLength"] == got["ContentLength"] == 7
+    assert before <= head["LastModified"] == got["LastModified"] <= datetime.now(UTC)
+    assert (head["AcceptRanges"], head["ContentType"]) == ("bytes", "binary/octet-stream")
+
+
+def test_dropped_file_is_served(s3: "S3Client", home: Home) -> None:
+    (home.buckets / BUCKET / "data.csv").write_bytes(b"1,2\n")
+    got = s3.get_object(Bucket=BUCKET, Key="data.csv")
+    assert (got["Body"].read(), got["ContentType"]) == (b"1,2\n", "text/csv")
+    assert got["ETag"] == f'"{hashlib.md5(b"1,2" + bytes([10])).hexdigest()}"'  # noqa: S324
+
+
+def test_empty_object_is_an_object(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="empty", Body=b"")
+    assert content(s3, "empty") == b""
+
+
+def test_folder_marker_is_an_object(s3: "S3Client", home: Home) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a/b/", Body=b"", ContentType="application/x-directory")
+    s3.put_object(Bucket=BUCKET, Key="a/b/c", Body=b"x")
+    assert (home.buckets / BUCKET / "a/b").is_dir()
+    assert s3.head_object(Bucket=BUCKET, Key="a/b/")["ContentType"] == "application/x-directory"
+    assert [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]] == ["a/b/", "a/b/c"]
+
+
+@pytest.mark.parametrize(
+    ("range_", "expected"),
+    [
+        ("bytes=0-3", b"0123"),
+        ("bytes=4-", b"456789"),
+        ("bytes=-3", b"789"),
+        ("bytes=8-99", b"89"),
+        ("bytes=-99", b"0123456789"),
+        ("bytes=9-9", b"9"),
+    ],
+)
+def test_range_gives_those_bytes(s3: "S3Client", range_: str, expected: bytes) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
+    got = s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
+    start = b"0123456789".index(expected)
+    assert got["ContentRange"] == f"bytes {start}-{start + len(expected) - 1}/10"
+    assert (got["ResponseMetadata"]["HTTPStatusCode"], got["Body"].read()) == (206, expected)
+
+
+@pytest.mark.parametrize("range_", ["bytes=10-", "bytes=-0", "bytes=99-100"])
+def test_range_outside_is_refused(s3: "S3Client", range_: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
+    with pytest.raises(ClientError) as raised:
+        s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
+    assert code(raised) == ("InvalidRange", 416)
+
+
+@pytest.mark.parametrize("range_", ["bytes=3-1", "bytes=0-1,3-4", "lines=1-2"])
+def test_what_is_no_single_range_gives_everything(s3: "S3Client", range_: str) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
+    assert content(s3, "a", Range=range_) == b"0123456789"
+
+
+LONG_AGO, FAR_OFF = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+OTHER = '"00000000000000000000000000000000"'
+OWN = '"9a0364b9e99bb480dd25e1f0284c8555"'
+
+
+@pytest.mark.parametrize(
+    ("conditions", "status"),
+    [
+        ({"IfMatch": OWN}, 200),
+        ({"IfMatch": f"{OTHER}, {OWN}"}, 200),
+        ({"IfMatch": OTHER}, 412),
+        ({"IfNoneMatch": OWN}, 304),
+        ({"IfNoneMatch": "*"}, 304),
+        ({"IfNoneMatch": OTHER}, 200),
+        ({"IfModifiedSince": LONG_AGO}, 200),
+        ({"IfModifiedSince": FAR_OFF}, 304),
+        ({"IfUnmodifiedSince": LONG_AGO}, 412),
+        ({"IfUnmodifiedSince": FAR_OFF}, 200),
+        ({"IfMatch": OWN, "IfUnmodifiedSince": LONG_AGO}, 200),
+        ({"IfNoneMatch": OTHER, "IfModifiedSince": FAR_OFF}, 200),
+        ({"IfNoneMatch": OWN, "IfModifiedSince": LONG_AGO}, 304),
+    ],
+)
+def test_reading_under_a_condition(s3: "S3Client", conditions: dict[str, Any], status: int) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    for read in (s3.get_object, s3.head_object):
+        assert status_of(read, Key="a", **conditions) == status
+
+
+def test_if_none_match_writes_only_what_is_new(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfNoneMatch="*")
+    with pytest.raises(ClientError) as raised:
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"two", IfNoneMatch="*")
+    assert code(raised) == ("PreconditionFailed", 412)
+    assert content(s3, "a") == b"one"
+
+
+def test_if_match_writes_only_over_what_is_known(s3: "S3Client") -> None:
+    with pytest.raises(s3.exceptions.NoSuchKey):
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfMatch=OTHER)
+    etag = s3.put_object(Bucket=BUCKET, Key="a", Body=b"one")["ETag"]
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"two", IfMatch=etag)
+    for write in (s3.delete_object, s3.put_object):
+        with pytest.raises(ClientError) as raised:
+            write(Bucket=BUCKET, Key="a", IfMatch=etag)
+        assert code(raised) == ("PreconditionFailed", 412)
+    assert content(s3, "a") == b"two"
+
+
+@pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
+def test_checksum_goes_there_and_back(s3: "S3Client", algorithm: Any) -> None:
+    put: Mapping[str, Any] = s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ChecksumAlgorithm=algorithm)
+    head: Mapping[str, Any] = s3.head_object(Bucket=BUCKET, Key="a", ChecksumMode="ENABLED")
+    assert put[f"Checksum{algorithm}"] == head[f"Checksum{algorithm}"]
+    assert head["ChecksumType"] == "FULL_OBJECT"
+    got = s3.get_object(Bucket=BUCKET, Key="a")
+    assert (got["Body"].read(), got["ResponseMetadata"].get("ChecksumAlgorithm")) == (b"content", algorithm.lower())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ChecksumCRC32": "AAAAAA=="},
+        {"ChecksumSHA256": "A" * 43 + "="},
+        {"ChecksumCRC64NVME": "AAAAAAAAAAA="},
+        {"ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="},
+    ],
+)
+def test_body_with_another_checksum_is_refused(s3: "S3Client", home: Home, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ClientError) as raised:
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **wrong)
+    assert code(raised) == ("BadDigest", 400)
+    assert not list((home.buckets / BUCKET).iterdir())
+    assert not list((home.objects / "incoming").iterdir())
+
+
+def test_unknown_checksum_is_refused_by_name(s3: "S3Client") -> None:
+    with pytest.raises(ClientError, match="XXHASH64 are not supported here; use one of CRC32") as raised:
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ChecksumXXHASH64="AAAAAAAAAAA=")
+    assert code(raised) == ("NotImplemented", 501)
+
+
+def test_answers_headers_can_be_chosen(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ContentType="text/plain")
+    got = s3.get_object(Bucket=BUCKET, Key="a", ResponseContentType="text/x", ResponseContentDisposition="inline")
+    assert (got["ContentType"], got["ContentDisposition"]) == ("text/x", "inline")
+
+
+def test_copy_takes_details_along_or_not(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a b%", Body=b"content", Metadata={"k": "v"}, ContentType="text/x")
+    source = {"Bucket": BUCKET, "Key": "a b%"}
+    copied = s3.copy_object(Bucket=BUCKET, Key="kept", CopySource=source)  # type: ignore[arg-type]
+    s3.copy_object(Bucket=BUCKET, Key="new", CopySource=source, MetadataDirective="REPLACE", ContentType="text/y")  # type: ignore[arg-type]
+    kept, new = s3.head_object(Bucket=BUCKET, Key="kept"), s3.head_object(Bucket=BUCKET, Key="new")
+    assert (kept["Metadata"], kept["ContentType"]) == ({"k": "v"}, "text/x")
+    assert (new["Metadata"], new["ContentType"]) == ({}, "text/y")
+    assert kept["ETag"] == new["ETag"] == copied["CopyObjectResult"]["ETag"]
+    assert content(s3, "new") == b"content"
+
+
+def test_copy_onto_itself_must_change_something(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    with pytest.raises(ClientError, match="without changing it"):
+        s3.copy_object(Bucket=BUCKET, Key="a", CopySource=f"{BUCKET}/a")
+    s3.copy_object(Bucket=BUCKET, Key="a", CopySource=f"{BUCKET}/a", MetadataDirective="REPLACE", Metadata={"k": "v"})
+    assert s3.head_object(Bucket=BUCKET, Key="a")["Metadata"] == {"k": "v"}
+
+
+@pytest.mark.parametrize(
+    ("condition", "status"),
+    [({"CopySourceIfMatch": OTHER}, 412), ({"CopySourceIfNoneMatch": OWN}, 412), ({"CopySourceIfMatch": OWN}, 200)],
+)
+def test_copy_under_a_condition(s3: "S3Client", condition: dict[str, Any], status: int) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
+
+
+def test_delete_is_harmless_where_nothing_is(s3: "S3Client", home: Home) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a/b/c", Body=b"x")
+    for _ in range(2):
+        assert s3.delete_object(Bucket=BUCKET, Key="a/b/c")["ResponseMetadata"]["HTTPStatusCode"] == 204
+    assert not list((home.buckets / BUCKET).iterdir())
+
+
+def test_delete_of_many_tells_of_each(s3: "S3Client") -> None:
+    for key in ("a", "b"):
+        s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
+    objects: Any = [{"Key": "a"}, {"Key": "missing"}, {"Key": "b", "ETag": OTHER}]
+    answer = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects})
+    assert [item["Key"] for item in answer["Deleted"]] == ["a", "missing"]
+    assert [(item["Key"], item["Code"]) for item in answer["Errors"]] == [("b", "PreconditionFailed")]
+    assert "Deleted" not in s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "b"}], "Quiet": True})
+
+
+def test_tags_are_kept_and_changed(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", Tagging="one=1&two=2")
+    assert s3.head_object(Bucket=BUCKET, Key="a")["TagCount"] == 2
+    tags: Any = [{"Key": "three", "Value": "<3>"}]
+    s3.put_object_tagging(Bucket=BUCKET, Key="a", Tagging={"TagSet": tags})
+    assert s3.get_object_tagging(Bucket=BUCKET, Key="a")["TagSet"] == tags
+    s3.delete_object_tagging(Bucket=BUCKET, Key="a")
+    assert s3.get_object_tagging(Bucket=BUCKET, Key="a")["TagSet"] == []
+
+
+def test_attributes_are_those_asked_for(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    answer = s3.get_object_attributes(Bucket=BUCKET, Key="a", ObjectAttributes=["ETag", "ObjectSize", "Checksum"])
+    assert (answer["ETag"], answer["ObjectSize"], "StorageClass" in answer) == (OWN.strip('"'), 7, False)
+    assert answer["Checksum"]["ChecksumType"] == "FULL_OBJECT"
+
+
+@pytest.mark.parametrize("call", ["get_object", "head_object", "put_object", "delete_object", "list_objects_v2"])
+def test_bucket_that_is_not_there_is_told(s3: "S3Client", call: str) -> None:
+    key = {} if call.startswith("list") else {"Key": "a"}
+    with pytest.raises(ClientError) as raised:
+        getattr(s3, call)(Bucket="no-such-bucket", **key)
+    assert code(raised) == (("404" if call == "head_object" else "NoSuchBucket"), 404)
+
+
+def test_foreign_owner_is_denied(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", ExpectedBucketOwner=ACCOUNT)
+    with pytest.raises(ClientError) as raised:
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", ExpectedBucketOwner="111111111111")
+    assert code(raised) == ("AccessDenied", 403)
+
+
+def test_too_much_metadata_is_refused(s3: "S3Client") -> None:
+    with pytest.raises(ClientError) as raised:
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", Metadata={"k": "v" * 2048})
+    assert code(raised) == ("MetadataTooLarge", 400)
+
+
+def test_bucket_can_be_in_the_hosts_name(connect: "Connect", endpoint: str, home: Home) -> None:
+    (home.buckets / BUCKET / "a").write_bytes(b"content")
+    client = connect(Config(s3={"addressing_style": "virtual"}))
+    client.meta.events.register("before-send.s3", lambda request, **_: _by_host(request, endpoint))
+    assert content(client, "a") == b"content"
+
+
+def _by_host(request: Any, endpoint: str) -> None:
+    """As a resolver does that sends every name below `localhost` here."""
+    request.headers["Host"] = f"{BUCKET}.localhost"
+    request.url = f"{endpoint}/a"
+
+
+def test_error_is_a_document_of_s3s(endpoint: str) -> None:
+    connection = HTTPConnection(endpoint.removeprefix("http://"))
+    with closing(connection):
+        connection.request("GET", f"/{BUCKET}/a%20%3Cb%3E%01")
+        answer = connection.getresponse()
+        error = ElementTree.fromstring(answer.read())  # noqa: S314 - our own
+    assert [item.tag for item in error] == ["Code", "Message", "Resource", "RequestId"]
+    assert (error.findtext("Code"), error.findtext("Resource")) == ("NoSuchKey", f"/{BUCKET}/a%20%3Cb%3E%01")
+    assert error.findtext("RequestId") == answer.headers["x-amz-request-id"]
