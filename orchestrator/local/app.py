@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 from werkzeug import Request, Response
@@ -19,10 +19,11 @@ from orchestrator.local import auth
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import Credentials
 from orchestrator.local.parity import refuse
-from orchestrator.local.protocol import json_rpc, query, rest_xml
+from orchestrator.local.protocol import json_rpc, query
 from orchestrator.local.protocol.models import operation_model, signing_name
 from orchestrator.local.protocol.validation import validate
 from orchestrator.local.protocol.wire import wire_of
+from orchestrator.local.s3.service import error_response
 from orchestrator.local.services import Service
 
 if TYPE_CHECKING:
@@ -67,9 +68,6 @@ class Application:
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         environ[REQUEST_ID] = str(uuid4())
-        path = environ["REQUEST_URI"].partition("?")[0]
-        # Decoded once and for all: cheroot keeps `%2F`, which is a slash like others in a key.
-        environ["PATH_INFO"] = unquote_to_bytes(path).decode("latin-1")
         request = Request(environ)
         response = self._answer(request)
         response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
@@ -102,10 +100,14 @@ class Application:
 
     def _check_host(self, request: Request) -> None:
         """A page in a browser can make a name of its own lead here, but must send that name."""
-        host = (urlsplit(f"//{request.headers.get('Host', '')}").hostname or "").lower()
+        sent = request.headers.get("Host", "")
+        try:
+            host = urlsplit(f"//{sent}").hostname or ""
+        except ValueError:  # an address in brackets that is none
+            host = ""
         if not any(host == known or host.endswith(f".{known}") for known in self._hosts):
             names = ", ".join(sorted(self._hosts))
-            raise ServiceError("AccessDeniedException", f"host {host!r} is not this server's, which is {names}", 403)
+            raise ServiceError("AccessDeniedException", f"host {sent!r} is not this server's, which is {names}", 403)
 
     def _service(self, request: Request, claim: auth.Claim) -> str:
         """Botocore's name of the service that a request is for."""
@@ -152,12 +154,6 @@ def _health(request: Request) -> Response:
 
 # --- errors, in the caller's protocol ---
 
-FAILURES: Mapping[auth.Kind, Callable[[ServiceError, str], Response]] = {
-    "json": json_rpc.failure,
-    "query": query.failure,
-    "s3": rest_xml.failure,
-}
-
 
 def _looks_like(request: Request) -> auth.Kind:
     """The protocol of a request that does not say, or not truly, which service it is for."""
@@ -176,7 +172,10 @@ def _kind(service: str) -> auth.Kind:
 
 def _failure(kind: auth.Kind, error: ServiceError, request: Request) -> Response:
     _drain(request)
-    return FAILURES[kind](error, request.environ[REQUEST_ID])
+    if kind == "s3":
+        return error_response(error, request)
+    failure = query.failure if kind == "query" else json_rpc.failure
+    return failure(error, request.environ[REQUEST_ID])
 
 
 def _http_error(error: HTTPException, request: Request) -> ServiceError:

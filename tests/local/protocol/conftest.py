@@ -13,6 +13,7 @@ from werkzeug import Request, Response
 from orchestrator.local.app import Application
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.home import Credentials
+from orchestrator.local.s3.wire import Gateway
 from orchestrator.local.services import ecr, iam, sts
 
 CREDENTIALS = Credentials("AKIAIOSFODNN7EXAMPLE", "a-secret-of-the-tests")
@@ -46,7 +47,11 @@ def _echo(request: Request) -> Response:
 @pytest.fixture(scope="package")
 def address() -> Iterator[str]:
     services = {
-        "sagemaker": {"DescribeEndpoint": _describe, "ListEndpoints": lambda _: {"Endpoints": []}},
+        "sagemaker": {
+            "DescribeEndpoint": _describe,
+            "ListEndpoints": lambda _: {"Endpoints": []},
+            "ListTrainingJobs": lambda _: {"TrainingJobSummaries": []},
+        },
         "sts": sts.operations(),
         "iam": iam.operations(),
         "ecr": ecr.operations(),
@@ -54,6 +59,7 @@ def address() -> Iterator[str]:
     hosts = ["localhost", "127.0.0.1"]
     application = Application(CREDENTIALS, services, {"s3": _echo, "sagemaker-runtime": _echo}, hosts)
     server = Server(("127.0.0.1", 0), application, server_name="localhost")
+    server.gateway = Gateway
     server.prepare()
     thread = threading.Thread(target=server.serve)
     thread.start()

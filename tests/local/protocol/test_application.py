@@ -4,6 +4,7 @@ import base64
 import http.client
 import json
 import logging
+import time
 import urllib.request
 from datetime import UTC, datetime
 from typing import Any
@@ -74,6 +75,12 @@ def test_unknown_operation_names_what_there_is(client: Client) -> None:
     assert "DescribeEndpoint, ListEndpoints" in message
 
 
+def test_what_is_not_done_here_is_refused(client: Client) -> None:
+    code, message, _ = error_of(client("sagemaker").list_training_jobs, WarmPoolStatusEquals="InUse")
+    assert code == "ValidationException"
+    assert message == 'Not supported here: WarmPoolStatusEquals "InUse" (there are no warm pools)'
+
+
 @pytest.mark.parametrize("service", ["cloudwatch", "kms", "rds"])
 def test_unknown_service_names_what_there_is(client: Client, service: str) -> None:
     calls = {"cloudwatch": "list_metrics", "kms": "list_keys", "rds": "describe_db_instances"}
@@ -131,10 +138,26 @@ def test_raw_services_error_is_in_its_protocol(client: Client) -> None:
     assert error == ("NoSuchKey", "refused is refused", 404)
 
 
+def test_headers_that_wsgi_takes_for_one_are_told_apart(client: Client) -> None:
+    answer = client("s3").put_object(Bucket="bucket", Key="key", Metadata={"a_b": "1", "a-b": "2"})
+    assert answer["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
 def test_connection_is_kept_after_a_refused_upload(client: Client) -> None:
     s3 = client("s3")
     error_of(s3.put_object, Bucket="bucket", Key="refused", Body=bytes(2**20))
     assert s3.get_object(Bucket="bucket", Key="k")["ResponseMetadata"]["HTTPStatusCode"] == 200
+
+
+def test_connection_is_kept_after_a_refused_upload_in_chunks(address: str) -> None:
+    connection = http.client.HTTPConnection(urlsplit(address).netloc, timeout=10)
+    try:
+        connection.request("PUT", "/bucket/key", iter([b"a" * 100_000, b"b"]), encode_chunked=True)
+        assert b"not signed" in connection.getresponse().read()
+        connection.request("GET", "/health")
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
 
 
 # --- who may ask ---
@@ -207,10 +230,19 @@ def test_changed_presigned_address_is_refused(client: Client, version: str, old:
     caught.value.close()
 
 
-def test_foreign_host_is_refused(address: str) -> None:
-    status, body = ask(address, "/health", Host="rebound.example")
+def test_expired_presigned_address_is_refused(client: Client) -> None:
+    s3 = client("s3", config=Config(signature_version="s3"))
+    signed = urlsplit(s3.generate_presigned_url("get_object", {"Bucket": "b", "Key": "k"}, ExpiresIn=0))
+    time.sleep(1.1)  # the address counts in seconds
+    status, body = ask(f"http://{signed.netloc}", f"{signed.path}?{signed.query}")
+    assert (status, b"Request has expired" in body) == (403, True)
+
+
+@pytest.mark.parametrize("host", ["rebound.example", "rebound-localhost", "localhost.example", "[::1", ""])
+def test_foreign_host_is_refused(address: str, host: str) -> None:
+    status, body = ask(address, "/health", Host=host)
     assert status == 403
-    assert b"host 'rebound.example' is not this server's" in body
+    assert f"host '{host}' is not this server's".encode() in body
 
 
 @pytest.mark.parametrize("host", ["localhost:1", "LOCALHOST", "bucket.localhost:80", "127.0.0.1"])
