@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from html import escape
 
 from orchestrator.report import svg
-from orchestrator.report.summary import number, short_number
+from orchestrator.report.summary import aligned, number
 from orchestrator.workflows.progress import Trial, duration, short
 from orchestrator.workflows.record import Done
 from orchestrator.workflows.results import Results
@@ -108,8 +108,8 @@ def _trials(trials: Sequence[Trial], objective: str) -> str:
 
 def _predictions(results: Results) -> str:
     header = ["row", *(str(row) for row in range(len(results.targets)))]
-    predicted = ["predicted", *(short_number(value) for value in results.predictions)]
-    return _table(header, [predicted, ["target", *(short_number(value) for value in results.targets)]])
+    rows = [["predicted", *aligned(results.predictions)], ["target", *aligned(results.targets)]]
+    return _table(header, rows)
 
 
 def _times(steps: Sequence[Done]) -> list[tuple[str, float, str]]:

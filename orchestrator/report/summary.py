@@ -29,8 +29,9 @@ def summary(results: Results, heading: str, places: Sequence[tuple[str, str]]) -
     if results.trials:
         parts.append(Padding(trial_table(results.trials[:TOP_TRIALS], results.objective), (1, 0, 0, 0)))
     parts.append(Padding(_predictions(results), (1, 0)))
+    places = [("score", results.score_report), *places]
     for what, where in places:
-        parts.append(Text.assemble((f"{what:11}", "dim"), where, overflow="fold"))
+        parts.append(Text.assemble((f"{what:8}", "dim"), where, overflow="fold"))
     return Group(*parts)
 
 
@@ -43,8 +44,9 @@ def _figures(figures: Sequence[tuple[str, float]]) -> Table:
 
 def _predictions(results: Results) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
-    for name, values in (("predicted", results.predictions), ("target", results.targets)):
-        table.add_row(Text(name, style="dim"), *(Text(short_number(value), justify="right") for value in values))
+    rows = [("predicted", *aligned(results.predictions)), ("target", *aligned(results.targets))]
+    for name, *values in rows:
+        table.add_row(Text(name, style="dim"), *(Text(value, justify="right") for value in values))
     return table
 
 
@@ -53,12 +55,13 @@ def number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def short_number(value: float) -> str:
-    """At most six characters, so that ten numbers stand in a line."""
-    for digits in (4, 3, 1, 0):
-        if len(text := f"{value:.{digits}f}") <= 6:
-            return text
-    return f"{value:.0e}"
+def aligned(values: Sequence[float]) -> list[str]:
+    """Numbers with as many decimals as let each have at most six characters, so that ten stand in a line."""
+    for decimals in (4, 3, 1, 0):
+        texts = [f"{value:.{decimals}f}" for value in values]
+        if all(len(text) <= 6 for text in texts):
+            return texts
+    return [f"{value:.0e}" for value in values]
 
 
 def near(path: Path) -> str:

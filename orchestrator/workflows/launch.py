@@ -135,12 +135,12 @@ def finish(console: Console, place: Place, record: Record, results: Results, fol
     """Write the report and show the summary."""
     base = f"s3://{place.bucket}/{record.id}"
     heading = f"{record.id}  {place.title}  {duration(sum(done.seconds or 0.0 for done in record.steps))}"
-    lying = [("everything", base)]
+    lying = [("S3", base)]
     if (here := place.folder(base)) is not None:
-        lying.append(("on disk", near(here)))
+        lying.append(("disk", near(here)))
     report = folder / "report.html"
     write_text(report, page(results, heading, record.steps, [*lying, *results.places]))
     model = dict(results.places)["model"].removeprefix(f"{base}/")
     for line in results.table:
         console.print(Text(line))
-    console.print(summary(results, heading, [*lying, ("its model", model), ("report", near(report))]))
+    console.print(summary(results, heading, [*lying, ("model", model), ("report", near(report))]))

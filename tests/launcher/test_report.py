@@ -11,7 +11,7 @@ from rich.console import Console
 
 from orchestrator.report import svg
 from orchestrator.report.page import page
-from orchestrator.report.summary import near, number, short_number, summary
+from orchestrator.report.summary import aligned, near, number, summary
 from orchestrator.workflows.progress import Trial, duration
 from orchestrator.workflows.record import Done
 from orchestrator.workflows.results import Picture, Results
@@ -31,7 +31,7 @@ TRIALS = tuple(
 RESULTS = Results(
     title="housing, tensorflow",
     figures=[("Test MSE, trained", 3054.334869), ("Test MSE, tuned", 2891.20003)],
-    predictions=[159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 99999.0],
+    predictions=[159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 0.0],
     targets=[134.0, 183.0, 200.0, 210.0, 180.0, 261.0, 302.0, 59.0, 281.0, 137.0],
     score_report="Test MSE : <2891.2>",
     scored=([1.0, 2.0, 3.0], [1.5, 2.5, 2.0]),
@@ -41,9 +41,9 @@ RESULTS = Results(
     pictures=[Picture("Learning curve", PNG)],
 )
 PLACES = [
-    ("everything", BASE),
-    ("on disk", f".microjobs/s3/{BASE.removeprefix('s3://')}"),
-    ("its model", f"models/{TRIALS[0].name}/output/model.tar.gz"),
+    ("S3", BASE),
+    ("disk", f".microjobs/s3/{BASE.removeprefix('s3://')}"),
+    ("model", f"models/{TRIALS[0].name}/output/model.tar.gz"),
     ("report", "/home/somebody/with/a/long/way/to/the/clone/.microjobs/runs/housing-20261122-013229/report.html"),
 ]
 STEPS = [Done("train", "Training", "TrainingJob", "job", 4.2), Done("tune", "Tuning", "", "job", 61.0)]
@@ -69,14 +69,15 @@ def test_summary_shows_what_matters() -> None:
         "val_loss",
         "001-abcd1234",
         "0.01235",
-        "159.8",
+        "160",
         "99999",
         "-1235",
-        "its model",
+        "model",
         BASE,
     ):
         assert wanted in text
     assert "004-abcd1234" not in text
+    assert f"disk    {PLACES[1][1]}\n" in text
     assert "…" not in text
 
 
@@ -89,10 +90,19 @@ def test_number_keeps_the_digits_that_matter(value: float, text: str) -> None:
     assert number(value) == text
 
 
-@pytest.mark.parametrize("value", [0.0, 1.23456, -1.23456, 9.99999, -999.96, 999.97, 99999.4, -9999.4, 123456.0])
-def test_short_number_is_at_most_six_characters(value: float) -> None:
-    assert len(short_number(value)) <= 6
-    assert float(short_number(value)) == pytest.approx(value, rel=1e-3 if abs(value) < 1e5 else 0.5)
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([0.30671, 1.14641], ["0.3067", "1.1464"]),
+        ([85.989, 9.99999, 147.26], ["86.0", "10.0", "147.3"]),
+        ([-1.23456, 9.99999], ["-1.235", "10.000"]),
+        ([-999.96, 1.0], ["-1000", "1"]),
+        ([123456.0, 1.0], ["123456", "1"]),
+        ([1234567.0, 1.0], ["1e+06", "1e+00"]),
+    ],
+)
+def test_numbers_of_a_line_have_the_same_decimals(values: list[float], texts: list[str]) -> None:
+    assert aligned(values) == texts
 
 
 @pytest.mark.parametrize(
