@@ -5,6 +5,7 @@ from orchestrator.local.parity.common import (
     ENVIRONMENT,
     EXPERIMENT,
     HUB,
+    INSTANCE_TYPE,
     ISOLATION,
     KMS,
     NOT_COMPRESSED,
@@ -19,10 +20,6 @@ from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused
 PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
 ONE_CONTAINER = NoMeaning("one container serves a variant")
 DEPLOYMENT = NoMeaning("an update starts the new containers, moves all traffic at once and ends the old ones")
-INSTANCE_TYPE = Honoured(
-    "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", needed=True
-)
-
 MODEL_SOURCE: Rows = {
     "S3DataSource": Members(
         {
@@ -158,7 +155,7 @@ CREATE_TRANSFORM_JOB: Rows = {
     "TransformResources": Members(
         {
             "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": NoMeaning("one container answers all requests"),
+            "InstanceCount": Honoured("as many containers, which share the objects"),
             "VolumeKmsKeyId": KMS,
             "TransformAmiVersion": NoMeaning("the machine is this one"),
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from botocore.model import ListShape, Shape, StructureShape
@@ -11,6 +12,7 @@ from orchestrator.local.parity import TABLE, refuse
 from orchestrator.local.parity.page import render
 from orchestrator.local.parity.rows import Honoured, Members, Rows
 from orchestrator.local.protocol.models import operation_model
+from orchestrator.local.services.sagemaker import SageMaker
 from tests.conftest import REPOSITORY
 
 
@@ -36,6 +38,10 @@ def test_every_member_of_the_model_has_a_row(operation: str) -> None:
     shape = operation_model("sagemaker", operation).input_shape
     assert shape is not None
     assert list(differences(TABLE[operation], shape, operation)) == []
+
+
+def test_server_has_the_operations_of_the_table() -> None:
+    assert SageMaker(Mock(), Mock()).operations().keys() == TABLE.keys()
 
 
 def honoured_values(rows: Rows, shape: StructureShape, path: str) -> Iterator[tuple[str, object, Shape]]:
