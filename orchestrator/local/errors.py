@@ -28,7 +28,7 @@ class ResourceInUseError(ServiceError):
     """The name is taken, or the thing is busy."""
 
     def __init__(self, message: str) -> None:
-        super().__init__("ResourceInUseError", message)
+        super().__init__("ResourceInUse", message)
 
 
 class ResourceNotFoundError(ServiceError):

@@ -20,6 +20,10 @@ START_SECONDS = 60.0
 END_SECONDS = 60.0
 
 
+_started: dict[int, subprocess.Popen[bytes]] = {}
+"""Servers that this process started: its children, which nobody else can wait for."""
+
+
 class ServerError(LauncherError):
     """The server cannot start or does not answer, with what to do."""
 
@@ -75,13 +79,14 @@ def start(home: Home, config: Config) -> Address:
             start_new_session=True,
             env={**os.environ, "MICROJOBS_HOME": str(home.root)},
         )
+    _started[process.pid] = process
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
         if (address := running(home)) is not None and address.pid == process.pid:
             return address
         time.sleep(0.05)
-    if process.poll() is None:
-        process.terminate()
+    process.terminate()
+    process.wait()
     said = home.server_log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()
     last = said[-1] if said else f"it said nothing within {START_SECONDS:g} s"
     raise ServerError(f"the server did not start: {last} (see {home.server_log})")
@@ -99,10 +104,20 @@ def stop(home: Home) -> bool:
     os.kill(address.pid, signal.SIGTERM)
     deadline = time.monotonic() + END_SECONDS
     while time.monotonic() < deadline:
-        if not home.server.exists():
+        if not _is_alive(address.pid):
             return True
         time.sleep(0.05)
     raise ServerError(f"the server, process {address.pid}, did not end within {END_SECONDS:g} s")
+
+
+def _is_alive(pid: int) -> bool:
+    if (process := _started.get(pid)) is not None:
+        return process.poll() is None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @contextmanager

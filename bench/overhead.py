@@ -1,0 +1,178 @@
+"""What a job costs beyond its container: a training job that does nothing, beside `docker run` of the same image.
+
+    uv run python bench/overhead.py [--runs 11]
+
+In turns, so that a busy moment hits all alike: `docker run IMAGE`; the local server, from CreateTrainingJob to
+Completed; SageMaker SDK v2 local mode, from fit() to its return. Prints medians and their ratios to `docker run`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import docker
+
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+LOCAL_MODE = Path(__file__).with_name("sdk_local_mode.py")
+IMAGE = "microjobs-bench/no-op:dev"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=11)
+    parser.add_argument("--base", default="microjobs/serve:dev", help="an image that is here; default: %(default)s")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(no_op_image(options.base))
+        address = stack.enter_context(serving(folder))
+        sides = {
+            "docker run": docker_run,
+            "local server": training_job(address),
+            "SDK v2 local mode": stack.enter_context(local_mode(folder, address)),
+        }
+        times = measure(sides, options.runs)
+    report(times)
+
+
+def measure(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
+    for run in sides.values():  # once to warm up
+        run()
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(runs):
+        for side, run in sides.items():
+            times[side].append(run())
+    return times
+
+
+def report(times: dict[str, list[float]]) -> None:
+    unit = statistics.median(times["docker run"])
+    for side, seconds in times.items():
+        median = statistics.median(seconds)
+        print(f"{side:18} {median:6.3f} s  {median / unit:5.2f}x  ({min(seconds):.3f}-{max(seconds):.3f} s)")
+
+
+@contextmanager
+def no_op_image(base: str) -> Iterator[None]:
+    """An image whose `train` does nothing."""
+    dockerfile = f'FROM {base}\nENTRYPOINT ["/bin/true"]\n'
+    subprocess.run(["docker", "build", "--quiet", "--tag", IMAGE, "-"], input=dockerfile.encode(), check=True)
+    try:
+        yield
+    finally:
+        client = docker.from_env()
+        client.images.remove(IMAGE, force=True)
+        client.close()
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[server.Address]:
+    with server.serving(Home(folder / "home"), Config(port=0, runtime="docker")) as address:
+        yield address
+
+
+def docker_run() -> float:
+    began = time.perf_counter()
+    subprocess.run(["docker", "run", "--rm", IMAGE, "train"], check=True)
+    return time.perf_counter() - began
+
+
+def training_job(address: server.Address) -> Callable[[], float]:
+    client = boto3.client(
+        "sagemaker",
+        endpoint_url=address.url,
+        region_name=address.region,
+        aws_access_key_id=address.access_key_id,
+        aws_secret_access_key=address.secret_access_key,
+    )
+
+    def run() -> float:
+        name = f"no-op-{time.time_ns()}"
+        began = time.perf_counter()
+        client.create_training_job(**request(address, name))
+        while (status := client.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]) == "InProgress":
+            time.sleep(0.005)
+        taken = time.perf_counter() - began
+        if status != "Completed":
+            sys.exit(f"the job is {status}")
+        return taken
+
+    return run
+
+
+def request(address: server.Address, name: str) -> dict[str, Any]:
+    return {
+        "TrainingJobName": name,
+        "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+        "RoleArn": address.role_arn,
+        "OutputDataConfig": {"S3OutputPath": f"s3://{address.bucket}/bench"},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 100},
+    }
+
+
+@contextmanager
+def local_mode(folder: Path, address: server.Address) -> Iterator[Callable[[], float]]:
+    """SDK local mode in its own interpreter, which is started once: its import takes seconds and is not counted."""
+    python = sdk_python(folder)
+    # The SDK looks for "v2" in Compose's version and else for this command (facts §1.6); distributions say "2.26.1-4".
+    shim = folder / "docker-compose"
+    shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
+    shim.chmod(0o755)
+    environment = {
+        "PATH": f"{folder}:{os.environ['PATH']}",
+        "HOME": str(folder),
+        **server.environment(Home(folder / "home"), address),
+    }
+    process = subprocess.Popen(
+        [python, "-W", "ignore", LOCAL_MODE, IMAGE],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+    def fit() -> float:
+        assert process.stdin is not None  # noqa: S101  both are pipes
+        assert process.stdout is not None  # noqa: S101
+        process.stdin.write("fit\n")
+        process.stdin.flush()
+        for line in process.stdout:
+            if line.startswith("{"):
+                return float(json.loads(line)["seconds"])
+        sys.exit("SDK local mode ended: run bench/sdk_local_mode.py by itself to see why")
+
+    try:
+        yield fit
+    finally:
+        process.communicate()
+
+
+def sdk_python(folder: Path) -> Path:
+    """A virtual environment with the SDK, as the client tests' lock has it."""
+    uv = shutil.which("uv") or sys.exit("uv is not here: it makes the SDK's virtual environment")
+    python = folder / "sdk" / "bin" / "python"
+    lock = REPOSITORY / "tests" / "clients" / "sdk.lock"
+    subprocess.run([uv, "venv", "--quiet", "--python", "3.11", folder / "sdk"], check=True)
+    subprocess.run([uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", lock], check=True)
+    return python
+
+
+if __name__ == "__main__":
+    main()

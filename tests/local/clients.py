@@ -1,0 +1,193 @@
+"""A server for tests, its clients, and requests as short as they can be."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.config import Config as ClientConfig
+
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from tests.conftest import image_name
+
+SHELL = "serve"
+"""The smallest of our images has a shell and Python: jobs of the tests are scripts in it."""
+
+OVER = ("Completed", "Failed", "Stopped")
+
+
+@dataclass(frozen=True)
+class Local:
+    """A running server."""
+
+    home: Home
+    address: server.Address
+
+    def client(self, service: str) -> Any:
+        return boto3.client(
+            service,  # type: ignore[call-overload]  # any service
+            endpoint_url=self.address.url,
+            region_name=self.address.region,
+            aws_access_key_id=self.address.access_key_id,
+            aws_secret_access_key=self.address.secret_access_key,
+            config=ClientConfig(retries={"total_max_attempts": 1}, read_timeout=120),
+        )
+
+    @cached_property
+    def sagemaker(self) -> Any:
+        return self.client("sagemaker")
+
+    @cached_property
+    def s3(self) -> Any:
+        return self.client("s3")
+
+    @cached_property
+    def logs(self) -> Any:
+        return self.client("logs")
+
+    @property
+    def bucket(self) -> Path:
+        """The default bucket's folder."""
+        return self.home.buckets / self.address.bucket
+
+    def uri(self, key: str = "") -> str:
+        return f"s3://{self.address.bucket}/{key}"
+
+    def put(self, files: Mapping[str, str]) -> None:
+        """Drop files into the default bucket's folder, as a user would."""
+        for key, content in files.items():
+            path = self.bucket / key
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+    # --- jobs ---
+
+    def train(self, script: str, **members: Any) -> dict[str, Any]:
+        """Run a training job to its end."""
+        name = self.start_training(script, **members)
+        return self.ended(name)
+
+    def start_training(self, script: str, **members: Any) -> str:
+        self.sagemaker.create_training_job(**(request := training_request(self, script, **members)))
+        return str(request["TrainingJobName"])
+
+    def ended(self, name: str) -> dict[str, Any]:
+        """A training job's description when it has ended."""
+        describe = self.sagemaker.describe_training_job
+        job: dict[str, Any] = until(
+            lambda: describe(TrainingJobName=name), lambda job: job["TrainingJobStatus"] in OVER
+        )
+        return job
+
+    def process(self, script: str, **members: Any) -> dict[str, Any]:
+        """Run a processing job to its end."""
+        name = self.start_processing(script, **members)
+        describe = self.sagemaker.describe_processing_job
+        job: dict[str, Any] = until(
+            lambda: describe(ProcessingJobName=name), lambda job: job["ProcessingJobStatus"] in OVER
+        )
+        return job
+
+    def start_processing(self, script: str, **members: Any) -> str:
+        self.sagemaker.create_processing_job(**(request := processing_request(script, **members)))
+        return str(request["ProcessingJobName"])
+
+    def output(self, group: str, job: str) -> dict[str, list[str]]:
+        """A job's log lines so far, by host."""
+        name = f"/aws/sagemaker/{group}"
+        try:
+            streams = self.logs.describe_log_streams(logGroupName=name, logStreamNamePrefix=f"{job}/")["logStreams"]
+        except self.logs.exceptions.ResourceNotFoundException:  # no job of this kind has said anything yet
+            return {}
+        return {
+            stream["logStreamName"].removeprefix(f"{job}/").rpartition("-")[0]: [
+                event["message"]
+                for event in self.logs.get_log_events(
+                    logGroupName=name, logStreamName=stream["logStreamName"], startFromHead=True
+                )["events"]
+            ]
+            for stream in streams
+        }
+
+
+def until(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 150.0) -> Any:
+    """Ask until the answer is enough."""
+    deadline = time.monotonic() + seconds
+    while not enough(answer := ask()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {json.dumps(answer, default=str)}"
+        time.sleep(0.05)
+    return answer
+
+
+_number = iter(range(1, 1_000_000))
+
+
+def unique(prefix: str) -> str:
+    return f"{prefix}-{next(_number)}"
+
+
+def training_request(local: Local, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
+    """A CreateTrainingJob request whose job is a shell script."""
+    algorithm = {
+        "TrainingImage": image_name(SHELL),
+        "TrainingInputMode": "File",
+        "ContainerEntrypoint": ["/bin/sh", "-c"],
+        "ContainerArguments": [script],
+    }
+    return {
+        "TrainingJobName": unique("train"),
+        "AlgorithmSpecification": algorithm | members.pop("algorithm", {}),
+        "RoleArn": local.address.role_arn,
+        "OutputDataConfig": {"S3OutputPath": local.uri("models")},
+        "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 100},
+        **members,
+    }
+
+
+def channel(name: str, uri: str, distribution: str = "FullyReplicated") -> dict[str, Any]:
+    source = {"S3DataType": "S3Prefix", "S3Uri": uri, "S3DataDistributionType": distribution}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
+
+
+def processing_request(script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
+    """A CreateProcessingJob request whose job is a shell script."""
+    cluster = {"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 1}
+    return {
+        "ProcessingJobName": unique("process"),
+        "AppSpecification": {
+            "ImageUri": image_name(SHELL),
+            "ContainerEntrypoint": ["/bin/sh", "-c"],
+            "ContainerArguments": [script],
+        },
+        "ProcessingResources": {"ClusterConfig": cluster},
+        "RoleArn": "arn:aws:iam::000000000000:role/microjobs",
+        **members,
+    }
+
+
+def processing_input(name: str, uri: str, path: str, distribution: str = "FullyReplicated") -> dict[str, Any]:
+    source = {"S3Uri": uri, "LocalPath": path, "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    return {"InputName": name, "S3Input": {**source, "S3DataDistributionType": distribution}}
+
+
+def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") -> dict[str, Any]:
+    return {"OutputName": name, "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": mode}}
+
+
+@contextmanager
+def started(folder: Path, **settings: Any) -> Iterator[Local]:
+    """A server of its own, in a process of its own as users have it, ended after the block."""
+    home = Home(folder)
+    address = server.start(home, Config(port=0, **settings))
+    try:
+        yield Local(home, address)
+    finally:
+        server.stop(home)

@@ -1,0 +1,100 @@
+"""Processing jobs over the wire, in containers."""
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs.contract import Layout
+from tests.local.clients import Local, processing_input, processing_output, until
+
+pytestmark = pytest.mark.engine
+
+ML = Layout()
+IN, OUT = str(ML.processing("input")), str(ML.processing("output"))
+
+
+def outputs(local: Local, prefix: str, **options: Any) -> dict[str, Any]:
+    return {"ProcessingOutputConfig": {"Outputs": [processing_output("out", local.uri(prefix), OUT, **options)]}}
+
+
+def files(local: Local, prefix: str) -> dict[str, str]:
+    folder = local.bucket / prefix
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_hosts_get_shards_and_their_outputs_are_merged(local: Local) -> None:
+    local.put({f"raw/{number}": f"{number}" for number in range(4)})
+    job = local.process(
+        f"for f in {IN}/*; do cp $f {OUT}/$(basename $f); done; hostname > {OUT}/clash",
+        instances=4,
+        ProcessingInputs=[processing_input("raw", local.uri("raw"), IN, "ShardedByS3Key")],
+        **outputs(local, "merged"),
+    )
+    assert job["ProcessingJobStatus"] == "Completed"
+    assert files(local, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
+    told = [
+        line for line in local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] if "[microjobs]" in line
+    ]
+    assert len(told) == 3
+
+
+def test_job_finds_its_request_and_hosts(local: Local) -> None:
+    job = local.process(
+        f"cat {ML.processing_config}/processingjobconfig.json; echo; cat {ML.processing_config}/resourceconfig.json",
+        Environment={"COLOUR": "blue"},
+    )
+    request, resources = local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"]
+    assert json.loads(request)["ProcessingJobArn"] == job["ProcessingJobArn"]
+    assert json.loads(request)["Environment"] == {"COLOUR": "blue"}
+    assert json.loads(resources) == {"current_host": "algo-1", "hosts": ["algo-1"]}
+
+
+def test_single_object_lies_in_the_folder_by_its_name(local: Local) -> None:
+    local.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
+    job = local.process(f"ls {IN}", ProcessingInputs=[processing_input("one", local.uri("one/model.tar.gz"), IN)])
+    # A prefix is one of keys, as on AWS: the other object begins with it too.
+    assert local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
+
+
+def test_message_and_failure_are_told(local: Local) -> None:
+    job = local.process(
+        f"printf 'no rows' > {ML.message}; echo 'empty input' > {ML.failure}; exit 2", **outputs(local, "none")
+    )
+    assert (job["ProcessingJobStatus"], job["ExitMessage"]) == ("Failed", "no rows")
+    assert job["FailureReason"] == "AlgorithmError: empty input, exit code: 2"
+
+
+def test_failed_job_leaves_no_output(local: Local) -> None:
+    local.process(f"echo half > {OUT}/half; exit 1", **outputs(local, "half"))
+    assert files(local, "half") == {}
+
+
+def test_message_that_is_no_text_fails_the_job(local: Local) -> None:
+    job = local.process(f"printf '\\377' > {ML.message}")
+    assert job["FailureReason"].startswith("ClientError: the exit message is not UTF-8")
+
+
+def test_continuous_output_appears_while_the_job_runs(local: Local) -> None:
+    name = local.start_processing(
+        f"trap 'echo late > {OUT}/last; exit 0' TERM; echo 1 > {OUT}/first; while :; do sleep 0.1; done",
+        **outputs(local, "continuous", mode="Continuous"),
+    )
+    until(lambda: files(local, "continuous"), lambda found: found == {"first": "1\n"})
+    assert local.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "InProgress"
+    local.sagemaker.stop_processing_job(ProcessingJobName=name)
+    local.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
+        ProcessingJobName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+    )
+    assert files(local, "continuous") == {"first": "1\n", "last": "late\n"}
+
+
+def test_missing_input_fails_the_job(local: Local) -> None:
+    job = local.process("true", ProcessingInputs=[processing_input("x", local.uri("not-there/"), IN)])
+    assert "No S3 objects found under S3 URL" in job["FailureReason"]
+
+
+def test_local_path_elsewhere_is_refused(local: Local) -> None:
+    with pytest.raises(ClientError, match=r"LocalPath '/data' of input 'x' must be a folder below"):
+        local.start_processing("true", ProcessingInputs=[processing_input("x", local.uri("raw"), "/data")])

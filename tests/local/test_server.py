@@ -1,0 +1,143 @@
+"""The server's life: started, found, restarted, ended, and what is left of it."""
+
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import docker
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs.contract import Layout
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from tests.local.clients import Local, started, until
+
+ML = Layout()
+
+
+def mine(home: Home) -> list[str]:
+    """Containers of a server's jobs."""
+    known = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]
+    client = docker.from_env()
+    try:
+        return [
+            str(item.name)
+            for item in client.containers.list(all=True, filters={"label": f"org.microjobs.home={known}"})
+        ]
+    finally:
+        client.close()
+
+
+def crash(local: Local) -> None:
+    os.kill(local.address.pid, signal.SIGKILL)
+    os.waitpid(local.address.pid, 0)
+
+
+def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
+    with started(tmp_path / "home", runtime="process") as local, pytest.raises(server.ServerError) as refused:
+        server.start(local.home, Config(port=0, runtime="process"))
+    assert "another server has" in str(refused.value)
+
+
+def test_taken_port_is_told(tmp_path: Path) -> None:
+    with started(tmp_path / "one", runtime="process") as local, pytest.raises(server.ServerError) as refused:
+        server.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
+    assert "take another --port" in str(refused.value)
+
+
+def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
+    with started(tmp_path / "home", runtime="process") as local:
+        given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **server.environment(local.home, local.address)}
+        script = (
+            "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])\n"
+            "print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
+        )
+        said = subprocess.run(["python", "-c", script], env=given, capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["000000000000", local.address.bucket]
+
+
+def test_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    with started(tmp_path / "home", runtime="process") as local:
+        assert local.home.root.stat().st_mode & 0o777 == 0o700
+        assert (local.home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.engine
+def test_everything_survives_a_restart(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with started(home, runtime="docker") as local:
+        job = local.train(f"echo hello; echo w > {ML.model}/weights", Tags=[{"Key": "a", "Value": "b"}])
+    with started(home, runtime="docker") as again:
+        name = job["TrainingJobName"]
+        assert again.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "Completed"
+        assert again.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"] == [{"Key": "a", "Value": "b"}]
+        assert again.output("TrainingJobs", name) == {"algo-1": ["hello"]}
+        key = f"models/{name}/output/model.tar.gz"
+        assert again.s3.head_object(Bucket=again.address.bucket, Key=key)["ContentLength"] > 0
+
+
+COUNT = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/end"
+
+
+@pytest.mark.engine
+def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    local = Local(home, server.start(home, Config(port=0, runtime="docker")))
+    name = local.start_training(COUNT.format(ML.model))
+    until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
+    crash(local)
+    time.sleep(1)
+    with started(home.root, runtime="docker") as again:
+        assert again.ended(name)["TrainingJobStatus"] == "Completed"
+        assert again.output("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
+    assert mine(home) == []
+
+
+@pytest.mark.engine
+def test_job_that_vanished_during_a_crash_is_failed_with_the_reason(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    local = Local(home, server.start(home, Config(port=0, runtime="docker")))
+    name = local.start_training("sleep 60")
+    until(lambda: mine(home), lambda names: len(names) == 1)
+    crash(local)
+    subprocess.run(["docker", "rm", "-f", *mine(home)], check=True, capture_output=True)
+    with started(home.root, runtime="docker") as again:
+        assert "the local server ended while the job ran" in again.ended(name)["FailureReason"]
+
+
+@pytest.mark.engine
+def test_end_of_the_server_ends_jobs_and_leaves_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with started(home, runtime="docker") as local:
+        name = local.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
+        until(lambda: mine(local.home), lambda names: len(names) == 2)
+    assert mine(local.home) == []
+    assert list(local.home.work.iterdir()) == []
+    with started(home, runtime="docker") as again:
+        assert "was shut down" in again.ended(name)["FailureReason"]
+
+
+@pytest.mark.engine
+def test_ten_jobs_run_at_once_and_the_server_answers(local: Local) -> None:
+    names = [local.start_training("sleep 3") for _ in range(10)]
+    slowest = 0.0
+    while any(
+        local.sagemaker.describe_training_job(TrainingJobName=name)["TrainingJobStatus"] == "InProgress"
+        for name in names
+    ):
+        began = time.monotonic()
+        local.s3.list_buckets()
+        slowest = max(slowest, time.monotonic() - began)
+    assert {local.ended(name)["TrainingJobStatus"] for name in names} == {"Completed"}
+    assert slowest < 5
+
+
+def test_unknown_operation_says_what_there_is(tmp_path: Path) -> None:
+    with started(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as refused:
+        local.sagemaker.create_cluster(ClusterName="x")
+    assert "CreateTrainingJob" in str(refused.value)

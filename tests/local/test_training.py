@@ -1,0 +1,227 @@
+"""Training jobs over the wire, in containers."""
+
+import tarfile
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs.contract import Layout
+from tests.local.clients import Local, channel, training_request, unique, until
+
+pytestmark = pytest.mark.engine
+
+ML = Layout()
+
+
+def model(local: Local, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
+    """The files of an archive that a job left."""
+    with tarfile.open(local.bucket / f"models/{name}/output/{archive}") as tar:
+        return {item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))}
+
+
+def test_job_finds_what_sagemaker_gives(local: Local) -> None:
+    local.put({"given/x.csv": "1,2", "given/deep/y.csv": "3"})
+    job = local.train(
+        f"cd {ML.root} && cat input/config/*.json > model/config && env > model/env && "
+        "find input/data -type f > model/data",
+        HyperParameters={"epochs": "3"},
+        InputDataConfig=[channel("train", local.uri("given/")) | {"ContentType": "text/csv"}],
+        Environment={"COLOUR": "blue"},
+    )
+    found = model(local, job["TrainingJobName"])
+    assert '{"epochs": "3"}' in found["config"]
+    assert '"current_host": "algo-1", "current_instance_type": "ml.m5.large"' in found["config"]
+    assert '"train": {"ContentType": "text/csv", "TrainingInputMode": "File"' in found["config"]
+    assert {f"TRAINING_JOB_NAME={job['TrainingJobName']}", "COLOUR=blue"} <= set(found["env"].splitlines())
+    assert sorted(found["data"].split()) == ["input/data/train/deep/y.csv", "input/data/train/x.csv"]
+
+
+def test_describe_tells_the_whole_story(local: Local) -> None:
+    job = local.train("echo 'loss: 0.5'; echo 'loss: 0.25'", algorithm={"MetricDefinitions": [LOSS]})
+    assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Completed"
+    assert [step["Status"] for step in job["SecondaryStatusTransitions"]] == [
+        "Starting", "Downloading", "Training", "Uploading", "Completed",
+    ]  # fmt: skip
+    assert [(metric["MetricName"], metric["Value"]) for metric in job["FinalMetricDataList"]] == [("loss", 0.25)]
+    assert job["ModelArtifacts"]["S3ModelArtifacts"] == local.uri(
+        f"models/{job['TrainingJobName']}/output/model.tar.gz"
+    )
+    assert job["CreationTime"] <= job["TrainingStartTime"] <= job["TrainingEndTime"]
+    assert job["OutputDataConfig"]["KmsKeyId"] == ""
+
+
+LOSS = {"Name": "loss", "Regex": r"loss: ([0-9.]+)"}
+
+
+def test_job_may_write_into_its_input_without_changing_the_bucket(local: Local) -> None:
+    local.put({"writable/a": "original"})
+    script = f"cd {ML.channel('train')} && echo changed > a && echo new > b && rm a && cp b {ML.model}"
+    job = local.train(script, InputDataConfig=[channel("train", local.uri("writable"))])
+    assert model(local, job["TrainingJobName"]) == {"b": "new\n"}
+    assert [path.name for path in (local.bucket / "writable").iterdir()] == ["a"]
+    assert (local.bucket / "writable/a").read_text() == "original"
+
+
+def test_hosts_share_objects_by_key_and_know_each_other(local: Local) -> None:
+    local.put({f"shards/{number}": "" for number in range(5)})
+    script = (
+        f"ls {ML.channel('train')} > {ML.model}/$(hostname); "
+        # As on SageMaker, a host may be there before the others are.
+        "for host in algo-1 algo-2 algo-3; do until getent hosts $host; do sleep 0.1; done; done; sleep 3"
+    )
+    shards = channel("train", local.uri("shards/"), "ShardedByS3Key")
+    job = local.train(script, instances=3, InputDataConfig=[shards])
+    found = model(local, job["TrainingJobName"])
+    assert [found[f"algo-{number}"].split() for number in (1, 2, 3)] == [["0", "3"], ["1", "4"], ["2"]]
+    assert job["TrainingJobStatus"] == "Completed"
+
+
+def test_files_of_several_hosts_are_merged_and_a_clash_is_told(local: Local) -> None:
+    script = f"hostname > {ML.model}/clash; hostname > {ML.model}/$(hostname); echo same > {ML.model}/same"
+    name = local.train(script, instances=2)["TrainingJobName"]
+    assert model(local, name) == {
+        "clash": "algo-1\n", "algo-1": "algo-1\n", "algo-2": "algo-2\n", "same": "same\n",
+    }  # fmt: skip
+    told = [line for line in local.output("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
+    assert told == [
+        "[microjobs] clash of algo-2 differs from another host's and was left out: give files names of their own"
+    ]
+
+
+def test_failure_file_becomes_the_reason(local: Local) -> None:
+    job = local.train(f"echo too few rows > {ML.failure}; echo kept > {ML.output_data}/log; exit 7")
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
+    assert job["FailureReason"] == "AlgorithmError: too few rows, exit code: 7"
+    name = job["TrainingJobName"]
+    assert model(local, name, "output.tar.gz") == {"log": "kept\n"}
+    assert not (local.bucket / f"models/{name}/output/model.tar.gz").exists()
+
+
+TRAP = f"trap 'echo saved > {ML.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+
+
+def test_one_failing_host_ends_the_others(local: Local) -> None:
+    script = f"test $(hostname) = algo-2 || {{ {TRAP}; }}; echo lost my data > {ML.failure}; exit 3"
+    job = local.train(script, instances=2)
+    assert job["FailureReason"] == "AlgorithmError: lost my data, exit code: 3 on algo-2"
+    assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 60
+
+
+def test_stop_gives_time_to_save_and_keeps_the_model(local: Local) -> None:
+    name = local.start_training(TRAP)
+    until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+    local.sagemaker.stop_training_job(TrainingJobName=name)
+    assert local.ended(name)["SecondaryStatus"] == "Stopped"
+    assert model(local, name) == {"weights": "saved\n"}
+    with pytest.raises(ClientError, match="because the training job is in status Stopped"):
+        local.sagemaker.stop_training_job(TrainingJobName=name)
+
+
+def test_job_is_stopped_after_its_longest_time(local: Local) -> None:
+    job = local.train(TRAP, StoppingCondition={"MaxRuntimeInSeconds": 1})
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
+    assert model(local, job["TrainingJobName"]) == {"weights": "saved\n"}
+
+
+def test_checkpoints_go_both_ways(local: Local) -> None:
+    local.put({"checkpoints/epoch-1": "one", "checkpoints/old": "old"})
+    script = f"cd {ML.checkpoints} && cat epoch-1 > {ML.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
+    job = local.train(script, CheckpointConfig={"S3Uri": local.uri("checkpoints")})
+    assert model(local, job["TrainingJobName"]) == {"resumed": "one"}
+    assert (local.bucket / "checkpoints/epoch-2").read_text() == "two\n"
+    assert (local.bucket / "checkpoints/epoch-1").read_text() == "one"
+
+
+CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
+
+
+def test_isolated_job_has_no_way_out_and_no_credentials(local: Local) -> None:
+    job = local.train(f'env; python3 -c "{CONNECT}"', EnableNetworkIsolation=True)
+    assert job["TrainingJobStatus"] == "Failed"
+    lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
+    assert "Network is unreachable" in lines[-1]
+    assert not [line for line in lines if line.startswith("AWS_ACCESS")]
+
+
+def test_uncompressed_model_is_a_folder(local: Local) -> None:
+    script = f"mkdir {ML.model}/1 && echo w > {ML.model}/1/weights && ln -s weights {ML.model}/1/link"
+    output = {"S3OutputPath": local.uri("plain/"), "CompressionType": "NONE"}
+    name = local.train(script, OutputDataConfig=output)["TrainingJobName"]
+    folder = local.bucket / f"plain/{name}/output/model"
+    assert [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] == ["1/weights"]
+
+
+def test_entrypoint_and_arguments_stand_in_for_train(local: Local) -> None:
+    arguments_only = local.train(
+        "", algorithm={"ContainerEntrypoint": ["echo", "entry"], "ContainerArguments": ["a b"]}
+    )
+    assert local.output("TrainingJobs", arguments_only["TrainingJobName"]) == {"algo-1": ["entry a b"]}
+    entrypoint_only = training_request(local, "")
+    entrypoint_only["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
+    del entrypoint_only["AlgorithmSpecification"]["ContainerArguments"]
+    local.sagemaker.create_training_job(**entrypoint_only)
+    local.ended(name := entrypoint_only["TrainingJobName"])
+    assert local.output("TrainingJobs", name) == {"algo-1": ["alone"]}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"InputDataConfig": [channel("train", "s3://nowhere/x")]},
+            'No S3 objects found under S3 URL "s3://nowhere/x"',
+        ),
+        ({"OutputDataConfig": {"S3OutputPath": "s3://nowhere/x"}}, "nowhere"),
+        ({"algorithm": {"MetricDefinitions": [{"Name": "loss", "Regex": "loss: ("}]}}, "is not a regular expression"),
+        ({"algorithm": {"MetricDefinitions": [{"Name": "loss", "Regex": "loss"}]}}, "has no group"),
+        ({"algorithm": {"TrainingInputMode": "Pipe"}}, "Pipe"),
+        ({"TrainingJobName": "not_valid"}, "Member must satisfy regular expression pattern"),
+    ],
+)
+def test_wrong_request_is_refused_before_anything_runs(local: Local, members: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        local.start_training("true", **members)
+    assert message in str(refused.value)
+
+
+def test_name_is_used_once(local: Local) -> None:
+    request = training_request(local, "true")
+    local.sagemaker.create_training_job(**request)
+    with pytest.raises(local.sagemaker.exceptions.ResourceInUse, match="already exists"):
+        local.sagemaker.create_training_job(**request)
+
+
+def test_missing_image_fails_the_job_with_what_to_do(local: Local) -> None:
+    job = local.train("", algorithm={"TrainingImage": "nowhere.invalid/none:1"})
+    assert "image nowhere.invalid/none:1 is not here and cannot be pulled" in job["FailureReason"]
+
+
+def test_job_reaches_the_server_with_its_own_credentials(local: Local) -> None:
+    ask = "import os, urllib.request as web; web.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/health')"
+    job = local.train(f'env; python3 -c "{ask}"')
+    assert job["TrainingJobStatus"] == "Completed"
+    lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
+    assert f"AWS_ACCESS_KEY_ID={local.address.access_key_id}" in lines
+
+
+def test_jobs_are_listed_in_pages_and_deleted(local: Local) -> None:
+    prefix = unique("listed")
+    for number in range(3):
+        local.start_training("true", TrainingJobName=f"{prefix}-{number}")
+        local.ended(f"{prefix}-{number}")
+    pages = local.sagemaker.get_paginator("list_training_jobs").paginate(
+        NameContains=prefix, SortBy="Name", SortOrder="Descending", PaginationConfig={"PageSize": 2}
+    )
+    found = [[job["TrainingJobName"] for job in page["TrainingJobSummaries"]] for page in pages]
+    assert found == [[f"{prefix}-2", f"{prefix}-1"], [f"{prefix}-0"]]
+    local.sagemaker.delete_training_job(TrainingJobName=f"{prefix}-0")
+    with pytest.raises(ClientError, match="Could not find training job"):
+        local.sagemaker.describe_training_job(TrainingJobName=f"{prefix}-0")
+
+
+def test_tags_are_kept(local: Local) -> None:
+    arn = local.train("true", Tags=[{"Key": "team", "Value": "a"}])["TrainingJobArn"]
+    local.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "cost", "Value": "b"}])
+    local.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["team"])
+    assert local.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "cost", "Value": "b"}]

@@ -1,0 +1,180 @@
+"""Tuning jobs over the wire, their training jobs in containers."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs.contract import Layout
+from tests.conftest import image_name
+from tests.local.clients import OVER, Local, training_request, unique, until
+
+pytestmark = pytest.mark.engine
+
+TRAINER = f"""
+import json
+h = json.load(open("{Layout().input_config / "hyperparameters.json"}"))
+for score in eval(h["score"]):
+    print("val_loss: %f" % score, flush=True)
+"""
+"""Prints scores of its hyperparameters `h`. Tuning requests have no entry point, so it is an image's own."""
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """Starts tuning jobs and tells how they end."""
+
+    local: Local
+    image: str
+
+    def start(self, score: str, ranges: dict[str, Any], jobs: int | None = 4, **config: Any) -> str:
+        name, number = unique("tune"), {} if jobs is None else {"MaxNumberOfTrainingJobs": jobs}
+        objective = {"Type": "Minimize", "MetricName": "val_loss"}
+        limits = {"MaxParallelTrainingJobs": 2, **number}
+        settings = {"Strategy": "Bayesian", "HyperParameterTuningJobObjective": objective, "ResourceLimits": limits}
+        self.local.sagemaker.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=name,
+            HyperParameterTuningJobConfig={**settings, "ParameterRanges": ranges, "RandomSeed": 1, **config},
+            TrainingJobDefinition=self._definition(score),
+        )
+        return name
+
+    def _definition(self, score: str) -> dict[str, Any]:
+        request = training_request(self.local, "")
+        del request["TrainingJobName"]
+        metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
+        algorithm = {"TrainingImage": self.image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
+        return request | {"AlgorithmSpecification": algorithm, "StaticHyperParameters": {"score": score}}
+
+    def ended(self, name: str) -> dict[str, Any]:
+        describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
+        job: dict[str, Any] = until(
+            lambda: describe(HyperParameterTuningJobName=name),
+            lambda job: job["HyperParameterTuningJobStatus"] in OVER,
+        )
+        return job
+
+    def trials(self, name: str, **options: Any) -> list[dict[str, Any]]:
+        pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+        return list(pages.paginate(HyperParameterTuningJobName=name, **options).search("TrainingJobSummaries[]"))
+
+
+@pytest.fixture(scope="module")
+def tuning(local: Local) -> Iterator[Tuning]:
+    name = "microjobs-test/trainer:dev"
+    dockerfile = f"FROM {image_name('serve')}\nENTRYPOINT {json.dumps(['python3', '-c', TRAINER])}\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
+    yield Tuning(local, name)
+    subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
+
+
+ALL_TYPES = {
+    "ContinuousParameterRanges": [
+        {"Name": "rate", "MinValue": "0.001", "MaxValue": "0.2", "ScalingType": "Logarithmic"},
+        {"Name": "momentum", "MinValue": "0.5", "MaxValue": "0.999", "ScalingType": "ReverseLogarithmic"},
+    ],
+    "IntegerParameterRanges": [{"Name": "epochs", "MinValue": "10", "MaxValue": "50"}],
+    "CategoricalParameterRanges": [{"Name": "optimizer", "Values": ["sgd", "adam"]}],
+}
+
+
+def test_best_of_all_parameter_types_is_found(tuning: Tuning) -> None:
+    name = tuning.start('[float(h["rate"])]', ALL_TYPES)
+    job = tuning.ended(name)
+    assert job["TrainingJobStatusCounters"]["Completed"] == job["ObjectiveStatusCounters"]["Succeeded"] == 4
+    found = tuning.trials(name, SortBy="FinalObjectiveMetricValue", PaginationConfig={"PageSize": 3})
+    values = [item["FinalHyperParameterTuningJobObjectiveMetric"]["Value"] for item in found]
+    assert len(values) == 4
+    assert values == sorted(values)
+    assert job["BestTrainingJob"]["TrainingJobName"] == found[0]["TrainingJobName"]
+    for item in found:
+        tuned = item["TunedHyperParameters"]
+        assert 0.001 <= float(tuned["rate"]) <= 0.2
+        assert 0.5 <= float(tuned["momentum"]) <= 0.999
+        assert 10 <= int(tuned["epochs"]) <= 50
+        assert tuned["optimizer"] in ("sgd", "adam")
+
+
+def test_training_jobs_tell_whose_they_are(tuning: Tuning) -> None:
+    name = tuning.start("[1]", ALL_TYPES, jobs=1)
+    job = tuning.ended(name)
+    training = tuning.local.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
+    assert training["TuningJobArn"] == job["HyperParameterTuningJobArn"]
+    assert training["HyperParameters"]["_tuning_objective_metric"] == "val_loss"
+
+
+CHOICES = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}, {"Name": "b", "Values": ["3", "4"]}]}
+
+
+def test_grid_tries_every_combination(tuning: Tuning) -> None:
+    name = tuning.start('[int(h["a"]) * int(h["b"])]', CHOICES, jobs=None, Strategy="Grid")
+    assert tuning.ended(name)["HyperParameterTuningJobStatus"] == "Completed"
+    tried = sorted(tuple(item["TunedHyperParameters"].values()) for item in tuning.trials(name))
+    assert tried == [("1", "3"), ("1", "4"), ("2", "3"), ("2", "4")]
+
+
+def test_failed_trial_does_not_end_the_job(tuning: Tuning) -> None:
+    name = tuning.start('[1 / (int(h["a"]) - 1)]', CHOICES, jobs=None, Strategy="Grid")
+    job = tuning.ended(name)
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    assert job["TrainingJobStatusCounters"]["NonRetryableError"] == 2
+    assert job["BestTrainingJob"]["TunedHyperParameters"]["a"] == "2"
+
+
+def test_job_whose_trials_all_fail_is_failed(tuning: Tuning) -> None:
+    job = tuning.ended(tuning.start("[1 / 0]", CHOICES, jobs=2))
+    assert job["HyperParameterTuningJobStatus"] == "Failed"
+    assert "All training jobs failed" in job["FailureReason"]
+
+
+def test_target_ends_the_search(tuning: Tuning) -> None:
+    criteria = {"TargetObjectiveMetricValue": 10.0}
+    name = tuning.start("[5]", CHOICES, 50, Strategy="Random", TuningJobCompletionCriteria=criteria)
+    assert tuning.ended(name)["HyperParameterTuningJobStatus"] == "Completed"
+    assert len(tuning.trials(name)) <= 3
+
+
+def test_hopeless_trial_is_stopped_early(tuning: Tuning) -> None:
+    good = "[1, 1]"
+    bad = "(__import__('time').sleep(1) or 9 for _ in range(60))"
+    ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2", "3", "4"]}]}
+    score = f'{bad} if h["a"] == "4" else {good}'
+    name = tuning.start(score, ranges, jobs=None, Strategy="Grid", TrainingJobEarlyStoppingType="Auto")
+    job = tuning.ended(name)
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    assert job["TrainingJobStatusCounters"]["Stopped"] == 1
+    (stopped,) = tuning.trials(name, StatusEquals="Stopped")
+    assert stopped["TunedHyperParameters"]["a"] == "4"
+
+
+def test_stop_ends_training_jobs_too(tuning: Tuning) -> None:
+    name = tuning.start("(__import__('time').sleep(1) for _ in range(60))", CHOICES, 4, Strategy="Random")
+    until(lambda: tuning.trials(name), lambda found: len(found) == 2)
+    tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
+    job = tuning.ended(name)
+    assert job["HyperParameterTuningJobStatus"] == "Stopped"
+    assert job["TrainingJobStatusCounters"]["InProgress"] == 0
+
+
+WRONG = [
+    ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "5", "MaxValue": "1"}]}, {}, "must not be greater"),
+    ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "1.5", "MaxValue": "3"}]}, {}, "Integer parameter 'n'"),
+    (ALL_TYPES, {"Strategy": "Grid"}, "takes categorical parameters only"),
+    (CHOICES, {"Strategy": "Hyperband"}, "Hyperband"),
+    (
+        CHOICES,
+        {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "accuracy"}},
+        "has no regular expression",
+    ),
+]
+
+
+@pytest.mark.parametrize(("ranges", "config", "message"), WRONG)
+def test_wrong_search_is_refused(tuning: Tuning, ranges: dict[str, Any], config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError) as refused:
+        tuning.start("[1]", ranges, **config)
+    assert message in str(refused.value)
