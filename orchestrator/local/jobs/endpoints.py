@@ -7,7 +7,6 @@ endpoint lives. During an update it has the next one, too. The record says what 
 import logging
 import random
 import secrets
-import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +21,7 @@ from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
 from orchestrator.local.jobs.job import REASON_LIMIT
 from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.serving import Replica, StoppedError, UnhealthyError
+from orchestrator.local.jobs.serving import Replica, StoppedError, Switch, UnhealthyError
 from orchestrator.local.logs import endpoint_group
 from orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from orchestrator.local.state import NameTakenError, Record
@@ -132,18 +131,6 @@ def _described(deployment: Deployment, *, serves: bool) -> dict[str, Any]:
         described |= {"CurrentInstanceCount": count if serves else 0, "DesiredInstanceCount": count}
         variants.append(described)
     return {"EndpointConfigName": deployment["EndpointConfigName"], "ProductionVariants": variants}
-
-
-class Switch(Control):
-    """A control whose turning can be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.changed = threading.Event()
-
-    def stop(self, why: Why) -> None:
-        super().stop(why)
-        self.changed.set()
 
 
 class Endpoint:

@@ -13,7 +13,7 @@ from orchestrator.local import instances
 from orchestrator.local.jobs import group, models
 from orchestrator.local.jobs.client import Client
 from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Control
+from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.job import LAYOUT
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Line, Plan
@@ -36,6 +36,18 @@ class UnhealthyError(CannotRunError):
 
 class StoppedError(Exception):
     """Nobody wants the container any more."""
+
+
+class Switch(Control):
+    """A control whose turning can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changed = threading.Event()
+
+    def stop(self, why: Why) -> None:
+        super().stop(why)
+        self.changed.set()
 
 
 def image(context: Context, model: Mapping[str, Any]) -> str:

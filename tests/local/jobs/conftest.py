@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator.local.home import Home
-from orchestrator.local.jobs import endpoints, models
+from orchestrator.local.jobs import endpoints, models, transform
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.logs import LogStore
@@ -47,7 +47,7 @@ class Parts:
     def restarted(self) -> "Parts":
         """A server after this one: shut this one down before, or leave its containers as if it had been killed."""
         parts = Parts.over(self.home, self.runtime)
-        parts.registry.recover({endpoints.KIND: endpoints.Endpoint})
+        parts.registry.recover({endpoints.KIND: endpoints.Endpoint, transform.KIND: transform.TransformJob})
         return parts
 
     # --- resources ---
@@ -84,7 +84,40 @@ class Parts:
     def update(self, config: str) -> None:
         endpoints.update(self.context, self.registry, {"EndpointName": "e", "EndpointConfigName": config})
 
+    def start_transform(self, source: str = "s3://bucket/in/", **members: Any) -> None:
+        """Transform job `t` of model `m`, from `in/` to `out`; members of its parts stand beside its own."""
+        given: dict[str, Any] = {name: members.pop(name) for name in ("ContentType", "SplitType") if name in members}
+        taken: dict[str, Any] = {name: members.pop(name) for name in ("Accept", "AssembleWith") if name in members}
+        data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
+        request = {
+            "TransformJobName": "t",
+            "ModelName": "m",
+            "TransformInput": {"DataSource": data, **given},
+            "TransformOutput": {"S3OutputPath": "s3://bucket/out", **taken},
+            "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": members.pop("hosts", 1)},
+            **members,
+        }
+        self.registry.start(transform.TransformJob(self.context, transform.create(self.context, request)))
+
+    def transform(self, **members: Any) -> dict[str, Any]:
+        """The job when it has ended."""
+        self.start_transform(**members)
+        return self.transformed()
+
+    def transformed(self) -> dict[str, Any]:
+        found: dict[str, Any] = until(
+            lambda: self.context.state.get(transform.KIND, "t").description,  # type: ignore[union-attr]
+            lambda found: found["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
+        )
+        until(lambda: self.registry.find("transform-job/t") is None)
+        return found
+
     # --- what is there ---
+
+    def outputs(self) -> dict[str, bytes]:
+        """The objects below `out`."""
+        found = self.context.store.list("bucket", "out/")
+        return {item.key.removeprefix("out/"): item.path.read_bytes() for item in found}
 
     def endpoint(self, name: str = "e") -> dict[str, Any]:
         record = self.context.state.get(endpoints.KIND, name)

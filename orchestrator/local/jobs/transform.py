@@ -1,0 +1,223 @@
+"""Batch transform. Source: facts §2.5.
+
+Outputs are stored when all objects are done: a job that is stopped stores none. Where objects failed, those of the
+others are stored, and the job is Failed.
+"""
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from microjobs.contract import HostingEnvironment
+from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
+from orchestrator.local.home import arn
+from orchestrator.local.jobs import inputs, models, outputs, serving
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.feeder import STRATEGIES, Feeder, Options, Output, execution_parameters
+from orchestrator.local.jobs.group import Control, Outcome
+from orchestrator.local.jobs.job import REASON_LIMIT, Job
+from orchestrator.local.jobs.serving import StoppedError, Switch
+from orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import StoredObject
+from orchestrator.local.state import NameTakenError, Record
+
+logger = logging.getLogger(__name__)
+
+KIND = "transform-job"
+
+LONGEST_SECONDS = 28 * 86_400
+NOTED = 100
+"""Failed objects that the log tells of."""
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateTransformJob request that is valid by itself; nothing runs yet.
+
+    Raises:
+        ValidationError: the model, the input or the output's bucket is missing, or numbers do not go together.
+        ResourceInUseError: there is a job of that name.
+    """
+    name = request["TransformJobName"]
+    model = models.find(context, request["ModelName"])
+    Options.of({"MaxPayloadInMB": 1, **request}, {})  # what the container says may still be too much
+    _objects(context, request)
+    members = {member: value for member, value in request.items() if member != "Tags"}
+    description = {
+        **members,
+        "TransformJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        "TransformJobStatus": "InProgress",
+        "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
+        "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
+    }
+    job_arn, kept = description["TransformJobArn"], {**members, "Model": model}
+    try:
+        return context.state.add(KIND, name, job_arn, "InProgress", kept, description, tags=request.get("Tags", []))
+    except NameTakenError as error:
+        raise ResourceInUseError(f"Job name must be unique: {name} already exists.") from error
+
+
+def _objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
+    """The objects with the keys of what becomes of them."""
+    uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
+    found = [
+        (outputs.join(prefix, f"{path}.out"), item)
+        for path, item in inputs.select(context.store, uri, "transform input")
+    ]
+    context.store.check(bucket, found[0][0])
+    key, count = Counter(key for key, _ in found).most_common(1)[0]
+    if count > 1:
+        raise ValidationError(f"{count} objects of {uri} would both become {key}: use a prefix that ends with /.")
+    return found
+
+
+class TransformJob(Job):
+    """Containers, and a thread that feeds them and ends them."""
+
+    kind = KIND
+
+    def __init__(self, context: Context, record: Record) -> None:
+        super().__init__(context, record)
+        self._switch = Switch()
+        self.control: Control = self._switch
+        self._model: Mapping[str, Any] = self.request["Model"]
+        self._started: float | None = record.description.get("TransformStartTime")
+        self._driver: threading.Thread | None = None
+        self._transformed: list[Output] | None = None
+        """None until all objects are done."""
+        self._reason: str | None = None
+
+    @property
+    def image_uri(self) -> str:
+        uri: str = models.container(self._model)["Image"]
+        return uri
+
+    @property
+    def max_runtime(self) -> int:
+        return LONGEST_SECONDS
+
+    def preparing(self) -> None:
+        """A transform job has one status until it ends."""
+
+    def plan(self, folder: Path) -> Plan:
+        data = models.fetch(self.context, self._model, folder / "model")
+        resources, environment = self.request["TransformResources"], self._environment()
+        hosts = tuple(
+            serving.host_plan(
+                self.context, self._model, name, folder / "files" / name, data, resources["InstanceType"], environment
+            )
+            for name in (f"algo-{number + 1}" for number in range(resources["InstanceCount"]))
+        )
+        return Plan(self.plan_name, hosts, serving.is_isolated(self._model))
+
+    def _environment(self) -> dict[str, str]:
+        strategies = {request: container for container, request in STRATEGIES.items()}
+        hosting = HostingEnvironment(
+            batch=True,
+            max_payload_mb=self.request.get("MaxPayloadInMB"),
+            batch_strategy=strategies.get(self.request.get("BatchStrategy", "")),
+            max_concurrent_transforms=self.request.get("MaxConcurrentTransforms") or None,
+        )
+        return {**self.request.get("Environment", {}), **hosting.variables()}
+
+    # --- while it runs ---
+
+    def running(self, hosts: Sequence[Host]) -> float:
+        if self._started is None:
+            self._started = time.time()
+            self.describe(TransformStartTime=self._started)
+        self._driver = threading.Thread(target=self._drive, args=(hosts,), name=self.plan_name, daemon=True)
+        self._driver.start()
+        return self._started
+
+    def on_line(self, line: Line) -> None:
+        """Transform jobs have no metrics."""
+
+    def _drive(self, hosts: Sequence[Host]) -> None:
+        """Transform all objects, then end the containers."""
+        try:
+            objects = _objects(self.context, self.request)
+            with ThreadPoolExecutor(len(hosts)) as pool:
+                parts = [inputs.share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
+                done = list(pool.map(self._transform, hosts, parts))
+            self._transformed = [output for part in done for output in part]
+        except StoppedError:
+            pass
+        except CannotRunError as error:
+            self._reason = f"AlgorithmError: {error}"
+        except ServiceError as error:
+            self._reason = f"ClientError: {error}"
+        except Exception as error:
+            logger.exception("%s failed", self.plan_name)
+            self._reason = f"InternalServerError: {type(error).__name__}: {error}; see the server's log"
+        finally:
+            for host in hosts:
+                threading.Thread(target=host.stop, args=(serving.GRACE_SECONDS,), daemon=True).start()
+
+    def _transform(self, host: Host, objects: Sequence[tuple[str, StoredObject]]) -> list[Output]:
+        """One container's part of the objects."""
+        folder = self.folder / "outputs" / host.name
+        folder.mkdir(parents=True, exist_ok=True)
+        made = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
+        try:
+            with closing(serving.wait_until_healthy(host, serving.STARTUP_SECONDS, self._switch.changed)) as client:
+                options = Options.of(self.request, execution_parameters(client))
+                Feeder(client, options, folder, self._switch.changed).feed(made)
+        except BaseException:
+            self._switch.changed.set()  # the other containers need not go on
+            raise
+        if self._switch.changed.is_set():
+            raise StoppedError
+        return made
+
+    # --- its end ---
+
+    def ended(self, hosts: Sequence[Host], outcome: Outcome) -> None:
+        self._switch.changed.set()
+        if self._driver is not None:
+            self._driver.join()
+        if self.was_shut_down():
+            self.failed("InternalServerError: the local server was shut down while the job ran")
+        elif self.control.why is not None:
+            self._end("Stopped")
+        elif self._transformed is not None:
+            self._store(self._transformed)
+        elif self._reason is not None:
+            self.failed(self._reason)
+        else:
+            self.failed(self.failure(hosts, outcome))
+
+    def _store(self, transformed: Sequence[Output]) -> None:
+        bucket, _ = parse_uri(self.request["TransformOutput"]["S3OutputPath"])
+        for output in transformed:
+            if output.reason is None:
+                try:
+                    self.context.store.adopt(bucket, output.key, output.path)
+                except ServiceError as error:
+                    output.fail(f"ClientError: its output cannot be stored: {error}")
+        failed = [output for output in transformed if output.reason is not None]
+        for output in failed[:NOTED]:
+            self.note(_told(output))
+        if failed:
+            others = f" ({len(failed) - 1} more objects failed, see the log)" if len(failed) > 1 else ""
+            self.failed(f"{_told(failed[0])[: REASON_LIMIT - len(others)]}{others}")
+        else:
+            self._end("Completed")
+
+    def failed(self, reason: str) -> None:
+        self._end("Failed", FailureReason=reason[:REASON_LIMIT])
+
+    def _end(self, status: str, **changes: Any) -> None:
+        self.describe(status, TransformJobStatus=status, TransformEndTime=time.time(), **changes)
+
+
+def _told(output: Output) -> str:
+    whose, _, what = (output.reason or "").partition(": ")
+    return f"{whose}: s3://{output.item.bucket}/{output.item.key}: {what}"

@@ -1,0 +1,313 @@
+"""Transform jobs, over containers that do what a test wants."""
+
+import time
+
+import pytest
+
+from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
+from orchestrator.local.runtimes.base import Exit
+from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.fakes import Asked, Model, Reply
+
+MB = 1 << 20
+
+
+def upper(asked: Asked) -> Reply:
+    return Reply(asked.body.upper())
+
+
+def refuse_two(asked: Asked) -> Reply:
+    return Reply(b"no two", 400) if b"two" in asked.body else Reply(asked.body)
+
+
+def test_objects_become_objects_of_their_names(parts: Parts, model: Model) -> None:
+    model.invoke = upper
+    parts.put("in/a.csv", b"a")
+    parts.put("in/deep/b.csv", b"b")
+    job = parts.transform()
+    assert job["TransformJobStatus"] == "Completed"
+    assert job["TransformStartTime"] <= job["TransformEndTime"]
+    assert parts.outputs() == {"a.csv.out": b"A", "deep/b.csv.out": b"B"}
+    assert parts.runtime.hosts == {}
+
+
+def test_requests_have_the_types_of_the_job(parts: Parts, model: Model) -> None:
+    parts.put("in/a", b"a")
+    parts.transform(ContentType="text/csv", Accept="application/json")
+    (asked,) = model.asked
+    assert (asked.headers["Content-Type"], asked.headers["Accept"]) == ("text/csv", "application/json")
+
+
+@pytest.mark.usefixtures("model")
+def test_container_is_told_what_the_request_says(parts: Parts) -> None:
+    parts.put("in/a", b"a")
+    parts.transform(BatchStrategy="SingleRecord", MaxPayloadInMB=2, MaxConcurrentTransforms=3, Environment={"X": "y"})
+    environment = dict(parts.runtime.ever[0].plan.environment)
+    assert {name: value for name, value in environment.items() if not name.startswith("AWS_")} == {
+        "X": "y",
+        "SAGEMAKER_BATCH": "true",
+        "SAGEMAKER_BATCH_STRATEGY": "SINGLE_RECORD",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": "2",
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": "3",
+    }
+    assert parts.runtime.ever[0].plan.arguments == ("serve",)
+
+
+@pytest.mark.usefixtures("model")
+def test_container_is_not_told_what_the_request_leaves_open(parts: Parts) -> None:
+    parts.put("in/a", b"a")
+    parts.transform()
+    hosting = {name for name in parts.runtime.ever[0].plan.environment if name.startswith("SAGEMAKER_")}
+    assert hosting == {"SAGEMAKER_BATCH"}
+
+
+def test_lines_are_records(parts: Parts, model: Model) -> None:
+    parts.put("in/a", b"one\r\ntwo\n\nthree")
+    parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
+    assert [asked.body for asked in model.asked] == [b"one\r\n", b"two\n", b"\n", b"three"]
+    assert parts.outputs() == {"a.out": b"one\r\ntwo\n\nthree"}
+
+
+def test_lines_are_sent_together(parts: Parts, model: Model) -> None:
+    parts.put("in/a", b"one\ntwo\n")
+    parts.transform(SplitType="Line")
+    assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
+
+
+def test_answers_are_assembled_into_lines(parts: Parts, model: Model) -> None:
+    model.invoke = lambda asked: Reply(asked.body.strip())
+    parts.put("in/a", b"one\ntwo\n")
+    parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
+    assert parts.outputs() == {"a.out": b"one\ntwo\n"}
+
+
+@pytest.mark.usefixtures("model")
+def test_answers_that_are_lines_get_no_empty_ones(parts: Parts) -> None:
+    parts.put("in/a", b"one\ntwo\n")
+    parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
+    assert parts.outputs() == {"a.out": b"one\ntwo\n"}
+
+
+def test_order_is_kept_when_requests_overtake(parts: Parts, model: Model) -> None:
+    def late(asked: Asked) -> Reply:
+        time.sleep(0.02 if int(asked.body) % 4 == 0 else 0)
+        return Reply(asked.body)
+
+    model.invoke = late
+    content = b"".join(b"%d\n" % number for number in range(40))
+    parts.put("in/a", content)
+    parts.transform(SplitType="Line", BatchStrategy="SingleRecord", MaxConcurrentTransforms=8)
+    assert parts.outputs() == {"a.out": content}
+    assert [int(asked.body) for asked in model.asked] != sorted(int(asked.body) for asked in model.asked)
+
+
+def test_as_many_requests_at_once_as_asked(parts: Parts, model: Model) -> None:
+    under_way: list[int] = []
+    most: list[int] = []
+
+    def watch(asked: Asked) -> Reply:
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.02)
+        under_way.pop()
+        return Reply(asked.body)
+
+    model.invoke = watch
+    for number in range(12):
+        parts.put(f"in/{number}", b"x")
+    parts.transform(MaxConcurrentTransforms=3)
+    assert max(most) == 3
+
+
+def test_container_says_what_the_request_does_not(parts: Parts, model: Model) -> None:
+    model.parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
+    parts.put("in/a", b"one\ntwo\n")
+    parts.transform(SplitType="Line")
+    assert sorted(asked.body for asked in model.asked) == [b"one\n", b"two\n"]
+
+
+def test_request_goes_before_what_the_container_says(parts: Parts, model: Model) -> None:
+    model.parameters = {"BatchStrategy": "SINGLE_RECORD"}
+    parts.put("in/a", b"one\ntwo\n")
+    parts.transform(SplitType="Line", BatchStrategy="MultiRecord")
+    assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
+
+
+def test_container_that_says_nonsense_fails_the_job(parts: Parts, model: Model) -> None:
+    model.parameters = {"BatchStrategy": "ALL_AT_ONCE"}
+    parts.put("in/a", b"a")
+    reason = parts.transform()["FailureReason"]
+    assert reason.startswith('AlgorithmError: GET /execution-parameters answered \'{"BatchStrategy": "ALL_AT_ONCE"}\'')
+
+
+def test_refused_record_fails_its_object_alone(parts: Parts, model: Model) -> None:
+    model.invoke = refuse_two
+    parts.put("in/a", b"one\ntwo\nthree\n")
+    parts.put("in/b", b"fine\n")
+    job = parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
+    assert job["TransformJobStatus"] == "Failed"
+    assert job["FailureReason"] == (
+        'ClientError: s3://bucket/in/a: bad HTTP status received from algorithm: 400, "no two"'
+    )
+    assert parts.outputs() == {"b.out": b"fine\n"}
+    (lines,) = parts.log("/aws/sagemaker/TransformJobs").values()
+    assert any(line.startswith("[microjobs] ClientError: s3://bucket/in/a") for line in lines)
+
+
+def test_server_error_is_tried_again(parts: Parts, model: Model) -> None:
+    model.invoke = lambda asked: Reply(asked.body) if len(model.asked) > 2 else Reply(b"busy", 503)
+    parts.put("in/a", b"a")
+    assert parts.transform()["TransformJobStatus"] == "Completed"
+    assert len(model.asked) == 3
+
+
+def test_retries_are_as_many_as_asked(parts: Parts, model: Model) -> None:
+    model.invoke = lambda _: Reply(b"broken", 500)
+    parts.put("in/a", b"a")
+    reason = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 1})["FailureReason"]
+    assert reason == 'AlgorithmError: s3://bucket/in/a: bad HTTP status received from algorithm: 500, "broken"'
+    assert len(model.asked) == 2
+
+
+def test_refusal_is_not_tried_again(parts: Parts, model: Model) -> None:
+    model.invoke = lambda _: Reply(b"no", 400)
+    parts.put("in/a", b"a")
+    parts.transform()
+    assert len(model.asked) == 1
+
+
+def test_slow_answer_fails_its_object(parts: Parts, model: Model) -> None:
+    def slow(_: Asked) -> Reply:
+        time.sleep(0.3)
+        return Reply()
+
+    model.invoke = slow
+    parts.put("in/a", b"a")
+    limits = {"InvocationsMaxRetries": 0, "InvocationsTimeoutInSeconds": 0.1}
+    assert "no answer within 0.1 s" in parts.transform(ModelClientConfig=limits)["FailureReason"]
+
+
+@pytest.mark.usefixtures("model")
+def test_too_large_a_record_fails_with_its_line(parts: Parts) -> None:
+    parts.put("in/a", b"short\n" + b"x" * MB + b"\n")
+    reason = parts.transform(SplitType="Line", MaxPayloadInMB=1)["FailureReason"]
+    assert reason == "ClientError: s3://bucket/in/a: line 2 is larger than a request may be: MaxPayloadInMB is 1"
+    assert parts.outputs() == {}
+
+
+def test_payload_of_zero_sends_objects_in_chunks(parts: Parts, model: Model) -> None:
+    content = bytes(3 * MB)
+    parts.put("in/a", content)
+    assert parts.transform(MaxPayloadInMB=0)["TransformJobStatus"] == "Completed"
+    (asked,) = model.asked
+    assert asked.chunked
+    assert parts.outputs() == {"a.out": content}
+
+
+def test_empty_objects_become_empty_objects(parts: Parts, model: Model) -> None:
+    parts.put("in/a", b"")
+    assert parts.transform(SplitType="Line")["TransformJobStatus"] == "Completed"
+    assert parts.outputs() == {"a.out": b""}
+    assert model.asked == []
+
+
+def test_hosts_share_the_objects(parts: Parts, model: Model) -> None:
+    for name in "abcd":
+        parts.put(f"in/{name}", name.encode())
+    parts.transform(hosts=2)
+    shares = {host: {asked.body for asked in model.asked if asked.host == host} for host in ("algo-1", "algo-2")}
+    assert shares == {"algo-1": {b"a", b"c"}, "algo-2": {b"b", b"d"}}
+    assert len(parts.outputs()) == 4
+    assert {name.rpartition("-")[0] for name in parts.log("/aws/sagemaker/TransformJobs")} == {"t/algo-1", "t/algo-2"}
+
+
+def test_container_that_ends_fails_the_job(parts: Parts, model: Model) -> None:
+    def end(_: Asked) -> Reply:
+        parts.running[0].end(Exit(9, "it ran out of memory"))
+        return Reply()
+
+    model.invoke = end
+    parts.put("in/a", b"a")
+    parts.start_transform()
+    job = parts.transformed()
+    assert job["FailureReason"] == "AlgorithmError: it ran out of memory, exit code: 9"
+    assert parts.outputs() == {}
+
+
+def test_container_that_is_never_healthy_fails_the_job(
+    parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.local.jobs.serving.STARTUP_SECONDS", 0.2)
+    model.ping = 500
+    parts.put("in/a", b"a")
+    assert parts.transform()["FailureReason"].startswith("AlgorithmError: GET /ping did not answer 200 within 0.2 s")
+
+
+def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
+    def slow_second(asked: Asked) -> Reply:
+        if asked.body == b"b":
+            parts.running[0]._over.wait(10)
+        return Reply(asked.body)
+
+    model.invoke = slow_second
+    parts.put("in/a", b"a")
+    parts.put("in/b", b"b")
+    parts.start_transform()
+    until(lambda: len(model.asked) == 2)
+    parts.registry.stop("transform-job/t")
+    assert parts.transformed()["TransformJobStatus"] == "Stopped"
+    assert parts.outputs() == {}
+    assert list(parts.home.work.iterdir()) == []
+
+
+def test_job_of_a_killed_server_goes_on(parts: Parts, model: Model) -> None:
+    model.ping = 503
+    parts.put("in/a", b"a")
+    parts.start_transform()
+    until(lambda: parts.running)
+    second = parts.restarted()
+    model.ping = 200
+    assert second.transformed()["TransformJobStatus"] == "Completed"
+    assert parts.outputs() == {"a.out": b"a"}
+    second.close()
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"MaxPayloadInMB": 60, "MaxConcurrentTransforms": 2}, "more than 100 MB"),
+        ({"MaxPayloadInMB": 101}, "more than 100 MB"),
+        ({"MaxPayloadInMB": 0, "SplitType": "Line"}, "SplitType Line must be None"),
+        ({"source": "s3://bucket/nothing/"}, "No S3 objects found"),
+        ({"ModelName": "other"}, "Could not find model"),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_what_cannot_be_is_refused_at_once(parts: Parts, members: dict[str, object], message: str) -> None:
+    parts.put("in/a", b"a")
+    with pytest.raises(ValidationError, match=message):
+        parts.start_transform(**members)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("model")
+def test_missing_output_bucket_is_refused(parts: Parts) -> None:
+    parts.put("in/a", b"a")
+    with pytest.raises(ServiceError, match="nowhere"):
+        parts.start_transform(TransformOutput={"S3OutputPath": "s3://nowhere/out"})
+
+
+@pytest.mark.usefixtures("model")
+def test_name_is_taken_once(parts: Parts) -> None:
+    parts.put("in/a", b"a")
+    parts.transform()
+    with pytest.raises(ResourceInUseError, match="t already exists"):
+        parts.start_transform()
+
+
+@pytest.mark.usefixtures("model")
+def test_job_is_described_as_it_was_asked_for(parts: Parts) -> None:
+    parts.put("in/a", b"a")
+    job = parts.transform(BatchStrategy="MultiRecord", MaxPayloadInMB=3)
+    assert (job["BatchStrategy"], job["MaxPayloadInMB"], job["ModelName"]) == ("MultiRecord", 3, "m")
+    assert job["TransformInput"]["SplitType"] == job["TransformOutput"]["AssembleWith"] == "None"
+    assert "Model" not in job
