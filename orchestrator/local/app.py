@@ -117,7 +117,8 @@ class Application:
             service = next((name for name in self._known() if signing_name(name) == claim.service), "")
         if service not in self._known():
             known = ", ".join(self._known())
-            raise ServiceError("UnknownService", f"service {claim.service!r} is not here; there are: {known}", 404)
+            asked = f"{claim.service!r} at {request.path!r}"
+            raise ServiceError("UnknownService", f"service {asked} is not here; there are: {known}", 404)
         return service
 
     def _known(self) -> list[str]:

@@ -16,7 +16,7 @@ from orchestrator.local.home import Credentials
 from orchestrator.local.s3.wire import Gateway
 from orchestrator.local.services import ecr, iam, sts
 
-CREDENTIALS = Credentials("AKIAIOSFODNN7EXAMPLE", "a-secret-of-the-tests")
+CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
 
 Client = Callable[..., Any]
 
