@@ -71,12 +71,13 @@ class Installer:
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(wanted, encoding="utf-8")
         venv = [sys.executable, "-m", "venv", str(folder)]
+        # Not compiled: the first job does that for the tenth of the modules that it imports.
         options = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
         options += ["--find-links", str(self.packages), "--requirement", str(file)]
         if self.uv is None:
-            return [venv, [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", *options]]
-        install = [self.uv, "pip", "install", "--python", python, "--compile-bytecode", *options]
-        return [[*venv, "--without-pip"], install]
+            pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--no-compile"]
+            return [venv, [*pip, *options]]
+        return [[*venv, "--without-pip"], [self.uv, "pip", "install", "--python", python, *options]]
 
     def environment(self, wanted: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The caller's environment, for an installer may need its proxies and caches, with the settings of builds."""

@@ -51,7 +51,7 @@ def output(host: Host) -> str:
 
 
 def wait_for_line(host: Host, text: bytes) -> None:
-    next(line for line in host.lines() if text in line.text)
+    assert any(text in line.text for line in host.lines()), output(host)
 
 
 def processes_with(text: str) -> list[int]:

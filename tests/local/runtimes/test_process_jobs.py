@@ -112,8 +112,8 @@ def test_four_hosts_work_on_one_job(runtime: ProcessRuntime, tmp_path: Path) -> 
 
 
 def test_lost_host_ends_the_job_on_all(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    long = np.broadcast_to(1.0, (3_000_000, 13))  # seconds to read
-    hosts = runtime.start(four_hosts(tmp_path, {**ARRAYS, "x_train": long}))
+    long = {"x_train": np.broadcast_to(1.0, (3_000_000, 13)), "y_train": np.zeros(3_000_000)}  # seconds to read
+    hosts = runtime.start(four_hosts(tmp_path, {**ARRAYS, **long}))
     wait_for_line(hosts[0], b"algo-4 has")
     hosts[3].stop(0)
     assert {host.wait().code for host in hosts[:3]} == {3}
