@@ -151,6 +151,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
     """A server's parts, with the bucket `bucket` and the image `model`."""
     home = Home(tmp_path / "home")
     home.make()
+    home.credentials()  # as the server does, before anything runs
     (home.buckets / "bucket").mkdir()
     made = Parts.over(home, FakeRuntime())
     yield made

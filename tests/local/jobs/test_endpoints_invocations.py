@@ -1,0 +1,195 @@
+"""InvokeEndpoint: what goes to the container, and what comes back."""
+
+import json
+import threading
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from werkzeug import Request, Response
+from werkzeug.test import EnvironBuilder
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.jobs import endpoints
+from orchestrator.local.runtimes.base import Exit
+from orchestrator.local.services import runtime
+from orchestrator.local.services.runtime import Runtime
+from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.fakes import Asked, Model, Reply
+
+
+class Invoker:
+    """Requests as clients send them."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._runtime = Runtime(parts.context, parts.registry)
+
+    def __call__(self, body: bytes = b"x", name: str = "e", path: str = "invocations", **headers: str) -> Response:
+        named = [(name.replace("_", "-"), value) for name, value in headers.items()]
+        builder = EnvironBuilder(f"/endpoints/{name}/{path}", method="POST", data=body, headers=named)
+        return self._runtime(Request(builder.get_environ()))
+
+    def refused(self, **request: Any) -> ServiceError:
+        with pytest.raises(ServiceError) as caught:
+            self(**request)
+        return caught.value
+
+    def model_error(self, **request: Any) -> dict[str, Any]:
+        response = self(**request)
+        assert (response.status_code, response.headers["x-amzn-ErrorType"]) == (424, "ModelError")
+        content: dict[str, Any] = json.loads(response.data)
+        return content
+
+
+@pytest.fixture
+def invoke(parts: Parts, model: Model) -> Invoker:  # noqa: ARG001  endpoint `e` serves it
+    parts.serve()
+    return Invoker(parts)
+
+
+def test_body_goes_through_with_its_headers(invoke: Invoker, model: Model) -> None:
+    given = {
+        "Content-Type": "text/csv",
+        "Accept": "application/json",
+        "X-Amzn-SageMaker-Custom-Attributes": "colour=blue",
+        "X-Amzn-SageMaker-Inference-Id": "one",
+        "X-Amzn-SageMaker-Session-Id": "NEW_SESSION",
+    }
+    assert invoke(b"1,2\n", **given).data == b"1,2\n"
+    (asked,) = model.asked
+    assert asked.body == b"1,2\n"
+    assert given.items() <= asked.headers.items()
+
+
+def test_signature_stays_here(invoke: Invoker, model: Model) -> None:
+    invoke(Authorization="AWS4-HMAC-SHA256 …", X_Amz_Date="20260131T235959Z", Cookie="a=b")
+    assert not {"Authorization", "X-Amz-Date", "Cookie"} & set(model.asked[0].headers)
+
+
+def test_answer_comes_back_with_its_headers(invoke: Invoker, model: Model) -> None:
+    attributes = {"X-Amzn-SageMaker-Custom-Attributes": "seen", "Content-Type": "text/csv", "Server": "mine"}
+    model.invoke = lambda _: Reply(b"3\n", 201, attributes)
+    response = invoke()
+    assert (response.status_code, response.data) == (201, b"3\n")
+    assert response.headers["Content-Type"] == "text/csv"
+    assert response.headers["x-Amzn-Invoked-Production-Variant"] == "main"
+    assert response.headers["X-Amzn-SageMaker-Custom-Attributes"] == "seen"
+    assert "Server" not in response.headers
+
+
+@pytest.mark.parametrize(("status", "whose"), [(400, "client error (400)"), (503, "server error (503)")])
+def test_container_error_is_a_model_error(invoke: Invoker, model: Model, status: int, whose: str) -> None:
+    model.invoke = lambda _: Reply(b"no such column", status)
+    assert invoke.model_error() == {
+        "Message": f'Received {whose} from primary with message "no such column". '
+        "See /aws/sagemaker/Endpoints/e in account 000000000000 for more information.",
+        "OriginalStatusCode": status,
+        "OriginalMessage": "no such column",
+        "LogStreamArn": "arn:aws:logs:us-east-1:000000000000:log-group:/aws/sagemaker/Endpoints/e",
+    }
+
+
+def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(_: Asked) -> Reply:
+        time.sleep(0.5)
+        return Reply()
+
+    monkeypatch.setattr(runtime, "ANSWER_SECONDS", 0.1)
+    model.invoke = slow
+    error = invoke.model_error()
+    assert error["OriginalStatusCode"] == 0
+    assert "timed out while waiting for a response from container primary. It has 0.1 s." in error["Message"]
+    assert len(model.asked) == 1
+
+
+def test_too_large_an_answer_is_a_model_error(invoke: Invoker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "MOST_BYTES", 10)
+    assert "more than 10 bytes" in invoke.model_error(body=b"x" * 11)["Message"]
+    assert invoke(b"x" * 10).data == b"x" * 10
+
+
+def test_container_that_dies_of_a_request_is_a_model_error(parts: Parts, invoke: Invoker, model: Model) -> None:
+    def die(_: Asked) -> Reply:
+        parts.running[0].end(Exit(1))
+        return Reply()
+
+    model.invoke = die
+    assert "could not get a response from the primary endpoint" in invoke.model_error()["Message"]
+    until(lambda: "started again" in str(parts.log("/aws/sagemaker/Endpoints/e")))
+    error = invoke.refused()
+    assert (error.code, error.status) == ("ServiceUnavailable", 503)
+
+
+def test_missing_endpoint_is_a_validation_error(invoke: Invoker) -> None:
+    error = invoke.refused(name="other")
+    assert (error.code, error.message) == ("ValidationError", "Endpoint other of account 000000000000 not found.")
+
+
+def test_endpoint_that_does_not_serve_yet_says_so(parts: Parts, model: Model) -> None:
+    model.ping = 503
+    parts.make_config()
+    parts.start_endpoint()
+    assert "is Creating: it must be InService" in Invoker(parts).refused().message
+
+
+def test_asked_variant_answers(parts: Parts, model: Model) -> None:  # noqa: ARG001
+    parts.serve(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
+    response = Invoker(parts)(X_Amzn_SageMaker_Target_Variant="two")
+    assert response.headers["x-Amzn-Invoked-Production-Variant"] == "two"
+    assert "no production variant three" in Invoker(parts).refused(X_Amzn_SageMaker_Target_Variant="three").message
+
+
+def test_variants_answer_by_their_weights(parts: Parts, model: Model) -> None:  # noqa: ARG001
+    parts.serve(one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0})
+    endpoint = parts.registry.find("endpoint/e")
+    assert isinstance(endpoint, endpoints.Endpoint)
+    counts = Counter(chosen[0] for _ in range(2000) if (chosen := endpoint.choose()))
+    assert counts.keys() == {"one", "two"}
+    assert 1700 < counts["one"] < 1900
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("X_Amzn_SageMaker_Target_Model", "TargetModel 'a' is not supported here"),
+        ("X_Amzn_SageMaker_Inference_Component", "InferenceComponentName 'a' is not supported here"),
+        ("X_Amzn_SageMaker_Target_Variant", "at 'targetVariant' failed to satisfy constraint"),
+    ],
+)
+def test_what_cannot_be_is_refused(invoke: Invoker, header: str, reason: str) -> None:
+    value = "a b" if "Variant" in header else "a"
+    error = invoke.refused(**{header: value})
+    assert error.code == "ValidationError"
+    assert reason in error.message
+
+
+@pytest.mark.parametrize(
+    ("path", "operation"),
+    [("async-invocations", "InvokeEndpointAsync"), ("invocations-response-stream", "InvokeEndpointWithResponseStream")],
+)
+def test_other_operations_are_named(invoke: Invoker, path: str, operation: str) -> None:
+    error = invoke.refused(path=path)
+    assert error.code == "UnknownOperationException"
+    assert error.message == f"{operation} is not here; there is InvokeEndpoint."
+
+
+def test_update_loses_no_request(parts: Parts, invoke: Invoker) -> None:
+    parts.make_config("d", main={})
+    answers: list[bytes] = []
+    over = threading.Event()
+
+    def keep_asking() -> None:
+        while not over.is_set():
+            answers.append(invoke().data)
+
+    askers = [threading.Thread(target=keep_asking) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    parts.update("d")
+    parts.settled()
+    until(lambda: len(parts.runtime.hosts) == 1)
+    over.set()
+    for asker in askers:
+        asker.join()
+    assert set(answers) == {b"x"}
