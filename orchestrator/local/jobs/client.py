@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as TookTooLongError
 
 CONNECTIONS = 100
@@ -30,9 +30,11 @@ class Answer:
 class NoAnswerError(Exception):
     """The container did not answer, not in time, or not to the end."""
 
-    def __init__(self, message: str, *, timed_out: bool) -> None:
+    def __init__(self, message: str, *, timed_out: bool = False, was_sent: bool = True) -> None:
         super().__init__(message)
         self.timed_out = timed_out
+        self.was_sent = was_sent
+        """Whether the container may have seen the request."""
 
 
 class TooLargeError(Exception):
@@ -93,7 +95,8 @@ class Client:
                 raise
             response.release_conn()
         except (HTTPError, OSError) as error:
-            raise NoAnswerError(str(error), timed_out=isinstance(error, TookTooLongError)) from error
+            late, refused = isinstance(error, TookTooLongError), isinstance(error, NewConnectionError)
+            raise NoAnswerError(str(error), timed_out=late, was_sent=not refused) from error
         return Answer(response.status, response.headers)
 
     def close(self) -> None:

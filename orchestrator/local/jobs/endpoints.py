@@ -191,6 +191,9 @@ class Endpoint:
                     continue
                 self._switch.changed.wait()
                 self._switch.changed.clear()
+        except Exception as error:
+            logger.exception("%s failed", self.plan_name)
+            self._describe("Failed", FailureReason=f"InternalServerError: {error!r:.900}; see the server's log")
         finally:
             self._end()
 

@@ -80,9 +80,9 @@ class Runtime:
             try:
                 return self._invoke(name, variant, replica, body, headers)
             except NoAnswerError as error:
-                # An update may have ended the container before it took the request: then the new one gets it.
-                if error.timed_out or self._find(name, variant)[1] is replica:
-                    return self._no_answer(name, error)
+                # An update may have ended the container before it answered: then the new one gets the request.
+                if error.timed_out or self._serves(name, variant, replica):
+                    return self._no_answer(name, variant, error)
 
     def _find(self, name: str, target: str | None) -> tuple[str, Replica]:
         endpoint = self._registry.find(f"{KIND}/{name}")
@@ -94,6 +94,10 @@ class Runtime:
         if record.status in ("InService", "Updating") and target is not None:
             raise _invalid(f"Endpoint {name} has no production variant {target}.")
         raise _invalid(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
+
+    def _serves(self, name: str, variant: str, replica: Replica) -> bool:
+        endpoint = self._registry.find(f"{KIND}/{name}")
+        return isinstance(endpoint, Endpoint) and endpoint.choose(variant) == (variant, replica)
 
     def _invoke(self, name: str, variant: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Response:
         client, answered = replica.client, BytesIO()
@@ -110,7 +114,9 @@ class Runtime:
         content_type = answer.headers.get("Content-Type", "application/octet-stream")
         return Response(answered.getvalue(), answer.status, returned, content_type=content_type)
 
-    def _no_answer(self, name: str, error: NoAnswerError) -> Response:
+    def _no_answer(self, name: str, variant: str, error: NoAnswerError) -> Response:
+        if not error.was_sent:
+            raise _unavailable(name, variant) from error
         if error.timed_out:
             message = f"Your invocation timed out while waiting for a response from container {CONTAINER}."
             return self._model_error(name, 0, f"{message} It has {ANSWER_SECONDS:g} s.")

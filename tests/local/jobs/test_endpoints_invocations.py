@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from orchestrator.local.runtimes.base import Exit
 from orchestrator.local.services import runtime
 from orchestrator.local.services.runtime import Runtime
 from tests.local.jobs.conftest import Parts, until
-from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.fakes import Asked, Model, Reply, echo
 
 
 class Invoker:
@@ -116,9 +117,18 @@ def test_container_that_dies_of_a_request_is_a_model_error(parts: Parts, invoke:
 
     model.invoke = die
     assert "could not get a response from the primary endpoint" in invoke.model_error()["Message"]
-    until(lambda: "started again" in str(parts.log("/aws/sagemaker/Endpoints/e")))
-    error = invoke.refused()
+    error = invoke.refused()  # SDKs ask again after this one
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
+    model.invoke = echo
+    until(lambda: parts.running)
+    assert until(lambda: answered(invoke)) == b"x"
+
+
+def answered(invoke: Invoker) -> bytes:
+    try:
+        return bytes(invoke().data)
+    except ServiceError:
+        return b""
 
 
 def test_missing_endpoint_is_a_validation_error(invoke: Invoker) -> None:
@@ -174,22 +184,35 @@ def test_other_operations_are_named(invoke: Invoker, path: str, operation: str) 
     assert error.message == f"{operation} is not here; there is InvokeEndpoint."
 
 
+def test_request_in_an_old_container_goes_to_the_new_one(parts: Parts, invoke: Invoker, model: Model) -> None:
+    (old,) = parts.running
+
+    def keep_until_the_end(asked: Asked) -> Reply:
+        if asked.host == old.name:
+            until(lambda: old.has_ended)
+        return Reply(asked.body)
+
+    model.invoke = keep_until_the_end
+    parts.make_config("d", second={})
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(invoke)
+        until(lambda: model.asked)
+        parts.update("d")
+        assert answer.result(10).data == b"x"
+    assert [asked.host == old.name for asked in model.asked] == [True, False]
+
+
 def test_update_loses_no_request(parts: Parts, invoke: Invoker) -> None:
-    parts.make_config("d", main={})
-    answers: list[bytes] = []
+    parts.make_config("d", second={})
     over = threading.Event()
 
-    def keep_asking() -> None:
-        while not over.is_set():
-            answers.append(invoke().data)
+    def keep_asking() -> set[bytes]:
+        return {invoke().data for _ in iter(over.is_set, True)}
 
-    askers = [threading.Thread(target=keep_asking) for _ in range(4)]
-    for asker in askers:
-        asker.start()
-    parts.update("d")
-    parts.settled()
-    until(lambda: len(parts.runtime.hosts) == 1)
-    over.set()
-    for asker in askers:
-        asker.join()
-    assert set(answers) == {b"x"}
+    with ThreadPoolExecutor() as pool:
+        askers = [pool.submit(keep_asking) for _ in range(4)]
+        parts.update("d")
+        parts.settled()
+        until(lambda: len(parts.runtime.hosts) == 1)
+        over.set()
+        assert [asker.result() for asker in askers] == [{b"x"}] * 4
