@@ -7,6 +7,7 @@ endpoint lives. During an update it has the next one, too. The record says what 
 import logging
 import random
 import secrets
+import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -160,6 +161,10 @@ class Endpoint:
 
     def resume(self, hosts: Sequence[Host]) -> None:
         """Go on with containers that an earlier server started; those that are gone are started anew."""
+        kept = {self._plan_name(variant) for variant in self._known()[DEPLOYMENT]["Variants"]}
+        for name in self._context.runtime.running():  # of an update that was under way
+            if name.startswith(f"{self.plan_name}/") and name not in kept:
+                self._remove(name)
         self._live({host.name: host for host in hosts})
 
     def lose(self) -> None:
@@ -248,9 +253,13 @@ class Endpoint:
         known = self._known()
         for deployment in (known.get(DEPLOYMENT), known.get(NEXT)):
             for variant in deployment["Variants"] if deployment else ():
-                self._context.runtime.remove(self._plan_name(variant))
+                self._remove(self._plan_name(variant))
         if known.get("EndpointStatus") == "Deleting":
             self._context.state.delete(KIND, self.name)
+
+    def _remove(self, plan_name: str) -> None:
+        self._context.runtime.remove(plan_name)
+        shutil.rmtree(self._context.work_folder(plan_name), ignore_errors=True)
 
     # --- its containers ---
 

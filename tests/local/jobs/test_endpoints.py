@@ -8,7 +8,7 @@ import pytest
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import endpoints, models
-from orchestrator.local.runtimes.base import Exit
+from orchestrator.local.runtimes.base import Exit, HostPlan, Plan
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Model
 
@@ -279,4 +279,15 @@ def test_update_of_a_killed_server_goes_on(parts: Parts) -> None:
     second = parts.restarted()
     assert second.settled()["EndpointConfigName"] == "d"
     until(lambda: [host.plan.image for host in second.running] == ["slow"])
+    second.close()
+
+
+@pytest.mark.usefixtures("model")
+def test_what_a_killed_server_left_of_an_update_goes(parts: Parts) -> None:
+    parts.serve()
+    (host,) = parts.running
+    left = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
+    parts.runtime.start(Plan("endpoint/e/main/i-old", (left,)))
+    second = parts.restarted()
+    until(lambda: second.running == [host])
     second.close()
