@@ -21,6 +21,7 @@ DOCUMENT_LIMIT = 16 << 20
 """Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""
 
 _LINE_LIMIT = 16 << 10
+_READ = 256 << 10  # each chunk moves what is left of it
 _CHECKSUM = "x-amz-checksum-"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
@@ -30,7 +31,6 @@ _NOT_ALGORITHMS = frozenset({"mode", "type", "algorithm"})
 
 class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
-    def readline(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True)
@@ -124,18 +124,42 @@ def _dechunked(stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
     """
-    while size := _chunk_size(_line(stream)):
+    body = _Buffered(stream)
+    while size := _chunk_size(body.line()):
         while size:
-            block = stream.read(min(size, BLOCK))
+            block = body.take(size)
             if not block:
                 raise _malformed("it ends inside a chunk")
             size -= len(block)
             yield block
-        if _line(stream):
+        if body.line():
             raise _malformed("a chunk is longer than its size")
-    while line := _line(stream, may_end=True):
+    while line := body.line():
         name, _, value = line.partition(b":")
         trailers[name.decode("latin-1").strip().lower()] = value.decode("latin-1").strip()
+
+
+class _Buffered:
+    """Lines and bytes of a stream. Cheroot's own `readline` with a limit does not end in a body of HTTP chunks."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._data = b""
+
+    def line(self) -> bytes:
+        """The next line, without its end; empty at the end of the stream."""
+        while b"\n" not in self._data and len(self._data) < _LINE_LIMIT and (block := self._stream.read(_READ)):
+            self._data += block
+        line, _, self._data = self._data.partition(b"\n")
+        if len(line) > _LINE_LIMIT:
+            raise _malformed("a line has no end")
+        return line.rstrip(b"\r")
+
+    def take(self, size: int) -> bytes:
+        """Some of the next bytes, at most `size`; empty at the end of the stream."""
+        data = self._data or self._stream.read(_READ)
+        self._data = data[size:]
+        return data[:size]
 
 
 def _chunk_size(line: bytes) -> int:
@@ -143,13 +167,6 @@ def _chunk_size(line: bytes) -> int:
     if not _HEX.fullmatch(size):
         raise _malformed(f"{size[:20]!r} is not the size of a chunk")
     return int(size, 16)
-
-
-def _line(stream: Stream, *, may_end: bool = False) -> bytes:
-    line = stream.readline(_LINE_LIMIT)
-    if not line.endswith(b"\n") and not (may_end and not line):
-        raise _malformed("a line has no end")
-    return line.rstrip(b"\r\n")
 
 
 def _malformed(reason: str) -> ServiceError:

@@ -1,0 +1,152 @@
+"""Lists of objects and buckets, page by page."""
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from botocore.exceptions import ClientError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from orchestrator.local.home import Home
+from orchestrator.local.s3.store import ObjectStore
+from tests.local.s3.conftest import BUCKET
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+KEYS = ["a", "a-b", "a.b", "b/1", "b/2", "b/c/3", "d/e/f", "g", "é/1"]
+
+
+@pytest.fixture
+def _keys(store: ObjectStore) -> None:
+    for key in KEYS:
+        path = store.home.buckets / BUCKET / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(key)
+
+
+def pages(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[str], list[str]]:
+    """All keys and all common prefixes, over pages of a size."""
+    found: tuple[list[str], list[str]] = ([], [])
+    paginator = s3.get_paginator(name)  # type: ignore[call-overload]
+    for page in paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": size}, **arguments):
+        contents, prefixes = page.get("Contents", []), page.get("CommonPrefixes", [])
+        assert len(contents) + len(prefixes) <= size
+        found[0].extend(item["Key"] for item in contents)
+        found[1].extend(item["Prefix"] for item in prefixes)
+    return found
+
+
+@pytest.mark.parametrize("name", ["list_objects", "list_objects_v2"])
+@pytest.mark.parametrize("size", [1, 2, 3, 1000])
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({}, (KEYS, [])),
+        ({"Prefix": "b"}, (["b/1", "b/2", "b/c/3"], [])),
+        ({"Prefix": "no"}, ([], [])),
+        ({"Delimiter": "/"}, (["a", "a-b", "a.b", "g"], ["b/", "d/", "é/"])),
+        ({"Delimiter": "/", "Prefix": "b/"}, (["b/1", "b/2"], ["b/c/"])),
+        ({"Delimiter": "/", "Prefix": "b"}, ([], ["b/"])),
+        ({"Delimiter": "/", "Prefix": "d/e"}, ([], ["d/e/"])),
+        ({"Delimiter": "-"}, ([key for key in KEYS if key != "a-b"], ["a-"])),
+        ({"Delimiter": "/c"}, ([key for key in KEYS if key != "b/c/3"], ["b/c"])),
+    ],
+)
+@pytest.mark.usefixtures("_keys")
+def test_pages_give_everything_once(
+    s3: "S3Client",
+    name: str,
+    size: int,
+    arguments: dict[str, str],
+    expected: tuple[list[str], list[str]],
+) -> None:
+    assert pages(s3, name, size, **arguments) == expected
+
+
+@pytest.mark.usefixtures("_keys")
+def test_list_goes_on_behind_a_key(s3: "S3Client") -> None:
+    answer = s3.list_objects_v2(Bucket=BUCKET, StartAfter="b/2", MaxKeys=2)
+    assert [item["Key"] for item in answer["Contents"]] == ["b/c/3", "d/e/f"]
+    assert (answer["KeyCount"], answer["IsTruncated"], answer["StartAfter"]) == (2, True, "b/2")
+
+
+@pytest.mark.usefixtures("_keys")
+def test_list_tells_of_each_object(s3: "S3Client") -> None:
+    item = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=1, FetchOwner=True)["Contents"][0]
+    head = s3.head_object(Bucket=BUCKET, Key="a")
+    assert (item["ETag"], item["Size"], item["StorageClass"]) == (head["ETag"], 1, "STANDARD")
+    assert item["LastModified"].replace(microsecond=0) == head["LastModified"]
+    assert item["Owner"]["ID"] == "000000000000"
+
+
+@pytest.mark.usefixtures("_keys")
+def test_empty_page_ends_the_list(s3: "S3Client") -> None:
+    answer = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=0)
+    assert (answer["KeyCount"], answer["IsTruncated"]) == (0, False)
+
+
+@pytest.mark.parametrize(("name", "value"), [("ContinuationToken", "no token"), ("MaxKeys", -1)])
+def test_what_cannot_be_is_refused(s3: "S3Client", name: str, value: Any) -> None:
+    with pytest.raises(ClientError, match="InvalidArgument"):
+        s3.list_objects_v2(Bucket=BUCKET, **{name: value})
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(names=st.sets(st.text(st.sampled_from("ab./-"), min_size=1, max_size=6), max_size=10), size=st.integers(1, 4))
+def test_folding_folders_is_grouping_all_keys(s3: "S3Client", names: set[str], size: int) -> None:
+    for name in names:
+        status = 0
+        try:
+            s3.put_object(Bucket=BUCKET, Key=name)
+        except ClientError as error:
+            status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+        assert status in (0, 400)
+    everything, _ = pages(s3, "list_objects_v2", 1000)
+    plain, folded = pages(s3, "list_objects_v2", size, Delimiter="/")
+    assert plain == [key for key in everything if "/" not in key]
+    assert folded == sorted({key.partition("/")[0] + "/" for key in everything if "/" in key})
+    for key in everything:
+        s3.delete_object(Bucket=BUCKET, Key=key)
+
+
+def test_bucket_comes_and_goes(s3: "S3Client", home: Home) -> None:
+    s3.create_bucket(Bucket="another")
+    s3.get_waiter("bucket_exists").wait(Bucket="another", WaiterConfig={"Delay": 0, "MaxAttempts": 1})
+    assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [BUCKET, "another"]
+    assert s3.head_bucket(Bucket="another")["BucketRegion"] == "us-east-1"
+    assert s3.get_bucket_location(Bucket="another")["LocationConstraint"] is None
+    assert "Status" not in s3.get_bucket_versioning(Bucket="another")
+    s3.delete_bucket(Bucket="another")
+    assert not (home.buckets / "another").exists()
+
+
+def test_buckets_are_listed_in_pages(s3: "S3Client") -> None:
+    for name in ("b-1", "b-2"):
+        s3.create_bucket(Bucket=name)
+    found = s3.get_paginator("list_buckets").paginate(PaginationConfig={"PageSize": 1}).search("Buckets[].Name")
+    assert list(found) == [BUCKET, "b-1", "b-2"]
+    assert [bucket["Name"] for bucket in s3.list_buckets(Prefix="b-")["Buckets"]] == ["b-1", "b-2"]
+
+
+@pytest.mark.usefixtures("_keys")
+def test_bucket_with_objects_stays(s3: "S3Client") -> None:
+    with pytest.raises(ClientError, match="BucketNotEmpty"):
+        s3.delete_bucket(Bucket=BUCKET)
+    assert pages(s3, "list_objects_v2", 1000)[0] == KEYS
+
+
+def test_bucket_is_made_once(s3: "S3Client") -> None:
+    with pytest.raises(s3.exceptions.BucketAlreadyOwnedByYou):
+        s3.create_bucket(Bucket=BUCKET)
+
+
+def test_bucket_elsewhere_is_refused(s3: "S3Client") -> None:
+    with pytest.raises(ClientError, match="this server is in 'us-east-1' alone"):
+        s3.create_bucket(Bucket="another", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+
+
+def test_bucket_takes_unfinished_uploads_along(s3: "S3Client", home: Home) -> None:
+    s3.create_multipart_upload(Bucket=BUCKET, Key="a")
+    s3.delete_bucket(Bucket=BUCKET)
+    assert not list((home.objects / "uploads").iterdir())

@@ -1,0 +1,198 @@
+"""Uploads in parts, by hand and as s3transfer makes them."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from orchestrator.local.home import Home
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.s3.uploads import Uploads
+from tests.local.s3.conftest import BUCKET
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+MIB = 1 << 20
+FIRST, LAST = bytes(range(256)) * (5 * MIB // 256), b"the end"
+
+
+@pytest.fixture
+def upload(s3: "S3Client") -> dict[str, Any]:
+    """Says which upload, in every call."""
+    upload_id = s3.create_multipart_upload(Bucket=BUCKET, Key="a/b", ContentType="text/x", Metadata={"k": "v"})[
+        "UploadId"
+    ]
+    return {"Bucket": BUCKET, "Key": "a/b", "UploadId": upload_id}
+
+
+def put(s3: "S3Client", upload: dict[str, Any], *bodies: bytes) -> list[dict[str, Any]]:
+    return [
+        {"PartNumber": number, "ETag": s3.upload_part(**upload, PartNumber=number, Body=body)["ETag"]}
+        for number, body in enumerate(bodies, 1)
+    ]
+
+
+def complete(s3: "S3Client", upload: dict[str, Any], parts: list[dict[str, Any]], **arguments: Any) -> dict[str, Any]:
+    chosen: Any = {"Parts": parts}
+    return dict(s3.complete_multipart_upload(**upload, MultipartUpload=chosen, **arguments))
+
+
+def test_parts_become_one_file(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+    parts = put(s3, upload, FIRST, LAST)
+    assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
+    answer = complete(s3, upload, parts)
+    md5s = b"".join(hashlib.md5(body).digest() for body in (FIRST, LAST))  # noqa: S324
+    assert answer["ETag"] == f'"{hashlib.md5(md5s).hexdigest()}-2"'  # noqa: S324
+    assert (home.buckets / BUCKET / "a/b").read_bytes() == FIRST + LAST
+    head = s3.head_object(Bucket=BUCKET, Key="a/b")
+    assert (head["ETag"], head["ContentType"], head["Metadata"]) == (answer["ETag"], "text/x", {"k": "v"})
+    assert not list((home.objects / "uploads").iterdir())
+
+
+def test_part_can_be_sent_again(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+    put(s3, upload, b"wrong")
+    parts = put(s3, upload, LAST)
+    assert len(list((home.objects / "uploads" / upload["UploadId"]).iterdir())) == 1
+    complete(s3, upload, parts)
+    assert (home.buckets / BUCKET / "a/b").read_bytes() == LAST
+
+
+def test_parts_of_an_object_can_be_read(s3: "S3Client", upload: dict[str, Any]) -> None:
+    complete(s3, upload, put(s3, upload, FIRST, LAST))
+    got = s3.get_object(Bucket=BUCKET, Key="a/b", PartNumber=2)
+    assert (got["Body"].read(), got["PartsCount"]) == (LAST, 2)
+    with pytest.raises(ClientError, match="the object has 2"):
+        s3.get_object(Bucket=BUCKET, Key="a/b", PartNumber=3)
+
+
+@pytest.mark.parametrize(
+    ("parts", "code"),
+    [
+        ([], "MalformedXML"),
+        ([2, 1], "InvalidPartOrder"),
+        ([1, 1], "InvalidPartOrder"),
+        ([1, 3], "InvalidPart"),
+        ([1, 2], "EntityTooSmall"),
+    ],
+)
+def test_wrong_parts_are_refused(s3: "S3Client", upload: dict[str, Any], parts: list[int], code: str) -> None:
+    sent = {part["PartNumber"]: part for part in put(s3, upload, LAST, LAST)}
+    chosen = [sent.get(number, {"PartNumber": number, "ETag": "x"}) for number in parts]
+    with pytest.raises(ClientError) as raised:
+        complete(s3, upload, chosen)
+    assert raised.value.response["Error"]["Code"] == code
+    assert s3.list_parts(**upload)["Parts"]
+
+
+@pytest.mark.parametrize("change", [{"ETag": "x"}, {"ChecksumCRC32": "AAAAAA=="}])
+def test_part_that_was_not_sent_so_is_refused(s3: "S3Client", upload: dict[str, Any], change: dict[str, str]) -> None:
+    part = put(s3, upload, LAST)[0]
+    with pytest.raises(ClientError, match="InvalidPart"):
+        complete(s3, upload, [part | change])
+
+
+def test_upload_ends_once(s3: "S3Client", upload: dict[str, Any]) -> None:
+    parts = put(s3, upload, LAST)
+    complete(s3, upload, parts)
+    for end in (lambda: complete(s3, upload, parts), lambda: s3.abort_multipart_upload(**upload)):
+        with pytest.raises(s3.exceptions.NoSuchUpload):
+            end()
+
+
+def test_abort_leaves_nothing(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+    put(s3, upload, LAST)
+    s3.abort_multipart_upload(**upload)
+    assert not list((home.objects / "uploads").iterdir())
+    with pytest.raises(s3.exceptions.NoSuchUpload):
+        put(s3, upload, LAST)
+
+
+def test_completing_under_a_condition(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a/b", Body=b"first")
+    parts = put(s3, upload, LAST)
+    with pytest.raises(ClientError, match="PreconditionFailed"):
+        complete(s3, upload, parts, IfNoneMatch="*")
+    assert (home.buckets / BUCKET / "a/b").read_bytes() == b"first"
+    complete(s3, upload, parts)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [("CRC32", "COMPOSITE"), ("CRC32", "FULL_OBJECT"), ("CRC64NVME", "FULL_OBJECT"), ("SHA256", "COMPOSITE")],
+)
+def test_checksum_of_the_whole(s3: "S3Client", algorithm: Any, kind: Any) -> None:
+    begun = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm=algorithm, ChecksumType=kind)
+    upload: Any = {"Bucket": BUCKET, "Key": "a", "UploadId": begun["UploadId"]}
+    sent: list[Any] = [
+        s3.upload_part(**upload, PartNumber=number, Body=body, ChecksumAlgorithm=algorithm)
+        for number, body in enumerate((FIRST, LAST), 1)
+    ]
+    name = f"Checksum{algorithm}"
+    parts = [{"PartNumber": number, "ETag": part["ETag"], name: part[name]} for number, part in enumerate(sent, 1)]
+    answer = complete(s3, upload, parts)
+    single: Any = s3.put_object(Bucket=BUCKET, Key="b", Body=FIRST + LAST, ChecksumAlgorithm=algorithm)
+    assert answer["ChecksumType"] == kind
+    assert (answer[name] == single[name]) == (kind == "FULL_OBJECT")
+    assert answer[name].endswith("-2") == (kind == "COMPOSITE")
+    s3.get_object(Bucket=BUCKET, Key="a")["Body"].read()  # botocore checks what it can
+
+
+def test_wrong_checksum_of_the_whole_is_refused(s3: "S3Client") -> None:
+    begun = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
+    upload = {"Bucket": BUCKET, "Key": "a", "UploadId": begun["UploadId"]}
+    parts = put(s3, upload, LAST)
+    for wrong, code in (({"ChecksumCRC32": "AAAAAA=="}, "BadDigest"), ({"MpuObjectSize": 1}, "InvalidRequest")):
+        with pytest.raises(ClientError, match=code):
+            complete(s3, upload, parts, **wrong)
+    complete(s3, upload, parts, MpuObjectSize=len(LAST))
+
+
+def test_parts_are_copied_from_objects(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+    s3.put_object(Bucket=BUCKET, Key="source", Body=b"0123456789")
+    answer = s3.upload_part_copy(**upload, PartNumber=1, CopySource=f"{BUCKET}/source", CopySourceRange="bytes=2-4")
+    complete(s3, upload, [{"PartNumber": 1, "ETag": answer["CopyPartResult"]["ETag"]}])
+    assert (home.buckets / BUCKET / "a/b").read_bytes() == b"234"
+
+
+def test_parts_are_listed_in_pages(s3: "S3Client", upload: dict[str, Any]) -> None:
+    put(s3, upload, b"1", b"22", b"333")
+    pages = s3.get_paginator("list_parts").paginate(**upload, PaginationConfig={"PageSize": 2})
+    found = [(part["PartNumber"], part["Size"]) for page in pages for part in page["Parts"]]
+    assert found == [(1, 1), (2, 2), (3, 3)]
+
+
+def test_uploads_under_way_are_listed_in_pages(s3: "S3Client") -> None:
+    for key in ("b", "a c", "a c", "d"):
+        s3.create_multipart_upload(Bucket=BUCKET, Key=key)
+    pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=BUCKET, PaginationConfig={"PageSize": 1})
+    assert [upload["Key"] for page in pages for upload in page["Uploads"]] == ["a c", "a c", "b", "d"]
+    assert len(s3.list_multipart_uploads(Bucket=BUCKET, Prefix="a")["Uploads"]) == 2
+
+
+def test_uploads_survive_the_server_and_its_leftovers_do_not(
+    s3: "S3Client", upload: dict[str, Any], store: ObjectStore
+) -> None:
+    put(s3, upload, LAST)
+    folder = store.home.objects / "uploads"
+    (folder / upload["UploadId"] / "half").touch()
+    (folder / "forgotten").mkdir()
+    again = Uploads(store)
+    assert [path.name for path in folder.iterdir()] == [upload["UploadId"]]
+    assert len(list((folder / upload["UploadId"]).iterdir())) == 1
+    assert len(again.parts(again.get(BUCKET, "a/b", upload["UploadId"]))) == 1
+
+
+@pytest.mark.parametrize("algorithm", [{}, {"ChecksumAlgorithm": "CRC64NVME"}])
+def test_large_files_go_up_down_and_across(s3: "S3Client", tmp_path: Path, home: Home, algorithm: Any) -> None:
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(FIRST * 4 + LAST)  # above the 8 MB where s3transfer begins to send parts
+    s3.upload_file(str(source), BUCKET, "large", ExtraArgs=algorithm)
+    s3.copy({"Bucket": BUCKET, "Key": "large"}, BUCKET, "copy", Config=TransferConfig(multipart_threshold=MIB))
+    for key in ("large", "copy"):
+        s3.download_file(BUCKET, key, str(back))
+        assert back.read_bytes() == source.read_bytes() == (home.buckets / BUCKET / key).read_bytes()
+    assert s3.head_object(Bucket=BUCKET, Key="large")["ETag"].endswith('-3"')

@@ -1,0 +1,229 @@
+"""What goes over HTTP that boto3 does not send here: chunks, trailers, odd requests."""
+
+import base64
+import hashlib
+import socket
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from http.client import HTTPConnection
+from typing import NamedTuple
+
+import pytest
+from werkzeug import Request
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.home import Home
+from orchestrator.local.s3.wire import read_request
+from tests.local.s3.conftest import BUCKET
+
+CONTENT = b"hello, world" * 10_000
+CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
+PATH = f"/{BUCKET}/a"
+
+
+class Answer(NamedTuple):
+    status: int
+    body: bytes
+
+
+@pytest.fixture
+def connection(endpoint: str) -> Iterator[HTTPConnection]:
+    with closing(HTTPConnection(endpoint.removeprefix("http://"), timeout=10)) as connection:
+        yield connection
+
+
+def send(connection: HTTPConnection, method: str, path: str, body: object = None, **headers: str) -> Answer:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    chunked = "Transfer-Encoding" in names
+    connection.request(method, path, body, names, encode_chunked=chunked)  # type: ignore[arg-type]
+    response = connection.getresponse()
+    return Answer(response.status, response.read())
+
+
+def aws_chunked(*chunks: bytes, signature: str = "", trailer: str = "") -> bytes:
+    sized = b"".join(b"%x%b\r\n%b\r\n" % (len(chunk), signature.encode(), chunk) for chunk in chunks)
+    return sized + f"0{signature}\r\n{trailer}\r\n".encode()
+
+
+def streaming(kind: str, **headers: str) -> dict[str, str]:
+    own = {"x_amz_content_sha256": f"STREAMING-{kind}", "x_amz_decoded_content_length": str(len(CONTENT))}
+    return {"Content_Encoding": "aws-chunked", **own, **headers}
+
+
+TRAILER = {"x_amz_trailer": "x-amz-checksum-crc32"}
+SIGNATURE = ";chunk-signature=" + "0" * 64
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"),
+    [
+        (aws_chunked(CONTENT), streaming("UNSIGNED-PAYLOAD-TRAILER")),
+        (aws_chunked(CONTENT[:99], CONTENT[99:]), streaming("UNSIGNED-PAYLOAD-TRAILER")),
+        (
+            aws_chunked(CONTENT, trailer=f"x-amz-checksum-crc32:{CRC32}\r\n"),
+            streaming("UNSIGNED-PAYLOAD-TRAILER", **TRAILER),
+        ),
+        (aws_chunked(CONTENT, signature=SIGNATURE), streaming("AWS4-HMAC-SHA256-PAYLOAD")),
+        (
+            aws_chunked(
+                CONTENT,
+                signature=SIGNATURE,
+                trailer=f"x-amz-checksum-crc32:{CRC32}\r\nx-amz-trailer-signature:{'0' * 64}\r\n",
+            ),
+            streaming("AWS4-HMAC-SHA256-PAYLOAD-TRAILER", **TRAILER),
+        ),
+    ],
+)
+@pytest.mark.parametrize("transfer", [{}, {"Transfer_Encoding": "chunked"}])
+def test_aws_chunked_body_is_taken_apart(
+    connection: HTTPConnection, home: Home, body: bytes, headers: Mapping[str, str], transfer: Mapping[str, str]
+) -> None:
+    pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000)) if transfer else body
+    assert send(connection, "PUT", PATH, pieces, **headers, **transfer).status == 200
+    assert (home.buckets / PATH[1:]).read_bytes() == CONTENT
+    assert send(connection, "GET", PATH).body == CONTENT  # the connection is still good
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "code"),
+    [
+        (aws_chunked(CONTENT[1:]), {}, "IncompleteBody"),
+        (b"zz\r\n" + CONTENT, {}, "IncompleteBody"),
+        (b"10\r\nshort", {}, "IncompleteBody"),
+        (b"1\r\nlonger\r\n0\r\n\r\n", {}, "IncompleteBody"),
+        (aws_chunked(CONTENT), TRAILER, "MalformedTrailerError"),
+        (aws_chunked(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER, "BadDigest"),
+        (aws_chunked(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
+    ],
+)
+def test_broken_chunks_are_refused(
+    connection: HTTPConnection, home: Home, body: bytes, headers: dict[str, str], code: str
+) -> None:
+    answer = send(connection, "PUT", PATH, body, **(streaming("UNSIGNED-PAYLOAD-TRAILER") | headers))
+    assert f"<Code>{code}</Code>".encode() in answer.body
+    assert not list((home.buckets / BUCKET).iterdir())
+    assert send(connection, "HEAD", PATH) == (404, b"")
+
+
+@pytest.mark.parametrize(("signed", "status"), [(CONTENT, 200), (b"other", 400)])
+def test_body_is_held_against_what_was_signed(connection: HTTPConnection, signed: bytes, status: int) -> None:
+    answer = send(connection, "PUT", PATH, CONTENT, x_amz_content_sha256=hashlib.sha256(signed).hexdigest())
+    assert (answer.status, b"XAmzContentSHA256Mismatch" in answer.body) == (status, status == 400)
+
+
+def test_client_that_goes_away_leaves_nothing(connection: HTTPConnection, home: Home) -> None:
+    connection.putrequest("PUT", PATH)
+    connection.putheader("Content-Length", "1000")
+    connection.endheaders(b"half")
+    assert connection.sock is not None
+    connection.sock.shutdown(socket.SHUT_WR)
+    assert b"IncompleteBody" in connection.getresponse().read()
+    assert not list((home.buckets / BUCKET).iterdir()) + list((home.objects / "incoming").iterdir())
+
+
+def test_client_may_wait_before_it_sends(connection: HTTPConnection, home: Home) -> None:
+    connection.putrequest("PUT", PATH)
+    connection.putheader("Content-Length", "4")
+    connection.putheader("Expect", "100-continue")
+    connection.endheaders()
+    assert connection.sock is not None
+    assert connection.sock.recv(25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+    connection.send(b"body")
+    assert connection.getresponse().read() == b""
+    assert (home.buckets / PATH[1:]).read_bytes() == b"body"
+
+
+def test_length_must_be_known(connection: HTTPConnection) -> None:
+    connection.putrequest("PUT", PATH)
+    connection.endheaders()
+    assert connection.getresponse().status == 411
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "text"),
+    [
+        ("GET", f"/{BUCKET}?acl", 501, b"GetBucketAcl is not supported here; these are: AbortMultipartUpload"),
+        ("PUT", f"/{BUCKET}?versioning", 501, b"PutBucketVersioning"),
+        ("GET", f"{PATH}?versionId=1", 501, b"GetObject with VersionId (&#39;1&#39;)"),
+        ("PUT", f"{PATH}?partNumber=1", 501, b"PutObject has no query parameter &#39;partNumber&#39;"),
+        ("GET", f"{PATH}?attributes", 400, b"GetObjectAttributes needs x-amz-object-attributes"),
+        ("GET", f"{PATH}?partNumber=one", 400, b"PartNumber is &#39;one&#39;, which is no integer"),
+        ("GET", f"/{BUCKET}?encoding-type=base64", 400, b"it can be url"),
+        ("POST", f"/{BUCKET}", 405, b"The method POST is not allowed"),
+        ("PATCH", PATH, 405, b"The method PATCH is not allowed"),
+        ("GET", f"/{BUCKET}/%ff", 400, b"InvalidURI"),
+        ("GET", f"/{BUCKET}?prefix=%ff", 400, b"InvalidURI"),
+        ("GET", "/../../etc/passwd", 404, b"NoSuchBucket"),
+        ("GET", f"/{BUCKET}/%2e%2e/%2e%2e/state.db", 404, b"NoSuchKey"),
+    ],
+)
+def test_what_is_not_supported_is_told(
+    connection: HTTPConnection, method: str, path: str, status: int, text: bytes
+) -> None:
+    answer = send(connection, method, path)
+    assert answer.status == status
+    assert text.replace(b"&#39;", b"'") in answer.body
+
+
+@pytest.mark.parametrize("header", ["x-amz-website-redirect-location", "x-amz-object-lock-mode", "x-amz-grant-read"])
+def test_header_that_would_change_something_is_refused(connection: HTTPConnection, header: str) -> None:
+    value = "GOVERNANCE" if "lock" in header else "x"
+    assert send(connection, "PUT", PATH, b"", **{header: value}).status == 501
+
+
+def test_public_objects_are_refused(connection: HTTPConnection) -> None:
+    assert send(connection, "PUT", PATH, b"", x_amz_acl="private").status == 200
+    assert b"PutObject with ACL" in send(connection, "PUT", PATH, b"", x_amz_acl="public-read").body
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        b"",
+        b"no xml",
+        b"<Other/>",
+        b"<Delete><Object/></Delete>",
+        b"<Delete><Unknown/></Delete>",
+        b'<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
+    ],
+)
+def test_documents_that_are_none_are_refused(connection: HTTPConnection, document: bytes) -> None:
+    assert b"<Code>MalformedXML</Code>" in send(connection, "POST", f"/{BUCKET}?delete", document).body
+
+
+def test_document_without_end_is_refused(connection: HTTPConnection) -> None:
+    answer = send(connection, "POST", f"/{BUCKET}?delete", b" " * (17 << 20))
+    assert b"MaxMessageLengthExceeded" in answer.body
+
+
+def test_key_that_xml_cannot_hold_is_listed_encoded(connection: HTTPConnection, home: Home) -> None:
+    (home.buckets / BUCKET / "a\x01").touch()
+    assert b"encoding-type=url" in send(connection, "GET", f"/{BUCKET}").body
+    assert b"<Key>a%01</Key>" in send(connection, "GET", f"/{BUCKET}?encoding-type=url").body
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "expected"),
+    [
+        ("/abc/x/y", "127.0.0.1:80", ("abc", "x/y")),
+        ("/abc/", "localhost", ("abc", "")),
+        ("/", "localhost", ("", "")),
+        ("//x", "localhost", ("", "x")),
+        ("http://localhost:80/abc/a://b", "localhost:80", ("abc", "a://b")),
+        ("/x/y", "abc.localhost:80", ("abc", "x/y")),
+        ("/x/y", "abc.s3.localhost", ("abc", "x/y")),
+        ("/abc/x", "s3.localhost", ("abc", "x")),
+        ("/abc/x%2Fy%252F", "[::1]:80", ("abc", "x/y%2F")),
+    ],
+)
+def test_bucket_and_key_of_an_address(target: str, host: str, expected: tuple[str, str]) -> None:
+    environ = {"REQUEST_METHOD": "GET", "REQUEST_URI": target, "HTTP_HOST": host, "wsgi.url_scheme": "http"}
+    incoming = read_request(Request(environ))
+    assert (incoming.bucket, incoming.key) == expected
+
+
+def test_key_without_bucket_is_refused() -> None:
+    environ = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/%c3", "HTTP_HOST": "localhost", "wsgi.url_scheme": "http"}
+    with pytest.raises(ServiceError, match="not UTF-8"):
+        read_request(Request(environ))
