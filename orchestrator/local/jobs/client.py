@@ -105,7 +105,7 @@ class Client:
 
 def _copy(response: urllib3.BaseHTTPResponse, into: IO[bytes], deadline: float, most: float) -> None:
     size = 0
-    for chunk in response.stream(CHUNK):
+    while chunk := response.read1(CHUNK):  # what there is: `stream` would wait for a whole chunk
         size += len(chunk)
         if size > most:
             raise TooLargeError(f"the answer has more than {most} bytes")

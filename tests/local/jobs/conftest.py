@@ -84,20 +84,9 @@ class Parts:
     def update(self, config: str) -> None:
         endpoints.update(self.context, self.registry, {"EndpointName": "e", "EndpointConfigName": config})
 
-    def start_transform(self, source: str = "s3://bucket/in/", **members: Any) -> None:
-        """Transform job `t` of model `m`, from `in/` to `out`; members of its parts stand beside its own."""
-        given: dict[str, Any] = {name: members.pop(name) for name in ("ContentType", "SplitType") if name in members}
-        taken: dict[str, Any] = {name: members.pop(name) for name in ("Accept", "AssembleWith") if name in members}
-        data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
-        request = {
-            "TransformJobName": "t",
-            "ModelName": "m",
-            "TransformInput": {"DataSource": data, **given},
-            "TransformOutput": {"S3OutputPath": "s3://bucket/out", **taken},
-            "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": members.pop("hosts", 1)},
-            **members,
-        }
-        self.registry.start(transform.TransformJob(self.context, transform.create(self.context, request)))
+    def start_transform(self, **members: Any) -> None:
+        record = transform.create(self.context, transform_request(**members))
+        self.registry.start(transform.TransformJob(self.context, record))
 
     def transform(self, **members: Any) -> dict[str, Any]:
         """The job when it has ended."""
@@ -136,6 +125,21 @@ class Parts:
     @property
     def running(self) -> list[FakeHost]:
         return [host for hosts in self.runtime.hosts.values() for host in hosts if not host.has_ended]
+
+
+def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members: Any) -> dict[str, Any]:
+    """Job `t` of model `m`, from `in/` to `out`; members of its parts stand beside its own."""
+    given: dict[str, Any] = {name: members.pop(name) for name in ("ContentType", "SplitType") if name in members}
+    taken: dict[str, Any] = {name: members.pop(name) for name in ("Accept", "AssembleWith") if name in members}
+    data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
+    return {
+        "TransformJobName": "t",
+        "ModelName": "m",
+        "TransformInput": {"DataSource": data, **given},
+        "TransformOutput": {"S3OutputPath": "s3://bucket/out", **taken},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": hosts},
+        **members,
+    }
 
 
 def until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, seconds: float = SECONDS) -> Any:

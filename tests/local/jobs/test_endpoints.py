@@ -8,7 +8,8 @@ import pytest
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import endpoints, models
-from orchestrator.local.runtimes.base import Exit, HostPlan, Plan
+from orchestrator.local.jobs.job import LAYOUT
+from orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Model
 
@@ -81,6 +82,21 @@ def test_uncompressed_model_is_a_prefix(parts: Parts) -> None:
     parts.make_model(ModelDataSource={"S3DataSource": source})
     parts.serve()
     assert parts.running[0].files == {"weights": b"1"}
+
+
+def test_single_object_may_be_an_archive_or_a_file(parts: Parts, archive: Callable[..., str]) -> None:
+    uri = archive(weights="1")
+    for number, compression in enumerate(("Gzip", "None")):
+        source = {"S3Uri": uri, "S3DataType": "S3Object", "CompressionType": compression}
+        parts.make_model(f"m{number}", ModelDataSource={"S3DataSource": source})
+    parts.serve(one={"ModelName": "m0"}, two={"ModelName": "m1"})
+    assert sorted(list(host.files) for host in parts.running) == [["model.tar.gz"], ["weights"]]
+
+
+def test_archive_below_a_prefix_is_refused(parts: Parts) -> None:
+    source = {"S3Uri": "s3://bucket/models/", "S3DataType": "S3Prefix", "CompressionType": "Gzip"}
+    with pytest.raises(ValidationError, match="with S3DataType S3Object"):
+        parts.make_model(ModelDataSource={"S3DataSource": source})
 
 
 def test_model_without_its_data_is_refused(parts: Parts) -> None:
@@ -290,4 +306,19 @@ def test_what_a_killed_server_left_of_an_update_goes(parts: Parts) -> None:
     parts.runtime.start(Plan("endpoint/e/main/i-old", (left,)))
     second = parts.restarted()
     until(lambda: second.running == [host])
+    second.close()
+
+
+@pytest.mark.usefixtures("model")
+def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
+    parts.make_config()
+    request = {"EndpointName": "e", "EndpointConfigName": "c"}
+    (variant,) = endpoints.create(parts.context, request).description[endpoints.DEPLOYMENT]["Variants"]
+    folder = parts.context.new_work_folder("left")
+    left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
+    parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))
+    parts.context.state.update("endpoint", "e", {"EndpointStatus": "Deleting"}, "Deleting")
+    second = parts.restarted()
+    until(lambda: parts.context.state.get("endpoint", "e") is None)
+    assert parts.runtime.hosts == {}
     second.close()

@@ -5,8 +5,9 @@ import time
 import pytest
 
 from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
+from orchestrator.local.jobs import transform
 from orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import Parts, transform_request, until
 from tests.local.jobs.fakes import Asked, Model, Reply
 
 MB = 1 << 20
@@ -195,6 +196,22 @@ def test_too_large_a_record_fails_with_its_line(parts: Parts) -> None:
     assert parts.outputs() == {}
 
 
+@pytest.mark.usefixtures("model")
+def test_output_that_cannot_be_stored_fails_its_object_alone(parts: Parts) -> None:
+    parts.put("in/a", b"a")
+    parts.put(f"in/{'n' * 252}", b"b")
+    assert "its output cannot be stored" in parts.transform()["FailureReason"]
+    assert parts.outputs() == {"a.out": b"a"}
+
+
+@pytest.mark.usefixtures("model")
+def test_two_objects_of_one_output_are_refused(parts: Parts) -> None:
+    parts.put("in-1", b"a")
+    parts.put("in/in-1", b"b")
+    with pytest.raises(ValidationError, match=r"2 objects of s3://bucket/in would both become out/in-1\.out"):
+        parts.start_transform(source="s3://bucket/in")
+
+
 def test_payload_of_zero_sends_objects_in_chunks(parts: Parts, model: Model) -> None:
     content = bytes(3 * MB)
     parts.put("in/a", content)
@@ -260,13 +277,12 @@ def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
     assert list(parts.home.work.iterdir()) == []
 
 
-def test_job_of_a_killed_server_goes_on(parts: Parts, model: Model) -> None:
-    model.ping = 503
+@pytest.mark.usefixtures("model")
+def test_job_of_a_killed_server_goes_on(parts: Parts) -> None:
     parts.put("in/a", b"a")
-    parts.start_transform()
-    until(lambda: parts.running)
+    job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
+    parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
     second = parts.restarted()
-    model.ping = 200
     assert second.transformed()["TransformJobStatus"] == "Completed"
     assert parts.outputs() == {"a.out": b"a"}
     second.close()
@@ -286,7 +302,7 @@ def test_job_of_a_killed_server_goes_on(parts: Parts, model: Model) -> None:
 def test_what_cannot_be_is_refused_at_once(parts: Parts, members: dict[str, object], message: str) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match=message):
-        parts.start_transform(**members)  # type: ignore[arg-type]
+        parts.start_transform(**members)
 
 
 @pytest.mark.usefixtures("model")
