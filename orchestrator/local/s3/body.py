@@ -21,7 +21,6 @@ DOCUMENT_LIMIT = 16 << 20
 """Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""
 
 _LINE_LIMIT = 16 << 10
-_READ = 256 << 10  # each chunk moves what is left of it
 _CHECKSUM = "x-amz-checksum-"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
@@ -148,7 +147,7 @@ class _Buffered:
 
     def line(self) -> bytes:
         """The next line, without its end; empty at the end of the stream."""
-        while b"\n" not in self._data and len(self._data) < _LINE_LIMIT and (block := self._stream.read(_READ)):
+        while b"\n" not in self._data and len(self._data) < _LINE_LIMIT and (block := self._stream.read(BLOCK)):
             self._data += block
         line, _, self._data = self._data.partition(b"\n")
         if len(line) > _LINE_LIMIT:
@@ -157,7 +156,7 @@ class _Buffered:
 
     def take(self, size: int) -> bytes:
         """Some of the next bytes, at most `size`; empty at the end of the stream."""
-        data = self._data or self._stream.read(_READ)
+        data = self._data or self._stream.read(BLOCK)
         self._data = data[size:]
         return data[:size]
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import BinaryIO
 
-BLOCK = 1 << 20
+BLOCK = 256 << 10
+"""Bytes that are read and written at once."""
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 

@@ -1,0 +1,88 @@
+"""The AWS CLI's `s3` commands. It pins a botocore of its own, so it lives in a virtual environment of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.home import Home
+from tests.local.s3.conftest import BUCKET
+
+Aws = Callable[..., str]
+
+
+@pytest.fixture(scope="session")
+def aws_command(pytestconfig: pytest.Config) -> Path:
+    """The `aws` program, kept between runs."""
+    uv = shutil.which("uv")
+    if uv is None:
+        pytest.skip("uv, which installs the AWS CLI for this test, is not on PATH")
+    environment = pytestconfig.cache.mkdir("awscli") / "venv"
+    if not (environment / "bin" / "aws").exists():
+        python = environment / "bin" / "python"
+        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(environment)], check=True)
+        install = [uv, "pip", "install", "-q", "--python", str(python), "awscli"]
+        if subprocess.run(install, check=False).returncode:
+            pytest.skip("the AWS CLI cannot be installed: no package index can be reached")
+    return environment / "bin" / "aws"
+
+
+@pytest.fixture
+def aws(aws_command: Path, endpoint: str, tmp_path: Path) -> Aws:
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "AWS_ENDPOINT_URL": endpoint,
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+
+    def aws(*arguments: str | Path) -> str:
+        command = [str(aws_command), "s3", *map(str, arguments)]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+    return aws
+
+
+def test_files_are_copied_moved_and_removed(aws: Aws, home: Home, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("content")
+    bucket = home.buckets / BUCKET
+    aws("cp", tmp_path / "a.txt", f"s3://{BUCKET}/x/")
+    aws("mv", f"s3://{BUCKET}/x/a.txt", f"s3://{BUCKET}/y/b.txt")
+    assert [path.relative_to(bucket).as_posix() for path in bucket.rglob("*.txt")] == ["y/b.txt"]
+    aws("cp", f"s3://{BUCKET}/y/b.txt", tmp_path / "back.txt")
+    assert (tmp_path / "back.txt").read_text() == "content"
+    aws("rm", "--recursive", f"s3://{BUCKET}")
+    assert not list(bucket.iterdir())
+
+
+def test_folders_are_synced_both_ways(aws: Aws, home: Home, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    for name in ("a b/1.txt", "a b/é.csv", "2.txt"):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_text(name)
+    (source / "large").write_bytes(bytes(9 << 20))  # in parts
+    aws("sync", source, f"s3://{BUCKET}/data")
+    assert aws("sync", source, f"s3://{BUCKET}/data") == ""
+    (home.buckets / BUCKET / "data" / "dropped").write_text("by hand")
+    aws("sync", f"s3://{BUCKET}/data", tmp_path / "back")
+    assert (tmp_path / "back" / "a b" / "é.csv").read_text() == "a b/é.csv"
+    assert (tmp_path / "back" / "large").stat().st_size == 9 << 20
+    aws("sync", "--delete", source, f"s3://{BUCKET}/data")
+    assert not (home.buckets / BUCKET / "data" / "dropped").exists()
+
+
+def test_buckets_are_made_listed_and_removed(aws: Aws, home: Home) -> None:
+    aws("mb", "s3://another")
+    (home.buckets / "another" / "x").mkdir()
+    (home.buckets / "another" / "x" / "dropped.txt").write_text("by hand")
+    assert [line.split()[-1] for line in aws("ls").splitlines()] == [BUCKET, "another"]
+    assert aws("ls", "s3://another").split() == ["PRE", "x/"]
+    assert aws("ls", "s3://another/x/").split()[-2:] == ["7", "dropped.txt"]
+    aws("rb", "--force", "s3://another")
+    assert not (home.buckets / "another").exists()

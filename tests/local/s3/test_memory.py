@@ -1,0 +1,71 @@
+"""Large objects go through the server without ever being in its memory whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SIZE = 120 << 20
+GROWTH = 40 << 20
+"""Of the server's peak: the threads' blocks, and botocore's model."""
+
+# A process of its own, whose peak is its own; the client is another one still, so that only the server is measured.
+SERVER = """
+import resource, sys, threading
+from pathlib import Path
+from orchestrator.local.home import Home
+from orchestrator.local.s3.store import ObjectStore
+from tests.local.s3.conftest import Running, S3
+
+home = Home(Path(sys.argv[1]))
+home.make()
+store = ObjectStore(home)
+store.create_bucket("a-bucket")
+running = Running()
+running.s3 = S3(store, "us-east-1")
+threading.Thread(target=running.server.serve).start()
+print(running.url, flush=True)
+for _ in sys.stdin:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, flush=True)
+running.server.stop()
+store.close()
+"""
+
+CLIENT = """
+import sys, boto3
+from boto3.s3.transfer import TransferConfig
+s3 = boto3.client("s3", "us-east-1", endpoint_url=sys.argv[1], aws_access_key_id="a", aws_secret_access_key="b")
+file, whole = sys.argv[2], TransferConfig(multipart_threshold=1 << 40)
+s3.upload_file(file, "a-bucket", "whole", Config=whole)
+s3.upload_file(file, "a-bucket", "parts")
+s3.copy_object(Bucket="a-bucket", Key="copy", CopySource="a-bucket/whole")
+s3.download_file("a-bucket", "copy", file + ".whole", Config=whole)
+s3.download_file("a-bucket", "parts", file + ".parts")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has other units elsewhere")
+def test_large_objects_do_not_fill_the_servers_memory(tmp_path: Path) -> None:
+    file = tmp_path / "large"
+    with file.open("wb") as large:
+        large.truncate(SIZE)
+    command = [sys.executable, "-c", SERVER, str(tmp_path / "home")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        before = _peak(server)
+        try:
+            subprocess.run([sys.executable, "-c", CLIENT, url, str(file)], check=True)
+            assert _peak(server) - before < GROWTH
+        finally:
+            server.stdin.close()
+    assert all((tmp_path / f"large.{name}").stat().st_size == SIZE for name in ("whole", "parts"))
+
+
+def _peak(server: "subprocess.Popen[str]") -> int:
+    assert server.stdin is not None
+    assert server.stdout is not None
+    server.stdin.write("\n")
+    return int(server.stdout.readline())
