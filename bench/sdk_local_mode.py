@@ -1,6 +1,5 @@
 """One side of bench/overhead.py, in the SDK's interpreter: a fit() for each line of stdin, its seconds on stdout."""
 
-import json
 import sys
 import time
 
@@ -12,4 +11,4 @@ estimator = Estimator(sys.argv[1], "arn:aws:iam::000000000000:role/microjobs", 1
 for _ in sys.stdin:
     began = time.perf_counter()
     estimator.fit()
-    print(json.dumps({"seconds": time.perf_counter() - began}), flush=True)
+    print("seconds:", time.perf_counter() - began, flush=True)

@@ -13,7 +13,7 @@ from functools import partial
 from cheroot import wsgi
 
 from microjobs.files import write_text
-from orchestrator.local.app import Application
+from orchestrator.local.app import Application, RawService
 from orchestrator.local.config import Config
 from orchestrator.local.home import Home, default_bucket
 from orchestrator.local.jobs import endpoints, processing, training, transform, tuning
@@ -24,6 +24,7 @@ from orchestrator.local.runtimes.base import CannotRunError, Runtime
 from orchestrator.local.runtimes.choose import choose
 from orchestrator.local.s3.service import S3
 from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.s3.wire import Gateway
 from orchestrator.local.server import ServerError
 from orchestrator.local.services import ecr, iam, sts
 from orchestrator.local.services.logs import Logs
@@ -115,6 +116,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
 
 def _listener(address: str, port: int) -> wsgi.Server:
     server = wsgi.Server((address, port), None, numthreads=THREADS, request_queue_size=128, timeout=60)
+    server.gateway = Gateway
     try:
         server.prepare()
     except OSError as error:
@@ -130,7 +132,10 @@ def _application(context: Context, registry: Registry) -> Application:
         "iam": iam.operations(),
         "ecr": ecr.operations(),
     }
-    raw = {"s3": S3(context.store, context.settings.region), "sagemaker-runtime": SageMakerRuntime(context, registry)}
+    raw: dict[str, RawService] = {
+        "s3": S3(context.store, context.settings.region),
+        "sagemaker-runtime": SageMakerRuntime(context, registry),
+    }
     return Application(context.home.credentials(), services, raw, {*NAMES, context.runtime.machine})
 
 

@@ -67,6 +67,8 @@ def start(home: Home, config: Config) -> Address:
     Raises:
         ServerError: it ended at once, with its last words.
     """
+    for earlier in _started.values():  # one that was killed is still a zombie of ours
+        earlier.poll()
     home.make()
     command = [sys.executable, "-m", "orchestrator.local", *config.arguments()]
     with home.server_log.open("ab") as log:
@@ -137,11 +139,20 @@ def serving(home: Home, config: Config) -> Iterator[Address]:
 def environment(home: Home, address: Address) -> dict[str, str]:
     """The variables with which any AWS client, the SageMaker SDK too, speaks to the server.
 
-    The SDK's own settings are a file: its default bucket, and that it does not report to AWS what is run.
+    The SDK's own settings are a file: its default bucket, that it does not report to AWS what is run, and the role,
+    which it could ask AWS's own STS only (its `get_execution_role` has that address built in).
     """
-    settings = {"SageMaker": {"PythonSDK": {"Modules": {"Session": {"DefaultS3Bucket": address.bucket}}}}}
-    settings["SageMaker"]["TelemetryOptOut"] = True  # type: ignore[assignment]
-    write_text(home.sdk_config, json.dumps({"SchemaVersion": "1.0", **settings}))  # JSON is YAML
+    modules = {"Session": {"DefaultS3Bucket": address.bucket}, "TelemetryOptOut": True}
+    settings = {
+        "SchemaVersion": "1.0",
+        "SageMaker": {
+            "PythonSDK": {"Modules": modules},
+            "ProcessingJob": {"RoleArn": address.role_arn},
+            "TrainingJob": {"RoleArn": address.role_arn},
+            "Model": {"ExecutionRoleArn": address.role_arn},
+        },
+    }
+    write_text(home.sdk_config, json.dumps(settings))  # JSON is YAML
     return {
         "AWS_ENDPOINT_URL": address.url,
         "AWS_ACCESS_KEY_ID": address.access_key_id,
@@ -149,5 +160,6 @@ def environment(home: Home, address: Address) -> dict[str, str]:
         "AWS_REGION": address.region,
         "AWS_DEFAULT_REGION": address.region,
         "AWS_EC2_METADATA_DISABLED": "true",
+        "SAGEMAKER_ROLE": address.role_arn,
         "SAGEMAKER_USER_CONFIG_OVERRIDE": str(home.sdk_config),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.local.conftest import local as local
 
 ENVIRONMENTS = REPOSITORY / ".venv-clients"
 

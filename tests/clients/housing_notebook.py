@@ -5,6 +5,7 @@ Usage: housing_notebook.py BOSTON.npz WORK-FOLDER IMAGE-TEMPLATE (such as microj
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -24,7 +25,7 @@ data, work, image = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 
 sess = sagemaker.session.Session()
 bucket = sess.default_bucket()
-role = sagemaker.get_execution_role()
+role = os.environ["SAGEMAKER_ROLE"]
 prefix = "tf-2-workflow"
 
 # --- raw data, as Keras splits it
@@ -103,7 +104,7 @@ assert frame.iloc[0]["TrainingJobName"] == tuner.best_training_job()
 # --- an endpoint for the best model
 predictor = tuner.deploy(
     initial_instance_count=1,
-    instance_type="ml.t3.medium",
+    instance_type="ml.t2.medium",  # the notebook's own, ml.t3.medium, is none that endpoints have
     image_uri=image.format("serve"),
     serializer=JSONSerializer(),
     deserializer=JSONDeserializer(),

@@ -35,7 +35,7 @@ def mine(home: Home) -> list[str]:
 
 def crash(local: Local) -> None:
     os.kill(local.address.pid, signal.SIGKILL)
-    os.waitpid(local.address.pid, 0)
+    until(lambda: server.running(local.home), lambda address: address is None)
 
 
 def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:

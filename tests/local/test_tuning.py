@@ -31,7 +31,9 @@ class Tuning:
     local: Local
     image: str
 
-    def start(self, score: str, ranges: dict[str, Any], jobs: int | None = 4, **config: Any) -> str:
+    def start(
+        self, score: str, ranges: dict[str, Any], jobs: int | None = 4, resources: str = "ResourceConfig", **config: Any
+    ) -> str:
         name, number = unique("tune"), {} if jobs is None else {"MaxNumberOfTrainingJobs": jobs}
         objective = {"Type": "Minimize", "MetricName": "val_loss"}
         limits = {"MaxParallelTrainingJobs": 2, **number}
@@ -39,13 +41,14 @@ class Tuning:
         self.local.sagemaker.create_hyper_parameter_tuning_job(
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={**settings, "ParameterRanges": ranges, "RandomSeed": 1, **config},
-            TrainingJobDefinition=self._definition(score),
+            TrainingJobDefinition=self._definition(score, resources),
         )
         return name
 
-    def _definition(self, score: str) -> dict[str, Any]:
+    def _definition(self, score: str, resources: str) -> dict[str, Any]:
         request = training_request(self.local, "")
         del request["TrainingJobName"]
+        request[resources] = request.pop("ResourceConfig")
         metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
         algorithm = {"TrainingImage": self.image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
         return request | {"AlgorithmSpecification": algorithm, "StaticHyperParameters": {"score": score}}
@@ -105,6 +108,14 @@ def test_training_jobs_tell_whose_they_are(tuning: Tuning) -> None:
     training = tuning.local.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
     assert training["TuningJobArn"] == job["HyperParameterTuningJobArn"]
     assert training["HyperParameters"]["_tuning_objective_metric"] == "val_loss"
+
+
+def test_resources_may_be_given_as_the_sdk_does(tuning: Tuning) -> None:
+    name = tuning.start("[1]", ALL_TYPES, jobs=1, resources="HyperParameterTuningResourceConfig")
+    job = tuning.local.sagemaker.describe_training_job(
+        TrainingJobName=tuning.ended(name)["BestTrainingJob"]["TrainingJobName"]
+    )
+    assert job["ResourceConfig"]["InstanceCount"] == 1
 
 
 CHOICES = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}, {"Name": "b", "Values": ["3", "4"]}]}

@@ -33,6 +33,10 @@ ENOUGH_TO_COMPARE = 3
 """Jobs that must have got as far before another one is stopped for being worse than their median."""
 
 
+RESOURCES = ("ResourceConfig", "HyperParameterTuningResourceConfig")
+"""Where a definition says on how many hosts: by hand, and by the SageMaker SDK."""
+
+
 def create(context: Context, request: Mapping[str, Any]) -> Record:
     """Take a CreateHyperParameterTuningJob request that is valid by itself; nothing runs yet.
 
@@ -75,6 +79,8 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
         search.grid(ranges)
     elif "MaxNumberOfTrainingJobs" not in config["ResourceLimits"]:
         raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
+    if len([member for member in RESOURCES if member in definition]) != 1:
+        raise ValidationError(f"TrainingJobDefinition needs one of {' and '.join(RESOURCES)}.")
     metric = config["HyperParameterTuningJobObjective"]["MetricName"]
     known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
     if metric not in known:
@@ -189,9 +195,10 @@ class TuningJob:
 
     def _training_request(self, name: str, tuned: Mapping[str, str]) -> dict[str, Any]:
         definition = self._definition
-        left_out = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges")
+        left_out = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges", RESOURCES[1])
         request = {member: value for member, value in definition.items() if member not in left_out}
         request["TrainingJobName"] = name
+        request["ResourceConfig"] = definition[RESOURCES[0] if RESOURCES[0] in definition else RESOURCES[1]]
         metric = self._config["HyperParameterTuningJobObjective"]["MetricName"]
         request["HyperParameters"] = {**_static(definition), "_tuning_objective_metric": metric, **tuned}
         if "CheckpointConfig" in definition:  # a place of its own: a job must not go on from another one's

@@ -65,6 +65,20 @@ ALGORITHM: Rows = {
     ),
 }
 
+RESOURCES: Rows = {
+    "InstanceType": INSTANCE_TYPE,
+    "InstanceCount": HOSTS,
+    "VolumeSizeInGB": VOLUME,
+    "VolumeKmsKeyId": KMS,
+    "KeepAlivePeriodInSeconds": NoMeaning("there are no instances to keep warm"),
+    "InstanceGroups": Refused("all hosts are in one group: give InstanceType and InstanceCount"),
+    "TrainingPlanArn": PLAN,
+    "InstancePlacementConfig": PLAN,
+    "InstancePreferences": ONE_TYPE,
+    "SelectedInstanceType": ONE_TYPE,
+    "SelectedInstanceCount": ONE_TYPE,
+}
+
 DEFINITION: Rows = {
     "RoleArn": ROLE,
     "InputDataConfig": Members(CHANNELS),
@@ -75,22 +89,7 @@ DEFINITION: Rows = {
             "CompressionType": Honoured("`model.tar.gz`, or the files below `model/`"),
         }
     ),
-    "ResourceConfig": Members(
-        {
-            "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": HOSTS,
-            "VolumeSizeInGB": VOLUME,
-            "VolumeKmsKeyId": KMS,
-            "KeepAlivePeriodInSeconds": NoMeaning("there are no instances to keep warm"),
-            "InstanceGroups": Refused("all hosts are in one group: give InstanceType and InstanceCount"),
-            "TrainingPlanArn": PLAN,
-            "InstancePlacementConfig": PLAN,
-            "InstancePreferences": ONE_TYPE,
-            "SelectedInstanceType": ONE_TYPE,
-            "SelectedInstanceCount": ONE_TYPE,
-        },
-        needed=True,
-    ),
+    "ResourceConfig": Members(RESOURCES, needed=True),
     "VpcConfig": VPC,
     "StoppingCondition": Members(STOPPING),
     "EnableNetworkIsolation": ISOLATION,
@@ -190,7 +189,17 @@ CREATE_TUNING_JOB: Rows = {
             "StaticHyperParameters": Honoured("with the tuned ones, hyperparameters.json"),
             "AlgorithmSpecification": Members(ALGORITHM),
             **DEFINITION,
-            "HyperParameterTuningResourceConfig": Refused("one instance type and count: give ResourceConfig"),
+            "ResourceConfig": Members(RESOURCES),
+            "HyperParameterTuningResourceConfig": Members(
+                {
+                    "InstanceType": INSTANCE_TYPE,
+                    "InstanceCount": HOSTS,
+                    "VolumeSizeInGB": VOLUME,
+                    "VolumeKmsKeyId": KMS,
+                    "AllocationStrategy": ONE_TYPE,
+                    "InstanceConfigs": ONE_TYPE,
+                }
+            ),
         },
         needed=True,
     ),
