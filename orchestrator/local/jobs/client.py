@@ -90,10 +90,8 @@ class Client:
             )
             try:
                 _copy(response, into or io.BytesIO(), deadline, most)
-            except BaseException:
-                response.close()  # what is left of it must not be read as the next answer
-                raise
-            response.release_conn()
+            finally:
+                response.close()  # read to its end, its connection is kept; what is left would be the next answer
         except (HTTPError, OSError) as error:
             late, refused = isinstance(error, TookTooLongError), isinstance(error, NewConnectionError)
             raise NoAnswerError(str(error), timed_out=late, was_sent=not refused) from error

@@ -81,7 +81,7 @@ class Runtime:
                 return self._invoke(name, variant, replica, body, headers)
             except NoAnswerError as error:
                 # An update may have ended the container before it answered: then the new one gets the request.
-                if error.timed_out or self._serves(name, variant, replica):
+                if self._serves(name, variant, replica):
                     return self._no_answer(name, variant, error)
 
     def _find(self, name: str, target: str | None) -> tuple[str, Replica]:

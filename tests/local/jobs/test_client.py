@@ -73,6 +73,19 @@ def test_answer_that_breaks_off_is_none(serve: Serve) -> None:
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
+def test_connection_serves_many_requests(serve: Serve) -> None:
+    ports = set()
+
+    def answer(connection: socket.socket) -> None:
+        ports.add(connection.getpeername()[1])
+        connection.sendall(HEAD + b"x" * 100)
+
+    client = serve(answer)
+    for _ in range(3):
+        client.request("GET", "/", timeout=5)
+    assert len(ports) == 1
+
+
 def test_chunked_answer_is_put_together(serve: Serve) -> None:
     client = serve(lambda connection: connection.sendall(CHUNKED + b"3\r\none\r\n4\r\n two\r\n0\r\n\r\n"))
     for _ in range(2):  # the connection is fit for another
@@ -99,9 +112,16 @@ def test_refused_connection_has_sent_nothing() -> None:
 
 
 def test_connection_is_not_used_again_after_too_large_an_answer(serve: Serve) -> None:
-    client = serve(lambda connection: connection.sendall(HEAD + b"x" * 100))
+    ports = set()
+
+    def answer(connection: socket.socket) -> None:
+        ports.add(connection.getpeername()[1])
+        connection.sendall(HEAD + b"x" * 50)
+        time.sleep(0.1)
+        connection.sendall(b"x" * 50)
+
+    client = serve(answer)
     with pytest.raises(TooLargeError, match="more than 10 bytes"):
         client.request("GET", "/", timeout=5, most=10)
-    body = BytesIO()
-    assert client.request("GET", "/", timeout=5, into=body).status == 200
-    assert body.getvalue() == b"x" * 100
+    assert client.request("GET", "/", timeout=5).status == 200
+    assert len(ports) == 2
