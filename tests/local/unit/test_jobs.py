@@ -1,0 +1,196 @@
+"""The steps between a request and a job: inputs, shares, outputs, metrics, searches, sizes of instances."""
+
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local import instances
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.home import Home
+from orchestrator.local.jobs import inputs, outputs, search
+from orchestrator.local.jobs.metrics import Metrics
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.s3.store import ObjectStore
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ObjectStore]:
+    home = Home(tmp_path / "home")
+    home.make()
+    opened = ObjectStore(home)
+    opened.create_bucket("data")
+    yield opened
+    opened.close()
+
+
+def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
+    for key in keys:
+        path = tmp_path / "upload"
+        path.write_text(key)
+        store.adopt("data", key, path)
+
+
+def paths(store: ObjectStore, uri: str) -> list[str]:
+    return [path for path, _ in inputs.select(store, uri, "test")]
+
+
+def test_prefix_is_one_of_keys(store: ObjectStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "train/a", "train/deep/b", "train-01/c", "other")
+    assert paths(store, "s3://data/train/") == ["a", "deep/b"]
+    assert paths(store, "s3://data/train") == ["train-01/c", "a", "deep/b"]
+    assert paths(store, "s3://data/train/de") == ["deep/b"]
+    assert paths(store, "s3://data/other") == ["other"]
+    assert len(paths(store, "s3://data")) == 4
+
+
+def test_prefix_without_objects_is_an_error(store: ObjectStore) -> None:
+    with pytest.raises(ValidationError, match='No S3 objects found under S3 URL "s3://data/none" given in test'):
+        inputs.select(store, "s3://data/none", "test")
+
+
+def test_links_are_the_objects_and_no_copies(store: ObjectStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "train/a")
+    folder = inputs.link(inputs.select(store, "s3://data/train/", "test"), tmp_path / "linked")
+    assert (folder / "a").samefile(store.get("data", "train/a").path)
+
+
+def test_objects_of_one_path_are_told(store: ObjectStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "train/train-01/a", "train-01/a")
+    with pytest.raises(CannotRunError, match="would both be train-01/a"):
+        inputs.link(inputs.select(store, "s3://data/train", "test"), tmp_path / "linked")
+
+
+class Left:
+    """A host that left files."""
+
+    def __init__(self, name: str, files: Mapping[str, str]) -> None:
+        self.name = name
+        self.files = files
+
+    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002  it has one folder
+        for name, content in self.files.items():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            (to / name).write_text(content)
+        return bool(self.files)
+
+
+def gather(tmp_path: Path, *hosts: Left) -> tuple[dict[str, str], list[str]]:
+    notes: list[str] = []
+    folder = outputs.gather(hosts, "out", tmp_path / "gathered", notes.append)  # type: ignore[arg-type]
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in outputs.files(folder)}, notes
+
+
+def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
+    found, notes = gather(tmp_path, Left("algo-1", {"a": "1", "d/x": "1"}), Left("algo-2", {"b": "2", "d/y": "2"}))
+    assert (found, notes) == ({"a": "1", "d/x": "1", "b": "2", "d/y": "2"}, [])
+
+
+def test_same_file_of_two_hosts_is_one(tmp_path: Path) -> None:
+    assert gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "1"})) == ({"a": "1"}, [])
+
+
+def test_different_file_of_two_hosts_is_told(tmp_path: Path) -> None:
+    found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "2"}))
+    assert found == {"a": "1"}
+    assert notes == ["a of algo-2 differs from another host's and was left out: give files names of their own"]
+
+
+def test_file_where_another_host_has_a_folder_is_told(tmp_path: Path) -> None:
+    found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a/b": "2"}))
+    assert found == {"a": "1"}
+    assert "another host has a file where it needs a folder" in notes[0]
+
+
+def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, tmp_path: Path) -> None:
+    put(store, tmp_path, "out/b")
+    (tmp_path / "left" / "b").mkdir(parents=True)
+    (tmp_path / "left" / "a").write_text("")
+    (tmp_path / "left" / "b" / "c").write_text("")
+    with pytest.raises(Exception, match="out/b"):
+        outputs.upload(store, tmp_path / "left", "s3://data/out")
+    assert [item.key for item in store.list("data")] == ["out/b"]
+
+
+def test_archive_holds_the_folders_content(store: ObjectStore, tmp_path: Path) -> None:
+    (tmp_path / "model" / "1").mkdir(parents=True)
+    (tmp_path / "model" / "1" / "w").write_text("weights")
+    outputs.upload_archive(store, tmp_path / "model", "s3://data/model.tar.gz")
+    with tarfile.open(store.get("data", "model.tar.gz").path) as archive:
+        assert archive.getnames() == ["1", "1/w"]
+
+
+def test_metrics_are_the_first_group_and_the_last_value() -> None:
+    metrics = Metrics([{"Name": "loss", "Regex": r" loss: ([0-9\.]+)"}, {"Name": "none", "Regex": "(x)"}])
+    for time, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
+        metrics.read(float(time), line)
+    assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
+
+
+CONTINUOUS = search.Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
+REVERSE = search.Range("momentum", "Continuous", 0.5, 0.999, "ReverseLogarithmic")
+INTEGER = search.Range("epochs", "Integer", 1, 50)
+CATEGORICAL = search.Range("optimizer", "Categorical", values=("sgd", "adam"))
+
+
+@pytest.mark.parametrize("strategy", ["Random", "Bayesian"])
+def test_same_seed_searches_alike_and_within_ranges(strategy: str) -> None:
+    ranges = (CONTINUOUS, REVERSE, INTEGER, CATEGORICAL)
+
+    def first_five() -> list[dict[str, str]]:
+        searching = search.Search(strategy, ranges, minimise=True, seed=7)
+        found = []
+        for number in range(5):
+            found.append(searching.propose(str(number), number))
+            searching.learn(str(number), found[-1], float(found[-1]["rate"]))
+        return found
+
+    assert first_five() == first_five()
+    for values in first_five():
+        assert 0.5 <= float(values["momentum"]) <= 0.999
+        assert 1 <= int(values["epochs"]) <= 50
+
+
+def test_search_learns_from_jobs_of_an_earlier_server() -> None:
+    searching = search.Search("Bayesian", (CONTINUOUS,), minimise=True, seed=1)
+    for number in range(12):  # good below 0.01
+        rate = 0.002 + 0.015 * number
+        searching.learn(f"old-{number}", {"rate": str(rate)}, rate)
+    proposed = [float(searching.propose(str(number), number)["rate"]) for number in range(6)]
+    assert sum(rate < 0.05 for rate in proposed) >= 5
+
+
+def test_bayesian_search_beats_random_search() -> None:
+    def best(strategy: str, seed: int) -> float:
+        searching = search.Search(strategy, (search.Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
+        results = []
+        for number in range(20):
+            values = searching.propose(str(number), number)
+            results.append((float(values["x"]) - 0.37) ** 2)
+            searching.learn(str(number), values, results[-1])
+        return min(results)
+
+    wins = sum(best("Bayesian", seed) < best("Random", seed) for seed in range(10))
+    assert wins >= 7
+
+
+@pytest.mark.parametrize(
+    ("name", "cpus", "gib", "gpus"),
+    [
+        ("ml.m5.large", 2, 8, False),
+        ("ml.c5.4xlarge", 16, 32, False),
+        ("ml.t3.medium", 2, 4, False),
+        ("ml.r5.xlarge", 4, 32, False),
+        ("ml.g4dn.xlarge", 4, 16, True),
+    ],
+)
+def test_instance_types_have_their_size(name: str, cpus: int, gib: int, gpus: bool) -> None:
+    limits = instances.limits(name)
+    assert limits is not None
+    assert (limits.cpus, limits.memory_bytes / instances.GIB) == (cpus, gib)
+    assert instances.has_gpus(name) is gpus
+
+
+def test_unknown_instance_type_has_no_limits() -> None:
+    assert instances.limits("ml.trn1.2xlarge-x") is None

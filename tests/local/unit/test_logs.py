@@ -1,0 +1,115 @@
+"""CloudWatch Logs over the jobs' log files."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local.errors import ResourceNotFoundError, ServiceError
+from orchestrator.local.logs import LogStore, Stream
+from orchestrator.local.services.logs import Logs
+
+GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Stream:
+    return LogStore(tmp_path).create(GROUP, "job/algo-1-5")
+
+
+@pytest.fixture
+def logs(tmp_path: Path, stream: Stream) -> Logs:
+    for second in range(5):
+        stream.append(second, b"line %d" % second)
+    return Logs(LogStore(tmp_path))
+
+
+def get(logs: Logs, **request: Any) -> tuple[list[str], str, str]:
+    answer = logs.get_log_events({"logGroupName": GROUP, "logStreamName": "job/algo-1-5", **request})
+    messages = [event["message"] for event in answer["events"]]
+    return messages, answer["nextForwardToken"], answer["nextBackwardToken"]
+
+
+def test_lines_are_read_from_the_head_in_pages(logs: Logs) -> None:
+    first, token, _ = get(logs, startFromHead=True, limit=3)
+    second, last, _ = get(logs, nextToken=token, limit=3)
+    assert (first, second) == (["line 0", "line 1", "line 2"], ["line 3", "line 4"])
+    assert get(logs, nextToken=last) == ([], last, last.replace("f/", "b/"))
+
+
+def test_newer_lines_follow_the_last_token(logs: Logs, stream: Stream) -> None:
+    _, token, _ = get(logs, startFromHead=True)
+    stream.append(9, b"late")
+    assert get(logs, nextToken=token)[0] == ["late"]
+
+
+def test_last_lines_come_first_when_the_head_is_not_asked_for(logs: Logs) -> None:
+    newest, _, back = get(logs, limit=2)
+    older, _, _ = get(logs, nextToken=back, limit=2)
+    assert (newest, older) == (["line 3", "line 4"], ["line 1", "line 2"])
+
+
+def test_times_bound_what_is_read(logs: Logs) -> None:
+    assert get(logs, startFromHead=True, startTime=1000, endTime=3000)[0] == ["line 1", "line 2"]
+
+
+def test_half_a_record_is_not_shown(logs: Logs, stream: Stream) -> None:
+    with stream.path.open("ab") as file:
+        file.write(b"6000 half a li")
+    assert get(logs, startFromHead=True)[0][-1] == "line 4"
+
+
+def test_any_byte_may_be_printed(stream: Stream) -> None:
+    stream.append(1, b"\xff progress\r50%\r")
+    (event,) = stream.events()
+    assert event.message == "\ufffd progress\r50%\r"
+
+
+@pytest.mark.parametrize("length", [1, 5_000, 100_000])
+def test_last_time_is_found_behind_lines_of_any_length(stream: Stream, length: int) -> None:
+    stream.append(1, b"short")
+    stream.append(2.5, b"x" * length)
+    assert stream.last_time() == 2500
+
+
+def test_empty_stream_has_no_times(stream: Stream) -> None:
+    assert (stream.first_time(), stream.last_time(), list(stream.events())) == (None, None, [])
+
+
+def test_streams_are_described_by_prefix(logs: Logs, tmp_path: Path) -> None:
+    LogStore(tmp_path).create(GROUP, "job-2/algo-1-5")
+    answer = logs.describe_log_streams({"logGroupName": GROUP, "logStreamNamePrefix": "job/"})
+    (described,) = answer["logStreams"]
+    assert described["logStreamName"] == "job/algo-1-5"
+    assert (described["firstEventTimestamp"], described["lastEventTimestamp"]) == (0, 4000)
+    assert "nextToken" not in answer
+
+
+@pytest.mark.parametrize("group", ["/aws/sagemaker/ProcessingJobs", "../..", "/aws/../.."])
+def test_missing_group_is_told_as_aws_does(logs: Logs, group: str) -> None:
+    with pytest.raises(ResourceNotFoundError):
+        logs.describe_log_streams({"logGroupName": group})
+
+
+def test_streams_merge_by_time_in_pages(logs: Logs, tmp_path: Path) -> None:
+    other = LogStore(tmp_path).create(GROUP, "job/algo-2-5")
+    other.append(1.5, b"between")
+    request: dict[str, Any] = {"logGroupName": GROUP, "logStreamNamePrefix": "job/", "limit": 3}
+    first = logs.filter_log_events(request)
+    rest = logs.filter_log_events({**request, "nextToken": first["nextToken"]})
+    messages = [event["message"] for event in first["events"] + rest["events"]]
+    assert messages == ["line 0", "line 1", "between", "line 2", "line 3", "line 4"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [("3", ["line 3"]), ('"line 2"', ["line 2"]), ("?1 ?2", ["line 1", "line 2"]), ("line -0 -1 -2 -3", ["line 4"])],
+)
+def test_terms_filter(logs: Logs, pattern: str, found: list[str]) -> None:
+    answer = logs.filter_log_events({"logGroupName": GROUP, "filterPattern": pattern})
+    assert [event["message"] for event in answer["events"]] == found
+
+
+def test_pattern_that_is_not_understood_is_refused(logs: Logs) -> None:
+    with pytest.raises(ServiceError, match="only terms"):
+        logs.filter_log_events({"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"})

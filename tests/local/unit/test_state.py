@@ -1,0 +1,94 @@
+"""What the server remembers."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.state import NameTakenError, Query, State
+
+KIND = "training-job"
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Iterator[State]:
+    opened = State(tmp_path / "state.db")
+    yield opened
+    opened.close()
+
+
+def add(state: State, name: str, status: str = "InProgress", parent: str = "") -> None:
+    state.add(KIND, name, f"arn:{name}", status, {"a": 1}, {"b": 2}, parent=parent)
+
+
+def test_name_is_taken_once(state: State) -> None:
+    add(state, "a")
+    with pytest.raises(NameTakenError):
+        add(state, "a")
+
+
+def test_update_merges_and_changes_the_status(state: State) -> None:
+    add(state, "a")
+    state.update(KIND, "a", {"c": 3}, "Completed")
+    record = state.get(KIND, "a")
+    assert record is not None
+    assert (record.status, record.description, record.request) == ("Completed", {"b": 2, "c": 3}, {"a": 1})
+
+
+def test_update_may_depend_on_the_status(state: State) -> None:
+    add(state, "a", "Completed")
+    assert state.update(KIND, "a", {}, "Stopping", only_if=("InProgress",)) is None
+    assert state.get(KIND, "a").status == "Completed"  # type: ignore[union-attr]
+
+
+def test_failed_change_leaves_nothing(state: State) -> None:
+    with pytest.raises(KeyError):
+        state.add(KIND, "a", "arn", "", {}, {}, tags=[{"Key": "no value"}])
+    assert state.get(KIND, "a") is None
+
+
+@pytest.mark.parametrize("order_by", ["name", "created", "status"])
+@pytest.mark.parametrize("descending", [True, False])
+def test_pages_give_each_once_in_order(state: State, order_by: str, descending: bool) -> None:
+    for number in range(7):
+        add(state, f"job-{number}", "Completed" if number % 2 else "Failed")
+    found: list[str] = []
+    after: tuple[float | str, str] | None = None
+    while True:
+        page = state.find(Query(KIND, order_by=order_by, descending=descending, limit=2, after=after))
+        if not page:
+            break
+        found += [record.name for record in page]
+        after = (getattr(page[-1], order_by), page[-1].name)
+    assert sorted(found) == [f"job-{number}" for number in range(7)]
+    keys = [(getattr(state.get(KIND, name), order_by), name) for name in found]
+    assert keys == sorted(keys, reverse=descending)
+
+
+def test_filters_go_together(state: State) -> None:
+    add(state, "x-1", "Completed", parent="tuning")
+    add(state, "x-2", "Failed", parent="tuning")
+    add(state, "y-1", "Completed", parent="tuning")
+    add(state, "x-3", "Completed")
+    query = Query(KIND, name_contains="x", status="Completed", parent="tuning")
+    assert [record.name for record in state.find(query)] == ["x-1"]
+
+
+def test_wildcards_of_sql_are_plain_letters(state: State) -> None:
+    add(state, "abc")
+    assert state.find(Query(KIND, name_contains="%")) == []
+
+
+def test_deleted_resource_takes_its_tags_along(state: State) -> None:
+    state.add(KIND, "a", "arn:a", "", {}, {}, tags=[{"Key": "k", "Value": "v"}])
+    assert state.delete(KIND, "a")
+    assert (state.tags("arn:a"), state.has_arn("arn:a"), state.delete(KIND, "a")) == ([], False, False)
+
+
+def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
+    first = State(tmp_path / "state.db")
+    add(first, "a")
+    second = State(tmp_path / "state.db")  # the first one was killed
+    assert second.get(KIND, "a") is not None
+    first.close()
+    second.close()
