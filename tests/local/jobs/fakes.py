@@ -40,6 +40,8 @@ class Model:
 
     invoke: Callable[[Asked], Reply] = echo
     ping: int = 200
+    unhealthy: set[str] = field(default_factory=set)
+    """Hosts whose `/ping` answers 503."""
     exits: Exit | None = None
     """Given: the container ends at once."""
     parameters: Mapping[str, object] | None = None
@@ -145,7 +147,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         model = self.server.host.model
         if self.path == "/ping":
-            self._answer(Reply(status=model.ping))
+            self._answer(Reply(status=503 if self.server.host.name in model.unhealthy else model.ping))
         elif self.path == "/execution-parameters" and model.parameters is not None:
             self._answer(Reply(json.dumps(model.parameters).encode()))
         else:

@@ -260,6 +260,19 @@ def test_container_that_is_never_healthy_fails_the_job(
     assert parts.transform()["FailureReason"].startswith("AlgorithmError: GET /ping did not answer 200 within 0.2 s")
 
 
+def test_one_bad_container_ends_the_others_work(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(asked: Asked) -> Reply:
+        time.sleep(0.05)
+        return Reply(asked.body)
+
+    monkeypatch.setattr("orchestrator.local.jobs.serving.STARTUP_SECONDS", 0.2)
+    model.unhealthy, model.invoke = {"algo-2"}, slow
+    parts.put("in/a", b"x\n" * 1000)
+    began = time.monotonic()
+    assert parts.transform(hosts=2, SplitType="Line", BatchStrategy="SingleRecord")["TransformJobStatus"] == "Failed"
+    assert time.monotonic() - began < 10
+
+
 def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
     def slow_second(asked: Asked) -> Reply:
         if asked.body == b"b":
