@@ -60,3 +60,7 @@ def tell(error: Exception) -> str | None:
     if isinstance(error, (LauncherError, ServerError, JobError, BotoCoreError, DockerException, OSError)):
         return str(error)
     return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

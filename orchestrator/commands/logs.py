@@ -26,9 +26,11 @@ def call(options: argparse.Namespace) -> int:
         tail = LogTail.of(place.logs, kind, options.job)
         while True:
             description = kind.describe(place.sagemaker, options.job)
-            for event in tail.read():  # after the look at the status, so that an ended job's last lines are among them
-                print(f"{event.host}  {event.text}", flush=options.follow)
             going = description is not None and description[kind.status] in (*kind.going, ENDPOINT.good)
-            if not (options.follow and going):
+            follow = options.follow and going
+            # After the look at the status, so that the last lines of a job that has ended are among them.
+            for event in tail.read() if follow else tail.rest():
+                print(f"{event.host}  {event.text}", flush=follow)
+            if not follow:
                 return 0
             time.sleep(place.poll)

@@ -43,9 +43,15 @@ class LogTail:
         return cls(client, kind.log_group(name), kind.log_prefix(name))
 
     def read(self) -> list[Event]:
-        """The lines since the last call, of all hosts, in the order of their times."""
-        events = [event for stream in self._streams() for event in self._new(stream)]
+        """Lines since the last call, a page of each host, in the order of their times: a log may grow faster than
+        it can be read, and its job is to be looked at in between."""
+        events = [event for stream in self._streams() for event in self._page(stream)]
         return sorted(events, key=lambda event: event.time)
+
+    def rest(self) -> Iterator[Event]:
+        """All lines that there are since the last call, for a job that has ended."""
+        while events := self.read():
+            yield from events
 
     def _streams(self) -> list[str]:
         request: dict[str, Any] = {"logGroupName": self.group}
@@ -59,14 +65,11 @@ class LogTail:
             raise
         return [stream["logStreamName"] for stream in answer["logStreams"]]
 
-    def _new(self, stream: str) -> Iterator[Event]:
+    def _page(self, stream: str) -> Iterator[Event]:
         request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
-        while True:
-            if stream in self.tokens:
-                request["nextToken"] = self.tokens[stream]
-            answer = self.client.get_log_events(**request)
-            self.tokens[stream] = answer["nextForwardToken"]
-            if not answer["events"]:
-                return
-            for event in answer["events"]:
-                yield Event(stream.removeprefix(self.prefix), event["timestamp"], event["message"])
+        if stream in self.tokens:
+            request["nextToken"] = self.tokens[stream]
+        answer = self.client.get_log_events(**request)
+        self.tokens[stream] = answer["nextForwardToken"]
+        for event in answer["events"]:
+            yield Event(stream.removeprefix(self.prefix), event["timestamp"], event["message"])

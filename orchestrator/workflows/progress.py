@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -101,7 +101,7 @@ class Progress:
             self.console.print(f"  {duration(step.seconds):>8}  {status}", highlight=False)
         step.status = status
 
-    def log(self, step: Step, events: Sequence[Event]) -> None:
+    def log(self, step: Step, events: Iterable[Event]) -> None:
         for event in events:
             step.tail.append(event.text)
             if self.verbose:

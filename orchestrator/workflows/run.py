@@ -172,12 +172,17 @@ class Run:
             status = description[kind.status]
             secondary = description.get("SecondaryStatus", status)
             self.progress.status(shown, status if secondary == status else f"{status}: {secondary}")
-            self.progress.log(shown, tail.read())
             if kind is TUNING:
                 self.progress.trials(shown, trials(self.place, name))
-            if status not in kind.going:
+            # The many streams of a tuning job are worth reading only for who sees them, and for what they end with.
+            if ended := status not in kind.going:
+                self.progress.log(shown, tail.rest())
+            elif kind is not TUNING or self.progress.verbose:
+                self.progress.log(shown, tail.read())
+            if ended:
                 return description
-            time.sleep(self.place.poll)
+            # Ever more rarely: the job needs this machine's processors more than we do.
+            time.sleep(min(max(self.place.poll, shown.seconds / 40), 4 * self.place.poll))
 
     def _need_good(self, kind: Kind, name: str, description: Answer, shown: Step) -> None:
         status = description[kind.status]

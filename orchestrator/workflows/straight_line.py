@@ -79,5 +79,5 @@ def straight_line(place: Place, run: Run, options: Options, folder: Path) -> Res
 
 def epoch_table(place: Place, job: Answer) -> list[str]:
     """The lines of the log that the notebook prints."""
-    lines = LogTail.of(place.logs, TRAINING, job["TrainingJobName"]).read()
+    lines = LogTail.of(place.logs, TRAINING, job["TrainingJobName"]).rest()
     return [line.text for line in lines if line.text.startswith("Epoch: ")]

@@ -220,8 +220,9 @@ class Cloud:
 
     def GetLogEvents(self, asked: Answer) -> Answer:  # noqa: N802
         start = int(asked.get("nextToken", "0"))
-        events = [{"timestamp": index, "message": line} for index, line in enumerate(self.log)][start:]
-        return {"events": events, "nextForwardToken": str(len(self.log))}
+        events = [{"timestamp": index, "message": line} for index, line in enumerate(self.log)]
+        page = events[start : start + 1]
+        return {"events": page, "nextForwardToken": str(start + len(page))}
 
     def PutObject(self, asked: Answer) -> Answer:  # noqa: N802
         self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"] = asked["Body"].read()

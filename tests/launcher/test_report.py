@@ -70,7 +70,6 @@ def test_summary_shows_what_matters() -> None:
         "001-abcd1234",
         "0.01235",
         "160",
-        "99999",
         "-1235",
         "model",
         BASE,

@@ -1,0 +1,141 @@
+"""`microjobs` as a user runs it: a process of its own, the local server, real containers."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import docker
+import pytest
+
+from orchestrator.local.home import HOME
+from tests.conftest import REPOSITORY
+
+pytestmark = pytest.mark.engine
+
+NOTEBOOK = """\
+Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
+Epoch: 20 | Train loss: 0.525 | Test loss: 0.454
+Epoch: 40 | Train loss: 0.294 | Test loss: 0.183
+Epoch: 60 | Train loss: 0.077 | Test loss: 0.073
+Epoch: 80 | Train loss: 0.053 | Test loss: 0.116
+Epoch: 100 | Train loss: 0.046 | Test loss: 0.105
+Epoch: 120 | Train loss: 0.039 | Test loss: 0.089
+Epoch: 140 | Train loss: 0.032 | Test loss: 0.074
+Epoch: 160 | Train loss: 0.025 | Test loss: 0.058
+Epoch: 180 | Train loss: 0.018 | Test loss: 0.042
+Epoch: 200 | Train loss: 0.011 | Test loss: 0.026
+Epoch: 220 | Train loss: 0.004 | Test loss: 0.009
+Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
+Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
+Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A server's folder; nothing of it runs afterwards."""
+    home = tmp_path / "home"
+    yield home
+    microjobs(home, "local", "down")
+    assert containers(home) == []
+
+
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, HOME: str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def microjobs(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env=environment(home), capture_output=True, text=True, check=False, timeout=500
+    )
+
+
+def containers(home: Path) -> list[str]:
+    """Containers of the runs in this folder: their names have the runs' names in them."""
+    runs = [record.stem for record in (home / "runs").glob("*.json")]
+    client = docker.from_env()
+    try:
+        names = [found.name or "" for found in client.containers.list(all=True)]
+    finally:
+        client.close()
+    return [name for name in names if any(run in name for run in runs)]
+
+
+@contextmanager
+def started(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """The command running, as the leader of a group as shells start it."""
+    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    with subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env=environment(home),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def test_housing_runs_to_its_report_with_own_data_and_pytorch(home: Path, boston: Path) -> None:
+    words = ["--framework", "pytorch", "--data", str(boston), "--no-tuning", "--epochs", "20", "--instance-count", "2"]
+    done = microjobs(home, "run", "housing", "--runtime", "docker", *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "✓ Scaling on 2 hosts" in done.stdout
+    mse = float(re.findall(r"Test MSE : ([\d.]+)", done.stdout)[0])
+    assert 5 < mse < 100
+    (report,) = (home / "runs").glob("*/report.html")
+    assert f"Test MSE : {mse}" in report.read_text()
+    listed = microjobs(home, "ps").stdout
+    assert listed.count("Completed") == 4
+    assert "endpoint" not in listed
+
+
+def test_straight_line_prints_the_notebooks_table(home: Path) -> None:
+    done = microjobs(home, "run", "straight-line", "--runtime", "docker")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert NOTEBOOK in done.stdout
+    assert re.search(r"^0\.3067 +0\.9011 ", done.stdout, re.MULTILINE)
+
+
+def test_ctrl_c_pressed_twice_leaves_nothing_running(home: Path) -> None:
+    with started(home, "run", "straight-line", "--epochs", "100000000", "--runtime", "docker") as running:
+        assert running.stdout is not None
+        assert any("InProgress: Training" in line for line in running.stdout)
+        assert len(containers(home)) == 1
+        for _ in range(2):
+            os.killpg(running.pid, signal.SIGINT)  # to the whole group, as a terminal does
+            time.sleep(0.3)
+        said, errors = running.communicate(timeout=200)
+    assert (running.returncode, errors) == (130, "")
+    assert "stopping straight-line-" in said
+    assert "microjobs run straight-line --resume" in said
+    assert containers(home) == []
+    assert re.search(r"^training .* Stopped ", microjobs(home, "ps").stdout, re.MULTILINE)
+
+
+def test_failed_step_says_why_and_resumes(home: Path) -> None:
+    failed = microjobs(home, "run", "housing", "--no-tuning", "--learning-rate", "-1", "--runtime", "docker")
+    assert failed.returncode == 1
+    assert "learning_rate" in failed.stderr
+    assert "\n  | " in failed.stderr
+    again = microjobs(home, "run", "housing", "--resume", "--runtime", "docker")
+    assert again.returncode == 1
+    assert "Raw data" in again.stdout
+    names = re.findall(r"^(\w+) +housing-\d+-\d+-(\S+)", microjobs(home, "ps").stdout, re.MULTILINE)
+    assert sorted(names) == [
+        ("processing", "raw"),
+        ("processing", "scale"),
+        ("training", "train"),
+        ("training", "train-2"),
+    ]
