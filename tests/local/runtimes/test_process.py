@@ -1,6 +1,7 @@
 """Programs as hosts: what they get, how they are followed, stopped, and never left behind."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pytest
 
 from microjobs.contract import Layout, read_failure
 from orchestrator.local.home import Home
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
 from orchestrator.local.runtimes.process import ProcessRuntime
+from orchestrator.local.runtimes.process_kept import Kept
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import (
     host_plan,
@@ -102,6 +104,16 @@ def test_lines_come_while_the_host_runs(start: Start, tmp_path: Path) -> None:
     host.stop(0)
 
 
+def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    kept = Kept(["/bin/sleep", "1"], {}, log)
+    log.write_bytes(b"1000000 ha")
+    rest = threading.Timer(0.3, log.write_bytes, [b"1000000 half\n"])
+    rest.start()
+    assert list(kept.lines()) == [Line(1.0, b"half")]
+    assert kept.wait() == 0
+
+
 def test_slow_reader_does_not_hold_the_host_up(start: Start, tmp_path: Path) -> None:
     assert start(program(tmp_path, "print('x' * 50_000_000)")).wait() == Exit(0)
 
@@ -181,21 +193,29 @@ def test_stop_kills_after_the_grace(start: Start, tmp_path: Path) -> None:
 
 
 def test_second_stop_may_be_shorter(start: Start, tmp_path: Path) -> None:
-    host = start(program(tmp_path, STUBBORN))
+    code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True)); "
+    host = start(program(tmp_path, code + "print('up', flush=True); [time.sleep(1) for _ in range(600)]"))
     wait_for_line(host, b"up")
     patient = threading.Thread(target=host.stop, args=(60,))
     patient.start()
+    wait_for_line(host, b"told")
     host.stop(0)
     patient.join(5)
     assert not patient.is_alive()
+
+
+def any_seconds() -> str:
+    """A time to sleep that no other process sleeps: it finds them."""
+    return f"600.{secrets.randbelow(10**9):09}"
 
 
 DAEMON = "import subprocess, sys; subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True); print('up')"
 
 
 def test_nothing_outlives_its_host(start: Start, tmp_path: Path) -> None:
-    assert start(program(tmp_path, DAEMON, "612.34")).wait() == Exit(0)
-    assert processes_with("612.34") == []
+    seconds = any_seconds()
+    assert start(program(tmp_path, DAEMON, seconds)).wait() == Exit(0)
+    assert processes_with(seconds) == []
 
 
 def test_copy_tells_nothing_from_empty(start: Start, tmp_path: Path) -> None:
@@ -231,11 +251,12 @@ def test_removed_plan_leaves_nothing(runtime: ProcessRuntime, start: Start, plac
 
 
 def test_all_hosts_start_or_none(runtime: ProcessRuntime, place: Path, tmp_path: Path) -> None:
-    good = program(tmp_path, "import time; time.sleep(631.5)")
+    seconds = any_seconds()
+    good = program(tmp_path, f"import time; time.sleep({seconds})")
     bad = program(tmp_path, "pass", name="algo-2", inputs=(Input("/etc/input", tmp_path),))
     with pytest.raises(CannotRunError, match=r"path /etc/input is not below"):
         runtime.start(Plan("job", (good, bad)))
-    assert processes_with("631.5") == []
+    assert processes_with(seconds) == []
     assert list_plans(place) == []
 
 
@@ -275,16 +296,38 @@ time.sleep(600)
 
 @pytest.mark.parametrize("code", [DAEMON + "; import time; sys.stdout.flush(); time.sleep(600)", STUBBORN])
 def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path) -> None:
-    arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), code, "612.56"]
+    seconds = any_seconds()
+    arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), code, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as server:
         assert server.stdout is not None
         assert server.stdout.readline() == "up\n"
-        assert processes_with("612.56") != []
+        assert processes_with(seconds) != []
         server.kill()
     assert tiny_runtime(place).running() == {}
-    assert processes_with("612.56") == []
+    assert processes_with(seconds) == []
     assert list_plans(place) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killed_keeper_ends_its_program(number: int, start: Start, tmp_path: Path) -> None:
+    seconds = any_seconds()
+    code = "import time; print('up', flush=True); time.sleep(float(__import__('sys').argv[1]))"
+    host = start(program(tmp_path, code, seconds))
+    wait_for_line(host, b"up")
+    keeper = min(processes_with(seconds))
+    os.kill(keeper, number)
+    assert host.wait().code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+    deadline = time.monotonic() + 5
+    while processes_with(seconds) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert processes_with(seconds) == []
+
+
+def test_ctrl_c_at_the_server_does_not_reach_its_hosts(start: Start, tmp_path: Path) -> None:
+    host = start(program(tmp_path, "import os; print(os.getsid(0), os.getppid())"))
+    session, keeper = output(host).split()
+    assert session == keeper
 
 
 def test_closed_runtime_ends_its_hosts(runtime: ProcessRuntime, start: Start, tmp_path: Path) -> None:
