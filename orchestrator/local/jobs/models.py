@@ -52,7 +52,8 @@ def find(context: Context, name: str) -> Mapping[str, Any]:
 
 def container(model: Mapping[str, Any]) -> Mapping[str, Any]:
     """The one container of a CreateModel request, wherever it stands."""
-    given = [model["PrimaryContainer"]] if "PrimaryContainer" in model else model.get("Containers", [])
+    primary = [model["PrimaryContainer"]] if "PrimaryContainer" in model else []
+    given = [*primary, *model.get("Containers", [])]
     if len(given) != 1:
         raise ValidationError(f"A model has one container here, not {len(given)}: give PrimaryContainer.")
     found: Mapping[str, Any] = given[0]
