@@ -4,7 +4,6 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
-PYTHON_FOLDERS := shared orchestrator tests scripts $(JOBS:%=containers/%)
 # Where there is no uv, `make setup` puts it into .venv.
 export PATH := $(PATH):$(CURDIR)/.venv/bin
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
@@ -14,13 +13,19 @@ help: ## list what can be made
 
 # --- run ---
 
-run: build ## the housing pipeline in containers, to its report; the endpoint stays up
+run: run/housing ## the housing workflow to its report: in containers, or without Docker as processes
+
+run/%: setup ## another workflow, such as run/straight-line
+	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory build; fi
+	@microjobs run $* $(OPTIONS)
+
+compose: build ## the pipeline by docker compose alone; the endpoint stays up
 	@scripts/run-pipeline
 
-run/%: build ## the same with docker-compose.%.yml on top, such as run/four-hosts
+compose/%: build ## the same with docker-compose.%.yml on top, such as compose/four-hosts
 	@scripts/run-pipeline --file docker-compose.yml --file docker-compose.$*.yml
 
-down: ## end what `make run` left up; results stay in ./artifacts
+down: ## end what `make compose` left up; results stay in ./artifacts
 	docker compose --file docker-compose.yml --file docker-compose.four-hosts.yml down --remove-orphans --volumes
 
 # --- build ---
@@ -61,7 +66,7 @@ lint: setup lint/host $(JOBS:%=lint/%) ## ruff, and mypy in strict mode, tests t
 lint/host:
 	uv run ruff format --check .
 	uv run ruff check .
-	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared orchestrator tests scripts/*.py
+	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared orchestrator tests bench scripts/*.py
 
 lint/%: # each job has a main.py of its own, so each is checked by itself
 	MYPYPATH=shared:containers/$* uv run mypy --cache-dir .mypy_cache/$* containers/$*/*.py
@@ -76,8 +81,11 @@ test/%: setup ## the tests of one image, such as test/serve
 
 check: lint build test ## all that CI does
 
+bench: setup ## measure beside peers; prints ratios
+	uv run python bench/overhead.py
+
 clean: down ## also remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help run down build base-image lock labels parity setup format lint lint/host test check clean
+.PHONY: help run compose down build base-image lock labels parity setup format lint lint/host test check bench clean

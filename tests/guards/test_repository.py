@@ -101,8 +101,8 @@ def test_links_and_compose_files_of_the_pages_exist(page: Path) -> None:
 
 def test_readme_leads_to_success_on_its_first_screen() -> None:
     first_screen = README.read_text().splitlines()[:25]
-    assert "    docker compose up" in first_screen[:15]
-    assert any("curl" in line for line in first_screen)
+    assert "    make run" in first_screen[:10]
+    assert any("Test MSE" in line for line in first_screen)
 
 
 def test_no_list_of_jobs_is_kept_by_hand() -> None:
