@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -47,7 +48,9 @@ class Kept:
         cpus: Iterable[int] = (),
         hold: Sequence[int] = (),
     ) -> None:
-        folder = tempfile.mkdtemp(prefix="microjobs-")  # not below the log: names of sockets have 107 bytes
+        self._scratch = folder = tempfile.mkdtemp(
+            prefix="microjobs-"
+        )  # not below the log: names of sockets have 107 bytes
         self._log = log
         log.touch()
         self._keeper = subprocess.Popen(
@@ -86,6 +89,8 @@ class Kept:
     def wait(self) -> int:
         """Block until it has ended; `code` then."""
         code = self._keeper.wait()
+        if code < 0:  # else it did so itself
+            shutil.rmtree(self._scratch, ignore_errors=True)
         self._close()
         return code
 

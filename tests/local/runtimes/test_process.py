@@ -312,12 +312,13 @@ def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_killed_keeper_ends_its_program(number: int, start: Start, tmp_path: Path) -> None:
     seconds = any_seconds()
-    code = "import time; print('up', flush=True); time.sleep(float(__import__('sys').argv[1]))"
+    code = "import os, sys, time; print('up in', os.getcwd(), flush=True); time.sleep(float(sys.argv[1]))"
     host = start(program(tmp_path, code, seconds))
-    wait_for_line(host, b"up")
+    wait_for_line(host, b"up in")
     keeper = min(processes_with(seconds))
     os.kill(keeper, number)
     assert host.wait().code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+    assert not Path(output(host).removeprefix("up in ")).exists()
     deadline = time.monotonic() + 5
     while processes_with(seconds) and time.monotonic() < deadline:
         time.sleep(0.01)
