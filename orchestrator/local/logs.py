@@ -4,7 +4,7 @@ A position in a stream is a byte offset, which is what tokens carry.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +59,24 @@ class Stream:
                 yield Event(int(stamp), text.decode(errors="replace"), start, start + len(record))
                 start += len(record)
 
+    def before(self, end: int, most: int, wanted: Callable[[Event], bool] = lambda _: True) -> list[Event]:
+        """The last wanted records before an offset, at most so many, read from the end of the file."""
+        begin, events = end, list[Event]()
+        window = 1 << 16
+        while begin > 0 and len(events) < most:
+            begin = max(0, begin - window)
+            events = [event for event in self._whole(begin) if event.end <= end and wanted(event)]
+            window *= 4
+        return events[-most:]
+
+    def _whole(self, offset: int) -> Iterator[Event]:
+        """Records from the first one that begins at or after an offset."""
+        if offset > 0:
+            with self.path.open("rb") as file:
+                file.seek(offset - 1)
+                offset += len(file.readline()) - 1
+        return self.events(offset)
+
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
 
@@ -66,20 +84,8 @@ class Stream:
         return next((event.time for event in self.events()), None)
 
     def last_time(self) -> int | None:
-        """Of the last line, found from the end of the file."""
-        size = self.size()
-        window = 4096
-        while size:
-            begin = max(0, size - window)
-            with self.path.open("rb") as file:
-                file.seek(begin)
-                tail = file.read()
-            lines = tail.rsplit(b"\n", 2)
-            if len(lines) == 3 or begin == 0:
-                record = lines[-2].rpartition(b"\n")[2] if len(lines) > 1 else b""
-                return int(record.partition(b" ")[0]) if record else None
-            window *= 16
-        return None
+        last = self.before(self.size(), 1)
+        return last[0].time if last else None
 
 
 class LogStore:

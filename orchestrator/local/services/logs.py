@@ -69,11 +69,11 @@ class Logs:
             raise ResourceNotFoundError("The specified log stream does not exist.")
         limit = min(request.get("limit", EVENTS_LIMIT), EVENTS_LIMIT)
         direction, offset = _position(request, stream)
-        wanted = (event for event in stream.events(offset if direction == "f" else 0) if _in_time(event, request))
         if direction == "f":
+            wanted = (event for event in stream.events(offset) if _in_time(event, request))
             events = list(_sized(itertools.islice(wanted, limit)))
         else:
-            events = list(itertools.takewhile(lambda event: event.end <= offset, wanted))[-limit:]
+            events = stream.before(offset, limit, lambda event: _in_time(event, request))
         begin, end = (events[0].start, events[-1].end) if events else (offset, offset)
         return {
             "events": [_shown(event) for event in events],

@@ -53,6 +53,22 @@ def test_times_bound_what_is_read(logs: Logs) -> None:
     assert get(logs, startFromHead=True, startTime=1000, endTime=3000)[0] == ["line 1", "line 2"]
 
 
+def test_last_lines_before_a_time_are_found(logs: Logs) -> None:
+    assert get(logs, endTime=2000, limit=1)[0] == ["line 1"]
+
+
+@pytest.mark.parametrize("lines", [1, 3000])
+def test_reading_backwards_gives_every_line_once(stream: Stream, logs: Logs, lines: int) -> None:
+    for number in range(lines):
+        stream.append(10, b"%d " % number + b"x" * 100)
+    found: list[str] = []
+    page, _, token = get(logs, limit=700)
+    while page:
+        found[:0] = page
+        page, _, token = get(logs, limit=700, nextToken=token)
+    assert found == [event.message for event in stream.events()]
+
+
 def test_half_a_record_is_not_shown(logs: Logs, stream: Stream) -> None:
     with stream.path.open("ab") as file:
         file.write(b"6000 half a li")
