@@ -153,7 +153,7 @@ def finish(
     bundle.write_manifest(layout.model, manifest)
     if stop:
         logger.info("stopped after %d of %d epochs; the model so far is saved", trained.epochs, hyperparameters.epochs)
-    logger.info("%d epochs in %.1f s | model in %s", trained.epochs, trained.seconds, layout.model)
+    logger.info("%d epochs in %.1f s | model in %s", trained.epochs, trained.seconds, layout.spell(layout.model))
     logger.info("Test MSE: %.4g | Test MAE: %.4g", metrics["test_mse"], metrics["test_mae"])
 
 
