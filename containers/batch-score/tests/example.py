@@ -3,10 +3,10 @@
 import tarfile
 
 import numpy as np
-from tests.bundles import linear_bundle
-from tests.images.example import Example
 
 from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
+from tests.bundles import linear_bundle
+from tests.images.example import Example
 
 
 def prepare(layout: Layout) -> None:

@@ -1,9 +1,9 @@
 """A good and a bad run of this job, for the tests that every image inherits."""
 
 import numpy as np
-from tests.images.example import Example
 
 from microjobs.contract import Layout, ResourceConfig, write_processing_resource_config
+from tests.images.example import Example
 
 
 def prepare(layout: Layout) -> None:

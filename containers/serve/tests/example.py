@@ -1,10 +1,9 @@
 """A good and a bad run of this job, for the tests that every image inherits."""
 
-from tests.bundles import linear_bundle
-from tests.images.example import Example
-
 from microjobs.bundle import MODEL_FILE
 from microjobs.contract import Layout
+from tests.bundles import linear_bundle
+from tests.images.example import Example
 
 
 def prepare(layout: Layout) -> None:

@@ -1,7 +1,6 @@
 """A good and a bad run of this job, for the tests that every image inherits."""
 
 import numpy as np
-from tests.images.example import Example
 
 from microjobs.contract import (
     Channel,
@@ -11,6 +10,7 @@ from microjobs.contract import (
     write_input_data_config,
     write_training_resource_config,
 )
+from tests.images.example import Example
 
 
 def prepare(layout: Layout) -> None:
