@@ -5,6 +5,7 @@ Signatures of single chunks (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`) are read over
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -30,6 +31,27 @@ _NOT_ALGORITHMS = frozenset({"mode", "type", "algorithm"})
 
 class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
+
+
+class Input:
+    """`wsgi.input` with S3's errors; after one, it is at its end."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._is_over = False
+
+    def read(self, size: int, /) -> bytes:
+        """Raises ServiceError RequestTimeout, the client is slow or gone; IncompleteBody, its chunks are none."""
+        if self._is_over:
+            return b""
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            self._is_over = True
+            raise ServiceError("RequestTimeout", f"The body did not come in time: {error}.") from error
+        except ValueError as error:  # cheroot's word for a broken chunk of HTTP's
+            self._is_over = True
+            raise ServiceError("IncompleteBody", f"The body's transfer coding is broken: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -85,8 +107,9 @@ def receive_document(headers: Mapping[str, str], stream: Stream) -> bytes:
 
 def drain(stream: Stream) -> None:
     """Read what is left of a body, so that the connection can be used again."""
-    while stream.read(BLOCK):
-        pass
+    with contextlib.suppress(ServiceError):
+        while stream.read(BLOCK):
+            pass
 
 
 def _content(headers: Mapping[str, str], stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:

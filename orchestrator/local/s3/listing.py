@@ -71,7 +71,7 @@ def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
         common = found if isinstance(found, str) else _common_prefix(found.key, prefix, delimiter)
         if common is None:
             yield found
-        elif common != last and common.encode() + BEYOND > after:
+        elif common != last:
             last = common
             yield common
 

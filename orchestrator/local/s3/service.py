@@ -1,6 +1,5 @@
 """S3 over HTTP, on an object store."""
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ from werkzeug import Request, Response
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3 import buckets, copying, listing, multipart, objects
 from orchestrator.local.s3.answer import error_response, write_answer
-from orchestrator.local.s3.body import Stream, drain, receive_document
+from orchestrator.local.s3.body import Input, Stream, drain, receive_document
 from orchestrator.local.s3.call import Call, Operation, check_members
 from orchestrator.local.s3.parse import malformed, parse_document, parse_members
 from orchestrator.local.s3.protocol import check_query, find_operation
@@ -48,19 +47,19 @@ class S3:
         Raises:
             ServiceError: for `error_response`. The request's body has been read then, so the connection can go on.
         """
-        stream: Stream = request.environ["wsgi.input"]
+        stream = Input(request.environ["wsgi.input"])
         try:
             response = self._answer(read_request(request), stream)
             response.headers["x-amz-request-id"] = request_id(request)
             return response
-        except (ConnectionError, TimeoutError) as error:
-            raise ServiceError("RequestTimeout", f"The body did not come in time: {error}.") from error
+        except PermissionError as error:
+            message = f"This server may not touch {error.filename}: make it the server's user's."
+            raise ServiceError("AccessDenied", message, 403) from error
         except OSError as error:
             message = f"We encountered an internal error: {error.strerror}: {error.filename}."
             raise ServiceError("InternalError", message, 500) from error
         finally:
-            with contextlib.suppress(OSError, ValueError):  # the client is gone, or sent what is no body
-                drain(stream)
+            drain(stream)
 
     def _answer(self, incoming: Incoming, stream: Stream) -> Response:
         operation = find_operation(incoming)

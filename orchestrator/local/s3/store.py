@@ -26,6 +26,9 @@ from orchestrator.local.s3.walk import Walk
 SETTLED = 1.0
 """Seconds after which a file's change shows in its modification time for sure, whatever the file system."""
 
+ATTEMPTS = 100
+"""To open an object that is replaced between being found and being opened."""
+
 
 @dataclass(frozen=True)
 class StoredObject:
@@ -160,7 +163,7 @@ class ObjectStore:
         Raises:
             ServiceError: NoSuchKey or NoSuchBucket, 404.
         """
-        while True:
+        for _ in range(ATTEMPTS):
             stored = self.get(bucket, key)
             try:
                 file = stored.path.open("rb", buffering=0)
@@ -177,6 +180,7 @@ class ObjectStore:
             if details is not None:
                 return Opened(stored, details, file)
             file.close()
+        raise ServiceError("OperationAborted", f"{key!r} is being replaced again and again: try later.", 409)
 
     def describe(self, stored: StoredObject) -> tuple[StoredObject, Details] | None:
         """An object with its details, as it is now; None if it is gone."""

@@ -5,7 +5,11 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import MagicMock
+from urllib.request import Request as URLRequest
+from urllib.request import urlopen
 from xml.etree import ElementTree
 
 import pytest
@@ -321,6 +325,25 @@ def _by_host(request: Any, endpoint: str) -> None:
     """As a resolver does that sends every name below `localhost` here."""
     request.headers["Host"] = f"{BUCKET}.localhost"
     request.url = f"{endpoint}/a"
+
+
+@pytest.mark.parametrize("version", ["s3", "s3v4"])
+def test_presigned_addresses_read_and_write(connect: "Connect", endpoint: str, version: Any) -> None:
+    client = connect(Config(signature_version=version))
+    for method, name, body in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
+        address = client.generate_presigned_url(name, Params={"Bucket": BUCKET, "Key": "a b"}, HttpMethod=method)
+        assert address.startswith(endpoint)
+        with urlopen(URLRequest(address, body, method=method)) as answer:
+            content = answer.read()
+    assert content == b"content"
+
+
+def test_file_that_the_server_may_not_read_is_denied(s3: "S3Client", monkeypatch: pytest.MonkeyPatch) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    monkeypatch.setattr(Path, "open", MagicMock(side_effect=PermissionError(13, "no", "the/file")))
+    with pytest.raises(ClientError, match="may not touch the/file") as raised:
+        s3.get_object(Bucket=BUCKET, Key="a")
+    assert code(raised) == ("AccessDenied", 403)
 
 
 def test_error_is_a_document_of_s3s(endpoint: str) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import Home
+from orchestrator.local.s3.database import Version
 from orchestrator.local.s3.details import Details
 from orchestrator.local.s3.store import ObjectStore, StoredObject
 from tests.local.s3.conftest import BUCKET
@@ -226,6 +227,30 @@ def test_readers_see_one_version_whole_with_its_details(store: ObjectStore) -> N
     finally:
         done.set()
         writer.join()
+
+
+def test_object_replaced_while_it_is_opened_is_the_new_one(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, "a", b"old", Details("old"))
+    look_up, looked = store.database.details, list[Version]()
+
+    def replace_first(version: Version) -> Details | None:
+        if not looked:
+            looked.append(version)
+            put(store, "a", b"new", Details("new"))
+        return look_up(version)
+
+    monkeypatch.setattr(store.database, "details", replace_first)
+    opened = store.open(BUCKET, "a")
+    with opened.file:
+        assert (opened.file.read(), opened.details.etag) == (b"new", "new")
+
+
+def test_replaced_objects_are_forgotten(store: ObjectStore) -> None:
+    for content in (b"1", b"22"):
+        put(store, "a", content, Details("x"))
+    assert store.database.select("SELECT size FROM objects") == [(2,)]
+    store.delete(BUCKET, "a")
+    assert store.database.select("SELECT size FROM objects") == []
 
 
 def test_a_killed_servers_files_are_removed_at_start(store: ObjectStore, home: Home) -> None:

@@ -106,10 +106,24 @@ def test_broken_chunks_are_refused(
     assert send(connection, "HEAD", PATH) == (404, b"")
 
 
+def test_connection_is_good_after_a_refused_body(connection: HTTPConnection) -> None:
+    pieces = (CONTENT for _ in range(20))
+    assert send(connection, "PUT", "/no-such-bucket/a", pieces, Transfer_Encoding="chunked").status == 404
+    assert send(connection, "GET", f"/{BUCKET}").status == 200
+
+
 @pytest.mark.parametrize(("signed", "status"), [(CONTENT, 200), (b"other", 400)])
 def test_body_is_held_against_what_was_signed(connection: HTTPConnection, signed: bytes, status: int) -> None:
     answer = send(connection, "PUT", PATH, CONTENT, x_amz_content_sha256=hashlib.sha256(signed).hexdigest())
     assert (answer.status, b"XAmzContentSHA256Mismatch" in answer.body) == (status, status == 400)
+
+
+def test_broken_chunk_of_http_is_refused(connection: HTTPConnection, home: Home) -> None:
+    connection.putrequest("PUT", PATH)
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders(b"no size\r\n")
+    assert b"IncompleteBody" in connection.getresponse().read()
+    assert not list((home.buckets / BUCKET).iterdir())
 
 
 def test_client_that_goes_away_leaves_nothing(connection: HTTPConnection, home: Home) -> None:
@@ -198,6 +212,8 @@ def test_document_without_end_is_refused(connection: HTTPConnection) -> None:
 
 
 def test_key_that_xml_cannot_hold_is_listed_encoded(connection: HTTPConnection, home: Home) -> None:
+    (home.buckets / BUCKET / "a\rb").touch()
+    assert b"<Key>a&#13;b</Key>" in send(connection, "GET", f"/{BUCKET}").body
     (home.buckets / BUCKET / "a\x01").touch()
     assert b"encoding-type=url" in send(connection, "GET", f"/{BUCKET}").body
     assert b"<Key>a%01</Key>" in send(connection, "GET", f"/{BUCKET}?encoding-type=url").body
