@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -42,8 +43,11 @@ NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """What clients may call this machine, besides what the runtime's hosts call it."""
 
 
-def serve(home: Home, config: Config) -> None:
+def serve(home: Home, config: Config, *, tied: bool = False) -> None:
     """Serve until SIGTERM or SIGINT, then end all that runs.
+
+    Args:
+        tied: also end when stdin does, which whoever started the server holds open.
 
     Raises:
         ServerError: another server has this folder, something has the port, or there is no engine where one was
@@ -52,6 +56,8 @@ def serve(home: Home, config: Config) -> None:
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
+    if tied:
+        threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     home.make()
     with ExitStack() as cleanup:
         cleanup.enter_context(_locked(home))
@@ -73,6 +79,11 @@ def _chosen(config: Config, home: Home) -> tuple[Runtime, str]:
         return choose(config.runtime, home)
     except CannotRunError as error:
         raise ServerError(str(error)) from error
+
+
+def _end_with_stdin(ended: threading.Event) -> None:
+    sys.stdin.read()
+    ended.set()
 
 
 @contextmanager

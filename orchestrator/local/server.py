@@ -61,8 +61,11 @@ def running(home: Home) -> Address | None:
     )
 
 
-def start(home: Home, config: Config) -> Address:
+def start(home: Home, config: Config, *, tied: bool = False) -> Address:
     """Start a server in a process of its own, and wait until it answers.
+
+    Args:
+        tied: it ends with this process, however that ends.
 
     Raises:
         ServerError: it ended at once, with its last words.
@@ -70,12 +73,13 @@ def start(home: Home, config: Config) -> Address:
     for earlier in _started.values():  # one that was killed is still a zombie of ours
         earlier.poll()
     home.make()
-    command = [sys.executable, "-m", "orchestrator.local", *config.arguments()]
+    command = [sys.executable, "-m", "orchestrator.local", *config.arguments(), *(["--tied"] if tied else [])]
     with home.server_log.open("ab") as log:
         begun = log.tell()
         process = subprocess.Popen(
             command,
-            stdin=subprocess.DEVNULL,
+            # Nothing is ever written to it: its end comes when this process, which holds the other one, is gone.
+            stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -129,7 +133,7 @@ def serving(home: Home, config: Config) -> Iterator[Address]:
     if address is not None:
         yield address
         return
-    address = start(home, config)
+    address = start(home, config, tied=True)
     try:
         yield address
     finally:

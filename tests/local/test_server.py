@@ -4,6 +4,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,6 +60,24 @@ def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
         )
         said = subprocess.run(["python", "-c", script], env=given, capture_output=True, text=True, check=True).stdout
     assert said.split() == ["000000000000", local.address.bucket]
+
+
+def test_server_of_a_killed_launcher_ends(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    script = f"""
+import time
+from pathlib import Path
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from orchestrator.local.server import serving
+with serving(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
+    time.sleep(100)
+"""
+    launcher = subprocess.Popen([sys.executable, "-c", script])
+    until(lambda: server.running(home), lambda address: address is not None, seconds=30)
+    launcher.kill()
+    launcher.wait()
+    until(home.server.exists, lambda there: not there, seconds=30)
 
 
 def test_folder_is_its_owners_alone(tmp_path: Path) -> None:

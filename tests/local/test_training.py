@@ -1,13 +1,15 @@
 """Training jobs over the wire, in containers."""
 
 import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.local.clients import Local, channel, training_request, unique, until
+from tests.conftest import image_name
+from tests.local.clients import Local, channel, started, training_request, unique, until
 
 pytestmark = pytest.mark.engine
 
@@ -225,3 +227,17 @@ def test_tags_are_kept(local: Local) -> None:
     local.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "cost", "Value": "b"}])
     local.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["team"])
     assert local.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "cost", "Value": "b"}]
+
+
+def test_image_alias_and_limits_hold(tmp_path: Path) -> None:
+    """A server with settings: AWS's image URI is a local image, and a host has its instance type's size."""
+    uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
+    aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("serve")}
+    with started(tmp_path, runtime="docker", images=aliases, limits=True) as local:
+        job = local.train(
+            "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
+            algorithm={"TrainingImage": uri},
+            ResourceConfig={"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1},
+        )
+        assert job["AlgorithmSpecification"]["TrainingImage"] == uri
+        assert local.output("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
