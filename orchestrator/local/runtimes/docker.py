@@ -24,7 +24,7 @@ from requests.exceptions import RequestException
 from microjobs.contract import DEFAULT_ROOT
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes.archives import packed, unpack
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Line, Plan
 from orchestrator.local.runtimes.inputs import Overlays
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 HOME_LABEL = "org.microjobs.home"
 PLAN_LABEL = "org.microjobs.plan"
 HOST_LABEL = "org.microjobs.host"
+PORT_LABEL = "org.microjobs.port"
 
 ENGINE_BACK_SECONDS = 120
 """How long a host is waited for when the engine does not answer: it may be restarting."""
@@ -170,24 +171,23 @@ class DockerRuntime:
         return name
 
     def _start_host(self, plan: Plan, host: HostPlan, network: str | None) -> DockerHost:
-        container = self._create(plan, host, network)
+        overlaid, copied = self._overlays.divide(host.inputs)
+        container = self._create(plan, host, network, overlaid)
         try:
+            with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
+                container.put_archive("/", archive)
             container.start()
         except APIError as error:
-            if not self._overlays.refused(error):
+            if not (overlaid and self._overlays.refused(error)):
                 raise
             container.remove(force=True, v=True)
-            container = self._create(plan, host, network)
-            container.start()
+            return self._start_host(plan, host, network)
         return DockerHost(container, host.port)
 
-    def _create(self, plan: Plan, host: HostPlan, network: str | None) -> Container:
-        labels = {**self._labels(plan), HOST_LABEL: host.name, "org.microjobs.port": str(host.port or "")}
-        overlaid, copied = self._overlays.divide(host.inputs)
-        volumes = {
-            self._overlays.volume(source.source, labels): {"bind": source.path, "mode": "rw"} for source in overlaid
-        }
-        container = self._client.containers.create(
+    def _create(self, plan: Plan, host: HostPlan, network: str | None, overlaid: Sequence[Input]) -> Container:
+        labels = {**self._labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
+        volumes = {self._overlays.volume(item.source, labels): {"bind": item.path, "mode": "rw"} for item in overlaid}
+        return self._client.containers.create(
             host.image,
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
@@ -201,10 +201,6 @@ class DockerRuntime:
             **self._networking(host, network),
             **self._resources(host),
         )
-        trees = [(host.files, DEFAULT_ROOT), *((source.source, source.path) for source in copied)]
-        with packed(trees) as archive:
-            container.put_archive("/", archive)
-        return container
 
     def _networking(self, host: HostPlan, network: str | None) -> dict[str, Any]:
         options: dict[str, Any] = {}
@@ -231,7 +227,7 @@ class DockerRuntime:
     def running(self) -> Mapping[str, Sequence[Host]]:
         found: dict[str, list[Host]] = {}
         for container in self._client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={self._home}"}):
-            port = container.labels["org.microjobs.port"]
+            port = container.labels[PORT_LABEL]
             host = DockerHost(container, int(port) if port else None)
             found.setdefault(container.labels[PLAN_LABEL], []).append(host)
         return {name: sorted(hosts, key=lambda host: host.name) for name, hosts in found.items()}

@@ -37,7 +37,7 @@ class Overlays:
 
     def refused(self, error: APIError) -> bool:
         """Whether a container did not start because of an overlay; from then on inputs are copied."""
-        if not self._possible or "overlay" not in str(error.explanation):
+        if "overlay" not in str(error.explanation):
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)
         self._possible = False

@@ -1,0 +1,180 @@
+"""The Docker runtime by itself: what the server's tests do not reach."""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+
+from microjobs.contract import Layout
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.archives import packed, unpack
+from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
+from orchestrator.local.runtimes.docker import DockerRuntime
+from orchestrator.local.runtimes.inputs import Overlays
+from tests.conftest import image_name
+
+ML = Layout()
+DATA = str(ML.channel("train"))
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
+    opened = DockerRuntime(Home(tmp_path / "home"))
+    yield opened
+    for name in opened.running():
+        opened.remove(name)
+    opened.close()
+
+
+def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve") -> Plan:
+    files, data = tmp_path / "files", tmp_path / "data"
+    for folder in (files / "model", data):
+        folder.mkdir(parents=True, exist_ok=True)
+    (data / "x").write_text("original")
+    given = (Input(DATA, data),)
+    return Plan(name, (HostPlan("algo-1", image_name(image), files, given, ("/bin/sh", "-c"), (script,)),))
+
+
+def lines(host: Host) -> list[bytes]:
+    return [line.text for line in host.lines()]
+
+
+@pytest.mark.engine
+def test_inputs_are_copied_where_they_cannot_be_overlaid(
+    tmp_path: Path, runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Overlays, "volume", lambda *_: _broken_volume())
+    (host,) = runtime.start(plan(tmp_path, f"cd {DATA} && cat x && echo changed > x && echo && cat x"))
+    assert (host.wait().code, lines(host)) == (0, [b"original", b"changed"])
+    assert (tmp_path / "data" / "x").read_text() == "original"
+    runtime.remove("job/a")
+    _remove_broken_volumes()
+
+
+def _broken_volume() -> str:
+    """An overlay that no engine can mount, as every overlay is where the folder is on another machine."""
+    client = docker.from_env()
+    options = {"type": "overlay", "device": "overlay", "o": "lowerdir=/nowhere,upperdir=/nowhere,workdir=/nowhere"}
+    name: str = client.volumes.create(driver="local", driver_opts=options, labels={"microjobs-test": "broken"}).name
+    client.close()
+    return name
+
+
+def _remove_broken_volumes() -> None:
+    client = docker.from_env()
+    for volume in client.volumes.list(filters={"label": "microjobs-test=broken"}):
+        volume.remove()
+    client.close()
+
+
+@pytest.mark.engine
+def test_long_line_is_one_line(tmp_path: Path, runtime: DockerRuntime) -> None:
+    (host,) = runtime.start(plan(tmp_path, "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end; printf 'no end'"))
+    assert lines(host) == [b"x" * 100_000, b"end", b"no end"]
+
+
+@pytest.mark.engine
+def test_lines_go_on_after_a_time(tmp_path: Path, runtime: DockerRuntime) -> None:
+    (host,) = runtime.start(plan(tmp_path, "for n in 1 2 3; do echo $n; sleep 0.2; done"))
+    first, *_ = list(host.lines())
+    assert [line.text for line in host.lines(after=first.time)] == [b"2", b"3"]
+
+
+@pytest.mark.engine
+def test_memory_that_ran_out_is_told(tmp_path: Path, runtime: DockerRuntime) -> None:
+    from dataclasses import replace
+
+    from orchestrator.local.runtimes.base import Limits
+
+    whole = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
+    small = replace(whole, hosts=(replace(whole.hosts[0], limits=Limits(1, 50 << 20)),))
+    (host,) = runtime.start(small)
+    ended = host.wait()
+    assert (ended.code, ended.reason) == (137, "it ran out of memory")
+
+
+@pytest.mark.engine
+def test_container_that_is_removed_from_outside_ends_the_host(tmp_path: Path, runtime: DockerRuntime) -> None:
+    (host,) = runtime.start(plan(tmp_path, "sleep 60"))
+    client = docker.from_env()
+    for container in client.containers.list(filters={"label": "org.microjobs.plan=job/a"}):
+        container.remove(force=True)
+    client.close()
+    assert host.wait().code == 137
+
+
+@pytest.mark.engine
+def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, runtime: DockerRuntime) -> None:
+    broken = Plan("job/b", (HostPlan("algo-1", image_name("serve"), tmp_path, entrypoint=("/no/such/program",)),))
+    with pytest.raises(CannotRunError, match="no such file or directory"):
+        runtime.start(broken)
+    assert runtime.running() == {}
+
+
+@pytest.mark.engine
+def test_plans_of_another_home_are_not_touched(tmp_path: Path, runtime: DockerRuntime) -> None:
+    runtime.start(plan(tmp_path, "sleep 60"))
+    other = DockerRuntime(Home(tmp_path / "other"))
+    other.remove("job/a")
+    assert (list(other.running()), list(runtime.running())) == ([], ["job/a"])
+    other.close()
+
+
+@pytest.mark.engine
+def test_files_belong_to_the_caller(tmp_path: Path, runtime: DockerRuntime) -> None:
+    (host,) = runtime.start(plan(tmp_path, f"umask 077; echo w > {ML.model}/w; chown 1234 {ML.model}/w"))
+    host.wait()
+    assert host.copy(str(ML.model), tmp_path / "copied")
+    copied = (tmp_path / "copied" / "w").stat()
+    assert copied.st_uid == tmp_path.stat().st_uid
+    assert not host.copy(str(ML.code), tmp_path / "none")
+
+
+def archive(*members: tarfile.TarInfo) -> list[bytes]:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for member in members:
+            tar.addfile(member, io.BytesIO(b"x" * member.size))
+    return [file.getvalue()]
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    info.size = 1 if kind == tarfile.REGTYPE else 0
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("model/../../escape"),
+        member("model/link", tarfile.SYMTYPE, "/etc/passwd"),
+        member("model/link", tarfile.SYMTYPE, "../../outside"),
+        member("model/device", tarfile.CHRTYPE),
+    ],
+    ids=["path", "absolute link", "link outside", "device"],
+)
+def test_what_leads_outside_is_left_out(tmp_path: Path, bad: tarfile.TarInfo) -> None:
+    unpack(archive(member("model", tarfile.DIRTYPE), bad, member("model/good")), tmp_path / "to")
+    assert [path.name for path in tmp_path.rglob("*")] == ["to", "good"]
+
+
+def test_links_inside_stay_links(tmp_path: Path) -> None:
+    unpack(
+        archive(member("m/a"), member("m/soft", tarfile.SYMTYPE, "a"), member("m/hard", tarfile.LNKTYPE, "m/a")),
+        tmp_path,
+    )
+    assert (tmp_path / "soft").is_symlink()
+    assert (tmp_path / "hard").read_text() == (tmp_path / "soft").read_text() == "x"
+
+
+def test_trees_are_packed_as_roots(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir(mode=0o700)
+    (tmp_path / "a" / "x").touch(mode=0o600)
+    with packed([(tmp_path / "a", "/some/where")]) as file, tarfile.open(fileobj=file) as tar:
+        found = {item.name: (item.uid, oct(item.mode)) for item in tar}
+    assert found == {"some": (0, "0o755"), "some/where": (0, "0o755"), "some/where/x": (0, "0o644")}
