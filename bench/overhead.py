@@ -75,6 +75,10 @@ def no_op_image(base: str) -> Iterator[None]:
         yield
     finally:
         client = docker.from_env()
+        for container in client.containers.list(all=True, filters={"ancestor": IMAGE}):  # SDK local mode leaves them
+            container.remove(force=True, v=True)
+        for network in client.networks.list(names=["sagemaker-local"]):
+            network.remove()
         client.images.remove(IMAGE, force=True)
         client.close()
 
