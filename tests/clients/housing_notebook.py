@@ -12,7 +12,6 @@ from pathlib import Path
 import boto3
 import numpy as np
 import sagemaker
-from microjobs_paths import processing
 from sagemaker.analytics import HyperparameterTuningJobAnalytics
 from sagemaker.deserializers import JSONDeserializer
 from sagemaker.estimator import Estimator
@@ -20,6 +19,13 @@ from sagemaker.inputs import TrainingInput
 from sagemaker.processing import ProcessingInput, ProcessingOutput, Processor
 from sagemaker.serializers import JSONSerializer
 from sagemaker.tuner import ContinuousParameter, HyperparameterTuner, IntegerParameter
+
+from microjobs.contract import Layout
+
+
+def processing(name: str) -> str:
+    return str(Layout().processing(name))
+
 
 data, work, image = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 

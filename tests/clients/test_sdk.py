@@ -19,15 +19,14 @@ def test_housing_notebook_runs_to_its_last_cell(sdk: Path, local: Local, boston:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),  # no settings or credentials of the user's
-        "PYTHONPATH": f"{REPOSITORY / 'tests' / 'clients'}:{REPOSITORY / 'shared'}",
+        "PYTHONPATH": str(REPOSITORY / "shared"),
         **server.environment(local.home, local.address),
     }
     script = Path(__file__).with_name("housing_notebook.py")
-    command = [sdk, "-W", "ignore", script, boston, tmp_path, image_name("{}")]
+    command = [str(item) for item in (sdk, "-W", "ignore", script, boston, tmp_path, image_name("{}"))]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (
-        done.stdout[-2000:] + "\n".join(line for line in done.stderr.splitlines() if "INFO:" not in line)[-4000:]
-    )
+    said = [line for line in done.stderr.splitlines() if "INFO:" not in line]
+    assert done.returncode == 0, done.stdout[-2000:] + "\n".join(said)[-4000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["best"] < 30
     assert len(told["predictions"]) == 10
