@@ -15,26 +15,9 @@ import pytest
 
 from orchestrator.local.home import HOME
 from tests.conftest import REPOSITORY
+from tests.images.training import STRAIGHT_LINE_TABLE
 
 pytestmark = pytest.mark.engine
-
-NOTEBOOK = """\
-Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
-Epoch: 20 | Train loss: 0.525 | Test loss: 0.454
-Epoch: 40 | Train loss: 0.294 | Test loss: 0.183
-Epoch: 60 | Train loss: 0.077 | Test loss: 0.073
-Epoch: 80 | Train loss: 0.053 | Test loss: 0.116
-Epoch: 100 | Train loss: 0.046 | Test loss: 0.105
-Epoch: 120 | Train loss: 0.039 | Test loss: 0.089
-Epoch: 140 | Train loss: 0.032 | Test loss: 0.074
-Epoch: 160 | Train loss: 0.025 | Test loss: 0.058
-Epoch: 180 | Train loss: 0.018 | Test loss: 0.042
-Epoch: 200 | Train loss: 0.011 | Test loss: 0.026
-Epoch: 220 | Train loss: 0.004 | Test loss: 0.009
-Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
-Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
-Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
-"""
 
 
 @pytest.fixture
@@ -104,7 +87,7 @@ def test_housing_runs_to_its_report_with_own_data_and_pytorch(home: Path, boston
 def test_straight_line_prints_the_notebooks_table(home: Path) -> None:
     done = microjobs(home, "run", "straight-line", "--runtime", "docker")
     assert (done.returncode, done.stderr) == (0, "")
-    assert NOTEBOOK in done.stdout
+    assert STRAIGHT_LINE_TABLE in done.stdout
     assert re.search(r"^0\.3067 +0\.9011 ", done.stdout, re.MULTILINE)
 
 

@@ -1,38 +1,21 @@
-"""The AWS CLI's `s3` commands. It pins a botocore of its own, so it lives in a virtual environment of its own."""
+"""The AWS CLI's `s3` commands."""
 
 import os
-import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from orchestrator.local.home import Home
+from tests.clients.environments import client_programs
 from tests.local.s3.conftest import BUCKET
 
 Aws = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
-def aws_command(pytestconfig: pytest.Config) -> Path:
-    """The `aws` program, kept between runs."""
-    uv = shutil.which("uv")
-    if uv is None:
-        pytest.skip("uv, which installs the AWS CLI for this test, is not on PATH")
-    environment = pytestconfig.cache.mkdir("awscli") / "venv"
-    if not (environment / "bin" / "aws").exists():
-        python = environment / "bin" / "python"
-        subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, str(environment)], check=True)
-        install = [uv, "pip", "install", "-q", "--python", str(python), "awscli"]
-        if subprocess.run(install, check=False).returncode:
-            pytest.skip("the AWS CLI cannot be installed: no package index can be reached")
-    return environment / "bin" / "aws"
-
-
 @pytest.fixture
-def aws(aws_command: Path, endpoint: str, tmp_path: Path) -> Aws:
+def aws(endpoint: str, tmp_path: Path) -> Aws:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -43,7 +26,7 @@ def aws(aws_command: Path, endpoint: str, tmp_path: Path) -> Aws:
     }
 
     def aws(*arguments: str | Path) -> str:
-        command = [str(aws_command), "s3", *map(str, arguments)]
+        command = [str(client_programs("aws") / "aws"), "s3", *map(str, arguments)]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
     return aws

@@ -1,0 +1,52 @@
+"""The AWS CLI's `sagemaker` commands, with nothing but the variables that `microjobs local env` prints."""
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local import server
+from tests.clients.environments import client_programs
+from tests.local.clients import Local, training_request
+
+pytestmark = pytest.mark.engine
+
+Aws = Callable[..., Any]
+
+
+@pytest.fixture
+def aws(local: Local, tmp_path: Path) -> Aws:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **server.environment(local.home, local.address)}
+
+    def aws(*words: str) -> Any:
+        command = [str(client_programs("aws") / "aws"), *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
+
+    return aws
+
+
+def test_job_is_created_waited_for_and_described(aws: Aws, local: Local) -> None:
+    request = training_request(local, "echo from the command line")
+    created = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
+    name = created["TrainingJobArn"].rpartition("/")[2]
+    local.ended(name)
+    aws("sagemaker", "wait", "training-job-completed-or-stopped", "--training-job-name", name)
+    job = aws("sagemaker", "describe-training-job", "--training-job-name", name)
+    assert job["TrainingJobStatus"] == "Completed"
+    listed = aws("sagemaker", "list-training-jobs", "--name-contains", name)
+    assert [item["TrainingJobName"] for item in listed["TrainingJobSummaries"]] == [name]
+    assert "model.tar.gz" in aws("s3", "ls", f"{local.uri('models')}/{name}/output/")
+
+
+def test_log_is_read(aws: Aws, local: Local) -> None:
+    name = local.train("echo first; echo second")["TrainingJobName"]
+    found = aws(
+        "logs", "filter-log-events", "--log-group-name", "/aws/sagemaker/TrainingJobs", "--log-stream-name-prefix", name
+    )
+    assert [event["message"] for event in found["events"]] == ["first", "second"]
