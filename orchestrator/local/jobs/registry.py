@@ -3,6 +3,7 @@
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
@@ -104,8 +105,9 @@ class Registry:
             running = list(self._running.values())
         for job, _ in running:
             job.control.stop(Why.SHUTDOWN)
+        deadline = time.monotonic() + END_SECONDS
         for job, thread in running:
-            thread.join(END_SECONDS)
+            thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 logger.warning("%s did not end in time", job.plan_name)
                 self._context.runtime.remove(job.plan_name)
