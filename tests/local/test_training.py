@@ -1,5 +1,7 @@
 """Training jobs over the wire, in containers."""
 
+import io
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -241,3 +243,36 @@ def test_image_alias_and_limits_hold(tmp_path: Path) -> None:
         )
         assert job["AlgorithmSpecification"]["TrainingImage"] == uri
         assert local.output("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
+
+
+SCRIPT = """
+import argparse, os
+parser = argparse.ArgumentParser()
+parser.add_argument("--epochs", type=int)
+epochs = parser.parse_args().epochs
+with open(os.path.join(os.environ["SM_MODEL_DIR"], "weights"), "w") as file:
+    file.write(f"{epochs} epochs on {os.environ['SM_CURRENT_HOST']}")
+"""
+
+
+def test_users_script_is_fetched_from_the_bucket(local: Local) -> None:
+    """Script mode as the SDK's framework estimators ask for it: values are JSON, the code is an archive in S3."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        info = tarfile.TarInfo("train.py")
+        info.size = len(SCRIPT.encode())
+        tar.addfile(info, io.BytesIO(SCRIPT.encode()))
+    local.s3.put_object(Bucket=local.address.bucket, Key="code/sourcedir.tar.gz", Body=buffer.getvalue())
+    request = training_request(local, "")
+    request["AlgorithmSpecification"] = {"TrainingImage": image_name("train-pytorch"), "TrainingInputMode": "File"}
+    uri = json.dumps(local.uri("code/sourcedir.tar.gz"))
+    request["HyperParameters"] = {
+        "sagemaker_program": '"train.py"',
+        "sagemaker_submit_directory": uri,
+        "sagemaker_region": '"us-east-1"',
+        "epochs": "3",
+    }
+    local.sagemaker.create_training_job(**request)
+    job = local.ended(request["TrainingJobName"])
+    assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
+    assert model(local, job["TrainingJobName"]) == {"weights": "3 epochs on algo-1"}
