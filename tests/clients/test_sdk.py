@@ -10,29 +10,39 @@ import pytest
 from orchestrator.local import server
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import Local
+from tests.local.clients import Local, started
 
 pytestmark = pytest.mark.engine
 
 
-@pytest.mark.timeout(900)
-def test_housing_notebook_runs_to_its_last_cell(local: Local, boston: Path, tmp_path: Path) -> None:
-    python = client_programs("sdk") / "python"
+def run(local: Local, folder: Path, script: str, *arguments: object) -> list[str]:
+    """Run a script of this folder with the SDK's Python; what it prints."""
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),  # no settings or credentials of the user's
+        "HOME": str(folder),  # no settings or credentials of the user's
         "PYTHONPATH": str(REPOSITORY / "shared"),
         **server.environment(local.home, local.address),
     }
-    script = Path(__file__).with_name("housing_notebook.py")
-    command = [str(item) for item in (python, "-W", "ignore", script, boston, tmp_path, image_name("{}"))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    words = [client_programs("sdk") / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
+    done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True, check=False)
     said = [line for line in done.stderr.splitlines() if "INFO:" not in line]
     assert done.returncode == 0, done.stdout[-2000:] + "\n".join(said)[-4000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()
+
+
+def test_users_script_runs_in_awss_own_image_by_its_alias(tmp_path: Path) -> None:
+    aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("preprocess")}
+    with started(tmp_path / "home", runtime="docker", images=aliases) as local:
+        assert run(local, tmp_path, "sklearn_processor.py", tmp_path)[-1] == "mean 0.000000 std 1.000000"
+
+
+@pytest.mark.timeout(900)
+def test_housing_notebook_runs_to_its_last_cell(local: Local, boston: Path, tmp_path: Path) -> None:
+    said = run(local, tmp_path, "housing_notebook.py", boston, tmp_path, image_name("{}"))
+    told = json.loads(said[-1])
     assert told["best"] < 30
     assert len(told["predictions"]) == 10
     assert sum(abs(p - t) for p, t in zip(told["predictions"], told["targets"], strict=True)) / 10 < 6
     assert told["report"].startswith("Test MSE : ")
-    assert "val_loss:" in done.stdout  # fit showed the job's own log
+    assert any(" val_loss: " in line for line in said)  # fit showed the job's own log
     assert told["endpoints"] == []
