@@ -35,7 +35,9 @@ INPUT: Rows = {
 }
 
 OUTPUT: Rows = {
-    "S3Uri": Honoured("several hosts' files are merged; two of one name fail the job"),
+    "S3Uri": Honoured(
+        "several hosts' files are merged; of two with one name the first host's is taken, and the log says so"
+    ),
     "LocalPath": Honoured(needed=True),
     "S3UploadMode": Honoured("at the end, or while the job runs as well"),
 }
