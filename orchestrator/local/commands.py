@@ -62,7 +62,7 @@ def _up(options: argparse.Namespace) -> int:
     if options.detach:
         if (address := server.running(home)) is None:
             address = server.start(home, chosen)
-        print(f"{address.url} answers, runtime {address.runtime}; buckets are in {home.buckets}")
+        print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: eval "$(microjobs local env)". To end it: microjobs local down')
         return 0
     from orchestrator.local.serve import serve  # takes a second, and only the server itself needs it
@@ -85,7 +85,9 @@ def _status(_: argparse.Namespace) -> int:
     if address is None:
         print(f"no server runs for {home.root}: microjobs local up")
         return 1
-    print(f"{address.url} answers, process {address.pid}, runtime {address.runtime}, region {address.region}")
+    print(
+        f"{address.url} answers, process {address.pid}, runtime {address.runtime} ({address.why}), region {address.region}"
+    )
     print(f"bucket s3://{address.bucket} is the folder {home.buckets / address.bucket}")
     return 0
 

@@ -66,7 +66,7 @@ def serve(home: Home, config: Config, *, tied: bool = False) -> None:
         logger.info("runtime %s: %s", runtime.name, why)
         port = _start(home, config, runtime, cleanup)
         url = f"http://{LOOPBACK}:{port}"
-        known = {"url": url, "region": config.region, "runtime": runtime.name, "pid": os.getpid()}
+        known = {"url": url, "region": config.region, "runtime": runtime.name, "why": why, "pid": os.getpid()}
         cleanup.callback(home.server.unlink, missing_ok=True)
         write_text(home.server, json.dumps(known))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)

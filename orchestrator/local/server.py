@@ -39,6 +39,8 @@ class Address:
     bucket: str
     role_arn: str
     runtime: str
+    why: str
+    """Why it is this runtime."""
     pid: int
 
 

@@ -68,7 +68,7 @@ def launch(request: Request) -> None:
         if place.needs_images:
             need_images(options.jobs)
         record = resumed or Record.new(runs, request.workflow, given)
-        console.print(f"{record.id}: jobs run by {place.title}", soft_wrap=True)
+        console.print(f"{record.id}: jobs run by {place.title} ({place.why})", soft_wrap=True)
         try:
             results = workflow.run(
                 place, Run(place, record, Progress(console, verbose=request.verbose)), options, runs / record.id

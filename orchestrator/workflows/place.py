@@ -33,6 +33,8 @@ class Place:
 
     title: str
     """For people, such as `docker on this machine`."""
+    why: str
+    """Why it is this place."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"
@@ -91,6 +93,7 @@ def local_place(address: "Address", buckets: Path) -> Place:
     clients: Any = {name: session.client(name, **settings) for name in SERVICES}  # type: ignore[call-overload]
     return Place(
         title=f"{address.runtime} on this machine",
+        why=address.why,
         sagemaker=clients["sagemaker"],
         runtime=clients["sagemaker-runtime"],
         s3=clients["s3"],

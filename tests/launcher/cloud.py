@@ -62,6 +62,7 @@ class Cloud:
     def place(self) -> Place:
         return Place(
             title="memory",
+            why="a test",
             sagemaker=self.client("sagemaker"),
             runtime=self.client("sagemaker-runtime"),
             s3=self.client("s3"),

@@ -31,7 +31,7 @@ UP = ("up", "--detach", "--port", "0", "--runtime", "process")
 
 def test_server_is_started_found_and_ended(folder: Path) -> None:
     up = microjobs(folder, *UP)
-    assert "answers, runtime process" in up.stdout
+    assert "answers, runtime process (it was asked for)" in up.stdout
     assert microjobs(folder, *UP).stdout == up.stdout  # it runs already
     assert "answers, process" in microjobs(folder, "status").stdout
     assert microjobs(folder, "down").stdout == "ended\n"
