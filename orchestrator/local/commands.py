@@ -85,9 +85,8 @@ def _status(_: argparse.Namespace) -> int:
     if address is None:
         print(f"no server runs for {home.root}: microjobs local up")
         return 1
-    print(
-        f"{address.url} answers, process {address.pid}, runtime {address.runtime} ({address.why}), region {address.region}"
-    )
+    where = f"runtime {address.runtime} ({address.why}), region {address.region}"
+    print(f"{address.url} answers, process {address.pid}, {where}")
     print(f"bucket s3://{address.bucket} is the folder {home.buckets / address.bucket}")
     return 0
 
