@@ -1,0 +1,33 @@
+"""An export is compared with what the framework predicts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microjobs.predictor import check_equal
+from tests.bundles import linear_bundle
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 300.0])
+def test_rounding_errors_are_none_of_the_export(tmp_path: Path, size: float) -> None:
+    weights = np.random.default_rng(0).normal(size=64)
+    weights[1::2] = -weights[::2]  # what is large cancels out
+    linear_bundle(tmp_path, weights, 0.0)
+    rows = np.full((8, 64), size, np.float32)
+    rounded = np.full((8, 1), size * 64 * np.finfo(np.float32).eps, np.float32)
+    assert check_equal(tmp_path, rows, rounded, 1e-5) < 1e-5
+
+
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_wrong_export_is_found(tmp_path: Path, size: float) -> None:
+    linear_bundle(tmp_path, [1.0, 2.0], 0.0)
+    rows = np.full((4, 2), size, np.float32)
+    with pytest.raises(RuntimeError, match="differs from the trained model"):
+        check_equal(tmp_path, rows, np.full((4, 1), 3.0 * size * 1.001, np.float32), 1e-5)
+
+
+def test_prediction_that_is_no_number_is_found(tmp_path: Path) -> None:
+    linear_bundle(tmp_path, [1.0], 0.0)
+    with pytest.raises(RuntimeError, match="nan"):
+        check_equal(tmp_path, np.ones((1, 1), np.float32), np.full((1, 1), np.nan, np.float32), 1e-5)
