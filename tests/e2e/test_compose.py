@@ -145,7 +145,8 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
             break
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=110)
     assert process.returncode == 130
-    assert time.monotonic() - started < 40
+    # Well below the 110 s after which a job that does not hear the signal is killed.
+    assert time.monotonic() - started < 80
     assert pipeline.left_behind() == []
