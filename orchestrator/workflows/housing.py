@@ -1,13 +1,12 @@
 """The housing notebook, to its last cell: scale, train, tune, serve, predict, score."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from orchestrator.workflows import steps, store
-from orchestrator.workflows.kinds import PROCESSING, TUNING, Answer
-from orchestrator.workflows.place import Place
+from orchestrator.workflows.kinds import PROCESSING, TRAINING, TUNING, Answer
+from orchestrator.workflows.place import Place, Site
+from orchestrator.workflows.plan import Named, Planned
 from orchestrator.workflows.progress import Trial, best_first
 from orchestrator.workflows.results import Results
 from orchestrator.workflows.run import Run, trials
@@ -62,19 +61,20 @@ class Model:
 
 def housing(place: Place, run: Run, options: Options, folder: Path) -> Results:
     """Run the workflow; what was read from its results lies in `folder`."""
-    raw = make_raw_data(place, run, options)
-    train_data, test_data = scale(place, run, options, raw)
-
-    channels = [steps.channel("train", train_data), steps.channel("test", test_data)]
-    models = {"trained": read_model(place, train(place, run, options, channels))}
+    if options.data is not None:
+        place.s3.upload_file(options.data, *store.split(source_uri(place, run)))
+    run.job("raw", "Raw data", PROCESSING, raw_request(place, run, options))
+    run.job("scale", scale_title(options), PROCESSING, scale_request(place, run, options))
+    models = {"trained": read_model(place, run.job("train", "Training", TRAINING, train_request(place, run, options)))}
     tried: list[Trial] = []
     if options.tuning:
-        tuning = tune(place, run, options, channels)
+        tuning = run.job("tune", "Tuning", TUNING, tune_request(place, run, options))
         tried = trials(place, tuning["HyperParameterTuningJobName"])
         winner = tuning["BestTrainingJob"]["TrainingJobName"]
         models["tuned"] = read_model(place, place.sagemaker.describe_training_job(TrainingJobName=winner))
     best = min(models.values(), key=lambda model: model.test_mse)
 
+    train_data, test_data = scaled(place, run)
     test = store.fetch(place, test_data, folder / "test")
     x_test, y_test = store.read_arrays(test, "x"), store.read_arrays(test, "y").ravel().tolist()
     predictions = run.once(
@@ -82,7 +82,8 @@ def housing(place: Place, run: Run, options: Options, folder: Path) -> Results:
         "Predictions",
         lambda: steps.serve_and_predict(place, run, best.uri, x_test[: steps.ROWS].tolist()),
     )
-    batch = steps.batch_score(place, run, best.uri, test_data)
+    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(place, run, best.uri, test_data))
+    batch = steps.batch_uri(place, run)
     report, predicted = steps.scores(place, batch, folder)
 
     return Results(
@@ -99,122 +100,99 @@ def housing(place: Place, run: Run, options: Options, folder: Path) -> Results:
     )
 
 
-def make_raw_data(place: Place, run: Run, options: Options) -> str:
+def requests(site: Site, names: Named, options: Options) -> list[Planned]:
+    """All requests of the workflow. The model of the first training stands for the best one, which nobody knows yet."""
+    tuning = [Planned("tune", "Tuning", "CreateHyperParameterTuningJob", tune_request(site, names, options))]
+    return [
+        Planned("raw", "Raw data", "CreateProcessingJob", raw_request(site, names, options)),
+        Planned("scale", scale_title(options), "CreateProcessingJob", scale_request(site, names, options)),
+        Planned("train", "Training", "CreateTrainingJob", train_request(site, names, options)),
+        *(tuning if options.tuning else []),
+        *steps.last_requests(site, names, steps.model_uri(site, names), scaled(site, names)[1]),
+    ]
+
+
+# --- a request a step ---
+
+
+def source_uri(site: Site, names: Named) -> str:
+    """Where the file of `--data` is put."""
+    return site.uri(f"{names.id}/source/data.npz")
+
+
+def raw_request(site: Site, names: Named, options: Options) -> Answer:
     """The raw arrays, each in a file a host."""
     shards = ["--shards", str(options.instance_count)]
     if options.data is None:
-        return steps.raw_data(place, run, ["diabetes", *shards], [])
-    source = f"{run.id}/source/data.npz"
-    place.s3.upload_file(options.data, place.bucket, source)
-    file = {
-        "InputName": "source",
-        "S3Input": {
-            "S3Uri": f"s3://{place.bucket}/{source}",
-            "LocalPath": steps.local_path("input"),
-            "S3DataType": "S3Prefix",
-            "S3InputMode": "File",
-        },
-    }
-    return steps.raw_data(place, run, ["boston", "--from", "data.npz", *shards], [file])
+        return steps.raw_request(site, names, ["diabetes", *shards])
+    file = {**steps.s3_input("input", source_uri(site, names)), "InputName": "source"}
+    return steps.raw_request(site, names, ["boston", "--from", "data.npz", *shards], [file])
 
 
-def scale(place: Place, run: Run, options: Options, raw: str) -> tuple[str, str]:
-    """Standard scaling on several hosts, each with its share of the files; where training and test data lie."""
-    outputs = {name: f"s3://{place.bucket}/{run.id}/{name}" for name in ("train", "test")}
-    run.job(
-        "scale",
-        f"Scaling on {options.instance_count} hosts" if options.instance_count > 1 else "Scaling",
-        PROCESSING,
-        {
-            "ProcessingJobName": run.name("scale"),
-            "RoleArn": place.role,
-            "AppSpecification": {"ImageUri": place.image("preprocess")},
-            "ProcessingInputs": [
-                {
-                    "InputName": "input",
-                    "S3Input": {
-                        "S3Uri": f"{raw}/",
-                        "LocalPath": steps.local_path("input"),
-                        "S3DataType": "S3Prefix",
-                        "S3InputMode": "File",
-                        "S3DataDistributionType": "ShardedByS3Key",
-                    },
-                }
-            ],
-            "ProcessingOutputConfig": {
-                "Outputs": [
-                    {
-                        "OutputName": name,
-                        "S3Output": {"S3Uri": uri, "LocalPath": steps.local_path(name), "S3UploadMode": "EndOfJob"},
-                    }
-                    for name, uri in outputs.items()
-                ]
-            },
-            "ProcessingResources": {
-                "ClusterConfig": {
-                    "InstanceCount": options.instance_count,
-                    "InstanceType": place.instance_type,
-                    "VolumeSizeInGB": 30,
-                }
-            },
-            "StoppingCondition": {"MaxRuntimeInSeconds": steps.DAY},
-        },
+def scale_title(options: Options) -> str:
+    return f"Scaling on {options.instance_count} hosts" if options.instance_count > 1 else "Scaling"
+
+
+def scaled(site: Site, names: Named) -> tuple[str, str]:
+    """Where scaled training and test data lie."""
+    return site.uri(f"{names.id}/train"), site.uri(f"{names.id}/test")
+
+
+def scale_request(site: Site, names: Named, options: Options) -> Answer:
+    """Standard scaling on several hosts, each with its share of the files."""
+    train_data, test_data = scaled(site, names)
+    raw = f"{steps.raw_uri(site, names)}/"
+    return steps.processing_request(
+        site,
+        names.name("scale"),
+        {"ImageUri": site.image("preprocess")},
+        [steps.s3_input("input", raw, S3DataDistributionType="ShardedByS3Key")],
+        {"train": ("train", train_data), "test": ("test", test_data)},
+        site.instances("scale", options.instance_count),
     )
-    return outputs["train"], outputs["test"]
 
 
-def train(place: Place, run: Run, options: Options, channels: Sequence[dict[str, Any]]) -> Answer:
-    """Hosted training, with the notebook's hyperparameters; the training job's description."""
+def channels(site: Site, names: Named) -> list[Answer]:
+    return [steps.channel(name, uri) for name, uri in zip(("train", "test"), scaled(site, names), strict=True)]
+
+
+def train_request(site: Site, names: Named, options: Options) -> Answer:
+    """Hosted training, with the notebook's hyperparameters."""
     hyperparameters = {
         "epochs": str(options.epochs),
         "batch_size": str(options.batch_size),
         "learning_rate": str(options.learning_rate),
     }
-    return steps.train(place, run, options.trainer, hyperparameters, channels, METRICS[options.framework])
+    data = channels(site, names)
+    return steps.train_request(site, names, options.trainer, hyperparameters, data, METRICS[options.framework])
 
 
-def tune(place: Place, run: Run, options: Options, channels: Sequence[dict[str, Any]]) -> Answer:
-    """Search for better hyperparameters, three training jobs at a time; the tuning job's description."""
-    return run.job(
-        "tune",
-        "Tuning",
-        TUNING,
-        {
-            "HyperParameterTuningJobName": run.name("tune"),
-            "HyperParameterTuningJobConfig": {
-                "Strategy": "Bayesian",
-                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "val_loss"},
-                "ResourceLimits": {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 3},
-                "ParameterRanges": {
-                    "ContinuousParameterRanges": [
-                        {
-                            "Name": "learning_rate",
-                            "MinValue": "0.001",
-                            "MaxValue": "0.2",
-                            "ScalingType": "Logarithmic",
-                        }
-                    ],
-                    "IntegerParameterRanges": [
-                        {"Name": "epochs", "MinValue": "10", "MaxValue": "50"},
-                        {"Name": "batch_size", "MinValue": "64", "MaxValue": "256"},
-                    ],
-                },
-                "TrainingJobEarlyStoppingType": "Off",
+def tune_request(site: Site, names: Named, options: Options) -> Answer:
+    """Search for better hyperparameters, three training jobs at a time."""
+    return {
+        "HyperParameterTuningJobName": names.name("tune"),
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Bayesian",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "val_loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 3},
+            "ParameterRanges": {
+                "ContinuousParameterRanges": [
+                    {"Name": "learning_rate", "MinValue": "0.001", "MaxValue": "0.2", "ScalingType": "Logarithmic"}
+                ],
+                "IntegerParameterRanges": [
+                    {"Name": "epochs", "MinValue": "10", "MaxValue": "50"},
+                    {"Name": "batch_size", "MinValue": "64", "MaxValue": "256"},
+                ],
             },
-            "TrainingJobDefinition": {
-                "RoleArn": place.role,
-                "AlgorithmSpecification": {
-                    "TrainingImage": place.image(options.trainer),
-                    "TrainingInputMode": "File",
-                    "MetricDefinitions": METRICS[options.framework],
-                },
-                "InputDataConfig": channels,
-                "OutputDataConfig": {"S3OutputPath": f"s3://{place.bucket}/{run.id}/models"},
-                "ResourceConfig": {"InstanceCount": 1, "InstanceType": place.instance_type, "VolumeSizeInGB": 30},
-                "StoppingCondition": {"MaxRuntimeInSeconds": steps.DAY},
-            },
+            "TrainingJobEarlyStoppingType": "Off",
         },
-    )
+        "TrainingJobDefinition": steps.training_definition(
+            site, names, "tune", options.trainer, channels(site, names), METRICS[options.framework]
+        ),
+    }
+
+
+# --- a result ---
 
 
 def read_model(place: Place, training: Answer) -> Model:

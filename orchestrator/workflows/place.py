@@ -1,9 +1,9 @@
 """Where jobs run. A workflow knows nothing else of it: not whether it talks to AWS or to this machine."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,47 @@ POLL_LOCAL = 0.25
 """Seconds between two looks at a job on this machine."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Clients, names and manners of one place."""
+Answer = Mapping[str, Any]
+Complete = Callable[[str, str, Answer], Answer]
+
+DAY = 86_400
+
+
+def as_it_is(_run: str, _operation: str, request: Answer) -> Answer:
+    """Nothing is added to a request."""
+    return request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What requests have of a place: names and sizes, no connection to it."""
+
+    bucket: str
+    prefix: str = ""
+    """Of all keys in the bucket; ends with `/` if there is one."""
+    role: str
+    image: Callable[[str], str]
+    """The image of a job of this repository, by the job's name."""
+    instance_type: str = "ml.m5.large"
+    instance_types: Mapping[str, str] = field(default_factory=dict)
+    """Of the steps that have another one."""
+    endpoint_instances: int = 1
+    max_seconds: int = DAY
+    """How long a job may run, and an endpoint may take to be in service."""
+    complete: Complete = as_it_is
+    """Run, operation and request give the request with what this place wants of all: tags, a network, keys."""
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self.bucket}/{self.prefix}{key}"
+
+    def instances(self, step: str, count: int = 1) -> dict[str, Any]:
+        """A step's instances, as requests spell them."""
+        return {"InstanceType": self.instance_types.get(step, self.instance_type), "InstanceCount": count}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place(Site):
+    """A site with clients that reach it, and its manners."""
 
     title: str
     """For people, such as `docker on this machine`."""
@@ -39,12 +77,11 @@ class Place:
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"
     logs: "CloudWatchLogsClient"
-    bucket: str
-    role: str
-    image: Callable[[str], str]
-    """The image of a job of this repository, by the job's name."""
-    instance_type: str = "ml.m5.large"
     poll: float = POLL_LOCAL
+    poll_longest: float = 4 * POLL_LOCAL
+    """Between two looks at a job that runs long."""
+    price: Callable[[str], float | None] | None = None
+    """Dollars an instance of a type costs an hour, None if that is not known; no function where nothing costs."""
     needs_images: bool = False
     """Whether the jobs' images must be here before a run."""
     buckets: Path | None = None

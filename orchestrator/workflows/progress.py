@@ -39,6 +39,8 @@ class Step:
     title: str
     started: float = field(default_factory=time.monotonic)
     status: str = "starting"
+    cost: str = ""
+    """What the run has cost so far, where that is known."""
     trials: Sequence[Trial] = ()
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
@@ -48,7 +50,7 @@ class Step:
 
     def __rich__(self) -> RenderableType:
         lines: list[RenderableType] = [
-            Spinner("dots", Text(f"{self.title}  {self.status}  {duration(self.seconds)}", no_wrap=True)),
+            Spinner("dots", Text(f"{self.title}  {self.status}  {duration(self.seconds)}  {self.cost}", no_wrap=True)),
         ]
         if self.trials:
             lines.append(trial_table(self.trials))
@@ -89,7 +91,9 @@ class Progress:
         return Live(step, console=self.console, transient=True, refresh_per_second=8)
 
     def _mark(self, sign: str, style: str, step: Step) -> None:
-        line = Text.assemble((sign, style), f" {step.title}  ", (duration(step.seconds), "dim"))
+        line = Text.assemble(
+            (sign, style), f" {step.title}  ", (f"{duration(step.seconds)}  {step.cost}".rstrip(), "dim")
+        )
         self.console.print(line)
 
     def note(self, text: str) -> None:

@@ -33,14 +33,20 @@ class Record:
     id: str
     workflow: str
     options: dict[str, Any]
+    on: str = "here"
+    """The place: `here` or `aws`."""
     attempt: int = 1
     finished: bool = False
     endpoint: str | None = None
     """An endpoint that is up, to be deleted whatever happens."""
+    spent: float = 0.0
+    """Dollars of all attempts, as far as prices are known."""
+    unpriced: list[str] = field(default_factory=list)
+    """Instance types whose price is not known, so that `spent` lacks them."""
     steps: list[Done] = field(default_factory=list)
 
     @classmethod
-    def new(cls, folder: Path, workflow: str, options: Mapping[str, Any]) -> "Record":
+    def new(cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here") -> "Record":
         """A new run, named by its workflow and the time."""
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -51,7 +57,7 @@ class Record:
                 path.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            record = cls(path, name, workflow, dict(options))
+            record = cls(path, name, workflow, dict(options), on)
             record.save()
             return record
         raise UsageError(f"{folder} already has nine runs of this second, {stem}: start the next one a second later")
@@ -77,6 +83,13 @@ class Record:
     def save(self) -> None:
         content = {name: value for name, value in asdict(self).items() if name != "path"}
         write_text(self.path, json.dumps(content, indent=1))
+
+    def add_cost(self, instance_type: str, dollars: float | None) -> None:
+        """Add what instances of a type cost."""
+        if dollars is None and instance_type not in self.unpriced:
+            self.unpriced.append(instance_type)
+        self.spent += dollars or 0.0
+        self.save()
 
     def step(self, step: str) -> Done | None:
         return next((done for done in self.steps if done.step == step), None)

@@ -9,7 +9,8 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from orchestrator.failures import JobFailedError
+from orchestrator.failures import JobFailedError, LauncherError
+from orchestrator.workflows.costs import Use, dollars, use
 from orchestrator.workflows.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
 from orchestrator.workflows.logs import LogTail
 from orchestrator.workflows.place import Place
@@ -18,6 +19,9 @@ from orchestrator.workflows.record import Done, Record
 
 STOP_SECONDS = 150
 """How long a stop may take: a job has 120 s to save its work."""
+
+DELETE_SECONDS = 1800
+"""How long it may take to delete an endpoint: AWS does not before it is in service or has failed."""
 
 
 @contextlib.contextmanager
@@ -40,14 +44,22 @@ def interruptible() -> Iterator[None]:
 
 
 class Run:
-    """What a workflow calls. Steps that an earlier attempt finished are not done again."""
+    """What a workflow calls. Steps that an earlier attempt finished are not done again.
 
-    def __init__(self, place: Place, record: Record, progress: Progress) -> None:
+    Args:
+        place: where.
+        record: what was done so far.
+        progress: shows it.
+        keep: leave what runs as it is after Ctrl-C or a failure.
+    """
+
+    def __init__(self, place: Place, record: Record, progress: Progress, *, keep: bool = False) -> None:
         self.place = place
+        self.keep = keep
         self.record = record
         self.progress = progress
         self._verify()
-        if record.endpoint is not None:  # the launcher was killed while it was up
+        if record.endpoint is not None:  # the launcher was killed while it was up, or it was kept
             self._delete_endpoint(record.endpoint)
 
     @property
@@ -97,9 +109,11 @@ class Run:
                 self.record.steps.append(done)
                 self.record.save()
                 with self._stopped_if_interrupted(kind, name):
-                    kind.create(self.place.sagemaker, request)
+                    kind.create(self.place.sagemaker, self._complete(f"Create{kind.word}", request))
             with self._stopped_if_interrupted(kind, name):
                 description = self._follow(kind, name, shown)
+            if done.seconds is None:  # an earlier attempt has counted the others
+                self._count(kind, description)
             self._need_good(kind, name, description, shown)
             if done.seconds is None:
                 done.seconds = shown.seconds
@@ -129,36 +143,64 @@ class Run:
         name = str(endpoint["EndpointName"])
         self.record.endpoint = name
         self.record.save()
+        sagemaker, started = self.place.sagemaker, time.monotonic()
         try:
             with self.progress.step(title) as shown:
-                self.place.sagemaker.create_model(**model)
-                self.place.sagemaker.create_endpoint_config(**config)
-                self.place.sagemaker.create_endpoint(**endpoint)
+                sagemaker.create_model(**self._complete("CreateModel", model))
+                sagemaker.create_endpoint_config(**self._complete("CreateEndpointConfig", config))
+                sagemaker.create_endpoint(**self._complete("CreateEndpoint", endpoint))
                 description = self._follow(ENDPOINT, name, shown)
                 self._need_good(ENDPOINT, name, description, shown)
             yield name
-        finally:
+        except BaseException:
+            self._abandon_endpoint(name)
+            raise
+        else:
             self._delete_endpoint(name)
+        finally:
+            self._count_endpoint(config, time.monotonic() - started)
 
     def _delete_endpoint(self, name: str) -> None:
-        """Delete what is there of an endpoint, its configuration and its model."""
-        sagemaker = self.place.sagemaker
-        deletions: tuple[Callable[[], object], ...] = (
-            lambda: sagemaker.delete_endpoint(EndpointName=name),
-            lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name),
-            lambda: sagemaker.delete_model(ModelName=name),
-        )
-        for delete in deletions:
-            try:
-                delete()
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in ABSENT:
-                    raise
-            except BotoCoreError as error:  # nobody answers: the record keeps the name for `--resume`
-                self.progress.note(f"endpoint {name} could not be deleted: {error}")
-                return
+        delete_endpoint(self.place, name, self.progress.note)
         self.record.endpoint = None
         self.record.save()
+
+    def _abandon_endpoint(self, name: str) -> None:
+        """Delete it after a failure, which is told even if that fails too: then the record keeps the name."""
+        if self.keep:
+            self.progress.note(f"endpoint {name} is kept, and costs until it is deleted: {self._stop_hint(name)}")
+            return
+        try:
+            self._delete_endpoint(name)
+        except (ClientError, BotoCoreError, LauncherError) as error:
+            self.progress.note(f"endpoint {name} could not be deleted ({error}): {self._stop_hint(name)}")
+
+    def _complete(self, operation: str, request: Answer) -> Answer:
+        return self.place.complete(self.id, operation, request)
+
+    # --- what it costs ---
+
+    def _count(self, kind: Kind, description: Answer | None) -> None:
+        """Add a job that has ended to what the run has cost."""
+        if self.place.price is None or description is None:
+            return
+        if (used := use(self.place.sagemaker, kind, description)) is not None:
+            self.record.add_cost(used.instance_type, used.dollars(self.place.price))
+
+    def _count_endpoint(self, config: Answer, seconds: float) -> None:
+        """Facts: an endpoint's time is not described; ours, from the request to the deletion, is a little longer."""
+        if self.place.price is not None:
+            for variant in config["ProductionVariants"]:
+                used = Use(variant["InstanceType"], seconds * variant["InitialInstanceCount"])
+                self.record.add_cost(used.instance_type, used.dollars(self.place.price))
+        self.record.save()
+
+    def _cost_so_far(self, kind: Kind, description: Answer) -> str:
+        if self.place.price is None:
+            return ""
+        used = use(self.place.sagemaker, kind, description)
+        now = (used.dollars(self.place.price) or 0.0) if used is not None else 0.0
+        return f"{dollars(self.record.spent + now)} so far"
 
     # --- to the end, or to a stop ---
 
@@ -172,6 +214,7 @@ class Run:
             status = description[kind.status]
             secondary = description.get("SecondaryStatus", status)
             self.progress.status(shown, status if secondary == status else f"{status}: {secondary}")
+            shown.cost = self._cost_so_far(kind, description)
             if kind is TUNING:
                 self.progress.trials(shown, trials(self.place, name))
             # The many streams of a tuning job are worth reading only for who sees them, and for what they end with.
@@ -181,8 +224,12 @@ class Run:
                 self.progress.log(shown, tail.read())
             if ended:
                 return description
-            # Ever more rarely: the job needs this machine's processors more than we do.
-            time.sleep(min(max(self.place.poll, shown.seconds / 40), 4 * self.place.poll))
+            if kind is ENDPOINT and shown.seconds > self.place.max_seconds:
+                raise JobFailedError(
+                    shown.title, name, status, f"not in service within {self.place.max_seconds} s", tuple(shown.tail)
+                )
+            # Ever more rarely on this machine: the job needs its processors more than we do.
+            time.sleep(min(max(self.place.poll, shown.seconds / 40), self.place.poll_longest))
 
     def _need_good(self, kind: Kind, name: str, description: Answer, shown: Step) -> None:
         status = description[kind.status]
@@ -196,12 +243,18 @@ class Run:
         try:
             yield
         except BaseException:
+            if self.keep:
+                self.progress.note(f"{name} is left as it is: {self._stop_hint(name)}")
+                raise
             self.progress.note(f"stopping {name}")
             try:
                 self._stop(kind, name)
             except (ClientError, BotoCoreError) as error:
-                self.progress.note(f"{name} could not be stopped ({error}): `microjobs stop {name}`")
+                self.progress.note(f"{name} could not be stopped ({error}): {self._stop_hint(name)}")
             raise
+
+    def _stop_hint(self, name: str) -> str:
+        return f"`microjobs stop {name}{'' if self.record.on == 'here' else f' --on {self.record.on}'}`"
 
     def _stop(self, kind: Kind, name: str) -> None:
         if not kind.stop(self.place.sagemaker, name):
@@ -210,9 +263,45 @@ class Run:
         while time.monotonic() < deadline:
             description = kind.describe(self.place.sagemaker, name)
             if description is None or description[kind.status] not in kind.going:
+                self._count(kind, description)
                 return
             time.sleep(self.place.poll)
         self.progress.note(f"{name} has not stopped after {STOP_SECONDS} s: `microjobs ps` shows it")
+
+
+def delete_endpoint(place: Place, name: str, note: Callable[[str], None]) -> None:
+    """Delete what is there of an endpoint, its configuration and its model, and see it gone.
+
+    Args:
+        place: where.
+        name: of all three.
+        note: takes a line for people.
+
+    Raises:
+        LauncherError: the endpoint is still there after half an hour.
+    """
+    sagemaker = place.sagemaker
+    deadline = time.monotonic() + DELETE_SECONDS
+    status = ""
+    while (description := ENDPOINT.describe(sagemaker, name)) is not None:
+        if status != (status := description["EndpointStatus"]):
+            note(f"deleting endpoint {name}, which is {status}")
+        if time.monotonic() > deadline:
+            raise LauncherError(f"endpoint {name} is {status} and could not be deleted: look at it in AWS's console")
+        # AWS refuses while it is being created; then it is to be asked again.
+        ENDPOINT.stop(sagemaker, name)
+        if ENDPOINT.describe(sagemaker, name) is not None:
+            time.sleep(place.poll)
+    deletions: tuple[Callable[[], object], ...] = (
+        lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name),
+        lambda: sagemaker.delete_model(ModelName=name),
+    )
+    for delete in deletions:
+        try:
+            delete()
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in ABSENT:
+                raise
 
 
 def trials(place: Place, name: str) -> list[Trial]:

@@ -8,14 +8,13 @@ from typing import Any
 
 from microjobs.contract import Layout
 from orchestrator.workflows import store
-from orchestrator.workflows.kinds import PROCESSING, TRAINING, Answer
-from orchestrator.workflows.place import Place
+from orchestrator.workflows.place import Answer, Place, Site
+from orchestrator.workflows.plan import Named, Planned
 from orchestrator.workflows.results import Picture
 from orchestrator.workflows.run import Run
 
 ROWS = 10
 """Test rows whose predictions are shown beside their targets, as in the notebook."""
-DAY = 86_400
 
 
 def local_path(name: str) -> str:
@@ -23,36 +22,57 @@ def local_path(name: str) -> str:
     return str(Layout().processing(name))
 
 
-def raw_data(place: Place, run: Run, arguments: list[str], inputs: list[dict[str, Any]]) -> str:
-    """Raw arrays, made by preprocess's `dataset`; their S3 address."""
-    raw = f"s3://{place.bucket}/{run.id}/raw"
-    run.job(
-        "raw",
-        "Raw data",
-        PROCESSING,
-        {
-            "ProcessingJobName": run.name("raw"),
-            "RoleArn": place.role,
-            "AppSpecification": {
-                "ImageUri": place.image("preprocess"),
-                "ContainerArguments": ["dataset", *arguments],
-            },
-            "ProcessingInputs": inputs,
-            "ProcessingOutputConfig": {
-                "Outputs": [
-                    {
-                        "OutputName": "raw",
-                        "S3Output": {"S3Uri": raw, "LocalPath": local_path("output"), "S3UploadMode": "EndOfJob"},
-                    }
-                ]
-            },
-            "ProcessingResources": {
-                "ClusterConfig": {"InstanceCount": 1, "InstanceType": place.instance_type, "VolumeSizeInGB": 30}
-            },
-            "StoppingCondition": {"MaxRuntimeInSeconds": DAY},
+def s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
+    """An item of ProcessingInputs, copied to the folder of its name before the job starts."""
+    source = {"S3Uri": uri, "LocalPath": local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    return {"InputName": name, "S3Input": {**source, **members}}
+
+
+def processing_request(
+    site: Site,
+    name: str,
+    application: Answer,
+    inputs: Sequence[Answer],
+    outputs: Mapping[str, tuple[str, str]],
+    instances: Answer,
+) -> Answer:
+    """A processing job's request.
+
+    Args:
+        name: the job's.
+        application: its AppSpecification.
+        inputs: as `s3_input` makes them.
+        outputs: folder and S3 address by an output's name.
+        instances: type and count.
+    """
+    return {
+        "ProcessingJobName": name,
+        "RoleArn": site.role,
+        "AppSpecification": application,
+        "ProcessingInputs": inputs,
+        "ProcessingOutputConfig": {
+            "Outputs": [
+                {
+                    "OutputName": output,
+                    "S3Output": {"S3Uri": uri, "LocalPath": local_path(folder), "S3UploadMode": "EndOfJob"},
+                }
+                for output, (folder, uri) in outputs.items()
+            ]
         },
-    )
-    return raw
+        "ProcessingResources": {"ClusterConfig": {**instances, "VolumeSizeInGB": 30}},
+        "StoppingCondition": {"MaxRuntimeInSeconds": site.max_seconds},
+    }
+
+
+def raw_uri(site: Site, names: Named) -> str:
+    return site.uri(f"{names.id}/raw")
+
+
+def raw_request(site: Site, names: Named, arguments: Sequence[str], inputs: Sequence[Answer] = ()) -> Answer:
+    """Raw arrays, made by preprocess's `dataset`."""
+    application = {"ImageUri": site.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
+    outputs = {"raw": ("output", raw_uri(site, names))}
+    return processing_request(site, names.name("raw"), application, inputs, outputs, site.instances("raw"))
 
 
 def channel(name: str, uri: str) -> dict[str, Any]:
@@ -65,60 +85,72 @@ def channel(name: str, uri: str) -> dict[str, Any]:
     }
 
 
-def train(
-    place: Place,
-    run: Run,
+def train_request(
+    site: Site,
+    names: Named,
     trainer: str,
     hyperparameters: Mapping[str, str],
-    channels: Sequence[dict[str, Any]],
-    metrics: Sequence[dict[str, str]],
+    channels: Sequence[Answer],
+    metrics: Sequence[Mapping[str, str]],
 ) -> Answer:
-    """A training job; its description."""
-    return run.job(
-        "train",
-        "Training",
-        TRAINING,
-        {
-            "TrainingJobName": run.name("train"),
-            "RoleArn": place.role,
-            "AlgorithmSpecification": {
-                "TrainingImage": place.image(trainer),
-                "TrainingInputMode": "File",
-                "MetricDefinitions": metrics,
-            },
-            "HyperParameters": dict(hyperparameters),
-            "InputDataConfig": channels,
-            "OutputDataConfig": {"S3OutputPath": f"s3://{place.bucket}/{run.id}/models"},
-            "ResourceConfig": {"InstanceCount": 1, "InstanceType": place.instance_type, "VolumeSizeInGB": 30},
-            "StoppingCondition": {"MaxRuntimeInSeconds": DAY},
+    """A training job of one of the trainers."""
+    return {
+        "TrainingJobName": names.name("train"),
+        "HyperParameters": dict(hyperparameters),
+        **training_definition(site, names, "train", trainer, channels, metrics),
+    }
+
+
+def training_definition(
+    site: Site,
+    names: Named,
+    step: str,
+    trainer: str,
+    channels: Sequence[Answer],
+    metrics: Sequence[Mapping[str, str]],
+) -> dict[str, Any]:
+    """What a training job has in common with those that a tuning job starts."""
+    return {
+        "RoleArn": site.role,
+        "AlgorithmSpecification": {
+            "TrainingImage": site.image(trainer),
+            "TrainingInputMode": "File",
+            "MetricDefinitions": metrics,
         },
+        "InputDataConfig": channels,
+        "OutputDataConfig": {"S3OutputPath": site.uri(f"{names.id}/models")},
+        "ResourceConfig": {**site.instances(step), "VolumeSizeInGB": 30},
+        "StoppingCondition": {"MaxRuntimeInSeconds": site.max_seconds},
+    }
+
+
+def model_uri(site: Site, names: Named) -> str:
+    """Where the training job's model is going to lie: AWS derives it from the job's name."""
+    return site.uri(f"{names.id}/models/{names.name('train')}/output/model.tar.gz")
+
+
+def endpoint_requests(site: Site, names: Named, model: str) -> tuple[Answer, Answer, Answer]:
+    """A model, an endpoint's configuration, and the endpoint, all of one name."""
+    name = names.name("endpoint")
+    instances = site.instances("endpoint")
+    variant = {
+        "VariantName": "AllTraffic",
+        "ModelName": name,
+        "InitialInstanceCount": site.endpoint_instances,
+        "InstanceType": instances["InstanceType"],
+    }
+    container = {"Image": site.image("serve"), "ModelDataUrl": model}
+    return (
+        {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": site.role},
+        {"EndpointConfigName": name, "ProductionVariants": [variant]},
+        {"EndpointName": name, "EndpointConfigName": name},
     )
 
 
 @contextmanager
 def endpoint(place: Place, run: Run, model: str) -> Iterator[str]:
     """An endpoint for a model archive, while the block runs; its name."""
-    name = run.name("endpoint")
-    with run.endpoint(
-        "Endpoint",
-        {
-            "ModelName": name,
-            "PrimaryContainer": {"Image": place.image("serve"), "ModelDataUrl": model},
-            "ExecutionRoleArn": place.role,
-        },
-        {
-            "EndpointConfigName": name,
-            "ProductionVariants": [
-                {
-                    "VariantName": "AllTraffic",
-                    "ModelName": name,
-                    "InitialInstanceCount": 1,
-                    "InstanceType": place.instance_type,
-                }
-            ],
-        },
-        {"EndpointName": name, "EndpointConfigName": name},
-    ):
+    with run.endpoint("Endpoint", *endpoint_requests(place, run, model)) as name:
         yield name
 
 
@@ -139,52 +171,33 @@ def serve_and_predict(place: Place, run: Run, model: str, rows: list[list[float]
         return predict(place, name, rows)
 
 
-def batch_score(place: Place, run: Run, model: str, test: str) -> str:
-    """Score the test data with a model archive; the S3 address of the report."""
-    batch = f"s3://{place.bucket}/{run.id}/batch"
-    run.job(
-        "batch-score",
-        "Batch score",
-        PROCESSING,
-        {
-            "ProcessingJobName": run.name("batch-score"),
-            "RoleArn": place.role,
-            "AppSpecification": {"ImageUri": place.image("batch-score")},
-            "ProcessingInputs": [
-                {
-                    "InputName": "model",
-                    "S3Input": {
-                        "S3Uri": model,
-                        "LocalPath": local_path("model"),
-                        "S3DataType": "S3Prefix",
-                        "S3InputMode": "File",
-                    },
-                },
-                {
-                    "InputName": "test",
-                    "S3Input": {
-                        "S3Uri": f"{test}/",
-                        "LocalPath": local_path("test"),
-                        "S3DataType": "S3Prefix",
-                        "S3InputMode": "File",
-                    },
-                },
-            ],
-            "ProcessingOutputConfig": {
-                "Outputs": [
-                    {
-                        "OutputName": "batch",
-                        "S3Output": {"S3Uri": batch, "LocalPath": local_path("batch"), "S3UploadMode": "EndOfJob"},
-                    }
-                ]
-            },
-            "ProcessingResources": {
-                "ClusterConfig": {"InstanceCount": 1, "InstanceType": place.instance_type, "VolumeSizeInGB": 30}
-            },
-            "StoppingCondition": {"MaxRuntimeInSeconds": DAY},
-        },
+def batch_uri(site: Site, names: Named) -> str:
+    return site.uri(f"{names.id}/batch")
+
+
+def batch_score_request(site: Site, names: Named, model: str, test: str) -> Answer:
+    """Score the test data with a model archive."""
+    return processing_request(
+        site,
+        names.name("batch-score"),
+        {"ImageUri": site.image("batch-score")},
+        [s3_input("model", model), s3_input("test", f"{test}/")],
+        {"batch": ("batch", batch_uri(site, names))},
+        site.instances("batch-score"),
     )
-    return batch
+
+
+def last_requests(site: Site, names: Named, model: str, test: str) -> list[Planned]:
+    """How both workflows end: an endpoint for the model, and the batch score."""
+    create = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
+    titles = ("Model", "Endpoint's configuration", "Endpoint")
+    return [
+        *(
+            Planned("endpoint", title, operation, request)
+            for title, operation, request in zip(titles, create, endpoint_requests(site, names, model), strict=True)
+        ),
+        Planned("batch-score", "Batch score", "CreateProcessingJob", batch_score_request(site, names, model, test)),
+    ]
 
 
 def scores(place: Place, batch: str, folder: Path) -> tuple[str, list[float]]:

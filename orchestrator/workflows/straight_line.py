@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.workflows import steps, store
-from orchestrator.workflows.kinds import TRAINING, Answer
+from orchestrator.workflows.kinds import PROCESSING, TRAINING, Answer
 from orchestrator.workflows.logs import LogTail
-from orchestrator.workflows.place import Place
+from orchestrator.workflows.place import Place, Site
+from orchestrator.workflows.plan import Named, Planned
 from orchestrator.workflows.results import Results
 from orchestrator.workflows.run import Run
 
@@ -32,30 +33,19 @@ class Options:
 
 def straight_line(place: Place, run: Run, options: Options, folder: Path) -> Results:
     """Run the workflow; what was read from its results lies in `folder`."""
-    raw = steps.raw_data(place, run, ["straight-line"], [])
-
-    # Nothing to scale: both channels are the raw folder. Batch size 0 is the full batch, as in the notebook's loop.
-    hyperparameters = {
-        "model": "linear",
-        "loss": "l1",
-        "optimizer": "sgd",
-        "learning_rate": str(options.learning_rate),
-        "epochs": str(options.epochs),
-        "eval_every": "20",
-        "seed": "42",
-        "batch_size": "0",
-    }
-    channels = [steps.channel("train", raw), steps.channel("test", raw)]
-    job = steps.train(place, run, "train-pytorch", hyperparameters, channels, METRICS)
+    run.job("raw", "Raw data", PROCESSING, raw_request(place, run))
+    job = run.job("train", "Training", TRAINING, train_request(place, run, options))
     model = job["ModelArtifacts"]["S3ModelArtifacts"]
 
     # A program that did not train it has loaded the model: what it says at 0 is the bias, and the rise to 1 the weight.
+    raw = steps.raw_uri(place, run)
     test = store.fetch(place, raw, folder / "test")
     rows = [[0.0], [1.0], *store.read_arrays(test, "x")[: steps.ROWS].tolist()]
     at_zero, at_one, *predictions = run.once(
         "predictions", "Predictions", lambda: steps.serve_and_predict(place, run, model, rows)
     )
-    batch = steps.batch_score(place, run, model, raw)
+    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(place, run, model, raw))
+    batch = steps.batch_uri(place, run)
     y_test = store.read_arrays(test, "y").ravel().tolist()
     report, predicted = steps.scores(place, batch, folder)
 
@@ -75,6 +65,38 @@ def straight_line(place: Place, run: Run, options: Options, folder: Path) -> Res
         table=epoch_table(place, job),
         pictures=steps.pictures(output, PICTURES),
     )
+
+
+def requests(site: Site, names: Named, options: Options) -> list[Planned]:
+    """All requests of the workflow."""
+    model, raw = steps.model_uri(site, names), steps.raw_uri(site, names)
+    return [
+        Planned("raw", "Raw data", "CreateProcessingJob", raw_request(site, names)),
+        Planned("train", "Training", "CreateTrainingJob", train_request(site, names, options)),
+        *steps.last_requests(site, names, model, raw),
+    ]
+
+
+def raw_request(site: Site, names: Named) -> Answer:
+    return steps.raw_request(site, names, ["straight-line"])
+
+
+def train_request(site: Site, names: Named, options: Options) -> Answer:
+    """Nothing to scale: both channels are the raw folder."""
+    hyperparameters = {
+        "model": "linear",
+        "loss": "l1",
+        "optimizer": "sgd",
+        "learning_rate": str(options.learning_rate),
+        "epochs": str(options.epochs),
+        "eval_every": "20",
+        "seed": "42",
+        # The full batch, as in the notebook's loop.
+        "batch_size": "0",
+    }
+    raw = steps.raw_uri(site, names)
+    channels = [steps.channel("train", raw), steps.channel("test", raw)]
+    return steps.train_request(site, names, "train-pytorch", hyperparameters, channels, METRICS)
 
 
 def epoch_table(place: Place, job: Answer) -> list[str]:

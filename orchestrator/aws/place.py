@@ -1,0 +1,77 @@
+"""AWS as a place where workflows run."""
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError
+
+from orchestrator.aws.complete import Completing
+from orchestrator.aws.prices import prices
+from orchestrator.aws.settings import Settings
+from orchestrator.failures import UsageError
+from orchestrator.workflows.place import SERVICES, Place, Site
+
+POLL = 5.0
+"""Seconds between two looks at a job: all runs of an account share the limits of Describe calls."""
+
+CLIENT = Config(
+    connect_timeout=10,
+    read_timeout=70,
+    # Asks more slowly as soon as AWS says that it was asked too often, and again after broken connections.
+    retries={"mode": "adaptive", "max_attempts": 10},
+    user_agent_extra="microjobs",
+)
+
+
+def session(settings: Settings) -> boto3.Session:
+    """boto3's session: environment, profile, SSO, instance role, in its own order. Opens no connection.
+
+    Raises:
+        UsageError: there is no such profile.
+    """
+    try:
+        return boto3.Session(profile_name=settings.profile or None, region_name=settings.region or None)
+    except BotoCoreError as error:
+        raise UsageError(f"--profile {settings.profile}: {error}") from error
+
+
+def with_region(settings: Settings) -> Settings:
+    """Settings with the region that boto3 finds, if none is set."""
+    return replace(settings, region=settings.region or session(settings).region_name or "")
+
+
+def site(settings: Settings, image: Callable[[str], str]) -> Site:
+    """What requests need to know of an account; nothing is asked of AWS for it."""
+    return Site(
+        bucket=settings.bucket,
+        prefix=settings.key_prefix,
+        role=settings.role,
+        image=image,
+        instance_type=settings.instance_type,
+        instance_types=settings.instance_types,
+        endpoint_instances=settings.endpoint_instances,
+        max_seconds=60 * settings.max_minutes,
+        complete=Completing(settings),
+    )
+
+
+def connect(settings: Settings, image: Callable[[str], str]) -> Place:
+    """The account's place. Credentials are looked for at the first request."""
+    opened = session(settings)
+    clients: Any = {name: opened.client(name, config=CLIENT) for name in SERVICES}  # type: ignore[call-overload]
+    known = site(settings, image)
+    return Place(
+        **{item.name: getattr(known, item.name) for item in fields(known)},
+        title=f"AWS account {settings.account}",
+        why=f"region {settings.region}, as {settings.role_name}",
+        sagemaker=clients["sagemaker"],
+        runtime=clients["sagemaker-runtime"],
+        s3=clients["s3"],
+        logs=clients["logs"],
+        poll=POLL,
+        poll_longest=POLL,
+        price=prices(settings).get,
+    )

@@ -1,0 +1,157 @@
+"""How to run on AWS: `[aws]` of `microjobs.toml` in the current folder, and flags over it.
+
+[aws]
+region = "us-east-1"
+role = "arn:aws:iam::123456789012:role/microjobs-us-east-1"
+bucket = "microjobs-123456789012-us-east-1"
+instance_type = "ml.m5.large"
+spot = true
+
+[aws.instance_types]
+train = "ml.m5.xlarge"
+
+[aws.tags]
+team = "houses"
+
+[aws.prices]
+"ml.m5.large" = 0.138
+"""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from orchestrator.failures import UsageError
+from orchestrator.local.config import FILE, ConfigError
+
+STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
+ROLE = re.compile(r"arn:(?P<partition>aws[\w-]*):iam::(?P<account>\d{12}):role/(?P<name>.+)")
+INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is chosen for AWS. Credentials are not here: boto3 finds them, SSO's too."""
+
+    role: str = ""
+    """The execution role's ARN."""
+    bucket: str = ""
+    region: str = ""
+    """Empty: the profile's, as boto3 finds it."""
+    profile: str = ""
+    prefix: str = "microjobs"
+    """Folder of all objects in the bucket."""
+    registry: str = ""
+    """Empty: the account's own, in the region."""
+    instance_type: str = "ml.m5.large"
+    instance_types: Mapping[str, str] = field(default_factory=dict)
+    """Of the steps that have another one."""
+    instance_count: int = 0
+    """Hosts of the scaling step; 0: as many as the workflow says."""
+    endpoint_instances: int = 1
+    max_minutes: int = 60
+    """How long a job may run, and an endpoint may take to be in service."""
+    spot: bool = False
+    """Train on spare instances, which cost less and may be taken away."""
+    spot_wait_minutes: int = 60
+    """How much longer a job may then take for waiting."""
+    subnets: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    kms_key: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    prices: Mapping[str, float] = field(default_factory=dict)
+    """Dollars an hour by instance type, over those of `prices.toml`."""
+
+    @property
+    def account(self) -> str:
+        return self._role_part("account")
+
+    @property
+    def partition(self) -> str:
+        return self._role_part("partition")
+
+    @property
+    def role_name(self) -> str:
+        """Without its path."""
+        return self._role_part("name").rpartition("/")[2]
+
+    @property
+    def key_prefix(self) -> str:
+        return f"{self.prefix}/" if self.prefix else ""
+
+    @property
+    def domain(self) -> str:
+        """Of the account's registry."""
+        suffix = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
+        return self.registry or f"{self.account}.dkr.ecr.{self.region}.{suffix}"
+
+    def _role_part(self, name: str) -> str:
+        match = ROLE.fullmatch(self.role)
+        return match[name] if match else ""
+
+
+def read(path: Path = FILE) -> Settings:
+    """The file's settings; the defaults if it has none.
+
+    Raises:
+        ConfigError: it is not TOML, or has a setting that there is not, or one of the wrong type.
+    """
+    if not path.exists():
+        return Settings()
+    try:
+        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("aws", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    return Settings(**{name: _typed(path, name, value) for name, value in table.items()})
+
+
+def _typed(path: Path, name: str, value: Any) -> Any:
+    defaults = {item.name: getattr(Settings(), item.name) for item in fields(Settings)}
+    if name not in defaults:
+        raise ConfigError(f"{path}: [aws] has no setting {name!r}; there are {', '.join(defaults)}")
+    if isinstance(defaults[name], tuple):
+        value = tuple(value) if isinstance(value, list) else value
+    if type(value) is not type(defaults[name]):
+        wanted = "a list" if isinstance(defaults[name], tuple) else f"like {defaults[name]!r}"
+        raise ConfigError(f"{path}: {name} must be {wanted}, not {value!r}")
+    return value
+
+
+def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Settings with the flags that were given put in; tables are added to."""
+    values = {
+        name: {**getattr(settings, name), **value} if isinstance(value, Mapping) else value
+        for name, value in given.items()
+    }
+    return replace(settings, **values)
+
+
+def checked(settings: Settings) -> Settings:
+    """Settings that requests can be made from.
+
+    Raises:
+        UsageError: something is missing or cannot be, with what to write.
+    """
+    if not settings.region:
+        raise UsageError("no region is set: --region, `region` in [aws] of microjobs.toml, or AWS_REGION")
+    if not ROLE.fullmatch(settings.role):
+        raise UsageError(
+            f"role {settings.role!r} is not the ARN of a role: set --role, or `role` in [aws] of microjobs.toml "
+            "(`microjobs init` writes a template that makes one)"
+        )
+    if not settings.bucket:
+        raise UsageError("no bucket is set: --bucket, or `bucket` in [aws] of microjobs.toml")
+    if bool(settings.subnets) != bool(settings.security_groups):
+        raise UsageError("a VPC needs both: --subnets and --security-groups")
+    if strange := [step for step in settings.instance_types if step not in STEPS]:
+        raise UsageError(f"no step is called {strange[0]}: the steps are {', '.join(STEPS)}")
+    for instance_type in (settings.instance_type, *settings.instance_types.values()):
+        if not INSTANCE_TYPE.fullmatch(instance_type):
+            raise UsageError(f"{instance_type!r} is not an instance type: they are written like ml.m5.large")
+    for name in ("endpoint_instances", "max_minutes"):
+        if getattr(settings, name) < 1:
+            raise UsageError(f"{name} must be at least 1, not {getattr(settings, name)}")
+    return settings
