@@ -39,6 +39,9 @@ LOOPBACK = "127.0.0.1"
 THREADS = 64
 """Requests answered at once; an invocation of an endpoint holds one while the model answers."""
 
+LOOK_SECONDS = 0.5
+"""Between two looks for a signal: one that another thread receives does not wake the main thread from a wait."""
+
 NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """What clients may call this machine, besides what the runtime's hosts call it."""
 
@@ -70,7 +73,8 @@ def serve(home: Home, config: Config, *, tied: bool = False) -> None:
         cleanup.callback(home.server.unlink, missing_ok=True)
         write_text(home.server, json.dumps(known))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
-        ended.wait()
+        while not ended.wait(LOOK_SECONDS):
+            pass
         logger.info("ending all that runs")
 
 
