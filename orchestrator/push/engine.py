@@ -1,0 +1,136 @@
+"""The Docker engine's part: what images it has, and sending one, of which it sends the missing layers only."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from docker.errors import ImageNotFound
+
+from orchestrator.failures import LauncherError
+from orchestrator.images import REVISION
+from orchestrator.push.credentials import Credentials
+from orchestrator.push.plan import Image
+from orchestrator.workflows.place import local_image
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+SECONDS = 600
+"""How long the engine may be silent: a registry takes its time to check a large layer."""
+REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
+"""What registries say that a second try would not change."""
+
+
+def find(client: "DockerClient", job: str) -> Image:
+    """A job's image.
+
+    Raises:
+        LauncherError: it is not built.
+    """
+    name = local_image(job)
+    try:
+        found = client.images.get(name)
+    except ImageNotFound:
+        raise LauncherError(f"no image {name}: `microjobs build {job}` makes it") from None
+    platform = f"{found.attrs['Os']}/{found.attrs['Architecture']}"
+    return Image(job, name, str(found.id), found.labels.get(REVISION, ""), platform)
+
+
+@dataclass
+class Upload:
+    """How far a push is, from what the engine says."""
+
+    layers: dict[str, str] = field(default_factory=dict)
+    """What the engine said last of each."""
+    sent: dict[str, int] = field(default_factory=dict)
+    """Bytes by layer, before compression."""
+    sizes: dict[str, int] = field(default_factory=dict)
+    digest: str = ""
+    error: str = ""
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """Learn from an event of the engine's stream."""
+        self.error = event.get("error", self.error)
+        self.digest = event.get("aux", {}).get("Digest", self.digest)
+        if layer := event.get("id"):
+            self.layers[layer] = event["status"]
+            detail = event.get("progressDetail") or {}
+            if "current" in detail:
+                self.sent[layer] = detail["current"]
+                self.sizes[layer] = max(detail.get("total", 0), detail["current"])
+
+    @property
+    def pushed(self) -> int:
+        return sum(status == "Pushed" for status in self.layers.values())
+
+    @property
+    def there(self) -> int:
+        """Layers that the registry had, in this repository or in another one."""
+        return sum(status.startswith(("Layer already exists", "Mounted from")) for status in self.layers.values())
+
+    @property
+    def retrying(self) -> bool:
+        return any(status.startswith("Retrying") for status in self.layers.values())
+
+    def __str__(self) -> str:
+        text = f"{self.pushed + self.there} of {len(self.layers)} layers"
+        if self.sizes:
+            text += f", {megabytes(sum(self.sent.values()))} of {megabytes(sum(self.sizes.values()))} MB"
+        return f"{text}, connection lost, trying again" if self.retrying else text
+
+
+def megabytes(count: int) -> str:
+    return f"{count / 1e6:.1f}"
+
+
+def push(
+    client: "DockerClient",
+    image: Image,
+    repository: str,
+    tag: str,
+    credentials: Credentials | None,
+    show: Callable[[Upload], None],
+) -> Upload:
+    """Send an image.
+
+    Args:
+        show: called with every step of the upload.
+
+    Raises:
+        LauncherError: the registry refused it, or the connection broke for good.
+    """
+    upload = Upload()
+    login = credentials.for_engine() if credentials else {}
+    with _tagged(client, image, repository, tag):
+        events = client.api.push(repository, tag, stream=True, decode=True, auth_config=login)
+        for event in events:
+            upload.take(event)
+            show(upload)
+    if upload.error or not upload.digest:
+        raise _failure(f"{repository}:{tag}", image.job, upload)
+    return upload
+
+
+@contextmanager
+def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> Iterator[None]:
+    """Engines push by name only. The image has it for a while: for good, each push would keep an old image alive."""
+    name = f"{repository}:{tag}"
+    had = name in client.images.get(image.id).tags
+    client.api.tag(image.id, repository, tag)
+    try:
+        yield
+    finally:
+        if not had:
+            client.api.remove_image(name, noprune=True)
+
+
+def _failure(target: str, job: str, upload: Upload) -> LauncherError:
+    error = upload.error or "the engine ended the push without a digest"
+    if any(word in error.lower() for word in REFUSALS):
+        return LauncherError(f"the registry refuses {target}: {error}; check what your login may do there")
+    there = upload.pushed + upload.there
+    return LauncherError(
+        f"pushing {target} broke off with {there} of {len(upload.layers)} layers there: {error}; "
+        f"`microjobs push {job}` again sends what is missing"
+    )

@@ -1,0 +1,134 @@
+"""What is pushed where, under which tag, or why not: decided before anything has an effect."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from orchestrator.failures import LauncherError, UsageError
+from orchestrator.push.source import Source
+
+PREFIX = "microjobs"
+PLATFORM = "linux/amd64"
+"""What SageMaker's instances run."""
+UNKNOWN = "unknown"
+"""What a build without git puts into the revision's label."""
+DIGITS = 12
+SHOWN = 3
+"""Changed files that an error names."""
+
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_HOST = re.compile(r"(?:localhost|\[[0-9a-fA-F:]+\]|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::\d+)?")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A registry, and the part of it that our repositories are in."""
+
+    host: str
+    """With its port, if that is not the usual one."""
+    prefix: str = PREFIX
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.prefix}"
+
+    def name(self, job: str) -> str:
+        """A job's repository, as the registry itself calls it."""
+        return f"{self.prefix}/{job}"
+
+    def repository(self, job: str) -> str:
+        """A job's repository, as an engine calls it."""
+        return f"{self}/{job}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Destination":
+        """Read `HOST[/PREFIX]`.
+
+        Raises:
+            UsageError: it is something else.
+        """
+        host, _, prefix = text.partition("/")
+        if not _HOST.fullmatch(host) or (prefix and not _REPOSITORY.fullmatch(prefix)):
+            raise UsageError(
+                f"--registry {text!r} is no HOST[/PREFIX]: write such as registry.example.com/team, in small letters "
+                "and without https://"
+            )
+        return cls(host, prefix or PREFIX)
+
+
+def image_uri(destination: Destination, job: str, tag: str) -> str:
+    """An image by its tag; `record.need` knows it by its digest."""
+    return f"{destination.repository(job)}:{tag}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the engine says of a job's image."""
+
+    job: str
+    name: str
+    """Such as `microjobs/serve:dev`."""
+    id: str
+    """The digest of its config, or of its manifest where the engine keeps images in containerd."""
+    revision: str
+    """The label: a commit's hash, perhaps with `-dirty`; may be empty."""
+    platform: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """An image, and the tag that it gets."""
+
+    image: Image
+    tag: str
+
+
+def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = False) -> list[Item]:
+    """A tag for each image.
+
+    Args:
+        allow_dirty: take also what no commit stands for, under a tag that says so.
+
+    Raises:
+        LauncherError: an image is for other machines; or no commit stands for it, and that is not allowed.
+    """
+    images = list(images)
+    _refuse_platforms(images)
+    reasons = {image.job: reason for image in images if (reason := unclean(image, source))}
+    if not allow_dirty and (reasons or source.changes):
+        told = [*([_changes(source)] if source.changes else []), *reasons.values()]
+        jobs = " ".join(reasons or (image.job for image in images))
+        raise LauncherError(f"{'; '.join(told)}: commit, then `microjobs build {jobs}`; or push with --allow-dirty")
+    return [Item(image, tag(image, dirty=image.job in reasons or bool(source.changes))) for image in images]
+
+
+def tag(image: Image, *, dirty: bool) -> str:
+    """`<commit>`, or for what no commit stands for `<commit>-dirty-<content>`."""
+    revision = (image.revision.removesuffix("-dirty") or UNKNOWN)[:DIGITS]
+    return f"{revision}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else revision
+
+
+def unclean(image: Image, source: Source) -> str:
+    """Why the commit at HEAD does not stand for an image; empty if it does."""
+    if image.revision in ("", UNKNOWN):
+        return f"{image.name} does not say which revision it was built from"
+    if image.revision.endswith("-dirty"):
+        return f"{image.name} was built from a tree with changes that were not committed"
+    if image.revision != source.head:
+        return f"{image.name} was built from revision {image.revision[:DIGITS]}, HEAD is {source.head[:DIGITS]}"
+    return ""
+
+
+def _changes(source: Source) -> str:
+    more = len(source.changes) - SHOWN
+    shown = ", ".join(source.changes[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    return f"the tree has changes that are not committed ({shown})"
+
+
+def _refuse_platforms(images: Iterable[Image]) -> None:
+    wrong = [image for image in images if image.platform != PLATFORM]
+    if wrong:
+        told = ", ".join(f"{image.name} is for {image.platform}" for image in wrong)
+        jobs = " ".join(image.job for image in wrong)
+        raise LauncherError(f"{told}: SageMaker runs {PLATFORM}, which `microjobs build {jobs}` makes")

@@ -1,0 +1,1 @@
+"""Tests of `microjobs push`, with a real registry where there is one."""

@@ -1,0 +1,163 @@
+"""A registry with a login, a repository with a commit, and images that are built from it."""
+
+import os
+import re
+import secrets
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+import requests
+
+from orchestrator import images
+from orchestrator.cli import main
+from orchestrator.local.home import HOME
+from orchestrator.push import credentials
+from orchestrator.push.plan import Image
+from tests.conftest import REQUIRE_ENGINE
+from tests.push import tiny
+
+HEAD = "0123456789abcdef0123456789abcdef01234567"
+PASSWORD = "correct horse"  # noqa: S105 - the test registry's
+# Of that password, by bcrypt, which is all that the registry takes; `AWS` is the user of every ECR token.
+HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
+USERS = ("anna", "AWS")
+SECONDS = 30
+
+
+def image(job: str = "serve", revision: str = HEAD, platform: str = "linux/amd64") -> Image:
+    return Image(job, f"microjobs/{job}:dev", "sha256:" + "5" * 64, revision, platform)
+
+
+@dataclass(frozen=True)
+class Running:
+    """A registry on this machine, for the time of a test."""
+
+    port: int
+    storage: Path
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def get(self, path: str) -> requests.Response:
+        accept = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
+        address = f"http://{self.host}/v2/{path}"
+        return requests.get(address, auth=("anna", PASSWORD), headers={"Accept": accept}, timeout=SECONDS)
+
+    def tags(self, name: str) -> list[str]:
+        return list(self.get(f"{name}/tags/list").json().get("tags") or [])
+
+    def has_blob(self, name: str, digest: str) -> bool:
+        return self.get(f"{name}/blobs/{digest}").ok
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Running]:
+    program = shutil.which("docker-registry") or shutil.which("registry")
+    if program is None:
+        reason = "no registry to push to: apt-get install docker-registry"
+        if os.environ.get(REQUIRE_ENGINE):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    folder = tmp_path / "registry"
+    folder.mkdir()
+    (folder / "users").write_text("".join(f"{user}:{HASH}\n" for user in USERS))
+    (folder / "config.yml").write_text(
+        "version: 0.1\nlog: {level: info}\nhttp: {addr: '127.0.0.1:0'}\n"
+        f"storage: {{filesystem: {{rootdirectory: '{folder}/storage'}}}}\n"
+        f"auth: {{htpasswd: {{realm: test, path: '{folder}/users'}}}}\n"
+    )
+    command = [program, "serve", str(folder / "config.yml")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield Running(_port(process, folder / "log"), folder / "storage")
+    finally:
+        process.terminate()
+        process.wait(SECONDS)
+
+
+def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
+    """Where it listens, which it says in its log."""
+    for _ in range(SECONDS * 20):
+        if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()):
+            return int(match[1])
+        try:
+            process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        break
+    raise AssertionError(f"the registry does not listen: {log.read_text()}")
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with two jobs, which push takes for ours."""
+    root = tmp_path / "clone"
+    for job in ("serve", "train"):
+        folder = root / "containers" / job
+        folder.mkdir(parents=True)
+        (folder / "image.yml").write_text("services: {}\n")
+    git(root, "init", "--quiet")
+    commit(root)
+    monkeypatch.setattr(images, "REPOSITORY", root)
+    return root
+
+
+def git(root: Path, *words: str) -> str:
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+    return subprocess.run(["git", *who, *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def commit(root: Path) -> str:
+    git(root, "add", ".")
+    git(root, "commit", "--quiet", "--allow-empty", "--message", "work")
+    return git(root, "rev-parse", "HEAD")
+
+
+Build = Callable[..., str]
+Microjobs = Callable[..., int]
+
+
+@pytest.fixture
+def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
+    """Puts an image of a job with these layers into the engine, built from HEAD unless another revision is given."""
+    mine = f"microjobs-test-{secrets.token_hex(4)}"
+    monkeypatch.setenv("REGISTRY", mine)
+    monkeypatch.delenv("TAG", raising=False)
+
+    def build(job: str, *layers: bytes, revision: str | None = None, architecture: str = "amd64") -> str:
+        at = git(clone, "rev-parse", "HEAD") if revision is None else revision
+        return tiny.load(f"{mine}/{job}:dev", layers or (secrets.token_bytes(64),), at, architecture)
+
+    try:
+        yield build
+    finally:
+        remove_images(mine, "127.0.0.1:")
+
+
+def remove_images(*prefixes: str) -> None:
+    """Remove the names that a test gave to images, and with its last name an image."""
+    client = docker.from_env()
+    try:
+        for found in client.images.list():
+            names = [*found.tags, *found.attrs.get("RepoDigests", [])]
+            for name in (name for name in names if name.startswith(prefixes)):
+                client.images.remove(name, force=True)
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def microjobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
+    """`microjobs` with these words, logged in by the two variables."""
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    monkeypatch.setenv(credentials.USER, "anna")
+    monkeypatch.setenv(credentials.PASSWORD, PASSWORD)
+    return lambda *words: main(words)

@@ -1,0 +1,186 @@
+"""Pushing to a registry that is real, asks who one is, and has no immutable tags of its own."""
+
+import json
+import secrets
+import time
+from pathlib import Path
+
+import docker
+import pytest
+
+from orchestrator.local.home import Home
+from orchestrator.push import record
+from orchestrator.push.plan import Destination
+from tests.push.conftest import PASSWORD, Build, Microjobs, Running, commit, git
+from tests.push.proxy import Proxy
+
+pytestmark = pytest.mark.engine
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_digest_that_is_printed_can_be_pulled(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+) -> None:
+    image = build("serve")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    uri = capsys.readouterr().out.strip()
+    repository, digest = uri.split("@")
+    assert repository == f"{registry.host}/microjobs/serve"
+    client = docker.from_env()
+    try:
+        pulled = client.api.pull(repository, digest, auth_config={"username": "anna", "password": PASSWORD})
+        assert digest in pulled
+        assert client.images.get(uri).id == image
+    finally:
+        client.close()
+
+
+def test_tag_is_the_commit(microjobs: Microjobs, build: Build, registry: Running, clone: Path) -> None:
+    build("serve")
+    assert microjobs("push", "serve", "--registry", f"{registry.host}/some/team") == 0
+    assert registry.tags("some/team/serve") == [git(clone, "rev-parse", "HEAD")[:12]]
+
+
+def test_all_jobs_are_pushed_and_written_down(
+    microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
+) -> None:
+    image = build("serve")
+    build("train")
+    assert microjobs("push", "--registry", registry.host) == 0
+    destination = Destination(registry.host)
+    home = Home.from_environment()
+    known = [record.need(home, destination, job) for job in ("serve", "train")]
+    assert [item.uri for item in known] == capsys.readouterr().out.split()
+    assert known[0].image == image
+    assert known[0].revision == git(clone, "rev-parse", "HEAD")
+
+
+def test_second_push_finds_it_already_there(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+) -> None:
+    build("serve")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    first = capsys.readouterr()
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    second = capsys.readouterr()
+    assert second.out == first.out
+    assert "is already there" in second.err
+    assert "is already there" not in first.err
+
+
+def test_tag_is_never_overwritten(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, clone: Path
+) -> None:
+    build("serve")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    digest = capsys.readouterr().out.strip().split("@")[1]
+    build("serve")
+    build("train")
+    assert microjobs("push", "--registry", registry.host) == 1
+    assert f"is another image already, {digest}" in capsys.readouterr().err
+    tag = git(clone, "rev-parse", "HEAD")[:12]
+    assert registry.get(f"microjobs/serve/manifests/{tag}").headers["Docker-Content-Digest"] == digest
+    assert registry.tags("microjobs/train") == []
+
+
+def test_only_missing_layers_travel(
+    microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
+) -> None:
+    below = secrets.token_bytes(1000)
+    build("serve", below, b"code")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    assert "2 layers pushed" in capsys.readouterr().err
+    commit(clone)
+    build("serve", below, b"other code")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    assert "1 layers pushed (0.0 MB before compression), 1 were there" in capsys.readouterr().err
+
+
+def test_dirty_tag_names_the_content(
+    microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
+) -> None:
+    (clone / "containers" / "serve" / "main.py").write_text("pass\n")
+    head = git(clone, "rev-parse", "HEAD")
+    image = build("serve", revision=f"{head}-dirty")
+    assert microjobs("push", "serve", "--registry", registry.host) == 1
+    assert "containers/serve/main.py" in capsys.readouterr().err
+    assert registry.tags("microjobs/serve") == []
+    assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 0
+    assert registry.tags("microjobs/serve") == [f"{head[:12]}-dirty-{image.removeprefix('sha256:')[:12]}"]
+
+
+def test_image_of_another_platform_is_refused(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+) -> None:
+    build("serve", architecture="arm64")
+    assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 1
+    assert "is for linux/arm64: SageMaker runs linux/amd64" in capsys.readouterr().err
+
+
+def test_wrong_password_is_told_and_nothing_sent(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("serve")
+    monkeypatch.setenv("MICROJOBS_REGISTRY_PASSWORD", "wrong")
+    assert microjobs("push", "serve", "--registry", registry.host) == 1
+    assert f"401 Unauthorized to a look at microjobs/serve: `docker login {registry.host}`" in capsys.readouterr().err
+    assert registry.tags("microjobs/serve") == []
+
+
+def test_login_of_the_docker_client_is_used(
+    microjobs: Microjobs, build: Build, registry: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("serve")
+    for name in ("MICROJOBS_REGISTRY_USER", "MICROJOBS_REGISTRY_PASSWORD"):
+        monkeypatch.delenv(name)
+    (tmp_path / "docker").mkdir()
+    login = {"auths": {registry.host: {"auth": "YW5uYTpjb3JyZWN0IGhvcnNl"}}}
+    (tmp_path / "docker" / "config.json").write_text(json.dumps(login))
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+
+
+def test_password_is_nowhere_afterwards(
+    microjobs: Microjobs, build: Build, registry: Running, tmp_path: Path, capsys: Capture
+) -> None:
+    build("serve")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    said = "".join(capsys.readouterr())
+    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    assert not (tmp_path / "docker").exists()
+    assert [path for path in kept if PASSWORD in path.read_text()] == []
+    assert PASSWORD not in said
+
+
+def test_engine_keeps_no_name_of_the_push(microjobs: Microjobs, build: Build, registry: Running) -> None:
+    image = build("serve")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    client = docker.from_env()
+    try:
+        assert [name for name in client.images.get(image).tags if registry.host in name] == []
+    finally:
+        client.close()
+
+
+def test_broken_connection_is_told_and_the_next_push_goes_on(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+) -> None:
+    def small_layer_is_there() -> None:
+        for _ in range(200):
+            if list(registry.storage.glob("**/_layers/sha256/*")):
+                return
+            time.sleep(0.05)
+
+    proxy = Proxy(registry.port, 1_000_000, small_layer_is_there)
+    try:
+        build("serve", b"small", secrets.token_bytes(4_000_000))
+        assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1
+        said = capsys.readouterr()
+        assert "broke off with 1 of 2 layers there" in said.err
+        assert "`microjobs push serve` again sends what is missing" in said.err
+        assert said.out == ""
+        proxy.heal()
+        assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 0
+        assert "1 layers pushed (4.0 MB before compression), 1 were there" in capsys.readouterr().err
+    finally:
+        proxy.close()
