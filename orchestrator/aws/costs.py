@@ -81,7 +81,7 @@ def table(found: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
         an_hour = prices.get(estimate.instance_type)
         shown.add_row(
             estimate.title,
-            f"{estimate.instances} × {estimate.instance_type}",
+            f"{estimate.instances} x {estimate.instance_type}",
             Text("unknown", style="red") if an_hour is None else f"{an_hour:g}",
             _shown(likely),
             _shown(limit),

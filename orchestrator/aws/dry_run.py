@@ -4,14 +4,44 @@ import json
 from collections.abc import Iterable, Iterator
 
 from botocore import xform_name
+from rich.console import Console
 
+from orchestrator.aws import images
+from orchestrator.aws.place import site
+from orchestrator.failures import UsageError
+from orchestrator.local.home import Home
+from orchestrator.workflows import housing
+from orchestrator.workflows.launch import WORKFLOWS, Request
 from orchestrator.workflows.place import Site
-from orchestrator.workflows.plan import Planned
+from orchestrator.workflows.plan import Names, Planned
+
+
+def print_requests(request: Request) -> None:
+    """Print what a run would ask AWS for, a line of JSON a request; on stderr what takes each. Asks nobody anything.
+
+    Raises:
+        UsageError: the options cannot be, or it is not for AWS.
+    """
+    if request.aws is None:
+        raise UsageError("--dry-run goes with --on aws: jobs on this machine cost nothing")
+    workflow = WORKFLOWS[request.workflow]
+    destination = request.aws.destination
+    known = images.pushed(Home.from_environment(), destination)
+    there = site(request.aws, images.planned(known, destination))
+    options = workflow.options(**request.chosen)
+    told = Console(stderr=True, highlight=False, soft_wrap=True)
+    if missing := [job for job in options.jobs if job not in known]:
+        told.print(f"# no digest is known of {', '.join(missing)}: `microjobs push` before these requests are sent")
+    run = f"{request.workflow}-dry-run"
+    if data := request.given.get("data"):
+        told.print(f"# aws s3 cp {data} {housing.source_uri(there, Names(run))}")
+    for command, line in lines(there, run, workflow.requests(there, Names(run), options)):
+        told.print(f"# {command}")
+        print(line, flush=True)
 
 
 def lines(site: Site, run: str, plan: Iterable[Planned]) -> Iterator[tuple[str, str]]:
-    """For each request what takes it, and its JSON in a line."""
+    """For each request the command that takes it, and its JSON."""
     for planned in plan:
-        verb = xform_name(planned.operation, "-")
-        request = site.complete(run, planned.operation, planned.request)
-        yield f"aws sagemaker {verb} --cli-input-json", json.dumps(request)
+        command = f"aws sagemaker {xform_name(planned.operation, '-')} --cli-input-json"
+        yield command, json.dumps(site.complete(run, planned.operation, planned.request))

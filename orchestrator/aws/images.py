@@ -1,45 +1,40 @@
-"""The images that were pushed, by their digests: what ran is known, whatever becomes of tags."""
+"""The images that `microjobs push` pushed, by their digests: what ran is known, whatever becomes of tags."""
 
-import json
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
-from orchestrator.failures import LauncherError, UsageError
+from orchestrator.failures import UsageError
+from orchestrator.local.home import Home
+from orchestrator.push import record
+from orchestrator.push.plan import Destination, image_uri
 
 Images = dict[str, str]
 """Addresses with digests, by job."""
 
+NO_TAG = "not-pushed-yet"
 
-def pushed(file: Path, registry: str) -> Images:
-    """What was pushed to a registry.
 
-    Args:
-        file: `microjobs push`'s record, `{registry: {job: {"uri": "REPOSITORY@sha256:…", …}}}`.
-        registry: such as `123456789012.dkr.ecr.us-east-1.amazonaws.com`.
+def pushed(home: Home, destination: Destination) -> Images:
+    """What was pushed to a registry from here.
 
     Raises:
-        LauncherError: the file is damaged.
+        LauncherError: the record is damaged.
     """
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        return {job: str(entry["uri"]) for job, entry in content.get(registry, {}).items()}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LauncherError(f"{file} is damaged ({error}): remove it, and `microjobs push` again") from error
+    return {job: image.uri for job, image in record.read(home).get(str(destination), {}).items()}
 
 
-def need(images: Images, jobs: Iterable[str], registry: str) -> Callable[[str], str]:
+def need(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
     """The address of a job's image, when those of all these jobs are known.
 
     Raises:
         UsageError: some were not pushed, with the command that does it.
     """
     if missing := [job for job in jobs if job not in images]:
-        raise UsageError(f"no image of {', '.join(missing)} was pushed to {registry}: `microjobs push`")
+        raise UsageError(
+            f"no image of {', '.join(missing)} was pushed to {destination} from here: `microjobs push` does it"
+        )
     return images.__getitem__
 
 
-def planned(images: Images, registry: str) -> Callable[[str], str]:
-    """The address of a job's image; by its name alone where no digest is known yet."""
-    return lambda job: images.get(job, f"{registry}/microjobs/{job}:dev")
+def planned(images: Images, destination: Destination) -> Callable[[str], str]:
+    """The address of a job's image; with a tag that there is not, where no digest is known yet."""
+    return lambda job: images.get(job, image_uri(destination, job, NO_TAG))

@@ -8,7 +8,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from orchestrator.aws.complete import Completing
+from orchestrator.aws.complete import completing
 from orchestrator.aws.prices import prices
 from orchestrator.aws.settings import Settings
 from orchestrator.failures import UsageError
@@ -54,7 +54,7 @@ def site(settings: Settings, image: Callable[[str], str]) -> Site:
         instance_types=settings.instance_types,
         endpoint_instances=settings.endpoint_instances,
         max_seconds=60 * settings.max_minutes,
-        complete=Completing(settings),
+        complete=completing(settings),
     )
 
 

@@ -26,9 +26,10 @@ from typing import Any
 
 from orchestrator.failures import UsageError
 from orchestrator.local.config import FILE, ConfigError
+from orchestrator.push.plan import Destination
 
 STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
-ROLE = re.compile(r"arn:(?P<partition>aws[\w-]*):iam::(?P<account>\d{12}):role/(?P<name>.+)")
+ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
@@ -45,7 +46,7 @@ class Settings:
     prefix: str = "microjobs"
     """Folder of all objects in the bucket."""
     registry: str = ""
-    """Empty: the account's own, in the region."""
+    """`HOST[/PREFIX]`; empty: the account's own, in the region."""
     instance_type: str = "ml.m5.large"
     instance_types: Mapping[str, str] = field(default_factory=dict)
     """Of the steps that have another one."""
@@ -70,10 +71,6 @@ class Settings:
         return self._role_part("account")
 
     @property
-    def partition(self) -> str:
-        return self._role_part("partition")
-
-    @property
     def role_name(self) -> str:
         """Without its path."""
         return self._role_part("name").rpartition("/")[2]
@@ -83,10 +80,9 @@ class Settings:
         return f"{self.prefix}/" if self.prefix else ""
 
     @property
-    def domain(self) -> str:
-        """Of the account's registry."""
-        suffix = "amazonaws.com.cn" if self.partition == "aws-cn" else "amazonaws.com"
-        return self.registry or f"{self.account}.dkr.ecr.{self.region}.{suffix}"
+    def destination(self) -> Destination:
+        """The registry that images are taken from."""
+        return Destination.parse(self.registry or f"{self.account}.dkr.ecr.{self.region}.amazonaws.com")
 
     def _role_part(self, name: str) -> str:
         match = ROLE.fullmatch(self.role)
@@ -122,11 +118,22 @@ def _typed(path: Path, name: str, value: Any) -> Any:
 
 def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
     """Settings with the flags that were given put in; tables are added to."""
-    values = {
+    values: dict[str, Any] = {
         name: {**getattr(settings, name), **value} if isinstance(value, Mapping) else value
         for name, value in given.items()
     }
     return replace(settings, **values)
+
+
+def need_region(settings: Settings) -> Settings:
+    """The same.
+
+    Raises:
+        UsageError: there is no region in them.
+    """
+    if not settings.region:
+        raise UsageError("no region is set: --region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION")
+    return settings
 
 
 def checked(settings: Settings) -> Settings:
@@ -135,8 +142,7 @@ def checked(settings: Settings) -> Settings:
     Raises:
         UsageError: something is missing or cannot be, with what to write.
     """
-    if not settings.region:
-        raise UsageError("no region is set: --region, `region` in [aws] of microjobs.toml, or AWS_REGION")
+    need_region(settings)
     if not ROLE.fullmatch(settings.role):
         raise UsageError(
             f"role {settings.role!r} is not the ARN of a role: set --role, or `role` in [aws] of microjobs.toml "

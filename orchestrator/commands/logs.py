@@ -4,6 +4,8 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from orchestrator.aws import flags
+
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
 
@@ -12,16 +14,15 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("logs", help="print the log of a job or endpoint")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
     parser.add_argument("job", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    flags.add(parser)
     parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local.home import Home
     from orchestrator.workflows.kinds import ENDPOINT, need
     from orchestrator.workflows.logs import LogTail
-    from orchestrator.workflows.place import on_this_machine
 
-    with on_this_machine(Home.from_environment()) as place:
+    with flags.reached(options) as place:
         kind, _ = need(place.sagemaker, options.job)
         tail = LogTail.of(place.logs, kind, options.job)
         while True:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from orchestrator.aws import flags
+
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
     from orchestrator.workflows.kinds import Listed
@@ -14,16 +16,15 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("ps", help="list jobs and endpoints")
     parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many (default: %(default)s)")
     parser.add_argument("--running", action="store_true", help="only those that go on, and endpoints in service")
+    flags.add(parser)
     parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local.home import Home
     from orchestrator.workflows.kinds import ENDPOINT, KINDS
-    from orchestrator.workflows.place import on_this_machine
 
     limit = min(max(options.limit, 1), 100)
-    with on_this_machine(Home.from_environment()) as place:
+    with flags.reached(options) as place:
         listed = [row for kind in KINDS for row in kind.newest(place.sagemaker, limit)]
     if options.running:
         listed = [row for row in listed if row.kind is ENDPOINT or row.status in row.kind.going]

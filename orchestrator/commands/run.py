@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.aws import flags
+
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
 
@@ -11,6 +13,8 @@ EXAMPLES = """examples:
   microjobs run housing --data boston_housing.npz --framework pytorch
   microjobs run housing --no-tuning --instance-count 1
   microjobs run housing --resume
+  microjobs run housing --on aws --dry-run
+  microjobs run housing --on aws --instance-type train=ml.c5.xlarge --spot
 """
 
 
@@ -70,6 +74,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         help="go on after the last finished step of a run, or of the last",
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show the jobs' logs")
+    parser.add_argument(
+        "--keep", action="store_true", help="after Ctrl-C or a failure, leave what runs: a job, an endpoint"
+    )
+    parser.add_argument("--yes", action="store_true", help="start without asking whether it may cost that much")
+    parser.add_argument("--dry-run", action="store_true", help="print the requests, a line of JSON each, and end")
+    flags.add(parser, requests=True)
     parser.set_defaults(call=call)
 
 
@@ -79,12 +89,28 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-COMMON = ("workflow", "runtime", "resume", "verbose", "call")
+COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "yes", "dry_run", "on", "call")
 
 
 def call(options: argparse.Namespace) -> int:
+    from orchestrator.aws import dry_run, settings
     from orchestrator.workflows.launch import Request, launch
 
-    given = {name: value for name, value in vars(options).items() if name not in COMMON}
-    launch(Request(options.workflow, given, options.runtime, options.resume, options.verbose))
+    chosen = {
+        name: value for name, value in vars(options).items() if name not in COMMON and not name.startswith(flags.PREFIX)
+    }
+    request = Request(
+        options.workflow,
+        chosen,
+        options.runtime,
+        options.resume,
+        options.verbose,
+        aws=settings.checked(flags.chosen(options)) if flags.on_aws(options) else None,
+        yes=options.yes,
+        keep=options.keep,
+    )
+    if options.dry_run:
+        dry_run.print_requests(request)
+    else:
+        launch(request)
     return 0

@@ -1,28 +1,44 @@
-"""`microjobs stop JOB`."""
+"""`microjobs stop JOB`, `microjobs stop --run RUN`."""
 
 import argparse
 from typing import TYPE_CHECKING
 
+from orchestrator.aws import flags
+
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
+    from orchestrator.workflows.place import Place
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("stop", help="stop a job, or delete an endpoint")
-    parser.add_argument("job", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    parser = subparsers.add_parser("stop", help="stop a job, delete an endpoint, or end all that a run left")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("job", nargs="?", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    what.add_argument("--run", metavar="RUN", help="a run's jobs and its endpoint, such as of housing-20261122-101500")
+    flags.add(parser)
     parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local.home import Home
-    from orchestrator.workflows.kinds import ENDPOINT, need
-    from orchestrator.workflows.place import on_this_machine
+    with flags.reached(options) as place:
+        return stop_run(place, options.run) if options.run else stop_one(place, options.job)
 
-    with on_this_machine(Home.from_environment()) as place:
-        kind, description = need(place.sagemaker, options.job)
-        if kind is not ENDPOINT and description[kind.status] not in kind.going:
-            print(f"{kind.title} {options.job} is {description[kind.status]} already")
-            return 0
-        kind.stop(place.sagemaker, options.job)
-    print(f"{kind.title} {options.job} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
+
+def stop_one(place: "Place", name: str) -> int:
+    from orchestrator.workflows.kinds import ENDPOINT, need
+
+    kind, description = need(place.sagemaker, name)
+    if kind is not ENDPOINT and description[kind.status] not in kind.going:
+        print(f"{kind.title} {name} is {description[kind.status]} already")
+        return 0
+    kind.stop(place.sagemaker, name)
+    print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
+    return 0
+
+
+def stop_run(place: "Place", run: str) -> int:
+    from orchestrator.workflows import cleaning
+
+    ended = cleaning.stop_run(place, run, lambda line: print(line, flush=True))
+    print(f"{run}: nothing runs" if ended else f"nothing of {run} was running")
     return 0

@@ -1,7 +1,8 @@
 """A workflow from the command to its report: the server, the record, the run, and what is shown at the end."""
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,18 @@ from rich.text import Text
 
 from microjobs.files import write_text
 from orchestrator import images
+from orchestrator.aws import consent
+from orchestrator.aws import images as aws_images
+from orchestrator.aws import place as aws_place
+from orchestrator.aws.settings import Settings
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
 from orchestrator.report.page import page
 from orchestrator.report.summary import near, summary
 from orchestrator.workflows import housing, straight_line
-from orchestrator.workflows.place import Place, on_this_machine
+from orchestrator.workflows.costs import dollars
+from orchestrator.workflows.place import Place, Site, on_this_machine
+from orchestrator.workflows.plan import Named, Names, Planned
 from orchestrator.workflows.progress import Progress, duration
 from orchestrator.workflows.record import Record, last_unfinished
 from orchestrator.workflows.results import Results
@@ -29,11 +36,13 @@ class Workflow:
 
     options: type[Any]
     run: Callable[[Place, Run, Any, Path], Results]
+    requests: Callable[[Site, Named, Any], list[Planned]]
+    """All that it is going to ask for."""
 
 
 WORKFLOWS = {
-    "housing": Workflow(housing.Options, housing.housing),
-    "straight-line": Workflow(straight_line.Options, straight_line.straight_line),
+    "housing": Workflow(housing.Options, housing.housing, housing.requests),
+    "straight-line": Workflow(straight_line.Options, straight_line.straight_line, straight_line.requests),
 }
 
 
@@ -48,6 +57,27 @@ class Request:
     resume: str | None = None
     """The run to go on with; empty for the last one that did not finish."""
     verbose: bool = False
+    aws: Settings | None = None
+    """Run there."""
+    yes: bool = False
+    """Start without a question."""
+    keep: bool = False
+    """Leave what runs as it is after Ctrl-C or a failure."""
+
+    @property
+    def on(self) -> str:
+        return "here" if self.aws is None else "aws"
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The options that were given, by flags or for AWS.
+
+        Raises:
+            UsageError: the data file is not there, or not arrays x and y.
+        """
+        hosts = 0 if self.aws is None else self.aws.instance_count
+        names = {item.name for item in fields(WORKFLOWS[self.workflow].options)}
+        return {**({"instance_count": hosts} if hosts and "instance_count" in names else {}), **checked(self.given)}
 
 
 def launch(request: Request) -> None:
@@ -59,26 +89,64 @@ def launch(request: Request) -> None:
     """
     home = Home.from_environment()
     runs = home.root / "runs"
-    given = checked(request.given)
-    resumed = None if request.resume is None else find_record(runs, request.workflow, request.resume, given)
+    given = request.chosen
+    resumed = None if request.resume is None else find_record(runs, request, given)
     console = Console(highlight=False)
-    with interruptible(), on_this_machine(home, request.runtime) as place:
-        workflow = WORKFLOWS[request.workflow]
-        options = workflow.options(**(resumed.options if resumed else given))
+    workflow = WORKFLOWS[request.workflow]
+    options = workflow.options(**(resumed.options if resumed else given))
+    with interruptible(), opened(home, request, options.jobs) as place:
         if place.needs_images:
             need_images(options.jobs)
-        record = resumed or Record.new(runs, request.workflow, given)
+        if request.aws is not None:
+            consent.show(console, request.aws, left_to_do(workflow.requests(place, Names("planned"), options), resumed))
+            consent.ask(console, yes=request.yes)
+        record = resumed or Record.new(runs, request.workflow, given, request.on)
         console.print(f"{record.id}: jobs run by {place.title} ({place.why})", soft_wrap=True)
+        progress = Progress(console, verbose=request.verbose)
         try:
-            results = workflow.run(
-                place, Run(place, record, Progress(console, verbose=request.verbose)), options, runs / record.id
-            )
+            results = workflow.run(place, Run(place, record, progress, keep=request.keep), options, runs / record.id)
         except BaseException:
-            console.print(f"Go on with: microjobs run {request.workflow} --resume", soft_wrap=True)
+            console.print(f"Go on with: microjobs run {request.workflow} --resume{again(request)}", soft_wrap=True)
+            if costs := cost(place, record):
+                console.print(f"Cost so far: {costs}", soft_wrap=True)
             raise
         record.finished = True
         record.save()
     finish(console, place, record, results, runs / record.id)
+
+
+def opened(home: Home, request: Request, jobs: Sequence[str]) -> AbstractContextManager[Place]:
+    """The place that was asked for.
+
+    Raises:
+        UsageError: for AWS, images of these jobs were not pushed.
+    """
+    if request.aws is None:
+        return on_this_machine(home, request.runtime)
+    destination = request.aws.destination
+    return nullcontext(
+        aws_place.connect(request.aws, aws_images.need(aws_images.pushed(home, destination), jobs, destination))
+    )
+
+
+def again(request: Request) -> str:
+    return "" if request.aws is None else " --on aws"
+
+
+def left_to_do(plan: Sequence[Planned], record: Record | None) -> list[Planned]:
+    """The requests that a resumed run will send; a finished endpoint is remembered as its predictions."""
+    if record is None:
+        return list(plan)
+    finished = {done.step for done in record.steps if done.seconds is not None}
+    return [planned for planned in plan if {"endpoint": "predictions"}.get(planned.step, planned.step) not in finished]
+
+
+def cost(place: Place, record: Record) -> str:
+    """What a run has cost, in a line; empty where nothing costs."""
+    if place.price is None:
+        return ""
+    without = f", and what {', '.join(record.unpriced)} costs" if record.unpriced else ""
+    return f"{dollars(record.spent)} for instances, by the price table{without}"
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,12 +167,13 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "data": str(path)}
 
 
-def find_record(runs: Path, workflow: str, run_id: str, given: Mapping[str, Any]) -> Record:
+def find_record(runs: Path, request: Request, given: Mapping[str, Any]) -> Record:
     """The run to go on with, as a new attempt.
 
     Raises:
-        UsageError: there is none, or it was started with other options.
+        UsageError: there is none, or it was started with other options, or elsewhere.
     """
+    workflow, run_id = request.workflow, request.resume
     record = Record.read(runs / f"{run_id}.json" if run_id else last_unfinished(runs, workflow))
     known = {field.name: field.default for field in fields(WORKFLOWS[workflow].options)} | record.options
     for name, value in given.items():
@@ -115,6 +184,8 @@ def find_record(runs: Path, workflow: str, run_id: str, given: Mapping[str, Any]
             )
     if record.workflow != workflow:
         raise UsageError(f"{record.id} is a run of {record.workflow}: `microjobs run {record.workflow} --resume`")
+    if record.on != request.on:
+        raise UsageError(f"{record.id} was started with --on {record.on}: resume it there, with --on {record.on}")
     record.attempt += 1
     record.save()
     return record
@@ -133,11 +204,13 @@ def need_images(jobs: tuple[str, ...]) -> None:
 
 def finish(console: Console, place: Place, record: Record, results: Results, folder: Path) -> None:
     """Write the report and show the summary."""
-    base = f"s3://{place.bucket}/{record.id}"
+    base = place.uri(record.id)
     heading = f"{record.id}  {place.title}  {duration(sum(done.seconds or 0.0 for done in record.steps))}"
     lying = [("S3", base)]
     if (here := place.folder(base)) is not None:
         lying.append(("disk", near(here)))
+    if costs := cost(place, record):
+        lying.append(("cost", costs))
     report = folder / "report.html"
     write_text(report, page(results, heading, record.steps, [*lying, *results.places]))
     model = dict(results.places)["model"].removeprefix(f"{base}/")

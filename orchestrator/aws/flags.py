@@ -1,0 +1,120 @@
+"""The flags of the verbs that go to AWS. Those that are not given leave `microjobs.toml` its say."""
+
+import argparse
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.aws import settings
+from orchestrator.aws.settings import Settings
+from orchestrator.failures import UsageError
+
+if TYPE_CHECKING:
+    from orchestrator.workflows.place import Place
+
+PREFIX = "aws_"
+"""Of the flags' names among a verb's options."""
+
+
+def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
+    """Add `--on`, and what it takes.
+
+    Args:
+        parser: a verb's.
+        requests: also what only requests need.
+    """
+    parser.add_argument("--on", choices=("here", "aws"), default="here", help="the place (default: %(default)s)")
+    group = parser.add_argument_group("on AWS", "Each is also a setting in [aws] of microjobs.toml: docs/aws.md")
+    flag = _adder(group)
+    flag("--profile", metavar="P", help="of ~/.aws/config (default: as boto3 finds it)")
+    flag("--region", metavar="R", help="(default: as boto3 finds it)")
+    if requests:
+        flag("--role", metavar="ARN", help="the role that jobs run as")
+        flag("--bucket", metavar="B", help="where all data lies")
+        flag("--prefix", metavar="FOLDER", help="of all data in the bucket (default: microjobs)")
+        flag("--registry", metavar="HOST[/PREFIX]", help="of the images (default: the account's ECR)")
+        flag("--instance-type", metavar="[STEP=]TYPE", action="append", help="such as ml.m5.large, train=ml.c5.xlarge")
+        flag("--endpoint-instances", type=int, metavar="N", help="(default: 1)")
+        flag("--max-minutes", type=int, metavar="N", help="of a job, and until an endpoint is up (default: 60)")
+        flag("--spot", action="store_true", help="train on spot instances")
+        flag("--spot-wait-minutes", type=int, metavar="N", help="longer for waiting (default: 60)")
+        flag("--subnets", type=_items, metavar="ID,ID", help="of a VPC that jobs and models run in")
+        flag("--security-groups", type=_items, metavar="ID,ID", help="of that VPC")
+        flag("--kms-key", metavar="KEY", help="encrypts outputs and volumes")
+        flag("--tag", type=_pair, dest="aws_tags", metavar="KEY=VALUE", action="append", help="on all that is created")
+
+
+def _adder(group: Any) -> Callable[..., None]:
+    def flag(name: str, **members: Any) -> None:
+        destination = PREFIX + name.removeprefix("--").replace("-", "_")
+        group.add_argument(name, **{"dest": destination, "default": argparse.SUPPRESS, **members})
+
+    return flag
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
+def on_aws(options: argparse.Namespace) -> bool:
+    """Whether a verb goes to AWS.
+
+    Raises:
+        UsageError: it does not, and flags were given that only AWS takes.
+    """
+    if options.on == "aws":
+        return True
+    if names := [name.removeprefix(PREFIX) for name in vars(options) if name.startswith(PREFIX)]:
+        shown = ", ".join("--tag" if name == "tags" else f"--{name.replace('_', '-')}" for name in names)
+        raise UsageError(f"only --on aws takes {shown}")
+    return False
+
+
+def given(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that flags give."""
+    values = {name.removeprefix(PREFIX): value for name, value in vars(options).items() if name.startswith(PREFIX)}
+    if "tags" in values:
+        values["tags"] = dict(values["tags"])
+    types = dict(_step_and_type(text) for text in values.pop("instance_type", []))
+    if "" in types:
+        values["instance_type"] = types.pop("")
+    return {**values, "instance_types": types}
+
+
+def _step_and_type(text: str) -> tuple[str, str]:
+    step, _, instance_type = text.rpartition("=")
+    return step, instance_type
+
+
+def chosen(options: argparse.Namespace) -> Settings:
+    """Settings of the file and the flags, with boto3's region; not yet checked."""
+    from orchestrator.aws.place import with_region
+
+    return with_region(settings.changed(settings.read(), given(options)))
+
+
+def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
+    """The place that a verb which starts nothing looks at.
+
+    Raises:
+        UsageError: no region is known, or flags for AWS are given without it.
+    """
+    from orchestrator.aws.place import connect
+    from orchestrator.local.home import Home
+    from orchestrator.workflows import place
+
+    if not on_aws(options):
+        return place.on_this_machine(Home.from_environment())
+    return nullcontext(connect(settings.need_region(chosen(options)), no_image))
+
+
+def no_image(job: str) -> str:
+    """For places that nothing is started at."""
+    raise AssertionError(f"no request is made here, yet one wants the image of {job}")
