@@ -17,7 +17,7 @@ from orchestrator.failures import LauncherError
 from orchestrator.local.home import Home
 from orchestrator.workflows.place import local_image
 
-Level = Literal["well", "note", "mend"]
+Level = Literal["well", "note", "mend", "unknown"]
 
 DISK_BYTES = 8 << 30
 """The images take 4 GB, and building them as much again for a while."""
@@ -31,7 +31,8 @@ DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found. A note does no harm as it is; what is to be mended stops some run."""
+    """What was found. A note does no harm as it is; what is to be mended stops some run; unknown is what could not
+    be looked at."""
 
     level: Level
     message: str

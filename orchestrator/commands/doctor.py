@@ -3,25 +3,39 @@
 import argparse
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
+from orchestrator.aws import flags
 
-SIGNS = {"well": "✓", "note": "•", "mend": "✗"}
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.commands import Subparsers
+    from orchestrator.doctor import Finding
+
+SIGNS = {"well": "✓", "note": "•", "mend": "✗", "unknown": "?"}
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("doctor", help="look at this machine, and say what mends what is wrong")
+    parser = subparsers.add_parser("doctor", help="look at this machine, or at AWS, and say what mends what is wrong")
+    flags.add(parser, requests=True)
     parser.set_defaults(call=call)
 
 
-def call(_options: argparse.Namespace) -> int:
-    from orchestrator import doctor
-    from orchestrator.local.home import Home
-
+def call(options: argparse.Namespace) -> int:
     ill = False
-    for finding in doctor.examine(Home.from_environment()):
+    for finding in findings(options):
         ill = ill or finding.level == "mend"
         print(f"{SIGNS[finding.level]} {finding.message}", flush=True)
         if finding.remedy:
             print(f"    → {finding.remedy}")
     return 1 if ill else 0
+
+
+def findings(options: argparse.Namespace) -> "Iterator[Finding]":
+    from orchestrator import doctor
+    from orchestrator.aws import checks, settings
+    from orchestrator.local.home import Home
+
+    home = Home.from_environment()
+    if flags.on_aws(options):
+        return checks.examine(settings.checked(flags.chosen(options)), home)
+    return doctor.examine(home)

@@ -1,0 +1,44 @@
+"""Which machines an image in ECR is for: its index says so, or else its config."""
+
+import json
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecr import ECRClient
+
+TYPES = [
+    "application/vnd.docker.distribution.manifest.v2+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.oci.image.index.v1+json",
+]
+
+
+def platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
+    """Such as `linux/amd64`; none if there is no such image.
+
+    Args:
+        ecr: a client.
+        repository: without the registry's host.
+        digest: of a manifest or an index.
+    """
+    try:
+        answer = ecr.batch_get_image(
+            repositoryName=repository, imageIds=[{"imageDigest": digest}], acceptedMediaTypes=TYPES
+        )
+    except ecr.exceptions.RepositoryNotFoundException:
+        return []
+    if not answer["images"]:
+        return []
+    manifest: dict[str, Any] = json.loads(answer["images"][0]["imageManifest"])
+    if "manifests" in manifest:
+        found = (item.get("platform", {}) for item in manifest["manifests"])
+        return [_spelled(platform) for platform in found if platform.get("os") != "unknown"]
+    url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])
+    with urllib.request.urlopen(url["downloadUrl"], timeout=30) as config:
+        return [_spelled(json.load(config))]
+
+
+def _spelled(platform: dict[str, Any]) -> str:
+    return f"{platform.get('os')}/{platform.get('architecture')}"

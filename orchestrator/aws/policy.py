@@ -1,0 +1,228 @@
+"""What an account needs for the workflows, as a CloudFormation template: role, bucket, repositories, no more.
+
+Source of what SageMaker asks of an execution role:
+https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from orchestrator.push.ecr import LIFECYCLE
+from orchestrator.push.plan import PREFIX
+
+Json = dict[str, Any]
+
+NETWORK_ACTIONS = [
+    "ec2:CreateNetworkInterface",
+    "ec2:CreateNetworkInterfacePermission",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DeleteNetworkInterfacePermission",
+    "ec2:DescribeDhcpOptions",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
+]
+
+
+def template(jobs: Iterable[str]) -> Json:
+    """A template that makes all that runs need.
+
+    Args:
+        jobs: of which each has a repository.
+    """
+    repositories = {_logical(job): repository(job) for job in jobs}
+    return {
+        "AWSTemplateFormatVersion": "2010-09-09",
+        "Description": "What microjobs needs to run on SageMaker: a role, a bucket, repositories",
+        "Parameters": PARAMETERS,
+        "Conditions": {
+            "HasKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]},
+            "InVpc": {"Fn::Equals": [{"Ref": "Vpc"}, "true"]},
+        },
+        "Resources": {
+            "Bucket": BUCKET,
+            "BucketPolicy": BUCKET_POLICY,
+            **repositories,
+            "Role": role(list(repositories)),
+        },
+        "Outputs": {
+            "Region": {"Value": {"Ref": "AWS::Region"}},
+            "Role": {"Value": {"Fn::GetAtt": ["Role", "Arn"]}},
+            "Bucket": {"Value": {"Ref": "Bucket"}},
+        },
+    }
+
+
+def _logical(job: str) -> str:
+    return "Repository" + "".join(word.capitalize() for word in job.split("-"))
+
+
+PARAMETERS: Json = {
+    "Prefix": {
+        "Type": "String",
+        "Default": "microjobs",
+        "AllowedPattern": "[A-Za-z0-9._/-]*[A-Za-z0-9._-]",
+        "Description": "The folder of the bucket that jobs may use: `prefix` in microjobs.toml",
+    },
+    "KmsKeyArn": {
+        "Type": "String",
+        "Default": "",
+        "Description": "The key of `kms_key` in microjobs.toml, if you set one",
+    },
+    "Vpc": {
+        "Type": "String",
+        "Default": "false",
+        "AllowedValues": ["true", "false"],
+        "Description": "Whether jobs run in a VPC: `subnets` in microjobs.toml",
+    },
+}
+
+BUCKET: Json = {
+    "Type": "AWS::S3::Bucket",
+    # A stack is not deleted while there is something in its bucket: AWS refuses, and data is never lost with it.
+    "DeletionPolicy": "Delete",
+    "UpdateReplacePolicy": "Retain",
+    "Properties": {
+        "BucketName": {"Fn::Sub": "microjobs-${AWS::AccountId}-${AWS::Region}"},
+        "BucketEncryption": {
+            "ServerSideEncryptionConfiguration": [
+                {
+                    "BucketKeyEnabled": True,
+                    "ServerSideEncryptionByDefault": {
+                        "SSEAlgorithm": {"Fn::If": ["HasKey", "aws:kms", "AES256"]},
+                        "KMSMasterKeyID": {"Fn::If": ["HasKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]},
+                    },
+                }
+            ]
+        },
+        "PublicAccessBlockConfiguration": {
+            "BlockPublicAcls": True,
+            "BlockPublicPolicy": True,
+            "IgnorePublicAcls": True,
+            "RestrictPublicBuckets": True,
+        },
+        "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
+        "LifecycleConfiguration": {
+            "Rules": [
+                {
+                    "Id": "parts-of-broken-uploads",
+                    "Status": "Enabled",
+                    "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 1},
+                }
+            ]
+        },
+    },
+}
+
+BUCKET_POLICY: Json = {
+    "Type": "AWS::S3::BucketPolicy",
+    "Properties": {
+        "Bucket": {"Ref": "Bucket"},
+        "PolicyDocument": {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Sid": "OnlyTLS",
+                    "Effect": "Deny",
+                    "Principal": "*",
+                    "Action": "s3:*",
+                    "Resource": [{"Fn::GetAtt": ["Bucket", "Arn"]}, {"Fn::Sub": "${Bucket.Arn}/*"}],
+                    "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+                }
+            ],
+        },
+    },
+}
+
+
+def repository(job: str) -> Json:
+    """A job's repository, as `microjobs push` would make it."""
+    return {
+        "Type": "AWS::ECR::Repository",
+        "Properties": {
+            "RepositoryName": f"{PREFIX}/{job}",
+            "ImageTagMutability": "IMMUTABLE",
+            "ImageScanningConfiguration": {"ScanOnPush": True},
+            "LifecyclePolicy": {"LifecyclePolicyText": LIFECYCLE},
+            "EmptyOnDelete": True,
+        },
+    }
+
+
+def role(repositories: Iterable[str]) -> Json:
+    """The role that jobs run as.
+
+    Args:
+        repositories: their names in the template.
+    """
+    return {
+        "Type": "AWS::IAM::Role",
+        "Properties": {
+            "RoleName": {"Fn::Sub": "microjobs-${AWS::Region}"},
+            "AssumeRolePolicyDocument": TRUST,
+            "Policies": [
+                {
+                    "PolicyName": "jobs",
+                    "PolicyDocument": {"Version": "2012-10-17", "Statement": statements(repositories)},
+                }
+            ],
+        },
+    }
+
+
+TRUST: Json = {
+    "Version": "2012-10-17",
+    "Statement": [
+        {
+            "Effect": "Allow",
+            "Principal": {"Service": "sagemaker.amazonaws.com"},
+            "Action": "sts:AssumeRole",
+            # SageMaker on behalf of this account alone: the confused deputy's problem.
+            "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
+        }
+    ],
+}
+
+
+def statements(repositories: Iterable[str]) -> list[Json]:
+    """The role's permissions. `*` stands only where AWS knows no narrower resource."""
+    logs = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/sagemaker/*"
+    return [
+        _allow(
+            "Objects",
+            ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
+            {"Fn::Sub": "${Bucket.Arn}/${Prefix}/*"},
+        ),
+        {
+            **_allow("Keys", ["s3:ListBucket"], {"Fn::GetAtt": ["Bucket", "Arn"]}),
+            "Condition": {"StringLike": {"s3:prefix": [{"Fn::Sub": "${Prefix}/*"}]}},
+        },
+        _allow("BucketRegion", ["s3:GetBucketLocation"], {"Fn::GetAtt": ["Bucket", "Arn"]}),
+        _allow("RegistryToken", ["ecr:GetAuthorizationToken"], "*"),
+        _allow(
+            "Images",
+            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            [{"Fn::GetAtt": [name, "Arn"]} for name in repositories],
+        ),
+        _allow(
+            "Logs",
+            ["logs:CreateLogGroup", "logs:CreateLogStream", "logs:DescribeLogStreams", "logs:PutLogEvents"],
+            {"Fn::Sub": logs},
+        ),
+        {
+            **_allow("Metrics", ["cloudwatch:PutMetricData"], "*"),
+            "Condition": {"StringLike": {"cloudwatch:namespace": ["aws/sagemaker/*", "/aws/sagemaker/*"]}},
+        },
+        _if("HasKey", _allow("Key", ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"], {"Ref": "KmsKeyArn"})),
+        # Describe actions have no narrower resource, and the interfaces' names are SageMaker's.
+        _if("InVpc", _allow("Network", NETWORK_ACTIONS, "*")),
+    ]
+
+
+def _allow(sid: str, actions: list[str], resource: object) -> Json:
+    return {"Sid": sid, "Effect": "Allow", "Action": actions, "Resource": resource}
+
+
+def _if(condition: str, statement: Json) -> Json:
+    return {"Fn::If": [condition, statement, {"Ref": "AWS::NoValue"}]}

@@ -1,0 +1,53 @@
+"""`microjobs init`."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestrator.commands import Subparsers
+
+TOLD = """{path}: a CloudFormation template with a role, a bucket and {count} repositories. Next:
+
+  aws cloudformation deploy --stack-name microjobs --template-file {path} --capabilities CAPABILITY_NAMED_IAM
+  aws cloudformation describe-stacks --stack-name microjobs --query 'Stacks[0].Outputs'
+
+and what the second prints goes into microjobs.toml:
+
+  [aws]
+  region = "us-east-1"
+  role = "arn:aws:iam::123456789012:role/microjobs-us-east-1"
+  bucket = "microjobs-123456789012-us-east-1"
+"""
+
+
+def add_parser(subparsers: "Subparsers") -> None:
+    parser = subparsers.add_parser(
+        "init", help="write a CloudFormation template of what an AWS account needs: role, bucket, repositories"
+    )
+    parser.add_argument(
+        "file", nargs="?", default="microjobs-aws.json", metavar="FILE", help="(default: %(default)s; - is stdout)"
+    )
+    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.set_defaults(call=call)
+
+
+def call(options: argparse.Namespace) -> int:
+    import json
+    from pathlib import Path
+
+    from microjobs.files import write_text
+    from orchestrator import images
+    from orchestrator.aws.policy import template
+    from orchestrator.failures import UsageError
+
+    jobs = images.jobs()
+    text = json.dumps(template(jobs), indent=2) + "\n"
+    if options.file == "-":
+        print(text, end="")
+        return 0
+    path = Path(options.file)
+    if path.exists() and not options.force:
+        raise UsageError(f"{path} is there already: --force writes over it")
+    write_text(path, text)
+    print(TOLD.format(path=path, count=len(jobs)), end="")
+    return 0
