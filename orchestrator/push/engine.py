@@ -108,7 +108,7 @@ def push(
             upload.take(event)
             show(upload)
     if upload.error or not upload.digest:
-        raise _failure(f"{repository}:{tag}", image.job, upload)
+        raise failure(f"{repository}:{tag}", image.job, upload)
     return upload
 
 
@@ -125,7 +125,7 @@ def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> 
             client.api.remove_image(name, noprune=True)
 
 
-def _failure(target: str, job: str, upload: Upload) -> LauncherError:
+def failure(target: str, job: str, upload: Upload) -> LauncherError:
     error = upload.error or "the engine ended the push without a digest"
     if any(word in error.lower() for word in REFUSALS):
         return LauncherError(f"the registry refuses {target}: {error}; check what your login may do there")

@@ -63,7 +63,7 @@ def push(request: Request, home: Home, console: Console) -> list[Pushed]:
     with _engine() as client:
         source = read_source(images.REPOSITORY)
         plan = make_plan([engine.find(client, job) for job in jobs], source, allow_dirty=request.allow_dirty)
-        opened = _open(request, named, jobs, console)
+        opened = open_registry(request, named, jobs, console)
         there = _look(opened, plan)
         home.make()
         pushed = []
@@ -86,8 +86,16 @@ def _engine() -> "Iterator[DockerClient]":
         yield client
 
 
-def _open(request: Request, named: Destination | None, jobs: Sequence[str], console: Console) -> Opened:
-    """Log in; on ECR, make the repositories that are missing."""
+def open_registry(request: Request, named: Destination | None, jobs: Sequence[str], console: Console) -> Opened:
+    """Log in; on ECR, make the repositories that are missing.
+
+    Args:
+        named: the request's registry, if it names one.
+
+    Raises:
+        UsageError: the registry is in another region or of another account, or half a login is set.
+        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses, or cannot be asked.
+    """
     region = ecr.region_of(named.host) if named else request.region
     if named and region is None:
         return Opened(named, credentials.find(named.host))

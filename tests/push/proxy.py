@@ -5,8 +5,11 @@ import socket
 import threading
 from collections.abc import Callable
 
-DOWN = b"HTTP/1.1 404 Not Found\r\nContent-Length: 8\r\nConnection: close\r\n\r\nno route"
-"""A gateway's words. After these an engine gives up at once; a connection that only breaks it tries for 50 s."""
+DOWN = (
+    b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 8\r\nConnection: close\r\n\r\nno route"
+)
+"""What a gateway says that is no registry: an engine gives up at once, after mere silence it tries on for 50 s."""
 
 
 class Proxy:
@@ -19,7 +22,7 @@ class Proxy:
         before_cut: waited for before it breaks.
     """
 
-    def __init__(self, port: int, cut_after: int, before_cut: Callable[[], None]) -> None:
+    def __init__(self, port: int, cut_after: int, before_cut: Callable[[], object]) -> None:
         self.upstream = port
         self.cut_after = cut_after
         self.before_cut = before_cut

@@ -2,14 +2,17 @@
 
 import json
 import secrets
-import time
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
 
 from orchestrator.local.home import Home
 from orchestrator.push import record
+from orchestrator.push.engine import Upload
 from orchestrator.push.plan import Destination
 from tests.push.conftest import PASSWORD, Build, Microjobs, Running, commit, git
 from tests.push.proxy import Proxy
@@ -163,15 +166,18 @@ def test_engine_keeps_no_name_of_the_push(microjobs: Microjobs, build: Build, re
 
 
 def test_broken_connection_is_told_and_the_next_push_goes_on(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def small_layer_is_there() -> None:
-        for _ in range(200):
-            if list(registry.storage.glob("**/_layers/sha256/*")):
-                return
-            time.sleep(0.05)
+    small_is_there = threading.Event()
+    take = Upload.take
 
-    proxy = Proxy(registry.port, 1_000_000, small_layer_is_there)
+    def watched(upload: Upload, event: Mapping[str, Any]) -> None:
+        take(upload, event)
+        if upload.pushed:
+            small_is_there.set()
+
+    monkeypatch.setattr(Upload, "take", watched)
+    proxy = Proxy(registry.port, 1_000_000, lambda: small_is_there.wait(10))
     try:
         build("serve", b"small", secrets.token_bytes(4_000_000))
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1

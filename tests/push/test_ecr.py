@@ -1,0 +1,152 @@
+"""Amazon's registry: by moto, and by a stub that lets the token open a real registry."""
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import ANY, Stubber
+from moto import mock_aws
+from rich.console import Console
+
+from orchestrator.failures import UsageError
+from orchestrator.local.home import Home
+from orchestrator.push import ecr, record
+from orchestrator.push.plan import Destination
+from orchestrator.push.push import Request, open_registry
+from tests.push.conftest import PASSWORD, Build, Microjobs, Running
+
+if TYPE_CHECKING:
+    from mypy_boto3_ecr import ECRClient
+
+NAME = "microjobs/serve"
+CONSOLE = Console(stderr=True)
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ECRClient]":
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    with mock_aws():
+        client = ecr.connect("eu-west-1", None)
+        yield client
+        client.close()
+
+
+def test_missing_repository_is_made_immutable_and_scanned(client: "ECRClient") -> None:
+    assert ecr.need_repository(client, NAME)
+    (made,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
+    assert made["imageTagMutability"] == "IMMUTABLE"
+    assert made["imageScanningConfiguration"]["scanOnPush"]
+
+
+def test_old_images_of_a_new_repository_expire(client: "ECRClient") -> None:
+    ecr.need_repository(client, NAME)
+    rules = json.loads(client.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"])["rules"]
+    kept = {rule["selection"]["tagStatus"]: rule["selection"]["countNumber"] for rule in rules}
+    assert kept == {"untagged": 5, "tagged": 10, "any": 50}
+    # https://docs.aws.amazon.com/AmazonECR/latest/userguide/lifecycle_policy_parameters.html: `any` must come last.
+    assert max(rules, key=lambda rule: rule["rulePriority"])["selection"]["tagStatus"] == "any"
+
+
+def test_repository_that_is_there_stays_as_it_is(client: "ECRClient") -> None:
+    client.create_repository(repositoryName=NAME, imageTagMutability="MUTABLE")
+    assert not ecr.need_repository(client, NAME)
+    (there,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
+    assert there["imageTagMutability"] == "MUTABLE"
+
+
+def test_half_made_repository_is_removed(client: "ECRClient", monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ecr, "LIFECYCLE", "no policy" * 20)
+    with pytest.raises(ClientError, match="PutLifecyclePolicy"):
+        ecr.need_repository(client, NAME)
+    assert client.describe_repositories()["repositories"] == []
+
+
+def test_token_is_a_user_and_a_password(client: "ECRClient") -> None:
+    account = ecr.log_in(client)
+    assert account.host == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+    assert account.credentials.user == "AWS"
+    assert account.credentials.password
+
+
+@pytest.mark.parametrize(
+    ("host", "region"),
+    [
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "eu-west-1"),
+        ("123456789012.dkr.ecr-fips.us-gov-west-1.amazonaws.com", "us-gov-west-1"),
+        ("123456789012.dkr.ecr.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+        ("123456789012.dkr-ecr.eu-west-1.on.aws", "eu-west-1"),
+        ("public.ecr.aws", None),
+        ("dkr.ecr.eu-west-1.amazonaws.com.example.com", None),
+    ],
+)
+def test_ecr_is_known_by_its_host(host: str, region: str | None) -> None:
+    assert ecr.region_of(host) == region
+
+
+def test_registry_of_another_account_is_refused() -> None:
+    ours, other = (f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321"))
+    ecr.check_account(ours, ours)
+    with pytest.raises(UsageError, match="is of account 210987654321, these credentials are of 123456789012"):
+        ecr.check_account(other, ours)
+
+
+@pytest.mark.usefixtures("client")
+def test_ecr_may_be_named_with_a_prefix() -> None:
+    named = ecr.destination("123456789012", "eu-central-1", "team")
+    opened = open_registry(Request(registry=str(named)), named, ["serve", "train"], CONSOLE)
+    assert opened.destination == named
+    with closing(ecr.connect("eu-central-1", None)) as client:
+        made = {str(item["repositoryName"]) for item in client.describe_repositories()["repositories"]}
+    assert made == {"team/serve", "team/train"}
+
+
+def test_region_that_contradicts_the_registry_is_refused() -> None:
+    named = ecr.destination("123456789012", "eu-west-1")
+    with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: leave --region out"):
+        open_registry(Request(registry=str(named), region="us-east-1"), named, ["serve"], CONSOLE)
+
+
+def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
+    """A client of an account whose registry is here, and which has no repository."""
+    client = boto3.client("ecr", "eu-west-1", aws_access_key_id="testing", aws_secret_access_key="testing")  # noqa: S106
+    stub = Stubber(client)
+    token = base64.b64encode(f"AWS:{PASSWORD}".encode()).decode()
+    login = {"authorizationToken": token, "proxyEndpoint": f"http://{host}"}
+    stub.add_response("get_authorization_token", {"authorizationData": [login]}, {})
+    name = {"repositoryName": NAME}
+    stub.add_client_error(
+        "describe_repositories", "RepositoryNotFoundException", expected_params={"repositoryNames": [NAME]}
+    )
+    settings = {"imageTagMutability": "IMMUTABLE", "imageScanningConfiguration": {"scanOnPush": True}}
+    stub.add_response("create_repository", {"repository": {}}, {**name, **settings})
+    stub.add_response("put_lifecycle_policy", {}, {**name, "lifecyclePolicyText": ANY})
+    return client, stub
+
+
+@pytest.mark.engine
+def test_push_makes_the_repository_and_logs_in_with_the_token(
+    microjobs: Microjobs,
+    build: Build,
+    registry: Running,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    build("serve")
+    client, stub = stubbed(registry.host)
+    monkeypatch.setattr(ecr, "connect", lambda region, profile: {("eu-west-1", "research"): client}[region, profile])
+    with stub:
+        assert microjobs("push", "serve", "--region", "eu-west-1", "--profile", "research") == 0
+    stub.assert_no_pending_responses()
+    said = capsys.readouterr()
+    assert f"made repository {registry.host}/microjobs/serve" in said.err
+    known = record.need(Home.from_environment(), Destination(registry.host), "serve")
+    assert said.out.strip() == known.uri
+    assert registry.tags(NAME) == [known.tag]

@@ -1,0 +1,39 @@
+"""What was pushed is known afterwards."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.failures import LauncherError
+from orchestrator.local.home import Home
+from orchestrator.push import record
+from orchestrator.push.plan import Destination
+from orchestrator.push.record import Pushed
+
+HERE = Destination("registry.example.com", "team")
+PUSHED = Pushed("registry.example.com/team/serve@sha256:1", "t", "r", "sha256:2", "2026-01-01T00:00:00+00:00")
+
+
+def test_last_push_of_each_job_and_registry_is_known(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    there = Destination("other.example.com")
+    later = replace(PUSHED, tag="later")
+    for destination, job, pushed in [(HERE, "serve", PUSHED), (HERE, "train", PUSHED), (there, "serve", PUSHED)]:
+        record.note(home, destination, job, pushed)
+    record.note(home, HERE, "serve", later)
+    assert record.read(home) == {str(HERE): {"serve": later, "train": PUSHED}, str(there): {"serve": PUSHED}}
+    assert record.need(home, HERE, "serve") == later
+
+
+def test_what_was_not_pushed_names_the_command(tmp_path: Path) -> None:
+    record.note(Home(tmp_path), HERE, "serve", PUSHED)
+    with pytest.raises(LauncherError, match=f"`microjobs push train --registry {HERE}`"):
+        record.need(Home(tmp_path), HERE, "train")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": {"b": {"c": 1}}}', '{"a": 1}'])
+def test_damaged_file_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "images.json").write_text(content)
+    with pytest.raises(LauncherError, match=r"images\.json is damaged .*remove it"):
+        record.read(Home(tmp_path))

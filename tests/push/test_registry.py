@@ -1,0 +1,192 @@
+"""The registry's HTTP API, with a server that answers as registries of each kind do."""
+
+import base64
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from orchestrator.failures import LauncherError, UsageError
+from orchestrator.push import credentials
+from orchestrator.push.credentials import Credentials
+from orchestrator.push.registry import Manifest, Registry, is_loopback
+from tests.push.conftest import image
+
+ANNA = Credentials("anna", "secret")
+BOB = Credentials("", "", "long")
+BASIC = "Basic " + base64.b64encode(b"anna:secret").decode()
+MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}}).encode()
+DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
+
+Answer = tuple[int, dict[str, str], bytes]
+Seen = list[tuple[str, str]]
+
+
+class Fake:
+    """A registry in a few lines: who asks is answered by `answer`."""
+
+    def __init__(self, answer: "Callable[[Fake, Any, str], Answer]") -> None:
+        self.seen: Seen = []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.respond("")
+
+            def do_POST(self) -> None:
+                self.respond(self.rfile.read(int(self.headers["Content-Length"])).decode())
+
+            def respond(self, body: str) -> None:
+                fake.seen.append((self.path, self.headers.get("Authorization", "")))
+                status, headers, content = answer(fake, self, body)
+                self.send_response(status)
+                for name, value in {**headers, "Content-Length": str(len(content))}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                """Say nothing."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self.server.server_port}"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
+        self.thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+    def look(self, who: Credentials | None = ANNA) -> Manifest | None:
+        with closing(Registry(self.host, who)) as registry:
+            return registry.manifest("team/serve", "v1")
+
+
+Serve = Callable[[Callable[[Fake, Any, str], Answer]], Fake]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    started: list[Fake] = []
+
+    def serve(answer: Callable[[Fake, Any, str], Answer]) -> Fake:
+        started.append(Fake(answer))
+        return started[-1]
+
+    yield serve
+    for fake in started:
+        fake.close()
+
+
+def with_tokens(fake: Fake, request: Any, body: str) -> Answer:
+    """As Docker Hub and GitHub: a token for one repository, from another address."""
+    query = parse_qs(urlsplit(request.path).query or body)
+    if request.path.startswith("/token"):
+        granted = request.headers.get("Authorization") == BASIC or query.get("refresh_token") == ["long"]
+        scoped = query["scope"] == ["repository:team/serve:pull,push"] and query["service"] == ["here"]
+        return (200, {}, b'{"token": "short"}') if granted and scoped else (401, {}, b"")
+    if request.headers.get("Authorization") == "Bearer short":
+        return 200, {}, MANIFEST
+    challenge = f'Bearer realm="http://{fake.host}/token",service="here",scope="repository:team/serve:pull"'
+    return 401, {"WWW-Authenticate": challenge}, b""
+
+
+def test_tag_that_is_not_there_is_none(serve: Serve) -> None:
+    fake = serve(lambda *_: (404, {}, b"{}"))
+    assert fake.look() is None
+    assert fake.seen == [("/v2/team/serve/manifests/v1", "")]
+
+
+def test_digest_is_that_of_the_content(serve: Serve) -> None:
+    assert serve(lambda *_: (200, {}, MANIFEST)).look() == Manifest(DIGEST, "sha256:c0")
+
+
+def test_password_is_sent_when_asked_for(serve: Serve) -> None:
+    def with_password(_: Fake, request: Any, __: str) -> Answer:
+        known = request.headers.get("Authorization") == BASIC
+        return (200, {}, MANIFEST) if known else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
+
+    assert serve(with_password).look() == Manifest(DIGEST, "sha256:c0")
+
+
+@pytest.mark.parametrize("who", [ANNA, BOB], ids=["password", "identity token"])
+def test_token_is_fetched_for_the_repository(serve: Serve, who: Credentials) -> None:
+    fake = serve(with_tokens)
+    assert fake.look(who) == Manifest(DIGEST, "sha256:c0")
+
+
+def test_login_that_is_refused_says_how_to_log_in(serve: Serve) -> None:
+    fake = serve(with_tokens)
+    with pytest.raises(LauncherError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
+        fake.look(None)
+
+
+def test_password_goes_to_no_plain_http_address(serve: Serve) -> None:
+    challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
+    fake = serve(lambda *_: (401, challenge, b""))
+    with pytest.raises(LauncherError, match="which is not https: nothing was sent"):
+        fake.look()
+
+
+@pytest.mark.parametrize(("status", "said"), [(503, "503 Service Unavailable"), (200, "does not answer as one")])
+def test_what_answers_badly_is_told(serve: Serve, status: int, said: str) -> None:
+    with pytest.raises(LauncherError, match=said):
+        serve(lambda *_: (status, {}, b"<html>")).look()
+
+
+def test_registry_that_is_not_there_is_told() -> None:
+    with closing(Registry("127.0.0.1:1", None)) as registry, pytest.raises(LauncherError, match="does not answer"):
+        registry.manifest("a", "b")
+
+
+def test_image_is_known_by_either_digest() -> None:
+    mine = image()
+    assert Manifest("sha256:other", mine.id).holds(mine)
+    assert Manifest(mine.id, "").holds(mine)
+    assert not Manifest("sha256:other", "").holds(mine)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1:5000", True),
+        ("localhost", True),
+        ("[::1]:5000", True),
+        ("example.com", False),
+        ("10.0.0.1:5000", False),
+        ("127.example.com", False),
+    ],
+)
+def test_plain_http_is_for_this_machine_only(host: str, local: bool) -> None:
+    assert is_loopback(host) is local
+    with closing(Registry(host, None)) as registry:
+        assert registry.base.startswith("http://" if local else "https://")
+
+
+def test_variables_come_before_the_docker_clients_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    auths = {"example.com": {"auth": BASIC.removeprefix("Basic ")}, "token.example.com": {"identitytoken": "long"}}
+    (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
+    variables = {credentials.USER: "otto", credentials.PASSWORD: "other"}
+    assert credentials.find("example.com", variables) == Credentials("otto", "other")
+    assert credentials.find("example.com", {}) == ANNA
+    assert credentials.find("token.example.com", {}) == BOB
+    assert credentials.find("unknown.example.com", {}) is None
+
+
+def test_half_a_login_is_refused() -> None:
+    with pytest.raises(UsageError, match="only MICROJOBS_REGISTRY_USER is set: set MICROJOBS_REGISTRY_PASSWORD"):
+        credentials.find("example.com", {credentials.USER: "otto"})
+
+
+def test_credentials_do_not_show_when_printed() -> None:
+    assert "secret" not in repr(ANNA)
+    assert "long" not in repr(BOB)

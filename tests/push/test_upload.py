@@ -1,0 +1,53 @@
+"""What is made of the engine's stream."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.failures import LauncherError
+from orchestrator.push.engine import Upload, failure
+
+
+def after(*events: dict[str, Any]) -> Upload:
+    upload = Upload()
+    for event in events:
+        upload.take(event)
+    return upload
+
+
+def layer(name: str, status: str, **detail: int) -> dict[str, Any]:
+    return {"id": name, "status": status, "progressDetail": detail}
+
+
+def test_progress_counts_layers_and_bytes() -> None:
+    upload = after(
+        {"status": "The push refers to repository [x]"},
+        layer("a", "Layer already exists"),
+        layer("b", "Mounted from team/other"),
+        layer("c", "Pushing", current=1_000_000, total=4_000_000),
+        layer("d", "Waiting"),
+    )
+    assert str(upload) == "2 of 4 layers, 1.0 of 4.0 MB"
+
+
+def test_lost_connection_shows() -> None:
+    assert str(after(layer("a", "Retrying in 5 seconds"))) == "0 of 1 layers, connection lost, trying again"
+
+
+def test_digest_is_what_the_engine_says_last() -> None:
+    upload = after(layer("a", "Pushed"), {"progressDetail": {}, "aux": {"Tag": "t", "Digest": "sha256:1", "Size": 2}})
+    assert (upload.digest, upload.pushed, upload.there, upload.error) == ("sha256:1", 1, 0, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("denied: requested access to the resource is denied", "refuses x:t: denied: .*; check what your login may do"),
+        ("tag invalid: The image tag 't' already exists and is immutable", "refuses x:t: tag invalid"),
+        ("write: broken pipe", "broke off with 1 of 2 layers there: write: broken pipe; `microjobs push serve` again"),
+    ],
+)
+def test_failure_says_whether_a_second_try_helps(error: str, told: str) -> None:
+    upload = after(layer("a", "Pushed"), layer("b", "Pushing", current=1), {"error": error})
+    with pytest.raises(LauncherError, match=told):
+        raise failure("x:t", "serve", upload)
