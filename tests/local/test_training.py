@@ -135,6 +135,7 @@ def test_checkpoints_go_both_ways(local: Local) -> None:
     assert model(local, job["TrainingJobName"]) == {"resumed": "one"}
     assert (local.bucket / "checkpoints/epoch-2").read_text() == "two\n"
     assert (local.bucket / "checkpoints/epoch-1").read_text() == "one"
+    assert not (local.bucket / "checkpoints/old").exists()
 
 
 CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"

@@ -5,7 +5,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from orchestrator.local.jobs import outputs
@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 SECONDS = 5.0
 """Between two looks; longer if a look takes long, so that copying takes a tenth of the time at most."""
 
+NEVER = (-1, 0.0)
+"""Size and time of a file that was not looked at yet."""
+
 
 class Sync:
     """Uploads what changes in a folder of each host, until `finish`.
@@ -26,6 +29,7 @@ class Sync:
 
     Args:
         deletes: what a host deletes is deleted in the bucket too (checkpoints; facts §2.2).
+        there: the files that every host found at its start.
     """
 
     def __init__(
@@ -38,6 +42,7 @@ class Sync:
         note: Callable[[str], None],
         *,
         deletes: bool,
+        there: Collection[str] = (),
     ) -> None:
         self._store = store
         self._hosts = hosts
@@ -46,7 +51,7 @@ class Sync:
         self._folder = folder
         self._note = note
         self._deletes = deletes
-        self._seen: dict[str, dict[str, tuple[int, float]]] = {host.name: {} for host in hosts}
+        self._seen: dict[str, dict[str, tuple[int, float]]] = {host.name: dict.fromkeys(there, NEVER) for host in hosts}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 

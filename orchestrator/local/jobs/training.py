@@ -18,6 +18,7 @@ from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
 from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import StoredObject
 from orchestrator.local.state import NameTakenError, Record
 
 KIND = "training-job"
@@ -173,30 +174,37 @@ class TrainingJob(Job):
         contract.write_input_data_config(layout, channels)
         instance_type = self.request["ResourceConfig"]["InstanceType"]
         contract.write_training_resource_config(layout, ResourceConfig(host, self._hosts, instance_type))
-        if checkpoints := self.request.get("CheckpointConfig"):
-            contract.write_checkpoint_config(layout, checkpoints.get("LocalPath", str(LAYOUT.checkpoints)))
+        if self._checkpoint_folder is not None:
+            contract.write_checkpoint_config(layout, self._checkpoint_folder)
         for made in (layout.input_data, layout.model, layout.output_data):
             made.mkdir(parents=True, exist_ok=True)
         return folder
 
     # --- checkpoints ---
 
-    def _checkpoint_input(self, folder: Path) -> Input | None:
-        """The checkpoints of an earlier run, if the request has a place for them."""
+    def _saved(self) -> list[tuple[str, StoredObject]]:
+        """The checkpoints in the bucket, of an earlier run or of this one."""
+        bucket, prefix = parse_uri(self.request["CheckpointConfig"]["S3Uri"])
+        objects = self.context.store.list(bucket, outputs.join(prefix, ""))
+        return [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
+
+    @property
+    def _checkpoint_folder(self) -> str | None:
+        """Where hosts have their checkpoints; None if the request has no place for them."""
         config = self.request.get("CheckpointConfig")
-        if config is None:
-            return None
-        bucket, prefix = parse_uri(config["S3Uri"])
-        objects = list(self.context.store.list(bucket, outputs.join(prefix, "")))
-        found = [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
-        return Input(config.get("LocalPath", str(LAYOUT.checkpoints)), inputs.link(found, folder))
+        return None if config is None else config.get("LocalPath", str(LAYOUT.checkpoints))
+
+    def _checkpoint_input(self, folder: Path) -> Input | None:
+        path = self._checkpoint_folder
+        return None if path is None else Input(path, inputs.link(self._saved(), folder))
 
     def _start_sync(self, hosts: Sequence[Host]) -> None:
-        if config := self.request.get("CheckpointConfig"):
-            path = config.get("LocalPath", str(LAYOUT.checkpoints))
-            folder = self.folder / "sync"
-            self._checkpoints = Sync(self.context.store, hosts, path, config["S3Uri"], folder, self.note, deletes=True)
-            self._checkpoints.start()
+        if (path := self._checkpoint_folder) is None:
+            return
+        uri, there = self.request["CheckpointConfig"]["S3Uri"], [name for name, _ in self._saved()]
+        folder, store = self.folder / "sync", self.context.store
+        self._checkpoints = Sync(store, hosts, path, uri, folder, self.note, deletes=True, there=there)
+        self._checkpoints.start()
 
     # --- while it runs, and its end ---
 
