@@ -1,0 +1,103 @@
+"""Requests become plans: plain values, made without an engine."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from orchestrator.local.home import Home
+from orchestrator.local.jobs import processing, training
+from orchestrator.local.jobs.context import Context, Settings
+from orchestrator.local.logs import LogStore
+from orchestrator.local.runtimes.base import Plan, Runtime
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.state import State
+
+Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    home = Home(tmp_path / "home")
+    home.make()
+    state, store = State(home.state), ObjectStore(home)
+    store.create_bucket("data")
+    settings = Settings("http://server", aliases={"a:1": "b:2", "*.amazonaws.com/a:*": "c:3"})
+    yield Context(home, state, store, LogStore(home.logs), cast("Runtime", None), settings)
+    state.close()
+    store.close()
+
+
+def started_with(plan: Plan) -> Arguments:
+    return plan.hosts[0].entrypoint, plan.hosts[0].arguments
+
+
+def processing_plan(context: Context, folder: Path, **application: Any) -> Plan:
+    cluster = {"InstanceCount": 2, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
+    request = {
+        "ProcessingJobName": "job",
+        "AppSpecification": {"ImageUri": "a:1", **application},
+        "ProcessingResources": {"ClusterConfig": cluster},
+        "RoleArn": "role",
+    }
+    return processing.ProcessingJob(context, processing.create(context, request)).plan(folder)
+
+
+def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
+    request = {
+        "TrainingJobName": "job",
+        "AlgorithmSpecification": {"TrainingImage": "a:1", "TrainingInputMode": "File", **algorithm},
+        "OutputDataConfig": {"S3OutputPath": "s3://data/out"},
+        "ResourceConfig": {"InstanceCount": 2, "InstanceType": "ml.g5.xlarge", "VolumeSizeInGB": 1},
+        "StoppingCondition": {},
+        "RoleArn": "role",
+    }
+    return training.TrainingJob(context, training.create(context, request)).plan(folder)
+
+
+@pytest.mark.parametrize(
+    ("application", "expected"),
+    [
+        ({}, (None, None)),
+        ({"ContainerArguments": ["x"]}, (None, ("x",))),
+        ({"ContainerEntrypoint": ["e"]}, (("e",), ())),
+        ({"ContainerEntrypoint": ["e"], "ContainerArguments": ["x"]}, (("e",), ("x",))),
+    ],
+)
+def test_processing_starts_what_the_request_says(
+    context: Context, tmp_path: Path, application: dict[str, Any], expected: Arguments
+) -> None:
+    assert started_with(processing_plan(context, tmp_path / "work", **application)) == expected
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "expected"),
+    [
+        ({}, (None, ("train",))),
+        ({"ContainerArguments": ["x"]}, (None, ("x",))),
+        ({"ContainerEntrypoint": ["e"]}, (("e",), ())),
+        ({"ContainerEntrypoint": ["e"], "ContainerArguments": ["x"]}, (("e",), ("x",))),
+    ],
+)
+def test_training_starts_train_unless_the_request_says_otherwise(
+    context: Context, tmp_path: Path, algorithm: dict[str, Any], expected: Arguments
+) -> None:
+    assert started_with(training_plan(context, tmp_path / "work", **algorithm)) == expected
+
+
+def test_gpu_types_ask_for_gpus(context: Context, tmp_path: Path) -> None:
+    assert [host.gpus for host in training_plan(context, tmp_path / "training").hosts] == [True, True]
+    assert [host.gpus for host in processing_plan(context, tmp_path / "processing").hosts] == [False, False]
+
+
+def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> None:
+    plan = training_plan(context, tmp_path / "work")
+    assert (plan.name, [host.name for host in plan.hosts]) == ("training-job/job", ["algo-1", "algo-2"])
+
+
+@pytest.mark.parametrize(
+    ("uri", "local"), [("a:1", "b:2"), ("1.dkr.ecr.us-east-1.amazonaws.com/a:9", "c:3"), ("other:1", "other:1")]
+)
+def test_aliases_name_local_images(context: Context, uri: str, local: str) -> None:
+    assert context.image(uri) == local
