@@ -11,7 +11,6 @@ import boto3
 
 from orchestrator.failures import UsageError
 from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import PREFIX, Destination
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -59,11 +58,6 @@ def region_of(host: str) -> str | None:
     """The region of an ECR registry; None for any other registry."""
     match = _HOST.fullmatch(host)
     return match["region"] if match else None
-
-
-def destination(account: str, region: str, prefix: str = PREFIX) -> Destination:
-    """An account's registry in a region of AWS's usual partition."""
-    return Destination(f"{account}.dkr.ecr.{region}.amazonaws.com", prefix)
 
 
 def connect(region: str | None, profile: str | None) -> "ECRClient":

@@ -58,7 +58,7 @@ class Destination:
 
 
 def image_uri(destination: Destination, job: str, tag: str) -> str:
-    """An image by its tag; `record.need` knows it by its digest."""
+    """An image by its tag; `record` knows it by its digest."""
     return f"{destination.repository(job)}:{tag}"
 
 

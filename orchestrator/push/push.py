@@ -138,11 +138,11 @@ def _send(client: "DockerClient", opened: Opened, item: Item, there: Manifest | 
         progress.note(f"{job}: {item.tag} is already there")
         return there.digest
     repository = opened.destination.repository(job)
-    with progress.step(f"Pushing {job} as {item.tag}") as step:
+    with progress.step(f"Pushing {job}") as step:
         show = _show(progress, step)
         upload = engine.push(client, item.image, repository, item.tag, opened.credentials, show)
     sent = engine.megabytes(sum(upload.sent.values()))
-    progress.note(f"  {upload.pushed} layers pushed ({sent} MB before compression), {upload.there} were there")
+    progress.note(f"  {item.tag}: layers pushed {upload.pushed} ({sent} MB before compression), there {upload.there}")
     return upload.digest
 
 

@@ -41,20 +41,6 @@ def read(home: Home) -> dict[str, dict[str, Pushed]]:
         raise LauncherError(f"{path} is damaged ({error}): remove it, then `microjobs push` writes it anew") from error
 
 
-def need(home: Home, destination: Destination, job: str) -> Pushed:
-    """What was pushed last of a job.
-
-    Raises:
-        LauncherError: nothing was, with the command that does it.
-    """
-    try:
-        return read(home)[str(destination)][job]
-    except KeyError:
-        raise LauncherError(
-            f"no image of {job} was pushed to {destination} from here: `microjobs push {job} --registry {destination}`"
-        ) from None
-
-
 def note(home: Home, destination: Destination, job: str, pushed: Pushed) -> None:
     """Write down what was pushed, in place of what was before."""
     content = read(home)

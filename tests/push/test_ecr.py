@@ -100,7 +100,7 @@ def test_registry_of_another_account_is_refused() -> None:
 
 @pytest.mark.usefixtures("client")
 def test_ecr_may_be_named_with_a_prefix() -> None:
-    named = ecr.destination("123456789012", "eu-central-1", "team")
+    named = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
     opened = open_registry(Request(registry=str(named)), named, ["serve", "train"], CONSOLE)
     assert opened.destination == named
     with closing(ecr.connect("eu-central-1", None)) as client:
@@ -109,7 +109,7 @@ def test_ecr_may_be_named_with_a_prefix() -> None:
 
 
 def test_region_that_contradicts_the_registry_is_refused() -> None:
-    named = ecr.destination("123456789012", "eu-west-1")
+    named = Destination("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
     with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: leave --region out"):
         open_registry(Request(registry=str(named), region="us-east-1"), named, ["serve"], CONSOLE)
 
@@ -147,6 +147,6 @@ def test_push_makes_the_repository_and_logs_in_with_the_token(
     stub.assert_no_pending_responses()
     said = capsys.readouterr()
     assert f"made repository {registry.host}/microjobs/serve" in said.err
-    known = record.need(Home.from_environment(), Destination(registry.host), "serve")
+    known = record.read(Home.from_environment())[str(Destination(registry.host))]["serve"]
     assert said.out.strip() == known.uri
     assert registry.tags(NAME) == [known.tag]

@@ -53,7 +53,7 @@ def test_all_jobs_are_pushed_and_written_down(
     assert microjobs("push", "--registry", registry.host) == 0
     destination = Destination(registry.host)
     home = Home.from_environment()
-    known = [record.need(home, destination, job) for job in ("serve", "train")]
+    known = [record.read(home)[str(destination)][job] for job in ("serve", "train")]
     assert [item.uri for item in known] == capsys.readouterr().out.split()
     assert known[0].image == image
     assert known[0].revision == git(clone, "rev-parse", "HEAD")
@@ -93,11 +93,11 @@ def test_only_missing_layers_travel(
     below = secrets.token_bytes(1000)
     build("serve", below, b"code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    assert "2 layers pushed" in capsys.readouterr().err
+    assert "layers pushed 2 (" in capsys.readouterr().err
     commit(clone)
     build("serve", below, b"other code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    assert "1 layers pushed (0.0 MB before compression), 1 were there" in capsys.readouterr().err
+    assert "layers pushed 1 (0.0 MB before compression), there 1" in capsys.readouterr().err
 
 
 def test_dirty_tag_names_the_content(
@@ -187,6 +187,6 @@ def test_broken_connection_is_told_and_the_next_push_goes_on(
         assert said.out == ""
         proxy.heal()
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 0
-        assert "1 layers pushed (4.0 MB before compression), 1 were there" in capsys.readouterr().err
+        assert "layers pushed 1 (4.0 MB before compression), there 1" in capsys.readouterr().err
     finally:
         proxy.close()

@@ -23,13 +23,6 @@ def test_last_push_of_each_job_and_registry_is_known(tmp_path: Path) -> None:
         record.note(home, destination, job, pushed)
     record.note(home, HERE, "serve", later)
     assert record.read(home) == {str(HERE): {"serve": later, "train": PUSHED}, str(there): {"serve": PUSHED}}
-    assert record.need(home, HERE, "serve") == later
-
-
-def test_what_was_not_pushed_names_the_command(tmp_path: Path) -> None:
-    record.note(Home(tmp_path), HERE, "serve", PUSHED)
-    with pytest.raises(LauncherError, match=f"`microjobs push train --registry {HERE}`"):
-        record.need(Home(tmp_path), HERE, "train")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": {"b": {"c": 1}}}', '{"a": 1}'])
