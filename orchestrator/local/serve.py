@@ -121,8 +121,11 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     cleanup.callback(registry.shut_down)
     listeners = [first]
     if runtime.machine not in NAMES:
-        listeners.append(second := _listener(runtime.machine, port))
-        cleanup.callback(second.stop)
+        try:
+            listeners.append(second := _listener(runtime.machine, port))
+            cleanup.callback(second.stop)
+        except ServerError as error:  # clients do without; jobs that ask the server for something will say so
+            logger.warning("jobs cannot reach this server: %s", error)
     for listener in listeners:
         listener.wsgi_app = application
         threading.Thread(target=listener.serve, daemon=True).start()
