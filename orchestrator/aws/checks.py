@@ -47,7 +47,7 @@ def guarded(what: str, check: Check, opened: boto3.Session, settings: Settings, 
             )
         else:
             yield Finding("unknown", f"{what} cannot be looked at: {error}", "try again")
-    except BotoCoreError as error:
+    except (BotoCoreError, OSError) as error:
         yield Finding("unknown", f"{what} cannot be looked at: {error}", "try again")
 
 

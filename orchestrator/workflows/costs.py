@@ -78,5 +78,5 @@ def _wall(description: Answer, what: str) -> float:
 
 
 def dollars(amount: float) -> str:
-    """`$0.004`, `$1.23`: two digits that count."""
-    return f"${amount:.2f}" if amount >= 0.1 or amount == 0 else f"${amount:.4f}"
+    """`$1.23`, and `$0.0042` of what is less than ten cents."""
+    return f"${amount:.2f}" if amount >= 0.1 or amount < 0.00005 else f"${amount:.4f}"

@@ -1,0 +1,209 @@
+"""Nothing is left that costs: endpoints above all, on an AWS that refuses to delete them while they are created."""
+
+import io
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import EndpointConnectionError
+from rich.console import Console
+
+from orchestrator.failures import JobFailedError, LauncherError
+from orchestrator.local.errors import ServiceError
+from orchestrator.workflows import cleaning, housing, steps
+from orchestrator.workflows import run as run_module
+from orchestrator.workflows.progress import Progress
+from orchestrator.workflows.record import Record
+from orchestrator.workflows.run import Run, delete_endpoint, interruptible
+from tests.launcher.cloud import Cloud
+
+QUICK = housing.Options(tuning=False)
+
+
+class Aws(Cloud):
+    """As AWS is: an endpoint that is being created cannot be deleted; and each look at it takes a while."""
+
+    def __init__(self, looks: int = 4) -> None:
+        super().__init__()
+        self.looks = looks
+
+    def _advance(self, word: str, name: str, thing: dict[str, Any]) -> None:
+        thing["looks"] = thing.get("looks", 0) + 1
+        if word != "Endpoint" or thing["looks"] >= self.looks:
+            super()._advance(word, name, thing)
+
+    def _delete(self, word: str, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if word == "Endpoint" and self._thing(word, name)["EndpointStatus"] == "Creating":
+            raise ServiceError("ValidationException", f'Cannot update in-progress endpoint "{name}".')
+        return super()._delete(word, name, asked)
+
+    def left(self) -> list[tuple[str, str]]:
+        """What costs."""
+        hosting = ("Endpoint", "EndpointConfig", "Model")
+        return [key for key, thing in self.things.items() if key[0] in hosting or "InProgress" in thing.values()]
+
+
+@pytest.fixture
+def aws() -> Aws:
+    return Aws()
+
+
+def started(aws: Cloud, folder: Path, screen: io.StringIO, *, keep: bool = False, record: Record | None = None) -> Run:
+    place = replace(aws.place(), price={"ml.m5.large": 3600.0}.get)
+    record = record or Record.new(folder / "runs", "housing", {}, "aws")
+    return Run(place, record, Progress(Console(file=screen, width=200)), keep=keep)
+
+
+def pressing_ctrl_c(step: str) -> Any:
+    def on_describe(name: str) -> None:
+        if name.endswith(step):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return on_describe
+
+
+def interrupted(run: Run, folder: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        housing.housing(run.place, run, QUICK, folder)
+
+
+@pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
+def test_ctrl_c_leaves_nothing(aws: Aws, tmp_path: Path, screen: io.StringIO, step: str) -> None:
+    aws.on_describe = pressing_ctrl_c(step)
+    interrupted(started(aws, tmp_path, screen), tmp_path)
+    assert any(name.endswith(step) for _, name in aws.things) or step == "endpoint"
+    assert aws.left() == []
+
+
+def test_endpoint_that_is_created_is_waited_for_and_deleted(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.on_describe = pressing_ctrl_c("endpoint")
+    run = started(aws, tmp_path, screen)
+    interrupted(run, tmp_path)
+    assert len(aws.asked("DeleteEndpoint")) > 1  # refused, and asked for again
+    assert f"deleting endpoint {run.id}-endpoint, which is Creating" in screen.getvalue()
+    assert run.record.endpoint is None
+
+
+def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.failing["endpoint"] = "no /ping"
+    run = started(aws, tmp_path, screen)
+    with pytest.raises(JobFailedError, match="is Failed: no /ping"):
+        housing.housing(run.place, run, QUICK, tmp_path)
+    assert aws.left() == []
+
+
+def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, screen: io.StringIO) -> None:
+    aws = Aws(looks=30)
+    run = started(aws, tmp_path, screen)
+    run.place = replace(run.place, max_seconds=0)
+    with (
+        pytest.raises(JobFailedError, match="not in service within 0 s"),
+        steps.endpoint(run.place, run, "s3://bucket/model.tar.gz"),
+    ):
+        pytest.fail("it is not in service")
+    assert aws.left() == []
+
+
+def test_failure_of_deleting_does_not_hide_why(
+    aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise EndpointConnectionError(endpoint_url="https://aws")
+
+    monkeypatch.setattr(run_module, "delete_endpoint", fail)
+    aws.failing["endpoint"] = "no /ping"
+    run = started(aws, tmp_path, screen)
+    with pytest.raises(JobFailedError, match="no /ping"):
+        housing.housing(run.place, run, QUICK, tmp_path)
+    assert f"`microjobs stop {run.id}-endpoint --on aws`" in screen.getvalue()
+    assert Record.read(run.record.path).endpoint == f"{run.id}-endpoint"
+
+
+def test_endpoint_that_cannot_be_deleted_is_an_error(
+    aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_module, "DELETE_SECONDS", 0.01)
+    aws.things["Endpoint", "stuck"] = {"EndpointName": "stuck", "EndpointStatus": "Creating", "looks": -9999}
+    with pytest.raises(LauncherError, match="endpoint stuck is Creating and could not be deleted"):
+        delete_endpoint(started(aws, tmp_path, screen).place, "stuck", print)
+
+
+def test_kept_job_and_endpoint_stay_and_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.on_describe = pressing_ctrl_c("endpoint")
+    run = started(aws, tmp_path, screen, keep=True)
+    interrupted(run, tmp_path)
+    assert ("Endpoint", f"{run.id}-endpoint") in aws.left()
+    assert "is kept, and costs until it is deleted: `microjobs stop" in screen.getvalue()
+    assert aws.asked("StopTrainingJob") == []
+
+
+def test_kept_job_goes_on(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.hanging.add("train")
+    aws.on_describe = pressing_ctrl_c("train")
+    run = started(aws, tmp_path, screen, keep=True)
+    interrupted(run, tmp_path)
+    assert aws.left() == [("TrainingJob", f"{run.id}-train")]
+    assert f"{run.id}-train is left as it is: `microjobs stop {run.id}-train --on aws`" in screen.getvalue()
+
+
+def test_next_attempt_deletes_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.on_describe = pressing_ctrl_c("endpoint")
+    run = started(aws, tmp_path, screen, keep=True)
+    interrupted(run, tmp_path)
+    aws.on_describe = lambda _name: None
+    started(aws, tmp_path, screen, record=Record.read(run.record.path))
+    assert aws.left() == []
+
+
+def test_all_that_a_run_left_is_ended_by_its_name(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    for word, name in [("TrainingJob", "run-1-train"), ("ProcessingJob", "run-1-raw"), ("TrainingJob", "run-10-train")]:
+        aws.things[word, name] = {f"{word}Name": name, f"{word}Status": "InProgress"}
+    for word in ("Endpoint", "EndpointConfig", "Model"):
+        aws.things[word, "run-1-endpoint"] = {f"{word}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
+    aws._list = listing(aws)  # type: ignore[method-assign]
+    said: list[str] = []
+    assert cleaning.stop_run(started(aws, tmp_path, screen).place, "run-1", said.append) == 3
+    assert aws.left() == [("TrainingJob", "run-10-train")]
+    assert "stopping training run-1-train" in said
+
+
+def listing(aws: Aws) -> Any:
+    """As AWS lists: by status, with the words of its own answers."""
+
+    def list_(word: str) -> dict[str, Any]:
+        asked = aws.requests[-1][1]
+        rows = [
+            thing
+            for (kind, name), thing in aws.things.items()
+            if kind == word
+            and asked["NameContains"] in name
+            and asked.get("StatusEquals") in (None, thing.get(f"{word}Status"))
+        ]
+        return {f"{word}s" if word in ("Endpoint", "EndpointConfig", "Model") else f"{word}Summaries": rows}
+
+    return list_
+
+
+def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.failing["batch-score"] = "no luck"
+    run = started(aws, tmp_path, screen)
+    with pytest.raises(JobFailedError):
+        housing.housing(run.place, run, QUICK, tmp_path)
+    first = Record.read(run.record.path).spent
+    assert 0 < first < 60  # the endpoint's seconds, at a dollar each
+    aws.failing.clear()
+    again = started(aws, tmp_path, screen, record=run.record)
+    again.record.attempt += 1
+    housing.housing(again.place, again, QUICK, tmp_path)
+    assert Record.read(run.record.path).spent == pytest.approx(first)  # the other jobs have no times in this cloud
+    assert "so far" in screen.getvalue()
+
+
+def test_unpriced_types_are_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    run = started(aws, tmp_path, screen)
+    run.place = replace(run.place, price=lambda _type: None)
+    housing.housing(run.place, run, QUICK, tmp_path)
+    assert Record.read(run.record.path).unpriced == ["ml.m5.large"]

@@ -1,0 +1,167 @@
+"""What a run may cost, and what it has cost."""
+
+import io
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from orchestrator.aws import consent, costs
+from orchestrator.aws.place import site
+from orchestrator.aws.prices import prices
+from orchestrator.aws.settings import Settings
+from orchestrator.failures import LauncherError, UsageError
+from orchestrator.workflows import housing
+from orchestrator.workflows.costs import Use, dollars, use
+from orchestrator.workflows.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
+from orchestrator.workflows.plan import Names
+from tests.aws.account import URIS
+from tests.launcher.cloud import Cloud
+
+START = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def estimates(settings: Settings) -> list[costs.Estimate]:
+    there = site(settings, URIS.__getitem__)
+    return costs.estimates(housing.requests(there, Names("run"), housing.Options()), 60 * settings.max_minutes)
+
+
+def shown(settings: Settings) -> str:
+    screen = io.StringIO()
+    there = site(settings, URIS.__getitem__)
+    plan = housing.requests(there, Names("run"), housing.Options())
+    consent.show(Console(file=screen, width=100), settings, plan)
+    return screen.getvalue()
+
+
+def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> None:
+    assert [(item.title, item.instances) for item in estimates(settings)] == [
+        ("Raw data", 1),
+        ("Scaling on 4 hosts", 4),
+        ("Training", 1),
+        ("Tuning, 6 jobs", 6),
+        ("Endpoint", 1),
+        ("Batch score", 1),
+    ]
+
+
+def test_most_is_what_time_limits_allow(settings: Settings) -> None:
+    tuning = estimates(replace(settings, max_minutes=30))[3]
+    assert tuning.most({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
+    assert tuning.expected({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
+    assert tuning.most({}) is None
+
+
+def test_expected_is_never_more_than_most(settings: Settings) -> None:
+    for item in estimates(replace(settings, max_minutes=1)):
+        assert item.expected({"ml.m5.large": 1.0}) == item.most({"ml.m5.large": 1.0})
+
+
+def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
+    text = shown(replace(settings, prices={"ml.m5.large": 1.0}))
+    assert "6 x ml.m5.large" in text
+    assert text.splitlines()[7].split() == ["all", "$1.17", "$14.00"]
+
+
+def test_unknown_price_is_said(settings: Settings) -> None:
+    text = shown(replace(settings, instance_types={"train": "ml.x9.large"}))
+    assert "No price is known of ml.x9.large in us-east-1" in text
+    assert "+ ?" in text
+
+
+def test_other_region_has_no_prices_but_the_users(settings: Settings) -> None:
+    there = replace(settings, region="eu-north-1")
+    assert prices(there) == {}
+    assert prices(replace(there, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
+    assert prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
+
+
+def test_nobody_to_ask_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(UsageError, match="add --yes"):
+        consent.ask(Console(file=io.StringIO()), yes=False)
+    consent.ask(Console(file=io.StringIO()), yes=True)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("answer", ["", "n", "yessir"])
+def test_anything_but_yes_starts_nothing(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    with pytest.raises(LauncherError, match="nothing was started"):
+        consent.ask(Console(file=io.StringIO()), yes=False)
+
+
+def test_yes_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Terminal("Y\n"))
+    consent.ask(Console(file=io.StringIO()), yes=False)
+
+
+# --- what was used ---
+
+NOBODY: Any = None
+
+
+def training(**members: Any) -> dict[str, Any]:
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 2}
+    return {"ResourceConfig": resources, "TrainingStartTime": START, **members}
+
+
+def test_training_is_billed_as_described_times_hosts() -> None:
+    ended = training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
+    assert use(NOBODY, TRAINING, ended) == Use("ml.m5.large", 60)
+
+
+def test_job_without_billable_time_counts_by_the_clock() -> None:
+    ended = training(TrainingEndTime=START + timedelta(seconds=100))
+    assert use(NOBODY, TRAINING, ended) == Use("ml.m5.large", 200)
+
+
+def test_processing_counts_from_start_to_end() -> None:
+    cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 4}
+    job = {"ProcessingResources": {"ClusterConfig": cluster}}
+    assert use(NOBODY, PROCESSING, job) == Use("ml.c5.large", 0)
+    times = {"ProcessingStartTime": START, "ProcessingEndTime": START + timedelta(seconds=9)}
+    assert use(NOBODY, PROCESSING, {**job, **times}) == Use("ml.c5.large", 36)
+
+
+def test_job_that_goes_on_counts_until_now() -> None:
+    used = use(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
+    assert used is not None
+    assert 100 <= used.seconds < 110
+
+
+@pytest.mark.parametrize(("status", "seconds"), [("InProgress", 6 * 40), ("Completed", 6 * 30)])
+def test_tuning_is_the_sum_of_its_jobs(cloud: Cloud, status: str, seconds: float) -> None:
+    times = {"TrainingStartTime": START, "TrainingEndTime": START + timedelta(seconds=40)}
+    resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
+    for number in range(6):
+        job = {"TrainingJobStatus": "Completed", "BillableTimeInSeconds": 30, "ResourceConfig": resources, **times}
+        cloud.things["TrainingJob", f"tune-{number}"] = job
+    answer = {"TrainingJobSummaries": [{"TrainingJobName": f"tune-{number}", **times} for number in range(6)]}
+    cloud.ListTrainingJobsForHyperParameterTuningJob = lambda _asked: answer  # type: ignore[method-assign, assignment]
+    tuning = {
+        "HyperParameterTuningJobName": "tune",
+        "HyperParameterTuningJobStatus": status,
+        "TrainingJobDefinition": {"ResourceConfig": resources},
+    }
+    assert use(cloud.place().sagemaker, TUNING, tuning) == Use("ml.m5.large", seconds)
+
+
+def test_endpoint_is_no_job() -> None:
+    assert use(NOBODY, ENDPOINT, {}) is None
+
+
+def test_use_costs_by_the_hour() -> None:
+    assert Use("ml.m5.large", 1800).dollars({"ml.m5.large": 0.5}.get) == 0.25
+    assert Use("ml.m5.large", 1800).dollars(lambda _type: None) is None
+
+
+@pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])
+def test_dollars_have_the_digits_that_count(amount: float, text: str) -> None:
+    assert dollars(amount) == text

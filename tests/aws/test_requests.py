@@ -1,0 +1,182 @@
+"""Every request that AWS gets, against botocore's model and against the local server's checks."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import numpy as np
+import pytest
+from botocore import xform_name
+
+from orchestrator.aws import complete
+from orchestrator.aws.dry_run import lines
+from orchestrator.aws.place import site
+from orchestrator.aws.settings import Settings
+from orchestrator.local.parity import refuse
+from orchestrator.local.protocol.validation import validate
+from orchestrator.workflows import housing, straight_line
+from orchestrator.workflows.place import Site
+from orchestrator.workflows.plan import Names, Planned
+from tests.aws.account import URIS
+from tests.launcher.cloud import Cloud
+from tests.launcher.conftest import StartRun
+
+SAGEMAKER: Any = boto3.client("sagemaker", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
+
+PLANS = {
+    "housing": lambda site, names: housing.requests(site, names, housing.Options()),
+    "housing in PyTorch": lambda site, names: housing.requests(site, names, housing.Options("pytorch", tuning=False)),
+    "own data": lambda site, names: housing.requests(site, names, housing.Options(data="x.npz", instance_count=2)),
+    "straight-line": lambda site, names: straight_line.requests(site, names, straight_line.Options()),
+}
+
+AWS_ONLY = ("EnableManagedSpotTraining",)
+"""Honoured by AWS and refused by the local server, which has no spot instances."""
+
+
+def completed(settings: Settings, plan: str) -> dict[str, list[dict[str, Any]]]:
+    """A plan's requests as AWS gets them, by operation."""
+    there = site(settings, URIS.__getitem__)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for planned in PLANS[plan](there, Names("run")):
+        found.setdefault(planned.operation, []).append(dict(there.complete("run", planned.operation, planned.request)))
+    return found
+
+
+def without(value: Any, names: tuple[str, ...]) -> Any:
+    if isinstance(value, dict):
+        return {key: without(item, names) for key, item in value.items() if key not in names}
+    return [without(item, names) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("which", ["settings", "full"])
+def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, request: pytest.FixtureRequest) -> None:
+    there = site(request.getfixturevalue(which), URIS.__getitem__)
+    for command, line in lines(there, "run", PLANS[plan](there, Names("run"))):
+        verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
+        operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
+        asked = json.loads(line)
+        model = SAGEMAKER.meta.service_model.operation_model(operation)
+        SAGEMAKER._serializer.serialize_to_request(asked, model)  # botocore's own validator
+        validate(model, asked)
+        refuse(operation, without(asked, AWS_ONLY))
+
+
+@pytest.mark.parametrize("tuning", [True, False])
+def test_plan_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
+    run, options = start(), housing.Options(tuning=tuning)
+    housing.housing(run.place, run, options, tmp_path)
+    planned = housing.requests(run.place, Names(run.id), options)
+    assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
+
+
+def test_plan_of_own_data_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
+    run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
+    housing.housing(run.place, run, options, tmp_path)
+    raw = housing.requests(run.place, Names(run.id), options)[0]
+    assert cloud.asked("CreateProcessingJob")[0] == raw.request
+    assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
+
+
+def test_plan_of_the_line_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    run = start("straight-line")
+    straight_line.straight_line(run.place, run, straight_line.Options(), tmp_path)
+    planned = straight_line.requests(run.place, Names(run.id), straight_line.Options())
+    assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
+
+
+def wire(planned: list[Planned]) -> Any:
+    return json.loads(json.dumps([item.request for item in planned]))
+
+
+def sent(cloud: Cloud, item: Planned, number: int, planned: list[Planned]) -> Any:
+    """The request that was sent for a planned one; the best model is known only then, and taken for the planned one."""
+    before = sum(other.operation == item.operation for other in planned[:number])
+    text = json.dumps(cloud.asked(item.operation)[before])
+    return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))
+
+
+def test_everything_is_tagged_with_its_run(full: Settings) -> None:
+    for requests in completed(full, "housing").values():
+        for asked in requests:
+            assert asked["Tags"] == [{"Key": "team", "Value": "houses"}, {"Key": complete.RUN_TAG, "Value": "run"}]
+
+
+def test_all_data_lies_below_the_prefix(full: Settings) -> None:
+    text = json.dumps(completed(full, "own data"))
+    assert text.count("s3://bucket/") == text.count("s3://bucket/team/houses/run/") > 10
+
+
+def test_spot_training_may_wait_longer_than_it_runs(full: Settings) -> None:
+    requests = completed(full, "housing")
+    [training] = requests["CreateTrainingJob"]
+    definition = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
+    for asked in (training, definition):
+        assert asked["EnableManagedSpotTraining"] is True
+        assert asked["StoppingCondition"] == {"MaxRuntimeInSeconds": 3600, "MaxWaitTimeInSeconds": 7200}
+
+
+def test_jobs_and_models_are_in_the_vpc(full: Settings) -> None:
+    vpc = {"Subnets": ["subnet-1", "subnet-2"], "SecurityGroupIds": ["sg-1"]}
+    requests = completed(full, "housing")
+    assert [asked["NetworkConfig"]["VpcConfig"] for asked in requests["CreateProcessingJob"]] == [vpc] * 3
+    assert requests["CreateTrainingJob"][0]["VpcConfig"] == vpc
+    assert requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]["VpcConfig"] == vpc
+    assert requests["CreateModel"][0]["VpcConfig"] == vpc
+
+
+def test_outputs_and_volumes_are_encrypted(full: Settings) -> None:
+    requests = completed(full, "housing")
+    for asked in requests["CreateProcessingJob"]:
+        assert asked["ProcessingOutputConfig"]["KmsKeyId"] == full.kms_key
+        assert asked["ProcessingResources"]["ClusterConfig"]["VolumeKmsKeyId"] == full.kms_key
+    assert requests["CreateTrainingJob"][0]["OutputDataConfig"]["KmsKeyId"] == full.kms_key
+    assert requests["CreateEndpointConfig"][0]["KmsKeyId"] == full.kms_key
+
+
+def test_disks_that_encrypt_themselves_get_no_key(full: Settings) -> None:
+    assert "VolumeKmsKeyId" not in completed(full, "housing")["CreateTrainingJob"][0]["ResourceConfig"]
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "own"),
+    [
+        ("ml.m5.large", False),
+        ("ml.c6i.large", False),
+        ("ml.p3.2xlarge", False),
+        ("ml.m5d.large", True),
+        ("ml.g4dn.xlarge", True),
+        ("ml.g5.xlarge", True),
+        ("ml.p3dn.24xlarge", True),
+        ("ml.p4d.24xlarge", True),
+    ],
+)
+def test_types_with_disks_of_their_own_are_known(instance_type: str, own: bool) -> None:
+    assert (complete.LOCAL_DISKS.match(instance_type) is not None) == own
+
+
+def test_steps_have_their_own_instance_types(full: Settings) -> None:
+    requests = completed(full, "housing")
+    assert requests["CreateTrainingJob"][0]["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
+    tuning = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
+    assert tuning["ResourceConfig"]["InstanceType"] == "ml.m5.large"
+    [variant] = requests["CreateEndpointConfig"][0]["ProductionVariants"]
+    assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.large", 2)
+
+
+def test_completing_leaves_the_request_as_it_was(full: Settings) -> None:
+    there: Site = site(full, URIS.__getitem__)
+    planned = housing.requests(there, Names("run"), housing.Options())
+    before = json.dumps([item.request for item in planned])
+    for item in planned:
+        there.complete("run", item.operation, item.request)
+    assert json.dumps([item.request for item in planned]) == before
+
+
+def test_requests_name_images_by_digest(settings: Settings) -> None:
+    asked = completed(settings, "straight-line")
+    assert asked["CreateTrainingJob"][0]["AlgorithmSpecification"]["TrainingImage"] == URIS["train-pytorch"]
+    assert asked["CreateModel"][0]["PrimaryContainer"]["Image"].endswith("@sha256:" + "0" * 64)

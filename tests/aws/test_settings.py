@@ -1,0 +1,121 @@
+"""`microjobs.toml`, flags over it, and what is refused before anything starts."""
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from orchestrator.aws import flags
+from orchestrator.aws.settings import Settings, changed, checked, read
+from orchestrator.failures import UsageError
+
+FILE = """
+[local]
+port = 1
+[aws]
+region = "eu-west-1"
+instance_type = "ml.m5.xlarge"
+subnets = ["subnet-1"]
+spot = true
+[aws.instance_types]
+train = "ml.c5.xlarge"
+[aws.tags]
+team = "houses"
+[aws.prices]
+"ml.m5.xlarge" = 0.25
+"""
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    flags.add(parser, requests=True)
+    return parser.parse_args(words)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "microjobs.toml"
+    path.write_text(FILE)
+    return path
+
+
+def test_file_is_read(file: Path) -> None:
+    settings = read(file)
+    assert (settings.region, settings.spot, settings.subnets) == ("eu-west-1", True, ("subnet-1",))
+    assert settings.prices == {"ml.m5.xlarge": 0.25}
+
+
+def test_no_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert read(tmp_path / "none.toml") == Settings()
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("spots = true", "no setting 'spots'"),
+        ('spot = "yes"', "spot must be like False, not 'yes'"),
+        ('subnets = "subnet-1"', "subnets must be a list"),
+        ("spot", "not valid TOML"),
+    ],
+)
+def test_wrong_file_is_refused_by_setting(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "microjobs.toml"
+    path.write_text(f"[aws]\n{line}\n")
+    with pytest.raises(UsageError, match=said):
+        read(path)
+
+
+def test_flags_go_over_the_file(file: Path) -> None:
+    given = flags.given(parsed("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3"))
+    settings = changed(read(file), given)
+    assert (settings.region, settings.subnets) == ("us-west-2", ("subnet-2", "subnet-3"))
+    assert settings.instance_type == "ml.m5.xlarge"
+
+
+def test_flags_add_to_tables_of_the_file(file: Path) -> None:
+    words = ["--instance-type", "ml.m5.large", "--instance-type", "tune=ml.c5.large", "--tag", "run=a=b"]
+    settings = changed(read(file), flags.given(parsed("--on", "aws", *words)))
+    assert settings.instance_type == "ml.m5.large"
+    assert settings.instance_types == {"train": "ml.c5.xlarge", "tune": "ml.c5.large"}
+    assert settings.tags == {"team": "houses", "run": "a=b"}
+
+
+def test_flags_of_aws_go_with_aws_alone() -> None:
+    with pytest.raises(UsageError, match="only --on aws takes --spot, --tag"):
+        flags.on_aws(parsed("--spot", "--tag", "a=b"))
+    assert flags.on_aws(parsed()) is False
+
+
+def test_every_flag_is_a_setting() -> None:
+    valued = "profile region role bucket prefix registry instance-type subnets security-groups kms-key"
+    numbers = "endpoint-instances max-minutes spot-wait-minutes"
+    words = [word for name in valued.split() for word in (f"--{name}", "x")]
+    words += [word for name in numbers.split() for word in (f"--{name}", "7")]
+    words += ["--spot", "--tag", "a=b"]
+    settings = changed(Settings(), flags.given(parsed("--on", "aws", *words)))
+    same = [name for name, value in vars(settings).items() if value == getattr(Settings(), name)]
+    assert same == ["instance_types", "instance_count", "prices"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"region": ""}, "no region is set"),
+        ({"role": "microjobs"}, "'microjobs' is not the ARN of a role"),
+        ({"bucket": ""}, "no bucket is set"),
+        ({"subnets": ("subnet-1",)}, "a VPC needs both"),
+        ({"instance_types": {"training": "ml.m5.large"}}, "no step is called training: the steps are raw, scale"),
+        ({"instance_types": {"train": "m5.large"}}, "'m5.large' is not an instance type"),
+        ({"max_minutes": 0}, "max_minutes must be at least 1, not 0"),
+    ],
+)
+def test_wrong_settings_say_what_to_write(settings: Settings, wrong: dict[str, object], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        checked(replace(settings, **wrong))  # type: ignore[arg-type]
+
+
+def test_role_and_registry_are_taken_apart(settings: Settings) -> None:
+    assert (settings.account, settings.role_name) == ("123456789012", "microjobs")
+    assert str(settings.destination) == "123456789012.dkr.ecr.us-east-1.amazonaws.com/microjobs"
+    assert str(replace(settings, registry="registry.example.com/team").destination) == "registry.example.com/team"
