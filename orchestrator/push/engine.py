@@ -34,7 +34,8 @@ def find(client: "DockerClient", job: str) -> Image:
     except ImageNotFound:
         raise LauncherError(f"no image {name}: `microjobs build {job}` makes it") from None
     platform = f"{found.attrs['Os']}/{found.attrs['Architecture']}"
-    return Image(job, name, str(found.id), found.labels.get(REVISION, ""), platform)
+    media_type = (found.attrs.get("Descriptor") or {}).get("mediaType", "")
+    return Image(job, name, str(found.id), found.labels.get(REVISION, ""), platform, media_type)
 
 
 @dataclass
@@ -46,13 +47,11 @@ class Upload:
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes by layer, before compression."""
     sizes: dict[str, int] = field(default_factory=dict)
-    digest: str = ""
     error: str = ""
 
     def take(self, event: Mapping[str, Any]) -> None:
         """Learn from an event of the engine's stream."""
         self.error = event.get("error", self.error)
-        self.digest = event.get("aux", {}).get("Digest", self.digest)
         if layer := event.get("id"):
             self.layers[layer] = event["status"]
             detail = event.get("progressDetail") or {}
@@ -107,7 +106,7 @@ def push(
         for event in events:
             upload.take(event)
             show(upload)
-    if upload.error or not upload.digest:
+    if upload.error:
         raise failure(f"{repository}:{tag}", image.job, upload)
     return upload
 
@@ -126,11 +125,10 @@ def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> 
 
 
 def failure(target: str, job: str, upload: Upload) -> LauncherError:
-    error = upload.error or "the engine ended the push without a digest"
-    if any(word in error.lower() for word in REFUSALS):
-        return LauncherError(f"the registry refuses {target}: {error}; check what your login may do there")
+    if any(word in upload.error.lower() for word in REFUSALS):
+        return LauncherError(f"the registry refuses {target}: {upload.error}; check what your login may do there")
     there = upload.pushed + upload.there
     return LauncherError(
-        f"pushing {target} broke off with {there} of {len(upload.layers)} layers there: {error}; "
+        f"pushing {target} broke off with {there} of {len(upload.layers)} layers there: {upload.error}; "
         f"`microjobs push {job}` again sends what is missing"
     )

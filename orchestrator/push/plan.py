@@ -12,6 +12,8 @@ PLATFORM = "linux/amd64"
 """What SageMaker's instances run."""
 UNKNOWN = "unknown"
 """What a build without git puts into the revision's label."""
+OCI = "application/vnd.oci."
+"""Manifests that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
 DIGITS = 12
 SHOWN = 3
 """Changed files that an error names."""
@@ -74,6 +76,8 @@ class Image:
     revision: str
     """The label: a commit's hash, perhaps with `-dirty`; may be empty."""
     platform: str
+    media_type: str = ""
+    """Of its manifest, where the engine keeps one."""
 
 
 @dataclass(frozen=True)
@@ -91,10 +95,12 @@ def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = Fa
         allow_dirty: take also what no commit stands for, under a tag that says so.
 
     Raises:
-        LauncherError: an image is for other machines; or no commit stands for it, and that is not allowed.
+        LauncherError: SageMaker would not run an image; or no commit stands for it, and that is not allowed.
     """
     images = list(images)
     _refuse_platforms(images)
+    for image in images:
+        refuse_format(image.job, image.name, image.media_type)
     reasons = {image.job: reason for image in images if (reason := unclean(image, source))}
     if not allow_dirty and (reasons or source.changes):
         told = [*([_changes(source)] if source.changes else []), *reasons.values()]
@@ -118,6 +124,22 @@ def unclean(image: Image, source: Source) -> str:
     if image.revision != source.head:
         return f"{image.name} was built from revision {image.revision[:DIGITS]}, HEAD is {source.head[:DIGITS]}"
     return ""
+
+
+def refuse_format(job: str, name: str, media_type: str) -> None:
+    """Refuse an image whose manifest SageMaker does not read.
+
+    Args:
+        name: the image, as an engine or a registry calls it.
+
+    Raises:
+        LauncherError: it is OCI's, as builds with attestations make it in engines that keep images in containerd.
+    """
+    if media_type.startswith(OCI):
+        raise LauncherError(
+            f"{name} has a manifest of type {media_type}, which SageMaker refuses: "
+            f"`BUILDX_NO_DEFAULT_ATTESTATIONS=1 microjobs build {job}` makes one of Docker's type"
+        )
 
 
 def _changes(source: Source) -> str:

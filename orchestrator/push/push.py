@@ -15,7 +15,7 @@ from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
 from orchestrator.push import credentials, ecr, engine, record
 from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Destination, Item, image_uri, make_plan
+from orchestrator.push.plan import Destination, Item, image_uri, make_plan, refuse_format
 from orchestrator.push.record import Pushed
 from orchestrator.push.registry import Manifest, Registry
 from orchestrator.push.source import read_source
@@ -64,12 +64,18 @@ def push(request: Request, home: Home, console: Console) -> list[Pushed]:
         source = read_source(images.REPOSITORY)
         plan = make_plan([engine.find(client, job) for job in jobs], source, allow_dirty=request.allow_dirty)
         opened = open_registry(request, named, jobs, console)
-        there = _look(opened, plan)
-        home.make()
-        pushed = []
-        for item, manifest in zip(plan, there, strict=True):
-            digest = _send(client, opened, item, manifest, Progress(console))
-            pushed.append(_note(home, opened.destination, item, digest))
+        with closing(Registry(opened.destination.host, opened.credentials)) as registry:
+            # All are looked at before any is sent.
+            there = [look(registry, opened.destination, item) for item in plan]
+            home.make()
+            pushed = []
+            for item, manifest in zip(plan, there, strict=True):
+                if manifest is None:
+                    _send(client, opened, item, Progress(console))
+                    manifest = look(registry, opened.destination, item)
+                else:
+                    console.print(f"{item.image.job}: {item.tag} is already there")
+                pushed.append(_note(home, opened.destination, item, manifest))
     return pushed
 
 
@@ -113,37 +119,34 @@ def open_registry(request: Request, named: Destination | None, jobs: Sequence[st
     return Opened(destination, account.credentials)
 
 
-def _look(opened: Opened, plan: Sequence[Item]) -> list[Manifest | None]:
-    """What the registry has under each tag, before anything is sent.
+def look(registry: Registry, destination: Destination, item: Item) -> Manifest | None:
+    """What the registry has under an image's tag: this image, or nothing.
 
     Raises:
-        LauncherError: a tag means another image there.
+        LauncherError: the tag means another image there, or SageMaker would refuse the one that it has.
     """
-    destination = opened.destination
-    with closing(Registry(destination.host, opened.credentials)) as registry:
-        found = [registry.manifest(destination.name(item.image.job), item.tag) for item in plan]
-    for item, manifest in zip(plan, found, strict=True):
-        if manifest is not None and not manifest.holds(item.image):
-            raise LauncherError(
-                f"{image_uri(destination, item.image.job, item.tag)} is another image already, {manifest.digest}, than "
-                f"{item.image.name} here: a tag is never overwritten, so commit and build anew, or use the one there"
-            )
-    return found
-
-
-def _send(client: "DockerClient", opened: Opened, item: Item, there: Manifest | None, progress: Progress) -> str:
-    """The digest of an image that is in the registry afterwards."""
     job = item.image.job
-    if there is not None:
-        progress.note(f"{job}: {item.tag} is already there")
-        return there.digest
+    manifest = registry.manifest(destination.name(job), item.tag)
+    if manifest is None:
+        return None
+    uri = image_uri(destination, job, item.tag)
+    if not manifest.holds(item.image):
+        raise LauncherError(
+            f"{uri} is another image already, {manifest.digest}, than {item.image.name} here: a tag is never "
+            "overwritten, so commit and build anew, or use the one there"
+        )
+    refuse_format(job, f"{uri} in the registry", manifest.media_type)
+    return manifest
+
+
+def _send(client: "DockerClient", opened: Opened, item: Item, progress: Progress) -> None:
+    job = item.image.job
     repository = opened.destination.repository(job)
     with progress.step(f"Pushing {job}") as step:
         show = _show(progress, step)
         upload = engine.push(client, item.image, repository, item.tag, opened.credentials, show)
     sent = engine.megabytes(sum(upload.sent.values()))
     progress.note(f"  {item.tag}: layers pushed {upload.pushed} ({sent} MB before compression), there {upload.there}")
-    return upload.digest
 
 
 def _show(progress: Progress, step: Step) -> Callable[[engine.Upload], None]:
@@ -158,9 +161,12 @@ def _show(progress: Progress, step: Step) -> Callable[[engine.Upload], None]:
     return show
 
 
-def _note(home: Home, destination: Destination, item: Item, digest: str) -> Pushed:
+def _note(home: Home, destination: Destination, item: Item, manifest: Manifest | None) -> Pushed:
     image = item.image
-    uri = f"{destination.repository(image.job)}@{digest}"
+    if manifest is None:
+        uri = image_uri(destination, image.job, item.tag)
+        raise LauncherError(f"{uri} was pushed, but the registry does not have it: push again")
+    uri = f"{destination.repository(image.job)}@{manifest.digest}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
     pushed = Pushed(uri, item.tag, image.revision, image.id, now)
     record.note(home, destination, image.job, pushed)

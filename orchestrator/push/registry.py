@@ -38,6 +38,7 @@ class Manifest:
     digest: str
     config: str
     """The digest of the image's config; empty for an index of several images."""
+    media_type: str
 
     def holds(self, image: Image) -> bool:
         """Whether it is this image, whichever of the two digests its engine knows it by."""
@@ -77,7 +78,8 @@ class Registry:
                 f"registry {self.host} does not answer as one: {error}; check its name and the network, then push again"
             ) from error
         digest = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
-        return Manifest(digest, content.get("config", {}).get("digest", ""))
+        media_type = content.get("mediaType") or answer.headers.get("Content-Type", "")
+        return Manifest(digest, content.get("config", {}).get("digest", ""), media_type)
 
     def _get(self, name: str, tag: str) -> requests.Response:
         url = f"{self.base}/{name}/manifests/{tag}"

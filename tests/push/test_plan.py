@@ -1,5 +1,6 @@
 """What is pushed under which tag, and what is refused, without engine and registry."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,13 @@ def test_allowed_dirty_tag_says_so(revision: str, changes: tuple[str, ...], tag:
 def test_other_platform_is_refused_even_if_dirty_is_allowed() -> None:
     with pytest.raises(LauncherError, match=r"serve:dev is for linux/arm64: SageMaker runs linux/amd64"):
         make_plan([image(platform="linux/arm64")], CLEAN, allow_dirty=True)
+
+
+def test_format_that_sagemaker_refuses_is_refused() -> None:
+    index = replace(image(), media_type="application/vnd.oci.image.index.v1+json")
+    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*NO_DEFAULT_ATTESTATIONS=1 microjobs build"):
+        make_plan([index], CLEAN, allow_dirty=True)
+    make_plan([replace(image(), media_type="application/vnd.docker.distribution.manifest.v2+json")], CLEAN)
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,16 @@ def test_image_of_another_platform_is_refused(
     assert "is for linux/arm64: SageMaker runs linux/amd64" in capsys.readouterr().err
 
 
+def test_format_in_the_registry_that_sagemaker_refuses_is_told(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+) -> None:
+    build("serve")
+    assert microjobs("push", "serve", "--registry", registry.host) == 0
+    registry.rewrite_as_oci("microjobs/serve", registry.tags("microjobs/serve")[0])
+    assert microjobs("push", "serve", "--registry", registry.host) == 1
+    assert "in the registry has a manifest of type application/vnd.oci.image.manifest" in capsys.readouterr().err
+
+
 def test_wrong_password_is_told_and_nothing_sent(
     microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,9 @@ from tests.push.conftest import image
 ANNA = Credentials("anna", "secret")
 BOB = Credentials("", "", "long")
 BASIC = "Basic " + base64.b64encode(b"anna:secret").decode()
-MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}}).encode()
-DIGEST = f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}"
+TYPE = "application/vnd.docker.distribution.manifest.v2+json"
+MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}, "mediaType": TYPE}).encode()
+HERE = Manifest(f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", "sha256:c0", TYPE)
 
 Answer = tuple[int, dict[str, str], bytes]
 Seen = list[tuple[str, str]]
@@ -106,7 +107,7 @@ def test_tag_that_is_not_there_is_none(serve: Serve) -> None:
 
 
 def test_digest_is_that_of_the_content(serve: Serve) -> None:
-    assert serve(lambda *_: (200, {}, MANIFEST)).look() == Manifest(DIGEST, "sha256:c0")
+    assert serve(lambda *_: (200, {}, MANIFEST)).look() == HERE
 
 
 def test_password_is_sent_when_asked_for(serve: Serve) -> None:
@@ -114,13 +115,13 @@ def test_password_is_sent_when_asked_for(serve: Serve) -> None:
         known = request.headers.get("Authorization") == BASIC
         return (200, {}, MANIFEST) if known else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
 
-    assert serve(with_password).look() == Manifest(DIGEST, "sha256:c0")
+    assert serve(with_password).look() == HERE
 
 
 @pytest.mark.parametrize("who", [ANNA, BOB], ids=["password", "identity token"])
 def test_token_is_fetched_for_the_repository(serve: Serve, who: Credentials) -> None:
     fake = serve(with_tokens)
-    assert fake.look(who) == Manifest(DIGEST, "sha256:c0")
+    assert fake.look(who) == HERE
 
 
 def test_login_that_is_refused_says_how_to_log_in(serve: Serve) -> None:
@@ -149,9 +150,9 @@ def test_registry_that_is_not_there_is_told() -> None:
 
 def test_image_is_known_by_either_digest() -> None:
     mine = image()
-    assert Manifest("sha256:other", mine.id).holds(mine)
-    assert Manifest(mine.id, "").holds(mine)
-    assert not Manifest("sha256:other", "").holds(mine)
+    assert Manifest("sha256:other", mine.id, "").holds(mine)
+    assert Manifest(mine.id, "", "").holds(mine)
+    assert not Manifest("sha256:other", "", "").holds(mine)
 
 
 @pytest.mark.parametrize(

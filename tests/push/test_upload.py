@@ -34,9 +34,10 @@ def test_lost_connection_shows() -> None:
     assert str(after(layer("a", "Retrying in 5 seconds"))) == "0 of 1 layers, connection lost, trying again"
 
 
-def test_digest_is_what_the_engine_says_last() -> None:
-    upload = after(layer("a", "Pushed"), {"progressDetail": {}, "aux": {"Tag": "t", "Digest": "sha256:1", "Size": 2}})
-    assert (upload.digest, upload.pushed, upload.there, upload.error) == ("sha256:1", 1, 0, "")
+def test_end_of_a_push_is_no_layer() -> None:
+    aux = {"Tag": "t", "Digest": "sha256:1", "Size": 2}
+    upload = after(layer("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux})
+    assert (len(upload.layers), upload.pushed, upload.there, upload.error) == (1, 1, 0, "")
 
 
 @pytest.mark.parametrize(
