@@ -14,7 +14,7 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from orchestrator.aws import architecture, checks, quotas
+from orchestrator.aws import architecture, checks, images, quotas
 from orchestrator.aws.settings import Settings
 from orchestrator.doctor import Finding
 from orchestrator.local.home import Home
@@ -63,9 +63,7 @@ def test_credentials_of_another_account_are_to_be_mended(account: boto3.Session,
     assert "of account 123456789012, the role is of 999999999999" in finding.message
 
 
-def test_no_credentials_end_the_checks(
-    settings: Settings, home: Home, account: boto3.Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_credentials_end_the_checks(settings: Settings, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> Any:
         raise NoCredentialsError
 
@@ -223,7 +221,7 @@ def test_image_that_is_gone_from_ecr_is_to_be_mended(
 ) -> None:
     uri = f"{settings.destination.repository('serve')}@sha256:{'0' * 64}"
     monkeypatch.setattr(checks, "jobs", lambda: ["serve"])
-    monkeypatch.setattr(checks.images, "pushed", lambda *_: {"serve": uri})
+    monkeypatch.setattr(images, "pushed", lambda *_: {"serve": uri})
     assert found(checks.pushed_images, account, settings, home).message == f"{uri} is not in ECR any more"
 
 
@@ -240,7 +238,7 @@ def test_image_must_be_for_sagemakers_machines(
     level: str,
 ) -> None:
     monkeypatch.setattr(checks, "jobs", lambda: ["serve"])
-    monkeypatch.setattr(checks.images, "pushed", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
+    monkeypatch.setattr(images, "pushed", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
     monkeypatch.setattr(architecture, "platforms", lambda *_: platforms)
     assert found(checks.pushed_images, account, settings, home).level == level
 
@@ -296,7 +294,6 @@ def test_check_that_is_not_allowed_is_a_finding(
 ) -> None:
     def denied(*_: object) -> Iterator[Finding]:
         raise ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")
-        yield
 
     finding = found(denied, account, settings, home)
     assert (finding.level, finding.message) == ("unknown", "it cannot be looked at: GetRole is not allowed")
@@ -305,7 +302,6 @@ def test_check_that_is_not_allowed_is_a_finding(
 def test_check_that_breaks_is_a_finding(account: boto3.Session, settings: Settings, home: Home) -> None:
     def broken(*_: object) -> Iterator[Finding]:
         raise OSError("no route")
-        yield
 
     finding = found(broken, account, settings, home)
     assert (finding.level, finding.message) == ("unknown", "it cannot be looked at: no route")
