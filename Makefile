@@ -6,6 +6,8 @@ SHELL := bash
 JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
 # Where there is no uv, `make setup` puts it into .venv.
 export PATH := $(PATH):$(CURDIR)/.venv/bin
+# Attestations make an image an OCI index where the engine keeps images in containerd, and SageMaker refuses those.
+export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
 
 help: ## list what can be made

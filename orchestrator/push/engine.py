@@ -75,12 +75,12 @@ class Upload:
     def __str__(self) -> str:
         text = f"{self.pushed + self.there} of {len(self.layers)} layers"
         if self.sizes:
-            text += f", {megabytes(sum(self.sent.values()))} of {megabytes(sum(self.sizes.values()))} MB"
+            text += f", {_megabytes(self.sent)} of {_megabytes(self.sizes)} MB"
         return f"{text}, connection lost, trying again" if self.retrying else text
 
 
-def megabytes(count: int) -> str:
-    return f"{count / 1e6:.1f}"
+def _megabytes(layers: Mapping[str, int]) -> str:
+    return f"{sum(layers.values()) / 1e6:.1f}"
 
 
 def push(

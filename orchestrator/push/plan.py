@@ -99,8 +99,7 @@ def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = Fa
     """
     images = list(images)
     _refuse_platforms(images)
-    for image in images:
-        refuse_format(image.job, image.name, image.media_type)
+    _refuse_formats(images)
     reasons = {image.job: reason for image in images if (reason := unclean(image, source))}
     if not allow_dirty and (reasons or source.changes):
         told = [*([_changes(source)] if source.changes else []), *reasons.values()]
@@ -126,20 +125,12 @@ def unclean(image: Image, source: Source) -> str:
     return ""
 
 
-def refuse_format(job: str, name: str, media_type: str) -> None:
-    """Refuse an image whose manifest SageMaker does not read.
+def refused_format(media_type: str) -> str:
+    """Why SageMaker would not read a manifest; empty if it would.
 
-    Args:
-        name: the image, as an engine or a registry calls it.
-
-    Raises:
-        LauncherError: it is OCI's, as builds with attestations make it in engines that keep images in containerd.
+    Builds with attestations make OCI's types in engines that keep images in containerd.
     """
-    if media_type.startswith(OCI):
-        raise LauncherError(
-            f"{name} has a manifest of type {media_type}, which SageMaker refuses: "
-            f"`BUILDX_NO_DEFAULT_ATTESTATIONS=1 microjobs build {job}` makes one of Docker's type"
-        )
+    return f"has a manifest of type {media_type}, which SageMaker refuses" if media_type.startswith(OCI) else ""
 
 
 def _changes(source: Source) -> str:
@@ -154,3 +145,9 @@ def _refuse_platforms(images: Iterable[Image]) -> None:
         told = ", ".join(f"{image.name} is for {image.platform}" for image in wrong)
         jobs = " ".join(image.job for image in wrong)
         raise LauncherError(f"{told}: SageMaker runs {PLATFORM}, which `microjobs build {jobs}` makes")
+
+
+def _refuse_formats(images: Iterable[Image]) -> None:
+    for image in images:
+        if reason := refused_format(image.media_type):
+            raise LauncherError(f"{image.name} {reason}: `microjobs build {image.job}` makes one of Docker's own type")

@@ -15,7 +15,7 @@ from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
 from orchestrator.push import credentials, ecr, engine, record
 from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Destination, Item, image_uri, make_plan, refuse_format
+from orchestrator.push.plan import Destination, Item, image_uri, make_plan, refused_format
 from orchestrator.push.record import Pushed
 from orchestrator.push.registry import Manifest, Registry
 from orchestrator.push.source import read_source
@@ -135,7 +135,8 @@ def look(registry: Registry, destination: Destination, item: Item) -> Manifest |
             f"{uri} is another image already, {manifest.digest}, than {item.image.name} here: a tag is never "
             "overwritten, so commit and build anew, or use the one there"
         )
-    refuse_format(job, f"{uri} in the registry", manifest.media_type)
+    if reason := refused_format(manifest.media_type):
+        raise LauncherError(f"{uri} {reason}: delete that tag, then `microjobs build {job}` and push again")
     return manifest
 
 
@@ -145,8 +146,7 @@ def _send(client: "DockerClient", opened: Opened, item: Item, progress: Progress
     with progress.step(f"Pushing {job}") as step:
         show = _show(progress, step)
         upload = engine.push(client, item.image, repository, item.tag, opened.credentials, show)
-    sent = engine.megabytes(sum(upload.sent.values()))
-    progress.note(f"  {item.tag}: layers pushed {upload.pushed} ({sent} MB before compression), there {upload.there}")
+    progress.note(f"  {item.tag}: layers pushed {upload.pushed}, already there {upload.there}")
 
 
 def _show(progress: Progress, step: Step) -> Callable[[engine.Upload], None]:

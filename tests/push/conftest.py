@@ -1,7 +1,6 @@
 """A registry with a login, a repository with a commit, and images that are built from it."""
 
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -54,17 +53,6 @@ class Running:
 
     def tags(self, name: str) -> list[str]:
         return list(self.get(f"{name}/tags/list").json().get("tags") or [])
-
-    def rewrite_as_oci(self, name: str, tag: str) -> None:
-        """Say of an image that it is in OCI's format, as builds with attestations would have it."""
-        manifest = json.loads(self.get(f"{name}/manifests/{tag}").text)
-        kind = manifest["mediaType"] = "application/vnd.oci.image.manifest.v1+json"
-        manifest["config"]["mediaType"] = "application/vnd.oci.image.config.v1+json"
-        for layer in manifest["layers"]:
-            layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip"
-        address, login = f"http://{self.host}/v2/{name}/manifests/{tag}", ("anna", PASSWORD)
-        headers = {"Content-Type": kind}
-        requests.put(address, json.dumps(manifest), auth=login, headers=headers, timeout=SECONDS).raise_for_status()
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_other_platform_is_refused_even_if_dirty_is_allowed() -> None:
 
 def test_format_that_sagemaker_refuses_is_refused() -> None:
     index = replace(image(), media_type="application/vnd.oci.image.index.v1+json")
-    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*NO_DEFAULT_ATTESTATIONS=1 microjobs build"):
+    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` makes one"):
         make_plan([index], CLEAN, allow_dirty=True)
     make_plan([replace(image(), media_type="application/vnd.docker.distribution.manifest.v2+json")], CLEAN)
 

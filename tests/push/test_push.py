@@ -93,11 +93,11 @@ def test_only_missing_layers_travel(
     below = secrets.token_bytes(1000)
     build("serve", below, b"code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    assert "layers pushed 2 (" in capsys.readouterr().err
+    assert "layers pushed 2, already there 0" in capsys.readouterr().err
     commit(clone)
     build("serve", below, b"other code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    assert "layers pushed 1 (0.0 MB before compression), there 1" in capsys.readouterr().err
+    assert "layers pushed 1, already there 1" in capsys.readouterr().err
 
 
 def test_dirty_tag_names_the_content(
@@ -119,16 +119,6 @@ def test_image_of_another_platform_is_refused(
     build("serve", architecture="arm64")
     assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 1
     assert "is for linux/arm64: SageMaker runs linux/amd64" in capsys.readouterr().err
-
-
-def test_format_in_the_registry_that_sagemaker_refuses_is_told(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
-) -> None:
-    build("serve")
-    assert microjobs("push", "serve", "--registry", registry.host) == 0
-    registry.rewrite_as_oci("microjobs/serve", registry.tags("microjobs/serve")[0])
-    assert microjobs("push", "serve", "--registry", registry.host) == 1
-    assert "in the registry has a manifest of type application/vnd.oci.image.manifest" in capsys.readouterr().err
 
 
 def test_wrong_password_is_told_and_nothing_sent(
@@ -197,6 +187,6 @@ def test_broken_connection_is_told_and_the_next_push_goes_on(
         assert said.out == ""
         proxy.heal()
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 0
-        assert "layers pushed 1 (4.0 MB before compression), there 1" in capsys.readouterr().err
+        assert "layers pushed 1, already there 1" in capsys.readouterr().err
     finally:
         proxy.close()

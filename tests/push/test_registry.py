@@ -16,6 +16,8 @@ import pytest
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.push import credentials
 from orchestrator.push.credentials import Credentials
+from orchestrator.push.plan import Destination, Item
+from orchestrator.push.push import look
 from orchestrator.push.registry import Manifest, Registry, is_loopback
 from tests.push.conftest import image
 
@@ -153,6 +155,20 @@ def test_image_is_known_by_either_digest() -> None:
     assert Manifest("sha256:other", mine.id, "").holds(mine)
     assert Manifest(mine.id, "", "").holds(mine)
     assert not Manifest("sha256:other", "", "").holds(mine)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "config", "told"),
+    [
+        (TYPE, "sha256:other", f"is another image already, sha256:.*, than {image().name} here: a tag is never"),
+        ("application/vnd.oci.image.manifest.v1+json", image().id, "which SageMaker refuses: delete that tag"),
+    ],
+)
+def test_tag_that_may_not_be_used_is_told(serve: Serve, media_type: str, config: str, told: str) -> None:
+    manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
+    fake = serve(lambda *_: (200, {}, manifest))
+    with closing(Registry(fake.host, None)) as registry, pytest.raises(LauncherError, match=told):
+        look(registry, Destination(fake.host), Item(image(), "v1"))
 
 
 @pytest.mark.parametrize(
