@@ -1,0 +1,109 @@
+"""`microjobs … --on aws` as a user runs it, on the local server as if it were AWS: real requests, real containers."""
+
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.aws.complete import RUN_TAG
+from tests.aws import account as accounts
+from tests.aws.account import Account
+from tests.images.training import STRAIGHT_LINE_TABLE
+
+pytestmark = pytest.mark.engine
+
+ENDLESS = ("run", "straight-line", "--on", "aws", "--yes", "--epochs", "100000000")
+
+
+@pytest.fixture(scope="module")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Account]:
+    with accounts.opened(tmp_path_factory.mktemp("account")) as account:
+        yield account
+
+
+def last_run(account: Account) -> str:
+    return max((account.home / "runs").glob("*.json"), key=lambda path: path.stat().st_mtime).stem
+
+
+def until_training(running: subprocess.Popen[str]) -> None:
+    assert running.stdout is not None
+    assert any("InProgress: Training" in line for line in running.stdout)
+
+
+def test_workflow_runs_to_its_report_and_leaves_nothing(account: Account) -> None:
+    done = account.microjobs("run", "straight-line", "--on", "aws", "--yes", "--tag", "team=lines")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert STRAIGHT_LINE_TABLE in done.stdout
+    assert re.search(r"^cost +\$0\.\d+ for instances, by the price table$", done.stdout, re.MULTILINE)
+    assert account.running() == []
+    job = account.local.sagemaker.describe_training_job(TrainingJobName=f"{last_run(account)}-train")
+    tags = account.local.sagemaker.list_tags(ResourceArn=job["TrainingJobArn"])["Tags"]
+    assert {tag["Key"]: tag["Value"] for tag in tags} == {"team": "lines", RUN_TAG: last_run(account)}
+    assert job["AlgorithmSpecification"]["TrainingImage"] == accounts.URIS["train-pytorch"]
+
+
+def test_nothing_starts_without_consent(account: Account) -> None:
+    before = set((account.home / "runs").glob("*.json"))
+    done = account.microjobs("run", "straight-line", "--on", "aws")
+    assert done.returncode == 2
+    assert "add --yes" in done.stderr
+    assert "1 x ml.m5.large" in done.stdout
+    assert set((account.home / "runs").glob("*.json")) == before
+
+
+def test_ctrl_c_leaves_nothing_and_resumes_on_aws(account: Account) -> None:
+    with account.start(*ENDLESS) as running:
+        until_training(running)
+        running.send_signal(signal.SIGINT)
+        said, _ = running.communicate(timeout=200)
+    assert running.returncode == 130
+    assert "microjobs run straight-line --resume --on aws" in said
+    assert "Cost so far: $" in said
+    assert account.running() == []
+    here = account.microjobs("run", "straight-line", "--resume")
+    assert here.returncode == 2
+    assert "was started with --on aws" in here.stderr
+
+
+def test_failed_step_leaves_nothing(account: Account) -> None:
+    done = account.microjobs("run", "straight-line", "--on", "aws", "--yes", "--learning-rate", "-1")
+    assert done.returncode == 1
+    assert "learning_rate" in done.stderr
+    assert account.running() == []
+
+
+def test_run_of_a_killed_launcher_is_ended_by_its_name(account: Account) -> None:
+    with account.start(*ENDLESS) as running:
+        until_training(running)
+        running.kill()
+    assert account.running() == [f"{last_run(account)}-train"]
+    done = account.microjobs("stop", "--run", last_run(account), "--on", "aws")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert account.running() == []
+    again = account.microjobs("stop", "--run", last_run(account), "--on", "aws")
+    assert "was running" in again.stdout
+
+
+def test_images_that_were_not_pushed_stop_a_run(account: Account, tmp_path: Path) -> None:
+    other = Account(account.local, tmp_path)
+    (tmp_path / "microjobs.toml").write_text((account.folder / "microjobs.toml").read_text())
+    done = other.microjobs("run", "straight-line", "--on", "aws", "--yes")
+    assert done.returncode == 2
+    assert "no image of preprocess, train-pytorch, serve, batch-score was pushed" in done.stderr
+    assert "`microjobs push`" in done.stderr
+
+
+def test_jobs_and_logs_on_aws_are_shown(account: Account) -> None:
+    listed = account.microjobs("ps", "--on", "aws").stdout
+    assert (name := re.search(r"^processing +(\S+-raw) +Completed", listed, re.MULTILINE))
+    assert "algo-1" in account.microjobs("logs", name[1], "--on", "aws").stdout
+
+
+def test_doctor_finds_bucket_and_role(account: Account) -> None:
+    said = account.microjobs("doctor", "--on", "aws").stdout
+    assert "✓ bucket sagemaker-us-east-1-000000000000 in us-east-1" in said
+    assert "✗ role microjobs does not trust sagemaker.amazonaws.com" in said  # the local server's lets nobody
+    assert "? quotas cannot be looked at" in said
