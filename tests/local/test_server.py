@@ -160,3 +160,16 @@ def test_unknown_operation_says_what_there_is(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local, pytest.raises(ClientError) as refused:
         local.sagemaker.create_cluster(ClusterName="x")
     assert "CreateTrainingJob" in str(refused.value)
+
+
+@pytest.mark.engine
+def test_container_that_nobody_knows_is_removed(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    local = Local(home, server.start(home, Config(port=0, runtime="docker")))
+    local.start_training("sleep 60")
+    until(lambda: mine(home), lambda names: len(names) == 1)
+    crash(local)
+    for file in home.root.glob("state.db*"):
+        file.unlink()
+    with started(home.root, runtime="docker"):
+        until(lambda: mine(home), lambda names: names == [], seconds=30)
