@@ -99,11 +99,13 @@ def open_registry(request: Request, named: Destination | None, jobs: Sequence[st
         named: the request's registry, if it names one.
 
     Raises:
-        UsageError: the registry is in another region or of another account, or half a login is set.
+        UsageError: the registry is in another region, of another account or not ECR's, or half a login is set.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses, or cannot be asked.
     """
     region = ecr.region_of(named.host) if named else request.region
     if named and region is None:
+        if request.region or request.profile:
+            raise UsageError(f"--region and --profile are for ECR, which {named.host} is not: leave them out")
         return Opened(named, credentials.find(named.host))
     if named and request.region not in (None, region):
         raise UsageError(f"--registry {named} is in {region}, not in {request.region}: leave --region out")
@@ -144,12 +146,13 @@ def _send(client: "DockerClient", opened: Opened, item: Item, progress: Progress
     job = item.image.job
     repository = opened.destination.repository(job)
     with progress.step(f"Pushing {job}") as step:
-        show = _show(progress, step)
+        show = shower(progress, step)
         upload = engine.push(client, item.image, repository, item.tag, opened.credentials, show)
     progress.note(f"  {item.tag}: layers pushed {upload.pushed}, already there {upload.there}")
 
 
-def _show(progress: Progress, step: Step) -> Callable[[engine.Upload], None]:
+def shower(progress: Progress, step: Step) -> Callable[[engine.Upload], None]:
+    """Shows each state of an upload on a terminal, and elsewhere one every `PLAIN_SECONDS`."""
     last = step.started
 
     def show(upload: engine.Upload) -> None:

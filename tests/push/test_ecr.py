@@ -114,6 +114,13 @@ def test_region_that_contradicts_the_registry_is_refused() -> None:
         open_registry(Request(registry=str(named), region="us-east-1"), named, ["serve"], CONSOLE)
 
 
+@pytest.mark.parametrize(("region", "profile"), [("eu-west-1", None), (None, "research")])
+def test_words_for_ecr_are_refused_elsewhere(region: str | None, profile: str | None) -> None:
+    request = Request(registry="example.com", region=region, profile=profile)
+    with pytest.raises(UsageError, match=r"are for ECR, which example\.com is not"):
+        open_registry(request, Destination("example.com"), ["serve"], CONSOLE)
+
+
 def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
     """A client of an account whose registry is here, and which has no repository."""
     client = boto3.client("ecr", "eu-west-1", aws_access_key_id="testing", aws_secret_access_key="testing")  # noqa: S106

@@ -8,7 +8,7 @@ import pytest
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.push.plan import Destination, image_uri, make_plan
 from orchestrator.push.source import Source, read_source
-from tests.push.conftest import HEAD, commit, git, image
+from tests.push.conftest import HEAD, Microjobs, commit, git, image
 
 OTHER = "f" * 40
 CLEAN = Source(HEAD)
@@ -87,6 +87,12 @@ def test_registry_is_a_host_and_a_prefix(text: str, repository: str) -> None:
 def test_what_is_no_registry_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match=r"is no HOST\[/PREFIX\]"):
         Destination.parse(text)
+
+
+@pytest.mark.usefixtures("clone")
+def test_job_that_there_is_not_is_refused(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert microjobs("push", "server", "--registry", "example.com") == 2
+    assert "no job server: there are serve, train" in capsys.readouterr().err
 
 
 def test_clean_clone_has_no_changes(clone: Path) -> None:

@@ -121,6 +121,15 @@ def test_image_of_another_platform_is_refused(
     assert "is for linux/arm64: SageMaker runs linux/amd64" in capsys.readouterr().err
 
 
+def test_image_that_is_not_built_names_the_command(
+    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+) -> None:
+    build("train")
+    assert microjobs("push", "--registry", registry.host) == 1
+    assert "/serve:dev: `microjobs build serve` makes it" in capsys.readouterr().err
+    assert registry.tags("microjobs/train") == []
+
+
 def test_wrong_password_is_told_and_nothing_sent(
     microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

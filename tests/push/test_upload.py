@@ -1,11 +1,16 @@
 """What is made of the engine's stream."""
 
+import io
+import time
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.failures import LauncherError
 from orchestrator.push.engine import Upload, failure
+from orchestrator.push.push import PLAIN_SECONDS, shower
+from orchestrator.workflows.progress import Progress, Step
 
 
 def after(*events: dict[str, Any]) -> Upload:
@@ -38,6 +43,18 @@ def test_end_of_a_push_is_no_layer() -> None:
     aux = {"Tag": "t", "Digest": "sha256:1", "Size": 2}
     upload = after(layer("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux})
     assert (len(upload.layers), upload.pushed, upload.there, upload.error) == (1, 1, 0, "")
+
+
+@pytest.mark.parametrize(("terminal", "lines"), [(True, 0), (False, 1)])
+def test_plain_output_has_a_line_now_and_then(terminal: bool, lines: int) -> None:
+    text = io.StringIO()
+    progress = Progress(Console(file=text, force_terminal=terminal))
+    step = Step("Pushing serve", started=time.monotonic() - PLAIN_SECONDS - 1)
+    show = shower(progress, step)
+    for number in range(3):
+        show(after(layer("a", "Pushing", current=number * 1_000_000, total=3_000_000)))
+    assert len(text.getvalue().splitlines()) == lines
+    assert step.status == ("0 of 1 layers, 2.0 of 3.0 MB" if terminal else "0 of 1 layers, 0.0 of 3.0 MB")
 
 
 @pytest.mark.parametrize(
