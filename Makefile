@@ -81,6 +81,9 @@ test: setup ## every test that this machine can run; each skip says why
 test/%: setup ## the tests of one image, such as test/serve
 	uv run pytest -k '$*'
 
+registry: ## install the registry that `microjobs push` is tried on (Debian, Ubuntu)
+	command -v docker-registry >/dev/null || { sudo apt-get update -qq && sudo apt-get install -yqq --no-install-recommends docker-registry; }
+
 check: lint build test ## all that CI does
 
 bench: setup ## measure beside peers; prints ratios
@@ -90,4 +93,4 @@ clean: down ## also remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help run compose down build base-image lock labels parity setup format lint lint/host test check bench clean
+.PHONY: help registry run compose down build base-image lock labels parity setup format lint lint/host test check bench clean
