@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
 
 from orchestrator.aws import architecture, images, quotas
 from orchestrator.aws.place import CLIENT, session
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from mypy_boto3_iam import IAMClient
 
 SAGEMAKER = "sagemaker.amazonaws.com"
+QUICK = CLIENT.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
+"""A doctor rather says that nobody answers than asks ten times."""
 DENIED = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403")
 TEMPLATE = "deploy the template that `microjobs init` writes"
 
@@ -47,12 +51,12 @@ def guarded(what: str, check: Check, opened: boto3.Session, settings: Settings, 
             )
         else:
             yield Finding("unknown", f"{what} cannot be looked at: {error}", "try again")
-    except (BotoCoreError, OSError) as error:
+    except (BotoCoreError, ResponseParserError, OSError) as error:  # a gateway may answer for AWS, with a page
         yield Finding("unknown", f"{what} cannot be looked at: {error}", "try again")
 
 
 def client(opened: boto3.Session, service: str) -> Any:
-    return opened.client(service, config=CLIENT)  # type: ignore[call-overload]  # any service
+    return opened.client(service, config=QUICK)  # type: ignore[call-overload]  # any service
 
 
 # --- who ---

@@ -1,0 +1,137 @@
+"""docs/aws.md: every command of it is tried, in its order, from an empty account to an empty account.
+
+CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Runs are dry here; `test_account` runs them.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from orchestrator.aws import settings
+from orchestrator.aws.settings import Settings
+from orchestrator.cli import make_parser
+from orchestrator.local import server
+from tests.clients.environments import client_programs
+from tests.conftest import REPOSITORY
+from tests.local.clients import Local, started
+
+# moto does not make bucket policies, and says so.
+pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
+
+PAGE = (REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^ {4}((?:microjobs|aws) .*)$", PAGE, re.MULTILINE)
+TABLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+HERE = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
+"""Commands that SageMaker answers."""
+
+
+class World:
+    """A folder to type the page's commands in."""
+
+    def __init__(self, folder: Path, local: Local, moto: str) -> None:
+        self.folder = folder
+        programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
+        self.plain = {**kept, "PATH": os.pathsep.join([*programs, kept["PATH"]]), "AWS_DEFAULT_REGION": "us-east-1"}
+        self.sagemaker = {**self.plain, **server.environment(local.home, local.address)}
+        account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+        self.rest = {**self.plain, **account}
+
+    def type(self, command: str) -> subprocess.CompletedProcess[str]:
+        if command.startswith("microjobs run"):  # with neither credentials nor a network
+            command, environment = f"{command} --dry-run", self.plain
+        else:
+            environment = self.sagemaker if HERE.match(command) else self.rest
+        return subprocess.run(
+            ["bash", "-c", command], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
+        )
+
+
+@pytest.fixture
+def moto() -> Iterator[str]:
+    running = ThreadedMotoServer(port=0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with urllib.request.urlopen(f"{url}/moto-api/reset", data=b""):  # it is one cloud in this process
+        yield url
+    running.stop()
+
+
+@pytest.fixture
+def world(tmp_path: Path, moto: str) -> Iterator[World]:
+    (tmp_path / "microjobs.toml").write_text(TABLES[0])
+    with started(tmp_path / "local", runtime="process") as local:
+        (local.home.buckets / settings.read(tmp_path / "microjobs.toml").bucket).mkdir()
+        yield World(tmp_path, local, moto)
+
+
+EXPECTED = {
+    "microjobs doctor": (1, "✓ role microjobs-us-east-1, which SageMaker may take on"),
+    "microjobs logs": (2, ""),  # there is no run of that name
+}
+
+
+def test_commands_lead_from_nothing_to_a_clean_account(world: World, moto: str) -> None:
+    for group in ("TrainingJobs", "ProcessingJobs"):  # SageMaker would have made them
+        client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
+    for command in (command for command in COMMANDS if command != "microjobs push"):
+        done = world.type(command)
+        code, said = next((found for start, found in EXPECTED.items() if command.startswith(start)), (0, ""))
+        assert done.returncode == code, f"{command}: {done.stdout}{done.stderr}"
+        assert said in done.stdout
+    assert left(moto) == []
+
+
+def client(moto: str, service: str) -> Any:
+    session: Any = boto3.Session("key", "secret", region_name="us-east-1")
+    return session.client(service, endpoint_url=moto)
+
+
+def left(moto: str) -> list[str]:
+    """What an account has of ours."""
+    buckets = client(moto, "s3").list_buckets()["Buckets"]
+    repositories = client(moto, "ecr").describe_repositories()["repositories"]
+    roles = client(moto, "iam").list_roles()["Roles"]
+    groups = client(moto, "logs").describe_log_groups()["logGroups"]
+    return [
+        *(group["logGroupName"] for group in groups),
+        *(bucket["Name"] for bucket in buckets),
+        *(repository["repositoryName"] for repository in repositories),
+        *(role["RoleName"] for role in roles),
+    ]
+
+
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("microjobs")])
+def test_commands_are_understood(command: str) -> None:
+    make_parser().parse_args(command.split()[1:])
+
+
+def test_doctor_finds_what_the_template_made(world: World) -> None:
+    for command in COMMANDS[:2]:
+        assert world.type(command).returncode == 0
+    said = world.type("microjobs doctor --on aws").stdout
+    assert "✓ credentials of arn:aws" in said
+    assert "✓ role microjobs-us-east-1" in said
+    assert "✓ bucket microjobs-123456789012-us-east-1 in us-east-1" in said
+    assert "✗ no image of serve was pushed from here" in said
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_settings_of_the_page_are_settings(table: str, tmp_path: Path) -> None:
+    (tmp_path / "microjobs.toml").write_text(table)
+    assert settings.checked(settings.read(tmp_path / "microjobs.toml")).account == "123456789012"
+
+
+def test_page_shows_every_setting() -> None:
+    shown = set(re.findall(r"^(?:\[aws\.)?(\w+)", TABLES[1], re.MULTILINE)) - {"aws", "train", "team"}
+    assert shown == set(vars(Settings()))
