@@ -1,0 +1,101 @@
+"""`microjobs run … --on aws` before the first request: dry runs, what is left of a resumed run, hosts by setting."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchestrator.aws.place import POLL, connect
+from orchestrator.aws.settings import Settings
+from orchestrator.cli import main
+from orchestrator.local.home import HOME
+from orchestrator.workflows import housing
+from orchestrator.workflows.launch import Request, left_to_do
+from orchestrator.workflows.plan import Names, Planned
+from orchestrator.workflows.record import Done, Record
+from tests.aws import account
+from tests.launcher.cloud import Cloud
+
+ROLE = "arn:aws:iam::000000000000:role/microjobs"
+ON_AWS = ("--on", "aws", "--role", ROLE, "--bucket", "bucket", "--region", "us-east-1")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder without settings."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_dry_run_prints_json_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "housing", *ON_AWS, "--dry-run"]) == 0
+    said = capsys.readouterr()
+    requests = [json.loads(line) for line in said.out.splitlines()]
+    assert len(requests) == 8
+    assert requests[2]["TrainingJobName"] == "housing-dry-run-train"
+    assert requests[4]["PrimaryContainer"]["ModelDataUrl"] == (
+        "s3://bucket/microjobs/housing-dry-run/models/housing-dry-run-train/output/model.tar.gz"
+    )
+    assert "# aws sagemaker create-hyper-parameter-tuning-job --cli-input-json" in said.err
+
+
+def test_dry_run_has_digests_where_they_are_known(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["run", "straight-line", *ON_AWS, "--dry-run"])
+    assert "no digest is known of preprocess, train-pytorch, serve, batch-score" in capsys.readouterr().err
+    account.write_record(home)
+    main(["run", "straight-line", *ON_AWS, "--dry-run"])
+    said = capsys.readouterr()
+    assert "no digest" not in said.err
+    assert said.out.count("@sha256:") == 4
+
+
+def test_dry_run_is_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    outputs = []
+    for _ in range(2):
+        main(["run", "housing", *ON_AWS, "--dry-run", "--spot"])
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+def test_dry_run_is_for_aws(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", "housing", "--dry-run"]) == 2
+    assert "--dry-run goes with --on aws" in capsys.readouterr().err
+
+
+def test_flags_of_aws_without_it_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in (["run", "housing"], ["doctor"], ["ps"]):
+        assert main([*verb, "--region", "us-east-1"]) == 2
+        assert "only --on aws takes --region" in capsys.readouterr().err
+
+
+def test_unknown_profile_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ps", "--on", "aws", "--profile", "nobody"]) == 2
+    assert "--profile nobody: The config profile (nobody) could not be found" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("given", "hosts"), [({}, 3), ({"instance_count": 2}, 2)])
+def test_flag_for_scaling_hosts_goes_over_the_setting(settings: Settings, given: dict[str, int], hosts: int) -> None:
+    aws = Settings(**{**vars(settings), "instance_count": 3})
+    assert Request("housing", given, aws=aws).chosen == {"instance_count": hosts}
+    assert Request("straight-line", {}, aws=aws).chosen == {}
+
+
+def planned(cloud: Cloud) -> list[Planned]:
+    return housing.requests(cloud.place(), Names("run"), housing.Options())
+
+
+def test_resumed_run_costs_what_is_left(cloud: Cloud, tmp_path: Path) -> None:
+    record = Record(tmp_path / "r.json", "run", "housing", {}, "aws")
+    record.steps = [Done("raw", "", "", "", 1.0), Done("scale", "", "", "", 1.0), Done("train", "", "", "", None)]
+    assert [item.step for item in left_to_do(planned(cloud), record)][:2] == ["train", "tune"]
+    record.steps += [Done(step, "", "", "", 1.0) for step in ("tune", "predictions")]
+    assert [item.step for item in left_to_do(planned(cloud), record)] == ["train", "batch-score"]
+    assert left_to_do(planned(cloud), None) == planned(cloud)
+
+
+def test_aws_is_asked_every_five_seconds_and_more_slowly_when_it_says_so(settings: Settings) -> None:
+    place = connect(settings, str)
+    assert (place.poll, place.poll_longest) == (POLL, POLL) == (5.0, 5.0)
+    retries = place.sagemaker.meta.config.retries  # type: ignore[attr-defined]
+    assert retries["mode"] == "adaptive"
