@@ -4,6 +4,7 @@ import io
 import os
 import signal
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from orchestrator.workflows import run as run_module
 from orchestrator.workflows.progress import Progress
 from orchestrator.workflows.record import Record
 from orchestrator.workflows.run import Run, delete_endpoint, interruptible
-from tests.launcher.cloud import Cloud
+from tests.launcher.cloud import START, Cloud
 
 QUICK = housing.Options(tuning=False)
 
@@ -34,6 +35,8 @@ class Aws(Cloud):
         thing["looks"] = thing.get("looks", 0) + 1
         if word != "Endpoint" or thing["looks"] >= self.looks:
             super()._advance(word, name, thing)
+            what = word.removesuffix("Job")
+            thing |= {f"{what}StartTime": START, f"{what}EndTime": START + timedelta(seconds=10)}
 
     def _delete(self, word: str, name: str, asked: dict[str, Any]) -> dict[str, Any]:
         if word == "Endpoint" and self._thing(word, name)["EndpointStatus"] == "Creating":
@@ -170,6 +173,13 @@ def test_all_that_a_run_left_is_ended_by_its_name(aws: Aws, tmp_path: Path, scre
     assert "stopping training run-1-train" in said
 
 
+def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+    aws.things["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
+    aws._list = listing(aws)  # type: ignore[method-assign]
+    assert cleaning.stop_run(started(aws, tmp_path, screen).place, "run-1", print) == 1
+    assert aws.things == {}
+
+
 def listing(aws: Aws) -> Any:
     """As AWS lists: by status, with the words of its own answers."""
 
@@ -193,12 +203,13 @@ def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen:
     with pytest.raises(JobFailedError):
         housing.housing(run.place, run, QUICK, tmp_path)
     first = Record.read(run.record.path).spent
-    assert 0 < first < 60  # the endpoint's seconds, at a dollar each
+    hosts = 1 + 4 + 1 + 1  # raw, scale, train, batch-score
+    assert first == pytest.approx(10 * hosts, abs=5)  # a dollar a second, and the endpoint's few
     aws.failing.clear()
     again = started(aws, tmp_path, screen, record=run.record)
     again.record.attempt += 1
     housing.housing(again.place, again, QUICK, tmp_path)
-    assert Record.read(run.record.path).spent == pytest.approx(first)  # the other jobs have no times in this cloud
+    assert Record.read(run.record.path).spent == pytest.approx(first + 10)
     assert "so far" in screen.getvalue()
 
 
