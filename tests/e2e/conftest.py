@@ -17,6 +17,11 @@ from tests.conftest import REPOSITORY, tracked_files
 OWNER = 12345
 
 
+def _hear_interrupts() -> None:
+    """As in a terminal: where the tests run in the background, Ctrl-C is ignored, and a shell cannot undo that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @dataclass
 class Pipeline:
     """The compose pipeline in a clean checkout."""
@@ -44,6 +49,7 @@ class Pipeline:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=_hear_interrupts,
         )
 
     def run(self, *overrides: str, expect: int = 0) -> str:
