@@ -12,7 +12,7 @@ from orchestrator.local.home import Home
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-LEAST_PORTS = 65_535
+LAST_PORT = 65_535
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -40,8 +40,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > LEAST_PORTS:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {LEAST_PORTS}")
+    if not text.isdigit() or int(text) > LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {LAST_PORT}")
     return int(text)
 
 

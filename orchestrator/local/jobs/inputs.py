@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from orchestrator.local.errors import ValidationError
@@ -20,15 +20,24 @@ def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObj
     Raises:
         ValidationError: there is nothing; `what` says whose input it is.
     """
-    bucket, prefix = parse_uri(uri)
-    found = list(store.list(bucket, prefix)) if store.has_bucket(bucket) else []
-    chosen = [(_below(prefix, item.key), item) for item in found if not item.key.endswith("/")]
-    if not chosen:
+    check(store, uri, what)
+    _, prefix = parse_uri(uri)
+    return [(_below(prefix, item.key), item) for item in _objects(store, uri)]
+
+
+def check(store: ObjectStore, uri: str, what: str) -> None:
+    """Raises what `select` would raise, and lists no further than to the first object."""
+    if next(_objects(store, uri), None) is None:
         raise ValidationError(
             f'No S3 objects found under S3 URL "{uri}" given in {what}. '
             f"Please ensure that the bucket exists and that objects exist under that S3 prefix."
         )
-    return chosen
+
+
+def _objects(store: ObjectStore, uri: str) -> Iterator[StoredObject]:
+    bucket, prefix = parse_uri(uri)
+    if store.has_bucket(bucket):
+        yield from (item for item in store.list(bucket, prefix) if not item.key.endswith("/"))
 
 
 def _below(prefix: str, key: str) -> str:

@@ -4,7 +4,7 @@ import logging
 import shutil
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -161,8 +161,3 @@ class Job(ABC):
 
     def was_shut_down(self) -> bool:
         return self.control.why is Why.SHUTDOWN
-
-
-def echo(request: Mapping[str, Any], *members: str) -> dict[str, Any]:
-    """Members of a request that its description repeats."""
-    return {name: request[name] for name in members if name in request}

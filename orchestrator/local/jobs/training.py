@@ -49,7 +49,7 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
     """
     Metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
     for channel in request.get("InputDataConfig", []):
-        inputs.select(context.store, _s3(channel)["S3Uri"], "input data source")
+        inputs.check(context.store, _s3(channel)["S3Uri"], "input data source")
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
     name, now = request["TrainingJobName"], time.time()
     description = {

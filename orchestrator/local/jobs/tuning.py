@@ -86,7 +86,7 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     if metric not in known:
         raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
     for channel in definition.get("InputDataConfig", []):
-        inputs.select(context.store, channel["DataSource"]["S3DataSource"]["S3Uri"], "input data source")
+        inputs.check(context.store, channel["DataSource"]["S3DataSource"]["S3Uri"], "input data source")
     context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
 
 
@@ -137,10 +137,9 @@ class TuningJob:
 
     def _search(self) -> tuple[str, str]:
         """How it ended, and why if badly."""
-        config, results = self._config, Results(self._context, self._request)
-        chooser = search.Search(
-            config["Strategy"], self._ranges, minimise=results.minimise, seed=config.get("RandomSeed")
-        )
+        config = self._config
+        minimise = config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
+        chooser = search.Search(config["Strategy"], self._ranges, minimise=minimise, seed=config.get("RandomSeed"))
         deadline = self._created + self._limits.get("MaxRuntimeInSeconds", math.inf)
         while True:
             results = Results(self._context, self._request)

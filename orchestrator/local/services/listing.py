@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,8 +89,14 @@ def shown(operation: str, known: Mapping[str, Any]) -> dict[str, Any]:
     return {name: known[name] for name in shape.members if name in known}
 
 
-def list_resources(state: State, kind: Kind, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Answer a List request: filters, order and pages as SageMaker has them."""
+def list_resources(
+    state: State, kind: Kind, request: Mapping[str, Any], more: Callable[[Record], Mapping[str, Any]] = lambda _: {}
+) -> dict[str, Any]:
+    """Answer a List request: filters, order and pages as SageMaker has them.
+
+    Args:
+        more: what is known of a resource besides what the state has of it.
+    """
     for member in ("WarmPoolStatusEquals", "TrainingPlanArnEquals"):
         if member in request:
             raise ValidationError(f"{member} is not supported here: there are no warm pools and no training plans.")
@@ -107,7 +113,7 @@ def list_resources(state: State, kind: Kind, request: Mapping[str, Any]) -> dict
         after=read_token(request["NextToken"]) if "NextToken" in request else None,
     )
     records = state.find(query)
-    answer: dict[str, Any] = {kind.listed: [_summary(kind, record) for record in records[:limit]]}
+    answer: dict[str, Any] = {kind.listed: [_summary(kind, record, more(record)) for record in records[:limit]]}
     if len(records) > limit:
         last = records[limit - 1]
         answer["NextToken"] = write_token([getattr(last, query.order_by), last.name])
@@ -118,10 +124,8 @@ def _times(request: Mapping[str, Any], member: str) -> tuple[float, float]:
     return request.get(f"{member}After", float("-inf")), request.get(f"{member}Before", float("inf"))
 
 
-def _summary(kind: Kind, record: Record) -> dict[str, Any]:
-    known = members(record)
-    if kind is TUNING:
-        known |= record.request["HyperParameterTuningJobConfig"]
+def _summary(kind: Kind, record: Record, more: Mapping[str, Any]) -> dict[str, Any]:
+    known = {**members(record), **more}
     listed: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
     return {name: known[name] for name in listed.members[kind.listed].member.members if name in known}
 

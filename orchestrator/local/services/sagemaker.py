@@ -22,6 +22,7 @@ from orchestrator.local.services.listing import (
     members,
     shown,
 )
+from orchestrator.local.state import Record
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
@@ -144,25 +145,22 @@ class SageMaker:
     def _describer(self, kind: Kind) -> Handler:
         def describe(request: Request) -> Answer:
             record = find(self._state, kind, request[kind.name])
-            known = members(record)
-            if kind is TUNING:
-                known |= Results(self._context, record.request).describe()
-            return shown(f"Describe{kind.noun}", known)
+            return shown(f"Describe{kind.noun}", {**members(record), **self._more(record)})
 
         return describe
 
     def _lister(self, kind: Kind) -> Handler:
         def list_all(request: Request) -> Answer:
-            answer = listing.list_resources(self._state, kind, request)
-            if kind is TUNING:
-                for item in answer[kind.listed]:
-                    record = find(self._state, kind, item[kind.name])
-                    counters = Results(self._context, record.request).describe()
-                    counters.pop("BestTrainingJob", None)
-                    item |= counters
-            return answer
+            return listing.list_resources(self._state, kind, request, self._more)
 
         return list_all
+
+    def _more(self, record: Record) -> Mapping[str, Any]:
+        """What follows from a tuning job's request and training jobs; nothing for other kinds."""
+        if record.kind != TUNING.kind:
+            return {}
+        config = record.request["HyperParameterTuningJobConfig"]
+        return {**config, **Results(self._context, record.request).describe()}
 
     def _deleter(self, kind: Kind) -> Handler:
         def delete(request: Request) -> Answer:
