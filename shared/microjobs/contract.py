@@ -297,6 +297,11 @@ def read_checkpoint_folder(layout: Layout) -> Path:
     return layout.local(_read(path)["LocalPath"]) if path.exists() else layout.checkpoints
 
 
+def checkpoints_are_kept(layout: Layout) -> bool:
+    """Whether somebody gave the job a place for checkpoints, by the request or by mounting a folder there."""
+    return (layout.input_config / "checkpointconfig.json").exists() or layout.checkpoints.is_dir()
+
+
 # --- failure and message: the job's last words ---
 
 

@@ -1,0 +1,225 @@
+"""Checkpoints: whole or set aside, the newest good one first, and never one of another training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from microjobs.checkpoints import MANIFEST, Checkpoints, job_checkpoints
+from microjobs.contract import Layout, write_checkpoint_config
+from microjobs.errors import UserError
+from tests.conftest import REPOSITORY
+
+IDENTITY = {"learning_rate": 0.01, "seed": 42}
+
+
+def write(content: str) -> Callable[[Path], None]:
+    def to(folder: Path) -> None:
+        (folder / "weights").write_text(content)
+
+    return to
+
+
+def saved(folder: Path, count: int, keep: int = 3) -> Checkpoints:
+    store = Checkpoints(folder, IDENTITY, keep)
+    for epoch in range(1, count + 1):
+        store.save(epoch, write(f"epoch {epoch}"), {"loss": 1 / epoch})
+    return store
+
+
+def test_empty_folder_has_nothing_to_restore(tmp_path: Path) -> None:
+    assert Checkpoints(tmp_path / "none", IDENTITY, 3).restore() is None
+
+
+def test_newest_comes_back_with_its_state(tmp_path: Path) -> None:
+    saved(tmp_path, 3)
+    found = Checkpoints(tmp_path, IDENTITY, 3).restore()
+    assert found is not None
+    assert (found.epoch, found.state) == (3, {"loss": 1 / 3})
+    assert (found.folder / "weights").read_text() == "epoch 3"
+
+
+def test_only_the_last_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, 5, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000004", "checkpoint-000005"]
+
+
+def test_same_epoch_is_saved_twice(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1)
+    store.save(1, write("after half of the next"), {})
+    found = store.restore()
+    assert found is not None
+    assert (found.epoch, (found.folder / "weights").read_text()) == (1, "after half of the next")
+
+
+def cut(folder: Path) -> None:
+    (folder / "weights").write_text("epoch")
+
+
+def change(folder: Path) -> None:
+    (folder / "weights").write_text("epoch 9")
+
+
+def lose(folder: Path) -> None:
+    (folder / "weights").unlink()
+
+
+def cut_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_bytes((folder / MANIFEST).read_bytes()[:-20])
+
+
+def lose_manifest(folder: Path) -> None:
+    (folder / MANIFEST).unlink()
+
+
+def empty_manifest(folder: Path) -> None:
+    (folder / MANIFEST).write_text('{"files": {}}')
+
+
+@pytest.mark.parametrize(
+    ("tear", "reason"),
+    [
+        (cut, "weights has 5 bytes, not 7"),
+        (change, "weights does not hold what was written"),
+        (lose, "weights is missing"),
+        (cut_manifest, "checkpoint.json is not whole"),
+        (lose_manifest, "checkpoint.json: No such file"),
+        (empty_manifest, "checkpoint.json is not whole"),
+    ],
+)
+def test_torn_one_is_set_aside_for_the_one_before(
+    tear: Callable[[Path], None], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    saved(tmp_path, 2)
+    tear(tmp_path / "checkpoint-000002")
+    found = Checkpoints(tmp_path, IDENTITY, 3).restore()
+    assert found is not None
+    assert found.epoch == 1
+    assert (tmp_path / "checkpoint-000002.torn").is_dir()
+    assert reason in caplog.text
+
+
+def test_set_aside_one_is_not_written_over(tmp_path: Path) -> None:
+    saved(tmp_path, 2)
+    lose(tmp_path / "checkpoint-000002")
+    store = Checkpoints(tmp_path, IDENTITY, 3)
+    store.restore()
+    store.save(2, write("again"), {})
+    assert (tmp_path / "checkpoint-000003" / "weights").read_text() == "again"
+
+
+def test_all_torn_is_the_same_as_none(tmp_path: Path) -> None:
+    saved(tmp_path, 2)
+    for folder in list(tmp_path.iterdir()):
+        lose(folder)
+    assert Checkpoints(tmp_path, IDENTITY, 3).restore() is None
+
+
+def test_another_training_is_refused_with_each_difference(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    other = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, 3)
+    expected = r"learning_rate 0\.01 there, 0\.02 here; hosts not there there, 2 here\. .*empty the folder"
+    with pytest.raises(UserError, match=expected):
+        other.restore()
+
+
+def test_failed_save_leaves_nothing(tmp_path: Path) -> None:
+    store = saved(tmp_path, 1)
+
+    def full(folder: Path) -> None:
+        (folder / "weights").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        store.save(2, full, {})
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-000001"]
+
+
+def test_loss_that_is_not_a_number_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="Out of range float"):
+        saved(tmp_path, 1).save(2, write(""), {"loss": float("nan")})
+
+
+def test_other_things_in_the_folder_stay(tmp_path: Path) -> None:
+    for name in ("notes.txt", "checkpoint-best", ".checkpoint-mine"):
+        (tmp_path / name).write_text("the user's")
+    saved(tmp_path, 4, keep=1).restore()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "notes.txt",
+        "checkpoint-best",
+        ".checkpoint-mine",
+        "checkpoint-000004",
+    }
+
+
+def test_saves_take_a_small_share_of_the_time(tmp_path: Path) -> None:
+    store = Checkpoints(tmp_path, IDENTITY, 3)
+    at_first = store.due
+    store.save(1, lambda _: time.sleep(0.01), {})
+    saved_at = time.monotonic()
+    while not store.due:
+        time.sleep(0.01)
+    assert at_first
+    assert time.monotonic() - saved_at > 0.4
+
+
+KILLED = """
+import sys, itertools
+from pathlib import Path
+from microjobs.checkpoints import Checkpoints
+store = Checkpoints(Path(sys.argv[1]), {}, 2)
+found = store.restore()
+first = 0 if found is None else found.epoch
+assert found is None or (found.folder / "weights").read_bytes() == bytes([first % 256]) * 300_000
+print("ready", flush=True)
+for epoch in itertools.count(first + 1):
+    store.save(epoch, lambda folder: (folder / "weights").write_bytes(bytes([epoch % 256]) * 300_000), {})
+"""
+
+
+def test_killed_at_any_moment_leaves_a_good_one(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "shared")}
+    for attempt in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+        )
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n", "did not go on from what was left"
+            time.sleep(0.02 + 0.0037 * attempt)
+            process.send_signal(signal.SIGKILL)
+    found = Checkpoints(tmp_path, {}, 2).restore()
+    assert found is not None
+    assert found.epoch > 12
+    assert not list(tmp_path.glob("*.torn"))
+    assert len(list(tmp_path.glob("checkpoint-*"))) in (2, 3)  # the third: killed before the oldest was removed
+
+
+def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_checkpoint_config(layout, layout.spell(layout.checkpoints / "mine"))
+    store = job_checkpoints(layout, IDENTITY, 3)
+    store.save(1, write(""), {})
+    store.done()
+    assert (layout.checkpoints / "mine" / "checkpoint-000001").is_dir()
+
+
+def test_folder_that_nobody_gave_goes_when_the_job_is_done(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    job_checkpoints(layout, IDENTITY, 3).save(1, write(""), {})
+    again = job_checkpoints(layout, IDENTITY, 3)
+    assert again.restore() is not None
+    again.done()
+    assert not layout.checkpoints.exists()
+
+
+def test_folder_that_cannot_be_made_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    store = job_checkpoints(Layout(tmp_path), IDENTITY, 3)
+    store.save(1, write(""), {})
+    assert (store.enabled, store.due, list(tmp_path.iterdir())) == (False, False, [])
