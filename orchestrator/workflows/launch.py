@@ -69,6 +69,11 @@ class Request:
         return "here" if self.aws is None else "aws"
 
     @property
+    def base(self) -> str:
+        """The S3 address of a run's data on AWS; empty here, where it is the server's."""
+        return "" if self.aws is None else f"s3://{self.aws.bucket}/{self.aws.key_prefix}"
+
+    @property
     def chosen(self) -> dict[str, Any]:
         """The options that were given, by flags or for AWS.
 
@@ -100,7 +105,7 @@ def launch(request: Request) -> None:
         if request.aws is not None:
             consent.show(console, request.aws, left_to_do(workflow.requests(place, Names("planned"), options), resumed))
             consent.ask(console, yes=request.yes)
-        record = resumed or Record.new(runs, request.workflow, given, request.on)
+        record = resumed or Record.new(runs, request.workflow, given, request.on, request.base)
         console.print(f"{record.id}: jobs run by {place.title} ({place.why})", soft_wrap=True)
         progress = Progress(console, verbose=request.verbose)
         try:
@@ -186,6 +191,10 @@ def find_record(runs: Path, request: Request, given: Mapping[str, Any]) -> Recor
         raise UsageError(f"{record.id} is a run of {record.workflow}: `microjobs run {record.workflow} --resume`")
     if record.on != request.on:
         raise UsageError(f"{record.id} was started with --on {record.on}: resume it there, with --on {record.on}")
+    if record.base != request.base:
+        raise UsageError(
+            f"the data of {record.id} lies below {record.base}, not {request.base}: set bucket and prefix as they were"
+        )
     record.attempt += 1
     record.save()
     return record

@@ -35,6 +35,8 @@ class Record:
     options: dict[str, Any]
     on: str = "here"
     """The place: `here` or `aws`."""
+    base: str = ""
+    """On AWS: the S3 address below which its data lies."""
     attempt: int = 1
     finished: bool = False
     endpoint: str | None = None
@@ -46,7 +48,7 @@ class Record:
     steps: list[Done] = field(default_factory=list)
 
     @classmethod
-    def new(cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here") -> "Record":
+    def new(cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here", base: str = "") -> "Record":
         """A new run, named by its workflow and the time."""
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -57,7 +59,7 @@ class Record:
                 path.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            record = cls(path, name, workflow, dict(options), on)
+            record = cls(path, name, workflow, dict(options), on, base)
             record.save()
             return record
         raise UsageError(f"{folder} already has nine runs of this second, {stem}: start the next one a second later")

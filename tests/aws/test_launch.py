@@ -8,9 +8,10 @@ import pytest
 from orchestrator.aws.place import POLL, connect
 from orchestrator.aws.settings import Settings
 from orchestrator.cli import main
+from orchestrator.failures import UsageError
 from orchestrator.local.home import HOME
 from orchestrator.workflows import housing
-from orchestrator.workflows.launch import Request, left_to_do
+from orchestrator.workflows.launch import Request, find_record, left_to_do
 from orchestrator.workflows.plan import Names, Planned
 from orchestrator.workflows.record import Done, Record
 from tests.aws import account
@@ -92,6 +93,16 @@ def test_resumed_run_costs_what_is_left(cloud: Cloud, tmp_path: Path) -> None:
     record.steps += [Done(step, "", "", "", 1.0) for step in ("tune", "predictions")]
     assert [item.step for item in left_to_do(planned(cloud), record)] == ["train", "batch-score"]
     assert left_to_do(planned(cloud), None) == planned(cloud)
+
+
+def test_run_is_resumed_only_where_its_data_lies(settings: Settings, home: Path) -> None:
+    runs = home / "runs"
+    Record.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
+    elsewhere = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
+    with pytest.raises(UsageError, match=r"lies below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
+        find_record(runs, Request("straight-line", {}, aws=elsewhere), {})
+    there = Settings(**{**vars(elsewhere), "prefix": "old"})
+    assert find_record(runs, Request("straight-line", {}, aws=there), {}).attempt == 2
 
 
 def test_aws_is_asked_every_five_seconds_and_more_slowly_when_it_says_so(settings: Settings) -> None:
