@@ -1,5 +1,6 @@
 """What was pushed, in `.microjobs/images.json`: requests name images by these digests, so that what ran is known."""
 
+import fcntl
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,11 +43,13 @@ def read(home: Home) -> dict[str, dict[str, Pushed]]:
 
 
 def note(home: Home, destination: Destination, job: str, pushed: Pushed) -> None:
-    """Write down what was pushed, in place of what was before."""
-    content = read(home)
-    content.setdefault(str(destination), {})[job] = pushed
-    plain = {place: {name: asdict(item) for name, item in jobs.items()} for place, jobs in content.items()}
-    write_text(_path(home), json.dumps(plain, indent=1, sort_keys=True))
+    """Write down what was pushed, in place of what was before. Several pushes may do so at once."""
+    with (home.root / ".images.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        content = read(home)
+        content.setdefault(str(destination), {})[job] = pushed
+        plain = {place: {name: asdict(item) for name, item in jobs.items()} for place, jobs in content.items()}
+        write_text(_path(home), json.dumps(plain, indent=1, sort_keys=True))
 
 
 def _path(home: Home) -> Path:

@@ -1,5 +1,6 @@
 """What was pushed is known afterwards."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,13 @@ def test_last_push_of_each_job_and_registry_is_known(tmp_path: Path) -> None:
         record.note(home, destination, job, pushed)
     record.note(home, HERE, "serve", later)
     assert record.read(home) == {str(HERE): {"serve": later, "train": PUSHED}, str(there): {"serve": PUSHED}}
+
+
+def test_pushes_at_once_are_all_known(tmp_path: Path) -> None:
+    home, jobs = Home(tmp_path), [f"job-{number}" for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda job: record.note(home, HERE, job, PUSHED), jobs))
+    assert set(record.read(home)[str(HERE)]) == set(jobs)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": {"b": {"c": 1}}}', '{"a": 1}'])
