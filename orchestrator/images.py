@@ -9,6 +9,8 @@ from orchestrator.workflows.place import local_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REVISION = "org.opencontainers.image.revision"
+VARIANT = "org.microjobs.variant"
+"""`cpu` or `cuda`."""
 
 
 def jobs() -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import ImageNotFound
 
 from orchestrator.failures import LauncherError
-from orchestrator.images import REVISION
+from orchestrator.images import REVISION, VARIANT
 from orchestrator.push.credentials import Credentials
 from orchestrator.push.plan import Image
 from orchestrator.workflows.place import local_image
@@ -35,7 +35,8 @@ def find(client: "DockerClient", job: str) -> Image:
         raise LauncherError(f"no image {name}: `microjobs build {job}` makes it") from None
     platform = f"{found.attrs['Os']}/{found.attrs['Architecture']}"
     media_type = (found.attrs.get("Descriptor") or {}).get("mediaType", "")
-    return Image(job, name, str(found.id), found.labels.get(REVISION, ""), platform, media_type)
+    labels = found.labels
+    return Image(job, name, str(found.id), labels.get(REVISION, ""), platform, media_type, labels.get(VARIANT, "cpu"))
 
 
 @dataclass

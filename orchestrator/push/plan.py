@@ -78,6 +78,8 @@ class Image:
     platform: str
     media_type: str = ""
     """Of its manifest, where the engine keeps one."""
+    variant: str = "cpu"
+    """The label: `cpu` or `cuda`."""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,10 @@ def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = Fa
 
 
 def tag(image: Image, *, dirty: bool) -> str:
-    """`<commit>`, or for what no commit stands for `<commit>-dirty-<content>`."""
+    """`<commit>`, of a CUDA image `<commit>-cuda`; for what no commit stands for, `-dirty-<content>` behind it."""
     revision = (image.revision.removesuffix("-dirty") or UNKNOWN)[:DIGITS]
-    return f"{revision}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else revision
+    name = revision if image.variant == "cpu" else f"{revision}-{image.variant}"
+    return f"{name}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else name
 
 
 def unclean(image: Image, source: Source) -> str:

@@ -20,6 +20,12 @@ def test_tag_is_the_short_commit() -> None:
     assert item.tag == HEAD[:12]
 
 
+@pytest.mark.parametrize(("changes", "tag"), [((), "-cuda"), (("README.md",), f"-cuda-dirty-{CONTENT}")])
+def test_cuda_image_has_a_tag_of_its_own(changes: tuple[str, ...], tag: str) -> None:
+    (item,) = make_plan([replace(image(), variant="cuda")], Source(HEAD, changes), allow_dirty=True)
+    assert item.tag == HEAD[:12] + tag
+
+
 @pytest.mark.parametrize(
     ("revision", "reason"),
     [
