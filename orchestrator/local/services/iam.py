@@ -1,5 +1,6 @@
 """IAM: a role for every name. Roles have no meaning here; clients look up the ARN of the short name they are given."""
 
+import json
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any
@@ -7,8 +8,15 @@ from typing import Any
 from orchestrator.local.home import ACCOUNT
 from orchestrator.local.services import Service
 
-TRUST = '{"Version":"2012-10-17","Statement":[]}'
-"""Nobody needs to take a role on, so it lets nobody."""
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+        ],
+    }
+)
+"""What clients look for before they hand a role to SageMaker; nobody takes it on here."""
 
 
 def operations() -> Service:

@@ -16,6 +16,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from orchestrator.aws.checks import trusts_sagemaker
 from tests.local.protocol.conftest import Client
 
 
@@ -108,6 +109,7 @@ def test_caller_is_the_servers_user(client: Client) -> None:
 
 def test_any_role_has_its_arn(client: Client) -> None:
     role = client("iam").get_role(RoleName="SageMakerRole")["Role"]
+    assert trusts_sagemaker(role["AssumeRolePolicyDocument"])
     assert role["Arn"] == "arn:aws:iam::000000000000:role/SageMakerRole"
     assert role["CreateDate"] == datetime(1970, 1, 1, tzinfo=UTC)
 
