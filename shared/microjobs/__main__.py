@@ -3,10 +3,14 @@
 PID 1 stays small: it starts the job (`microjobs.run`) as a process group of its own and looks after it.
 """
 
+import signal
 import sys
 
-from microjobs.contract import Layout
-from microjobs.supervisor import supervise
+# First of all: the kernel drops signals that PID 1 does not handle, and one that is blocked waits.
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+
+from microjobs.contract import Layout  # noqa: E402
+from microjobs.supervisor import supervise  # noqa: E402
 
 # What SageMaker waits between SIGTERM and SIGKILL, less the time to write down why: training and processing 120 s,
 # hosting 30 s.

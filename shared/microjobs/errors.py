@@ -1,7 +1,8 @@
 """Why a job ends badly, and with which exit code.
 
 The exit code tells whose turn it is: the user's (2), the platform's (3), or ours (1, any other exception).
-A job that is stopped by a signal ends with 128 + the signal's number, as a shell reports it.
+A job that is stopped by a signal ends with 128 + the signal's number, as a shell reports it. A training job ends with
+0: it has saved what it had, and goes on when it is started again.
 """
 
 EXIT_OK = 0
@@ -34,3 +35,7 @@ class Stopped(BaseException):
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
         self.signal_number = signal_number
+
+
+class ScriptStopped(Stopped):
+    """The user's own training script ended with an error after the signal: what it had may be lost."""

@@ -22,9 +22,11 @@ from typing import Any
 
 from microjobs import hyperparameters
 from microjobs.contract import Layout, decode_hyperparameter, read_hyperparameters, write_failure, write_message
-from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, Stopped, UserError
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, ScriptStopped, Stopped, UserError
+from microjobs.stopping import received
 
 JOB = "MICROJOBS_JOB"
+STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger("microjobs")
 
@@ -32,17 +34,21 @@ logger = logging.getLogger("microjobs")
 def main(arguments: Sequence[str]) -> int:
     layout = Layout.from_environment()
     # A signal may arrive while the frameworks load, so it is handled before anything else.
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in STOPPING:
         signal.signal(number, _stop)
     try:
         start_logging(os.environ)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the supervisor held them back until now
         return _run(list(arguments), layout)
     except Stopped as stopped:
-        return _stopped(stopped.signal_number)
+        return _stopped(stopped, training=arguments[:1] == ["train"])
     except Exception as error:
-        if _received:  # native code that was being imported turns `Stopped` into an error of its own
-            return _stopped(_received[0])
+        if received:  # native code that was being imported turns `Stopped` into an error of its own
+            return _stopped(Stopped(received[0]), training=arguments[:1] == ["train"])
         return _fail(error, layout, processing=arguments[:1] not in (["train"], ["serve"]))
+    finally:  # the exit code is known; without its handlers the interpreter would die of a late signal
+        for number in STOPPING:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def _run(arguments: list[str], layout: Layout) -> int:
@@ -104,8 +110,8 @@ def _load_main(folder: Path) -> ModuleType:
     if not (folder / "main.py").exists():
         raise UserError(f"{folder} has no main.py: set {JOB} to a job's folder")
     loaded = importlib.import_module("main")
-    if _received:  # some library took the error for a missing optional package, and went on
-        raise Stopped(_received[0])
+    if received:  # some library took the error for a missing optional package, and went on
+        raise Stopped(received[0])
     return loaded
 
 
@@ -124,19 +130,19 @@ def start_logging(environ: Mapping[str, str]) -> None:
     )
 
 
-_received: list[int] = []
-"""The stop signal, if one has come."""
-
-
 def _stop(number: int, _frame: FrameType | None) -> None:
-    _received.append(number)
+    received.append(number)
     signal.signal(number, signal.SIG_IGN)  # once is enough: a second one must not break the clean-up
     raise Stopped(number)
 
 
-def _stopped(number: int) -> int:
-    logger.info("stopped by %s", signal.Signals(number).name)
-    return 128 + number
+def _stopped(stopped: Stopped, *, training: bool) -> int:
+    name = signal.Signals(stopped.signal_number).name
+    if training and not isinstance(stopped, ScriptStopped):  # a trainer ends well once it has something to save
+        logger.info("stopped by %s before the training began: start it again to train", name)
+        return EXIT_OK
+    logger.info("stopped by %s", name)
+    return 128 + stopped.signal_number
 
 
 def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:

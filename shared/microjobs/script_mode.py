@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from microjobs.contract import BASE_DIR, Layout
-from microjobs.errors import JobError, PlatformError, Stopped, UserError
+from microjobs.errors import JobError, PlatformError, ScriptStopped, UserError
 from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
@@ -49,7 +49,7 @@ def train(program: str) -> None:
         UserError: the program cannot be had, or its requirements not be installed.
         PlatformError: another host of the job does not appear.
         ScriptError: it ended with an error; the end of its stderr is the reason.
-        Stopped: it ended with an error after a stop signal.
+        ScriptStopped: it ended with an error after a stop signal.
     """
     layout = Layout.from_environment()
     # The toolkit looks at this when it is imported, and makes a folder in the user's home if it is not there.
@@ -141,7 +141,7 @@ def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
         code = process.wait()
         reader.join(DRAIN_SECONDS)
     if code != 0 and stop.signal_number is not None:
-        raise Stopped(stop.signal_number)
+        raise ScriptStopped(stop.signal_number)
     if code != 0:
         raise ScriptError(_reason(program, code, tail.decode(errors="replace")))
 

@@ -6,12 +6,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
+received: list[int] = []
+"""The stop signals that came when nobody had asked to be told by a flag."""
+
 
 @dataclass
 class StopRequest:
     """Becomes true when SIGTERM or SIGINT arrives."""
 
     signal_number: int | None = None
+
+    @property
+    def name(self) -> str:
+        """`SIGTERM` or `SIGINT`; empty as long as no signal came."""
+        return "" if self.signal_number is None else signal.Signals(self.signal_number).name
 
     def __bool__(self) -> bool:
         return self.signal_number is not None
@@ -23,7 +31,8 @@ def stop_request() -> Iterator[StopRequest]:
 
     Outside of it the entry point raises `Stopped`, which is right for everything that has nothing to keep yet.
     """
-    request = StopRequest()
+    # A library may have swallowed `Stopped` while it was imported.
+    request = StopRequest(received[0] if received else None)
 
     def remember(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number

@@ -20,6 +20,8 @@ from microjobs.errors import EXIT_USER
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 HANDLED = {*PASSED_ON, signal.SIGCHLD}
+HELD_BACK = {signal.SIGTERM, signal.SIGINT}
+"""What the job starts with blocked, and unblocks when it has its handlers: before, it would die of them."""
 
 LEFTOVER_SECONDS = 5.0
 """What processes that the job left running get to end themselves, when nobody asked the job to stop."""
@@ -33,7 +35,7 @@ def supervise(command: Sequence[str], layout: Layout, grace: float) -> int:
     A job that ends badly without having said why gets a failure file that says what is known.
 
     Args:
-        command: the job.
+        command: the job; it unblocks SIGTERM and SIGINT when it is ready for them.
         layout: where the failure file goes, and whose folders are handed back to their owner.
         grace: seconds between the first stop signal and SIGKILL.
     """
@@ -113,7 +115,7 @@ class _Watch:
 
 
 def _unblock() -> None:
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDLED - HELD_BACK)
 
 
 def _adopt_orphans() -> None:

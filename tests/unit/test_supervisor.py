@@ -116,6 +116,37 @@ def test_stop_signal_ends_the_job_without_a_failure(number: int, start: Start, l
     assert read_failure(layout) is None
 
 
+def blocks_sigterm(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    blocked = next(line for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(blocked.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.2])
+def test_training_that_is_stopped_as_it_starts_ends_with_0(delay: float, start: Start, layout: Layout) -> None:
+    process = start("import time\ndef train(values): time.sleep(60)", "train")
+    while not blocks_sigterm(process.pid):  # before that it is the interpreter alone
+        time.sleep(0.001)
+    time.sleep(delay)
+    process.terminate()
+    exit_code, _, log = finish(process)
+    assert exit_code == 0, log
+    assert "stopped by SIGTERM before the training began" in log
+    assert read_failure(layout) is None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_after_the_job_changes_nothing(number: int, start: Start, tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    late = (
+        f"import atexit, pathlib, time; atexit.register(lambda: (pathlib.Path({str(up)!r}).touch(), time.sleep(0.5)))"
+    )
+    process = start(f"{late}\ndef process(arguments): pass")
+    wait_for(up)
+    process.send_signal(number)
+    assert finish(process)[0] == 0
+
+
 def test_stop_that_native_code_turns_into_an_error_is_a_stop(start: Start, layout: Layout, tmp_path: Path) -> None:
     """Seen when SIGTERM came while onnxruntime was being imported."""
     code = f"""
