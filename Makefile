@@ -34,8 +34,8 @@ down: ## end what `make compose` left up; results stay in ./artifacts
 
 build: $(JOBS:%=build/%) ## build all images
 
-build/%: ## build one image, such as build/serve
-	@docker compose --file containers/$*/image.yml config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $*
+build/%: ## build one image, such as build/serve; a trainer for GPUs with VARIANT=cuda
+	@docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $*
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
 base-image: ## make the base image from Debian packages (air-gapped; see docs/building.md)

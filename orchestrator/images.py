@@ -25,18 +25,33 @@ def jobs() -> list[str]:
     return found
 
 
-def build(names: Sequence[str]) -> int:
+def jobs_with(variant: str) -> list[str]:
+    """The jobs that have a variant: all have `cpu`, those with a lock for it `cuda`."""
+    return [job for job in jobs() if variant == "cpu" or (REPOSITORY / "containers" / job / f"{variant}.lock").exists()]
+
+
+def chosen(names: Sequence[str], variant: str = "cpu") -> list[str]:
+    """The jobs named, each once; all of a variant if none is.
+
+    Raises:
+        UsageError: there is no such job, or not in this variant.
+    """
+    known = jobs_with(variant)
+    if unknown := [name for name in names if name not in known]:
+        word = "job" if variant == "cpu" else f"{variant} variant of"
+        raise UsageError(f"no {word} {', '.join(unknown)}: there are {', '.join(known)}")
+    return list(dict.fromkeys(names)) or known
+
+
+def build(names: Sequence[str], variant: str = "cpu") -> int:
     """Build the images of some jobs, or all; make's exit code.
 
     Raises:
         UsageError: there is no such job.
         LauncherError: make is not installed.
     """
-    known = jobs()
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UsageError(f"no job {', '.join(unknown)}: there are {', '.join(known)}")
-    command = ["make", "--no-print-directory", *(f"build/{name}" for name in names or known)]
+    targets = [f"build/{name}" for name in chosen(names, variant)]
+    command = ["make", "--no-print-directory", f"VARIANT={variant}", *targets]
     try:
         return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
     except FileNotFoundError:

@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("build", help="build the images of jobs, as `make build` does")
     parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
+    parser.add_argument("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
     parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
     from orchestrator import images
 
-    return 1 if images.build(options.jobs) else 0
+    return 1 if images.build(options.jobs, options.variant) else 0

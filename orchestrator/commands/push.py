@@ -22,6 +22,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     add = parser.add_argument
     add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
+    add("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
     add("--registry", metavar="HOST[/PREFIX]", help="where (default: the account's ECR; prefix microjobs)")
     add("--allow-dirty", action="store_true", help="also what no commit stands for, under a tag that says so")
     add("--region", metavar="R", help="of ECR (default: as boto3 finds it)")
@@ -35,7 +36,9 @@ def call(options: argparse.Namespace) -> int:
     from orchestrator.local.home import Home
     from orchestrator.push.push import Request, push
 
-    request = Request(options.jobs, options.registry, options.allow_dirty, options.region, options.profile)
+    request = Request(
+        options.jobs, options.registry, options.allow_dirty, options.region, options.profile, options.variant
+    )
     # What is under way goes to stderr: stdout is the digests, one a line.
     for pushed in push(request, Home.from_environment(), Console(stderr=True, highlight=False)):
         print(pushed.uri)

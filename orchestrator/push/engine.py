@@ -10,7 +10,7 @@ from docker.errors import ImageNotFound
 from orchestrator.failures import LauncherError
 from orchestrator.images import REVISION, VARIANT
 from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Image
+from orchestrator.push.plan import Image, asked
 from orchestrator.workflows.place import local_image
 
 if TYPE_CHECKING:
@@ -22,17 +22,17 @@ REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "n
 """What registries say that a second try would not change."""
 
 
-def find(client: "DockerClient", job: str) -> Image:
+def find(client: "DockerClient", job: str, variant: str) -> Image:
     """A job's image.
 
     Raises:
         LauncherError: it is not built.
     """
-    name = local_image(job)
+    name = local_image(job, variant)
     try:
         found = client.images.get(name)
     except ImageNotFound:
-        raise LauncherError(f"no image {name}: `microjobs build {job}` makes it") from None
+        raise LauncherError(f"no image {name}: `microjobs build {asked([job], variant)}` makes it") from None
     platform = f"{found.attrs['Os']}/{found.attrs['Architecture']}"
     media_type = (found.attrs.get("Descriptor") or {}).get("mediaType", "")
     labels = found.labels
@@ -108,7 +108,7 @@ def push(
             upload.take(event)
             show(upload)
     if upload.error:
-        raise failure(f"{repository}:{tag}", image.job, upload)
+        raise failure(f"{repository}:{tag}", asked([image.job], image.variant), upload)
     return upload
 
 
@@ -125,11 +125,11 @@ def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> 
             client.api.remove_image(name, noprune=True)
 
 
-def failure(target: str, job: str, upload: Upload) -> LauncherError:
+def failure(target: str, words: str, upload: Upload) -> LauncherError:
     if any(word in upload.error.lower() for word in REFUSALS):
         return LauncherError(f"the registry refuses {target}: {upload.error}; check what your login may do there")
     there = upload.pushed + upload.there
     return LauncherError(
         f"pushing {target} broke off with {there} of {len(upload.layers)} layers there: {upload.error}; "
-        f"`microjobs push {job}` again sends what is missing"
+        f"`microjobs push {words}` again sends what is missing"
     )

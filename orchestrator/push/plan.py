@@ -64,6 +64,11 @@ def image_uri(destination: Destination, job: str, tag: str) -> str:
     return f"{destination.repository(job)}:{tag}"
 
 
+def asked(jobs: Iterable[str], variant: str) -> str:
+    """Jobs and their variant, as `microjobs build` and `microjobs push` take them."""
+    return " ".join([*jobs, *([] if variant == "cpu" else ["--variant", variant])])
+
+
 @dataclass(frozen=True)
 class Image:
     """What the engine says of a job's image."""
@@ -105,7 +110,7 @@ def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = Fa
     reasons = {image.job: reason for image in images if (reason := unclean(image, source))}
     if not allow_dirty and (reasons or source.changes):
         told = [*([_changes(source)] if source.changes else []), *reasons.values()]
-        jobs = " ".join(reasons or (image.job for image in images))
+        jobs = asked(reasons or [image.job for image in images], images[0].variant)
         raise LauncherError(f"{'; '.join(told)}: commit, then `microjobs build {jobs}`; or push with --allow-dirty")
     return [Item(image, tag(image, dirty=image.job in reasons or bool(source.changes))) for image in images]
 
@@ -146,11 +151,12 @@ def _refuse_platforms(images: Iterable[Image]) -> None:
     wrong = [image for image in images if image.platform != PLATFORM]
     if wrong:
         told = ", ".join(f"{image.name} is for {image.platform}" for image in wrong)
-        jobs = " ".join(image.job for image in wrong)
+        jobs = asked([image.job for image in wrong], wrong[0].variant)
         raise LauncherError(f"{told}: SageMaker runs {PLATFORM}, which `microjobs build {jobs}` makes")
 
 
 def _refuse_formats(images: Iterable[Image]) -> None:
     for image in images:
         if reason := refused_format(image.media_type):
-            raise LauncherError(f"{image.name} {reason}: `microjobs build {image.job}` makes one of Docker's own type")
+            words = asked([image.job], image.variant)
+            raise LauncherError(f"{image.name} {reason}: `microjobs build {words}` makes one of Docker's own type")

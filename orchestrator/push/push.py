@@ -15,7 +15,7 @@ from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
 from orchestrator.push import credentials, ecr, engine, record
 from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Destination, Item, image_uri, make_plan, refused_format
+from orchestrator.push.plan import Destination, Item, asked, image_uri, make_plan, refused_format
 from orchestrator.push.record import Pushed
 from orchestrator.push.registry import Manifest, Registry
 from orchestrator.push.source import read_source
@@ -39,6 +39,7 @@ class Request:
     allow_dirty: bool = False
     region: str | None = None
     profile: str | None = None
+    variant: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,12 @@ def push(request: Request, home: Home, console: Console) -> list[Pushed]:
         docker.errors.DockerException: no engine answers.
     """
     named = Destination.parse(request.registry) if request.registry else None
-    jobs = _jobs(request.jobs)
+    jobs = images.chosen(request.jobs, request.variant)
     with _engine() as client:
         source = read_source(images.REPOSITORY)
-        plan = make_plan([engine.find(client, job) for job in jobs], source, allow_dirty=request.allow_dirty)
+        plan = make_plan(
+            [engine.find(client, job, request.variant) for job in jobs], source, allow_dirty=request.allow_dirty
+        )
         opened = open_registry(request, named, jobs, console)
         with closing(Registry(opened.destination.host, opened.credentials)) as registry:
             # All are looked at before any is sent.
@@ -77,13 +80,6 @@ def push(request: Request, home: Home, console: Console) -> list[Pushed]:
                     console.print(f"{item.image.job}: {item.tag} is already there")
                 pushed.append(_note(home, opened.destination, item, manifest))
     return pushed
-
-
-def _jobs(asked: Sequence[str]) -> list[str]:
-    known = images.jobs()
-    if unknown := [job for job in asked if job not in known]:
-        raise UsageError(f"no job {', '.join(unknown)}: there are {', '.join(known)}")
-    return list(dict.fromkeys(asked)) or known
 
 
 @contextmanager
@@ -138,7 +134,8 @@ def look(registry: Registry, destination: Destination, item: Item) -> Manifest |
             "overwritten, so commit and build anew, or use the one there"
         )
     if reason := refused_format(manifest.media_type):
-        raise LauncherError(f"{uri} {reason}: delete that tag, then `microjobs build {job}` and push again")
+        words = asked([job], item.image.variant)
+        raise LauncherError(f"{uri} {reason}: delete that tag, then `microjobs build {words}` and push again")
     return manifest
 
 

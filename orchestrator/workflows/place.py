@@ -92,9 +92,10 @@ class Place(Site):
         return None if self.buckets is None else self.buckets / uri.removeprefix("s3://")
 
 
-def local_image(job: str) -> str:
+def local_image(job: str, variant: str = "cpu") -> str:
     """The name that `make build` gives a job's image."""
-    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}"
+    suffix = "" if variant == "cpu" else f"-{variant}"
+    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
 
 
 @contextmanager

@@ -26,6 +26,11 @@ def test_cuda_image_has_a_tag_of_its_own(changes: tuple[str, ...], tag: str) -> 
     assert item.tag == HEAD[:12] + tag
 
 
+def test_refused_cuda_image_names_its_variant() -> None:
+    with pytest.raises(LauncherError, match="`microjobs build serve --variant cuda`"):
+        make_plan([replace(image(), variant="cuda", revision=OTHER)], CLEAN)
+
+
 @pytest.mark.parametrize(
     ("revision", "reason"),
     [
