@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
 
-from microjobs import hyperparameters
+from microjobs import hyperparameters, worker
 from microjobs.contract import Layout, decode_hyperparameter, read_hyperparameters, write_failure, write_message
 from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, ScriptStopped, Stopped, UserError
 from microjobs.stopping import received
@@ -138,6 +138,8 @@ def _stop(number: int, _frame: FrameType | None) -> None:
 
 def _stopped(stopped: Stopped, *, training: bool) -> int:
     name = signal.Signals(stopped.signal_number).name
+    if worker.report(128 + stopped.signal_number, ""):  # who started this worker says how the job ends
+        return EXIT_OK
     if training and not isinstance(stopped, ScriptStopped):  # a trainer ends well once it has something to save
         logger.info("stopped by %s before the training began: start it again to train", name)
         return EXIT_OK
@@ -155,6 +157,8 @@ def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
         reason, code = f"no permission for {error.filename}: mount it so that uid {os.getuid()} may use it", EXIT_USER
     else:
         reason, code = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}", EXIT_BUG
+    if worker.report(code, reason):
+        return code
     logger.error("%s", reason)
     with contextlib.suppress(OSError):  # a full or read-only disk: the log has the reason
         write_failure(layout, reason)

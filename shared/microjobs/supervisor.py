@@ -103,7 +103,7 @@ class _Watch:
     def _signal_all(self, number: int) -> None:
         """The job's group, and what left the group and was adopted by us."""
         _kill_group(self.pid, number)
-        for pid in _children():
+        for pid in children_of(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
@@ -133,13 +133,12 @@ def _anyone_left() -> bool:
     return True
 
 
-def _children() -> list[int]:
-    me = str(os.getpid())
+def children_of(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             # The name in parentheses may hold spaces; the parent is the second field after it.
-            if stat.read_text().rpartition(")")[2].split()[1] == me:
+            if stat.read_text().rpartition(")")[2].split()[1] == str(parent):
                 found.append(int(stat.parent.name))
     return found
 

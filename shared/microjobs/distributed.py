@@ -1,0 +1,275 @@
+"""Training on several hosts, or in several processes of one: who starts what, and how it ends on all of them.
+
+A host's entry point waits for the other hosts, starts the workers (by torchrun, or one with `TF_CONFIG`), and watches
+over both. A worker runs the same job again, and sees by `microjobs.worker.in_worker` that it is one.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from microjobs.contract import ResourceConfig
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
+from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, Ending, Watch
+from microjobs.network import Network
+from microjobs.stopping import StopRequest, stop_request
+from microjobs.supervisor import children_of
+from microjobs.worker import REPORT, in_worker
+
+TORCH_PORT = 7777
+TENSORFLOW_PORT = 8890
+"""The ports that AWS's own images use."""
+
+ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+logger = logging.getLogger("microjobs")
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a host starts.
+
+    agent: it starts the workers, as torchrun does, and is not one itself.
+    grace: seconds between SIGTERM and SIGKILL when the job ends because of another host.
+    """
+
+    command: Sequence[str]
+    variables: Mapping[str, str] = field(default_factory=dict)
+    agent: bool = False
+    grace: float = 0.0
+    cwd: Path | None = None
+    stderr: IO[bytes] | int | None = None
+
+
+WORKER = ("-m", "microjobs.run", "train")
+"""Arguments of Python that run this job again."""
+
+
+def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
+    """Whether this process is to start workers instead of training itself."""
+    return not in_worker() and (len(resources.hosts) > 1 or processes > 1)
+
+
+def torchrun(
+    resources: ResourceConfig, processes: int, arguments: Sequence[str] = WORKER, network: Network | None = None
+) -> Program:
+    """Torchrun with so many processes on each host; `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest are its own."""
+    network = network or Network.read()
+    first = resources.first_host
+    command = [
+        sys.executable,
+        *("-m", "torch.distributed.run"),
+        *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
+        *("--nproc-per-node", str(processes)),
+        *("--master-addr", network.resolve(first), "--master-port", str(_port(network, first, TORCH_PORT))),
+        *arguments,
+    ]
+    interface = _interface(resources, network)
+    variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
+    # torchrun would set it to 1, with a warning, when it starts several processes.
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} if processes > 1 else {}
+    return Program(command, {**threads, **variables, **_given("OMP_NUM_THREADS")}, agent=True)
+
+
+def with_tf_config(
+    resources: ResourceConfig, arguments: Sequence[str] = WORKER, network: Network | None = None
+) -> Program:
+    """Python with TensorFlow's description of the cluster, in which every host is a worker."""
+    network = network or Network.read()
+    workers = [f"{network.resolve(host)}:{_port(network, host, TENSORFLOW_PORT)}" for host in resources.hosts]
+    task = {"type": "worker", "index": resources.rank}
+    config = {"cluster": {"worker": workers}, "task": task, "environment": "cloud"}
+    return Program([sys.executable, *arguments], {"TF_CONFIG": json.dumps(config)})
+
+
+def _port(network: Network, host: str, usual: int) -> int:
+    """Frameworks listen on all addresses of a machine, so hosts that are processes of one have ports of their own."""
+    if host not in network.hosts:
+        return usual
+    *_, third, fourth = (int(part) for part in network.hosts[host].split("."))
+    return 20_000 + (usual + third * 256 + fourth) % 12_000  # below the ports that systems give out by themselves
+
+
+def _interface(resources: ResourceConfig, network: Network) -> str | None:
+    """The network interface that frameworks should use; None where theirs to find."""
+    name = "lo" if network.hosts else resources.network_interface
+    return name if name in {known for _, known in socket.if_nameindex()} else None
+
+
+def _given(name: str) -> dict[str, str]:
+    return {name: os.environ[name]} if name in os.environ else {}
+
+
+def gpu_count() -> int:
+    """The GPUs of this host, without a framework: what CUDA_VISIBLE_DEVICES leaves of what NVIDIA's driver lists."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+    try:
+        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
+
+
+def launch(
+    program: Program,
+    resources: ResourceConfig,
+    *,
+    network: Network | None = None,
+    explain: Callable[[int], str] | None = None,
+    started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+) -> None:
+    """Run the program on this host while the others run theirs, and end as all of them do.
+
+    Args:
+        program: what to run.
+        resources: the hosts of the job.
+        network: where they are.
+        explain: the reason for an exit code, of a program that is no worker of ours and makes no report.
+        started: gets the process as soon as there is one.
+
+    Raises:
+        JobError: what ended the job, the same sentence on every host, with the host's name in it.
+        Stopped: a stop signal came, here or on another host, before all hosts could save what they had.
+    """
+    with stop_request() as stop, Watch(resources, network or Network.read()) as watch:
+        watch.join(lambda: not stop)
+        if watch.verdict is None and stop.signal_number is not None:
+            watch.end(Ending(resources.current_host, 128 + stop.signal_number))
+        if watch.verdict is None:
+            with _workers(program, resources.current_host, explain) as workers:
+                started(workers.process)
+                ending = _follow(workers, watch, stop)
+            watch.end(ending)
+    _conclude(watch.verdict)
+
+
+def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
+    """Until the workers of this host have ended, or must."""
+    watch.wake_for(workers.reports)
+    while (ending := watch.verdict or workers.ended(watch.stop_signal)) is None:
+        watch.step(0.1)
+        if stop.signal_number is not None:
+            watch.stop(stop.signal_number)
+        if watch.stop_signal is not None:
+            workers.stop(watch.stop_signal)
+    return ending
+
+
+@contextlib.contextmanager
+def _signals_held_back(ours: bool) -> Iterator[None]:
+    """What starts in this block gets stop signals when it asks for them, as this job does once it can handle them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if ours else ())
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _conclude(verdict: Ending | None) -> None:
+    if verdict is None or verdict.code == EXIT_OK:
+        return
+    if verdict.code > 128:
+        raise Stopped(verdict.code - 128)
+    raise ERRORS.get(verdict.code, JobError)(verdict.reason)
+
+
+class _Workers:
+    """The processes of the program on this host, and what they report."""
+
+    def __init__(self, program: Program, host: str, explain: Callable[[int], str] | None) -> None:
+        self._program, self._host, self._explain = program, host, explain
+        self.reports, self._writing = os.pipe()
+        os.set_blocking(self.reports, False)
+        self._told = b""
+        self._stopped: set[int] = set()
+        # The writing end stays open, so that reading never meets the end; workers open it by its name, since torchrun
+        # closes what it was given.
+        pipe = f"/proc/{os.getpid()}/fd/{self._writing}"
+        environment = {**os.environ, **program.variables, REPORT: pipe}
+        with _signals_held_back(explain is None):
+            self.process = subprocess.Popen(
+                list(program.command),
+                start_new_session=True,  # a stop signal is passed on once, to whom it concerns
+                cwd=program.cwd,
+                stderr=program.stderr,
+                env=environment,
+            )
+
+    def ended(self, stop_signal: int | None) -> Ending | None:
+        """How it ended, as soon as that is known; None while it runs."""
+        code = self.process.poll()
+        with contextlib.suppress(BlockingIOError):
+            self._told += os.read(self.reports, 1 << 16)
+        if b"\n" in self._told:
+            told, reason = json.loads(self._told.partition(b"\n")[0])
+            return self._ending(int(told), str(reason), DOUBTFUL if told == EXIT_BUG else CERTAIN)
+        if code is None:
+            return None
+        if code == EXIT_OK:
+            return Ending(self._host)
+        if stop_signal is not None:
+            return Ending(self._host, 128 + stop_signal)
+        if code == -signal.SIGKILL:
+            return self._ending(EXIT_PLATFORM, "killed by SIGKILL: most likely out of memory", CERTAIN)
+        if self._explain is not None:
+            return self._ending(EXIT_BUG, self._explain(code), DOUBTFUL if code > 0 else ABRUPT)
+        how = f"exited with code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
+        return self._ending(EXIT_BUG, f"the training {how} without giving a reason; see the log above", ABRUPT)
+
+    def _ending(self, code: int, reason: str, certainty: int) -> Ending:
+        return Ending(self._host, code, f"host {self._host} failed: {reason}", certainty)
+
+    def stop(self, number: int) -> None:
+        """Pass a stop signal on to the workers, once to each; an agent that has none yet has nothing to save."""
+        workers = children_of(self.process.pid) if self._program.agent else [self.process.pid]
+        if not workers and not self._stopped:
+            self.kill()
+        for pid in set(workers) - self._stopped:
+            self._stopped.add(pid)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def kill(self) -> None:
+        """End what is still there; what outlives its agent is the supervisor's to end."""
+        if self.process.poll() is not None:
+            return
+        workers = children_of(self.process.pid) if self._program.agent else []
+        if self._program.grace:
+            self._end_gently([*workers, self.process.pid])
+        for pid in [self.process.pid, *workers]:  # the agent first: it has nothing to say about the others
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+        self.process.wait()
+
+    def _end_gently(self, pids: Sequence[int]) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(self._program.grace)
+
+    def close(self) -> None:
+        self.kill()
+        for descriptor in (self.reports, self._writing):
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _workers(program: Program, host: str, explain: Callable[[int], str] | None) -> Iterator[_Workers]:
+    workers = _Workers(program, host, explain)
+    try:
+        yield workers
+    finally:
+        workers.close()

@@ -1,0 +1,327 @@
+"""The hosts of a training job watch over each other, whatever the framework does meanwhile.
+
+Frameworks notice a lost host late (a frozen one after half an hour) and say it badly. Here every host keeps a TCP
+connection to the first one. The first host decides how the job ended and tells it to all: everything well, stopped,
+or the reason of the host that failed or was lost. Messages are JSON, a line each.
+"""
+
+import contextlib
+import json
+import logging
+import selectors
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from microjobs.contract import ResourceConfig
+from microjobs.errors import EXIT_OK, EXIT_PLATFORM, PlatformError
+from microjobs.network import Network
+
+PORT = 8787
+JOIN_SECONDS = 45.0
+"""How long hosts wait for each other at the start."""
+LOST_SECONDS = 20.0
+"""A host that says nothing for so long is lost: frozen, or its network is cut."""
+BEAT_SECONDS = 1.0
+ECHO_SECONDS = 3.0
+"""How long the cause may be on its way when a host fails without a clear reason: its framework may just have lost a
+connection to the host that is the cause."""
+CONNECT_SECONDS = 5.0
+LINE_LIMIT = 1 << 16
+STRANGER_LIMIT = 256
+
+CERTAIN, ABRUPT, DOUBTFUL = 2, 1, 0
+"""How sure a reason is the cause: it was told; a process died without a word; an exception that a lost connection may
+have caused."""
+
+logger = logging.getLogger("microjobs")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a host's part of the job ended.
+
+    code: 0, an exit code of `microjobs.errors`, or 128 + N when signal N asked for it.
+    reason: the whole sentence, with the host's name in it.
+    certainty: `CERTAIN` when the reason is the cause, less when it may be the echo of another host's end.
+    """
+
+    host: str
+    code: int = EXIT_OK
+    reason: str = ""
+    certainty: int = CERTAIN
+
+
+class Watch:
+    """One host's side. `verdict` is None until it is known how the job ended; `step` does all the work."""
+
+    def __init__(self, resources: ResourceConfig, network: Network) -> None:
+        self.verdict: Ending | None = None
+        self.stop_signal: int | None = None
+        """The stop signal that any of the hosts got."""
+        self._resources = resources
+        self._network = network
+        self._selector = selectors.DefaultSelector()
+        self._lines: dict[str, _Line] = {}
+        self._endings: list[tuple[float, Ending]] = []
+        self._together = len(resources.hosts) == 1
+        self._beaten = 0.0
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._say_goodbye()
+        self._selector.close()
+
+    def join(self, waiting: Callable[[], bool] = lambda: True) -> None:
+        """Wait until all hosts are there, a verdict says that they will not be, or `waiting` is false.
+
+        Raises:
+            PlatformError: nothing can be listened on or reached from here.
+        """
+        if self._settled():
+            return
+        if self._resources.is_first:
+            with contextlib.closing(self._listen()) as listener:
+                self._gather(listener, waiting)
+        else:
+            self._call_first(waiting)
+        while not self._settled() and waiting():
+            self.step(0.1)
+
+    def step(self, seconds: float) -> None:
+        """Listen for at most so long, say that we are here, and see what follows from what was heard."""
+        for key, _ in self._selector.select(seconds):
+            if isinstance(key.data, str) and key.data in self._lines:
+                for message in self._lines[key.data].receive():
+                    self._take(key.data, message)
+        self._beat()
+        for host, line in list(self._lines.items()):
+            if line.closed or line.silent_for > LOST_SECONDS:
+                self._lose(host)
+        if self._resources.is_first:
+            self._decide()
+
+    def wake_for(self, descriptor: int) -> None:
+        """Let `step` return when there is something to read from the descriptor."""
+        self._selector.register(descriptor, selectors.EVENT_READ)
+
+    def stop(self, number: int) -> None:
+        """Let all hosts know that a stop signal came."""
+        if self.stop_signal is None:
+            self.stop_signal = number
+            self._tell({"stop": number})
+
+    def end(self, ending: Ending) -> None:
+        """Say how this host's part ended, and wait for the verdict."""
+        if self.verdict is not None:
+            return
+        if self._resources.is_first:
+            self._endings.append((time.monotonic(), ending))
+        elif self._lines:
+            self._tell({"ending": asdict(ending)})
+        else:  # the first host was never reached
+            self.verdict = ending
+        while self.verdict is None:
+            self.step(0.1)
+
+    # --- coming together ---
+
+    def _settled(self) -> bool:
+        """Whether all hosts are there, or will not be."""
+        return self._together or self.verdict is not None
+
+    def _listen(self) -> socket.socket:
+        try:
+            return socket.create_server((self._network.address, PORT), backlog=len(self._resources.hosts))
+        except OSError as error:
+            raise PlatformError(f"cannot listen on {self._network.address} port {PORT}: {error}") from error
+
+    def _gather(self, listener: socket.socket, waiting: Callable[[], bool]) -> None:
+        """On the first host: everybody calls, and says who it is."""
+        deadline = time.monotonic() + JOIN_SECONDS
+        strangers: list[_Line] = []
+        self._selector.register(listener, selectors.EVENT_READ)
+        while not self._settled() and (missing := self._missing()) and waiting():
+            if time.monotonic() > deadline:
+                here = len(self._resources.hosts) - len(missing)
+                self._fail(
+                    missing[0],
+                    f"host {', '.join(missing)} did not join within {JOIN_SECONDS:g} s: "
+                    f"{here} of {len(self._resources.hosts)} hosts came; see the log of what did not",
+                )
+            for key, _ in self._selector.select(0.1):
+                if key.fileobj is listener and len(strangers) < STRANGER_LIMIT:
+                    strangers.append(_Line(listener.accept()[0]))
+                    self._selector.register(strangers[-1], selectors.EVENT_READ)
+            strangers = [line for line in strangers if not self._greet(line)]
+            self.step(0)
+        for line in strangers:
+            self._selector.unregister(line)
+            line.close()
+        self._selector.unregister(listener)
+        if not self._missing():
+            self._together = True
+            self._tell({"together": True})
+
+    def _missing(self) -> list[str]:
+        lost = {ending.host for _, ending in self._endings}
+        here = {self._resources.current_host, *self._lines, *lost}
+        return [host for host in self._resources.hosts if host not in here]
+
+    def _greet(self, line: "_Line") -> bool:
+        """Whether a caller has said who it is; one that says anything else is not listened to any more."""
+        for message in line.receive():
+            host = message.get("host")
+            self._selector.unregister(line)
+            if host not in self._missing():
+                line.close()
+                return True
+            self._lines[host] = line
+            self._selector.register(line, selectors.EVENT_READ, host)
+            return True
+        if line.closed:
+            self._selector.unregister(line)
+        return line.closed
+
+    def _call_first(self, waiting: Callable[[], bool]) -> None:
+        """On the other hosts: the first may come later, and names may not resolve yet."""
+        first, deadline = self._resources.first_host, time.monotonic() + JOIN_SECONDS
+        while waiting():
+            try:
+                line = _Line(socket.create_connection((self._network.resolve(first), PORT), timeout=CONNECT_SECONDS))
+                break
+            except OSError as error:
+                if time.monotonic() > deadline:
+                    raise PlatformError(
+                        f"host {first}, the first of the job, did not answer within {JOIN_SECONDS:g} s: {error}"
+                    ) from error
+                time.sleep(0.2)
+        else:
+            return
+        self._lines[first] = line
+        self._selector.register(line, selectors.EVENT_READ, first)
+        line.send({"host": self._resources.current_host})
+
+    # --- staying together ---
+
+    def _beat(self) -> None:
+        if time.monotonic() - self._beaten > BEAT_SECONDS:
+            self._beaten = time.monotonic()
+            self._tell({"beat": True})
+
+    def _tell(self, message: dict[str, Any]) -> None:
+        for line in self._lines.values():
+            line.send(message)
+
+    def _take(self, host: str, message: dict[str, Any]) -> None:
+        if "together" in message:
+            self._together = True
+        elif "stop" in message and self.stop_signal is None:
+            self.stop_signal = int(message["stop"])
+            if self._resources.is_first:
+                self._tell(message)
+        elif "ending" in message and self._resources.is_first:
+            self._endings.append((time.monotonic(), Ending(**message["ending"])))
+        elif "verdict" in message and host == self._resources.first_host:
+            self.verdict = Ending(**message["verdict"])
+
+    def _lose(self, host: str) -> None:
+        line = self._lines.pop(host)
+        self._selector.unregister(line)
+        line.close()
+        if self.verdict is not None or host in {ending.host for _, ending in self._endings}:
+            return
+        how = "its container ended or its network failed" if line.silent_for < LOST_SECONDS else (
+            f"nothing was heard of it for {LOST_SECONDS:g} s"
+        )  # fmt: skip
+        self._fail(host, f"lost host {host}: {how}; see its log")
+
+    def _fail(self, host: str, reason: str) -> None:
+        ending = Ending(host, EXIT_PLATFORM, reason)
+        if self._resources.is_first:
+            self._endings.append((time.monotonic(), ending))
+        else:  # there is nobody left to ask
+            self.verdict = ending
+
+    def _decide(self) -> None:
+        """On the first host: the surest reason counts, the first of such; all is well when all say so."""
+        if self.verdict is not None:
+            return
+        bad = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
+        surest = max(bad, key=lambda one: one[1].certainty, default=None)  # the earliest of several
+        if surest is not None:
+            if surest[1].certainty == CERTAIN or time.monotonic() - bad[0][0] > ECHO_SECONDS:
+                self.verdict = surest[1]
+        elif {ending.host for _, ending in self._endings} == set(self._resources.hosts):
+            self.verdict = Ending(self._resources.current_host)
+        if self.verdict is not None:
+            self._tell({"verdict": asdict(self.verdict)})
+
+    def _say_goodbye(self) -> None:
+        """Close so that nothing said is lost: a connection closed with something unread drops what is under way."""
+        for line in self._lines.values():
+            line.finish_sending()
+        deadline = time.monotonic() + 1.0
+        while self._lines and time.monotonic() < deadline:
+            for key, _ in self._selector.select(0.1):
+                if isinstance(key.data, str):
+                    self._lines[key.data].receive()
+            for host in [host for host, line in self._lines.items() if line.closed]:
+                self._selector.unregister(self._lines[host])
+                self._lines.pop(host).close()
+        for line in self._lines.values():
+            line.close()
+
+
+class _Line:
+    """A connection that carries a JSON object a line."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.closed = False
+        self._connection = connection
+        # A peer that lets the few bytes of beats fill the buffer is as good as gone.
+        self._connection.setblocking(False)
+        self._heard = time.monotonic()
+        self._unread = b""
+
+    def fileno(self) -> int:
+        return self._connection.fileno()
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since something came."""
+        return time.monotonic() - self._heard
+
+    def send(self, message: dict[str, Any]) -> None:
+        try:
+            self._connection.sendall(json.dumps(message).encode() + b"\n")
+        except OSError:
+            self.closed = True
+
+    def receive(self) -> list[dict[str, Any]]:
+        """The messages that are there by now, without waiting."""
+        try:
+            received = self._connection.recv(LINE_LIMIT)
+        except BlockingIOError:
+            return []
+        except OSError:
+            received = b""
+        self._heard = time.monotonic()
+        *lines, self._unread = (self._unread + received).split(b"\n")
+        self.closed = self.closed or not received or len(self._unread) > LINE_LIMIT
+        try:
+            messages = [json.loads(line) for line in lines]
+        except ValueError:  # not one of us
+            messages, self.closed = [], True
+        return [message for message in messages if isinstance(message, dict)]
+
+    def finish_sending(self) -> None:
+        with contextlib.suppress(OSError):
+            self._connection.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._connection.close()

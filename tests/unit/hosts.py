@@ -1,0 +1,138 @@
+"""Hosts of a training job that are processes of this machine, each with a loopback address of its own."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from microjobs.contract import ResourceConfig
+from microjobs.network import Network
+from microjobs.supervisor import children_of
+from tests.conftest import REPOSITORY
+
+HOST = """
+import json, logging, sys
+from microjobs import distributed, heartbeat
+from microjobs.contract import ResourceConfig
+from microjobs.errors import JobError, Stopped
+settings = json.loads(sys.argv[1])
+for name, value in settings["limits"].items():
+    setattr(heartbeat, name, value)
+program = distributed.Program(settings["command"], agent=settings["agent"])
+explain = (lambda code: f"said {code}") if settings["script"] else None
+try:
+    distributed.launch(program, ResourceConfig(settings["host"], tuple(settings["hosts"])), explain=explain)
+except JobError as error:
+    print(type(error).__name__, error, flush=True)
+    sys.exit(error.exit_code)
+except Stopped as stopped:
+    print("stopped by", stopped.signal_number, flush=True)
+"""
+
+_fresh = itertools.count(os.getpid() % 200 * 64)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a host ended: exit code, what it printed (its worker too), and after how many seconds."""
+
+    code: int
+    printed: str
+    seconds: float
+
+
+@dataclass
+class Host:
+    process: subprocess.Popen[str]
+    started: float = field(default_factory=time.monotonic)
+    orphans: list[int] = field(default_factory=list)
+
+    def wait_for(self, text: str) -> None:
+        assert self.process.stdout
+        for line in self.process.stdout:
+            if text in line:
+                return
+        raise AssertionError(f"ended with {self.process.wait()} before it printed {text!r}")
+
+    def end(self) -> End:
+        printed, _ = self.process.communicate(timeout=60)
+        return End(self.process.returncode, printed, time.monotonic() - self.started)
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the host's own process: its workers have a session of their own, and may outlive it."""
+        self.orphans += children_of(self.process.pid)
+        self.process.send_signal(number)
+
+    def close(self) -> None:
+        self.orphans += children_of(self.process.pid)
+        for pid in (self.process.pid, *self.orphans):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.communicate()
+
+
+class Hosts:
+    """Starts the hosts of one job."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = list(names)
+        block = next(_fresh)
+        self.addresses = {
+            name: f"127.{100 + block // 256 % 100}.{block % 256}.{number}" for number, name in enumerate(names, 1)
+        }
+        self.started: dict[str, Host] = {}
+
+    def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **limits: float) -> Host:
+        """One host, which runs Python code as its worker (or as the agent that starts workers)."""
+        settings = {
+            "host": name,
+            "hosts": self.names,
+            "command": [sys.executable, "-c", worker],
+            "agent": agent,
+            "script": script,
+            "limits": {"JOIN_SECONDS": 10, "LOST_SECONDS": 2, "BEAT_SECONDS": 0.2, "ECHO_SECONDS": 1, **limits},
+        }
+        network = Network(self.addresses[name], self.addresses).variables()
+        environment = {**os.environ, **network, "PYTHONPATH": str(REPOSITORY / "shared")}
+        command = [sys.executable, "-c", HOST, json.dumps(settings)]
+        process = subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        self.started[name] = Host(process)
+        return self.started[name]
+
+    def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
+        """Start a host for each entry, and wait for all of them to end."""
+        for name, worker in workers.items():
+            self.start(name, worker, **settings)  # type: ignore[arg-type]  # flags and limits
+        return self.end()
+
+    def end(self) -> dict[str, End]:
+        return {name: host.end() for name, host in self.started.items()}
+
+    def close(self) -> None:
+        for host in self.started.values():
+            host.close()
+
+
+def make_hosts(count: int = 3) -> Iterator[Hosts]:
+    hosts = Hosts([f"algo-{number}" for number in range(1, count + 1)])
+    yield hosts
+    hosts.close()
+
+
+def resources(host: str, count: int) -> ResourceConfig:
+    return ResourceConfig(host, tuple(f"algo-{number}" for number in range(1, count + 1)))
+
+
+def alive(path: Path) -> bool:
+    """Whether the process that wrote its number into the file still runs."""
+    stat = Path(f"/proc/{path.read_text()}/stat")
+    return stat.exists() and ") Z " not in stat.read_text()
