@@ -99,6 +99,15 @@ def test_registry_of_another_account_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("client")
+def test_nothing_is_made_for_the_registry_of_another_account() -> None:
+    named = Destination("210987654321.dkr.ecr.eu-central-1.amazonaws.com")
+    with pytest.raises(UsageError, match="is of account 210987654321"):
+        open_registry(Request(registry=str(named)), named, ["serve"], CONSOLE)
+    with closing(ecr.connect("eu-central-1", None)) as client:
+        assert client.describe_repositories()["repositories"] == []
+
+
+@pytest.mark.usefixtures("client")
 def test_ecr_may_be_named_with_a_prefix() -> None:
     named = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
     opened = open_registry(Request(registry=str(named)), named, ["serve", "train"], CONSOLE)
