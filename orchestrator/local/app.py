@@ -85,7 +85,7 @@ class Application:
             if service != "s3":
                 request.max_content_length = MOST_BYTES.get(service, MOST_BYTES_ELSEWHERE)
                 request.get_data()
-            auth.verify(request, claim, self._credentials)
+            request.environ[auth.PROOF] = auth.verify(request, claim, self._credentials)
             return self._raw[service](request) if service in self._raw else self._operation(service, request)
         except auth.AuthError as error:
             return _failure(kind, error.worded(kind), request)

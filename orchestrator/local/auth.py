@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-re
 
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -28,6 +28,9 @@ LONGEST_EXPIRY = timedelta(days=7)
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 HEADERS = "microjobs.headers"
 """Where the server puts headers as they came, if it does."""
+
+PROOF = "microjobs.proof"
+"""Where a WSGI environment has the `Proof` of its request, once that is found true."""
 
 REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
 
@@ -88,6 +91,17 @@ class Claim:
     expires: timedelta | None = None
     """Of a presigned address; None if the signature is in a header."""
     version: Literal[2, 4] = 4
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A signature that is true, and how to go on from it: a body may have signatures of its own that follow it."""
+
+    signature: str
+    timestamp: str
+    scope: str
+    sign: Callable[[str], str]
+    """The signature of a text, with the key of this date, region and service."""
 
 
 # --- what the request says ---
@@ -166,8 +180,11 @@ def _time(timestamp: str) -> datetime:
 # --- whether it is true ---
 
 
-def verify(request: Request, claimed: Claim, credentials: Credentials, now: datetime | None = None) -> None:
+def verify(request: Request, claimed: Claim, credentials: Credentials, now: datetime | None = None) -> Proof | None:
     """Check a request against the credentials. The body is read, unless the service is S3: that checks it itself.
+
+    Returns:
+        The signature, for what follows from it; None for one of version 2, from which nothing can.
 
     Raises:
         AuthError: it was signed with other credentials, too long ago, or is not what was signed.
@@ -179,7 +196,7 @@ def verify(request: Request, claimed: Claim, credentials: Credentials, now: date
     now = now or datetime.now(UTC)
     if claimed.version == 2:
         _verify_presigned_v2(request, claimed, credentials, now)
-        return
+        return None
     _check_time(claimed, now)
     _check_headers(request, claimed)
     signer = (_S3Signer if claimed.service == "s3" else _Signer)(
@@ -191,6 +208,8 @@ def verify(request: Request, claimed: Claim, credentials: Credentials, now: date
     expected = signer.signature(signer.string_to_sign(signed, signer.canonical_request(signed)), signed)
     _compare(claimed, expected)
     _check_payload(request, claimed)
+    scope = signer.credential_scope(signed)
+    return Proof(expected, claimed.timestamp, scope, lambda text: signer.signature(text, signed))
 
 
 def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credentials, now: datetime) -> None:

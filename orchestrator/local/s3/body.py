@@ -1,7 +1,4 @@
-"""A request's body: taken off its transfer coding, and held against the checksums that came with it.
-
-Signatures of single chunks (`STREAMING-AWS4-HMAC-SHA256-PAYLOAD`) are read over and not checked.
-"""
+"""A request's body: taken off its transfer coding, and held against what was signed and the checksums that came."""
 
 import base64
 import binascii
@@ -12,25 +9,22 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from math import inf
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
+from orchestrator.local.auth import UNSIGNED_PAYLOAD
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
+from orchestrator.local.s3.chunks import KINDS, dechunked
 from orchestrator.local.s3.details import BLOCK
+from orchestrator.local.s3.wire import Incoming, Stream
 
 DOCUMENT_LIMIT = 16 << 20
 """Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""
 
-_LINE_LIMIT = 16 << 10
 _CHECKSUM = "x-amz-checksum-"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
 _NOT_ALGORITHMS = frozenset({"mode", "type", "algorithm"})
 """Headers that begin as a checksum's does and are none."""
-
-
-class Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 class Input:
@@ -63,18 +57,18 @@ class Received:
     """The one that the client sent, if it sent one, by algorithm."""
 
 
-def receive(headers: Mapping[str, str], stream: Stream, to: BinaryIO, limit: float = inf) -> Received:
+def receive(incoming: Incoming, stream: Stream, to: BinaryIO, limit: float = inf) -> Received:
     """Write a body to a file, block by block.
 
     Args:
-        headers: of the request, names in lower case.
         stream: `wsgi.input`, which ends where the body ends.
         to: gets the content, which is not to be used if this raises.
         limit: of the content, in bytes.
 
     Raises:
-        ServiceError: the body is not whole, or is not what one of its checksums says.
+        ServiceError: the body is not whole, or is not what was signed, or what one of its checksums says.
     """
+    headers = incoming.headers
     promised = _promised(headers)
     md5 = hashlib.md5(usedforsecurity=False)
     sha256 = hashlib.sha256()
@@ -84,7 +78,7 @@ def receive(headers: Mapping[str, str], stream: Stream, to: BinaryIO, limit: flo
         digests.append(sha256)
     trailers: dict[str, str] = {}
     size = 0
-    for block in _content(headers, stream, trailers):
+    for block in _content(incoming, stream, trailers):
         size += len(block)
         if size > limit:
             raise ServiceError("MaxMessageLengthExceeded", f"Your request was too big: the limit is {limit} bytes.")
@@ -95,13 +89,13 @@ def receive(headers: Mapping[str, str], stream: Stream, to: BinaryIO, limit: flo
         message = "The provided 'x-amz-content-sha256' header does not match what was computed."
         raise ServiceError("XAmzContentSHA256Mismatch", message)
     _check_md5(headers, md5.digest())
-    return Received(size, md5.hexdigest(), _check_checksums({**headers, **trailers}, promised))
+    return Received(size, md5.hexdigest(), _check_checksums({**trailers, **headers}, promised))
 
 
-def receive_document(headers: Mapping[str, str], stream: Stream) -> bytes:
+def receive_document(incoming: Incoming, stream: Stream) -> bytes:
     """A small body, such as XML; as `receive`."""
     document = BytesIO()
-    receive(headers, stream, document, DOCUMENT_LIMIT)
+    receive(incoming, stream, document, DOCUMENT_LIMIT)
     return document.getvalue()
 
 
@@ -112,11 +106,18 @@ def drain(stream: Stream) -> None:
             pass
 
 
-def _content(headers: Mapping[str, str], stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
+def _content(incoming: Incoming, stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
     """The blocks of the content; when they are over, `trailers` has what followed them."""
     expected: int | None
-    if headers.get("x-amz-content-sha256", "").startswith("STREAMING-"):
-        expected, blocks = _number(headers, "x-amz-decoded-content-length"), _dechunked(stream, trailers)
+    headers, kind = incoming.headers, incoming.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
+    if kind in KINDS:
+        expected = _number(headers, "x-amz-decoded-content-length")
+        blocks = dechunked(stream, kind, incoming.proof, trailers)
+    elif kind != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(kind):
+        message = (
+            f"x-amz-content-sha256 must be a SHA-256, {UNSIGNED_PAYLOAD}, {', '.join(sorted(KINDS))}, not {kind!r}."
+        )
+        raise ServiceError("InvalidArgument", message)
     else:
         expected, blocks = _length(headers), iter(lambda: stream.read(BLOCK), b"")
     size = 0
@@ -139,60 +140,6 @@ def _number(headers: Mapping[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ServiceError("MissingContentLength", f"You must provide the {name} HTTP header.", 411)
     return int(text)
-
-
-def _dechunked(stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
-    """Undo `aws-chunked`: lines `SIZE[;chunk-signature=…]`, each before that many bytes; trailers behind size 0.
-
-    https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
-    """
-    body = _Buffered(stream)
-    while size := _chunk_size(body.line()):
-        while size:
-            block = body.take(size)
-            if not block:
-                raise _malformed("it ends inside a chunk")
-            size -= len(block)
-            yield block
-        if body.line():
-            raise _malformed("a chunk is longer than its size")
-    while line := body.line():
-        name, _, value = line.partition(b":")
-        trailers[name.decode("latin-1").strip().lower()] = value.decode("latin-1").strip()
-
-
-class _Buffered:
-    """Lines and bytes of a stream. Cheroot's own `readline` with a limit does not end in a body of HTTP chunks."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._data = b""
-
-    def line(self) -> bytes:
-        """The next line, without its end; empty at the end of the stream."""
-        while b"\n" not in self._data and len(self._data) < _LINE_LIMIT and (block := self._stream.read(BLOCK)):
-            self._data += block
-        line, _, self._data = self._data.partition(b"\n")
-        if len(line) > _LINE_LIMIT:
-            raise _malformed("a line has no end")
-        return line.rstrip(b"\r")
-
-    def take(self, size: int) -> bytes:
-        """Some of the next bytes, at most `size`; empty at the end of the stream."""
-        data = self._data or self._stream.read(BLOCK)
-        self._data = data[size:]
-        return data[:size]
-
-
-def _chunk_size(line: bytes) -> int:
-    size, _, _ = line.partition(b";")
-    if not _HEX.fullmatch(size):
-        raise _malformed(f"{size[:20]!r} is not the size of a chunk")
-    return int(size, 16)
-
-
-def _malformed(reason: str) -> ServiceError:
-    return ServiceError("IncompleteBody", f"The aws-chunked body is malformed: {reason}.")
 
 
 def _promised(headers: Mapping[str, str]) -> dict[str, Digest]:

@@ -8,10 +8,9 @@ from urllib.parse import quote
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import ACCOUNT
 from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.body import Stream
 from orchestrator.local.s3.store import ObjectStore, no_such_bucket
 from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.s3.wire import Incoming
+from orchestrator.local.s3.wire import Incoming, Stream
 
 ADDRESS = frozenset({"Bucket", "Key", "ExpectedBucketOwner", "ExpectedSourceBucketOwner"})
 """Honoured by every operation that has them."""

@@ -56,7 +56,7 @@ def upload_part(call: Call) -> Answer:
     upload, number = _upload(call), _number(call)
     with call.store.incoming() as path:
         with path.open("xb") as file:
-            received = receive(call.incoming.headers, call.stream, file)
+            received = receive(call.incoming, call.stream, file)
         details = _part_details(upload, Details(received.md5, checksums=received.checksums), path)
         call.uploads.put_part(upload, number, path, details)
     return Answer({"ETag": f'"{details.etag}"', **_checksums(details)})

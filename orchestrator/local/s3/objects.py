@@ -67,7 +67,7 @@ def put_object(call: Call) -> Answer:
     details, condition = details_of(call.members), conditions.writing(call.members)
     with call.store.incoming() as path:
         with path.open("xb") as file:
-            received = receive(call.incoming.headers, call.stream, file)
+            received = receive(call.incoming, call.stream, file)
         details = replace(details, etag=received.md5, checksums=received.checksums)
         call.store.adopt(call.bucket, call.key, path, details, condition)
     return Answer({"ETag": f'"{details.etag}"', **checksum_members(details)})

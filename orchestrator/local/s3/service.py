@@ -9,13 +9,13 @@ from werkzeug import Request, Response
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3 import buckets, copying, listing, multipart, objects
 from orchestrator.local.s3.answer import error_response, write_answer
-from orchestrator.local.s3.body import Input, Stream, drain, receive_document
+from orchestrator.local.s3.body import Input, drain, receive_document
 from orchestrator.local.s3.call import Call, Operation, check_members
 from orchestrator.local.s3.parse import malformed, parse_document, parse_members
 from orchestrator.local.s3.protocol import check_query, find_operation
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.s3.wire import Incoming, read_request, request_id
+from orchestrator.local.s3.wire import Incoming, Stream, read_request, request_id
 
 __all__ = ["OPERATIONS", "S3", "error_response"]
 
@@ -32,8 +32,8 @@ OPERATIONS: Mapping[str, Operation] = {
 class S3:
     """Answers requests that are known to be signed by who may send them.
 
-    The body is held against `x-amz-content-sha256` and the checksums that come with it; signatures of single chunks
-    are not checked. Files are read and written block by block.
+    The body is held against `x-amz-content-sha256`, the signatures of its chunks and the checksums that come with it.
+    Files are read and written block by block.
     """
 
     def __init__(self, store: ObjectStore, region: str) -> None:
@@ -81,7 +81,7 @@ def _document(operation: OperationModel, incoming: Incoming, stream: Stream) -> 
     payload = shape.serialization.get("payload") if shape else None
     if shape is None or payload is None or not isinstance(shape.members[payload], StructureShape):
         return {}
-    document = receive_document(incoming.headers, stream)
+    document = receive_document(incoming, stream)
     if document:
         return {payload: parse_document(shape.members[payload], document)}
     if payload in shape.required_members:

@@ -3,19 +3,23 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 from cheroot.wsgi import Gateway_10
 from werkzeug import Request
 
-from orchestrator.local.auth import HEADERS
+from orchestrator.local.auth import HEADERS, PROOF, Proof
 from orchestrator.local.errors import ServiceError
 
 REQUEST_ID = "microjobs.request_id"
 """Where the application puts the request's id, if it does."""
 
 _HOST = ".localhost"
+
+
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 class Gateway(Gateway_10):
@@ -41,6 +45,8 @@ class Incoming:
     key: str
     query: Mapping[str, str]
     headers: Mapping[str, str]
+    proof: Proof | None = None
+    """The signature, if it was found true and is of version 4."""
 
     @property
     def resource(self) -> str:
@@ -61,7 +67,7 @@ def read_request(request: Request) -> Incoming:
         query = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
     except ValueError:
         raise ServiceError("InvalidURI", f"Couldn't parse the query {text!r}: it is not UTF-8.") from None
-    return Incoming(request.method, bucket, key, query, headers)
+    return Incoming(request.method, bucket, key, query, headers, request.environ.get(PROOF))
 
 
 def _headers(request: Request) -> Mapping[str, str]:

@@ -1,0 +1,161 @@
+"""Signatures of the chunks of an upload (`aws-chunked`): each covers its chunk, and the signature before."""
+
+import base64
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+
+import pytest
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from orchestrator.local.auth import Proof
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
+from tests.local.clients import Local
+from tests.local.security.wire import Answer, Sender, Signer
+
+CONTENT = b"hello, world" * 10_000
+CRC32 = base64.b64encode(zlib.crc32(CONTENT).to_bytes(4, "big")).decode()
+
+# --- AWS's own examples: sigv4-streaming.html and sigv4-streaming-trailers.html of the S3 API reference ---
+
+EXAMPLE = Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+CHUNKS = (b"a" * 65536, b"a" * 1024, b"")
+PLAIN = (
+    "4f232c4386841ef735655705268965c44a0e4690baa4adea153f7db9fa80a0a9",
+    "ad80c730a21e5b8d04586a2213dd63b9a0e99e0e2307b0ade35a65485a288648",
+    "0055627c9e194cb4542bae2aa5492e3c1575bbb81b612b7d234b86a503ef5497",
+    "b6c6ea8a5354eaf15b3cb7646744f4275b71ea724fed81ceb9323e279d449df9",
+)
+WITH_TRAILER = (
+    "106e2a8a18243abcf37539882f36619c00e2dfc72633413f02d3b74544bfeb8e",
+    "b474d8862b1487a5145d686f57f013e54db672cee1c953b3010fb58501ef5aa2",
+    "1c1344b170168f8e65b41376b44b20fe354e373826ccbbe2c1d40a8cae51e5c7",
+    "2ca2aba2005185cf7159c6277faf83795951dd77a3a99e6e65d5c9f85863f992",
+)
+TRAILER = {"x-amz-checksum-crc32c": "sOO8/Q=="}
+TRAILER_SIGNATURE = "d81f82fc3505edab99d459891051a732e8730629a2e4a59689829ca17fe2e435"
+
+
+def example(seed: str) -> Chain:
+    return Chain(proof(EXAMPLE, seed, "20130524T000000Z"))
+
+
+def proof(credentials: Credentials, seed: str, timestamp: str) -> Proof:
+    signer, request = Signer(credentials, "s3", "us-east-1"), AWSRequest("PUT", "http://host/")
+    request.context["timestamp"] = timestamp
+    return Proof(seed, timestamp, signer.credential_scope(request), lambda text: signer.signature(text, request))
+
+
+@pytest.mark.parametrize("signatures", [PLAIN, WITH_TRAILER])
+def test_chunks_of_awss_examples_are_signed_right(signatures: tuple[str, ...]) -> None:
+    chain = example(signatures[0])
+    for chunk, signature in zip(CHUNKS, signatures[1:], strict=True):
+        chain.check_chunk(sha256(chunk).digest(), signature)
+
+
+def test_trailer_of_awss_example_is_signed_right() -> None:
+    example(WITH_TRAILER[-1]).check_trailers(TRAILER, TRAILER_SIGNATURE)
+
+
+def test_chunks_of_awss_example_have_their_order() -> None:
+    with pytest.raises(ServiceError, match="signature of a chunk"):
+        example(PLAIN[0]).check_chunk(sha256(CHUNKS[1]).digest(), PLAIN[2])
+
+
+# --- over the wire ---
+
+
+@dataclass
+class Upload:
+    """A PUT of chunks, each signed as it should be; a test changes what is sent."""
+
+    sender: Sender
+    kind: str = SIGNED
+    credentials: Credentials | None = None
+    forge: Callable[[int, str], str] = lambda _, signature: signature
+    """What to send in place of the signature of a chunk, or of the trailer, by its number."""
+    sent: Callable[[bytes], bytes] = lambda chunk: chunk
+
+    def put(self, key: str = "chunks", size: int = 50_000) -> Answer:
+        headers = {"X-Amz-Decoded-Content-Length": str(len(CONTENT))}
+        if self.kind == SIGNED_WITH_TRAILER:
+            headers["X-Amz-Trailer"] = "x-amz-checksum-crc32"
+        target = f"/sagemaker-us-east-1-000000000000/{key}"
+        signed = self.sender.sign("s3", "PUT", target, headers, payload=self.kind)
+        own = proof(self.credentials or self.sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
+        chunks = [CONTENT[start : start + size] for start in range(0, len(CONTENT), size)]
+        return self.sender.raw("PUT", target, signed, self.body([*chunks, b""], own))
+
+    def body(self, chunks: list[bytes], own: Proof) -> bytes:
+        parts, last = [], own.signature
+        for number, chunk in enumerate(chunks):
+            last = self._signature(own, "PAYLOAD", last, sha256(b"").hexdigest(), sha256(chunk).hexdigest())
+            sent = self.sent(chunk)
+            head = f"{len(chunk):x};chunk-signature={self.forge(number, last)}\r\n".encode()
+            parts.append(head + sent + (b"\r\n" if chunk else b""))
+        if self.kind == SIGNED_WITH_TRAILER:
+            trailer = f"x-amz-checksum-crc32:{CRC32}"
+            last = self._signature(own, "TRAILER", last, sha256(f"{trailer}\n".encode()).hexdigest())
+            parts.append(f"{trailer}\r\nx-amz-trailer-signature:{self.forge(-1, last)}\r\n".encode())
+        return b"".join([*parts, b"\r\n"])
+
+    @staticmethod
+    def _signature(own: Proof, kind: str, last: str, *hashes: str) -> str:
+        return own.sign("\n".join([f"{ALGORITHM}-{kind}", own.timestamp, own.scope, last, *hashes]))
+
+
+KINDS = pytest.mark.parametrize("kind", [SIGNED, SIGNED_WITH_TRAILER])
+
+
+@KINDS
+@pytest.mark.parametrize("size", [1000, 50_000, len(CONTENT)])
+def test_signed_chunks_become_the_object(guarded: Local, sender: Sender, kind: str, size: int) -> None:
+    assert Upload(sender, kind).put("whole", size).status == 200
+    assert (guarded.bucket / "whole").read_bytes() == CONTENT
+
+
+@KINDS
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_forged_chunk_signature_is_refused(guarded: Local, sender: Sender, kind: str, number: int) -> None:
+    answer = Upload(sender, kind, forge=lambda at, true: "0" * 64 if at == number else true).put("forged")
+    assert (answer.status, b"<Code>SignatureDoesNotMatch</Code>" in answer.body) == (403, True)
+    assert not (guarded.bucket / "forged").exists()
+
+
+def test_forged_trailer_signature_is_refused(guarded: Local, sender: Sender) -> None:
+    answer = Upload(sender, SIGNED_WITH_TRAILER, forge=lambda at, true: "" if at == -1 else true).put("forged")
+    assert (answer.status, b"signature of the trailer" in answer.body) == (403, True)
+    assert not (guarded.bucket / "forged").exists()
+
+
+def test_changed_chunk_is_refused(guarded: Local, sender: Sender) -> None:
+    assert Upload(sender, sent=bytes.upper).put("changed").status == 403
+    assert not (guarded.bucket / "changed").exists()
+
+
+def test_chunks_signed_by_another_are_refused(sender: Sender) -> None:
+    assert Upload(sender, credentials=Credentials("key", "other")).put("other").status == 403
+
+
+def test_chunks_without_signatures_are_refused(sender: Sender) -> None:
+    assert Upload(sender, forge=lambda *_: "").put("bare").status == 403
+
+
+def test_unsigned_trailer_behind_signed_chunks_is_refused(sender: Sender) -> None:
+    upload = Upload(sender)
+    headers = {"X-Amz-Decoded-Content-Length": "0"}
+    target = "/sagemaker-us-east-1-000000000000/trailer"
+    signed = sender.sign("s3", "PUT", target, headers, payload=SIGNED)
+    own = proof(sender.credentials, signed["Authorization"][-64:], signed["X-Amz-Date"])
+    body = upload.body([b""], own).removesuffix(b"\r\n") + b"x-amz-checksum-crc32:AAAAAA==\r\n\r\n"
+    answer = sender.raw("PUT", target, signed, body)
+    assert (answer.status, b"IncompleteBody" in answer.body) == (400, True)
+
+
+@pytest.mark.parametrize("payload", ["STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD", "E3B0" * 16, "anything"])
+def test_unknown_kind_of_payload_is_refused(sender: Sender, payload: str) -> None:
+    answer = sender.signed("s3", "PUT", "/sagemaker-us-east-1-000000000000/kind", body=b"x", payload=payload)
+    assert (answer.status, b"<Code>InvalidArgument</Code>" in answer.body) == (400, True)

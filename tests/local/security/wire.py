@@ -1,0 +1,104 @@
+"""Requests as no client library would send them: signed by hand, over a connection that is kept."""
+
+import http.client
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+from botocore.auth import S3SigV4Auth, SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+
+from orchestrator.local.server import Address
+
+SECONDS = 20.0
+"""An answer that takes longer is none."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    headers: Mapping[str, str]
+    """Names in lower case."""
+    body: bytes
+
+
+class Sender:
+    """Sends to one server, over one connection as long as the server keeps it."""
+
+    def __init__(self, address: Address) -> None:
+        self.host = urlsplit(address.url).netloc
+        self.credentials = Credentials(address.access_key_id, address.secret_access_key)
+        self._connection = http.client.HTTPConnection(self.host, timeout=SECONDS)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def raw(self, method: str, target: str, headers: Mapping[str, Any], body: bytes | None = None) -> Answer:
+        """Send these headers and no others; Content-Length is put to a body."""
+        connection = self._connection
+        connection.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+        given = {"Host": self.host, **headers}
+        if body is not None and not {"Transfer-Encoding", "Content-Length"} & given.keys():
+            given["Content-Length"] = str(len(body))
+        for name, value in given.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        answer = connection.getresponse()
+        content = answer.read()
+        return Answer(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
+
+    def signed(
+        self,
+        service: str,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        **how: Any,
+    ) -> Answer:
+        """Send a request that is signed as it should be, but for what `how` says (see `sign`)."""
+        return self.raw(method, target, self.sign(service, method, target, headers, body, **how), body)
+
+    def sign(
+        self,
+        service: str,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        *,
+        at: datetime | None = None,
+        payload: str | None = None,
+        credentials: Credentials | None = None,
+    ) -> dict[str, str]:
+        """The headers with a signature in them.
+
+        Args:
+            at: when it says that it was signed; else now.
+            payload: what to sign in place of the body's SHA-256.
+            credentials: others than the server's.
+        """
+        request = AWSRequest(method, f"http://{self.host}{target}", {"Host": self.host, **(headers or {})}, body or b"")
+        signer = Signer(credentials or self.credentials, service, "us-east-1")
+        request.context["timestamp"] = f"{at or datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+        request.headers["X-Amz-Date"] = request.context["timestamp"]
+        if service == "s3":
+            request.headers["X-Amz-Content-SHA256"] = payload or SigV4Auth.payload(signer, request)
+        names = signer.signed_headers(signer.headers_to_sign(request))
+        signature = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+        scope = f"Credential={signer.scope(request)}, SignedHeaders={names}"
+        return {**request.headers, "Authorization": f"AWS4-HMAC-SHA256 {scope}, Signature={signature}"}
+
+
+class Signer(S3SigV4Auth):
+    """Signs all headers that are there."""
+
+    def _normalize_url_path(self, path: str) -> str:
+        return path
+
+    def payload(self, request: AWSRequest) -> str:
+        given: str | None = request.headers.get("X-Amz-Content-SHA256")
+        return given or str(SigV4Auth.payload(self, request))
