@@ -6,7 +6,6 @@ endpoint lives. During an update it has the next one, too. The record says what 
 
 import logging
 import random
-import secrets
 import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -17,12 +16,14 @@ from typing import Any
 
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.home import arn
-from orchestrator.local.jobs import models, serving
+from orchestrator.local.jobs import deployments, models, serving
 from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.deployments import CONFIG_KIND, Deployment
 from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
 from orchestrator.local.jobs.job import REASON_LIMIT
 from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.serving import Replica, StoppedError, Switch, UnhealthyError
+from orchestrator.local.jobs.replicas import Replica
+from orchestrator.local.jobs.serving import StoppedError, Switch, UnhealthyError
 from orchestrator.local.logs import endpoint_group
 from orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from orchestrator.local.state import NameTakenError, Record
@@ -30,13 +31,13 @@ from orchestrator.local.state import NameTakenError, Record
 logger = logging.getLogger(__name__)
 
 KIND = "endpoint"
-CONFIG_KIND = "endpoint-config"
 
 DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
 """Members of the stored description that are ours; no answer has members of these names."""
 
-Deployment = Mapping[str, Any]
-"""EndpointConfigName, and Variants: the configuration's, each with its Model and the InstanceId of its container."""
+DRAIN_SECONDS = 60.0
+"""What containers that were replaced get to answer the requests that they have: as long as an answer may take."""
+DRAIN_LOOK = 0.05
 
 _choose = random.SystemRandom().choices
 
@@ -64,8 +65,9 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     Raises:
         ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
     """
-    deployment = _deployment(context, request["EndpointConfigName"])
-    members = {**request, "EndpointStatus": "Creating", DEPLOYMENT: deployment, **_described(deployment, serves=False)}
+    deployment = deployments.deploy(context, request["EndpointConfigName"])
+    described = deployments.describe(deployment, serves=False)
+    members = {**request, "EndpointStatus": "Creating", DEPLOYMENT: deployment, **described}
     return _add(context, KIND, "Endpoint", "Creating", members, request.get("Tags", []))
 
 
@@ -88,16 +90,45 @@ def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> 
     Raises:
         ValidationError: the configuration or a model of it is missing, or the endpoint is not InService.
     """
-    name = request["EndpointName"]
-    changes = {"EndpointStatus": "Updating", NEXT: _deployment(context, request["EndpointConfigName"])}
+    following = deployments.deploy(context, request["EndpointConfigName"])
+    if request.get("RetainAllVariantProperties", False):
+        excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
+        following = deployments.retain(following, _serving(context, request["EndpointName"]), excluded)
+    return _follow(context, registry, request["EndpointName"], following)
+
+
+def reweigh(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
+    """Have an endpoint's variants change their weights and counts; the containers stay.
+
+    Raises:
+        ValidationError: there is no such variant, or the endpoint is not InService.
+    """
+    before, wanted = _serving(context, request["EndpointName"]), request["DesiredWeightsAndCapacities"]
+    return _follow(context, registry, request["EndpointName"], deployments.change(before, wanted))
+
+
+def _serving(context: Context, name: str) -> Deployment:
+    """What an endpoint serves now."""
+    record = context.state.get(KIND, name)
+    if record is None or record.status != "InService":
+        raise _not_in_service(context, name, record)
+    deployment: Deployment = record.description[DEPLOYMENT]
+    return deployment
+
+
+def _follow(context: Context, registry: Registry, name: str, following: Deployment) -> Record:
+    changes = {"EndpointStatus": "Updating", NEXT: following}
     updated = context.state.update(KIND, name, changes, "Updating", only_if=("InService",))
     if updated is None:
-        found = context.state.get(KIND, name)
-        own_arn, status = arn(f"{KIND}/{name}", context.settings.region), found.status if found else "not there"
-        raise ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
+        raise _not_in_service(context, name, context.state.get(KIND, name))
     if isinstance(endpoint := registry.find(f"{KIND}/{name}"), Endpoint):
         endpoint.wake()
     return updated
+
+
+def _not_in_service(context: Context, name: str, found: Record | None) -> ValidationError:
+    own_arn, status = arn(f"{KIND}/{name}", context.settings.region), found.status if found else "not there"
+    return ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
 
 
 def delete(context: Context, registry: Registry, name: str) -> None:
@@ -105,33 +136,6 @@ def delete(context: Context, registry: Registry, name: str) -> None:
     context.state.update(KIND, name, {"EndpointStatus": "Deleting"}, "Deleting")
     if not registry.stop(f"{KIND}/{name}"):  # it failed before this server started
         context.state.delete(KIND, name)
-
-
-def _deployment(context: Context, config: str) -> Deployment:
-    record = context.state.get(CONFIG_KIND, config)
-    if record is None:
-        config_arn = arn(f"{CONFIG_KIND}/{config}", context.settings.region)
-        raise ValidationError(f'Could not find endpoint configuration "{config_arn}".')
-    variants = [
-        {**variant, "Model": models.find(context, variant["ModelName"]), "InstanceId": f"i-{secrets.token_hex(8)}"}
-        for variant in record.description["ProductionVariants"]
-    ]
-    return {"EndpointConfigName": config, "Variants": variants}
-
-
-def _described(deployment: Deployment, *, serves: bool) -> dict[str, Any]:
-    """What DescribeEndpoint says of a deployment. One container serves a variant, however many were asked for."""
-    now = time.time()
-    variants = []
-    for variant in deployment["Variants"]:
-        uri = models.container(variant["Model"])["Image"]
-        count, weight = variant["InitialInstanceCount"], variant["InitialVariantWeight"]
-        images = [{"SpecifiedImage": uri, "ResolvedImage": uri, "ResolutionTime": now}]
-        described = {"VariantName": variant["VariantName"], "DeployedImages": images}
-        described |= {"CurrentWeight": weight, "DesiredWeight": weight}
-        described |= {"CurrentInstanceCount": count if serves else 0, "DesiredInstanceCount": count}
-        variants.append(described)
-    return {"EndpointConfigName": deployment["EndpointConfigName"], "ProductionVariants": variants}
 
 
 class Endpoint:
@@ -224,20 +228,33 @@ class Endpoint:
 
     def _update(self, deployment: Deployment) -> None:
         old = self._replicas
+        planned = {self._plan_name(variant) for variant in deployment["Variants"]}
+        kept = {name: replica for name, replica in old.items() if replica.plan_name in planned}
         try:
-            fresh = self._start(deployment, {})
+            fresh = self._start(deployment, {}, kept)
         except StoppedError:
             return
         except CannotRunError as error:
             self._describe("InService", FailureReason=str(error)[:REASON_LIMIT], **{NEXT: None})
             return
-        self._serve(deployment, fresh, "InService")
-        _stop(old.values(), serving.GRACE_SECONDS)
+        self._serve(deployment, {**kept, **fresh}, "InService")
+        self._retire([replica for replica in old.values() if replica.plan_name not in planned])
+
+    def _retire(self, replicas: Collection[Replica]) -> None:
+        """End containers when they have answered what they have; requests that come now go elsewhere."""
+        deadline = time.monotonic() + DRAIN_SECONDS
+        for replica in replicas:
+            replica.close()
+        while any(replica.is_busy() for replica in replicas) and time.monotonic() < deadline:
+            if self._is_unwanted():
+                break
+            time.sleep(DRAIN_LOOK)
+        _stop(replicas, serving.GRACE_SECONDS)
 
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
         self._weights = {item["VariantName"]: item["InitialVariantWeight"] for item in deployment["Variants"]}
         self._replicas = replicas
-        known = {DEPLOYMENT: deployment, "FailureReason": None, **_described(deployment, serves=True)}
+        known = {DEPLOYMENT: deployment, "FailureReason": None, **deployments.describe(deployment, serves=True)}
         self._describe(status, **known, **({NEXT: None} if status == "InService" else {}))
 
     def _describe(self, status: str, **changes: Any) -> None:
@@ -263,16 +280,22 @@ class Endpoint:
 
     # --- its containers ---
 
-    def _start(self, deployment: Deployment, hosts: Mapping[str, Host]) -> Mapping[str, Replica]:
+    def _start(
+        self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str] = ()
+    ) -> Mapping[str, Replica]:
         """Containers for all variants, or for none.
+
+        Args:
+            hosts: those that run already, by their names.
+            kept: names of variants that need none.
 
         Raises:
             CannotRunError: one could not be started or is not healthy.
             StoppedError: the endpoint is not wanted any more.
         """
-        variants = deployment["Variants"]
+        variants = [variant for variant in deployment["Variants"] if variant["VariantName"] not in kept]
         replicas = {variant["VariantName"]: self._replica(variant) for variant in variants}
-        with ThreadPoolExecutor(len(replicas)) as pool:
+        with ThreadPoolExecutor(max(1, len(replicas))) as pool:
             starts = {
                 variant["VariantName"]: pool.submit(
                     replicas[variant["VariantName"]].start, hosts.get(variant["InstanceId"])

@@ -12,6 +12,7 @@ from orchestrator.local.parity.hosting import (
     CREATE_MODEL,
     CREATE_TRANSFORM_JOB,
     UPDATE_ENDPOINT,
+    UPDATE_WEIGHTS,
 )
 from orchestrator.local.parity.processing import CREATE_PROCESSING_JOB
 from orchestrator.local.parity.reading import READING
@@ -27,6 +28,7 @@ TABLE: dict[str, Rows] = {
     "CreateEndpointConfig": CREATE_ENDPOINT_CONFIG,
     "CreateEndpoint": CREATE_ENDPOINT,
     "UpdateEndpoint": UPDATE_ENDPOINT,
+    "UpdateEndpointWeightsAndCapacities": UPDATE_WEIGHTS,
     "CreateTransformJob": CREATE_TRANSFORM_JOB,
     **READING,
 }

@@ -19,7 +19,7 @@ from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused
 
 PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
 ONE_CONTAINER = NoMeaning("one container serves a variant")
-DEPLOYMENT = NoMeaning("an update starts the new containers, moves all traffic at once and ends the old ones")
+DEPLOYMENT = NoMeaning("an update starts the new containers, moves all requests at once and drains the old ones")
 MODEL_SOURCE: Rows = {
     "S3DataSource": Members(
         {
@@ -121,10 +121,22 @@ CREATE_ENDPOINT: Rows = {
 UPDATE_ENDPOINT: Rows = {
     "EndpointName": Honoured(),
     "EndpointConfigName": Honoured(),
-    "RetainAllVariantProperties": Refused("the new configuration's counts and weights are taken"),
-    "ExcludeRetainedVariantProperties": NoMeaning("nothing is retained"),
+    "RetainAllVariantProperties": Honoured("the counts and weights of variants that both have"),
+    "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
     "DeploymentConfig": DEPLOYMENT,
     "RetainDeploymentConfig": DEPLOYMENT,
+}
+
+UPDATE_WEIGHTS: Rows = {
+    "EndpointName": Honoured(),
+    "DesiredWeightsAndCapacities": Members(
+        {
+            "VariantName": Honoured(),
+            "DesiredWeight": Honoured("the share of the requests"),
+            "DesiredInstanceCount": ONE_CONTAINER,
+            "ServerlessUpdateConfig": Refused("variants have instances"),
+        }
+    ),
 }
 
 CREATE_TRANSFORM_JOB: Rows = {

@@ -18,13 +18,12 @@ from orchestrator.local.jobs.client import NoAnswerError, TooLargeError
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.endpoints import KIND, Endpoint
 from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.serving import Replica
+from orchestrator.local.jobs.replicas import INVOCATIONS, Replica
 from orchestrator.local.logs import endpoint_group
 from orchestrator.local.protocol.models import operation_model, service_model
 from orchestrator.local.protocol.validation import validate
 
 SERVICE, OPERATION = "sagemaker-runtime", "InvokeEndpoint"
-PATH = "/invocations"
 CONTAINER = "primary"
 """What SageMaker calls a model's one container."""
 
@@ -100,11 +99,9 @@ class Runtime:
         return isinstance(endpoint, Endpoint) and endpoint.choose(variant) == (variant, replica)
 
     def _invoke(self, name: str, variant: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Response:
-        client, answered = replica.client, BytesIO()
-        if client is None:
-            raise _unavailable(name, variant)
+        answered = BytesIO()
         try:
-            answer = client.request("POST", PATH, body, headers, timeout=ANSWER_SECONDS, into=answered, most=MOST_BYTES)
+            answer = replica.invoke(body, headers, timeout=ANSWER_SECONDS, into=answered, most=MOST_BYTES)
         except TooLargeError as error:
             return self._model_error(name, 500, f"{error}, which is what an answer may have")
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -142,7 +139,7 @@ class Runtime:
 def _members(request: Request) -> dict[str, str]:
     """The members of a valid InvokeEndpoint request, all but its body."""
     match = re.fullmatch(r"/endpoints/([^/]+)(/.*)", request.path)
-    if match is None or request.method != "POST" or match[2] != PATH:
+    if match is None or request.method != "POST" or match[2] != INVOCATIONS:
         raise _unknown_operation(request.method, match[2] if match else request.path)
     operation = operation_model(SERVICE, OPERATION)
     members = {"EndpointName": match[1], "Body": ""}

@@ -50,6 +50,7 @@ class SageMaker:
             "CreateEndpointConfig": self.create_endpoint_config,
             "CreateEndpoint": self.create_endpoint,
             "UpdateEndpoint": self.update_endpoint,
+            "UpdateEndpointWeightsAndCapacities": self.update_endpoint_weights,
             "DeleteModel": self._deleter(MODEL),
             "DeleteEndpointConfig": self._deleter(CONFIG),
             "DeleteEndpoint": self.delete_endpoint,
@@ -134,6 +135,10 @@ class SageMaker:
     def update_endpoint(self, request: Request) -> Answer:
         find(self._state, ENDPOINT, request["EndpointName"])
         return {"EndpointArn": endpoints.update(self._context, self._registry, request).arn}
+
+    def update_endpoint_weights(self, request: Request) -> Answer:
+        find(self._state, ENDPOINT, request["EndpointName"])
+        return {"EndpointArn": endpoints.reweigh(self._context, self._registry, request).arn}
 
     def delete_endpoint(self, request: Request) -> Answer:
         find(self._state, ENDPOINT, request["EndpointName"])

@@ -81,8 +81,9 @@ class Parts:
         self.start_endpoint()
         return self.settled()
 
-    def update(self, config: str) -> None:
-        endpoints.update(self.context, self.registry, {"EndpointName": "e", "EndpointConfigName": config})
+    def update(self, config: str, **members: Any) -> None:
+        request = {"EndpointName": "e", "EndpointConfigName": config, **members}
+        endpoints.update(self.context, self.registry, request)
 
     def start_transform(self, **members: Any) -> None:
         record = transform.create(self.context, transform_request(**members))

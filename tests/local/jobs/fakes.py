@@ -59,6 +59,7 @@ class FakeHost:
         self.model = model
         self.files = {path.name: path.read_bytes() for path in plan.inputs[0].source.rglob("*") if path.is_file()}
         self.graces: list[float] = []
+        self.began = time.monotonic()
         self._said: list[Line] = []
         self._exit: Exit | None = None
         self._over = threading.Event()
@@ -87,13 +88,13 @@ class FakeHost:
     def has_ended(self) -> bool:
         return self._over.is_set()
 
-    def lines(self, after: float = 0.0) -> Iterator[Line]:
+    def lines(self) -> Iterator[Line]:
         read = 0
         while True:
             ended = self._over.wait(0.01)
             new = self._said[read:]
             read += len(new)
-            yield from (line for line in new if line.time > after)
+            yield from new
             if ended:
                 return
 

@@ -211,48 +211,6 @@ def test_names_are_taken_once(parts: Parts) -> None:
             again()
 
 
-# --- updates ---
-
-
-@pytest.mark.usefixtures("model")
-def test_update_changes_over_when_the_new_one_serves(parts: Parts) -> None:
-    parts.serve()
-    (old,) = parts.running
-    parts.make_config("d", second={})
-    parts.update("d")
-    assert parts.endpoint()["EndpointStatus"] == "Updating"
-    found = parts.settled()
-    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
-    assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
-    until(lambda: len(parts.runtime.hosts) == 1)
-    assert old.graces == [30]
-
-
-@pytest.mark.usefixtures("model")
-def test_update_that_fails_keeps_the_old_containers(parts: Parts) -> None:
-    parts.serve()
-    (old,) = parts.running
-    parts.make_model("bad", "bad")
-    parts.runtime.models["bad"] = Model(exits=Exit(1))
-    parts.make_config("d", main={"ModelName": "bad"})
-    parts.update("d")
-    found = parts.settled()
-    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "c")
-    assert "did not pass the ping health check" in found["FailureReason"]
-    assert parts.running == [old]
-
-
-@pytest.mark.usefixtures("model")
-def test_update_is_refused_while_there_is_one(parts: Parts) -> None:
-    parts.serve()
-    parts.make_model("slow", "slow")
-    parts.runtime.models["slow"] = Model(ping=503)
-    parts.make_config("d", main={"ModelName": "slow"})
-    parts.update("d")
-    with pytest.raises(ValidationError, match="which is Updating"):
-        parts.update("d")
-
-
 # --- the server's end and start ---
 
 

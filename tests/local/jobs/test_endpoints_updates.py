@@ -1,0 +1,152 @@
+"""Updates of endpoints: what changes, what stays, and that no request is lost meanwhile."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.jobs import endpoints
+from orchestrator.local.runtimes.base import Exit
+from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.test_endpoints_invocations import Invoker
+
+
+def variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
+    """Weights and counts."""
+    return {
+        item["VariantName"]: (item["DesiredWeight"], item["DesiredInstanceCount"])
+        for item in found["ProductionVariants"]
+    }
+
+
+def reweigh(parts: Parts, **wanted: dict[str, Any]) -> None:
+    items = [{"VariantName": name, **members} for name, members in wanted.items()]
+    request = {"EndpointName": "e", "DesiredWeightsAndCapacities": items}
+    endpoints.reweigh(parts.context, parts.registry, request)
+
+
+@pytest.mark.usefixtures("model")
+def test_update_changes_over_when_the_new_one_serves(parts: Parts) -> None:
+    parts.serve()
+    (old,) = parts.running
+    parts.make_config("d", second={})
+    parts.update("d")
+    assert parts.endpoint()["EndpointStatus"] == "Updating"
+    found = parts.settled()
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
+    assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
+    until(lambda: len(parts.runtime.hosts) == 1)
+    assert old.graces == [30]
+
+
+@pytest.mark.usefixtures("model")
+def test_update_that_fails_keeps_the_old_containers(parts: Parts) -> None:
+    parts.serve()
+    (old,) = parts.running
+    parts.make_model("bad", "bad")
+    parts.runtime.models["bad"] = Model(exits=Exit(1))
+    parts.make_config("d", main={"ModelName": "bad"})
+    parts.update("d")
+    found = parts.settled()
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "c")
+    assert "did not pass the ping health check" in found["FailureReason"]
+    assert parts.running == [old]
+
+
+@pytest.mark.usefixtures("model")
+def test_update_is_refused_while_there_is_one(parts: Parts) -> None:
+    parts.serve()
+    parts.make_model("slow", "slow")
+    parts.runtime.models["slow"] = Model(ping=503)
+    parts.make_config("d", main={"ModelName": "slow"})
+    parts.update("d")
+    with pytest.raises(ValidationError, match="which is Updating"):
+        parts.update("d")
+
+
+def test_drained_container_answers_what_it_has(parts: Parts, model: Model) -> None:
+    parts.serve()
+    (old,) = parts.running
+    answering = threading.Event()
+
+    def wait(asked: Asked) -> Reply:
+        answering.wait(10)
+        return Reply(asked.host.encode())
+
+    model.invoke = wait
+    parts.make_config("d", second={})
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(Invoker(parts))
+        until(lambda: model.asked)
+        parts.update("d")
+        assert parts.settled()["EndpointConfigName"] == "d"
+        time.sleep(0.2)
+        assert not old.has_ended
+        answering.set()
+        assert answer.result(10).data == old.name.encode()
+    until(lambda: old.has_ended)
+
+
+@pytest.mark.usefixtures("model")
+def test_weights_change_without_new_containers(parts: Parts) -> None:
+    parts.serve(one={}, two={})
+    before = parts.running
+    reweigh(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3})
+    assert parts.endpoint()["EndpointStatus"] == "Updating"
+    assert variants(parts.settled()) == {"one": (0.0, 3), "two": (1.0, 1)}
+    assert parts.running == before
+    assert len(parts.runtime.ever) == 2
+    answers = {Invoker(parts)().headers["x-Amzn-Invoked-Production-Variant"] for _ in range(20)}
+    assert answers == {"two"}
+
+
+@pytest.mark.usefixtures("model")
+def test_weights_of_an_unknown_variant_are_refused(parts: Parts) -> None:
+    parts.serve()
+    with pytest.raises(ValidationError, match=r"Could not find variant\(s\) other; there are: main"):
+        reweigh(parts, other={"DesiredWeight": 1.0})
+    assert parts.endpoint()["EndpointStatus"] == "InService"
+
+
+@pytest.mark.parametrize(
+    ("members", "expected"),
+    [
+        ({}, (5.0, 4)),
+        ({"RetainAllVariantProperties": True}, (2.0, 3)),
+        (
+            {
+                "RetainAllVariantProperties": True,
+                "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredWeight"}],
+            },
+            (5.0, 3),
+        ),
+    ],
+)
+@pytest.mark.usefixtures("model")
+def test_update_retains_what_it_is_told(parts: Parts, members: dict[str, Any], expected: tuple[float, int]) -> None:
+    parts.serve(main={})
+    reweigh(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
+    parts.settled()
+    parts.make_config("d", main={"InitialVariantWeight": 5.0, "InitialInstanceCount": 4}, new={})
+    parts.update("d", **members)
+    assert variants(parts.settled()) == {"main": expected, "new": (1.0, 1)}
+
+
+def test_deletion_does_not_wait_for_a_drain(parts: Parts, model: Model) -> None:
+    parts.serve()
+    never = threading.Event()
+    model.invoke = lambda _: Reply(str(never.wait(20)).encode())
+    parts.make_config("d", second={})
+    with ThreadPoolExecutor() as pool:
+        pool.submit(Invoker(parts))
+        until(lambda: model.asked)
+        parts.update("d")
+        parts.settled()
+        endpoints.delete(parts.context, parts.registry, "e")
+        until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
+        never.set()
+    assert parts.runtime.hosts == {}
