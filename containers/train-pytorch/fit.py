@@ -1,13 +1,18 @@
-"""The training loop: forward, loss, backward, step, and a test every few epochs."""
+"""The training loop: forward, loss, backward, step, a test every few epochs, and a checkpoint when it is time."""
 
-from collections.abc import Iterable
+import time
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from group import Group
 from hyperparameters import Hyperparameters
+from microjobs.batches import Batches
+from microjobs.checkpoints import Checkpoints
 from microjobs.stopping import StopRequest
-from microjobs.training import GRADIENT_NORM, History
+from microjobs.training import GRADIENT_NORM
+from state import State
 
 LOSSES: dict[str, type[nn.Module]] = {"mse": nn.MSELoss, "mae": nn.L1Loss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
@@ -15,59 +20,108 @@ OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "rmsprop": torch
 Rows = tuple[torch.Tensor, torch.Tensor]
 
 
-def fit(network: nn.Module, train: Rows, test: Rows, hyperparameters: Hyperparameters, stop: StopRequest) -> History:
-    """Train until the epochs are done or a stop is asked for; all rows lie on the network's device.
+def optimizer_for(network: nn.Module, hyperparameters: Hyperparameters) -> torch.optim.Optimizer:
+    optimizer: torch.optim.Optimizer = OPTIMIZERS[hyperparameters.optimizer](
+        network.parameters(), lr=hyperparameters.learning_rate
+    )
+    return optimizer
 
-    Raises:
-        UserError: the loss is not finite any more.
+
+@dataclass
+class Fit:
+    """One run of the training, from where `state` is until the epochs are done, it is over, or a stop is asked for.
+
+    model: what computes: the state's network, or that network among several processes.
+    train, test: this process's rows, on the network's device.
+    batches: which of the training rows each step takes.
     """
-    loss_fn = LOSSES[hyperparameters.loss]()
-    optimizer = OPTIMIZERS[hyperparameters.optimizer](network.parameters(), lr=hyperparameters.learning_rate)
-    step_rows = hyperparameters.rows_a_step(len(train[0]))
-    history = History()
-    for epoch in range(hyperparameters.epochs):
-        train_loss = _epoch(network, _batches(train, step_rows), loss_fn, optimizer, stop)
-        stopping = bool(stop)  # asked once: it may come at any time
-        due = epoch % hyperparameters.eval_every == 0
-        if due or stopping or epoch == hyperparameters.epochs - 1:
-            test_loss = loss_fn(predict(network, test[0]), test[1]).item()
-            history.add(epoch, train_loss, test_loss)
-        if due:
-            print(f"Epoch: {epoch} | Train loss: {train_loss:.3f} | Test loss: {test_loss:.3f}", flush=True)
-        if stopping:
-            break
-    return history
 
+    state: State
+    model: nn.Module
+    train: Rows
+    test: Rows
+    batches: Batches
+    hyperparameters: Hyperparameters
+    stop: StopRequest
+    checkpoints: Checkpoints
+    group: Group
 
-def _batches(rows: Rows, step_rows: int) -> Iterable[Rows]:
-    x, y = rows
-    if step_rows == len(x):
-        return [rows]  # the full batch needs no shuffling
-    # Shuffled on the CPU, so that a seed means the same order on every device.
-    order = torch.randperm(len(x)).to(x.device)
-    return ((x[batch], y[batch]) for batch in order.split(step_rows))
+    def __post_init__(self) -> None:
+        # Sums, to be divided by the rows of all processes: a share of a batch may be smaller than others, or empty.
+        self._loss = LOSSES[self.hyperparameters.loss](reduction="sum")
+        self._steps = self.batches.steps()
+        self._saved = self.state.where
 
+    def run(self) -> None:
+        """Train; whatever ends it, the last checkpoint is of the state that it ends with.
 
-def _epoch(
-    network: nn.Module,
-    batches: Iterable[Rows],
-    loss_fn: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    stop: StopRequest,
-) -> float:
-    """One pass over the batches, or as far as a stop lets it come; the mean loss of the rows seen."""
-    network.train()
-    total, rows = torch.zeros(()), 0
-    for x, y in batches:
-        loss = loss_fn(network(x), y)
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM)
-        optimizer.step()
-        total, rows = total + loss.detach() * len(x), rows + len(x)
-        if stop:
-            break
-    return float(total) / rows
+        Raises:
+            UserError: the loss is not finite any more.
+        """
+        state, started, seconds = self.state, time.monotonic(), self.state.seconds
+        while state.epoch < self.hyperparameters.epochs and not state.history.is_over(
+            self.hyperparameters.early_stopping
+        ):
+            whole = self._train() and self._end_epoch()
+            state.seconds = seconds + time.monotonic() - started
+            if not whole:
+                break
+            if state.epoch % self.hyperparameters.checkpoint_every == 0 and self.checkpoints.due:
+                self._save()
+        if state.step:  # this part of an epoch is not in the history, but a diverged network must not be saved
+            state.history.check(state.epoch, state.loss / state.rows, self._test_loss())
+        if state.where != self._saved:
+            self._save()
+
+    def _save(self) -> None:
+        if self.group.is_first:
+            self.state.save(self.checkpoints)
+        self._saved = self.state.where
+
+    def _train(self) -> bool:
+        """Train what is left of the epoch; false if a stop came before its end."""
+        state, total, rows = self.state, torch.tensor(self.state.loss), self.state.rows
+        order = torch.from_numpy(self.batches.order(state.epoch)).to(self.train[0].device)
+        stopped = False
+        self.model.train()
+        for step in self._steps[state.step :]:
+            if stopped := self.group.any(bool(self.stop)):
+                break
+            total = total + self._step(order[step.first : step.last], step.of_all)
+            state.step, rows = state.step + 1, rows + step.last - step.first
+        state.loss, state.rows = self.group.sum(float(total), rows)
+        return not stopped
+
+    def _step(self, indices: torch.Tensor, of_all: int) -> torch.Tensor:
+        """One step of all processes together; the sum of this one's losses."""
+        x, y = self.train
+        loss: torch.Tensor = self._loss(self.model(x[indices]), y[indices])
+        self.state.optimizer.zero_grad()
+        # The mean over the rows of all processes, of whose gradients the mean over the processes is taken.
+        (loss / of_all * self.group.world).backward()
+        nn.utils.clip_grad_norm_(self.state.network.parameters(), GRADIENT_NORM)
+        self.state.optimizer.step()
+        return loss.detach()
+
+    def _end_epoch(self) -> bool:
+        """Test the epoch that was trained if that is due."""
+        state, every = self.state, self.hyperparameters.eval_every
+        epoch, train_loss = state.epoch, state.loss / state.rows
+        if epoch % every == 0 or epoch == self.hyperparameters.epochs - 1:
+            test_loss = self._test_loss()
+            state.history.add(epoch, train_loss, test_loss)
+            if self.hyperparameters.best_weights and state.history.best_epoch == epoch:
+                state.keep_best()
+            if epoch % every == 0 and self.group.is_first:
+                print(f"Epoch: {epoch} | Train loss: {train_loss:.3f} | Test loss: {test_loss:.3f}", flush=True)
+        state.end_epoch()
+        return True
+
+    def _test_loss(self) -> float:
+        """Over the test rows of all processes."""
+        x, y = self.test
+        loss, rows = self.group.sum(self._loss(predict(self.state.network, x), y).item(), len(x))
+        return loss / rows
 
 
 def predict(network: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -158,7 +158,16 @@ class TrainerHyperparameters:
     seed: int = parameter(
         42, "of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
     )
+    early_stopping: int = parameter(0, "epochs without a lower test loss that end the training; 0 is never", minimum=0)
+    best_weights: bool = parameter(False, "whether the model is that of the lowest test loss, not of the last epoch")
+    checkpoint_every: int = parameter(1, "epochs between checkpoints, more if saving them takes too long", minimum=1)
+    keep_checkpoints: int = parameter(3, "how many of the last checkpoints are kept", minimum=1)
 
     def rows_a_step(self, rows: int) -> int:
         """The batch size for a training set of so many rows."""
         return min(self.batch_size or rows, rows)
+
+    def identity(self) -> dict[str, bool | int | float | str]:
+        """What shapes the weights of an epoch: a training can go on only with the same values."""
+        free = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}

@@ -3,6 +3,7 @@
 Needs numpy; what is needed after training only is imported there.
 """
 
+import hashlib
 import json
 import logging
 import math
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from microjobs import bundle
 from microjobs.arrays import load_split
+from microjobs.checkpoints import Checkpoints
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.files import write_text
@@ -56,6 +58,25 @@ class TrainingData:
         """The test rows that saved models are tried on: some, however many there are."""
         return self.x_test[:SAMPLE_ROWS]
 
+    def identity(self) -> dict[str, str]:
+        """Shape and digest of each array: equal for equal data, whatever files it lies in."""
+        arrays = {"x_train": self.x_train, "y_train": self.y_train, "x_test": self.x_test, "y_test": self.y_test}
+        return {name: f"{array.shape} sha256:{_digest(array)}" for name, array in arrays.items()}
+
+
+def _digest(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
+
+
+def identity(
+    framework: str, version: str, hyperparameters: TrainerHyperparameters, data: TrainingData
+) -> dict[str, object]:
+    """What a checkpoint must have in common with a job that goes on from it; hosts may be more or fewer.
+
+    Builds of one version for another device (`2.13.0+cpu`) count as the same.
+    """
+    return {framework: version.partition("+")[0], **hyperparameters.identity(), **data.identity()}
+
 
 def load_data(layout: Layout) -> TrainingData:
     """Read the channels `train` and `test`, all shards of them.
@@ -89,41 +110,55 @@ def _load_channel(layout: Layout, name: str) -> tuple[Array, Array]:
 
 @dataclass
 class History:
-    """The losses of the epochs that were tested, the last one always among them; epochs count from 0."""
+    """The losses of the epochs that were tested, whole ones only; epochs count from 0."""
 
     epochs: list[int] = field(default_factory=list)
     train: list[float] = field(default_factory=list)
     test: list[float] = field(default_factory=list)
 
     def add(self, epoch: int, train: float, test: float) -> None:
-        """Remember one epoch.
+        """Remember one epoch, once it is checked."""
+        self.check(epoch, train, test)
+        self.epochs.append(epoch)
+        self.train.append(train)
+        self.test.append(test)
 
-        Raises:
-            UserError: a loss is not finite any more; no later epoch would be.
-        """
+    @staticmethod
+    def check(epoch: int, train: float, test: float) -> None:
+        """Raises UserError if a loss is not finite any more: no later epoch would be."""
         if not (math.isfinite(train) and math.isfinite(test)):
             raise UserError(
                 f"the training diverged: in epoch {epoch} the train loss is {train:g} and the test loss {test:g}; "
                 "use a smaller learning_rate"
             )
-        self.epochs.append(epoch)
-        self.train.append(train)
-        self.test.append(test)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch of the lowest test loss; None if there is no epoch yet."""
+        return self.epochs[self.test.index(min(self.test))] if self.epochs else None
+
+    def is_over(self, patience: int) -> bool:
+        """Whether so many epochs, 0 for never, have not brought a lower test loss."""
+        best = self.best_epoch
+        return patience > 0 and best is not None and self.epochs[-1] - best >= patience
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a trainer hands over when its epochs are done; predictions have shape (rows, 1)."""
+    """What a trainer hands over when it is done; predictions have shape (rows, 1).
+
+    epochs: passes over the training rows, with a fraction for what a stop left of the last one.
+    seconds: that the training took, in earlier runs of the job too.
+    best_epoch: whose weights the model has, if not the last ones.
+    """
 
     framework: str
+    epochs: float
     seconds: float
     history: History
     train_predictions: Array
     test_predictions: Array
-
-    @property
-    def epochs(self) -> int:
-        return self.history.epochs[-1] + 1
+    best_epoch: int | None = None
 
 
 def finish(
@@ -132,8 +167,11 @@ def finish(
     data: TrainingData,
     trained: Trained,
     stop: StopRequest,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Complete the bundle in the model folder and write figures and pictures; the manifest comes last.
+
+    A job that was stopped keeps its checkpoints, and says how to go on from them.
 
     Raises:
         RuntimeError: model.onnx, which the trainer wrote, does not predict what the trained model does.
@@ -151,10 +189,22 @@ def finish(
         trained.framework, data.features, metrics=metrics, hyperparameters=asdict(hyperparameters)
     )
     bundle.write_manifest(layout.model, manifest)
-    if stop:
-        logger.info("stopped after %d of %d epochs; the model so far is saved", trained.epochs, hyperparameters.epochs)
-    logger.info("%d epochs in %.1f s | model in %s", trained.epochs, trained.seconds, layout.spell(layout.model))
+    logger.info("%.10g epochs in %.1f s | model in %s", trained.epochs, trained.seconds, layout.spell(layout.model))
     logger.info("Test MSE: %.4g | Test MAE: %.4g", metrics["test_mse"], metrics["test_mae"])
+    if stop:
+        logger.info("%s", _stop_line(trained.epochs, hyperparameters.epochs, stop, checkpoints))
+    elif checkpoints is not None:
+        checkpoints.done()
+
+
+def _stop_line(epochs: float, of: int, stop: StopRequest, checkpoints: Checkpoints | None) -> str:
+    line = f"stopped by {stop.name} after {epochs:.10g} of {of} epochs; the model so far is saved"
+    if checkpoints is None:
+        return line
+    if not checkpoints.enabled:
+        return f"{line}, but no checkpoint: {checkpoints.folder} cannot be written to"
+    with_what = "folder" if checkpoints.temporary else "CheckpointConfig"
+    return f"{line}; checkpoint in {checkpoints.folder}: start it again with the same {with_what} to go on"
 
 
 def _mse(error: NDArray[np.float64]) -> float:
@@ -174,7 +224,9 @@ LOSSES: Mapping[str, Callable[[NDArray[np.float64]], float]] = {"mse": _mse, "ma
 
 def measure(loss: str, data: TrainingData, trained: Trained) -> dict[str, float]:
     """The final model's figures, computed alike for both frameworks: metrics.json and the manifest hold them."""
-    metrics: dict[str, float] = {"epochs": trained.epochs, "seconds": round(trained.seconds, 3)}
+    metrics: dict[str, float] = {"epochs": round(trained.epochs, 3), "seconds": round(trained.seconds, 3)}
+    if trained.best_epoch is not None:
+        metrics["best_epoch"] = trained.best_epoch
     predicted = (("train", data.y_train, trained.train_predictions), ("test", data.y_test, trained.test_predictions))
     for split, target, predictions in predicted:
         error = predictions.astype(np.float64) - target
