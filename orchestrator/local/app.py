@@ -1,15 +1,15 @@
 """The server's WSGI application: which service a request is for, whether it may ask, and the answer.
 
-In this order: the host, the signature, the request's form, its validity, whether it can be honoured; then its handler.
+In this order: the host, the page, the signature, the form, whether it is valid, and can be honoured; then its handler.
 """
 
 import logging
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 from werkzeug import Request, Response
@@ -38,6 +38,9 @@ HEALTH = ("/health", "/_microjobs/health")
 RUNTIME = "sagemaker-runtime"
 REQUEST_ID = "microjobs.request_id"
 """Where a WSGI environment has the id of its request."""
+
+HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
+"""A Host header, of a server that has names and addresses of IPv4 only."""
 
 MOST_BYTES = {RUNTIME: 25 * 2**20}
 """Of a request's body, by service. SageMaker takes 25 MB for an invocation."""
@@ -77,6 +80,7 @@ class Application:
         kind = _looks_like(request)
         try:
             self._check_host(request)
+            _check_page(request)
             if request.path in HEALTH and request.method == "GET" and "Authorization" not in request.headers:
                 return _health(request)
             claim = auth.claim(request)
@@ -101,10 +105,8 @@ class Application:
     def _check_host(self, request: Request) -> None:
         """A page in a browser can make a name of its own lead here, but must send that name."""
         sent = request.headers.get("Host", "")
-        try:
-            host = urlsplit(f"//{sent}").hostname or ""
-        except ValueError:  # an address in brackets that is none
-            host = ""
+        match = HOST.fullmatch(sent)
+        host = match[1].lower() if match else ""
         if not any(host == known or host.endswith(f".{known}") for known in self._hosts):
             names = ", ".join(sorted(self._hosts))
             raise ServiceError("AccessDeniedException", f"host {sent!r} is not this server's, which is {names}", 403)
@@ -146,10 +148,22 @@ def _unknown_operation(service: str, name: str, operations: Service) -> ServiceE
     return ServiceError("UnknownOperationException", message, 404)
 
 
+def _check_page(request: Request) -> None:
+    """No page in a browser may ask, even with an address that is signed: there are no CORS rules here.
+
+    A browser names the page with all that it sends but plain loads; those say in Sec-Fetch-Site that it is a page's.
+    """
+    page = request.headers.get("Origin")
+    if page is not None:
+        raise ServiceError(
+            "AccessDeniedException", f"pages of {page!r} may not ask: this server has no CORS rules", 403
+        )
+
+
 def _health(request: Request) -> Response:
-    """For our own command line, which has no need to sign. A page in a browser always says where it is from."""
-    if "Origin" in request.headers:
-        raise ServiceError("AccessDeniedException", f"pages of {request.headers['Origin']} may not ask", 403)
+    """For our own command line, which has no need to sign."""
+    if request.headers.get("Sec-Fetch-Site", "none") != "none":
+        raise ServiceError("AccessDeniedException", "pages of other sites may not ask", 403)
     return Response(f'{{"status": "ok", "pid": {os.getpid()}}}\n', content_type="application/json")
 
 
