@@ -16,6 +16,7 @@ from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
+from microjobs.files import together
 from microjobs.hosts import Hosts, with_hosts
 from microjobs.predictor import Predictor
 
@@ -65,7 +66,8 @@ def score(task: Task, hosts: Hosts) -> None:
     for targets in hosts.each(fetch, {host: (task, names) for host, names in elsewhere.items()}).values():
         fetched |= targets
     parts = hosts.each(score_files, {host: (task, names, fetched) for host, names in work.items()})
-    total = scoring.total({name: part for scores in parts.values() for name, part in scores.items()})
+    scores = {name: part for scores in parts.values() for name, part in scores.items()}
+    total = scoring.Score.sum(scores[name] for name in sorted(scores))
     report.write(task.folder(task.batch), total, with_targets=any(not entry.is_features for entry in files.values()))
 
 
@@ -94,18 +96,23 @@ def fetch(task: Task, names: list[str]) -> dict[str, Floats]:
 
 
 def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> dict[str, scoring.Score]:
-    """Score this host's feature files; the model is unpacked and loaded on each host that has any."""
+    """Score this host's feature files, all or none; the model is unpacked and loaded on each host that has any."""
     if not names:
         return {}
-    test, batch = task.folder(task.test), task.folder(task.batch)
     scores = {}
-    with extracted(task.folder(task.model)) as model:
+    with extracted(task.folder(task.model)) as model, together() as written:
         predictor = Predictor(read_bundle(model))
         for name in names:
-            target = test / ("y" + name[1:])
-            targets = fetched.get(target.name)
-            if targets is None and target.exists():
-                targets = scoring.load_targets(target)
-            output = batch / scoring.predictions_name(name)
-            scores[name] = scoring.score_file(predictor, open_array(test / name), targets, output, task.signature)
+            features = open_array(task.folder(task.test) / name)
+            output = task.folder(task.batch) / scoring.predictions_name(name)
+            targets = targets_of(features.path, fetched)
+            scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
+            written(output)
     return scores
+
+
+def targets_of(features: Path, fetched: Mapping[str, Floats]) -> scoring.Targets | None:
+    path = features.with_name("y" + features.name[1:])
+    if path.name in fetched:
+        return scoring.targets_in_memory(fetched[path.name])
+    return scoring.targets_in_file(path) if path.exists() else None

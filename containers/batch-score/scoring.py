@@ -1,15 +1,15 @@
 """Predict the rows of array files in blocks, and add up how far off the predictions are."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import ArrayFile, Floats, first_bad_row, load_array, open_array, write_array
+from microjobs.arrays import ArrayFile, Floats, each_part, open_array, refuse_bad_row, write_array
 from microjobs.errors import UserError
 from microjobs.predictor import Predictor
 
@@ -17,6 +17,9 @@ logger = logging.getLogger("microjobs")
 
 PLOTTED = 2_000
 """Points of a file that go into the plot, spread evenly over its rows."""
+
+Targets = Callable[[range], Floats]
+"""Gives the targets of some rows, shape (rows,)."""
 
 
 @dataclass
@@ -36,6 +39,13 @@ class Score:
         self.target += other.target
         self.predicted += other.predicted
 
+    @classmethod
+    def sum(cls, scores: Iterable["Score"]) -> "Score":
+        total = cls()
+        for score in scores:
+            total.add(score)
+        return total
+
     @property
     def mse(self) -> float:
         return self.squared / self.rows
@@ -46,37 +56,64 @@ class Score:
 
 
 def score_file(
-    predictor: Predictor, features: ArrayFile, targets: Floats | None, output: Path, signature: str
+    predictor: Predictor, features: ArrayFile, targets: Targets | None, output: Path, signature: str
 ) -> Score:
     """Write the predictions of one file, shape (rows,), and score them if their targets are known.
 
     Raises:
-        UserError: a row holds NaN or infinity, or the model takes another width.
+        UserError: a row holds NaN or infinity or is predicted so, or the model takes another width.
     """
-    score = Score(rows=features.rows)
-    start, every = 0, max(1, features.rows // PLOTTED)
+    every = max(1, features.rows // PLOTTED)
     with write_array(output, (features.rows,), np.dtype(np.float32)) as writer:
-        for block in features.blocks():
-            _refuse_bad(features, block, start)
-            predicted = predictor.predict(block, signature)[:, 0]
-            writer.append(predicted)
-            if targets is not None:
-                _compare(score, targets[start : start + len(block)], predicted, every)
-            start += len(block)
+
+        def score_part(part: range) -> Score:
+            score = Score()
+            for start, block in features.blocks(part):
+                refuse_bad_row(features.path, start, block)
+                with np.errstate(over="ignore"):  # shows in the prediction
+                    predicted = predictor.predict(block, signature)[:, 0]
+                _check(features.path, start, predicted)
+                writer.write(start, predicted)
+                known = None if targets is None else targets(range(start, start + len(block)))
+                score.add(_compare(known, predicted, first=-start % every, every=every))
+            return score
+
+        score = Score.sum(each_part(features, score_part))
+        if not math.isfinite(score.squared):
+            raise UserError(f"the targets of {features.path.name} are too large to square their errors: rescale them")
     logger.info("wrote %s: %d predictions", output.name, features.rows)
     return score
 
 
-def load_targets(path: Path) -> Floats:
-    """The targets of one file, shape (rows,).
+def targets_in_file(path: Path) -> Targets:
+    """The targets of one file, read when they are needed.
 
     Raises:
-        UserError: more than one value a row, or a bad one.
+        UserError: more than one value a row; when read, a bad one.
     """
     array = open_array(path)
     if array.width != 1:
         raise UserError(f"{path.name} has {array.width} values a row: one target is expected")
-    return load_array(path)[:, 0].astype(np.float64)
+
+    def read(rows: range) -> Floats:
+        block = array.read(rows)
+        refuse_bad_row(path, rows.start, block)
+        return block[:, 0].astype(np.float64)
+
+    return read
+
+
+def targets_in_memory(values: Floats) -> Targets:
+    return lambda rows: values[rows.start : rows.stop]
+
+
+def load_targets(path: Path) -> Floats:
+    """All targets of one file, shape (rows,).
+
+    Raises:
+        UserError: as `targets_in_file`.
+    """
+    return targets_in_file(path)(range(open_array(path).rows))
 
 
 def predictions_name(features: str) -> str:
@@ -84,23 +121,25 @@ def predictions_name(features: str) -> str:
     return features.replace("x_test", "predictions", 1)
 
 
-def total(scores: Mapping[str, Score]) -> Score:
-    """The scores of all files in the order of their names."""
-    result = Score()
-    for name in sorted(scores):
-        result.add(scores[name])
-    return result
-
-
-def _compare(score: Score, target: Floats, predicted: NDArray[np.float32], every: int) -> None:
+def _compare(target: Floats | None, predicted: NDArray[np.float32], first: int, every: int) -> Score:
+    if target is None:
+        return Score(rows=len(predicted))
     apart = predicted - target
-    score.squared += float(apart @ apart)
-    score.absolute += float(np.abs(apart).sum())
-    score.target += target[::every].tolist()
-    score.predicted += predicted[::every].tolist()
+    with np.errstate(over="ignore"):  # shows in the sum
+        squared = float(np.square(apart).sum())
+    return Score(
+        rows=len(predicted),
+        squared=squared,
+        absolute=float(np.abs(apart).sum()),
+        target=target[first::every].tolist(),
+        predicted=predicted[first::every].tolist(),
+    )
 
 
-def _refuse_bad(features: ArrayFile, block: NDArray[Any], start: int) -> None:
-    row = first_bad_row(block)
-    if row is not None:
-        raise UserError(f"{features.path.name} row {start + row} holds NaN or infinity: fill or drop it")
+def _check(path: Path, start: int, predicted: NDArray[np.float32]) -> None:
+    bad = np.flatnonzero(~np.isfinite(predicted))
+    if bad.size:
+        raise UserError(
+            f"{path.name} row {start + int(bad[0])}: the model predicts {predicted[bad[0]]}; "
+            "scale the features as for its training, or train it again"
+        )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import ArrayFile, Floats, first_bad_row
+from microjobs.arrays import ArrayFile, Floats, each_part, first_bad_row, folded
 from microjobs.errors import UserError
 from microjobs.scaler import Scaler
 
@@ -61,14 +61,17 @@ def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
     Raises:
         UserError: a row holds infinity, or NaN when missing values are not allowed; names file and row.
     """
-    moments, start = Moments.none(array.width), 0
-    for block in array.blocks():
-        measured = _measure_block(block, allow_missing)
-        if not np.isfinite(measured.squares).all():
-            raise UserError(_what_is_wrong(array, block, start, allow_missing))
-        moments = moments.merge(measured)
-        start += len(block)
-    return moments
+
+    def measure_part(part: range) -> Moments:
+        moments = Moments.none(array.width)
+        for start, block in array.blocks(part):
+            measured = _measure_block(block, allow_missing)
+            if not np.isfinite(measured.squares).all():
+                raise UserError(_what_is_wrong(array, block, start, allow_missing))
+            moments = moments.merge(measured)
+        return moments
+
+    return reduce(Moments.merge, each_part(array, measure_part), Moments.none(array.width))
 
 
 def merge_all(parts: list[Moments]) -> Moments:
@@ -80,13 +83,20 @@ def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
     with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity show in the result, at no cost a value
         if allow_missing and np.isnan(values).any():
             return _measure_present(values)
-        mean = values.mean(axis=0)
-        apart = values - mean
+        count, features = values.shape
+        rows = folded(values)
+        mean = _unfolded_sum(rows.sum(axis=0), features) / count
+        apart = rows - np.tile(mean, rows.shape[1] // features)
         # The mean's own rounding error, taken out again: a feature that does not vary then has variance 0, whatever
         # its size (the "corrected two-pass algorithm" of Chan, Golub and LeVeque).
-        error = apart.mean(axis=0)
-        squares = np.einsum("ij,ij->j", apart, apart) - len(values) * error * error
-        return Moments(np.full(values.shape[1], len(values)), mean + error, np.maximum(squares, 0.0))
+        error = _unfolded_sum(apart.sum(axis=0), features) / count
+        squares = _unfolded_sum(np.einsum("ij,ij->j", apart, apart), features) - count * error * error
+        return Moments(np.full(features, count), mean + error, np.maximum(squares, 0.0))
+
+
+def _unfolded_sum(sums: Floats, features: int) -> Floats:
+    total: Floats = sums.reshape(-1, features).sum(axis=0)
+    return total
 
 
 def _measure_present(values: Floats) -> Moments:

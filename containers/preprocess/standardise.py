@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from microjobs import inventory
-from microjobs.arrays import ArrayFile, first_bad_row, open_array, write_array
+from microjobs.arrays import ArrayFile, each_part, folded, open_array, refuse_bad_row, write_array
 from microjobs.contract import Layout
-from microjobs.errors import UserError
-from microjobs.files import whole
+from microjobs.files import together, whole
 from microjobs.hosts import Hosts
 from microjobs.scaler import Scaler, write_scaler
 from moments import Moments, measure, merge_all
@@ -96,22 +95,24 @@ def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
 
 
 def check_targets(array: ArrayFile) -> None:
-    start = 0
-    for block in array.blocks():
-        row = first_bad_row(block)
-        if row is not None:
-            raise UserError(f"{array.path.name} row {start + row} holds NaN or infinity: a target must be known")
-        start += len(block)
+    def check(part: range) -> None:
+        for start, block in array.blocks(part):
+            refuse_bad_row(array.path, start, block)
+
+    each_part(array, check)
 
 
 def transform_files(task: Task, names: list[str], scaler: Scaler) -> None:
-    for name in names:
-        if name.startswith("x_"):
-            transform(open_array(task.source(name)), task.output(name), scaler, task.missing)
-        else:
-            with whole(task.output(name)) as partial:
-                shutil.copyfile(task.source(name), partial)
-        logger.info("wrote %s", name)
+    """Write this host's files, all of them or none: arrays without their scaler would look as if never scaled."""
+    with together() as written:
+        for name in names:
+            if name.startswith("x_"):
+                transform(open_array(task.source(name)), task.output(name), scaler, task.missing)
+            else:
+                with whole(task.output(name)) as partial:
+                    shutil.copyfile(task.source(name), partial)
+            written(task.output(name))
+            logger.info("wrote %s", name)
 
 
 def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | None) -> None:
@@ -120,7 +121,13 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
     keeps = array.dtype.kind == "f" and array.dtype.itemsize <= 8
     dtype = array.dtype.newbyteorder("=") if keeps else np.dtype(np.float64)
     with write_array(output, array.shape, dtype) as writer:
-        for block in array.blocks():
-            scaled = block - mean
-            scaled /= scale
-            writer.append(np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
+
+        def scale_part(part: range) -> None:
+            for start, block in array.blocks(part):
+                scaled = folded(block.astype(np.float64, copy=False))
+                times = scaled.shape[1] // array.width
+                scaled -= np.tile(mean, times)
+                scaled /= np.tile(scale, times)
+                writer.write(start, np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
+
+        each_part(array, scale_part)

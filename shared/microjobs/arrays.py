@@ -7,11 +7,13 @@ import contextlib
 import math
 import os
 import re
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BufferedReader, BytesIO
 from pathlib import Path
-from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -22,11 +24,23 @@ from microjobs.files import whole
 
 Floats = NDArray[np.float64]
 
-BLOCK_ROWS = 16_384
-"""Rows read at a time: 1.6 MB of 13 doubles, which stays in the processor's cache between two passes."""
+BLOCK_BYTES = 1 << 20
+"""Read at a time: little enough for a core's cache, enough for threads not to wait for each other's interpreter."""
+PART_BLOCKS = 8
+"""What one core works on at a time."""
+MAX_THREADS = 32
+"""More would wait for memory, and each takes some blocks of it."""
+COLUMN_ROWS = 512
+"""The fewest rows of a column-major block: each column's part of it is a read of its own."""
+FOLD_ROWS, FOLD_WIDTH = 64, 256
+"""Blocks narrower than this are folded, so many rows side by side."""
+HEADER_BYTES = 12 + 10_000
+"""No header is longer: numpy itself takes 10,000 characters for the most that is safe to parse."""
 
 NAME = re.compile(r"(?P<kind>[xy])_(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.npy")
 """`x_train.npy`, or shards of it: `x_train-00000-of-00004.npy`."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -48,21 +62,51 @@ class ArrayFile:
         """Values a row: 1 for a one-dimensional array."""
         return math.prod(self.shape[1:])
 
-    def blocks(self, rows: int = BLOCK_ROWS) -> Iterator[NDArray[Any]]:
-        """The array in order, `rows` at a time, each of shape (≤ rows, width) in the file's own dtype."""
-        with self.path.open("rb") as file:
-            for start in range(0, self.rows, rows):
-                yield self._read(file, start, min(rows, self.rows - start))
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block, a power of two; of the array alone, so that sums over blocks are the same everywhere."""
+        rows = BLOCK_BYTES // max(1, self.width * self.dtype.itemsize)
+        return 1 << (max(rows, COLUMN_ROWS if self.fortran else 1).bit_length() - 1)
 
-    def _read(self, file: IO[bytes], start: int, count: int) -> NDArray[Any]:
+    def parts(self) -> list[range]:
+        """The rows in parts, each for one core to work on."""
+        rows = PART_BLOCKS * self.block_rows
+        return [range(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
+
+    def blocks(self, part: range | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
+        """A part of the array, or all of it, in order: the number of a block's first row, and the block.
+
+        Each is of shape (≤ block_rows, width), in the file's own dtype, and the caller's to change.
+
+        Raises:
+            UserError: the file got shorter since it was opened.
+        """
+        rows, size = part or range(self.rows), self.block_rows
+        with self.path.open("rb") as file:
+            for start in range(rows.start, rows.stop, size):
+                yield start, self._read(file, start, min(size, rows.stop - start))
+
+    def read(self, rows: range) -> NDArray[Any]:
+        """Some rows in memory, shape (rows, width).
+
+        Raises:
+            UserError: the file got shorter since it was opened.
+        """
+        with self.path.open("rb") as file:
+            return self._read(file, rows.start, len(rows))
+
+    def _read(self, file: BufferedReader, start: int, count: int) -> NDArray[Any]:
         if not self.fortran:
-            file.seek(self.offset + start * self.width * self.dtype.itemsize)
-            return np.fromfile(file, self.dtype, count * self.width).reshape(count, self.width)
-        block = np.empty((count, self.width), self.dtype)
-        for column in range(self.width):  # column-major: each column's part of the block lies elsewhere
-            file.seek(self.offset + (column * self.rows + start) * self.dtype.itemsize)
-            block[:, column] = np.fromfile(file, self.dtype, count)
-        return block
+            return self._values(file, start * self.width, (count, self.width))
+        columns = [self._values(file, column * self.rows + start, (count,)) for column in range(self.width)]
+        return np.stack(columns, axis=1)
+
+    def _values(self, file: BufferedReader, first: int, shape: tuple[int, ...]) -> NDArray[Any]:
+        values = np.empty(shape, self.dtype)
+        file.seek(self.offset + first * self.dtype.itemsize)
+        if file.readinto(values.data) != values.nbytes:
+            raise UserError(f"{self.path.name} was truncated while it was read: let nothing write to the input")
+        return values
 
 
 def open_array(path: Path) -> ArrayFile:
@@ -71,34 +115,46 @@ def open_array(path: Path) -> ArrayFile:
     Raises:
         UserError: not a .npy file, pickled, not numbers, neither 1-D nor 2-D, or truncated.
     """
+    if not path.exists():
+        raise UserError(f"{path} does not exist")
+    if not path.is_file():  # a pipe would block
+        raise UserError(f"{path.name} is not a file")
+    with path.open("rb") as file:
+        head, size = BytesIO(file.read(HEADER_BYTES)), os.fstat(file.fileno()).st_size
     try:
-        with path.open("rb") as file:
-            version = npy.read_magic(file)
-            read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-            shape, fortran, dtype = read(file)
-            offset = file.tell()
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist") from None
-    except (
-        ValueError,
-        SyntaxError,
-        TokenError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # all that numpy's parser raises
-        raise UserError(f"{path.name} is not a .npy array: {str(error)[:200]}") from error
+        version = npy.read_magic(head)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, fortran, dtype = read(head)
+    except Exception as error:  # numpy's parser raises nearly anything on headers made to harm
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path.name} is not a .npy array: {reason[:200]}") from error
     if dtype.hasobject:
         raise UserError(f"{path.name} is a pickled array: save it with a numeric dtype (allow_pickle=False)")
     if dtype.kind not in "biuf":
-        raise UserError(f"{path.name} holds {dtype}: it must hold real numbers")
-    if len(shape) not in (1, 2):
-        raise UserError(f"{path.name} has shape {shape}: it must be (rows,) or (rows, features)")
-    missing = offset + math.prod(shape) * dtype.itemsize - path.stat().st_size
+        raise UserError(f"{path.name} holds {str(dtype)[:100]}: it must hold real numbers")
+    if len(shape) not in (1, 2) or min(shape) < 0:
+        raise UserError(f"{path.name} has shape {str(shape)[:100]}: it must be (rows,) or (rows, features)")
+    row_bytes, offset = math.prod(shape[1:]) * dtype.itemsize, head.tell()
+    missing = offset + shape[0] * row_bytes - size
     if missing > 0:
-        width = max(1, math.prod(shape[1:]))
-        last = max(0, path.stat().st_size - offset) // (dtype.itemsize * width)
+        last = max(0, size - offset) // row_bytes
         raise UserError(f"{path.name} is truncated at row {last} of {shape[0]}: {missing} bytes are missing")
     return ArrayFile(path, shape, dtype, fortran, offset)
+
+
+def each_part(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
+    """Call the function with every part of the array's rows, on all cores at once; what it returned, in their order.
+
+    numpy and ONNX Runtime let go of the interpreter while they compute, and so do reads and writes.
+    """
+    with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_THREADS)) as pool:
+        return list(pool.map(function, array.parts()))
+
+
+def folded(block: NDArray[Any]) -> NDArray[Any]:
+    """A narrow block with several rows side by side, (rows / n, n * width): numpy is slow at short rows, by half."""
+    rows, width = block.shape
+    return block.reshape(-1, width * math.gcd(rows, FOLD_ROWS)) if 0 < width < FOLD_WIDTH else block
 
 
 def first_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None:
@@ -117,14 +173,18 @@ def load_array(path: Path) -> NDArray[Any]:
         UserError: as `open_array`, or a row holds NaN or infinity.
     """
     array = open_array(path)
-    start, blocks = 0, []
-    for block in array.blocks():
-        row = first_bad_row(block)
-        if row is not None:
-            raise UserError(f"{path.name} row {start + row} holds NaN or infinity: fill or drop it")
+    blocks = []
+    for start, block in array.blocks():
+        refuse_bad_row(path, start, block)
         blocks.append(block)
-        start += len(block)
     return np.concatenate(blocks) if blocks else np.empty((0, array.width), array.dtype)
+
+
+def refuse_bad_row(path: Path, start: int, block: NDArray[Any]) -> None:
+    """Raises UserError if a row of the file's block that starts at row `start` holds NaN or infinity."""
+    row = first_bad_row(block)
+    if row is not None:
+        raise UserError(f"{path.name} row {start + row} holds NaN or infinity: fill or drop it")
 
 
 def array_files(folder: Path, kind: str, split: str) -> list[Path]:
@@ -201,15 +261,26 @@ def _listing(folder: Path) -> str:
     return ", ".join(names[:8]) + (" …" if len(names) > 8 else "") if names else "nothing"
 
 
-@dataclass
 class ArrayWriter:
-    """Blocks appended to a .npy file."""
+    """Writes the rows of a .npy file, in any order and from several threads."""
 
-    file: IO[bytes]
-    dtype: np.dtype[Any]
+    def __init__(self, file: IO[bytes], shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        npy.write_array_header_1_0(file, {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape})
+        file.flush()
+        self.written = 0
+        self._file, self._dtype, self._offset = file, dtype, file.tell()
+        self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self._counting = threading.Lock()
 
-    def append(self, block: NDArray[Any]) -> None:
-        np.ascontiguousarray(block, self.dtype).tofile(self.file)
+    def write(self, start: int, block: NDArray[Any]) -> None:
+        """Write rows from number `start` on."""
+        content = np.ascontiguousarray(block, self._dtype).reshape(-1).view(np.uint8)
+        position, left = self._offset + start * self._row_bytes, content.data
+        while left:  # a disk that gets full takes a part
+            done = os.pwrite(self._file.fileno(), left, position)
+            position, left = position + done, left[done:]
+        with self._counting:
+            self.written += content.nbytes
 
 
 @contextlib.contextmanager
@@ -217,20 +288,16 @@ def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
     """Write an array of a known shape in blocks; the file appears when the block ends without an error.
 
     Raises:
-        ValueError: fewer or more values were appended than `shape` says.
+        ValueError: fewer or more values were written than `shape` says.
     """
     with whole(path) as partial:
         with partial.open("wb") as file:
-            header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            npy.write_array_header_1_0(file, header)
-            offset = file.tell()
-            yield ArrayWriter(file, dtype)
-            written = file.tell() - offset
-            os.fsync(file.fileno())
-        if written != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{path.name}: {written} bytes written for shape {shape}")
+            writer = ArrayWriter(file, shape, dtype)
+            yield writer
+        if writer.written != math.prod(shape) * dtype.itemsize:
+            raise ValueError(f"{path.name}: {writer.written} bytes written for shape {shape}")
 
 
 def save_array(path: Path, array: NDArray[Any]) -> None:
     with write_array(path, array.shape, array.dtype) as writer:
-        writer.append(array)
+        writer.write(0, array)

@@ -9,6 +9,8 @@ Standard library only; `microjobs.predictor` runs the model.
 """
 
 import contextlib
+import errno
+import gzip
 import json
 import shutil
 import tarfile
@@ -31,11 +33,19 @@ SERVING_DEFAULT = "serving_default"
 RAW = "raw"
 """Signature that takes features as they were measured, and scales them with the bundle's scaler."""
 
+MAX_FEATURES = 1_000_000
 MAX_MEMBERS = 100_000
+MAX_DEPTH = 64
+MAX_HEADER_BYTES = 1 << 20
+"""Of a member; tarfile reads a header whole, whatever size it says."""
 MAX_RATIO = 100
 """An archive may unpack to this many times its own size; real models stay below 10."""
 SMALL = 1 << 30
 """Below this many bytes unpacked, the ratio does not matter."""
+
+
+_REFUSED = (errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+"""What the system says to names that contradict each other; anything else is the disk's fault."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +95,10 @@ def read_bundle(folder: Path) -> Bundle:
             metrics=dict(content["metrics"]),
             hyperparameters=dict(content["hyperparameters"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{folder / MANIFEST_FILE} is not a manifest ({error!r}): train the model again") from error
+    if not 1 <= manifest.features <= MAX_FEATURES:
+        raise UserError(f"{folder / MANIFEST_FILE} has {manifest.features} features: train the model again")
     scaler = read_scaler(folder)
     if scaler is not None and scaler.features != manifest.features:
         raise UserError(f"{folder}: the scaler has {scaler.features} features, the model {manifest.features}")
@@ -94,26 +106,39 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Extract a model archive into a new `folder`: whole, or not at all.
+    """Extract a model archive (.tar.gz) into a new `folder`: whole, or not at all.
 
     Raises:
-        UserError: not a tar archive, damaged, or a member that would leave the folder, is no plain file,
+        UserError: not such an archive, damaged, or a member that would leave the folder, is no plain file,
             or unpacks to far more than the archive's size.
     """
+    if not archive.exists():
+        raise UserError(f"{archive} does not exist")
+    limit = max(SMALL, MAX_RATIO * archive.stat().st_size)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
         partial = Path(work) / "model"
         partial.mkdir()
         try:
-            with tarfile.open(archive, "r:*") as tar:
-                _extract(tar, partial, limit=max(SMALL, MAX_RATIO * archive.stat().st_size), name=archive.name)
-        except FileNotFoundError:
-            raise UserError(f"{archive} does not exist") from None
-        except (tarfile.TarError, EOFError, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+            with _Careful(archive) as content, tarfile.TarFile(fileobj=content) as tar:
+                _extract(tar, partial, limit, archive.name)
+        except UserError:
+            raise
+        except Exception as error:  # tarfile raises nearly anything on archives made to harm
+            if isinstance(error, OSError) and error.errno not in (None, *_REFUSED):
+                error.filename = error.filename or str(folder)
                 raise
             raise UserError(f"{archive.name} is not a whole tar archive: {error}") from error
         partial.rename(folder)
+
+
+class _Careful(gzip.GzipFile):
+    """Reads little at a time, as contents are: a header that says it is large would fill the memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
 
 
 @contextlib.contextmanager
@@ -171,4 +196,6 @@ def _inside(member: str, archive: str) -> PurePosixPath:
             parts.pop()
         else:
             parts.append(part)
+    if len(parts) > MAX_DEPTH:
+        raise UserError(f"{archive}: {member[:80]!r}… lies more than {MAX_DEPTH} folders deep: refused")
     return PurePosixPath(*parts)

@@ -21,10 +21,15 @@ class Predictor:
     """A loaded model. Thread-safe: ONNX Runtime's `run` is, and nothing here changes after construction."""
 
     def __init__(self, bundle: Bundle) -> None:
+        """Load a bundle's model and try it.
+
+        Raises:
+            UserError: ONNX Runtime cannot load it, or it is no model of the manifest's features to one value a row.
+        """
         self.features = bundle.manifest.features
         self.signatures = bundle.manifest.signatures
         self._session = open_model(bundle.model)
-        self._input = self._session.get_inputs()[0].name
+        self._input = _try(bundle, self._session)
         scaler = bundle.scaler
         self._mean = np.asarray(scaler.mean if scaler else 0.0, np.float64)
         self._scale = np.asarray(scaler.scale if scaler else 1.0, np.float64)
@@ -57,7 +62,29 @@ def open_model(path: Path) -> onnxruntime.InferenceSession:
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base class
-        raise UserError(f"{path} is not a model that ONNX Runtime can load: {str(error)[:300]}") from error
+        raise UserError(f"{path} is not a model that ONNX Runtime can load: {_first_line(error)}") from error
+
+
+def _try(bundle: Bundle, session: onnxruntime.InferenceSession) -> str:
+    """Predict some rows, so that what is wrong with a model shows when it is loaded; the name of its input."""
+    features = bundle.manifest.features
+    try:
+        (name,) = (str(given.name) for given in session.get_inputs())
+        predictions = [run(session, np.zeros((rows, features), np.float32), name) for rows in (1, 3)]
+    except Exception as error:  # as above
+        raise UserError(
+            f"{bundle.model} does not take rows of {features} features: {_first_line(error)}; train the model again"
+        ) from error
+    shapes = [np.shape(values) for values in predictions]
+    if shapes != [(1, 1), (3, 1)] or np.asarray(predictions[0]).dtype != np.float32:
+        raise UserError(
+            f"{bundle.model} predicts {shapes[1]} for 3 rows, not (3, 1) in single precision: train it again"
+        )
+    return name
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def run(session: onnxruntime.InferenceSession, rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:

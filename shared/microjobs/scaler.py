@@ -45,7 +45,7 @@ def read_scaler(folder: Path) -> Scaler | None:
             mean=[float(value) for value in content["mean"]],
             scale=[float(value) for value in content["scale"]],
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not a scaler ({error!r}): write it with the preprocess job") from error
     if not len(scaler.count) == len(scaler.mean) == len(scaler.scale):
         raise UserError(f"{path}: count, mean and scale differ in length; write it with the preprocess job")

@@ -1,5 +1,6 @@
 """Array files: checked by their header, read and written in blocks."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,55 @@ def save(path: Path, array: NDArray[Any]) -> Path:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i4", "|u1", "|b1"])
-def test_blocks_are_the_array_whatever_its_layout_and_type(order: Any, dtype: str, tmp_path: Path) -> None:
+def test_blocks_are_the_array_whatever_its_layout_and_type(
+    order: Any, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     array = np.asarray(np.random.default_rng(0).integers(0, 2, (100, 3)), dtype=dtype, order=order)
     opened = arrays.open_array(save(tmp_path / "x_train.npy", array))
-    blocks = list(opened.blocks(rows=7))
-    assert [len(block) for block in blocks] == [7] * 14 + [2]
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", array.itemsize * 3 * 8)
+    monkeypatch.setattr(arrays, "COLUMN_ROWS", 8)
+    starts, blocks = zip(*opened.blocks(), strict=True)
+    assert list(starts) == list(range(0, 100, 8))
+    assert [len(block) for block in blocks] == [8] * 12 + [4]
     np.testing.assert_array_equal(np.concatenate(blocks), array)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_are_read_from_the_middle(order: Any, tmp_path: Path) -> None:
+    array = np.asarray(np.arange(60.0).reshape(20, 3), order=order)
+    opened = arrays.open_array(save(tmp_path / "x_test.npy", array))
+    np.testing.assert_array_equal(opened.read(range(7, 12)), array[7:12])
+
+
+def test_parts_are_worked_on_once_and_answer_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1024)
+    opened = arrays.open_array(save(tmp_path / "y_test.npy", np.arange(100_000.0)))
+    assert len(opened.parts()) > 50
+    read = arrays.each_part(opened, lambda part: [block[:, 0] for _, block in opened.blocks(part)])
+    np.testing.assert_array_equal(np.concatenate([block for part in read for block in part]), np.arange(100_000))
+
+
+def test_failure_in_a_part_is_the_failure(tmp_path: Path) -> None:
+    def fail(part: range) -> None:
+        raise UserError(f"row {part.start}")
+
+    with pytest.raises(UserError, match="row 0"):
+        arrays.each_part(arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2)))), fail)
+
+
+def test_file_cut_while_it_is_read_is_told(tmp_path: Path) -> None:
+    opened = arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2))))
+    opened.path.write_bytes(opened.path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"x_test\.npy was truncated while it was read"):
+        list(opened.blocks())
+
+
+@pytest.mark.parametrize("shape", [(8192, 13), (100, 13), (37, 5), (64, 400)])
+def test_folded_block_holds_the_same_columns(shape: tuple[int, int]) -> None:
+    block = np.arange(float(np.prod(shape))).reshape(shape)
+    folded = arrays.folded(block)
+    np.testing.assert_array_equal(folded.sum(axis=0).reshape(-1, shape[1]).sum(axis=0), block.sum(axis=0))
+    assert np.shares_memory(folded, block)
 
 
 def test_one_dimensional_array_has_width_1(tmp_path: Path) -> None:
@@ -31,26 +75,38 @@ def test_one_dimensional_array_has_width_1(tmp_path: Path) -> None:
     assert (opened.rows, opened.width) == (5, 1)
 
 
+def crafted(header: bytes, data: bytes = b"") -> bytes:
+    return b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header + data
+
+
+WRONG_ARRAYS = {
+    "pickled": np.array([{"a": 1}], dtype=object),
+    "text": np.array(["a"]),
+    "complex": np.array([1j]),
+    "cube": np.zeros((2, 2, 2)),
+}
+WRONG_BYTES = {
+    "no array": b"1,2,3\n",
+    "empty": b"",
+    "nested": crafted(b"{'descr': '<f8', 'shape': (" + b"(" * 3000),
+    "long": crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }" + b" " * 100_000, bytes(8)),
+    "negative": crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, 3), }", bytes(48)),
+}
+
+
 def bad_file(folder: Path, kind: str) -> Path:
     path = folder / "x_train.npy"
-    if kind == "pickled":
-        np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    elif kind == "text":
-        np.save(path, np.array(["a"]))
-    elif kind == "complex":
-        np.save(path, np.array([1j]))
-    elif kind == "cube":
-        np.save(path, np.zeros((2, 2, 2)))
-    elif kind == "no array":
-        path.write_bytes(b"1,2,3\n")
-    elif kind == "empty":
-        path.write_bytes(b"")
-    elif kind == "header":  # crafted: the parser of the header fails in other ways than for any honest file
-        header = b"{'descr': '<f8', 'shape': (" + b"(" * 3000
-        path.write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+    if kind in WRONG_ARRAYS:
+        np.save(path, WRONG_ARRAYS[kind], allow_pickle=True)
+    elif kind in WRONG_BYTES:
+        path.write_bytes(WRONG_BYTES[kind])
     elif kind == "truncated":
         np.save(path, np.zeros((10, 2)))
         path.write_bytes(path.read_bytes()[:-40])
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
     return path
 
 
@@ -63,7 +119,11 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("cube", r"shape \(2, 2, 2\)"),
         ("no array", "not a .npy array"),
         ("empty", "not a .npy array"),
-        ("header", "not a .npy array"),
+        ("nested", "not a .npy array"),
+        ("long", "not a .npy array"),
+        ("negative", r"shape \(-2, 3\)"),
+        ("folder", "not a file"),
+        ("pipe", "not a file"),
         ("truncated", "truncated at row 7 of 10: 40 bytes are missing"),
         ("missing", "does not exist"),
     ],
@@ -95,16 +155,16 @@ def test_bad_value_is_refused_with_its_row(bad: float, tmp_path: Path) -> None:
 def test_array_written_in_blocks_appears_when_it_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "out" / "x.npy"
     with arrays.write_array(path, (5, 2), np.dtype(np.float64)) as writer:
-        writer.append(np.ones((3, 2)))
+        writer.write(3, np.zeros((2, 2)))
         assert not path.exists()
-        writer.append(np.zeros((2, 2)))
+        writer.write(0, np.ones((3, 2)))
     np.testing.assert_array_equal(np.load(path), [[1, 1]] * 3 + [[0, 0]] * 2)
 
 
 def test_array_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def fail() -> None:
         with arrays.write_array(tmp_path / "x.npy", (5, 2), np.dtype(np.float64)) as writer:
-            writer.append(np.ones((3, 2)))
+            writer.write(0, np.ones((3, 2)))
 
     with pytest.raises(ValueError, match="48 bytes written"):
         fail()

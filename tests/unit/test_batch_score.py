@@ -13,7 +13,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import scoring
+from microjobs import arrays
+from microjobs.bundle import read_bundle
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
+from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
@@ -125,6 +129,44 @@ def test_wrong_arrays_are_refused_without_a_report(arrays: Arrays, words: str, l
     batch = score(layout, expect=2)
     assert words in (read_failure(layout) or "")
     assert list(batch.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "words"),
+    [
+        (1e39, 0.0, "x_test.npy row 30000: the model predicts"),
+        (0.0, np.nan, "y_test.npy row 30000 holds NaN"),
+        (0.0, 1e200, "too large to square"),
+    ],
+)
+def test_bad_value_far_inside_leaves_no_predictions(x: float, y: float, words: str, layout: Layout) -> None:
+    data = sample()
+    data["x_test"][30_000, 1], data["y_test"][30_000] = x, y
+    give(layout, data)
+    assert list(score(layout, expect=2).iterdir()) == []
+    assert words in (read_failure(layout) or "")
+
+
+def test_predictions_of_other_files_go_when_one_is_bad(layout: Layout) -> None:
+    x = sample(100)["x_test"]
+    give(layout, {"x_test-00000-of-00002": x, "x_test-00001-of-00002": np.full((5, 3), np.inf)})
+    assert list(score(layout, expect=2).iterdir()) == []
+
+
+def test_plot_holds_few_points_however_many_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 1000)
+    linear_bundle(tmp_path, WEIGHTS, 3.0)
+    data = sample(9_000)
+    for name, array in data.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    result = scoring.score_file(
+        Predictor(read_bundle(tmp_path)),
+        arrays.open_array(tmp_path / "x_test.npy"),
+        scoring.targets_in_file(tmp_path / "y_test.npy"),
+        tmp_path / "predictions.npy",
+        "serving_default",
+    )
+    assert result.target == data["y_test"][::4].tolist()
 
 
 @pytest.mark.parametrize("model", ["none", "two archives", "no onnx"])

@@ -130,7 +130,7 @@ def without(*names: str) -> Arrays:
         (with_value("x_train", 17_000, np.nan), "x_train.npy row 17000 holds nan: fill or drop the row, or --allow"),
         (with_value("x_test", 3, np.inf), "x_test.npy row 3 holds inf: fill or drop the row"),
         (with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 holds NaN or infinity"),
-        (with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 16383: values too large"),
+        (with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 19999: values too large"),
         (housing_like(100) | {"x_test": np.zeros((10, 5))}, "x_train.npy has 4 features but x_test.npy has 5"),
         (housing_like(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
         (housing_like(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
@@ -148,6 +148,12 @@ def test_wrong_input_is_refused_and_nothing_is_written(arrays: Arrays, words: st
     assert done.returncode == 2
     assert words in (read_failure(layout) or "")
     assert list(layout.root.glob("processing/t*/*")) == []
+
+
+def test_outputs_that_were_written_go_when_a_later_one_fails(layout: Layout) -> None:
+    (layout.processing("train") / "y_train.npy").mkdir(parents=True)  # cannot be replaced by a file
+    assert preprocess(layout, arrays=housing_like(100)).returncode != 0
+    assert [path.name for path in layout.root.glob("processing/t*/*")] == ["y_train.npy"]
 
 
 def test_script_folder_of_the_sdk_is_no_input(layout: Layout) -> None:
