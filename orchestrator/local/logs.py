@@ -1,10 +1,16 @@
 """The jobs' output, a file a log stream: `<milliseconds since 1970> <text>` a line, so that it can be read and grepped.
 
-A position in a stream is a byte offset, which is what tokens carry.
+A position in a stream is a byte offset, which is what tokens carry. The server's own sentences have a 0 before their
+time: so the lines that hosts have said can be counted, and a server that was killed goes on behind the last of them.
 """
 
-import threading
+import errno
+import mmap
+import os
+import re
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +20,13 @@ GROUPS = {
     "transform-job": "/aws/sagemaker/TransformJobs",
 }
 """The log group of each kind of job; an endpoint has one of its own."""
+
+
+_BLOCK = 1 << 16
+_OWN = re.compile(rb"^0", re.MULTILINE)
+BEGIN = "a new container starts"
+FULL_SECONDS = 1.0
+"""Between two tries to write where no space is left."""
 
 
 def endpoint_group(name: str) -> str:
@@ -38,13 +51,40 @@ class Stream:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
 
-    def append(self, time: float, text: bytes) -> None:
-        """Add a line; `time` in seconds since 1970."""
-        record = b"%d %s\n" % (time * 1000, text.replace(b"\n", b"\r"))
-        with self._lock, self.path.open("ab", buffering=0) as file:
-            file.write(record)
+    @contextmanager
+    def writer(self) -> Iterator[Callable[[float, bytes], None]]:
+        """Takes a host's lines, each with its time in seconds since 1970; half a line of a killed server is dropped."""
+        with self.path.open("ab", buffering=0) as file:
+            if (whole := self._whole_size()) < self.size():
+                file.truncate(whole)
+            yield lambda when, text: _write(file.fileno(), b"%d %s\n" % (when * 1000, text.replace(b"\n", b"\r")))
+
+    def append(self, when: float, text: bytes) -> None:
+        """Add one line of a host; `when` in seconds since 1970."""
+        with self.writer() as write:
+            write(when, text)
+
+    def note(self, sentence: str) -> None:
+        """Add a sentence of the server's own."""
+        with self.path.open("ab", buffering=0) as file:
+            _write(
+                file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, sentence.encode().replace(b"\n", b"\r"))
+            )
+
+    def begin(self) -> None:
+        """Say that another host goes on here; its lines are counted from now on."""
+        if self.size() > 0:
+            self.note(BEGIN)
+
+    def known(self) -> int:
+        """How many lines of its present host it has."""
+        if self.size() == 0:
+            return 0
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            start = _begun(content)
+            lines = sum(content[at : at + _BLOCK].count(b"\n") for at in range(start, len(content), _BLOCK))
+            return lines - sum(1 for _ in _OWN.finditer(content, start))
 
     def events(self, start: int = 0) -> Iterator[Event]:
         """Records from an offset on, until the last whole one."""
@@ -76,6 +116,18 @@ class Stream:
                 file.seek(offset - 1)
                 offset += len(file.readline()) - 1
         return self.events(offset)
+
+    def _whole_size(self) -> int:
+        """Where the last whole record ends."""
+        end = self.size()
+        with self.path.open("rb") as file:
+            while end > 0:
+                begin = max(0, end - _BLOCK)
+                file.seek(begin)
+                if (newline := file.read(end - begin).rfind(b"\n")) >= 0:
+                    return begin + newline + 1
+                end = begin
+        return 0
 
     def size(self) -> int:
         return self.path.stat().st_size if self.path.exists() else 0
@@ -127,6 +179,29 @@ class LogStore:
         found = (path for path in below.rglob("*") if path.is_file())
         named = ((path.relative_to(folder).as_posix(), path) for path in found)
         return {name: Stream(path) for name, path in sorted(named) if name.startswith(prefix)}
+
+
+def _begun(content: mmap.mmap) -> int:
+    """Where the records of the present host begin."""
+    sentence, end = f" [microjobs] {BEGIN}\n".encode(), len(content)
+    while (found := content.rfind(sentence, 0, end)) >= 0:
+        stamp = content[content.rfind(b"\n", 0, found) + 1 : found]
+        if stamp.startswith(b"0") and stamp.isdigit():  # else a host has said so
+            return found + len(sentence)
+        end = found
+    return 0
+
+
+def _write(file: int, record: bytes) -> None:
+    """Write all of it, as soon as there is space."""
+    rest = memoryview(record)
+    while rest:
+        try:
+            rest = rest[os.write(file, rest) :]
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            time.sleep(FULL_SECONDS)
 
 
 def _is_safe(name: str) -> bool:

@@ -1,5 +1,6 @@
 """The hosts of a running job: followed, waited for and stopped together."""
 
+import itertools
 import logging
 import queue
 import threading
@@ -18,7 +19,7 @@ GRACE_SECONDS = 120.0
 SHUTDOWN_GRACE_SECONDS = 10.0
 """The same when the server itself ends, and somebody waits for it."""
 LOG_SECONDS = 30.0
-"""What the last lines get to arrive after a host's end."""
+"""What the next line gets to arrive after a host's end."""
 
 
 class Why(Enum):
@@ -69,14 +70,16 @@ def run(
         on_line: called with every line, from the hosts' threads.
     """
     outcome = Outcome()
+    # Of the clock that nobody sets.
+    end = None if deadline is None else time.monotonic() + deadline - time.time()
     followers = [_thread(_follow, host, streams[host.name], on_line) for host in hosts]
     for host in hosts:
         _thread(lambda host: control.events.put((host.name, host.wait())), host)
     while len(outcome.exits) < len(hosts):
         try:
-            event = control.events.get(timeout=None if deadline is None else max(0.0, deadline - time.time()))
+            event = control.events.get(timeout=None if end is None else max(0.0, end - time.monotonic()))
         except queue.Empty:
-            deadline = None
+            end = None
             control.stop(Why.TIME)
             continue
         if isinstance(event, Why):
@@ -87,17 +90,27 @@ def run(
         if ended.code != 0 and outcome.first_failed is None and control.why is None:
             outcome.first_failed = name
             _stop_all(hosts, GRACE_SECONDS)
-    for follower in followers:
-        follower.join(LOG_SECONDS)
+    for host, follower in zip(hosts, followers, strict=True):
+        _finish(follower, streams[host.name])
     return outcome
 
 
 def _follow(host: Host, stream: Stream, on_line: Callable[[Line], None]) -> None:
-    last = stream.last_time()
-    # A stream has milliseconds only: lines of the last one that is written are known already.
-    for line in host.lines(after=0.0 if last is None else (last + 1) / 1000):
-        stream.append(line.time, line.text)
-        on_line(line)
+    with stream.writer() as write:
+        # By their number: times repeat within a millisecond, and go back when the clock is set.
+        for line in itertools.islice(host.lines(), stream.known(), None):
+            write(line.time, line.text)
+            on_line(line)
+
+
+def _finish(follower: threading.Thread, stream: Stream) -> None:
+    """Wait for the last lines of a host that has ended, for as long as any come."""
+    before = -1
+    while follower.is_alive() and stream.size() > before:
+        before = stream.size()
+        follower.join(LOG_SECONDS)
+    if follower.is_alive():
+        logger.warning("%s: no more lines came, and its end was not seen", stream.path)
 
 
 def _stop_all(hosts: Sequence[Host], grace: float) -> None:

@@ -86,8 +86,11 @@ class Host(Protocol):
 
     name: str
 
-    def lines(self, after: float = 0.0) -> Iterator[Line]:
-        """Each line of output later than `after`, stdout and stderr together, until the host has ended."""
+    def lines(self) -> Iterator[Line]:
+        """Each line of output from the first one on, stdout and stderr together, until the host has ended.
+
+        Asked again, also by another server, they are the same. A very long line comes in pieces.
+        """
 
     def wait(self) -> Exit:
         """Block until the host has ended."""
@@ -130,7 +133,7 @@ class Runtime(Protocol):
         """
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """The hosts that an earlier server started and that are still there, ended ones too, by the plan's name."""
+        """What an earlier server left, by the plan's name: its hosts, ended ones too; none if not all have started."""
 
     def remove(self, plan_name: str) -> None:
         """End what still runs of a plan and remove all that is left of it. Harmless if there is nothing."""

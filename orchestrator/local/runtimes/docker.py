@@ -4,114 +4,37 @@ Everything that a host writes stays in its container and the engine's volumes, a
 of root's appears in the caller's folders, and removing the container removes all.
 """
 
-import contextlib
 import functools
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime
-from pathlib import Path
-from typing import Any, TypeVar
+from http import HTTPStatus
+from typing import Any
 
 import docker
-from docker.errors import APIError, DockerException, ImageNotFound, NotFound
+from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.types import DeviceRequest, LogConfig
 from requests.exceptions import RequestException
 
 from microjobs.contract import DEFAULT_ROOT
 from orchestrator.local.home import Home
-from orchestrator.local.runtimes.archives import packed, unpack
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Line, Plan
+from orchestrator.local.runtimes.archives import packed
+from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
+from orchestrator.local.runtimes.docker_host import AGAIN_SECONDS, HOST_LABEL, DockerHost, EngineAwayError, patiently
 from orchestrator.local.runtimes.inputs import Overlays
 
 logger = logging.getLogger(__name__)
 
 HOME_LABEL = "org.microjobs.home"
 PLAN_LABEL = "org.microjobs.plan"
-HOST_LABEL = "org.microjobs.host"
+HOSTS_LABEL = "org.microjobs.hosts"
 PORT_LABEL = "org.microjobs.port"
 
-ENGINE_BACK_SECONDS = 120
-"""How long a host is waited for when the engine does not answer: it may be restarting."""
-
-T = TypeVar("T")
-
-
-class DockerHost:
-    """A container."""
-
-    def __init__(self, container: Container, port: int | None) -> None:
-        self.name: str = container.labels[HOST_LABEL]
-        self._container = container
-        self._port = port
-
-    def lines(self, after: float = 0.0) -> Iterator[Line]:
-        last = after
-        while True:
-            try:
-                for line in self._stream(last):
-                    last = line.time
-                    yield line
-            except (RequestException, DockerException) as error:
-                logger.info("the log of %s broke off: %s", self.name, error)
-            if not self._is_there_and_running():
-                return
-
-    def _stream(self, after: float) -> Iterator[Line]:
-        frames = self._container.logs(stream=True, follow=True, timestamps=True, since=after or None)
-        rest, begun = b"", 0.0
-        for frame in frames:
-            stamp, _, text = frame.partition(b" ")
-            if not rest:
-                begun = _seconds(stamp)
-            rest += text
-            if rest.endswith(b"\n"):  # a long line comes in several frames
-                if begun > after:
-                    yield Line(begun, rest[:-1])
-                rest = b""
-        if rest and begun > after:
-            yield Line(begun, rest)
-
-    def _is_there_and_running(self) -> bool:
-        state = _patiently(self._state)
-        return state is not None and state["Running"]
-
-    def _state(self) -> Mapping[str, Any]:
-        self._container.reload()
-        state: Mapping[str, Any] = self._container.attrs["State"]
-        return state
-
-    def wait(self) -> Exit:
-        answer = _patiently(lambda: self._container.wait(timeout=None))
-        state = _patiently(self._state)
-        if answer is None or state is None:
-            return Exit(137, "its container was removed from outside, or the engine went away")
-        if state["OOMKilled"]:
-            return Exit(int(answer["StatusCode"]), "it ran out of memory")
-        return Exit(int(answer["StatusCode"]), state["Error"] or None)
-
-    def stop(self, grace: float) -> None:
-        with contextlib.suppress(NotFound):
-            self._container.stop(timeout=round(grace))
-
-    def copy(self, path: str, to: Path) -> bool:
-        try:
-            chunks, _ = self._container.get_archive(path)
-        except NotFound:
-            return False
-        unpack(chunks, to)
-        return True
-
-    def address(self) -> tuple[str, int]:
-        self._container.reload()
-        settings = self._container.attrs["NetworkSettings"]
-        if published := settings["Ports"].get(f"{self._port}/tcp"):
-            return published[0]["HostIp"], int(published[0]["HostPort"])
-        # A network without a way out has no published ports; on Linux this machine reaches it directly.
-        return next(network["IPAddress"] for network in settings["Networks"].values()), self._port or 0
+REMOVE_SECONDS = 60.0
+"""What the engine gets to remove a plan, which may be under way for a server that was killed."""
 
 
 class DockerRuntime:
@@ -135,29 +58,38 @@ class DockerRuntime:
 
     def prepare(self, image: str) -> None:
         try:
-            self._client.images.get(image)
-        except ImageNotFound:
-            logger.info("pulling %s", image)
-            try:
-                self._client.images.pull(image)
-            except (APIError, RequestException) as error:
-                reason = str(getattr(error, "explanation", None) or error).strip()
-                raise CannotRunError(
-                    f"image {image} is not here and cannot be pulled ({reason}): "
-                    "build it (`microjobs build`), pull it, or give its local name with --image-alias"
-                ) from error
+            if patiently(lambda: self._client.images.get(image)) is None:
+                self._pull(image)
         except APIError as error:
             raise CannotRunError(f"image name {image!r} is not valid: {error.explanation}") from error
+        except EngineAwayError as error:
+            raise CannotRunError(str(error)) from error
+
+    def _pull(self, image: str) -> None:
+        logger.info("pulling %s", image)
+        try:
+            self._client.images.pull(image)
+        except (APIError, RequestException) as error:
+            reason = str(getattr(error, "explanation", None) or error).strip()
+            raise CannotRunError(
+                f"image {image} is not here and cannot be pulled ({reason}): "
+                "build it (`microjobs build`), pull it, or give its local name with --image-alias"
+            ) from error
 
     def start(self, plan: Plan) -> Sequence[Host]:
+        try:
+            return patiently(lambda: self._start_all(plan)) or ()
+        except EngineAwayError as error:
+            raise CannotRunError(f"{plan.name} could not be started: {error}") from error
+
+    def _start_all(self, plan: Plan) -> Sequence[Host]:
         try:
             network = self._network(plan)
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
                 return list(pool.map(lambda host: self._start_host(plan, host, network), plan.hosts))
-        except (APIError, RequestException) as error:
+        except APIError as error:
             self.remove(plan.name)
-            reason = getattr(error, "explanation", None) or error
-            raise CannotRunError(f"the engine could not start {plan.name}: {reason}") from error
+            raise CannotRunError(f"the engine could not start {plan.name}: {error.explanation or error}") from error
         except BaseException:
             self.remove(plan.name)
             raise
@@ -196,8 +128,9 @@ class DockerRuntime:
             environment=dict(host.environment),
             labels=labels,
             volumes=volumes,
-            # Kept whole whatever the engine's default is: it is read again after a restart of the server.
-            log_config=LogConfig(type=LogConfig.types.JSON),
+            # Kept whole whatever the engine's default is: it is read again after a restart of the server. Of the
+            # engine's own formats this one keeps bytes that are no text.
+            log_config=LogConfig(type="local", config={"max-size": "1p"}),
             **self._networking(host, network),
             **self._resources(host),
         )
@@ -225,52 +158,61 @@ class DockerRuntime:
         return options
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        found: dict[str, list[Host]] = {}
-        for container in self._client.containers.list(all=True, filters={"label": f"{HOME_LABEL}={self._home}"}):
-            port = container.labels[PORT_LABEL]
-            host = DockerHost(container, int(port) if port else None)
-            found.setdefault(container.labels[PLAN_LABEL], []).append(host)
-        return {name: sorted(hosts, key=lambda host: host.name) for name, hosts in found.items()}
+        mine: dict[str, Any] = {"label": f"{HOME_LABEL}={self._home}"}
+        found: dict[str, list[Container]] = {}
+        for container in self._client.containers.list(all=True, ignore_removed=True, filters=mine):
+            found.setdefault(container.labels[PLAN_LABEL], []).append(container)
+        kept = [volume.attrs["Labels"] for volume in self._client.volumes.list(filters=mine)]
+        kept += [network.attrs["Labels"] for network in self._client.networks.list(filters=mine)]
+        return {name: _hosts(found.get(name, [])) for name in {*found, *(labels[PLAN_LABEL] for labels in kept)}}
 
     def remove(self, plan_name: str) -> None:
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while not patiently(lambda: self._is_removed(plan_name)):
+            if time.monotonic() > deadline:
+                raise EngineAwayError(f"the engine did not remove {plan_name} within {REMOVE_SECONDS:g} s")
+            time.sleep(AGAIN_SECONDS)
+
+    def _is_removed(self, plan_name: str) -> bool:
+        """Remove what there is; False if something could not be removed yet."""
         mine: dict[str, Any] = {"label": [f"{HOME_LABEL}={self._home}", f"{PLAN_LABEL}={plan_name}"]}
-        for container in self._client.containers.list(all=True, filters=mine):
-            with contextlib.suppress(NotFound):
-                container.remove(force=True, v=True)
-        for volume in self._client.volumes.list(filters=mine):
-            with contextlib.suppress(NotFound):
-                volume.remove()
-        for network in self._client.networks.list(filters=mine):
-            with contextlib.suppress(NotFound):
-                network.remove()
+        removals: list[Callable[[], None]] = [
+            *(
+                functools.partial(container.remove, force=True, v=True)
+                for container in self._client.containers.list(all=True, ignore_removed=True, filters=mine)
+            ),
+            *(volume.remove for volume in self._client.volumes.list(filters=mine)),
+            *(network.remove for network in self._client.networks.list(filters=mine)),
+        ]
+        return all(list(map(_is_gone, removals)))  # a list, so that each is tried
 
     def close(self) -> None:
         self._client.close()
 
     def _labels(self, plan: Plan) -> dict[str, str]:
-        return {HOME_LABEL: self._home, PLAN_LABEL: plan.name}
+        return {HOME_LABEL: self._home, PLAN_LABEL: plan.name, HOSTS_LABEL: str(len(plan.hosts))}
 
     def _container_name(self, plan: Plan, part: str) -> str:
         return f"microjobs-{self._home}-{plan.name.replace('/', '-')}-{part}"
 
 
-def _seconds(stamp: bytes) -> float:
-    """Docker's time stamp, which has nanoseconds; a float of today's seconds keeps the microseconds."""
-    text = stamp.decode().removesuffix("Z")
-    whole, _, fraction = text.partition(".")
-    return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")
+def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
+    """The hosts of a plan; none if not all have been started."""
+    started = [container for container in containers if container.status != "created"]
+    if not all(container.labels[HOSTS_LABEL] == str(len(started)) for container in containers):
+        return ()
+    ports = [container.labels[PORT_LABEL] for container in started]
+    hosts = [DockerHost(container, int(port) if port else None) for container, port in zip(started, ports, strict=True)]
+    return sorted(hosts, key=lambda host: host.name)
 
 
-def _patiently(ask: Callable[[], T]) -> T | None:
-    """Ask the engine, again if it is away for a while; None if the container is gone or the engine does not return."""
-    deadline = time.monotonic() + ENGINE_BACK_SECONDS
-    while True:
-        try:
-            return ask()
-        except NotFound:
-            return None
-        except (RequestException, DockerException) as error:
-            if time.monotonic() > deadline:
-                logger.warning("the engine does not answer: %s", error)
-                return None
-            time.sleep(0.5)
+def _is_gone(removal: Callable[[], None]) -> bool:
+    try:
+        removal()
+    except NotFound:
+        return True
+    except APIError as error:
+        if error.status_code != HTTPStatus.CONFLICT:
+            raise
+        return False  # it is being removed already, or is in use by what is
+    return True

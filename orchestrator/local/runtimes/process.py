@@ -49,8 +49,8 @@ class ProcessHost:
         self._address = address
         self._killed = False
 
-    def lines(self, after: float = 0.0) -> Iterator[Line]:
-        return self._kept.lines(after)
+    def lines(self) -> Iterator[Line]:
+        return self._kept.lines()
 
     def wait(self) -> Exit:
         code = self._kept.wait()

@@ -68,15 +68,14 @@ class Kept:
             start_new_session=True,
         )
 
-    def lines(self, after: float = 0.0) -> Iterator[Line]:
-        """Each line later than `after`, until the program has ended."""
+    def lines(self) -> Iterator[Line]:
+        """Each line, until the program has ended."""
         with self._log.open("rb") as file:
             while True:
                 ended = self.code() is not None  # asked first: what came until then is read below
                 while (raw := file.readline()).endswith(b"\n"):
                     stamp, _, text = raw[:-1].partition(b" ")
-                    if (when := int(stamp) / 1e6) > after:
-                        yield Line(when, text)
+                    yield Line(int(stamp) / 1e6, text)
                 if ended:
                     return
                 file.seek(-len(raw), os.SEEK_CUR)

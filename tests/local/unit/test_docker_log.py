@@ -1,0 +1,57 @@
+"""The engine's log stream, made into lines."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+
+from orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines
+
+STAMP = b"2026-11-22T05:12:15.772276932Z "
+OUT, ERR = 1, 2
+
+
+def frame(stream: int, text: bytes) -> bytes:
+    return HEADER.pack(stream, len(STAMP + text)) + STAMP + text
+
+
+def texts(*chunks: bytes) -> list[bytes]:
+    lines = Lines()
+    return [line.text for line in (*lines.read(chunks), *lines.rest())]
+
+
+def test_long_line_stays_whole_beside_the_other_stream() -> None:
+    frames = [frame(OUT, b"a" * 16384), frame(ERR, b"error\n"), frame(OUT, b"b\n")]
+    assert texts(*frames) == [b"error", b"a" * 16384 + b"b"]
+
+
+def test_time_has_microseconds() -> None:
+    (line,) = Lines().read([frame(OUT, b"x\n")])
+    assert line.time == pytest.approx(1795324335.772276932, abs=1e-6)
+
+
+def test_every_byte_is_kept() -> None:
+    every = bytes(range(256)).replace(b"\n", b"")
+    assert texts(frame(OUT, every + b"\n"), frame(OUT, b"\n"), frame(ERR, b"\r\n")) == [every, b"", b"\r"]
+
+
+def test_frames_may_be_cut_anywhere() -> None:
+    content = b"".join(frame(OUT, b"line %d\n" % number) for number in range(100))
+    assert texts(*cut(content)) == [b"line %d" % number for number in range(100)]
+
+
+def cut(content: bytes) -> Iterator[bytes]:
+    generator = random.Random(5)  # noqa: S311  not for secrets
+    while content:
+        size = generator.randint(1, 200)
+        yield content[:size]
+        content = content[size:]
+
+
+def test_endless_line_comes_in_pieces() -> None:
+    found = texts(*(frame(OUT, b"x" * 16384) for _ in range(129)), frame(OUT, b"end\n"))
+    assert [len(text) for text in found] == [LONGEST_LINE, LONGEST_LINE, 16384 + 3]
+
+
+def test_text_without_an_end_is_a_line() -> None:
+    assert texts(frame(OUT, b"out"), frame(ERR, b"err")) == [b"out", b"err"]

@@ -1,0 +1,144 @@
+"""A log stream's file over restarts of the server and of its host: nothing twice, nothing lost, no half line."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local import logs
+from orchestrator.local.jobs import group
+from orchestrator.local.jobs.group import Control
+from orchestrator.local.logs import Stream
+from orchestrator.local.runtimes.base import Exit, Line
+
+NOW = 1_700_000_000.0
+
+
+class Said:
+    """A host that has said something and ended."""
+
+    name = "algo-1"
+
+    def __init__(self, *lines: Line, pause: float = 0.0) -> None:
+        self._lines = lines
+        self._pause = pause
+
+    def lines(self) -> Iterator[Line]:
+        for line in self._lines:
+            yield line
+            time.sleep(self._pause)
+
+    def wait(self) -> Exit:
+        return Exit(0)
+
+    def stop(self, grace: float) -> None:
+        """It has ended."""
+
+    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
+        return False
+
+    def address(self) -> tuple[str, int]:
+        return "", 0
+
+
+def follow(stream: Stream, *lines: Line, pause: float = 0.0) -> None:
+    host = Said(*lines, pause=pause)
+    group.run([host], {"algo-1": stream}, Control(), deadline=None, on_line=lambda _: None)
+
+
+def numbered(count: int, when: float = NOW) -> list[Line]:
+    return [Line(when, b"line %d" % number) for number in range(count)]
+
+
+def messages(stream: Stream) -> list[str]:
+    return [event.message for event in stream.events()]
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Stream:
+    path = tmp_path / "stream"
+    path.touch()
+    return Stream(path)
+
+
+@pytest.mark.parametrize("written", [0, 1, 150, 200])
+def test_following_goes_on_within_a_millisecond(stream: Stream, written: int) -> None:
+    follow(stream, *numbered(200)[:written])
+    follow(stream, *numbered(200))
+    assert messages(stream) == [f"line {number}" for number in range(200)]
+
+
+def test_following_goes_on_when_the_clock_was_set_back(stream: Stream) -> None:
+    lines = [*numbered(5), *numbered(5, NOW - 3600)]
+    follow(stream, *lines[:6])
+    follow(stream, *lines)
+    assert messages(stream) == [f"line {number}" for number in (*range(5), *range(5))]
+
+
+def test_half_a_record_of_a_killed_server_is_written_again(stream: Stream) -> None:
+    follow(stream, *numbered(2))
+    with stream.path.open("ab") as file:
+        file.write(b"1700000000000 lin")
+    follow(stream, *numbered(4))
+    assert messages(stream) == ["line 0", "line 1", "line 2", "line 3"]
+
+
+def test_half_a_first_record_is_written_again(stream: Stream) -> None:
+    stream.path.write_bytes(b"17000000000" + b"x" * 100_000)
+    follow(stream, *numbered(1))
+    assert messages(stream) == ["line 0"]
+
+
+def test_sentences_of_the_server_are_not_the_hosts_lines(stream: Stream) -> None:
+    follow(stream, *numbered(2))
+    stream.note("a sentence\nof two lines")
+    follow(stream, *numbered(3))
+    assert messages(stream) == ["line 0", "line 1", "[microjobs] a sentence\rof two lines", "line 2"]
+
+
+def test_another_host_starts_from_its_own_first_line(stream: Stream) -> None:
+    follow(stream, Line(NOW, f"[microjobs] {logs.BEGIN}".encode()), Line(NOW, b"first"))
+    stream.begin()
+    stream.note("and more")
+    follow(stream, Line(NOW, b"second"))
+    follow(stream, Line(NOW, b"second"), Line(NOW, b"third"))
+    assert [text for text in messages(stream) if "[" not in text] == ["first", "second", "third"]
+
+
+def test_first_host_is_not_announced(stream: Stream) -> None:
+    stream.begin()
+    assert stream.size() == 0
+
+
+def test_lines_that_come_late_are_waited_for(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "LOG_SECONDS", 0.3)
+    follow(stream, *numbered(8), pause=0.15)
+    assert len(messages(stream)) == 8
+
+
+def test_log_that_never_ends_does_not_hold_the_job(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "LOG_SECONDS", 0.1)
+    began = time.monotonic()
+    follow(stream, *numbered(2), pause=3)
+    assert time.monotonic() - began < 2
+
+
+def test_writing_waits_for_space(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    full, write = threading.Event(), os.write
+
+    def write_a_little(file: int, content: bytes) -> int:
+        if not full.is_set():
+            full.set()
+            return write(file, content[:3])
+        if len(content) < 20:
+            return write(file, content)
+        monkeypatch.setattr(os, "write", write)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logs, "FULL_SECONDS", 0.01)
+    monkeypatch.setattr(os, "write", write_a_little)
+    follow(stream, *numbered(2, NOW), Line(NOW, b"x" * 50))
+    assert messages(stream) == ["line 0", "line 1", "x" * 50]
