@@ -2,7 +2,6 @@
 
 import logging
 import shutil
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -53,7 +52,10 @@ class Job(ABC):
 
     def lose(self) -> None:
         """End a job whose hosts are gone since an earlier server ended."""
-        self._guarded(lambda: self.failed("InternalServerError: the local server ended while the job ran"))
+        if self.control.why is not None:
+            self._guarded(lambda: self.ended([], Outcome()))
+        else:
+            self._guarded(lambda: self.failed("InternalServerError: the local server ended while the job ran"))
 
     def _guarded(self, steps: Callable[[], None]) -> None:
         try:
@@ -136,7 +138,7 @@ class Job(ABC):
     def note(self, sentence: str) -> None:
         """Tell the user something that the job itself cannot know, in its log."""
         logger.info("%s: %s", self.plan_name, sentence)
-        self.stream("algo-1").append(time.time(), f"[microjobs] {sentence}".encode())
+        self.stream("algo-1").note(sentence)
 
     def read(self, hosts: Sequence[Host], path: Path) -> dict[str, bytes]:
         """A small file of the contract, by the hosts that have it."""

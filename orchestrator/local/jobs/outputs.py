@@ -19,7 +19,8 @@ def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Path:
 
     Where several have a file of the same name, the first host's is taken; if they differ, the user is told.
     """
-    to.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(to, ignore_errors=True)  # what there is of a server that was killed
+    to.mkdir(parents=True)
     for host in hosts:
         part = to.with_name(f"{to.name}.{host.name}")
         if host.copy(path, part):

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +54,10 @@ class Registry:
         thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
         with self._lock:
             self._running[job.plan_name] = (job, thread)
+        kind, _, name = job.plan_name.partition("/")
+        record = self._context.state.get(kind, name)
+        if record is not None and record.status == "Stopping":  # asked for before there was a job to tell
+            job.control.stop(Why.ASKED)
         thread.start()
 
     def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
@@ -84,6 +89,7 @@ class Registry:
             makers: by kind, what makes a runnable of a record.
         """
         left = dict(self._context.runtime.running())
+        self._remove_scraps(left)
         for kind, maker in makers.items():
             for record in self._context.state.unfinished(kind, UNFINISHED):
                 job = maker(self._context, record)
@@ -98,6 +104,17 @@ class Registry:
         for plan_name in left:
             logger.info("removing what is left of %s", plan_name)
             self._context.runtime.remove(plan_name)
+
+    def _remove_scraps(self, left: dict[str, Sequence[Host]]) -> None:
+        """Remove what nobody can go on with: plans without hosts, and work folders without a plan."""
+        for name in [name for name, hosts in left.items() if not hosts]:
+            logger.info("removing what was being started or removed of %s", name)
+            self._context.runtime.remove(name)
+            del left[name]
+        used = {self._context.work_folder(name) for name in left}
+        for folder in self._context.home.work.glob("*-*"):
+            if folder not in used:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def shut_down(self) -> None:
         """End all jobs, and wait for them."""
