@@ -67,7 +67,7 @@ class Client:
         """Ask, and copy the answer's body.
 
         Args:
-            body: pieces are sent one by one, in HTTP's chunks.
+            body: pieces are sent one by one, in HTTP's chunks unless there is a header Content-Length.
             timeout: seconds for all of it.
             into: where to write the body; None: it is thrown away.
             most: bytes of the body.
@@ -77,14 +77,15 @@ class Client:
             TooLargeError: it has more bytes.
         """
         deadline = time.monotonic() + timeout
+        headers = {"User-Agent": "microjobs", **(headers or {})}
         try:
             response = self._pool.urlopen(
                 method,
                 path,
                 body=body,
-                headers={"User-Agent": "microjobs", **(headers or {})},
+                headers=headers,
                 timeout=urllib3.Timeout(connect=min(timeout, CONNECT_SECONDS), read=timeout),
-                chunked=body is not None and not isinstance(body, bytes),
+                chunked=not isinstance(body, bytes | None) and "Content-Length" not in headers,
                 redirect=False,
                 preload_content=False,
             )

@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.home import arn
-from orchestrator.local.jobs import deployments, models, serving
+from orchestrator.local.jobs import asynchronous, deployments, models, serving
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.deployments import CONFIG_KIND, Deployment
 from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
@@ -46,7 +46,8 @@ def create_config(context: Context, request: Mapping[str, Any]) -> Record:
     """Take a CreateEndpointConfig request that is valid by itself.
 
     Raises:
-        ValidationError: a model is missing, two variants have one name, or there is a configuration of that name.
+        ValidationError: a model or a bucket is missing, two variants have one name, or there is a configuration of
+            that name.
     """
     variants = request["ProductionVariants"]
     names = [variant["VariantName"] for variant in variants]
@@ -54,6 +55,8 @@ def create_config(context: Context, request: Mapping[str, Any]) -> Record:
         raise ValidationError(f"Variant names must be unique: {', '.join(names)}.")
     for variant in variants:
         models.find(context, variant["ModelName"])
+    if "AsyncInferenceConfig" in request:
+        asynchronous.check(context, request["AsyncInferenceConfig"])
     defaults = {"InitialInstanceCount": 1, "InitialVariantWeight": 1.0}
     described = {**request, "ProductionVariants": [{**defaults, **variant} for variant in variants]}
     return _add(context, CONFIG_KIND, "EndpointConfig", "", described, request.get("Tags", []))
@@ -135,7 +138,12 @@ def delete(context: Context, registry: Registry, name: str) -> None:
     """Have an endpoint end, whatever it is doing; its record goes when nothing is left of it."""
     context.state.update(KIND, name, {"EndpointStatus": "Deleting"}, "Deleting")
     if not registry.stop(f"{KIND}/{name}"):  # it failed before this server started
-        context.state.delete(KIND, name)
+        _forget(context, name)
+
+
+def _forget(context: Context, name: str) -> None:
+    asynchronous.discard(context, name)
+    context.state.delete(KIND, name)
 
 
 class Endpoint:
@@ -154,6 +162,9 @@ class Endpoint:
         self._replicas: Mapping[str, Replica] = {}
         """Those that serve, by their variants' names."""
         self._weights: Mapping[str, float] = {}
+        self.asynchronous: Mapping[str, Any] | None = None
+        """The AsyncInferenceConfig of what it serves: then it takes asynchronous invocations alone."""
+        self.queue = asynchronous.Queue(context, self.name, self.choose)
 
     @property
     def plan_name(self) -> str:
@@ -254,6 +265,10 @@ class Endpoint:
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
         self._weights = {item["VariantName"]: item["InitialVariantWeight"] for item in deployment["Variants"]}
         self._replicas = replicas
+        self.asynchronous = deployment.get("AsyncInferenceConfig")
+        if self.asynchronous is not None:
+            client = self.asynchronous.get("ClientConfig", {})
+            self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_MOST))
         known = {DEPLOYMENT: deployment, "FailureReason": None, **deployments.describe(deployment, serves=True)}
         self._describe(status, **known, **({NEXT: None} if status == "InService" else {}))
 
@@ -264,15 +279,17 @@ class Endpoint:
         self._context.state.update(KIND, self.name, changes, status, only_if=states)
 
     def _end(self) -> None:
+        self.queue.stop()
         ending, self._replicas = self._replicas, {}
         is_shutdown = self.control.why is Why.SHUTDOWN
         _stop(ending.values(), SHUTDOWN_GRACE_SECONDS if is_shutdown else serving.GRACE_SECONDS)
+        self.queue.close()
         known = self._known()
         for deployment in (known.get(DEPLOYMENT), known.get(NEXT)):
             for variant in deployment["Variants"] if deployment else ():
                 self._remove(self._plan_name(variant))
         if known.get("EndpointStatus") == "Deleting":
-            self._context.state.delete(KIND, self.name)
+            _forget(self._context, self.name)
 
     def _remove(self, plan_name: str) -> None:
         self._context.runtime.remove(plan_name)

@@ -70,7 +70,7 @@ class Traffic:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._timeouts: Counter[float] = Counter()
-        self._is_closed = False
+        self.is_closed = False
 
     @contextlib.contextmanager
     def request(self, timeout: float) -> Iterator[None]:
@@ -80,7 +80,7 @@ class Traffic:
             NoAnswerError: there shall be no new ones.
         """
         with self._lock:
-            if self._is_closed:
+            if self.is_closed:
                 raise NoAnswerError("the container takes no requests any more", was_sent=False)
             self._timeouts[timeout] += 1
         try:
@@ -93,7 +93,7 @@ class Traffic:
     def close(self) -> None:
         """Take no new ones."""
         with self._lock:
-            self._is_closed = True
+            self.is_closed = True
 
     def longest(self) -> float:
         """What the most patient of those under way gives the container, in seconds; 0 if there is none."""
@@ -244,6 +244,9 @@ class Replica:
     def close(self) -> None:
         """Take no new requests; those under way go on."""
         self._traffic.close()
+
+    def is_closed(self) -> bool:
+        return self._traffic.is_closed
 
     def is_busy(self) -> bool:
         return self._traffic.longest() > 0

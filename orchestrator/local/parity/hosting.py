@@ -85,6 +85,24 @@ VARIANT: Rows = {
 
 NOT_CAPTURED = NoMeaning("nothing is captured")
 
+NO_TOPICS = Refused("there is no SNS: look for the output's object, or the failure's")
+
+ASYNC: Rows = {
+    "ClientConfig": Members(
+        {"MaxConcurrentInvocationsPerInstance": Honoured("of the endpoint, 4 if it is not said; the others wait")}
+    ),
+    "OutputConfig": Members(
+        {
+            "KmsKeyId": KMS,
+            "S3OutputPath": Honoured("answers, each `.out` of a name of its own", needed=True),
+            "NotificationConfig": Members(
+                {"SuccessTopic": NO_TOPICS, "ErrorTopic": NO_TOPICS, "IncludeInferenceResponseIn": NO_TOPICS}
+            ),
+            "S3FailurePath": Honoured("`-error.out`: the model's error, or why there is none"),
+        }
+    ),
+}
+
 CREATE_ENDPOINT_CONFIG: Rows = {
     "EndpointConfigName": Honoured(),
     "ProductionVariants": Members(VARIANT),
@@ -101,7 +119,7 @@ CREATE_ENDPOINT_CONFIG: Rows = {
     ),
     "Tags": TAGS,
     "KmsKeyId": KMS,
-    "AsyncInferenceConfig": Refused("use InvokeEndpoint, or a transform job"),
+    "AsyncInferenceConfig": Members(ASYNC),
     "ExplainerConfig": Refused("there is no Clarify"),
     "ShadowProductionVariants": Refused("make a second endpoint, and send it the requests too"),
     "ExecutionRoleArn": ROLE,

@@ -1,7 +1,8 @@
 """SageMaker Runtime: InvokeEndpoint passes a request to an endpoint's container, and gives its answer back.
+InvokeEndpointAsync puts it into the endpoint's queue.
 
-Source: botocore's model of sagemaker-runtime; facts §2.4. As on AWS now, a body has 25 MB at most (the model, from
-before, says 6; botocore does not look).
+Source: botocore's model of sagemaker-runtime; facts §2.4. As on AWS now, a body of InvokeEndpoint has 25 MB at most
+(the model, from before, says 6; botocore does not look).
 """
 
 import json
@@ -9,11 +10,14 @@ import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from io import BytesIO
+from math import inf
 
+from botocore.model import Shape
 from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import ACCOUNT
+from orchestrator.local.jobs import asynchronous
 from orchestrator.local.jobs.client import NoAnswerError, TooLargeError
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.endpoints import KIND, Endpoint
@@ -23,7 +27,10 @@ from orchestrator.local.logs import endpoint_group
 from orchestrator.local.protocol.models import operation_model, service_model
 from orchestrator.local.protocol.validation import validate
 
-SERVICE, OPERATION = "sagemaker-runtime", "InvokeEndpoint"
+SERVICE = "sagemaker-runtime"
+INVOKE, INVOKE_ASYNC = "InvokeEndpoint", "InvokeEndpointAsync"
+OPERATIONS = {INVOCATIONS: INVOKE, "/async-invocations": INVOKE_ASYNC}
+"""By what follows the endpoint in a path."""
 CONTAINER = "primary"
 """What SageMaker calls a model's one container."""
 
@@ -71,9 +78,32 @@ class Runtime:
         Raises:
             ServiceError: it is for another operation, is not valid, or its endpoint does not serve.
         """
-        members = _members(request)
+        operation, name = _asked(request)
+        members = _members(operation, name, request)
+        if operation == INVOKE_ASYNC:
+            return self._enqueue(name, members, request.get_data())
+        return self._answer(name, members.get("TargetVariant"), request)
+
+    def _enqueue(self, name: str, members: Mapping[str, str], body: bytes) -> Response:
+        endpoint = self._endpoint(name)
+        if (config := endpoint.asynchronous) is None:
+            raise _invalid(f"Endpoint {name} has no AsyncInferenceConfig: invoke it with {INVOKE}.")
+        try:
+            invocation = asynchronous.prepare(self._context, config, members, body)
+        except ServiceError as error:
+            raise _invalid(error.message) from error
+        endpoint.queue.put(invocation)
+        headers = {"X-Amzn-SageMaker-OutputLocation": invocation.output}
+        if invocation.failure is not None:
+            headers["X-Amzn-SageMaker-FailureLocation"] = invocation.failure
+        content = json.dumps({"InferenceId": invocation.inference_id})
+        return Response(content, HTTPStatus.ACCEPTED, headers, content_type="application/json")
+
+    def _answer(self, name: str, target: str | None, request: Request) -> Response:
         headers = {name: request.headers[name] for name in PASSED if name in request.headers}
-        name, target, body = members["EndpointName"], members.get("TargetVariant"), request.get_data()
+        body = request.get_data()
+        if self._endpoint(name).asynchronous is not None:
+            raise _invalid(f"Endpoint {name} has an AsyncInferenceConfig: invoke it with {INVOKE_ASYNC}.")
         while True:
             variant, replica = self._find(name, target)
             try:
@@ -83,16 +113,20 @@ class Runtime:
                 if self._serves(name, variant, replica):
                     return self._no_answer(name, variant, error)
 
-    def _find(self, name: str, target: str | None) -> tuple[str, Replica]:
+    def _endpoint(self, name: str) -> Endpoint:
+        """One that serves."""
         endpoint = self._registry.find(f"{KIND}/{name}")
-        if isinstance(endpoint, Endpoint) and (chosen := endpoint.choose(target)) is not None:
-            return chosen
+        if isinstance(endpoint, Endpoint) and endpoint.choose() is not None:
+            return endpoint
         record = self._context.state.get(KIND, name)
         if record is None:
             raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
-        if record.status in ("InService", "Updating") and target is not None:
-            raise _invalid(f"Endpoint {name} has no production variant {target}.")
         raise _invalid(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
+
+    def _find(self, name: str, target: str | None) -> tuple[str, Replica]:
+        if (chosen := self._endpoint(name).choose(target)) is None:
+            raise _invalid(f"Endpoint {name} has no production variant {target}.")
+        return chosen
 
     def _serves(self, name: str, variant: str, replica: Replica) -> bool:
         endpoint = self._registry.find(f"{KIND}/{name}")
@@ -136,33 +170,46 @@ class Runtime:
         return Response(json.dumps(content), HTTPStatus.FAILED_DEPENDENCY, headers, content_type="application/json")
 
 
-def _members(request: Request) -> dict[str, str]:
-    """The members of a valid InvokeEndpoint request, all but its body."""
+def _asked(request: Request) -> tuple[str, str]:
+    """The operation, and the endpoint's name."""
     match = re.fullmatch(r"/endpoints/([^/]+)(/.*)", request.path)
-    if match is None or request.method != "POST" or match[2] != INVOCATIONS:
-        raise _unknown_operation(request.method, match[2] if match else request.path)
-    operation = operation_model(SERVICE, OPERATION)
-    members = {"EndpointName": match[1], "Body": ""}
-    known = operation.input_shape.members if operation.input_shape else {}
+    path = match[2] if match else request.path
+    if match is None or request.method != "POST" or path not in OPERATIONS:
+        service = service_model(SERVICE)
+        uris = {service.operation_model(name).http["requestUri"]: name for name in service.operation_names}
+        name = uris.get("/endpoints/{EndpointName}" + path, f"{request.method} {path}")
+        known = " and ".join(OPERATIONS.values())
+        raise ServiceError("UnknownOperationException", f"{name} is not here; there are {known}.", 404)
+    return OPERATIONS[path], match[1]
+
+
+def _members(operation: str, endpoint: str, request: Request) -> dict[str, str]:
+    """The members of a valid request, all but its body."""
+    model = operation_model(SERVICE, operation)
+    members = {"EndpointName": endpoint}
+    known = model.input_shape.members if model.input_shape else {}
     for name, shape in known.items():
         if shape.serialization.get("location") == "header":
             header = request.headers.get(shape.serialization["name"])
             members |= {} if header is None else {name: header}
     try:
-        validate(operation, members)
+        # A blob is not looked into: its length is enough.
+        most = known["Body"].metadata["max"] if operation == INVOKE_ASYNC else inf
+        validate(model, {name: _typed(known[name], value) for name, value in members.items()} | {"Body": ""})
     except ServiceError as error:
         raise _invalid(error.message) from error
+    if len(request.get_data()) > most:
+        raise _invalid(f"1 validation error detected: Member body must have length less than or equal to {most}")
     for name, instead in REFUSED.items():
         if name in members:
             raise _invalid(f"{name} {members[name]!r} is not supported here: {instead}.")
     return members
 
 
-def _unknown_operation(method: str, path: str) -> ServiceError:
-    service = service_model(SERVICE)
-    uris = {service.operation_model(name).http["requestUri"]: name for name in service.operation_names}
-    name = uris.get("/endpoints/{EndpointName}" + path, f"{method} {path}")
-    return ServiceError("UnknownOperationException", f"{name} is not here; there is {OPERATION}.", 404)
+def _typed(shape: Shape, header: str) -> str | int:
+    """A header's value; one that should be a number and is none stays as it is, and is not valid."""
+    is_number = shape.type_name == "integer" and re.fullmatch(r"-?[0-9]{1,18}", header)
+    return int(header) if is_number else header
 
 
 def _invalid(message: str) -> ServiceError:

@@ -63,13 +63,16 @@ class Parts:
         request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
         models.create(self.context, request)
 
-    def make_config(self, name: str = "c", /, **variants: Mapping[str, Any]) -> None:
+    def make_config(
+        self, name: str = "c", /, asynchronous: Mapping[str, Any] | None = None, **variants: Mapping[str, Any]
+    ) -> None:
         """A configuration with variants by their names; one, of model `m`, if none are given."""
         given = [
             {"VariantName": variant, "ModelName": "m", "InstanceType": "ml.m5.large", **members}
             for variant, members in (variants or ONE_VARIANT).items()
         ]
-        endpoints.create_config(self.context, {"EndpointConfigName": name, "ProductionVariants": given})
+        members = {} if asynchronous is None else {"AsyncInferenceConfig": asynchronous}
+        endpoints.create_config(self.context, {"EndpointConfigName": name, "ProductionVariants": given, **members})
 
     def start_endpoint(self, name: str = "e", config: str = "c") -> None:
         request = {"EndpointName": name, "EndpointConfigName": config}

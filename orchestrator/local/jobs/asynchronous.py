@@ -1,0 +1,281 @@
+"""Asynchronous invocations: an endpoint's queue, kept in the state, whose answers become objects. Source: facts §2.4.
+
+An invocation is forgotten when its answer, or the reason why there is none, is stored. So one that the server's end
+interrupts is made again by the next server.
+"""
+
+import base64
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from orchestrator.local.errors import ServiceError, ValidationError
+from orchestrator.local.jobs import outputs
+from orchestrator.local.jobs.client import NoAnswerError
+from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.replicas import Replica
+from orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.state import Query, Record
+
+logger = logging.getLogger(__name__)
+
+KIND = "async-invocation"
+
+DEFAULT_MOST = 4
+"""Invocations at once, where AWS chooses a number."""
+LOOK_SECONDS = 0.2
+"""Between two looks whether a container serves."""
+SHOWN = 500
+"""Characters of a model's error in the log."""
+ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
+PASSED = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
+"""The container's headers, by the request's members."""
+
+Choose = Callable[[], tuple[str, Replica] | None]
+"""The variant that answers the next request, with its container."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """All that one needs, as it is kept."""
+
+    name: str
+    inference_id: str
+    headers: Mapping[str, str]
+    """The container's."""
+    input: str
+    """An S3 URI; empty: the body is here."""
+    body: str
+    """In base64."""
+    output: str
+    failure: str | None
+    """S3 URIs of what becomes of it."""
+    timeout: int
+    """Seconds for the container."""
+    lifetime: int
+    """Seconds in the queue."""
+
+
+def check(context: Context, config: Mapping[str, Any]) -> None:
+    """Raise ValidationError unless the buckets of an AsyncInferenceConfig are there."""
+    where = config["OutputConfig"]
+    for name in ("S3OutputPath", "S3FailurePath"):
+        if name in where:
+            _location(context, name, where[name], "x")
+
+
+def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, str], body: bytes) -> Invocation:
+    """The invocation of an InvokeEndpointAsync request that is valid by itself.
+
+    Args:
+        config: the endpoint's AsyncInferenceConfig.
+
+    Raises:
+        ValidationError: it has not just one of Body and InputLocation, or its output cannot be stored.
+    """
+    if bool(body) == ("InputLocation" in members):
+        raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
+    if not body:
+        parse_uri(members["InputLocation"])
+    where, name = config["OutputConfig"], uuid.uuid4().hex
+    file = members.get("Filename", name)
+    names = [members.get("Filename", f"{name}.out"), f"{file}-error.out"]
+    output, failure = (outputs.join(members.get("S3OutputPathExtension", ""), name) for name in names)
+    inference_id = members.get("InferenceId", name)
+    headers = {header: members[member] for member, header in PASSED.items() if member in members}
+    return Invocation(
+        name,
+        inference_id,
+        {**headers, "X-Amzn-SageMaker-Inference-Id": inference_id},
+        members.get("InputLocation", ""),
+        base64.b64encode(body).decode(),
+        _location(context, "S3OutputPath", where["S3OutputPath"], output),
+        _location(context, "S3FailurePath", where["S3FailurePath"], failure) if "S3FailurePath" in where else None,
+        int(members.get("InvocationTimeoutSeconds", 900)),
+        int(members.get("RequestTTLSeconds", 21_600)),
+    )
+
+
+def _location(context: Context, member: str, path: str, file: str) -> str:
+    try:
+        bucket, prefix = parse_uri(path)
+        key = outputs.join(prefix, file)
+        context.store.check(bucket, key)
+    except ServiceError as error:
+        raise ValidationError(f"{member} {path}: {error.message}") from error
+    return f"s3://{bucket}/{key}"
+
+
+def discard(context: Context, endpoint: str) -> None:
+    """Forget an endpoint's queue."""
+    for record in _waiting(context, endpoint):
+        context.state.delete(KIND, record.name)
+
+
+def _waiting(context: Context, endpoint: str) -> list[Record]:
+    """An endpoint's invocations, oldest first."""
+    return context.state.find(Query(KIND, parent=endpoint, descending=False, limit=-1))
+
+
+class FailedError(Exception):
+    """There is no answer, with the reason; with a content type, the model's own error is in the answer's place."""
+
+    def __init__(self, message: str, content_type: str | None = None) -> None:
+        super().__init__(message)
+        self.content_type = content_type
+
+
+class _ClosedError(Exception):
+    """The server ends, or the endpoint does."""
+
+
+class Queue:
+    """An endpoint's invocations, of which some are under way at once. Methods may be called from any thread."""
+
+    def __init__(self, context: Context, endpoint: str, choose: Choose) -> None:
+        self._context = context
+        self._endpoint = endpoint
+        self._choose = choose
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self._under_way: set[str] = set()
+        self._pools: list[ThreadPoolExecutor] = []
+        """The last one works; those before it end what they have begun."""
+        self._most = 0
+
+    def open(self, most: int) -> None:
+        """Make those that wait, and all that come, so many at once."""
+        with self._lock:
+            if most == self._most:
+                return
+            for earlier in self._pools:
+                earlier.shutdown(wait=False, cancel_futures=True)
+            self._pools.append(pool := ThreadPoolExecutor(most, thread_name_prefix=f"async {self._endpoint}"))
+            self._most = most
+            for record in _waiting(self._context, self._endpoint):
+                pool.submit(self._make, record.name)
+
+    def put(self, invocation: Invocation) -> None:
+        """Take an invocation; it is kept when this returns."""
+        state, name = self._context.state, invocation.name
+        state.add(KIND, name, "", "Waiting", asdict(invocation), {}, parent=self._endpoint)
+        with self._lock:
+            if self._pools and not self._closing.is_set():
+                self._pools[-1].submit(self._make, name)
+
+    def stop(self) -> None:
+        """Begin no more; those under way end with their containers."""
+        with self._lock:
+            self._closing.set()
+
+    def close(self) -> None:
+        """As `stop`, and wait for those under way."""
+        self.stop()
+        for pool in self._pools:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _make(self, name: str) -> None:
+        with self._lock:  # after `open` with another number, one may have been submitted twice
+            if name in self._under_way:
+                return
+            self._under_way.add(name)
+        try:
+            record = self._context.state.get(KIND, name)
+            if record is not None:
+                self._answer(Invocation(**record.request), record.created)
+                self._context.state.delete(KIND, name)
+        except _ClosedError:
+            pass
+        except Exception:
+            logger.exception("asynchronous invocation %s of %s failed", name, self._endpoint)
+        finally:
+            with self._lock:
+                self._under_way.discard(name)
+
+    def _answer(self, invocation: Invocation, created: float) -> None:
+        """Store the answer, or the reason why there is none."""
+        with self._context.store.incoming() as file:
+            try:
+                content_type = self._ask(invocation, created + invocation.lifetime, file)
+                self._store(invocation.output, file, content_type)
+            except FailedError as error:
+                self._fail(invocation, error, file)
+            except ServiceError as error:
+                self._fail(invocation, FailedError(error.message), file)
+
+    def _fail(self, invocation: Invocation, error: FailedError, file: Path) -> None:
+        """Store the model's own error, else the reason; the log has the reason."""
+        said = f"asynchronous invocation {invocation.inference_id} failed: {error}"
+        if (chosen := self._choose()) is not None:
+            chosen[1].note(said)
+        else:
+            logger.warning("%s: %s", self._endpoint, said)
+        if invocation.failure is None:
+            return
+        if error.content_type is None:
+            file.write_text(str(error))
+        try:
+            self._store(invocation.failure, file, error.content_type or "text/plain")
+        except ServiceError as missing:  # its bucket was there when the request came
+            logger.warning("%s cannot be stored: %s", invocation.failure, missing)
+
+    def _store(self, uri: str, file: Path, content_type: str) -> None:
+        bucket, key = parse_uri(uri)
+        with file.open("rb") as content:
+            details = guess_details(key, content)
+        self._context.store.adopt(bucket, key, file, replace(details, headers={"ContentType": content_type}))
+
+    # --- asking ---
+
+    def _ask(self, invocation: Invocation, expiry: float, file: Path) -> str:
+        """Write the model's answer, or its error, into a file; the answer's content type.
+
+        Raises:
+            FailedError: there is no answer, or it is an error.
+            ServiceError: the input is not there.
+        """
+        while not self._closing.is_set():
+            if time.time() > expiry:
+                raise FailedError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
+            if (chosen := self._choose()) is not None:
+                try:
+                    return self._ask_once(invocation, chosen[1], file)
+                except NoAnswerError as error:
+                    # Without an answer since an update, or the server, ended the container: another one is asked.
+                    if error.was_sent and not chosen[1].is_closed() and not self._closing.is_set():
+                        late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
+                        raise FailedError(f"the container did not answer{late}: {error}") from error
+            self._closing.wait(LOOK_SECONDS)
+        raise _ClosedError
+
+    def _ask_once(self, invocation: Invocation, replica: Replica, file: Path) -> str:
+        with self._input(invocation) as (body, known), file.open("wb") as answered:
+            headers = {**known, **invocation.headers}
+            answer = replica.invoke(body, headers, timeout=invocation.timeout, into=answered)
+        content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
+        if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
+            with file.open("rb") as error:
+                said = error.read(SHOWN).decode(errors="replace")
+            raise FailedError(f'the model answered {answer.status}: "{said}"', content_type)
+        return content_type
+
+    @contextmanager
+    def _input(self, invocation: Invocation) -> Iterator[tuple[bytes | Iterator[bytes], Mapping[str, str]]]:
+        """The body, and the headers that its object says."""
+        if not invocation.input:
+            yield base64.b64decode(invocation.body), {}
+            return
+        opened = self._context.store.open(*parse_uri(invocation.input))
+        with closing(opened.file) as file:
+            content_type = opened.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
+            size = str(opened.stored.size)  # a container's server may not know HTTP's chunks
+            yield iter(lambda: file.read(BLOCK), b""), {"Content-Type": content_type, "Content-Length": size}
