@@ -19,7 +19,7 @@ from typing import IO
 
 from microjobs.contract import ResourceConfig
 from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
-from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, Ending, Watch
+from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, JOIN_SECONDS, Ending, Watch
 from microjobs.network import Network
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.supervisor import children_of
@@ -30,6 +30,8 @@ TENSORFLOW_PORT = 8890
 """The ports that AWS's own images use."""
 
 ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
+
+Explain = Callable[[int], tuple[int, str]]
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -127,8 +129,9 @@ def launch(
     resources: ResourceConfig,
     *,
     network: Network | None = None,
-    explain: Callable[[int], str] | None = None,
+    explain: Explain | None = None,
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
+    join_seconds: float = JOIN_SECONDS,
 ) -> None:
     """Run the program on this host while the others run theirs, and end as all of them do.
 
@@ -136,15 +139,17 @@ def launch(
         program: what to run.
         resources: the hosts of the job.
         network: where they are.
-        explain: the reason for an exit code, of a program that is no worker of ours and makes no report.
+        explain: of a program that is no worker of ours and makes no report, why it ended with an exit code; that code
+            may have been another one before an agent changed it.
         started: gets the process as soon as there is one.
+        join_seconds: how long the hosts wait for each other.
 
     Raises:
         JobError: what ended the job, the same sentence on every host, with the host's name in it.
         Stopped: a stop signal came, here or on another host, before all hosts could save what they had.
     """
     with stop_request() as stop, Watch(resources, network or Network.read()) as watch:
-        watch.join(lambda: not stop)
+        watch.join(join_seconds, lambda: not stop)
         if watch.verdict is None and stop.signal_number is not None:
             watch.end(Ending(resources.current_host, 128 + stop.signal_number))
         if watch.verdict is None:
@@ -188,7 +193,7 @@ def _conclude(verdict: Ending | None) -> None:
 class _Workers:
     """The processes of the program on this host, and what they report."""
 
-    def __init__(self, program: Program, host: str, explain: Callable[[int], str] | None) -> None:
+    def __init__(self, program: Program, host: str, explain: Explain | None) -> None:
         self._program, self._host, self._explain = program, host, explain
         self.reports, self._writing = os.pipe()
         os.set_blocking(self.reports, False)
@@ -221,12 +226,15 @@ class _Workers:
             return Ending(self._host)
         if stop_signal is not None:
             return Ending(self._host, 128 + stop_signal)
-        if code == -signal.SIGKILL:
-            return self._ending(EXIT_PLATFORM, "killed by SIGKILL: most likely out of memory", CERTAIN)
         if self._explain is not None:
-            return self._ending(EXIT_BUG, self._explain(code), DOUBTFUL if code > 0 else ABRUPT)
-        how = f"exited with code {code}" if code > 0 else f"ended by {signal.Signals(-code).name}"
-        return self._ending(EXIT_BUG, f"the training {how} without giving a reason; see the log above", ABRUPT)
+            code, reason = self._explain(code)
+        else:
+            how = f"exited with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+            hint = "most likely out of memory; " if self._program.agent or code == -signal.SIGKILL else ""
+            reason = f"the training {how} without giving a reason: {hint}see the log above"
+        certainty = CERTAIN if code == -signal.SIGKILL else ABRUPT if self._explain is None or code < 0 else DOUBTFUL
+        killed = code == -signal.SIGKILL and self._explain is None
+        return self._ending(EXIT_PLATFORM if killed else EXIT_BUG, reason, certainty)
 
     def _ending(self, code: int, reason: str, certainty: int) -> Ending:
         return Ending(self._host, code, f"host {self._host} failed: {reason}", certainty)
@@ -267,7 +275,7 @@ class _Workers:
 
 
 @contextlib.contextmanager
-def _workers(program: Program, host: str, explain: Callable[[int], str] | None) -> Iterator[_Workers]:
+def _workers(program: Program, host: str, explain: Explain | None) -> Iterator[_Workers]:
     workers = _Workers(program, host, explain)
     try:
         yield workers

@@ -76,7 +76,7 @@ class Watch:
         self._say_goodbye()
         self._selector.close()
 
-    def join(self, waiting: Callable[[], bool] = lambda: True) -> None:
+    def join(self, seconds: float, waiting: Callable[[], bool]) -> None:
         """Wait until all hosts are there, a verdict says that they will not be, or `waiting` is false.
 
         Raises:
@@ -86,9 +86,9 @@ class Watch:
             return
         if self._resources.is_first:
             with contextlib.closing(self._listen()) as listener:
-                self._gather(listener, waiting)
+                self._gather(listener, seconds, waiting)
         else:
-            self._call_first(waiting)
+            self._call_first(seconds, waiting)
         while not self._settled() and waiting():
             self.step(0.1)
 
@@ -140,9 +140,9 @@ class Watch:
         except OSError as error:
             raise PlatformError(f"cannot listen on {self._network.address} port {PORT}: {error}") from error
 
-    def _gather(self, listener: socket.socket, waiting: Callable[[], bool]) -> None:
+    def _gather(self, listener: socket.socket, seconds: float, waiting: Callable[[], bool]) -> None:
         """On the first host: everybody calls, and says who it is."""
-        deadline = time.monotonic() + JOIN_SECONDS
+        deadline = time.monotonic() + seconds
         strangers: list[_Line] = []
         self._selector.register(listener, selectors.EVENT_READ)
         while not self._settled() and (missing := self._missing()) and waiting():
@@ -150,7 +150,7 @@ class Watch:
                 here = len(self._resources.hosts) - len(missing)
                 self._fail(
                     missing[0],
-                    f"host {', '.join(missing)} did not join within {JOIN_SECONDS:g} s: "
+                    f"host {', '.join(missing)} did not join within {seconds:g} s: "
                     f"{here} of {len(self._resources.hosts)} hosts came; see the log of what did not",
                 )
             for key, _ in self._selector.select(0.1):
@@ -187,9 +187,9 @@ class Watch:
             self._selector.unregister(line)
         return line.closed
 
-    def _call_first(self, waiting: Callable[[], bool]) -> None:
+    def _call_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
         """On the other hosts: the first may come later, and names may not resolve yet."""
-        first, deadline = self._resources.first_host, time.monotonic() + JOIN_SECONDS
+        first, deadline = self._resources.first_host, time.monotonic() + seconds
         while waiting():
             try:
                 line = _Line(socket.create_connection((self._network.resolve(first), PORT), timeout=CONNECT_SECONDS))
@@ -197,7 +197,7 @@ class Watch:
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformError(
-                        f"host {first}, the first of the job, did not answer within {JOIN_SECONDS:g} s: {error}"
+                        f"host {first}, the first of the job, did not answer within {seconds:g} s: {error}"
                     ) from error
                 time.sleep(0.2)
         else:

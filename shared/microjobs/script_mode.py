@@ -3,23 +3,29 @@
 The sagemaker-training toolkit fetches the code, installs its requirements, and makes the arguments and the SM_*
 variables. Running the command is ours: the toolkit's way cuts lines in two where a block of output ends, imports
 TensorFlow for the names of its exceptions, logs the whole environment, and has a reason only for errors it knows.
+Starting a script on several hosts as one is ours too: the toolkit alone would run copies that know nothing of each
+other, and nobody would notice.
 """
 
+import dataclasses
 import importlib
+import importlib.util
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from microjobs.contract import BASE_DIR, Layout
-from microjobs.errors import JobError, PlatformError, ScriptStopped, UserError
+from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_resource_config
+from microjobs.distributed import Program, gpu_count, launch, torchrun, with_tf_config
+from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
 from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
@@ -27,6 +33,19 @@ TAIL_BYTES = 16_384
 REASON_LINES = 20
 DRAIN_SECONDS = 5.0
 """What stderr is read for after the script's end, when a process that it left behind holds it open."""
+
+JOIN_SECONDS = 900.0
+"""How long hosts wait for each other: their scripts' requirements may take longer to install on one of them."""
+SAVE_SECONDS = 10.0
+"""What a script gets to end itself, after SIGTERM, when the job ends because of another host."""
+
+TORCH = "sagemaker_torch_distributed_enabled"
+TENSORFLOW = "sagemaker_multi_worker_mirrored_strategy_enabled"
+PACKAGES = {TORCH: "torch", TENSORFLOW: "tensorflow"}
+"""The SDK's switches that are ours to start, and what they need."""
+TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
+"""What torchrun logs about a script that failed, before a traceback of its own."""
+TORCHRUN_CODE = re.compile(r"failed \(exitcode: (-?\d+)\)")
 
 TOOLKIT = ("entry_point", "environment", "errors", "process")
 
@@ -74,19 +93,28 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
     environment = toolkit["environment"].Environment()
     # It sets the region to "" if it knows none, and boto3 takes that for one. S3 redirects from this one.
     os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or "us-east-1"
-    if len(environment.hosts) == 1:
-        # Otherwise it waits up to 15 minutes for this host's own name to resolve; outside a network it never does.
+    resources = read_training_resource_config(layout)
+    switch = _distribution(environment.additional_framework_parameters, resources)
+    if switch or len(resources.hosts) == 1:
+        # Otherwise it waits up to 15 minutes for all names to resolve; outside a network its own never does, and
+        # several hosts that work together wait for each other later.
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
-    _refuse_distribution(environment.additional_framework_parameters)
     for folder in (layout.model, layout.output_data):  # AWS's images promise them to the script
         folder.mkdir(parents=True, exist_ok=True)
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
+
+    def run(command: Sequence[str], code: Path) -> None:
+        if switch is None:
+            _execute(program, command, code)
+        else:
+            _execute_everywhere(program, _everywhere(switch, resources, command), resources, code)
+
     toolkit["entry_point"].run(
         uri=_source(layout, environment.module_dir),
         user_entry_point=program,
         args=arguments,
         env_vars=variables,
-        runner_type=_runner(toolkit, program, arguments, variables),
+        runner_type=_runner(toolkit, program, arguments, variables, run),
     )
 
 
@@ -98,11 +126,38 @@ def _settle() -> None:
     os.environ.setdefault("PIP_DISABLE_PIP_VERSION_CHECK", "1")
 
 
-def _refuse_distribution(parameters: Mapping[str, object]) -> None:
-    """Each host would run the script for itself, and nobody would notice: the toolkit alone starts none of these."""
-    for name, value in parameters.items():
-        if name.endswith("_enabled") and value is True:
-            raise UserError(f"{name} asks for a distribution that this image does not start: leave `distribution` out")
+def _distribution(parameters: Mapping[str, object], resources: ResourceConfig) -> str | None:
+    """The switch that says how hosts work together; None where each runs the script for itself.
+
+    Raises:
+        UserError: a switch that this image does not have, or that only some of the hosts are to follow.
+    """
+    asked = [name for name, value in parameters.items() if name.endswith("_enabled") and value is True]
+    for name in asked:
+        if name not in PACKAGES:
+            known = ", ".join(PACKAGES)
+            raise UserError(f"{name} asks for a distribution that this image does not start; it starts {known}")
+        if importlib.util.find_spec(PACKAGES[name]) is None:
+            raise UserError(f"{name} needs {PACKAGES[name]}, which this image does not have: take the other trainer's")
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} exclude each other: keep one")
+    groups = parameters.get("sagemaker_distribution_instance_groups")
+    if asked and isinstance(groups, list) and not {group.name for group in resources.groups} <= set(groups):
+        raise UserError(f"sagemaker_distribution_instance_groups {groups} leaves hosts out: name all instance groups")
+    return asked[0] if asked else None
+
+
+def _everywhere(switch: str, resources: ResourceConfig, command: Sequence[str]) -> Program:
+    """The script's command as a program that works together with the other hosts'."""
+    if switch == TENSORFLOW:
+        return dataclasses.replace(with_tf_config(resources), command=command)
+    if command[0] == sys.executable:
+        arguments = [*command[1:]]
+        if arguments[0] == "--":
+            del arguments[0]
+    else:
+        arguments = ["--no-python", *command]
+    return torchrun(resources, max(1, gpu_count()), arguments)
 
 
 def _source(layout: Layout, uri: str) -> str:
@@ -115,7 +170,13 @@ def _source(layout: Layout, uri: str) -> str:
     return str(path)
 
 
-def _runner(toolkit: dict[str, Any], program: str, arguments: Sequence[str], variables: dict[str, str]) -> Any:
+def _runner(
+    toolkit: dict[str, Any],
+    program: str,
+    arguments: Sequence[str],
+    variables: dict[str, str],
+    run: Callable[[Sequence[str], Path], None],
+) -> Any:
     """What the toolkit's `entry_point.run` calls when the code is there: its command, our way of running it."""
 
     class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
@@ -124,7 +185,7 @@ def _runner(toolkit: dict[str, Any], program: str, arguments: Sequence[str], var
             if not (code / program).exists() and not (code / "setup.py").exists():
                 there = ", ".join(sorted(path.name for path in code.iterdir())) or "nothing"
                 raise UserError(f"sagemaker_program {program!r} is not in the code, which holds {there}")
-            _execute(program, self._create_command(), code)
+            run(self._create_command(), code)
 
     return Runner(program, arguments, variables, processes_per_host=1)
 
@@ -133,27 +194,62 @@ def _execute(program: str, command: Sequence[str], cwd: Path) -> None:
     logger.info("script mode: %s", " ".join(command))
     with stop_request() as stop:
         process = subprocess.Popen(command, cwd=cwd, stderr=subprocess.PIPE)
-        tail = bytearray()
-        reader = threading.Thread(target=_pass_through, args=(process.stderr, tail), daemon=True)
-        reader.start()
+        tail = _Tail(process)
         if stop.signal_number is not None:  # it came before the script was there to get it
             process.send_signal(stop.signal_number)
         code = process.wait()
-        reader.join(DRAIN_SECONDS)
+        said = tail.read()
     if code != 0 and stop.signal_number is not None:
         raise ScriptStopped(stop.signal_number)
     if code != 0:
-        raise ScriptError(_reason(program, code, tail.decode(errors="replace")))
+        raise ScriptError(_reason(program, code, said))
 
 
-def _pass_through(stderr: IO[bytes], tail: bytearray) -> None:
-    """Copy the script's stderr to ours as it comes, progress bars without line ends too, and keep its end."""
-    with stderr:
-        for chunk in iter(lambda: os.read(stderr.fileno(), TAIL_BYTES), b""):
-            sys.stderr.buffer.write(chunk)
-            sys.stderr.buffer.flush()
-            tail += chunk
-            del tail[:-TAIL_BYTES]
+def _execute_everywhere(name: str, program: Program, resources: ResourceConfig, cwd: Path) -> None:
+    """Run the script on this host as the others do on theirs, and end as all do."""
+    logger.info("script mode on %d hosts: %s", len(resources.hosts), " ".join(program.command))
+    tails: list[_Tail] = []
+    program = dataclasses.replace(program, cwd=cwd, stderr=subprocess.PIPE, grace=SAVE_SECONDS)
+    try:
+        launch(
+            program,
+            resources,
+            explain=lambda code: _explain(name, code, tails[0].read()),
+            started=lambda process: tails.append(_Tail(process)),
+            join_seconds=JOIN_SECONDS,
+        )
+    except Stopped as stopped:
+        raise ScriptStopped(stopped.signal_number) from None
+
+
+def _explain(name: str, code: int, said: str) -> tuple[int, str]:
+    """The script's own exit code and reason, without what torchrun says about them."""
+    if (torchrun_speaks := TORCHRUN.search(said)) is not None:
+        exit_code = TORCHRUN_CODE.search(said, torchrun_speaks.start())
+        code, said = int(exit_code[1]) if exit_code else code, said[: torchrun_speaks.start()]
+    return code, _reason(name, code, said)
+
+
+class _Tail:
+    """Copies a script's stderr to ours as it comes, progress bars without line ends too, and keeps its end."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._kept = bytearray()
+        self._reader = threading.Thread(target=self._pass_through, args=(process.stderr,), daemon=True)
+        self._reader.start()
+
+    def read(self) -> str:
+        """The end of what was written, once the script has ended."""
+        self._reader.join(DRAIN_SECONDS)
+        return self._kept.decode(errors="replace")
+
+    def _pass_through(self, stderr: IO[bytes]) -> None:
+        with stderr:
+            for chunk in iter(lambda: os.read(stderr.fileno(), TAIL_BYTES), b""):
+                sys.stderr.buffer.write(chunk)
+                sys.stderr.buffer.flush()
+                self._kept += chunk
+                del self._kept[:-TAIL_BYTES]
 
 
 def _reason(program: str, code: int, stderr: str) -> str:

@@ -108,10 +108,10 @@ def test_missing_program_is_told_with_what_is_there(job: str, submit: Submit, ru
 
 def test_distribution_is_refused_not_ignored(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
-    write_request(layout, sagemaker_program="train.py", sagemaker_torch_distributed_enabled=True)
+    write_request(layout, sagemaker_program="train.py", sagemaker_mpi_enabled=True)
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
-    assert run.failure.startswith("sagemaker_torch_distributed_enabled asks for a distribution")
+    assert run.failure.startswith("sagemaker_mpi_enabled asks for a distribution")
 
 
 def test_script_saves_its_work_when_stopped(job: str, submit: Submit, start_job: StartJob) -> None:

@@ -26,9 +26,10 @@ settings = json.loads(sys.argv[1])
 for name, value in settings["limits"].items():
     setattr(heartbeat, name, value)
 program = distributed.Program(settings["command"], agent=settings["agent"])
-explain = (lambda code: f"said {code}") if settings["script"] else None
+explain = (lambda code: (code, f"said {code}")) if settings["script"] else None
 try:
-    distributed.launch(program, ResourceConfig(settings["host"], tuple(settings["hosts"])), explain=explain)
+    resources = ResourceConfig(settings["host"], tuple(settings["hosts"]))
+    distributed.launch(program, resources, explain=explain, join_seconds=settings["limits"]["JOIN_SECONDS"])
 except JobError as error:
     print(type(error).__name__, error, flush=True)
     sys.exit(error.exit_code)

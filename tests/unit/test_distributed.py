@@ -55,9 +55,8 @@ def test_echo_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     echo = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
     killed = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
     ends = hosts.run({"algo-1": echo, "algo-2": killed, "algo-3": echo})
-    assert {end.printed for end in ends.values()} == {
-        "PlatformError host algo-2 failed: killed by SIGKILL: most likely out of memory\n"
-    }
+    reason = "the training was ended by SIGKILL without giving a reason: most likely out of memory; see the log above"
+    assert {end.printed for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
 
 
 def test_first_of_several_doubtful_reasons_counts(hosts: Hosts) -> None:
@@ -69,7 +68,7 @@ def test_first_of_several_doubtful_reasons_counts(hosts: Hosts) -> None:
 def test_worker_that_gives_no_reason_is_told_by_its_exit_code(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(9)", "algo-3": WAIT})
     assert {end.printed for end in ends.values()} == {
-        "JobError host algo-2 failed: the training exited with code 9 without giving a reason; see the log above\n"
+        "JobError host algo-2 failed: the training exited with code 9 without giving a reason: see the log above\n"
     }
 
 

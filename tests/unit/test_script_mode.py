@@ -1,13 +1,15 @@
 """Script mode, as far as it needs no toolkit."""
 
+import json
 import logging
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from microjobs import script_mode
-from microjobs.contract import BASE_DIR, Layout
+from microjobs.contract import BASE_DIR, InstanceGroup, Layout, ResourceConfig
 from microjobs.errors import Stopped, UserError
 
 
@@ -63,3 +65,67 @@ def test_image_without_the_toolkit_says_so(
     caplog.set_level(logging.INFO)
     with pytest.raises(UserError, match="this image has no script mode"):
         script_mode.train("train.py")
+
+
+@pytest.fixture
+def everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+
+
+@pytest.mark.usefixtures("everything_is_installed")
+@pytest.mark.parametrize("switch", [script_mode.TORCH, script_mode.TENSORFLOW])
+def test_switches_of_the_sdk_are_known(switch: str) -> None:
+    assert script_mode._distribution({switch: True}, ResourceConfig()) == switch
+    assert script_mode._distribution({switch: False, "sagemaker_job_name": "a"}, ResourceConfig()) is None
+
+
+@pytest.mark.usefixtures("everything_is_installed")
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"sagemaker_mpi_enabled": True}, "sagemaker_mpi_enabled asks for a distribution that this image does not"),
+        ({script_mode.TORCH: True, script_mode.TENSORFLOW: True}, "exclude each other"),
+        ({script_mode.TORCH: True, "sagemaker_distribution_instance_groups": ["gpus"]}, "leaves hosts out"),
+    ],
+)
+def test_distribution_that_cannot_be_started_is_refused(parameters: dict[str, object], reason: str) -> None:
+    group = InstanceGroup("homogeneousCluster", "ml.m5.large", ("algo-1",))
+    with pytest.raises(UserError, match=reason):
+        script_mode._distribution(parameters, ResourceConfig(groups=(group,)))
+
+
+def test_switch_of_a_framework_that_is_not_there_is_refused() -> None:
+    with pytest.raises(UserError, match="needs torch, which this image does not have"):
+        script_mode._distribution({script_mode.TORCH: True}, ResourceConfig())
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ([sys.executable, "--", "train.py", "--epochs", "3"], ["train.py", "--epochs", "3"]),
+        ([sys.executable, "-m", "package"], ["-m", "package"]),
+        (["/bin/sh", "-c", "./train.sh "], ["--no-python", "/bin/sh", "-c", "./train.sh "]),
+    ],
+)
+def test_torchrun_gets_the_toolkits_command(command: list[str], arguments: list[str]) -> None:
+    program = script_mode._everywhere(script_mode.TORCH, ResourceConfig(), command)
+    assert program.command[-len(arguments) - 1 :] == ["7777", *arguments]
+
+
+def test_every_host_of_a_tensorflow_script_knows_the_others() -> None:
+    resources = ResourceConfig("algo-2", ("algo-1", "algo-2"))
+    program = script_mode._everywhere(script_mode.TENSORFLOW, resources, ["/bin/sh", "-c", "./train.sh "])
+    assert program.command == ["/bin/sh", "-c", "./train.sh "]
+    assert json.loads(program.variables["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
+
+
+def test_reason_is_the_scripts_and_not_torchruns() -> None:
+    said = (
+        "ValueError: seven\nE1122 05:28:29.529000 7 venv/torch/distributed/elastic/multiprocessing/api.py:1002] "
+        "failed (exitcode: -9) local_rank: 0 (pid: 10) of binary: python\nTraceback\nChildFailedError:\n======\n"
+    )
+    code, reason = script_mode._explain("train.py", 1, said)
+    assert code == -9
+    assert reason == (
+        "train.py failed: ValueError: seven (ended by SIGKILL, most likely out of memory)\nValueError: seven"
+    )
