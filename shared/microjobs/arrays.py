@@ -193,10 +193,14 @@ def array_files(folder: Path, kind: str, split: str) -> list[Path]:
     Raises:
         UserError: a shard is missing, or there are both a whole array and shards.
     """
+    found = _present(folder, kind, split)
+    check_shards(path.name for path in found)
+    return found
+
+
+def _present(folder: Path, kind: str, split: str) -> list[Path]:
     found = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := NAME.fullmatch(path.name))]
-    mine = [(match, path) for match, path in found if match["kind"] == kind and match["split"] == split]
-    check_shards(path.name for _, path in mine)
-    return [path for _, path in mine]
+    return [path for match, path in found if match["kind"] == kind and match["split"] == split]
 
 
 def check_shards(names: Iterator[str]) -> None:
@@ -225,7 +229,31 @@ def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[n
     Raises:
         UserError: files are missing, disagree in width or rows, or hold bad values.
     """
-    x_files, y_files = array_files(folder, "x", split), array_files(folder, "y", split)
+    return _load_pair(folder, split, array_files(folder, "x", split), array_files(folder, "y", split))
+
+
+def load_share(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """As `load_split`, where the other shards lie on other hosts; no rows of no features if all of them do.
+
+    Raises:
+        UserError: the x and the y of some rows lie on different hosts, or as `load_split`.
+    """
+    x_files, y_files = _present(folder, "x", split), _present(folder, "y", split)
+    if not x_files and not y_files:
+        return np.empty((0, 0), np.float32), np.empty((0, 1), np.float32)
+    rest = [{path.name[1:] for path in files} for files in (x_files, y_files)]
+    if lonely := sorted(rest[0] ^ rest[1]):
+        here, elsewhere = ("x", "y") if lonely[0] in rest[0] else ("y", "x")
+        raise UserError(
+            f"{here}{lonely[0]} is on this host and {elsewhere}{lonely[0]} is not: "
+            "ShardedByS3Key deals out file by file, so make as many shards as hosts, or a multiple"
+        )
+    return _load_pair(folder, split, x_files, y_files)
+
+
+def _load_pair(
+    folder: Path, split: str, x_files: list[Path], y_files: list[Path]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     for kind, files in (("x", x_files), ("y", y_files)):
         if not files:
             raise UserError(f"{folder} has no {kind}_{split}.npy: it holds {_listing(folder)}")

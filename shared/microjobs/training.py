@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs import bundle
-from microjobs.arrays import load_split
+from microjobs.arrays import load_share, load_split
 from microjobs.checkpoints import Checkpoints
-from microjobs.contract import Layout
+from microjobs.contract import Layout, read_input_data_config, read_training_resource_config
 from microjobs.errors import UserError
 from microjobs.files import write_text
 from microjobs.hyperparameters import TrainerHyperparameters
@@ -41,13 +41,17 @@ logger = logging.getLogger("microjobs")
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and the scaler if x was scaled."""
+    """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and the scaler if x was scaled.
+
+    shares: the channels of which each host has other rows (`ShardedByS3Key`), maybe none: x is then of shape (0, 0).
+    """
 
     x_train: Array
     y_train: Array
     x_test: Array
     y_test: Array
     scaler: Scaler | None
+    shares: frozenset[str] = frozenset()
 
     @property
     def features(self) -> int:
@@ -84,25 +88,35 @@ def load_data(layout: Layout) -> TrainingData:
     Raises:
         UserError: a channel or file is missing or bad, or they do not fit each other.
     """
-    x_train, y_train = _load_channel(layout, "train")
-    x_test, y_test = _load_channel(layout, "test")
+    shares = _shares(layout)
+    x_train, y_train = _load_channel(layout, "train", shares)
+    x_test, y_test = _load_channel(layout, "test", shares)
     scaler = read_scaler(layout.channel("train"))
     features = x_train.shape[1]
-    if x_test.shape[1] != features:
+    if x_test.shape[1] != features and len(x_train) and len(x_test):
         raise UserError(
             f"x_train has {features} values a row, x_test has {x_test.shape[1]}: preprocess both in the same job"
         )
-    if scaler is not None and scaler.features != features:
+    if scaler is not None and scaler.features != features and len(x_train):
         raise UserError(
             f"scaler.json of channel train has {scaler.features} features, x_train has {features}: "
             "take both from the same preprocess job"
         )
     logger.info("%d training rows, %d test rows, %d features", len(x_train), len(x_test), features)
-    return TrainingData(x_train, y_train, x_test, y_test, scaler)
+    return TrainingData(x_train, y_train, x_test, y_test, scaler, shares)
 
 
-def _load_channel(layout: Layout, name: str) -> tuple[Array, Array]:
+def _shares(layout: Layout) -> frozenset[str]:
+    if len(read_training_resource_config(layout).hosts) == 1:
+        return frozenset()
+    channels = read_input_data_config(layout).items()
+    return frozenset(name for name, channel in channels if channel.distribution == "ShardedByS3Key")
+
+
+def _load_channel(layout: Layout, name: str, shares: frozenset[str]) -> tuple[Array, Array]:
     folder = layout.channel(name)
+    if name in shares:
+        return load_share(folder, name)
     if not folder.is_dir():
         raise UserError(f"channel {name!r} is missing: give the job an input with x_{name}.npy and y_{name}.npy")
     return load_split(folder, name)
