@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from orchestrator.commands import build, doctor, init, logs, ps, push, run, stop
+from orchestrator.commands import build, doctor, init, interrupt, logs, ps, push, run, stop
 from orchestrator.failures import JobFailedError, LauncherError
 from orchestrator.local import commands as local
 
@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="microjobs VERB --help tells what a verb takes.",
     )
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, build, push, local, ps, logs, stop, init, doctor):
+    for verb in (run, build, push, local, ps, logs, stop, interrupt, init, doctor):
         verb.add_parser(subparsers)
     return parser
 

@@ -58,6 +58,11 @@ class Home:
         return self.root / "work"
 
     @property
+    def interruptions(self) -> Path:
+        """Training jobs whose hosts are to be taken away: files of the jobs' names, gone when that has begun."""
+        return self.root / "interruptions"
+
+    @property
     def environments(self) -> Path:
         """Virtual environments of the process runtime, one a lock."""
         return self.root / "environments"
@@ -83,7 +88,7 @@ class Home:
     def make(self) -> None:
         """Make the folder, for its owner alone, and keep it out of any git repository."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.buckets, self.logs, self.objects, self.work):
+        for folder in (self.buckets, self.logs, self.objects, self.work, self.interruptions):
             folder.mkdir(exist_ok=True)
         ignore = self.root / ".gitignore"
         if not ignore.exists():

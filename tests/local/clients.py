@@ -1,6 +1,7 @@
 """A server for tests, its clients, and requests as short as they can be."""
 
 import json
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from typing import Any
 import boto3
 from botocore.config import Config as ClientConfig
 
+from microjobs.contract import BASE_DIR, DEFAULT_ROOT
 from orchestrator.local import server
 from orchestrator.local.config import Config
 from orchestrator.local.home import Home
@@ -21,6 +23,9 @@ SHELL = "serve"
 """The smallest of our images has a shell and Python: jobs of the tests are scripts in it."""
 
 OVER = ("Completed", "Failed", "Stopped")
+
+ROOT = f"${{{BASE_DIR}:-{DEFAULT_ROOT}}}"
+"""The contract's root in a script that runs in containers and as a process."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,27 @@ class Local:
             lambda: describe(TrainingJobName=name), lambda job: job["TrainingJobStatus"] in OVER
         )
         return job
+
+    def training(self, name: str) -> dict[str, Any]:
+        """A training job's description."""
+        described: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
+        return described
+
+    def in_status(self, name: str, secondary: str) -> dict[str, Any]:
+        """A training job's description, once it is in a SecondaryStatus."""
+        job: dict[str, Any] = until(lambda: self.training(name), lambda job: job["SecondaryStatus"] == secondary)
+        return job
+
+    def said(self, name: str, line: str) -> None:
+        """Wait until a training job's first host has printed a line."""
+        until(lambda: self.output("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
+
+    def model(self, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
+        """The files of an archive that a training job left, their texts by their names."""
+        with tarfile.open(self.bucket / f"models/{name}/output/{archive}") as tar:
+            return {
+                item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))
+            }
 
     def process(self, script: str, **members: Any) -> dict[str, Any]:
         """Run a processing job to its end."""

@@ -12,3 +12,17 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
     """A server whose jobs run in containers."""
     with started(tmp_path_factory.mktemp("local"), runtime="docker") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A server whose jobs are processes."""
+    with started(tmp_path_factory.mktemp("processes"), runtime="process") as running:
+        yield running
+
+
+@pytest.fixture(params=["processes", pytest.param("local", marks=pytest.mark.engine)])
+def anywhere(request: pytest.FixtureRequest) -> Local:
+    """A server with either runtime. Scripts find the contract's root with `cd $ROOT`, see `clients.ROOT`."""
+    server: Local = request.getfixturevalue(request.param)
+    return server

@@ -1,5 +1,6 @@
 """The hosts of a running job: followed, waited for and stopped together."""
 
+import contextlib
 import itertools
 import logging
 import queue
@@ -30,12 +31,22 @@ class Why(Enum):
     SHUTDOWN = "the server was shut down"
 
 
+@dataclass(frozen=True)
+class Interruption:
+    """The hosts are taken away, as AWS takes spot instances back; the job may go on with others."""
+
+    notice: float = 120.0
+    """Seconds between SIGTERM and SIGKILL."""
+    away: float = 0.0
+    """Seconds until there are others."""
+
+
 class Control:
     """The switch of one job: anyone may turn it, at any moment, the job sees it when it can."""
 
     def __init__(self) -> None:
         self.why: Why | None = None
-        self.events: queue.SimpleQueue[Why | tuple[str, Exit]] = queue.SimpleQueue()
+        self.events: queue.SimpleQueue[Why | Interruption | tuple[str, Exit]] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def stop(self, why: Why) -> None:
@@ -43,6 +54,17 @@ class Control:
             if self.why is None or why is Why.SHUTDOWN:
                 self.why = why
                 self.events.put(why)
+
+    def interrupt(self, interruption: Interruption) -> None:
+        """Take the hosts away; the job is not stopped by that."""
+        self.events.put(interruption)
+
+    def pause(self, seconds: float) -> None:
+        """Wait, at most until the job is stopped; for times when no hosts run."""
+        until = time.monotonic() + seconds
+        with contextlib.suppress(queue.Empty):
+            while self.why is None:
+                self.events.get(timeout=max(0.0, until - time.monotonic()))
 
 
 @dataclass
@@ -52,6 +74,8 @@ class Outcome:
     exits: dict[str, Exit] = field(default_factory=dict)
     first_failed: str | None = None
     """The host that ended badly by itself; the others were stopped for it."""
+    interruption: Interruption | None = None
+    """What ended the hosts, well or badly, if it was one."""
 
 
 def run(
@@ -61,6 +85,7 @@ def run(
     *,
     deadline: float | None,
     on_line: Callable[[Line], None],
+    on_interruption: Callable[[], None] = lambda: None,
 ) -> Outcome:
     """Follow hosts until all have ended, and write their output to their streams.
 
@@ -68,6 +93,7 @@ def run(
         streams: by the hosts' names; output that is in them already is not written again.
         deadline: seconds since 1970; then the hosts are stopped.
         on_line: called with every line, from the hosts' threads.
+        on_interruption: called before the hosts are told of an interruption.
     """
     outcome = Outcome()
     # Of the clock that nobody sets.
@@ -85,9 +111,16 @@ def run(
         if isinstance(event, Why):
             _stop_all(hosts, SHUTDOWN_GRACE_SECONDS if event is Why.SHUTDOWN else GRACE_SECONDS)
             continue
+        if isinstance(event, Interruption):
+            if control.why is None and outcome.first_failed is None and outcome.interruption is None:
+                outcome.interruption = event
+                on_interruption()
+                _stop_all(hosts, event.notice)
+            continue
         name, ended = event
         outcome.exits[name] = ended
-        if ended.code != 0 and outcome.first_failed is None and control.why is None:
+        by_itself = control.why is None and outcome.interruption is None
+        if ended.code != 0 and outcome.first_failed is None and by_itself:
             outcome.first_failed = name
             _stop_all(hosts, GRACE_SECONDS)
     for host, follower in zip(hosts, followers, strict=True):

@@ -13,7 +13,7 @@ from orchestrator.local.jobs import group
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Outcome, Why
 from orchestrator.local.logs import GROUPS, Stream
-from orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
 from orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
@@ -23,6 +23,8 @@ LAYOUT = Layout()
 
 REASON_LIMIT = 1024
 """Characters of a FailureReason."""
+INTERNAL = "InternalServerError"
+"""What SageMaker calls failures that are not the job's."""
 
 
 class Job(ABC):
@@ -44,18 +46,17 @@ class Job(ABC):
         return f"{self.kind}/{self.name}"
 
     def run(self) -> None:
-        self._guarded(self._from_the_start)
+        self._guarded(self._steps)
 
     def resume(self, hosts: Sequence[Host]) -> None:
         """Go on with hosts that an earlier server started."""
-        self._guarded(lambda: self._attend(hosts))
+        self._guarded(lambda: self._steps(hosts))
 
     def lose(self) -> None:
-        """End a job whose hosts are gone since an earlier server ended."""
-        if self.control.why is not None:
-            self._guarded(lambda: self.ended([], Outcome()))
-        else:
-            self._guarded(lambda: self.failed("InternalServerError: the local server ended while the job ran"))
+        """Go on without the hosts, which are gone since an earlier server ended, or end for that reason."""
+        reason = f"{INTERNAL}: the local server ended while the job ran"
+        was_stopped = self.control.why is not None
+        self._guarded(lambda: self._steps() if was_stopped or self.starts_over(reason) else self.failed(reason))
 
     def _guarded(self, steps: Callable[[], None]) -> None:
         try:
@@ -64,25 +65,44 @@ class Job(ABC):
             self.failed(str(error))
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
-            self.failed(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
+            self.failed(f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log")
         finally:
             self.context.runtime.remove(self.plan_name)
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _from_the_start(self) -> None:
-        self.preparing()
-        self.context.runtime.prepare(self.context.image(self.image_uri))
-        plan = self.plan(self.context.new_work_folder(self.plan_name))
-        if self.control.why is not None:
-            self.ended([], Outcome())
-            return
-        self._attend(self.context.runtime.start(plan))
+    def _steps(self, hosts: Sequence[Host] = ()) -> None:
+        """All of it, from hosts that run already or from the beginning, as often as it takes."""
+        while True:
+            try:
+                hosts = hosts or self._start()
+            except MachineFailedError as error:
+                reason = f"{INTERNAL}: {error}"
+                if not self.starts_over(reason):
+                    self.failed(reason)
+                    return
+                continue
+            outcome = self._attend(hosts) if hosts else Outcome()
+            if not self.goes_on(hosts, outcome):
+                self.ended(hosts, outcome)
+                return
+            hosts = ()
 
-    def _attend(self, hosts: Sequence[Host]) -> None:
+    def _start(self) -> Sequence[Host]:
+        """The hosts; none if the job was stopped before there were any."""
+        if self.control.why is None:
+            self.preparing()
+            self.context.runtime.prepare(self.context.image(self.image_uri))
+            plan = self.plan(self.context.new_work_folder(self.plan_name))
+            for host in plan.hosts:
+                self.stream(host.name).begin()
+        return self.context.runtime.start(plan) if self.control.why is None else ()
+
+    def _attend(self, hosts: Sequence[Host]) -> Outcome:
         streams = {host.name: self.stream(host.name) for host in hosts}
         deadline = self.running(hosts) + self.max_runtime
-        outcome = group.run(hosts, streams, self.control, deadline=deadline, on_line=self.on_line)
-        self.ended(hosts, outcome)
+        return group.run(
+            hosts, streams, self.control, deadline=deadline, on_line=self.on_line, on_interruption=self.interrupted
+        )
 
     # --- what a kind of job fills in ---
 
@@ -111,6 +131,17 @@ class Job(ABC):
     @abstractmethod
     def ended(self, hosts: Sequence[Host], outcome: Outcome) -> None:
         """Collect what the hosts left and describe the end."""
+
+    def goes_on(self, hosts: Sequence[Host], outcome: Outcome) -> bool:  # noqa: ARG002  most kinds do not
+        """Whether the job starts over on new hosts, although these have ended; if so, nothing is left of them."""
+        return False
+
+    def starts_over(self, reason: str) -> bool:  # noqa: ARG002  most kinds do not
+        """Whether the job starts over, although it lost its hosts or got none."""
+        return False
+
+    def interrupted(self) -> None:  # noqa: B027  most kinds never are
+        """Describe that the hosts are being taken away."""
 
     @abstractmethod
     def failed(self, reason: str) -> None:
@@ -159,7 +190,8 @@ class Job(ABC):
         known = f", {ended.reason}" if text and ended.reason else ""
         where = f" on {name}" if len(hosts) > 1 else ""
         ending = f"{known}, exit code: {ended.code}{where}"
-        return f"AlgorithmError: {said[: REASON_LIMIT - len(ending) - 16]}{ending}"
+        whose = INTERNAL if ended.lost else "AlgorithmError"
+        return f"{whose}: {said[: REASON_LIMIT - len(ending) - len(whose) - 2]}{ending}"
 
     def was_shut_down(self) -> bool:
         return self.control.why is Why.SHUTDOWN

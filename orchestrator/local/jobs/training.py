@@ -1,5 +1,7 @@
 """Training jobs. Source: facts §2.1, §2.2."""
 
+import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +12,11 @@ from microjobs.contract import Channel, Layout, ResourceConfig, TrainingEnvironm
 from orchestrator.local import instances
 from orchestrator.local.errors import ResourceInUseError
 from orchestrator.local.home import arn
-from orchestrator.local.jobs import inputs, outputs
+from orchestrator.local.jobs import attempts, inputs, outputs
+from orchestrator.local.jobs.attempts import Attempts, Limits
 from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Outcome, Why
+from orchestrator.local.jobs.group import Interruption, Outcome, Why
+from orchestrator.local.jobs.interruptions import Watch
 from orchestrator.local.jobs.job import LAYOUT, Job
 from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.jobs.sync import Sync
@@ -20,6 +24,8 @@ from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.s3.store import StoredObject
 from orchestrator.local.state import NameTakenError, Record
+
+logger = logging.getLogger(__name__)
 
 KIND = "training-job"
 
@@ -29,12 +35,16 @@ MESSAGES = {
     "Training": "Training image download completed. Training in progress.",
     "Uploading": "Uploading generated training model",
     "Stopping": "Stopping the training job",
+    "Interrupted": "Training job interrupted: the instances are taken away",
     "Completed": "Training job completed",
     "Failed": "Training job failed",
     "Stopped": "Training job stopped",
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds",
+    "MaxWaitTimeExceeded": "Training job exceeded MaxWaitTimeInSeconds",
 }
 """What SageMaker says of each SecondaryStatus."""
+
+ENDS = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
 
 
 def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Record:
@@ -48,6 +58,7 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
         ResourceInUseError: there is a job of that name.
     """
     Metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
+    attempts.check(request)
     for channel in request.get("InputDataConfig", []):
         inputs.check(context.store, _s3(channel)["S3Uri"], "input data source")
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
@@ -96,7 +107,7 @@ def _transition(transitions: Sequence[Mapping[str, Any]], status: str, now: floa
     """The members that tell a SecondaryStatus and its history."""
     past = [{**item, "EndTime": item.get("EndTime", now)} for item in transitions]
     current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
-    if status in ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded"):
+    if status in ENDS:
         current["EndTime"] = now
     return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past, current]}
 
@@ -109,7 +120,10 @@ class TrainingJob(Job):
         self.metrics = Metrics(self.request["AlgorithmSpecification"].get("MetricDefinitions", []))
         self._transitions = list(record.description["SecondaryStatusTransitions"])
         self._started: float | None = record.description.get("TrainingStartTime")
+        self._attempts = Attempts.of(record.description)
+        self._limits = Limits.of(self.request)
         self._checkpoints: Sync | None = None
+        self._watch: Watch | None = None
 
     @property
     def image_uri(self) -> str:
@@ -206,25 +220,95 @@ class TrainingJob(Job):
         self._checkpoints = Sync(store, hosts, path, uri, folder, self.note, deletes=True, there=there)
         self._checkpoints.start()
 
-    # --- while it runs, and its end ---
+    # --- while it runs ---
+
+    def resume(self, hosts: Sequence[Host]) -> None:
+        for host in self._hosts:  # what an earlier server read is in the log
+            for event in self.stream(host).events():
+                self.metrics.read(event.time / 1000, event.message)
+        if self._transitions[-1]["Status"] == "Interrupted":
+            self.control.interrupt(Interruption())
+        super().resume(hosts)
+
+    def lose(self) -> None:
+        if self._limits.spot and self._transitions[-1]["Status"] in ("Interrupted", "Starting", "Downloading"):
+            self._guarded(self._take_up)
+        else:
+            super().lose()
+
+    def _take_up(self) -> None:
+        """Go on where an earlier server ended between two attempts: nothing is lost."""
+        self._leave("starting over on new hosts", 0.0)
+        self._steps()
+
+    @property
+    def max_runtime(self) -> int:
+        return math.ceil(self._limits.left(self._attempts, self.created))
 
     def running(self, hosts: Sequence[Host]) -> float:
-        if self._started is None:
-            self._started = time.time()
-            self._enter("Training", TrainingStartTime=self._started)
-        else:  # by an earlier server: what it read is in the log
-            for host in hosts:
-                for event in self.stream(host.name).events():
-                    self.metrics.read(event.time / 1000, event.message)
+        now = time.time()
+        if self._attempts.since is None:
+            self._attempts.since, self._started = now, self._started or now
+            self._enter("Training", TrainingStartTime=self._started, **self._attempts.member())
         self._start_sync(hosts)
-        return self._started
+        if self._limits.spot:
+            self._watch = Watch(self.context.home, self.name, self.control)
+            self._watch.start()
+        return now
 
     def on_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
 
+    # --- starting over ---
+
+    def interrupted(self) -> None:
+        if self._transitions[-1]["Status"] != "Interrupted":
+            self._enter("Interrupted")
+
+    def goes_on(self, hosts: Sequence[Host], outcome: Outcome) -> bool:
+        self._finish_helpers()
+        if self.control.why is not None:
+            return False
+        if (interruption := outcome.interruption) is not None:
+            self._leave("interrupted: starting over on new hosts", interruption.away)
+            return True
+        failed = outcome.first_failed
+        return failed is not None and outcome.exits[failed].lost and self.starts_over(self.failure(hosts, outcome))
+
+    def starts_over(self, reason: str) -> bool:
+        if self._attempts.retries >= self._limits.retries:
+            return False
+        self._attempts.retries += 1
+        which = f"{self._attempts.retries} of {self._limits.retries}"
+        self._leave(f"{reason}; starting over on new hosts, retry {which}", self._attempts.pause)
+        return True
+
+    def _leave(self, why: str, pause: float) -> None:
+        """Leave the present hosts, and wait until there may be others."""
+        self._attempts.end()
+        self.describe(**self._attempts.member())
+        self.context.runtime.remove(self.plan_name)
+        self.note(why)
+        left = self._limits.left(self._attempts, self.created)
+        self.control.pause(min(pause, left))
+        if pause >= left:
+            self.control.stop(Why.TIME)
+        if self.control.why is None:
+            for host in self._hosts:
+                self.stream(host).begin()
+            self._enter("Starting")
+
+    def _finish_helpers(self) -> None:
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.finish()
+        checkpoints, self._checkpoints = self._checkpoints, None
+        if checkpoints is not None:
+            checkpoints.finish()
+
+    # --- its end ---
+
     def ended(self, hosts: Sequence[Host], outcome: Outcome) -> None:
-        if self._checkpoints is not None:
-            self._checkpoints.finish()
         if self.was_shut_down():
             self.failed("InternalServerError: the local server was shut down while the job ran")
         elif outcome.first_failed is not None:
@@ -234,7 +318,7 @@ class TrainingJob(Job):
         elif self.control.why is not None:
             self._collect(hosts, model=bool(hosts))
             late = self.control.why is Why.TIME
-            self._end("Stopped", "MaxRuntimeExceeded" if late else "Stopped")
+            self._end("Stopped", self._limits.exceeded(self._attempts, self.created) if late else "Stopped")
         else:
             self._collect(hosts, model=True)
             self._end("Completed", "Completed")
@@ -255,6 +339,10 @@ class TrainingJob(Job):
             outputs.upload_archive(store, left, f"{base}/model.tar.gz")
 
     def failed(self, reason: str) -> None:
+        try:
+            self._finish_helpers()
+        except Exception:
+            logger.exception("%s: could not save its checkpoints", self.plan_name)
         self._end("Failed", "Failed", FailureReason=reason[:1024])
 
     def _enter(self, status: str, **changes: Any) -> None:
@@ -266,6 +354,7 @@ class TrainingJob(Job):
         now = time.time()
         members = _transition(self._transitions, secondary, now)
         seconds = round(now - self._started) if self._started else 0
+        self._attempts.end()
         self.describe(
             status,
             TrainingJobStatus=status,
@@ -273,7 +362,7 @@ class TrainingJob(Job):
             TrainingStartTime=self._started,
             TrainingEndTime=now,
             TrainingTimeInSeconds=max(1, seconds),
-            BillableTimeInSeconds=max(1, seconds),
+            BillableTimeInSeconds=max(1, min(seconds, round(self._attempts.ran))),
             FinalMetricDataList=self.metrics.final(),
             **changes,
         )

@@ -22,7 +22,6 @@ ENVIRONMENT = Honoured("variables of every host")
 ENTRYPOINT = Honoured("in place of the image's own")
 ARGUMENTS = Honoured("in place of the image's own")
 
-RETRIES = Refused("a job is run once: start it again")
 HUB = Refused("there is no hub: put the files into a bucket")
 ACCESS = Refused("there are no models with a licence to accept: put the files into a bucket")
 
@@ -33,6 +32,6 @@ NOT_COMPRESSED = Honoured("files as they are", only=("None",), why="unpack them 
 
 STOPPING: Rows = {
     "MaxRuntimeInSeconds": Honoured("then the job is stopped, as by a Stop request"),
-    "MaxWaitTimeInSeconds": NoMeaning("there are no spot instances to wait for"),
+    "MaxWaitTimeInSeconds": Honoured("of a spot job, from its creation on"),
     "MaxPendingTimeInSeconds": NoMeaning("a job starts at once"),
 }

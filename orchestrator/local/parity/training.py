@@ -15,7 +15,6 @@ from orchestrator.local.parity.common import (
     KMS,
     NOT_COMPRESSED,
     ONE_TYPE,
-    RETRIES,
     ROLE,
     S3_PREFIX,
     STOPPING,
@@ -94,11 +93,13 @@ DEFINITION: Rows = {
     "StoppingCondition": Members(STOPPING),
     "EnableNetworkIsolation": ISOLATION,
     "EnableInterContainerTrafficEncryption": TRAFFIC,
-    "EnableManagedSpotTraining": Refused("there are no spot instances, so nothing would be interrupted: leave it out"),
+    "EnableManagedSpotTraining": Honoured("`microjobs interrupt` takes the hosts away, and the job starts over"),
     "CheckpointConfig": Members(
         {"S3Uri": Honoured("copied in at the start, and out while the job runs"), "LocalPath": Honoured()}
     ),
-    "RetryStrategy": RETRIES,
+    "RetryStrategy": Members(
+        {"MaximumRetryAttempts": Honoured("when the job lost its hosts, or the engine could not start them")}
+    ),
     "Environment": ENVIRONMENT,
 }
 """What a training job and a tuning job's definition of training jobs have both."""

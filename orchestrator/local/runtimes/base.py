@@ -75,10 +75,16 @@ class Exit:
 
     code: int
     reason: str | None = None
+    lost: bool = False
+    """The host is gone, whatever the job did: its container was removed, or the engine went away."""
 
 
 class CannotRunError(Exception):
     """A plan cannot be started, with the reason and what to do; the job fails with it."""
+
+
+class MachineFailedError(CannotRunError):
+    """The engine or this machine failed, not the plan: it may go well another time."""
 
 
 class Host(Protocol):
@@ -133,7 +139,7 @@ class Runtime(Protocol):
         """
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """What an earlier server left, by the plan's name: its hosts, ended ones too; none if not all have started."""
+        """The hosts that an earlier server started and that are still there, ended ones too, by the plan's name."""
 
     def remove(self, plan_name: str) -> None:
         """End what still runs of a plan and remove all that is left of it. Harmless if there is nothing."""

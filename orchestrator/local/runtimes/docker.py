@@ -22,7 +22,7 @@ from requests.exceptions import RequestException
 from microjobs.contract import DEFAULT_ROOT
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes.archives import packed
-from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, MachineFailedError, Plan
 from orchestrator.local.runtimes.docker_host import AGAIN_SECONDS, HOST_LABEL, DockerHost, EngineAwayError, patiently
 from orchestrator.local.runtimes.inputs import Overlays
 
@@ -80,7 +80,7 @@ class DockerRuntime:
         try:
             return patiently(lambda: self._start_all(plan)) or ()
         except EngineAwayError as error:
-            raise CannotRunError(f"{plan.name} could not be started: {error}") from error
+            raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
         try:
@@ -89,7 +89,9 @@ class DockerRuntime:
                 return list(pool.map(lambda host: self._start_host(plan, host, network), plan.hosts))
         except APIError as error:
             self.remove(plan.name)
-            raise CannotRunError(f"the engine could not start {plan.name}: {error.explanation or error}") from error
+            # The engine answers 4xx to what is wrong with a plan: a program that is not in the image, say.
+            raised = CannotRunError if error.is_client_error() else MachineFailedError
+            raise raised(f"the engine could not start {plan.name}: {error.explanation or error}") from error
         except BaseException:
             self.remove(plan.name)
             raise

@@ -32,6 +32,9 @@ AWAY = (RequestException, HTTPError)
 
 AWAY_STATUS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
 
+LEAVING = ("removing", "dead")
+"""The status of a container that somebody is removing."""
+
 T = TypeVar("T")
 
 
@@ -89,9 +92,9 @@ class DockerHost:
             answer = patiently(lambda: self._container.wait(timeout=None))
             state = patiently(self._state)
         except EngineAwayError as error:
-            return Exit(137, str(error))
-        if answer is None or state is None:
-            return Exit(137, "its container was removed from outside")
+            return Exit(137, str(error), lost=True)
+        if answer is None or state is None or state["Status"] in LEAVING:
+            return Exit(137, "its container was removed from outside", lost=True)
         if state["OOMKilled"]:
             return Exit(int(answer["StatusCode"]), "it ran out of memory")
         return Exit(int(answer["StatusCode"]), state["Error"] or None)
@@ -106,7 +109,13 @@ class DockerHost:
             unpack(chunks, to)
             return True
 
-        return patiently(copied) or False
+        try:
+            return patiently(copied) or False
+        except APIError:
+            state = patiently(self._state)
+            if state is None or state["Status"] in LEAVING:
+                return False
+            raise
 
     def address(self) -> tuple[str, int]:
         if patiently(self._state) is None:

@@ -27,7 +27,7 @@ from microjobs.run import JOB
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes import process_commands as commands
 from orchestrator.local.runtimes import process_files as files
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, MachineFailedError, Plan
 from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
 from orchestrator.local.runtimes.process_addresses import address_of, free_port, reserve
 from orchestrator.local.runtimes.process_kept import Kept, callers_environment
@@ -55,7 +55,7 @@ class ProcessHost:
     def wait(self) -> Exit:
         code = self._kept.wait()
         if code < 0:
-            return Exit(KILLED, "the process that looks after it was killed from outside")
+            return Exit(KILLED, "the process that looks after it was killed from outside", lost=True)
         if code == KILLED and not self._killed:
             return Exit(code, "killed by SIGKILL: most likely out of memory")
         return Exit(code)
@@ -117,7 +117,7 @@ class ProcessRuntime:
                     hosts.append(self._start_host(plan, host, environment, network, holder))
         except OSError as error:
             self.remove(plan.name)
-            raise CannotRunError(f"{plan.name} cannot be started: {error}") from error
+            raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
         except BaseException:
             self.remove(plan.name)
             raise

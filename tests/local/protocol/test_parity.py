@@ -98,9 +98,10 @@ def test_what_sdks_send_unasked_is_taken() -> None:
 
 
 def test_refusal_names_member_value_and_remedy() -> None:
-    message = refusal("CreateTrainingJob", training(RetryStrategy={"MaximumRetryAttempts": 2}))
+    message = refusal("CreateTrainingJob", training(MlflowConfig={"MlflowResourceArn": "arn"}))
     assert message == (
-        'Not supported here: RetryStrategy {"MaximumRetryAttempts": 2} (a job is run once: start it again)'
+        'Not supported here: MlflowConfig {"MlflowResourceArn": "arn"} '
+        "(there is no MLflow server: set MLFLOW_TRACKING_URI in Environment)"
     )
 
 
@@ -115,8 +116,8 @@ def test_refusal_names_items_of_lists_by_index() -> None:
 
 
 def test_everything_refused_is_named_at_once() -> None:
-    message = refusal("CreateTrainingJob", training(EnableManagedSpotTraining=True, MlflowConfig={"a": "b"}))
-    assert "EnableManagedSpotTraining true (" in message
+    message = refusal("CreateTrainingJob", training(DebugRuleConfigurations=[{"a": "b"}], MlflowConfig={"a": "b"}))
+    assert "DebugRuleConfigurations [" in message
     assert "MlflowConfig {" in message
 
 

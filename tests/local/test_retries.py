@@ -1,0 +1,152 @@
+"""RetryStrategy: jobs that lose their hosts, or get none, to no fault of their own."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from orchestrator.local.jobs import attempts, training
+from orchestrator.local.jobs.context import Context, Settings
+from orchestrator.local.logs import LogStore
+from orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
+from orchestrator.local.runtimes.process import ProcessRuntime
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.state import State
+from tests.local.clients import Local, started, until
+from tests.local.runtimes.processes import make_home, tiny_jobs
+from tests.local.test_spot import steps
+
+TWICE = ["Starting", "Downloading", "Training", "Starting", "Downloading", "Training", "Uploading", "Completed"]
+
+
+def retries(number: int) -> dict[str, Any]:
+    return {"RetryStrategy": {"MaximumRetryAttempts": number}}
+
+
+def remove_container(name: str) -> None:
+    """As somebody does who clears up on the engine."""
+    client = docker.from_env()
+    try:
+        (container,) = client.containers.list(filters={"label": f"org.microjobs.plan=training-job/{name}"})
+        container.remove(force=True, v=True)
+    finally:
+        client.close()
+
+
+@pytest.mark.engine
+def test_job_whose_container_vanishes_is_run_again(local: Local) -> None:
+    name = local.start_training("echo ready; sleep 2; echo done", **retries(1))
+    local.said(name, "ready")
+    remove_container(name)
+    assert steps(local.ended(name)) == TWICE
+    lines = local.output("TrainingJobs", name)["algo-1"]
+    assert [line for line in lines if line[0] != "["] == ["ready", "ready", "done"]
+    assert any("its container was removed from outside" in line and "retry 1 of 1" in line for line in lines)
+
+
+@pytest.mark.engine
+def test_job_without_retries_left_fails_as_an_internal_error(local: Local) -> None:
+    name = local.start_training("echo ready; sleep 60")
+    local.said(name, "ready")
+    remove_container(name)
+    assert local.ended(name)["FailureReason"].startswith("InternalServerError: its container was removed from outside")
+
+
+def test_jobs_own_failure_is_not_retried(processes: Local) -> None:
+    job = processes.train("exit 3", **retries(5))
+    assert (job["TrainingJobStatus"], steps(job).count("Training")) == ("Failed", 1)
+
+
+def test_missing_image_is_not_retried(processes: Local) -> None:
+    job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **retries(5))
+    assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Failed", 1)
+
+
+def test_job_is_run_again_when_its_server_was_killed(tmp_path: Path) -> None:
+    """Processes end with their server, so the job has lost its hosts when the next one starts."""
+    with started(tmp_path / "home", runtime="process") as local:
+        kept = local.start_training("echo ready; sleep 3", **retries(1))
+        lost = local.start_training("echo ready; sleep 3")
+        for name in (kept, lost):
+            local.said(name, "ready")
+        os.kill(local.address.pid, signal.SIGKILL)
+        until(lambda: server.running(local.home), lambda address: address is None)
+        again = Local(local.home, server.start(local.home, Config(port=0, runtime="process")))
+        assert steps(again.ended(kept)) == TWICE
+        assert "the local server ended while the job ran" in again.ended(lost)["FailureReason"]
+
+
+# --- a machine that cannot start anything for a while ---
+
+
+class Flaky(ProcessRuntime):
+    """Fails to start plans, so many times."""
+
+    failures = 0
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        if self.failures > 0:
+            self.failures -= 1
+            raise MachineFailedError("no room")
+        return super().start(plan)
+
+
+@pytest.fixture
+def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
+    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.01)
+    tiny_jobs(tmp_path, "")
+    home: Home = make_home(tmp_path / "home")
+    state, store = State(home.state), ObjectStore(home)
+    store.create_bucket("data")
+    runtime = Flaky(home, tmp_path / "repository" / "containers")
+    yield Context(home, state, store, LogStore(home.logs), runtime, Settings("http://127.0.0.1:1"))
+    runtime.close()
+    store.close()
+    state.close()
+
+
+def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
+    runtime = context.runtime
+    assert isinstance(runtime, Flaky)
+    runtime.failures = failures
+    algorithm = {"TrainingInputMode": "File", "ContainerEntrypoint": ["sh", "-c", "echo trained"]}
+    request = {
+        "TrainingJobName": "job",
+        "AlgorithmSpecification": {"TrainingImage": "microjobs/tiny:dev", **algorithm},
+        "OutputDataConfig": {"S3OutputPath": "s3://data/out"},
+        "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
+        "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+        "RoleArn": "role",
+        **members,
+    }
+    training.TrainingJob(context, training.create(context, request)).run()
+    record = context.state.get("training-job", "job")
+    assert record is not None
+    return dict(record.description)
+
+
+def test_job_that_could_not_be_started_is_tried_again(flaky: Context) -> None:
+    job = train(flaky, 2, **retries(2))
+    assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Completed", 3)
+
+
+def test_job_is_tried_as_often_as_it_says(flaky: Context) -> None:
+    job = train(flaky, 3, **retries(2))
+    assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: no room")
+
+
+def test_retries_share_the_longest_time(flaky: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "FIRST_PAUSE", 30.0)
+    begun = time.monotonic()
+    stopping = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
+    job = train(flaky, 1, **retries(1), EnableManagedSpotTraining=True, StoppingCondition=stopping)
+    assert job["SecondaryStatus"] == "MaxWaitTimeExceeded"
+    assert time.monotonic() - begun < 10

@@ -1,0 +1,146 @@
+"""Managed spot training over the wire: hosts are taken away, and the job goes on from its checkpoints."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from tests.local.clients import ROOT, Local, started, until
+
+RESUMES = (
+    f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "
+    "trap 'echo 7 > checkpoints/step; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+)
+"""Ends well when it is stopped, as our trainers do, and goes on from what it saved then."""
+
+STUBBORN = RESUMES.replace("exit 0' TERM", "' TERM").replace("echo ready", "echo 0 > model/half; echo ready")
+
+
+def spot(local: Local, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
+    """The members that make a job a spot job, with checkpoints of its own."""
+    return {
+        "EnableManagedSpotTraining": True,
+        "StoppingCondition": {"MaxRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": wait},
+        "CheckpointConfig": {"S3Uri": local.uri(f"checkpoints/{local.address.runtime}-{name}")},
+    }
+
+
+def interrupt(local: Local, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MICROJOBS_HOME": str(local.home.root)}
+    command = ["microjobs", "interrupt", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+def interrupted(local: Local, script: str, *flags: str, **members: Any) -> str:
+    """Start a job, and interrupt it when it is ready."""
+    name = local.start_training(script, **members)
+    local.said(name, "ready")
+    done = interrupt(local, name, *flags)
+    assert done.returncode == 0, done.stderr
+    return name
+
+
+def steps(job: dict[str, Any]) -> list[str]:
+    return [step["Status"] for step in job["SecondaryStatusTransitions"]]
+
+
+TWICE = [
+    "Starting", "Downloading", "Training", "Interrupted",
+    "Starting", "Downloading", "Training", "Uploading", "Completed",
+]  # fmt: skip
+
+
+def test_interrupted_job_goes_on_from_its_checkpoint(anywhere: Local) -> None:
+    name = interrupted(anywhere, RESUMES, **spot(anywhere, "goes-on"))
+    job = anywhere.ended(name)
+    assert steps(job) == TWICE
+    assert anywhere.model(name) == {"step": "7\n"}
+    assert [line for line in anywhere.output("TrainingJobs", name)["algo-1"] if line[0] != "["] == ["ready", "resumed"]
+    assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
+
+
+def test_job_that_ignores_the_signal_is_killed_after_the_notice(anywhere: Local) -> None:
+    name = interrupted(anywhere, STUBBORN, "--notice", "1", **spot(anywhere, "stubborn"))
+    job = anywhere.ended(name)
+    assert job["TrainingJobStatus"] == "Completed", job
+    assert anywhere.model(name) == {"step": "7\n"}  # and nothing of the first host's
+
+
+@pytest.mark.engine
+def test_all_hosts_are_taken_away_together(local: Local) -> None:
+    name = interrupted(local, RESUMES, **spot(local, "together"), instances=2)
+    assert steps(local.ended(name)) == TWICE
+    assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
+        "algo-1": "resumed", "algo-2": "resumed",
+    }  # fmt: skip
+
+
+def test_job_waits_for_hosts_no_longer_than_it_may(processes: Local) -> None:
+    members = spot(processes, "waits", runtime=4, wait=4)
+    job = processes.ended(interrupted(processes, RESUMES, "--away", "1000", **members))
+    assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
+    assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"]
+
+
+def test_time_on_hosts_counts_over_all_attempts(processes: Local) -> None:
+    forever = RESUMES.replace("exit 0; fi", "fi")
+    job = processes.ended(interrupted(processes, forever, **spot(processes, "longest", runtime=3)))
+    assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
+    assert job["BillableTimeInSeconds"] <= 4
+
+
+def test_job_is_stopped_while_it_has_no_hosts(processes: Local) -> None:
+    name = interrupted(processes, RESUMES, "--away", "1000", **spot(processes, "stopped"))
+    processes.in_status(name, "Interrupted")
+    processes.sagemaker.stop_training_job(TrainingJobName=name)
+    assert processes.ended(name)["SecondaryStatus"] == "Stopped"
+
+
+@pytest.mark.engine
+def test_interruption_outlives_the_server(tmp_path: Path) -> None:
+    slow = RESUMES.replace("exit 0' TERM", "sleep 3; exit 0' TERM")
+    with started(tmp_path / "home", runtime="docker") as local:
+        name = interrupted(local, slow, **spot(local, "outlives"))
+        local.in_status(name, "Interrupted")
+        os.kill(local.address.pid, signal.SIGKILL)
+        until(lambda: server.running(local.home), lambda address: address is None)
+        again = Local(local.home, server.start(local.home, Config(port=0, runtime="docker")))
+        assert steps(again.ended(name)) == TWICE
+        assert again.model(name) == {"step": "7\n"}
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ({"EnableManagedSpotTraining": True}, "must be present and be greater than or equal to MaxRuntimeInSeconds"),
+        (
+            {
+                "EnableManagedSpotTraining": True,
+                "StoppingCondition": {"MaxRuntimeInSeconds": 9, "MaxWaitTimeInSeconds": 8},
+            },
+            "must be present and be greater than or equal to MaxRuntimeInSeconds",
+        ),
+        (
+            {"StoppingCondition": {"MaxRuntimeInSeconds": 9, "MaxWaitTimeInSeconds": 9}},
+            "only supported when EnableManagedSpotTraining is set to true",
+        ),
+    ],
+)
+def test_times_that_do_not_go_together_are_refused(processes: Local, members: dict[str, Any], message: str) -> None:
+    with pytest.raises(ClientError, match=message):
+        processes.start_training("true", **members)
+
+
+def test_only_spot_jobs_that_train_are_interrupted(processes: Local) -> None:
+    on_demand = processes.train("true")["TrainingJobName"]
+    assert "is no managed spot training job" in interrupt(processes, on_demand).stderr
+    over = processes.train("true", **spot(processes, "over"))["TrainingJobName"]
+    assert "is Completed: only a job that is Training" in interrupt(processes, over).stderr
+    assert "no job or endpoint is called nothing" in interrupt(processes, "nothing").stderr
+    assert interrupt(processes, on_demand, "--notice", "-1").returncode == 2
