@@ -139,7 +139,7 @@ class Runtime(Protocol):
         """
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """The hosts that an earlier server started and that are still there, ended ones too, by the plan's name."""
+        """What an earlier server left, by the plan's name: its hosts, ended ones too; none if not all have started."""
 
     def remove(self, plan_name: str) -> None:
         """End what still runs of a plan and remove all that is left of it. Harmless if there is nothing."""
