@@ -16,7 +16,7 @@ from microjobs.arrays import ArrayFile, each_part, folded, open_array, refuse_ba
 from microjobs.contract import Layout
 from microjobs.files import together, whole
 from microjobs.hosts import Hosts
-from microjobs.scaler import Scaler, write_scaler
+from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 from moments import Moments, measure, merge_all
 
 logger = logging.getLogger("microjobs")
@@ -67,8 +67,10 @@ def standardise(task: Task, hosts: Hosts) -> None:
     # In the order of their names, so that the sum does not depend on which host holds what.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
     scaler = merge_all([moments for _, moments in parts]).scaler()
-    hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
-    write_scaler(task.output_folder("train"), scaler)
+    with together() as written:  # the scaler first: arrays without it would look as if never scaled
+        write_scaler(task.output_folder("train"), scaler)
+        written(task.output_folder("train") / FILE_NAME)
+        hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
     logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
 
 
@@ -103,7 +105,7 @@ def check_targets(array: ArrayFile) -> None:
 
 
 def transform_files(task: Task, names: list[str], scaler: Scaler) -> None:
-    """Write this host's files, all of them or none: arrays without their scaler would look as if never scaled."""
+    """Write this host's files, all of them or none."""
     with together() as written:
         for name in names:
             if name.startswith("x_"):

@@ -44,7 +44,15 @@ SMALL = 1 << 30
 """Below this many bytes unpacked, the ratio does not matter."""
 
 
-_REFUSED = (errno.EEXIST, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR)
+_REFUSED = (
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+)
 """What the system says to names that contradict each other; anything else is the disk's fault."""
 
 

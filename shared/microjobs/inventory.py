@@ -55,6 +55,8 @@ def _entry(array: ArrayFile) -> Entry:
     name = array.path.name
     if name.startswith("x_") and len(array.shape) != 2:
         raise UserError(f"{name} has shape {array.shape}: features must be (rows, features); use reshape(-1, 1)")
+    if name.startswith("x_") and not array.width:
+        raise UserError(f"{name} has shape {array.shape}: it needs at least one feature")
     return Entry(name, array.shape, array.path.stat().st_size)
 
 

@@ -152,7 +152,13 @@ def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
     if isinstance(error, JobError):
         reason, code = str(error), error.exit_code
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason, code = f"no space left on the device while writing {error.filename or 'output'}", EXIT_PLATFORM
+        what = error.filename or "output"
+        reason, code = f"no space left on the device while writing {what}: give the job a larger volume", EXIT_PLATFORM
+    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+        reason, code = (
+            f"{error.strerror}: {error.filename or 'input or output'}; look at how it is mounted",
+            EXIT_PLATFORM,
+        )
     elif isinstance(error, PermissionError):
         reason, code = f"no permission for {error.filename}: mount it so that uid {os.getuid()} may use it", EXIT_USER
     else:

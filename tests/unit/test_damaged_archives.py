@@ -1,0 +1,208 @@
+"""Model archives under fire: a model that predicts, or one sentence; nothing outside its folder, nothing left behind.
+
+MICROJOBS_EXAMPLES sets how many archives are generated.
+"""
+
+import gzip
+import io
+import json
+import os
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from microjobs import bundle
+from microjobs.errors import UserError
+from microjobs.predictor import Predictor
+from tests.bundles import linear_bundle
+
+EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
+under_fire = settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+def good_files() -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        linear_bundle(Path(folder), [1.0, 2.0], 0.5)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
+
+
+GOOD = good_files()
+
+# --- archives made to harm ---
+
+PARTS = st.sampled_from(["a", "b", "..", ".", "", "/", "model.onnx", "1", "x" * 300, "\0", "é", "\udcff", "a\nb"])
+PATHS = st.one_of(
+    st.lists(PARTS, min_size=1, max_size=4).map("/".join),
+    st.sampled_from(["a/" * 70 + "b", "a/" * 3000 + "b", "/etc/x", "../outside", "model.onnx/x"]),
+)
+KINDS = [bytes([kind]) for kind in b"0123456789SLKxgX\0"]
+
+
+@st.composite
+def members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
+    info = tarfile.TarInfo(draw(PATHS))
+    info.type, info.linkname = draw(st.sampled_from(KINDS)), draw(PATHS)
+    info.mode = draw(st.sampled_from([0o644, 0o4755, 0]))
+    content = draw(st.binary(max_size=30))
+    info.size = draw(st.sampled_from([len(content), len(content), 0, 1 << 20, 8**11 - 1, 1 << 62]))
+    return info, content
+
+
+@st.composite
+def archives(draw: st.DrawFn) -> bytes:
+    """Good files and harmful members, packed; perhaps with bytes changed or missing, before or after compression."""
+    packed = io.BytesIO()
+    harmful = draw(st.lists(members(), max_size=4))
+    with tarfile.open(
+        fileobj=packed, mode="w", format=draw(st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]))
+    ) as tar:
+        if draw(st.booleans()):
+            add_files(tar, GOOD)
+        for info, content in harmful:
+            tar.addfile(info)
+            packed.write(content.ljust(512, b"\0"))
+    tarred = draw(damaged(packed.getvalue()))
+    return draw(damaged(gzip.compress(tarred, mtime=0)))
+
+
+def add_files(tar: tarfile.TarFile, files: dict[str, bytes]) -> None:
+    for name, content in files.items():
+        info = tarfile.TarInfo(name)
+        info.size = len(content)
+        tar.addfile(info, io.BytesIO(content))
+
+
+@st.composite
+def damaged(draw: st.DrawFn, content: bytes) -> bytes:
+    if draw(st.booleans()):
+        return content
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(changed) - 1))
+        changed[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return bytes(changed[: draw(st.one_of(st.just(len(changed)), st.integers(0, len(changed))))])
+
+
+def load(folder: Path) -> Predictor | None:
+    """The model in `folder`, as batch-score and serve load it; None if it was refused in one sentence."""
+    try:
+        with bundle.extracted(folder) as model:
+            return Predictor(bundle.read_bundle(model))
+    except UserError as error:
+        reason = str(error)
+    assert re.fullmatch("[^\n]{10,800}", reason)
+    return None
+
+
+@given(content=archives())
+@under_fire
+def test_any_archive_loads_or_is_refused_and_leaves_nothing(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", folder)
+        mounted = Path(folder) / "mounted"
+        mounted.mkdir()
+        (mounted / bundle.ARCHIVE_FILE).write_bytes(content)
+        predictor = load(mounted)
+        assert predictor is None or predictor.predict(np.ones((1, 2), np.float32)).shape == (1, 1)
+        assert [path.relative_to(folder).as_posix() for path in Path(folder).rglob("*")] == [
+            "mounted",
+            "mounted/model.tar.gz",
+        ]
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.sampled_from([-1, 0, 2, 10**9, 10**30, 1e400, "2", "raw", ""])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["mean", "a"]), inner)),
+    max_leaves=4,
+)
+MANIFEST: dict[str, Any] = json.loads(GOOD[bundle.MANIFEST_FILE])
+MANIFESTS = st.one_of(
+    st.dictionaries(st.sampled_from(list(MANIFEST)), JSON).map(lambda changed: json.dumps(MANIFEST | changed).encode()),
+    JSON.map(lambda value: json.dumps(value).encode()),
+    st.sampled_from([b"", b"\xff", b"[" * 100_000, b'{"features": ' + b"9" * 5000 + b"}"]),
+    damaged(GOOD[bundle.MANIFEST_FILE]),
+)
+NUMBERS = st.one_of(st.lists(st.sampled_from([0, 1, 2.5, 1e400, None, "x", 10**400]), max_size=3), JSON)
+SCALERS = st.one_of(
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("count", "mean", "scale"), NUMBERS)).map(
+        lambda content: json.dumps(content).encode()
+    ),
+    st.binary(max_size=20),
+)
+
+
+@given(manifest=MANIFESTS, scaler=st.one_of(st.none(), SCALERS), model=damaged(GOOD[bundle.MODEL_FILE]))
+@under_fire
+def test_any_model_folder_loads_or_is_refused(manifest: bytes, scaler: bytes | None, model: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        files = {bundle.MANIFEST_FILE: manifest, bundle.MODEL_FILE: model, "scaler.json": scaler}
+        for name, content in files.items():
+            if content is not None:
+                (Path(folder) / name).write_bytes(content)
+        load(Path(folder))
+
+
+# --- models that ONNX Runtime loads, but that are none of ours ---
+
+
+def save_model(folder: Path, node: onnx.NodeProto, inputs: list[Any], output: Any) -> None:
+    linear_bundle(folder, [1.0, 2.0], 0.0)
+    graph = helper.make_graph([node], "other", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / bundle.MODEL_FILE)
+
+
+def value(name: str, kind: int, *shape: int | str) -> Any:
+    return helper.make_tensor_value_info(name, kind, list(shape))
+
+
+FLOAT, DOUBLE, STRING = TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.STRING
+IDENTITY = helper.make_node("Identity", ["x"], ["y"])
+
+
+@pytest.mark.parametrize(
+    ("node", "inputs", "output", "words"),
+    [
+        (IDENTITY, [value("x", FLOAT, "n", 3)], value("y", FLOAT, "n", 3), "does not take rows of 2 features"),
+        (IDENTITY, [value("x", DOUBLE, "n", 2)], value("y", DOUBLE, "n", 2), "does not take rows of 2 features"),
+        (IDENTITY, [value("x", STRING, "n", 2)], value("y", STRING, "n", 2), "does not take rows of 2 features"),
+        (IDENTITY, [value("x", FLOAT, 1, 2)], value("y", FLOAT, 1, 2), "does not take rows of 2 features"),
+        (IDENTITY, [value("x", FLOAT, "n", 2)], value("y", FLOAT, "n", 2), r"predicts \(3, 2\) for 3 rows"),
+        (
+            helper.make_node("Add", ["x", "z"], ["y"]),
+            [value("x", FLOAT, "n", 2), value("z", FLOAT, "n", 2)],
+            value("y", FLOAT, "n", 2),
+            "does not take rows of 2 features",
+        ),
+    ],
+    ids=["width", "double", "text", "one row", "two values a row", "two inputs"],
+)
+def test_other_model_is_refused_when_it_is_loaded(
+    node: onnx.NodeProto, inputs: list[Any], output: Any, words: str, tmp_path: Path
+) -> None:
+    save_model(tmp_path, node, inputs, output)
+    with pytest.raises(UserError, match=words):
+        Predictor(bundle.read_bundle(tmp_path))
+
+
+def test_large_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bundle, "MAX_HEADER_BYTES", 1 << 20)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        info = tarfile.TarInfo("model.onnx")
+        info.pax_headers = {"comment": "x" * (2 << 20)}
+        tar.addfile(info)
+    (tmp_path / bundle.ARCHIVE_FILE).write_bytes(packed.getvalue())
+    with pytest.raises(UserError, match=r"a header of \d+ bytes"):
+        bundle.unpack(tmp_path / bundle.ARCHIVE_FILE, tmp_path / "out")

@@ -1,0 +1,172 @@
+"""Preprocess under fire: whatever lies in its input, it ends well with all outputs, or with one sentence and none.
+
+MICROJOBS_EXAMPLES sets how many inputs are generated.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays_of
+from numpy.typing import NDArray
+
+import standardise
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+from microjobs.hosts import OneHost
+
+NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
+EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
+Put = Callable[[Path], object]
+
+under_fire = settings(
+    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+
+# --- files made to harm ---
+
+DTYPES = [
+    "<f8",
+    ">f8",
+    "<f4",
+    "<f2",
+    "<f16",
+    "<i8",
+    "|b1",
+    "|O",
+    "<U3",
+    "|S0",
+    "<c16",
+    "<M8[s]",
+    "|V4",
+    "f",
+    "8",
+    "<f9",
+]
+DESCRIPTIONS = [*(repr(name) for name in DTYPES), "[('a', '<f8')]", "('<f8', (3,))", "[]", "None", "('a',)", "{}"]
+INTEGERS = st.sampled_from([-1, 0, 1, 3, 8, 2**31, 2**63, 2**64, 10**30, 10**400, True])
+
+
+@st.composite
+def headers(draw: st.DrawFn) -> bytes:
+    """A header of the right form, with wrong things in it."""
+    shape: object = draw(st.one_of(st.lists(INTEGERS, max_size=4).map(tuple), st.sampled_from(["None", "3", "{}"])))
+    order = draw(st.sampled_from(["True", "False", "0", "None", "F"]))
+    text = f"{{'descr': {draw(st.sampled_from(DESCRIPTIONS))}, 'fortran_order': {order}, 'shape': {shape}, }}"
+    return draw(st.one_of(st.just(text.encode()), st.binary(max_size=60), st.just(b"(" * 9000), st.just(b"-" * 9000)))
+
+
+@st.composite
+def crafted(draw: st.DrawFn) -> bytes:
+    header, version = draw(headers()), draw(st.sampled_from([(1, 0), (2, 0), (3, 0), (9, 9)]))
+    said = draw(st.sampled_from([len(header), 0, 65_535, max(0, len(header) - 3)]))
+    length = said.to_bytes(2 if version == (1, 0) else 4, "little")
+    return b"\x93NUMPY" + bytes(version) + length + header + draw(st.binary(max_size=300))
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A good file with some bytes changed, cut out, or missing at the end."""
+    file = BytesIO()
+    np.save(file, np.ones((8, 3)))
+    content = bytearray(file.getvalue())
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(content) - 1))
+        content[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(content[: draw(st.integers(0, len(content)))])
+
+
+def put_bytes(content: bytes) -> Put:
+    return lambda path: path.write_bytes(content)
+
+
+def put_array(array: NDArray[Any]) -> Put:
+    return lambda path: np.save(path, array)
+
+
+ODD = st.sampled_from(
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to("nowhere"),
+        lambda path: path.symlink_to(path),
+        lambda path: path.symlink_to("/dev/zero"),
+    ]
+)
+
+
+def cast(array: NDArray[np.float64], dtype: str) -> NDArray[Any]:
+    with np.errstate(all="ignore"):  # numbers that do not fit become others
+        return array.astype(dtype)
+
+
+SHAPES = st.sampled_from([(8, 3), (8,), (0, 3), (8, 0), (0,), (9, 3), (8, 1), (8, 2000), (2, 2, 2)])
+VALUES = st.sampled_from([0.0, 1.0, -1e-300, 5e-324, 1e150, 1e308, np.nan, np.inf, -np.inf])
+ARRAYS = st.builds(
+    lambda array, dtype, order: cast(array, dtype).copy(order),
+    SHAPES.flatmap(lambda shape: arrays_of.arrays(np.float64, shape, elements=VALUES, fill=VALUES)),
+    st.sampled_from(["<f8", ">f8", "<f4", ">f2", "<f16", "<i8", "|u1", "|b1", "<c16", "|O"]),
+    st.sampled_from(["C", "F"]),
+)
+ANYTHING: st.SearchStrategy[Put] = st.one_of(
+    crafted().map(put_bytes), mutated().map(put_bytes), ARRAYS.map(put_array), ODD
+)
+
+
+def put_good(folder: Path) -> None:
+    for name in NAMES:
+        np.save(folder / name, np.arange(24.0).reshape(8, 3) if name[0] == "x" else np.arange(8.0))
+
+
+def standardised(layout: Layout, missing: Literal["mean"] | None) -> bool:
+    """Run the job: its outputs are all there and numbers, or it says why in a sentence and there are none."""
+    source, train, test = (layout.spell(layout.processing(name)) for name in ("input", "train", "test"))
+    reason = None
+    try:
+        standardise.standardise(standardise.Task(source, train, test, missing), OneHost("algo-1"))
+    except UserError as error:
+        reason = str(error)
+    written = sorted(path.name for path in layout.root.glob("processing/t*/*"))
+    if reason is not None:
+        assert written == []
+        assert re.fullmatch("[^\n]{10,600}", reason)
+        return False
+    assert written == sorted([*(path.name for path in layout.processing("input").iterdir()), "scaler.json"])
+    for path in layout.root.glob("processing/t*/x_*.npy"):
+        assert not np.isinf(np.load(path)).any()
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:.*Python 2")  # numpy says so of some headers
+@given(damage=st.dictionaries(st.sampled_from(NAMES), ANYTHING, min_size=1), missing=st.sampled_from([None, "mean"]))
+@under_fire
+def test_any_input_ends_with_all_outputs_or_a_reason(damage: dict[str, Put], missing: Literal["mean"] | None) -> None:
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SAGEMAKER_BASE_DIR", folder)
+        layout = Layout(Path(folder))
+        layout.processing("input").mkdir(parents=True)
+        put_good(layout.processing("input"))
+        for name, put in damage.items():
+            (layout.processing("input") / name).unlink()
+            put(layout.processing("input") / name)
+        standardised(layout, missing)
+
+
+@pytest.mark.parametrize(
+    "name", ["x_train.npz", "x_train-00000-of-99999.npy", "\udcff.npy", "a\nb", ".x_train.npy", "x" * 200]
+)
+def test_any_other_file_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
+    layout = Layout(tmp_path)
+    layout.processing("input").mkdir(parents=True)
+    put_good(layout.processing("input"))
+    (layout.processing("input") / name).write_bytes(b"")
+    assert not standardised(layout, None)

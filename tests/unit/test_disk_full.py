@@ -1,0 +1,118 @@
+"""A disk that gets full while a job writes: the reason, the platform's exit code, and nothing half-written.
+
+The small disk is a tmpfs in a mount namespace of the job's own, which takes no privileges where the system allows user
+namespaces.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microjobs.contract import Layout, read_failure
+from tests.bundles import linear_bundle
+from tests.conftest import CONTAINERS, REPOSITORY
+
+NAMESPACE = ["unshare", "--map-root-user", "--mount"]
+ON_SMALL_DISK = """
+mount -t tmpfs -o size="$1" small "$2" || exit 99
+folder=$2; shift 2
+"$@"; code=$?
+find "$folder" -type f -printf 'left: %P\\n'
+exit $code
+"""
+
+pytestmark = pytest.mark.skipif(
+    subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "small", "/mnt"], capture_output=True, check=False).returncode
+    != 0,
+    reason="this system allows no mount namespaces to its users: no small disk can be made",
+)
+
+
+@dataclass(frozen=True)
+class Ended:
+    code: int
+    log: str
+    left: list[str]
+    """What lies on the small disk."""
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return Layout(tmp_path / "ml")
+
+
+def run(job: str, layout: Layout, disk: Path, size: str = "1m") -> Ended:
+    disk.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {
+        "MICROJOBS_JOB": str(CONTAINERS / job),
+        "PYTHONPATH": str(REPOSITORY / "shared"),
+        "SAGEMAKER_BASE_DIR": str(layout.root),
+        "TMPDIR": str(layout.root / "tmp"),
+    }
+    (layout.root / "tmp").mkdir(exist_ok=True)
+    script = ["sh", "-c", ON_SMALL_DISK, "sh", size, str(disk)]
+    command = [*NAMESPACE, *script, sys.executable, "-m", "microjobs"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    left = [line.removeprefix("left: ") for line in done.stdout.splitlines() if line.startswith("left: ")]
+    return Ended(done.returncode, done.stderr, left)
+
+
+def save(folder: Path, rows: int, names: Iterable[str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        np.save(folder / f"{name}.npy", np.random.default_rng(0).normal(size=(rows, 3)[: 2 if name[0] == "x" else 1]))
+
+
+def full(file: Path) -> str:
+    return f"no space left on the device while writing {file}: give the job a larger volume"
+
+
+@pytest.mark.parametrize(("split", "name"), [("train", "x_train.npy"), ("test", "x_test.npy")])
+def test_preprocess_leaves_neither_arrays_nor_scaler(split: str, name: str, layout: Layout) -> None:
+    save(layout.processing("input"), 100_000, ["x_train", "y_train", "x_test", "y_test"])
+    ended = run("preprocess", layout, layout.processing(split))
+    assert (ended.code, ended.left) == (3, []), ended.log
+    assert read_failure(layout) == full(layout.processing(split) / name)
+    assert "Traceback" not in ended.log
+    assert list(layout.root.glob("processing/t*/*")) == []
+
+
+def test_preprocess_that_has_room_for_the_features_only_leaves_nothing(layout: Layout) -> None:
+    save(layout.processing("input"), 100_000, ["x_train", "y_train"])
+    ended = run("preprocess", layout, layout.processing("train"), size="2500k")  # 2.4 MB and 0.8 MB
+    assert (ended.code, ended.left) == (3, []), ended.log
+    assert read_failure(layout) == full(layout.processing("train") / "y_train.npy")
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [("256k", "predictions.npy"), ("420k", "predicted-versus-target.png")],
+    ids=["predictions", "plot"],
+)
+def test_batch_score_leaves_only_what_is_whole(size: str, name: str, layout: Layout) -> None:
+    linear_bundle(layout.processing("model"), [1.0, 2.0, 3.0], 0.5)
+    save(layout.processing("test"), 100_000, ["x_test", "y_test"])
+    ended = run("batch-score", layout, layout.processing("batch"), size)
+    assert ended.code == 3, ended.log
+    assert read_failure(layout) == full(layout.processing("batch") / name)
+    assert "Traceback" not in ended.log
+    assert ended.left in ([], ["predictions.npy"])
+
+
+def test_model_that_does_not_fit_unpacked_is_told(layout: Layout) -> None:
+    linear_bundle(layout.root / "bundle", [1.0, 2.0, 3.0], 0.5)
+    (layout.root / "bundle" / "zeros").write_bytes(bytes(2 << 20))
+    layout.processing("model").mkdir(parents=True)
+    with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
+        tar.add(layout.root / "bundle", ".")
+    save(layout.processing("test"), 10, ["x_test"])
+    ended = run("batch-score", layout, layout.root / "tmp")
+    assert (ended.code, ended.left) == (3, []), ended.log
+    assert "no space left on the device while writing" in (read_failure(layout) or "")
