@@ -1,0 +1,101 @@
+"""Training on GPUs: each trainer's CUDA image with the machine's GPUs, beside the same image without.
+
+    microjobs build train-pytorch train-tensorflow --variant cuda
+    uv run python bench/gpu.py [--rows 1000000] [--epochs 5] [--batch-size 16384] [--gpus all]
+
+In turns, on the same data: rows a second of the training alone, as the job's metrics.json has its seconds, and the
+whole job from `docker run` to its end. Prints a table with ratios; the device of each is what the job's log says.
+Needs the NVIDIA Container Toolkit.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from microjobs.contract import DEFAULT_ROOT
+from orchestrator.images import jobs_with
+from orchestrator.workflows.place import local_image
+
+FEATURES = 13
+DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One job: what trained, training rows a second, and seconds from `docker run` to its end."""
+
+    device: str
+    rows_a_second: float
+    seconds: float
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=16_384)
+    parser.add_argument("--gpus", default="all", help="as docker run takes it, such as device=0 (default: %(default)s)")
+    options = parser.parse_args()
+    images = {job: local_image(job, "cuda") for job in jobs_with("cuda")}
+    need_gpus(next(iter(images.values())), options.gpus)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_data(root, options.rows)
+        hyperparameters = {"epochs": str(options.epochs), "batch_size": str(options.batch_size)}
+        (root / "input/config/hyperparameters.json").write_text(json.dumps(hyperparameters))
+        for job, image in images.items():
+            without = measure(root, image, options.rows * options.epochs, [])
+            with_gpus = measure(root, image, options.rows * options.epochs, ["--gpus", options.gpus])
+            report(job, without, with_gpus)
+
+
+def need_gpus(image: str, gpus: str) -> None:
+    """Ends the program where there is nothing to measure."""
+    command = ["docker", "run", "--rm", "--gpus", gpus, "--entrypoint", "nvidia-smi", image, "--list-gpus"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"no GPU in a container: {(done.stderr or done.stdout).strip()}")
+    print(done.stdout.strip())
+
+
+def write_data(root: Path, rows: int) -> None:
+    """Both channels: a linear target with noise."""
+    random = np.random.default_rng(0)
+    weights = random.normal(size=FEATURES)
+    for channel, count in (("train", rows), ("test", max(rows // 10, 1))):
+        folder = root / "input/data" / channel
+        folder.mkdir(parents=True)
+        x = random.normal(size=(count, FEATURES)).astype(np.float32)
+        np.save(folder / f"x_{channel}.npy", x)
+        np.save(folder / f"y_{channel}.npy", (x @ weights + random.normal(size=count)).astype(np.float32))
+    (root / "input/config").mkdir(parents=True)
+
+
+def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measured:
+    started = time.monotonic()
+    command = ["docker", "run", "--rm", *devices, "--volume", f"{root}:{DEFAULT_ROOT}", image, "train"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
+    seconds = time.monotonic() - started
+    if done.returncode:
+        raise SystemExit(f"{image} failed:\n{done.stdout}")
+    metrics = json.loads((root / "output/data/metrics.json").read_text())
+    device = DEVICE.search(done.stdout)
+    return Measured(device[1] if device else "unknown", rows / metrics["seconds"], seconds)
+
+
+def report(job: str, without: Measured, with_gpus: Measured) -> None:
+    print(f"{job:18} {'rows/s':>12} {'ratio':>7} {'whole job':>10}  device")
+    for measured in (without, with_gpus):
+        ratio = measured.rows_a_second / without.rows_a_second
+        print(f"{'':18} {measured.rows_a_second:12,.0f} {ratio:6.2f}x {measured.seconds:8.1f} s  {measured.device}")
+
+
+if __name__ == "__main__":
+    main()
