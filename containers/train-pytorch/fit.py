@@ -32,7 +32,7 @@ class Fit:
     """One run of the training, from where `state` is until the epochs are done, it is over, or a stop is asked for.
 
     model: what computes: the state's network, or that network among several processes.
-    train, test: this process's rows, on the network's device.
+    train, test: this process's rows, on the network's device; of test rows that all processes have, its share.
     batches: which of the training rows each step takes.
     """
 
@@ -50,7 +50,7 @@ class Fit:
         # Sums, to be divided by the rows of all processes: a share of a batch may be smaller than others, or empty.
         self._loss = LOSSES[self.hyperparameters.loss](reduction="sum")
         self._steps = self.batches.steps()
-        self._saved = self.state.where
+        self._saved = self.state.progress.where
 
     def run(self) -> None:
         """Train; whatever ends it, the last checkpoint is of the state that it ends with.
@@ -58,38 +58,41 @@ class Fit:
         Raises:
             UserError: the loss is not finite any more.
         """
-        state, started, seconds = self.state, time.monotonic(), self.state.seconds
-        while state.epoch < self.hyperparameters.epochs and not state.history.is_over(
-            self.hyperparameters.early_stopping
-        ):
-            whole = self._train() and self._end_epoch()
-            state.seconds = seconds + time.monotonic() - started
+        progress, started, before = self.state.progress, time.monotonic(), self.state.progress.seconds
+        patience = self.hyperparameters.early_stopping
+        while progress.epoch < self.hyperparameters.epochs and not progress.history.is_over(patience):
+            whole = self._train()
+            if whole:
+                self._end_epoch()
+            progress.seconds = before + time.monotonic() - started
             if not whole:
                 break
-            if state.epoch % self.hyperparameters.checkpoint_every == 0 and self.checkpoints.due:
+            if progress.epoch % self.hyperparameters.checkpoint_every == 0 and self.checkpoints.due:
                 self._save()
-        if state.step:  # this part of an epoch is not in the history, but a diverged network must not be saved
-            state.history.check(state.epoch, state.loss / state.rows, self._test_loss())
-        if state.where != self._saved:
+        if progress.step:  # this part of an epoch is not in the history, but a diverged network must not be saved
+            progress.history.check(progress.epoch, progress.loss / progress.rows, self._test_loss())
+        if progress.where != self._saved:
             self._save()
 
     def _save(self) -> None:
         if self.group.is_first:
             self.state.save(self.checkpoints)
-        self._saved = self.state.where
+        self._saved = self.state.progress.where
 
     def _train(self) -> bool:
         """Train what is left of the epoch; false if a stop came before its end."""
-        state, total, rows = self.state, torch.tensor(self.state.loss), self.state.rows
-        order = torch.from_numpy(self.batches.order(state.epoch)).to(self.train[0].device)
+        progress = self.state.progress
+        order = torch.from_numpy(self.batches.order(progress.epoch)).to(self.group.device)
+        total = torch.tensor(progress.loss if self.group.is_first else 0.0, device=self.group.device)
         stopped = False
         self.model.train()
-        for step in self._steps[state.step :]:
+        for step in self._steps[progress.step :]:
+            # Processes are not asked to stop at the same instant, but stop before the same step.
             if stopped := self.group.any(bool(self.stop)):
                 break
-            total = total + self._step(order[step.first : step.last], step.of_all)
-            state.step, rows = state.step + 1, rows + step.last - step.first
-        state.loss, state.rows = self.group.sum(float(total), rows)
+            total += self._step(order[step.first : step.last], step.of_all)
+            progress.step, progress.rows = progress.step + 1, progress.rows + step.of_all
+        progress.loss = self.group.sum(total.item())[0]
         return not stopped
 
     def _step(self, indices: torch.Tensor, of_all: int) -> torch.Tensor:
@@ -103,19 +106,18 @@ class Fit:
         self.state.optimizer.step()
         return loss.detach()
 
-    def _end_epoch(self) -> bool:
-        """Test the epoch that was trained if that is due."""
-        state, every = self.state, self.hyperparameters.eval_every
-        epoch, train_loss = state.epoch, state.loss / state.rows
+    def _end_epoch(self) -> None:
+        """Test the epoch that was trained, if that is due."""
+        progress, every = self.state.progress, self.hyperparameters.eval_every
+        epoch, train_loss = progress.epoch, progress.loss / progress.rows
         if epoch % every == 0 or epoch == self.hyperparameters.epochs - 1:
             test_loss = self._test_loss()
-            state.history.add(epoch, train_loss, test_loss)
-            if self.hyperparameters.best_weights and state.history.best_epoch == epoch:
-                state.keep_best()
+            progress.history.add(epoch, train_loss, test_loss)
+            if self.hyperparameters.best_weights and progress.history.best_epoch == epoch:
+                self.state.keep_best()
             if epoch % every == 0 and self.group.is_first:
                 print(f"Epoch: {epoch} | Train loss: {train_loss:.3f} | Test loss: {test_loss:.3f}", flush=True)
-        state.end_epoch()
-        return True
+        progress.end_epoch()
 
     def _test_loss(self) -> float:
         """Over the test rows of all processes."""

@@ -1,4 +1,4 @@
-"""The processes of one training: a single one, or those that torchrun started on all hosts."""
+"""The processes of one training, each with a device of its own: a single one, or those that torchrun started."""
 
 import os
 from dataclasses import dataclass
@@ -6,19 +6,36 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import nn
+
+from microjobs.worker import in_worker
 
 
 @dataclass(frozen=True)
 class Group:
     """What a process does together with the others; with one process nothing is sent."""
 
+    device: torch.device
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
+
+    def describe(self) -> str:
+        """The devices that are computed on, for the log."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "the CPU"
+        each = name if self.local_world == 1 else f"{self.local_world} times {name}"
+        hosts = self.world // self.local_world
+        return each if hosts == 1 else f"{each} of each of {hosts} hosts"
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """The network with the mean of all processes' gradients; it starts everywhere as it is in the first one."""
+        return network if self.world == 1 else nn.parallel.DistributedDataParallel(network)
 
     def any(self, flag: bool) -> bool:
         """Whether the flag is set in any process; asked by all at the same step."""
@@ -28,7 +45,7 @@ class Group:
         """The sum over all processes of each value."""
         if self.world == 1:
             return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self._device)
+        total = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(total)
         return [float(value) for value in total]
 
@@ -37,35 +54,34 @@ class Group:
         if self.world == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=0, device=self._device)
+        dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]
 
-    def gather(self, value: Any) -> list[Any]:
-        """What every process has, to all, by rank."""
+    def gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        """The rows that every process has, by rank; there may be more in one than in another."""
         if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        dist.all_gather_object(values, value)
-        return values
+            return [array]
+        arrays: list[Any] = [None] * self.world
+        dist.all_gather_object(arrays, array)
+        return arrays
 
-    @property
-    def _device(self) -> torch.device:
-        return torch.device("cuda", self.local_rank) if dist.get_backend() == "nccl" else torch.device("cpu")
+    def leave(self) -> None:
+        """Close the connections once all are done: nobody leaves while the first still writes."""
+        if self.world > 1:
+            self.sum(0)
+            dist.destroy_process_group()
 
 
-def join(device: torch.device) -> Group:
-    """The group of this process; several find each other as torchrun's variables say."""
-    if "WORLD_SIZE" not in os.environ:
-        return Group()
+def join() -> Group:
+    """The group of this process; several find each other by the variables that torchrun sets."""
+    worker = in_worker() and "RANK" in os.environ
+    rank, world, local_rank, local_world = (
+        int(os.environ[name]) if worker else usual
+        for name, usual in (("RANK", 0), ("WORLD_SIZE", 1), ("LOCAL_RANK", 0), ("LOCAL_WORLD_SIZE", 1))
+    )
+    device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
-        dist.init_process_group("nccl", device_id=device)
-    else:
-        dist.init_process_group("gloo")
-    return Group(dist.get_rank(), dist.get_world_size(), int(os.environ["LOCAL_RANK"]))
-
-
-def leave(group: Group) -> None:
-    """Close the connections, when all are done."""
-    if group.world > 1:
-        dist.barrier()
-        dist.destroy_process_group()
+        torch.cuda.set_device(device)
+    if world > 1:
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    return Group(device, rank, world, local_rank, local_world)

@@ -3,7 +3,8 @@
 import logging
 
 from hyperparameters import Hyperparameters
-from microjobs.contract import Layout
+from microjobs.contract import Layout, read_training_resource_config
+from microjobs.distributed import gpu_count, launch, must_launch, torchrun
 from microjobs.stopping import stop_request
 from microjobs.training import load_data
 
@@ -15,10 +16,15 @@ def train(hyperparameters: Hyperparameters) -> None:
 
     Raises:
         UserError: the data is bad, the training diverged, or the checkpoint is of another training.
+        PlatformError: another host was lost.
         RuntimeError: a saved model does not predict what the trained one does.
         Stopped: the signal came before anything was trained.
     """
     layout = Layout.from_environment()
+    resources, processes = read_training_resource_config(layout), max(1, gpu_count())
+    if must_launch(resources, processes):
+        launch(torchrun(resources, processes), resources)
+        return
     data = load_data(layout)  # before PyTorch, which takes seconds to import: bad data is told at once
     _settle_logging()
     from job import Job

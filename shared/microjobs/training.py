@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,8 +73,14 @@ def _digest(array: Array) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
 
 
+class Identified(Protocol):
+    """The data, of this process or of all."""
+
+    def identity(self) -> dict[str, str]: ...
+
+
 def identity(
-    framework: str, version: str, hyperparameters: TrainerHyperparameters, data: TrainingData
+    framework: str, version: str, hyperparameters: TrainerHyperparameters, data: Identified
 ) -> dict[str, object]:
     """What a checkpoint must have in common with a job that goes on from it; hosts may be more or fewer.
 
