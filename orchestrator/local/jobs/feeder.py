@@ -15,7 +15,8 @@ from typing import IO, Any
 
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs.client import Client, NoAnswerError
-from orchestrator.local.jobs.records import RecordTooLargeError, bodies, chunks
+from orchestrator.local.jobs.joining import DataProcessing, RecordError
+from orchestrator.local.jobs.records import DamagedError, RecordTooLargeError, bodies, chunks
 from orchestrator.local.runtimes.base import CannotRunError
 from orchestrator.local.s3.store import StoredObject
 
@@ -51,10 +52,12 @@ class Options:
     """0: objects are sent whole, in HTTP's chunks."""
     concurrency: int
     split: str
+    compression: str
     assemble: str
     headers: Mapping[str, str]
     timeout: float
     retries: int
+    processing: DataProcessing | None
 
     @classmethod
     def of(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
@@ -72,10 +75,12 @@ class Options:
             # In a request 0 is as good as nothing.
             concurrency=request.get("MaxConcurrentTransforms") or parameters.get("MaxConcurrentTransforms") or 1,
             split=given.get("SplitType", "None"),
+            compression=given.get("CompressionType", "None"),
             assemble=request["TransformOutput"].get("AssembleWith", "None"),
             headers={name: value for name, value in named.items() if value},
             timeout=client.get("InvocationsTimeoutInSeconds", 600),
             retries=client.get("InvocationsMaxRetries", 3),
+            processing=DataProcessing.of(request),
         )
         if options.payload_mb * options.concurrency > MOST_MB:
             raise ValidationError(
@@ -84,6 +89,8 @@ class Options:
             )
         if options.payload_mb == 0 and options.split != "None":
             raise ValidationError(f"MaxPayloadInMB 0 sends whole objects: SplitType {options.split} must be None.")
+        if options.payload_mb == 0 and options.processing is not None:
+            raise ValidationError("MaxPayloadInMB 0 sends objects as they are: DataProcessing needs it to be larger.")
         return options
 
 
@@ -196,6 +203,8 @@ class Feeder:
                 self._collect(2 * self._options.concurrency)
         except RecordTooLargeError as error:
             output.fail(f"ClientError: {error}: MaxPayloadInMB is {self._options.payload_mb}")
+        except DamagedError as error:
+            output.fail(f"ClientError: {error}")
         except FileNotFoundError:
             output.fail("ClientError: the object was deleted before it was read")
         self._window.append((output, None))
@@ -204,7 +213,13 @@ class Feeder:
         options = self._options
         if options.payload_mb == 0:
             return iter([path])
-        return bodies(path, split=options.split, strategy=options.strategy, most=options.payload_mb * MB)
+        return bodies(
+            path,
+            split=options.split,
+            strategy=options.strategy,
+            most=options.payload_mb * MB,
+            compression=options.compression,
+        )
 
     def _collect(self, leave: int) -> None:
         """Take answers in their order until the window is small enough."""
@@ -228,7 +243,19 @@ class Feeder:
         self._window.clear()
 
     def _ask(self, body: bytes | Path) -> IO[bytes]:
-        """One answer; server errors and silence are asked again."""
+        """One answer, as it is kept."""
+        processing = self._options.processing
+        if processing is None or isinstance(body, Path):
+            return self._answer(body)
+        try:
+            with self._answer(processing.before(body)) as answered:
+                answered.seek(0)
+                return BytesIO(processing.after(body, answered.read()))
+        except RecordError as error:
+            raise FailedError(f"ClientError: {error}", may_pass=False) from error
+
+    def _answer(self, body: bytes | Path) -> IO[bytes]:
+        """What the model answers; server errors and silence are asked again."""
         for attempt in range(self._options.retries):
             try:
                 return self._ask_once(body)
@@ -244,7 +271,7 @@ class Feeder:
             answer = self._client.request(
                 "POST",
                 "/invocations",
-                chunks(body) if isinstance(body, Path) else body,
+                chunks(body, options.compression) if isinstance(body, Path) else body,
                 options.headers,
                 timeout=options.timeout,
                 into=answered,
@@ -256,6 +283,9 @@ class Feeder:
             late = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
             said = late if error.timed_out else f"no answer from the container: {error}"
             raise FailedError(f"AlgorithmError: {said}", may_pass=True) from error
+        except DamagedError as error:
+            answered.close()
+            raise FailedError(f"ClientError: {error}", may_pass=False) from error
         except BaseException:
             answered.close()
             raise

@@ -1,44 +1,72 @@
 """From an object to the bodies of the requests that a transform job makes of it. Source: facts §2.5.
 
-Joined, the bodies are the object, byte for byte: lines keep their ends, and empty lines are records too.
+Joined, the bodies are the object as it is without compression, byte for byte: lines keep their ends, and empty lines
+are records too. Only binary records that are sent one by one lose what pads them, as AWS says of SplitType.
 """
 
-from collections.abc import Iterable, Iterator
+import gzip
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
 CHUNK = 1 << 20
+
+RECORDIO_MAGIC = 0xCED7230A
+"""https://mxnet.apache.org/versions/1.9.1/api/architecture/note_data_loading"""
 
 
 class RecordTooLargeError(Exception):
     """A record does not fit into one request."""
 
 
-def bodies(path: Path, *, split: str, strategy: str, most: int) -> Iterator[bytes]:
+class DamagedError(Exception):
+    """An object is not what CompressionType or SplitType says."""
+
+
+def bodies(path: Path, *, split: str, strategy: str, most: int, compression: str = "None") -> Iterator[bytes]:
     """The bodies, one by one; the file is never in memory as a whole unless it is one record.
 
     Args:
-        split: `Line`, or `None`: the object is one record.
-        strategy: `MultiRecord`, as many lines as fit, or `SingleRecord`.
+        split: `Line`, `RecordIO`, `TFRecord`, or `None`: the object is one record.
+        strategy: `MultiRecord`, as many records as fit, or `SingleRecord`.
         most: bytes of a body.
+        compression: `Gzip` or `None`.
 
     Raises:
         RecordTooLargeError: a record is larger than that.
+        DamagedError: the object is not what was said.
     """
-    with path.open("rb") as file:
+    with _opened(path, compression) as file:
         if split == "None":
             yield _whole(file, most)
-        elif strategy == "SingleRecord":
-            yield from _lines(file, most)
-        else:
-            yield from _joined(_lines(file, most), most)
+            return
+        is_single = strategy == "SingleRecord"
+        records = SPLITS[split](file, most, is_single)
+        yield from records if is_single else _joined(records, most)
 
 
-def chunks(path: Path) -> Iterator[bytes]:
-    """A file in pieces, for a body that is sent while it is read."""
-    with path.open("rb") as file:
+def chunks(path: Path, compression: str = "None") -> Iterator[bytes]:
+    """A file in pieces, for a body that is sent while it is read; raises `DamagedError` as `bodies`."""
+    with _opened(path, compression) as file:
         while chunk := file.read(CHUNK):
             yield chunk
+
+
+@contextmanager
+def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
+    with path.open("rb") as plain:
+        if compression == "None":
+            yield plain
+            return
+        try:
+            with BufferedReader(gzip.GzipFile(fileobj=plain)) as file:
+                yield file
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise DamagedError(f"CompressionType is Gzip, and the object is not: {error}") from error
 
 
 def _whole(file: IO[bytes], most: int) -> bytes:
@@ -48,7 +76,21 @@ def _whole(file: IO[bytes], most: int) -> bytes:
     return content
 
 
-def _lines(file: IO[bytes], most: int) -> Iterator[bytes]:
+def _joined(records: Iterable[bytes], most: int) -> Iterator[bytes]:
+    batch = bytearray()
+    for record in records:
+        if len(batch) + len(record) > most:
+            yield bytes(batch)
+            batch.clear()
+        batch += record
+    if batch:
+        yield bytes(batch)
+
+
+# --- records of each kind, with their framing ---
+
+
+def _lines(file: IO[bytes], most: int, _: bool) -> Iterator[bytes]:
     number = 0
     while line := file.readline(most + 1):
         number += 1
@@ -57,12 +99,45 @@ def _lines(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield line
 
 
-def _joined(lines: Iterable[bytes], most: int) -> Iterator[bytes]:
-    batch = bytearray()
-    for line in lines:
-        if len(batch) + len(line) > most:
-            yield bytes(batch)
-            batch.clear()
-        batch += line
-    if batch:
-        yield bytes(batch)
+def _recordio(file: IO[bytes], most: int, without_padding: bool) -> Iterator[bytes]:
+    """MXNet's: magic, flag and length, data, up to 3 bytes of padding. A record may have several of these parts."""
+    record, number = bytearray(), 1
+    while header := file.read(8):
+        magic, word = struct.unpack("<II", _complete(header, 8, number))
+        if magic != RECORDIO_MAGIC:
+            raise DamagedError(f"SplitType is RecordIO, and record {number} does not begin so")
+        flag, length = word >> 29, word & 0x1FFFFFFF
+        padded = -(-length // 4) * 4
+        if len(record) + 8 + padded > most:
+            raise RecordTooLargeError(f"record {number} is larger than a request may be")
+        record += header + _complete(file.read(padded), padded, number)
+        if flag in (0, 3):  # all of it, or its last part
+            yield bytes(record[: len(record) - padded + length] if without_padding else record)
+            record.clear()
+            number += 1
+    if record:
+        raise DamagedError(f"record {number} ends before its last part")
+
+
+def _tfrecord(file: IO[bytes], most: int, _: bool) -> Iterator[bytes]:
+    """TensorFlow's: length, its checksum, data, its checksum; nothing pads them."""
+    number = 0
+    while header := file.read(12):
+        number += 1
+        (length,) = struct.unpack("<Q", _complete(header, 12, number)[:8])
+        if 12 + length + 4 > most:
+            raise RecordTooLargeError(f"record {number} is larger than a request may be, or is no TFRecord")
+        yield header + _complete(file.read(length + 4), length + 4, number)
+
+
+def _complete(content: bytes, size: int, number: int) -> bytes:
+    if len(content) < size:
+        raise DamagedError(f"record {number} is cut off")
+    return content
+
+
+SPLITS: Mapping[str, Callable[[IO[bytes], int, bool], Iterator[bytes]]] = {
+    "Line": _lines,
+    "RecordIO": _recordio,
+    "TFRecord": _tfrecord,
+}

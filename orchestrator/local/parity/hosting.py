@@ -8,7 +8,6 @@ from orchestrator.local.parity.common import (
     INSTANCE_TYPE,
     ISOLATION,
     KMS,
-    NOT_COMPRESSED,
     ROLE,
     S3_PREFIX,
     TAGS,
@@ -169,8 +168,8 @@ CREATE_TRANSFORM_JOB: Rows = {
         {
             "DataSource": Members({"S3DataSource": Members({"S3DataType": S3_PREFIX, "S3Uri": Honoured()})}),
             "ContentType": Honoured(),
-            "CompressionType": NOT_COMPRESSED,
-            "SplitType": Honoured("whole objects or lines", only=("None", "Line"), why="write records as lines"),
+            "CompressionType": Honoured("objects are decompressed; outputs are not compressed"),
+            "SplitType": Honoured("whole objects, lines, or the records of RecordIO and TFRecord"),
         }
     ),
     "TransformOutput": Members(
@@ -192,9 +191,9 @@ CREATE_TRANSFORM_JOB: Rows = {
     ),
     "DataProcessing": Members(
         {
-            "InputFilter": Honoured("the whole record", only=("$",), why="filter before, or in the container"),
-            "OutputFilter": Honoured("the whole record", only=("$",), why="filter afterwards, or in the container"),
-            "JoinSource": Honoured("predictions alone", only=("None",), why="join the `.out` files to their inputs"),
+            "InputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
+            "OutputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
+            "JoinSource": Honoured("of CSV, JSON and JSON lines"),
         }
     ),
     "Tags": TAGS,

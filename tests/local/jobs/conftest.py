@@ -133,7 +133,8 @@ class Parts:
 
 def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members: Any) -> dict[str, Any]:
     """Job `t` of model `m`, from `in/` to `out`; members of its parts stand beside its own."""
-    given: dict[str, Any] = {name: members.pop(name) for name in ("ContentType", "SplitType") if name in members}
+    of_input = ("ContentType", "SplitType", "CompressionType")
+    given: dict[str, Any] = {name: members.pop(name) for name in of_input if name in members}
     taken: dict[str, Any] = {name: members.pop(name) for name in ("Accept", "AssembleWith") if name in members}
     data = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": source}}
     return {

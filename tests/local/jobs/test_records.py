@@ -1,12 +1,27 @@
 """How objects become the bodies of requests."""
 
+import gzip
+import struct
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.local.jobs.records import RecordTooLargeError, bodies
+from orchestrator.local.jobs.records import RECORDIO_MAGIC, DamagedError, RecordTooLargeError, bodies, chunks
+
+
+def recordio(*parts: tuple[int, bytes]) -> list[bytes]:
+    """MXNet's parts of records, with their flags."""
+    return [
+        struct.pack("<II", RECORDIO_MAGIC, flag << 29 | len(data)) + data + bytes(-len(data) % 4)
+        for flag, data in parts
+    ]
+
+
+def tfrecord(data: bytes) -> bytes:
+    return struct.pack("<QI", len(data), 1) + data + b"sums"
+
 
 MIXED = b"one\r\n\ntwo\nlast without an end"
 
@@ -48,3 +63,68 @@ def test_nothing_is_lost_and_no_line_is_split(
     found = list(bodies(file, split="Line", strategy=name, most=64))
     assert b"".join(found) == content
     assert all(body.endswith(b"\n") for body in found[:-1])
+
+
+def test_gzip_is_undone_before_lines_are_found(file: Path) -> None:
+    file.write_bytes(gzip.compress(MIXED))
+    found = list(bodies(file, split="Line", strategy="SingleRecord", most=100, compression="Gzip"))
+    assert b"".join(found) == b"".join(chunks(file, "Gzip")) == MIXED
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("content", [MIXED, gzip.compress(MIXED)[:-9], gzip.compress(MIXED)[:20] + b"xx"])
+def test_what_is_no_gzip_is_an_error(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(DamagedError, match="CompressionType is Gzip"):
+        list(bodies(file, split="None", strategy="MultiRecord", most=100, compression="Gzip"))
+    with pytest.raises(DamagedError, match="CompressionType is Gzip"):
+        list(chunks(file, "Gzip"))
+
+
+def test_large_object_is_not_unpacked_beyond_a_request(file: Path) -> None:
+    file.write_bytes(gzip.compress(bytes(50 << 20)))
+    with pytest.raises(RecordTooLargeError):
+        list(bodies(file, split="None", strategy="MultiRecord", most=1000, compression="Gzip"))
+
+
+PARTS = recordio((0, b"one"), (0, b"four"), (1, b"in"), (2, b"three"), (3, b"parts"))
+
+
+def test_binary_records_keep_their_framing_together(file: Path) -> None:
+    file.write_bytes(b"".join(PARTS))
+    found = list(bodies(file, split="RecordIO", strategy="MultiRecord", most=44))
+    assert found == [b"".join(PARTS[:2]), b"".join(PARTS[2:])]
+
+
+def test_single_binary_records_lose_their_padding(file: Path) -> None:
+    file.write_bytes(b"".join(PARTS))
+    found = list(bodies(file, split="RecordIO", strategy="SingleRecord", most=44))
+    assert found == [PARTS[0][:-1], PARTS[1], b"".join(PARTS[2:])[:-3]]
+
+
+@pytest.mark.parametrize("strategy", ["SingleRecord", "MultiRecord"])
+def test_tfrecords_are_found_by_their_lengths(file: Path, strategy: str) -> None:
+    records = [tfrecord(b"one"), tfrecord(b""), tfrecord(b"three\n")]
+    file.write_bytes(b"".join(records))
+    found = list(bodies(file, split="TFRecord", strategy=strategy, most=41))
+    assert found == (records if strategy == "SingleRecord" else [b"".join(records[:2]), records[2]])
+
+
+@pytest.mark.parametrize(
+    ("split", "content", "error", "reason"),
+    [
+        ("RecordIO", b"not what it says", DamagedError, "record 1 does not begin so"),
+        ("RecordIO", PARTS[0] + PARTS[1][:-1], DamagedError, "record 2 is cut off"),
+        ("RecordIO", PARTS[0] + PARTS[2], DamagedError, "record 2 ends before its last part"),
+        ("RecordIO", PARTS[0] + b"".join(recordio((0, bytes(99)))), RecordTooLargeError, "record 2 is larger"),
+        ("TFRecord", tfrecord(b"one")[:-1], DamagedError, "record 1 is cut off"),
+        ("TFRecord", b"short", DamagedError, "record 1 is cut off"),
+        ("TFRecord", b"not a TFRecord at all", RecordTooLargeError, "or is no TFRecord"),
+    ],
+)
+def test_damaged_binary_records_are_errors(
+    file: Path, split: str, content: bytes, error: type[Exception], reason: str
+) -> None:
+    file.write_bytes(content)
+    with pytest.raises(error, match=reason):
+        list(bodies(file, split=split, strategy="MultiRecord", most=50))

@@ -1,11 +1,14 @@
 """Transform jobs, over containers that do what a test wants."""
 
+import gzip
+import struct
 import time
 
 import pytest
 
 from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from orchestrator.local.jobs import transform
+from orchestrator.local.jobs.records import RECORDIO_MAGIC
 from orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import Parts, transform_request, until
 from tests.local.jobs.fakes import Asked, Model, Reply
@@ -73,6 +76,25 @@ def test_lines_are_sent_together(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
+
+
+@pytest.mark.parametrize("payload", [0, 1])
+def test_compressed_objects_are_decompressed(parts: Parts, model: Model, payload: int) -> None:
+    parts.put("in/a.gz", gzip.compress(b"one\ntwo\n"))
+    parts.put("in/b.gz", b"plain")
+    job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=payload)
+    assert job["FailureReason"].startswith("ClientError: s3://bucket/in/b.gz: CompressionType is Gzip, and")
+    assert parts.outputs() == {"a.gz.out": b"one\ntwo\n"}
+    assert b"one\ntwo\n" in [asked.body for asked in model.asked]
+
+
+def test_damaged_records_fail_their_object_alone(parts: Parts, model: Model) -> None:
+    parts.put("in/a", b"not RecordIO")
+    parts.put("in/b", struct.pack("<II", RECORDIO_MAGIC, 4) + b"data")
+    reason = parts.transform(SplitType="RecordIO")["FailureReason"]
+    assert reason == "ClientError: s3://bucket/in/a: SplitType is RecordIO, and record 1 does not begin so"
+    assert list(parts.outputs()) == ["b.out"]
+    assert len(model.asked) == 1
 
 
 def test_answers_are_assembled_into_lines(parts: Parts, model: Model) -> None:

@@ -1,0 +1,81 @@
+"""The filters' part of JSONPath."""
+
+from typing import Any
+
+import pytest
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.jobs.jsonpath import NotThereError, Path, parse
+
+RECORD = {"id": 7, "features": [1, 2, 3, 4], "deep": {"a": {"x": 1}, "b": {"x": 2}}, "a-b": 0}
+
+
+def path(text: str, content_type: str = "application/json") -> Path:
+    return parse(text, member="OutputFilter", content_type=content_type)
+
+
+@pytest.mark.parametrize(
+    ("text", "selected"),
+    [
+        ("$", RECORD),
+        ("$.id", 7),
+        ("$['id']", 7),
+        ("$.a-b", 0),
+        ("$['id','a-b']", {"id": 7, "a-b": 0}),
+        ("$.deep.['a', 'b']", {"a": {"x": 1}, "b": {"x": 2}}),
+        ("$.deep.*", [{"x": 1}, {"x": 2}]),
+        ("$.deep.*.x", [1, 2]),
+        ("$.features[0]", 1),
+        ("$.features[-1]", 4),
+        ("$.features[0,2,-1]", [1, 3, 4]),
+        ("$.features[1:3]", [2, 3]),
+        ("$.features[1:]", [2, 3, 4]),
+        ("$.features[:-1]", [1, 2, 3]),
+        ("$.features[:]", [1, 2, 3, 4]),
+        ("$.features[*]", [1, 2, 3, 4]),
+        ("$.features[2:9]", [3, 4]),
+    ],
+)
+def test_path_selects_as_on_aws(text: str, selected: Any) -> None:
+    assert path(text)(RECORD) == selected
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("$.name", "no 'name' in an object of 'id', 'features', 'deep', 'a-b'"),
+        ("$['id','name']", "no 'name'"),
+        ("$.features.id", "no 'id' in an array"),
+        ("$.features[4]", "no index 4 in 4 items"),
+        ("$.features[0,-5]", "no index -5 in 4 items"),
+        ("$.id[0]", "no items in a single value"),
+        ("$[1:]", "no items in an object"),
+    ],
+)
+def test_what_is_not_there_is_an_error(text: str, reason: str) -> None:
+    with pytest.raises(NotThereError, match=reason):
+        path(text)(RECORD)
+
+
+@pytest.mark.parametrize(
+    ("text", "content_type", "reason"),
+    [
+        (
+            "$['account_id','SageMakerOutput']",
+            "application/jsonlines",
+            r"""Output'\]". Unexpected "_" in JsonPath. Supported operators for "application/jsonlines" are """,
+        ),
+        ("$.id", "text/csv", 'Unexpected "." in JsonPath. Supported operators for "text/csv" are'),
+        ("$[a]", "text/csv", 'Unexpected "a" in JsonPath'),
+        ("$[0:2,246:]", "text/csv", r"only single range filters of format \(eg: \[1:5\]\) are supported"),
+        ("$..id", "application/json", r"'\.\.id' is none of"),
+        ("$[?(@.a)]", "application/json", 'Unexpected "\\?"'),
+        ("$id", "application/json", "'id' is none of"),
+        ("$[1", "application/json", "is none of"),
+        ("features", "application/json", r"must begin with \$"),
+        ("", "application/json", r"must begin with \$"),
+    ],
+)
+def test_what_aws_does_not_take_is_refused(text: str, content_type: str, reason: str) -> None:
+    with pytest.raises(ValidationError, match=reason):
+        path(text, content_type)
