@@ -1,0 +1,161 @@
+"""Trainers that are stopped and killed: they go on, to the same weights, or say why not."""
+
+import functools
+import json
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microjobs.bundle import read_bundle
+from microjobs.checkpoints import MANIFEST
+from microjobs.contract import Layout
+from tests.images.conftest import Job, Run, RunJob, Starter, StartJob
+from tests.images.training import weights, write_request, write_small
+
+pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-pytorch"])]
+
+EPOCHS = 1500
+KILLS = 20
+STOPS = 4
+LATEST = 4.0
+"""Seconds after the start of the container within which it is killed: from the first import to the export."""
+STOP_SECONDS = 10.0
+
+Uninterrupted = Callable[[str], list[bytes]]
+
+
+@pytest.fixture
+def layout(root: Path) -> Layout:
+    """A training of a few seconds with a place for checkpoints."""
+    layout = Layout(root)
+    request(layout)
+    write_small(layout)
+    layout.checkpoints.mkdir()
+    return layout
+
+
+def request(layout: Layout, **hyperparameters: object) -> None:
+    usual = {"epochs": EPOCHS, "batch_size": 8, "optimizer": "adam", "eval_every": 100, "best_weights": True}
+    write_request(layout, **{**usual, **hyperparameters})
+
+
+def trained(layout: Layout) -> list[bytes]:
+    """The model's weights, to the last bit."""
+    return [value.tobytes() for value in weights(layout.model / "model.onnx")]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], list[bytes]]]:
+    """The weights of a job that runs in one go."""
+    starter = Starter()
+
+    @functools.cache
+    def run(job: str) -> list[bytes]:
+        layout = Layout(tmp_path_factory.mktemp(job))
+        request(layout)
+        write_small(layout)
+        ended = starter(job, ["train"], layout.root).wait()
+        assert ended.code == 0, ended.log
+        return trained(layout)
+
+    yield run
+    starter.close()
+
+
+def moments(count: int) -> Iterator[float]:
+    seed = random.randrange(1 << 32)  # noqa: S311
+    print(f"seed of the moments: {seed}")
+    generator = random.Random(seed)  # noqa: S311
+    return (generator.uniform(0, LATEST) for _ in range(count))
+
+
+def end(job: Job, number: int, moment: float) -> Run:
+    """Send the signal to the container's first process at that moment after its start."""
+    time.sleep(moment)
+    if job.running:
+        job.container.kill(signal.Signals(number).name)
+    return job.wait(timeout=60)
+
+
+def test_killed_twenty_times_ends_at_the_same_weights(
+    job: str, layout: Layout, start_job: StartJob, run_job: RunJob, uninterrupted: Uninterrupted
+) -> None:
+    for moment in moments(KILLS):
+        run = end(start_job(job, ["train"], layout.root), signal.SIGKILL, moment)
+        assert run.code in (0, 137), run.log
+    run_job(job, ["train"], layout.root)
+    assert trained(layout) == uninterrupted(job)
+    assert read_bundle(layout.model).manifest.metrics["epochs"] == EPOCHS
+
+
+def test_stopped_at_any_moment_ends_with_0_and_goes_on(
+    job: str, layout: Layout, start_job: StartJob, run_job: RunJob, uninterrupted: Uninterrupted
+) -> None:
+    for moment in moments(STOPS):
+        started = start_job(job, ["train"], layout.root)
+        time.sleep(moment)
+        seconds = started.stop(timeout=60)
+        assert started.code == 0, started.log
+        assert seconds < STOP_SECONDS, started.log
+        assert "stopped by SIGTERM" in started.log or f"{EPOCHS} epochs in" in started.log
+    run_job(job, ["train"], layout.root)
+    assert trained(layout) == uninterrupted(job)
+
+
+def test_torn_checkpoint_is_set_aside_with_a_warning(
+    job: str, layout: Layout, start_job: StartJob, uninterrupted: Uninterrupted
+) -> None:
+    started = start_job(job, ["train"], layout.root)
+    started.wait_for_log("Epoch: 200 ")
+    started.stop(timeout=60)
+    assert started.log.rstrip().endswith("start it again with the same CheckpointConfig to go on")
+    newest = max(layout.checkpoints.iterdir())
+    largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1])
+    run = start_job(job, ["train"], layout.root).wait()
+    assert (run.code, len(run.complaints())) == (0, 1), run.log
+    assert f"{newest.name} is torn: {largest.name} has" in run.complaints()[0]
+    assert trained(layout) == uninterrupted(job)
+
+
+def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run_job: RunJob) -> None:
+    request(layout, epochs=2)
+    run_job(job, ["train"], layout.root)
+    request(layout, epochs=2, learning_rate=0.02)
+    y = layout.channel("train") / "y_train.npy"
+    np.save(y, np.load(y) + 1)
+    run = run_job(job, ["train"], layout.root, expect=2)
+    assert run.failure is not None
+    assert "is a checkpoint of another training: learning_rate 0.01 there, 0.02 here; y_train (24, 1)" in run.failure
+
+
+def test_early_stopping_keeps_the_best_weights(job: str, layout: Layout, run_job: RunJob) -> None:
+    request(layout, eval_every=1, early_stopping=5, learning_rate=0.05)
+    log = run_job(job, ["train"], layout.root).log
+    losses = [float(line.rpartition(" ")[2]) for line in log.splitlines() if line.startswith("Epoch:")]
+    metrics = read_bundle(layout.model).manifest.metrics
+    assert metrics["epochs"] == len(losses) == metrics["best_epoch"] + 6
+    assert metrics["test_loss"] == pytest.approx(min(losses), abs=1e-3)
+
+
+def test_without_a_place_for_them_checkpoints_go_with_the_job(job: str, layout: Layout, run_job: RunJob) -> None:
+    layout.checkpoints.rmdir()
+    request(layout, epochs=2)
+    run_job(job, ["train"], layout.root)
+    assert not layout.checkpoints.exists()
+
+
+def test_finished_training_only_saves_its_model(job: str, layout: Layout, run_job: RunJob) -> None:
+    request(layout, epochs=300, keep_checkpoints=2)
+    run_job(job, ["train"], layout.root)
+    kept, first = sorted(layout.checkpoints.iterdir()), trained(layout)
+    assert len(kept) == 2
+    assert json.loads((kept[-1] / MANIFEST).read_text())["epoch"] == 300
+    (layout.model / "model.onnx").unlink()
+    assert "going on after 300 of 300 epochs" in run_job(job, ["train"], layout.root).log
+    assert trained(layout) == first
