@@ -1,0 +1,47 @@
+"""A bare PyTorch script: reads arrays, trains, saves. ROOT EPOCHS BATCH_SIZE."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+root, epochs, batch_size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+
+
+def read(split: str) -> tuple[torch.Tensor, torch.Tensor]:
+    folder = root / "input" / "data" / split
+    x, y = (torch.from_numpy(np.load(folder / f"{kind}_{split}.npy")) for kind in "xy")
+    return x, y[:, None]
+
+
+torch.manual_seed(42)
+(x, y), (x_test, y_test) = read("train"), read("test")
+network = nn.Sequential(nn.Linear(x.shape[1], 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1))
+optimizer, loss_fn = torch.optim.SGD(network.parameters(), lr=0.01), nn.MSELoss()
+for epoch in range(epochs):
+    network.train()
+    total = 0.0
+    for batch in torch.randperm(len(x)).split(batch_size):
+        loss = loss_fn(network(x[batch]), y[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 20)
+        optimizer.step()
+        total += loss.item() * len(batch)
+    network.eval()
+    with torch.inference_mode():
+        test_loss = loss_fn(network(x_test), y_test).item()
+    print(f"Epoch: {epoch} | Train loss: {total / len(x):.3f} | Test loss: {test_loss:.3f}", flush=True)
+torch.save(network.state_dict(), root / "model" / "model.pth")
+axes = {"features": {0: "rows"}, "predictions": {0: "rows"}}
+torch.onnx.export(
+    network,
+    (x[:2],),
+    root / "model" / "model.onnx",
+    input_names=["features"],
+    output_names=["predictions"],
+    dynamic_axes=axes,
+    dynamo=False,  # the faster of PyTorch's two exporters
+)
