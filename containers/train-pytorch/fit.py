@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from acceleration import autocast
 from group import Group
 from hyperparameters import Hyperparameters
 from microjobs.batches import Batches
@@ -31,7 +32,7 @@ def optimizer_for(network: nn.Module, hyperparameters: Hyperparameters) -> torch
 class Fit:
     """One run of the training, from where `state` is until the epochs are done, it is over, or a stop is asked for.
 
-    model: what computes: the state's network, or that network among several processes.
+    model: what computes: the state's network, maybe compiled, maybe among several processes.
     train, test: this process's rows, on the network's device; of test rows that all processes have, its share.
     batches: which of the training rows each step takes.
     """
@@ -98,7 +99,9 @@ class Fit:
     def _step(self, indices: torch.Tensor, of_all: int) -> torch.Tensor:
         """One step of all processes together; the sum of this one's losses."""
         x, y = self.train
-        loss: torch.Tensor = self._loss(self.model(x[indices]), y[indices])
+        with autocast(self.group.device, self.hyperparameters):
+            predictions = self.model(x[indices])
+        loss: torch.Tensor = self._loss(predictions.float(), y[indices])
         self.state.optimizer.zero_grad()
         # The mean over the rows of all processes, of whose gradients the mean over the processes is taken.
         (loss / of_all * self.group.world).backward()

@@ -4,6 +4,7 @@ import logging
 
 import torch
 
+from acceleration import announce, compiled
 from fit import Fit, Rows, optimizer_for, predict
 from group import join
 from hyperparameters import Hyperparameters
@@ -31,12 +32,14 @@ class Job:
         self.checkpoints = job_checkpoints(layout, known, hyperparameters.keep_checkpoints)
         if self.group.is_first:
             logger.info("PyTorch %s on %s", torch.__version__, self.group.describe())
+            announce(self.group.device, hyperparameters)
 
     def run(self) -> None:
         """Train and save; see `main.train`."""
         state = self._begin()
         train, test = self._rows(self.data.x_train, self.data.y_train), self._rows(*self.shares.test)
-        batches, model = self.shares.batches(self.hyperparameters), self.group.parallel(state.network)
+        batches = self.shares.batches(self.hyperparameters)
+        model = compiled(self.group.parallel(state.network), self.group.device, self.hyperparameters)
         Fit(state, model, train, test, batches, self.hyperparameters, self.stop, self.checkpoints, self.group).run()
         if self.stop.signal_number is not None and not state.progress.begun:
             raise Stopped(self.stop.signal_number)
