@@ -1,0 +1,66 @@
+"""Makes what the benchmarks work on; a process of its own, so that numpy's memory is none of theirs.
+
+make_data.py arrays FOLDER SPLIT ROWS DTYPE PARTS
+make_data.py model FOLDER
+"""
+
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper, save
+
+from microjobs.arrays import write_array
+from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
+
+FEATURES = 13
+UNITS = (FEATURES, 128, 64, 1)
+"""The MLP of both trainers."""
+CHUNK = 100_000
+
+
+def arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) -> None:
+    """x and y of one split, in one file each or in that many shards."""
+    random = np.random.default_rng(0)
+    for part in range(parts):
+        suffix = "" if parts == 1 else f"-{part:05}-of-{parts:05}"
+        count = rows // parts
+        with write_array(folder / f"x_{split}{suffix}.npy", (count, FEATURES), np.dtype(dtype)) as writer:
+            for start in range(0, count, CHUNK):
+                writer.write(start, random.normal(0, 1, (min(CHUNK, count - start), FEATURES)))
+        np.save(folder / f"y_{split}{suffix}.npy", random.normal(size=count).astype(dtype))
+
+
+def model(folder: Path) -> None:
+    """A bundle with the MLP, and its weights for Keras beside it."""
+    random = np.random.default_rng(0)
+    weights = {}
+    for number, (before, after) in enumerate(pairwise(UNITS)):
+        weights[f"kernel{number}"] = random.normal(0, before**-0.5, (before, after)).astype(np.float32)
+        weights[f"bias{number}"] = random.normal(0, 0.1, after).astype(np.float32)
+    folder.mkdir(parents=True)
+    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # its hints take a name for its switch
+    nodes, last = [], "features"
+    for number in range(len(UNITS) - 1):
+        nodes.append(helper.make_node("Gemm", [last, f"kernel{number}", f"bias{number}"], [f"dense{number}"]))
+        nodes.append(helper.make_node("Relu", [f"dense{number}"], [f"relu{number}"]))
+        last = f"relu{number}"
+    nodes.pop()
+    graph = helper.make_graph(
+        nodes,
+        "mlp",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["rows", FEATURES])],
+        [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, ["rows", 1])],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / MODEL_FILE)
+    write_manifest(folder, Manifest(framework="onnx", features=FEATURES))
+
+
+if __name__ == "__main__":
+    verb, target, *rest = sys.argv[1:]
+    if verb == "arrays":
+        arrays(Path(target), rest[0], int(rest[1]), rest[2], int(rest[3]))
+    else:
+        model(Path(target))

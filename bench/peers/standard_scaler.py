@@ -1,0 +1,11 @@
+"""Standard scaling as most do it: the whole array in memory, scikit-learn's StandardScaler, the result saved."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from sklearn.preprocessing import StandardScaler
+
+source, output = map(Path, sys.argv[1:])
+np.save(output / "x_train.npy", StandardScaler().fit_transform(np.load(source / "x_train.npy")))
+np.save(output / "y_train.npy", np.load(source / "y_train.npy"))
