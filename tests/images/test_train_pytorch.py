@@ -57,3 +57,11 @@ def test_trains_on_a_single_test_row(root: Path, run_job: RunJob) -> None:
         path = layout.channel("test") / f"{kind}_test.npy"
         np.save(path, np.load(path)[:1])
     run_job("train-pytorch", ["train"], root)
+
+
+def test_what_is_for_gpus_is_left_out_without_one(root: Path, run_job: RunJob) -> None:
+    layout = Layout(root)
+    write_request(layout, epochs=2, mixed_precision="true", compile="true")
+    write_straight_line(layout)
+    run = run_job("train-pytorch", ["train"], root)
+    assert "without mixed_precision and compile: they are for GPUs, and there is none" in run.log
