@@ -5,11 +5,17 @@ import keras
 from hyperparameters import Hyperparameters
 from microjobs.training import GRADIENT_NORM, HIDDEN_UNITS
 
-LOSSES = {"mse": "mse", "mae": "mae", "l1": "mae", "huber": "huber"}
+LOSSES = {
+    "mse": keras.losses.mean_squared_error,
+    "mae": keras.losses.mean_absolute_error,
+    "l1": keras.losses.mean_absolute_error,
+    "huber": keras.losses.huber,
+}
+"""The loss of each row."""
 OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
 
 
-def build(features: int, mean_target: float) -> keras.Sequential:
+def build(features: int, mean_target: float = 0.0) -> keras.Sequential:
     """Two hidden ReLU layers and one output: (rows, features) in, (rows, 1) out.
 
     It predicts the mean target at first, so that the epochs go into what differs between rows.
@@ -24,11 +30,8 @@ def _dense(units: int, **settings: object) -> keras.layers.Dense:
     return keras.layers.Dense(units, kernel_initializer="he_uniform", **settings)
 
 
-def compiled(network: keras.Sequential, hyperparameters: Hyperparameters) -> keras.Sequential:
-    """The network with the loss and the optimizer that were asked for."""
-    optimizer = OPTIMIZERS[hyperparameters.optimizer]
-    network.compile(
-        optimizer=optimizer(hyperparameters.learning_rate, global_clipnorm=GRADIENT_NORM),
-        loss=LOSSES[hyperparameters.loss],
-    )
-    return network
+def optimizer_for(network: keras.Sequential, hyperparameters: Hyperparameters) -> keras.optimizers.Optimizer:
+    """The optimizer that was asked for, with all the variables that it will have."""
+    optimizer = OPTIMIZERS[hyperparameters.optimizer](hyperparameters.learning_rate, global_clipnorm=GRADIENT_NORM)
+    optimizer.build(network.trainable_variables)
+    return optimizer
