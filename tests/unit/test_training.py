@@ -1,5 +1,6 @@
 """What both trainers share: channels in, figures out."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.hyperparameters import TrainerHyperparameters, load
 from microjobs.scaler import Scaler, write_scaler
-from microjobs.training import History, Trained, TrainingData, load_data, measure
+from microjobs.training import History, Trained, TrainingData, identity, load_data, measure
 
 Write = Callable[..., Layout]
 
@@ -83,3 +84,37 @@ def test_defaults_are_the_notebooks() -> None:
 @pytest.mark.parametrize(("batch_size", "expected"), [("0", 404), ("128", 128), ("1000", 404)])
 def test_batch_size_0_is_the_full_batch(batch_size: str, expected: int) -> None:
     assert load(TrainerHyperparameters, {"batch_size": batch_size}).rows_a_step(404) == expected
+
+
+def history_of(*test_losses: float) -> History:
+    history = History()
+    for epoch, loss in enumerate(test_losses):
+        history.add(epoch, 1.0, loss)
+    return history
+
+
+@pytest.mark.parametrize(
+    ("losses", "patience", "over"),
+    [((3, 2, 2, 2), 2, True), ((3, 2, 2), 2, False), ((3, 2, 1), 1, False), ((1, 2, 3), 0, False), ((), 1, False)],
+)
+def test_training_is_over_when_the_test_loss_stays(losses: tuple[float, ...], patience: int, over: bool) -> None:
+    assert history_of(*losses).is_over(patience) == over
+
+
+def test_best_epoch_is_the_first_of_the_lowest_loss() -> None:
+    assert (history_of(3, 1, 2, 1).best_epoch, History().best_epoch) == (1, None)
+
+
+def test_identity_is_that_of_values_and_shapes(write: Write) -> None:
+    data = load_data(write())
+    other = dataclasses.replace(data, y_test=data.y_test + 1)
+    known, changed = data.identity(), other.identity()
+    assert {name for name in known if known[name] != changed[name]} == {"y_test"}
+    assert known["x_train"].startswith("(3, 2) sha256:")
+
+
+def test_more_epochs_and_another_build_are_the_same_training(write: Write) -> None:
+    data = load_data(write())
+    first, second = TrainerHyperparameters(epochs=1), TrainerHyperparameters(epochs=2, keep_checkpoints=9)
+    assert identity("PyTorch", "2.13.0+cpu", first, data) == identity("PyTorch", "2.13.0+cu130", second, data)
+    assert first.identity() != TrainerHyperparameters(seed=1).identity()
