@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,27 @@ CREATE TABLE IF NOT EXISTS resources (
     created REAL NOT NULL, modified REAL NOT NULL, request TEXT NOT NULL, description TEXT NOT NULL,
     PRIMARY KEY (kind, name)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS by_creation ON resources (kind, created, name);
-CREATE INDEX IF NOT EXISTS by_parent ON resources (parent, created, name) WHERE parent != '';
+DROP INDEX IF EXISTS by_creation;
+DROP INDEX IF EXISTS by_parent;
+CREATE INDEX IF NOT EXISTS by_arn ON resources (arn);
+-- Each has all that a List may ask for: rows, which are large, are read only when they are on the page.
+CREATE INDEX IF NOT EXISTS by_kind_name ON resources (kind, name, created, status, modified, parent);
+CREATE INDEX IF NOT EXISTS by_kind_creation ON resources (kind, created, name, status, modified, parent);
+CREATE INDEX IF NOT EXISTS by_kind_change ON resources (kind, modified, name, status, created, parent);
+CREATE INDEX IF NOT EXISTS by_kind_status ON resources (kind, status, name, created, modified, parent);
+CREATE INDEX IF NOT EXISTS by_kind_parent ON resources (kind, parent, name, created, status, modified);
 CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key));
 """
+COLUMNS = {
+    "created": ("created", "by_kind_creation"),
+    "modified": ("modified", "by_kind_change"),
+    "name": ("name", "by_kind_name"),
+    "status": ("status", "by_kind_status"),
+}
+"""What lists are ordered by, and the index that has that order: SQLite by itself reads all rows for some of them."""
+
+RESERVE_BYTES = 4 << 20
+"""Kept free within the file, so that the end of a job can be told where the device has no space left."""
 
 
 class NameTakenError(Exception):
@@ -69,6 +86,18 @@ class State:
         self._lock = threading.RLock()
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """Have free pages in the file, and a write-ahead log that is as long as it will get."""
+        with suppress(sqlite3.OperationalError):  # the device is full already
+            self._database.execute("DROP TABLE IF EXISTS reserve")  # of a server that was killed
+            (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
+            (page,) = self._database.execute("PRAGMA page_size").fetchone()
+            if free * page < RESERVE_BYTES // 2:
+                self._database.execute("CREATE TABLE reserve (content BLOB)")
+                self._database.execute("INSERT INTO reserve VALUES (zeroblob(?))", (RESERVE_BYTES,))
+                self._database.executescript("DROP TABLE reserve; PRAGMA wal_checkpoint(RESTART);")
 
     def close(self) -> None:
         with self._lock:
@@ -159,35 +188,46 @@ class State:
 
     def find(self, query: Query) -> list[Record]:
         """A page of resources, at most `limit` of them, ties in the order of their names."""
-        column = {"created": "created", "modified": "modified", "name": "name", "status": "status"}[query.order_by]
+        column, index = COLUMNS[query.order_by]
+        index = "by_kind_parent" if query.parent else "by_kind_status" if query.status else index
         direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
-        conditions = ["kind = ?", "created >= ?", "created <= ?", "modified >= ?", "modified <= ?"]
-        values: list[Any] = [query.kind, *query.created, *query.modified]
+        conditions, values = ["kind = ?"], list[Any]([query.kind])
         for condition, value in (
             ("instr(name, ?) > 0", query.name_contains),
             ("status = ?", query.status),
             ("parent = ?", query.parent),
+            ("created >= ?", query.created[0]),
+            ("created <= ?", query.created[1]),
+            ("modified >= ?", query.modified[0]),
+            ("modified <= ?", query.modified[1]),
         ):
-            if value:
+            if value not in ("", float("-inf"), float("inf")):
                 conditions.append(condition)
                 values.append(value)
         if query.after is not None:
             conditions.append(f"({column}, name) {beyond} (?, ?)")
             values += query.after
-        order = f"ORDER BY {column} {direction}, name {direction} LIMIT ?"
+        page = (
+            f"SELECT name FROM resources INDEXED BY {index}"  # noqa: S608  parts are constants above
+            f" WHERE {' AND '.join(conditions)} ORDER BY {column} {direction}, name {direction} LIMIT ?"
+        )
         with self._lock:
-            return self._select(" AND ".join(conditions), (*values, query.limit), order)
+            names = [name for (name,) in self._database.execute(page, (*values, query.limit))]
+            marks = ", ".join("?" * len(names))
+            found = {item.name: item for item in self._select(f"kind = ? AND name IN ({marks})", (query.kind, *names))}
+        return [found[name] for name in names]
 
     def unfinished(self, kind: str, statuses: Sequence[str]) -> list[Record]:
         """Resources in one of the statuses, oldest first."""
         marks = ", ".join("?" * len(statuses))
         with self._lock:
-            return self._select(f"kind = ? AND status IN ({marks})", (kind, *statuses), "ORDER BY created, name")
+            found = self._select(f"kind = ? AND status IN ({marks})", (kind, *statuses), "INDEXED BY by_kind_status")
+        return sorted(found, key=lambda record: (record.created, record.name))
 
-    def _select(self, condition: str, values: Sequence[Any], order: str = "") -> list[Record]:
+    def _select(self, condition: str, values: Sequence[Any], index: str = "") -> list[Record]:
         columns = "kind, name, arn, status, created, modified, request, description, parent"
         rows = self._database.execute(
-            f"SELECT {columns} FROM resources WHERE {condition} {order}",  # noqa: S608  parts are constants above
+            f"SELECT {columns} FROM resources {index} WHERE {condition}",  # noqa: S608  parts are constants above
             tuple(values),
         ).fetchall()
         return [

@@ -1,7 +1,10 @@
 """What the server remembers."""
 
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,3 +95,31 @@ def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     assert second.get(KIND, "a") is not None
     first.close()
     second.close()
+
+
+def test_old_file_is_taken_over(tmp_path: Path) -> None:
+    """Indexes were others once, and a server may have been killed while it made its reserve."""
+    path = tmp_path / "state.db"
+    State(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.executescript(
+            "DROP INDEX by_kind_parent; CREATE INDEX by_parent ON resources (parent) WHERE parent != '';"
+            "CREATE TABLE reserve (content BLOB);"
+        )
+    again = State(path)
+    again.add("job", "a", "arn", "InProgress", {}, {}, parent="tuning")
+    assert [record.name for record in again.find(Query("job", parent="tuning"))] == ["a"]
+    again.close()
+
+
+@pytest.mark.parametrize("order_by", ["created", "modified", "name", "status"])
+def test_every_list_has_an_index_in_its_order(tmp_path: Path, order_by: str) -> None:
+    state = State(tmp_path / "state.db")
+    for number in range(30):
+        state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, parent="tuning")
+    narrowings: list[dict[str, Any]] = [{}, {"status": "1"}, {"parent": "tuning"}, {"name_contains": "-1"}]
+    for narrower in narrowings:
+        found = state.find(Query("job", order_by=order_by, limit=1000, **narrower))
+        keys = [(getattr(record, order_by), record.name) for record in found]
+        assert keys == sorted(keys, reverse=True)
+    state.close()
