@@ -104,6 +104,7 @@ class Registry:
         for plan_name in left:
             logger.info("removing what is left of %s", plan_name)
             self._context.runtime.remove(plan_name)
+            shutil.rmtree(self._context.work_folder(plan_name), ignore_errors=True)
 
     def _remove_scraps(self, left: dict[str, Sequence[Host]]) -> None:
         """Remove what nobody can go on with: plans without hosts, and work folders without a plan."""

@@ -1,0 +1,310 @@
+"""A server that is killed again and again in the middle of its work, and what must hold after it."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import docker
+from botocore.exceptions import BotoCoreError, ClientError
+
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from tests.local.clients import OVER, Local, training_request, until
+from tests.local.drills.image import said
+from tests.local.drills.leaks import machine, started
+from tests.local.drills.uploads import Uploads
+
+LOST = "the local server ended while the job ran"
+LONGEST = 5.0
+"""Seconds from the beginning of a round to the server's end."""
+
+
+@dataclass
+class Job:
+    """A training job that the server has taken."""
+
+    name: str
+    lines: int
+    burst: int
+    hosts: int
+    stopped: bool = False
+    seen: dict[str, list[str]] = field(default_factory=dict)
+    """Its output, as a client has seen it before the server ended."""
+    status: str = ""
+    """The same of its status."""
+
+
+class Drill:
+    """Rounds of work, kill, start and check on one folder."""
+
+    def __init__(self, home: Home, image: str, seed: int, engine: docker.DockerClient) -> None:
+        self.home = home
+        self._image = image
+        self._engine = engine
+        self._generator = random.Random(seed)  # noqa: S311  not for secrets
+        self._number = 0
+        self._endpoint = ""
+        self._tuning = ""
+        self._jobs: list[Job] = []
+        self._finished: dict[str, bytes] = {}
+        """Models of jobs that have ended well, by the jobs' names."""
+        self._config = Config(port=_free_port(), runtime="docker")
+        self._process = self._launch()
+        self.local = self._found()
+        self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
+        self._temporary = machine(engine, home).temporary
+
+    # --- the server ---
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self.home.make()
+        command = [sys.executable, "-m", "orchestrator.local", *self._config.arguments()]
+        environment = {**os.environ, "MICROJOBS_HOME": str(self.home.root)}
+        with self.home.server_log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
+
+    def _found(self) -> Local:
+        address = until(
+            lambda: server.running(self.home),
+            lambda address: address is not None and address.pid == self._process.pid,
+            seconds=60,
+        )
+        return Local(self.home, address)
+
+    def _kill(self) -> None:
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _restart(self) -> None:
+        """Start it again; now and then it is killed while it starts, too."""
+        self._process = self._launch()
+        while self._generator.random() < 0.3:
+            time.sleep(self._generator.uniform(0.3, 2.0))
+            self._kill()
+            self._process = self._launch()
+        self._found()
+
+    def end(self) -> None:
+        """End the server in order, as `down` does; nothing of it may be left."""
+        self._process.terminate()
+        self._process.wait(60)
+        left = machine(self._engine, self.home)
+        assert not left.containers | left.networks | left.volumes | left.folders | left.incoming, left
+
+    # --- a round ---
+
+    def round(self) -> None:
+        self._uploads.go_on()
+        left = self._generator.uniform(0.0, LONGEST)
+        kill_at = time.monotonic() + left
+        client = threading.Thread(target=self._submit, daemon=True)
+        client.start()
+        time.sleep(max(0.0, kill_at - LONGEST / 4 - time.monotonic()))
+        self._look()
+        time.sleep(max(0.0, kill_at - time.monotonic()))
+        self._kill()
+        client.join()
+        self._uploads.check(self.local.bucket)
+        running = started(self._engine, self.home)
+        self._restart()
+        self._uploads.pause()
+        self._uploads.check(self.local.bucket)
+        self._uploads.abort_all()
+        for job in self._jobs:
+            self._check_job(job, running)
+        self._check_tuning()
+        self._check_endpoint()
+        self._check_finished()
+        self._check_machine()
+        self._jobs, self._tuning = [], ""
+
+    def _submit(self) -> None:
+        """Ask for work until the server is gone."""
+        with suppress(BotoCoreError, ClientError):
+            self._ask_for_work()
+
+    def _ask_for_work(self) -> None:
+        """Jobs of one and two hosts, a tuning job, now and then another endpoint; some are stopped again."""
+        if self._endpoint == "" or self._generator.random() < 0.3:
+            self._replace_endpoint()
+        self._tune()
+        for hosts in (1, 2, 1):
+            self._jobs.append(self._train(hosts))
+        if self._generator.random() < 0.4:
+            job = self._generator.choice(self._jobs)
+            job.stopped = True  # or it has ended already
+            self.local.sagemaker.stop_training_job(TrainingJobName=job.name)
+
+    def _train(self, hosts: int) -> Job:
+        choice = self._generator.choice
+        job = Job(self._name("train"), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
+        given = {"lines": str(job.lines), "burst": str(job.burst), "pause": "0.1"}
+        self.local.sagemaker.create_training_job(
+            **self._request(hosts) | {"TrainingJobName": job.name, "HyperParameters": given}
+        )
+        return job
+
+    def _request(self, hosts: int = 1) -> dict[str, Any]:
+        request = training_request(self.local, "", hosts)
+        metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
+        algorithm = {"TrainingImage": self._image, "TrainingInputMode": "File", "MetricDefinitions": metrics}
+        return request | {"AlgorithmSpecification": algorithm}
+
+    def _tune(self) -> None:
+        definition = self._request()
+        del definition["TrainingJobName"]
+        definition["StaticHyperParameters"] = {"burst": "10", "pause": "0.1"}
+        ranges = {"IntegerParameterRanges": [{"Name": "lines", "MinValue": "1", "MaxValue": "10"}]}
+        name = self._name("tune")
+        self.local.sagemaker.create_hyper_parameter_tuning_job(
+            HyperParameterTuningJobName=name,
+            HyperParameterTuningJobConfig={
+                "Strategy": "Random",
+                "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "val_loss"},
+                "ResourceLimits": {"MaxParallelTrainingJobs": 2, "MaxNumberOfTrainingJobs": 3},
+                "ParameterRanges": ranges,
+            },
+            TrainingJobDefinition=definition,
+        )
+        self._tuning = name
+
+    def _replace_endpoint(self) -> None:
+        sagemaker = self.local.sagemaker
+        if self._endpoint:
+            sagemaker.delete_endpoint(EndpointName=self._endpoint)
+            self._endpoint = ""
+        name = self._name("endpoint")
+        role = self.local.address.role_arn
+        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=role)
+        variant = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+        self._endpoint = name
+
+    def _name(self, kind: str) -> str:
+        self._number += 1
+        return f"{kind}-{self._number}"
+
+    def _look(self) -> None:
+        """What a client sees while all goes on."""
+        for job in self._jobs:
+            job.seen = self.local.output("TrainingJobs", job.name)
+            job.status = self._status(job)
+
+    def _status(self, job: Job) -> str:
+        return str(self.local.sagemaker.describe_training_job(TrainingJobName=job.name)["TrainingJobStatus"])
+
+    # --- what must hold ---
+
+    def _check_job(self, job: Job, running: set[str]) -> None:
+        found = self.local.ended(job.name)
+        status, plan = found["TrainingJobStatus"], f"training-job/{job.name}"
+        story = f"{job}, running: {plan in running}, found: {found}"
+        if job.status in OVER:
+            assert status == job.status, story
+        if status == "Failed":
+            assert LOST in found["FailureReason"], story
+            assert plan not in running, story
+        elif status == "Stopped":
+            assert job.stopped, story
+        output = self._whole_output(job.name)
+        for host, lines in job.seen.items():
+            assert output[host][: len(lines)] == lines, story
+        whole = said(job.lines, job.burst)
+        for lines in output.values():
+            assert lines == whole[: len(lines)], (story, lines[:50], lines[-5:])
+        if status == "Completed":
+            assert [len(lines) for lines in output.values()] == [len(whole)] * job.hosts, story
+            self._finished[job.name] = b"%d" % job.lines * 1000
+
+    def _whole_output(self, job: str) -> dict[str, list[str]]:
+        streams = self.local.home.logs.glob(f"aws/sagemaker/TrainingJobs/{job}/*")
+        return {
+            path.name.rpartition("-")[0]: [line.partition(" ")[2] for line in path.read_text().splitlines()]
+            for path in streams
+        }
+
+    def _check_tuning(self) -> None:
+        if self._tuning == "":
+            return
+        describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
+        found = until(
+            lambda: describe(HyperParameterTuningJobName=self._tuning),
+            lambda job: job["HyperParameterTuningJobStatus"] in OVER,
+        )
+        pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
+        trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))
+        assert len(trials) == 3, found
+        assert all(trial["TrainingJobStatus"] == "Completed" or LOST in trial["FailureReason"] for trial in trials)
+        for trial in trials:
+            if trial["TrainingJobStatus"] == "Completed":
+                lines = int(trial["TunedHyperParameters"]["lines"])
+                self._finished[trial["TrainingJobName"]] = b"%d" % lines * 1000
+        any_ended = any(trial["TrainingJobStatus"] == "Completed" for trial in trials)
+        assert found["HyperParameterTuningJobStatus"] == ("Completed" if any_ended else "Failed"), found
+
+    def _check_endpoint(self) -> None:
+        """The endpoint answers; one that the server may or may not have heard of goes."""
+        sagemaker = self.local.sagemaker
+        there = [item["EndpointName"] for item in sagemaker.list_endpoints()["Endpoints"]]
+        for name in there:
+            if name != self._endpoint:
+                sagemaker.delete_endpoint(EndpointName=name)
+        if self._endpoint == "":
+            return
+        assert self._endpoint in there
+        describe = sagemaker.describe_endpoint
+        until(lambda: describe(EndpointName=self._endpoint)["EndpointStatus"], lambda status: status == "InService")
+        runtime = self.local.client("sagemaker-runtime")
+        assert runtime.invoke_endpoint(EndpointName=self._endpoint, Body=b"?")["Body"].read() == b"ok"
+
+    def _check_finished(self) -> None:
+        """Whatever has ended well in any round is there still, and whole."""
+        for name, weights in self._finished.items():
+            described = self.local.sagemaker.describe_training_job(TrainingJobName=name)
+            assert described["TrainingJobStatus"] == "Completed", described
+            with tarfile.open(self.local.bucket / f"models/{name}/output/model.tar.gz") as archive:
+                file = archive.extractfile("weights")
+                assert file is not None
+                assert file.read() == weights, name
+
+    def _check_machine(self) -> None:
+        """Nothing is left but the endpoint."""
+        mine = f"endpoint/{self._endpoint}/"
+
+        def others(names: Sequence[str] | frozenset[str], beginning: str = mine) -> list[str]:
+            return [name for name in names if not name.startswith(beginning)]
+
+        def left() -> list[str]:
+            now = machine(self._engine, self.home)
+            plans = others(now.containers) + others(now.networks) + others(now.volumes)
+            folders = others(now.folders, mine.replace("/", "-"))
+            return plans + folders + sorted(now.incoming) + sorted(now.temporary - self._temporary)
+
+        until(left, lambda names: names == [], seconds=60)
+        assert list((self.home.objects / "uploads").iterdir()) == []
+
+    def give_up(self) -> None:
+        """After a failure: leave nothing behind."""
+        with suppress(OSError, BotoCoreError):
+            self._uploads.pause()
+            self._process.terminate()
+            self._process.wait(60)
+
+
+def _free_port() -> int:
+    """A port that a server of the same address can have again and again."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,61 @@
+"""An image for drills: small, quick to start and to end, and what it says and leaves can be foretold."""
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from microjobs.contract import Layout
+from tests.conftest import image_name
+
+ML = Layout()
+
+PROGRAM = f"""
+import http.server, json, pathlib, signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+    def log_message(self, *_):
+        pass
+
+def train():
+    given = json.loads(pathlib.Path("{ML.input_config / "hyperparameters.json"}").read_text())
+    for number in range(int(given["lines"])):
+        print("line", number, flush=True)
+        time.sleep(float(given["pause"]))
+    for number in range(int(given["burst"])):
+        print("burst", number)
+    print("val_loss: %s" % given["lines"], flush=True)
+    pathlib.Path("{ML.model / "weights"}").write_text(given["lines"] * 1000)
+
+if sys.argv[1] == "train":
+    train()
+else:
+    http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+
+@contextmanager
+def drill_image(name: str) -> Iterator[str]:
+    """Its `train` prints lines and leaves a model, its `serve` answers at once."""
+    entrypoint = json.dumps(["python3", "-c", PROGRAM])
+    dockerfile = f"FROM {image_name('serve')}\nENTRYPOINT {entrypoint}\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
+
+
+def said(lines: int, burst: int) -> list[str]:
+    """All that a training job prints."""
+    numbered = [f"line {number}" for number in range(lines)] + [f"burst {number}" for number in range(burst)]
+    return [*numbered, f"val_loss: {lines}"]

@@ -1,0 +1,57 @@
+"""What a server has of its machine: on the engine, in its folder, in the folder for temporary files."""
+
+import hashlib
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+
+from orchestrator.local.home import Home
+
+LABEL = "org.microjobs"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Names of plans, or of files."""
+
+    containers: frozenset[str]
+    networks: frozenset[str]
+    volumes: frozenset[str]
+    folders: frozenset[str]
+    incoming: frozenset[str]
+    temporary: frozenset[str]
+
+
+def plans_of(labels: Iterable[Mapping[str, str]]) -> frozenset[str]:
+    return frozenset(item[f"{LABEL}.plan"] for item in labels)
+
+
+def machine(engine: docker.DockerClient, home: Home) -> Machine:
+    """All that is there of a home's server."""
+    mine = {"label": f"{LABEL}.home={known(home)}"}
+    return Machine(
+        plans_of(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))),
+        plans_of(item.attrs["Labels"] for item in engine.networks.list(filters=dict(mine))),
+        plans_of(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(mine))),
+        frozenset(path.name for path in home.work.glob("*-*")),
+        frozenset(path.name for path in (home.objects / "incoming").glob("*")),
+        frozenset(path.name for path in Path(tempfile.gettempdir()).glob("microjobs-*")),
+    )
+
+
+def started(engine: docker.DockerClient, home: Home) -> set[str]:
+    """Plans all of whose containers have been started."""
+    mine = {"label": f"{LABEL}.home={known(home)}"}
+    there = engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))
+    running = Counter(item.labels[f"{LABEL}.plan"] for item in there if item.status in ("running", "exited"))
+    wanted = {item.labels[f"{LABEL}.plan"]: int(item.labels[f"{LABEL}.hosts"]) for item in there}
+    return {plan for plan, hosts in wanted.items() if running[plan] == hosts}
+
+
+def known(home: Home) -> str:
+    """What the engine's labels call a home."""
+    return hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]

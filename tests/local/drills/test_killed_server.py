@@ -1,0 +1,35 @@
+"""A server that is killed at random moments loses nothing.
+
+`MICROJOBS_DRILL_ROUNDS` has more rounds than CI has time for; `MICROJOBS_DRILL_SEED` repeats a run that failed.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+import docker
+import pytest
+
+from orchestrator.local.home import Home
+from tests.local.drills.drill import Drill
+from tests.local.drills.image import drill_image
+
+ROUNDS = int(os.environ.get("MICROJOBS_DRILL_ROUNDS", "3"))
+SEED = int(os.environ.get("MICROJOBS_DRILL_SEED") or secrets.randbelow(1 << 32))
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(120 + 90 * ROUNDS)
+def test_killed_server_loses_nothing(tmp_path: Path) -> None:
+    print(f"seed: MICROJOBS_DRILL_SEED={SEED}, {ROUNDS} rounds")
+    engine = docker.from_env()
+    with drill_image("microjobs-test/drill:dev") as image:
+        drill = Drill(Home(tmp_path / "home"), image, SEED, engine)
+        try:
+            for number in range(ROUNDS):
+                print(f"round {number}", flush=True)
+                drill.round()
+            drill.end()
+        finally:
+            drill.give_up()
+            engine.close()
