@@ -1,12 +1,9 @@
 """What a request is answered with, and how a refusal says why."""
 
 import json
-from http import HTTPStatus
 from typing import NamedTuple
 
 JSON = "application/json"
-
-STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}
 
 
 class Answer(NamedTuple):
@@ -30,6 +27,10 @@ class Problem(Exception):  # noqa: N818 - "problem" is HTTP's own word for an er
         """The JSON error body `{"error": sentence}`."""
         headers = [(name.replace("_", "-"), value) for name, value in self.headers.items()]
         return Answer(self.status, [("content-type", JSON), *headers], json.dumps({"error": str(self)}).encode())
+
+
+FAILED = Problem(500, "the server failed on this request: the reason is in its log")
+BUSY = Problem(503, "too many requests are waiting: send fewer at a time", retry_after="1")
 
 
 def shown(value: object, limit: int = 60) -> str:

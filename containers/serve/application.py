@@ -1,11 +1,17 @@
 """The Flask application: every route, and errors as JSON."""
 
+import io
 import logging
+import sys
+import time
+from collections.abc import Callable
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from answers import JSON, Answer, Problem
+from answers import FAILED, JSON, Answer, Problem
+from models import Request
+from rsgi import Scope
 from service import MB, Service
 
 logger = logging.getLogger("microjobs")
@@ -15,7 +21,7 @@ PAYLOADS_LIMIT_MB = 100
 
 
 def create(service: Service) -> Flask:
-    """The application; `hot` answers two of its routes before it is asked."""
+    """The application; in a worker `hot.Front` answers two of its routes before it is asked."""
     app = Flask("serve", static_folder=None)
 
     @app.get("/ping")
@@ -24,7 +30,10 @@ def create(service: Service) -> Flask:
 
     @app.post("/invocations")
     def invocations() -> Response:
-        return respond(service.invoke(request.environ))
+        get = request.headers.get
+        attributes = get("X-Amzn-SageMaker-Custom-Attributes", "")
+        body = Request(request.get_data(), get("Content-Type", ""), get("Accept", ""), attributes)
+        return respond(service.invoke(body, time.perf_counter()))
 
     @app.get("/execution-parameters")
     def execution_parameters() -> dict[str, object]:
@@ -43,7 +52,7 @@ def create(service: Service) -> Flask:
     def refuse(error: Exception) -> Response:
         if not isinstance(error, HTTPException):
             logger.error("%s %s failed", request.method, request.path, exc_info=error)
-            return respond(Problem(500, "the server failed on this request: the reason is in its log").answer())
+            return respond(FAILED.answer())
         response = Response(headers=[pair for pair in error.get_headers() if pair[0] == "Allow"])
         allowed = ", ".join(getattr(error, "valid_methods", None) or ())
         hint = f"send {allowed}" if allowed else "use /ping, /invocations, /execution-parameters or /metrics"
@@ -64,3 +73,28 @@ def create(service: Service) -> Flask:
 
 def respond(answer: Answer) -> Response:
     return Response(answer.body, answer.status, answer.headers)
+
+
+def answering(app: Flask) -> Callable[[Scope], Answer]:
+    """The application as a function of a request without a body."""
+
+    def answer(scope: Scope) -> Answer:
+        with app.request_context(_environ(scope)):
+            response = app.full_dispatch_request()
+            return Answer(response.status_code, response.headers.to_wsgi_list(), response.get_data())
+
+    return answer
+
+
+def _environ(scope: Scope) -> dict[str, object]:
+    return {
+        "REQUEST_METHOD": scope.method,
+        "PATH_INFO": scope.path.encode().decode("latin-1"),  # as WSGI wants it
+        "QUERY_STRING": scope.query_string,
+        "SERVER_NAME": "localhost",
+        "SERVER_PORT": "80",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.url_scheme": "http",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.errors": sys.stderr,
+    }

@@ -7,10 +7,12 @@ what such a list means. Numbers in text answers are the shortest that read back 
 import csv
 import io
 import math
+import threading
 from typing import Any
 
 import numpy as np
 import orjson
+import simdjson
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
@@ -24,7 +26,8 @@ FLOAT32_MAX = np.finfo(np.float32).max
 NPY_HEADER_LIMIT = 10_000
 """Characters of a .npy header: it is parsed as Python literals, which must not be given more than a header's worth."""
 
-_CSV_CHARACTERS = b"0123456789+-.eE, \t\r\n"
+_parsers = threading.local()
+"""A parser's memory is used again by its next document, so each thread has its own."""
 
 
 def decode(body: bytes, media: str) -> Numbers:
@@ -69,12 +72,41 @@ def as_rows(numbers: Numbers, features: int) -> Numbers:
         numbers = numbers.reshape((-1, 1) if features == 1 else (1, -1))
     if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != features:
         raise Problem(400, f"the rows have shape {numbers.shape}: send (rows, {features}), at least one row")
-    # One comparison finds NaN, infinity and what float32 cannot hold; the row is looked for only if it fails.
-    if not np.maximum.reduce(abs(numbers), axis=None) <= FLOAT32_MAX:
+    # The sum of squares shows at once that nothing is NaN, infinite or too large; if it does not, each number is asked.
+    if not np.vdot(numbers, numbers) <= FLOAT32_MAX and not np.maximum.reduce(abs(numbers), axis=None) <= FLOAT32_MAX:
         row, column = np.argwhere(~(abs(numbers) <= FLOAT32_MAX))[0]
         value = numbers[row, column]
         raise Problem(400, f"row {row} has {value} as feature {column}: send finite numbers below 3.4e38")
     return numbers
+
+
+def plain_rows(body: bytes, member: str | None = None) -> Numbers | None:
+    """Rows of numbers of one length in JSON, several times faster than through Python's own floats.
+
+    None for everything else, also for what is no JSON: it is to be looked at closely, and its mistake told.
+
+    Args:
+        member: the rows are the only member of an object, with this name.
+    """
+    try:
+        content: Any = _parser().parse(body)
+        rows = content if member is None else content[member]
+        (width,) = set(map(len, rows))
+        numbers = np.frombuffer(rows.as_buffer(of_type="d"))
+        # The buffer is flat: lists in a row would not show in it, nor would a second member.
+        if body.count(b"[") != len(rows) + 1 or numbers.size != len(rows) * width or (member and len(content) > 1):
+            return None
+        return numbers.reshape(-1, width)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
+        return None
+
+
+def _parser() -> simdjson.Parser:
+    try:
+        parser: simdjson.Parser = _parsers.parser
+    except AttributeError:
+        parser = _parsers.parser = simdjson.Parser()
+    return parser
 
 
 def parse_json(body: bytes) -> Any:
@@ -109,25 +141,26 @@ def numbers_of(rows: Any, body: bytes) -> Numbers:
 
 def _decode_json(body: bytes) -> Numbers:
     """`{"instances": rows}`, or the rows alone."""
+    if (plain := plain_rows(body, "instances")) is not None:
+        return plain
     content = parse_json(body)
     return numbers_of(content.get("instances") if isinstance(content, dict) else content, body)
 
 
 def _decode_lines(body: bytes) -> Numbers:
     """A row a line: `[1.0, 2.0]` or `{"features": [1.0, 2.0]}`."""
+    plain = plain_rows(b"[" + body.strip().replace(b"\n", b",") + b"]")
+    if plain is not None:
+        return plain
     rows = parse_json(b"[" + b",".join(line for line in body.splitlines() if line.strip()) + b"]")
     return numbers_of([row.get("features", row) if isinstance(row, dict) else row for row in rows], body)
 
 
 def _decode_csv(body: bytes) -> Numbers:
-    """The CSV is rewritten as JSON for the fast parser, if it holds nothing but numbers."""
+    """The CSV is rewritten as JSON for the fast parser, which refuses what is not plain numbers."""
     body = body.strip(b"\r\n")
-    if not body.translate(None, _CSV_CHARACTERS):
-        try:
-            return np.array(orjson.loads(b"[[" + body.replace(b"\n", b"],[") + b"]]"), np.float64)
-        except ValueError:
-            pass  # numbers such as .5 or +1, which JSON does not have, or a mistake to be found and told
-    return _decode_csv_slowly(body)
+    plain = None if b"[" in body else plain_rows(b"[[" + body.replace(b"\n", b"],[") + b"]]")
+    return _decode_csv_slowly(body) if plain is None else plain
 
 
 def _decode_csv_slowly(body: bytes) -> Numbers:

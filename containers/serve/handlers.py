@@ -74,6 +74,8 @@ class HandlerModel:
         UserError: the program cannot be imported, lacks what it needs, or cannot load its model.
     """
 
+    quick = False
+
     def __init__(self, program: Path, model_dir: Path, default_accept: str = "") -> None:
         self._module = _load(program)
         self._context = Context(str(model_dir))

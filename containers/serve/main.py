@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import workers
-from hot import Wsgi, hot
+from hot import Front, Rest
 from metrics import Metrics
 from microjobs.contract import HostingEnvironment, Layout
 from microjobs.errors import UserError
@@ -37,21 +37,21 @@ def serve() -> None:
     with ExitStack() as cleanup:
         served = find(layout, os.environ, cleanup)
         metrics, reason = Metrics(served.labels), workers.Reason()
-        service = Service(metrics, limit=_limit(hosting), in_flight=served.in_flight, workers=number)
+        service = Service(metrics, limit=_limit(hosting), workers=number)
 
-        flask = functools.cache(functools.partial(_flask, service))
+        rest = functools.cache(functools.partial(_rest, service))
 
         def load_slowly() -> None:
-            flask()  # before the user's modules can stand in for ours of the same name
+            rest()  # before the user's modules can stand in for ours of the same name
             service.loaded(served.load())
 
-        def start_worker() -> Wsgi:
+        def start_worker() -> Front:
             metrics.claim()
             if served.slow:
                 workers.in_background(load_slowly, reason)
             else:
                 service.loaded(served.load())
-            return hot(service, flask)
+            return Front(service, lambda scope: rest()(scope), in_flight=served.in_flight)
 
         what = ", ".join(f"{name} {value}" for name, value in served.labels.items())
         age = _seconds_since_start()
@@ -64,15 +64,14 @@ def serve() -> None:
             address=Network.read().address,
             port=hosting.port,
             workers=number,
-            threads=served.threads,
         )
 
 
-def _flask(service: Service) -> Wsgi:
+def _rest(service: Service) -> Rest:
     # Imported at the first request that needs it: an endpoint should be ready soon, and most never do.
-    from application import create
+    from application import answering, create
 
-    return create(service)
+    return answering(create(service))
 
 
 def _hosting(environ: Mapping[str, str]) -> HostingEnvironment:

@@ -13,7 +13,7 @@ import numpy as np
 from board import Board
 
 ROUTES = ("/ping", "/invocations", "other")
-STATUSES = (200, 400, 404, 405, 406, 413, 415, 500, 503)
+STATUSES = (200, 400, 404, 405, 406, 408, 413, 415, 500, 503)
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the latency histogram, in seconds."""
 

@@ -1,5 +1,6 @@
 """What answers an invocation: a model bundle here, a user's own code in handlers.py."""
 
+import time
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -9,6 +10,8 @@ import media
 from answers import Answer, Problem, shown
 from microjobs.bundle import RAW, SERVING_DEFAULT, Bundle
 from microjobs.predictor import Predictor
+
+QUICK_SECONDS = 0.001
 
 HEADERS = {name: [("content-type", name)] for name in media.FORMATS}
 
@@ -23,7 +26,10 @@ class Request(NamedTuple):
 
 
 class Model(Protocol):
-    """A model that is ready to answer."""
+    """A model that is ready to answer; a quick one within what handing a small request to a thread would cost."""
+
+    @property
+    def quick(self) -> bool: ...
 
     def invoke(self, request: Request) -> Answer:
         """Answer one request.
@@ -40,7 +46,7 @@ class BundleModel:
         self._predictor = Predictor(bundle)
         self._features = bundle.manifest.features
         self._signatures = bundle.manifest.signatures
-        self.invoke(Request(formats.encode(np.zeros((1, self._features)), media.CSV), media.CSV, "", ""))
+        self.quick = min(self._seconds() for _ in range(3)) < QUICK_SECONDS
 
     def invoke(self, request: Request) -> Answer:
         given, wanted = media.negotiate(request.content_type, request.accept)
@@ -61,13 +67,19 @@ class BundleModel:
             raise Problem(500, f"the prediction for row {row} is not a finite number: its features are out of range")
         return Answer(200, HEADERS[wanted], body, len(rows))
 
+    def _seconds(self) -> float:
+        """What a request of one row takes."""
+        started = time.perf_counter()
+        self.invoke(Request(formats.encode(np.zeros((1, self._features)), media.CSV), media.CSV, "", ""))
+        return time.perf_counter() - started
+
     def _read_json(self, body: bytes, signature: str | None) -> tuple[formats.Numbers, str | None, str]:
         """TensorFlow Serving's two forms: `instances` are answered by `predictions`, `inputs` by `outputs`."""
+        if (plain := formats.plain_rows(body, "instances")) is not None:
+            return plain, signature, "predictions"
         content = formats.parse_json(body)
         if not isinstance(content, dict):
             raise Problem(400, f'the body is {shown(content)}: send {{"instances": [[…], …]}}')
-        if len(content) == 1 and "instances" in content:
-            return formats.numbers_of(content["instances"], body), signature, "predictions"
         unknown = content.keys() - {"instances", "inputs", "signature_name"}
         if unknown or ("instances" in content) == ("inputs" in content):
             names = ", ".join(sorted(map(shown, content))) or "nothing"

@@ -16,22 +16,17 @@ logger = logging.getLogger("microjobs")
 
 BUNDLE_IN_FLIGHT = 128
 HANDLER_IN_FLIGHT = 32
-"""Requests that one worker takes at a time, arriving, waiting or running; one more is answered 503."""
+"""Requests that may wait in one worker for their prediction, or run; one more is answered 503."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served: how a worker gets it, and how many requests a worker takes at a time."""
+    """What is served: how a worker gets it, and how many requests may wait for it."""
 
     load: Callable[[], Model]
     slow: bool
     labels: Mapping[str, str]
     in_flight: int
-
-    @property
-    def threads(self) -> int:
-        """One more than requests, so that one is always left for /ping and for saying 503."""
-        return self.in_flight + 1
 
 
 def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Served:
@@ -50,7 +45,6 @@ def _bundle(folder: Path) -> Served:
     bundle = bundles.read_bundle(folder)
     model = BundleModel(bundle)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
-    # Many threads, although one runs at a time: a client that sends slowly holds up its own request only.
     return Served(lambda: model, slow=False, labels=labels, in_flight=BUNDLE_IN_FLIGHT)
 
 

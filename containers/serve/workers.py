@@ -1,8 +1,10 @@
 """The worker processes: how many, forked by Granian, and what they tell the main process when they cannot go on."""
 
+import contextlib
 import functools
 import math
 import os
+import resource
 import signal
 import socket
 import threading
@@ -14,9 +16,9 @@ from granian.constants import HTTPModes, Interfaces
 from granian.log import LogLevels
 from granian.server import MPServer
 
-from hot import Wsgi
 from metrics import Metrics
 from microjobs.errors import PlatformError, UserError
+from rsgi import Application, spawn_worker
 
 QUIET_SECONDS = 0.25
 """After SIGTERM: no request for so long, and the server stops."""
@@ -24,6 +26,12 @@ DRAIN_SECONDS = 5.0
 """The same for clients that never pause."""
 STOP_SECONDS = 20
 """What requests in flight then get to end, within the 30 s that hosting gives."""
+
+CONNECTIONS = 4096
+"""Clients that may be connected to one worker; more wait until one goes."""
+
+OTHER_FILES = 64
+"""What a worker has open besides."""
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -96,20 +104,18 @@ def drain(metrics: Metrics) -> None:
 
 
 def run(
-    application: Callable[[], Wsgi],
+    application: Callable[[], Application],
     metrics: Metrics,
     reason: Reason,
     *,
     address: str,
     port: int,
     workers: int,
-    threads: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then requests in flight are answered, and no others taken.
 
     Args:
         application: called in each worker, gives what answers its requests.
-        threads: requests that one worker's Python code sees at a time.
 
     Raises:
         UserError: the port cannot be had, or a worker told a reason.
@@ -117,19 +123,24 @@ def run(
     """
     _check_port(address, port)
 
-    def start_worker() -> Wsgi:
+    def start_worker() -> Application:
         # A signal to the job's process group is for the main process, which ends the workers in order.
         os.setpgid(0, 0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # Granian's thread and Python's wake each other several times a request. As batch threads they do not interrupt
+        # each other where they share a CPU, and each does more at a time.
+        with contextlib.suppress(OSError):
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         return application()
 
     server = _Server(
         "serve",
         address=address,
         port=port,
-        interface=Interfaces.WSGI,
+        interface=Interfaces.RSGI,
         workers=workers,
-        blocking_threads=threads,
+        backpressure=_connections(),
+        websockets=False,
         http=HTTPModes.http1,
         log_level=LogLevels.error,
         respawn_failed_workers=True,
@@ -137,12 +148,19 @@ def run(
     )
     server.drain = functools.partial(drain, metrics)
     try:
-        server.serve(target_loader=start_worker, wrap_loader=False)
+        server.serve(spawn_worker, start_worker, wrap_loader=False)
     except SystemExit as end:
         raise PlatformError("workers died again and again: the log above says how; most likely memory") from end
     finally:
         if told := reason.told():
             raise UserError(told)
+
+
+def _connections() -> int:
+    """As many as the files that a process may have open: where accepting fails, Granian would try again at once."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return CONNECTIONS if most == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, most - OTHER_FILES))
 
 
 def in_background(task: Callable[[], None], reason: Reason) -> None:

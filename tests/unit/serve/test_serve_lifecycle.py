@@ -5,7 +5,6 @@ import http.client
 import os
 import shutil
 import signal
-import socket
 import tarfile
 import threading
 import time
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from microjobs.bundle import ARCHIVE_FILE, MANIFEST_FILE, MODEL_FILE
-from served import BUNDLE_IN_FLIGHT
 from tests.unit.serve.conftest import Reply, Server, started
 from tests.unit.serve.test_serve_handlers import SLOW, in_parallel, serving
 
@@ -200,28 +198,3 @@ def test_second_sigterm_changes_nothing(root: Path) -> None:
         assert server.end() == 0
         waiting.join()
     assert [reply.status for reply in replies] == [200]
-
-
-def test_slow_clients_hold_up_themselves_until_too_many_are_503(root: Path) -> None:
-    """Clients that send half a body and wait: others are answered beside them, and told when there are too many."""
-    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 100\r\n\r\n1,"
-    with started(root, SAGEMAKER_MODEL_SERVER_WORKERS="1") as server, contextlib.ExitStack() as clients:
-        server.wait_until_ready()
-
-        def stall() -> None:
-            client = clients.enter_context(socket.create_connection(("127.0.0.1", server.port)))
-            client.sendall(head)
-
-        for _ in range(20):
-            stall()
-        assert server.invoke(ROW).status == 200
-        for _ in range(BUNDLE_IN_FLIGHT):
-            stall()
-        deadline = time.monotonic() + 10
-        while (reply := server.invoke(ROW)).status == 200:  # it takes a moment until all of them have been heard
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        assert reply.status == 503
-        assert reply.headers["retry-after"] == "1"
-        assert "too many requests" in reply.error
-        assert server.ask("GET", "/ping").status == 200

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from answers import Answer
 from application import create
-from hot import hot
+from hot import Front
 from metrics import Metrics
 from microjobs.bundle import read_bundle
 from models import BundleModel
@@ -87,7 +88,7 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
 
 @pytest.fixture
 def service(root: Path) -> Service:
-    service = Service(Metrics({}), limit=1000, in_flight=1, workers=1)
+    service = Service(Metrics({}), limit=1000, workers=1)
     service.metrics.claim()
     service.loaded(BundleModel(read_bundle(root / "model")))
     return service
@@ -107,37 +108,33 @@ def call(application: Any, method: str, path: str, body: bytes, **headers: str) 
 
 
 @pytest.mark.parametrize("body", [b'{"instances": [[1, 2, 3]]}', b"", b"x", b"[" * 2000, b'{"instances": [[1]]}'])
-def test_flask_alone_answers_invocations_alike(service: Service, body: bytes) -> None:
-    flask = create(service)
-    front = hot(service, lambda: flask)
-    assert call(flask, "POST", "/invocations", body) == call(front, "POST", "/invocations", body)
+def test_flask_alone_answers_invocations_alike(service: Service, server: Server, body: bytes) -> None:
+    reply = server.ask("POST", "/invocations", body)
+    expected = (reply.status, reply.headers["content-type"], reply.body)
+    assert call(create(service), "POST", "/invocations", body) == expected
 
 
 def test_flask_alone_answers_ping_alike(service: Service) -> None:
-    flask = create(service)
-    status, _, body = call(flask, "GET", "/ping", b"")
+    status, _, body = call(create(service), "GET", "/ping", b"")
     assert (status, body) == (200, b"")
-    assert call(hot(service, lambda: flask), "GET", "/ping", b"")[0] == 200
+
+
+class Broken:
+    quick = True
+
+    def invoke(self, _request: object) -> Any:
+        raise RuntimeError("inner secret")
 
 
 def test_bug_of_ours_is_500_without_traceback(service: Service, caplog: pytest.LogCaptureFixture) -> None:
-    class Broken:
-        def invoke(self, _request: object) -> Any:
-            raise RuntimeError("inner secret")
-
     service.loaded(Broken())
     with caplog.at_level(logging.ERROR):
-        status, _, body = call(hot(service, lambda: create(service)), "POST", "/invocations", b"x")
+        status, _, body = call(create(service), "POST", "/invocations", b"x")
     assert (status, b"secret" in body, "inner secret" in caplog.text) == (500, False, True)
 
 
-def test_body_cut_short_is_400(service: Service) -> None:
-    status, _, body = call(hot(service, lambda: create(service)), "POST", "/invocations", b"1,2", CONTENT_LENGTH="10")
-    assert (status, b"after 3 of 10 bytes" in body) == (400, True)
-
-
 def test_ping_is_503_before_all_workers_loaded(root: Path) -> None:
-    service = Service(Metrics({}), limit=1000, in_flight=1, workers=2)
+    service = Service(Metrics({}), limit=1000, workers=2)
     model = BundleModel(read_bundle(root / "model"))
     answers = [service.ping().status]
     for _ in range(2):
@@ -152,29 +149,30 @@ def test_ping_is_503_while_stopping(service: Service) -> None:
     assert service.ping().status == 503
 
 
-def test_answers_while_stopping_close_the_connection(service: Service) -> None:
-    sent: list[list[tuple[str, str]]] = []
-    service.metrics.stop()
-    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/ping"}
-    hot(service, lambda: create(service))(environ, lambda _status, headers: sent.append(headers))
-    assert ("connection", "close") in sent[0]
+class Asked:
+    """A request without a body, and what it was answered."""
 
-
-class Endless:
-    """A body without an end, which remembers how much was asked of it at once."""
+    method, path, query_string = "GET", "/ping", ""
+    headers: dict[str, str]
 
     def __init__(self) -> None:
-        self.sizes: list[int | None] = []
+        self.headers = {}
+        self.sent: list[tuple[int, list[tuple[str, str]], bytes]] = []
 
-    def read(self, size: int | None = None) -> bytes:
-        self.sizes.append(size)
-        return b" " * (size or 0)
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.sent.append((status, headers, body))
 
 
-@pytest.mark.parametrize("length", [None, "5000"])
-def test_large_body_is_never_held_in_memory(service: Service, length: str | None) -> None:
-    stream = Endless()
-    environ: dict[str, Any] = {"wsgi.input": stream} | ({} if length is None else {"CONTENT_LENGTH": length})
-    assert service.invoke(environ).status == 413
-    assert all(size is not None and size <= 1024 * 1024 for size in stream.sizes)
-    assert sum(size or 0 for size in stream.sizes) <= 65 * 1024 * 1024
+def test_answers_while_stopping_close_the_connection(service: Service) -> None:
+    asked: Any = Asked()
+    service.metrics.stop()
+    Front(service, lambda _scope: Answer(404, [], b""), in_flight=1)(asked, asked)
+    ((status, headers, _),) = asked.sent
+    assert (status, ("connection", "close") in headers) == (503, True)
+
+
+def test_front_answers_500_whatever_goes_wrong(service: Service) -> None:
+    asked: Any = Asked()
+    asked.method, asked.path, asked.headers = "POST", "/invocations", None
+    Front(service, lambda _scope: Answer(404, [], b""), in_flight=1)(asked, asked)
+    assert [status for status, _, _ in asked.sent] == [500]
