@@ -125,7 +125,7 @@ class Checkpoints:
 
     def _check(self, folder: Path, identity: Mapping[str, Any]) -> None:
         names = dict.fromkeys([*identity, *self._identity])
-        there, here = ({name: known.get(name, "not there") for name in names} for known in (identity, self._identity))
+        there, here = ({name: known.get(name, "unknown") for name in names} for known in (identity, self._identity))
         differences = [f"{name} {there[name]} there, {here[name]} here" for name in names if there[name] != here[name]]
         if differences:
             raise UserError(

@@ -13,6 +13,9 @@ from numpy.typing import ArrayLike  # noqa: E402
 
 from microjobs.files import whole  # noqa: E402
 
+POINTS = 5000
+"""More would take seconds to draw, and lie on each other."""
+
 
 def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]], title: str) -> None:
     """One line a loss over the epochs, on a logarithmic scale when all are positive."""
@@ -28,13 +31,14 @@ def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Seque
 
 
 def predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
-    """One point a test row; on the diagonal the prediction is right."""
+    """One point a test row, of many rows every n-th; on the diagonal the prediction is right."""
     target, predicted = np.ravel(target), np.ravel(predicted)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
     low, high = min(target.min(), predicted.min()), max(target.max(), predicted.max())
     axes.plot([low, high], [low, high], color="grey", linewidth=1)
-    axes.scatter(target, predicted, s=10)
+    step = -(-len(target) // POINTS)
+    axes.scatter(target[::step], predicted[::step], s=10)
     axes.set(title=title, xlabel="target", ylabel="predicted")
     _save(figure, path)
 

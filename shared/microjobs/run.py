@@ -173,5 +173,15 @@ def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
     return code
 
 
+def _end(code: int) -> None:
+    """End the process, a trainer without taking its framework down first: that takes half a second, for nothing."""
+    if sys.argv[1:] == ["train"]:
+        logging.shutdown()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    _end(main(sys.argv[1:]))

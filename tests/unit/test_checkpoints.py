@@ -123,7 +123,7 @@ def test_all_torn_is_the_same_as_none(tmp_path: Path) -> None:
 def test_another_training_is_refused_with_each_difference(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     other = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, 3)
-    expected = r"learning_rate 0\.01 there, 0\.02 here; hosts not there there, 2 here\. .*empty the folder"
+    expected = r"learning_rate 0\.01 there, 0\.02 here; hosts unknown there, 2 here\. .*empty the folder"
     with pytest.raises(UserError, match=expected):
         other.restore()
 

@@ -82,7 +82,7 @@ def test_our_bug_ends_with_1_reason_first_then_traceback(start: Start, layout: L
 def test_full_disk_is_the_platforms_fault(start: Start, layout: Layout) -> None:
     code = "import errno\ndef process(arguments): raise OSError(errno.ENOSPC, 'full', '/data/x.npy')"
     assert finish(start(code))[0] == 3
-    assert read_failure(layout) == "no space left on the device while writing /data/x.npy"
+    assert read_failure(layout) == "no space left on the device while writing /data/x.npy: give the job a larger volume"
 
 
 def test_crash_in_native_code_gets_a_reason(start: Start, layout: Layout) -> None:
