@@ -1,0 +1,70 @@
+"""Stands between a server and its engine, and can be away for a while, as an engine that is being restarted."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+ENGINE = "/var/run/docker.sock"
+CHUNK = 1 << 16
+
+
+class Proxy:
+    """Passes connections on to the engine's socket."""
+
+    def __init__(self, path: Path, engine: str) -> None:
+        self.path = path
+        self._engine = engine
+        self._ends: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._listener: socket.socket | None = None
+
+    def come_back(self) -> None:
+        self._listener = listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(self.path))
+        listener.listen(128)
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def go_away(self) -> None:
+        """Break off every connection, and take no new ones."""
+        self.path.unlink(missing_ok=True)
+        if self._listener is not None:
+            _close(self._listener)
+        with self._lock:
+            for end in self._ends:
+                _close(end)
+            self._ends.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            while True:
+                client, _ = listener.accept()
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(self._engine)
+                with self._lock:
+                    self._ends |= {client, engine}
+                for one, other in ((client, engine), (engine, client)):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the other end is gone
+            while chunk := one.recv(CHUNK):
+                other.sendall(chunk)
+            other.shutdown(socket.SHUT_WR)
+
+
+def _close(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it is closed already
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()
+
+
+@contextlib.contextmanager
+def proxy(path: Path, engine: str = ENGINE) -> Iterator[Proxy]:
+    passing = Proxy(path, engine)
+    passing.come_back()
+    try:
+        yield passing
+    finally:
+        passing.go_away()
