@@ -16,7 +16,7 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from orchestrator.local import auth
-from orchestrator.local.errors import ServiceError
+from orchestrator.local.errors import ServiceError, full, is_full
 from orchestrator.local.home import Credentials
 from orchestrator.local.parity import refuse
 from orchestrator.local.protocol import json_rpc, query
@@ -97,7 +97,9 @@ class Application:
             return _failure(kind, error, request)
         except HTTPException as error:  # from reading the body: too large, cut off
             return _failure(kind, _http_error(error, request), request)
-        except Exception:
+        except Exception as error:
+            if is_full(error):
+                return _failure(kind, full(), request)
             log.exception("%s %s failed, request %s", request.method, request.path, request.environ[REQUEST_ID])
             hint = f"the server failed; its log says why at request {request.environ[REQUEST_ID]}"
             return _failure(kind, ServiceError("InternalFailure", hint, 500), request)

@@ -1,5 +1,8 @@
 """An error as AWS words it; each protocol writes it in its own form."""
 
+import errno
+import sqlite3
+
 
 class ServiceError(Exception):
     """What a client gets instead of an answer.
@@ -36,3 +39,15 @@ class ResourceNotFoundError(ServiceError):
 
     def __init__(self, message: str) -> None:
         super().__init__("ResourceNotFoundException", message)
+
+
+def is_full(error: Exception) -> bool:
+    """Whether something could not be written because the device has no space left."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def full() -> ServiceError:
+    """The answer to a request for which there is no space; HTTP has a status for it, AWS no word."""
+    return ServiceError("InsufficientStorage", "no space left on the device of the server's folder: free some", 507)

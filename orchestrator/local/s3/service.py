@@ -6,7 +6,7 @@ from typing import Any
 from botocore.model import OperationModel, StructureShape
 from werkzeug import Request, Response
 
-from orchestrator.local.errors import ServiceError
+from orchestrator.local.errors import ServiceError, is_full
 from orchestrator.local.s3 import buckets, copying, listing, multipart, objects
 from orchestrator.local.s3.answer import error_response, write_answer
 from orchestrator.local.s3.body import Input, drain, receive_document
@@ -56,6 +56,8 @@ class S3:
             message = f"This server may not touch {error.filename}: make it the server's user's."
             raise ServiceError("AccessDenied", message, 403) from error
         except OSError as error:
+            if is_full(error):
+                raise
             message = f"We encountered an internal error: {error.strerror}: {error.filename}."
             raise ServiceError("InternalError", message, 500) from error
         finally:

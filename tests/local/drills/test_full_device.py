@@ -1,0 +1,64 @@
+"""A server whose device has no space left: it says so, loses nothing, and goes on when there is space again."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs.contract import Layout
+from tests.local.clients import started, until
+
+ML = Layout()
+MEGABYTES = 40
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Path]:
+    """A file system of few megabytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={MEGABYTES}m", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode != 0:
+        pytest.skip(f"this user may not mount a file system: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+@contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """Not a byte is free in a folder's file system meanwhile."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12, 1):
+            try:
+                while file.write(b"x" * size):
+                    pass
+            except OSError:
+                continue
+    yield
+    filler.unlink()
+
+
+@pytest.mark.engine
+def test_full_device_is_told_and_nothing_is_lost(small: Path) -> None:
+    with started(small / "home", runtime="docker") as local:
+        finished = local.train(f"echo finished > {ML.model}/weights")["TrainingJobName"]
+        name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {ML.model}/big")
+        until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+        objects = {path.name for path in local.bucket.rglob("*")}
+        with full(small):
+            with pytest.raises(ClientError, match="no space left on the device"):
+                local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
+            with pytest.raises(ClientError, match="no space left on the device"):
+                local.s3.create_multipart_upload(Bucket=local.address.bucket, Key="parts")
+            job = local.ended(name)
+        assert "No space left on device" in job["FailureReason"]
+        assert {path.name for path in local.bucket.rglob("*")} == objects
+        assert local.ended(finished)["TrainingJobStatus"] == "Completed"
+        assert list((local.home.objects / "incoming").iterdir()) == []
+        local.s3.put_object(Bucket=local.address.bucket, Key="big", Body=b"x" * 100_000)
+        assert local.train(f"head -c 3000000 /dev/urandom > {ML.model}/big")["TrainingJobStatus"] == "Completed"
