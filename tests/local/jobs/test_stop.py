@@ -1,0 +1,222 @@
+"""Stop at every moment of a job's life: it ends, its host does, and its description says so."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.home import Home
+from orchestrator.local.jobs import processing, training
+from orchestrator.local.jobs.context import Context, Settings
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.logs import LogStore
+from orchestrator.local.runtimes.base import Exit, Host, Line, Plan
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.services.sagemaker import SageMaker
+from orchestrator.local.state import Record, State
+
+SECONDS = 10.0
+
+
+class Gates:
+    """Steps that a job comes to, one of which is closed until the test opens it."""
+
+    def __init__(self, closed: str) -> None:
+        self._closed = closed
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def step(self, name: str) -> None:
+        if name == self._closed:
+            self.reached.set()
+            self.open.wait(SECONDS)
+
+
+class Container:
+    name = "algo-1"
+
+    def __init__(self, gates: Gates) -> None:
+        self._gates = gates
+        self._over = threading.Event()
+
+    def lines(self) -> Iterator[Line]:
+        self._over.wait(SECONDS)
+        return iter(())
+
+    def wait(self) -> Exit:
+        self._gates.step("running")
+        if self._gates.reached.is_set():
+            self._over.wait(SECONDS)
+        self._over.set()
+        return Exit(0)
+
+    def stop(self, grace: float) -> None:  # noqa: ARG002
+        self._over.set()
+
+    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
+        self._gates.step("collecting")
+        return False
+
+    def address(self) -> tuple[str, int]:
+        return "", 0
+
+
+class Engine:
+    name = "gated"
+    machine = "127.0.0.1"
+
+    def __init__(self, gates: Gates) -> None:
+        self._gates = gates
+        self.plans: dict[str, Sequence[Host]] = {}
+
+    def prepare(self, image: str) -> None:  # noqa: ARG002
+        self._gates.step("preparing")
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        self._gates.step("starting")
+        self.plans[plan.name] = [Container(self._gates)]
+        return self.plans[plan.name]
+
+    def running(self) -> Mapping[str, Sequence[Host]]:
+        return self.plans
+
+    def remove(self, plan_name: str) -> None:
+        self._gates.step("removing")
+        self.plans.pop(plan_name, None)
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Server:
+    """The parts of a server whose engine has gates."""
+
+    def __init__(self, folder: Path, closed: str) -> None:
+        home = Home(folder)
+        home.make()
+        (home.buckets / "bucket").mkdir()
+        self.gates = Gates(closed)
+        self.engine = Engine(self.gates)
+        self.state, store = State(home.state), ObjectStore(home)
+        self.context = Context(
+            home, self.state, store, LogStore(home.logs), self.engine, Settings("http://127.0.0.1:1")
+        )
+        self.registry = Registry(self.context)
+        self.operations = SageMaker(self.context, self.registry).operations()
+
+    def stop(self) -> None:
+        self.operations["StopTrainingJob"]({"TrainingJobName": "job"})
+
+    def record(self, kind: str = training.KIND) -> Record:
+        found = self.state.get(kind, "job")
+        assert found is not None
+        return found
+
+    def ended(self, kind: str = training.KIND) -> Mapping[str, Any]:
+        """The description when nothing is left of the job."""
+        deadline = time.monotonic() + SECONDS
+        while self.registry.find(f"{kind}/job") is not None:
+            assert time.monotonic() < deadline, self.record(kind)
+            time.sleep(0.005)
+        assert self.engine.plans == {}
+        return self.record(kind).description
+
+    def close(self) -> None:
+        self.gates.open.set()
+        self.registry.shut_down()
+        self.context.store.close()
+        self.state.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
+    """Makes a server with one gate closed."""
+    made: list[Server] = []
+
+    def make(closed: str = "") -> Server:
+        made.append(Server(tmp_path / "home", closed))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+REQUEST = {
+    "TrainingJobName": "job",
+    "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+    "RoleArn": "arn:aws:iam::000000000000:role/microjobs",
+    "OutputDataConfig": {"S3OutputPath": "s3://bucket/models"},
+    "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+    "StoppingCondition": {"MaxRuntimeInSeconds": 100},
+}
+
+PROCESSING = {
+    "ProcessingJobName": "job",
+    "AppSpecification": {"ImageUri": "image"},
+    "ProcessingResources": {"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}},
+    "RoleArn": "arn:aws:iam::000000000000:role/microjobs",
+}
+
+
+@pytest.mark.parametrize(
+    ("moment", "outcome"),
+    [
+        ("preparing", "Stopped"),
+        ("starting", "Stopped"),
+        ("running", "Stopped"),
+        ("collecting", "Completed"),  # it has ended by itself, and its model is being uploaded
+    ],
+)
+def test_stop_ends_a_job_at_any_moment(server: Callable[[str], Server], moment: str, outcome: str) -> None:
+    here = server(moment)
+    here.operations["CreateTrainingJob"](REQUEST)
+    assert here.gates.reached.wait(SECONDS)
+    here.stop()
+    assert here.record().status == "Stopping"
+    here.stop()  # twice is as good as once
+    here.gates.open.set()
+    assert here.ended()["TrainingJobStatus"] == outcome
+
+
+def test_stop_of_an_ended_job_is_refused(server: Callable[[str], Server]) -> None:
+    here = server("removing")
+    here.operations["CreateTrainingJob"](REQUEST)
+    assert here.gates.reached.wait(SECONDS)
+    with pytest.raises(ValidationError, match="in status Completed"):
+        here.stop()
+
+
+@pytest.mark.parametrize("moment", ["preparing", "starting", "running"])
+def test_stop_ends_a_processing_job(server: Callable[[str], Server], moment: str) -> None:
+    here = server(moment)
+    here.operations["CreateProcessingJob"](PROCESSING)
+    assert here.gates.reached.wait(SECONDS)
+    here.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
+    here.gates.open.set()
+    assert here.ended(processing.KIND)["ProcessingJobStatus"] == "Stopped"
+
+
+def test_stop_before_the_job_runs_is_not_lost(server: Callable[[str], Server]) -> None:
+    """Another client may list a job and stop it before its Create request is answered."""
+    here = server("running")
+    record = training.create(here.context, REQUEST)
+    here.stop()
+    here.registry.start(training.TrainingJob(here.context, record))
+    assert here.ended()["TrainingJobStatus"] == "Stopped"
+
+
+@pytest.mark.parametrize("hosts", [0, 1])
+def test_stop_before_a_crash_counts_after_it(server: Callable[[str], Server], hosts: int) -> None:
+    here = server("running")
+    training.create(here.context, REQUEST)
+    here.stop()
+    if hosts:
+        here.engine.plans["training-job/job"] = [Container(here.gates)]
+    here.gates.open.set()
+    here.registry.recover({training.KIND: training.TrainingJob})
+    assert here.ended()["TrainingJobStatus"] == "Stopped"
