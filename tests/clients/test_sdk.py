@@ -3,11 +3,13 @@
 import json
 import os
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from orchestrator.local import server
+from tests.bundles import linear_bundle
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import Local, started
@@ -46,3 +48,13 @@ def test_housing_notebook_runs_to_its_last_cell(local: Local, boston: Path, tmp_
     assert told["report"].startswith("Test MSE : ")
     assert any(" val_loss: " in line for line in said)  # fit showed the job's own log
     assert told["endpoints"] == []
+
+
+def test_sdk_predicts_asynchronously_and_joins(local: Local, tmp_path: Path) -> None:
+    linear_bundle(tmp_path / "model", [1.0] * 3, 0.0)
+    with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "model", ".")
+    told = json.loads(run(local, tmp_path, "hosting.py", image_name("serve"), tmp_path / "model.tar.gz")[-1])
+    assert told["predicted"] == [["6.0"], ["15.0"]]
+    assert "oops" in told["failure"]
+    assert told["joined"] == "first,6.0\nsecond,15.0\n"

@@ -1,0 +1,194 @@
+"""Endpoints and transform jobs over the wire, in containers and as processes, with our serve image."""
+
+import io
+import json
+import os
+import signal
+import tarfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from tests.bundles import linear_bundle
+from tests.conftest import image_name
+from tests.local.clients import OVER, Local, started, unique, until
+
+ROW = b"1,2,3\n"
+ASKERS = 4
+
+
+def make_model(local: Local, weight: float) -> str:
+    """A model that sums three features, each times a weight."""
+    name = unique("model")
+    folder = local.home.root / "bundles" / name
+    linear_bundle(folder, [weight] * 3, 0.0)
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        tar.add(folder, ".")
+    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}.tar.gz", Body=content.getvalue())
+    container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
+    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
+    return name
+
+
+def make_config(local: Local, model: str, **members: Any) -> str:
+    variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+    name = unique("config")
+    local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **members)
+    return name
+
+
+def settled(local: Local, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = until(
+        lambda: local.sagemaker.describe_endpoint(EndpointName=name),
+        lambda found: found["EndpointStatus"] in ("InService", "Failed"),
+    )
+    return found
+
+
+@pytest.fixture
+def endpoints(anywhere: Local) -> Iterator[list[str]]:
+    """Names of endpoints that a test makes; they are deleted."""
+    made: list[str] = []
+    yield made
+    for name in made:
+        anywhere.sagemaker.delete_endpoint(EndpointName=name)
+
+
+def deploy(local: Local, config: str, endpoints: list[str]) -> str:
+    name = unique("endpoint")
+    endpoints.append(name)
+    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    assert settled(local, name)["EndpointStatus"] == "InService"
+    return name
+
+
+def ask_until(local: Local, name: str, over: threading.Event) -> list[str]:
+    """Ask without a pause; every answer. Clients here do not try again, so one that fails is an error."""
+    runtime = local.client("sagemaker-runtime")
+    said = []
+    while not over.is_set():
+        answer = runtime.invoke_endpoint(EndpointName=name, Body=ROW, ContentType="text/csv", Accept="text/csv")
+        said.append(answer["Body"].read().decode().strip())
+    return said
+
+
+def test_update_drops_no_request(anywhere: Local, endpoints: list[str]) -> None:
+    name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
+    new, over = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()
+    with ThreadPoolExecutor(ASKERS) as pool:
+        askers = [pool.submit(ask_until, anywhere, name, over) for _ in range(ASKERS)]
+        try:
+            assert anywhere.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=new)["EndpointArn"]
+            assert settled(anywhere, name)["EndpointConfigName"] == new
+        finally:
+            threading.Timer(1.0, over.set).start()  # the old container ends meanwhile
+        answers = [asker.result() for asker in askers]
+    for said in answers:
+        assert list(dict.fromkeys(said)) == ["6.0", "12.0"]
+        assert said == sorted(said, key=float)
+    assert sum(map(len, answers)) > 50
+
+
+def test_failed_update_keeps_what_serves(anywhere: Local, endpoints: list[str]) -> None:
+    name = deploy(anywhere, old := make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
+    broken = make_model(anywhere, 1.0)
+    (anywhere.bucket / f"{broken}.tar.gz").unlink()
+    anywhere.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=make_config(anywhere, broken))
+    found = settled(anywhere, name)
+    assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", old)
+    assert "Could not find model data" in found["FailureReason"]
+
+
+def test_asynchronous_answers_and_failures_become_objects(anywhere: Local, endpoints: list[str]) -> None:
+    output = {"S3OutputPath": anywhere.uri("answers"), "S3FailurePath": anywhere.uri("failures")}
+    config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 2}}
+    name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0), AsyncInferenceConfig=config), endpoints)
+    described = anywhere.sagemaker.describe_endpoint(EndpointName=name)
+    assert described["AsyncInferenceConfig"] == config
+    anywhere.put({"rows.csv": "1,2,3\n4,5,6\n", "bad.csv": "oops\n"})
+    runtime = anywhere.client("sagemaker-runtime")
+
+    def ask(**members: Any) -> Any:
+        return runtime.invoke_endpoint_async(EndpointName=name, ContentType="text/csv", Accept="text/csv", **members)
+
+    good, bad = ask(InputLocation=anywhere.uri("rows.csv")), ask(InputLocation=anywhere.uri("bad.csv"))
+    inline = ask(Body=b"1,1,1\n", InferenceId="mine")
+    assert good["ResponseMetadata"]["HTTPStatusCode"] == 202
+    assert inline["InferenceId"] == "mine"
+    assert read(anywhere, good["OutputLocation"]).split() == ["6.0", "15.0"]
+    assert read(anywhere, inline["OutputLocation"]).split() == ["3.0"]
+    assert "oops" in read(anywhere, bad["FailureLocation"])
+
+
+def test_queue_outlives_a_killed_server(tmp_path: Path) -> None:
+    with started(tmp_path, runtime="process") as first:
+        config = {
+            "OutputConfig": {"S3OutputPath": first.uri("answers")},
+            "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
+        }
+        name = deploy(first, make_config(first, make_model(first, 1.0), AsyncInferenceConfig=config), [])
+        ask = partial(first.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
+        bodies = [b"%d,1,1\n" % row * 15_000 for row in range(16)]  # long enough to be under way when it is killed
+        answers = [ask(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
+        os.kill(first.address.pid, signal.SIGKILL)
+        time.sleep(0.1)
+        assert len(list(first.bucket.glob("answers/*"))) < len(answers)
+        second = Local(first.home, server.start(first.home, Config(port=0, runtime="process")))
+        for row, answer in enumerate(answers):
+            assert read(second, answer["OutputLocation"]).split() == [str(row + 2.0)] * 15_000
+
+
+def read(local: Local, uri: str) -> str:
+    """An object, when it is there."""
+    where = dict(zip(("Bucket", "Key"), uri.removeprefix("s3://").split("/", 1), strict=True))
+    local.s3.get_waiter("object_exists").wait(**where, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    content: bytes = local.s3.get_object(**where)["Body"].read()
+    return content.decode()
+
+
+def test_records_are_filtered_and_joined(anywhere: Local) -> None:
+    anywhere.put({"joined/a.csv": "first,1,2,3\nsecond,4,5,6\n"})
+    job = transform(anywhere, "text/csv", InputFilter="$[1:]", JoinSource="Input", OutputFilter="$[0,-1]")
+    assert job["TransformJobStatus"] == "Completed"
+    assert read(anywhere, anywhere.uri(f"{job['TransformJobName']}/a.csv.out")) == "first,6.0\nsecond,15.0\n"
+
+
+def test_json_lines_are_filtered_and_joined(anywhere: Local) -> None:
+    anywhere.put({"joined/a.csv": '{"id": 1, "features": [1, 2, 3]}\n'})
+    filters = {"InputFilter": "$.features", "OutputFilter": "$['id','SageMakerOutput']"}
+    job = transform(anywhere, "application/jsonlines", JoinSource="Input", **filters)
+    assert job["TransformJobStatus"] == "Completed", job["FailureReason"]
+    (line,) = read(anywhere, anywhere.uri(f"{job['TransformJobName']}/a.csv.out")).splitlines()
+    found = json.loads(line)
+    assert found.keys() == {"id", "SageMakerOutput"}
+    assert "6.0" in json.dumps(found["SageMakerOutput"])
+
+
+def transform(local: Local, content_type: str, **processing: str) -> dict[str, Any]:
+    name = unique("transform")
+    local.sagemaker.create_transform_job(
+        TransformJobName=name,
+        ModelName=make_model(local, 1.0),
+        TransformInput={
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": local.uri("joined/")}},
+            "SplitType": "Line",
+            "ContentType": content_type,
+        },
+        TransformOutput={"S3OutputPath": local.uri(name), "Accept": content_type, "AssembleWith": "Line"},
+        TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        DataProcessing=processing,
+    )
+    found: dict[str, Any] = until(
+        lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
+        lambda found: found["TransformJobStatus"] in OVER,
+    )
+    return found
