@@ -1,0 +1,119 @@
+"""Generated request bodies of all formats, and what the server must make of each, said by slower and simpler code."""
+
+import csv
+import io
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+WIDTH = 3
+JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Body:
+    """A body, and the rows that it means; None for a body that means none."""
+
+    media: str
+    content: bytes
+    rows: list[list[float]] | None
+
+
+numbers = st.one_of(
+    st.integers(-1000, 1000),
+    st.floats(-1e6, 1e6, width=32),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.sampled_from([0, -0.0, 1e-45, 3.5e38, 10**20, 2**63, 2**64, 9007199254740993]),
+)
+odd_values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3), st.lists(numbers, max_size=3))
+good_rows = st.lists(st.lists(numbers, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4)
+odd_rows = st.lists(st.one_of(odd_values, st.lists(odd_values, max_size=4)), max_size=4)
+any_rows = st.one_of(
+    good_rows, good_rows, odd_rows, st.recursive(odd_values, lambda inner: st.lists(inner, max_size=3))
+)
+spaces = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
+
+
+def meaning(rows: Any) -> list[list[float]] | None:
+    """What rows of JSON mean: a flat list is one row."""
+    if not isinstance(rows, list) or not rows:
+        return None
+    listed = rows if isinstance(rows[0], list) else [rows]
+    if not all(isinstance(row, list) and len(row) == WIDTH and all(map(is_number, row)) for row in listed):
+        return None
+    return [[float(value) for value in row] for row in listed]
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) <= LARGEST
+
+
+@st.composite
+def json_bodies(draw: st.DrawFn) -> Body:
+    rows, separators = draw(any_rows), draw(spaces)
+    content: Any = draw(
+        st.sampled_from([{"instances": rows}, {"instances": rows}, {"inputs": rows}, rows, {"x": rows}])
+    )
+    known = isinstance(content, dict) and "x" not in content
+    return Body(JSON, json.dumps(content, separators=separators).encode(), meaning(rows) if known else None)
+
+
+@st.composite
+def lines_bodies(draw: st.DrawFn) -> Body:
+    rows = draw(st.one_of(good_rows, odd_rows))
+    wrapped = draw(st.booleans())
+    lines = [json.dumps({"features": row} if wrapped else row) for row in rows]
+    listed = rows if all(isinstance(row, list) for row in rows) else None
+    return Body(LINES, "\n".join(lines).encode() + b"\n" * draw(st.integers(0, 2)), meaning(listed))
+
+
+@st.composite
+def csv_bodies(draw: st.DrawFn) -> Body:
+    fields = st.one_of(numbers.map(repr), numbers.map(repr), st.sampled_from(["+1", ".5", "1.", "1e3", " 2 "]))
+    odd = st.one_of(fields, st.text(alphabet="0123456789,.[]eE+-\"' \nx{}:", max_size=4))
+    rows = draw(
+        st.lists(st.lists(fields, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4) | st.lists(st.lists(odd))
+    )
+    text = draw(st.sampled_from(["\n", "\r\n"])).join(",".join(row) for row in rows)
+    return Body(CSV, text.encode(), csv_meaning(text))
+
+
+def csv_meaning(text: str) -> list[list[float]] | None:
+    try:
+        lines = list(csv.reader(io.StringIO(text.strip("\r\n"), newline="")))
+        rows = [[float(field) for field in line] for line in lines]
+    except (ValueError, csv.Error):
+        return None
+    if any("_" in field for line in lines for field in line):
+        return None
+    return meaning(rows)
+
+
+@st.composite
+def npy_bodies(draw: st.DrawFn) -> Body:
+    kind = draw(st.sampled_from(["<f4", ">f8", "<f8", "<i4", ">u2", "<f2", "?", "<U3", "<c8"]))
+    shape = tuple(draw(st.lists(st.integers(0, 4), max_size=3) | st.tuples(st.integers(1, 4), st.just(WIDTH))))
+    values = draw(st.lists(st.integers(0, 99), min_size=64, max_size=64))
+    array = np.array(values[: math.prod(shape)]).reshape(shape).astype(kind)
+    file = io.BytesIO()
+    np.save(file, np.asfortranarray(array) if draw(st.booleans()) else array)
+    fine = kind[1:] in ("f4", "f8", "i4", "u2", "f2") and array.size and len(shape) in (1, 2) and shape[-1] == WIDTH
+    return Body(NPY, file.getvalue(), array.reshape(-1, WIDTH).astype(float).tolist() if fine else None)
+
+
+@st.composite
+def damaged(draw: st.DrawFn, bodies: st.SearchStrategy[Body]) -> Body:
+    """A good body with a few bytes lost, changed or added: whatever it means, it must be answered."""
+    body = draw(bodies)
+    content, at = bytearray(body.content), draw(st.integers(0, max(0, len(body.content) - 1)))
+    content[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))
+    return Body(body.media, bytes(content), None)
+
+
+whole_bodies = st.one_of(json_bodies(), csv_bodies(), lines_bodies(), npy_bodies())
+damaged_bodies = damaged(whole_bodies)
