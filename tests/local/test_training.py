@@ -180,7 +180,6 @@ def test_entrypoint_and_arguments_stand_in_for_train(local: Local) -> None:
         ({"OutputDataConfig": {"S3OutputPath": "s3://nowhere/x"}}, "nowhere"),
         ({"algorithm": {"MetricDefinitions": [{"Name": "loss", "Regex": "loss: ("}]}}, "is not a regular expression"),
         ({"algorithm": {"MetricDefinitions": [{"Name": "loss", "Regex": "loss"}]}}, "has no group"),
-        ({"algorithm": {"TrainingInputMode": "Pipe"}}, "Pipe"),
         ({"TrainingJobName": "not_valid"}, "Member must satisfy regular expression pattern"),
     ],
 )

@@ -2,13 +2,43 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
-from orchestrator.local.errors import ValidationError
+from orchestrator.local.errors import ServiceError, ValidationError
+from orchestrator.local.jobs import manifests
 from orchestrator.local.runtimes.base import CannotRunError
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.s3.store import ObjectStore, StoredObject
+
+PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile"
+"""What S3DataType says that S3Uri is."""
+
+Item = TypeVar("Item")
+
+
+def find(store: ObjectStore, source: Mapping[str, Any], what: str) -> list[tuple[str, StoredObject]]:
+    """The objects of a data source with S3Uri and S3DataType, a prefix or a manifest; as `select`.
+
+    Raises:
+        ValidationError: there is nothing below the prefix.
+        CannotRunError: the manifest is none, or names what is not there.
+    """
+    if source["S3DataType"] == MANIFEST:
+        return manifests.objects(store, source["S3Uri"])
+    return select(store, source["S3Uri"], what)
+
+
+def check_source(store: ObjectStore, source: Mapping[str, Any], what: str) -> None:
+    """Raises ValidationError if there is nothing at a data source's address."""
+    if source["S3DataType"] == PREFIX:
+        check(store, source["S3Uri"], what)
+        return
+    try:
+        store.get(*parse_uri(source["S3Uri"]))
+    except ServiceError as error:
+        raise _nothing(source["S3Uri"], what) from error
 
 
 def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObject]]:
@@ -28,10 +58,14 @@ def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObj
 def check(store: ObjectStore, uri: str, what: str) -> None:
     """Raises what `select` would raise, and lists no further than to the first object."""
     if next(_objects(store, uri), None) is None:
-        raise ValidationError(
-            f'No S3 objects found under S3 URL "{uri}" given in {what}. '
-            f"Please ensure that the bucket exists and that objects exist under that S3 prefix."
-        )
+        raise _nothing(uri, what)
+
+
+def _nothing(uri: str, what: str) -> ValidationError:
+    return ValidationError(
+        f'No S3 objects found under S3 URL "{uri}" given in {what}. '
+        f"Please ensure that the bucket exists and that objects exist under that S3 prefix."
+    )
 
 
 def _objects(store: ObjectStore, uri: str) -> Iterator[StoredObject]:
@@ -48,11 +82,9 @@ def _below(prefix: str, key: str) -> str:
     return key[prefix.rfind("/") + 1 :]
 
 
-def share(
-    objects: Sequence[tuple[str, StoredObject]], distribution: str, hosts: int, index: int
-) -> list[tuple[str, StoredObject]]:
-    """One host's part: everything (`FullyReplicated`), or every nth object by key (`ShardedByS3Key`)."""
-    return list(objects[index::hosts]) if distribution == "ShardedByS3Key" else list(objects)
+def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
+    """One host's part: everything (`FullyReplicated`), or every nth item (`ShardedByS3Key`)."""
+    return list(items[index::hosts]) if distribution == "ShardedByS3Key" else list(items)
 
 
 def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:

@@ -184,6 +184,8 @@ class Job(ABC):
     def failure(self, hosts: Sequence[Host], outcome: Outcome) -> str:
         """The reason of a failure: what the host that failed first wrote down, and how it ended."""
         name = outcome.first_failed or next(iter(outcome.exits))
+        if outcome.exits[name].starved:
+            return f"ClientError: Data download failed: {outcome.exits[name].reason}"
         written = self.read([host for host in hosts if host.name == name], LAYOUT.failure).get(name, b"")
         text, ended = written.decode(errors="replace").strip(), outcome.exits[name]
         said = text or ended.reason or "See job logs for more information"

@@ -88,7 +88,7 @@ class ProcessingJob(Job):
 
     def plan(self, folder: Path) -> Plan:
         sources = [item["S3Input"] for item in self.request.get("ProcessingInputs", [])]
-        objects = [inputs.select(self.context.store, source["S3Uri"], "processing input") for source in sources]
+        objects = [inputs.find(self.context.store, source, "processing input") for source in sources]
         hosts = []
         for index, name in enumerate(self._hosts):
             found = []

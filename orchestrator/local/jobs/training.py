@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from microjobs import contract
-from microjobs.contract import Channel, Layout, ResourceConfig, TrainingEnvironment
+from microjobs.contract import Layout, ResourceConfig, TrainingEnvironment
 from orchestrator.local import instances
 from orchestrator.local.errors import ResourceInUseError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import attempts, inputs, outputs
 from orchestrator.local.jobs.attempts import Attempts, Limits
+from orchestrator.local.jobs.channels import PIPE, channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Interruption, Outcome, Why
 from orchestrator.local.jobs.interruptions import Watch
 from orchestrator.local.jobs.job import LAYOUT, Job
 from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.jobs.sync import Sync
-from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
+from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Pipe, Plan
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.s3.store import StoredObject
 from orchestrator.local.state import NameTakenError, Record
@@ -59,8 +60,8 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
     """
     Metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
     attempts.check(request)
-    for channel in request.get("InputDataConfig", []):
-        inputs.check(context.store, _s3(channel)["S3Uri"], "input data source")
+    for channel in channels(request):
+        channel.check(context.store)
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
     name, now = request["TrainingJobName"], time.time()
     description = {
@@ -98,11 +99,6 @@ def model_uri(request: Mapping[str, Any]) -> str:
     return outputs.join(config["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")
 
 
-def _s3(channel: Mapping[str, Any]) -> Mapping[str, Any]:
-    source: Mapping[str, Any] = channel["DataSource"]["S3DataSource"]
-    return source
-
-
 def _transition(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
     """The members that tell a SecondaryStatus and its history."""
     past = [{**item, "EndTime": item.get("EndTime", now)} for item in transitions]
@@ -122,6 +118,7 @@ class TrainingJob(Job):
         self._started: float | None = record.description.get("TrainingStartTime")
         self._attempts = Attempts.of(record.description)
         self._limits = Limits.of(self.request)
+        self._channels = channels(self.request)
         self._checkpoints: Sync | None = None
         self._watch: Watch | None = None
 
@@ -138,27 +135,26 @@ class TrainingJob(Job):
         self._enter("Downloading")
 
     def plan(self, folder: Path) -> Plan:
-        channels = {
-            channel["ChannelName"]: (_s3(channel), inputs.select(self.context.store, _s3(channel)["S3Uri"], "input"))
-            for channel in self.request.get("InputDataConfig", [])
-        }
+        found = [(channel, channel.find(self.context.store)) for channel in self._channels]
         hosts = []
         for index, name in enumerate(self._hosts):
-            found = []
-            for channel, (source, objects) in channels.items():
-                part = inputs.share(objects, source.get("S3DataDistributionType", ""), len(self._hosts), index)
-                linked = inputs.link(part, folder / "inputs" / name / channel)
-                found.append(Input(str(LAYOUT.channel(channel)), linked))
+            place = folder / "inputs" / name
+            folders = [
+                channel.folder(data, len(self._hosts), index, place / channel.name)
+                for channel, data in found
+                if channel.mode != PIPE
+            ]
+            pipes = [channel.pipe(data, len(self._hosts), index) for channel, data in found if channel.mode == PIPE]
             if checkpoints := self._checkpoint_input(folder / "checkpoints" / name):
-                found.append(checkpoints)
-            hosts.append(self._host(name, self._files(folder / "files" / name, name), tuple(found)))
+                folders.append(checkpoints)
+            hosts.append(self._host(name, self._files(folder / "files" / name, name), tuple(folders), tuple(pipes)))
         return Plan(self.plan_name, tuple(hosts), self._isolated)
 
     @property
     def _isolated(self) -> bool:
         return bool(self.request.get("EnableNetworkIsolation", False))
 
-    def _host(self, name: str, files: Path, found: tuple[Input, ...]) -> HostPlan:
+    def _host(self, name: str, files: Path, found: tuple[Input, ...], pipes: tuple[Pipe, ...]) -> HostPlan:
         algorithm = self.request["AlgorithmSpecification"]
         entrypoint = algorithm.get("ContainerEntrypoint")
         # `train` is what SageMaker runs; an entry point or arguments of the request stand in its place (facts §2.1).
@@ -173,6 +169,7 @@ class TrainingJob(Job):
             image=self.context.image(self.image_uri),
             files=files,
             inputs=found,
+            pipes=pipes,
             entrypoint=tuple(entrypoint) if entrypoint else None,
             arguments=tuple(arguments),
             environment=environment.variables(),
@@ -184,8 +181,7 @@ class TrainingJob(Job):
         """The configuration files and empty folders that a host finds."""
         layout = Layout(folder)
         contract.write_hyperparameters(layout, self.request.get("HyperParameters", {}))
-        channels = {item["ChannelName"]: _channel(item) for item in self.request.get("InputDataConfig", [])}
-        contract.write_input_data_config(layout, channels)
+        contract.write_input_data_config(layout, {channel.name: channel.described() for channel in self._channels})
         instance_type = self.request["ResourceConfig"]["InstanceType"]
         contract.write_training_resource_config(layout, ResourceConfig(host, self._hosts, instance_type))
         if self._checkpoint_folder is not None:
@@ -226,6 +222,9 @@ class TrainingJob(Job):
         for host in self._hosts:  # what an earlier server read is in the log
             for event in self.stream(host).events():
                 self.metrics.read(event.time / 1000, event.message)
+        if any(channel.mode == PIPE for channel in self._channels):
+            self.lose()  # its pipes ended with the earlier server, and so it may have taken a part for the whole
+            return
         if self._transitions[-1]["Status"] == "Interrupted":
             self.control.interrupt(Interruption())
         super().resume(hosts)
@@ -294,8 +293,6 @@ class TrainingJob(Job):
         if pause >= left:
             self.control.stop(Why.TIME)
         if self.control.why is None:
-            for host in self._hosts:
-                self.stream(host).begin()
             self._enter("Starting")
 
     def _finish_helpers(self) -> None:
@@ -366,9 +363,3 @@ class TrainingJob(Job):
             FinalMetricDataList=self.metrics.final(),
             **changes,
         )
-
-
-def _channel(item: Mapping[str, Any]) -> Channel:
-    return Channel(
-        distribution=_s3(item).get("S3DataDistributionType", "FullyReplicated"), content_type=item.get("ContentType")
-    )

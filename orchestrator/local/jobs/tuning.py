@@ -13,7 +13,8 @@ from typing import Any
 
 from orchestrator.local.errors import ResourceInUseError, ValidationError
 from orchestrator.local.home import arn
-from orchestrator.local.jobs import inputs, outputs, search, training
+from orchestrator.local.jobs import attempts, outputs, search, training
+from orchestrator.local.jobs.channels import channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.registry import Registry
@@ -85,8 +86,9 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
     if metric not in known:
         raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
-    for channel in definition.get("InputDataConfig", []):
-        inputs.check(context.store, channel["DataSource"]["S3DataSource"]["S3Uri"], "input data source")
+    attempts.check(definition)
+    for channel in channels(definition):
+        channel.check(context.store)
     context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
 
 

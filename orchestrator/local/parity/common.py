@@ -27,8 +27,6 @@ ACCESS = Refused("there are no models with a licence to accept: put the files in
 
 S3_PREFIX = Honoured("objects whose keys begin so", only=("S3Prefix",), why="put the objects under one prefix")
 DISTRIBUTION = Honoured("all objects to each host, or each to one")
-FILE_MODE = Honoured("files are there before the container starts", only=("File",), why="use File")
-NOT_COMPRESSED = Honoured("files as they are", only=("None",), why="unpack them in the job")
 
 STOPPING: Rows = {
     "MaxRuntimeInSeconds": Honoured("then the job is stopped, as by a Stop request"),

@@ -6,15 +6,12 @@ from orchestrator.local.parity.common import (
     ENTRYPOINT,
     ENVIRONMENT,
     EXPERIMENT,
-    FILE_MODE,
     HOSTS,
     INSTANCE_TYPE,
     ISOLATION,
     KMS,
-    NOT_COMPRESSED,
     ONE_TYPE,
     ROLE,
-    S3_PREFIX,
     STOPPING,
     TAGS,
     TRAFFIC,
@@ -28,10 +25,16 @@ APP_MANAGED = Refused("only AWS's own processing applications move their files t
 INPUT: Rows = {
     "S3Uri": Honoured("objects whose keys begin so"),
     "LocalPath": Honoured("the folder of the input's files", needed=True),
-    "S3DataType": S3_PREFIX,
-    "S3InputMode": FILE_MODE,
+    "S3DataType": Honoured("objects whose keys begin so, or those of a manifest"),
+    "S3InputMode": Honoured(
+        "files are there before the container starts",
+        only=("File",),
+        why="AWS does not document what the pipes are called: use File",
+    ),
     "S3DataDistributionType": DISTRIBUTION,
-    "S3CompressionType": NOT_COMPRESSED,
+    "S3CompressionType": Honoured(
+        "files as they are", only=("None",), why="Gzip is for Pipe mode: unpack them in the job"
+    ),
 }
 
 OUTPUT: Rows = {

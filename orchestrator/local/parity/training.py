@@ -7,16 +7,13 @@ from orchestrator.local.parity.common import (
     ENTRYPOINT,
     ENVIRONMENT,
     EXPERIMENT,
-    FILE_MODE,
     HOSTS,
     HUB,
     INSTANCE_TYPE,
     ISOLATION,
     KMS,
-    NOT_COMPRESSED,
     ONE_TYPE,
     ROLE,
-    S3_PREFIX,
     STOPPING,
     TAGS,
     TRAFFIC,
@@ -28,16 +25,22 @@ from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused
 PLAN = Refused("there is no capacity to reserve here")
 DEBUGGER = Refused("there is no debugger to evaluate rules: look at the metrics or the log in the job itself")
 
+INPUT_MODE = Honoured("files before the container starts; FastFile: they are read-only; Pipe: a named pipe an epoch")
+
 CHANNELS: Rows = {
     "ChannelName": Honoured("the folder of the channel's files"),
     "DataSource": Members(
         {
             "S3DataSource": Members(
                 {
-                    "S3DataType": S3_PREFIX,
+                    "S3DataType": Honoured(
+                        "objects whose keys begin so, or those of a manifest; augmented ones in Pipe mode",
+                        only=("S3Prefix", "ManifestFile", "AugmentedManifestFile"),
+                        why="only AWS's own fine-tuning reads conversations: put the objects under one prefix",
+                    ),
                     "S3Uri": Honoured(),
                     "S3DataDistributionType": DISTRIBUTION,
-                    "AttributeNames": Refused("augmented manifests are not read: put the objects under one prefix"),
+                    "AttributeNames": Honoured("of an augmented manifest; `-ref` gives an object's content"),
                     "InstanceGroupNames": Refused("all hosts are in one group"),
                     "ModelAccessConfig": ACCESS,
                     "HubAccessConfig": HUB,
@@ -49,16 +52,16 @@ CHANNELS: Rows = {
         }
     ),
     "ContentType": Honoured("said in inputdataconfig.json"),
-    "CompressionType": NOT_COMPRESSED,
-    "RecordWrapperType": Honoured("files as they are", only=("None",), why="wrap the records in the job"),
-    "InputMode": FILE_MODE,
-    "ShuffleConfig": Refused("shuffle in the job"),
+    "CompressionType": Honoured("Gzip in Pipe mode, as on AWS"),
+    "RecordWrapperType": Honoured("RecordIO in Pipe mode, as on AWS"),
+    "InputMode": INPUT_MODE,
+    "ShuffleConfig": Members({"Seed": Honoured("the order of the objects, in Pipe mode another one each epoch")}),
 }
 
 ALGORITHM: Rows = {
     "TrainingImage": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
     "AlgorithmName": Refused("AWS's algorithm resources are not here: give TrainingImage"),
-    "TrainingInputMode": FILE_MODE,
+    "TrainingInputMode": INPUT_MODE,
     "MetricDefinitions": Members(
         {"Name": Honoured(), "Regex": Honoured("matched against the log; gives FinalMetricDataList")}
     ),

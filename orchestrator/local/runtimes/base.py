@@ -4,7 +4,7 @@ A plan is a plain value that says what SageMaker would give to a container; maki
 spelled as requests spell them, below the contract's root; a runtime decides where that is.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -18,6 +18,17 @@ class Input:
     """Where the host finds it, such as the folder of a channel."""
     source: Path
     """A folder of hard links to the objects' files: to be read, and never written through."""
+    read_only: bool = False
+    """The host shall not write into it, as far as the runtime can see to that."""
+
+
+@dataclass(frozen=True)
+class Pipe:
+    """Named pipes that a host finds: `<path>_0` from its start, and the next one when one has been read or closed."""
+
+    path: str
+    epoch: Callable[[int], Iterator[bytes]]
+    """What the pipe of a number gives; an OSError or ValueError of it ends the host."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +50,7 @@ class HostPlan:
     """A small tree that stands for the contract's root, files and folders, written with `contract.Layout`.
     The host gets a copy of it before it starts."""
     inputs: tuple[Input, ...] = ()
+    pipes: tuple[Pipe, ...] = ()
     entrypoint: tuple[str, ...] | None = None
     """None: the image's own."""
     arguments: tuple[str, ...] | None = None
@@ -77,6 +89,8 @@ class Exit:
     reason: str | None = None
     lost: bool = False
     """The host is gone, whatever the job did: its container was removed, or the engine went away."""
+    starved: bool = False
+    """Its pipes could not be filled; `reason` says why."""
 
 
 class CannotRunError(Exception):

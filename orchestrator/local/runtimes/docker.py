@@ -21,6 +21,7 @@ from requests.exceptions import RequestException
 
 from microjobs.contract import DEFAULT_ROOT
 from orchestrator.local.home import Home
+from orchestrator.local.runtimes import docker_pipes, pipes
 from orchestrator.local.runtimes.archives import packed
 from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, MachineFailedError, Plan
 from orchestrator.local.runtimes.docker_host import AGAIN_SECONDS, HOST_LABEL, DockerHost, EngineAwayError, patiently
@@ -104,23 +105,26 @@ class DockerRuntime:
         self._client.networks.create(name, internal=plan.isolated, labels=self._labels(plan), check_duplicate=True)
         return name
 
-    def _start_host(self, plan: Plan, host: HostPlan, network: str | None) -> DockerHost:
+    def _start_host(self, plan: Plan, host: HostPlan, network: str | None) -> Host:
         overlaid, copied = self._overlays.divide(host.inputs)
         container = self._create(plan, host, network, overlaid)
         try:
             with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
                 container.put_archive("/", archive)
+            for path in map(pipes.first, host.pipes):
+                docker_pipes.make(container, path)
             container.start()
         except APIError as error:
             if not (overlaid and self._overlays.refused(error)):
                 raise
             container.remove(force=True, v=True)
             return self._start_host(plan, host, network)
-        return DockerHost(container, host.port)
+        pour = docker_pipes.pourer(container, map(pipes.first, host.pipes))
+        return pipes.fed(DockerHost(container, host.port), host.pipes, pour)
 
     def _create(self, plan: Plan, host: HostPlan, network: str | None, overlaid: Sequence[Input]) -> Container:
         labels = {**self._labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
-        volumes = {self._overlays.volume(item.source, labels): {"bind": item.path, "mode": "rw"} for item in overlaid}
+        volumes = {self._overlays.volume(item.source, labels): _mount(item) for item in overlaid}
         return self._client.containers.create(
             host.image,
             command=None if host.arguments is None else list(host.arguments),
@@ -218,3 +222,7 @@ def _is_gone(removal: Callable[[], None]) -> bool:
             raise
         return False  # it is being removed already, or is in use by what is
     return True
+
+
+def _mount(item: Input) -> dict[str, str]:
+    return {"bind": item.path, "mode": "ro" if item.read_only else "rw"}

@@ -17,7 +17,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import microjobs
@@ -25,6 +25,7 @@ from microjobs.contract import BASE_DIR, HostingEnvironment, Layout
 from microjobs.network import Network
 from microjobs.run import JOB
 from orchestrator.local.home import Home
+from orchestrator.local.runtimes import pipes, process_pipes
 from orchestrator.local.runtimes import process_commands as commands
 from orchestrator.local.runtimes import process_files as files
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, MachineFailedError, Plan
@@ -76,6 +77,13 @@ class ProcessHost:
     def address(self) -> tuple[str, int]:
         return self._address
 
+    def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
+        """As `pipes.Pour`."""
+        return process_pipes.pour(commands.inside(self._layout, path), self._has_ended, chunks)
+
+    def _has_ended(self) -> bool:
+        return self._kept.code() is not None
+
 
 class ProcessRuntime:
     """Runs plans as processes.
@@ -121,7 +129,7 @@ class ProcessRuntime:
         except BaseException:
             self.remove(plan.name)
             raise
-        return list(hosts)
+        return [pipes.fed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
 
     def _start_host(
         self, plan: Plan, host: HostPlan, environment: Environment, network: Network, holder: socket.socket
@@ -133,6 +141,12 @@ class ProcessRuntime:
         files.give(host.files, layout.root)
         for item, target in zip(host.inputs, targets, strict=True):
             files.give(item.source, target)
+            if item.read_only:
+                files.protect(target)
+        for pipe in host.pipes:
+            path = commands.inside(layout, pipes.first(pipe))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.mkfifo(path)
         port = free_port(network.address) if host.port else 0
         with exclusive(folder / LOCK) as lock:
             kept = Kept(

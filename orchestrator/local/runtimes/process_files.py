@@ -30,6 +30,13 @@ def _clone(source: str, target: str) -> None:
         os.fchmod(writer.fileno(), os.fstat(reader.fileno()).st_mode & 0o777 | 0o600)
 
 
+def protect(folder: Path) -> None:
+    """Take the right to write into a tree from everybody; root does not ask for it."""
+    for path in (*folder.rglob("*"), folder):
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode & ~0o222)
+
+
 def take(source: Path, to: Path, *, link: bool) -> bool:
     """Copy what a folder holds, or a file, into the folder `to`; False if there is nothing.
 

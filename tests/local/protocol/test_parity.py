@@ -109,10 +109,11 @@ def test_refusal_names_items_of_lists_by_index() -> None:
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/a"}}
     channels = [
         {"ChannelName": "a", "DataSource": source},
-        {"ChannelName": "b", "DataSource": source, "InputMode": "Pipe"},
+        {"ChannelName": "b", "DataSource": {"FileSystemDataSource": {"FileSystemId": "fs-1"}}},
     ]
     message = refusal("CreateTrainingJob", training(InputDataConfig=channels))
-    assert message == 'Not supported here: InputDataConfig[1].InputMode "Pipe" (honoured: File; use File)'
+    assert "InputDataConfig[1].DataSource.FileSystemDataSource {" in message
+    assert "InputDataConfig[0]" not in message
 
 
 def test_everything_refused_is_named_at_once() -> None:

@@ -1,0 +1,76 @@
+"""Lists of objects in the place of a prefix: ManifestFile and AugmentedManifestFile. Source: facts §2.2."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.s3.keys import parse_uri
+from orchestrator.local.s3.store import ObjectStore, StoredObject
+
+REF = "-ref"
+"""The end of an attribute's name whose value is an object's address, and stands for what the object holds."""
+
+Record = tuple[bytes | StoredObject, ...]
+"""What one line of an augmented manifest gives, in the order of AttributeNames."""
+
+
+def objects(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
+    """The objects that a manifest names, each with its path below the input's folder.
+
+    Raises:
+        CannotRunError: it is no manifest, or an object is not there.
+    """
+    content = _json(_read(store, uri), uri)
+    match content:
+        case [{"prefix": str(prefix), **others}, *paths] if not others and all(isinstance(path, str) for path in paths):
+            return [(path.lstrip("/"), _object(store, prefix + path, uri)) for path in paths]
+    raise _failed(uri, 'it is not a JSON array of {"prefix": "s3://…"} and of keys below that')
+
+
+def records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
+    """What the lines of an augmented manifest give.
+
+    Raises:
+        CannotRunError: a line is no JSON object or lacks an attribute, or an object is not there.
+    """
+    lines = enumerate(_read(store, uri).splitlines(), start=1)
+    return [tuple(_values(store, uri, number, line, attributes)) for number, line in lines if line.strip()]
+
+
+def _values(
+    store: ObjectStore, uri: str, number: int, line: str, attributes: Sequence[str]
+) -> Iterator[bytes | StoredObject]:
+    content = _json(line, f"{uri}, line {number}")
+    for name in attributes:
+        if not isinstance(content, Mapping) or name not in content:
+            raise _failed(uri, f"line {number} has no attribute {name!r}")
+        value = content[name]
+        text = value if isinstance(value, str) else json.dumps(value)
+        yield _object(store, text, f"{uri}, line {number}") if name.endswith(REF) else text.encode()
+
+
+def _read(store: ObjectStore, uri: str) -> str:
+    try:
+        return _object(store, uri, uri).path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _failed(uri, str(error)) from error
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise _failed(where, f"it is no JSON: {error}") from error
+
+
+def _object(store: ObjectStore, uri: str, where: str) -> StoredObject:
+    try:
+        return store.get(*parse_uri(uri))
+    except ServiceError as error:
+        raise _failed(where, f"{uri}: {error}") from error
+
+
+def _failed(where: str, reason: str) -> CannotRunError:
+    return CannotRunError(f"ClientError: Data download failed: manifest {where}: {reason}")

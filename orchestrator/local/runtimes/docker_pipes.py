@@ -1,0 +1,115 @@
+"""Named pipes in containers: made and filled by the engine's API, so nothing of this machine is mounted."""
+
+import contextlib
+import functools
+import io
+import socket
+import tarfile
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from docker.errors import APIError, NotFound
+from docker.models.containers import Container
+
+from orchestrator.local.runtimes.base import CannotRunError
+
+FILL = ["sh", "-c", 'exec cat > "$0"']
+"""What writes in the container what it is sent; it takes the path."""
+
+CLOSED = (1, 128 + 13)
+"""The exit codes of a `cat` whose reader went away."""
+
+
+LOOK_SECONDS = 0.2
+"""Between two looks whether the reader still reads."""
+ENDING_SECONDS = 0.01
+"""Between the end of a program's output and what the engine knows of its end."""
+
+
+def make(container: Container, path: str) -> None:
+    """Make a named pipe in a container, which may run or not."""
+    info = tarfile.TarInfo(path.lstrip("/"))
+    info.type, info.mode = tarfile.FIFOTYPE, 0o644
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        archive.addfile(info)
+    container.put_archive("/", buffer.getvalue())
+
+
+def pour(container: Container, first: Iterable[str], path: str, chunks: Iterable[bytes]) -> bool:
+    """As `pipes.Pour`, for a container.
+
+    Args:
+        container: the host.
+        first: the pipes that are there already.
+        path: the pipe.
+        chunks: what to write.
+    """
+    try:
+        if path not in first:
+            make(container, path)
+        code = Filler(container, path).send(chunks)
+        container.reload()
+    except NotFound:
+        return False
+    except APIError as error:
+        if error.status_code == HTTPStatus.CONFLICT:  # it has ended
+            return False
+        raise CannotRunError(f"the engine cannot fill it: {error.explanation or error}") from error
+    if container.attrs["State"]["Running"] and code not in (0, *CLOSED):
+        raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: filling it ended with exit code {code}")
+    return bool(container.attrs["State"]["Running"])
+
+
+class Filler:
+    """A program in a container that writes into a pipe what it is sent."""
+
+    def __init__(self, container: Container, path: str) -> None:
+        assert container.client is not None  # noqa: S101  for mypy
+        self._api = container.client.api
+        self._id: str = self._api.exec_create(container.id, [*FILL, path], stdin=True, stdout=False, user="root")["Id"]
+
+    def send(self, chunks: Iterable[bytes]) -> int | None:
+        """Send all, or what the reader wants of it; the exit code, None if the container ended meanwhile."""
+        connection: Any = self._api.exec_start(self._id, socket=True)
+        stream = getattr(connection, "_sock", connection)  # docker-py gives a file for reading in place of the socket
+        stream.settimeout(LOOK_SECONDS)
+        try:
+            if all(self._send(stream, chunk) for chunk in chunks):
+                stream.shutdown(socket.SHUT_WR)
+            while self._is_running():
+                _wait(stream)
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # it has ended, as its exit code tells
+        finally:
+            connection.close()
+        code: int | None = self._api.exec_inspect(self._id)["ExitCode"]
+        return code
+
+    def _send(self, stream: socket.socket, chunk: bytes) -> bool:
+        """Send one piece; False if the reader has closed the pipe, of which the engine does not tell a sender."""
+        rest = memoryview(chunk)
+        while rest:
+            try:
+                rest = rest[stream.send(rest) :]
+            except TimeoutError:
+                if not self._is_running():
+                    return False
+        return True
+
+    def _is_running(self) -> bool:
+        return bool(self._api.exec_inspect(self._id)["Running"])
+
+
+def _wait(stream: socket.socket) -> None:
+    """Wait until the program says something or ends, or for a while."""
+    with contextlib.suppress(TimeoutError):
+        if not stream.recv(1 << 16):
+            time.sleep(ENDING_SECONDS)
+
+
+def pourer(container: Container, first: Iterable[str]) -> functools.partial[bool]:
+    """`pour` for one container."""
+    return functools.partial(pour, container, frozenset(first))

@@ -1,0 +1,239 @@
+"""How the channels of a training job come into a host: whole, read-only, streamed, and named by manifests."""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import re
+import signal
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs.contract import Layout
+from orchestrator.local import server
+from orchestrator.local.config import Config
+from tests.local.clients import ROOT, Local, channel, processing_input, started, until
+
+
+def given(name: str, uri: str, **members: Any) -> dict[str, Any]:
+    """A channel; members of its data source stand beside its own."""
+    made = channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
+    source = made["DataSource"]["S3DataSource"]
+    source |= {member: members.pop(member) for member in ("S3DataType", "AttributeNames") if member in members}
+    return made | members
+
+
+def read(local: Local, name: str) -> str:
+    """What a job's script wrote into `model/read`."""
+    job = local.ended(name)
+    assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
+    return local.model(name)["read"]
+
+
+EPOCHS = (
+    f"cd {ROOT}/input/data; "
+    "for epoch in 0 1 2; do until [ -p train_$epoch ]; do sleep 0.02; done; cat train_$epoch >> ../../model/read; "
+    "echo '|' >> ../../model/read; done"
+)
+"""Reads three epochs of the channel `train`, a line with a bar after each."""
+
+
+def test_pipes_give_all_objects_each_epoch(anywhere: Local) -> None:
+    anywhere.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
+    name = anywhere.start_training(EPOCHS, InputDataConfig=[given("train", anywhere.uri("pipe/"), InputMode="Pipe")])
+    assert read(anywhere, name) == "first,second.\n|\n" * 3
+
+
+def test_large_object_goes_through_a_pipe_whole(anywhere: Local) -> None:
+    content = bytes(range(256)) * (1 << 15)  # more than any buffer on the way
+    anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="large/x", Body=content)
+    script = f"cd {ROOT} && sha256sum < input/data/train_0 > model/read"
+    name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("large/"), InputMode="Pipe")])
+    assert read(anywhere, name).split()[0] == hashlib.sha256(content).hexdigest()
+
+
+def test_reader_that_closes_early_gets_the_next_epoch(anywhere: Local) -> None:
+    anywhere.put({"early/a": "0123456789" * 100_000})
+    script = EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
+    name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("early/"), InputMode="Pipe")])
+    assert read(anywhere, name) == "0123|\n" * 3
+
+
+def test_job_may_leave_its_pipes_unread(anywhere: Local) -> None:
+    anywhere.put({"unread/a": "x" * 1_000_000})
+    pipe = given("train", anywhere.uri("unread/"), InputMode="Pipe")
+    job = anywhere.train(f"cd {ROOT}; cp input/config/inputdataconfig.json model/", InputDataConfig=[pipe])
+    assert job["TrainingJobStatus"] == "Completed"
+    config = json.loads(anywhere.model(job["TrainingJobName"])["inputdataconfig.json"])
+    assert config["train"]["TrainingInputMode"] == "Pipe"
+
+
+def test_gzip_and_recordio_are_done_in_the_pipe(processes: Local) -> None:
+    bucket = processes.address.bucket
+    for key, content in (("zipped/a", b"12345"), ("zipped/b", b"")):
+        processes.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
+    pipe = given(
+        "train", processes.uri("zipped/"), InputMode="Pipe", CompressionType="Gzip", RecordWrapperType="RecordIO"
+    )
+    name = processes.start_training(f"cd {ROOT}; base64 -w0 input/data/train_0 > model/read", InputDataConfig=[pipe])
+    first = struct.pack("<II", 0xCED7230A, 5) + b"12345\0\0\0"
+    assert base64.b64decode(read(processes, name)) == first + struct.pack("<II", 0xCED7230A, 0)
+
+
+def test_shuffled_objects_come_in_another_order_each_epoch(processes: Local) -> None:
+    processes.put({f"shuffled/{number}": str(number) for number in range(8)})
+
+    def epochs(seed: int) -> list[str]:
+        pipe = given("train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed})
+        return read(processes, processes.start_training(EPOCHS, InputDataConfig=[pipe])).split("|\n")[:3]
+
+    first = epochs(1)
+    assert len(set(first)) == 3
+    assert {"".join(sorted(epoch)) for epoch in first} == {"01234567"}
+    assert epochs(1) == first != epochs(2)
+
+
+def test_hosts_share_what_their_pipes_give(processes: Local) -> None:
+    processes.put({f"sharded/{number}": str(number) for number in range(5)})
+    pipe = given("train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key")
+    script = f"cd {ROOT}; host=$(grep -o 'host\": \"algo-.' input/config/resourceconfig.json | tail -c 7); "
+    name = processes.start_training(
+        f"{script} cat input/data/train_0 > model/$host", instances=2, InputDataConfig=[pipe]
+    )
+    assert processes.ended(name)["TrainingJobStatus"] == "Completed"
+    assert processes.model(name) == {"algo-1": "024", "algo-2": "13"}
+
+
+def test_augmented_manifest_gives_its_attributes_as_records(processes: Local) -> None:
+    lines = [{"image-ref": processes.uri(f"images/{name}"), "class": number} for number, name in enumerate("ab")]
+    processes.put(
+        {"images/a": "A", "images/b": "B", "list.manifest": "\n".join(json.dumps({**line, "x": 1}) for line in lines)}
+    )
+    pipe = given(
+        "train", processes.uri("list.manifest"), InputMode="Pipe",
+        S3DataType="AugmentedManifestFile", AttributeNames=["class", "image-ref"],
+    )  # fmt: skip
+    assert read(processes, processes.start_training(EPOCHS, InputDataConfig=[pipe])) == "0A1B|\n" * 3
+
+
+FIND = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
+
+
+def manifest(local: Local, *paths: str) -> str:
+    """A manifest of these objects below `listed/`."""
+    local.put({"listed/a": "A", "listed/deep/b": "B", "listed/c": "C"})
+    local.put({"files.manifest": json.dumps([{"prefix": local.uri("listed/")}, *paths])})
+    return local.uri("files.manifest")
+
+
+@pytest.mark.parametrize("mode", ["File", "FastFile"])
+def test_manifest_names_the_files_of_a_channel(processes: Local, mode: str) -> None:
+    uri = manifest(processes, "deep/b", "a")
+    listed = given("train", uri, InputMode=mode, S3DataType="ManifestFile")
+    assert read(processes, processes.start_training(FIND, InputDataConfig=[listed])) == "AB"
+
+
+def test_manifest_names_the_inputs_of_a_processing_job(processes: Local) -> None:
+    where = str(Layout().processing("input"))
+    listed = processing_input("input", manifest(processes, "deep/b"), where)
+    listed["S3Input"]["S3DataType"] = "ManifestFile"
+    job = processes.process(f"cat {ROOT}/processing/input/deep/b", ProcessingInputs=[listed])
+    assert job["ProcessingJobStatus"] == "Completed"
+    assert processes.output("ProcessingJobs", job["ProcessingJobName"]) == {"algo-1": ["B"]}
+
+
+@pytest.mark.engine
+def test_fast_files_cannot_be_changed(local: Local) -> None:
+    local.put({"fast/a": "original"})
+    fast = given("train", local.uri("fast/"), InputMode="FastFile")
+    script = f"cd {ROOT}/input; cat data/train/a config/inputdataconfig.json > ../model/read; touch data/train/b"
+    name = local.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast])
+    assert read(local, name).startswith('original{"train": {"TrainingInputMode": "File"')
+
+
+# --- what goes wrong ---
+
+
+def failure(local: Local, script: str, item: dict[str, Any]) -> str:
+    job = local.train(script, InputDataConfig=[item])
+    assert job["TrainingJobStatus"] == "Failed"
+    return str(job["FailureReason"])
+
+
+def test_what_cannot_be_streamed_fails_the_job(anywhere: Local) -> None:
+    anywhere.put({"plain/a": "not compressed"})
+    pipe = given("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
+    reason = failure(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
+    assert reason.startswith("ClientError: Data download failed: ")
+    assert "a is no gzip file" in reason
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no json", "it is no JSON"),
+        ('{"prefix": "s3://b/"}', "it is not a JSON array"),
+        ('[{"prefix": "s3://nowhere/"}, "x"]', "s3://nowhere/x: "),
+    ],
+)
+def test_wrong_manifest_fails_the_job(processes: Local, content: str, message: str) -> None:
+    processes.put({"wrong.manifest": content})
+    reason = failure(processes, "true", given("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile"))
+    assert reason.startswith("ClientError: Data download failed: ")
+    assert message in reason
+
+
+def test_line_without_an_attribute_fails_the_job(processes: Local) -> None:
+    processes.put({"lines.manifest": '{"a": 1}\n{"b": 1}\n'})
+    pipe = given(
+        "train", processes.uri("lines.manifest"), InputMode="Pipe",
+        S3DataType="AugmentedManifestFile", AttributeNames=["a"],
+    )  # fmt: skip
+    assert "line 2 has no attribute 'a'" in failure(processes, "true", pipe)
+
+
+@pytest.mark.engine
+def test_streamed_job_is_not_taken_up_by_another_server(tmp_path: Path) -> None:
+    """The pipe ended with the first server: the job takes what it got for all that there is."""
+    with started(tmp_path / "home", runtime="docker") as local:
+        local.put({"cut/a": "x" * 10_000_000})
+        pipe = given("train", local.uri("cut/"), InputMode="Pipe")
+        script = f"exec 3< {ROOT}/input/data/train_0; echo ready; sleep 2; cat <&3 | wc -c"
+        name = local.start_training(script, InputDataConfig=[pipe])
+        local.said(name, "ready")
+        os.kill(local.address.pid, signal.SIGKILL)
+        until(lambda: server.running(local.home), lambda address: address is None)
+        again = Local(local.home, server.start(local.home, Config(port=0, runtime="docker")))
+        assert again.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
+
+
+AUGMENTED = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
+WRONG = [
+    (AUGMENTED, "can only be used if the Channel's input mode is Pipe"),
+    ({"S3DataType": "AugmentedManifestFile", "InputMode": "Pipe"}, "AttributeNames must be given"),
+    ({"AttributeNames": ["a"]}, "AttributeNames can only be used with"),
+    ({"CompressionType": "Gzip"}, "can only be used if the input mode is Pipe"),
+    ({"RecordWrapperType": "RecordIO", "InputMode": "FastFile"}, "can only be used if the input mode is Pipe"),
+    ({**AUGMENTED, "InputMode": "Pipe", "CompressionType": "Gzip"}, "CompressionType Gzip cannot be used"),
+    ({"InputMode": "FastFile"}, "must be a whole folder, but wrong-too/b begins with it too"),
+    ({"S3DataType": "Converse"}, "Not supported here"),
+]
+
+
+@pytest.mark.parametrize(("members", "message"), WRONG)
+def test_members_that_do_not_go_together_are_refused(processes: Local, members: dict[str, Any], message: str) -> None:
+    processes.put({"wrong/a": "", "wrong-too/b": ""})
+    with pytest.raises(ClientError, match=re.escape(message)):
+        processes.start_training("true", InputDataConfig=[given("train", processes.uri("wrong"), **members)])
+
+
+def test_manifest_that_is_not_there_is_refused(processes: Local) -> None:
+    with pytest.raises(ClientError, match="No S3 objects found under S3 URL"):
+        processes.start_training(
+            "true", InputDataConfig=[given("train", processes.uri("none"), S3DataType="ManifestFile")]
+        )
