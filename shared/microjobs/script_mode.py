@@ -45,6 +45,8 @@ PACKAGES = {TORCH: "torch", TENSORFLOW: "tensorflow"}
 """The SDK's switches that are ours to start, and what they need."""
 TORCHRUN = re.compile(r"^[EW]\d{4} .*torch/distributed/elastic/.*", re.MULTILINE)
 """What torchrun logs about a script that failed, before a traceback of its own."""
+RANK = re.compile(r"^\[rank\d+\]: ", re.MULTILINE)
+"""What PyTorch puts before each line of a traceback when there are several processes."""
 TORCHRUN_CODE = re.compile(r"failed \(exitcode: (-?\d+)\)")
 
 TOOLKIT = ("entry_point", "environment", "errors", "process")
@@ -227,7 +229,7 @@ def _explain(name: str, code: int, said: str) -> tuple[int, str]:
     if (torchrun_speaks := TORCHRUN.search(said)) is not None:
         exit_code = TORCHRUN_CODE.search(said, torchrun_speaks.start())
         code, said = int(exit_code[1]) if exit_code else code, said[: torchrun_speaks.start()]
-    return code, _reason(name, code, said)
+    return code, _reason(name, code, RANK.sub("", said))
 
 
 class _Tail:

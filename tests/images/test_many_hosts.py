@@ -1,0 +1,243 @@
+"""Trainers on several hosts, each a container in the job's own network."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from testcontainers.core.network import Network
+
+from microjobs.bundle import read_bundle
+from microjobs.contract import (
+    Channel,
+    Layout,
+    ResourceConfig,
+    write_hyperparameters,
+    write_input_data_config,
+    write_training_resource_config,
+)
+from tests.images.conftest import Job, Run, RunJob, StartJob
+from tests.images.training import weights, write_request, write_small
+
+pytestmark = pytest.mark.engine
+
+TENSORFLOW, TORCH = "train-tensorflow", "train-pytorch"
+both = pytest.mark.parametrize("job", [TENSORFLOW, TORCH])
+
+EPOCHS = 40
+SECOND_EPOCH = {TENSORFLOW: "Epoch 2/", TORCH: "Epoch: 1 "}
+FOREVER = 1_000_000
+
+
+class Hosts:
+    """The folders of a job's hosts, and their containers once they are started."""
+
+    def __init__(self, folder: Path, count: int, start: Callable[[str, Layout, str], Job]) -> None:
+        self.layouts = {f"algo-{number}": Layout(folder / f"algo-{number}") for number in range(1, count + 1)}
+        self.jobs: dict[str, Job] = {}
+        self._start = start
+
+    @property
+    def first(self) -> Layout:
+        return self.layouts["algo-1"]
+
+    def prepare(self, distribution: str = "FullyReplicated", **hyperparameters: object) -> None:
+        """The same request and data for all."""
+        for host, layout in self.layouts.items():
+            write_request(layout, **hyperparameters)
+            channel = Channel(distribution=distribution)
+            write_input_data_config(layout, {"train": channel, "test": channel})
+            write_training_resource_config(layout, ResourceConfig(host, tuple(self.layouts)))
+            write_small(layout)
+
+    def start(self, job: str) -> None:
+        self.jobs = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
+
+    def end(self, but: str = "") -> dict[str, Run]:
+        return {host: job.wait(timeout=90) for host, job in self.jobs.items() if host != but}
+
+    def run(self, job: str) -> dict[str, Run]:
+        """All of it, with a good end."""
+        self.start(job)
+        runs = self.end()
+        assert {run.code for run in runs.values()} == {0}, "\n".join(run.log[-3000:] for run in runs.values())
+        assert [run.complaints() for run in runs.values()] == [[]] * len(runs)
+        return runs
+
+
+@pytest.fixture
+def hosts(network: Network, start_job: StartJob, tmp_path: Path) -> Callable[[int], Hosts]:
+    def start(job: str, layout: Layout, host: str) -> Job:
+        return start_job(job, ["train"], layout.root, hostname=host, network=network)
+
+    return lambda count: Hosts(tmp_path, count, start)
+
+
+def on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: object) -> Layout:
+    layout = Layout(root)
+    write_request(layout, **hyperparameters)
+    write_small(layout)
+    run_job(job, ["train"], root)
+    return layout
+
+
+def assert_same(found: Layout, expected: Layout) -> None:
+    """Weights and figures, to 1e-4."""
+    pairs = zip(weights(found.model / "model.onnx"), weights(expected.model / "model.onnx"), strict=True)
+    assert all(np.allclose(one, other, atol=1e-4) for one, other in pairs)
+    metrics, wanted = (dict(read_bundle(layout.model).manifest.metrics) for layout in (found, expected))
+    assert metrics.pop("seconds") is not wanted.pop("seconds")
+    assert metrics == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+
+
+@both
+def test_two_hosts_stopped_and_started_again_equal_one(
+    job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
+) -> None:
+    """The stop reaches one host only, only the first has checkpoints, and 24 rows in steps of 10 leave uneven parts."""
+    request: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 10, "learning_rate": 0.005}
+    two = hosts(2)
+    two.prepare(**request)
+    two.first.checkpoints.mkdir()
+    two.start(job)
+    two.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
+    two.jobs["algo-2"].container.kill("SIGTERM")
+    stopped = two.end()
+    assert {run.code for run in stopped.values()} == {0}, stopped["algo-2"].log
+    runs = two.run(job)
+    assert "going on after" in runs["algo-1"].log
+    assert_same(two.first, on_one_host(job, root, run_job, **request))
+    assert "Epoch" not in runs["algo-2"].log
+    assert list(two.layouts["algo-2"].model.iterdir()) == list(two.layouts["algo-2"].output_data.iterdir()) == []
+
+
+@both
+def test_four_hosts_with_uneven_shares_equal_one(
+    job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
+) -> None:
+    """In full batches, so that it does not matter which rows are in a step; one host has the scaler and no rows."""
+    request: dict[str, Any] = {"epochs": 6, "batch_size": 0, "learning_rate": 0.01}
+    four = hosts(4)
+    four.prepare("ShardedByS3Key", **request)
+    for layout, (train, test) in zip(four.layouts.values(), SHARES, strict=True):
+        keep(layout, "train", train)
+        keep(layout, "test", test)
+        if train:
+            (layout.channel("train") / "scaler.json").unlink()
+    four.run(job)
+    assert_same(four.first, on_one_host(job, root, run_job, **request))
+    assert (four.first.model / "scaler.json").exists()
+
+
+SHARES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+    ((0, 13), (0, 1)),
+    ((13, 14), (1, 8)),
+    ((14, 24), ()),
+    ((), ()),
+]
+"""The training and test rows of each host."""
+
+
+def keep(layout: Layout, split: str, part: tuple[int, ...]) -> None:
+    """Leave a host some of the rows, or no file at all."""
+    for kind in "xy":
+        path = layout.channel(split) / f"{kind}_{split}.npy"
+        rows = np.load(path)
+        path.unlink()
+        if part:
+            np.save(path, rows[slice(*part)])
+
+
+@pytest.mark.parametrize(("job", "victim"), [(TENSORFLOW, "algo-1"), (TORCH, "algo-2")])
+def test_lost_host_ends_the_others_with_the_reason(job: str, victim: str, hosts: Callable[[int], Hosts]) -> None:
+    """Frozen hosts and cut networks take 20 s to be noticed, so they are tried without containers."""
+    two = hosts(2)
+    two.prepare(epochs=FOREVER, batch_size=10)
+    two.start(job)
+    two.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
+    two.jobs[victim].container.kill()
+    start = time.monotonic()
+    (run,) = two.end(but=victim).values()
+    assert time.monotonic() - start < 60
+    assert run.code == 3, run.log
+    assert run.failure is not None
+    assert run.failure.startswith(f"lost host {victim}: ")
+
+
+@both
+def test_bad_rows_of_one_host_end_all_with_its_name(job: str, hosts: Callable[[int], Hosts]) -> None:
+    two = hosts(2)
+    two.prepare()
+    (two.layouts["algo-2"].channel("train") / "y_train.npy").unlink()
+    two.start(job)
+    for run in two.end().values():
+        assert run.code == 2, run.log
+        assert run.failure is not None
+        assert run.failure.startswith("host algo-2 failed: ")
+        assert "has no y_train.npy" in run.failure
+
+
+TORCH_SWITCH, TENSORFLOW_SWITCH = (
+    "sagemaker_torch_distributed_enabled",
+    "sagemaker_multi_worker_mirrored_strategy_enabled",
+)
+JOIN = """
+import torch, torch.distributed as dist
+dist.init_process_group("gloo")
+"""
+ADD_UP = """
+total = torch.tensor([dist.get_rank() + 1])
+dist.all_reduce(total)
+told = {"hosts": dist.get_world_size(), "of all": int(total)}
+"""
+READ = """
+import json, os
+config = json.loads(os.environ["TF_CONFIG"])
+told = {"hosts": len(config["cluster"]["worker"]), "of all": 1 + 2 * (config["task"]["type"] == "worker")}
+"""
+TELL = """
+import json, os, pathlib
+pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+"""
+FAIL = """
+assert dist.get_rank() == 0, "one is too many"
+dist.barrier()
+"""
+
+
+@pytest.mark.parametrize(
+    ("job", "switch", "script"), [(TORCH, TORCH_SWITCH, JOIN + ADD_UP), (TENSORFLOW, TENSORFLOW_SWITCH, READ)]
+)
+def test_script_runs_on_all_hosts_by_the_sdks_switch(
+    job: str, switch: str, script: str, hosts: Callable[[int], Hosts]
+) -> None:
+    two = hosts(2)
+    two.prepare()
+    for layout in two.layouts.values():
+        submit(layout, switch, script + TELL)
+    two.run(job)
+    told = [json.loads((layout.model / "told.json").read_text()) for layout in two.layouts.values()]
+    assert told == [{"hosts": 2, "of all": 3}] * 2
+
+
+def test_script_that_fails_on_one_host_ends_all(hosts: Callable[[int], Hosts]) -> None:
+    two = hosts(2)
+    two.prepare()
+    for layout in two.layouts.values():
+        submit(layout, TORCH_SWITCH, JOIN + FAIL)
+    two.start(TORCH)
+    for run in two.end().values():
+        assert run.code == 1, run.log
+        assert run.failure is not None
+        assert run.failure.startswith("host algo-2 failed: train.py failed: AssertionError: one is too many")
+
+
+def submit(layout: Layout, switch: str, script: str) -> None:
+    code = layout.input_data / "code"
+    code.mkdir()
+    (code / "train.py").write_text(script)
+    source = layout.spell(code)
+    write_hyperparameters(layout, {switch: True, "sagemaker_program": "train.py", "sagemaker_submit_directory": source})
