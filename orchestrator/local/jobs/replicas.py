@@ -196,11 +196,20 @@ class Replica:
             patience = max(SILENT_SECONDS, self._traffic.longest())
             if time.monotonic() - self._last_sign > patience and not self._stopping.is_set():
                 self._close()
-                life.host.stop(SHUTDOWN_GRACE_SECONDS)
-                life.wait()
+                self._end(life)
                 return f"answered neither GET /ping with 200 nor a request for {patience:g} s"
         self._close()
         return "ended by itself"
+
+    def _end(self, life: Life) -> None:
+        """End a container that may not even take a signal."""
+        try:
+            life.host.stop(SHUTDOWN_GRACE_SECONDS)
+        except Exception:
+            logger.exception("%s could not be stopped, and is removed", self.plan_name)
+        if not life.wait(SHUTDOWN_GRACE_SECONDS):
+            self._runtime.remove(self.plan_name)
+            life.wait()
 
     def _relaunched(self) -> bool:
         try:
