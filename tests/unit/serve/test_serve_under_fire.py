@@ -166,10 +166,10 @@ MALFORMED = {
 @pytest.mark.parametrize(("sent", "expected"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_head_is_answered_as_documented(besieged: Server, sent: bytes, expected: set[int]) -> None:
     with connections(besieged, 1) as (client,):
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):  # the server may have ended the connection by now
             client.sendall(sent)
-        if 0 in expected:  # waits for more, or is gone
-            client.shutdown(socket.SHUT_WR)
+            if 0 in expected:
+                client.shutdown(socket.SHUT_WR)
         assert status(client) in expected
 
 

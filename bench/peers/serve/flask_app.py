@@ -1,0 +1,29 @@
+"""AWS's sample stack for one's own containers: Flask behind gunicorn behind nginx."""
+
+import io
+
+import model
+import numpy as np
+from flask import Flask, Response, jsonify, request
+
+app = Flask(__name__)
+session = model.load()
+
+
+@app.get("/ping")
+def ping() -> Response:
+    return Response(status=200)
+
+
+@app.post("/invocations")
+def invocations() -> Response:
+    if request.content_type == model.JSON:
+        return jsonify(predictions=model.predict(session, np.array(request.get_json()["instances"])).tolist())
+    if request.content_type == model.CSV:
+        text = io.StringIO(request.get_data(as_text=True))
+        predictions = model.predict(session, np.loadtxt(text, delimiter=",", ndmin=2))
+        out = io.StringIO()
+        np.savetxt(out, predictions, delimiter=",")
+        return Response(out.getvalue(), mimetype=model.CSV)
+    predictions = model.predict(session, model.read_npy(request.get_data()))
+    return Response(model.write_npy(predictions), mimetype=model.NPY)

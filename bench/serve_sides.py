@@ -1,0 +1,223 @@
+"""The servers that bench/serve.py measures, each started on one core with the same model."""
+
+import getpass
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper, save
+
+from microjobs.bundle import MODEL_FILE, Manifest, write_manifest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PEERS = Path(__file__).resolve().parent / "peers" / "serve"
+FEATURES = 13
+SERVER_CORE = "0"
+PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "java": "default-jre-headless", "taskset": "util-linux"}
+"""What has to be on the machine, and the Debian package that has it."""
+
+
+def need(*programs: str) -> None:
+    missing = [name for name in programs if shutil.which(name) is None]
+    if missing:
+        sys.exit(f"{' and '.join(missing)} not found: apt-get install {' '.join(PACKAGES[name] for name in missing)}")
+
+
+def make_bundle(folder: Path) -> Path:
+    """A bundle whose model is a multilayer perceptron 13-128-64-1 with random weights."""
+    random, sizes = np.random.default_rng(0), (FEATURES, 128, 64, 1)
+    nodes, weights, flow = [], [], "features"
+    for layer, (width, height) in enumerate(itertools.pairwise(sizes)):
+        last = layer == len(sizes) - 2
+        matrix = (random.normal(size=(width, height)) / np.sqrt(width)).astype(np.float32)
+        weights += [numpy_helper.from_array(matrix, f"w{layer}")]
+        weights += [numpy_helper.from_array(np.zeros(height, np.float32), f"b{layer}")]
+        nodes.append(
+            helper.make_node("Gemm", [flow, f"w{layer}", f"b{layer}"], ["predictions" if last else f"h{layer}"])
+        )
+        if not last:
+            nodes.append(helper.make_node("Relu", [f"h{layer}"], [flow := f"r{layer}"]))
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["rows", width])
+        for name, width in (("features", FEATURES), ("predictions", 1))
+    ]
+    graph = helper.make_graph(nodes, "mlp", ends[:1], ends[1:], weights)
+    folder.mkdir(parents=True)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), folder / MODEL_FILE)
+    write_manifest(folder, Manifest(framework="onnx", features=FEATURES))
+    return folder
+
+
+@dataclass(frozen=True)
+class Side:
+    """A running server."""
+
+    name: str
+    port: int
+    pid: int
+    first_ping: float
+    """Seconds from its start to the first 200 on /ping."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where the sides live: a folder, and what ends them."""
+
+    folder: Path
+    stack: ExitStack
+
+    def environment(self, lock: str) -> Path:
+        """A virtual environment with what a lock has; its interpreter."""
+        uv = shutil.which("uv") or sys.exit("uv is not here: make setup")
+        python = self.folder / lock / "bin" / "python"
+        subprocess.run([uv, "venv", "--quiet", "--python", "3.11", self.folder / lock], check=True)
+        install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", "-r"]
+        ours = (REPOSITORY / "shared" / "requirements.lock", REPOSITORY / "containers" / "serve" / "cpu.lock")
+        for path in ours if lock == "ours" else (PEERS / f"{lock}.lock",):
+            subprocess.run([*map(str, install), str(path)], check=True)
+        return python
+
+    def start(self, name: str, command: list[str | Path], port: int, ping: str = "/ping", **variables: str) -> Side:
+        """Start a server, and wait until it answers."""
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(PEERS)}
+        environment |= {"MODEL": str(self.folder / "root" / "model" / MODEL_FILE)} | variables
+        log = self.stack.enter_context((self.folder / f"{name}.log".replace(" ", "-")).open("wb"))
+        began = time.perf_counter()
+        process = subprocess.Popen(
+            ["taskset", "--cpu-list", SERVER_CORE, *map(str, command)],
+            env=environment,
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        self.stack.callback(end, process)
+        wait_for(f"http://127.0.0.1:{port}{ping}", process, Path(log.name))
+        return Side(name, port, process.pid, time.perf_counter() - began)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a server and all that it started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, 15)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, 9)
+        process.wait()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline and process.poll() is None:
+        with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.005)
+    sys.exit(f"{url} does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+def free_port() -> int:
+    """A port below those that multi-model-server takes for malformed (32767 and up)."""
+    for port in range(18080, 32000):
+        if port not in _given:
+            with socket.socket() as probe, suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
+    sys.exit("no port between 18080 and 32000 is free")
+
+
+_given: set[int] = set()
+
+
+def ours(place: Workplace) -> Side:
+    """As the image runs it: the same packages, the same entry point, one worker."""
+    port, python = free_port(), place.environment("ours")
+    return place.start(
+        "microjobs serve",
+        [python, "-m", "microjobs", "serve"],
+        port,
+        PYTHONPATH=str(REPOSITORY / "shared"),
+        MICROJOBS_JOB=str(REPOSITORY / "containers" / "serve"),
+        SAGEMAKER_BASE_DIR=str(place.folder / "root"),
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        SAGEMAKER_MODEL_SERVER_WORKERS="1",
+    )
+
+
+def static(place: Workplace) -> Side:
+    port, python = free_port(), place.environment("static")
+    options = ["--interface", "wsgi", "--port", str(port), "--http", "1", "--no-ws", "--blocking-threads", "1"]
+    return place.start("static WSGI answer", [python, "-m", "granian", *options, "static_app:app"], port)
+
+
+def fastapi(place: Workplace) -> Side:
+    port, python = free_port(), place.environment("fastapi")
+    options = ["--port", str(port), "--no-access-log", "--log-level", "warning"]
+    return place.start("FastAPI + uvicorn", [python, "-m", "uvicorn", *options, "fastapi_app:app"], port)
+
+
+def flask(place: Workplace) -> Side:
+    """gunicorn on a socket and nginx before it, started together as AWS's sample does."""
+    port, python = free_port(), place.environment("flask")
+    socket_file, config = place.folder / "gunicorn.sock", place.folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; user {getpass.getuser()}; worker_processes 1; pid {place.folder}/nginx.pid; error_log stderr;\n"
+        "events { worker_connections 1024; }\n"
+        "http { access_log off; client_max_body_size 100m;\n"
+        f" client_body_temp_path {place.folder}/body; proxy_temp_path {place.folder}/proxy;\n"
+        f" upstream gunicorn {{ server unix:{socket_file}; }}\n"
+        f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://gunicorn; }} }} }}\n"
+    )
+    script = f"nginx -e stderr -c {config} & exec {python} -m gunicorn -k sync -w 1 -b unix:{socket_file} flask_app:app"
+    return place.start("Flask + gunicorn + nginx", ["sh", "-c", script], port)
+
+
+def mms(place: Workplace) -> Side:
+    """The model server of AWS's own inference images, without their fixed paths."""
+    port, python = free_port(), place.environment("mms")
+    archive = place.folder / "mms-models" / "model"
+    (archive / "MAR-INF").mkdir(parents=True)
+    (archive / "code").mkdir()
+    (archive / "code" / "inference.py").write_bytes((PEERS / "mms_inference.py").read_bytes())
+    described = {"modelName": "model", "handler": "sagemaker_inference.default_handler_service"}
+    (archive / "MAR-INF" / "MANIFEST.json").write_text(
+        json.dumps(
+            {"runtime": "python", "modelServerVersion": "1.0", "specificationVersion": "1.0", "model": described}
+        )
+    )
+    settings = place.folder / "mms.properties"
+    settings.write_text(
+        f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{free_port()}\n"
+        "default_workers_per_model=1\ndecode_input_request=false\n"
+    )
+    start = "from mms.model_server import start; start()"
+    options = ["--start", "--foreground", "--mms-config", settings, "--model-store", archive.parent]
+    return place.start(
+        "sagemaker-inference + MMS",
+        [python, "-c", start, *map(str, options), "--models", "model=model"],
+        port,
+        PATH=f"{python.parent}:{os.environ['PATH']}",
+        PYTHONPATH=f"{archive / 'code'}:{PEERS}",
+    )
+
+
+SIDES: Mapping[str, Callable[[Workplace], Side]] = {
+    "ours": ours,
+    "static": static,
+    "fastapi": fastapi,
+    "flask": flask,
+    "mms": mms,
+}
