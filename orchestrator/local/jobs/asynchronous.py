@@ -165,11 +165,17 @@ class Queue:
                 pool.submit(self._make, record.name)
 
     def put(self, invocation: Invocation) -> None:
-        """Take an invocation; it is kept when this returns."""
+        """Take an invocation; it is kept when this returns.
+
+        Raises:
+            ServiceError: the endpoint, or the server, is ending.
+        """
         state, name = self._context.state, invocation.name
-        state.add(KIND, name, "", "Waiting", asdict(invocation), {}, parent=self._endpoint)
         with self._lock:
-            if self._pools and not self._closing.is_set():
+            if self._closing.is_set():
+                raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)
+            state.add(KIND, name, "", "Waiting", asdict(invocation), {}, parent=self._endpoint)
+            if self._pools:
                 self._pools[-1].submit(self._make, name)
 
     def stop(self) -> None:

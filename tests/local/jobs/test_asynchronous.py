@@ -262,6 +262,14 @@ def test_deletion_forgets_the_queue(parts: Parts, invoke: Invoker, model: Model)
     assert (queued(parts), parts.outputs()) == (0, {})
 
 
+def test_queue_that_ends_takes_nothing(parts: Parts, invoke: Invoker) -> None:
+    endpoint = parts.registry.find("endpoint/e")
+    assert isinstance(endpoint, endpoints.Endpoint)
+    endpoint.queue.stop()
+    assert invoke.refused(path="async-invocations").code == "ServiceUnavailable"
+    assert queued(parts) == 0
+
+
 def test_endpoint_is_described_with_its_queue(parts: Parts, invoke: Invoker) -> None:  # noqa: ARG001
     assert parts.endpoint()["AsyncInferenceConfig"]["OutputConfig"] == OUTPUT
 
