@@ -11,8 +11,8 @@ from tests.conftest import image_name
 ML = Layout()
 
 PROGRAM = f"""
-import http.server, json, pathlib, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+import http.server, json, os, pathlib, signal, sys, time
+is_stopped = []
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -28,7 +28,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def train():
     given = json.loads(pathlib.Path("{ML.input_config / "hyperparameters.json"}").read_text())
+    signal.signal(signal.SIGTERM, lambda *_: is_stopped.append(True))
     for number in range(int(given["lines"])):
+        if is_stopped:
+            return
         print("line", number, flush=True)
         time.sleep(float(given["pause"]))
     for number in range(int(given["burst"])):
@@ -39,6 +42,7 @@ def train():
 if sys.argv[1] == "train":
     train()
 else:
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
 """
 

@@ -1,0 +1,66 @@
+"""What goes wrong with containers and images: the job ends with the reason, nothing is left, the server goes on."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import docker
+import pytest
+
+from microjobs.contract import Layout
+from tests.conftest import image_name
+from tests.local.clients import SHELL, Local, until
+
+pytestmark = pytest.mark.engine
+
+ML = Layout()
+
+
+@pytest.fixture(scope="module")
+def bare() -> Iterator[str]:
+    """An image with neither an entry point nor a program `train`."""
+    name = "microjobs-test/bare:dev"
+    dockerfile = f"FROM {image_name(SHELL)}\nENV PATH=/bin\nENTRYPOINT []\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
+    yield name
+    subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
+
+
+def containers(job: str) -> list[str]:
+    listed = ["docker", "ps", "--quiet", "--all", "--filter", f"label=org.microjobs.plan=training-job/{job}"]
+    return subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_image_without_train_is_told(local: Local, bare: str) -> None:
+    job = local.train("", AlgorithmSpecification={"TrainingImage": bare, "TrainingInputMode": "File"})
+    assert 'exec: "train": executable file not found' in job["FailureReason"]
+    until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [("/no/such/program", "no such file or directory"), ("/tmp", "(?i)permission denied|is a dir")],
+)
+def test_entrypoint_that_never_starts_is_told(local: Local, program: str, reason: str) -> None:
+    job = local.train("", algorithm={"ContainerEntrypoint": [program]})
+    assert re.search(reason, job["FailureReason"]), job["FailureReason"]
+    until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
+
+
+def test_killed_program_is_told(local: Local) -> None:
+    job = local.train("sh -c 'kill -9 $$'; exit $?")
+    assert job["FailureReason"].endswith("exit code: 137")
+
+
+def test_host_killed_from_outside_ends_the_others(local: Local) -> None:
+    script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
+    name = local.start_training(script, instances=2)
+    both = {"algo-1": ["ready"], "algo-2": ["ready"]}
+    until(lambda: local.output("TrainingJobs", name), lambda lines: lines == both)
+    engine = docker.from_env()
+    (second,) = (item for item in engine.containers.list() if str(item.name).endswith(f"{name}-algo-2"))
+    second.kill()
+    engine.close()
+    job = local.ended(name)
+    assert job["FailureReason"].endswith("exit code: 137 on algo-2")
+    assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 30
