@@ -166,8 +166,10 @@ def _timestamp(text: str) -> str:
         if re.fullmatch(r"\d{8}T\d{6}Z", text):
             _time(text)
             return text
-        return parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-    except ValueError as error:
+        timestamp = parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+        _time(timestamp)
+        return timestamp
+    except (ValueError, OverflowError) as error:  # years before 1000 and after 9999, too
         raise AuthError(
             "malformed", f"the request's date is {text!r}: X-Amz-Date must be as 20260131T235959Z"
         ) from error

@@ -22,6 +22,9 @@ GROUPS = {
 """The log group of each kind of job; an endpoint has one of its own."""
 
 
+MOST_NAME_BYTES = 255
+"""Of a file's name."""
+
 _BLOCK = 1 << 16
 _OWN = re.compile(rb"^0", re.MULTILINE)
 BEGIN = "a new container starts"
@@ -56,7 +59,7 @@ class Stream:
     def writer(self) -> Iterator[Callable[[float, bytes], None]]:
         """Takes a host's lines, each with its time in seconds since 1970; half a line of a killed server is dropped."""
         with self.path.open("ab", buffering=0) as file:
-            if (whole := self._whole_size()) < self.size():
+            if (whole := self.whole_size()) < self.size():
                 file.truncate(whole)
             yield lambda when, text: _write(file.fileno(), b"%d %s\n" % (when * 1000, text.replace(b"\n", b"\r")))
 
@@ -99,6 +102,16 @@ class Stream:
                 yield Event(int(stamp), text.decode(errors="replace"), start, start + len(record))
                 start += len(record)
 
+    def is_start(self, offset: int) -> bool:
+        """Whether a record begins at an offset, or would."""
+        if offset == 0:
+            return True
+        if not 0 < offset <= self.size():
+            return False
+        with self.path.open("rb") as file:
+            file.seek(offset - 1)
+            return file.read(1) == b"\n"
+
     def before(self, end: int, most: int, wanted: Callable[[Event], bool] = lambda _: True) -> list[Event]:
         """The last wanted records before an offset, at most so many, read from the end of the file."""
         begin, events = end, list[Event]()
@@ -117,7 +130,7 @@ class Stream:
                 offset += len(file.readline()) - 1
         return self.events(offset)
 
-    def _whole_size(self) -> int:
+    def whole_size(self) -> int:
         """Where the last whole record ends."""
         end = self.size()
         with self.path.open("rb") as file:
@@ -150,7 +163,7 @@ class LogStore:
         return self._root / group.strip("/")
 
     def has_group(self, group: str) -> bool:
-        return _is_safe(group) and self._folder(group).is_dir()
+        return _is_inside(group.strip("/")) and self._folder(group).is_dir()
 
     def groups(self) -> list[str]:
         """Every group that has a stream."""
@@ -168,14 +181,14 @@ class LogStore:
     def stream(self, group: str, name: str) -> Stream | None:
         """An existing stream, or None."""
         path = self._folder(group) / name
-        return Stream(path) if _is_safe(group) and _is_safe(name) and path.is_file() else None
+        return Stream(path) if self.has_group(group) and _is_inside(name) and path.is_file() else None
 
     def streams(self, group: str, prefix: str = "") -> dict[str, Stream]:
         """The group's streams whose names begin with a prefix, by name."""
-        folder = self._folder(group)
-        if not self.has_group(group) or not _is_safe(prefix):
+        folder, (inner, slash, _) = self._folder(group), prefix.rpartition("/")
+        if not self.has_group(group) or (slash and not _is_inside(inner)):
             return {}
-        below = folder / prefix.rpartition("/")[0]
+        below = folder / inner
         found = (path for path in below.rglob("*") if path.is_file())
         named = ((path.relative_to(folder).as_posix(), path) for path in found)
         return {name: Stream(path) for name, path in sorted(named) if name.startswith(prefix)}
@@ -204,5 +217,11 @@ def _write(file: int, record: bytes) -> None:
             time.sleep(FULL_SECONDS)
 
 
-def _is_safe(name: str) -> bool:
-    return "\0" not in name and ".." not in name.split("/")
+def _is_inside(name: str) -> bool:
+    """Whether a name is a path below the folder that it is put to: what a client sends may be absolute, or anything."""
+    segments = name.split("/")
+    return "\0" not in name and {"", ".", ".."}.isdisjoint(segments) and max(map(_bytes, segments)) <= MOST_NAME_BYTES
+
+
+def _bytes(segment: str) -> int:
+    return len(segment.encode())

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from cheroot import wsgi
-
 from microjobs.files import write_text
 from orchestrator.local.app import Application, RawService
 from orchestrator.local.config import Config
 from orchestrator.local.home import Home, default_bucket
+from orchestrator.local.http import Server
 from orchestrator.local.jobs import endpoints, processing, training, transform, tuning
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Maker, Registry
@@ -25,7 +24,6 @@ from orchestrator.local.runtimes.base import CannotRunError, Runtime
 from orchestrator.local.runtimes.choose import choose
 from orchestrator.local.s3.service import S3
 from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.wire import Gateway
 from orchestrator.local.server import ServerError
 from orchestrator.local.services import ecr, iam, sts
 from orchestrator.local.services.logs import Logs
@@ -42,15 +40,19 @@ THREADS = 64
 LOOK_SECONDS = 0.5
 """Between two looks for a signal: one that another thread receives does not wake the main thread from a wait."""
 
+Choose = Callable[[str, Home], tuple[Runtime, str]]
+"""Takes what the configuration says; the runtime, and why it is this one."""
+
 NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """What clients may call this machine, besides what the runtime's hosts call it."""
 
 
-def serve(home: Home, config: Config, *, tied: bool = False) -> None:
+def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = choose) -> None:
     """Serve until SIGTERM or SIGINT, then end all that runs.
 
     Args:
         tied: also end when stdin does, which whoever started the server holds open.
+        choose: gives the runtime; a test's runs nothing.
 
     Raises:
         ServerError: another server has this folder, something has the port, or there is no engine where one was
@@ -64,7 +66,7 @@ def serve(home: Home, config: Config, *, tied: bool = False) -> None:
     home.make()
     with ExitStack() as cleanup:
         cleanup.enter_context(_locked(home))
-        runtime, why = _chosen(config, home)
+        runtime, why = _chosen(choose, config, home)
         cleanup.callback(runtime.close)
         logger.info("runtime %s: %s", runtime.name, why)
         port = _start(home, config, runtime, cleanup)
@@ -78,7 +80,7 @@ def serve(home: Home, config: Config, *, tied: bool = False) -> None:
         logger.info("ending all that runs")
 
 
-def _chosen(config: Config, home: Home) -> tuple[Runtime, str]:
+def _chosen(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:
     try:
         return choose(config.runtime, home)
     except CannotRunError as error:
@@ -132,9 +134,8 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     return port
 
 
-def _listener(address: str, port: int) -> wsgi.Server:
-    server = wsgi.Server((address, port), None, numthreads=THREADS, request_queue_size=128, timeout=60)
-    server.gateway = Gateway
+def _listener(address: str, port: int) -> Server:
+    server = Server((address, port), numthreads=THREADS, request_queue_size=128, timeout=60)
     try:
         server.prepare()
     except OSError as error:

@@ -14,7 +14,10 @@ TAGS = Members({"Key": Honoured(), "Value": Honoured()})
 INSTANCE_TYPE = Honoured(
     "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", needed=True
 )
-HOSTS = Honoured("as many containers, `algo-1` …, on a network of their own", needed=True)
+ONE_MACHINE = "they would all be on this one machine"
+HOSTS = Honoured(
+    "as many containers, `algo-1` …, on a network of their own", needed=True, least=1, most=100, why=ONE_MACHINE
+)
 ONE_TYPE = Refused("one instance type and count: give InstanceType and InstanceCount")
 
 ISOLATION = Honoured("no network but that between the hosts; the runtime `process` refuses it")

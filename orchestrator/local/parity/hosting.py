@@ -8,6 +8,7 @@ from orchestrator.local.parity.common import (
     INSTANCE_TYPE,
     ISOLATION,
     KMS,
+    ONE_MACHINE,
     ROLE,
     S3_PREFIX,
     TAGS,
@@ -184,7 +185,7 @@ CREATE_TRANSFORM_JOB: Rows = {
     "TransformResources": Members(
         {
             "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": Honoured("as many containers, which share the objects"),
+            "InstanceCount": Honoured("as many containers, which share the objects", most=100, why=ONE_MACHINE),
             "VolumeKmsKeyId": KMS,
             "TransformAmiVersion": NoMeaning("the machine is this one"),
         }

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+from orchestrator.local.parity.refusal import limits
 from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
 
 HEAD = """# What becomes of each member of a request
@@ -56,5 +57,6 @@ def _verdict(row: Row) -> tuple[str, str]:
     if isinstance(row, NoMeaning):
         return "no meaning", row.meaning
     only = f" only {', '.join(f'`{value}`' for value in row.only)}" if row.only else ""
+    numbers = f" {limits(row)}" if limits(row) else ""
     needed = ", needed" if row.needed else ""
-    return f"honoured{only}{needed}", "; otherwise: ".join(filter(None, (row.meaning, row.why)))
+    return f"honoured{only}{numbers}{needed}", "; otherwise: ".join(filter(None, (row.meaning, row.why)))

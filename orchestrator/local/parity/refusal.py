@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from math import isfinite
 from typing import Any
 
 from orchestrator.local.errors import ValidationError
@@ -41,6 +42,8 @@ def _value(row: Row, value: Any, path: str) -> Iterator[str]:
         yield f"{path} {_shown(value)} ({row.why})"
     elif isinstance(row, Honoured) and row.only and value not in row.only:
         yield f"{path} {_shown(value)} (honoured: {', '.join(map(str, row.only))}; {row.why})"
+    elif isinstance(row, Honoured) and isinstance(value, int | float) and not row.least <= value <= row.most:
+        yield f"{path} {_shown(value)} (honoured: {limits(row)}; {row.why})"
     elif isinstance(row, Members):
         yield from _structures(row, value, path)
 
@@ -53,6 +56,12 @@ def _structures(row: Members, value: Any, path: str) -> Iterator[str]:
         yield f"{path} with {len(value)} items, more than {row.most} ({row.why})"
     for index, item in enumerate(value):
         yield from _members(row.rows, item, f"{path}[{index}]")
+
+
+def limits(row: Honoured) -> str:
+    """The numbers that are honoured, in words; empty for all."""
+    ends = [f"from {row.least:g}"] * isfinite(row.least) + [f"to {row.most:g}"] * isfinite(row.most)
+    return " ".join(ends)
 
 
 def _idle(value: Any) -> bool:

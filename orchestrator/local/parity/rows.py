@@ -6,6 +6,7 @@ it. For a list, rows are about each item.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Union
 
 
@@ -20,6 +21,10 @@ class Honoured:
     """Why other values are refused, or what to do instead."""
     needed: bool = False
     """AWS can do without it in ways that are refused here."""
+    least: float = -inf
+    """Of a number; smaller ones are refused."""
+    most: float = inf
+    """Of a number; larger ones are refused."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from orchestrator.local.parity.common import (
     INSTANCE_TYPE,
     ISOLATION,
     KMS,
+    ONE_MACHINE,
     ONE_TYPE,
     ROLE,
     STOPPING,
@@ -155,8 +156,8 @@ CREATE_TUNING_JOB: Rows = {
             ),
             "ResourceLimits": Members(
                 {
-                    "MaxNumberOfTrainingJobs": Honoured(),
-                    "MaxParallelTrainingJobs": Honoured(),
+                    "MaxNumberOfTrainingJobs": Honoured(most=750, why="SageMaker's own limit"),
+                    "MaxParallelTrainingJobs": Honoured(most=100, why=ONE_MACHINE),
                     "MaxRuntimeInSeconds": Honoured("of the tuning job"),
                 }
             ),

@@ -1,6 +1,8 @@
 """AWS JSON 1.1: SageMaker, CloudWatch Logs, ECR. The operation is in a header, the members in a JSON object."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +11,14 @@ from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.protocol.results import members
+
+MOST_DEPTH = 100
+"""Lists and objects in each other; AWS's requests have 20 at most."""
+
+MOST_DIGITS = 20
+"""Of an integer: 64 bits, and a sign."""
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 CONTENT_TYPE = "application/x-amz-json-1.1"
 
@@ -20,12 +30,35 @@ def operation_name(request: Request) -> str:
 
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
     try:
-        content = json.loads(request.get_data() or b"{}", object_hook=_without_nulls, parse_constant=_refuse_constant)
+        content = _loaded(request.get_data() or b"{}")
     except (ValueError, RecursionError) as error:
         raise ServiceError("SerializationException", f"{operation.name} takes a JSON object: {error}") from error
     if not isinstance(content, dict):
         raise ServiceError("SerializationException", f"{operation.name} takes a JSON object, not {content!r:.60}")
     return content
+
+
+def _loaded(body: bytes) -> Any:
+    """JSON without what could not be kept or sent back. Raises ValueError or RecursionError."""
+    content = json.loads(
+        body.decode(),
+        object_hook=_without_nulls,
+        parse_constant=_refuse_constant,
+        parse_float=_finite,
+        parse_int=_integer,
+    )
+    if SURROGATE.search(body):  # half a character by itself, which UTF-8 does not have
+        json.dumps(content, ensure_ascii=False).encode()
+    level, depth = [content], 0
+    while level := [inner for outer in level for inner in _inside(outer)]:
+        depth += 1
+        if depth > MOST_DEPTH:
+            raise ValueError(f"it is more than {MOST_DEPTH} levels deep")
+    return content
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
@@ -35,6 +68,19 @@ def _without_nulls(value: dict[str, Any]) -> dict[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is too large a number")
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > MOST_DIGITS:
+        raise ValueError(f"{text:.40} is too large a number")
+    return int(text)
 
 
 def answer(operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Response:  # noqa: ARG001

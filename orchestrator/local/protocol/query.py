@@ -16,6 +16,9 @@ from orchestrator.local.protocol.results import members
 CONTENT_TYPE = "text/xml"
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+MOST_DEPTH = 100
+"""Dots in the name of a member."""
+
 CONVERT: Mapping[str, Callable[[Any], Any]] = {
     "integer": int,
     "boolean": {"true": True, "false": False}.__getitem__,
@@ -38,6 +41,8 @@ def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
         if name in ("Action", "Version") or name.startswith("X-Amz-"):
             continue
         *branches, leaf = name.split(".")
+        if len(branches) > MOST_DEPTH:
+            raise ServiceError("MalformedInput", f"{name:.40}... is more than {MOST_DEPTH} levels deep")
         node = tree
         for branch in branches:
             node = node.setdefault(branch, {})

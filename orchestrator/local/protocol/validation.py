@@ -17,6 +17,11 @@ from orchestrator.local.errors import ServiceError, ValidationError
 SHOWN = 256
 """Characters of a value that an error message repeats."""
 
+INTEGERS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63}
+"""Whole numbers are below this, and not below its negative."""
+LATEST = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970; times are as far from 1970 at most."""
+
 SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
 """How Java's patterns spell every character beyond the 16 bits of its `char`."""
 
@@ -110,6 +115,23 @@ def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:
         yield _failed(value, path, f"Member must have length less than or equal to {most}")
 
 
+def _integer(shape: Shape, value: int, path: str) -> Iterator[str]:
+    beyond = INTEGERS[shape.type_name]
+    if not -beyond <= value < beyond:
+        raise ServiceError("SerializationException", f"{value} is too large for {_name(shape)} at '{path}'")
+    yield from _number(shape, value, path)
+
+
+def _timestamp(shape: Shape, value: float, path: str) -> Iterator[str]:
+    if abs(value) > LATEST:
+        raise ServiceError("SerializationException", f"{value} is too large for {_name(shape)} at '{path}'")
+    yield from ()
+
+
+def _name(shape: Shape) -> str:
+    return PYTHON_TYPES[shape.type_name][1]
+
+
 def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is not None and value < least:
@@ -120,8 +142,12 @@ def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
 
 @cache
 def compiled(pattern: str) -> regex.Pattern[str]:
-    """A model's pattern, which is Java's: `regex` knows its character classes, and Python has no surrogates."""
-    return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"))
+    """A model's pattern, which is Java's: `regex` knows its character classes, and Python has no surrogates.
+
+    Java's `\\w` and `\\d` are those of ASCII, so that no name looks like another one; its `\\p{L}` is Unicode's.
+    """
+    alphabet = regex.UNICODE if r"\p{" in pattern else regex.ASCII
+    return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"), alphabet)
 
 
 CHECKS: Mapping[str, Callable[[Any, Any, str], Iterator[str]]] = {
@@ -129,8 +155,9 @@ CHECKS: Mapping[str, Callable[[Any, Any, str], Iterator[str]]] = {
     "list": _list,
     "map": _map,
     "string": _string,
-    "integer": _number,
-    "long": _number,
+    "integer": _integer,
+    "long": _integer,
+    "timestamp": _timestamp,
     "float": _number,
     "double": _number,
 }

@@ -1,5 +1,6 @@
 """The operations on single objects."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,6 +24,7 @@ DESCRIBED = frozenset(
 )
 """Headers that an object keeps and gives back."""
 
+_HEADER = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _OVERRIDES = {f"Response{name}": name for name in DESCRIBED}
 _CONDITIONS = frozenset({"IfMatch", "IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince"})
 
@@ -97,7 +99,7 @@ def _describe(call: Call, opened: Opened) -> tuple[Answer, Span]:
     whole = Span(0, stored.size)
     answer = {
         **details.headers,
-        **{_OVERRIDES[name]: value for name, value in members.items() if name in _OVERRIDES},
+        **_overridden(members),
         "AcceptRanges": "bytes",
         "ContentLength": (span or whole).length,
         "ETag": f'"{details.etag}"',
@@ -110,6 +112,20 @@ def _describe(call: Call, opened: Opened) -> tuple[Answer, Span]:
     if members.get("ChecksumMode") == "ENABLED" and span is None:  # they are of the whole
         answer |= checksum_members(details)
     return Answer(answer, 206 if span else 200), span or whole
+
+
+def _overridden(members: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers that the client wants in place of the object's own.
+
+    Raises:
+        ServiceError: InvalidArgument 400; it would be no header.
+    """
+    wanted = {_OVERRIDES[name]: value for name, value in members.items() if name in _OVERRIDES}
+    for name, value in wanted.items():
+        if not _HEADER.fullmatch(value):
+            message = f"{name} is {value!r}: a header value is of ISO-8859-1, without control characters."
+            raise ServiceError("InvalidArgument", message)
+    return wanted
 
 
 def _span(members: Mapping[str, Any], opened: Opened) -> Span | None:

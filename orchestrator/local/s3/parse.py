@@ -1,5 +1,6 @@
 """A request's members, with the types that the service model gives them."""
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -50,10 +51,11 @@ def parse_document(shape: Shape, document: bytes) -> Any:
     Raises:
         ServiceError: MalformedXML 400.
     """
-    if b"<!DOCTYPE" in document:  # no entities: no surprises
-        raise malformed("a document type is not allowed")
     try:
-        root = ElementTree.fromstring(document)  # noqa: S314 - without a document type there is nothing to expand
+        text = document.decode()  # in another encoding a document type could hide
+        if "<!DOCTYPE" in text:  # no entities: no surprises
+            raise malformed("a document type is not allowed")
+        root = ElementTree.fromstring(text)  # noqa: S314 - without a document type there is nothing to expand
     except (ElementTree.ParseError, LookupError, ValueError) as error:
         raise malformed(str(error)) from None
     expected = shape.serialization.get("name", shape.name)
@@ -114,7 +116,7 @@ def _convert(name: str, shape: Shape, text: str) -> Any:
             return {"true": True, "false": False}[text.lower()]
         if shape.type_name == "timestamp" and name not in AS_GIVEN:
             return _timestamp(text)
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise ServiceError("InvalidArgument", f"{name} is {text!r}, which is no {shape.type_name}.") from None
     enum = getattr(shape, "enum", None)
     if enum and text not in enum and shape.name not in _WITHOUT_ENUM:
@@ -123,7 +125,7 @@ def _convert(name: str, shape: Shape, text: str) -> Any:
 
 
 def _integer(text: str) -> int:
-    if len(text) > 19:
+    if not re.fullmatch("-?[0-9]{1,18}", text):
         raise ValueError(text)
     return int(text)
 

@@ -1,5 +1,6 @@
 """Looking into the buckets' folders without following links, and with names exactly as they are on the disk."""
 
+import errno
 import os
 import stat
 import uuid
@@ -21,8 +22,10 @@ class Tree:
             parent, path = path, path / name
             try:
                 found = path.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
+                    return None
+                raise
             is_last = path == self._root / relative
             if not is_last and not stat.S_ISDIR(found.st_mode):
                 return None

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -134,9 +135,20 @@ def write_token(position: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
-def read_token(token: str) -> tuple[Any, str]:
+def read_token(token: str) -> tuple[str | float, str]:
+    """What `write_token` wrote. Raises ValidationError: it is none of its."""
     try:
-        value, name = json.loads(base64.urlsafe_b64decode(token))
-    except ValueError as error:
-        raise ValidationError(f"NextToken {token!r} is not one of ours: pass the one of the last answer.") from error
-    return value, str(name)
+        value, name = json.loads(base64.urlsafe_b64decode(token), parse_int=float)
+        if isinstance(name, str) and (isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))):
+            return value, name
+    except (ValueError, TypeError, RecursionError):
+        pass
+    raise ValidationError(f"NextToken {token!r} is not one of ours: pass the one of the last answer.")
+
+
+def read_offset(token: str) -> int:
+    """The same, of a list that is not the state's. Raises ValidationError."""
+    value, _ = read_token(token)
+    if isinstance(value, str) or value < 0:
+        raise ValidationError(f"NextToken {token!r} is not one of this list: pass the one of its last answer.")
+    return int(value)

@@ -88,6 +88,8 @@ class Logs:
         chosen = {name: stream for name, stream in streams.items() if names is None or name in names}
         matches = _pattern(request.get("filterPattern", ""))
         positions: dict[str, int] = _read_token(request["nextToken"]) if "nextToken" in request else {}
+        if not all(stream.is_start(positions.get(name, 0)) for name, stream in chosen.items()):
+            raise _invalid_token(request["nextToken"])
         merged = heapq.merge(
             *(_named(name, stream.events(positions.get(name, 0))) for name, stream in chosen.items()),
             key=lambda pair: pair[1].time,
@@ -115,7 +117,10 @@ class Logs:
 
 
 def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict[str, str]]:
-    begin = int(request.get("nextToken", "0"))
+    token = request.get("nextToken", "0")
+    if not re.fullmatch(r"[0-9]{1,15}", token):
+        raise _invalid_token(token)
+    begin = int(token)
     end = begin + request.get("limit", STREAMS_LIMIT)
     return items[begin:end], {"nextToken": str(end)} if end < len(items) else {}
 
@@ -124,10 +129,15 @@ def _position(request: Mapping[str, Any], stream: Stream) -> tuple[str, int]:
     """Which way to read, and from which offset."""
     token = request.get("nextToken")
     if token is None:
-        return ("f", 0) if request.get("startFromHead") else ("b", stream.size())
-    if not (match := re.fullmatch(r"([fb])/(\d+)", token)):
-        raise ServiceError("InvalidParameterException", f"The specified nextToken is invalid: {token!r}.")
+        return ("f", 0) if request.get("startFromHead") else ("b", stream.whole_size())
+    match = re.fullmatch(r"([fb])/([0-9]{1,18})", token)
+    if match is None or not stream.is_start(int(match[2])):
+        raise _invalid_token(token)
     return match[1], int(match[2])
+
+
+def _invalid_token(token: str) -> ServiceError:
+    return ServiceError("InvalidParameterException", f"The specified nextToken is invalid: {token!r}.")
 
 
 def _in_time(event: Event, request: Mapping[str, Any]) -> bool:
@@ -174,5 +184,5 @@ def _token(positions: Mapping[str, int]) -> str:
 def _read_token(token: str) -> dict[str, int]:
     try:
         return {str(name): int(offset) for name, offset in json.loads(base64.urlsafe_b64decode(token)).items()}
-    except (ValueError, AttributeError) as error:
-        raise ServiceError("InvalidParameterException", f"The specified nextToken is invalid: {token!r}.") from error
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError) as error:
+        raise _invalid_token(token) from error

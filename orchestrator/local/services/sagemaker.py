@@ -114,7 +114,7 @@ class SageMaker:
         chosen = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
         sort_by = request.get("SortBy", "Name")
         chosen.sort(key=_SUMMARY_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
-        begin = int(listing.read_token(request["NextToken"])[0]) if "NextToken" in request else 0
+        begin = listing.read_offset(request["NextToken"]) if "NextToken" in request else 0
         end = begin + request.get("MaxResults", listing.PAGE)
         more = {"NextToken": listing.write_token([end, ""])} if end < len(chosen) else {}
         return {"TrainingJobSummaries": chosen[begin:end], **more}

@@ -1,0 +1,142 @@
+"""The families of operations, and requests of each that are right."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from orchestrator.local.home import arn
+from orchestrator.local.s3.service import OPERATIONS as S3
+from orchestrator.local.services.listing import CONFIG, ENDPOINT, MODEL, PROCESSING, TRAINING, TRANSFORM, TUNING, Kind
+from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
+from tests.local.security.shapes import odd_texts
+
+ROLE = "arn:aws:iam::000000000000:role/microjobs"
+IMAGE = "nobody/nothing:0"
+SOURCE = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://fuzz/in"}}
+RESOURCES = {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1}
+TAGS = [{"Key": "a", "Value": "b"}]
+DEFINITION = {
+    "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
+    "RoleArn": ROLE,
+    "InputDataConfig": [{"ChannelName": "train", "DataSource": SOURCE}],
+    "OutputDataConfig": {"S3OutputPath": "s3://fuzz/out"},
+    "ResourceConfig": {**RESOURCES, "InstanceCount": 2},
+    "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+}
+METRIC = {"Name": "loss", "Regex": "loss: ([0-9.]+)"}
+INPUT = {
+    "InputName": "i",
+    "S3Input": {"S3Uri": "s3://fuzz/in", "LocalPath": "/opt/ml/processing/i", "S3DataType": "S3Prefix"},
+}
+OUTPUT = {"S3Uri": "s3://fuzz/out", "LocalPath": "/opt/ml/processing/o", "S3UploadMode": "EndOfJob"}
+VARIANT = {"VariantName": "v", "ModelName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+
+BASES: Mapping[str, Any] = {
+    "CreateProcessingJob": {
+        "ProcessingInputs": [INPUT],
+        "ProcessingOutputConfig": {"Outputs": [{"OutputName": "o", "S3Output": OUTPUT}]},
+        "ProcessingResources": {"ClusterConfig": RESOURCES},
+        "AppSpecification": {"ImageUri": IMAGE, "ContainerEntrypoint": ["true"]},
+        "Environment": {"A": "b"},
+        "RoleArn": ROLE,
+        "Tags": TAGS,
+    },
+    "CreateTrainingJob": {
+        **DEFINITION,
+        "HyperParameters": {"epochs": "1"},
+        "CheckpointConfig": {"S3Uri": "s3://fuzz/checkpoints"},
+        "Tags": TAGS,
+    },
+    "CreateHyperParameterTuningJob": {
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 2},
+            "ParameterRanges": {"IntegerParameterRanges": [{"Name": "n", "MinValue": "1", "MaxValue": "9"}]},
+        },
+        "TrainingJobDefinition": {
+            **DEFINITION,
+            "AlgorithmSpecification": {**DEFINITION["AlgorithmSpecification"], "MetricDefinitions": [METRIC]},  # type: ignore[dict-item]
+        },
+    },
+    "CreateTransformJob": {
+        "ModelName": "a",
+        "TransformInput": {"DataSource": SOURCE, "SplitType": "Line", "ContentType": "text/csv"},
+        "TransformOutput": {"S3OutputPath": "s3://fuzz/out"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+    },
+    "CreateModel": {"PrimaryContainer": {"Image": IMAGE, "Environment": {"A": "b"}}, "ExecutionRoleArn": ROLE},
+    "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
+    "CreateEndpoint": {"EndpointConfigName": "a"},
+    "UpdateEndpoint": {"EndpointConfigName": "a"},
+    "AddTags": {"ResourceArn": arn("model/a"), "Tags": TAGS},
+    "ListTags": {"ResourceArn": arn("model/a")},
+    "DeleteTags": {"ResourceArn": arn("model/a"), "TagKeys": ["a"]},
+    "GetLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamName": "seen/algo-1"},
+    "DescribeLogStreams": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": "seen/"},
+    "FilterLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "filterPattern": "a"},
+    **{f"{verb}{kind.noun}": {} for kind in (PROCESSING, TRAINING, TUNING, TRANSFORM) for verb in ("Describe", "Stop")},
+}
+
+
+def _about(*kinds: Kind, more: tuple[str, ...] = ()) -> list[str]:
+    """The operations on kinds of resources; more of those that make something."""
+    made = [f"Create{kind.noun}" for kind in kinds]
+    read = [f"{verb}{kind.noun}{plural}" for kind in kinds for verb, plural in (("Describe", ""), ("List", "s"))]
+    return [*made, *made, *made, *read, *more]
+
+
+def _jobs(kind: Kind, *more: str) -> st.SearchStrategy[Request]:
+    return json_requests("sagemaker", _about(kind, more=(f"Stop{kind.noun}", *more)), BASES)
+
+
+HOSTING = ("DeleteModel", "DeleteEndpointConfig", "DeleteEndpoint", "UpdateEndpoint", "UpdateEndpoint")
+LISTS = [f"List{kind.noun}s" for kind in (PROCESSING, TRAINING, TUNING, TRANSFORM, MODEL, CONFIG, ENDPOINT)]
+TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
+
+encodable = odd_texts.map(lambda text: text.encode(errors="replace").decode())
+KEYS = st.sampled_from(["in/a.csv", "in/b", "out/x", "new", "in", "folder/"]) | encodable
+OBJECTS: Mapping[str, st.SearchStrategy[Any]] = {
+    "Bucket": st.sampled_from(["fuzz"] * 8 + ["absent", "other-bucket", "..", "A", "x" * 70]),
+    "Key": KEYS.filter(bool),
+    "CopySource": st.sampled_from(
+        ["fuzz/in/a.csv", "/fuzz/in/b", "fuzz/../x", "fuzz", "", "%ff", "fuzz/in/b?versionId=x"]
+    ),
+    "UploadId": st.sampled_from(["", "..", "0" * 32, "x"]),
+    "Range": st.sampled_from(["bytes=0-1", "bytes=-2", "bytes=9-", "x", "bytes=0-99999999999999999999999"]),
+    "ContinuationToken": st.sampled_from(TOKENS),
+    "Prefix": encodable | st.sampled_from(["in/", "in"]),
+    "Delimiter": st.sampled_from(["/", "a", "", "\0", "é"]),
+    "EncodingType": st.just("url"),
+    "MaxKeys": st.sampled_from([0, 1, -1, 1001, 1 << 31, 1 << 62]),
+    "PartNumberMarker": st.sampled_from(["0", "-1", "9999999999999999999", "x"]),
+    "PartNumber": st.sampled_from([0, 1, 10_001, -1, 1 << 40]),
+    "ResponseContentDisposition": encodable,
+    "ResponseContentType": encodable,
+}
+CALLS: Mapping[str, st.SearchStrategy[Any]] = {
+    "EndpointName": NAMES | encodable.filter(bool),
+    "TargetVariant": st.sampled_from(["v", "x"]),
+    "CustomAttributes": st.sampled_from(["a=b", "x" * 1024]),
+    "Body": st.binary(max_size=200),
+}
+
+FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
+    "processing": lambda: _jobs(PROCESSING, "DeleteProcessingJob"),
+    "training": lambda: _jobs(TRAINING, "DeleteTrainingJob"),
+    "tuning": lambda: _jobs(TUNING, "DeleteHyperParameterTuningJob", "ListTrainingJobsForHyperParameterTuningJob"),
+    "transform": lambda: _jobs(TRANSFORM),
+    "hosting": lambda: json_requests("sagemaker", _about(MODEL, CONFIG, ENDPOINT, more=HOSTING), BASES),
+    "listing": lambda: json_requests("sagemaker", [*LISTS, "AddTags", "ListTags", "DeleteTags"], BASES),
+    "logs": lambda: json_requests(
+        "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES
+    ),
+    "s3": lambda: rest_requests("s3", sorted(S3), OBJECTS),
+    "accounts": lambda: st.one_of(
+        query_requests("sts", ["GetCallerIdentity", "AssumeRole"]),
+        query_requests("iam", ["GetRole", "ListRoles"]),
+        json_requests("ecr", ["GetAuthorizationToken", "DescribeImages"], {}),
+    ),
+    "runtime": lambda: rest_requests("sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], CALLS),
+}

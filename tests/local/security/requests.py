@@ -1,0 +1,311 @@
+"""Requests that are generated: right ones, nearly right ones, and broken ones, each signed as it should be."""
+
+import copy
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from botocore.serialize import create_serializer
+from hypothesis import strategies as st
+
+from orchestrator.local.protocol.models import operation_model, service_model
+from tests.local.security.shapes import DEEP, fitting, junk, odd_texts
+
+JSON = "application/x-amz-json-1.1"
+NAMES = st.sampled_from(["a", "b", "A", "a-b", "absent", "x" * 63]) | st.integers(0, 60).map("n{}".format)
+
+
+@dataclass(frozen=True)
+class Request:
+    service: str
+    operation: OperationModel
+    method: str
+    target: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+# --- members ---
+
+
+def members(operation: OperationModel, bases: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """A request's members: by the model, by hand, or one of these with something wrong."""
+    shape = operation.input_shape
+    if shape is None:
+        return st.just({}) | junk
+    given = [fitting(shape)]
+    if operation.name in bases:
+        given += [_named(bases[operation.name], operation)] * 4
+    right = st.one_of(*given)
+    return right | right | _spoilt(right, shape) | _spoilt(right, shape) | junk
+
+
+def _named(base: Mapping[str, Any], operation: OperationModel) -> st.SearchStrategy[Any]:
+    name = f"{operation.name.removeprefix('Create').removeprefix('Update')}Name"
+    return NAMES.map(lambda value: {**copy.deepcopy(base), name: value})
+
+
+@st.composite
+def _spoilt(draw: Draw, right: st.SearchStrategy[Any], shape: Shape) -> Any:
+    """Members with up to three changes, each somewhere in them."""
+    value = copy.deepcopy(draw(right))
+    for _ in range(draw(st.integers(1, 3))):
+        holder, key, below = _place(draw, value, shape)
+        match draw(st.sampled_from(["remove", "junk", "junk", "odd", "fitting", "unknown"])):
+            case "remove" if isinstance(holder, dict):
+                holder.pop(key, None)
+            case "fitting" if below is not None:
+                holder[key] = draw(fitting(below, 2))
+            case "unknown" if isinstance(holder, dict):
+                holder[draw(odd_texts)] = draw(junk)
+            case "odd":
+                holder[key] = draw(odd_texts)
+            case _:
+                holder[key] = draw(junk)
+    return value
+
+
+def _place(draw: Draw, value: Any, shape: Shape | None) -> tuple[Any, Any, Shape | None]:
+    """A dict or list somewhere in a value, a key of it, and the shape of what is there."""
+    holder, key, below = {"": value}, "", shape
+    for _ in range(draw(st.integers(1, 6))):
+        inner = holder[key]
+        if isinstance(inner, dict) and (inner or isinstance(below, StructureShape)):
+            known = list(below.members) if isinstance(below, StructureShape) else []
+            chosen = draw(st.sampled_from([*inner, *inner, *known]))
+            holder, key, below = inner, chosen, _below(below, chosen)
+            if key not in holder:
+                break
+        elif isinstance(inner, list) and inner:
+            holder, key = inner, draw(st.integers(0, len(inner) - 1))  # type: ignore[assignment]
+            below = below.member if isinstance(below, ListShape) else None
+        else:
+            break
+    return (value, key, below) if key == "" and isinstance(value, dict) else (holder, key, below)
+
+
+def _below(shape: Shape | None, name: str) -> Shape | None:
+    if isinstance(shape, StructureShape):
+        return shape.members.get(name)
+    return shape.value if isinstance(shape, MapShape) else None
+
+
+# --- on the wire ---
+
+
+def json_requests(service: str, names: list[str], bases: Mapping[str, Any]) -> st.SearchStrategy[Request]:
+    prefix = service_model(service).metadata["targetPrefix"]
+
+    def made(operation: OperationModel) -> st.SearchStrategy[Request]:
+        headers = {"Content-Type": JSON, "X-Amz-Target": f"{prefix}.{operation.name}"}
+        whole = Request(signing(service), operation, "POST", "/", headers)
+        return members(operation, bases).map(lambda value: replace(whole, body=_json(value)))
+
+    right = st.sampled_from(names).flatmap(lambda name: made(operation_model(service, name)))
+    return right | right | right | mangled(right)
+
+
+def _json(value: Any) -> bytes:
+    text = json.dumps(value, default=lambda date: date.timestamp()).replace("Infinity", "1e999")
+    return re.sub(f'"{DEEP.format("([0-9]+)")}"', lambda deep: "[" * int(deep[1]) + "]" * int(deep[1]), text).encode()
+
+
+def signing(service: str) -> str:
+    metadata = service_model(service).metadata
+    return str(metadata.get("signingName", metadata["endpointPrefix"]))
+
+
+def query_requests(service: str, names: list[str]) -> st.SearchStrategy[Request]:
+    version = service_model(service).metadata["apiVersion"]
+
+    def made(operation: OperationModel) -> st.SearchStrategy[Request]:
+        fixed = {"Action": operation.name, "Version": version}
+        headers = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-8"}
+        whole = Request(service, operation, "POST", "/", headers)
+        keys = st.sampled_from(["RoleName", "Tags.member.1.Key", "Action", ".".join("a" * 3000)]) | odd_texts
+        keys |= st.sampled_from(["RoleName.member.²", "RoleName.x", "X-Amz-Signature", "RoleName."])
+        forms = st.dictionaries(keys, odd_texts, max_size=3) | fitting(operation.input_shape or _nothing())
+        return forms.map(lambda form: replace(whole, body=_form({**fixed, **form})))
+
+    right = st.sampled_from(names).flatmap(lambda name: made(operation_model(service, name)))
+    return right | right | mangled(right)
+
+
+def _nothing() -> Shape:
+    return StructureShape("Nothing", {"type": "structure", "members": {}})
+
+
+def _form(form: Mapping[str, Any]) -> bytes:
+    return urlencode(form, errors="surrogatepass").encode()
+
+
+def rest_requests(
+    service: str, names: list[str], known: Mapping[str, st.SearchStrategy[Any]]
+) -> st.SearchStrategy[Request]:
+    """Requests whose members are in the address and the headers, too.
+
+    Args:
+        known: values for members that would hardly be hit, by their names.
+    """
+    model = service_model(service)
+    serializer = create_serializer(model.metadata["protocol"], include_validation=False)
+
+    @st.composite
+    def made(draw: Draw, operation: OperationModel) -> Request:
+        shape = operation.input_shape
+        assert isinstance(shape, StructureShape)
+        given = draw(fitting(shape))
+        for name, values in known.items():
+            if name in shape.members and (name in shape.required_members or draw(st.integers(0, 3)) == 0):
+                given[name] = draw(values)
+        sent = serializer.serialize_to_request(given, operation)
+        query = (
+            {name: str(value).encode(errors="replace").decode() for name, value in sent["query_string"].items()}
+            if sent["query_string"]
+            else {}
+        )
+        path = sent["url_path"]
+        if query:
+            path += ("&" if "?" in path else "?") + urlencode(query, errors="surrogatepass")
+        headers = {name: _header(str(value)) for name, value in sent["headers"].items() if name != "Content-Length"}
+        return Request(signing(service), operation, sent["method"], path, headers, _bytes(sent["body"]))
+
+    right = st.sampled_from(names).flatmap(lambda name: made(model.operation_model(name)))
+    return right | right | mangled(right)
+
+
+def _header(value: str) -> str:
+    """As clients send what is not of Latin-1: its UTF-8."""
+    return re.sub("[\r\n\0]", "", value.encode(errors="replace").decode("latin-1")).strip()
+
+
+def _bytes(body: Any) -> bytes:
+    return body if isinstance(body, bytes) else str(body).encode(errors="surrogatepass") if body else b""
+
+
+# --- broken ---
+
+latin = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=20).filter(
+    lambda text: text.strip() == text
+)
+HEADERS = [
+    *("Content-Type", "Content-Encoding", "Content-MD5", "X-Amz-Target", "Authorization", "Date", "Range", "If-Match"),
+    *("If-Modified-Since", "x-amz-copy-source", "x-amz-copy-source-range", "x-amz-checksum-crc32", "x-amz-trailer"),
+    *("x-amz-decoded-content-length", "x-amz-sdk-checksum-algorithm", "x-amz-meta-a", "x-amz-tagging", "Accept"),
+    *("x-amz-security-token", "x-amz-acl", "X-Amzn-SageMaker-Target-Variant", "x-amz-expected-bucket-owner", "Cookie"),
+]
+HEADER_VALUES = [
+    *(
+        "",
+        "bytes=5-1",
+        "bytes=-",
+        "bytes=0-" + "9" * 30,
+        "bytes=²-",
+        "AAAA",
+        "é",
+        "=",
+        "gzip",
+        "aws-chunked",
+        "*",
+        '"a"',
+    ),
+    *("Mon, 01 Jan 0001 00:00:00 +2359", "Fri, 31 Dec 9999 23:59:59 -2359", "0001-01-01", "20260131T235959Z", "-1"),
+    *("text/xml", "application/cbor", "application/x-www-form-urlencoded", "multipart/form-data", JSON, "text/plain"),
+    *(
+        "SageMaker.",
+        "SageMaker.Nothing",
+        "Logs_20140328.GetLogEvents",
+        "/a/../../b",
+        "%ff",
+        "a%00b",
+        "x" * 8000,
+        "CRC32",
+    ),
+    *("AWS4-HMAC-SHA256", "AWS4-HMAC-SHA256 Credential=a/20260101/r/s3/aws4_request, SignedHeaders=host, Signature=0"),
+]
+QUERIES = [
+    *("uploads", "uploadId", "partNumber", "list-type", "max-keys", "prefix", "delimiter", "marker", "encoding-type"),
+    *("continuation-token", "response-content-type", "response-content-disposition", "tagging", "delete", "acl", "X"),
+    *("versionId", "location", "start-after", "key-marker", "part-number-marker", "X-Amz-Signature", "AWSAccessKeyId"),
+    *("X-Amz-Expires", "X-Amz-Date", "X-Amz-Credential", "Expires", "Action", "max-parts", "max-buckets", "x-id"),
+]
+BODIES = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"\0" * 100, b"{}" * 1000, b'{"a":1,"a":2}', b"[" * 100_000, b"<a/>"]
+BODIES += [
+    b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+    b"<Delete>" * 5000,
+    b"<Tagging><TagSet/></Tagging>",
+    b"9" * 6000,
+]
+BODIES += ["<?xml version='1.0' encoding='utf-16'?><!DOCTYPE a [<!ENTITY b 'c'>]><Delete>&b;</Delete>".encode("utf-16")]
+PATHS = [
+    *(
+        "/",
+        "//",
+        "/.",
+        "/..",
+        "/../../etc/passwd",
+        "/fuzz/../x",
+        "/fuzz/%2e%2e/x",
+        "/fuzz/%00",
+        "/fuzz/%ff",
+        "/fuzz//a",
+    ),
+    *("/endpoints/a/invocations", "/endpoints/%2e%2e/invocations", "/endpoints/a/async-invocations", "/endpoints//"),
+    *(
+        "/fuzz/" + "a" * 300,
+        "/fuzz/" + "a/" * 600,
+        "/health",
+        "/%",
+        "/%zz",
+        "/fuzz?" + "a&" * 2000,
+        "/*",
+        "*",
+        "//[",
+        "/#a",
+    ),
+    *(
+        "http://other.example/fuzz/a",
+        "/fuzz/a?max-keys=%ff",
+        "/fuzz?prefix=" + "b" * 300 + "/x",
+        "/fuzz/a%0d%0ab",
+        "/?",
+    ),
+]
+
+
+@st.composite
+def mangled(draw: Draw, right: st.SearchStrategy[Request]) -> Request:
+    """A request with up to three things wrong that no client library would send."""
+    request: Request = draw(right)
+    for _ in range(draw(st.integers(1, 3))):
+        match draw(st.sampled_from(["header", "header", "drop", "method", "target", "query", "body", "cut", "odd"])):
+            case "header":
+                value = draw(st.sampled_from(HEADER_VALUES) | latin)
+                request = replace(request, headers={**request.headers, draw(st.sampled_from(HEADERS)): value})
+            case "drop" if request.headers:
+                name = draw(st.sampled_from(sorted(request.headers)))
+                request = replace(
+                    request, headers={key: value for key, value in request.headers.items() if key != name}
+                )
+            case "method":
+                methods = ["GET", "PUT", "POST", "DELETE", "HEAD", "OPTIONS", "PATCH", "TRACE", "get", "X"]
+                request = replace(request, method=draw(st.sampled_from(methods)))
+            case "target":
+                request = replace(request, target=draw(st.sampled_from(PATHS)))
+            case "query":
+                pair = f"{draw(st.sampled_from(QUERIES))}={quote(draw(odd_texts), errors='surrogatepass')}"
+                request = replace(request, target=f"{request.target}{'&' if '?' in request.target else '?'}{pair}")
+            case "cut":
+                request = replace(request, body=request.body[: draw(st.integers(0, 40))])
+            case "odd":
+                at, piece = draw(st.integers(0, 60)), draw(st.binary(max_size=8))
+                request = replace(request, body=request.body[:at] + piece + request.body[at:])
+            case _:
+                request = replace(request, body=draw(st.sampled_from(BODIES) | st.binary(max_size=60)))
+    return request

@@ -1,0 +1,128 @@
+"""Values for botocore's shapes: as the model has them, and as it does not."""
+
+import copy
+import re
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+from hypothesis import strategies as st
+
+DEPTH = 4
+"""Below it, structures have only what they need."""
+
+URIS = ["s3://fuzz/in", "s3://fuzz/in/", "s3://fuzz/model.tar.gz", "s3://fuzz/out", "s3://absent/x", "s3://fuzz"]
+ODD_TEXTS = [
+    *("", ".", "..", "../..", "/", "//", "/etc/passwd", "a/../../b", "%2e%2e%2f", "\0", "a\0b", "\r\n", "a\nb"),
+    *(
+        "\ud800",
+        "\U0001f600",
+        "\uff41\uff44min",
+        "\ufb01",
+        "e\u0301",
+        "\u0130",
+        "ß",
+        "\u202e",
+        "\ufeff",
+        "\xb2",
+        "\uff11",
+        "nul",
+        "CON",
+        "~",
+        "$(id)",
+    ),
+    *("x" * 300, "x" * 5000, "é" * 300, "{", "<a>", "'; --", "*", "?", "s3://", "s3://fuzz/../x", "-1", "1e999", "NaN"),
+]
+ODD_NUMBERS = [0, -1, 1 << 31, -(1 << 31), 1 << 63, 1 << 64, 10**30, 10**400, 1e308, float("inf"), float("nan"), -0.0]
+
+odd_texts = st.sampled_from(ODD_TEXTS) | st.text(max_size=20)
+odd_numbers = st.sampled_from(ODD_NUMBERS) | st.integers() | st.floats()
+
+
+DEEP = "@deep {}@"
+"""Stands for so many lists in each other, which Python could not write down."""
+
+junk = st.one_of(
+    st.none(),
+    st.booleans(),
+    odd_numbers,
+    odd_texts,
+    st.sampled_from([[], {}, [[]], [None], {"": ""}, {"A": None}, {"\ud800": 1}, ["x"] * 1001]).map(copy.deepcopy),
+    st.sampled_from([20, 90, 400, 900, 990, 5000, 100_000]).map(DEEP.format),
+)
+"""What is of the wrong type almost everywhere."""
+
+
+@cache
+def fitting(shape: Shape, depth: int = DEPTH) -> st.SearchStrategy[Any]:
+    """Values that the model allows, as JSON has them but for times and blobs."""
+    match shape:
+        case StructureShape():
+            return _structures(shape, depth)
+        case ListShape():
+            return st.lists(fitting(shape.member, depth - 1), min_size=_least(shape), max_size=_most(shape, 3))
+        case MapShape():
+            keys, values = fitting(shape.key, depth - 1), fitting(shape.value, depth - 1)
+            return st.dictionaries(keys, values, min_size=_least(shape), max_size=_most(shape, 3))
+    return _scalars(shape)
+
+
+def _structures(shape: StructureShape, depth: int) -> st.SearchStrategy[Any]:
+    if shape.is_tagged_union:
+        return st.sampled_from(sorted(shape.members)).flatmap(
+            lambda name: fitting(shape.members[name], depth - 1).map(lambda value: {name: value})
+        )
+    members = {name: _later(member, depth) for name, member in shape.members.items()}
+    needed = {name: members.pop(name) for name in shape.required_members}
+    if depth <= 0 or not members:
+        return st.fixed_dictionaries(needed)
+    some = st.lists(st.sampled_from(sorted(members)), unique=True, max_size=4)
+    return st.builds(
+        lambda must, may: {**must, **may},
+        st.fixed_dictionaries(needed),
+        some.flatmap(lambda names: st.fixed_dictionaries({name: members[name] for name in names})),
+    )
+
+
+def _later(member: Shape, depth: int) -> st.SearchStrategy[Any]:
+    """Shapes have cycles."""
+    return st.deferred(lambda: fitting(member, depth - 1))
+
+
+def _scalars(shape: Shape) -> st.SearchStrategy[Any]:
+    kind = shape.type_name
+    if kind in ("integer", "long"):
+        least = shape.metadata.get("min", 0)
+        return st.integers(least, max(least, shape.metadata.get("max", least + 10)))
+    if kind in ("float", "double"):
+        return st.floats(shape.metadata.get("min", 0), shape.metadata.get("max", 10), allow_subnormal=False)
+    if kind == "timestamp":
+        return st.datetimes(datetime(1990, 1, 1), datetime(2040, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
+    if kind == "boolean":
+        return st.booleans()
+    return st.binary(max_size=50) if kind == "blob" else _texts(shape)
+
+
+def _texts(shape: Shape) -> st.SearchStrategy[str]:
+    if allowed := shape.metadata.get("enum"):
+        return st.sampled_from(allowed)
+    least, most = _least(shape), min(_most(shape, 60), 60)
+    plain = st.text("abcXYZ019-", min_size=least, max_size=max(least, most))
+    if "Uri" in shape.name or "Url" in shape.name or "S3" in shape.name:
+        plain = st.sampled_from(URIS)
+    pattern = shape.metadata.get("pattern", "")
+    try:
+        re.compile(pattern)
+    except re.error:  # it is Java's
+        pattern = ""
+    fits = st.from_regex(re.compile(pattern, re.ASCII), fullmatch=True) if pattern not in ("", ".*") else plain
+    return plain | fits.filter(lambda text: least <= len(text))
+
+
+def _least(shape: Shape) -> int:
+    return int(shape.metadata.get("min", 0))
+
+
+def _most(shape: Shape, usual: int) -> int:
+    return max(_least(shape), min(int(shape.metadata.get("max", usual)), usual))

@@ -1,0 +1,109 @@
+"""The server with a runtime that starts nothing: `python -m tests.local.security.stub HOME`.
+
+Jobs end at once and well; models answer with what they are sent.
+"""
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.base import Exit, Host, HostPlan, Line, Plan
+from orchestrator.local.serve import serve
+
+
+class Model(BaseHTTPRequestHandler):
+    """What listens in every container that serves."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self._answer(200 if self.path == "/ping" else 404, b"")
+
+    def do_POST(self) -> None:
+        chunked = "chunked" in self.headers.get("Transfer-Encoding", "")
+        body = b"".join(self._chunks()) if chunked else self.rfile.read(int(self.headers["Content-Length"]))
+        self._answer(200, body)
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self.rfile.readline(), 16):
+            yield self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+
+    def _answer(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """The log is the server's."""
+
+
+class StubHost:
+    """One that has ended, or, if it has a port, serves until it is stopped."""
+
+    def __init__(self, plan: HostPlan, address: tuple[str, int]) -> None:
+        self.name = plan.name
+        self._address = address
+        self._over = threading.Event()
+        if plan.port is None:
+            self._over.set()
+
+    def lines(self, after: float = 0.0) -> Iterator[Line]:
+        yield Line(max(time.time(), after), f"{self.name} has started".encode())
+        self._over.wait()
+
+    def wait(self) -> Exit:
+        self._over.wait()
+        return Exit(0)
+
+    def stop(self, grace: float) -> None:  # noqa: ARG002
+        self._over.set()
+
+    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
+        return False
+
+    def address(self) -> tuple[str, int]:
+        return self._address
+
+
+class StubRuntime:
+    """Takes every plan, and runs nothing."""
+
+    name = "stub"
+    machine = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._hosts: dict[str, list[StubHost]] = {}
+
+    def prepare(self, image: str) -> None:
+        """Every image is there."""
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        address = ("127.0.0.1", int(self._server.server_address[1]))
+        self._hosts[plan.name] = [StubHost(host, address) for host in plan.hosts]
+        return list(self._hosts[plan.name])
+
+    def running(self) -> Mapping[str, Sequence[Host]]:
+        return {}
+
+    def remove(self, plan_name: str) -> None:
+        for host in self._hosts.pop(plan_name, []):
+            host.stop(0)
+
+    def close(self) -> None:
+        self._server.shutdown()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serve(Home(Path(sys.argv[1])), Config(port=0), tied=True, choose=lambda *_: (StubRuntime(), "a test's"))

@@ -1,0 +1,175 @@
+"""Requests that generated ones have found to fail the server, or to get more than they may, each by itself."""
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local.clients import Local
+from tests.local.security.wire import Sender
+
+JSON = "application/x-amz-json-1.1"
+BUCKET = "sagemaker-us-east-1-000000000000"
+TRAINING = "/aws/sagemaker/TrainingJobs"
+
+
+@pytest.fixture(autouse=True)
+def log(guarded: Local) -> Iterator[None]:
+    """No request leaves a traceback in the server's log."""
+    stream = guarded.home.logs / "aws" / "sagemaker" / "TrainingJobs" / "job" / "algo-1"
+    stream.parent.mkdir(parents=True, exist_ok=True)
+    stream.write_text("1700000000000 first\n1700000000001 second\n")
+    yield
+    assert "Traceback" not in guarded.home.server_log.read_text()
+
+
+def code_of(sender: Sender, operation: str, body: bytes, target: str = "SageMaker", service: str = "sagemaker") -> str:
+    answer = sender.signed(service, "POST", "/", {"Content-Type": JSON, "X-Amz-Target": f"{target}.{operation}"}, body)
+    assert answer.status == 400, answer
+    return str(json.loads(answer.body)["__type"])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"NameContains": "\\ud800"}',
+        b'{"CreationTimeAfter": 1e999}',
+        b'{"CreationTimeAfter": 1000000000000000}',
+        b'{"CreationTimeAfter": ' + b"9" * 400 + b"}",
+        b'{"MaxResults": 4294967296}',
+        b'{"Unknown": ' + b"[" * 900 + b"]" * 900 + b"}",
+        b'{"Unknown": ' + b'{"a":' * 900 + b"1" + b"}" * 900 + b"}",
+        b"\xff\xfe{\0}\0",
+    ],
+)
+def test_json_that_cannot_be_kept_is_refused(sender: Sender, body: bytes) -> None:
+    assert code_of(sender, "ListModels", body) == "SerializationException"
+
+
+def token(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
+
+
+@pytest.mark.parametrize("value", [1, None, [], [1], [[], "a"], [1, 2], [{}, "a"], [float("inf"), "a"], [None, "a"]])
+def test_token_of_a_list_that_it_did_not_give_is_refused(sender: Sender, value: Any) -> None:
+    assert code_of(sender, "ListModels", json.dumps({"NextToken": token(value)}).encode()) == "ValidationException"
+
+
+@pytest.mark.parametrize(
+    ("operation", "members"),
+    [
+        ("DescribeLogGroups", {"nextToken": "x"}),
+        ("DescribeLogStreams", {"logGroupName": TRAINING, "nextToken": "\xb2"}),
+        ("GetLogEvents", {"logGroupName": TRAINING, "logStreamName": "job/algo-1", "nextToken": "f/1"}),
+        ("GetLogEvents", {"logGroupName": TRAINING, "logStreamName": "job/algo-1", "nextToken": "b/" + "9" * 18}),
+        ("FilterLogEvents", {"logGroupName": TRAINING, "nextToken": token({"job/algo-1": 3})}),
+        ("FilterLogEvents", {"logGroupName": TRAINING, "nextToken": token({"job/algo-1": None})}),
+    ],
+)
+def test_token_of_a_log_that_it_did_not_give_is_refused(sender: Sender, operation: str, members: Any) -> None:
+    body = json.dumps(members).encode()
+    assert code_of(sender, operation, body, "Logs_20140328", "logs") == "InvalidParameterException"
+
+
+@pytest.mark.parametrize(
+    "name", ["{file}", "job/../../../../../{file}", "job//{file}", "./job/algo-1", "job/" + "x" * 300]
+)
+def test_log_stream_is_no_way_to_other_files(guarded: Local, sender: Sender, name: str) -> None:
+    file = guarded.home.root.parent / "secret"
+    file.write_text("1 secret\n")
+    members = {"logGroupName": TRAINING, "logStreamName": name.format(file=file), "startFromHead": True}
+    assert code_of(sender, "GetLogEvents", json.dumps(members).encode(), "Logs_20140328", "logs") == (
+        "ResourceNotFoundException"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["//", "/etc/", "../", "job/../../", "/" * 200, "job//"])
+def test_prefix_of_log_streams_is_no_way_to_other_folders(guarded: Local, prefix: str) -> None:
+    found = guarded.logs.describe_log_streams(logGroupName=TRAINING, logStreamNamePrefix=prefix)
+    assert found["logStreams"] == []
+
+
+@pytest.mark.parametrize("group", ["/", "//", "..", "/aws/../..", "/aws//sagemaker"])
+def test_log_group_is_no_way_to_other_folders(guarded: Local, group: str) -> None:
+    with pytest.raises(ClientError, match=r"does not exist|failed to satisfy"):
+        guarded.logs.describe_log_streams(logGroupName=group)
+
+
+def test_deep_form_is_refused(sender: Sender) -> None:
+    body = b"Action=GetRole&" + b".".join([b"a"] * 3000) + b"=x"
+    answer = sender.signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+    assert (answer.status, b"MalformedInput" in answer.body) == (400, True)
+
+
+@pytest.mark.parametrize("name", ["\uff41dmin", "r\xf4le", "role\u200b", "\u0661"])
+def test_name_that_only_looks_like_one_is_refused(guarded: Local, name: str) -> None:
+    with pytest.raises(ClientError, match="regular expression pattern"):
+        guarded.client("iam").get_role(RoleName=name)
+
+
+@pytest.mark.parametrize("date", ["Mon, 01 Jan 0999 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 -2359"])
+def test_date_beyond_the_calendar_is_refused(sender: Sender, date: str) -> None:
+    headers = sender.sign("s3", "GET", "/")
+    del headers["X-Amz-Date"]
+    answer = sender.raw("GET", "/", {**headers, "Date": date})
+    assert (answer.status, b"<Error><Code>" in answer.body) == (403, True)
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "headers", "body"),
+    [
+        ("GET", "key?response-content-type=a%0d%0aX-Injected:%20b", {}, b""),
+        ("GET", "key?response-content-disposition=%E6%BC%A2", {}, b""),
+        ("GET", "?max-keys=1_0", {}, b""),
+        ("GET", "?max-keys=99999999999999999999", {}, b""),
+        ("GET", "key?uploadId=x&part-number-marker=9999999999999999999", {}, b""),
+        ("GET", "key", {"If-Modified-Since": "Mon, 01 Jan 99999 00:00:00 GMT"}, b""),
+        ("PUT", "key", {"Content-MD5": "\xe9"}, b"x"),
+        ("POST", "?delete", {}, "<?xml version='1.0' encoding='utf-16'?><!DOCTYPE a><Delete/>".encode("utf-16")),
+    ],
+)
+def test_s3_request_that_cannot_be_right_is_refused(
+    guarded: Local, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
+) -> None:
+    (guarded.bucket / "key").write_text("content")
+    answer = sender.signed("s3", method, f"/{BUCKET}/{target}", headers, body)
+    assert (answer.status, b"<Error><Code>" in answer.body, "x-injected" in answer.headers) == (400, True, False)
+
+
+def test_prefix_that_no_folder_can_have_lists_nothing(guarded: Local) -> None:
+    assert guarded.s3.list_objects_v2(Bucket=BUCKET, Prefix="a" * 300 + "/")["KeyCount"] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"GET //[ HTTP/1.1", "BadRequest"),
+        (b"GET http://[/ HTTP/1.1", "BadRequest"),
+        (b"GET http://other.example/ HTTP/1.1", "BadRequest"),
+        (b"get / HTTP/1.1", "BadRequest"),
+        (b"GET /", "BadRequest"),
+        (b"GET / HTTP/9.9", "HttpVersionNotSupported"),
+        (b"CONNECT other.example:443 HTTP/1.1", "MethodNotAllowed"),
+        (b"GET /\xff\xfe HTTP/1.1", "BadRequest"),
+        (b"GET /" + b"a" * 100_000 + b" HTTP/1.1", "Request-UriTooLong"),
+        (b"GET / HTTP/1.1\r\nno header", "BadRequest"),
+        (b"GET / HTTP/1.1\r\nA: " + b"a" * 100_000, "RequestEntityTooLarge"),
+        (b"PUT / HTTP/1.1\r\nContent-Length: much", "BadRequest"),
+        (b"PUT / HTTP/1.1\r\nTransfer-Encoding: gzip", "Unimplemented"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "BadRequest"),
+    ],
+)
+def test_what_is_no_http_has_an_answer_all_the_same(sender: Sender, line: bytes, code: str) -> None:
+    name, _, port = sender.host.partition(":")
+    with closing(socket.create_connection((name, int(port)), timeout=10)) as connection:
+        connection.sendall(line + b"\r\nHost: localhost\r\n\r\n")
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while read := connection.recv(1 << 16):
+            answer += read
+    assert f"<Code>{code}</Code>".encode() in answer

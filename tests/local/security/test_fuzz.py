@@ -1,0 +1,156 @@
+"""Generated requests at the real server, over the wire: whatever comes, the answer is one of AWS's.
+
+FUZZ_REQUESTS: requests for each family of operations. FUZZ_SEED: to have the same ones again.
+"""
+
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPException
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from botocore.parsers import ResponseParserError, create_parser
+from hypothesis import HealthCheck, Phase, given, seed, settings
+
+from orchestrator.local import server
+from orchestrator.local.home import Home
+from tests.local.clients import Local, until
+from tests.local.security.families import BASES, FAMILIES
+from tests.local.security.requests import Request
+from tests.local.security.wire import Answer, Sender
+
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "300"))
+SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(1 << 32))
+
+MOST_FINDINGS = 15
+"""After so many different ones it goes on no further."""
+
+
+@contextmanager
+def stubbed(folder: Path) -> Iterator[Local]:
+    """A server in a process of its own, whose runtime runs nothing, with something to ask for."""
+    home = Home(folder)
+    home.make()
+    for name, content in {"in/a.csv": "1\n2\n", "in/b": "b"}.items():
+        (home.buckets / "fuzz" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.buckets / "fuzz" / name).write_text(content)
+    stream = home.logs / "aws" / "sagemaker" / "TrainingJobs" / "seen" / "algo-1"
+    stream.parent.mkdir(parents=True)
+    stream.write_text("".join(f"{1_700_000_000_000 + number} line {number}\n" for number in range(500)))
+    command = [sys.executable, "-m", "tests.local.security.stub", str(folder)]
+    with (
+        home.server_log.open("wb") as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process,
+    ):
+        until(home.server.exists, bool, seconds=30)
+        address = server.running(home)
+        assert address is not None
+        yield Local(home, address)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Local]:
+    with stubbed(tmp_path / "home") as local:
+        local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"])
+        local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASES["CreateEndpointConfig"])
+        local.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")
+        describe = local.sagemaker.describe_endpoint
+        until(lambda: describe(EndpointName="a")["EndpointStatus"], lambda status: status == "InService")
+        yield local
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.timeout(3600)
+def test_generated_request_has_an_answer_of_awss(stub: Local, family: str) -> None:
+    print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
+    sender, findings, seen = Sender(stub.address), dict[str, Request](), Counter[str]()
+
+    @seed(SEED)
+    @settings(
+        max_examples=REQUESTS,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(FAMILIES[family]())
+    def ask(request: Request) -> None:
+        if len(findings) >= MOST_FINDINGS:
+            return
+        try:
+            answer = sender.signed(request.service, request.method, request.target, request.headers, request.body)
+            seen[f"{answer.status} {code(answer)}"] += 1
+            finding = wrong(request, answer)
+        except (OSError, HTTPException) as error:
+            sender.close()
+            finding = f"{request.operation.name}: no answer: {error!r}"
+        if finding:
+            findings[finding] = request
+
+    began = time.monotonic()
+    with closing(sender):
+        ask()
+    print(f"{family}: {sum(seen.values())} in {time.monotonic() - began:.0f} s; {dict(seen.most_common(12))}")
+    assert server.running(stub.home) is not None
+    logged = stub.home.server_log.read_text(errors="replace")
+    assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())
+    assert "Traceback" not in logged, logged[-4000:]
+    assert " ERROR " not in logged, logged[-4000:]
+
+
+def wrong(request: Request, answer: Answer) -> str:
+    """What AWS would not answer so; empty if nothing."""
+    is_bare = request.method == "HEAD"
+    if answer.status >= 500 and code(answer) not in ("NotImplemented", "ServiceUnavailable") and not is_bare:
+        return f"{request.operation.name}: status {answer.status}: {answer.body[:150]!r}"
+    if answer.status >= 400:
+        return "" if is_bare or code(answer) else f"{request.operation.name}: no error of AWS's: {answer.body[:100]!r}"
+    if answer.status >= 300:
+        return "" if answer.status == 304 else f"{request.operation.name}: status {answer.status}"
+    readable = is_bare or _is_readable(request, answer)
+    return "" if readable else f"{request.operation.name}: not readable: {answer.body!r:.200}"
+
+
+def code(answer: Answer) -> str:
+    """The code of an error with a code and a message, in JSON, XML of S3, or XML of the query protocol."""
+    if answer.status < 400:
+        return "ok"
+    try:
+        if answer.body.startswith(b"{"):
+            content = json.loads(answer.body)
+            has_message = bool(content.get("message") or content.get("Message"))
+            return answer.headers["x-amzn-errortype"] if has_message else ""
+        root = ElementTree.fromstring(answer.body)  # noqa: S314  our own server's
+        error = root.find("Error") if root.tag == "ErrorResponse" else root
+        found = ["" if error is None else error.findtext(name) or "" for name in ("Code", "Message")]
+        return found[0] if all(found) else ""
+    except (ValueError, KeyError, ElementTree.ParseError):
+        return ""
+
+
+def _is_readable(request: Request, answer: Answer) -> bool:
+    """Whether botocore can read it as an answer to the operation that the request was made for, if it still is."""
+    service, shape = request.operation.service_model, request.operation.output_shape
+    protocol = service.metadata["protocol"]
+    if protocol == "json":
+        is_it = request.headers.get("X-Amz-Target") == f"{service.metadata['targetPrefix']}.{request.operation.name}"
+    else:
+        is_it = answer.headers.get("content-type") in ("application/xml", "text/xml")
+    if shape is None or not is_it:
+        return True
+    response = {"headers": answer.headers, "status_code": answer.status, "body": answer.body, "context": {}}
+    try:
+        return isinstance(create_parser(protocol).parse(response, shape), dict)
+    except ResponseParserError:
+        return False
