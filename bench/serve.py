@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import serve_parsing
+import serve_start
 from serve_sides import FEATURES, SIDES, Side, Workplace, make_bundle, need
 
 CLIENT_CORE = "1"
@@ -80,6 +81,7 @@ def main() -> None:
             memory(SIDES["ours"](place), place.folder, options.memory)
             return
         sides = [SIDES[name](place) for name in options.sides]
+        serve_start.report(place.folder / "root")
         results = measure(sides, loads(), place.folder, options.seconds, options.rounds)
     report(sides, results)
     serve_parsing.report()
