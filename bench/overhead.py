@@ -7,6 +7,7 @@ Completed; SageMaker SDK v2 local mode, from fit() to its return. Prints medians
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -38,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        stack.enter_context(no_op_image(options.base))
+        stack.enter_context(small_image(options.base))
         address = stack.enter_context(serving(folder))
         sides = {
             "docker run": docker_run,
@@ -67,19 +68,19 @@ def report(times: dict[str, list[float]]) -> None:
 
 
 @contextmanager
-def no_op_image(base: str) -> Iterator[None]:
-    """An image whose `train` does nothing."""
-    dockerfile = f'FROM {base}\nENTRYPOINT ["/bin/true"]\n'
-    subprocess.run(["docker", "build", "--quiet", "--tag", IMAGE, "-"], input=dockerfile.encode(), check=True)
+def small_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[None]:
+    """An image whose `train` does nothing, or what is given."""
+    dockerfile = f"FROM {base}\nENTRYPOINT {json.dumps(entrypoint or ['/bin/true'])}\n"
+    subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile.encode(), check=True)
     try:
         yield
     finally:
         client = docker.from_env()
-        for container in client.containers.list(all=True, filters={"ancestor": IMAGE}):  # SDK local mode leaves them
+        for container in client.containers.list(all=True, filters={"ancestor": image}):  # SDK local mode leaves them
             container.remove(force=True, v=True)
         for network in client.networks.list(names=["sagemaker-local"]):
             network.remove()
-        client.images.remove(IMAGE, force=True)
+        client.images.remove(image, force=True)
         client.close()
 
 
@@ -95,7 +96,8 @@ def docker_run() -> float:
     return time.perf_counter() - began
 
 
-def training_job(address: server.Address) -> Callable[[], float]:
+def training_job(address: server.Address, **members: Any) -> Callable[[], float]:
+    """Runs a training job; members of the request beside those of `request`."""
     client = boto3.client(
         "sagemaker",
         endpoint_url=address.url,
@@ -107,7 +109,7 @@ def training_job(address: server.Address) -> Callable[[], float]:
     def run() -> float:
         name = f"no-op-{time.time_ns()}"
         began = time.perf_counter()
-        client.create_training_job(**request(address, name))
+        client.create_training_job(**request(address, name) | members)
         while (status := client.describe_training_job(TrainingJobName=name)["TrainingJobStatus"]) == "InProgress":
             time.sleep(0.005)
         taken = time.perf_counter() - began
@@ -130,7 +132,9 @@ def request(address: server.Address, name: str) -> dict[str, Any]:
 
 
 @contextmanager
-def local_mode(folder: Path, address: server.Address) -> Iterator[Callable[[], float]]:
+def local_mode(
+    folder: Path, address: server.Address, image: str = IMAGE, *channel: str
+) -> Iterator[Callable[[], float]]:
     """SDK local mode in its own interpreter, which is started once: its import takes seconds and is not counted."""
     python = sdk_python(folder)
     # The SDK looks for "v2" in Compose's version and else for this command (facts §1.6); distributions say "2.26.1-4".
@@ -143,7 +147,7 @@ def local_mode(folder: Path, address: server.Address) -> Iterator[Callable[[], f
         **server.environment(Home(folder / "home"), address),
     }
     process = subprocess.Popen(
-        [python, "-W", "ignore", LOCAL_MODE, IMAGE],
+        [python, "-W", "ignore", LOCAL_MODE, image, *channel],
         env=environment,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

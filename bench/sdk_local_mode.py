@@ -1,4 +1,5 @@
-"""One side of bench/overhead.py, in the SDK's interpreter: a fit() for each line of stdin, its seconds on stdout."""
+"""One side of bench/overhead.py and bench/channel.py, in the SDK's interpreter: a fit() for each line of stdin, its
+seconds on stdout. Arguments: the image, and the S3 URI of the channel `train` if there is one."""
 
 import sys
 import time
@@ -10,5 +11,5 @@ session = LocalSession()
 estimator = Estimator(sys.argv[1], "arn:aws:iam::000000000000:role/microjobs", 1, "local", sagemaker_session=session)
 for _ in sys.stdin:
     began = time.perf_counter()
-    estimator.fit()
+    estimator.fit({"train": sys.argv[2]} if sys.argv[2:] else None)
     print("seconds:", time.perf_counter() - began, flush=True)

@@ -35,7 +35,9 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
         folder.mkdir(parents=True, exist_ok=True)
     (data / "x").write_text("original")
     given = (Input(DATA, data),)
-    return Plan(name, (HostPlan("algo-1", image_name(image), files, given, ("/bin/sh", "-c"), (script,)),))
+    return Plan(
+        name, (HostPlan("algo-1", image_name(image), files, given, entrypoint=("/bin/sh", "-c"), arguments=(script,)),)
+    )
 
 
 def lines(host: Host) -> list[bytes]:
