@@ -153,7 +153,8 @@ def _decode_lines(body: bytes) -> Numbers:
     if plain is not None:
         return plain
     rows = parse_json(b"[" + b",".join(line for line in body.splitlines() if line.strip()) + b"]")
-    return numbers_of([row.get("features", row) if isinstance(row, dict) else row for row in rows], body)
+    numbers = numbers_of([row.get("features", row) if isinstance(row, dict) else row for row in rows], body)
+    return numbers.reshape(-1, 1) if numbers.ndim == 1 else numbers  # a line is a row, also if it is one number
 
 
 def _decode_csv(body: bytes) -> Numbers:

@@ -182,7 +182,9 @@ def test_malformed_csv_is_refused_with_its_row(server: Server, body: str, reason
     assert (reply.status, reason in reply.error) == (400, True), reply.error
 
 
-@pytest.mark.parametrize("body", ["[1,2,3]\n[1,2", "[1,2,3]\n{}", "[1,2,3]\n4", "x", "\n\n", "[1,2,3],[1,2,3]\n[1,2]"])
+@pytest.mark.parametrize(
+    "body", ["[1,2,3]\n[1,2", "1\n2\n3", "[1,2,3]\n{}", "[1,2,3]\n4", "x", "\n\n", "[1,2,3],[1,2,3]\n[1,2]"]
+)
 def test_malformed_json_lines_are_refused(server: Server, body: str) -> None:
     reply = server.invoke(body, LINES)
     assert (reply.status, bool(reply.error)) == (400, True)
