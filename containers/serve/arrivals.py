@@ -32,8 +32,9 @@ class Arrivals:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.room = max(ROOM, 2 * limit)
         self.waiting: dict[Future, _Arrival] = {}
+        self._room = max(ROOM, 2 * limit)
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Called in the worker: threads do not survive its fork."""
@@ -52,13 +53,22 @@ class Arrivals:
         arrival = _Arrival(self, exchange, None)
         arrival.next(exchange.__aiter__())
 
+    def reserve(self, size: int) -> bool:
+        """Count bytes that came, or by a negative size that went; whether there was room for them."""
+        with self._lock:  # bodies end in several threads
+            self._room -= size
+            return self._room >= 0
+
+    def expire(self, now: float) -> None:
+        """Give up the bodies that had to be here before `now` (`time.perf_counter`)."""
+        for future, arrival in list(self.waiting.items()):
+            if now > arrival.started + BODY_SECONDS + arrival.size / BYTES_PER_SECOND:
+                future.cancel()
+
     def _watch(self) -> None:
         while True:
             time.sleep(1)
-            now = time.perf_counter()
-            for future, arrival in list(self.waiting.items()):
-                if now > arrival.started + BODY_SECONDS + arrival.size / BYTES_PER_SECOND:
-                    future.cancel()
+            self.expire(time.perf_counter())
 
 
 class _Arrival:
@@ -100,10 +110,10 @@ class _Arrival:
         if self._then is None:
             return
         self._pieces.append(piece)
-        self._arrivals.room -= len(piece)
+        room = self._arrivals.reserve(len(piece))
         if self.size > self._arrivals.limit:
             self._tell(too_large("larger", self._arrivals.limit))
-        elif self._arrivals.room < 0:
+        elif not room:
             self._tell(CROWDED)
 
     def _end(self) -> None:
@@ -117,7 +127,7 @@ class _Arrival:
 
     def _tell(self, body: bytes | Problem) -> None:
         then, self._then = self._then, None
-        self._arrivals.room += sum(map(len, self._pieces))
+        self._arrivals.reserve(-sum(map(len, self._pieces)))
         self._pieces = []
         if then is not None:
             then(body)
