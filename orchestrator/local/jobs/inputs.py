@@ -91,7 +91,7 @@ def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
     """Make a folder of hard links to objects, for a host to read; nobody may write through them.
 
     Raises:
-        CannotRunError: two objects have the same path, or one lies where another needs a folder.
+        CannotRunError: two objects have the same path, one lies where another needs a folder, or one is gone.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path, item in objects:
@@ -99,6 +99,10 @@ def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(item.path, target)
+        except FileNotFoundError as error:
+            raise CannotRunError(
+                f"ClientError: Data download failed: s3://{item.bucket}/{item.key} was deleted while the job started"
+            ) from error
         except (FileExistsError, NotADirectoryError) as error:
             raise CannotRunError(
                 f"ClientError: Data download failed: s3://{item.bucket}/{item.key} and another object "

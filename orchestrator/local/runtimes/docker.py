@@ -209,7 +209,7 @@ def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
         return ()
     ports = [container.labels[PORT_LABEL] for container in started]
     hosts = [DockerHost(container, int(port) if port else None) for container, port in zip(started, ports, strict=True)]
-    return sorted(hosts, key=lambda host: host.name)
+    return tuple(sorted(hosts, key=lambda host: host.name))
 
 
 def _is_gone(removal: Callable[[], None]) -> bool:

@@ -74,6 +74,13 @@ class Environments:
                     self._make(environment, wanted, held)
         return environment
 
+    def remove_broken(self) -> None:
+        """Remove what a server that was killed had not made to the end; its installer ends with it."""
+        for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
+            with exclusive(folder.with_suffix(".lock")):
+                if not (folder / COMPLETE).exists():
+                    process_files.remove(folder)
+
     def _lock_file(self, image: str) -> Path:
         name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
         lock = self._jobs / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")

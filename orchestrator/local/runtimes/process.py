@@ -171,6 +171,7 @@ class ProcessRuntime:
 
     def running(self) -> Mapping[str, Sequence[Host]]:
         """None: hosts end with their server. Waits for what still ends, and removes what is left."""
+        self._environments.remove_broken()
         for folder in self._work.glob("*"):
             if folder.name not in {self._folder(name).name for name in self._hosts}:
                 _remove(folder)

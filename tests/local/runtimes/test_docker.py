@@ -3,6 +3,7 @@
 import io
 import tarfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import docker
@@ -11,7 +12,7 @@ import pytest
 from microjobs.contract import Layout
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes.archives import packed, unpack
-from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Limits, Plan
 from orchestrator.local.runtimes.docker import DockerRuntime
 from orchestrator.local.runtimes.inputs import Overlays
 from tests.conftest import image_name
@@ -86,10 +87,6 @@ def test_lines_are_the_same_when_asked_again(tmp_path: Path, runtime: DockerRunt
 
 @pytest.mark.engine
 def test_memory_that_ran_out_is_told(tmp_path: Path, runtime: DockerRuntime) -> None:
-    from dataclasses import replace
-
-    from orchestrator.local.runtimes.base import Limits
-
     whole = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
     small = replace(whole, hosts=(replace(whole.hosts[0], limits=Limits(1, 50 << 20)),))
     (host,) = runtime.start(small)
@@ -113,6 +110,36 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, runtime: DockerRu
     broken = Plan("job/b", (HostPlan("algo-1", image_name("serve"), tmp_path, entrypoint=("/no/such/program",)),))
     with pytest.raises(CannotRunError, match="no such file or directory"):
         runtime.start(broken)
+    assert runtime.running() == {}
+
+
+@pytest.mark.engine
+def test_container_that_was_not_started_is_no_host(tmp_path: Path, runtime: DockerRuntime) -> None:
+    """It would look like one that ended well."""
+    made = plan(tmp_path, "exit 0")
+    runtime._create(made, made.hosts[0], None, [])
+    assert runtime.running() == {"job/a": ()}
+
+
+@pytest.mark.engine
+def test_job_with_a_host_too_few_has_none(tmp_path: Path, runtime: DockerRuntime) -> None:
+    one = plan(tmp_path, "sleep 60")
+    two = replace(one, hosts=(one.hosts[0], replace(one.hosts[0], name="algo-2")))
+    runtime.start(two)
+    client = docker.from_env()
+    client.containers.get(runtime._container_name(two, "algo-2")).remove(force=True, v=True)
+    client.close()
+    assert runtime.running() == {"job/a": ()}
+
+
+@pytest.mark.engine
+def test_volumes_and_networks_without_containers_are_found(tmp_path: Path, runtime: DockerRuntime) -> None:
+    made = replace(plan(tmp_path, "exit 0"), isolated=True)
+    runtime._network(made)
+    runtime._overlays.volume(tmp_path / "data", runtime._labels(replace(made, name="job/b")))
+    assert runtime.running() == {"job/a": (), "job/b": ()}
+    runtime.remove("job/a")
+    runtime.remove("job/b")
     assert runtime.running() == {}
 
 

@@ -120,6 +120,14 @@ def test_broken_off_environment_is_made_again(environments: Environments, wheel:
     assert not (made.folder / "half").exists()
 
 
+def test_broken_off_environment_is_removed_at_start(environments: Environments, wheel: Path) -> None:
+    made = environments.get("tiny")
+    broken = made.folder.with_name("tiny-cpu-broken")
+    (broken / "lib").mkdir(parents=True)
+    environments.remove_broken()
+    assert (wheel.exists(), made.folder.exists(), broken.exists()) == (True, True, False)
+
+
 def test_another_lock_is_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:
     folder = environments.get("tiny").folder
     lock = jobs / "tiny" / "cpu.lock"

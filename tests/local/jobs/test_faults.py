@@ -1,0 +1,101 @@
+"""Data and answers that are not what they should be."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import pytest
+
+from orchestrator.local.jobs import inputs
+from orchestrator.local.jobs.client import Client, NoAnswerError
+from orchestrator.local.runtimes.base import CannotRunError
+from tests.local.jobs.conftest import Parts
+from tests.local.jobs.fakes import Asked, Model, Reply
+
+ARCHIVES = {
+    "no archive": b"this is no archive",
+    "empty": b"",
+    "cut off": bytes.fromhex("1f8b0800000000000003edc1010d000000c2a0f74f6d0e37a0"),
+}
+
+
+@pytest.mark.parametrize("damage", ARCHIVES)
+def test_malformed_archive_fails_the_endpoint(parts: Parts, damage: str) -> None:
+    parts.make_model(ModelDataUrl=parts.put("models/model.tar.gz", ARCHIVES[damage]))
+    found = parts.serve()
+    assert found["EndpointStatus"] == "Failed"
+    assert 'extract model data archive from URL "s3://bucket/models/model.tar.gz"' in found["FailureReason"]
+    assert parts.runtime.ever == []
+
+
+def test_model_data_that_is_gone_fails_the_endpoint(parts: Parts, archive: Callable[..., str]) -> None:
+    parts.make_model(ModelDataUrl=archive(x="1"))
+    parts.context.store.delete("bucket", "models/model.tar.gz")
+    found = parts.serve()
+    assert found["EndpointStatus"] == "Failed"
+    assert "Could not find model data at s3://bucket/models/model.tar.gz" in found["FailureReason"]
+
+
+def test_object_deleted_while_a_job_starts_is_named(parts: Parts) -> None:
+    found = inputs.select(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
+    parts.context.store.delete("bucket", "train/a")
+    with pytest.raises(CannotRunError, match="s3://bucket/train/a was deleted while the job started"):
+        inputs.link(found, parts.home.work / "linked")
+
+
+def test_object_deleted_during_a_transform_fails_alone(parts: Parts, model: Model) -> None:
+    parts.put("in/a", b"1")
+    parts.put("in/b", b"2")
+
+    def invoke(asked: Asked) -> Reply:
+        parts.context.store.delete("bucket", "in/b")
+        return Reply(asked.body)
+
+    model.invoke = invoke
+    assert parts.transform()["FailureReason"].startswith("ClientError: s3://bucket/in/b: ")
+    assert parts.outputs() == {"a.out": b"1"}
+
+
+REPLIES = {
+    "no HTTP": b"SSH-2.0-OpenSSH_9.2\r\n",
+    "nothing": b"",
+    "no status": b"HTTP/1.1 ABC OK\r\n\r\n",
+    "chunk without a size": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nhello\r\n",
+    "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+    "endless header": b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+    "thousand headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+    "compressed, it says": b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello",
+}
+
+
+@pytest.fixture
+def replying() -> Iterator[Callable[[bytes], Client]]:
+    """Makes a client of a container that answers any request with these bytes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    clients = []
+
+    def start(reply: bytes) -> Client:
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    with connection:
+                        connection.recv(1000)
+                        connection.sendall(reply)
+
+        threading.Thread(target=accept, daemon=True).start()
+        clients.append(Client(listener.getsockname()))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_reply_that_is_no_answer_is_told_as_none(replying: Callable[[bytes], Client], reply: str) -> None:
+    with pytest.raises(NoAnswerError):
+        replying(REPLIES[reply]).request("GET", "/", timeout=2)
