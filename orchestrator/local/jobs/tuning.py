@@ -142,11 +142,12 @@ class TuningJob:
         config = self._config
         minimise = config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
         chooser = search.Search(config["Strategy"], self._ranges, minimise=minimise, seed=config.get("RandomSeed"))
-        deadline = self._created + self._limits.get("MaxRuntimeInSeconds", math.inf)
+        # Of the clock that nobody sets.
+        deadline = time.monotonic() + self._created + self._limits.get("MaxRuntimeInSeconds", math.inf) - time.time()
         while True:
             results = Results(self._context, self._request)
             running = self._learn(chooser, results)
-            if self.control.why is not None or time.time() > deadline:
+            if self.control.why is not None or time.monotonic() > deadline:
                 self._stop_children()
                 shut_down = self.control.why is Why.SHUTDOWN
                 return (
@@ -232,8 +233,8 @@ class TuningJob:
 
     def _stop_children(self) -> None:
         """Stop all training jobs that still run, and wait for them."""
-        deadline = time.time() + STOP_SECONDS
-        while time.time() < deadline:
+        deadline = time.monotonic() + STOP_SECONDS
+        while time.monotonic() < deadline:
             jobs = Results(self._context, self._request).jobs
             plans = [f"{training.KIND}/{job.name}" for job in jobs if job.status in ("InProgress", "Stopping")]
             if not sum(self._registry.stop(plan) for plan in plans):

@@ -1,0 +1,71 @@
+"""The clock is set while jobs run: none ends for that."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.jobs import group
+from orchestrator.local.jobs.group import Control
+from orchestrator.local.logs import Stream
+from orchestrator.local.runtimes.base import Exit, Line
+
+DAY = 86_400.0
+
+
+class Working:
+    """A host that works for a while."""
+
+    name = "algo-1"
+
+    def __init__(self, seconds: float) -> None:
+        self._ended = threading.Event()
+        self._seconds = seconds
+        self.was_stopped = False
+
+    def lines(self) -> Iterator[Line]:
+        return iter(())
+
+    def wait(self) -> Exit:
+        self._ended.wait(self._seconds)
+        return Exit(0)
+
+    def stop(self, grace: float) -> None:  # noqa: ARG002
+        self.was_stopped = True
+        self._ended.set()
+
+    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
+        return False
+
+    def address(self) -> tuple[str, int]:
+        return "", 0
+
+
+def run(tmp_path: Path, host: Working, longest: float) -> None:
+    path = tmp_path / "stream"
+    path.touch()
+    deadline = time.time() + longest
+    group.run([host], {host.name: Stream(path)}, Control(), deadline=deadline, on_line=lambda _: None)
+
+
+def set_clock(patch: pytest.MonkeyPatch, by: float) -> None:
+    real = time.time
+    threading.Timer(0.1, lambda: patch.setattr(time, "time", lambda: real() + by)).start()
+
+
+def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock(monkeypatch, DAY)
+    host = Working(0.5)
+    run(tmp_path, host, longest=60)
+    assert not host.was_stopped
+
+
+def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_clock(monkeypatch, -DAY)
+    host = Working(20)
+    began = time.monotonic()
+    run(tmp_path, host, longest=0.5)
+    assert host.was_stopped
+    assert time.monotonic() - began < 10
