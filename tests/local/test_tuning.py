@@ -32,7 +32,13 @@ class Tuning:
     image: str
 
     def start(
-        self, score: str, ranges: dict[str, Any], jobs: int | None = 4, resources: str = "ResourceConfig", **config: Any
+        self,
+        score: str,
+        ranges: dict[str, Any],
+        jobs: int | None = 4,
+        resources: str = "ResourceConfig",
+        warm_start: dict[str, Any] | None = None,
+        **config: Any,
     ) -> str:
         name, number = unique("tune"), {} if jobs is None else {"MaxNumberOfTrainingJobs": jobs}
         objective = {"Type": "Minimize", "MetricName": "val_loss"}
@@ -42,6 +48,7 @@ class Tuning:
             HyperParameterTuningJobName=name,
             HyperParameterTuningJobConfig={**settings, "ParameterRanges": ranges, "RandomSeed": 1, **config},
             TrainingJobDefinition=self._definition(score, resources),
+            **({"WarmStartConfig": warm_start} if warm_start else {}),
         )
         return name
 
@@ -171,11 +178,99 @@ def test_stop_ends_training_jobs_too(tuning: Tuning) -> None:
     assert job["TrainingJobStatusCounters"]["InProgress"] == 0
 
 
+# --- Hyperband ---
+
+SLOWLY = "(__import__('time').sleep(0.3) or {value} for _ in range({epochs}))"
+"""Nine values in three seconds, say."""
+
+
+def hyperband(least: int, most: int) -> dict[str, Any]:
+    resources = {"MinResource": least, "MaxResource": most}
+    return {"Strategy": "Hyperband", "StrategyConfig": {"HyperbandStrategyConfig": resources}}
+
+
+def test_hyperband_stops_what_is_worse(tuning: Tuning) -> None:
+    score = SLOWLY.format(value='float(h["x"])', epochs=9)
+    name = tuning.start(score, ONE_RANGE, 8, **hyperband(1, 9))
+    job = tuning.ended(name)
+    assert job["HyperParameterTuningJobStatus"] == "Completed"
+    assert job["TrainingJobStatusCounters"]["Stopped"] >= 1
+    assert job["ObjectiveStatusCounters"]["Succeeded"] == 8
+    best = min(tuning.trials(name), key=lambda trial: float(trial["TunedHyperParameters"]["x"]))
+    assert best["TrainingJobStatus"] == "Completed"
+    assert job["BestTrainingJob"]["TrainingJobName"] == best["TrainingJobName"]
+
+
+def test_hyperband_stops_what_goes_on_too_long(tuning: Tuning) -> None:
+    name = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1, **hyperband(1, 3))
+    job = tuning.ended(name)
+    assert job["TrainingJobStatusCounters"]["Stopped"] == 1
+    assert job["BestTrainingJob"]["ObjectiveStatus"] == "Succeeded"
+
+
+ONE_RANGE = {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
+
+
+# --- warm start ---
+
+
+def after(*parents: str, kind: str = "IdenticalDataAndAlgorithm") -> dict[str, Any]:
+    listed = [{"HyperParameterTuningJobName": parent} for parent in parents]
+    return {"ParentHyperParameterTuningJobs": listed, "WarmStartType": kind}
+
+
+X = 'abs(float(h["x"]) - 0.3)'
+
+
+def test_warm_start_goes_on_from_what_its_parents_found(tuning: Tuning) -> None:
+    parents = [tuning.start(f"[{X}]", ONE_RANGE, 6, RandomSeed=seed) for seed in (1, 2)]
+    found = [tuning.ended(parent)["BestTrainingJob"] for parent in parents]
+    job = tuning.ended(tuning.start(f"[{X}]", ONE_RANGE, 4, warm_start=after(*parents)))
+    assert len(job["WarmStartConfig"]["ParentHyperParameterTuningJobs"]) == 2
+    everyone = [*found, job["BestTrainingJob"]]
+    best = min(everyone, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"])
+    assert job["OverallBestTrainingJob"]["TrainingJobName"] == best["TrainingJobName"]
+    assert job["OverallBestTrainingJob"]["TuningJobName"] == best["TuningJobName"]
+
+
+def test_transfer_learning_has_no_overall_best(tuning: Tuning) -> None:
+    tuning.ended(parent := tuning.start("[1]", ONE_RANGE, 1))
+    warm = after(parent, kind="TransferLearning")
+    job = tuning.ended(tuning.start("[2]", ONE_RANGE, 1, warm_start=warm))
+    assert "OverallBestTrainingJob" not in job
+
+
+def test_parent_must_be_there_and_have_ended(tuning: Tuning) -> None:
+    with pytest.raises(ClientError, match="Could not find hyper parameter tuning job"):
+        tuning.start("[1]", ONE_RANGE, warm_start=after("nowhere"))
+    parent = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1)
+    with pytest.raises(ClientError, match="is InProgress: it must have ended"):
+        tuning.start("[1]", ONE_RANGE, warm_start=after(parent))
+    tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
+    tuning.ended(parent)
+
+
+def test_parent_must_be_alike(tuning: Tuning) -> None:
+    tuning.ended(parent := tuning.start("[1]", ONE_RANGE, 1))
+    objective = {"Type": "Maximize", "MetricName": "val_loss"}
+    for ranges, config, message in (
+        (ONE_RANGE, {"HyperParameterTuningJobObjective": objective}, "objective metric must be the same"),
+        (ALL_TYPES, {}, "number of static and tunable hyperparameters must be the same"),
+        (CHOICES, {"Strategy": "Grid"}, "cannot be used with the strategy Grid"),
+    ):
+        with pytest.raises(ClientError, match=message):
+            tuning.start("[1]", ranges, warm_start=after(parent), **config)
+
+
 WRONG = [
     ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "5", "MaxValue": "1"}]}, {}, "must not be greater"),
     ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "1.5", "MaxValue": "3"}]}, {}, "Integer parameter 'n'"),
     (ALL_TYPES, {"Strategy": "Grid"}, "takes categorical parameters only"),
-    (CHOICES, {"Strategy": "Hyperband"}, "Hyperband"),
+    (CHOICES, {"Strategy": "Hyperband"}, "MaxResource of HyperbandStrategyConfig is missing"),
+    (CHOICES, hyperband(5, 4), "must be at least MinResource"),
+    (CHOICES, hyperband(1, 20_001), "at most 20000"),
+    (CHOICES, {**hyperband(1, 9), "TrainingJobEarlyStoppingType": "Auto"}, "must be OFF to use Hyperband"),
+    (CHOICES, {**hyperband(1, 9), "Strategy": "Random"}, "StrategyConfig is for the strategy Hyperband only"),
     (
         CHOICES,
         {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "accuracy"}},

@@ -8,8 +8,20 @@ from orchestrator.local.jobs import search, training
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.state import Query, Record
 
+TUNING = "hyper-parameter-tuning-job"
+OVER = ("Completed", "Failed", "Stopped")
+
+FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
+
 MOST = 1000
 """Training jobs of one tuning job, beyond what SageMaker allows."""
+
+
+def parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The requests of a tuning job's WarmStartConfig that are still there."""
+    listed = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
+    records = [context.state.get(TUNING, item["HyperParameterTuningJobName"]) for item in listed]
+    return [record.request for record in records if record is not None]
 
 
 class Results:
@@ -20,6 +32,7 @@ class Results:
         self.objective: Mapping[str, str] = self.config["HyperParameterTuningJobObjective"]
         self.minimise = self.objective["Type"] == "Minimize"
         self._tuned = [item.name for item in search.read_ranges(self.config["ParameterRanges"])]
+        self._context, self._request = context, request
         query = Query(training.KIND, parent=request["HyperParameterTuningJobName"], descending=False, limit=MOST)
         self.jobs = context.state.find(query)
 
@@ -62,7 +75,7 @@ class Results:
             "TunedHyperParameters": {name: described["HyperParameters"][name] for name in self._tuned},
             "ObjectiveStatus": "Succeeded" if finished and value is not None else "Failed" if finished else "Pending",
             **{name: described[name] for name in copied if name in described},
-            **({"FinalHyperParameterTuningJobObjectiveMetric": metric} if finished and value is not None else {}),
+            **({FINAL: metric} if finished and value is not None else {}),
         }
 
     def describe(self) -> dict[str, Any]:
@@ -70,6 +83,7 @@ class Results:
         statuses = [job.status for job in self.jobs]
         objectives = [self.summary(job)["ObjectiveStatus"] for job in self.jobs]
         best = self.best()
+        overall = self._overall_best()
         return {
             "TrainingJobStatusCounters": {
                 "Completed": statuses.count("Completed"),
@@ -80,4 +94,14 @@ class Results:
             },
             "ObjectiveStatusCounters": {name: objectives.count(name) for name in ("Succeeded", "Pending", "Failed")},
             **({"BestTrainingJob": self.summary(best)} if best else {}),
+            **({"OverallBestTrainingJob": overall} if overall else {}),
         }
+
+    def _overall_best(self) -> dict[str, Any] | None:
+        """The best training job of this tuning job and its parents, if they do the same; None otherwise."""
+        if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
+            return None
+        everyone = [self, *(Results(self._context, parent) for parent in parents(self._context, self._request))]
+        best = [results.summary(job) for results in everyone if (job := results.best()) is not None]
+        better = min if self.minimise else max
+        return better(best, key=lambda item: item[FINAL]["Value"], default=None)

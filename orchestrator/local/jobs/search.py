@@ -5,14 +5,16 @@ Optuna is imported when a search begins: it takes half a second that no other jo
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.local.errors import ValidationError
+from orchestrator.local.jobs.hyperband import STRATEGY, Resources
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
@@ -52,6 +54,15 @@ class Range:
     def to_wire(self, value: Any) -> str:
         """Optuna's value as a hyperparameter."""
         return str(1 - value if self.scaling == "ReverseLogarithmic" else value)
+
+    def holds(self, text: str) -> bool:
+        """Whether a hyperparameter's value, as it is on the wire, lies in the range."""
+        if self.kind == "Categorical":
+            return text in self.values
+        try:
+            return self.low <= float(text) <= self.high
+        except ValueError:
+            return False
 
     def from_wire(self, text: str) -> Any:
         """The opposite of `to_wire`."""
@@ -108,18 +119,37 @@ def grid(ranges: tuple[Range, ...]) -> list[dict[str, str]]:
 
 
 class Search:
-    """Proposes hyperparameters and learns from results."""
+    """Proposes hyperparameters and learns from results.
 
-    def __init__(self, strategy: str, ranges: tuple[Range, ...], *, minimise: bool, seed: int | None) -> None:
+    Args:
+        name: of the tuning job; with `seed` it makes the search repeatable.
+        resources: of Hyperband; other strategies have none.
+    """
+
+    def __init__(
+        self,
+        strategy: str,
+        ranges: tuple[Range, ...],
+        *,
+        minimise: bool,
+        seed: int | None,
+        name: str = "search",
+        resources: Resources | None = None,
+    ) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._ranges = {item.name: item for item in ranges}
         self._distributions = {item.name: item.distribution() for item in ranges}
+        self._resources = resources
         self._study = optuna.create_study(
-            sampler=_sampler(strategy, seed), direction="minimize" if minimise else "maximize"
+            study_name=name,  # Hyperband's brackets depend on it
+            sampler=_sampler(strategy, seed),
+            pruner=_pruner(resources),
+            direction="minimize" if minimise else "maximize",
         )
         self._open: dict[str, Trial] = {}
+        self._reported: dict[str, int] = {}
         self._left = grid(ranges) if strategy == GRID else []
 
     def propose(self, name: str, proposed: int) -> dict[str, str]:
@@ -129,22 +159,63 @@ class Search:
         trial = self._open[name] = self._study.ask(self._distributions)
         return {item: self._ranges[item].to_wire(value) for item, value in trial.params.items()}
 
-    def learn(self, name: str, values: Mapping[str, str], result: float | None) -> None:
-        """Take a job's result, or that it has none; also of a job that an earlier server started."""
+    def adopt(self, name: str, values: Mapping[str, str]) -> None:
+        """Take a running job that an earlier server started for its own proposal."""
+        if name not in self._open:
+            self._study.enqueue_trial(self._params(values))
+            self._open[name] = self._study.ask(self._distributions)
+
+    def report(self, name: str, values: Sequence[float]) -> bool:
+        """Tell all values that a running job has given so far; whether Hyperband stops it."""
+        if self._resources is None:
+            return False
+        trial, known = self._open[name], self._reported.get(name, 0)
+        self._reported[name] = len(values)
+        for step, value in enumerate(values[known : self._resources.most], start=known + 1):
+            trial.report(value, step)
+            if step >= self._resources.least and trial.should_prune():
+                return True
+        return len(values) > self._resources.most
+
+    def learn(self, name: str, values: Mapping[str, str], result: float | None, *, stopped: bool = False) -> None:
+        """Take a job's result, or that it has none; also of a job that an earlier server started.
+
+        Args:
+            name: the job's.
+            values: its hyperparameters.
+            result: the objective; None if it failed.
+            stopped: Hyperband has stopped it, so that its result is one of few resources.
+        """
         from optuna.trial import TrialState, create_trial
 
-        state = TrialState.FAIL if result is None else TrialState.COMPLETE
+        state = TrialState.FAIL if result is None else TrialState.PRUNED if stopped else TrialState.COMPLETE
         if trial := self._open.pop(name, None):
-            self._study.tell(trial, result, state=state)
+            self._study.tell(trial, None if stopped else result, state=state)
             return
-        params = {item: known.from_wire(values[item]) for item, known in self._ranges.items()}
+        params = self._params(values)
         self._study.add_trial(create_trial(params=params, distributions=self._distributions, value=result, state=state))
+
+    def inherit(self, values: Mapping[str, str], result: float) -> None:
+        """Take the result of another tuning job's training job, if it lies in the ranges of this one."""
+        if all(name in values and known.holds(values[name]) for name, known in self._ranges.items()):
+            self.learn("", values, result)
+
+    def _params(self, values: Mapping[str, str]) -> dict[str, Any]:
+        return {item: known.from_wire(values[item]) for item, known in self._ranges.items()}
 
 
 def _sampler(strategy: str, seed: int | None) -> "BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
-    if strategy == "Bayesian":
+    if strategy in ("Bayesian", STRATEGY):
         # Parallel trials must not all try the same place, and few trials must soon be better than random ones.
         return TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
     return RandomSampler(seed=seed)
+
+
+def _pruner(resources: Resources | None) -> "BasePruner":
+    from optuna.pruners import HyperbandPruner, NopPruner
+
+    if resources is None:
+        return NopPruner()
+    return HyperbandPruner(min_resource=resources.least, max_resource=resources.most, reduction_factor=3)

@@ -13,19 +13,19 @@ from typing import Any
 
 from orchestrator.local.errors import ResourceInUseError, ValidationError
 from orchestrator.local.home import arn
-from orchestrator.local.jobs import attempts, outputs, search, training
+from orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
 from orchestrator.local.jobs.channels import channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.results import MOST, Results
+from orchestrator.local.jobs.results import MOST, TUNING, Results
 from orchestrator.local.runtimes.base import Host
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)
 
-KIND = "hyper-parameter-tuning-job"
+KIND = TUNING
 
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 130.0
@@ -52,6 +52,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     if "HyperParameterTuningJobObjective" not in config:
         raise ValidationError("HyperParameterTuningJobConfig.HyperParameterTuningJobObjective is required.")
     _check(context, config, definition)
+    warm_start.check(context, request)
     name = request["HyperParameterTuningJobName"]
     description = {
         **{member: value for member, value in request.items() if member != "Tags"},
@@ -76,6 +77,7 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     names = [item.name for item in ranges]
     if doubled := sorted({name for name in names if names.count(name) > 1 or name in _static(definition)}):
         raise ValidationError(f"Hyperparameter {', '.join(doubled)} is given more than once.")
+    hyperband.read(config, _static(definition))
     if config["Strategy"] == search.GRID:
         search.grid(ranges)
     elif "MaxNumberOfTrainingJobs" not in config["ResourceLimits"]:
@@ -141,7 +143,16 @@ class TuningJob:
         """How it ended, and why if badly."""
         config = self._config
         minimise = config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
-        chooser = search.Search(config["Strategy"], self._ranges, minimise=minimise, seed=config.get("RandomSeed"))
+        resources = hyperband.read(config, _static(self._definition))
+        chooser = search.Search(
+            config["Strategy"],
+            self._ranges,
+            minimise=minimise,
+            seed=config.get("RandomSeed"),
+            name=self.name,
+            resources=resources,
+        )
+        warm_start.teach(self._context, self._request, chooser)
         # Of the clock that nobody sets.
         deadline = time.monotonic() + self._created + self._limits.get("MaxRuntimeInSeconds", math.inf) - time.time()
         while True:
@@ -162,8 +173,7 @@ class TuningJob:
             if not running:
                 failed = all(job.status == "Failed" for job in results.jobs)
                 return ("Failed", "All training jobs failed. See their FailureReason.") if failed else ("Completed", "")
-            if config.get("TrainingJobEarlyStoppingType") == "Auto":
-                self._stop_hopeless(results, running)
+            self._stop_early(chooser, results, running)
             time.sleep(LOOK_SECONDS)
 
     @property
@@ -177,9 +187,13 @@ class TuningJob:
         for job in results.jobs:
             if job.status in ("Completed", "Failed", "Stopped") and job.name not in self._learnt:
                 value = None if job.status == "Failed" else results.objective_value(job)
-                chooser.learn(job.name, job.description["HyperParameters"], value)
+                stopped = job.status == "Stopped" and self._config["Strategy"] == hyperband.STRATEGY
+                chooser.learn(job.name, job.description["HyperParameters"], value, stopped=stopped)
                 self._learnt.add(job.name)
-        return [job for job in results.jobs if job.name not in self._learnt]
+        running = [job for job in results.jobs if job.name not in self._learnt]
+        for job in running:
+            chooser.adopt(job.name, job.description["HyperParameters"])
+        return running
 
     def _is_good_enough(self, results: Results) -> bool:
         criteria, values = self._config.get("TuningJobCompletionCriteria", {}), results.values()
@@ -208,28 +222,35 @@ class TuningJob:
             request["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": uri}
         return request
 
-    def _stop_hopeless(self, results: Results, running: Sequence[Record]) -> None:
-        """Stop jobs that are worse than the median of what the others had on average when they had got as far.
+    def _stop_early(self, chooser: search.Search, results: Results, running: Sequence[Record]) -> None:
+        """Stop the jobs of which Hyperband, or Auto, does not expect enough."""
+        for record in running:
+            if isinstance(job := self._registry.find(f"{training.KIND}/{record.name}"), training.TrainingJob):
+                points = job.metrics.points(results.objective["MetricName"])
+                self._points[record.name] = [value for _, value in points]
+        is_auto = self._config.get("TrainingJobEarlyStoppingType") == "Auto"
+        for record in running:
+            if record.name in self._stopped_early:
+                continue
+            mine = self._points.get(record.name, [])
+            if chooser.report(record.name, mine) or (is_auto and self._is_hopeless(mine, minimise=results.minimise)):
+                self._stopped_early.add(record.name)
+                self._registry.stop(f"{training.KIND}/{record.name}")
+
+    def _is_hopeless(self, mine: Sequence[float], *, minimise: bool) -> bool:
+        """Whether a job is worse than the median of what the others had on average when they had got as far.
 
         Source: "Stop Training Jobs Early" in the SageMaker developer guide.
         """
-        metric = results.objective["MetricName"]
-        for record in running:
-            if isinstance(job := self._registry.find(f"{training.KIND}/{record.name}"), training.TrainingJob):
-                self._points[record.name] = [value for _, value in job.metrics.points(metric)]
-        for record in running:
-            mine = self._points.get(record.name, [])
-            others = [
-                statistics.fmean(points[: len(mine)])
-                for name, points in self._points.items()
-                if name in self._learnt - self._stopped_early and len(points) >= len(mine) > 0
-            ]
-            if len(others) < ENOUGH_TO_COMPARE or record.name in self._stopped_early:
-                continue
-            median = statistics.median(others)
-            if mine[-1] > median if results.minimise else mine[-1] < median:
-                self._stopped_early.add(record.name)
-                self._registry.stop(f"{training.KIND}/{record.name}")
+        others = [
+            statistics.fmean(points[: len(mine)])
+            for name, points in self._points.items()
+            if name in self._learnt - self._stopped_early and len(points) >= len(mine) > 0
+        ]
+        if len(others) < ENOUGH_TO_COMPARE:
+            return False
+        median = statistics.median(others)
+        return mine[-1] > median if minimise else mine[-1] < median
 
     def _stop_children(self) -> None:
         """Stop all training jobs that still run, and wait for them."""

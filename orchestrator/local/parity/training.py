@@ -147,10 +147,19 @@ CREATE_TUNING_JOB: Rows = {
     "HyperParameterTuningJobName": Honoured(),
     "HyperParameterTuningJobConfig": Members(
         {
-            "Strategy": Honoured(
-                "Bayesian searches with Optuna", only=("Bayesian", "Random", "Grid"), why="use Bayesian"
+            "Strategy": Honoured("Bayesian and Hyperband search with Optuna"),
+            "StrategyConfig": Members(
+                {
+                    "HyperbandStrategyConfig": Members(
+                        {
+                            "MinResource": Honoured(
+                                "values of the objective metric that a job may give before it is stopped"
+                            ),
+                            "MaxResource": Honoured("a job that gives more values is stopped"),
+                        }
+                    )
+                }
             ),
-            "StrategyConfig": Refused("it is Hyperband's: use Bayesian with TrainingJobEarlyStoppingType Auto"),
             "HyperParameterTuningJobObjective": Members(
                 {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, needed=True
             ),
@@ -209,7 +218,12 @@ CREATE_TUNING_JOB: Rows = {
         needed=True,
     ),
     "TrainingJobDefinitions": SEVERAL,
-    "WarmStartConfig": Refused("every search starts from nothing: give the best values as narrower ranges"),
+    "WarmStartConfig": Members(
+        {
+            "ParentHyperParameterTuningJobs": Members({"HyperParameterTuningJobName": Honoured(needed=True)}),
+            "WarmStartType": Honoured("the search knows of the parents' training jobs that lie in its ranges"),
+        }
+    ),
     "Tags": TAGS,
     "Autotune": Refused("give ranges and limits"),
 }

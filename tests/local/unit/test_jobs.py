@@ -9,7 +9,8 @@ import pytest
 from orchestrator.local import instances
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import Home
-from orchestrator.local.jobs import inputs, outputs, search
+from orchestrator.local.jobs import hyperband, inputs, outputs, search
+from orchestrator.local.jobs.hyperband import Resources
 from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.runtimes.base import CannotRunError
 from orchestrator.local.s3.store import ObjectStore
@@ -159,6 +160,59 @@ def test_search_learns_from_jobs_of_an_earlier_server() -> None:
         searching.learn(f"old-{number}", {"rate": str(rate)}, rate)
     proposed = [float(searching.propose(str(number), number)["rate"]) for number in range(6)]
     assert sum(rate < 0.05 for rate in proposed) >= 5
+
+
+LINE = search.Range("x", "Continuous", 0.0, 1.0)
+
+
+def test_search_inherits_what_lies_in_its_ranges() -> None:
+    searching = search.Search("Bayesian", (LINE,), minimise=True, seed=1)
+    for number in range(12):
+        searching.inherit({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
+    for values in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
+        searching.inherit(values, -5.0)
+    proposed = [float(searching.propose(str(number), number)["x"]) for number in range(6)]
+    assert sum(value < 0.3 for value in proposed) >= 5
+
+
+def halve(values: Mapping[str, float], least: int = 1, most: int = 9) -> dict[str, int]:
+    """How many values each job may give before Hyperband stops it, one job after the other."""
+    searching = search.Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(least, most))
+    given = {}
+    for number, (name, value) in enumerate(values.items()):
+        proposed = searching.propose(name, number)
+        steps = (step for step in range(1, 100) if searching.report(name, [value] * step))
+        given[name] = next(steps)
+        searching.learn(name, proposed, value, stopped=given[name] <= most)
+    return given
+
+
+GOOD = {f"good-{number}": 0.1 - number / 1000 for number in range(9)}
+BAD = {f"bad-{number}": 5.0 for number in range(9)}
+
+
+def test_hyperband_gives_less_to_what_is_worse() -> None:
+    given = halve(GOOD | BAD)
+    assert {given[name] for name in GOOD} == {10}  # each is the best until then, and goes on until it gives too many
+    assert sum(given[name] < 9 for name in BAD) >= 5  # one of its brackets stops nothing early
+
+
+def test_hyperband_stops_nothing_before_the_least() -> None:
+    given = halve(GOOD | BAD, least=4, most=30)
+    assert 4 <= min(given.values()) < 30
+
+
+def test_hyperband_goes_on_with_jobs_of_an_earlier_server() -> None:
+    searching = search.Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(1, 3))
+    searching.adopt("running", {"x": "0.5"})
+    assert not searching.report("running", [1.0, 1.0])
+    assert searching.report("running", [1.0] * 4)
+    searching.learn("running", {"x": "0.5"}, 1.0, stopped=True)
+
+
+@pytest.mark.parametrize("name", ["epochs", "num_epochs"])
+def test_hyperband_infers_its_resources(name: str) -> None:
+    assert hyperband.read({"Strategy": "Hyperband"}, {name: "7"}) == Resources(1, 7)
 
 
 def test_bayesian_search_beats_random_search() -> None:
