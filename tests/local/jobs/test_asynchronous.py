@@ -208,6 +208,7 @@ def test_queue_of_a_server_that_ended_goes_on(parts: Parts, model: Model) -> Non
     until(lambda: len(model.asked) == 2)
     parts.registry.shut_down()
     assert queued(parts) == 5
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("async e")] == []
     held.set()
     second = parts.restarted()
     assert [content(second, uri)[1] for uri in where] == [b"0", b"1", b"2", b"3", b"4"]

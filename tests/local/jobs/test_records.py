@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -83,8 +84,12 @@ def test_what_is_no_gzip_is_an_error(file: Path, content: bytes) -> None:
 
 def test_large_object_is_not_unpacked_beyond_a_request(file: Path) -> None:
     file.write_bytes(gzip.compress(bytes(50 << 20)))
+    tracemalloc.start()
     with pytest.raises(RecordTooLargeError):
         list(bodies(file, split="None", strategy="MultiRecord", most=1000, compression="Gzip"))
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1 << 20
 
 
 PARTS = recordio((0, b"one"), (0, b"four"), (1, b"in"), (2, b"three"), (3, b"parts"))
