@@ -177,7 +177,7 @@ def flask(place: Workplace) -> Side:
         f"daemon off; user {getpass.getuser()}; worker_processes 1; pid {place.folder}/nginx.pid; error_log stderr;\n"
         "events { worker_connections 1024; }\n"
         "http { access_log off; client_max_body_size 100m;\n"
-        f" client_body_temp_path {place.folder}/body; proxy_temp_path {place.folder}/proxy;\n"
+        f" client_body_temp_path {place.folder}/nginx-body; proxy_temp_path {place.folder}/nginx-proxy;\n"
         f" upstream gunicorn {{ server unix:{socket_file}; }}\n"
         f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://gunicorn; }} }} }}\n"
     )
