@@ -52,11 +52,11 @@ def sides(folder: Path, rows: int) -> Sides:
     layout = Layout(folder / str(rows))
     data = harness.REPOSITORY / "bench" / "make_data.py"
     environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
+    given = layout.processing("test")
     harness.used([sys.executable, data, "model", layout.processing("model")], environment)
-    arrays = ["arrays", layout.processing("test"), "test", str(rows), "float32", "1"]
-    harness.used([sys.executable, data, *arrays], environment)
+    harness.used([sys.executable, data, "arrays", given, "test", str(rows), "float32", "1"], environment)
     command, environment = harness.job(JOB, layout.root)
-    model, features = layout.processing("model"), layout.processing("test") / "x_test.npy"
+    model, features = layout.processing("model"), given / "x_test.npy"
     output = layout.root / "predictions.npy"
     keras, bare = harness.peer_python("keras"), harness.peer_python("onnxruntime")
     predict = [keras, harness.PEERS / "keras_predict.py", model / "weights.npz", features, output]

@@ -1,0 +1,84 @@
+"""What a one-line change costs: `make build/<job>` after one in the job's code, beside the same with nothing changed.
+
+    uv run python bench/rebuild.py [--runs 3] [--markdown] [JOB ...]
+
+In a copy of the repository, under a tag of its own that is removed again: neither the code nor the images that are in
+use are touched. The images must have been built before, for their packages to be in the builder's cache.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import harness
+
+TAG = "bench-rebuild"
+
+
+def main() -> None:
+    jobs = sorted(path.parent.name for path in (harness.REPOSITORY / "containers").glob("*/image.yml"))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("jobs", nargs="*", default=jobs, metavar="JOB", help="default: all")
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        copy_repository(Path(folder))
+        for job in options.jobs:
+            with built(Path(folder), job):
+                rows.append([job, *map("{:.2f} s".format, measure(Path(folder), job, options.runs))])
+    title = f"make build/<job>, medians of {options.runs}; {harness.machine()}"
+    harness.table(title, ["", "nothing changed", "one line changed"], rows, markdown=options.markdown)
+
+
+def copy_repository(folder: Path) -> None:
+    """Everything that git knows, as it lies in the working tree."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=harness.REPOSITORY, capture_output=True, check=True)
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        source, target = harness.REPOSITORY / name, folder / name
+        if source.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target)
+
+
+@contextmanager
+def built(folder: Path, job: str) -> Iterator[None]:
+    try:
+        build(folder, job)
+        yield
+    finally:
+        image = f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{TAG}"
+        subprocess.run(["docker", "image", "rm", "--force", image], capture_output=True, check=False)
+
+
+def measure(folder: Path, job: str, runs: int) -> tuple[float, float]:
+    """Median seconds of builds with nothing changed, and with another line at the end of main.py each time."""
+    unchanged, changed = [], []
+    for run in range(runs):
+        unchanged.append(build(folder, job))
+        with (folder / "containers" / job / "main.py").open("a") as file:
+            file.write(f"CHANGE = {time.time_ns() + run}\n")
+        changed.append(build(folder, job))
+    return median(unchanged), median(changed)
+
+
+def build(folder: Path, job: str) -> float:
+    environment = dict(os.environ) | {"TAG": TAG, "REVISION": "bench"}
+    began = time.perf_counter()
+    done = subprocess.run(["make", f"build/{job}"], cwd=folder, env=environment, capture_output=True, check=False)
+    if done.returncode:
+        sys.exit(f"make build/{job} ended with {done.returncode}:\n{done.stderr.decode()[-3000:]}")
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
