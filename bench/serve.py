@@ -13,8 +13,10 @@ import json
 import os
 import platform
 import re
+import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -74,6 +76,7 @@ def main() -> None:
         *(["nginx"] if "flask" in options.sides else []),
         *(["java"] if "mms" in options.sides else []),
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with us
     with ExitStack() as stack:
         place = Workplace(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
         make_bundle(place.folder / "root" / "model")
