@@ -184,14 +184,27 @@ def _extract(tar: tarfile.TarFile, folder: Path, limit: int, name: str) -> None:
             target.hardlink_to(source)
         elif member.issym():
             _inside(str(PurePosixPath(member.name).parent / member.linkname), name)
+            if not leads_inside(PurePosixPath(member.name), member.linkname):
+                raise UserError(f"{name}: {member.name!r} links to {member.linkname!r}: refused")
             links.append((target, member.linkname))
         else:
             raise UserError(f"{name}: {member.name!r} is neither a file nor a folder: refused")
-    for target, link in links:  # last, so that no member is written through one
+    for target, _ in links:  # last, so that no member is written through one, nor a link made through another
         target.parent.mkdir(parents=True, exist_ok=True)
+    for target, link in links:
         target.symlink_to(link)
         if not target.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{name}: {target.name!r} links out of the archive: refused")
+
+
+def leads_inside(link: PurePosixPath, target: str) -> bool:
+    """Whether a link in a folder stays in it wherever other links there lead: `..` is for the link's own parents only.
+
+    `a/../b` leaves by a link `a` to the folder's top, and no look at the files tells it before all links are made.
+    """
+    parts = PurePosixPath(target).parts
+    up = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return not target.startswith("/") and ".." not in parts[up:] and up < len(link.parts)
 
 
 def _inside(member: str, archive: str) -> PurePosixPath:

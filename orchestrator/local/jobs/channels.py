@@ -50,6 +50,8 @@ class Channel:
             self._check_folder(store)
 
     def _contradictions(self) -> Iterator[str]:
+        if self.name in (".", ".."):  # the model's pattern has room for them
+            yield "ChannelName must be the name of a folder of its own"
         if self._is_augmented and self.mode != PIPE:
             yield "AugmentedManifestFile can only be used if the Channel's input mode is Pipe"
         if self._is_augmented and not self._source.get("AttributeNames"):

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from microjobs.bundle import leads_inside
+
 logger = logging.getLogger(__name__)
 
 SPOOL_BYTES = 1 << 20
@@ -45,20 +47,55 @@ def unpack(chunks: Iterable[bytes], to: Path) -> None:
     """Extract an archive of one folder (or one file) into `to`, without the folder's own name.
 
     Links stay links if they lead to something inside; devices and links to elsewhere are left out, with a warning.
+    They are made last, so that nothing is written through one: Python's own filter looks where a path leads, and can be
+    made to look wrongly by paths that are too long (CVE-2025-4517), or by second names of links (CVE-2025-4330).
     """
     to.mkdir(parents=True, exist_ok=True)
+    links: dict[str, tarfile.TarInfo] = {}
     with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks)), mode="r|") as archive:
         for member in archive:
             root, _, inside = member.name.partition("/")
             if not inside and member.isdir():
                 continue
-            if member.islnk():  # names another member, which has the same folder in front
-                member.linkname = member.linkname.removeprefix(root + "/")
             member.name = inside or root
-            try:
-                archive.extract(member, to, filter="data")
-            except tarfile.FilterError as error:
-                logger.warning("left out: %s", error)
+            if member.islnk():  # names another member, which has the same folder in front
+                _second_name(member, member.linkname.removeprefix(root + "/"), links, to)
+            elif member.issym():
+                links[member.name] = member
+            else:
+                try:
+                    archive.extract(member, to, filter="data")
+                except tarfile.FilterError as error:
+                    logger.warning("left out: %s", error)
+    kept = [(name, link.linkname) for name, link in links.items() if _is_inside(name, link.linkname)]
+    for name, _ in kept:  # all before the first link, so that none is made through another one
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+    for name, target in kept:
+        (to / name).symlink_to(target)
+
+
+def _second_name(member: tarfile.TarInfo, first: str, links: dict[str, tarfile.TarInfo], to: Path) -> None:
+    """Make a hard link to what was extracted already, which may be a link."""
+    if first in links:
+        links[member.name] = links[first]
+    elif _is_plain(first) and _is_plain(member.name) and (to / first).is_file():
+        (to / member.name).parent.mkdir(parents=True, exist_ok=True)
+        (to / member.name).hardlink_to(to / first)
+    else:
+        logger.warning("left out: %s is another name of %s, which is no file here", member.name, first)
+
+
+def _is_inside(name: str, target: str) -> bool:
+    if _is_plain(name) and leads_inside(PurePosixPath(name), target):
+        return True
+    logger.warning("left out: the link %s leads to %s, outside of its folder", name, target)
+    return False
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a name is a path below the folder."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 class _Chunks(io.RawIOBase):

@@ -84,12 +84,12 @@ class Environments:
     def _lock_file(self, image: str) -> Path:
         name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
         lock = self._jobs / name / ("cuda.lock" if tag.endswith("-cuda") else "cpu.lock")
-        if not (lock.parent / "image.yml").is_file() or not lock.is_file():
-            jobs = ", ".join(sorted(path.parent.name for path in self._jobs.glob("*/image.yml")))
-            variant = f" or has no {lock.name}" if (lock.parent / "image.yml").is_file() else ""
+        jobs = sorted(path.parent.name for path in self._jobs.glob("*/image.yml"))
+        if name not in jobs or not lock.is_file():
+            variant = f" or has no {lock.name}" if name in jobs else ""
             raise CannotRunError(
-                f"image {image} is none of the jobs here ({jobs}){variant}: without an engine only these run; "
-                "name one of them (--image-alias), or start Docker"
+                f"image {image} is none of the jobs here ({', '.join(jobs)}){variant}: without an engine only "
+                "these run; name one of them (--image-alias), or start Docker"
             )
         return lock
 
