@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from acceleration import compiled
 from group import Group
 from hyperparameters import Hyperparameters
 from microjobs.batches import Batches
@@ -45,6 +46,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         self._loss = LOSSES[self.hyperparameters.loss]
+        self._gradients = compiled(self._gradients_of, self.hyperparameters)
         self._steps = self.batches.steps()
         self._saved = self.state.progress.where
         with tf.device("CPU:0"):  # where rows are picked: only a step's rows go to the devices
@@ -115,12 +117,17 @@ class Fit:
         with tf.device("CPU:0"):
             mine = rows[context.replica_id_in_sync_group % self.group.devices :: self.group.devices]
             x, y = tf.gather(self._x, mine), tf.gather(self._y, mine)
+        summed: list[tf.Tensor] = context.all_reduce(
+            tf.distribute.ReduceOp.SUM, [*self._gradients(x, y, of_all), tf.identity(stop)]
+        )
+        return summed
+
+    def _gradients_of(self, x: tf.Tensor, y: tf.Tensor, of_all: tf.Tensor) -> list[tf.Tensor]:
+        """What these rows add to the gradients of the mean loss of all hosts' rows, and the sum of their losses."""
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(self._loss(y, self.state.network(x, training=True)))
-            mean = loss / of_all  # of all hosts' rows: a share of a batch may be smaller than others, or empty
-        gradients = tape.gradient(mean, self.state.network.trainable_variables)
-        summed: list[tf.Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, [*gradients, loss, tf.identity(stop)])
-        return summed
+            mean = loss / of_all  # a share of a batch may be smaller than others, or empty
+        return [*tape.gradient(mean, self.state.network.trainable_variables), loss]
 
     def _end_epoch(self) -> None:
         progress = self.state.progress

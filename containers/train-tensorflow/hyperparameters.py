@@ -1,5 +1,13 @@
-"""What the TensorFlow trainer takes: what both trainers take."""
+"""What the TensorFlow trainer takes: what both trainers take, and what makes GPUs faster."""
 
-from microjobs.hyperparameters import TrainerHyperparameters as Hyperparameters
+from dataclasses import dataclass
 
-__all__ = ["Hyperparameters"]
+from microjobs.hyperparameters import TrainerHyperparameters, parameter
+
+
+@dataclass(frozen=True)
+class Hyperparameters(TrainerHyperparameters):
+    """Names, defaults and ranges; `python -m microjobs --help` prints them."""
+
+    mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights stay as they are")
+    compile: bool = parameter(False, "on GPUs, whether XLA compiles the training step")

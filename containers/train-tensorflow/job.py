@@ -5,6 +5,7 @@ import logging
 import keras
 import tensorflow as tf
 
+from acceleration import announce, precision
 from fit import Fit, predict
 from group import Group, join
 from hyperparameters import Hyperparameters
@@ -32,6 +33,7 @@ class Job:
         self.checkpoints = job_checkpoints(layout, known, hyperparameters.keep_checkpoints)
         if self.group.is_first:
             logger.info("TensorFlow %s on %s", tf.__version__, self.group.describe())
+            announce(hyperparameters)
 
     def run(self) -> None:
         """Train and save; see `main.train`."""
@@ -50,7 +52,7 @@ class Job:
         """The state before the first step: of a new network, or of the newest checkpoint."""
         keras.utils.set_random_seed(self.hyperparameters.seed)
         with self.group.strategy.scope():
-            network = build(self.data.features, self.shares.mean_target)
+            network = build(self.data.features, self.shares.mean_target, precision(self.hyperparameters))
             state = State(network, optimizer_for(network, self.hyperparameters))
         if state.restore(self.checkpoints, self.group):
             state.progress.announce(self.shares.rows, self.hyperparameters.epochs, self.checkpoints.folder)

@@ -15,12 +15,13 @@ LOSSES = {
 OPTIMIZERS = {"sgd": keras.optimizers.SGD, "adam": keras.optimizers.Adam, "rmsprop": keras.optimizers.RMSprop}
 
 
-def build(features: int, mean_target: float = 0.0) -> keras.Sequential:
+def build(features: int, mean_target: float = 0.0, precision: str = "float32") -> keras.Sequential:
     """Two hidden ReLU layers and one output: (rows, features) in, (rows, 1) out.
 
-    It predicts the mean target at first, so that the epochs go into what differs between rows.
+    It predicts the mean target at first, so that the epochs go into what differs between rows. Hidden layers compute in
+    `precision`; weights and predictions are float32.
     """
-    hidden = [_dense(units, activation="relu") for units in HIDDEN_UNITS]
+    hidden = [_dense(units, activation="relu", dtype=precision) for units in HIDDEN_UNITS]
     output = _dense(1, bias_initializer=keras.initializers.Constant(mean_target))
     return keras.Sequential([keras.Input((features,), name="features"), *hidden, output])
 
