@@ -121,7 +121,7 @@ def test_every_host_of_a_tensorflow_script_knows_the_others() -> None:
 
 def test_reason_is_the_scripts_and_not_torchruns() -> None:
     said = (
-        "[rank1]: ValueError: seven\nE1122 05:28:29.529000 7 venv/torch/distributed/elastic/multiprocessing/api.py:1002] "
+        "[rank1]: ValueError: seven\nE1122 05:28:29 7 venv/torch/distributed/elastic/multiprocessing/api.py:1002] "
         "failed (exitcode: -9) local_rank: 0 (pid: 10) of binary: python\nTraceback\nChildFailedError:\n======\n"
     )
     code, reason = script_mode._explain("train.py", 1, said)

@@ -1,0 +1,45 @@
+"""Runs in the TensorFlow image: training on two devices of a host, as on two GPUs, equals training on one."""
+
+import importlib
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+# As the job sets them: TensorFlow would report missing GPUs, and that oneDNN is on.
+os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
+sys.path.insert(0, os.environ["MICROJOBS_JOB"])
+
+import numpy as np
+import tensorflow as tf
+
+from microjobs.bundle import read_bundle
+from microjobs.contract import Layout
+from microjobs.predictor import Predictor
+from microjobs.stopping import StopRequest
+from microjobs.training import Array, TrainingData
+
+# Before anything is computed: afterwards the devices are settled.
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+job, group, hyperparameters = (importlib.import_module(name) for name in ("job", "group", "hyperparameters"))
+
+
+def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:
+    """Predictions of the model that the strategy gives; an epoch's last batch has a single row."""
+    vars(job)["join"] = lambda: group.Group(strategy)
+    layout = Layout(Path(tempfile.mkdtemp()))
+    wanted = hyperparameters.Hyperparameters(epochs=4, batch_size=8, optimizer="adam", mixed_precision=True)
+    job.Job(layout, wanted, data, StopRequest()).run()
+    return Predictor(read_bundle(layout.model)).predict(data.x_test)
+
+
+logging.basicConfig(level=logging.INFO, format="%(message)s")
+x = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
+y = x.sum(axis=1, keepdims=True) + 20
+data = TrainingData(x, y, x, y, None)
+one = train(tf.distribute.get_strategy(), data)
+two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), data)
+np.testing.assert_allclose(one, two, atol=1e-4)
+assert one.std() > 0.1  # it has learned something
