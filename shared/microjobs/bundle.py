@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 from microjobs.errors import UserError
 from microjobs.files import write_whole
@@ -176,20 +176,33 @@ def _extract(tar: tarfile.TarFile, folder: Path, limit: int, name: str) -> None:
         if member.isdir():
             target.mkdir(parents=True, exist_ok=True)
         elif member.isfile() and (content := tar.extractfile(member)):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with content, target.open("wb") as file:
-                shutil.copyfileobj(content, file)
-            target.chmod(0o755 if member.mode & 0o100 else 0o644)
+            _write(content, target, executable=bool(member.mode & 0o100))
         elif member.islnk() and (source := folder / _inside(member.linkname, name)).is_file():
             target.hardlink_to(source)
         elif member.issym():
-            _inside(str(PurePosixPath(member.name).parent / member.linkname), name)
-            if not leads_inside(PurePosixPath(member.name), member.linkname):
-                raise UserError(f"{name}: {member.name!r} links to {member.linkname!r}: refused")
+            _check_link(member, name)
             links.append((target, member.linkname))
         else:
             raise UserError(f"{name}: {member.name!r} is neither a file nor a folder: refused")
-    for target, _ in links:  # last, so that no member is written through one, nor a link made through another
+    _make_links(links, folder, name)
+
+
+def _write(content: IO[bytes], target: Path, *, executable: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
+    target.chmod(0o755 if executable else 0o644)
+
+
+def _check_link(member: tarfile.TarInfo, name: str) -> None:
+    _inside(str(PurePosixPath(member.name).parent / member.linkname), name)
+    if not leads_inside(PurePosixPath(member.name), member.linkname):
+        raise UserError(f"{name}: {member.name!r} links to {member.linkname!r}: refused")
+
+
+def _make_links(links: list[tuple[Path, str]], folder: Path, name: str) -> None:
+    """Last, so that no member is written through one, nor a link made through another."""
+    for target, _ in links:
         target.parent.mkdir(parents=True, exist_ok=True)
     for target, link in links:
         target.symlink_to(link)
