@@ -5,6 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from microjobs.contract import Layout
 from orchestrator.local.home import arn
 from orchestrator.local.s3.service import OPERATIONS as S3
 from orchestrator.local.services.listing import CONFIG, ENDPOINT, MODEL, PROCESSING, TRAINING, TRANSFORM, TUNING, Kind
@@ -27,9 +28,9 @@ DEFINITION = {
 METRIC = {"Name": "loss", "Regex": "loss: ([0-9.]+)"}
 INPUT = {
     "InputName": "i",
-    "S3Input": {"S3Uri": "s3://fuzz/in", "LocalPath": "/opt/ml/processing/i", "S3DataType": "S3Prefix"},
+    "S3Input": {"S3Uri": "s3://fuzz/in", "LocalPath": str(Layout().processing("i")), "S3DataType": "S3Prefix"},
 }
-OUTPUT = {"S3Uri": "s3://fuzz/out", "LocalPath": "/opt/ml/processing/o", "S3UploadMode": "EndOfJob"}
+OUTPUT = {"S3Uri": "s3://fuzz/out", "LocalPath": str(Layout().processing("o")), "S3UploadMode": "EndOfJob"}
 VARIANT = {"VariantName": "v", "ModelName": "a", "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
 
 BASES: Mapping[str, Any] = {
