@@ -82,17 +82,18 @@ def test_all_hosts_are_taken_away_together(local: Local) -> None:
 
 
 def test_job_waits_for_hosts_no_longer_than_it_may(processes: Local) -> None:
-    members = spot(processes, "waits", runtime=4, wait=4)
-    job = processes.ended(interrupted(processes, RESUMES, "--away", "1000", **members))
+    members = spot(processes, "waits", runtime=6, wait=6)
+    # It has used about a second on hosts by then, so only the time to wait is over.
+    job = processes.ended(interrupted(processes, RESUMES, "--away", "5.9", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"]
 
 
 def test_time_on_hosts_counts_over_all_attempts(processes: Local) -> None:
-    forever = RESUMES.replace("exit 0; fi", "fi")
-    job = processes.ended(interrupted(processes, forever, **spot(processes, "longest", runtime=3)))
+    forever = RESUMES.replace("exit 0; fi", "fi").replace("echo ready", "sleep 2; echo ready")
+    job = processes.ended(interrupted(processes, forever, **spot(processes, "longest", runtime=5)))
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
-    assert job["BillableTimeInSeconds"] <= 4
+    assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2  # and not as long as the first attempt
 
 
 def test_job_is_stopped_while_it_has_no_hosts(processes: Local) -> None:

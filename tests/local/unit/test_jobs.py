@@ -1,6 +1,7 @@
 """The steps between a request and a job: inputs, shares, outputs, metrics, searches, sizes of instances."""
 
 import tarfile
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 from orchestrator.local import instances
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import Home
-from orchestrator.local.jobs import hyperband, inputs, outputs, search
+from orchestrator.local.jobs import group, hyperband, inputs, outputs, search
 from orchestrator.local.jobs.hyperband import Resources
 from orchestrator.local.jobs.metrics import Metrics
-from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.logs import Stream
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from orchestrator.local.s3.store import ObjectStore
 
 
@@ -127,6 +129,34 @@ def test_metrics_are_the_first_group_and_the_last_value() -> None:
     for time, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
         metrics.read(float(time), line)
     assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
+
+
+class Ending:
+    """A host that ends with a code when a test says so."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.over = threading.Event()
+
+    def lines(self) -> Iterator[Line]:
+        return iter(())
+
+    def wait(self) -> Exit:
+        self.over.wait()
+        return Exit(9)
+
+    def stop(self, grace: float) -> None:
+        """It takes its time."""
+
+
+def test_host_that_ends_badly_when_it_is_taken_away_has_not_failed(tmp_path: Path) -> None:
+    hosts, control = [Ending("algo-1"), Ending("algo-2")], group.Control()
+    streams = {host.name: Stream(tmp_path / host.name) for host in hosts}
+    control.interrupt(group.Interruption())
+    for host in hosts:
+        host.over.set()
+    outcome = group.run(hosts, streams, control, deadline=None, on_line=print)  # type: ignore[arg-type]
+    assert (outcome.first_failed, outcome.interruption) == (None, group.Interruption())
 
 
 CONTINUOUS = search.Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
