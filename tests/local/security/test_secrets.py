@@ -1,0 +1,137 @@
+"""Secrets of the user, in the environment of whoever starts the server: they are found nowhere afterwards."""
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from microjobs.contract import Layout
+from tests.conftest import image_name
+from tests.local.clients import SHELL, Local, started, unique
+
+pytestmark = pytest.mark.engine
+
+ML = Layout()
+LOGIN = base64.b64encode(b"robot:planted-registry-password").decode()
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAPLANTED000000001",
+    "AWS_SECRET_ACCESS_KEY": "planted/secret+access/key",
+    "AWS_SESSION_TOKEN": "planted-session-token",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN": "planted-container-token",
+    "DOCKER_AUTH_CONFIG": json.dumps({"auths": {"registry.invalid": {"auth": LOGIN}}}),
+    "REGISTRY_PASSWORD": "planted-registry-password",
+    "UV_INDEX_PRIVATE_PASSWORD": "planted-index-password",
+    "HF_TOKEN": "planted-hub-token",
+    "HTTP_PASSWORD": "planted-proxy-password",
+}
+PLANTED = [text.encode() for text in (*SECRETS.values(), LOGIN) if text != SECRETS["DOCKER_AUTH_CONFIG"]]
+
+PLANTED += [b"planted-engine"]
+
+LOOK = "env; tr '\\0' '\\n' < /proc/self/environ"
+LOOK_IN_CONTAINER = f"{LOOK}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts; ls -R /run /var/run"
+"""A job that tells all that it has."""
+
+
+@dataclass
+class Run:
+    """A server that was started among secrets, and all that can be seen of what it has run."""
+
+    local: Local
+    containers: list[Mapping[str, Any]]
+    told: list[object]
+
+    def train(self, script: str, **members: Any) -> None:
+        name = self.local.start_training(script, **members)
+        describe = self.local.sagemaker.describe_training_job
+        while (job := describe(TrainingJobName=name))["TrainingJobStatus"] == "InProgress":
+            self.look()
+        self.told += [job, self.local.output("TrainingJobs", name)]
+
+    def serve(self) -> None:
+        """An endpoint, whose image finds no model."""
+        name, sagemaker = unique("endpoint"), self.local.sagemaker
+        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": image_name(SHELL)})
+        variant = {"VariantName": "v", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
+        sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
+        while (endpoint := sagemaker.describe_endpoint(EndpointName=name))["EndpointStatus"] == "Creating":
+            self.look()
+        self.told.append(endpoint)
+
+    def look(self) -> None:
+        if self.local.address.runtime == "process":
+            return
+        known = sha256(str(self.local.home.root.resolve()).encode()).hexdigest()[:8]
+        client = docker.from_env()
+        try:
+            for container in client.containers.list(all=True, filters={"label": f"org.microjobs.home={known}"}):
+                self.containers.append(container.attrs)
+        except docker.errors.NotFound:  # removed meanwhile
+            pass
+        finally:
+            client.close()
+
+    def everything(self) -> Iterator[tuple[str, bytes]]:
+        """What can be seen, by where."""
+        for path in self.local.home.root.rglob("*"):
+            in_packages = "site-packages" in path.parts
+            if path.is_file() and not path.is_symlink() and not in_packages:
+                yield str(path), path.read_bytes()
+        yield "a container", json.dumps(self.containers).encode()
+        yield "a description or a log", json.dumps(self.told, default=str).encode()
+
+
+@pytest.fixture(scope="module", params=["docker", "process"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """One of each kind: a job that tells what it has, one that fails, one without an image, an endpoint."""
+    folder: Path = tmp_path_factory.mktemp("secrets")
+    (folder / "config.json").write_text(json.dumps({"auths": {"registry.invalid": {"auth": LOGIN}}}))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**SECRETS, "DOCKER_CONFIG": str(folder)}.items():
+            patch.setenv(name, value)
+        if request.param == "process":
+            patch.setenv("DOCKER_HOST", "tcp://planted-engine:2375")
+        with started(folder / "home", runtime=request.param) as local:
+            look = LOOK if request.param == "process" else LOOK_IN_CONTAINER
+            run = Run(local, [], [])
+            run.train(f"{look}; env > {ML.model}/env; sleep 1")
+            run.train(f"{look}; env > {ML.output}/failure; exit 3")
+            run.train("true", algorithm={"TrainingImage": "registry.invalid/planted:1"})
+            run.serve()
+            yield run
+
+
+def test_secrets_are_found_nowhere(run: Run) -> None:
+    assert [(where, secret) for where, content in run.everything() for secret in PLANTED if secret in content] == []
+
+
+def test_jobs_have_told_what_they_have(run: Run) -> None:
+    """Else there would have been nothing to find."""
+    told = json.dumps(run.told, default=str)
+    assert f"AWS_ACCESS_KEY_ID={run.local.home.credentials().access_key_id}" in told
+    assert "exit code: 3" in told
+    assert "registry.invalid/planted:1" in told
+    assert run.local.home.server_log.name in {Path(where).name for where, _ in run.everything()}
+
+
+def test_engine_is_given_to_no_job(run: Run) -> None:
+    told = json.dumps(run.told, default=str)
+    for word in ("docker.sock", "DOCKER_", "containerd.sock", "podman.sock"):
+        assert word not in told
+
+
+def test_containers_have_nothing_of_this_machine(run: Run) -> None:
+    assert bool(run.containers) == (run.local.address.runtime == "docker")
+    for container in run.containers:
+        host = container["HostConfig"]
+        assert not any(host[name] for name in ("Privileged", "PidMode", "CapAdd", "Devices", "VolumesFrom"))
+        assert not [bind for bind in host["Binds"] or [] if bind.startswith("/")]
+        assert host["NetworkMode"] != "host"
+        assert [mount for mount in container["Mounts"] if mount["Type"] != "volume"] == []
