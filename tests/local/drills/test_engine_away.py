@@ -1,6 +1,8 @@
 """The engine goes away and comes back while jobs run: behind a proxy, since the engine is everybody's."""
 
+import io
 import random
+import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,7 +14,7 @@ from requests.exceptions import RequestException
 
 from microjobs.contract import Layout
 from orchestrator.local.runtimes import docker_host
-from orchestrator.local.runtimes.docker_host import EngineAwayError, patiently
+from orchestrator.local.runtimes.docker_host import DockerHost, EngineAwayError, patiently
 from tests.local.clients import Local, started, until
 from tests.local.drills.leaks import machine
 from tests.local.drills.proxy import Proxy, proxy
@@ -115,6 +117,37 @@ def test_engine_is_waited_for_from_when_it_went(monkeypatch: pytest.MonkeyPatch)
         return "ended"
 
     assert patiently(ask) == "ended"
+
+
+class Breaking:
+    """A container whose archive breaks off the first time."""
+
+    labels = {docker_host.HOST_LABEL: "algo-1"}  # noqa: RUF012  the shape of docker's own
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def get_archive(self, path: str) -> tuple[Iterator[bytes], None]:  # noqa: ARG002
+        self.asked += 1
+        with io.BytesIO() as file:
+            with tarfile.open(fileobj=file, mode="w") as archive:
+                for name in ("model", f"model/{self.asked}"):
+                    info = tarfile.TarInfo(name)
+                    info.type = tarfile.DIRTYPE
+                    archive.addfile(info)
+            return self._chunks(file.getvalue()), None
+
+    def _chunks(self, content: bytes) -> Iterator[bytes]:
+        yield content[:1024]
+        if self.asked == 1:
+            raise RequestException("connection reset")
+        yield content[1024:]
+
+
+def test_copy_that_breaks_off_is_made_again(tmp_path: Path) -> None:
+    host = DockerHost(Breaking(), None)  # type: ignore[arg-type]
+    assert host.copy("model", tmp_path / "model")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["2"]
 
 
 def test_engine_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,6 +116,10 @@ ASKED: dict[str, Callable[[Any], Any]] = {
     "of a status": lambda sagemaker: sagemaker.list_training_jobs(MaxResults=3, StatusEquals="Failed"),
     "of a name": lambda sagemaker: sagemaker.list_training_jobs(MaxResults=5, NameContains="00003"),
     "of no name": lambda sagemaker: sagemaker.list_training_jobs(MaxResults=5, NameContains="nothing"),
+    "of no name, by name": lambda sagemaker: sagemaker.list_training_jobs(SortBy="Name", NameContains="nothing"),
+    "of a status, by name": lambda sagemaker: sagemaker.list_training_jobs(
+        MaxResults=3, SortBy="Name", StatusEquals="Failed"
+    ),
     "tags": lambda sagemaker: sagemaker.list_tags(ResourceArn=arn(f"{KIND}/job-00005")),
 }
 

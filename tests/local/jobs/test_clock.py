@@ -18,9 +18,8 @@ DAY = 86_400.0
 class Working:
     """A host that works for a while."""
 
-    name = "algo-1"
-
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name = name
         self._ended = threading.Event()
         self._seconds = seconds
         self.was_stopped = False
@@ -44,10 +43,11 @@ class Working:
 
 
 def run(tmp_path: Path, host: Working, longest: float) -> None:
-    path = tmp_path / "stream"
+    """With another host, which ends after the clock was set: then the time that is left is looked at again."""
+    hosts, path = [host, Working("algo-2", 0.3)], tmp_path / "stream"
     path.touch()
-    deadline = time.time() + longest
-    group.run([host], {host.name: Stream(path)}, Control(), deadline=deadline, on_line=lambda _: None)
+    streams = {each.name: Stream(path) for each in hosts}
+    group.run(hosts, streams, Control(), deadline=time.time() + longest, on_line=lambda _: None)
 
 
 def set_clock(patch: pytest.MonkeyPatch, by: float) -> None:
@@ -57,15 +57,15 @@ def set_clock(patch: pytest.MonkeyPatch, by: float) -> None:
 
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_clock(monkeypatch, DAY)
-    host = Working(0.5)
+    host = Working("algo-1", 0.6)
     run(tmp_path, host, longest=60)
     assert not host.was_stopped
 
 
 def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     set_clock(monkeypatch, -DAY)
-    host = Working(20)
+    host = Working("algo-1", 20)
     began = time.monotonic()
-    run(tmp_path, host, longest=0.5)
+    run(tmp_path, host, longest=0.6)
     assert host.was_stopped
     assert time.monotonic() - began < 10
