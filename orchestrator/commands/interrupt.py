@@ -66,6 +66,7 @@ def call(options: argparse.Namespace) -> int:
             break
         time.sleep(place.poll)
     if not any(step["Status"] == "Interrupted" for step in new):
+        interruptions.withdraw(home, options.job)
         status = new[0]["Status"] if new else "Training"
         raise LauncherError(f"{options.job} was not interrupted: it is {status}")
     print(f"{options.job} is interrupted: its hosts end within {options.notice:g} s, then it starts over on new ones")

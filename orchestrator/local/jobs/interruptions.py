@@ -22,6 +22,11 @@ def ask(home: Home, job: str, interruption: Interruption) -> None:
     write_text(home.interruptions / job, json.dumps(asdict(interruption)))
 
 
+def withdraw(home: Home, job: str) -> None:
+    """Ask no more, if nobody has seen it yet."""
+    (home.interruptions / job).unlink(missing_ok=True)
+
+
 class Watch:
     """Looks for the file of one job while its hosts run, and hands it on."""
 
