@@ -21,7 +21,7 @@ from tests.local.drills.leaks import machine
 KIND = "training-job"
 FEW, MANY = 10, 10_000
 
-IN_A_ROW = int(os.environ.get("MICROJOBS_DRILL_JOBS", "20"))
+IN_A_ROW = int(os.environ.get("MICROJOBS_DRILL_JOBS", "5"))
 """No-op jobs one after the other; 500 take some minutes."""
 
 
