@@ -86,8 +86,12 @@ registry: ## install the registry that `microjobs push` is tried on (Debian, Ubu
 
 check: lint build test ## all that CI does
 
-bench: setup ## measure beside peers; prints ratios
-	uv run python bench/overhead.py
+BENCHMARKS := overhead serve trainers preprocess batch_score rebuild channel
+
+bench: $(BENCHMARKS:%=bench/%) ## measure everything beside its peers; prints ratios (an hour; gpu has no part in it)
+
+bench/%: setup ## one of them, such as bench/serve; each says at its top what it takes
+	uv run python bench/$*.py
 
 clean: down ## also remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
