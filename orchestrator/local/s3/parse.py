@@ -18,6 +18,9 @@ AS_GIVEN = frozenset({"Expires", "ResponseExpires"})
 _WITHOUT_ENUM = frozenset({"BucketLocationConstraint"})
 """The list of regions lacks us-east-1."""
 
+_ANY_CASE = frozenset({"ChecksumMode"})
+"""AWS's client for C++, and so Arrow's, writes it small."""
+
 
 def parse_members(operation: OperationModel, incoming: Incoming) -> dict[str, Any]:
     """The members in the address and the headers; those that are absent have no entry.
@@ -118,6 +121,8 @@ def _convert(name: str, shape: Shape, text: str) -> Any:
             return _timestamp(text)
     except (KeyError, ValueError, OverflowError):
         raise ServiceError("InvalidArgument", f"{name} is {text!r}, which is no {shape.type_name}.") from None
+    if shape.name in _ANY_CASE:
+        text = text.upper()
     enum = getattr(shape, "enum", None)
     if enum and text not in enum and shape.name not in _WITHOUT_ENUM:
         raise ServiceError("InvalidArgument", f"{name} is {text!r}; it can be {', '.join(map(str, enum))}.")

@@ -101,6 +101,11 @@ def test_signed_chunks_need_a_request_that_is_signed(connection: HTTPConnection)
     assert (answer.status, b"nothing proves its chunks" in answer.body) == (403, True)
 
 
+def test_checksum_mode_may_be_written_small(connection: HTTPConnection, home: Home) -> None:
+    (home.buckets / PATH[1:]).write_bytes(b"content")
+    assert send(connection, "GET", PATH, x_amz_checksum_mode="enabled") == (200, b"content")
+
+
 def test_connection_is_good_after_a_refused_body(connection: HTTPConnection) -> None:
     pieces = (CONTENT for _ in range(20))
     assert send(connection, "PUT", "/no-such-bucket/a", pieces, Transfer_Encoding="chunked").status == 404

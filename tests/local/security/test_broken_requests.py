@@ -51,6 +51,12 @@ def test_json_that_cannot_be_kept_is_refused(sender: Sender, body: bytes) -> Non
     assert code_of(sender, "ListModels", body) == "SerializationException"
 
 
+def test_number_that_is_infinite_is_refused(sender: Sender) -> None:
+    variant = b'{"VariantName": "v", "ModelName": "m", "InstanceType": "ml.m5.large", "InitialVariantWeight": 1e999}'
+    body = b'{"EndpointConfigName": "c", "ProductionVariants": [' + variant + b"]}"
+    assert code_of(sender, "CreateEndpointConfig", body) == "SerializationException"
+
+
 def token(value: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).decode()
 
