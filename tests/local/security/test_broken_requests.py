@@ -15,6 +15,7 @@ from tests.local.security.wire import Sender
 
 JSON = "application/x-amz-json-1.1"
 BUCKET = "sagemaker-us-east-1-000000000000"
+DOCUMENT = "<!DOCTYPE a [<!ENTITY k 'key'>]><Delete><Object><Key>&k;</Key></Object></Delete>"
 TRAINING = "/aws/sagemaker/TrainingJobs"
 
 
@@ -136,7 +137,8 @@ def test_date_beyond_the_calendar_is_refused(sender: Sender, date: str) -> None:
         ("GET", "key?uploadId=x&part-number-marker=9999999999999999999", {}, b""),
         ("GET", "key", {"If-Modified-Since": "Mon, 01 Jan 99999 00:00:00 GMT"}, b""),
         ("PUT", "key", {"Content-MD5": "\xe9"}, b"x"),
-        ("POST", "?delete", {}, "<?xml version='1.0' encoding='utf-16'?><!DOCTYPE a><Delete/>".encode("utf-16")),
+        ("POST", "?delete", {}, DOCUMENT.encode()),
+        ("POST", "?delete", {}, DOCUMENT.encode("utf-16")),
     ],
 )
 def test_s3_request_that_cannot_be_right_is_refused(
