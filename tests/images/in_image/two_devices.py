@@ -35,7 +35,8 @@ def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:
     return Predictor(read_bundle(layout.model)).predict(data.x_test)
 
 
-logging.basicConfig(level=logging.INFO, format="%(message)s")
+logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that these devices are no GPUs
 x = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 y = x.sum(axis=1, keepdims=True) + 20
 data = TrainingData(x, y, x, y, None)
