@@ -28,7 +28,7 @@ from tests.local.security.families import BASES, FAMILIES
 from tests.local.security.requests import Request
 from tests.local.security.wire import Answer, Sender
 
-REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "300"))
+REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "200"))
 SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(1 << 32))
 
 MOST_FINDINGS = 15
