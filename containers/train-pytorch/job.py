@@ -11,6 +11,7 @@ from hyperparameters import Hyperparameters
 from microjobs.checkpoints import job_checkpoints
 from microjobs.contract import Layout
 from microjobs.errors import Stopped
+from microjobs.files import filled
 from microjobs.shares import Shares
 from microjobs.stopping import StopRequest
 from microjobs.training import Array, Trained, TrainingData, finish, identity
@@ -75,14 +76,14 @@ class Job:
 
         layout, progress = self.layout, state.progress
         network.cpu()  # a model file that loads anywhere
-        layout.model.mkdir(parents=True, exist_ok=True)
         new = build(self.hyperparameters.model, data.features)
-        save_state(network, new, torch.from_numpy(data.sample), layout.model)
-        save_onnx(network, data.features, layout.model)
         best = progress.history.best_epoch if state.best is not None else None
         passes = progress.passes(self.shares.rows)
         trained = Trained("pytorch", passes, progress.seconds, progress.history, on_train, on_test, best)
-        finish(layout, self.hyperparameters, data, trained, self.stop, self.checkpoints)
+        with filled(layout.model):
+            save_state(network, new, torch.from_numpy(data.sample), layout.model)
+            save_onnx(network, data.features, layout.model)
+            finish(layout, self.hyperparameters, data, trained, self.stop, self.checkpoints)
 
     def _predict(self, network: torch.nn.Module, x: Array) -> Array:
         predictions: Array = predict(network, torch.from_numpy(x).to(self.group.device)).cpu().numpy()

@@ -12,6 +12,7 @@ from hyperparameters import Hyperparameters
 from microjobs.checkpoints import job_checkpoints
 from microjobs.contract import Layout
 from microjobs.errors import Stopped
+from microjobs.files import filled
 from microjobs.shares import Shares
 from microjobs.stopping import StopRequest
 from microjobs.training import Trained, TrainingData, finish, identity
@@ -73,10 +74,10 @@ class Job:
         from export import save_onnx, save_savedmodel
 
         layout, progress = self.layout, state.progress
-        layout.model.mkdir(parents=True, exist_ok=True)
-        save_savedmodel(network, data.scaler, layout.model)
-        save_onnx(network, layout.model)
         best = progress.history.best_epoch if state.best is not None else None
         passes = progress.passes(self.shares.rows)
         trained = Trained("tensorflow", passes, progress.seconds, progress.history, on_train, on_test, best)
-        finish(layout, self.hyperparameters, data, trained, self.stop, self.checkpoints)
+        with filled(layout.model):
+            save_savedmodel(network, data.scaler, layout.model)
+            save_onnx(network, layout.model)
+            finish(layout, self.hyperparameters, data, trained, self.stop, self.checkpoints)

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -37,6 +38,22 @@ def together() -> Iterator[Callable[[Path], None]]:
     except BaseException:
         for path in written:
             path.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def filled(folder: Path) -> Iterator[None]:
+    """A folder, made if it is not there; what the block puts into it is removed when the block fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before = set(folder.iterdir())
+    try:
+        yield
+    except BaseException:
+        for path in set(folder.iterdir()) - before:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         raise
 
 

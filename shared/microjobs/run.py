@@ -151,8 +151,8 @@ def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
     """Log the error, write it where SageMaker looks for it, and say whose it is by the exit code."""
     if isinstance(error, JobError):
         reason, code = str(error), error.exit_code
-    elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        what = error.filename or "output"
+    elif full := _full_disk(error):
+        what = full.filename or "output"
         reason, code = f"no space left on the device while writing {what}: give the job a larger volume", EXIT_PLATFORM
     elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
         reason, code = (
@@ -181,6 +181,17 @@ def _end(code: int) -> None:
             stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """What the system said when a disk was full; libraries fail again over what they could not finish."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow has errors of its own
+            return OSError(errno.ENOSPC, str(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 if __name__ == "__main__":

@@ -85,6 +85,14 @@ def test_full_disk_is_the_platforms_fault(start: Start, layout: Layout) -> None:
     assert read_failure(layout) == "no space left on the device while writing /data/x.npy: give the job a larger volume"
 
 
+@pytest.mark.parametrize("last", ["raise RuntimeError('enforce failed') from error", "raise RuntimeError(str(error))"])
+def test_full_disk_is_seen_behind_a_librarys_own_error(start: Start, layout: Layout, last: str) -> None:
+    first = "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
+    code = f"import errno, os\ndef process(arguments):\n try: {first}\n except OSError as error: {last}"
+    assert finish(start(code))[0] == 3
+    assert (read_failure(layout) or "").startswith("no space left on the device while writing output")
+
+
 def test_crash_in_native_code_gets_a_reason(start: Start, layout: Layout) -> None:
     code = "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)"
     assert finish(start(code))[0] == 128 + signal.SIGSEGV
