@@ -144,13 +144,3 @@ def test_data_capture_must_be_off_and_say_so(capture: dict[str, bool], taken: bo
         refuse("CreateEndpointConfig", config)
     else:
         assert "DataCaptureConfig.EnableCapture" in refusal("CreateEndpointConfig", config)
-
-
-@pytest.mark.parametrize("split", ["RecordIO", "TFRecord"])
-def test_records_that_are_not_lines_are_refused(split: str) -> None:
-    source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}}
-    request = {
-        "TransformInput": {"DataSource": source, "SplitType": split},
-        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
-    }
-    assert refusal("CreateTransformJob", request).startswith(f'Not supported here: TransformInput.SplitType "{split}"')
