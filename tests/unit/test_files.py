@@ -8,11 +8,15 @@ from microjobs.files import filled
 
 
 def test_what_was_put_into_a_folder_goes_when_its_block_fails(tmp_path: Path) -> None:
+    def fill() -> None:
+        with filled(tmp_path):
+            (tmp_path / "file").touch()
+            (tmp_path / "folder" / "deep").mkdir(parents=True)
+            raise RuntimeError
+
     (tmp_path / "older").touch()
-    with pytest.raises(RuntimeError), filled(tmp_path):
-        (tmp_path / "file").touch()
-        (tmp_path / "folder" / "deep").mkdir(parents=True)
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        fill()
     assert [path.name for path in tmp_path.iterdir()] == ["older"]
 
 
