@@ -17,6 +17,7 @@ from orchestrator.local.jobs import attempts, hyperband, outputs, search, traini
 from orchestrator.local.jobs.channels import channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
+from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.jobs.results import MOST, TUNING, Results
 from orchestrator.local.runtimes.base import Host
@@ -114,6 +115,7 @@ class TuningJob:
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
         self._ranges = search.read_ranges(self._config["ParameterRanges"])
         self._learnt: set[str] = set()
+        self._metrics: dict[str, Metrics] = {}
         self._points: dict[str, list[float]] = {}
         self._stopped_early: set[str] = set()
 
@@ -189,6 +191,7 @@ class TuningJob:
                 value = None if job.status == "Failed" else results.objective_value(job)
                 stopped = job.status == "Stopped" and self._config["Strategy"] == hyperband.STRATEGY
                 chooser.learn(job.name, job.description["HyperParameters"], value, stopped=stopped)
+                self._see(job.name, results)  # it may have said more since the last look
                 self._learnt.add(job.name)
         running = [job for job in results.jobs if job.name not in self._learnt]
         for job in running:
@@ -207,7 +210,9 @@ class TuningJob:
     def _start_one(self, chooser: search.Search, number: int) -> None:
         name = f"{self.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
         record = training.create(self._context, self._training_request(name, chooser.propose(name, number)), self.name)
-        self._registry.start(training.TrainingJob(self._context, record))
+        job = training.TrainingJob(self._context, record)
+        self._metrics[name] = job.metrics
+        self._registry.start(job)
 
     def _training_request(self, name: str, tuned: Mapping[str, str]) -> dict[str, Any]:
         definition = self._definition
@@ -225,9 +230,7 @@ class TuningJob:
     def _stop_early(self, chooser: search.Search, results: Results, running: Sequence[Record]) -> None:
         """Stop the jobs of which Hyperband, or Auto, does not expect enough."""
         for record in running:
-            if isinstance(job := self._registry.find(f"{training.KIND}/{record.name}"), training.TrainingJob):
-                points = job.metrics.points(results.objective["MetricName"])
-                self._points[record.name] = [value for _, value in points]
+            self._see(record.name, results)
         is_auto = self._config.get("TrainingJobEarlyStoppingType") == "Auto"
         for record in running:
             if record.name in self._stopped_early:
@@ -236,6 +239,14 @@ class TuningJob:
             if chooser.report(record.name, mine) or (is_auto and self._is_hopeless(mine, minimise=results.minimise)):
                 self._stopped_early.add(record.name)
                 self._registry.stop(f"{training.KIND}/{record.name}")
+
+    def _see(self, name: str, results: Results) -> None:
+        """Note the values that a training job has given until now."""
+        job = None if name in self._metrics else self._registry.find(f"{training.KIND}/{name}")
+        if isinstance(job, training.TrainingJob):  # of before a restart
+            self._metrics[name] = job.metrics
+        if name in self._metrics:
+            self._points[name] = [value for _, value in self._metrics[name].points(results.objective["MetricName"])]
 
     def _is_hopeless(self, mine: Sequence[float], *, minimise: bool) -> bool:
         """Whether a job is worse than the median of what the others had on average when they had got as far.
