@@ -126,6 +126,12 @@ ASKED: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("asked", ASKED)
 def test_asking_costs_the_same_with_many_jobs(few: Local, many: Local, asked: str) -> None:
+    # Busy moments of a machine make it seem more, never less: three tries.
+    assert any(cost(few, many, asked) < 2 for _ in range(3))
+
+
+def cost(few: Local, many: Local, asked: str) -> float:
+    """How many times as long it takes with many jobs; asked in turns, by medians."""
     times: dict[Local, list[float]] = {few: [], many: []}
     for _ in range(40):
         for local in times:
@@ -134,4 +140,4 @@ def test_asking_costs_the_same_with_many_jobs(few: Local, many: Local, asked: st
             times[local].append(time.perf_counter() - began)
     slow, quick = (statistics.median(times[local]) for local in (many, few))
     print(f"{asked}: {slow / quick:.2f} times as long with {MANY} jobs as with {FEW} ({slow * 1e3:.1f} ms)")
-    assert slow < 2 * quick
+    return slow / quick
