@@ -1,8 +1,11 @@
 """A server's parts with a fake runtime, and requests as short as they can be."""
 
+import socket
 import tarfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,7 @@ import pytest
 
 from orchestrator.local.home import Home
 from orchestrator.local.jobs import endpoints, models, transform
+from orchestrator.local.jobs.client import Client
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.logs import LogStore
@@ -19,6 +23,8 @@ from orchestrator.local.state import State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
 SECONDS = 20.0
+
+Serve = Callable[[Callable[[socket.socket], None]], Client]
 
 ONE_VARIANT: Mapping[str, Mapping[str, Any]] = {"main": {}}
 
@@ -191,3 +197,31 @@ def archive(parts: Parts, tmp_path: Path) -> Callable[..., str]:
         return parts.put("models/model.tar.gz", (tmp_path / "model.tar.gz").read_bytes())
 
     return make
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    """Makes a client of a server that does what it is told with each connection."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    clients = []
+
+    def start(answer: Callable[[socket.socket], None]) -> Client:
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection, suppress(OSError):
+                    while connection.recv(1000):
+                        answer(connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        clients.append(Client(listener.getsockname()))
+        return clients[-1]
+
+    yield start
+    for client in clients:
+        client.close()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()

@@ -50,6 +50,22 @@ class Model:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
+def watched(model: Model) -> list[int]:
+    """Lets a model take its time, and notes at each request how many are under way."""
+    under_way: list[int] = []
+    most: list[int] = []
+
+    def watch(asked: Asked) -> Reply:
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.02)
+        under_way.pop()
+        return Reply(asked.body)
+
+    model.invoke = watch
+    return most
+
+
 class FakeHost:
     """A container."""
 

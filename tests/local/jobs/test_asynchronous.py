@@ -14,7 +14,7 @@ from orchestrator.local.jobs import asynchronous, endpoints
 from orchestrator.local.runtimes.base import Exit
 from orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import Parts, until
-from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.fakes import Asked, Model, Reply, watched
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
 GROUP = "/aws/sagemaker/Endpoints/e"
@@ -177,17 +177,7 @@ def test_failure_without_a_place_is_in_the_log_alone(parts: Parts) -> None:
 
 
 def test_as_many_at_once_as_configured(parts: Parts, model: Model) -> None:
-    under_way: list[int] = []
-    most: list[int] = []
-
-    def watch(asked: Asked) -> Reply:
-        under_way.append(1)
-        most.append(len(under_way))
-        time.sleep(0.02)
-        under_way.pop()
-        return Reply(asked.body)
-
-    model.invoke = watch
+    most = watched(model)
     serve(parts, MaxConcurrentInvocationsPerInstance=3)
     for _ in range(12):
         ask(Invoker(parts), b"x")

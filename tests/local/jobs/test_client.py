@@ -1,47 +1,16 @@
 """HTTP to a container, and what may go wrong with it."""
 
 import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from io import BytesIO
 
 import pytest
 
 from orchestrator.local.jobs.client import Client, NoAnswerError, TooLargeError
-
-Serve = Callable[[Callable[[socket.socket], None]], Client]
+from tests.local.jobs.conftest import Serve
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Makes a client of a server that does what it is told with each connection."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    clients = []
-
-    def start(answer: Callable[[socket.socket], None]) -> Client:
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = listener.accept()
-                except OSError:
-                    return
-                with connection, suppress(OSError):
-                    while connection.recv(1000):
-                        answer(connection)
-
-        threading.Thread(target=accept, daemon=True).start()
-        clients.append(Client(listener.getsockname()))
-        return clients[-1]
-
-    yield start
-    for client in clients:
-        client.close()
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
 
 
 def test_answer_that_drips_ends_in_time(serve: Serve) -> None:

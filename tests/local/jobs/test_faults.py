@@ -1,16 +1,14 @@
 """Data and answers that are not what they should be."""
 
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 
 import pytest
 
 from orchestrator.local.jobs import inputs
-from orchestrator.local.jobs.client import Client, NoAnswerError
+from orchestrator.local.jobs.client import NoAnswerError
 from orchestrator.local.runtimes.base import CannotRunError
-from tests.local.jobs.conftest import Parts
+from tests.local.jobs.conftest import Parts, Serve
 from tests.local.jobs.fakes import Asked, Model, Reply
 
 ARCHIVES = {
@@ -69,33 +67,11 @@ REPLIES = {
 }
 
 
-@pytest.fixture
-def replying() -> Iterator[Callable[[bytes], Client]]:
-    """Makes a client of a container that answers any request with these bytes."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    clients = []
-
-    def start(reply: bytes) -> Client:
-        def accept() -> None:
-            with suppress(OSError):
-                while True:
-                    connection, _ = listener.accept()
-                    with connection:
-                        connection.recv(1000)
-                        connection.sendall(reply)
-
-        threading.Thread(target=accept, daemon=True).start()
-        clients.append(Client(listener.getsockname()))
-        return clients[-1]
-
-    yield start
-    for client in clients:
-        client.close()
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
-
-
 @pytest.mark.parametrize("reply", REPLIES)
-def test_reply_that_is_no_answer_is_told_as_none(replying: Callable[[bytes], Client], reply: str) -> None:
+def test_reply_that_is_no_answer_is_told_as_none(serve: Serve, reply: str) -> None:
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(REPLIES[reply])
+        connection.shutdown(socket.SHUT_RDWR)
+
     with pytest.raises(NoAnswerError):
-        replying(REPLIES[reply]).request("GET", "/", timeout=2)
+        serve(answer).request("GET", "/", timeout=2)

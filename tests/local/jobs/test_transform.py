@@ -11,7 +11,7 @@ from orchestrator.local.jobs import transform
 from orchestrator.local.jobs.records import RECORDIO_MAGIC
 from orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import Parts, transform_request, until
-from tests.local.jobs.fakes import Asked, Model, Reply
+from tests.local.jobs.fakes import Asked, Model, Reply, watched
 
 MB = 1 << 20
 
@@ -125,17 +125,7 @@ def test_order_is_kept_when_requests_overtake(parts: Parts, model: Model) -> Non
 
 
 def test_as_many_requests_at_once_as_asked(parts: Parts, model: Model) -> None:
-    under_way: list[int] = []
-    most: list[int] = []
-
-    def watch(asked: Asked) -> Reply:
-        under_way.append(1)
-        most.append(len(under_way))
-        time.sleep(0.02)
-        under_way.pop()
-        return Reply(asked.body)
-
-    model.invoke = watch
+    most = watched(model)
     for number in range(12):
         parts.put(f"in/{number}", b"x")
     parts.transform(MaxConcurrentTransforms=3)
