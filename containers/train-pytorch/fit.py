@@ -1,6 +1,5 @@
 """The training loop: forward, loss, backward, step, a test every few epochs, and a checkpoint when it is time."""
 
-import time
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +10,7 @@ from group import Group
 from hyperparameters import Hyperparameters
 from microjobs.batches import Batches
 from microjobs.checkpoints import Checkpoints
+from microjobs.epochs import Epochs
 from microjobs.stopping import StopRequest
 from microjobs.training import GRADIENT_NORM
 from state import State
@@ -29,8 +29,8 @@ def optimizer_for(network: nn.Module, hyperparameters: Hyperparameters) -> torch
 
 
 @dataclass
-class Fit:
-    """One run of the training, from where `state` is until the epochs are done, it is over, or a stop is asked for.
+class Fit(Epochs):
+    """One run of the training.
 
     model: what computes: the state's network, maybe compiled, maybe among several processes.
     train, test: this process's rows, on the network's device; of test rows that all processes have, its share.
@@ -51,34 +51,6 @@ class Fit:
         # Sums, to be divided by the rows of all processes: a share of a batch may be smaller than others, or empty.
         self._loss = LOSSES[self.hyperparameters.loss](reduction="sum")
         self._steps = self.batches.steps()
-        self._saved = self.state.progress.where
-
-    def run(self) -> None:
-        """Train; whatever ends it, the last checkpoint is of the state that it ends with.
-
-        Raises:
-            UserError: the loss is not finite any more.
-        """
-        progress, started, before = self.state.progress, time.monotonic(), self.state.progress.seconds
-        patience = self.hyperparameters.early_stopping
-        while progress.epoch < self.hyperparameters.epochs and not progress.history.is_over(patience):
-            whole = self._train()
-            if whole:
-                self._end_epoch()
-            progress.seconds = before + time.monotonic() - started
-            if not whole:
-                break
-            if progress.epoch % self.hyperparameters.checkpoint_every == 0 and self.checkpoints.due:
-                self._save()
-        if progress.step:  # this part of an epoch is not in the history, but a diverged network must not be saved
-            progress.history.check(progress.epoch, progress.loss / progress.rows, self._test_loss())
-        if progress.where != self._saved:
-            self._save()
-
-    def _save(self) -> None:
-        if self.group.is_first:
-            self.state.save(self.checkpoints)
-        self._saved = self.state.progress.where
 
     def _train(self) -> bool:
         """Train what is left of the epoch; false if a stop came before its end."""

@@ -1,6 +1,5 @@
 """The training loop: a step of all hosts and devices together, a test each epoch, and a checkpoint when it is time."""
 
-import time
 from dataclasses import dataclass
 
 import keras
@@ -12,6 +11,7 @@ from group import Group
 from hyperparameters import Hyperparameters
 from microjobs.batches import Batches
 from microjobs.checkpoints import Checkpoints
+from microjobs.epochs import Epochs
 from microjobs.stopping import StopRequest
 from microjobs.training import Array
 from network import LOSSES
@@ -28,8 +28,8 @@ STEP = (tf.TensorSpec([None], tf.int64), NUMBER, NUMBER, NUMBER)
 
 
 @dataclass
-class Fit:
-    """One run of the training, from where `state` is until the epochs are done, it is over, or a stop is asked for.
+class Fit(Epochs):
+    """One run of the training.
 
     train, test: this host's rows; of test rows that all hosts have, its share.
     batches: which of the training rows each step takes.
@@ -48,7 +48,6 @@ class Fit:
         self._loss = LOSSES[self.hyperparameters.loss]
         self._gradients = compiled(self._gradients_of, self.hyperparameters)
         self._steps = self.batches.steps()
-        self._saved = self.state.progress.where
         with tf.device("CPU:0"):  # where rows are picked: only a step's rows go to the devices
             self._x, self._y = (tf.constant(array) for array in self.train)
         self._step = tf.function(self._step_everywhere, input_signature=STEP)
@@ -56,33 +55,6 @@ class Fit:
         verbose = 2 if self.group.is_first else 0
         self._log.set_params({"verbose": verbose, "epochs": self.hyperparameters.epochs, "steps": len(self._steps)})
         self._log.on_train_begin()
-
-    def run(self) -> None:
-        """Train; whatever ends it, the last checkpoint is of the state that it ends with.
-
-        Raises:
-            UserError: the loss is not finite any more.
-        """
-        progress, started, before = self.state.progress, time.monotonic(), self.state.progress.seconds
-        patience = self.hyperparameters.early_stopping
-        while progress.epoch < self.hyperparameters.epochs and not progress.history.is_over(patience):
-            whole = self._train()
-            if whole:
-                self._end_epoch()
-            progress.seconds = before + time.monotonic() - started
-            if not whole:
-                break
-            if progress.epoch % self.hyperparameters.checkpoint_every == 0 and self.checkpoints.due:
-                self._save()
-        if progress.step:  # this part of an epoch is not in the history, but a diverged network must not be saved
-            progress.history.check(progress.epoch, progress.loss / progress.rows, self._test_loss())
-        if progress.where != self._saved:
-            self._save()
-
-    def _save(self) -> None:
-        if self.group.is_first:
-            self.state.save(self.checkpoints)
-        self._saved = self.state.progress.where
 
     def _train(self) -> bool:
         """Train what is left of the epoch; false if a stop came before its end."""
