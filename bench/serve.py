@@ -1,6 +1,6 @@
 """Our serve job beside its peers: requests a second, the slowest of a hundred, parsing, the start, memory under load.
 
-    uv run python bench/serve.py [--seconds 3] [--rounds 3] [--sides ours mms flask fastapi static]
+    uv run python bench/serve.py [--seconds 2] [--rounds 7] [--sides ours static bare fastapi flask mms]
     uv run python bench/serve.py --memory 600     # ours alone, under load for ten minutes: how its memory grows
 
 Each server runs one worker on one core, wrk on the other, 8 connections, and all serve the same model. Rounds
@@ -65,8 +65,8 @@ Results = Mapping[tuple[str, str], Measured]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=3, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
     parser.add_argument("--memory", type=int, default=0, metavar="SECONDS")
     options = parser.parse_args()

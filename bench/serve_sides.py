@@ -81,6 +81,8 @@ class Workplace:
         """A virtual environment with what a lock has; its interpreter."""
         uv = shutil.which("uv") or sys.exit("uv is not here: make setup")
         python = self.folder / lock / "bin" / "python"
+        if python.exists():
+            return python
         subprocess.run([uv, "venv", "--quiet", "--python", "3.11", self.folder / lock], check=True)
         install = [uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", python, "--require-hashes", "-r"]
         ours = (REPOSITORY / "shared" / "requirements.lock", REPOSITORY / "containers" / "serve" / "cpu.lock")
@@ -158,9 +160,18 @@ def ours(place: Workplace) -> Side:
 
 
 def static(place: Workplace) -> Side:
-    port, python = free_port(), place.environment("static")
+    return granian(place, "static WSGI answer", place.environment("static"), "static_app:app")
+
+
+def bare(place: Workplace) -> Side:
+    """Our packages without our code: how much of the way to the static answer the model and its parser take."""
+    return granian(place, "bare WSGI, no checks", place.environment("ours"), "bare_app:app")
+
+
+def granian(place: Workplace, name: str, python: Path, application: str) -> Side:
+    port = free_port()
     options = ["--interface", "wsgi", "--port", str(port), "--http", "1", "--no-ws", "--blocking-threads", "1"]
-    return place.start("static WSGI answer", [python, "-m", "granian", *options, "static_app:app"], port)
+    return place.start(name, [python, "-m", "granian", *options, application], port)
 
 
 def fastapi(place: Workplace) -> Side:
@@ -217,6 +228,7 @@ def mms(place: Workplace) -> Side:
 SIDES: Mapping[str, Callable[[Workplace], Side]] = {
     "ours": ours,
     "static": static,
+    "bare": bare,
     "fastapi": fastapi,
     "flask": flask,
     "mms": mms,

@@ -5,6 +5,7 @@ what such a list means. Numbers in text answers are the shortest that read back 
 """
 
 import csv
+import functools
 import io
 import math
 import threading
@@ -21,8 +22,9 @@ from media import CSV, FORMATS, JSON, JSON_LINES, NPY
 
 Numbers = NDArray[Any]
 
-FLOAT32_MAX = np.finfo(np.float32).max
 # A numpy scalar: compared with half floats, a Python one would become a half float too, and infinite.
+FLOAT32_MAX = np.finfo(np.float32).max
+
 NPY_HEADER_LIMIT = 10_000
 """Characters of a .npy header: it is parsed as Python literals, which must not be given more than a header's worth."""
 
@@ -188,7 +190,19 @@ def _csv_number(field: str, row: int, column: int) -> float:
 
 def _decode_npy(body: bytes) -> Numbers:
     """The header is read without pickle; the numbers are used where they lie."""
-    file = io.BytesIO(body)
+    size = body[8:10] if body[6:7] == b"\1" else body[8:12]
+    start = 8 + len(size) + int.from_bytes(size, "little")
+    shape, fortran, dtype = _npy_header(body[: min(start, 12 + NPY_HEADER_LIMIT)])
+    missing = start + math.prod(shape) * dtype.itemsize - len(body)
+    if missing:
+        wrong = f"truncated by {missing}" if missing > 0 else f"too long by {-missing}"
+        raise Problem(400, f"the .npy body is {wrong} bytes: its header says shape {shape} of {dtype}")
+    return np.ndarray(shape, dtype, body, start, order="F" if fortran else "C")
+
+
+@functools.lru_cache(64)  # clients send the same shape again and again, and numpy parses it as Python
+def _npy_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    file = io.BytesIO(head)
     try:
         version = npy.read_magic(file)
         read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
@@ -199,11 +213,7 @@ def _decode_npy(body: bytes) -> Numbers:
         raise Problem(400, f"the body is not a .npy array: {shown(str(error))}") from None
     if dtype.kind not in "fiu" or min(shape, default=0) < 1:
         raise Problem(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
-    missing = file.tell() + math.prod(shape) * dtype.itemsize - len(body)
-    if missing:
-        wrong = f"truncated by {missing}" if missing > 0 else f"too long by {-missing}"
-        raise Problem(400, f"the .npy body is {wrong} bytes: its header says shape {shape} of {dtype}")
-    return np.ndarray(shape, dtype, body, file.tell(), order="F" if fortran else "C")
+    return shape, fortran, dtype
 
 
 def _encode_npy(array: Numbers) -> bytes:

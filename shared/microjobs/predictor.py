@@ -18,7 +18,7 @@ import onnxruntime
 
 
 class Predictor:
-    """A loaded model. Thread-safe: ONNX Runtime's `run` is, and nothing here changes after construction."""
+    """A bundle's loaded model. Thread-safe: ONNX Runtime's `run` is, and nothing here changes after construction."""
 
     def __init__(self, bundle: Bundle) -> None:
         """Load a bundle's model and try it.
@@ -28,8 +28,8 @@ class Predictor:
         """
         self.features = bundle.manifest.features
         self.signatures = bundle.manifest.signatures
-        self._session = open_model(bundle.model)
-        self._input = _try(bundle, self._session)
+        self._model = OnnxModel(bundle.model)
+        _try(bundle, self._model)
         scaler = bundle.scaler
         self._mean = np.asarray(scaler.mean if scaler else 0.0, np.float64)
         self._scale = np.asarray(scaler.scale if scaler else 1.0, np.float64)
@@ -46,31 +46,42 @@ class Predictor:
             raise UserError(f"rows have shape {rows.shape}: the model takes (rows, {self.features})")
         if signature == RAW:
             rows = (rows - self._mean) / self._scale
-        return run(self._session, rows.astype(np.float32, copy=False), self._input)
+        return self._model.run(rows.astype(np.float32, copy=False))
 
 
-def open_model(path: Path) -> onnxruntime.InferenceSession:
-    """Load a model on one thread: for small batches one beats several, and workers share the cores.
+class OnnxModel:
+    """A loaded model.onnx, on one thread: for small batches one beats several, and workers share the cores."""
 
-    Raises:
-        UserError: ONNX Runtime cannot load the file.
-    """
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors come as exceptions; warnings about the graph are not the user's
-    try:
-        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its exceptions have no common base class
-        raise UserError(f"{path} is not a model that ONNX Runtime can load: {_first_line(error)}") from error
+    def __init__(self, path: Path) -> None:
+        """Load it.
+
+        Raises:
+            UserError: ONNX Runtime cannot load the file.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors come as exceptions; warnings about the graph are not the user's
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its exceptions have no common base class
+            raise UserError(f"{path} is not a model that ONNX Runtime can load: {_first_line(error)}") from error
+        self._inputs = [str(given.name) for given in self._session.get_inputs()]
+        # Found and made once: for each run anew, both would take a fifth of a small one.
+        self._outputs = [given.name for given in self._session.get_outputs()][:1]
+        self._options = onnxruntime.RunOptions()
+
+    def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The first output for rows as the first input."""
+        predictions: NDArray[np.float32] = self._session.run(self._outputs, {self._inputs[0]: rows}, self._options)[0]
+        return predictions
 
 
-def _try(bundle: Bundle, session: onnxruntime.InferenceSession) -> str:
-    """Predict some rows, so that what is wrong with a model shows when it is loaded; the name of its input."""
+def _try(bundle: Bundle, model: OnnxModel) -> None:
+    """Predict some rows, so that what is wrong with a model shows when it is loaded."""
     features = bundle.manifest.features
     try:
-        (name,) = (str(given.name) for given in session.get_inputs())
-        predictions = [run(session, np.zeros((rows, features), np.float32), name) for rows in (1, 3)]
+        predictions = [model.run(np.zeros((rows, features), np.float32)) for rows in (1, 3)]
     except Exception as error:  # as above
         raise UserError(
             f"{bundle.model} does not take rows of {features} features: {_first_line(error)}; train the model again"
@@ -80,16 +91,10 @@ def _try(bundle: Bundle, session: onnxruntime.InferenceSession) -> str:
         raise UserError(
             f"{bundle.model} predicts {shapes[1]} for 3 rows, not (3, 1) in single precision: train it again"
         )
-    return name
 
 
 def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
-
-
-def run(session: onnxruntime.InferenceSession, rows: NDArray[np.float32], name: str) -> NDArray[np.float32]:
-    predictions: NDArray[np.float32] = session.run(None, {name: rows})[0]
-    return predictions
 
 
 def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> float:
@@ -101,8 +106,7 @@ def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.fl
     Raises:
         RuntimeError: they differ by more than the tolerance, so the export is wrong.
     """
-    session = open_model(folder / MODEL_FILE)
-    actual = run(session, rows, session.get_inputs()[0].name)
+    actual = OnnxModel(folder / MODEL_FILE).run(rows)
     least = max(1.0, float(np.max(np.abs(rows))))
     difference = float(np.max(np.abs(actual - expected) / np.maximum(least, np.abs(expected))))
     if not difference <= tolerance:  # also true for NaN
