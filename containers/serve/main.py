@@ -88,6 +88,6 @@ def _limit(hosting: HostingEnvironment) -> int:
 
 
 def _seconds_since_start() -> float:
-    """The age of this process, the interpreter and imports included."""
+    """The age of this process, imports included."""
     started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
