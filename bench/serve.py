@@ -4,7 +4,8 @@
     uv run python bench/serve.py --memory 600     # ours alone, under load for ten minutes: how its memory grows
 
 Each server runs one worker on one core, wrk on the other, 8 connections, and all serve the same model. Rounds
-alternate between the servers, so that a busy moment hits all alike; a median of each is printed with its ratio to ours.
+alternate between the servers, so that a busy moment hits all alike, and the others are stopped meanwhile: some are busy
+without requests too. A median of each is printed with its ratio to ours.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import serve_parsing
 import serve_start
-from serve_sides import FEATURES, SIDES, Side, Workplace, make_bundle, need
+from serve_sides import FEATURES, SIDES, Side, Workplace, make_bundle, need, tell
 
 CLIENT_CORE = "1"
 CONNECTIONS = "8"
@@ -110,15 +111,26 @@ def rows(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
 
 def measure(sides: Sequence[Side], kinds: Sequence[Load], folder: Path, seconds: int, rounds: int) -> Results:
     results = {(side.name, load.name): Measured() for side in sides for load in kinds}
+    for side in sides:
+        tell(side.pid, signal.SIGSTOP)
     for load in kinds:
         for side in sides:  # a virtual machine for Java is four times slower in its first second
-            wrk(side, load, folder, 3 if "MMS" in side.name else 1)
+            alone(side, load, folder, 3 if "MMS" in side.name else 1)
         for _ in range(rounds):
             for side in sides:
-                rate, p99 = wrk(side, load, folder, seconds)
+                rate, p99 = alone(side, load, folder, seconds)
                 results[side.name, load.name].rates.append(rate)
                 results[side.name, load.name].p99.append(p99)
     return results
+
+
+def alone(side: Side, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
+    """What `wrk` says of a server that is stopped otherwise."""
+    tell(side.pid, signal.SIGCONT)
+    try:
+        return wrk(side, load, folder, seconds)
+    finally:
+        tell(side.pid, signal.SIGSTOP)
 
 
 def wrk(side: Side, load: Load, folder: Path, seconds: int) -> tuple[float, float]:

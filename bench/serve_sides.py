@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -111,6 +112,7 @@ class Workplace:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     """End a server and all that it started."""
+    tell(process.pid, signal.SIGCONT)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, 15)
     try:
@@ -118,6 +120,14 @@ def end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, 9)
         process.wait()
+
+
+def tell(session: int, number: signal.Signals) -> None:
+    """Send a signal to all processes of a server, which began a session of its own."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[3] == str(session):
+                os.kill(int(stat.parent.name), number)
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
@@ -192,7 +202,8 @@ def flask(place: Workplace) -> Side:
         f" upstream gunicorn {{ server unix:{socket_file}; }}\n"
         f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://gunicorn; }} }} }}\n"
     )
-    script = f"nginx -e stderr -c {config} & exec {python} -m gunicorn -k sync -w 1 -b unix:{socket_file} flask_app:app"
+    gunicorn = f"{python} -m gunicorn -k sync -w 1 -t 300 -b unix:{socket_file} flask_app:app"
+    script = f"nginx -e stderr -c {config} & exec {gunicorn}"
     return place.start("Flask + gunicorn + nginx", ["sh", "-c", script], port)
 
 
