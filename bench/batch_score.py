@@ -3,14 +3,16 @@
     uv run python bench/batch_score.py [--rows 1000000] [--runs 5] [--more 10] [--markdown]
 
 In turns, each as a process of its own that loads the rows, predicts them and saves the predictions; the job also
-checks every row, compares with the targets and draws. What a row takes is told without what the start takes: all sides
-also run on a few rows, and only the difference counts. Then the job on so many times more rows, for its memory.
+checks every row, compares with the targets and draws. What a row takes is told without what the start takes: the peers
+stop that time themselves, after a first batch; the job runs on some times more rows too, and the difference counts.
 """
 
 import argparse
+import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import harness
@@ -18,7 +20,6 @@ from harness import Used
 
 from microjobs.contract import Layout
 
-FEW = 1_000
 BATCH = 4_096
 KERAS_DEFAULT = 32
 JOB = "batch-score"
@@ -26,8 +27,16 @@ BARE = f"bare ONNX Runtime, batches of {BATCH}"
 KERAS = f"Keras predict, batches of {BATCH}"
 DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT}"
 
-Sides = dict[str, Callable[[], Used]]
-Results = dict[str, list[Used]]
+Side = Callable[[], "Scored"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A whole run, and the seconds of it that the rows took; of the job, also one on more rows."""
+
+    whole: Used
+    rows: float
+    more: Used | None = None
 
 
 def main() -> None:
@@ -38,60 +47,71 @@ def main() -> None:
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        few = sides(Path(folder), FEW)
-        many = sides(Path(folder), options.rows)
-        once = {side: (few.pop(side), many.pop(side)) for side in [DEFAULT]}  # takes most of a minute
-        starts, results = harness.in_turns(few, options.runs), harness.in_turns(many, options.runs)
-        for side, (run_few, run_many) in once.items():
-            starts[side], results[side] = [run_few()], [run_many()]
-        more = sides(Path(folder), options.rows * options.more)[JOB]()
-    report(starts, results, more, options)
+        measured = sides(Path(folder), options.rows, options.more)
+        default = measured.pop(DEFAULT)  # takes most of a minute
+        results = {side: list[Scored]() for side in measured}
+        for _ in range(options.runs):
+            for side, run in measured.items():
+                results[side].append(run())
+        results[DEFAULT] = [default()]
+    report(results, options)
 
 
-def sides(folder: Path, rows: int) -> Sides:
+def sides(folder: Path, rows: int, times: int) -> dict[str, Side]:
+    once, often = job(folder, rows), job(folder, rows * times)
     layout = Layout(folder / str(rows))
-    data = harness.REPOSITORY / "bench" / "make_data.py"
-    environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
-    given = layout.processing("test")
-    harness.used([sys.executable, data, "model", layout.processing("model")], environment)
-    harness.used([sys.executable, data, "arrays", given, "test", str(rows), "float32", "1"], environment)
-    command, environment = harness.job(JOB, layout.root)
-    model, features = layout.processing("model"), given / "x_test.npy"
-    output = layout.root / "predictions.npy"
+    features, output = layout.processing("test") / "x_test.npy", layout.root / "predictions.npy"
     keras, bare = harness.peer_python("keras"), harness.peer_python("onnxruntime")
+    model = layout.processing("model")
     predict = [keras, harness.PEERS / "keras_predict.py", model / "weights.npz", features, output]
     loop = [bare, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
+
+    def ours() -> Scored:
+        whole, more = harness.used(*once), harness.used(*often)
+        return Scored(whole, (more.seconds - whole.seconds) / (times - 1), more)
+
+    def peer(command: Sequence[str | Path], batch: int) -> Scored:
+        whole = harness.used([*command, str(batch)])
+        return Scored(whole, float(output.with_suffix(".seconds").read_text()))
+
     return {
-        JOB: lambda: harness.used(command, environment),
-        BARE: lambda: harness.used([*loop, str(BATCH)]),
-        KERAS: lambda: harness.used([*predict, str(BATCH)]),
-        DEFAULT: lambda: harness.used([*predict, str(KERAS_DEFAULT)]),
+        JOB: ours,
+        BARE: lambda: peer(loop, BATCH),
+        KERAS: lambda: peer(predict, BATCH),
+        DEFAULT: lambda: peer(predict, KERAS_DEFAULT),
     }
 
 
-def report(starts: Results, results: Results, more: Used, options: argparse.Namespace) -> None:
-    rows: int = options.rows
+def job(folder: Path, rows: int) -> tuple[list[str], dict[str, str]]:
+    """The command and the environment of the job on so many rows."""
+    layout = Layout(folder / str(rows))
+    data = harness.REPOSITORY / "bench" / "make_data.py"
+    environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
+    harness.used([sys.executable, data, "model", layout.processing("model")], environment)
+    harness.used(
+        [sys.executable, data, "arrays", layout.processing("test"), "test", str(rows), "float32", "1"], environment
+    )
+    return harness.job(JOB, layout.root)
 
-    def rate(side: str) -> float:
-        """Rows a second, without the start."""
-        return float(rows - FEW) / (harness.median(results[side]) - harness.median(starts[side]))
 
+def report(results: dict[str, list[Scored]], options: argparse.Namespace) -> None:
+    whole = {side: [run.whole for run in runs] for side, runs in results.items()}
+    rate = {side: options.rows / statistics.median(run.rows for run in runs) for side, runs in results.items()}
     lines = [
         [
             side,
-            f"{harness.median(starts[side]):.2f} s",
+            f"{rate[side] / 1e6:.3f} M",
+            f"{rate[JOB] / rate[side]:.2f}x",
             f"{harness.median(runs):.2f} s",
-            f"{rate(side) / 1e6:.3f} M",
-            f"{rate(JOB) / rate(side):.2f}x",
-            f"{harness.median(runs) / harness.median(results[JOB]):.2f}x",
+            f"{harness.median(runs) / harness.median(whole[JOB]):.2f}x",
             f"{harness.peak(runs) / 1e6:.0f} MB",
         ]
-        for side, runs in results.items()
+        for side, runs in whole.items()
     ]
-    lines.append(
-        [f"{JOB}, {options.more} times the rows", "", f"{more.seconds:.2f} s", "", "", "", f"{more.peak / 1e6:.0f} MB"]
-    )
-    head = ["", f"{FEW:,} rows", f"{rows:,} rows", "rows/s", "of the job", "whole, to the job", "peak memory"]
+    more = [run.more for run in results[JOB] if run.more]
+    times = f"{JOB}, {options.more} times the rows"
+    lines.append([times, "", "", f"{harness.median(more):.2f} s", "", f"{harness.peak(more) / 1e6:.0f} MB"])
+    head = ["", "rows/s", "the job's to it", f"whole, {options.rows:,} rows", "to the job's", "peak memory"]
     tools = [
         harness.versions(harness.PEERS / "onnxruntime.lock", "numpy", "onnxruntime"),
         harness.versions(harness.PEERS / "keras.lock", "keras", "tensorflow-cpu"),

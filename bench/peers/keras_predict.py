@@ -1,6 +1,7 @@
-"""Keras's model.predict with the weights of a file: loads the rows, predicts them, saves the predictions."""
+"""Keras's model.predict with the weights of a file: loads the rows, predicts them, saves them and the seconds."""
 
 import sys
+import time
 from pathlib import Path
 
 import keras
@@ -8,7 +9,9 @@ import numpy as np
 
 weights, source, output = map(Path, sys.argv[1:4])
 layers = np.load(weights)
+began = time.perf_counter()
 rows = np.load(source)
+loaded = time.perf_counter() - began
 model = keras.Sequential(
     [
         keras.Input((rows.shape[1],)),
@@ -18,4 +21,8 @@ model = keras.Sequential(
     ]
 )
 model.set_weights([layers[name] for name in layers.files])
-np.save(output, model.predict(rows, batch_size=int(sys.argv[4]), verbose=0)[:, 0])
+batch = int(sys.argv[4])
+model.predict(rows[:batch], batch_size=batch, verbose=0)  # compiles it
+began = time.perf_counter()
+np.save(output, model.predict(rows, batch_size=batch, verbose=0)[:, 0])
+output.with_suffix(".seconds").write_text(str(loaded + time.perf_counter() - began))

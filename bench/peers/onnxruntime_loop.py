@@ -1,6 +1,7 @@
-"""A bare loop over batches with ONNX Runtime as it comes: loads the rows, predicts them, saves the predictions."""
+"""A bare loop over batches with ONNX Runtime as it comes: loads the rows, predicts them, saves them and the seconds."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,9 @@ import onnxruntime
 model, source, output = map(Path, sys.argv[1:4])
 batch = int(sys.argv[4])
 session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+began = time.perf_counter()
 rows = np.load(source)
 name = session.get_inputs()[0].name
 batches = [session.run(None, {name: rows[start : start + batch]})[0] for start in range(0, len(rows), batch)]
 np.save(output, np.concatenate(batches)[:, 0])
+output.with_suffix(".seconds").write_text(str(time.perf_counter() - began))
