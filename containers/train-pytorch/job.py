@@ -4,7 +4,7 @@ import logging
 
 import torch
 
-from acceleration import announce, compiled
+from acceleration import announce, choose_threads, compiled
 from fit import Fit, Rows, optimizer_for, predict
 from group import join
 from hyperparameters import Hyperparameters
@@ -52,6 +52,7 @@ class Job:
         torch.manual_seed(self.hyperparameters.seed)
         network = build(self.hyperparameters.model, self.data.features)
         start_at(network, self.shares.mean_target)
+        choose_threads(network, self.hyperparameters.batch_size or self.shares.rows)
         network.to(self.group.device)
         state = State(network, optimizer_for(network, self.hyperparameters))
         if state.restore(self.checkpoints, self.group):

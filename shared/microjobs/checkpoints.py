@@ -236,7 +236,7 @@ def _removed_on_error(folder: Path) -> Iterator[Path]:
 def _remove(folder: Path) -> None:
     """Under another name: half removed it would look torn."""
     hidden = _hidden(folder)
-    folder.rename(hidden)
+    shutil.move(folder, hidden)  # a folder that came with an overlay's lower layer cannot be renamed
     shutil.rmtree(hidden)
 
 
@@ -250,4 +250,4 @@ def _set_aside(folder: Path, reason: str) -> None:
     aside = folder.with_name(folder.name + TORN)
     logger.warning("checkpoint %s is torn: %s; set aside as %s", folder, reason, aside.name)
     shutil.rmtree(aside, ignore_errors=True)
-    folder.rename(aside)
+    shutil.move(folder, aside)

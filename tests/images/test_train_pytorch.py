@@ -7,10 +7,12 @@ import pytest
 
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
-from tests.images.conftest import Run, RunJob
+from tests.images.conftest import Run, RunJob, RunPython
 from tests.images.training import STRAIGHT_LINE_TABLE, weights, write_request, write_straight_line
 
 pytestmark = pytest.mark.engine
+
+IN_IMAGE = Path(__file__).parent / "in_image"
 
 
 @pytest.fixture
@@ -65,3 +67,7 @@ def test_what_is_for_gpus_is_left_out_without_one(root: Path, run_job: RunJob) -
     write_straight_line(layout)
     run = run_job("train-pytorch", ["train"], root)
     assert "without mixed_precision and compile: they are for GPUs, and there is none" in run.log
+
+
+def test_small_steps_take_one_thread(root: Path, run_python: RunPython) -> None:
+    run_python("train-pytorch", IN_IMAGE / "threads.py", root)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout
-from tests.images.conftest import RunJob, RunPython, StartJob
-from tests.images.training import weights, write_request, write_small
+from tests.images.conftest import RunJob, RunPython
+from tests.images.training import write_request, write_small
 
 pytestmark = pytest.mark.engine
 
@@ -35,35 +35,6 @@ def test_raw_signature_scales_inside_the_model(layout: Layout, run_job: RunJob, 
     run_job(JOB, ["train"], layout.root)
     assert (layout.model / "1" / "saved_model.pb").exists()
     run_python(JOB, IN_IMAGE / "raw_equals_scaled.py", layout.root)
-
-
-EPOCHS = 2000
-
-
-def test_stopped_and_killed_training_ends_at_the_same_weights(
-    layout: Layout, start_job: StartJob, run_job: RunJob
-) -> None:
-    """Digit for digit; PyTorch, which starts faster, is stopped and killed at many more moments."""
-    write_request(layout, epochs=EPOCHS, batch_size=8, optimizer="adam", best_weights=True)
-    run_job(JOB, ["train"], layout.root)
-    expected = trained(layout)
-    layout.checkpoints.mkdir()
-    stopped = start_job(JOB, ["train"], layout.root)
-    stopped.wait_for_log("Epoch 9/")
-    assert stopped.stop(timeout=60) < 10
-    assert stopped.code == 0
-    assert "start it again with the same CheckpointConfig to go on" in stopped.log
-    killed = start_job(JOB, ["train"], layout.root)
-    killed.wait_for_log("going on after")
-    killed.wait_for_log("Epoch ")
-    killed.container.kill()
-    assert "going on after" in run_job(JOB, ["train"], layout.root).log
-    assert trained(layout) == expected
-
-
-def trained(layout: Layout) -> list[bytes]:
-    """The model's weights, to the last bit."""
-    return [value.tobytes() for value in weights(layout.model / "model.onnx")]
 
 
 def test_two_devices_equal_one(root: Path, run_python: RunPython) -> None:

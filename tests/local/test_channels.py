@@ -49,6 +49,14 @@ def test_pipes_give_all_objects_each_epoch(anywhere: Local) -> None:
     assert read(anywhere, name) == "first,second.\n|\n" * 3
 
 
+def test_folders_that_a_job_was_given_can_be_renamed(anywhere: Local) -> None:
+    anywhere.put({"renamed/old/a": "content", "renamed/b": "beside"})
+    script = f"cd {ROOT}/input/data/train && mv old new && echo more >> new/a && cat new/a > ../../../model/read"
+    name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("renamed/"))])
+    assert read(anywhere, name) == "contentmore\n"
+    assert (anywhere.bucket / "renamed/old/a").read_text() == "content"
+
+
 def test_large_object_goes_through_a_pipe_whole(anywhere: Local) -> None:
     content = bytes(range(256)) * (1 << 15)  # more than any buffer on the way
     anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="large/x", Body=content)

@@ -3,15 +3,18 @@
 import os
 import signal
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
 from orchestrator.local import server
 from orchestrator.local.config import Config
-from tests.local.clients import ROOT, Local, started, until
+from tests.conftest import image_name
+from tests.local.clients import ROOT, Local, channel, started, training_request, until
 
 RESUMES = (
     f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "
@@ -79,6 +82,46 @@ def test_all_hosts_are_taken_away_together(local: Local) -> None:
     assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
         "algo-1": "resumed", "algo-2": "resumed",
     }  # fmt: skip
+
+
+@pytest.mark.engine
+def test_interrupted_trainer_ends_at_the_same_weights(local: Local) -> None:
+    """Our own image: it saves a checkpoint when its host is taken away, and the next host goes on from it."""
+    random = np.random.default_rng(0)
+    for split in ("train", "test"):
+        x = random.normal(size=(32, 4))
+        for kind, values in (("x", x), ("y", x.sum(axis=1))):
+            path = local.bucket / f"spot/{split}/{kind}_{split}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, values)
+    whole, taken = start_trainer(local), start_trainer(local, **spot(local, "trainer", runtime=300, wait=600))
+    until(
+        lambda: local.output("TrainingJobs", taken),
+        lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
+    )
+    assert interrupt(local, taken).returncode == 0
+    job = local.ended(taken)
+    assert steps(job) == TWICE, job
+    assert any("going on after" in line for line in local.output("TrainingJobs", taken)["algo-1"])
+    assert local.ended(whole)["TrainingJobStatus"] == "Completed"
+    assert onnx(local, taken) == onnx(local, whole)
+
+
+def start_trainer(local: Local, **members: Any) -> str:
+    """A training of a few seconds in the PyTorch image."""
+    request = training_request(local, "", **members)
+    request["AlgorithmSpecification"] = {"TrainingImage": image_name("train-pytorch"), "TrainingInputMode": "File"}
+    request["HyperParameters"] = {"epochs": "600", "batch_size": "16", "eval_every": "100"}
+    request["InputDataConfig"] = [channel(split, local.uri(f"spot/{split}/")) for split in ("train", "test")]
+    local.sagemaker.create_training_job(**request)
+    return str(request["TrainingJobName"])
+
+
+def onnx(local: Local, name: str) -> bytes:
+    with tarfile.open(local.bucket / f"models/{name}/output/model.tar.gz") as archive:
+        file = archive.extractfile("model.onnx")
+        assert file is not None
+        return file.read()
 
 
 FOREVER = RESUMES.replace("exit 0; fi", "fi")

@@ -1,5 +1,6 @@
 """Checkpoints: whole or set aside, the newest good one first, and never one of another training."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -102,6 +103,29 @@ def test_torn_one_is_set_aside_for_the_one_before(
     assert found.epoch == 1
     assert (tmp_path / "checkpoint-000002.torn").is_dir()
     assert reason in caplog.text
+
+
+def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those below an overlay, such as checkpoints that a platform brought back."""
+    saved(tmp_path, 3)
+    rename, below = os.rename, {path.name for path in tmp_path.iterdir()}
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source).name in below:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    saved(tmp_path, 1)
+    (tmp_path / "checkpoint-000003" / "weights").unlink()
+    (tmp_path / "checkpoint-000004" / "weights").unlink()
+    found = Checkpoints(tmp_path, IDENTITY, 3).restore()
+    assert found is not None
+    assert found.epoch == 2
+    names = ["checkpoint-000002", "checkpoint-000003.torn", "checkpoint-000004.torn"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_set_aside_one_is_not_written_over(tmp_path: Path) -> None:

@@ -31,7 +31,9 @@ class Overlays:
     def volume(self, source: Path, labels: Mapping[str, str]) -> str:
         """A volume that shows the folder; the engine's own volumes take the changes, so they go with the container."""
         upper, work = (self._client.volumes.create(labels=dict(labels)).attrs["Mountpoint"] for _ in ("upper", "work"))
-        options = {"type": "overlay", "device": "overlay", "o": f"lowerdir={source},upperdir={upper},workdir={work}"}
+        # Without redirect_dir a job could not rename the folders that it was given, its checkpoints above all.
+        mount = f"lowerdir={source},upperdir={upper},workdir={work},redirect_dir=on"
+        options = {"type": "overlay", "device": "overlay", "o": mount}
         name: str = self._client.volumes.create(driver="local", driver_opts=options, labels=dict(labels)).name
         return name
 
