@@ -211,8 +211,8 @@ def mms(place: Workplace) -> Side:
     """The model server of AWS's own inference images, without their fixed paths."""
     port, python = free_port(), place.environment("mms")
     archive = place.folder / "mms-models" / "model"
-    (archive / "MAR-INF").mkdir(parents=True)
-    (archive / "code").mkdir()
+    for name in ("MAR-INF", "code"):
+        (archive / name).mkdir(parents=True, exist_ok=True)
     (archive / "code" / "inference.py").write_bytes((PEERS / "mms_inference.py").read_bytes())
     described = {"modelName": "model", "handler": "sagemaker_inference.default_handler_service"}
     (archive / "MAR-INF" / "MANIFEST.json").write_text(
