@@ -29,6 +29,8 @@ STOPS = {"train-pytorch": 4, "train-tensorflow": 2}
 LATEST = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
 """Seconds after the start of the container within which that is: from the first import to the export."""
 
+OWN: Mapping[str, Mapping[str, object]] = {"train-pytorch": {"eval_every": 100}, "train-tensorflow": {}}
+
 Uninterrupted = Callable[[str], list[bytes]]
 
 
@@ -39,17 +41,17 @@ def job() -> str:
 
 
 @pytest.fixture
-def layout(root: Path) -> Layout:
+def layout(job: str, root: Path) -> Layout:
     """A training of a few seconds with a place for checkpoints."""
     layout = Layout(root)
-    request(layout)
+    request(layout, **OWN[job])
     write_small(layout)
     layout.checkpoints.mkdir()
     return layout
 
 
 def request(layout: Layout, **hyperparameters: object) -> None:
-    usual = {"epochs": EPOCHS, "batch_size": 8, "optimizer": "adam", "eval_every": 100, "best_weights": True}
+    usual = {"epochs": EPOCHS, "batch_size": 8, "optimizer": "adam", "best_weights": True}
     write_request(layout, **{**usual, **hyperparameters})
 
 
@@ -66,7 +68,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable
     @functools.cache
     def run(job: str) -> list[bytes]:
         layout = Layout(tmp_path_factory.mktemp(job))
-        request(layout)
+        request(layout, **OWN[job])
         write_small(layout)
         ended = starter(job, ["train"], layout.root).wait()
         assert ended.code == 0, ended.log
@@ -136,9 +138,9 @@ def test_torn_checkpoint_is_set_aside_with_a_warning(
 
 
 def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run_job: RunJob) -> None:
-    request(layout, epochs=2)
+    request(layout, **OWN[job], epochs=2)
     run_job(job, ["train"], layout.root)
-    request(layout, epochs=2, learning_rate=0.02)
+    request(layout, **OWN[job], epochs=2, learning_rate=0.02)
     y = layout.channel("train") / "y_train.npy"
     np.save(y, np.load(y) + 1)
     run = run_job(job, ["train"], layout.root, expect=2)
@@ -157,13 +159,13 @@ def test_early_stopping_keeps_the_best_weights(job: str, layout: Layout, run_job
 
 def test_without_a_place_for_them_checkpoints_go_with_the_job(job: str, layout: Layout, run_job: RunJob) -> None:
     layout.checkpoints.rmdir()
-    request(layout, epochs=2)
+    request(layout, **OWN[job], epochs=2)
     run_job(job, ["train"], layout.root)
     assert not layout.checkpoints.exists()
 
 
 def test_finished_training_only_saves_its_model(job: str, layout: Layout, run_job: RunJob) -> None:
-    request(layout, epochs=300, keep_checkpoints=2)
+    request(layout, **OWN[job], epochs=300, keep_checkpoints=2)
     run_job(job, ["train"], layout.root)
     kept, first = sorted(layout.checkpoints.iterdir()), trained(layout)
     assert len(kept) == 2
