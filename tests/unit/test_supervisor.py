@@ -61,6 +61,11 @@ def test_good_job_ends_with_0_and_no_failure(start: Start, layout: Layout) -> No
     assert read_failure(layout) is None
 
 
+def test_job_starts_with_no_signal_blocked(start: Start) -> None:
+    code = "import signal\ndef process(arguments): print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    assert finish(start(code)) == (0, "set()\n", "")
+
+
 def test_user_error_ends_with_2_its_sentence_and_no_traceback(start: Start, layout: Layout) -> None:
     code = "from microjobs.errors import UserError\ndef process(arguments): raise UserError('x.npy row 3 holds nan')"
     exit_code, _, log = finish(start(code))
