@@ -192,6 +192,7 @@ ADD_UP = """
 total = torch.tensor([dist.get_rank() + 1])
 dist.all_reduce(total)
 told = {"hosts": dist.get_world_size(), "of all": int(total)}
+dist.destroy_process_group()  # without it PyTorch may abort at its end
 """
 READ = """
 import json, os
