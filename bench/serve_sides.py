@@ -114,20 +114,30 @@ def end(process: subprocess.Popen[bytes]) -> None:
     """End a server and all that it started."""
     tell(process.pid, signal.SIGCONT)
     with suppress(ProcessLookupError):
-        os.killpg(process.pid, 15)
-    try:
-        process.wait(20)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        process.wait()
+        os.killpg(process.pid, signal.SIGTERM)
+    deadline = time.perf_counter() + 20
+    while process.poll() is None or members(process.pid):
+        if time.perf_counter() > deadline:
+            tell(process.pid, signal.SIGKILL)
+        time.sleep(0.02)
 
 
 def tell(session: int, number: signal.Signals) -> None:
-    """Send a signal to all processes of a server, which began a session of its own."""
+    """Send a signal to all processes of a server."""
+    for pid in members(session):
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def members(session: int) -> list[int]:
+    """The processes of a server, which began a session of its own."""
+    found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            if stat.read_text().rpartition(")")[2].split()[3] == str(session):
-                os.kill(int(stat.parent.name), number)
+            state, _parent, _group, its_session, *_ = stat.read_text().rpartition(")")[2].split()
+            if its_session == str(session) and state != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
