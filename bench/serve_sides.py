@@ -235,6 +235,7 @@ def mms(place: Workplace) -> Side:
         f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{free_port()}\n"
         "default_workers_per_model=1\ndecode_input_request=false\n"
     )
+    (place.folder / ".model_server.pid").unlink(missing_ok=True)  # of the one before, which does not remove it
     start = "from mms.model_server import start; start()"
     options = ["--start", "--foreground", "--mms-config", settings, "--model-store", archive.parent]
     return place.start(
@@ -243,6 +244,7 @@ def mms(place: Workplace) -> Side:
         port,
         PATH=f"{python.parent}:{os.environ['PATH']}",
         PYTHONPATH=f"{archive / 'code'}:{PEERS}",
+        TMPDIR=str(place.folder),
     )
 
 
