@@ -49,10 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         measured = sides(Path(folder), options.rows, options.more)
         default = measured.pop(DEFAULT)  # takes most of a minute
-        results = {side: list[Scored]() for side in measured}
-        for _ in range(options.runs):
-            for side, run in measured.items():
-                results[side].append(run())
+        results = harness.in_turns(measured, options.runs)
         results[DEFAULT] = [default()]
     report(results, options)
 

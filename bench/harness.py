@@ -14,8 +14,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+Measured = TypeVar("Measured")
+
 PEERS = Path(__file__).with_name("peers")
 ENVIRONMENTS = REPOSITORY / ".venv-peers"
 
@@ -44,9 +47,9 @@ def used(command: Sequence[str | Path], environment: Mapping[str, str] | None = 
     return Used(seconds, usage.ru_maxrss * 1024)
 
 
-def in_turns(sides: Mapping[str, Callable[[], Used]], runs: int) -> dict[str, list[Used]]:
+def in_turns(sides: Mapping[str, Callable[[], Measured]], runs: int) -> dict[str, list[Measured]]:
     """Run all sides in turns, so that a busy moment hits all alike."""
-    results: dict[str, list[Used]] = {side: [] for side in sides}
+    results: dict[str, list[Measured]] = {side: [] for side in sides}
     for _ in range(runs):
         for side, run in sides.items():
             results[side].append(run())

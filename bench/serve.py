@@ -23,11 +23,13 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import serve_parsing
 import serve_start
+from harness import in_turns
 from serve_sides import FEATURES, SIDES, Side, Workplace, make_bundle, need, tell
 
 CLIENT_CORE = "1"
@@ -95,11 +97,12 @@ def main() -> None:
 
 def first_pings(names: Sequence[str], folder: Path, starts: int) -> list[float]:
     """Median seconds from each server's start to its first 200 on /ping, started in turns."""
-    seconds: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(starts):
-        for name in names:
-            with ExitStack() as stack:
-                seconds[name].append(SIDES[name](Workplace(folder, stack)).first_ping)
+
+    def first_ping(name: str) -> float:
+        with ExitStack() as stack:
+            return SIDES[name](Workplace(folder, stack)).first_ping
+
+    seconds = in_turns({name: partial(first_ping, name) for name in names}, starts)
     return [statistics.median(taken) for taken in seconds.values()]
 
 

@@ -19,7 +19,7 @@ def choose_threads(network: nn.Module, batch: int) -> None:
     """One thread for small steps, unless OMP_NUM_THREADS says something else.
 
     The threads of a step wait for each other many times. Where another job has one of the cores, each time takes a
-    turn of that job: trials beside each other were 25 times slower than on one thread each.
+    turn of that job: a training beside another job was more than 20 times slower than on one thread.
 
     Args:
         batch: rows of a step.
