@@ -97,12 +97,15 @@ def test_results_belong_to_the_owner_of_the_folder(
 
 
 def test_stopped_while_running_it_ends_in_time(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
-    started = start_job(job, example.arguments, good.root)
-    started.wait_until(lambda: len(started.container.top()["Processes"]) > 1, "its start")
-    seconds = started.stop(timeout=30 if example.serves else 120)
-    assert seconds < 25
-    assert started.code in (0, 143), started.log
-    assert started.wait().failure is None
+    # A twentieth of a core until the signal is sent: a quick job would have ended before.
+    started = start_job(job, example.arguments, good.root, cpu_period=100_000, cpu_quota=5_000)
+    started.wait_until(lambda: len(started.container.top()["Processes"] or []) > 1, "its start")
+    started.container.kill("SIGTERM")
+    started.container.update(cpu_quota=-1)
+    stopped = started.wait(timeout=25)
+    assert stopped.code in (0, 143), stopped.log
+    assert "stopped by SIGTERM" in stopped.log
+    assert stopped.failure is None
 
 
 def test_train_or_serve_work_as_entrypoints(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
