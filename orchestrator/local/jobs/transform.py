@@ -94,6 +94,14 @@ class TransformJob(Job):
         """None until all objects are done."""
         self._reason: str | None = None
 
+    def resume(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  they are not gone on with
+        """Start over: containers that have ended may have done all, and the earlier server had their answers."""
+        self._guarded(self._start_over)
+
+    def _start_over(self) -> None:
+        self.context.runtime.remove(self.plan_name)
+        self._steps()
+
     @property
     def image_uri(self) -> str:
         uri: str = models.container(self._model)["Image"]

@@ -1,5 +1,6 @@
 """A server that is killed again and again in the middle of its work, and what must hold after it."""
 
+import json
 import os
 import random
 import signal
@@ -20,20 +21,24 @@ from botocore.exceptions import BotoCoreError, ClientError
 from orchestrator.local import server
 from orchestrator.local.config import Config
 from orchestrator.local.home import Home
-from tests.local.clients import OVER, Local, training_request, until
-from tests.local.drills.image import said
+from tests.local.clients import OVER, Local, processing_request, training_request, until
+from tests.local.drills.image import ML, said
 from tests.local.drills.leaks import machine, started
 from tests.local.drills.uploads import Uploads
 
 LOST = "the local server ended while the job ran"
-LONGEST = 5.0
+MODEL = "drill"
+OBJECTS = 3
+LONGEST = 7.0
 """Seconds from the beginning of a round to the server's end."""
 
 
 @dataclass
 class Job:
-    """A training job that the server has taken."""
+    """A job that the server has taken."""
 
+    kind: str
+    """Training, Processing or Transform, as in the operations' names."""
     name: str
     lines: int
     burst: int
@@ -43,6 +48,10 @@ class Job:
     """Its output, as a client has seen it before the server ended."""
     status: str = ""
     """The same of its status."""
+
+    @property
+    def plan(self) -> str:
+        return f"{self.kind.lower()}-job/{self.name}"
 
 
 class Drill:
@@ -57,13 +66,14 @@ class Drill:
         self._endpoint = ""
         self._tuning = ""
         self._jobs: list[Job] = []
-        self._finished: dict[str, bytes] = {}
-        """Models of jobs that have ended well, by the jobs' names."""
+        self._finished: dict[tuple[str, str], bytes] = {}
+        """What jobs that have ended well left, by the jobs' kinds and names."""
         self._config = Config(port=_free_port(), runtime="docker")
         self._process = self._launch()
         self.local = self._found()
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
         self._temporary = machine(engine, home).temporary
+        self._make_model()
 
     # --- the server ---
 
@@ -135,25 +145,66 @@ class Drill:
             self._ask_for_work()
 
     def _ask_for_work(self) -> None:
-        """Jobs of one and two hosts, a tuning job, now and then another endpoint; some are stopped again."""
+        """Jobs of all kinds, on one and two hosts, now and then another endpoint; some are stopped again."""
         if self._endpoint == "" or self._generator.random() < 0.3:
             self._replace_endpoint()
         self._tune()
-        for hosts in (1, 2, 1):
-            self._jobs.append(self._train(hosts))
+        for ask in (self._start_training, self._start_transform, self._start_processing, self._start_training):
+            self._jobs.append(ask(self._generator.choice((1, 2))))
         if self._generator.random() < 0.4:
             job = self._generator.choice(self._jobs)
             job.stopped = True  # or it has ended already
-            self.local.sagemaker.stop_training_job(TrainingJobName=job.name)
+            self._operation("stop", job)
 
-    def _train(self, hosts: int) -> Job:
+    def _operation(self, verb: str, job: Job) -> dict[str, Any]:
+        operation = getattr(self.local.sagemaker, f"{verb}_{job.kind.lower()}_job")
+        answer: dict[str, Any] = operation(**{f"{job.kind}JobName": job.name})
+        return answer
+
+    def _new(self, kind: str, hosts: int) -> tuple[Job, dict[str, str]]:
+        """A job that says something, and what it is given to say it."""
         choice = self._generator.choice
-        job = Job(self._name("train"), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
-        given = {"lines": str(job.lines), "burst": str(job.burst), "pause": "0.1"}
+        job = Job(kind, self._name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
+        return job, {"lines": str(job.lines), "burst": str(job.burst), "pause": "0.1"}
+
+    def _start_training(self, hosts: int) -> Job:
+        job, given = self._new("Training", hosts)
         self.local.sagemaker.create_training_job(
             **self._request(hosts) | {"TrainingJobName": job.name, "HyperParameters": given}
         )
         return job
+
+    def _start_processing(self, hosts: int) -> Job:
+        job, given = self._new("Processing", hosts)
+        uri, path = self.local.uri(f"processed/{job.name}"), str(ML.processing("output"))
+        output = {"OutputName": "weights", "S3Output": {"S3Uri": uri, "LocalPath": path, "S3UploadMode": "EndOfJob"}}
+        application = {"ImageUri": self._image, "ContainerArguments": ["process", json.dumps(given)]}
+        self.local.sagemaker.create_processing_job(
+            **processing_request("", hosts)
+            | {"ProcessingJobName": job.name, "AppSpecification": application}
+            | {"ProcessingOutputConfig": {"Outputs": [output]}}
+        )
+        return job
+
+    def _start_transform(self, hosts: int) -> Job:
+        """Its containers say nothing, and answer `ok` to each object."""
+        job = Job("Transform", self._name("transform"), 0, 0, hosts)
+        source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.local.uri("rows/")}}
+        self.local.sagemaker.create_transform_job(
+            TransformJobName=job.name,
+            ModelName=MODEL,
+            TransformInput={"DataSource": source, "ContentType": "text/csv"},
+            TransformOutput={"S3OutputPath": self.local.uri(f"scores/{job.name}")},
+            TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": hosts},
+        )
+        return job
+
+    def _make_model(self) -> None:
+        """What endpoints and transform jobs serve, and the objects that the latter read."""
+        self.local.put({f"rows/{number}": "row" for number in range(OBJECTS)})
+        self.local.sagemaker.create_model(
+            ModelName=MODEL, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=self.local.address.role_arn
+        )
 
     def _request(self, hosts: int = 1) -> dict[str, Any]:
         request = training_request(self.local, "", hosts)
@@ -185,9 +236,7 @@ class Drill:
             sagemaker.delete_endpoint(EndpointName=self._endpoint)
             self._endpoint = ""
         name = self._name("endpoint")
-        role = self.local.address.role_arn
-        sagemaker.create_model(ModelName=name, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=role)
-        variant = {"VariantName": "main", "ModelName": name, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
+        variant = {"VariantName": "main", "ModelName": MODEL, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
         sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=name)
         self._endpoint = name
@@ -199,37 +248,34 @@ class Drill:
     def _look(self) -> None:
         """What a client sees while all goes on."""
         for job in self._jobs:
-            job.seen = self.local.output("TrainingJobs", job.name)
-            job.status = self._status(job)
-
-    def _status(self, job: Job) -> str:
-        return str(self.local.sagemaker.describe_training_job(TrainingJobName=job.name)["TrainingJobStatus"])
+            job.seen = self.local.output(f"{job.kind}Jobs", job.name)
+            job.status = str(self._operation("describe", job)[f"{job.kind}JobStatus"])
 
     # --- what must hold ---
 
     def _check_job(self, job: Job, running: set[str]) -> None:
-        found = self.local.ended(job.name)
-        status, plan = found["TrainingJobStatus"], f"training-job/{job.name}"
-        story = f"{job}, running: {plan in running}, found: {found}"
+        found = until(lambda: self._operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in OVER)
+        status = found[f"{job.kind}JobStatus"]
+        story = f"{job}, running: {job.plan in running}, found: {found}"
         if job.status in OVER:
             assert status == job.status, story
         if status == "Failed":
             assert LOST in found["FailureReason"], story
-            assert plan not in running, story
+            assert job.plan not in running, story
         elif status == "Stopped":
             assert job.stopped, story
-        output = self._whole_output(job.name)
+        output = self._whole_output(job)
         for host, lines in job.seen.items():
             assert output[host][: len(lines)] == lines, story
-        whole = said(job.lines, job.burst)
+        whole = [] if job.kind == "Transform" else said(job.lines, job.burst)
         for lines in output.values():
             assert lines == whole[: len(lines)], (story, lines[:50], lines[-5:])
         if status == "Completed":
             assert [len(lines) for lines in output.values()] == [len(whole)] * job.hosts, story
-            self._finished[job.name] = b"%d" % job.lines * 1000
+            self._finished[job.kind, job.name] = b"ok" * OBJECTS if not whole else b"%d" % job.lines * 1000
 
-    def _whole_output(self, job: str) -> dict[str, list[str]]:
-        streams = self.local.home.logs.glob(f"aws/sagemaker/TrainingJobs/{job}/*")
+    def _whole_output(self, job: Job) -> dict[str, list[str]]:
+        streams = self.local.home.logs.glob(f"aws/sagemaker/{job.kind}Jobs/{job.name}/*")
         return {
             path.name.rpartition("-")[0]: [line.partition(" ")[2] for line in path.read_text().splitlines()]
             for path in streams
@@ -250,7 +296,7 @@ class Drill:
         for trial in trials:
             if trial["TrainingJobStatus"] == "Completed":
                 lines = int(trial["TunedHyperParameters"]["lines"])
-                self._finished[trial["TrainingJobName"]] = b"%d" % lines * 1000
+                self._finished["Training", trial["TrainingJobName"]] = b"%d" % lines * 1000
         any_ended = any(trial["TrainingJobStatus"] == "Completed" for trial in trials)
         assert found["HyperParameterTuningJobStatus"] == ("Completed" if any_ended else "Failed"), found
 
@@ -271,13 +317,20 @@ class Drill:
 
     def _check_finished(self) -> None:
         """Whatever has ended well in any round is there still, and whole."""
-        for name, weights in self._finished.items():
-            described = self.local.sagemaker.describe_training_job(TrainingJobName=name)
-            assert described["TrainingJobStatus"] == "Completed", described
-            with tarfile.open(self.local.bucket / f"models/{name}/output/model.tar.gz") as archive:
-                file = archive.extractfile("weights")
-                assert file is not None
-                assert file.read() == weights, name
+        for (kind, name), left in self._finished.items():
+            described = self._operation("describe", Job(kind, name, 0, 0, 0))
+            assert described[f"{kind}JobStatus"] == "Completed", described
+            assert self._left_by(kind, name) == left, name
+
+    def _left_by(self, kind: str, name: str) -> bytes:
+        if kind == "Processing":
+            return (self.local.bucket / f"processed/{name}/weights").read_bytes()
+        if kind == "Transform":
+            return b"".join((self.local.bucket / f"scores/{name}/{n}.out").read_bytes() for n in range(OBJECTS))
+        with tarfile.open(self.local.bucket / f"models/{name}/output/model.tar.gz") as archive:
+            file = archive.extractfile("weights")
+            assert file is not None
+            return file.read()
 
     def _check_machine(self) -> None:
         """Nothing is left but the endpoint."""

@@ -16,7 +16,7 @@ is_stopped = []
 
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200)
+        self.send_response(404 if self.path == "/execution-parameters" else 200)
         self.send_header("Content-Length", "2")
         self.end_headers()
         self.wfile.write(b"ok")
@@ -26,8 +26,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *_):
         pass
 
-def train():
-    given = json.loads(pathlib.Path("{ML.input_config / "hyperparameters.json"}").read_text())
+def work(given, output):
     signal.signal(signal.SIGTERM, lambda *_: is_stopped.append(True))
     for number in range(int(given["lines"])):
         if is_stopped:
@@ -37,10 +36,13 @@ def train():
     for number in range(int(given["burst"])):
         print("burst", number)
     print("val_loss: %s" % given["lines"], flush=True)
-    pathlib.Path("{ML.model / "weights"}").write_text(given["lines"] * 1000)
+    pathlib.Path(output, "weights").write_text(given["lines"] * 1000)
 
 if sys.argv[1] == "train":
-    train()
+    given = json.loads(pathlib.Path("{ML.input_config / "hyperparameters.json"}").read_text())
+    work(given, "{ML.model}")
+elif sys.argv[1] == "process":
+    work(json.loads(sys.argv[2]), "{ML.processing("output")}")
 else:
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
@@ -49,7 +51,7 @@ else:
 
 @contextmanager
 def drill_image(name: str) -> Iterator[str]:
-    """Its `train` prints lines and leaves a model, its `serve` answers at once."""
+    """Its `train` and `process` print lines and leave weights, its `serve` answers at once."""
     entrypoint = json.dumps(["python3", "-c", PROGRAM])
     dockerfile = f"FROM {image_name('serve')}\nENTRYPOINT {entrypoint}\n"
     subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
@@ -60,6 +62,6 @@ def drill_image(name: str) -> Iterator[str]:
 
 
 def said(lines: int, burst: int) -> list[str]:
-    """All that a training job prints."""
+    """All that a training or processing job prints."""
     numbered = [f"line {number}" for number in range(lines)] + [f"burst {number}" for number in range(burst)]
     return [*numbered, f"val_loss: {lines}"]

@@ -352,3 +352,20 @@ def test_job_is_described_as_it_was_asked_for(parts: Parts) -> None:
     assert (job["BatchStrategy"], job["MaxPayloadInMB"], job["ModelName"]) == ("MultiRecord", 3, "m")
     assert job["TransformInput"]["SplitType"] == job["TransformOutput"]["AssembleWith"] == "None"
     assert "Model" not in job
+
+
+@pytest.mark.usefixtures("model")
+@pytest.mark.parametrize("ended", [True, False])
+def test_job_of_a_killed_server_starts_over(parts: Parts, ended: bool) -> None:
+    """Its containers may have done everything before, and be fed or ended already."""
+    parts.put("in/a", b"a")
+    job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
+    parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
+    if ended:
+        parts.running[0].end(Exit(0))
+    again = parts.restarted()
+    assert again.transformed()["TransformJobStatus"] == "Completed"
+    assert again.outputs() == {"a.out": b"a"}
+    assert len(again.runtime.ever) == 2
+    assert again.runtime.hosts == {}
+    again.close()
