@@ -231,6 +231,10 @@ def test_tags_are_kept(local: Local) -> None:
     assert local.sagemaker.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "cost", "Value": "b"}]
 
 
+SMALL = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1}
+"""4 GiB of memory."""
+
+
 def test_image_alias_and_limits_hold(tmp_path: Path) -> None:
     """A server with settings: AWS's image URI is a local image, and a host has its instance type's size."""
     uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
@@ -239,10 +243,18 @@ def test_image_alias_and_limits_hold(tmp_path: Path) -> None:
         job = local.train(
             "cat /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null || cat /sys/fs/cgroup/memory.max",
             algorithm={"TrainingImage": uri},
-            ResourceConfig={"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            ResourceConfig=SMALL,
         )
         assert job["AlgorithmSpecification"]["TrainingImage"] == uri
         assert local.output("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
+
+
+def test_job_that_outgrows_its_instance_is_failed_with_that_reason(tmp_path: Path) -> None:
+    with started(tmp_path, runtime="docker", limits=True) as local:
+        job = local.train("python3 -c 'x = bytearray(5 << 30)'; exit $?", ResourceConfig=SMALL)
+        reason = "AlgorithmError: it ran out of memory, exit code: 137"
+        assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", reason)
+        assert local.train("true")["TrainingJobStatus"] == "Completed"
 
 
 SCRIPT = """
