@@ -292,8 +292,9 @@ class Drill:
         pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
         trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))
         assert len(trials) == 3, found
-        assert all(trial["TrainingJobStatus"] == "Completed" or LOST in trial["FailureReason"] for trial in trials)
         for trial in trials:
+            story = self.local.training(trial["TrainingJobName"])
+            assert trial["TrainingJobStatus"] == "Completed" or LOST in story["FailureReason"], story
             if trial["TrainingJobStatus"] == "Completed":
                 lines = int(trial["TunedHyperParameters"]["lines"])
                 self._finished["Training", trial["TrainingJobName"]] = b"%d" % lines * 1000
