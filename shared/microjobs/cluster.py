@@ -1,180 +1,175 @@
-"""The same work on several hosts, with Dask distributed: scheduler on the first host, one worker on each.
+"""The same work on several hosts: the first one calls functions on all of them.
 
-Work is pinned to the host that has the files. A host that never comes or is lost ends the job on all hosts with the
-reason, within `JOIN_SECONDS` and `LOST_SECONDS`. Dask's protocol trusts its peers: it is bound to the job's own
-network, as SageMaker gives every job one.
+`heartbeat.Watch` brings the hosts together, sees which are lost or fail, and tells all how the job ended, as in
+training. Calls and what they return travel pickled, over a connection of each host to the first
+(`multiprocessing.connection`). That trusts the peers, as Dask's and PyTorch's protocols do: it is bound to the job's
+own network, as SageMaker gives every job one.
 """
 
-import asyncio
 import contextlib
-import logging
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any, TypeVar
 
-import dask
-
+from microjobs import heartbeat
 from microjobs.contract import ResourceConfig
-from microjobs.errors import JobError, PlatformError
+from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
+from microjobs.heartbeat import CERTAIN, DOUBTFUL, Ending, Watch
 from microjobs.network import Network
 
-JOIN_SECONDS = 45
-LOST_SECONDS = 20
 PORT = 8786
-
-# Before the import: Dask sets up its loggers then. What they would say of a lost host, our own reason says better.
-dask.config.set(
-    {
-        "logging": {"distributed": "critical", "tornado.application": "critical"},
-        "temporary-directory": tempfile.gettempdir(),  # only there and below the contract's root may be written
-        "distributed.scheduler.worker-ttl": f"{LOST_SECONDS}s",
-        "distributed.scheduler.allowed-failures": 0,
-        "distributed.comm.timeouts.connect": "10s",
-        "distributed.comm.timeouts.tcp": f"{LOST_SECONDS}s",
-        "distributed.admin.tick.limit": "60s",
-    }
-)
-
-from distributed import Client, Scheduler, SchedulerPlugin, SpecCluster, Worker  # noqa: E402
-
-logger = logging.getLogger("microjobs")
+STEP_SECONDS = 0.02
+GREETING_SECONDS = 5.0
+"""How long a caller may take to say which host it is."""
+NAME_LIMIT = 256
+REASON_LIMIT = 10_000
+INTERRUPT = signal.SIGUSR1
+"""Wakes the main thread, whatever it waits for, when the job ends because of another host."""
 
 T = TypeVar("T")
-
-OUTCOME = "microjobs_outcome"
-"""Attribute of a worker: how the job ended, as the first host told it."""
-
-
-class _Watch(SchedulerPlugin):  # type: ignore[misc]  # distributed has no type hints
-    """Remembers which hosts were lost."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, str] = {}
-        self.lost: list[str] = []
-
-    def add_worker(self, scheduler: Scheduler, worker: str) -> None:
-        self.names[worker] = scheduler.workers[worker].name
-
-    def remove_worker(self, scheduler: Scheduler, worker: str, **_: Any) -> None:  # noqa: ARG002  Dask passes it
-        self.lost.append(self.names[worker])
 
 
 class Cluster:
     """The hosts of a job, seen from the first one."""
 
-    def __init__(self, client: Client, watch: _Watch, names: list[str]) -> None:
-        self.names = names
-        self._client = client
-        self._watch = watch
+    def __init__(self, current: str, others: Mapping[str, Connection]) -> None:
+        self.names = [current, *others]
+        self._current = current
+        self._others = others
 
     def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
-        futures = {
-            host: self._client.submit(function, *values, workers=[host], allow_other_workers=False, pure=False)
-            for host, values in arguments.items()
-        }
-        while not all(future.done() for future in futures.values()):
-            failed = [future for future in futures.values() if future.status == "error"]
-            if failed:
-                break
-            self.check_lost()
-            time.sleep(0.02)
-        self.check_lost()
-        for future in futures.values():
-            if future.status == "error":
-                raise future.exception()
-        return {host: future.result() for host, future in futures.items()}
+        """As `Hosts.each`. A function that fails on another host ends the job there, and thereby here."""
+        called = {host: self._others[host] for host in arguments if host != self._current}
+        for host, connection in called.items():
+            connection.send((function, arguments[host]))
+        own = {self._current: function(*arguments[self._current])} if self._current in arguments else {}
+        return own | {host: connection.recv() for host, connection in called.items()}
 
-    def check_lost(self) -> None:
-        """Raises PlatformError if a host is gone."""
-        if self._watch.lost:
-            lost = ", ".join(sorted(set(self._watch.lost)))
-            raise PlatformError(f"lost host {lost}: its container ended or its network failed; see its log")
+    def dismiss(self) -> None:
+        """Tell the other hosts that there is no more work."""
+        for connection in self._others.values():
+            connection.send(None)
 
-    def wait_for_all(self) -> None:
-        """Raises PlatformError if a host does not come."""
+
+def lead(resources: ResourceConfig, work: Callable[[Cluster], None]) -> None:
+    """On the first host: do the work, with all hosts at its command.
+
+    Raises:
+        JobError: what ended the job, the same on every host; `PlatformError` where one did not come or was lost.
+        Stopped: a stop signal came, here or on another host.
+    """
+    network = Network.read()
+
+    def lead_all() -> None:
+        others = _accept(listener, resources.hosts[1:])
+        cluster = Cluster(resources.current_host, others)
+        work(cluster)
+        cluster.dismiss()
+
+    with network.listen(PORT, len(resources.hosts)) as listener:
+        _end_together(resources, network, lead_all)
+
+
+def follow(resources: ResourceConfig) -> None:
+    """On the other hosts: do what the first one calls for, until there is no more work.
+
+    Raises:
+        JobError, Stopped: as `lead`.
+    """
+    network = Network.read()
+
+    def obey() -> None:
+        first = socket.create_connection((network.resolve(resources.first_host), PORT), timeout=GREETING_SECONDS)
+        first.sendall(resources.current_host.encode())
+        connection = _connection(first)
+        while (call := connection.recv()) is not None:
+            function, arguments = call
+            connection.send(function(*arguments))
+
+    _end_together(resources, network, obey)
+
+
+def _accept(listener: socket.socket, hosts: Sequence[str]) -> dict[str, Connection]:
+    """The connections of the other hosts, which call and say who they are; nobody else is listened to."""
+    callers: dict[str, Connection] = {}
+    while len(callers) < len(hosts):
+        caller, _ = listener.accept()
+        caller.settimeout(GREETING_SECONDS)
+        name = ""
+        with contextlib.suppress(OSError):
+            name = caller.recv(NAME_LIMIT).decode(errors="replace")
+        if name in hosts and name not in callers:
+            callers[name] = _connection(caller)
+        else:
+            caller.close()
+    return {host: callers[host] for host in hosts}
+
+
+def _connection(connected: socket.socket) -> Connection:
+    connected.settimeout(None)
+    return Connection(connected.detach())
+
+
+def _end_together(resources: ResourceConfig, network: Network, work: Callable[[], None]) -> None:
+    """Do this host's part when all hosts are there; however it ends, it ends so on all of them."""
+    error: BaseException | None = None
+    ending = Ending(resources.current_host)
+    with Watch(resources, network) as watch:
         try:
-            self._client.wait_for_workers(len(self.names), timeout=JOIN_SECONDS)
-        except TimeoutError:
-            here = set(self._watch.names.values())
-            missing = ", ".join(host for host in self.names if host not in here)
-            raise PlatformError(
-                f"host {missing} did not join within {JOIN_SECONDS} s: {len(here)} of {len(self.names)} hosts came"
-            ) from None
+            watch.join(heartbeat.JOIN_SECONDS, lambda: True)
+            if watch.verdict is None:
+                with _watched(watch):
+                    work()
+        except _Over:
+            pass
+        except BaseException as raised:
+            error, ending = raised, _ending(resources.current_host, raised)
+        verdict = watch.end(ending)
+    if error is not None and verdict == ending and ending.certainty == CERTAIN:
+        raise error  # with its traceback, if it has one to show
+    verdict.conclude()
 
-    def tell(self, outcome: JobError | None) -> None:
-        """Tell every host that is still there how the job ended."""
-        with contextlib.suppress(Exception):  # a host that cannot be told sees that the first one is gone
-            self._client.run(_remember, outcome or True, on_error="ignore")
 
-
-def _remember(outcome: JobError | bool, dask_worker: Worker) -> None:
-    setattr(dask_worker, OUTCOME, outcome)
+class _Over(BaseException):
+    """The job has ended because of another host; a `BaseException` for the same reason as `Stopped`."""
 
 
 @contextlib.contextmanager
-def first_host(resources: ResourceConfig) -> Iterator[Cluster]:
-    """The job's hosts, for the first one of them to give work to.
+def _watched(watch: Watch) -> Iterator[None]:
+    """Step the watch beside the block, which `_Over` ends as soon as there is a verdict."""
+    main, left = threading.get_ident(), threading.Event()
 
-    Raises:
-        PlatformError: a host did not come or was lost.
-    """
-    host = resources.current_host
-    common = {"host": Network.read().resolve(host), "dashboard_address": ":0", "dashboard": False}
-    with (
-        SpecCluster(
-            scheduler={"cls": Scheduler, "options": {**common, "port": PORT}},
-            workers={host: {"cls": Worker, "options": {**common, "nthreads": 1}}},
-            silence_logs=False,
-        ) as cluster,
-        Client(cluster, set_as_default=False) as client,
-    ):
-        watch = _Watch()
-        for worker in cluster.scheduler.workers:
-            watch.add_worker(cluster.scheduler, worker)
-        cluster.scheduler.add_plugin(watch)
-        hosts = Cluster(client, watch, list(resources.hosts))
-        try:
-            hosts.wait_for_all()
-            yield hosts
-        except JobError as error:
-            hosts.tell(error)
-            raise
-        except Exception as error:
-            hosts.tell(PlatformError(f"{host} failed: {error!r}"))
-            raise
-        hosts.tell(None)
+    def step() -> None:
+        while watch.verdict is None and not left.is_set():
+            watch.step(STEP_SECONDS)
+        if not left.is_set():
+            signal.pthread_kill(main, INTERRUPT)
 
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        if watch.verdict is not None and not left.is_set():
+            raise _Over
 
-def other_host(resources: ResourceConfig) -> None:
-    """Work for the first host until it says how the job ended.
-
-    Raises:
-        JobError: the reason that ended the job, the same on every host.
-        PlatformError: the first host did not answer or was lost.
-    """
-    outcome = asyncio.run(_work(resources))
-    if isinstance(outcome, JobError):
-        raise outcome
-    if outcome is None:
-        raise PlatformError(f"lost host {resources.first_host}, the first of the job; see its log")
-
-
-async def _work(resources: ResourceConfig) -> JobError | bool | None:
-    first, network = resources.first_host, Network.read()
-    worker = Worker(
-        f"tcp://{network.resolve(first)}:{PORT}",
-        name=resources.current_host,
-        host=network.resolve(resources.current_host),
-        nthreads=1,
-        death_timeout=JOIN_SECONDS,
-        dashboard_address=":0",
-        dashboard=False,
-    )
+    stepping = threading.Thread(target=step, name="watch", daemon=True)
+    before = signal.signal(INTERRUPT, interrupt)
+    stepping.start()
     try:
-        await worker
-    except (TimeoutError, OSError) as error:
-        raise PlatformError(f"host {first}, the first of the job, did not answer within {JOIN_SECONDS} s") from error
-    await worker.finished()
-    outcome: JobError | bool | None = getattr(worker, OUTCOME, None)
-    return outcome
+        yield
+    finally:
+        left.set()
+        stepping.join()
+        signal.signal(INTERRUPT, before)
+
+
+def _ending(host: str, error: BaseException) -> Ending:
+    if isinstance(error, JobError):
+        return Ending(host, error.exit_code, str(error))
+    if isinstance(error, Stopped):
+        return Ending(host, 128 + error.signal_number)
+    if isinstance(error, EOFError | ConnectionError):  # most likely the echo of a host that is lost
+        return Ending(host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", DOUBTFUL)
+    code, reason = code_and_reason(error)
+    return Ending(host, code, f"host {host} failed: {reason}"[:REASON_LIMIT])

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from microjobs.contract import ResourceConfig
-from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM
 from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, JOIN_SECONDS, Ending, Watch
 from microjobs.network import Network
 from microjobs.stopping import StopRequest, stop_request
@@ -28,8 +28,6 @@ from microjobs.worker import REPORT, in_worker
 TORCH_PORT = 7777
 TENSORFLOW_PORT = 8890
 """The ports that AWS's own images use."""
-
-ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
 
 Explain = Callable[[int], tuple[int, str]]
 
@@ -157,7 +155,8 @@ def launch(
                 started(workers.process)
                 ending = _follow(workers, watch, stop)
             watch.end(ending)
-    _conclude(watch.verdict)
+    if watch.verdict is not None:
+        watch.verdict.conclude()
 
 
 def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
@@ -180,14 +179,6 @@ def _signals_held_back(ours: bool) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _conclude(verdict: Ending | None) -> None:
-    if verdict is None or verdict.code == EXIT_OK:
-        return
-    if verdict.code > 128:
-        raise Stopped(verdict.code - 128)
-    raise ERRORS.get(verdict.code, JobError)(verdict.reason)
 
 
 class _Workers:

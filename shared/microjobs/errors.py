@@ -5,6 +5,10 @@ A job that is stopped by a signal ends with 128 + the signal's number, as a shel
 0: it has saved what it had, and goes on when it is started again.
 """
 
+import errno
+import os
+import traceback
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_USER = 2
@@ -39,3 +43,29 @@ class Stopped(BaseException):
 
 class ScriptStopped(Stopped):
     """The user's own training script ended with an error after the signal: what it had may be lost."""
+
+
+def code_and_reason(error: BaseException) -> tuple[int, str]:
+    """The exit code that an error stands for, and the sentence to tell; for what nobody foresaw, its traceback."""
+    if isinstance(error, JobError):
+        return error.exit_code, str(error)
+    if full := _full_disk(error):
+        what = full.filename or "output"
+        return EXIT_PLATFORM, f"no space left on the device while writing {what}: give the job a larger volume"
+    if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
+        what = error.filename or "input or output"
+        return EXIT_PLATFORM, f"{error.strerror}: {what}; look at how it is mounted"
+    if isinstance(error, PermissionError):
+        return EXIT_USER, f"no permission for {error.filename}: mount it so that uid {os.getuid()} may use it"
+    return EXIT_BUG, f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
+
+
+def _full_disk(error: BaseException | None) -> OSError | None:
+    """What the system said when a disk was full; libraries fail again over what they could not finish."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return error
+        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow has errors of its own
+            return OSError(errno.ENOSPC, str(error))
+        error = error.__cause__ or error.__context__
+    return None

@@ -11,12 +11,12 @@ import logging
 import selectors
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from microjobs.contract import ResourceConfig
-from microjobs.errors import EXIT_OK, EXIT_PLATFORM, PlatformError
+from microjobs.errors import EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
 from microjobs.network import Network
 
 PORT = 8787
@@ -36,6 +36,8 @@ CERTAIN, ABRUPT, DOUBTFUL = 2, 1, 0
 """How sure a reason is the cause: it was told; a process died without a word; an exception that a lost connection may
 have caused."""
 
+ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
+
 logger = logging.getLogger("microjobs")
 
 
@@ -52,6 +54,13 @@ class Ending:
     code: int = EXIT_OK
     reason: str = ""
     certainty: int = CERTAIN
+
+    def conclude(self) -> None:
+        """Raise what the code stands for: a `JobError` with the reason, `Stopped`, or nothing."""
+        if self.code > 128:
+            raise Stopped(self.code - 128)
+        if self.code != EXIT_OK:
+            raise ERRORS.get(self.code, JobError)(self.reason)
 
 
 class Watch:
@@ -85,7 +94,7 @@ class Watch:
         if self._settled():
             return
         if self._resources.is_first:
-            with contextlib.closing(self._listen()) as listener:
+            with self._network.listen(PORT, len(self._resources.hosts)) as listener:
                 self._gather(listener, seconds, waiting)
         else:
             self._call_first(seconds, waiting)
@@ -115,10 +124,10 @@ class Watch:
             self.stop_signal = number
             self._tell({"stop": number})
 
-    def end(self, ending: Ending) -> None:
+    def end(self, ending: Ending) -> Ending:
         """Say how this host's part ended, and wait for the verdict."""
         if self.verdict is not None:
-            return
+            return self.verdict
         if self._resources.is_first:
             self._endings.append((time.monotonic(), ending))
         elif self._lines:
@@ -127,18 +136,13 @@ class Watch:
             self.verdict = ending
         while self.verdict is None:
             self.step(0.1)
+        return self.verdict
 
     # --- coming together ---
 
     def _settled(self) -> bool:
         """Whether all hosts are there, or will not be."""
         return self._together or self.verdict is not None
-
-    def _listen(self) -> socket.socket:
-        try:
-            return socket.create_server((self._network.address, PORT), backlog=len(self._resources.hosts))
-        except OSError as error:
-            raise PlatformError(f"cannot listen on {self._network.address} port {PORT}: {error}") from error
 
     def _gather(self, listener: socket.socket, seconds: float, waiting: Callable[[], bool]) -> None:
         """On the first host: everybody calls, and says who it is."""
@@ -199,7 +203,7 @@ class Watch:
                     raise PlatformError(
                         f"host {first}, the first of the job, did not answer within {seconds:g} s: {error}"
                     ) from error
-                time.sleep(0.2)
+                time.sleep(0.05)
         else:
             return
         self._lines[first] = line

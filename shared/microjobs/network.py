@@ -4,8 +4,11 @@ Ours, not AWS's: there each host has a network of its own, and names resolve.
 """
 
 import os
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from microjobs.errors import PlatformError
 
 ADDRESS = "MICROJOBS_ADDRESS"
 HOST_ADDRESSES = "MICROJOBS_HOST_ADDRESSES"
@@ -23,6 +26,17 @@ class Network:
     def resolve(self, host: str) -> str:
         """The host's address, or its name, which then resolves."""
         return self.hosts.get(host, host)
+
+    def listen(self, port: int, callers: int) -> socket.socket:
+        """A socket for so many callers.
+
+        Raises:
+            PlatformError: the port cannot be listened on.
+        """
+        try:
+            return socket.create_server((self.address, port), backlog=callers)
+        except OSError as error:
+            raise PlatformError(f"cannot listen on {self.address} port {port}: {error}") from error
 
     def variables(self) -> dict[str, str]:
         addresses = ",".join(f"{host}={address}" for host, address in self.hosts.items())

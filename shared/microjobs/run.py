@@ -8,13 +8,11 @@ The job is a folder (`MICROJOBS_JOB`) with `main.py`, which has a function for e
 """
 
 import contextlib
-import errno
 import importlib
 import logging
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType, ModuleType
@@ -22,7 +20,7 @@ from typing import Any, NoReturn
 
 from microjobs import hyperparameters, worker
 from microjobs.contract import Layout, decode_hyperparameter, read_hyperparameters, write_failure, write_message
-from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, ScriptStopped, Stopped, UserError
+from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, code_and_reason
 from microjobs.stopping import received
 
 JOB = "MICROJOBS_JOB"
@@ -149,20 +147,7 @@ def _stopped(stopped: Stopped, *, training: bool) -> int:
 
 def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
     """Log the error, write it where SageMaker looks for it, and say whose it is by the exit code."""
-    if isinstance(error, JobError):
-        reason, code = str(error), error.exit_code
-    elif full := _full_disk(error):
-        what = full.filename or "output"
-        reason, code = f"no space left on the device while writing {what}: give the job a larger volume", EXIT_PLATFORM
-    elif isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
-        reason, code = (
-            f"{error.strerror}: {error.filename or 'input or output'}; look at how it is mounted",
-            EXIT_PLATFORM,
-        )
-    elif isinstance(error, PermissionError):
-        reason, code = f"no permission for {error.filename}: mount it so that uid {os.getuid()} may use it", EXIT_USER
-    else:
-        reason, code = f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}", EXIT_BUG
+    code, reason = code_and_reason(error)
     if worker.report(code, reason):
         return code
     logger.error("%s", reason)
@@ -181,17 +166,6 @@ def end(code: int) -> NoReturn:
             stream.flush()
         os._exit(code)
     sys.exit(code)
-
-
-def _full_disk(error: BaseException | None) -> OSError | None:
-    """What the system said when a disk was full; libraries fail again over what they could not finish."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return error
-        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow has errors of its own
-            return OSError(errno.ENOSPC, str(error))
-        error = error.__cause__ or error.__context__
-    return None
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Hosts of a training job that are processes of this machine, each with a loopback address of its own."""
+"""Hosts of a job that are processes of this machine, each with a loopback address of its own."""
 
 import contextlib
 import itertools
@@ -82,8 +82,9 @@ class Host:
 class Hosts:
     """Starts the hosts of one job."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], program: Sequence[str]) -> None:
         self.names = list(names)
+        self.program = program
         block = next(_fresh)
         self.addresses = {
             name: f"127.{100 + block // 256 % 100}.{block % 256}.{number}" for number, name in enumerate(names, 1)
@@ -91,18 +92,20 @@ class Hosts:
         self.started: dict[str, Host] = {}
 
     def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **limits: float) -> Host:
-        """One host, which runs Python code as its worker (or as the agent that starts workers)."""
-        settings = {
+        """One host of a training job, which runs Python code as its worker (or as the agent that starts workers)."""
+        command = [sys.executable, "-c", worker]
+        return self.start_program(name, limits, command=command, agent=agent, script=script)
+
+    def start_program(self, name: str, limits: Mapping[str, float], **settings: object) -> Host:
+        """One host: the program, with its settings in JSON."""
+        settings |= {
             "host": name,
             "hosts": self.names,
-            "command": [sys.executable, "-c", worker],
-            "agent": agent,
-            "script": script,
             "limits": {"JOIN_SECONDS": 10, "LOST_SECONDS": 2, "BEAT_SECONDS": 0.2, "ECHO_SECONDS": 1, **limits},
         }
         network = Network(self.addresses[name], self.addresses).variables()
-        environment = {**os.environ, **network, "PYTHONPATH": str(REPOSITORY / "shared")}
-        command = [sys.executable, "-c", HOST, json.dumps(settings)]
+        environment = {**os.environ, **network, "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}"}
+        command = [sys.executable, *self.program, json.dumps(settings)]
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -123,8 +126,8 @@ class Hosts:
             host.close()
 
 
-def make_hosts(count: int = 3) -> Iterator[Hosts]:
-    hosts = Hosts([f"algo-{number}" for number in range(1, count + 1)])
+def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST)) -> Iterator[Hosts]:
+    hosts = Hosts([f"algo-{number}" for number in range(1, count + 1)], program)
     yield hosts
     hosts.close()
 

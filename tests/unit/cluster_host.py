@@ -1,0 +1,101 @@
+"""A host of a processing job that is a process of this machine, and the functions that the tests call on all hosts."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from microjobs import cluster, heartbeat
+from microjobs.contract import ResourceConfig
+from microjobs.errors import JobError, Stopped, UserError
+from microjobs.files import together, whole
+from microjobs.hosts import Hosts, with_hosts
+
+PROGRAM = ("-c", f"from {__name__} import main; main()")
+
+
+def lead(hosts: Hosts) -> None:
+    """Call what the settings say on the hosts that they say, and print what it returned."""
+    settings = json.loads(sys.argv[1])
+    arguments = {host: tuple(values) for host, values in settings["arguments"].items()}
+    told = hosts.each(globals()[settings["call"]], arguments)
+    if "then" in settings:  # a second call, with what the first one returned
+        told = hosts.each(globals()[settings["then"]], told)
+    print("told", json.dumps(told, sort_keys=True), flush=True)
+
+
+def repeat(text: str, times: int) -> tuple[str, int]:
+    return text * times, os.getpid()
+
+
+def length(text: str, pid: int) -> tuple[int, bool]:
+    return len(text), pid == os.getpid()
+
+
+def wait() -> None:
+    print("ready", flush=True)
+    time.sleep(60)
+
+
+def fail_for_the_user(folder: str, fails: bool) -> None:
+    """One host fails while all are in the middle of their second file."""
+    path = Path(folder)
+    with together() as written:
+        with whole(path / f"{os.getpid()}-1") as partial:
+            partial.touch()
+        written(path / f"{os.getpid()}-1")
+        with whole(path / f"{os.getpid()}-2") as partial:
+            partial.touch()
+            while fails and len(list(path.glob(".*-2.partial"))) < 3:
+                time.sleep(0.01)
+            if fails:
+                raise UserError("row 5 is bad")
+            time.sleep(60)
+
+
+def fail_unforeseen(fails: bool) -> None:
+    if fails:
+        raise ZeroDivisionError("of ours")
+    time.sleep(60)
+
+
+def fill_the_disk(fails: bool) -> None:
+    if fails:
+        with whole(Path("/dev/shm") / str(os.getpid())) as partial:
+            partial.symlink_to("/dev/full")
+            partial.write_text("x")
+    time.sleep(60)
+
+
+def drop_the_call(port: int) -> None:
+    """What a host's end may look like from afar: its call breaks off before its heartbeat does."""
+    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connected:
+            if connected.getpeername()[1] == port:
+                os.close(descriptor)
+    time.sleep(0.3)
+    os._exit(9)
+
+
+def stop(number: int, _frame: FrameType | None) -> NoReturn:
+    raise Stopped(number)
+
+
+def main() -> None:
+    settings = json.loads(sys.argv[1])
+    for name, value in settings["limits"].items():
+        setattr(cluster if hasattr(cluster, name) else heartbeat, name, value)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        with_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), lead)
+    except JobError as error:
+        print(type(error).__name__, error, flush=True)
+        sys.exit(error.exit_code)
+    except Stopped as stopped:
+        print("stopped by", stopped.signal_number, flush=True)

@@ -1,0 +1,169 @@
+"""Hosts of a processing job that work together and end together: real processes, each with an address of its own."""
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs import cluster
+from tests.unit.cluster_host import PROGRAM
+from tests.unit.hosts import End, Host, Hosts, make_hosts
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    yield from make_hosts(3, PROGRAM)
+
+
+def start(hosts: Hosts, name: str, call: str, arguments: Mapping[str, object], **limits: float) -> Host:
+    return hosts.start_program(name, limits, call=call, arguments=arguments)
+
+
+def run(hosts: Hosts, call: str, arguments: Mapping[str, object], **limits: float) -> dict[str, End]:
+    for name in hosts.names:
+        start(hosts, name, call, arguments, **limits)
+    return hosts.end()
+
+
+def wait_on_all(hosts: Hosts) -> None:
+    for name in hosts.names:
+        start(hosts, name, "wait", dict.fromkeys(hosts.names, ()))
+    for host in hosts.started.values():
+        host.wait_for("ready")
+
+
+def one_fails(hosts: Hosts, failing: str, *common: object) -> dict[str, object]:
+    return {name: (*common, name == failing) for name in hosts.names}
+
+
+def told(ends: Mapping[str, End]) -> dict[str, Any]:
+    assert {end.code for end in ends.values()} == {0}, ends
+    line = next(line for line in ends["algo-1"].printed.splitlines() if line.startswith("told "))
+    content: dict[str, Any] = json.loads(line.removeprefix("told "))
+    return content
+
+
+def test_every_host_does_its_own_part(hosts: Hosts) -> None:
+    answers = told(run(hosts, "repeat", {name: (name[-1], 2) for name in hosts.names}))
+    assert {host: text for host, (text, _) in answers.items()} == {"algo-1": "11", "algo-2": "22", "algo-3": "33"}
+    assert {pid for _, pid in answers.values()} == {host.process.pid for host in hosts.started.values()}
+
+
+def test_hosts_without_a_part_stay_to_the_end(hosts: Hosts) -> None:
+    answers = told(run(hosts, "repeat", {"algo-3": ("x", 1)}))
+    assert list(answers) == ["algo-3"]
+
+
+def test_megabytes_travel_to_all_hosts_and_back(hosts: Hosts) -> None:
+    for name in hosts.names:
+        hosts.start_program(
+            name, {}, call="repeat", then="length", arguments=dict.fromkeys(hosts.names, ("x", 20_000_000))
+        )
+    assert told(hosts.end()) == {name: [20_000_000, True] for name in hosts.names}
+
+
+@pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
+def test_reason_of_one_host_ends_all_and_leaves_no_file(failing: str, hosts: Hosts, tmp_path: Path) -> None:
+    ends = run(hosts, "fail_for_the_user", one_fails(hosts, failing, str(tmp_path)))
+    assert {(end.code, end.printed) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
+    assert all(end.seconds < 10 for end in ends.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
+def test_unforeseen_error_shows_its_traceback_and_ends_all(failing: str, hosts: Hosts) -> None:
+    ends = run(hosts, "fail_unforeseen", one_fails(hosts, failing))
+    assert {end.code for end in ends.values()} == {1}
+    assert all("ZeroDivisionError: of ours" in end.printed for end in ends.values())
+    others = [end.printed for name, end in ends.items() if name != failing]
+    assert all(printed.startswith(f"JobError host {failing} failed: ") for printed in others)
+    assert all("fail_unforeseen" in end.printed for end in ends.values())
+
+
+def test_full_disk_of_one_host_is_told_on_the_others(hosts: Hosts) -> None:
+    ends = run(hosts, "fill_the_disk", one_fails(hosts, "algo-2"))
+    for name in ("algo-1", "algo-3"):
+        assert ends[name].code == 3
+        assert ends[name].printed.startswith("PlatformError host algo-2 failed: no space left on the device")
+
+
+@pytest.mark.parametrize("victim", ["algo-1", "algo-2"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals, hosts: Hosts) -> None:
+    wait_on_all(hosts)
+    hosts.started[victim].signal(number)
+    began = time.monotonic()
+    ends = [hosts.started[name].end() for name in hosts.names if name != victim]
+    assert time.monotonic() - began < 8
+    assert {end.code for end in ends} == {3}
+    assert all(end.printed.startswith(f"PlatformError lost host {victim}: ") for end in ends), ends
+
+
+def test_broken_call_is_not_the_reason_but_the_host_that_is_lost(hosts: Hosts) -> None:
+    ends = run(hosts, "drop_the_call", {"algo-2": (cluster.PORT,)})
+    assert ends.pop("algo-2").code == 9
+    assert all(end.printed.startswith("PlatformError lost host algo-2: ") for end in ends.values()), ends
+
+
+@pytest.mark.parametrize("stopped", ["algo-1", "algo-2"])
+def test_stop_of_one_host_stops_all(stopped: str, hosts: Hosts) -> None:
+    wait_on_all(hosts)
+    hosts.started[stopped].signal(signal.SIGTERM)
+    began = time.monotonic()
+    assert {end.printed for end in hosts.end().values()} == {"stopped by 15\n"}
+    assert time.monotonic() - began < 8
+
+
+def test_host_that_never_comes_is_named_by_all(hosts: Hosts) -> None:
+    for name in ("algo-1", "algo-3"):
+        start(hosts, name, "wait", {}, JOIN_SECONDS=1)
+    ends = hosts.end()
+    assert {end.code for end in ends.values()} == {3}
+    assert all("host algo-2 did not join within 1 s: 2 of 3 hosts came" in end.printed for end in ends.values())
+
+
+def test_first_host_that_never_comes_is_named(hosts: Hosts) -> None:
+    for name in ("algo-2", "algo-3"):
+        start(hosts, name, "wait", {}, JOIN_SECONDS=1)
+    ends = hosts.end()
+    assert {end.code for end in ends.values()} == {3}
+    assert all("host algo-1, the first of the job, did not answer within 1 s" in end.printed for end in ends.values())
+
+
+def test_strangers_do_not_get_in_the_way(hosts: Hosts) -> None:
+    arguments = {name: (name, 1) for name in hosts.names}
+    start(hosts, "algo-1", "repeat", arguments, GREETING_SECONDS=0.3)
+    strangers = [connect(hosts.addresses["algo-1"]) for _ in range(4)]  # the last one says nothing
+    strangers[0].sendall(b"algo-9")
+    strangers[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
+    strangers[2].close()
+    for name in hosts.names[1:]:
+        start(hosts, name, "repeat", arguments)
+    answers = told(hosts.end())
+    assert {host: text for host, (text, _) in answers.items()} == {name: name for name in hosts.names}
+    for stranger in strangers:
+        stranger.close()
+
+
+def test_port_that_is_taken_is_named(hosts: Hosts) -> None:
+    with socket.create_server((hosts.addresses["algo-1"], cluster.PORT)):
+        end = start(hosts, "algo-1", "wait", {}).end()
+    assert (end.code, end.printed.split(":")[0]) == (
+        3,
+        f"PlatformError cannot listen on {hosts.addresses['algo-1']} port {cluster.PORT}",
+    )
+
+
+def connect(address: str) -> socket.socket:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            return socket.create_connection((address, cluster.PORT))
+        except ConnectionRefusedError:
+            assert time.monotonic() < deadline, "nobody listens"
+            time.sleep(0.05)
