@@ -138,7 +138,7 @@ def report(results: dict[str, list[Used]], rows: int, *, markdown: bool) -> None
     size = rows * FEATURES * 8 / 1e6
     lock = harness.REPOSITORY / "containers" / "preprocess" / "cpu.lock"
     shared = harness.REPOSITORY / "shared" / "requirements.lock"
-    tools = f"{harness.versions(shared, 'numpy')}, {harness.versions(lock, 'scikit-learn', 'distributed')}"
+    tools = f"{harness.versions(shared, 'numpy')}, {harness.versions(lock, 'scikit-learn')}"
     title = f"Standard scaling of {rows:,} x {FEATURES} doubles ({size:.0f} MB); {harness.machine()}, {tools}"
     harness.table(title, ["", "median", "to preprocess", "range", "peak memory"], lines, markdown=markdown)
 
