@@ -59,12 +59,15 @@ class Fit(Epochs):
         total = torch.tensor(progress.loss if self.group.is_first else 0.0, device=self.group.device)
         stopped = False
         self.model.train()
+        # Processes are not asked to stop at the same instant, but stop before the same step.
+        is_stopped = self.group.ask(self.stop)
         for step in self._steps[progress.step :]:
-            # Processes are not asked to stop at the same instant, but stop before the same step.
-            if stopped := self.group.any(bool(self.stop)):
+            if stopped := is_stopped():
                 break
+            is_stopped = self.group.ask(self.stop)
             total += self._step(order[step.first : step.last], step.of_all)
             progress.step, progress.rows = progress.step + 1, progress.rows + step.of_all
+        is_stopped()  # what was asked last: nothing stays under way
         progress.loss = self.group.sum(total.item())[0]
         return not stopped
 
