@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -29,6 +32,18 @@ def tracked_files() -> list[Path]:
 
 def image_name(job: str) -> str:
     return f"{os.environ.get('REGISTRY', 'microjobs')}/{job}:{os.environ.get('TAG', 'dev')}"
+
+
+@contextmanager
+def image_from(job: str, *lines: str) -> Iterator[str]:
+    """An image made of a job's by more lines of a Dockerfile, under a name of its own as long as the block lasts."""
+    name = f"microjobs-test/{uuid.uuid4().hex[:8]}:dev"
+    dockerfile = "\n".join([f"FROM {image_name(job)}", *lines])
+    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
+    try:
+        yield name
+    finally:
+        subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
 
 
 def _what_is_missing() -> str | None:

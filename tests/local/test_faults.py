@@ -8,7 +8,7 @@ import docker
 import pytest
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
+from tests.conftest import image_from
 from tests.local.clients import SHELL, Local, until
 
 pytestmark = pytest.mark.engine
@@ -19,11 +19,8 @@ ML = Layout()
 @pytest.fixture(scope="module")
 def bare() -> Iterator[str]:
     """An image with neither an entry point nor a program `train`."""
-    name = "microjobs-test/bare:dev"
-    dockerfile = f"FROM {image_name(SHELL)}\nENV PATH=/bin\nENTRYPOINT []\n"
-    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
-    yield name
-    subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
+    with image_from(SHELL, "ENV PATH=/bin", "ENTRYPOINT []") as name:
+        yield name
 
 
 def containers(job: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Tuning jobs over the wire, their training jobs in containers."""
 
 import json
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
-from tests.local.clients import OVER, Local, training_request, unique, until
+from tests.conftest import image_from
+from tests.local.clients import OVER, SHELL, Local, training_request, unique, until
 
 pytestmark = pytest.mark.engine
 
@@ -75,11 +74,8 @@ class Tuning:
 
 @pytest.fixture(scope="module")
 def tuning(local: Local) -> Iterator[Tuning]:
-    name = "microjobs-test/trainer:dev"
-    dockerfile = f"FROM {image_name('serve')}\nENTRYPOINT {json.dumps(['python3', '-c', TRAINER])}\n"
-    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
-    yield Tuning(local, name)
-    subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
+    with image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', TRAINER])}") as name:
+        yield Tuning(local, name)
 
 
 ALL_TYPES = {

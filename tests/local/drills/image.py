@@ -1,12 +1,11 @@
 """An image for drills: small, quick to start and to end, and what it says and leaves can be foretold."""
 
 import json
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from microjobs.contract import Layout
-from tests.conftest import image_name
+from tests.conftest import image_from
+from tests.local.clients import SHELL
 
 ML = Layout()
 
@@ -49,16 +48,9 @@ else:
 """
 
 
-@contextmanager
-def drill_image(name: str) -> Iterator[str]:
+def drill_image() -> AbstractContextManager[str]:
     """Its `train` and `process` print lines and leave weights, its `serve` answers at once."""
-    entrypoint = json.dumps(["python3", "-c", PROGRAM])
-    dockerfile = f"FROM {image_name('serve')}\nENTRYPOINT {entrypoint}\n"
-    subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
-    try:
-        yield name
-    finally:
-        subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
+    return image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}")
 
 
 def said(lines: int, burst: int) -> list[str]:

@@ -23,7 +23,7 @@ SEED = int(os.environ.get("MICROJOBS_DRILL_SEED") or secrets.randbelow(1 << 32))
 def test_killed_server_loses_nothing(tmp_path: Path) -> None:
     print(f"seed: MICROJOBS_DRILL_SEED={SEED}, {ROUNDS} rounds")
     engine = docker.from_env()
-    with drill_image("microjobs-test/drill:dev") as image:
+    with drill_image() as image:
         drill = Drill(Home(tmp_path / "home"), image, SEED, engine)
         try:
             for number in range(ROUNDS):
