@@ -16,6 +16,9 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 import onnxruntime
 
+RUN_ROWS = 2048
+"""Rows of one run: of many more, what goes from layer to layer does not fit into a core's cache."""
+
 
 class Predictor:
     """A bundle's loaded model. Thread-safe: ONNX Runtime's `run` is, and nothing here changes after construction."""
@@ -73,6 +76,11 @@ class OnnxModel:
 
     def run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The first output for rows as the first input."""
+        if len(rows) <= RUN_ROWS:
+            return self._run(rows)
+        return np.concatenate([self._run(rows[first : first + RUN_ROWS]) for first in range(0, len(rows), RUN_ROWS)])
+
+    def _run(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         predictions: NDArray[np.float32] = self._session.run(self._outputs, {self._inputs[0]: rows}, self._options)[0]
         return predictions
 

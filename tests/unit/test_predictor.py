@@ -1,12 +1,20 @@
-"""An export is compared with what the framework predicts."""
+"""Predictions of a bundle's model, and how an export is compared with what the framework predicts."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from microjobs.predictor import check_equal
+from microjobs.bundle import read_bundle
+from microjobs.predictor import RUN_ROWS, Predictor, check_equal
 from tests.bundles import linear_bundle
+
+
+@pytest.mark.parametrize("rows", [0, 1, RUN_ROWS, RUN_ROWS + 1, 2 * RUN_ROWS, 2 * RUN_ROWS + 7])
+def test_every_row_gets_its_own_prediction(tmp_path: Path, rows: int) -> None:
+    linear_bundle(tmp_path, [2.0], 1.0)
+    features = np.arange(rows, dtype=np.float32).reshape(-1, 1)
+    np.testing.assert_array_equal(Predictor(read_bundle(tmp_path)).predict(features), features * 2 + 1)
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 300.0])
