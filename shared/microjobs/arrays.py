@@ -161,9 +161,8 @@ def first_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None
     """The first row of a block with NaN (unless allowed) or infinity, or None."""
     if block.dtype.kind != "f":
         return None
-    bad = np.isinf(block) if allow_nan else ~np.isfinite(block)
-    rows = np.flatnonzero(bad.any(axis=1))
-    return int(rows[0]) if rows.size else None
+    good = ~np.isinf(block) if allow_nan else np.isfinite(block)
+    return None if good.all() else int(np.argmin(good.all(axis=1)))
 
 
 def load_array(path: Path) -> NDArray[Any]:
