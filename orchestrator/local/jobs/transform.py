@@ -98,6 +98,10 @@ class TransformJob(Job):
         """Start over: containers that have ended may have done all, and the earlier server had their answers."""
         self._guarded(self._start_over)
 
+    def lose(self) -> None:
+        """Start over too: a server that was killed again may have removed the containers to do so."""
+        self._guarded(self._start_over)
+
     def _start_over(self) -> None:
         self.context.runtime.remove(self.plan_name)
         self._steps()

@@ -355,14 +355,16 @@ def test_job_is_described_as_it_was_asked_for(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-@pytest.mark.parametrize("ended", [True, False])
-def test_job_of_a_killed_server_starts_over(parts: Parts, ended: bool) -> None:
-    """Its containers may have done everything before, and be fed or ended already."""
+@pytest.mark.parametrize("left", ["running", "ended", "none"])
+def test_job_of_a_killed_server_starts_over(parts: Parts, left: str) -> None:
+    """Its containers may have done everything before, and be fed, ended or removed already."""
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
     parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
-    if ended:
+    if left == "ended":
         parts.running[0].end(Exit(0))
+    elif left == "none":
+        parts.runtime.remove(job.plan_name)
     again = parts.restarted()
     assert again.transformed()["TransformJobStatus"] == "Completed"
     assert again.outputs() == {"a.out": b"a"}
