@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from microjobs.worker import in_worker
+from microjobs import worker
 
 
 @dataclass
@@ -73,6 +73,12 @@ class Group:
         whole[ends[self.rank] - len(array) : ends[self.rank]] = array
         return np.split(self.sum_arrays([whole])[0], ends[:-1])
 
+    def leave(self) -> None:
+        """Nobody leaves while the first still writes, nor while others still read what this process has sent them."""
+        if self.world > 1:
+            self.sum(0)
+            worker.finish()
+
     def _sum_array(self, array: NDArray[Any]) -> NDArray[Any]:
         flat = tf.constant(array.astype(np.int64) if array.dtype.kind in "biu" else array)  # TensorFlow sums no bytes
         if flat.dtype not in self._sums:  # traced once for arrays of any length
@@ -100,7 +106,7 @@ def join() -> Group:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    if in_worker() and "TF_CONFIG" in os.environ:
+    if worker.in_worker() and "TF_CONFIG" in os.environ:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         resolver = strategy.cluster_resolver
         return Group(strategy, resolver.task_id, resolver.cluster_spec().num_tasks("worker"))

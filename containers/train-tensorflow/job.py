@@ -47,7 +47,7 @@ class Job:
         if self.stop.signal_number is not None and not state.progress.begun:
             raise Stopped(self.stop.signal_number)
         self._save(state)
-        self.group.sum(0)  # nobody leaves while the first still writes
+        self.group.leave()
 
     def _begin(self) -> State:
         """The state before the first step: of a new network, or of the newest checkpoint."""

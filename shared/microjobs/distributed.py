@@ -153,8 +153,8 @@ def launch(
         if watch.verdict is None:
             with _workers(program, resources.current_host, explain) as workers:
                 started(workers.process)
-                ending = _follow(workers, watch, stop)
-            watch.end(ending)
+                # The workers stay until all hosts are done: one that leaves may break what others still read from it.
+                watch.end(_follow(workers, watch, stop))
     if watch.verdict is not None:
         watch.verdict.conclude()
 
@@ -210,6 +210,8 @@ class _Workers:
             self._told += os.read(self.reports, 1 << 16)
         if b"\n" in self._told:
             told, reason = json.loads(self._told.partition(b"\n")[0])
+            if told == EXIT_OK:
+                return Ending(self._host)
             return self._ending(int(told), str(reason), DOUBTFUL if told == EXIT_BUG else CERTAIN)
         if code is None:
             return None

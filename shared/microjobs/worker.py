@@ -6,11 +6,18 @@ hosts' workers fail because of it.
 
 import json
 import os
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from microjobs.errors import EXIT_OK
+
 REPORT = "MICROJOBS_REPORT"
 """Set for workers: where to write to, a pipe of the process that started them."""
+
+END_SECONDS = 60.0
+"""How long a worker waits to be ended; then it ends by itself."""
 
 _ATOMIC = 4096
 """Bytes that stay together in a pipe which several workers write to: PIPE_BUF of Linux."""
@@ -33,6 +40,17 @@ def report(code: int, reason: str) -> bool:
     except OSError:  # who started us is gone, and ends us next
         return False
     return True
+
+
+def finish() -> None:
+    """Say that this worker has done its part, and wait to be ended with the others of the job.
+
+    For frameworks whose workers must not leave before the others have read what they sent them.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if report(EXIT_OK, ""):
+        time.sleep(END_SECONDS)
 
 
 def _line(code: int, reason: str) -> bytes:

@@ -41,6 +41,17 @@ def test_all_hosts_end_well_together(hosts: Hosts) -> None:
     assert all(end.seconds > 1 for end in ends.values())  # nobody leaves while another one may still fail
 
 
+def test_worker_that_has_finished_stays_until_all_have(hosts: Hosts, tmp_path: Path) -> None:
+    """A process that leaves takes along what it has sent and others have not read yet."""
+    done = "from microjobs import worker; worker.finish(); print('left by itself', flush=True)"
+    early = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); {done}"
+    there = f"[os.kill(int(path.name), 0) for path in pathlib.Path({str(tmp_path)!r}).iterdir()]"
+    late = f"import os, pathlib, time; time.sleep(1.5); assert len({there}) == 2; {done}"
+    ends = hosts.run({"algo-1": early, "algo-2": late, "algo-3": early})
+    assert {(end.code, end.printed) for end in ends.values()} == {(0, "")}, ends
+    assert all(end.seconds < 10 for end in ends.values())
+
+
 @pytest.mark.parametrize(("code", "error"), [(2, "UserError"), (3, "PlatformError"), (1, "JobError")])
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
 def test_reason_of_a_failing_worker_ends_all(failing: str, code: int, error: str, hosts: Hosts) -> None:
