@@ -95,11 +95,11 @@ class TransformJob(Job):
         self._reason: str | None = None
 
     def resume(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  they are not gone on with
-        """Start over: containers that have ended may have done all, and the earlier server had their answers."""
-        self._guarded(self._start_over)
+        """Containers that have ended may have done all, and the earlier server had their answers."""
+        self.lose()
 
     def lose(self) -> None:
-        """Start over too: a server that was killed again may have removed the containers to do so."""
+        """Start over, also without containers: a server that was killed again may have removed them to do so."""
         self._guarded(self._start_over)
 
     def _start_over(self) -> None:
