@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TypeVar
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-Measured = TypeVar("Measured")
-
 PEERS = Path(__file__).with_name("peers")
 ENVIRONMENTS = REPOSITORY / ".venv-peers"
+
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True)
