@@ -166,7 +166,8 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     try:
         names = zipfile.ZipFile(path).namelist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise UsageError(f"--data {path} cannot be read as an .npz file: {error}") from error
+        why = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UsageError(f"--data {path}: {why}: name an .npz file with arrays x and y") from error
     if not {"x.npy", "y.npy"} <= set(names):
         raise UsageError(f"--data {path} has {', '.join(names) or 'nothing'}: arrays x and y are needed")
     return {**given, "data": str(path)}

@@ -108,7 +108,7 @@ def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsy
     assert microjobs("run", "housing", "--data", str(tmp_path / "data.npz")) == 2
     assert "has x.npy: arrays x and y are needed" in capsys.readouterr().err
     assert microjobs("run", "housing", "--data", str(tmp_path / "no.npz")) == 2
-    assert "no.npz cannot be read" in capsys.readouterr().err
+    assert "no.npz: No such file or directory: name an .npz file with arrays x and y" in capsys.readouterr().err
 
 
 def test_missing_images_are_said_before_anything_runs(
