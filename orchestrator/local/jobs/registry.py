@@ -16,8 +16,7 @@ from orchestrator.local.state import Record
 logger = logging.getLogger(__name__)
 
 END_SECONDS = 30.0
-"""What jobs get to end in when the server ends."""
-
+"""What jobs get to end in when the server ends, or when their description says already that they have."""
 
 UNFINISHED = ("InProgress", "Stopping", "Creating", "Updating", "Deleting", "InService")
 """Statuses, of any kind, in which something should be running."""
@@ -47,18 +46,21 @@ class Registry:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._running: dict[str, tuple[Runnable, threading.Thread]] = {}
+        self._is_closing = False
         self._lock = threading.Lock()
 
     def start(self, job: Runnable, steps: Callable[[], None] | None = None) -> None:
         """Run a job, from its beginning unless other steps are given."""
         thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
+        kind, _, name = job.plan_name.partition("/")
         with self._lock:
             self._running[job.plan_name] = (job, thread)
-        kind, _, name = job.plan_name.partition("/")
-        record = self._context.state.get(kind, name)
-        if record is not None and record.status == "Stopping":  # asked for before there was a job to tell
-            job.control.stop(Why.ASKED)
-        thread.start()
+            record = self._context.state.get(kind, name)
+            if record is not None and record.status == "Stopping":  # asked for before there was a job to tell
+                job.control.stop(Why.ASKED)
+            if self._is_closing:  # such as the next training job of a tuning job
+                job.control.stop(Why.SHUTDOWN)
+            thread.start()
 
     def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
         try:
@@ -67,7 +69,9 @@ class Registry:
             logger.exception("%s ended badly", job.plan_name)
         finally:
             with self._lock:
-                self._running.pop(job.plan_name, None)
+                entry = self._running.get(job.plan_name)
+                if entry is not None and entry[0] is job:  # not an endpoint that was made again
+                    del self._running[job.plan_name]
 
     def find(self, plan_name: str) -> Runnable | None:
         """The running job of a name such as `training-job/my-job`."""
@@ -81,6 +85,14 @@ class Registry:
         if job is not None:
             job.control.stop(Why.ASKED)
         return job is not None
+
+    def wait(self, plan_name: str) -> bool:
+        """Wait until nothing is left of a job whose description says that it is over; False if that takes too long."""
+        with self._lock:
+            entry = self._running.get(plan_name)
+        if entry is not None:
+            entry[1].join(END_SECONDS)
+        return entry is None or not entry[1].is_alive()
 
     def recover(self, makers: Mapping[str, Maker]) -> None:
         """Take up what an earlier server left: attend to hosts that are still there, end jobs that have none.
@@ -120,6 +132,7 @@ class Registry:
     def shut_down(self) -> None:
         """End all jobs, and wait for them."""
         with self._lock:
+            self._is_closing = True
             running = list(self._running.values())
         for job, _ in running:
             job.control.stop(Why.SHUTDOWN)

@@ -174,6 +174,9 @@ class SageMaker:
                 raise ValidationError(
                     f"The request was rejected because the {kind.words} is in status {record.status}: stop it first."
                 )
+            # Until then, a new job of this name would lose its containers to the old one's removal.
+            if not self._registry.wait(f"{kind.kind}/{record.name}"):
+                raise ValidationError(f"What {record.name} left is still being removed: try again.")
             self._state.delete(kind.kind, record.name)
             return {}
 

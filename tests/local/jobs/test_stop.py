@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,6 +190,27 @@ def test_stop_of_an_ended_job_is_refused(server: Callable[[str], Server]) -> Non
     assert here.gates.reached.wait(SECONDS)
     with pytest.raises(ValidationError, match="in status Completed"):
         here.stop()
+
+
+def test_job_is_deleted_when_nothing_is_left_of_it(server: Callable[[str], Server]) -> None:
+    """A new job of its name would lose its containers to the removal of the old one's."""
+    here = server("removing")
+    here.operations["CreateTrainingJob"](REQUEST)
+    assert here.gates.reached.wait(SECONDS)
+    with ThreadPoolExecutor() as pool:
+        deletion = pool.submit(here.operations["DeleteTrainingJob"], {"TrainingJobName": "job"})
+        with pytest.raises(TimeoutError):
+            deletion.result(0.3)
+        here.gates.open.set()
+        assert deletion.result(SECONDS) == {}
+    assert here.engine.plans == {}
+
+
+def test_job_that_starts_while_the_server_ends_is_ended(server: Callable[[str], Server]) -> None:
+    here = server("")
+    here.registry.shut_down()
+    here.operations["CreateTrainingJob"](REQUEST)
+    assert here.ended()["FailureReason"].endswith("the local server was shut down while the job ran")
 
 
 @pytest.mark.parametrize("moment", ["preparing", "starting", "running"])
