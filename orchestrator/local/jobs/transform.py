@@ -158,8 +158,11 @@ class TransformJob(Job):
             objects = _objects(self.context, self.request)
             with ThreadPoolExecutor(len(hosts)) as pool:
                 parts = [inputs.share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
-                done = list(pool.map(self._transform, hosts, parts))
-            self._transformed = [output for part in done for output in part]
+                runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]
+            errors = [error for run in runs if (error := run.exception()) is not None]
+            for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):  # what stopped others first
+                raise error
+            self._transformed = [output for run in runs for output in run.result()]
         except StoppedError:
             pass
         except CannotRunError as error:
