@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import IO
 
 import urllib3
-from urllib3.exceptions import HTTPError, NewConnectionError
+from urllib3.exceptions import ClosedPoolError, HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as TookTooLongError
 
 CONNECTIONS = 100
@@ -94,8 +94,8 @@ class Client:
             finally:
                 response.close()  # read to its end, its connection is kept; what is left would be the next answer
         except (HTTPError, OSError) as error:
-            late, refused = isinstance(error, TookTooLongError), isinstance(error, NewConnectionError)
-            raise NoAnswerError(str(error), timed_out=late, was_sent=not refused) from error
+            late, unsent = isinstance(error, TookTooLongError), isinstance(error, NewConnectionError | ClosedPoolError)
+            raise NoAnswerError(str(error), timed_out=late, was_sent=not unsent) from error
         return Answer(response.status, response.headers)
 
     def close(self) -> None:
@@ -104,7 +104,9 @@ class Client:
 
 def _copy(response: urllib3.BaseHTTPResponse, into: IO[bytes], deadline: float, most: float) -> None:
     size = 0
-    while chunk := response.read1(CHUNK):  # what there is: `stream` would wait for a whole chunk
+    chunk = None
+    while chunk != b"":
+        chunk = response.read1(CHUNK)  # what there is: `stream` would wait for a whole chunk
         size += len(chunk)
         if size > most:
             raise TooLargeError(f"the answer has more than {most} bytes")

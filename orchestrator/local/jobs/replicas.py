@@ -247,7 +247,7 @@ class Replica:
             if (client := self.client) is None:
                 raise NoAnswerError("the container does not serve now", was_sent=False)
             answer = client.request("POST", INVOCATIONS, body, headers, timeout=timeout, into=into, most=most)
-        self._last_sign = time.monotonic()
+            self._last_sign = time.monotonic()  # while it still counts as under way
         return answer
 
     def close(self) -> None:

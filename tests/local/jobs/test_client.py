@@ -17,7 +17,7 @@ def test_answer_that_drips_ends_in_time(serve: Serve) -> None:
     def drip(connection: socket.socket) -> None:
         connection.sendall(HEAD)
         for _ in range(100):
-            time.sleep(0.02)
+            time.sleep(0.1)
             connection.sendall(b"x")
 
     client = serve(drip)
@@ -25,7 +25,7 @@ def test_answer_that_drips_ends_in_time(serve: Serve) -> None:
     with pytest.raises(NoAnswerError) as caught:
         client.request("GET", "/", timeout=0.2)
     assert caught.value.timed_out
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 def test_answer_that_breaks_off_is_none(serve: Serve) -> None:
@@ -76,6 +76,14 @@ def test_refused_connection_has_sent_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
     with closing(Client(address)) as client, pytest.raises(NoAnswerError) as caught:
+        client.request("GET", "/", timeout=5)
+    assert not caught.value.was_sent
+
+
+def test_client_that_was_closed_has_sent_nothing(serve: Serve) -> None:
+    client = serve(lambda connection: connection.sendall(HEAD + b"x" * 100))
+    client.close()
+    with pytest.raises(NoAnswerError) as caught:
         client.request("GET", "/", timeout=5)
     assert not caught.value.was_sent
 
