@@ -11,6 +11,10 @@ from pathlib import Path
 import docker
 import pytest
 from docker.errors import DockerException
+from hypothesis import settings
+
+settings.load_profile("ci")
+"""Hypothesis' own: each run tries the same, and a slow machine is no failure."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONTAINERS = REPOSITORY / "containers"

@@ -26,9 +26,7 @@ from microjobs.predictor import Predictor
 from tests.bundles import linear_bundle
 
 EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
-under_fire = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
+under_fire = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 
 def good_files() -> dict[str, bytes]:

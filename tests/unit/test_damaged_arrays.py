@@ -27,9 +27,7 @@ NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
 EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
 Put = Callable[[Path], object]
 
-under_fire = settings(
-    max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
-)
+under_fire = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
 # --- files made to harm ---
 

@@ -92,7 +92,7 @@ def test_what_cannot_be_is_refused(s3: "S3Client", name: str, value: Any) -> Non
         s3.list_objects_v2(Bucket=BUCKET, **{name: value})
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(names=st.sets(st.text(st.sampled_from("ab./-"), min_size=1, max_size=6), max_size=10), size=st.integers(1, 4))
 def test_folding_folders_is_grouping_all_keys(s3: "S3Client", names: set[str], size: int) -> None:
     for name in names:

@@ -49,7 +49,7 @@ def details(store: ObjectStore, key: str) -> Details:
 KEYS = st.text(st.sampled_from("ab./-0é\0\ud800\U0001f600"), max_size=8) | st.text(max_size=300)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=KEYS)
 def test_any_key_is_given_back_exactly_or_refused(store: ObjectStore, key: str) -> None:
     if not could_put(store, key):
@@ -61,7 +61,7 @@ def test_any_key_is_given_back_exactly_or_refused(store: ObjectStore, key: str) 
     assert not list((store.home.buckets / BUCKET).iterdir())
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(names=st.sets(KEYS, max_size=12), prefix=KEYS, after=KEYS)
 def test_list_is_what_sorting_and_filtering_all_keys_gives(
     store: ObjectStore, names: set[str], prefix: str, after: str

@@ -1,11 +1,10 @@
 """Generated requests at the real server, over the wire: whatever comes, the answer is one of AWS's.
 
-FUZZ_REQUESTS: requests for each family of operations. FUZZ_SEED: to have the same ones again.
+FUZZ_REQUESTS: requests for each family of operations. FUZZ_SEED: to have others.
 """
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -29,7 +28,7 @@ from tests.local.security.requests import Request
 from tests.local.security.wire import Answer, Sender
 
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "200"))
-SEED = int(os.environ.get("FUZZ_SEED") or secrets.randbelow(1 << 32))
+SEED = int(os.environ.get("FUZZ_SEED", "20261122"))
 
 MOST_FINDINGS = 15
 """After so many different ones it goes on no further."""
@@ -79,8 +78,6 @@ def test_generated_request_has_an_answer_of_awss(stub: Local, family: str) -> No
     @seed(SEED)
     @settings(
         max_examples=REQUESTS,
-        database=None,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

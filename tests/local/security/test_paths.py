@@ -71,7 +71,7 @@ PARTS = [
 paths = st.lists(st.sampled_from(PARTS), min_size=1, max_size=6).map("/".join) | st.just("/" * 3).flatmap(
     lambda slashes: st.sampled_from(["etc/passwd", "tmp"]).map(slashes.__add__)
 )
-SETTINGS = settings(max_examples=100, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(max_examples=100, suppress_health_check=list(HealthCheck))
 
 
 def tree(folder: Path) -> dict[str, tuple[int, bytes]]:

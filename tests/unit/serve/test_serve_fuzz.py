@@ -43,7 +43,6 @@ def send(server: Server) -> Iterator[Send]:
 def run(strategy: st.SearchStrategy[Body], check: Callable[[Body], None], bodies: int) -> None:
     options = settings(
         max_examples=bodies,
-        deadline=None,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
