@@ -153,7 +153,9 @@ def nothing_left_behind() -> Iterator[None]:
     """Whatever an interrupted test left is removed by its label: the reaper image may be out of reach."""
     yield
     client = docker.from_env()
-    for container in client.containers.list(all=True, filters={"label": f"{SESSION_LABEL}={SESSION}"}):
+    for container in client.containers.list(
+        all=True, ignore_removed=True, filters={"label": f"{SESSION_LABEL}={SESSION}"}
+    ):
         container.remove(force=True)
     for network in client.networks.list(filters={"label": f"{SESSION_LABEL}={SESSION}"}):
         network.remove()

@@ -45,7 +45,7 @@ def containers(home: Path) -> list[str]:
     runs = [record.stem for record in (home / "runs").glob("*.json")]
     client = docker.from_env()
     try:
-        names = [found.name or "" for found in client.containers.list(all=True)]
+        names = [found.name or "" for found in client.containers.list(all=True, ignore_removed=True)]
     finally:
         client.close()
     return [name for name in names if any(run in name for run in runs)]

@@ -55,7 +55,9 @@ def test_host_killed_from_outside_ends_the_others(local: Local) -> None:
     both = {"algo-1": ["ready"], "algo-2": ["ready"]}
     until(lambda: local.output("TrainingJobs", name), lambda lines: lines == both)
     engine = docker.from_env()
-    (second,) = (item for item in engine.containers.list() if str(item.name).endswith(f"{name}-algo-2"))
+    (second,) = (
+        item for item in engine.containers.list(ignore_removed=True) if str(item.name).endswith(f"{name}-algo-2")
+    )
     second.kill()
     engine.close()
     job = local.ended(name)

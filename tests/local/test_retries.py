@@ -35,7 +35,9 @@ def remove_container(name: str) -> None:
     """As somebody does who clears up on the engine."""
     client = docker.from_env()
     try:
-        (container,) = client.containers.list(filters={"label": f"org.microjobs.plan=training-job/{name}"})
+        (container,) = client.containers.list(
+            ignore_removed=True, filters={"label": f"org.microjobs.plan=training-job/{name}"}
+        )
         container.remove(force=True, v=True)
     finally:
         client.close()

@@ -28,7 +28,9 @@ def mine(home: Home) -> list[str]:
     try:
         return [
             str(item.name)
-            for item in client.containers.list(all=True, filters={"label": f"org.microjobs.home={known}"})
+            for item in client.containers.list(
+                all=True, ignore_removed=True, filters={"label": f"org.microjobs.home={known}"}
+            )
         ]
     finally:
         client.close()

@@ -19,7 +19,7 @@ from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.logs import LogStore
 from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.state import State
+from orchestrator.local.state import Record, State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
 SECONDS = 20.0
@@ -90,9 +90,9 @@ class Parts:
         self.start_endpoint()
         return self.settled()
 
-    def update(self, config: str, **members: Any) -> None:
+    def update(self, config: str, **members: Any) -> Record:
         request = {"EndpointName": "e", "EndpointConfigName": config, **members}
-        endpoints.update(self.context, self.registry, request)
+        return endpoints.update(self.context, self.registry, request)
 
     def start_transform(self, **members: Any) -> None:
         record = transform.create(self.context, transform_request(**members))
@@ -134,7 +134,7 @@ class Parts:
 
     @property
     def running(self) -> list[FakeHost]:
-        return [host for hosts in self.runtime.hosts.values() for host in hosts if not host.has_ended]
+        return [host for hosts in list(self.runtime.hosts.values()) for host in hosts if not host.has_ended]
 
 
 def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members: Any) -> dict[str, Any]:

@@ -219,7 +219,7 @@ class FakeRuntime:
         return list(started)
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        return {name: list(hosts) for name, hosts in self.hosts.items()}
+        return {name: list(hosts) for name, hosts in list(self.hosts.items())}
 
     def remove(self, plan_name: str) -> None:
         for host in self.hosts.pop(plan_name, []):

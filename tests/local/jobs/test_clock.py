@@ -42,30 +42,36 @@ class Working:
         return "", 0
 
 
-def run(tmp_path: Path, host: Working, longest: float) -> None:
-    """With another host, which ends after the clock was set: then the time that is left is looked at again."""
-    hosts, path = [host, Working("algo-2", 0.3)], tmp_path / "stream"
+class Setting(Working):
+    """A host that sets the clock and ends: then the time that is left is looked at again."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, by: float) -> None:
+        super().__init__("algo-2", 0.0)
+        self._patch = patch
+        self._by = by
+
+    def wait(self) -> Exit:
+        real = time.time
+        self._patch.setattr(time, "time", lambda: real() + self._by)
+        return Exit(0)
+
+
+def run(tmp_path: Path, *hosts: Working, longest: float) -> None:
+    path = tmp_path / "stream"
     path.touch()
     streams = {each.name: Stream(path) for each in hosts}
     group.run(hosts, streams, Control(), deadline=time.time() + longest, on_line=lambda _: None)
 
 
-def set_clock(patch: pytest.MonkeyPatch, by: float) -> None:
-    real = time.time
-    threading.Timer(0.1, lambda: patch.setattr(time, "time", lambda: real() + by)).start()
-
-
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_clock(monkeypatch, DAY)
     host = Working("algo-1", 0.6)
-    run(tmp_path, host, longest=60)
+    run(tmp_path, host, Setting(monkeypatch, DAY), longest=60)
     assert not host.was_stopped
 
 
 def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_clock(monkeypatch, -DAY)
     host = Working("algo-1", 20)
     began = time.monotonic()
-    run(tmp_path, host, longest=0.6)
+    run(tmp_path, host, Setting(monkeypatch, -DAY), longest=0.6)
     assert host.was_stopped
     assert time.monotonic() - began < 10

@@ -101,6 +101,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
     error = invoke.model_error()
     assert error["OriginalStatusCode"] == 0
     assert "timed out while waiting for a response from container primary. It has 0.1 s." in error["Message"]
+    until(lambda: model.asked)
     assert len(model.asked) == 1
 
 
@@ -112,6 +113,7 @@ def test_too_large_an_answer_is_a_model_error(invoke: Invoker, monkeypatch: pyte
 
 def test_container_that_dies_of_a_request_is_a_model_error(parts: Parts, invoke: Invoker, model: Model) -> None:
     def die(_: Asked) -> Reply:
+        model.ping = 503  # the next one does not serve before it was looked at
         parts.running[0].end(Exit(1))
         return Reply()
 
@@ -119,7 +121,7 @@ def test_container_that_dies_of_a_request_is_a_model_error(parts: Parts, invoke:
     assert "could not get a response from the primary endpoint" in invoke.model_error()["Message"]
     error = invoke.refused()  # SDKs ask again after this one
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
-    model.invoke = echo
+    model.invoke, model.ping = echo, 200
     until(lambda: parts.running)
     assert until(lambda: answered(invoke)) == b"x"
 

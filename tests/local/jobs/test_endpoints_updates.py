@@ -10,6 +10,7 @@ import pytest
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs import endpoints
 from orchestrator.local.runtimes.base import Exit
+from orchestrator.local.state import Record
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
@@ -23,10 +24,10 @@ def variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
     }
 
 
-def reweigh(parts: Parts, **wanted: dict[str, Any]) -> None:
+def reweigh(parts: Parts, **wanted: dict[str, Any]) -> Record:
     items = [{"VariantName": name, **members} for name, members in wanted.items()]
     request = {"EndpointName": "e", "DesiredWeightsAndCapacities": items}
-    endpoints.reweigh(parts.context, parts.registry, request)
+    return endpoints.reweigh(parts.context, parts.registry, request)
 
 
 @pytest.mark.usefixtures("model")
@@ -34,8 +35,7 @@ def test_update_changes_over_when_the_new_one_serves(parts: Parts) -> None:
     parts.serve()
     (old,) = parts.running
     parts.make_config("d", second={})
-    parts.update("d")
-    assert parts.endpoint()["EndpointStatus"] == "Updating"
+    assert parts.update("d").status == "Updating"
     found = parts.settled()
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
     assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
@@ -95,8 +95,7 @@ def test_drained_container_answers_what_it_has(parts: Parts, model: Model) -> No
 def test_weights_change_without_new_containers(parts: Parts) -> None:
     parts.serve(one={}, two={})
     before = parts.running
-    reweigh(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3})
-    assert parts.endpoint()["EndpointStatus"] == "Updating"
+    assert reweigh(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3}).status == "Updating"
     assert variants(parts.settled()) == {"one": (0.0, 3), "two": (1.0, 1)}
     assert parts.running == before
     assert len(parts.runtime.ever) == 2

@@ -98,7 +98,7 @@ def test_memory_that_ran_out_is_told(tmp_path: Path, runtime: DockerRuntime) -> 
 def test_container_that_is_removed_from_outside_ends_the_host(tmp_path: Path, runtime: DockerRuntime) -> None:
     (host,) = runtime.start(plan(tmp_path, "sleep 60"))
     client = docker.from_env()
-    for container in client.containers.list(filters={"label": "org.microjobs.plan=job/a"}):
+    for container in client.containers.list(ignore_removed=True, filters={"label": "org.microjobs.plan=job/a"}):
         container.remove(force=True)
     client.close()
     assert host.wait().code == 137

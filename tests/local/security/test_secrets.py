@@ -71,7 +71,9 @@ class Run:
         known = sha256(str(self.local.home.root.resolve()).encode()).hexdigest()[:8]
         client = docker.from_env()
         try:
-            for container in client.containers.list(all=True, filters={"label": f"org.microjobs.home={known}"}):
+            for container in client.containers.list(
+                all=True, ignore_removed=True, filters={"label": f"org.microjobs.home={known}"}
+            ):
                 self.containers.append(container.attrs)
         except docker.errors.NotFound:  # removed meanwhile
             pass

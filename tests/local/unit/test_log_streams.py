@@ -114,8 +114,8 @@ def test_first_host_is_not_announced(stream: Stream) -> None:
 
 
 def test_lines_that_come_late_are_waited_for(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "LOG_SECONDS", 0.3)
-    follow(stream, *numbered(8), pause=0.15)
+    monkeypatch.setattr(group, "LOG_SECONDS", 1.5)
+    follow(stream, *numbered(8), pause=0.3)
     assert len(messages(stream)) == 8
 
 
