@@ -135,8 +135,8 @@ def children_of(parent: int) -> list[int]:
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            # The name in parentheses may hold spaces; the parent is the second field after it.
-            if stat.read_text().rpartition(")")[2].split()[1] == str(parent):
+            # The name in parentheses may hold spaces, and half a character; the parent is the second field after it.
+            if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent):
                 found.append(int(stat.parent.name))
     return found
 

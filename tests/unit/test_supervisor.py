@@ -1,6 +1,7 @@
 """The entry point looks after the job as PID 1 must: run as a process of its own, with small scripts as jobs."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout, read_failure, read_message
+from microjobs.supervisor import children_of
 from tests.conftest import REPOSITORY
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -236,3 +238,14 @@ def test_results_in_a_users_folder_become_the_users(start: Start, layout: Layout
     code = f"import pathlib\ndef process(arguments): pathlib.Path({str(layout.model / 'm')!r}).touch()"
     finish(start(code))
     assert (layout.model / "m").stat().st_uid == 12345
+
+
+def test_child_whose_name_is_cut_within_a_character_is_found(tmp_path: Path) -> None:
+    """The system keeps 15 bytes of a name."""
+    program = tmp_path / ("ü" * 8)
+    program.symlink_to(shutil.which("sleep") or "")
+    with subprocess.Popen([program, "60"]) as process:
+        try:
+            assert process.pid in children_of(os.getpid())
+        finally:
+            process.kill()
