@@ -77,6 +77,7 @@ class Watch:
         self._endings: list[tuple[float, Ending]] = []
         self._together = len(resources.hosts) == 1
         self._beaten = 0.0
+        self._stepped = time.monotonic()
 
     def __enter__(self) -> "Watch":
         return self
@@ -107,12 +108,21 @@ class Watch:
             if isinstance(key.data, str) and key.data in self._lines:
                 for message in self._lines[key.data].receive():
                     self._take(key.data, message)
+        self._excuse_others()
         self._beat()
         for host, line in list(self._lines.items()):
             if line.closed or line.silent_for > LOST_SECONDS:
                 self._lose(host)
         if self._resources.is_first:
             self._decide()
+
+    def _excuse_others(self) -> None:
+        """Whoever was stopped itself, with its machine or by Ctrl-Z, has not listened: nobody is lost for that."""
+        now = time.monotonic()
+        if now - self._stepped > LOST_SECONDS / 4:
+            for line in self._lines.values():
+                line.excuse()
+        self._stepped = now
 
     def wake_for(self, descriptor: int) -> None:
         """Let `step` return when there is something to read from the descriptor."""
@@ -178,18 +188,21 @@ class Watch:
 
     def _greet(self, line: "_Line") -> bool:
         """Whether a caller has said who it is; one that says anything else is not listened to any more."""
-        for message in line.receive():
-            host = message.get("host")
-            self._selector.unregister(line)
-            if host not in self._missing():
-                line.close()
-                return True
-            self._lines[host] = line
-            self._selector.register(line, selectors.EVENT_READ, host)
+        messages = line.receive()
+        if not messages:
+            if line.closed:
+                self._selector.unregister(line)
+            return line.closed
+        host = messages[0].get("host")
+        self._selector.unregister(line)
+        if host not in self._missing():
+            line.close()
             return True
-        if line.closed:
-            self._selector.unregister(line)
-        return line.closed
+        self._lines[host] = line
+        self._selector.register(line, selectors.EVENT_READ, host)
+        for message in messages[1:]:  # it may have had to stop before it was heard
+            self._take(host, message)
+        return True
 
     def _call_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
         """On the other hosts: the first may come later, and names may not resolve yet."""
@@ -299,6 +312,10 @@ class _Line:
     def silent_for(self) -> float:
         """Seconds since something came."""
         return time.monotonic() - self._heard
+
+    def excuse(self) -> None:
+        """Count its silence from now on."""
+        self._heard = time.monotonic()
 
     def send(self, message: dict[str, Any]) -> None:
         try:

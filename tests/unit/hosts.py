@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -66,6 +67,16 @@ class Host:
         printed, _ = self.process.communicate(timeout=60)
         return End(self.process.returncode, printed, time.monotonic() - self.started)
 
+    def wait_until_it_heeds_stops(self) -> None:
+        """Until it has its handler: before, SIGTERM would just end the interpreter."""
+        while True:
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
+            if int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1:
+                return
+            assert self.process.poll() is None, "it ended"
+            time.sleep(0.01)
+
     def signal(self, number: signal.Signals) -> None:
         """To the host's own process: its workers have a session of their own, and may outlive it."""
         self.orphans += children_of(self.process.pid)
@@ -101,7 +112,7 @@ class Hosts:
         settings |= {
             "host": name,
             "hosts": self.names,
-            "limits": {"JOIN_SECONDS": 10, "LOST_SECONDS": 2, "BEAT_SECONDS": 0.2, "ECHO_SECONDS": 1, **limits},
+            "limits": {"JOIN_SECONDS": 30, "LOST_SECONDS": 20, "BEAT_SECONDS": 0.2, "ECHO_SECONDS": 1, **limits},
         }
         network = Network(self.addresses[name], self.addresses).variables()
         environment = {**os.environ, **network, "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}"}
@@ -111,6 +122,16 @@ class Hosts:
         )
         self.started[name] = Host(process)
         return self.started[name]
+
+    def connect(self, name: str, port: int) -> socket.socket:
+        """A connection to a host as soon as it listens."""
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                return socket.create_connection((self.addresses[name], port))
+            except ConnectionRefusedError:
+                assert time.monotonic() < deadline, "nobody listens"
+                time.sleep(0.05)
 
     def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
         """Start a host for each entry, and wait for all of them to end."""
@@ -138,5 +159,7 @@ def resources(host: str, count: int) -> ResourceConfig:
 
 def alive(path: Path) -> bool:
     """Whether the process that wrote its number into the file still runs."""
-    stat = Path(f"/proc/{path.read_text()}/stat")
-    return stat.exists() and ") Z " not in stat.read_text()
+    try:
+        return ") Z " not in Path(f"/proc/{path.read_text()}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends while it is read
+        return False

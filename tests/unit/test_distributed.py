@@ -3,9 +3,9 @@
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ import pytest
 from microjobs import heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import gpu_count, must_launch, torchrun, with_tf_config
+from microjobs.heartbeat import Ending
 from microjobs.network import Network
 from microjobs.worker import REPORT, report
 from tests.unit.hosts import Hosts, alive, make_hosts, resources
@@ -65,14 +66,14 @@ def test_reason_of_a_failing_worker_ends_all(failing: str, code: int, error: str
 def test_echo_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     echo = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
     killed = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
-    ends = hosts.run({"algo-1": echo, "algo-2": killed, "algo-3": echo})
+    ends = hosts.run({"algo-1": echo, "algo-2": killed, "algo-3": echo}, ECHO_SECONDS=20)
     reason = "the training was ended by SIGKILL without giving a reason: most likely out of memory; see the log above"
     assert {end.printed for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
 
 
 def test_first_of_several_doubtful_reasons_counts(hosts: Hosts) -> None:
-    late = "import time; time.sleep(0.5); " + FAIL.format(code=1)
-    ends = hosts.run({"algo-1": late, "algo-2": FAIL.format(code=1), "algo-3": late})
+    late = "import time; time.sleep(2); " + FAIL.format(code=1)
+    ends = hosts.run({"algo-1": late, "algo-2": FAIL.format(code=1), "algo-3": late}, ECHO_SECONDS=3)
     assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
@@ -87,7 +88,7 @@ def test_worker_that_gives_no_reason_is_told_by_its_exit_code(hosts: Hosts) -> N
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals, hosts: Hosts) -> None:
     for name in hosts.names:
-        hosts.start(name, READY + WAIT)
+        hosts.start(name, READY + WAIT, LOST_SECONDS=2 if number == signal.SIGSTOP else 20)
     for host in hosts.started.values():
         host.wait_for("ready")
     hosts.started[victim].signal(number)
@@ -99,9 +100,9 @@ def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals
 
 
 def test_host_that_never_comes_is_named_by_all(hosts: Hosts) -> None:
-    ends = hosts.run({"algo-1": WAIT, "algo-3": WAIT}, JOIN_SECONDS=1)
+    ends = hosts.run({"algo-1": WAIT, "algo-3": WAIT}, JOIN_SECONDS=3)
     assert {end.code for end in ends.values()} == {3}
-    assert all("host algo-2 did not join within 1 s: 2 of 3 hosts came" in end.printed for end in ends.values())
+    assert all("host algo-2 did not join within 3 s: 2 of 3 hosts came" in end.printed for end in ends.values())
 
 
 def test_first_host_that_never_comes_is_named(hosts: Hosts) -> None:
@@ -132,11 +133,35 @@ def test_worker_stopped_before_it_began_stops_all(hosts: Hosts) -> None:
 @pytest.mark.parametrize("name", ["algo-1", "algo-2"])
 def test_stop_while_hosts_wait_for_each_other(name: str, hosts: Hosts) -> None:
     host = hosts.start(name, WAIT)
-    time.sleep(0.5)
+    host.wait_until_it_heeds_stops()
+    time.sleep(0.2)  # by now it most likely waits
     host.signal(signal.SIGTERM)
     end = host.end()
     assert (end.code, end.printed) == (0, "stopped by 15\n")
-    assert end.seconds < 5
+    assert end.seconds < 15
+
+
+def test_host_that_is_stopped_as_it_calls_is_heard(hosts: Hosts) -> None:
+    """Its greeting and its ending may come in one piece."""
+    hosts.start("algo-1", WAIT)
+    said = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))})
+    with hosts.connect("algo-1", heartbeat.PORT) as caller:
+        caller.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in said))
+        end = hosts.end()["algo-1"]
+    assert (end.code, end.printed) == (0, "stopped by 15\n")
+    assert end.seconds < 15
+
+
+def test_pause_of_all_hosts_loses_none(hosts: Hosts) -> None:
+    for name in hosts.names:
+        hosts.start(name, READY + "import time; time.sleep(1)", LOST_SECONDS=2)
+    for host in hosts.started.values():
+        host.wait_for("ready")
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for host in hosts.started.values():
+            host.signal(number)
+        time.sleep(3)
+    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
 
 
 def test_stop_reaches_the_workers_of_an_agent(hosts: Hosts) -> None:
@@ -155,7 +180,8 @@ def test_workers_of_an_agent_end_with_the_job(hosts: Hosts, tmp_path: Path) -> N
     worker += "; " + WAIT
     agent = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {worker!r}], start_new_session=True)"
     hosts.start("algo-1", agent, agent=True)
-    hosts.start("algo-2", "import time; time.sleep(1); " + FAIL.format(code=2))
+    there = f"import pathlib, time\nwhile not any(pathlib.Path({str(tmp_path)!r}).glob('pid')): time.sleep(0.01)\n"
+    hosts.start("algo-2", there + "time.sleep(0.5); " + FAIL.format(code=2))
     hosts.start("algo-3", WAIT)
     assert {end.code for end in hosts.end().values()} == {2}
     assert not alive(tmp_path / "pid")
@@ -170,12 +196,7 @@ def test_strangers_are_not_listened_to(hosts: Hosts) -> None:
     first = hosts.start("algo-1", "")
     strangers = []
     for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"host": "algo-9"}\n', b"\0" * 100_000, b""):
-        for _ in range(50):
-            try:
-                strangers.append(socket.create_connection((hosts.addresses["algo-1"], heartbeat.PORT)))
-                break
-            except ConnectionRefusedError:
-                time.sleep(0.1)
+        strangers.append(hosts.connect("algo-1", heartbeat.PORT))
         strangers[-1].sendall(words)
     hosts.start("algo-2", "")
     hosts.start("algo-3", "")

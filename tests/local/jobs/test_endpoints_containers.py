@@ -87,8 +87,8 @@ def container(engine: docker.DockerClient, endpoint: str) -> Container:
 
 
 def containers(engine: docker.DockerClient, endpoint: str) -> list[Container]:
-    mine = {"name": f"-{endpoint}-main-"}  # one of an earlier start may go while it is looked at
-    return engine.containers.list(all=True, ignore_removed=True, filters=mine)
+    # One of an earlier start may go while it is looked at.
+    return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{endpoint}-main-"})
 
 
 def test_endpoint_answers_and_goes(local: Local, summing: Path, engine: docker.DockerClient) -> None:

@@ -163,10 +163,10 @@ def test_ping_answers_while_predictions_run(root: Path) -> None:
 
 def test_one_request_too_many_is_503(root: Path) -> None:
     with serving(root, SLOW) as server:
-        replies = in_parallel(server, ["0.05"] * 40)
+        replies = in_parallel(server, ["0.05"] * 80)
     assert sorted({reply.status for reply in replies}) == [200, 503]
     refused = [reply for reply in replies if reply.status == 503]
-    assert len(refused) <= 8
+    assert len(refused) <= 48  # 32 may wait
     assert (refused[0].headers["retry-after"], "fewer" in refused[0].error) == ("1", True)
 
 
