@@ -85,6 +85,13 @@ class Pipeline:
         assert text in printed[-1], "".join(printed)[-5000:]
         return "".join(printed)
 
+    def log(self, service: str) -> str:
+        command = ["docker", "compose", "logs", "--no-color", "--no-log-prefix", service]
+        said = subprocess.run(
+            command, cwd=self.checkout, env=self.environment, capture_output=True, text=True, check=True
+        )
+        return said.stdout
+
     def remove_images(self) -> None:
         tag = f"reference=*/*:{self.settings['TAG']}"
         listed = subprocess.run(["docker", "image", "ls", "--quiet", "--filter", tag], capture_output=True, check=True)

@@ -81,20 +81,26 @@ def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) 
     """The README's first command, to the letter, with image names that do not exist yet."""
     pipeline.settings |= {"TAG": pipeline.project}
     try:
-        printed = pipeline.up_until("report-1 exited with code 0")
-        assert "Test MSE : " in printed
+        pipeline.up_until("report-1 exited with code 0")
+        assert "Test MSE : " in pipeline.log("report")
         assert [name for name in RESULTS if not (pipeline.artifacts / name).is_file()] == []
     finally:
         pipeline.down()
         pipeline.remove_images()
 
 
-def test_failing_batch_score_stops_the_endpoint(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize(
+    ("job", "option", "reason"),
+    [
+        ("batch-score", "--signature=none", "invalid choice: 'none'"),
+        ("report", "--none", "arguments: --none"),
+    ],
+)
+def test_failing_last_job_stops_the_endpoint(pipeline: Pipeline, job: str, option: str, reason: str) -> None:
     """Nothing but the report needs batch-score, and yet its failure must not leave a pipeline that looks well."""
     override = pipeline.checkout / "docker-compose.spoilt.yml"
-    override.write_text('services: {batch-score: {command: ["--signature", "none"]}}')
-    printed = pipeline.run("spoilt", expect=1)
-    assert "invalid choice: 'none'" in printed
+    override.write_text(f"services: {{{job}: {{command: [{option}]}}}}")
+    assert reason in pipeline.run("spoilt", expect=1)
     assert pipeline.left_behind() == []
 
 
@@ -140,8 +146,10 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
     pipeline.settings = {"EPOCHS": "100000"}
     process = pipeline.start()
     assert process.stdout is not None
+    waiting = {"train-pytorch", "train-tensorflow"}
     for line in process.stdout:
-        if "Epoch" in line:
+        waiting -= {job for job in waiting if job in line and "Epoch" in line}
+        if not waiting:
             break
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
@@ -150,3 +158,5 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
     # Well below the 110 s after which a job that does not hear the signal is killed.
     assert time.monotonic() - started < 80
     assert pipeline.left_behind() == []
+    for job in ("train-pytorch", "train-tensorflow"):  # told to stop, and not killed
+        assert (pipeline.artifacts / job / "model/manifest.json").is_file()
