@@ -25,6 +25,9 @@ HOST_LABEL = "org.microjobs.host"
 ENGINE_BACK_SECONDS = 120
 """How long the engine is waited for when it does not answer: it may be restarting."""
 AGAIN_SECONDS = 0.2
+DEAF_SECONDS = 1.0
+"""After its start a container's first process may have no handlers yet, and for that one the kernel drops signals: it
+would run on until it is killed."""
 CHUNK = 1 << 16
 
 AWAY = (RequestException, HTTPError)
@@ -49,6 +52,7 @@ class DockerHost:
         self.name: str = container.labels[HOST_LABEL]
         self._container = container
         self._port = port
+        self._hears_from = time.monotonic() + DEAF_SECONDS
 
     def lines(self) -> Iterator[Line]:
         known = 0
@@ -100,6 +104,7 @@ class DockerHost:
         return Exit(int(answer["StatusCode"]), state["Error"] or None)
 
     def stop(self, grace: float) -> None:
+        time.sleep(max(0.0, self._hears_from - time.monotonic()))
         patiently(lambda: self._container.stop(timeout=round(grace)))
 
     def copy(self, path: str, to: Path) -> bool:
