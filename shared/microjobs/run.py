@@ -39,14 +39,21 @@ def main(arguments: Sequence[str]) -> int:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the supervisor held them back until now
         return _run(list(arguments), layout)
     except Stopped as stopped:
+        _heed_no_more_stops()
         return _stopped(stopped, training=arguments[:1] == ["train"])
     except Exception as error:
+        _heed_no_more_stops()
         if received:  # native code that was being imported turns `Stopped` into an error of its own
             return _stopped(Stopped(received[0]), training=arguments[:1] == ["train"])
         return _fail(error, layout, processing=arguments[:1] not in (["train"], ["serve"]))
-    finally:  # the exit code is known; without its handlers the interpreter would die of a late signal
-        for number in STOPPING:
-            signal.signal(number, signal.SIG_IGN)
+    finally:
+        _heed_no_more_stops()
+
+
+def _heed_no_more_stops() -> None:
+    """It is known how the job ends: a late signal must not keep that from being told, nor change the exit code."""
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _run(arguments: list[str], layout: Layout) -> int:

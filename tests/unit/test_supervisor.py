@@ -77,6 +77,25 @@ def test_user_error_ends_with_2_its_sentence_and_no_traceback(start: Start, layo
     assert "Traceback" not in log
 
 
+STOPPED_LATE = """
+import logging, os, signal
+from microjobs.errors import UserError
+
+class Stopping(logging.Handler):
+    def emit(self, record):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def process(arguments):
+    logging.getLogger().addHandler(Stopping())
+    raise UserError("x.npy row 3 holds nan")
+"""
+
+
+def test_stop_while_the_reason_is_told_does_not_cost_it(start: Start, layout: Layout) -> None:
+    exit_code, _, log = finish(start(STOPPED_LATE))
+    assert (exit_code, read_failure(layout)) == (2, "x.npy row 3 holds nan"), log
+
+
 def test_our_bug_ends_with_1_reason_first_then_traceback(start: Start, layout: Layout) -> None:
     exit_code, _, log = finish(start("def process(arguments): return {}['key']"))
     failure = read_failure(layout)
