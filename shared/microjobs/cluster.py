@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from microjobs import heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
-from microjobs.heartbeat import CERTAIN, DOUBTFUL, Ending, Watch
+from microjobs.heartbeat import CERTAIN, ECHO, Ending, Watch
 from microjobs.network import Network
 
 PORT = 8786
@@ -170,6 +170,6 @@ def _ending(host: str, error: BaseException) -> Ending:
     if isinstance(error, Stopped):
         return Ending(host, 128 + error.signal_number)
     if isinstance(error, EOFError | ConnectionError):  # most likely the echo of a host that is lost
-        return Ending(host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", DOUBTFUL)
+        return Ending(host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", ECHO)
     code, reason = code_and_reason(error)
     return Ending(host, code, f"host {host} failed: {reason}"[:REASON_LIMIT])

@@ -8,6 +8,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from typing import IO
 
 from microjobs.contract import ResourceConfig
 from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM
-from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, JOIN_SECONDS, Ending, Watch
+from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, ECHO, JOIN_SECONDS, Ending, Watch
 from microjobs.network import Network
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.supervisor import children_of
@@ -30,6 +31,11 @@ TENSORFLOW_PORT = 8890
 """The ports that AWS's own images use."""
 
 Explain = Callable[[int], tuple[int, str]]
+
+LOST_CONNECTION = re.compile(
+    r"(?i)connection (was )?(likely )?(closed|reset|refused|lost)|broken pipe|socket closed|remote process exited"
+)
+"""What gloo, NCCL and gRPC say when a process at the other end is gone."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -230,6 +236,8 @@ class _Workers:
         return self._ending(EXIT_PLATFORM if killed else EXIT_BUG, reason, certainty)
 
     def _ending(self, code: int, reason: str, certainty: int) -> Ending:
+        if certainty < CERTAIN and LOST_CONNECTION.search(reason):
+            certainty = ECHO
         return Ending(self._host, code, f"host {self._host} failed: {reason}", certainty)
 
     def stop(self, number: int) -> None:

@@ -32,9 +32,9 @@ CONNECT_SECONDS = 5.0
 LINE_LIMIT = 1 << 16
 STRANGER_LIMIT = 256
 
-CERTAIN, ABRUPT, DOUBTFUL = 2, 1, 0
+CERTAIN, ABRUPT, DOUBTFUL, ECHO = 3, 2, 1, 0
 """How sure a reason is the cause: it was told; a process died without a word; an exception that a lost connection may
-have caused."""
+have caused; one that says so."""
 
 ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
 

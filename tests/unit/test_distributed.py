@@ -77,6 +77,13 @@ def test_first_of_several_doubtful_reasons_counts(hosts: Hosts) -> None:
     assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
+def test_lost_connection_is_not_the_reason_though_it_is_told_first(hosts: Hosts) -> None:
+    early = "from microjobs import worker; worker.report(1, 'RuntimeError: Connection closed by peer [algo-2]')"
+    late = "import time; time.sleep(2); " + FAIL.format(code=1)
+    ends = hosts.run({"algo-1": early, "algo-2": late, "algo-3": early}, ECHO_SECONDS=4)
+    assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
+
+
 def test_worker_that_gives_no_reason_is_told_by_its_exit_code(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(9)", "algo-3": WAIT})
     assert {end.printed for end in ends.values()} == {
