@@ -74,7 +74,8 @@ def labels() -> dict[str, dict[str, str]]:
 
     client = docker.from_env()
     try:
-        return {tag: image.labels for image in client.images.list() for tag in image.tags}
+        listed = client.api.images()  # all in one answer: an image may be removed before it is asked for by itself
+        return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}
     finally:
         client.close()
 

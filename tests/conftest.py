@@ -55,7 +55,7 @@ def _what_is_missing() -> str | None:
     try:
         client = docker.from_env()
         try:
-            there = {tag for image in client.images.list() for tag in image.tags}
+            there = {tag for image in client.api.images() for tag in image.get("RepoTags") or ()}
         finally:
             client.close()
     except DockerException as error:

@@ -1,7 +1,7 @@
 """The Docker engine's part: what images it has, and sending one, of which it sends the missing layers only."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +122,8 @@ def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> 
         yield
     finally:
         if not had:
-            client.api.remove_image(name, noprune=True)
+            with suppress(ImageNotFound):  # another push of it has ended before
+                client.api.remove_image(name, noprune=True)
 
 
 def failure(target: str, words: str, upload: Upload) -> LauncherError:

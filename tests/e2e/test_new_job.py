@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,13 @@ def make(target: str, checkout: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.engine
 def test_new_job_builds_and_passes_the_inherited_tests(checkout: Path) -> None:
-    assert make("new/demo-job", checkout).returncode == 0
+    job = f"demo-{uuid.uuid4().hex[:8]}"
+    assert make(f"new/{job}", checkout).returncode == 0
     try:
-        built = make("build/demo-job", checkout)
+        built = make(f"build/{job}", checkout)
         assert built.returncode == 0, built.stderr[-3000:]
         tested = subprocess.run(
-            [sys.executable, "-m", "pytest", "tests/images/test_every_image.py", "-k", "demo-job", "-q"],
+            [sys.executable, "-m", "pytest", "tests/images/test_every_image.py", "-k", job, "-q"],
             cwd=checkout,
             env=os.environ,
             capture_output=True,
@@ -31,7 +33,7 @@ def test_new_job_builds_and_passes_the_inherited_tests(checkout: Path) -> None:
         assert tested.returncode == 0, tested.stdout[-5000:]
         assert "passed" in tested.stdout
     finally:
-        subprocess.run(["docker", "image", "rm", image_name("demo-job")], capture_output=True, check=False)
+        subprocess.run(["docker", "image", "rm", image_name(job)], capture_output=True, check=False)
 
 
 @pytest.mark.parametrize(

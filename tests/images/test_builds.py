@@ -3,13 +3,14 @@
 import json
 import re
 import subprocess
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import CONTAINERS, JOBS, REPOSITORY, image_name
+from tests.conftest import CONTAINERS, JOBS, REPOSITORY
 from tests.images.conftest import RunJob
 
 pytestmark = pytest.mark.engine
@@ -43,7 +44,7 @@ def test_same_locks_build_the_same_layers(image_attributes: Attributes) -> None:
     config = subprocess.run(
         ["docker", "compose", "--file", CONTAINERS / job / "image.yml", "config"], capture_output=True, check=True
     ).stdout
-    tag = f"{image_name(job)}-again"
+    tag = f"microjobs-test/{uuid.uuid4().hex[:8]}:again"
     build = ["docker", "buildx", "bake", "--file", "-", "--load", "--no-cache", "--set", f"{job}.tags={tag}", job]
     try:
         subprocess.run(build, input=config, capture_output=True, check=True)

@@ -6,7 +6,7 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,23 +130,25 @@ def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
     monkeypatch.setenv("REGISTRY", mine)
     monkeypatch.delenv("TAG", raising=False)
 
+    built: list[str] = []
+
     def build(job: str, *layers: bytes, revision: str | None = None, architecture: str = "amd64") -> str:
         at = git(clone, "rev-parse", "HEAD") if revision is None else revision
-        return tiny.load(f"{mine}/{job}:dev", layers or (secrets.token_bytes(64),), at, architecture)
+        built.append(tiny.load(f"{mine}/{job}:dev", layers or (secrets.token_bytes(64),), at, architecture))
+        return built[-1]
 
     try:
         yield build
     finally:
-        remove_images(mine, "127.0.0.1:")
+        remove_images(built)
 
 
-def remove_images(*prefixes: str) -> None:
-    """Remove the names that a test gave to images, and with its last name an image."""
+def remove_images(identities: Collection[str]) -> None:
+    """Remove images with all their names, those of pushes too."""
     client = docker.from_env()
     try:
-        for found in client.images.list():
-            names = [*found.tags, *found.attrs.get("RepoDigests", [])]
-            for name in (name for name in names if name.startswith(prefixes)):
+        for found in (image for image in client.api.images() if image["Id"] in identities):
+            for name in [*(found["RepoTags"] or ()), *(found["RepoDigests"] or ())]:
                 with contextlib.suppress(ImageNotFound):  # a digest goes with the last tag of its repository
                     client.images.remove(name, force=True)
     finally:
