@@ -68,6 +68,10 @@ class Job:
             assert time.monotonic() < end, f"no {what} within {timeout:g} s:\n{self.log[-3000:]}"
             time.sleep(0.1)
 
+    def wait_until_it_hears(self) -> None:
+        """Until its first process has forked the job it has no handlers, and for that one the kernel drops signals."""
+        self.wait_until(lambda: len(self.container.top()["Processes"] or []) > 1, "its start")
+
     def wait(self, timeout: int = 600) -> Run:
         code = int(self.container.wait(timeout=timeout)["StatusCode"])
         return Run(code, self.log, read_failure(self.layout), self.layout)

@@ -99,7 +99,7 @@ def test_results_belong_to_the_owner_of_the_folder(
 def test_stopped_while_running_it_ends_in_time(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
     # A twentieth of a core until the signal is sent: a quick job would have ended before.
     started = start_job(job, example.arguments, good.root, cpu_period=100_000, cpu_quota=5_000)
-    started.wait_until(lambda: len(started.container.top()["Processes"] or []) > 1, "its start")
+    started.wait_until_it_hears()
     started.container.kill("SIGTERM")
     started.container.update(cpu_quota=-1)
     stopped = started.wait(timeout=25)

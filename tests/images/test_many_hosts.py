@@ -57,7 +57,7 @@ class Hosts:
         self.jobs = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
 
     def end(self, but: str = "") -> dict[str, Run]:
-        return {host: job.wait(timeout=90) for host, job in self.jobs.items() if host != but}
+        return {host: job.wait(timeout=300) for host, job in self.jobs.items() if host != but}
 
     def run(self, job: str) -> dict[str, Run]:
         """All of it, with a good end."""
