@@ -20,12 +20,17 @@ FILL = ["sh", "-c", 'exec cat > "$0"']
 
 CLOSED = (1, 128 + 13)
 """The exit codes of a `cat` whose reader went away."""
-
+KILLED = (None, 128 + 9)
+"""Those of one whose container ended."""
 
 LOOK_SECONDS = 0.2
 """Between two looks whether the reader still reads."""
 ENDING_SECONDS = 0.01
 """Between the end of a program's output and what the engine knows of its end."""
+START_SECONDS = 10.0
+"""Between the connection to a program, which the engine takes first, and the program's start."""
+ENDED_SECONDS = 10.0
+"""Between a program's end by its container's, of which the engine tells first, and the container's."""
 
 
 def make(container: Container, path: str) -> None:
@@ -51,16 +56,28 @@ def pour(container: Container, first: Iterable[str], path: str, chunks: Iterable
         if path not in first:
             make(container, path)
         code = Filler(container, path).send(chunks)
-        container.reload()
+        is_running = _is_running(container, ENDED_SECONDS if code in KILLED else 0.0)
     except NotFound:
         return False
     except APIError as error:
         if error.status_code == HTTPStatus.CONFLICT:  # it has ended
             return False
         raise CannotRunError(f"the engine cannot fill it: {error.explanation or error}") from error
-    if container.attrs["State"]["Running"] and code not in (0, *CLOSED):
+    if is_running and code not in (0, *CLOSED):
         raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: filling it ended with exit code {code}")
-    return bool(container.attrs["State"]["Running"])
+    return is_running
+
+
+def _is_running(container: Container, patience: float) -> bool:
+    """Whether a container runs, and still does after so many seconds."""
+    until = time.monotonic() + patience
+    while True:
+        container.reload()
+        if not container.attrs["State"]["Running"]:
+            return False
+        if time.monotonic() >= until:
+            return True
+        time.sleep(LOOK_SECONDS)
 
 
 class Filler:
@@ -73,6 +90,7 @@ class Filler:
 
     def send(self, chunks: Iterable[bytes]) -> int | None:
         """Send all, or what the reader wants of it; the exit code, None if the container ended meanwhile."""
+        self._starts_until = time.monotonic() + START_SECONDS
         connection: Any = self._api.exec_start(self._id, socket=True)
         stream = getattr(connection, "_sock", connection)  # docker-py gives a file for reading in place of the socket
         stream.settimeout(LOOK_SECONDS)
@@ -100,7 +118,9 @@ class Filler:
         return True
 
     def _is_running(self) -> bool:
-        return bool(self._api.exec_inspect(self._id)["Running"])
+        found = self._api.exec_inspect(self._id)
+        is_to_start = found["ExitCode"] is None and time.monotonic() < self._starts_until
+        return bool(found["Running"]) or is_to_start
 
 
 def _wait(stream: socket.socket) -> None:
