@@ -38,6 +38,10 @@ REMOVE_SECONDS = 60.0
 """What the engine gets to remove a plan, which may be under way for a server that was killed."""
 
 
+class InTheWayError(Exception):
+    """A container or network of the plan is there already."""
+
+
 class DockerRuntime:
     """Runs plans on a Docker engine."""
 
@@ -78,18 +82,31 @@ class DockerRuntime:
             ) from error
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        try:
-            return patiently(lambda: self._start_all(plan)) or ()
-        except EngineAwayError as error:
-            raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
+        deadline = time.monotonic() + REMOVE_SECONDS
+        while True:
+            try:
+                return patiently(lambda: self._start_all(plan)) or ()
+            except EngineAwayError as error:
+                raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
+            except InTheWayError as error:
+                # The engine goes on with a request whose connection broke, and may have done so after the removal.
+                if time.monotonic() > deadline:
+                    raise CannotRunError(str(error)) from error
+                time.sleep(AGAIN_SECONDS)
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
+        """
+        Raises:
+            InTheWayError: of an earlier start something was left; it is gone now, or will be.
+        """
         try:
             network = self._network(plan)
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
                 return list(pool.map(lambda host: self._start_host(plan, host, network), plan.hosts))
         except APIError as error:
             self.remove(plan.name)
+            if error.status_code == HTTPStatus.CONFLICT:
+                raise InTheWayError(f"the engine could not start {plan.name}: {error.explanation or error}") from error
             # The engine answers 4xx to what is wrong with a plan: a program that is not in the image, say.
             raised = CannotRunError if error.is_client_error() else MachineFailedError
             raise raised(f"the engine could not start {plan.name}: {error.explanation or error}") from error
@@ -218,9 +235,9 @@ def _is_gone(removal: Callable[[], None]) -> bool:
     except NotFound:
         return True
     except APIError as error:
-        if error.status_code != HTTPStatus.CONFLICT:
+        if error.status_code not in (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN):
             raise
-        return False  # it is being removed already, or is in use by what is
+        return False  # it is being removed already, or is in use by what is: a network, which is forbidden then
     return True
 
 

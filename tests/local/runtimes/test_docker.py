@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -111,6 +112,20 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, runtime: DockerRu
     with pytest.raises(CannotRunError, match="no such file or directory"):
         runtime.start(broken)
     assert runtime.running() == {}
+
+
+@pytest.mark.engine
+def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, runtime: DockerRuntime) -> None:
+    """Of a request whose connection broke, which the engine went on with: no removal may have seen it."""
+    made = plan(tmp_path, "exit 0")
+    client = docker.from_env()
+    left = client.containers.create(image_name("serve"), name=runtime._container_name(made, "algo-1"))
+    removal = threading.Timer(1.0, lambda: left.remove(force=True))
+    removal.start()
+    (host,) = runtime.start(made)
+    assert host.wait().code == 0
+    removal.join()
+    client.close()
 
 
 @pytest.mark.engine
