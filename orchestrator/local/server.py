@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 
 from microjobs.files import write_text
 from orchestrator.failures import LauncherError
@@ -51,7 +52,7 @@ def running(home: Home) -> Address | None:
         with urllib.request.urlopen(f"{known['url']}/health", timeout=5) as answer:
             if json.load(answer)["pid"] != known["pid"]:
                 return None
-    except (OSError, ValueError, KeyError):
+    except (OSError, HTTPException, ValueError, KeyError):
         return None
     credentials = home.credentials()
     return Address(
