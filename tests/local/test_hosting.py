@@ -137,7 +137,7 @@ def test_queue_outlives_a_killed_server(tmp_path: Path) -> None:
         }
         name = deploy(first, make_config(first, make_model(first, 1.0), AsyncInferenceConfig=config), [])
         ask = partial(first.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
-        bodies = [b"%d,1,1\n" % row * 15_000 for row in range(16)]  # long enough to be under way when it is killed
+        bodies = [b"%d,1,1\n" % row * 15_000 for row in range(64)]  # long enough to be under way when it is killed
         answers = [ask(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)

@@ -15,12 +15,13 @@ from tests.local.clients import OVER, SHELL, Local, training_request, unique, un
 pytestmark = pytest.mark.engine
 
 TRAINER = f"""
-import json
+import json, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 h = json.load(open("{Layout().input_config / "hyperparameters.json"}"))
 for score in eval(h["score"]):
     print("val_loss: %f" % score, flush=True)
 """
-"""Prints scores of its hyperparameters `h`. Tuning requests have no entry point, so it is an image's own."""
+"""Prints scores of its hyperparameters `h`, until it is stopped. Requests have no entry point: it is an image's own."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class Tuning:
         jobs: int | None = 4,
         resources: str = "ResourceConfig",
         warm_start: dict[str, Any] | None = None,
+        name: str | None = None,
         **config: Any,
     ) -> str:
-        name, number = unique("tune"), {} if jobs is None else {"MaxNumberOfTrainingJobs": jobs}
+        name, number = name or unique("tune"), {} if jobs is None else {"MaxNumberOfTrainingJobs": jobs}
         objective = {"Type": "Minimize", "MetricName": "val_loss"}
         limits = {"MaxParallelTrainingJobs": 2, **number}
         settings = {"Strategy": "Bayesian", "HyperParameterTuningJobObjective": objective, "ResourceLimits": limits}
@@ -166,7 +168,7 @@ def test_hopeless_trial_is_stopped_early(tuning: Tuning) -> None:
 
 
 def test_stop_ends_training_jobs_too(tuning: Tuning) -> None:
-    name = tuning.start("(__import__('time').sleep(1) for _ in range(60))", CHOICES, 4, Strategy="Random")
+    name = tuning.start("(__import__('time').sleep(1) or 1 for _ in range(60))", CHOICES, 4, Strategy="Random")
     until(lambda: tuning.trials(name), lambda found: len(found) == 2)
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     job = tuning.ended(name)
@@ -187,7 +189,8 @@ def hyperband(least: int, most: int) -> dict[str, Any]:
 
 def test_hyperband_stops_what_is_worse(tuning: Tuning) -> None:
     score = SLOWLY.format(value='float(h["x"])', epochs=9)
-    name = tuning.start(score, ONE_RANGE, 8, **hyperband(1, 9))
+    # A name of its own, since the search draws brackets by it.
+    name = tuning.start(score, ONE_RANGE, 8, name="tune-worse", **hyperband(1, 9))
     job = tuning.ended(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
     assert job["TrainingJobStatusCounters"]["Stopped"] >= 1

@@ -233,8 +233,8 @@ class Drill:
     def _replace_endpoint(self) -> None:
         sagemaker = self.local.sagemaker
         if self._endpoint:
-            sagemaker.delete_endpoint(EndpointName=self._endpoint)
-            self._endpoint = ""
+            ending, self._endpoint = self._endpoint, ""  # the server may hear this and not answer any more
+            sagemaker.delete_endpoint(EndpointName=ending)
         name = self._name("endpoint")
         variant = {"VariantName": "main", "ModelName": MODEL, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
         sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])

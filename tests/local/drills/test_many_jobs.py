@@ -15,7 +15,7 @@ import pytest
 
 from orchestrator.local.home import Home, arn
 from orchestrator.local.state import State
-from tests.local.clients import Local, started
+from tests.local.clients import Local, started, until
 from tests.local.drills.leaks import machine
 
 KIND = "training-job"
@@ -60,7 +60,8 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path) -> None:
         at_once(local, 50)
         for _ in range(IN_A_ROW):
             no_op(local)
-        time.sleep(1)  # connections that are being closed
+        until(lambda: machine(engine, local.home), lambda left: not left.containers | left.folders)
+        time.sleep(1)  # connections and threads that are ending
         after, now = size(local.address.pid), machine(engine, local.home)
     engine.close()
     print(f"after {50 + IN_A_ROW} jobs: {before} became {after}")

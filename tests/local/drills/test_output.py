@@ -56,6 +56,7 @@ for _ in range(4):
 
 
 def test_lines_of_ten_megabytes_are_kept_in_flat_memory(local: Local) -> None:
+    python(local, "print('what a server loads for its first job')")
     before = size(local.address.pid).memory
     job = python(local, LONG)
     grown = size(local.address.pid).memory - before
