@@ -33,6 +33,9 @@ def _merge(part: Path, to: Path, host: str, note: Note) -> None:
     for source in list(_entries(part)):
         inside = source.relative_to(part)
         target = to / inside
+        if any((to / parent).is_symlink() for parent in inside.parents):  # it may lead anywhere now
+            note(f"{inside} of {host} was left out: another host has a link where it needs a folder")
+            continue
         if target.is_symlink() or target.exists():
             if not _same(source, target):
                 note(f"{inside} of {host} differs from another host's and was left out: give files names of their own")
