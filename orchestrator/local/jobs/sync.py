@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 SECONDS = 5.0
 """Between two looks; longer if a look takes long, so that copying takes a tenth of the time at most."""
 
+SOON_SECONDS = 0.5
+"""The same while files change: those that live shortly must be found twice, too."""
+
 NEVER = (-1, 0.0)
 """Size and time of a file that was not looked at yet."""
 
@@ -52,6 +55,7 @@ class Sync:
         self._note = note
         self._deletes = deletes
         self._seen: dict[str, dict[str, tuple[int, float]]] = {host.name: dict.fromkeys(there, NEVER) for host in hosts}
+        self._gone: dict[str, set[str]] = {host.name: set() for host in hosts}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -67,12 +71,13 @@ class Sync:
     def _loop(self) -> None:
         wait = SECONDS
         while not self._ended.wait(wait):
-            began = time.monotonic()
+            began, seen = time.monotonic(), dict(self._seen)
             try:
                 self._look(final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
-            wait = max(SECONDS, 10 * (time.monotonic() - began))
+            is_settled = all(before == self._seen[host] for host, before in seen.items())
+            wait = max(SECONDS if is_settled else SOON_SECONDS, 10 * (time.monotonic() - began))
 
     def _look(self, *, final: bool) -> None:
         for host in self._hosts:
@@ -91,10 +96,13 @@ class Sync:
             if final or before.get(name) == now[name]:
                 self._upload_file(path, outputs.join(self._prefix, name))
         self._seen[host] = now
-        if self._deletes:
+        gone = (self._gone[host] | before.keys()) - now.keys()
+        if self._deletes and (final or before.items() >= now.items()):  # what came in their place is there by now
             elsewhere = {name for other, names in self._seen.items() if other != host for name in names}
-            for name in before.keys() - now.keys() - elsewhere:
+            for name in gone - elsewhere:
                 self._store.delete(self._bucket, outputs.join(self._prefix, name))
+            gone = set()
+        self._gone[host] = gone
 
     def _upload_file(self, path: Path, key: str) -> None:
         there = next((item for item in self._store.list(self._bucket, key) if item.key == key), None)

@@ -301,7 +301,11 @@ class TrainingJob(Job):
             watch.finish()
         checkpoints, self._checkpoints = self._checkpoints, None
         if checkpoints is not None:
-            checkpoints.finish()
+            try:
+                checkpoints.finish()
+            except Exception as error:  # the model, and the reason of a failure, are worth more
+                logger.exception("%s: could not save its checkpoints", self.plan_name)
+                self.note(f"the last checkpoints could not be saved: {error}")
 
     # --- its end ---
 

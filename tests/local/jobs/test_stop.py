@@ -1,5 +1,6 @@
 """Stop at every moment of a job's life: it ends, its host does, and its description says so."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +71,8 @@ class Engine:
     name = "gated"
     machine = "127.0.0.1"
 
+    container = Container
+
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
         self.plans: dict[str, Sequence[Host]] = {}
@@ -79,7 +82,7 @@ class Engine:
 
     def start(self, plan: Plan) -> Sequence[Host]:
         self._gates.step("starting")
-        self.plans[plan.name] = [Container(self._gates)]
+        self.plans[plan.name] = [self.container(self._gates)]
         return self.plans[plan.name]
 
     def running(self) -> Mapping[str, Sequence[Host]]:
@@ -211,6 +214,29 @@ def test_job_that_starts_while_the_server_ends_is_ended(server: Callable[[str], 
     here.registry.shut_down()
     here.operations["CreateTrainingJob"](REQUEST)
     assert here.ended()["FailureReason"].endswith("the local server was shut down while the job ran")
+
+
+class Saving(Container):
+    """A host whose last checkpoint has a name that no object can have."""
+
+    def copy(self, path: str, to: Path) -> bool:
+        if Path(path).name not in ("checkpoints", "model"):
+            return False
+        to.mkdir(parents=True)
+        name = os.fsdecode(b"caf\xe9") if Path(path).name == "checkpoints" else "weights"
+        (to / name).write_text("w")
+        return True
+
+
+def test_checkpoint_that_cannot_be_stored_does_not_cost_the_model(server: Callable[[str], Server]) -> None:
+    here = server("")
+    here.engine.container = Saving
+    here.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
+    ended = here.ended()
+    assert ended["TrainingJobStatus"] == "Completed", ended
+    assert [item.key for item in here.context.store.list("bucket")] == ["models/job/output/model.tar.gz"]
+    (log,) = here.context.logs.streams("/aws/sagemaker/TrainingJobs").values()
+    assert any("the last checkpoints could not be saved" in event.message for event in log.events())
 
 
 @pytest.mark.parametrize("moment", ["preparing", "starting", "running"])

@@ -1,0 +1,69 @@
+"""A folder of a host that is kept the same in a bucket."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.home import Home
+from orchestrator.local.jobs.sync import Sync
+from orchestrator.local.s3.store import ObjectStore
+
+
+class Writing:
+    """A host; its folder is `files`."""
+
+    name = "algo-1"
+
+    def __init__(self, files: Path) -> None:
+        self.files = files
+
+    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002  it has one folder
+        shutil.copytree(self.files, to)
+        return True
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[ObjectStore]:
+    home = Home(tmp_path / "home")
+    home.make()
+    opened = ObjectStore(home)
+    opened.create_bucket("data")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def sync(store: ObjectStore, tmp_path: Path) -> Sync:
+    host = Writing(tmp_path / "files")
+    host.files.mkdir()
+    return Sync(store, [host], "/out", "s3://data/c", tmp_path / "work", print, deletes=True)  # type: ignore[list-item]
+
+
+def keys(store: ObjectStore) -> list[str]:
+    return [item.key for item in store.list("data")]
+
+
+def test_checkpoint_stays_until_the_next_one_is_there(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
+    """The host may be lost at any moment; so may the server."""
+    files = tmp_path / "files"
+    (files / "first").write_text("1")
+    sync._look(final=False)
+    sync._look(final=False)
+    assert keys(store) == ["c/first"]
+    (files / "second").write_text("2")
+    (files / "first").unlink()
+    sync._look(final=False)
+    assert keys(store) == ["c/first"]
+    sync._look(final=False)
+    assert keys(store) == ["c/second"]
+
+
+def test_last_look_removes_what_has_gone(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    (files / "first").write_text("1")
+    sync._look(final=True)
+    (files / "first").rename(files / "second")
+    sync._look(final=True)
+    assert keys(store) == ["c/second"]
