@@ -19,6 +19,8 @@ GRACE_SECONDS = 120.0
 """Between SIGTERM and SIGKILL, as on SageMaker (facts §2.1)."""
 SHUTDOWN_GRACE_SECONDS = 10.0
 """The same when the server itself ends, and somebody waits for it."""
+AGAIN_SECONDS = 1.0
+"""Between two tries to stop a host."""
 LOG_SECONDS = 30.0
 """What the next line gets to arrive after a host's end."""
 
@@ -109,20 +111,20 @@ def run(
             control.stop(Why.TIME)
             continue
         if isinstance(event, Why):
-            _stop_all(hosts, SHUTDOWN_GRACE_SECONDS if event is Why.SHUTDOWN else GRACE_SECONDS)
+            _stop_all(hosts, SHUTDOWN_GRACE_SECONDS if event is Why.SHUTDOWN else GRACE_SECONDS, outcome)
             continue
         if isinstance(event, Interruption):
             if control.why is None and outcome.first_failed is None and outcome.interruption is None:
                 outcome.interruption = event
                 on_interruption()
-                _stop_all(hosts, event.notice)
+                _stop_all(hosts, event.notice, outcome)
             continue
         name, ended = event
         outcome.exits[name] = ended
         by_itself = control.why is None and outcome.interruption is None
         if ended.code != 0 and outcome.first_failed is None and by_itself:
             outcome.first_failed = name
-            _stop_all(hosts, GRACE_SECONDS)
+            _stop_all(hosts, GRACE_SECONDS, outcome)
     for host, follower in zip(hosts, followers, strict=True):
         _finish(follower, streams[host.name])
     return outcome
@@ -146,9 +148,20 @@ def _finish(follower: threading.Thread, stream: Stream) -> None:
         logger.warning("%s: no more lines came, and its end was not seen", stream.path)
 
 
-def _stop_all(hosts: Sequence[Host], grace: float) -> None:
+def _stop_all(hosts: Sequence[Host], grace: float, outcome: Outcome) -> None:
     for host in hosts:
-        _thread(lambda host: host.stop(grace), host)
+        _thread(_stop, host, grace, outcome)
+
+
+def _stop(host: Host, grace: float, outcome: Outcome) -> None:
+    """Stop a host, again if the engine could not: nobody would ask a second time."""
+    while host.name not in outcome.exits:
+        try:
+            host.stop(grace)
+            return
+        except Exception:
+            logger.exception("%s could not be stopped; trying again", host.name)
+            time.sleep(AGAIN_SECONDS)
 
 
 def _thread(target: Callable[..., None], *arguments: object) -> threading.Thread:

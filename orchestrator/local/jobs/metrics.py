@@ -23,7 +23,7 @@ class Metrics:
     def read(self, time: float, text: str) -> None:
         """Take the values of one line: the first group of each expression that is found in it."""
         for name, pattern in self._patterns.items():
-            if match := pattern.search(text):
+            if (match := pattern.search(text)) and match[1] is not None:  # of `a (x)|b (y)` the first may be none
                 with contextlib.suppress(ValueError), self._lock:
                     self._points[name].append((time, float(match[1])))
 

@@ -106,6 +106,32 @@ def test_file_where_another_host_has_a_folder_is_told(tmp_path: Path) -> None:
     assert "another host has a file where it needs a folder" in notes[0]
 
 
+class Leading:
+    """A host that left links, and files beside them."""
+
+    def __init__(self, name: str, links: Mapping[str, str], files: Mapping[str, str]) -> None:
+        self.name = name
+        self._left = Left(name, files)
+        self._links = links
+
+    def copy(self, path: str, to: Path) -> bool:
+        for name, target in self._links.items():
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            (to / name).symlink_to(target)
+        return self._left.copy(path, to)
+
+
+def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:
+    """Each leads inside by itself; through the first one the second would lead to `victim`."""
+    (tmp_path / "victim").mkdir()
+    deep = "p/q/q/q"
+    first = Leading("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
+    second = Leading("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
+    _, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
+    assert list((tmp_path / "victim").iterdir()) == []
+    assert notes == [f"{deep}/r/t/l of algo-2 was left out: another host has a link where it needs a folder"]
+
+
 def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "out/b")
     (tmp_path / "left" / "b").mkdir(parents=True)
@@ -129,6 +155,13 @@ def test_metrics_are_the_first_group_and_the_last_value() -> None:
     for time, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
         metrics.read(float(time), line)
     assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
+
+
+def test_metric_without_a_value_in_its_first_group_is_none() -> None:
+    metrics = Metrics([{"Name": "loss", "Regex": r"train: (\d+)|valid: (\d+)"}])
+    for line in ("valid: 3", "train: 5"):
+        metrics.read(0.0, line)
+    assert [metric["Value"] for metric in metrics.final()] == [5.0]
 
 
 class Ending:
@@ -157,6 +190,29 @@ def test_host_that_ends_badly_when_it_is_taken_away_has_not_failed(tmp_path: Pat
         host.over.set()
     outcome = group.run(hosts, streams, control, deadline=None, on_line=print)  # type: ignore[arg-type]
     assert (outcome.first_failed, outcome.interruption) == (None, group.Interruption())
+
+
+class Unheard(Ending):
+    """A host whose engine fails the first time that it shall stop it."""
+
+    def __init__(self) -> None:
+        super().__init__("algo-1")
+        self._tries = 0
+
+    def stop(self, grace: float) -> None:  # noqa: ARG002
+        self._tries += 1
+        if self._tries == 1:
+            raise RuntimeError("500 Server Error")
+        self.over.set()
+
+
+def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "AGAIN_SECONDS", 0.01)
+    control = group.Control()
+    control.stop(group.Why.ASKED)
+    streams = {"algo-1": Stream(tmp_path / "algo-1")}
+    outcome = group.run([Unheard()], streams, control, deadline=None, on_line=print)  # type: ignore[list-item]
+    assert outcome.exits == {"algo-1": Exit(9)}
 
 
 CONTINUOUS = search.Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
