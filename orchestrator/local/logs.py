@@ -5,6 +5,7 @@ time: so the lines that hosts have said can be counted, and a server that was ki
 """
 
 import errno
+import fcntl
 import mmap
 import os
 import re
@@ -59,8 +60,9 @@ class Stream:
     def writer(self) -> Iterator[Callable[[float, bytes], None]]:
         """Takes a host's lines, each with its time in seconds since 1970; half a line of a killed server is dropped."""
         with self.path.open("ab", buffering=0) as file:
-            if (whole := self.whole_size()) < self.size():
-                file.truncate(whole)
+            with _locked(file.fileno()):
+                if (whole := self.whole_size()) < self.size():
+                    file.truncate(whole)
             yield lambda when, text: _write(file.fileno(), b"%d %s\n" % (when * 1000, text.replace(b"\n", b"\r")))
 
     def append(self, when: float, text: bytes) -> None:
@@ -95,11 +97,15 @@ class Stream:
             return
         with self.path.open("rb") as file:
             file.seek(start)
+            last = 0
             for record in file:
                 if not record.endswith(b"\n"):
                     return
                 stamp, _, text = record[:-1].partition(b" ")
-                yield Event(int(stamp), text.decode(errors="replace"), start, start + len(record))
+                if not stamp.isdigit():  # the rest of a line that another one came into, on a full disk
+                    stamp, text = b"%d" % last, record[:-1]
+                last = int(stamp)
+                yield Event(last, text.decode(errors="replace"), start, start + len(record))
                 start += len(record)
 
     def is_start(self, offset: int) -> bool:
@@ -208,13 +214,24 @@ def _begun(content: mmap.mmap) -> int:
 def _write(file: int, record: bytes) -> None:
     """Write all of it, as soon as there is space."""
     rest = memoryview(record)
-    while rest:
-        try:
-            rest = rest[os.write(file, rest) :]
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            time.sleep(FULL_SECONDS)
+    with _locked(file):
+        while rest:
+            try:
+                rest = rest[os.write(file, rest) :]
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                time.sleep(FULL_SECONDS)
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    """So that no other's line, such as one of the server's own, comes into one that waits for space."""
+    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _is_inside(name: str) -> bool:

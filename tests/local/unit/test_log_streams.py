@@ -142,3 +142,30 @@ def test_writing_waits_for_space(stream: Stream, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "write", write_a_little)
     follow(stream, *numbered(2, NOW), Line(NOW, b"x" * 50))
     assert messages(stream) == ["line 0", "line 1", "x" * 50]
+
+
+def test_line_of_another_waits_for_one_that_waits_for_space(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, write = threading.Event(), os.write
+
+    def full_for_a_while(file: int, content: bytes) -> int:
+        if threading.current_thread() is threading.main_thread() or waits.is_set():
+            return write(file, content)
+        if len(content) > 40:
+            return write(file, content[:20])
+        waits.set()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(logs, "FULL_SECONDS", 0.2)
+    monkeypatch.setattr(os, "write", full_for_a_while)
+    host = threading.Thread(target=stream.append, args=(NOW, b"x" * 30))
+    host.start()
+    assert waits.wait(10)
+    stream.note("between")
+    host.join()
+    assert messages(stream) == ["x" * 30, "[microjobs] between"]
+
+
+def test_line_without_a_time_is_shown_at_the_one_before(stream: Stream) -> None:
+    """As earlier servers wrote them on a full disk."""
+    stream.path.write_bytes(b"17 half of 017 [microjobs] note\nthe line\n18 next\n")
+    assert [(event.time, event.message) for event in stream.events()][1:] == [(17, "the line"), (18, "next")]
