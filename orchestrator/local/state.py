@@ -176,11 +176,11 @@ class State:
             )
             return self.get(kind, name)
 
-    def delete(self, kind: str, name: str) -> bool:
-        """Forget a resource and its tags; False if there was none."""
+    def delete(self, kind: str, name: str, created: float | None = None) -> bool:
+        """Forget a resource and its tags; False if there was none, or (with `created`) another one of that name."""
         with self._transaction() as database:
             record = self.get(kind, name)
-            if record is None:
+            if record is None or created not in (None, record.created):
                 return False
             database.execute("DELETE FROM tags WHERE arn = ?", (record.arn,))
             database.execute("DELETE FROM resources WHERE kind = ? AND name = ?", (kind, name))

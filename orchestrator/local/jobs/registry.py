@@ -141,4 +141,6 @@ class Registry:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
                 logger.warning("%s did not end in time", job.plan_name)
-                self._context.runtime.remove(job.plan_name)
+                for name in [job.plan_name, *self._context.runtime.running()]:  # an endpoint's are below its own
+                    if f"{name}/".startswith(f"{job.plan_name}/"):
+                        self._context.runtime.remove(name)

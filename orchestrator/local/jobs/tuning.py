@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.local.errors import ResourceInUseError, ValidationError
+from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
 from orchestrator.local.jobs.channels import channels
@@ -133,6 +133,9 @@ class TuningJob:
     def run(self) -> None:
         try:
             status, reason = self._search()
+        except ServiceError as error:
+            self._stop_children()
+            status, reason = "Failed", f"ClientError: {error}"
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
             self._stop_children()

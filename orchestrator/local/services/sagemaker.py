@@ -177,7 +177,7 @@ class SageMaker:
             # Until then, a new job of this name would lose its containers to the old one's removal.
             if not self._registry.wait(f"{kind.kind}/{record.name}"):
                 raise ValidationError(f"What {record.name} left is still being removed: try again.")
-            self._state.delete(kind.kind, record.name)
+            self._state.delete(kind.kind, record.name, record.created)
             return {}
 
         return delete

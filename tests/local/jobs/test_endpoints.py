@@ -1,17 +1,18 @@
 """Endpoints from their creation to their deletion, over containers that do what a test wants."""
 
 import tarfile
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import arn
-from orchestrator.local.jobs import endpoints, models
+from orchestrator.local.jobs import endpoints, models, registry
 from orchestrator.local.jobs.job import LAYOUT
 from orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import Parts, until
-from tests.local.jobs.fakes import Model
+from tests.local.jobs.fakes import FakeHost, Model
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 
@@ -280,3 +281,14 @@ def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
     until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert parts.runtime.hosts == {}
     second.close()
+
+
+@pytest.mark.usefixtures("model")
+def test_shut_down_removes_containers_that_do_not_end_in_time(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = threading.Event()
+    monkeypatch.setattr(registry, "END_SECONDS", 0.3)
+    monkeypatch.setattr(FakeHost, "stop", lambda *_: ended.wait(20))
+    parts.serve()
+    parts.registry.shut_down()
+    assert parts.running == []
+    ended.set()

@@ -44,6 +44,16 @@ def test_update_may_depend_on_the_status(state: State) -> None:
     assert state.get(KIND, "a").status == "Completed"  # type: ignore[union-attr]
 
 
+def test_another_resource_of_the_name_is_not_deleted(state: State) -> None:
+    add(state, "a")
+    first = state.get(KIND, "a")
+    assert first is not None
+    assert state.delete(KIND, "a", first.created)
+    add(state, "a")
+    assert not state.delete(KIND, "a", first.created)
+    assert state.get(KIND, "a") is not None
+
+
 def test_failed_change_leaves_nothing(state: State) -> None:
     with pytest.raises(KeyError):
         state.add(KIND, "a", "arn", "", {}, {}, tags=[{"Key": "no value"}])
