@@ -59,8 +59,9 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = ch
             asked for.
     """
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: ended.set())
     if tied:
         threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     home.make()

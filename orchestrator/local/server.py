@@ -90,10 +90,14 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
         )
     _started[process.pid] = process
     deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        if (address := running(home)) is not None and address.pid == process.pid:
-            return address
-        time.sleep(0.05)
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            if (address := running(home)) is not None and address.pid == process.pid:
+                return address
+            time.sleep(0.05)
+    except BaseException:  # Ctrl-C: a session of its own does not hear it
+        process.terminate()
+        raise
     process.terminate()
     process.wait()
     said = home.server_log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()

@@ -1,6 +1,7 @@
 """`microjobs local`, as users type it, and its settings."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,16 +56,23 @@ def test_variables_need_a_server(folder: Path) -> None:
     assert "microjobs local up --detach" in env.stderr
 
 
-def test_interrupt_ends_the_server_in_the_foreground(folder: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_interrupt_ends_the_server_in_the_foreground(folder: Path, number: signal.Signals) -> None:
     home = Home(folder / ".microjobs")
     command = ["microjobs", "local", "up", "--port", "0", "--runtime", "process"]
-    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_all)
     until(home.server.exists, bool, seconds=30)
-    process.terminate()
+    process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0
     assert "runtime process: it was asked for" in said
     assert not home.server.exists()
+
+
+def _hear_all() -> None:
+    """As in a terminal; tests in the background have some of these ignored."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def write(folder: Path, text: str) -> Path:
