@@ -32,7 +32,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="URI=LOCAL",
         help="run the local image for an image URI, which may have *; may be given again",
     )
-    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # ends when stdin does
+    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # ends with its users
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="end the server and all that runs on it").set_defaults(call=_down)
     verbs.add_parser("status", help="whether it runs, and where").set_defaults(call=_status)

@@ -77,6 +77,11 @@ class Home:
         return self.root / "lock"
 
     @property
+    def users(self) -> Path:
+        """Locked, shared, by each run while it uses a server that ends with the last one."""
+        return self.root / "users"
+
+    @property
     def server_log(self) -> Path:
         return self.root / "server.log"
 

@@ -5,10 +5,10 @@ import json
 import logging
 import os
 import signal
-import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from microjobs.files import write_text
@@ -51,7 +51,7 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = ch
     """Serve until SIGTERM or SIGINT, then end all that runs.
 
     Args:
-        tied: also end when stdin does, which whoever started the server holds open.
+        tied: also end when nobody has the folder's `users` locked any more.
         choose: gives the runtime; a test's runs nothing.
 
     Raises:
@@ -62,9 +62,9 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = ch
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, lambda *_: ended.set())
-    if tied:
-        threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     home.make()
+    if tied:
+        threading.Thread(target=_end_with_users, args=(home, ended), daemon=True).start()
     with ExitStack() as cleanup:
         cleanup.enter_context(_locked(home))
         runtime, why = _chosen(choose, config, home)
@@ -88,9 +88,15 @@ def _chosen(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:
         raise ServerError(str(error)) from error
 
 
-def _end_with_stdin(ended: threading.Event) -> None:
-    sys.stdin.read()
-    ended.set()
+def _end_with_users(home: Home, ended: threading.Event) -> None:
+    with home.users.open("w") as users:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOOK_SECONDS)
+        ended.set()
+        threading.Event().wait()  # has the lock until the process ends: who comes meanwhile starts another server then
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """How others find the server of a folder, start one and end it. What the server itself is: `serve`."""
 
+import fcntl
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 
@@ -68,7 +69,7 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
     """Start a server in a process of its own, and wait until it answers.
 
     Args:
-        tied: it ends with this process, however that ends.
+        tied: it ends when nobody has the folder's `users` locked any more, however they ended.
 
     Raises:
         ServerError: it ended at once, with its last words.
@@ -81,8 +82,7 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
         begun = log.tell()
         process = subprocess.Popen(
             command,
-            # Nothing is ever written to it: its end comes when this process, which holds the other one, is gone.
-            stdin=subprocess.PIPE if tied else subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
@@ -135,16 +135,21 @@ def _is_alive(pid: int) -> bool:
 
 @contextmanager
 def serving(home: Home, config: Config) -> Iterator[Address]:
-    """The server of this folder; if none runs, one for the time of the block."""
-    address = running(home)
-    if address is not None:
-        yield address
-        return
-    address = start(home, config, tied=True)
-    try:
-        yield address
-    finally:
-        stop(home)
+    """The server of this folder; if none runs, one for the time of the block, and of others that use it meanwhile."""
+    home.make()
+    with home.users.open("w") as users:
+        fcntl.flock(users, fcntl.LOCK_SH)
+        address = running(home)
+        if address is not None:
+            yield address
+            return
+        address = start(home, config, tied=True)
+        try:
+            yield address
+        finally:
+            with suppress(BlockingIOError):  # somebody else uses it, too, and it ends with that one
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                stop(home)
 
 
 def environment(home: Home, address: Address) -> dict[str, str]:

@@ -82,6 +82,18 @@ with serving(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
     until(home.server.exists, lambda there: not there, seconds=30)
 
 
+def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
+    home, config = Home(tmp_path / "home"), Config(port=0, runtime="process")
+    first, second = server.serving(home, config), server.serving(home, config)
+    address = first.__enter__()
+    assert second.__enter__() == address
+    first.__exit__(None, None, None)
+    time.sleep(1)
+    assert server.running(home) == address
+    second.__exit__(None, None, None)
+    until(home.server.exists, lambda there: not there, seconds=30)
+
+
 def test_folder_is_its_owners_alone(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local:
         assert local.home.root.stat().st_mode & 0o777 == 0o700

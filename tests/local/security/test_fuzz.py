@@ -3,6 +3,7 @@
 FUZZ_REQUESTS: requests for each family of operations. FUZZ_SEED: to have others.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -48,8 +49,10 @@ def stubbed(folder: Path) -> Iterator[Local]:
     command = [sys.executable, "-m", "tests.local.security.stub", str(folder)]
     with (
         home.server_log.open("wb") as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process,
+        home.users.open("w") as users,
     ):
+        fcntl.flock(users, fcntl.LOCK_SH)  # it ends also when this process is killed
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(home.server.exists, bool, seconds=30)
         address = server.running(home)
         assert address is not None
