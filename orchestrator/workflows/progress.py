@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
@@ -97,8 +97,9 @@ class Progress:
         self.console.print(line)
 
     def note(self, text: str) -> None:
-        """A line that stays."""
-        self.console.print(Text(text, style="dim"))
+        """A line that stays. Nobody may be able to read it, which is no reason to leave a job running."""
+        with suppress(OSError):
+            self.console.print(Text(text, style="dim"))
 
     def status(self, step: Step, status: str) -> None:
         if status != step.status and not self.console.is_terminal:

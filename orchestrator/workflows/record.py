@@ -53,7 +53,7 @@ class Record:
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
         for number in range(1, 10):  # runs that start in the same second
-            name = stem if number == 1 else f"{stem}-{number}"
+            name = stem if number == 1 else f"{stem}{'abcdefghi'[number - 1]}"
             path = folder / f"{name}.json"
             try:
                 path.touch(exist_ok=False)

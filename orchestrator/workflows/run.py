@@ -26,21 +26,46 @@ DELETE_SECONDS = 1800
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) raises KeyboardInterrupt; later ones do not break the cleaning up after it."""
+    """The first Ctrl-C (SIGTERM, terminal's end) raises KeyboardInterrupt, after the answer to a request that makes
+    something; later ones do not break the cleaning up after it."""
     seen = False
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         nonlocal seen
-        if not seen:
+        if _whole.going and not seen:
+            seen = _whole.interrupted = True
+        elif _whole.going or not seen:  # who asks twice does not want to wait for an answer
             seen = True
             raise KeyboardInterrupt
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class _Whole:
+    """A request that Ctrl-C waits for: a Create that was broken off may go on, and nothing would stop what it makes."""
+
+    going = interrupted = False
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        self.going, self.interrupted = True, False
+        try:
+            yield
+        finally:
+            self.going = False
+        if self.interrupted:
+            raise KeyboardInterrupt
+
+
+_whole = _Whole()
 
 
 class Run:
@@ -108,7 +133,7 @@ class Run:
                 done = Done(step, title, kind.word, name)
                 self.record.steps.append(done)
                 self.record.save()
-                with self._stopped_if_interrupted(kind, name):
+                with self._stopped_if_interrupted(kind, name), _whole():
                     kind.create(self.place.sagemaker, self._complete(f"Create{kind.word}", request))
             with self._stopped_if_interrupted(kind, name):
                 description = self._follow(kind, name, shown)
@@ -148,15 +173,15 @@ class Run:
             with self.progress.step(title) as shown:
                 sagemaker.create_model(**self._complete("CreateModel", model))
                 sagemaker.create_endpoint_config(**self._complete("CreateEndpointConfig", config))
-                sagemaker.create_endpoint(**self._complete("CreateEndpoint", endpoint))
+                with _whole():
+                    sagemaker.create_endpoint(**self._complete("CreateEndpoint", endpoint))
                 description = self._follow(ENDPOINT, name, shown)
                 self._need_good(ENDPOINT, name, description, shown)
             yield name
+            self._delete_endpoint(name)
         except BaseException:
             self._abandon_endpoint(name)
             raise
-        else:
-            self._delete_endpoint(name)
         finally:
             self._count_endpoint(config, time.monotonic() - started)
 

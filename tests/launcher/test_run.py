@@ -1,17 +1,21 @@
 """Failures, Ctrl-C and resuming."""
 
+import errno
 import io
 import os
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from orchestrator.failures import JobFailedError, UsageError
 from orchestrator.workflows.housing import Options, housing
+from orchestrator.workflows.progress import Progress
 from orchestrator.workflows.record import Record, last_unfinished
-from orchestrator.workflows.run import interruptible
+from orchestrator.workflows.run import Run, interruptible
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun
 
@@ -136,16 +140,102 @@ def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Pa
     assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
-def test_signals_are_as_before_after_a_run() -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with interruptible():
-        assert signal.getsignal(signal.SIGTERM) != before[1]
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+def test_ctrl_c_while_the_endpoint_is_deleted_does_not_leave_it(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+    def interrupt_deletion(name: str) -> None:
+        if name.endswith("-endpoint") and cloud.asked("InvokeEndpoint"):
+            cloud.on_describe = lambda _: None
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cloud.on_describe = interrupt_deletion
+    run = start()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        housing(run.place, run, QUICK, tmp_path)
+    assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
+
+
+def test_ctrl_c_while_a_job_is_created_stops_it(
+    cloud: Cloud, start: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that was broken off goes on at AWS, and creates the job after it could have been stopped."""
+    create, later = cloud._create, threading.Event()
+
+    def created(word: str, name: str, asked: dict[str, Any]) -> None:
+        create(word, name, asked)
+        later.set()
+
+    def interrupted(word: str, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+        if word != "TrainingJob":
+            return create(word, name, asked)
+        threading.Timer(0.05, created, (word, name, asked)).start()
+        os.kill(os.getpid(), signal.SIGINT)
+        assert later.wait(10)
+        return {}
+
+    monkeypatch.setattr(cloud, "_create", interrupted)
+    cloud.hanging.add("train")
+    run = start()
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        housing(run.place, run, QUICK, tmp_path)
+    assert later.wait(10)
+    assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
+    assert cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
+
+
+class Full(io.StringIO):
+    """A terminal, or a file on a disk, that takes nothing from some moment on."""
+
+    is_full = False
+
+    def write(self, text: str) -> int:
+        if self.is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_stop_that_cannot_be_told_is_made(cloud: Cloud, tmp_path: Path) -> None:
+    screen = Full()
+
+    def interrupt(name: str) -> None:
+        if name.endswith("-train"):
+            screen.is_full = True
+            os.kill(os.getpid(), signal.SIGINT)
+
+    cloud.hanging.add("train")
+    cloud.on_describe = interrupt
+    record = Record.new(tmp_path / "runs", "housing", {})
+    run = Run(cloud.place(), record, Progress(Console(file=screen, width=80)))
+    with pytest.raises((KeyboardInterrupt, OSError)), interruptible():
+        housing(run.place, run, QUICK, tmp_path)
+    assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_as_before_after_a_run(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with interruptible():
+            assert signal.getsignal(number) is not signal.SIG_DFL
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
+
+
+def test_run_that_is_to_survive_its_terminal_does() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    try:
+        with interruptible():
+            assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_runs_of_the_same_second_have_names_of_their_own(tmp_path: Path) -> None:
     records = [Record.new(tmp_path, "housing", {}) for _ in range(3)]
     assert len({record.id for record in records}) == 3
+    # Names of a run's jobs begin with its own, and a dash.
+    assert not [
+        one for one in records for other in records if one is not other and f"{other.id}-".startswith(f"{one.id}-")
+    ]
     assert max(len(f"{record.id}-tune-2") for record in records) <= 32
 
 
