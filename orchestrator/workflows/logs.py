@@ -50,20 +50,24 @@ class LogTail:
 
     def rest(self) -> Iterator[Event]:
         """All lines that there are since the last call, for a job that has ended."""
-        while events := self.read():
+        while True:  # an answer may be empty although there is more: the tokens tell
+            before = dict(self.tokens)
+            events = self.read()
             yield from events
+            if not events and self.tokens == before:
+                return
 
     def _streams(self) -> list[str]:
         request: dict[str, Any] = {"logGroupName": self.group}
         if self.prefix:
             request["logStreamNamePrefix"] = self.prefix
         try:
-            answer = self.client.describe_log_streams(**request)
+            pages = self.client.get_paginator("describe_log_streams").paginate(**request)
+            return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
         except ClientError as error:
             if error.response["Error"]["Code"] == "ResourceNotFoundException":  # nothing was logged yet
                 return []
             raise
-        return [stream["logStreamName"] for stream in answer["logStreams"]]
 
     def _page(self, stream: str) -> Iterator[Event]:
         request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
