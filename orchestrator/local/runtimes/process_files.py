@@ -72,7 +72,8 @@ def _take(entry: Path, target: Path, top: Path, link: bool) -> None:
 
 def _take_symlink(entry: Path, target: Path, top: Path) -> None:
     leads_to = entry.readlink()
-    if leads_to.is_absolute() or not entry.resolve().is_relative_to(top.resolve()):
+    # Of strings: Path.resolve raises RuntimeError for links in a circle, which lead nowhere and do no harm.
+    if leads_to.is_absolute() or not Path(os.path.realpath(entry)).is_relative_to(top.resolve()):
         logger.warning("left out: the link %s leads to %s, outside of its folder", entry.name, leads_to)
         return
     target.unlink(missing_ok=True)

@@ -138,6 +138,16 @@ def _end_descendants() -> None:
                 time.sleep(0.001)
 
 
+def remove(folder: str) -> None:
+    """Remove a tree, folders that the program made read-only too."""
+    for parent, names, _ in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            if not path.is_symlink():
+                with contextlib.suppress(OSError):
+                    path.chmod(0o700)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def _prctl(option: int, value: int) -> None:
     ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
@@ -145,11 +155,13 @@ def _prctl(option: int, value: int) -> None:
 def main(log_path: str, scratch: str, cpus: str, *command: str) -> int:
     if cpus:
         os.sched_setaffinity(0, map(int, cpus.split(",")))
+    file = Path(log_path).open("ab")  # noqa: SIM115  closed below, where that may fail
     try:
-        with Path(log_path).open("ab") as file:
-            return _keep(command, Log(file))
+        return _keep(command, Log(file))
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # a full disk: the program's exit code is what counts
+            file.close()
+        remove(scratch)
 
 
 def _keep(command: Sequence[str], log: Log) -> int:

@@ -52,21 +52,25 @@ class Kept:
             prefix="microjobs-"
         )  # not below the log: names of sockets have 107 bytes
         self._log = log
-        log.touch()
-        self._keeper = subprocess.Popen(
-            [
-                *(sys.executable, "-I", "-S", process_keeper.__file__),
-                *(str(log), folder, ",".join(map(str, cpus))),
-                *command,
-            ],
-            cwd=folder,
-            env={**environment, **dict.fromkeys(("TMPDIR", *scratch), folder)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            bufsize=0,
-            pass_fds=hold,
-            start_new_session=True,
-        )
+        try:
+            log.touch()
+            self._keeper = subprocess.Popen(
+                [
+                    *(sys.executable, "-I", "-S", process_keeper.__file__),
+                    *(str(log), folder, ",".join(map(str, cpus))),
+                    *command,
+                ],
+                cwd=folder,
+                env={**environment, **dict.fromkeys(("TMPDIR", *scratch), folder)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                bufsize=0,
+                pass_fds=hold,
+                start_new_session=True,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
     def lines(self) -> Iterator[Line]:
         """Each line, until the program has ended."""
@@ -89,7 +93,7 @@ class Kept:
         """Block until it has ended; `code` then."""
         code = self._keeper.wait()
         if code < 0:  # else it did so itself
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            process_keeper.remove(self._scratch)
         self._close()
         return code
 

@@ -1,19 +1,23 @@
 """Programs as hosts: what they get, how they are followed, stopped, and never left behind."""
 
+import ctypes
 import os
 import secrets
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from microjobs.contract import Layout, read_failure
 from orchestrator.local.home import Home
+from orchestrator.local.runtimes import process_keeper
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
 from orchestrator.local.runtimes.process import ProcessRuntime
 from orchestrator.local.runtimes.process_kept import Kept
@@ -28,6 +32,8 @@ from tests.local.runtimes.processes import (
     tiny_runtime,
     wait_for_line,
 )
+
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
 ROOT = Layout()
 INPUT = str(ROOT.processing("input"))
@@ -345,3 +351,36 @@ with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 8786)):
     for number in range(5):
         (host,) = runtime.start(Plan(f"job/{number}", (program(tmp_path / str(number), code),)))
         wait_for_line(host, b"up")
+
+
+def keep(log: str, scratch: Path, script: str, **options: Any) -> int:
+    """The exit code of a keeper by itself."""
+    scratch.mkdir()
+    command = [sys.executable, "-I", "-S", process_keeper.__file__, log, str(scratch), "", "sh", "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **options) as process:
+        return process.wait(30)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_log_on_a_full_disk_does_not_change_the_exit_code(tmp_path: Path) -> None:
+    assert keep("/dev/full", tmp_path / "scratch", "echo x; exit 3") == 3
+
+
+def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / "scratch" / "cache"
+    script = f"mkdir -p {folder}/inner && touch {folder}/inner/file && chmod 555 {folder}/inner {folder}"
+    assert keep(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=as_any_user) == 0
+    assert not folder.exists()
+
+
+def as_any_user() -> None:
+    """Root may write into folders that are read-only; without this capability it may not."""
+    if os.geteuid() == 0:
+        ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path) -> None:
+    before = set(Path(tempfile.gettempdir()).glob("microjobs-*"))
+    with pytest.raises(ValueError, match="null"):
+        Kept(["true"], {"A": "a\0b"}, tmp_path / "log")
+    assert set(Path(tempfile.gettempdir()).glob("microjobs-*")) <= before

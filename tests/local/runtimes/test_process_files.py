@@ -53,8 +53,10 @@ def test_large_files_are_copied_whole_where_the_kernel_cannot(tmp_path: Path, mo
 @pytest.mark.parametrize("link", [True, False])
 def test_taken_tree_is_equal(link: bool, source: Path, tmp_path: Path) -> None:
     (source / "link").symlink_to("folder/program")
+    (source / "circle").symlink_to("circle")
     assert take(source, tmp_path / "to", link=link)
     assert (tmp_path / "to" / "link").readlink() == Path("folder/program")
+    assert (tmp_path / "to" / "circle").readlink() == Path("circle")
     for name in ("file", "folder/program"):
         taken, given = (tmp_path / "to" / name).stat(), (source / name).stat()
         assert (taken.st_mode, taken.st_mtime_ns) == (given.st_mode, given.st_mtime_ns)
