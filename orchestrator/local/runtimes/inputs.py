@@ -39,7 +39,7 @@ class Overlays:
 
     def refused(self, error: APIError) -> bool:
         """Whether a container did not start because of an overlay; from then on inputs are copied."""
-        if "overlay" not in str(error.explanation):
+        if "mount overlay:" not in str(error.explanation):  # the engine's own files have `overlay2` in their paths
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)
         self._possible = False

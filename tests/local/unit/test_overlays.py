@@ -1,0 +1,16 @@
+"""When inputs are copied and not overlaid."""
+
+from unittest.mock import Mock
+
+import pytest
+from docker.errors import APIError
+
+from orchestrator.local.runtimes.inputs import Overlays
+
+REFUSED = "failed to mount local volume: mount overlay:/var/lib/docker/volumes/a/_data, flags: 0x0: invalid argument"
+OTHER = '"/var/lib/docker/overlay2/1f/merged/proc/x" cannot be mounted because it is inside /proc'
+
+
+@pytest.mark.parametrize(("reason", "refused"), [(REFUSED, True), (OTHER, False)])
+def test_overlays_are_given_up_for_their_own_errors_only(reason: str, refused: bool) -> None:
+    assert Overlays(Mock()).refused(APIError("500 Server Error", explanation=reason)) is refused
