@@ -8,7 +8,7 @@ JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
 export PATH := $(PATH):$(CURDIR)/.venv/bin
 # Attestations make an image an OCI index where the engine keeps images in containerd, and SageMaker refuses those.
 export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
-export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell git diff --quiet HEAD 2>/dev/null || echo -dirty)
+export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell [ -z "$$(git status --porcelain containers shared 2>&1)" ] || echo -dirty)
 
 help: ## list what can be made
 	@grep -hE '^[a-z%/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
