@@ -130,6 +130,7 @@ def unpack(archive: Path, folder: Path) -> None:
         try:
             with _Careful(archive) as content, tarfile.TarFile(fileobj=content) as tar:
                 _extract(tar, partial, limit, archive.name)
+                _read_to_end(content, limit, archive.name)
         except UserError:
             raise
         except Exception as error:  # tarfile raises nearly anything on archives made to harm
@@ -185,6 +186,13 @@ def _extract(tar: tarfile.TarFile, folder: Path, limit: int, name: str) -> None:
         else:
             raise UserError(f"{name}: {member.name!r} is neither a file nor a folder: refused")
     _make_links(links, folder, name)
+
+
+def _read_to_end(content: gzip.GzipFile, limit: int, name: str) -> None:
+    """Behind the last member too: only at its end does gzip compare its checksum with what was unpacked."""
+    while content.read(MAX_HEADER_BYTES):
+        if content.tell() > limit + MAX_MEMBERS * 1024 + SMALL:
+            raise UserError(f"{name} unpacks to more than {limit} bytes: refused as a bomb")
 
 
 def _write(content: IO[bytes], target: Path, *, executable: bool) -> None:

@@ -1,6 +1,7 @@
 """Model archives: extracted whole and inside their folder, or refused."""
 
 import io
+import random
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -108,6 +109,17 @@ def test_bomb_is_refused_before_it_fills_the_disk(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(bundle, "SMALL", 1000)
     path = archive(tmp_path, file_member("zeros", bytes(1_000_000)))
     with pytest.raises(UserError, match="refused as a bomb"):
+        bundle.unpack(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bit_that_was_flipped_in_a_weight_is_noticed(tmp_path: Path) -> None:
+    """Weights hardly compress: they lie in the archive as they are, and only its checksum tells."""
+    path = archive(tmp_path, file_member("model.onnx", random.Random(1).randbytes(200_000)))  # noqa: S311
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a whole tar archive"):
         bundle.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
