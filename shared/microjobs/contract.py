@@ -115,7 +115,7 @@ def decode_hyperparameter(text: str) -> Any:
     """
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
@@ -309,7 +309,7 @@ def write_failure(layout: Layout, reason: str) -> None:
     """Give the reason of a failure, its first 1024 characters. The first reason stays: later ones are its echo."""
     layout.output.mkdir(parents=True, exist_ok=True)
     if not layout.failure.exists():
-        layout.failure.write_text(reason[:FAILURE_LIMIT], encoding="utf-8")
+        _write_words(layout.failure, reason[:FAILURE_LIMIT].encode(errors="backslashreplace"))
 
 
 def read_failure(layout: Layout) -> str | None:
@@ -321,8 +321,18 @@ def read_failure(layout: Layout) -> str | None:
 def write_message(layout: Layout, message: str) -> None:
     """A processing job's `ExitMessage`, cut to 1 KB without splitting a character."""
     layout.output.mkdir(parents=True, exist_ok=True)
-    cut = message.encode()[:MESSAGE_LIMIT].decode(errors="ignore")
-    layout.message.write_text(cut, encoding="utf-8")
+    cut = message.encode(errors="backslashreplace")[:MESSAGE_LIMIT].decode(errors="ignore")
+    _write_words(layout.message, cut.encode())
+
+
+def _write_words(path: Path, content: bytes) -> None:
+    """Whole or not at all: an empty file would keep the supervisor from saying what it knows."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_message(layout: Layout) -> str | None:

@@ -61,6 +61,8 @@ def load(declared: type[T], values: Mapping[str, str]) -> T:
             continue
         try:
             checked[name] = _check(parameters[name], text)
+        except OverflowError:
+            problems.append(f"{name} = {text!r} is too large")
         except ValueError as error:
             problems.append(f"{name} = {text!r} {error}")
     if problems:

@@ -121,6 +121,27 @@ def test_failure_is_cut_at_1024_characters_and_the_first_one_stays(layout: Layou
     assert failure.startswith("reason: é")
 
 
+def test_reason_with_a_name_that_is_no_text_is_told(layout: Layout) -> None:
+    """Names of files may be any bytes."""
+    contract.write_failure(layout, "donn\udce9es.csv is no array")
+    contract.write_message(layout, "donn\udce9es.csv is no array")
+    assert contract.read_failure(layout) == contract.read_message(layout) == "donn\\udce9es.csv is no array"
+
+
+def test_reason_that_finds_no_space_leaves_room_for_the_next(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, _: bytes) -> int:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(OSError, match="No space"):
+            contract.write_failure(layout, "the first")
+    assert list(layout.output.iterdir()) == []
+    contract.write_failure(layout, "the second")
+    assert contract.read_failure(layout) == "the second"
+
+
 def test_message_is_cut_at_1_kb_between_two_characters(layout: Layout) -> None:
     contract.write_message(layout, "é" * 1000 + "x")
     message = contract.read_message(layout)

@@ -50,6 +50,8 @@ def test_what_the_platform_adds_is_not_the_jobs() -> None:
         ("epochs", "true", ["epochs = 'true'", "not a whole number"]),
         ("epochs", "0", ["below the minimum of 1"]),
         ("epochs", "1001", ["above the maximum of 1000"]),
+        ("epochs", "1" + "0" * 400, ["is too large"]),
+        ("epochs", "[" * 2400, ["not a whole number"]),
         ("learning_rate", "0", ["must be above 0"]),
         ("learning_rate", "NaN", ["not a finite number"]),
         ("learning_rate", "Infinity", ["not a finite number"]),
