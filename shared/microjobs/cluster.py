@@ -26,7 +26,6 @@ STEP_SECONDS = 0.02
 GREETING_SECONDS = 5.0
 """How long a caller may take to say which host it is."""
 NAME_LIMIT = 256
-REASON_LIMIT = 10_000
 INTERRUPT = signal.SIGUSR1
 """Wakes the main thread, whatever it waits for, when the job ends because of another host."""
 
@@ -172,4 +171,4 @@ def _ending(host: str, error: BaseException) -> Ending:
     if isinstance(error, EOFError | ConnectionError):  # most likely the echo of a host that is lost
         return Ending(host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", ECHO)
     code, reason = code_and_reason(error)
-    return Ending(host, code, f"host {host} failed: {reason}"[:REASON_LIMIT])
+    return Ending(host, code, f"host {host} failed: {reason}")

@@ -30,6 +30,8 @@ ECHO_SECONDS = 3.0
 connection to the host that is the cause."""
 CONNECT_SECONDS = 5.0
 LINE_LIMIT = 1 << 16
+REASON_LIMIT = 5_000
+"""Characters, each of which takes 12 bytes of a line at most."""
 STRANGER_LIMIT = 256
 
 CERTAIN, ABRUPT, DOUBTFUL, ECHO = 3, 2, 1, 0
@@ -54,6 +56,9 @@ class Ending:
     code: int = EXIT_OK
     reason: str = ""
     certainty: int = CERTAIN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", self.reason[:REASON_LIMIT])
 
     def conclude(self) -> None:
         """Raise what the code stands for: a `JobError` with the reason, `Stopped`, or nothing."""

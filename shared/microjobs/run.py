@@ -137,7 +137,7 @@ def start_logging(environ: Mapping[str, str]) -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     received.append(number)
-    signal.signal(number, signal.SIG_IGN)  # once is enough: a second one must not break the clean-up
+    _heed_no_more_stops()  # once is enough: a second one, of either kind, must not break the clean-up
     raise Stopped(number)
 
 

@@ -59,6 +59,12 @@ def fail_for_the_user(folder: str, fails: bool) -> None:
             time.sleep(60)
 
 
+def fail_at_length(fails: bool) -> None:
+    if fails:
+        raise UserError("row 5 is bad " + "\U0001d54f" * 100_000)
+    time.sleep(60)
+
+
 def fail_unforeseen(fails: bool) -> None:
     if fails:
         raise ZeroDivisionError("of ours")

@@ -76,6 +76,12 @@ def test_reason_of_one_host_ends_all_and_leaves_no_file(failing: str, hosts: Hos
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
+def test_long_reason_is_told_on_all(failing: str, hosts: Hosts) -> None:
+    ends = run(hosts, "fail_at_length", one_fails(hosts, failing))
+    assert {(end.code, end.printed[:23]) for end in ends.values()} == {(2, "UserError row 5 is bad ")}
+
+
+@pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
 def test_unforeseen_error_shows_its_traceback_and_ends_all(failing: str, hosts: Hosts) -> None:
     ends = run(hosts, "fail_unforeseen", one_fails(hosts, failing))
     assert {end.code for end in ends.values()} == {1}

@@ -77,6 +77,30 @@ def test_user_error_ends_with_2_its_sentence_and_no_traceback(start: Start, layo
     assert "Traceback" not in log
 
 
+CLEANS_UP = """
+import shutil, time
+
+def process(arguments):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaning", flush=True)
+        time.sleep(1)
+        print("clean", flush=True)
+"""
+
+
+def test_second_stop_of_another_kind_does_not_break_the_clean_up(start: Start) -> None:
+    process = start(CLEANS_UP)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "cleaning\n"
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[:2] == (130, "clean\n")
+
+
 STOPPED_LATE = """
 import logging, os, signal
 from microjobs.errors import UserError
