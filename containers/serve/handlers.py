@@ -106,7 +106,7 @@ class HandlerModel:
             return Answer(200, [("content-type", str(media_type))], _bytes(content))
         except Problem:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # the latter would end the thread without an answer
             logger.exception("%s failed on a request", self._module.__name__)
             raise Problem(500, f"the model's own code failed: {_summary(error)}") from error
 
@@ -191,7 +191,7 @@ def _bytes(content: Any) -> bytes:
     return content.encode() if isinstance(content, str) else json.dumps(content).encode()
 
 
-def _summary(error: Exception) -> str:
+def _summary(error: BaseException) -> str:
     """The error's class and its first line; the traceback is the log's."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

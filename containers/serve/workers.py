@@ -71,12 +71,13 @@ class Reason:
 
     def tell(self, error: Exception) -> None:
         """Called in a worker: have the main process end the server for this reason."""
-        os.write(self._write, str(error).encode()[:4000])  # below PIPE_BUF: workers do not mix their words
+        words = str(error).encode(errors="backslashreplace")[:4000]  # below PIPE_BUF: workers do not mix their words
+        os.write(self._write, words + b"\0")
         os.kill(os.getppid(), signal.SIGTERM)
 
     def told(self) -> str:
         try:
-            return os.read(self._read, 4000).decode(errors="replace")
+            return os.read(self._read, 4001).partition(b"\0")[0].decode(errors="replace")
         except BlockingIOError:
             return ""
 
@@ -171,6 +172,8 @@ def in_background(task: Callable[[], None], reason: Reason) -> None:
             task()
         except Exception as error:
             reason.tell(error)
+        except SystemExit as end:  # a thread would end without a word, and /ping say "still loading" for ever
+            reason.tell(UserError(f"the model's own code ended its process while it was loaded: exit({end.code!r})"))
 
     threading.Thread(target=run_task, name="load", daemon=True).start()
 

@@ -174,6 +174,7 @@ FAILURES = {
     "import nonsense_module": "inference.py cannot be imported: ModuleNotFoundError",
     "def model_fn(model_dir):\n    raise OSError('no weights')": "could not load the model: OSError: no weights",
     ALL_FOUR + "def transform_fn(model, body, content_type, accept): pass": "has transform_fn and input_fn",
+    "import sys\nsys.exit(2)": "the model's own code ended its process while it was loaded: exit(2)",
 }
 
 
@@ -184,7 +185,15 @@ def test_program_that_cannot_start_ends_the_job(root: Path, program: str, reason
     (root / "model" / "code" / "inference.py").write_text(program)
     with started(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
         assert server.end() == 2
-    assert reason in (server.failure or "")
+    assert (server.failure or "").count(reason) == 1  # and not by each worker
+
+
+def test_program_that_exits_on_a_request_is_a_500(root: Path) -> None:
+    program = "import sys\ndef model_fn(model_dir): return sys.exit\n"
+    with serving(root, program) as server:
+        reply = server.invoke("[[1.0]]")
+        assert (reply.status, reply.error.partition(":")[0]) == (500, "the model's own code failed")
+        assert server.ask("GET", "/ping").status == 200
 
 
 def test_missing_program_ends_the_job(root: Path) -> None:
