@@ -80,10 +80,11 @@ def write(arrays: Arrays, folder: Path, shards: int) -> list[str]:
     Raises:
         UserError: an array has fewer rows than there are shards.
     """
-    names = []
     for name, array in arrays.items():
         if len(array) < shards:
             raise UserError(f"--shards {shards}: {name} has only {len(array)} rows")
+    names = []
+    for name, array in arrays.items():
         for number, part in enumerate(np.array_split(array, shards)):
             suffix = "" if shards == 1 else f"-{number:05}-of-{shards:05}"
             save_array(folder / f"{name}{suffix}.npy", part)

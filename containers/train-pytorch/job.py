@@ -1,6 +1,7 @@
 """The training job once its data is there: put together, go on or begin, train, save."""
 
 import logging
+import signal
 
 import torch
 
@@ -42,8 +43,8 @@ class Job:
         batches = self.shares.batches(self.hyperparameters)
         model = compiled(self.group.parallel(state.network), self.group.device, self.hyperparameters)
         Fit(state, model, train, test, batches, self.hyperparameters, self.stop, self.checkpoints, self.group).run()
-        if self.stop.signal_number is not None and not state.progress.begun:
-            raise Stopped(self.stop.signal_number)
+        if not state.progress.begun:  # all were asked to stop, maybe by a signal that has not come to this process yet
+            raise Stopped(self.stop.signal_number or signal.SIGTERM)
         self._save(state)
         self.group.leave()
 

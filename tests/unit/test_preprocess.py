@@ -251,12 +251,13 @@ def test_dataset_is_cut_into_shards_that_preprocess_takes(layout: Layout) -> Non
         (["boston", "--from", "none.npz"], "none.npz cannot be read"),
         (["diabetes", "--from", "x.npz"], "needs no file"),
         (["straight-line", "--shards", "0"], "--shards"),
-        (["straight-line", "--shards", "21"], "x_test has only 20 rows"),
+        (["straight-line", "--shards", "50"], "x_test has only 20 rows"),
     ],
 )
 def test_wrong_dataset_is_refused(arguments: list[str], words: str, layout: Layout) -> None:
     assert preprocess(layout, "dataset", *arguments).returncode == 2
     assert words in (read_failure(layout) or "")
+    assert list(layout.root.rglob("*.npy")) == []
 
 
 def test_download_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
