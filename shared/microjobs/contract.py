@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from microjobs.files import write_whole
+
 DEFAULT_ROOT = "/opt/ml"
 BASE_DIR = "SAGEMAKER_BASE_DIR"
 
@@ -307,9 +309,8 @@ def checkpoints_are_kept(layout: Layout) -> bool:
 
 def write_failure(layout: Layout, reason: str) -> None:
     """Give the reason of a failure, its first 1024 characters. The first reason stays: later ones are its echo."""
-    layout.output.mkdir(parents=True, exist_ok=True)
-    if not layout.failure.exists():
-        _write_words(layout.failure, reason[:FAILURE_LIMIT].encode(errors="backslashreplace"))
+    if not layout.failure.exists():  # whole: an empty one would keep the supervisor from saying what it knows
+        write_whole(layout.failure, reason[:FAILURE_LIMIT].encode(errors="backslashreplace"))
 
 
 def read_failure(layout: Layout) -> str | None:
@@ -320,19 +321,8 @@ def read_failure(layout: Layout) -> str | None:
 
 def write_message(layout: Layout, message: str) -> None:
     """A processing job's `ExitMessage`, cut to 1 KB without splitting a character."""
-    layout.output.mkdir(parents=True, exist_ok=True)
     cut = message.encode(errors="backslashreplace")[:MESSAGE_LIMIT].decode(errors="ignore")
-    _write_words(layout.message, cut.encode())
-
-
-def _write_words(path: Path, content: bytes) -> None:
-    """Whole or not at all: an empty file would keep the supervisor from saying what it knows."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(layout.message, cut.encode())
 
 
 def read_message(layout: Layout) -> str | None:

@@ -9,23 +9,12 @@ import pytest
 
 from orchestrator.local import instances
 from orchestrator.local.errors import ValidationError
-from orchestrator.local.home import Home
 from orchestrator.local.jobs import group, hyperband, inputs, outputs, search
 from orchestrator.local.jobs.hyperband import Resources
 from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from orchestrator.local.s3.store import ObjectStore
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ObjectStore]:
-    home = Home(tmp_path / "home")
-    home.make()
-    opened = ObjectStore(home)
-    opened.create_bucket("data")
-    yield opened
-    opened.close()
 
 
 def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:

@@ -1,12 +1,10 @@
 """A folder of a host that is kept the same in a bucket."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from orchestrator.local.home import Home
 from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.s3.store import ObjectStore
 
@@ -22,16 +20,6 @@ class Writing:
     def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002  it has one folder
         shutil.copytree(self.files, to)
         return True
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[ObjectStore]:
-    home = Home(tmp_path / "home")
-    home.make()
-    opened = ObjectStore(home)
-    opened.create_bucket("data")
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
