@@ -82,6 +82,19 @@ with serving(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
     until(home.server.exists, lambda there: not there, seconds=30)
 
 
+def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Home) -> None:
+        raise KeyboardInterrupt
+
+    home = Home(tmp_path / "home")
+    monkeypatch.setattr(server, "running", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.start(home, Config(port=0, runtime="process"))
+    *_, process = server._started.values()
+    assert process.wait(30) in (0, -signal.SIGTERM)
+    assert not home.server.exists()
+
+
 def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=0, runtime="process")
     first, second = server.serving(home, config), server.serving(home, config)
