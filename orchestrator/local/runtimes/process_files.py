@@ -6,6 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
+from orchestrator.local.runtimes import process_keeper
+
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1 << 30
@@ -99,8 +101,5 @@ def remove(folder: Path) -> None:
     except FileNotFoundError:
         return
     except PermissionError:
-        for parent, names, _ in os.walk(folder):  # from the top: each is opened before it is entered
-            for inside in (Path(parent, name) for name in names):
-                if not inside.is_symlink():
-                    inside.chmod(0o700)
+        process_keeper.open_folders(folder)
         shutil.rmtree(folder)

@@ -138,14 +138,19 @@ def _end_descendants() -> None:
                 time.sleep(0.001)
 
 
-def remove(folder: str) -> None:
-    """Remove a tree, folders that the program made read-only too."""
-    for parent, names, _ in os.walk(folder):
+def open_folders(folder: str | Path) -> None:
+    """Let the folders of a tree be read and written, which a program may have forbidden."""
+    for parent, names, _ in os.walk(folder):  # from the top: each is opened before it is entered
         for path in (Path(parent, name) for name in names):
             if not path.is_symlink():
                 with contextlib.suppress(OSError):
                     path.chmod(0o700)
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove(scratch: str) -> None:
+    """Remove what can be removed of a program's own folder."""
+    open_folders(scratch)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _prctl(option: int, value: int) -> None:

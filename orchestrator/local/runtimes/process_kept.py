@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,7 +68,7 @@ class Kept:
                 start_new_session=True,
             )
         except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
+            process_keeper.remove(folder)
             raise
 
     def lines(self) -> Iterator[Line]:
