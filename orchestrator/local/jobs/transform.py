@@ -160,8 +160,8 @@ class TransformJob(Job):
                 parts = [inputs.share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
                 runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]
             errors = [error for run in runs if (error := run.exception()) is not None]
-            for error in sorted(errors, key=lambda error: isinstance(error, StoppedError)):  # what stopped others first
-                raise error
+            if errors:
+                raise min(errors, key=lambda error: isinstance(error, StoppedError))  # the one that stopped the others
             self._transformed = [output for run in runs for output in run.result()]
         except StoppedError:
             pass

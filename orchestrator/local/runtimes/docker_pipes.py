@@ -87,10 +87,10 @@ class Filler:
         assert container.client is not None  # noqa: S101  for mypy
         self._api = container.client.api
         self._id: str = self._api.exec_create(container.id, [*FILL, path], stdin=True, stdout=False, user="root")["Id"]
+        self._starts_until = time.monotonic() + START_SECONDS
 
     def send(self, chunks: Iterable[bytes]) -> int | None:
         """Send all, or what the reader wants of it; the exit code, None if the container ended meanwhile."""
-        self._starts_until = time.monotonic() + START_SECONDS
         connection: Any = self._api.exec_start(self._id, socket=True)
         stream = getattr(connection, "_sock", connection)  # docker-py gives a file for reading in place of the socket
         stream.settimeout(LOOK_SECONDS)
