@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.aws import settings
-from orchestrator.aws.settings import Settings
 from orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
+    from orchestrator.aws.settings import Settings
     from orchestrator.workflows.place import Place
+    from orchestrator.workflows.viewing import View
 
 PREFIX = "aws_"
 """Of the flags' names among a verb's options."""
@@ -93,26 +93,61 @@ def _step_and_type(text: str) -> tuple[str, str]:
     return step, instance_type
 
 
-def chosen(options: argparse.Namespace) -> Settings:
+def chosen(options: argparse.Namespace) -> "Settings":
     """Settings of the file and the flags, with boto3's region; not yet checked."""
+    from orchestrator.aws import settings
     from orchestrator.aws.place import with_region
 
     return with_region(settings.changed(settings.read(), given(options)))
 
 
 def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
-    """The place that a verb which starts nothing looks at.
+    """The place of a command that changes what is there and starts nothing new.
 
     Raises:
         UsageError: no region is known, or flags for AWS are given without it.
     """
-    from orchestrator.aws.place import connect
+    if on_aws(options):
+        return nullcontext(_account(options))
     from orchestrator.local.home import Home
     from orchestrator.workflows import place
 
+    return place.on_this_machine(Home.from_environment())
+
+
+def viewed(options: argparse.Namespace) -> "View":
+    """The view of a command that only reads.
+
+    Raises:
+        UsageError: as `reached`.
+    """
+    from orchestrator.local.home import Home
+    from orchestrator.workflows import viewing
+
+    if on_aws(options):
+        account = _account(options)
+        return viewing.PlaceView(account, f"AWS {account.why}")
+    return viewing.HomeView(Home.from_environment())
+
+
+def need_jobs(options: argparse.Namespace) -> None:
+    """Refuse a folder that has no jobs before a server is started for it.
+
+    Raises:
+        UsageError: as `reached`, or nothing has ever run in the folder.
+    """
     if not on_aws(options):
-        return place.on_this_machine(Home.from_environment())
-    return nullcontext(connect(settings.need_region(chosen(options)), no_image))
+        from orchestrator.local.home import Home
+        from orchestrator.workflows.viewing import need_state
+
+        need_state(Home.from_environment())
+
+
+def _account(options: argparse.Namespace) -> "Place":
+    from orchestrator.aws import settings
+    from orchestrator.aws.place import connect
+
+    return connect(settings.need_region(chosen(options)), no_image)
 
 
 def no_image(job: str) -> str:

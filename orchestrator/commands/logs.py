@@ -1,6 +1,7 @@
 """`microjobs logs JOB`."""
 
 import argparse
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -8,6 +9,8 @@ from orchestrator.aws import flags
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
+    from orchestrator.workflows.kinds import Kind
+    from orchestrator.workflows.viewing import View
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -19,19 +22,26 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.workflows.kinds import ENDPOINT, need
-    from orchestrator.workflows.logs import LogTail
+    view = flags.viewed(options)
+    kind, _ = view.need(options.job)
+    tail = view.tail(kind, options.job)
+    while True:
+        follow = options.follow and _goes_on(view, kind, options.job)
+        # After the look at the status, so that the last lines of a job that has ended are among them.
+        for event in tail.read() if follow else tail.rest():
+            print(f"{event.host}  {event.text}", flush=follow)
+        if not follow:
+            return 0
+        time.sleep(view.poll)
 
-    with flags.reached(options) as place:
-        kind, _ = need(place.sagemaker, options.job)
-        tail = LogTail.of(place.logs, kind, options.job)
-        while True:
-            description = kind.describe(place.sagemaker, options.job)
-            going = description is not None and description[kind.status] in (*kind.going, ENDPOINT.good)
-            follow = options.follow and going
-            # After the look at the status, so that the last lines of a job that has ended are among them.
-            for event in tail.read() if follow else tail.rest():
-                print(f"{event.host}  {event.text}", flush=follow)
-            if not follow:
-                return 0
-            time.sleep(place.poll)
+
+def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
+    """Whether more lines may come; says so where only a server could write them and none runs."""
+    from orchestrator.workflows.kinds import ENDPOINT
+
+    description = view.describe(kind, name)
+    if description is None or description[kind.status] not in (*kind.going, ENDPOINT.good):
+        return False
+    if not view.advances:
+        print(f"microjobs: {view.advice()}", file=sys.stderr)
+    return view.advances

@@ -1,6 +1,7 @@
 """`microjobs ps`: jobs and endpoints, newest first."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -9,38 +10,66 @@ from orchestrator.aws import flags
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
-    from orchestrator.workflows.kinds import Listed
+    from orchestrator.workflows.viewing import Filter, Listed
 
 
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("ps", help="list jobs and endpoints")
-    parser.add_argument("-n", "--limit", type=int, default=20, metavar="N", help="how many (default: %(default)s)")
-    parser.add_argument("--running", action="store_true", help="only those that go on, and endpoints in service")
+    add = parser.add_argument
+    add("-n", "--limit", type=_count, default=20, metavar="N", help="only the newest N (default: %(default)s)")
+    add("--kind", choices=("processing", "training", "tuning", "transform", "endpoint"), help="only this kind")
+    add("--name", default="", metavar="TEXT", help="only names that contain TEXT")
+    states = parser.add_mutually_exclusive_group()
+    states.add_argument("--running", action="store_true", help="only what has not ended, and endpoints in service")
+    states.add_argument("--status", metavar="S", help="only this status, such as Failed or Interrupted")
     flags.add(parser)
     parser.set_defaults(call=call)
 
 
-def call(options: argparse.Namespace) -> int:
-    from orchestrator.workflows.kinds import ENDPOINT, KINDS
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
-    limit = min(max(options.limit, 1), 100)
-    with flags.reached(options) as place:
-        listed = [row for kind in KINDS for row in kind.newest(place.sagemaker, limit)]
-    if options.running:
-        listed = [row for row in listed if row.kind is ENDPOINT or row.status in row.kind.going]
-    listed.sort(key=lambda row: row.created, reverse=True)
-    for line in table(listed[:limit], datetime.now(UTC)):
+
+def call(options: argparse.Namespace) -> int:
+    wanted = _filter(options)
+    view = flags.viewed(options)
+    listed = view.newest(wanted)
+    for line in table(listed, datetime.now(UTC)):
         print(line)
+    if (not listed or any(row.status in row.kind.going for row in listed)) and (advice := view.advice()):
+        print(f"microjobs: {advice}", file=sys.stderr)
     return 0
 
 
+def _filter(options: argparse.Namespace) -> "Filter":
+    from orchestrator.workflows.kinds import KINDS
+    from orchestrator.workflows.viewing import Filter
+
+    kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
+    status = _status(options.status) if options.status else ""
+    return Filter(options.limit, kinds, options.name, status, options.running)
+
+
+def _status(text: str) -> str:
+    """A status in AWS's spelling, found whatever its case."""
+    from orchestrator.failures import UsageError
+    from orchestrator.workflows.kinds import KINDS, SECONDARY_STATUSES
+
+    known = {status.lower(): status for status in (*SECONDARY_STATUSES, *(s for kind in KINDS for s in kind.statuses))}
+    if text.lower() not in known:
+        raise UsageError(f"no job or endpoint has a status {text!r}: take one of {', '.join(sorted(known.values()))}")
+    return known[text.lower()]
+
+
 def table(listed: Sequence["Listed"], now: datetime) -> list[str]:
-    """Lines with aligned columns: kind, name, status, age, how long it took or takes."""
-    from orchestrator.workflows.progress import duration
+    """Lines with aligned columns: kind, name, status, age, and how long it took or takes."""
+    from orchestrator.durations import duration
 
     rows = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in listed:
         took = duration(((row.ended or now) - row.created).total_seconds())
-        rows.append((row.kind.title, row.name, row.status, duration((now - row.created).total_seconds()), took))
+        rows.append((row.kind.title, row.name, row.full_status, duration((now - row.created).total_seconds()), took))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

@@ -20,18 +20,22 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    with flags.reached(options) as place:
-        return stop_run(place, options.run) if options.run else stop_one(place, options.job)
+    if options.run:
+        flags.need_jobs(options)
+        with flags.reached(options) as place:
+            return stop_run(place, options.run)
+    return stop_one(options, options.job)
 
 
-def stop_one(place: "Place", name: str) -> int:
-    from orchestrator.workflows.kinds import ENDPOINT, need
+def stop_one(options: argparse.Namespace, name: str) -> int:
+    from orchestrator.workflows.kinds import ENDPOINT
 
-    kind, description = need(place.sagemaker, name)
+    kind, description = flags.viewed(options).need(name)
     if kind is not ENDPOINT and description[kind.status] not in kind.going:
         print(f"{kind.title} {name} is {description[kind.status]} already")
         return 0
-    kind.stop(place.sagemaker, name)
+    with flags.reached(options) as place:  # starts a server if none runs, so not before there is something to stop
+        kind.stop(place.sagemaker, name)
     print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
     return 0
 

@@ -6,7 +6,7 @@ import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.local import config, server
+from orchestrator.local import config
 from orchestrator.local.home import Home
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ def _config(options: argparse.Namespace) -> config.Config:
 
 
 def _up(options: argparse.Namespace) -> int:
+    from orchestrator.local import server
+
     home, chosen = Home.from_environment(), _config(options)
     if options.detach:
         if (address := server.running(home)) is None:
@@ -75,11 +77,16 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(_: argparse.Namespace) -> int:
-    print("ended" if server.stop(Home.from_environment()) else "no server runs here")
+    from orchestrator.local import server
+
+    home = Home.from_environment()
+    print("ended" if server.stop(home) else f"no server runs for {home.root}")
     return 0
 
 
 def _status(_: argparse.Namespace) -> int:
+    from orchestrator.local import server
+
     home = Home.from_environment()
     address = server.running(home)
     if address is None:
@@ -92,6 +99,8 @@ def _status(_: argparse.Namespace) -> int:
 
 
 def _env(_: argparse.Namespace) -> int:
+    from orchestrator.local import server
+
     home = Home.from_environment()
     if (address := server.running(home)) is None:
         raise server.ServerError(f"no server runs for {home.root}: microjobs local up --detach")

@@ -4,9 +4,10 @@ import base64
 from collections.abc import Sequence
 from html import escape
 
+from orchestrator.durations import duration
 from orchestrator.report import svg
 from orchestrator.report.summary import aligned, number
-from orchestrator.workflows.progress import Trial, duration, short
+from orchestrator.workflows.progress import Trial, short
 from orchestrator.workflows.record import Done
 from orchestrator.workflows.results import Results
 

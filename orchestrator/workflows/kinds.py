@@ -1,12 +1,9 @@
 """The kinds of things that run on SageMaker. The API spells all operations on them alike, so that a kind is a word."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from botocore import xform_name
-from botocore.exceptions import ClientError
 
 from orchestrator.failures import UsageError
 
@@ -17,6 +14,8 @@ Answer = Mapping[str, Any]
 
 ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
 """What AWS says of a name that is well-formed and not there, or of one that cannot be stopped any more."""
+
+JOB_STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Kind:
     """The member of Describe and List that says when it ended."""
     going: tuple[str, ...] = ("InProgress", "Stopping")
     good: str = "Completed"
+    statuses: tuple[str, ...] = JOB_STATUSES
 
     @property
     def name(self) -> str:
@@ -51,13 +51,25 @@ class Kind:
             return ""
         return f"{name}-" if self is TUNING else f"{name}/"
 
+    @property
+    def arn_type(self) -> str:
+        """The resource type in its ARN: `training-job`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.word).lower()
+
     def create(self, client: "SageMakerClient", request: Answer) -> None:
-        getattr(client, xform_name(f"Create{self.word}"))(**request)
+        self._method(client, "Create")(**request)
+
+    def _method(self, client: "SageMakerClient", verb: str) -> Callable[..., Any]:
+        """The client's method for an operation, such as `describe_training_job`."""
+        method: Callable[..., Any] = getattr(client, f"{verb}-{self.arn_type}".replace("-", "_").lower())
+        return method
 
     def describe(self, client: "SageMakerClient", name: str) -> Answer | None:
         """The description, or None if there is no such thing."""
+        from botocore.exceptions import ClientError  # takes as long as all the rest of `microjobs ps`
+
         try:
-            answer: Answer = getattr(client, xform_name(f"Describe{self.word}"))(**{self.name: name})
+            answer: Answer = self._method(client, "Describe")(**{self.name: name})
         except ClientError as error:
             if error.response["Error"]["Code"] in ABSENT:
                 return None
@@ -66,40 +78,28 @@ class Kind:
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
         """Ask it to stop (an endpoint is deleted); False if there is nothing to be stopped."""
-        verb = "Delete" if self is ENDPOINT else "Stop"
+        from botocore.exceptions import ClientError
+
         try:
-            getattr(client, xform_name(f"{verb}{self.word}"))(**{self.name: name})
+            self._method(client, "Delete" if self is ENDPOINT else "Stop")(**{self.name: name})
         except ClientError as error:
             if error.response["Error"]["Code"] in ABSENT:
                 return False
             raise
         return True
 
-    def newest(self, client: "SageMakerClient", limit: int) -> list["Listed"]:
-        """The newest ones, newest first."""
-        answer = getattr(client, xform_name(f"List{self.word}s"))(
-            SortBy="CreationTime", SortOrder="Descending", MaxResults=limit
-        )
-        rows = next(value for value in answer.values() if isinstance(value, list))
-        return [
-            Listed(self, row[self.name], row[self.status], row["CreationTime"], row.get(self.ended)) for row in rows
-        ]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A line of a listing."""
-
-    kind: Kind
-    name: str
-    status: str
-    created: datetime
-    ended: datetime | None
-
 
 PROCESSING = Kind("ProcessingJob", "processing", "/aws/sagemaker/ProcessingJobs", "ProcessingEndTime")
-TRAINING = Kind("TrainingJob", "training", "/aws/sagemaker/TrainingJobs", "TrainingEndTime")
-TUNING = Kind("HyperParameterTuningJob", "tuning", "/aws/sagemaker/TrainingJobs", "HyperParameterTuningEndTime")
+TRAINING = Kind(
+    "TrainingJob", "training", "/aws/sagemaker/TrainingJobs", "TrainingEndTime", statuses=(*JOB_STATUSES, "Deleting")
+)
+TUNING = Kind(
+    "HyperParameterTuningJob",
+    "tuning",
+    "/aws/sagemaker/TrainingJobs",
+    "HyperParameterTuningEndTime",
+    statuses=(*JOB_STATUSES, "Deleting", "DeleteFailed"),
+)
 TRANSFORM = Kind("TransformJob", "transform", "/aws/sagemaker/TransformJobs", "TransformEndTime")
 ENDPOINT = Kind(
     "Endpoint",
@@ -108,7 +108,35 @@ ENDPOINT = Kind(
     "",
     going=("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"),
     good="InService",
+    statuses=(
+        "OutOfService",
+        "Creating",
+        "Updating",
+        "SystemUpdating",
+        "RollingBack",
+        "InService",
+        "Deleting",
+        "Failed",
+        "UpdateRollbackFailed",
+    ),
 )
+
+SECONDARY_STATUSES = (
+    "Starting",
+    "Pending",
+    "LaunchingMLInstances",
+    "PreparingTrainingStack",
+    "Downloading",
+    "DownloadingTrainingImage",
+    "Training",
+    "Uploading",
+    "Updating",
+    "Restarting",
+    "Interrupted",
+    "MaxRuntimeExceeded",
+    "MaxWaitTimeExceeded",
+)
+"""Of training jobs, besides those that are also statuses."""
 
 KINDS = (PROCESSING, TRAINING, TUNING, TRANSFORM, ENDPOINT)
 
@@ -127,5 +155,10 @@ def need(client: "SageMakerClient", name: str) -> tuple[Kind, Answer]:
     """
     found = find(client, name)
     if found is None:
-        raise UsageError(f"no job or endpoint is called {name}: `microjobs ps` lists them")
+        raise not_found(name)
     return found
+
+
+def not_found(name: str, where: str = "") -> UsageError:
+    """The error for a name that no job and no endpoint has."""
+    return UsageError(f"no job or endpoint{where} is called {name}: `microjobs ps` lists them")

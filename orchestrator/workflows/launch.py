@@ -16,6 +16,7 @@ from orchestrator.aws import consent
 from orchestrator.aws import images as aws_images
 from orchestrator.aws import place as aws_place
 from orchestrator.aws.settings import Settings
+from orchestrator.durations import duration
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
 from orchestrator.report.page import page
@@ -24,7 +25,7 @@ from orchestrator.workflows import housing, straight_line
 from orchestrator.workflows.costs import dollars
 from orchestrator.workflows.place import Place, Site, on_this_machine
 from orchestrator.workflows.plan import Named, Names, Planned
-from orchestrator.workflows.progress import Progress, duration
+from orchestrator.workflows.progress import Progress
 from orchestrator.workflows.record import Record, last_unfinished
 from orchestrator.workflows.results import Results
 from orchestrator.workflows.run import Run, interruptible

@@ -1,11 +1,10 @@
 """The log of a job, read as it grows. Facts §6: DescribeLogStreams gives no token, GetLogEvents always does."""
 
 import re
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-
-from botocore.exceptions import ClientError
 
 from orchestrator.workflows.kinds import Kind
 
@@ -30,34 +29,59 @@ class Event:
 
 
 @dataclass
-class LogTail:
-    """What is new in the log streams of a group that start with a prefix."""
+class Tail(ABC):
+    """Reads the new lines of the log streams in a group whose names start with a prefix."""
 
-    client: "CloudWatchLogsClient"
     group: str
     prefix: str
-    tokens: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, client: "CloudWatchLogsClient", kind: Kind, name: str) -> "LogTail":
-        return cls(client, kind.log_group(name), kind.log_prefix(name))
 
     def read(self) -> list[Event]:
-        """Lines since the last call, a page of each host, in the order of their times: a log may grow faster than
-        it can be read, and its job is to be looked at in between."""
+        """Lines since the last call, at most one page per stream, sorted by time.
+
+        A log may grow faster than it can be read, so the caller can look at the job between two pages.
+        """
         events = [event for stream in self._streams() for event in self._page(stream)]
         return sorted(events, key=lambda event: event.time)
 
     def rest(self) -> Iterator[Event]:
-        """All lines that there are since the last call, for a job that has ended."""
-        while True:  # an answer may be empty although there is more: the tokens tell
-            before = dict(self.tokens)
+        """All lines since the last call, for a job that has ended."""
+        while True:  # a page may be empty although there is more: the positions tell
+            before = self._positions()
             events = self.read()
             yield from events
-            if not events and self.tokens == before:
+            if not events and self._positions() == before:
                 return
 
+    @abstractmethod
     def _streams(self) -> list[str]:
+        """Names of the streams, sorted."""
+
+    @abstractmethod
+    def _page(self, stream: str) -> Iterable[Event]:
+        """The next lines of a stream."""
+
+    @abstractmethod
+    def _positions(self) -> Mapping[str, object]:
+        """How far each stream was read."""
+
+
+@dataclass
+class LogTail(Tail):
+    """A tail that reads from CloudWatch Logs, or from the local server as its client does."""
+
+    client: "CloudWatchLogsClient"
+    tokens: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, client: "CloudWatchLogsClient", kind: Kind, name: str) -> "LogTail":
+        return cls(kind.log_group(name), kind.log_prefix(name), client)
+
+    def _positions(self) -> Mapping[str, object]:
+        return dict(self.tokens)
+
+    def _streams(self) -> list[str]:
+        from botocore.exceptions import ClientError  # takes as long as all the rest of `microjobs logs`
+
         request: dict[str, Any] = {"logGroupName": self.group}
         if self.prefix:
             request["logStreamNamePrefix"] = self.prefix
@@ -69,7 +93,7 @@ class LogTail:
                 return []
             raise
 
-    def _page(self, stream: str) -> Iterator[Event]:
+    def _page(self, stream: str) -> Iterable[Event]:
         request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
         if stream in self.tokens:
             request["nextToken"] = self.tokens[stream]

@@ -12,6 +12,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.durations import duration
 from orchestrator.workflows.logs import Event
 
 TAIL_LINES = 15
@@ -149,11 +150,3 @@ def short(value: str) -> str:
         return f"{float(value):.4g}"
     except ValueError:
         return value
-
-
-def duration(seconds: float) -> str:
-    """`4.1 s`, `2 min 05 s`, `1 h 02 min`."""
-    if seconds < 59.95:  # what rounds to 60.0 is a minute
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"

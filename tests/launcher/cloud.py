@@ -105,7 +105,7 @@ class Cloud:
         verb = next(verb for verb in ("Create", "Describe", "Stop", "Delete", "List") if operation.startswith(verb))
         word = operation.removeprefix(verb)
         if verb == "List":
-            return self._list(word.removesuffix("s"))
+            return self._list(word.removesuffix("s"), asked)
         handler = {"Create": self._create, "Describe": self._describe, "Stop": self._stop, "Delete": self._delete}[verb]
         return handler(word, asked[f"{word}Name"], asked)
 
@@ -150,8 +150,14 @@ class Cloud:
         del self.things[word, name]
         return {}
 
-    def _list(self, word: str) -> Answer:
-        rows = [thing for (kind, _), thing in self.things.items() if kind == word]
+    def _list(self, word: str, asked: Answer) -> Answer:
+        wanted, text = asked.get("StatusEquals"), asked.get("NameContains", "")
+        rows = [
+            thing
+            for (kind, name), thing in self.things.items()
+            if kind == word and text in name and wanted in (None, thing[f"{word}Status"])
+        ]
+        rows.sort(key=lambda thing: thing["CreationTime"], reverse=asked.get("SortOrder") == "Descending")
         return {"Endpoints" if word == "Endpoint" else f"{word}Summaries": rows}
 
     # --- what jobs leave ---

@@ -17,7 +17,7 @@ from orchestrator import images
 from orchestrator.cli import main, tell
 from orchestrator.failures import JobFailedError, UsageError
 from orchestrator.local.home import HOME
-from orchestrator.workflows import launch, place
+from orchestrator.workflows import launch, place, viewing
 from tests.conftest import REPOSITORY
 from tests.launcher.cloud import Cloud
 
@@ -35,6 +35,7 @@ def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setattr(place, "on_this_machine", here)
     monkeypatch.setattr(launch, "on_this_machine", here)
+    monkeypatch.setattr(viewing, "HomeView", lambda _home: viewing.PlaceView(cloud.place(), "memory"))
     return lambda *words: main(words)
 
 
@@ -168,7 +169,7 @@ def test_logs_finds_the_kind_by_the_name(
 
 def test_logs_of_nothing_is_wrong_usage(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
     assert microjobs("logs", "nothing") == 2
-    assert "no job or endpoint is called nothing" in capsys.readouterr().err
+    assert "no job or endpoint in memory is called nothing" in capsys.readouterr().err
 
 
 def test_stop_stops_a_job_and_deletes_an_endpoint(

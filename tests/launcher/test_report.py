@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from orchestrator.durations import duration
 from orchestrator.report import svg
 from orchestrator.report.page import page
 from orchestrator.report.summary import aligned, near, number, summary
-from orchestrator.workflows.progress import Trial, duration
+from orchestrator.workflows.progress import Trial
 from orchestrator.workflows.record import Done
 from orchestrator.workflows.results import Picture, Results
 from tests.launcher.cloud import PNG

@@ -38,7 +38,7 @@ def test_server_is_started_found_and_ended(folder: Path) -> None:
     assert microjobs(folder, "down").stdout == "ended\n"
     status = microjobs(folder, "status")
     assert (status.returncode, "no server runs" in status.stdout) == (1, True)
-    assert microjobs(folder, "down").stdout == "no server runs here\n"
+    assert microjobs(folder, "down").stdout == f"no server runs for {folder / '.microjobs'}\n"
 
 
 def test_variables_can_be_evaluated_by_a_shell(folder: Path) -> None:

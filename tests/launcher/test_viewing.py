@@ -1,0 +1,163 @@
+"""Reading commands read a home's files: they name the folder, create nothing, start nothing, and import little."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.session import get_session
+
+from orchestrator.cli import main
+from orchestrator.local.home import HOME, Home
+from orchestrator.local.logs import LogStore
+from orchestrator.local.state import State
+from orchestrator.workflows.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
+from orchestrator.workflows.viewing import Filter, HomeView, PlaceView, View
+from tests.launcher.cloud import Cloud
+
+HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
+"""Imports that take longer than the command itself."""
+
+ROWS: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
+    (KINDS[0], "raw", "Completed", {}),
+    (TRAINING, "spot", "InProgress", {"SecondaryStatus": "Interrupted"}),
+    (TRAINING, "first", "Failed", {"SecondaryStatus": "MaxRuntimeExceeded"}),
+    (TRAINING, "second", "Completed", {"SecondaryStatus": "Completed"}),
+    (ENDPOINT, "up", "InService", {}),
+    (ENDPOINT, "broken", "Failed", {}),
+)
+"""Oldest first."""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home without a server."""
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    home = Home(tmp_path / "home")
+    home.make()
+    state = State(home.state)
+    for kind, name, status, members in ROWS:
+        state.add(kind.arn_type, name, f"arn:{name}", status, {}, {kind.status: status, **members})
+    state.close()
+    return home
+
+
+@pytest.fixture(params=["home", "place"])
+def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
+    if request.param == "home":
+        return HomeView(home)
+    for kind, name, status, members in ROWS:
+        thing = {kind.name: name, kind.status: status, "CreationTime": cloud._now(), **members}
+        cloud.things[kind.word, name] = thing
+    return PlaceView(cloud.place(), "memory")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        (Filter(), ["broken", "up", "second", "first", "spot", "raw"]),
+        (Filter(limit=2), ["broken", "up"]),
+        (Filter(kinds=(TRAINING,)), ["second", "first", "spot"]),
+        (Filter(name="o"), ["broken", "second", "spot"]),
+        (Filter(name="zzz"), []),
+        (Filter(status="Failed"), ["broken", "first"]),
+        (Filter(status="Interrupted"), ["spot"]),
+        (Filter(status="InService"), ["up"]),
+        (Filter(running=True), ["up", "spot"]),
+        (Filter(running=True, limit=1), ["up"]),
+        (Filter(kinds=(TRAINING,), running=True, limit=1), ["spot"]),
+    ],
+)
+def test_filters_select_before_the_limit_counts(view: View, wanted: Filter, names: list[str]) -> None:
+    assert [row.name for row in view.newest(wanted)] == names
+
+
+def test_both_statuses_are_shown_where_they_differ(view: View) -> None:
+    shown = {row.name: row.full_status for row in view.newest(Filter(kinds=(TRAINING,)))}
+    assert shown["spot"] == "InProgress: Interrupted"
+    assert shown["second"] == "Completed"
+
+
+def test_statuses_are_those_of_the_api() -> None:
+    model: Any = get_session().get_service_model("sagemaker")
+    assert {kind.title: set(model.shape_for(kind.status).enum) for kind in KINDS} == {
+        kind.title: set(kind.statuses) for kind in KINDS
+    }
+    assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.statuses) == set(SECONDARY_STATUSES)
+
+
+def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    store = LogStore(home.logs)
+    for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
+        store.create(TRAINING.logs, f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
+    store.create(TRAINING.logs, "first-of-another/algo-1-1763778749000").append(1.5, b"not this")
+    assert main(["logs", "--follow", "first"]) == 0
+    assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
+
+
+def test_following_ends_where_no_server_could_write_more(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    LogStore(home.logs).create(TRAINING.logs, "spot/algo-1-1763778749000").append(1.0, b"step 1")
+    assert main(["logs", "-f", "spot"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "algo-1  step 1\n"
+    assert f"no server runs for {home.root}" in said.err
+
+
+@pytest.mark.usefixtures("home")
+def test_status_is_found_whatever_its_case(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ps", "--status", "interrupted", "--kind", "training"]) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["training", "spot", "InProgress:", "Interrupted"]
+    assert main(["ps", "--status", "Exploded"]) == 2
+    assert "no job or endpoint has a status 'Exploded': take one of Completed, " in capsys.readouterr().err
+
+
+def listing(root: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
+
+
+READING = (("ps",), ("ps", "--running"), ("logs", "first"), ("logs", "nothing"), ("stop", "nothing"), ("stop", "raw"))
+
+
+@pytest.mark.parametrize("words", READING, ids=" ".join)
+def test_reading_changes_nothing_in_a_home(home: Home, words: tuple[str, ...]) -> None:
+    before = listing(home.root)
+    main(words)
+    assert listing(home.root) == before
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *READING,
+        ("stop", "--run", "housing-1"),
+        ("interrupt", "first"),
+        *(("local", verb) for verb in ("status", "env", "down")),
+    ],
+    ids=" ".join,
+)
+def test_command_in_another_folder_names_it_and_creates_nothing(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(HOME, raising=False)
+    monkeypatch.chdir(tmp_path)
+    code = main(words)
+    said = capsys.readouterr()
+    assert str(tmp_path / ".microjobs") in said.out + said.err
+    assert code == 0 if words in (("ps",), ("ps", "--running"), ("local", "down")) else code in (1, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_damaged_state_is_told_in_a_sentence(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    home.state.write_bytes(b"no database" * 1000)
+    assert main(["ps"]) == 1
+    assert f"{home.state} cannot be read (file is not a database)" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("words", [("ps",), ("ps", "--status", "failed"), ("logs", "first")], ids=" ".join)
+def test_reading_imports_no_client_libraries(words: tuple[str, ...]) -> None:
+    program = f"import sys; from orchestrator.cli import main; main({words!r}); print([*sys.modules])"
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = answer.stdout.splitlines()[-1]
+    assert [name for name in HEAVY if f"'{name}'" in modules] == []
