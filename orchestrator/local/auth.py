@@ -22,13 +22,11 @@ from werkzeug import Request
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import Credentials
+from orchestrator.local.http import HEADERS
 
 SKEW = timedelta(minutes=15)
 LONGEST_EXPIRY = timedelta(days=7)
 UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
-HEADERS = "microjobs.headers"
-"""Where the server puts headers as they came, if it does."""
-
 PROOF = "microjobs.proof"
 """Where a WSGI environment has the `Proof` of its request, once that is found true."""
 
@@ -60,6 +58,12 @@ CODES: dict[Fault, dict[Kind, str]] = {
     },
 }
 """Each protocol has words of its own for the same fault."""
+
+PRESIGNED = frozenset({"awsaccesskeyid", "signature"})
+"""Query parameters of presigned addresses, in lower case, besides `X-Amz-…`."""
+
+UNSIGNABLE = frozenset({"x-amzn-trace-id"})
+"""Proxies add it to requests that are signed already, and SDKs leave it out of their signatures."""
 
 SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>\d{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 
@@ -111,9 +115,10 @@ def claim(request: Request) -> Claim:
     """Read a request's signature, from its header or its presigned address.
 
     Raises:
-        AuthError: there is none, or it cannot be read.
+        AuthError: there is none, or several, or it cannot be read.
     """
     header = request.headers.get("Authorization", "")
+    _check_parameters(request, has_header=bool(header))
     if header:
         return _header_claim(request, header)
     if "X-Amz-Signature" in request.args:
@@ -121,6 +126,16 @@ def claim(request: Request) -> Claim:
     if "AWSAccessKeyId" in request.args:
         return _presigned_v2_claim(request)
     raise AuthError("missing", f"the request is not signed; {REMEDY}")
+
+
+def _check_parameters(request: Request, *, has_header: bool) -> None:
+    """Refuse two signatures in one request: the one that is checked could differ from the one that is used."""
+    sent = [name.lower() for name in request.args for _ in request.args.getlist(name)]
+    presigned = [name for name in sent if name.startswith("x-amz-") or name in PRESIGNED]
+    if has_header and not {"x-amz-signature", "signature"}.isdisjoint(presigned):
+        raise AuthError("malformed", "the request has an Authorization header and is presigned, too; send one of them")
+    if twice := {name for name in presigned if presigned.count(name) > 1}:
+        raise AuthError("malformed", f"parameters of the address came more than once: {', '.join(sorted(twice))}")
 
 
 def _header_claim(request: Request, header: str) -> Claim:
@@ -247,7 +262,8 @@ def _check_time(claimed: Claim, now: datetime) -> None:
 
 def _check_headers(request: Request, claimed: Claim) -> None:
     """What is not signed may have been added by anybody, so AWS wants its own headers signed."""
-    needed = {"host"} | {name for name in _headers(request) if name.startswith("x-amz-")}
+    amazons = {name for name in _headers(request) if name.startswith(("x-amz-", "x-amzn-"))}
+    needed = {"host"} | (amazons - UNSIGNABLE)
     missing = needed - set(claimed.signed_headers)
     if missing:
         raise AuthError("signature", f"headers that must be signed are not: {', '.join(sorted(missing))}")

@@ -37,7 +37,10 @@ def _form(request: Request) -> Iterable[tuple[str, str]]:
 
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
     tree: dict[str, Any] = {}
-    for name, value in _form(request):
+    form = list(_form(request))
+    if len(dict(form)) != len(form):
+        raise ServiceError("MalformedQueryString", "a parameter came more than once; send it once")
+    for name, value in form:
         if name in ("Action", "Version") or name.startswith("X-Amz-"):
             continue
         *branches, leaf = name.split(".")

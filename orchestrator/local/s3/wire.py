@@ -3,14 +3,14 @@
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import parse_qsl, unquote_to_bytes
 
-from cheroot.wsgi import Gateway_10
 from werkzeug import Request
 
-from orchestrator.local.auth import HEADERS, PROOF, Proof
+from orchestrator.local.auth import PROOF, Proof
 from orchestrator.local.errors import ServiceError
+from orchestrator.local.http import HEADERS
 
 REQUEST_ID = "microjobs.request_id"
 """Where the application puts the request's id, if it does."""
@@ -20,20 +20,6 @@ _HOST = ".localhost"
 
 class Stream(Protocol):
     def read(self, size: int, /) -> bytes: ...
-
-
-class Gateway(Gateway_10):
-    """For cheroot's server (`server.gateway`): hands over the headers under their own names.
-
-    WSGI itself takes `x-amz-meta-a_b` and `x-amz-meta-a-b` for one.
-    """
-
-    def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
-        environ: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
-        environ[HEADERS] = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in self.req.inheaders.items()
-        }
-        return environ
 
 
 @dataclass(frozen=True)
@@ -59,14 +45,17 @@ def request_id(request: Request) -> str:
 
 
 def read_request(request: Request) -> Incoming:
-    """Raises ServiceError InvalidURI; the address is not percent-encoded UTF-8."""
+    """Raises ServiceError: InvalidURI, the address is not percent-encoded UTF-8; or InvalidArgument."""
     headers = {name.lower(): value for name, value in _headers(request).items()}
     bucket, key = _address(request, headers.get("host", ""))
     text = request.environ.get("QUERY_STRING", "")
     try:
-        query = dict(parse_qsl(text, keep_blank_values=True, errors="strict"))
+        pairs = parse_qsl(text, keep_blank_values=True, errors="strict")
     except ValueError:
         raise ServiceError("InvalidURI", f"Couldn't parse the query {text!r}: it is not UTF-8.") from None
+    query = dict(pairs)
+    if len(query) != len(pairs):
+        raise ServiceError("InvalidArgument", f"A parameter of the query {text!r} came more than once; send it once.")
     return Incoming(request.method, bucket, key, query, headers, request.environ.get(PROOF))
 
 

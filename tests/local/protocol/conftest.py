@@ -7,13 +7,12 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from cheroot.wsgi import Server
 from werkzeug import Request, Response
 
 from orchestrator.local.app import Application
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.home import Credentials
-from orchestrator.local.s3.wire import Gateway
+from orchestrator.local.http import Server
 from orchestrator.local.services import ecr, iam, sts
 
 CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
@@ -58,8 +57,8 @@ def address() -> Iterator[str]:
     }
     hosts = ["localhost", "127.0.0.1"]
     application = Application(CREDENTIALS, services, {"s3": _echo, "sagemaker-runtime": _echo}, hosts)
-    server = Server(("127.0.0.1", 0), application, server_name="localhost")
-    server.gateway = Gateway
+    server = Server(("127.0.0.1", 0), server_name="localhost")
+    server.wsgi_app = application
     server.prepare()
     thread = threading.Thread(target=server.serve)
     thread.start()

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 from botocore.config import Config
-from cheroot.wsgi import Server
 from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import REGION, Home
+from orchestrator.local.http import Server
 from orchestrator.local.s3.service import S3, error_response
 from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.wire import Gateway
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -47,8 +46,8 @@ class Running:
 
     def __init__(self) -> None:
         self.s3: S3 | None = None
-        self.server = Server(("127.0.0.1", 0), Request.application(self._answer), numthreads=12, shutdown_timeout=1)
-        self.server.gateway = Gateway
+        self.server = Server(("127.0.0.1", 0), numthreads=12, shutdown_timeout=1)
+        self.server.wsgi_app = Request.application(self._answer)
         self.server.prepare()
         self.url = f"http://127.0.0.1:{self.server.bind_addr[1]}"
 

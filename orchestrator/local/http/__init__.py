@@ -1,0 +1,5 @@
+"""HTTP listener: from bytes on a socket to a WSGI request in which no header is ambiguous."""
+
+from orchestrator.local.http.server import HEADERS, Server
+
+__all__ = ["HEADERS", "Server"]

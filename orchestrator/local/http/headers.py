@@ -1,0 +1,94 @@
+"""Header fields of a request, parsed strictly: one name, one meaning, one value.
+
+WSGI turns `X-Amz-Target` and `X_Amz_Target` into the same variable, and a header that is sent twice has two values.
+In both cases a header that nobody signed could replace one that the sender signed.
+"""
+
+import re
+from collections.abc import Mapping, MutableMapping
+from typing import Protocol
+
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+_SINGLE = frozenset(
+    {
+        "authorization",
+        "date",
+        "expect",
+        "expires",
+        "from",
+        "host",
+        "if-modified-since",
+        "if-range",
+        "if-unmodified-since",
+        "max-forwards",
+        "origin",
+        "range",
+        "referer",
+        "transfer-encoding",
+        "user-agent",
+    }
+)
+_SINGLE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
+_LISTS = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
+"""Amazon's headers that clients may repeat: some SDKs send one header per item."""
+
+
+class Lines(Protocol):
+    def readline(self) -> bytes: ...
+
+
+def read_headers(lines: Lines, headers: MutableMapping[bytes, bytes]) -> None:
+    """Read the fields up to the empty line into `headers`, with names in title case, as cheroot expects them.
+
+    Repeated fields are joined by commas, as signature version 4 does, unless the field can have one value only.
+
+    Raises:
+        ValueError: a field is malformed, ambiguous or sent twice; the message says which.
+    """
+    while line := _line(lines):
+        name, value = _field(line)
+        key = name.title()
+        if key in headers:
+            if _is_single(name.decode().lower()):
+                raise ValueError(f"The header {name.decode()} came more than once; send it once.")
+            value = headers[key] + b"," + value
+        headers[key] = value
+
+
+def _line(lines: Lines) -> bytes:
+    line = lines.readline()
+    if not line.endswith(b"\r\n"):
+        raise ValueError("Headers must end with an empty line, and each line with CR LF.")
+    return line[:-2]
+
+
+def _field(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line.partition(b":")
+    if not colon or not _TOKEN.fullmatch(name):  # folded lines and blanks before the colon, too
+        raise ValueError(f"The header line {_shown(line)} must start with a name of ASCII letters and a colon.")
+    value = value.strip(b" \t")
+    if _BAD_VALUE.search(value):
+        raise ValueError(f"The header {name.decode()} contains a control character.")
+    return name, value
+
+
+def _is_single(name: str) -> bool:
+    return name in _SINGLE or (name.startswith(_SINGLE_PREFIXES) and not name.startswith(_LISTS))
+
+
+def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
+    """Raise ValueError if two readers could disagree about where the request ends, or where it goes to."""
+    length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
+    if length is not None and not _LENGTH.fullmatch(length):
+        raise ValueError(f"Content-Length is {_shown(length)}; it must be a number of bytes in decimal digits.")
+    if coding is not None and (length is not None or protocol != b"HTTP/1.1"):
+        raise ValueError("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0.")
+    if protocol == b"HTTP/1.1" and b"Host" not in headers:
+        raise ValueError("The header Host is missing.")
+
+
+def _shown(text: bytes) -> str:
+    return repr(text[:40].decode("latin-1"))

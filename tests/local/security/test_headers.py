@@ -1,0 +1,208 @@
+"""Requests with ambiguous headers: names that WSGI folds together, headers sent twice, and malformed lines."""
+
+import json
+import socket
+from collections.abc import Sequence
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+
+from tests.local.clients import Local
+from tests.local.security.wire import Sender
+
+BUCKET = "sagemaker-us-east-1-000000000000"
+TARGET = "X-Amz-Target"
+JSON = "application/x-amz-json-1.1"
+Lines = Sequence[tuple[str, str]]
+
+
+def signed(sender: Sender, target: str = "SageMaker.ListModels") -> list[tuple[str, str]]:
+    """The header fields of a signed request to SageMaker whose body is `{}`."""
+    headers = {TARGET: target, "Content-Type": JSON}
+    fields = sender.sign("sagemaker", "POST", "/", headers, b"{}")
+    return [*fields.items(), ("Content-Length", "2")]
+
+
+def send(sender: Sender, fields: Lines, first: str = "POST / HTTP/1.1", body: bytes = b"{}") -> tuple[int, bytes]:
+    """Send exactly these fields; the status and the body of the answer, after which the connection is closed."""
+    text = "".join(f"{line}\r\n" for line in (first, *(f"{name}: {value}" for name, value in fields), ""))
+    return exchange(sender, text.encode("latin-1") + body)
+
+
+def exchange(sender: Sender, sent: bytes) -> tuple[int, bytes]:
+    name, _, port = sender.host.partition(":")
+    with closing(socket.create_connection((name, int(port)), timeout=20)) as connection:
+        connection.sendall(sent)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        while read := connection.recv(1 << 16):
+            answer += read
+    head, _, content = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), content
+
+
+@pytest.mark.parametrize("name", ["X_Amz_Target", "X-Amz_Target", "x_amz-target", "X_AMZ_TARGET"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_unsigned_name_with_underscores_does_not_replace_a_signed_header(
+    guarded: Local, sender: Sender, name: str, is_first: bool
+) -> None:
+    guarded.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
+    try:
+        fields = sender.sign("sagemaker", "POST", "/", {TARGET: "SageMaker.DescribeModel"}, b'{"ModelName": "kept"}')
+        added, known = (name, "SageMaker.DeleteModel"), [*fields.items(), ("Content-Length", "21")]
+        status, body = send(sender, [added, *known] if is_first else [*known, added], body=b'{"ModelName": "kept"}')
+        assert (status, json.loads(body)["ModelName"]) == (200, "kept")
+    finally:
+        guarded.sagemaker.delete_model(ModelName="kept")  # fails if it is gone
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Content_Length", "1"),
+        ("Content_Type", "application/x-www-form-urlencoded"),
+        ("Host_", "evil.example"),
+        ("X_Amz_Date", "19990101T000000Z"),
+        ("X_Amz_Security_Token", "token"),
+        ("X_Amz_Content_Sha256", "0" * 64),
+        ("Transfer_Encoding", "chunked"),
+        ("Authorization_", "none"),
+        ("Sec_Fetch_Site", "cross-site"),
+    ],
+)
+def test_names_with_underscores_mean_nothing(sender: Sender, name: str, value: str) -> None:
+    status, body = send(sender, [*signed(sender), (name, value)])
+    assert (status, json.loads(body)) == (200, {"Models": []})
+
+
+def test_metadata_may_have_underscores(guarded: Local) -> None:
+    guarded.s3.put_object(Bucket=BUCKET, Key="described", Metadata={"a_b": "1", "a-b": "2"})
+    assert guarded.s3.head_object(Bucket=BUCKET, Key="described")["Metadata"] == {"a_b": "1", "a-b": "2"}
+
+
+ONCE = [
+    *("Host", "Authorization", "X-Amz-Target", "X-Amz-Date", "Content-Length", "Content-Type", "X-Amz-Security-Token"),
+    *("X-Amz-Content-Sha256", "Transfer-Encoding", "Date", "Range", "If-Modified-Since", "Content-MD5", "Expect"),
+    *("X-Amz-Copy-Source", "X-Amzn-SageMaker-Target-Variant", "X-Amz-Decoded-Content-Length", "Content-Encoding"),
+    *("Origin", "Sec-Fetch-Site", "User-Agent", "X-Amz-Checksum-Crc32", "X-Amz-Trailer"),
+]
+
+
+@pytest.mark.parametrize("name", ONCE)
+@pytest.mark.parametrize("spelled", [str.lower, str.upper, str.title])
+def test_header_with_one_value_may_come_once(sender: Sender, name: str, spelled: type[str]) -> None:
+    known = {known.lower(): value for known, value in signed(sender)}
+    fields = [*signed(sender), *([] if name.lower() in known else [(name, "x")])]
+    status, body = send(sender, [*fields, (spelled(name), known.get(name.lower(), "x"))])
+    assert (status, b"came more than once" in body) == (400, True), body
+
+
+def test_lists_may_come_in_several_headers(guarded: Local, sender: Sender) -> None:
+    (guarded.bucket / "listed").write_text("content")
+    joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # as the signature has it, whoever joins them
+    fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined))
+    del fields["X-Amz-Object-Attributes"]
+    several = [("X-Amz-Object-Attributes", "ETag"), ("Accept", "a"), ("x-amz-object-attributes", "ObjectSize")]
+    first = f"GET /{BUCKET}/listed?attributes HTTP/1.1"
+    status, body = send(sender, [*fields.items(), *several, ("Accept", "b")], first, b"")
+    assert (status, b"<ObjectSize>7</ObjectSize>" in body) == (200, True)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Folded: a\r\n b",
+        b"X-Folded: a\r\n\tb",
+        b" X-Led: a",
+        b"X-Spaced : a",
+        b"X-Tabbed\t: a",
+        b"X Amz-Target: SageMaker.DeleteModel",
+        b": no name",
+        b"no colon",
+        "X-\xc4mz: a".encode(),
+        b"X-Amz\x00-Target: a",
+        b"X-Nul: a\x00b",
+        b"X-Return: a\rX-Amz-Target: b",
+        b"X-Feed: a\nX-Amz-Target: b",
+        b"X-Escape: \x1b[2J",
+        b"(comment): a",
+    ],
+)
+def test_malformed_header_line_is_refused(sender: Sender, line: bytes) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in signed(sender)).encode()
+    for lines in (head + line + b"\r\n", line + b"\r\n" + head):
+        status, body = exchange(sender, b"POST / HTTP/1.1\r\n" + lines + b"\r\n{}")
+        assert (status, b"<Code>BadRequest</Code>" in body) == (400, True), body
+
+
+@pytest.mark.parametrize(
+    ("first", "fields"),
+    [
+        ("POST / HTTP/1.1", [("Content-Length", "+2")]),
+        ("POST / HTTP/1.1", [("Content-Length", "-2")]),
+        ("POST / HTTP/1.1", [("Content-Length", "0x2")]),
+        ("POST / HTTP/1.1", [("Content-Length", "1_0")]),
+        ("POST / HTTP/1.1", [("Content-Length", "2, 2")]),
+        ("POST / HTTP/1.1", [("Content-Length", "")]),
+        ("POST / HTTP/1.1", [("Content-Length", "\xb2")]),
+        ("POST / HTTP/1.1", [("Content-Length", "9" * 5000)]),
+        ("POST / HTTP/1.1", [("Content-Length", "2"), ("Transfer-Encoding", "chunked")]),
+        ("POST / HTTP/1.0", [("Transfer-Encoding", "chunked")]),
+        ("POST / HTTP/1.+1", [("Content-Length", "2")]),
+        ("POST /\t HTTP/1.1", [("Content-Length", "2")]),
+    ],
+)
+def test_request_whose_end_is_ambiguous_is_refused(sender: Sender, first: str, fields: Lines) -> None:
+    status, _ = send(sender, [("Host", "localhost"), *fields], first)
+    assert status == 400
+
+
+def test_request_without_a_host_is_refused(sender: Sender) -> None:
+    assert send(sender, [("Content-Length", "2")])[0] == 400
+
+
+@pytest.mark.parametrize(
+    "name", ["X-Amz-Added", "x-amz-meta-a_b", "X-Amzn-SageMaker-Target-Variant", "X-Amzn-SageMaker-Custom-Attributes"]
+)
+def test_amazons_headers_must_be_signed(sender: Sender, name: str) -> None:
+    status, body = send(sender, [*signed(sender), (name, "x")])
+    assert (status, b"headers that must be signed are not" in body) == (403, True)
+
+
+def test_trace_of_a_proxy_need_not_be_signed(sender: Sender) -> None:
+    assert send(sender, [*signed(sender), ("X-Amzn-Trace-Id", "Root=1")])[0] == 200
+
+
+@pytest.mark.parametrize(
+    "added",
+    ["X-Amz-Signature=0", "X-Amz-Date=19990101T000000Z", "X-Amz-Expires=1", "X-Amz-Credential=x", "x-id=a&x-id=b"],
+)
+@pytest.mark.parametrize("is_first", [True, False])
+def test_parameter_of_a_presigned_address_may_come_once(sender: Sender, added: str, is_first: bool) -> None:
+    request = AWSRequest("GET", f"http://{sender.host}/{BUCKET}/key", {"Host": sender.host})
+    S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
+    query = urlsplit(str(request.url)).query
+    joined = f"{added}&{query}" if is_first else f"{query}&{added}"
+    status, _ = send(sender, [("Host", sender.host)], f"GET /{BUCKET}/key?{joined} HTTP/1.1", b"")
+    assert status in (400, 403)
+
+
+def test_request_has_one_signature(sender: Sender) -> None:
+    target = f"/{BUCKET}?X-Amz-Signature=0"
+    fields = sender.sign("s3", "GET", target)
+    status, body = send(sender, list(fields.items()), f"GET {target} HTTP/1.1", b"")
+    assert (status, b"send one of them" in body) == (403, True)
+
+
+def test_parameter_of_a_query_may_come_once(sender: Sender) -> None:
+    target = f"/{BUCKET}?list-type=2&prefix=a&prefix=b"
+    fields = sender.sign("s3", "GET", target)
+    status, body = send(sender, list(fields.items()), f"GET {target} HTTP/1.1", b"")
+    assert (status, b"more than once" in body) == (400, True)
+    form = b"Action=GetRole&RoleName=a&RoleName=b&Version=2010-05-08"
+    fields = sender.sign("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, form)
+    status, body = send(sender, [*fields.items(), ("Content-Length", str(len(form)))], body=form)
+    assert (status, b"more than once" in body) == (400, True)
