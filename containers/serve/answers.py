@@ -1,6 +1,7 @@
 """What a request is answered with, and how a refusal says why."""
 
 import json
+import reprlib
 from typing import NamedTuple
 
 JSON = "application/json"
@@ -33,7 +34,11 @@ FAILED = Problem(500, "the server failed on this request: the reason is in its l
 BUSY = Problem(503, "too many requests are waiting: send fewer at a time", retry_after="1")
 
 
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 100
+
+
 def shown(value: object, limit: int = 60) -> str:
-    """A value as it may stand in a sentence: short, whatever the client sent."""
-    text = repr(value)
+    """Format a client's value for a sentence: short, however long or deeply nested the value is."""
+    text = _repr.repr(value)
     return text if len(text) <= limit else f"{text[:limit]}…"

@@ -4,6 +4,7 @@ Every decoder gives an array of shape (rows, width), or (n,) where the body hold
 what such a list means. Numbers in text answers are the shortest that read back as the same float32.
 """
 
+import codecs
 import csv
 import functools
 import io
@@ -17,6 +18,7 @@ import simdjson
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+import media
 from answers import Problem, shown
 from media import CSV, FORMATS, JSON, JSON_LINES, NPY
 
@@ -28,25 +30,57 @@ FLOAT32_MAX = np.finfo(np.float32).max
 NPY_HEADER_LIMIT = 10_000
 """Characters of a .npy header: it is parsed as Python literals, which must not be given more than a header's worth."""
 
+ENCODING_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is the first half of this one
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+"""Byte order marks and the encodings that they stand for; spreadsheets write them."""
+FIRST_BYTES_OF_MARKS = frozenset({b"\xef", b"\xff", b"\xfe", b"\0"})
+
+MAX_TEXT_BYTES = 256 << 20
+BYTES_PER_CHARACTER = 4
+
 _parsers = threading.local()
 """A parser's memory is used again by its next document, so each thread has its own."""
 
 
-def decode(body: bytes, media: str) -> Numbers:
+def utf8(body: bytes, content_type: str) -> bytes:
+    """Convert a text body to UTF-8 without a byte order mark.
+
+    Raises:
+        Problem: 400, the body is not in its declared encoding; 415, the encoding is unknown.
+    """
+    if ";" not in content_type and body[:1] not in FIRST_BYTES_OF_MARKS:
+        return body
+    if body.startswith(codecs.BOM_UTF8):
+        return body[len(codecs.BOM_UTF8) :]
+    marked = next((codec for mark, codec in ENCODING_MARKS if body.startswith(mark)), None)
+    codec = marked or media.charset(content_type)
+    if codec == "utf-8":
+        return body
+    try:
+        return body.decode(codec).encode()
+    except UnicodeError as error:
+        raise Problem(400, f"the body is not {codec} text: {error}") from None
+
+
+def decode(body: bytes, media_type: str) -> Numbers:
     """A body of rows as real numbers, not yet checked for width and range.
 
     Raises:
         Problem: 400, the body is malformed; says in which row.
     """
-    return _DECODERS[FORMATS[media]](body)
+    return _DECODERS[FORMATS[media_type]](body)
 
 
-def encode(predictions: Numbers, media: str, member: str = "predictions") -> bytes:
+def encode(predictions: Numbers, media_type: str, member: str = "predictions") -> bytes:
     """Predictions of shape (rows, n) as a body, in JSON as the one `member` of an object.
 
     In CSV and JSON lines each row ends its line, the last one too, so that bodies can be joined end to end.
     """
-    form = FORMATS[media]
+    form = FORMATS[media_type]
     if form == NPY:
         return _encode_npy(predictions)
     rows = dumps(predictions)
@@ -73,7 +107,7 @@ def as_rows(numbers: Numbers, features: int) -> Numbers:
     if numbers.ndim == 1:
         numbers = numbers.reshape((-1, 1) if features == 1 else (1, -1))
     if numbers.ndim != 2 or not numbers.size or numbers.shape[1] != features:
-        raise Problem(400, f"the rows have shape {numbers.shape}: send (rows, {features}), at least one row")
+        raise Problem(400, f"the rows have shape {shown(numbers.shape)}: send (rows, {features}), at least one row")
     # The sum of squares shows at once that nothing is NaN, infinite or too large; if it does not, each number is asked.
     if not np.vdot(numbers, numbers) <= FLOAT32_MAX and not np.maximum.reduce(abs(numbers), axis=None) <= FLOAT32_MAX:
         row, column = np.argwhere(~(abs(numbers) <= FLOAT32_MAX))[0]
@@ -129,6 +163,8 @@ def numbers_of(rows: Any, body: bytes) -> Numbers:
     Raises:
         Problem: 400, rows differ in length or hold what is no number; says which row.
     """
+    if _may_need(MAX_TEXT_BYTES, body) and _holds(str, rows):
+        raise _no_number(rows)
     try:
         numbers = np.array(rows)
     except (ValueError, OverflowError):
@@ -136,7 +172,7 @@ def numbers_of(rows: Any, body: bytes) -> Numbers:
     if numbers.dtype.kind not in "fiu" or not isinstance(rows, list):
         raise _no_number(rows)
     # numpy takes true for 1; looking for the words is far cheaper than looking at each value.
-    if (b"true" in body or b"false" in body) and _has_boolean(rows):
+    if (b"true" in body or b"false" in body) and _holds(bool, rows):
         raise _no_number(rows)
     return numbers
 
@@ -185,6 +221,8 @@ def _csv_number(field: str, row: int, column: int) -> float:
         return float(field)
     except ValueError:
         hint = ": send no header line" if row == 0 else ""
+        if any(separator in field for separator in ";\t"):
+            hint = ": separate the values by commas"
         raise Problem(400, f"row {row} has {shown(field)} in column {column}, which is no number{hint}") from None
 
 
@@ -243,5 +281,22 @@ def _no_number(rows: Any) -> Problem:
     return Problem(400, f"the rows are {shown(rows)}: send a list of rows, each a list of numbers below 3.4e38")
 
 
-def _has_boolean(rows: Any) -> bool:
-    return any(_has_boolean(row) for row in rows) if isinstance(rows, list) else isinstance(rows, bool)
+def _holds(kind: type, rows: Any) -> bool:
+    """Whether nested lists hold a value of this kind. No recursion: clients choose the depth."""
+    unseen = [rows]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, kind):
+            return True
+        if isinstance(value, list):
+            unseen.extend(value)
+    return False
+
+
+def _may_need(limit: int, body: bytes) -> bool:
+    """Whether an array of the strings in a JSON body may need more bytes than this.
+
+    numpy gives each element the width of the longest: a body of 6 MB could fill the memory.
+    """
+    longest = max(map(len, body.split(b'"')))
+    return longest * BYTES_PER_CHARACTER * (body.count(b",") + 1) > limit

@@ -1,5 +1,6 @@
 """Which format a body is in and which one the client wants: Content-Type, Accept, Custom-Attributes."""
 
+import codecs
 import functools
 from collections.abc import Iterator
 
@@ -21,12 +22,41 @@ FORMATS = {
 }
 """Media type → the format it means; an alias that a client uses is answered with that alias."""
 
+CHARSETS = frozenset(
+    {"utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso8859-1", "iso8859-15", "cp1252"}
+)
+"""Encodings of text bodies, by Python's names. Python's other codecs do not encode text, or decode slowly."""
+
 OFFERED = ", ".join((JSON, CSV, JSON_LINES, NPY))
 
 
 def plain(content_type: str) -> str:
     """`Text/CSV; charset=utf-8` → `text/csv`."""
     return content_type.partition(";")[0].strip().lower()
+
+
+@functools.lru_cache(maxsize=256)
+def charset(content_type: str) -> str:
+    """Python's name of the encoding that a Content-Type declares; UTF-8 where it declares none.
+
+    Raises:
+        Problem: 415, the encoding is unknown.
+    """
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return _codec(value.strip().strip('"'))
+    return "utf-8"
+
+
+def _codec(name: str) -> str:
+    try:
+        codec = codecs.lookup(name).name
+    except (LookupError, ValueError):
+        codec = ""
+    if codec not in CHARSETS:
+        raise Problem(415, f"charset {shorten(name)!r} cannot be read: send UTF-8")
+    return codec
 
 
 @functools.lru_cache(maxsize=256)

@@ -52,20 +52,21 @@ class BundleModel:
         given, wanted = media.negotiate(request.content_type, request.accept)
         signature = media.attribute(request.attributes, "signature_name") if request.attributes else None
         member = "predictions"
+        body = formats.utf8(request.body, request.content_type)
         if given == media.JSON:
-            numbers, signature, member = self._read_json(request.body, signature)
+            numbers, signature, member = self._read_json(body, signature)
         else:
-            numbers = formats.decode(request.body, given)
+            numbers = formats.decode(body, given)
         if (signature or SERVING_DEFAULT) not in self._signatures:
             raise Problem(400, f"signature_name {shown(signature)} is unknown: send {' or '.join(self._signatures)}")
         rows = formats.as_rows(numbers, self._features)
         predictions = self._predict(rows, signature or SERVING_DEFAULT)
-        body = formats.encode(predictions, wanted, member)
+        answer = formats.encode(predictions, wanted, member)
         # In text, what is not a finite number became null, which is cheaper to find than to look at each number.
-        if b"null" in body or (wanted == media.NPY and not np.isfinite(predictions).all()):
+        if b"null" in answer or (wanted == media.NPY and not np.isfinite(predictions).all()):
             row = np.argwhere(~np.isfinite(predictions))[0][0]
             raise Problem(500, f"the prediction for row {row} is not a finite number: its features are out of range")
-        return Answer(200, HEADERS[wanted], body, len(rows))
+        return Answer(200, HEADERS[wanted], answer, len(rows))
 
     def _seconds(self) -> float:
         """What a request of one row takes."""
@@ -74,12 +75,18 @@ class BundleModel:
         return time.perf_counter() - started
 
     def _read_json(self, body: bytes, signature: str | None) -> tuple[formats.Numbers, str | None, str]:
-        """TensorFlow Serving's two forms: `instances` are answered by `predictions`, `inputs` by `outputs`."""
-        if (plain := formats.plain_rows(body, "instances")) is not None:
+        """Read rows, the signature's name and the name of the answer's member.
+
+        `instances` and bare rows are answered by `predictions`, `inputs` by `outputs`, as TensorFlow Serving does.
+        """
+        bare = body[:64].lstrip().startswith(b"[")
+        if (plain := formats.plain_rows(body, None if bare else "instances")) is not None:
             return plain, signature, "predictions"
         content = formats.parse_json(body)
+        if isinstance(content, list):
+            return formats.numbers_of(content, body), signature, "predictions"
         if not isinstance(content, dict):
-            raise Problem(400, f'the body is {shown(content)}: send {{"instances": [[…], …]}}')
+            raise Problem(400, f'the body is {shown(content)}: send {{"instances": [[…], …]}} or [[…], …]')
         unknown = content.keys() - {"instances", "inputs", "signature_name"}
         if unknown or ("instances" in content) == ("inputs" in content):
             names = ", ".join(sorted(map(shown, content))) or "nothing"

@@ -65,7 +65,7 @@ class Service:
             raise LOADING
         if length and int(length) > self.limit:
             raise too_large(f"{length} bytes", self.limit)
-        if encoding:
+        if encoding and encoding.strip().lower() != "identity":
             raise Problem(415, f"Content-Encoding {encoding!r} cannot be read: send the body as it is")
 
     def invoke(self, request: Request, started: float) -> Answer:

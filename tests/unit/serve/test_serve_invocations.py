@@ -86,6 +86,51 @@ def test_flat_list_is_one_row(server: Server, body: bytes | str, content_type: s
     assert server.invoke(body, content_type, Accept="text/csv").body == b"6.0\n"
 
 
+@pytest.mark.parametrize(
+    "body", ["[[1, 2, 3]]", "[1, 2, 3]", "\n [[1, 2, 3]]", "[[1, 2, 18446744073709551619e-20], [1, 2, 3]]"]
+)
+def test_bare_list_is_instances(server: Server, body: str) -> None:
+    """The SDK's JSONSerializer sends lists so."""
+    reply = server.invoke(body)
+    assert (reply.status, reply.json["predictions"][-1]) == (200, [6.0])
+
+
+def test_bare_list_takes_the_signature_of_the_header(server: Server) -> None:
+    assert server.invoke("[3, 4, 7]", X_Amzn_SageMaker_Custom_Attributes=RAW).json == {"predictions": [[3.0]]}
+
+
+TEXTS = {"application/json": JSON_ROWS, "text/csv": "1,2,3\n4,5,6.5\n", LINES: "[1, 2, 3]\n[4, 5, 6.5]\n"}
+
+
+@pytest.mark.parametrize("media", TEXTS)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_byte_order_mark_tells_the_encoding(server: Server, media: str, encoding: str) -> None:
+    reply = server.invoke(TEXTS[media].encode(encoding), media)
+    assert (reply.status, reply.body) == (200, ANSWERS[media])
+
+
+@pytest.mark.parametrize("media", TEXTS)
+@pytest.mark.parametrize("charset", ["UTF-8", '"utf-8"', "utf-16-be", "iso-8859-1", "windows-1252", "us-ascii"])
+def test_charset_tells_the_encoding(server: Server, media: str, charset: str) -> None:
+    body = TEXTS[media].encode(charset.strip('"'))
+    assert server.invoke(body, f"{media}; charset={charset}").body == ANSWERS[media]
+
+
+@pytest.mark.parametrize(
+    ("charset", "body", "status"),
+    [
+        ("zip", b"x", 415),
+        ("idna", b"x", 415),
+        ("nonsense", b"x", 415),
+        ("utf-16", b"1,2,", 400),
+        ("ascii", b"\xff", 400),
+    ],
+)
+def test_charset_that_does_not_fit_is_refused(server: Server, charset: str, body: bytes, status: int) -> None:
+    reply = server.invoke(body, f"text/csv; charset={charset}")
+    assert (reply.status, bool(reply.error)) == (status, True)
+
+
 def test_features_members_are_json_lines_too(server: Server) -> None:
     assert server.invoke('{"features": [1, 2, 3]}\n', LINES).body == b"[6.0]\n"
 
@@ -118,7 +163,13 @@ MALFORMED_JSON = {
     "": "empty",
     "{": "not JSON",
     "nonsense": "not JSON",
-    "[[1, 2, 3]]": "instances",
+    "[]": "(1, 0)",
+    "[[1, 2, 3], [1, 2]]": "row 1 has 2 values but row 0 has 3",
+    "[[1, 2, 3], null]": "row 1 is None",
+    "[1, 2]": "(rows, 3)",
+    '[["1", "2", "3"]]': "row 0 holds '1'",
+    "7": 'send {"instances": [[…], …]} or [[…], …]',
+    '"[[1, 2, 3]]"': "the body is '[[1, 2, 3]]'",
     "{}": "nothing",
     '{"rows": [[1, 2, 3]]}': "rows",
     '{"instances": [[1, 2, 3]], "inputs": [[1, 2, 3]]}': "inputs",
@@ -149,8 +200,27 @@ MALFORMED_JSON = {
     '{"instances": [[1, ' + "9" * 400 + ", 3]]}": "not JSON",
     '{"instances": [[1, ' + "9" * 40 + ", 3]]}": "row 0 has 1e+40",
     '{"instances": ' + "[" * 100_000: "not JSON",
-    '{"instances": ' + "[" * 200 + "]" * 200 + "}": "row 0",
+    '{"instances": [[1, 2, "\\ud800"]]}': "not JSON",
+    '{"signature_name": ' + "[" * 1000 + "]" * 1000 + ', "instances": [[1, 2, 3]]}': "is unknown",
+    '{"instances": [["'
+    + "x" * 100_000
+    + '"'
+    + ", 1" * 100_000
+    + "]]}": "row 0 holds 'xxx",  # 40 GB as an array of text
 }
+
+
+@pytest.mark.parametrize("depth", [60, 65, 200, 1000, 1023, 1025, 100_000])
+@pytest.mark.parametrize("pair", ["[]", ('{"a":', "}")], ids=["lists", "objects"])
+@pytest.mark.parametrize("media", ["application/json", LINES])
+def test_deeply_nested_json_is_refused(server: Server, depth: int, pair: tuple[str, str], media: str) -> None:
+    nested = pair[0] * depth + "1" + pair[1] * depth
+    for body in (nested, f"[{nested}]", f'{{"instances": [{nested}]}}'):
+        assert server.invoke(body, media).status == 400
+
+
+def test_last_of_two_members_with_one_name_counts(server: Server) -> None:
+    assert server.invoke('{"instances": [[9, 9, 9]], "instances": [[1, 2, 3]]}').json == {"predictions": [[6.0]]}
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED_JSON.items(), ids=lambda text: str(text)[:40])
@@ -173,6 +243,8 @@ MALFORMED_CSV = {
     "1,2,1_0": "'1_0'",
     "1,2,3,4": "(1, 4)",
     "1 2 3": "'1 2 3'",
+    "1;2;3": "separate the values by commas",
+    "1\t2\t3": "separate the values by commas",
 }
 
 
@@ -240,6 +312,10 @@ def test_unknown_content_type_is_415(server: Server, content_type: str) -> None:
 
 def test_compressed_body_is_415(server: Server) -> None:
     assert server.invoke(JSON_ROWS, Content_Encoding="gzip").status == 415
+
+
+def test_identity_is_no_compression(server: Server) -> None:
+    assert server.invoke(JSON_ROWS, Content_Encoding="identity").status == 200
 
 
 def test_unacceptable_accept_is_406(server: Server) -> None:
