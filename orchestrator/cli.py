@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from orchestrator.commands import build, doctor, init, interrupt, logs, ps, push, run, stop
-from orchestrator.failures import JobFailedError, LauncherError
+from orchestrator.failures import LauncherError
 from orchestrator.local import commands as local
 
 INTERRUPTED = 130
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
-        told = tell(error)
+        told = tell(error, options)
         if told is None:
             raise
         print(f"microjobs: {told}", file=sys.stderr)
@@ -44,22 +44,35 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def tell(error: Exception) -> str | None:
+def tell(error: Exception, options: argparse.Namespace | None = None) -> str | None:
     """What to say of an error that may well happen; None for one that is a mistake of ours."""
+    if isinstance(error, (LauncherError, OSError)):
+        return "\n".join([str(error), *(f"  | {line}" for line in getattr(error, "tail", ()))])
     # Imported here only: `microjobs --help` shall not wait for them.
     from botocore.exceptions import BotoCoreError, ClientError
     from docker.errors import DockerException
 
     from microjobs.errors import JobError
-    from orchestrator.local.server import ServerError
 
-    if isinstance(error, JobFailedError):
-        return "\n".join([str(error), *(f"  | {line}" for line in error.tail)])
+    if isinstance(error, (BotoCoreError, ClientError)):
+        return _tell_aws(error, options)
+    if isinstance(error, DockerException) and "Error while fetching server API version" in str(error):
+        return f"no Docker engine answers ({error}): start it; `microjobs doctor` says what is wrong"
+    return str(error) if isinstance(error, (JobError, DockerException)) else None
+
+
+def _tell_aws(error: Exception, options: argparse.Namespace | None) -> str:
+    """An error of boto3 and its remedy."""
+    from botocore.exceptions import ClientError
+
+    from orchestrator.aws import flags
+    from orchestrator.aws.remedies import remedy
+
+    said = str(error)
     if isinstance(error, ClientError):
-        return f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
-    if isinstance(error, (LauncherError, ServerError, JobError, BotoCoreError, DockerException, OSError)):
-        return str(error)
-    return None
+        said = f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
+    todo = remedy(error, flags.profile(options or argparse.Namespace()))
+    return f"{said}: {todo}" if todo else said
 
 
 if __name__ == "__main__":

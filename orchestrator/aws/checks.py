@@ -9,8 +9,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from orchestrator.aws import architecture, images, quotas
-from orchestrator.aws.place import CLIENT, session
-from orchestrator.aws.settings import Settings
+from orchestrator.aws.place import CLIENT, credentials_problems, session
+from orchestrator.aws.remedies import DENIED, login, remedy
+from orchestrator.aws.settings import Settings, problems
 from orchestrator.doctor import Finding
 from orchestrator.images import jobs
 from orchestrator.local.home import Home
@@ -23,18 +24,22 @@ if TYPE_CHECKING:
 SAGEMAKER = "sagemaker.amazonaws.com"
 QUICK = CLIENT.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
 """A doctor rather says that nobody answers than asks ten times."""
-DENIED = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403")
 TEMPLATE = "deploy the template that `microjobs init` writes"
 
 Check = Callable[[boto3.Session, Settings, Home], Iterator[Finding]]
 
 
 def examine(settings: Settings, home: Home) -> Iterator[Finding]:
-    """All findings, as they are made. Without credentials there is only that one."""
+    """All findings, as they are made. Without settings and credentials there are only those that say so."""
+    missing = problems(settings)
+    unknown = credentials_problems(settings)
+    yield from (Finding("mend", problem.message, problem.remedy) for problem in (*missing, *unknown))
+    if unknown or not settings.region:
+        return
     opened = session(settings)
     who = credentials(opened, settings)
     yield who
-    if who.level == "well":
+    if who.level == "well" and not missing:
         for what, check in CHECKS.items():
             yield from guarded(what, check, opened, settings, home)
 
@@ -67,10 +72,9 @@ def credentials(opened: boto3.Session, settings: Settings) -> Finding:
     try:
         who = client(opened, "sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        profile = f" --profile {settings.profile}" if settings.profile else ""
-        remedy = f"aws sso login{profile}, or `aws configure{profile}`"
-        return Finding("mend", f"no credentials that AWS takes: {error}", remedy)
-    if who["Account"] != settings.account:
+        todo = remedy(error, settings.profile) or login(settings.profile)
+        return Finding("mend", f"AWS does not take these credentials: {error}", todo)
+    if settings.account and who["Account"] != settings.account:
         return Finding(
             "mend",
             f"the credentials are of account {who['Account']}, the role is of {settings.account}",

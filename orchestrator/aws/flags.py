@@ -2,7 +2,7 @@
 
 import argparse
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.failures import UsageError
@@ -101,11 +101,38 @@ def chosen(options: argparse.Namespace) -> "Settings":
     return with_region(settings.changed(settings.read(), given(options)))
 
 
+def account(options: argparse.Namespace, *, requests: bool) -> "Settings":
+    """Settings for commands that ask AWS.
+
+    Args:
+        requests: whether the command makes requests for jobs, which need a role and a bucket.
+
+    Raises:
+        UsageError: settings or credentials are missing or wrong, all of them at once.
+    """
+    from orchestrator.aws import settings
+    from orchestrator.aws.place import credentials_problems
+
+    found = chosen(options)
+    problems = settings.problems(found) if requests else settings.region_problems(found)
+    settings.refuse([*problems, *credentials_problems(found)])
+    return found
+
+
+def profile(options: argparse.Namespace) -> str:
+    """The profile that a command uses, by its flag or by the file; empty if neither names one."""
+    from orchestrator.aws import settings
+
+    with suppress(UsageError):
+        return getattr(options, "aws_profile", None) or getattr(options, "profile", None) or settings.read().profile
+    return ""
+
+
 def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
     """The place of a command that changes what is there and starts nothing new.
 
     Raises:
-        UsageError: no region is known, or flags for AWS are given without it.
+        UsageError: no region or no credentials are known, or flags for AWS are given without it.
     """
     if on_aws(options):
         return nullcontext(_account(options))
@@ -125,8 +152,8 @@ def viewed(options: argparse.Namespace) -> "View":
     from orchestrator.workflows import viewing
 
     if on_aws(options):
-        account = _account(options)
-        return viewing.PlaceView(account, f"AWS {account.why}")
+        place = _account(options)
+        return viewing.PlaceView(place, f"AWS, region {place.sagemaker.meta.region_name}")
     return viewing.HomeView(Home.from_environment())
 
 
@@ -144,10 +171,9 @@ def need_jobs(options: argparse.Namespace) -> None:
 
 
 def _account(options: argparse.Namespace) -> "Place":
-    from orchestrator.aws import settings
     from orchestrator.aws.place import connect
 
-    return connect(settings.need_region(chosen(options)), no_image)
+    return connect(account(options, requests=False), no_image)
 
 
 def no_image(job: str) -> str:

@@ -1,6 +1,7 @@
 """AWS as a place where workflows run."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, replace
 from typing import Any
 
@@ -10,7 +11,8 @@ from botocore.exceptions import BotoCoreError
 
 from orchestrator.aws.complete import completing
 from orchestrator.aws.prices import prices
-from orchestrator.aws.settings import Settings
+from orchestrator.aws.remedies import login, remedy
+from orchestrator.aws.settings import Problem, Settings
 from orchestrator.failures import UsageError
 from orchestrator.workflows.place import SERVICES, Place, Site
 
@@ -33,14 +35,31 @@ def session(settings: Settings) -> boto3.Session:
         UsageError: there is no such profile.
     """
     try:
-        return boto3.Session(profile_name=settings.profile or None, region_name=settings.region or None)
+        return _open(settings)
     except BotoCoreError as error:
-        raise UsageError(f"--profile {settings.profile}: {error}") from error
+        raise UsageError(f"{error}: {remedy(error, settings.profile)}") from error
+
+
+def _open(settings: Settings) -> boto3.Session:
+    return boto3.Session(profile_name=settings.profile or None, region_name=settings.region or None)
 
 
 def with_region(settings: Settings) -> Settings:
     """Settings with the region that boto3 finds, if none is set."""
-    return replace(settings, region=settings.region or session(settings).region_name or "")
+    if settings.region:
+        return settings
+    with suppress(BotoCoreError):  # no such profile: `credentials_problems` reports it
+        return replace(settings, region=_open(settings).region_name or "")
+    return settings
+
+
+def credentials_problems(settings: Settings) -> list[Problem]:
+    """Whether boto3 finds credentials; whether AWS takes them, only AWS knows."""
+    try:
+        found = _open(settings).get_credentials()
+    except BotoCoreError as error:
+        return [Problem(str(error), remedy(error, settings.profile) or login(settings.profile))]
+    return [] if found else [Problem("no credentials for AWS are found", login(settings.profile))]
 
 
 def site(settings: Settings, image: Callable[[str], str]) -> Site:

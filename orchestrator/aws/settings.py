@@ -18,18 +18,20 @@ team = "houses"
 """
 
 import re
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from orchestrator.failures import UsageError
-from orchestrator.local.config import FILE, ConfigError
+from orchestrator.local.config import FILE, ConfigError, read_section
 from orchestrator.push.plan import Destination
 
 STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
 ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
+PLACEHOLDER_REGION = "us-east-1"
+PLACEHOLDER_ACCOUNT = "123456789012"
+"""As AWS's documentation has it: nobody's."""
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
@@ -95,12 +97,7 @@ def read(path: Path = FILE) -> Settings:
     Raises:
         ConfigError: it is not TOML, or has a setting that there is not, or one of the wrong type.
     """
-    if not path.exists():
-        return Settings()
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8")).get("aws", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    table = read_section(path, "aws")
     return Settings(**{name: _typed(path, name, value) for name, value in table.items()})
 
 
@@ -113,7 +110,16 @@ def _typed(path: Path, name: str, value: Any) -> Any:
     if type(value) is not type(defaults[name]):
         wanted = "a list" if isinstance(defaults[name], tuple) else f"like {defaults[name]!r}"
         raise ConfigError(f"{path}: {name} must be {wanted}, not {value!r}")
+    _check_items(path, name, value)
     return value
+
+
+def _check_items(path: Path, name: str, value: Any) -> None:
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else ()
+    wanted, word = ((int, float), "numbers") if name == "prices" else (str, "texts")
+    for item in items:
+        if not isinstance(item, wanted) or isinstance(item, bool):
+            raise ConfigError(f"{path}: {name} must hold {word}, not {item!r}")
 
 
 def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
@@ -125,39 +131,86 @@ def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
     return replace(settings, **values)
 
 
-def need_region(settings: Settings) -> Settings:
-    """The same.
+@dataclass(frozen=True)
+class Problem:
+    """A setting that is missing or wrong, and what to do."""
+
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.message}: {self.remedy}"
+
+
+def refuse(problems: Sequence[Problem]) -> None:
+    """Report all problems at once.
 
     Raises:
-        UsageError: there is no region in them.
+        UsageError: there is at least one.
     """
-    if not settings.region:
-        raise UsageError("no region is set: --region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION")
-    return settings
+    if len(problems) == 1:
+        raise UsageError(str(problems[0]))
+    if problems:
+        lines = "".join(f"\n  - {problem}" for problem in problems)
+        raise UsageError(f"{len(problems)} things are missing or wrong:{lines}")
+
+
+def region_problems(settings: Settings) -> list[Problem]:
+    if settings.region:
+        return []
+    return [Problem("no region is set", "--region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION")]
+
+
+def problems(settings: Settings) -> list[Problem]:
+    """All that keeps requests from being made of the settings."""
+    found = [*region_problems(settings), *_target_problems(settings), *_instance_problems(settings)]
+    if bool(settings.subnets) != bool(settings.security_groups):
+        found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
+    return found + [
+        Problem(f"{name} must be at least 1, not {value}", f"set --{name.replace('_', '-')}")
+        for name in ("endpoint_instances", "max_minutes")
+        if (value := getattr(settings, name)) < 1
+    ]
+
+
+def _target_problems(settings: Settings) -> Iterator[Problem]:
+    template = "`microjobs init` writes a template that makes one"
+    if not settings.role:
+        yield Problem("no role is set", f"--role, or `role` in [aws] of microjobs.toml ({template})")
+    elif not ROLE.fullmatch(settings.role):
+        like = "write it like arn:aws:iam::123456789012:role/NAME"
+        yield Problem(f"role {settings.role!r} is not the ARN of a role", like)
+    if not settings.bucket:
+        yield Problem("no bucket is set", f"--bucket, or `bucket` in [aws] of microjobs.toml ({template})")
+
+
+def _instance_problems(settings: Settings) -> Iterator[Problem]:
+    for step in settings.instance_types:
+        if step not in STEPS:
+            yield Problem(f"no step is called {step}", f"the steps are {', '.join(STEPS)}")
+    for instance_type in (settings.instance_type, *settings.instance_types.values()):
+        if not INSTANCE_TYPE.fullmatch(instance_type):
+            yield Problem(f"{instance_type!r} is not an instance type", "they are written like ml.m5.large")
 
 
 def checked(settings: Settings) -> Settings:
     """Settings that requests can be made from.
 
     Raises:
-        UsageError: something is missing or cannot be, with what to write.
+        UsageError: something is missing or wrong, all of it at once, with what to write.
     """
-    need_region(settings)
-    if not ROLE.fullmatch(settings.role):
-        raise UsageError(
-            f"role {settings.role!r} is not the ARN of a role: set --role, or `role` in [aws] of microjobs.toml "
-            "(`microjobs init` writes a template that makes one)"
-        )
-    if not settings.bucket:
-        raise UsageError("no bucket is set: --bucket, or `bucket` in [aws] of microjobs.toml")
-    if bool(settings.subnets) != bool(settings.security_groups):
-        raise UsageError("a VPC needs both: --subnets and --security-groups")
-    if strange := [step for step in settings.instance_types if step not in STEPS]:
-        raise UsageError(f"no step is called {strange[0]}: the steps are {', '.join(STEPS)}")
-    for instance_type in (settings.instance_type, *settings.instance_types.values()):
-        if not INSTANCE_TYPE.fullmatch(instance_type):
-            raise UsageError(f"{instance_type!r} is not an instance type: they are written like ml.m5.large")
-    for name in ("endpoint_instances", "max_minutes"):
-        if getattr(settings, name) < 1:
-            raise UsageError(f"{name} must be at least 1, not {getattr(settings, name)}")
+    refuse(problems(settings))
     return settings
+
+
+def with_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:
+    """Settings for requests that nobody sends, and the placeholders in them by name."""
+    region = settings.region or PLACEHOLDER_REGION
+    account = settings.account or PLACEHOLDER_ACCOUNT
+    values = {
+        "region": region,
+        "role": f"arn:aws:iam::{account}:role/microjobs-{region}",
+        "bucket": f"microjobs-{account}-{region}",
+    }
+    missing = {name: value for name, value in values.items() if not getattr(settings, name)}
+    return changed(settings, missing), missing

@@ -32,10 +32,10 @@ def call(options: argparse.Namespace) -> int:
 
 def findings(options: argparse.Namespace) -> "Iterator[Finding]":
     from orchestrator import doctor
-    from orchestrator.aws import checks, settings
+    from orchestrator.aws import checks
     from orchestrator.local.home import Home
 
     home = Home.from_environment()
     if flags.on_aws(options):
-        return checks.examine(settings.checked(flags.chosen(options)), home)
+        return checks.examine(flags.chosen(options), home)
     return doctor.examine(home)

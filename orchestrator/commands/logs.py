@@ -43,5 +43,5 @@ def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
     if description is None or description[kind.status] not in (*kind.going, ENDPOINT.good):
         return False
     if not view.advances:
-        print(f"microjobs: {view.advice()}", file=sys.stderr)
+        print(f"microjobs: {view.advice(going=True)}", file=sys.stderr)
     return view.advances

@@ -38,7 +38,7 @@ def call(options: argparse.Namespace) -> int:
     listed = view.newest(wanted)
     for line in table(listed, datetime.now(UTC)):
         print(line)
-    if (not listed or any(row.status in row.kind.going for row in listed)) and (advice := view.advice()):
+    if advice := view.advice(going=any(row.status in row.kind.going for row in listed)):
         print(f"microjobs: {advice}", file=sys.stderr)
     return 0
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
+    from orchestrator.push.push import Request
 
 EXAMPLES = """examples:
   microjobs push
@@ -23,10 +24,14 @@ def add_parser(subparsers: "Subparsers") -> None:
     add = parser.add_argument
     add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
     add("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
-    add("--registry", metavar="HOST[/PREFIX]", help="where (default: the account's ECR; prefix microjobs)")
+    add(
+        "--registry",
+        metavar="HOST[/PREFIX]",
+        help="where (default: as `registry` in [aws] of microjobs.toml, or the account's ECR)",
+    )
     add("--allow-dirty", action="store_true", help="also what no commit stands for, under a tag that says so")
-    add("--region", metavar="R", help="of ECR (default: as boto3 finds it)")
-    add("--profile", metavar="P", help="of ~/.aws/config (default: as boto3 finds it)")
+    add("--region", metavar="R", help="of ECR (default: of microjobs.toml, or as boto3 finds it)")
+    add("--profile", metavar="P", help="of ~/.aws/config (default: of microjobs.toml, or as boto3 finds it)")
     parser.set_defaults(call=call)
 
 
@@ -34,12 +39,39 @@ def call(options: argparse.Namespace) -> int:
     from rich.console import Console
 
     from orchestrator.local.home import Home
-    from orchestrator.push.push import Request, push
+    from orchestrator.push.push import push
 
-    request = Request(
-        options.jobs, options.registry, options.allow_dirty, options.region, options.profile, options.variant
-    )
+    request = _request(options)
     # What is under way goes to stderr: stdout is the digests, one a line.
     for pushed in push(request, Home.from_environment(), Console(stderr=True, highlight=False)):
         print(pushed.uri)
     return 0
+
+
+def _request(options: argparse.Namespace) -> "Request":
+    """The flags, over [aws] of microjobs.toml: images go where `microjobs run --on aws` takes them from.
+
+    Raises:
+        UsageError: ECR is to be asked, and region or credentials are missing.
+    """
+    from dataclasses import replace
+
+    from orchestrator.aws import settings
+    from orchestrator.aws.place import credentials_problems, with_region
+    from orchestrator.push import ecr
+    from orchestrator.push.plan import Destination
+    from orchestrator.push.push import Request
+
+    known = settings.read()
+    registry = options.registry or known.registry or None
+    region, profile = options.region, options.profile
+    host_region = ecr.region_of(Destination.parse(registry).host) if registry else None
+    if registry is None or host_region:
+        profile = profile or known.profile
+        region = region or host_region or known.region
+        found = with_region(replace(known, region=region, profile=profile))
+        settings.refuse([*settings.region_problems(found), *credentials_problems(found)])
+        region = found.region
+        if registry is None and found.account:
+            registry = str(found.destination)
+    return Request(options.jobs, registry, options.allow_dirty, region, profile, options.variant)

@@ -1,11 +1,13 @@
 """`microjobs run WORKFLOW`."""
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.aws import flags
 
 if TYPE_CHECKING:
+    from orchestrator.aws.settings import Settings
     from orchestrator.commands import Subparsers
 
 EXAMPLES = """examples:
@@ -93,7 +95,7 @@ COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "yes", "dry_run", 
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.aws import dry_run, settings
+    from orchestrator.aws import dry_run
     from orchestrator.workflows.launch import Request, launch
 
     chosen = {
@@ -105,7 +107,7 @@ def call(options: argparse.Namespace) -> int:
         options.runtime,
         options.resume,
         options.verbose,
-        aws=settings.checked(flags.chosen(options)) if flags.on_aws(options) else None,
+        aws=_settings(options) if flags.on_aws(options) else None,
         yes=options.yes,
         keep=options.keep,
     )
@@ -114,3 +116,16 @@ def call(options: argparse.Namespace) -> int:
     else:
         launch(request)
     return 0
+
+
+def _settings(options: argparse.Namespace) -> "Settings":
+    """Settings for AWS; a dry run needs neither an account nor credentials."""
+    from orchestrator.aws import settings
+
+    if not options.dry_run:
+        return flags.account(options, requests=True)
+    filled, placeholders = settings.with_placeholders(flags.chosen(options))
+    if placeholders:
+        shown = ", ".join(f"{name} {value}" for name, value in placeholders.items())
+        print(f"# placeholders, as neither flags nor microjobs.toml set them: {shown}", file=sys.stderr)
+    return settings.checked(filled)

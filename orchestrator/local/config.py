@@ -9,7 +9,6 @@ limits = false
 "*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*" = "my-scikit-learn:dev"
 """
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from orchestrator.failures import UsageError
 from orchestrator.local.home import REGION
 
 FILE = Path("microjobs.toml")
+SECTIONS = ("local", "aws")
+"""The tables that the file may have."""
 PORT = 4577
 RUNTIMES = ("auto", "docker", "process")
 
@@ -53,12 +54,7 @@ def read(path: Path = FILE) -> Config:
     Raises:
         ConfigError: it is not TOML, or has a setting that there is not.
     """
-    if not path.exists():
-        return Config()
-    try:
-        table: dict[str, Any] = tomllib.loads(path.read_text()).get("local", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    table = read_section(path, "local")
     defaults = asdict(Config())
     for name, value in table.items():
         if name not in defaults:
@@ -66,6 +62,27 @@ def read(path: Path = FILE) -> Config:
         if type(value) is not type(defaults[name]):
             raise ConfigError(f"{path}: {name} must be like {defaults[name]!r}, not {value!r}")
     return changed(Config(**table))
+
+
+def read_section(path: Path, name: str) -> dict[str, Any]:
+    """A table of the file; an empty one if the file or the table is missing.
+
+    Raises:
+        ConfigError: the file is not TOML, or has other tables than `SECTIONS`.
+    """
+    import tomllib  # only commands that read the file wait for it
+
+    if not path.exists():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    for key, value in content.items():
+        if key not in SECTIONS or not isinstance(value, dict):
+            raise ConfigError(f"{path}: {key!r} is not one of the tables {' and '.join(f'[{s}]' for s in SECTIONS)}")
+    section: dict[str, Any] = content.get(name, {})
+    return section
 
 
 def changed(config: Config, **flags: Any) -> Config:

@@ -53,7 +53,7 @@ class Destination:
         host, _, prefix = text.partition("/")
         if not _HOST.fullmatch(host) or (prefix and not _REPOSITORY.fullmatch(prefix)):
             raise UsageError(
-                f"--registry {text!r} is no HOST[/PREFIX]: write such as registry.example.com/team, in small letters "
+                f"registry {text!r} is no HOST[/PREFIX]: write such as registry.example.com/team, in small letters "
                 "and without https://"
             )
         return cls(host, prefix or PREFIX)

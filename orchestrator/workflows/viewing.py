@@ -98,8 +98,12 @@ class View(ABC):
     @abstractmethod
     def tail(self, kind: Kind, name: str) -> Tail: ...
 
-    def advice(self) -> str:
-        """A sentence for people on how far the answers can be relied on; empty where nothing is to be said."""
+    def advice(self, *, going: bool) -> str:  # noqa: ARG002  for those that need it
+        """A sentence for people on how far the answers can be relied on; empty where nothing is to be said.
+
+        Args:
+            going: something was shown that has not ended.
+        """
         return ""
 
     @property
@@ -163,10 +167,10 @@ class HomeView(View):
     def tail(self, kind: Kind, name: str) -> Tail:
         return HomeTail(kind.log_group(name), kind.log_prefix(name), LogStore(self._home.logs))
 
-    def advice(self) -> str:
+    def advice(self, *, going: bool) -> str:
         if not self._home.state.exists():
             return no_jobs(self._home)
-        if not self.advances:
+        if going and not self.advances:
             return f"no server runs for {self.where}: its next start resumes what has not ended, or marks it Failed"
         return ""
 

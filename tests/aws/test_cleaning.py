@@ -166,7 +166,6 @@ def test_all_that_a_run_left_is_ended_by_its_name(aws: Aws, tmp_path: Path, scre
         aws.things[word, name] = {f"{word}Name": name, f"{word}Status": "InProgress"}
     for word in ("Endpoint", "EndpointConfig", "Model"):
         aws.things[word, "run-1-endpoint"] = {f"{word}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
-    aws._list = listing(aws)  # type: ignore[method-assign]
     said: list[str] = []
     assert cleaning.stop_run(started(aws, tmp_path, screen).place, "run-1", said.append) == 3
     assert aws.left() == [("TrainingJob", "run-10-train")]
@@ -175,26 +174,8 @@ def test_all_that_a_run_left_is_ended_by_its_name(aws: Aws, tmp_path: Path, scre
 
 def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.things["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
-    aws._list = listing(aws)  # type: ignore[method-assign]
     assert cleaning.stop_run(started(aws, tmp_path, screen).place, "run-1", print) == 1
     assert aws.things == {}
-
-
-def listing(aws: Aws) -> Any:
-    """As AWS lists: by status, with the words of its own answers."""
-
-    def list_(word: str) -> dict[str, Any]:
-        asked = aws.requests[-1][1]
-        rows = [
-            thing
-            for (kind, name), thing in aws.things.items()
-            if kind == word
-            and asked["NameContains"] in name
-            and asked.get("StatusEquals") in (None, thing.get(f"{word}Status"))
-        ]
-        return {f"{word}s" if word in ("Endpoint", "EndpointConfig", "Model") else f"{word}Summaries": rows}
-
-    return list_
 
 
 def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:

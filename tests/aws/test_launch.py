@@ -72,7 +72,7 @@ def test_flags_of_aws_without_it_are_wrong_usage(capsys: pytest.CaptureFixture[s
 
 def test_unknown_profile_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ps", "--on", "aws", "--profile", "nobody"]) == 2
-    assert "--profile nobody: The config profile (nobody) could not be found" in capsys.readouterr().err
+    assert "The config profile (nobody) could not be found: `aws configure list-profiles`" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("given", "hosts"), [({}, 3), ({"instance_count": 2}, 2)])

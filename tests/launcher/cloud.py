@@ -155,10 +155,10 @@ class Cloud:
         rows = [
             thing
             for (kind, name), thing in self.things.items()
-            if kind == word and text in name and wanted in (None, thing[f"{word}Status"])
+            if kind == word and text in name and wanted in (None, thing.get(f"{word}Status"))
         ]
-        rows.sort(key=lambda thing: thing["CreationTime"], reverse=asked.get("SortOrder") == "Descending")
-        return {"Endpoints" if word == "Endpoint" else f"{word}Summaries": rows}
+        rows.sort(key=lambda thing: thing.get("CreationTime", START), reverse=asked.get("SortOrder") == "Descending")
+        return {f"{word}s" if word in ("Endpoint", "EndpointConfig", "Model") else f"{word}Summaries": rows}
 
     # --- what jobs leave ---
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoRegionError
 from docker.errors import DockerException
 
 from orchestrator import images
@@ -185,6 +185,8 @@ def test_stop_stops_a_job_and_deletes_an_endpoint(
 
 
 REFUSED: Any = {"Error": {"Code": "ValidationException", "Message": "1 validation error"}}
+EXPIRED: Any = {"Error": {"Code": "ExpiredTokenException", "Message": "expired"}}
+DENIED: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
 
 
 @pytest.mark.parametrize(
@@ -192,7 +194,12 @@ REFUSED: Any = {"Error": {"Code": "ValidationException", "Message": "1 validatio
     [
         (ClientError(REFUSED, "CreateModel"), "CreateModel: 1 validation error"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "Could not connect"),
+        (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "check the network"),
+        (ClientError(EXPIRED, "ListEndpoints"), "ListEndpoints: expired: aws sso login, or `aws configure`"),
+        (ClientError(DENIED, "ListEndpoints"), "`microjobs doctor --on aws` shows"),
+        (NoRegionError(), "AWS_DEFAULT_REGION"),
         (DockerException("no engine"), "no engine"),
+        (DockerException("Error while fetching server API version: x"), "no Docker engine answers"),
         (UsageError("--x is wrong"), "--x is wrong"),
         (JobFailedError("Training", "job", "Failed", "why", ("a", "b")), "Training (job) is Failed: why\n  | a\n  | b"),
         (PermissionError(13, "Permission denied", "/x"), "Permission denied: '/x'"),

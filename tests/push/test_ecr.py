@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
@@ -152,11 +153,14 @@ def test_push_makes_the_repository_and_logs_in_with_the_token(
     microjobs: Microjobs,
     build: Build,
     registry: Running,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     build("serve")
     client, stub = stubbed(registry.host)
+    (tmp_path / "config").write_text("[profile research]\naws_access_key_id = AKIA\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setattr(ecr, "connect", lambda region, profile: {("eu-west-1", "research"): client}[region, profile])
     with stub:
         assert microjobs("push", "serve", "--region", "eu-west-1", "--profile", "research") == 0

@@ -1,0 +1,51 @@
+"""Remedies for errors that boto3 raises before or instead of an answer of AWS."""
+
+from botocore import exceptions
+
+NO_CREDENTIALS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.NoAuthTokenError,
+    exceptions.TokenRetrievalError,
+    exceptions.SSOError,
+    exceptions.MetadataRetrievalError,
+)
+REFUSED_CREDENTIALS = (
+    "ExpiredToken",
+    "ExpiredTokenException",
+    "IncompleteSignature",
+    "InvalidAccessKeyId",
+    "InvalidClientTokenId",
+    "SignatureDoesNotMatch",
+    "UnrecognizedClientException",
+)
+DENIED = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403")
+UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyConnectionError)
+
+
+def login(profile: str = "") -> str:
+    """The commands that make credentials."""
+    option = f" --profile {profile}" if profile else ""
+    return f"aws sso login{option}, or `aws configure{option}`"
+
+
+def remedy(error: Exception, profile: str = "") -> str:
+    """What to do about an error of boto3; empty if only the error itself tells."""
+    if isinstance(error, exceptions.ClientError):
+        return _of_code(str(error.response["Error"].get("Code")), profile)
+    if isinstance(error, NO_CREDENTIALS):
+        return login(profile)
+    if isinstance(error, exceptions.ProfileNotFound):
+        return "`aws configure list-profiles` shows those that exist"
+    if isinstance(error, exceptions.NoRegionError):
+        return "set --region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION"
+    if isinstance(error, UNREACHABLE):
+        return "check the network, the proxy, and that the region exists"
+    return ""
+
+
+def _of_code(code: str, profile: str) -> str:
+    if code in REFUSED_CREDENTIALS:
+        return login(profile)
+    return "`microjobs doctor --on aws` shows what these credentials may do" if code in DENIED else ""

@@ -1,0 +1,151 @@
+"""Every command for AWS, against what may be missing or wrong: all of it is named at once, each with its remedy."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.local.home import HOME
+
+ASKING = {
+    "ps": ("ps", "--on", "aws"),
+    "logs": ("logs", "job", "--on", "aws"),
+    "stop": ("stop", "job", "--on", "aws"),
+    "stop --run": ("stop", "--run", "housing-1", "--on", "aws"),
+    "push": ("push",),
+    "run": ("run", "housing", "--on", "aws"),
+    "doctor": ("doctor", "--on", "aws"),
+}
+REQUESTING = ("run", "doctor")
+"""These need a role and a bucket."""
+
+REGION = ("no region is set", "AWS_DEFAULT_REGION")
+CREDENTIALS = ("no credentials for AWS are found", "aws sso login", "aws configure")
+ROLE = ("no role is set", "microjobs init")
+BUCKET = ("no bucket is set", "--bucket")
+PROFILE = ("The config profile (nobody) could not be found", "aws configure list-profiles")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user without credentials, region and settings."""
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN", "PROFILE", "REGION", "DEFAULT_REGION"):
+        monkeypatch.delenv(f"AWS_{name}", raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    return captured.out + captured.err
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_all_that_is_missing_is_named_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(ASKING[command]) in (1, 2)
+    text = said(capsys)
+    for wanted in (*REGION, *CREDENTIALS, *((*ROLE, *BUCKET) if command in REQUESTING else ())):
+        assert wanted in text
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_only_what_is_missing_is_named(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert main(ASKING[command]) in (1, 2)
+    text = said(capsys)
+    assert all(wanted in text for wanted in CREDENTIALS)
+    assert REGION[0] not in text
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_profile_of_the_file_that_does_not_exist_is_named(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "microjobs.toml").write_text('[aws]\nprofile = "nobody"\nregion = "us-east-1"\n')
+    assert main(ASKING[command]) in (1, 2)
+    text = said(capsys)
+    assert all(wanted in text for wanted in PROFILE)
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        (b"[aws\n", "microjobs.toml is not valid TOML"),
+        (b"[aws]\nregion = '\xff'\n", "microjobs.toml is not valid TOML"),
+        (b"[awz]\nregion = 'us-east-1'\n", "'awz' is not one of the tables [local] and [aws]"),
+        (b"aws = 'us-east-1'\n", "'aws' is not one of the tables [local] and [aws]"),
+        (b"[aws]\nregions = 'us-east-1'\n", "[aws] has no setting 'regions'"),
+        (b"[aws]\nregion = 1\n", "region must be like '', not 1"),
+        (b"[aws]\nsubnets = [1]\n", "subnets must hold texts, not 1"),
+        (b"[aws.tags]\nteam = 1\n", "tags must hold texts, not 1"),
+        (b"[aws.prices]\n'ml.m5.large' = 'cheap'\n", "prices must hold numbers, not 'cheap'"),
+    ],
+)
+@pytest.mark.parametrize("command", ASKING)
+def test_wrong_file_is_refused_by_every_command(
+    command: str, content: bytes, wanted: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "microjobs.toml").write_bytes(content)
+    assert main(ASKING[command]) == 2
+    assert wanted in said(capsys)
+
+
+@pytest.mark.parametrize("command", ASKING)
+def test_half_of_the_credentials_have_a_remedy(
+    command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "credentials").write_text("[work]\naws_access_key_id = AKIA\n")  # half of them
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    assert main(ASKING[command]) in (1, 2)
+    text = said(capsys)
+    assert "Partial credentials found" in text
+    assert "aws configure" in text
+
+
+def test_silent_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        assert main(ASKING["doctor"]) == 1
+    assert "check the network" in said(capsys)
+
+
+@pytest.mark.parametrize("workflow", ["housing", "straight-line"])
+def test_dry_run_needs_no_account(workflow: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["run", workflow, "--on", "aws", "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    requests = [json.loads(line) for line in captured.out.splitlines()]
+    role = "arn:aws:iam::123456789012:role/microjobs-us-east-1"
+    assert {request["RoleArn"] for request in requests if "RoleArn" in request} == {role}
+    assert f"placeholders, as neither flags nor microjobs.toml set them: region us-east-1, role {role}" in captured.err
+
+
+def test_dry_run_keeps_what_is_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "microjobs.toml").write_text('[aws]\nregion = "eu-west-1"\nrole = "arn:aws:iam::111122223333:role/r"\n')
+    assert main(["run", "housing", "--on", "aws", "--dry-run"]) == 0
+    captured = capsys.readouterr()
+    assert "bucket microjobs-111122223333-eu-west-1" in captured.err
+    assert "role " not in captured.err
+    assert "111122223333.dkr.ecr.eu-west-1.amazonaws.com" in captured.out
+
+
+def test_dry_run_refuses_what_is_wrong_all_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--role", "microjobs", "--instance-type", "large", "--max-minutes", "0", "--subnets", "s-1")
+    assert main(["run", "housing", "--on", "aws", "--dry-run", *words]) == 2
+    text = said(capsys)
+    wrong = ("'microjobs' is not the ARN", "'large' is not an instance type", "max_minutes must be", "a VPC needs both")
+    assert all(wanted in text for wanted in wrong)

@@ -1,0 +1,60 @@
+"""`microjobs push` follows [aws] of microjobs.toml; flags go over it."""
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import make_parser
+from orchestrator.commands.push import _request
+from orchestrator.failures import UsageError
+from orchestrator.push.push import Request
+
+OWN = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+ROLE = 'region = "eu-west-1"\nrole = "arn:aws:iam::123456789012:role/microjobs"\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    keys = "aws_access_key_id = AKIA\naws_secret_access_key = secret\n"
+    profiles = (("research", "eu-north-1"), ("other", "sa-east-1"))
+    (tmp_path / "config").write_text(
+        "".join(f"[profile {name}]\nregion = {region}\n{keys}" for name, region in profiles)
+    )
+    for name in ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def request(folder: Path, settings: str, *words: str) -> Request:
+    (folder / "microjobs.toml").write_text(f"[aws]\n{settings}")
+    return _request(make_parser().parse_args(["push", *words]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "registry", "region", "profile"),
+    [
+        ('region = "eu-west-1"', (), None, "eu-west-1", ""),
+        ('profile = "research"', (), None, "eu-north-1", "research"),
+        ('profile = "research"', ("--profile", "other"), None, "sa-east-1", "other"),
+        ('region = "eu-west-1"', ("--region", "us-west-2"), None, "us-west-2", ""),
+        (ROLE, (), f"{OWN}/microjobs", "eu-west-1", ""),  # where runs take images from
+        (ROLE, ("--region", "us-west-2"), f"{OWN}/microjobs".replace("eu-west-1", "us-west-2"), "us-west-2", ""),
+        (f'registry = "{OWN}/team"\nprofile = "research"', (), f"{OWN}/team", "eu-west-1", "research"),
+        (f'{ROLE}registry = "registry.example.com/team"', (), "registry.example.com/team", None, None),
+        (f'{ROLE}registry = "{OWN}/team"', ("--registry", "example.com"), "example.com", None, None),
+    ],
+)
+def test_push_follows_the_settings(
+    folder: Path, settings: str, words: tuple[str, ...], registry: str | None, region: str | None, profile: str | None
+) -> None:
+    found = request(folder, settings, *words)
+    assert (found.registry, found.region, found.profile) == (registry, region, profile)
+
+
+def test_wrong_registry_of_the_file_is_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"registry 'https://example.com' is no HOST\[/PREFIX\]"):
+        request(folder, 'registry = "https://example.com"')
