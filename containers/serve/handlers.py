@@ -24,6 +24,7 @@ from answers import Answer, Problem
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.errors import UserError
+from microjobs.interpreter import user_paths
 from microjobs.predictor import Predictor
 from models import Request
 
@@ -125,8 +126,8 @@ class HandlerModel:
 
 
 def _load(program: Path) -> ModuleType:
-    """Import the program with its folder first on the path."""
-    sys.path.insert(0, str(program.parent))
+    """Import the program with its folder, and then those of the user's PYTHONPATH, first on the path."""
+    sys.path[:0] = [str(program.parent), *user_paths()]
     for name in [path.stem for path in program.parent.iterdir()]:
         # `import metrics` in the user's code means theirs, not this job's module of that name.
         if Path(getattr(sys.modules.get(name), "__file__", None) or "/").parent == Path(__file__).parent:

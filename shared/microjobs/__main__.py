@@ -22,7 +22,7 @@ SERVE_GRACE_SECONDS = 27.0
 
 def main() -> int:
     grace = SERVE_GRACE_SECONDS if sys.argv[1:2] == ["serve"] else GRACE_SECONDS
-    return supervise(run, Layout.from_environment(), grace)
+    return supervise(run, Layout.from_environment().or_default(), grace)
 
 
 def run() -> NoReturn:

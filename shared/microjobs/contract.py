@@ -34,6 +34,10 @@ class Layout:
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
         return cls(Path(environ.get(BASE_DIR) or DEFAULT_ROOT))
 
+    def or_default(self) -> "Layout":
+        """Return the default layout if this root is not a folder: the platform reads a failure file only there."""
+        return self if self.root.is_dir() else Layout()
+
     @property
     def input_config(self) -> Path:
         return self.root / "input" / "config"

@@ -9,10 +9,10 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import IO
 from microjobs.contract import ResourceConfig
 from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM
 from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, ECHO, JOIN_SECONDS, Ending, Watch
+from microjobs.interpreter import own_program
 from microjobs.network import Network
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.supervisor import children_of
@@ -58,8 +59,11 @@ class Program:
     stderr: IO[bytes] | int | None = None
 
 
-WORKER = ("-m", "microjobs.run", "train")
-"""Arguments of Python that run this job again."""
+WORKER = own_program("-m", "microjobs.run", "train")
+"""The command that runs this job again."""
+
+NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
+"""Where the container toolkits put `nvidia-smi`; the user's PATH may name other folders."""
 
 
 def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
@@ -68,14 +72,16 @@ def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
 
 
 def torchrun(
-    resources: ResourceConfig, processes: int, arguments: Sequence[str] = WORKER, network: Network | None = None
+    resources: ResourceConfig,
+    processes: int,
+    arguments: Sequence[str] = ("--no-python", *WORKER),
+    network: Network | None = None,
 ) -> Program:
     """Torchrun with so many processes on each host; `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest are its own."""
     network = network or Network.read()
     first = resources.first_host
     command = [
-        sys.executable,
-        *("-m", "torch.distributed.run"),
+        *own_program("-m", "torch.distributed.run"),  # not isolated, it would import modules of the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
         *("--nproc-per-node", str(processes)),
         *("--master-addr", network.resolve(first), "--master-port", str(_port(network, first, TORCH_PORT))),
@@ -89,14 +95,14 @@ def torchrun(
 
 
 def with_tf_config(
-    resources: ResourceConfig, arguments: Sequence[str] = WORKER, network: Network | None = None
+    resources: ResourceConfig, command: Sequence[str] = WORKER, network: Network | None = None
 ) -> Program:
-    """Python with TensorFlow's description of the cluster, in which every host is a worker."""
+    """Return a program with TensorFlow's description of the cluster, in which every host is a worker."""
     network = network or Network.read()
     workers = [f"{network.resolve(host)}:{_port(network, host, TENSORFLOW_PORT)}" for host in resources.hosts]
     task = {"type": "worker", "index": resources.rank}
     config = {"cluster": {"worker": workers}, "task": task, "environment": "cloud"}
-    return Program([sys.executable, *arguments], {"TF_CONFIG": json.dumps(config)})
+    return Program(command, {"TF_CONFIG": json.dumps(config)})
 
 
 def _port(network: Network, host: str, usual: int) -> int:
@@ -121,8 +127,10 @@ def gpu_count() -> int:
     """The GPUs of this host, without a framework: what CUDA_VISIBLE_DEVICES leaves of what NVIDIA's driver lists."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), NVIDIA_FOLDERS])
     try:
-        listed = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
+        program = shutil.which("nvidia-smi", path=path) or "nvidia-smi"
+        listed = subprocess.run([program, "--list-gpus"], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return 0
     return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())

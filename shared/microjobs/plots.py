@@ -1,17 +1,24 @@
 """The pictures that jobs leave beside their numbers. Needs matplotlib, without pyplot: no screen, no global state."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Before the import: in a new container that lists the fonts first, and calls it a warning if it takes long.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
+# The user's variables must neither choose another backend nor another style.
+os.environ["MPLBACKEND"] = "agg"
+
+import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from numpy.typing import ArrayLike  # noqa: E402
 
 from microjobs.files import whole  # noqa: E402
+
+mpl.rcParams.update({name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name})
 
 POINTS = 5000
 """More would take seconds to draw, and lie on each other."""

@@ -18,12 +18,20 @@ from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
 
-from microjobs import hyperparameters, worker
-from microjobs.contract import Layout, decode_hyperparameter, read_hyperparameters, write_failure, write_message
+from microjobs import hyperparameters, interpreter, worker
+from microjobs.contract import (
+    BASE_DIR,
+    Layout,
+    decode_hyperparameter,
+    read_hyperparameters,
+    write_failure,
+    write_message,
+)
 from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, code_and_reason
 from microjobs.stopping import received
 
 JOB = "MICROJOBS_JOB"
+LOG_LEVEL = "SAGEMAKER_CONTAINER_LOG_LEVEL"
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 logger = logging.getLogger("microjobs")
@@ -37,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         start_logging(os.environ)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the supervisor held them back until now
+        _check_root(layout)
+        interpreter.complete(os.environ)
         return _run(list(arguments), layout)
     except Stopped as stopped:
         _heed_no_more_stops()
@@ -45,9 +55,14 @@ def main(arguments: Sequence[str]) -> int:
         _heed_no_more_stops()
         if received:  # native code that was being imported turns `Stopped` into an error of its own
             return _stopped(Stopped(received[0]), training=arguments[:1] == ["train"])
-        return _fail(error, layout, processing=arguments[:1] not in (["train"], ["serve"]))
+        return _fail(error, layout.or_default(), processing=arguments[:1] not in (["train"], ["serve"]))
     finally:
         _heed_no_more_stops()
+
+
+def _check_root(layout: Layout) -> None:
+    if os.environ.get(BASE_DIR) and not layout.root.is_dir():
+        raise UserError(f"{BASE_DIR} {str(layout.root)!r} is not a folder: mount the job's files there, or unset it")
 
 
 def _heed_no_more_stops() -> None:
@@ -125,14 +140,22 @@ def _offered(main_module: ModuleType) -> list[str]:
 
 
 def start_logging(environ: Mapping[str, str]) -> None:
-    """Log to stderr, one line an event; the level as SDKs set it (a number such as 20, or a name)."""
-    level = environ.get("SAGEMAKER_CONTAINER_LOG_LEVEL", "20")
+    """Log to stderr, one line per event; the level as SDKs set it (a number such as 20, or a name).
+
+    Raises:
+        UserError: the level is neither.
+    """
+    text = environ.get(LOG_LEVEL) or "20"
+    levels = logging.getLevelNamesMapping()
+    level = int(text) if text.isdecimal() else levels.get(text.upper())
     logging.basicConfig(
-        level=int(level) if level.isdigit() else level.upper(),
+        level=logging.INFO if level is None else level,
         format="%(asctime)s %(levelname)s %(message)s",
         stream=sys.stderr,
         force=True,
     )
+    if level is None:
+        raise UserError(f"{LOG_LEVEL} {text!r} is not a log level: use a number or one of {', '.join(levels)}")
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

@@ -26,6 +26,7 @@ from typing import IO, Any
 from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_resource_config
 from microjobs.distributed import Program, gpu_count, launch, torchrun, with_tf_config
 from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
+from microjobs.interpreter import take_python_variables, user_paths
 from microjobs.stopping import stop_request
 
 TAIL_BYTES = 16_384
@@ -104,8 +105,13 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
     for folder in (layout.model, layout.output_data):  # AWS's images promise them to the script
         folder.mkdir(parents=True, exist_ok=True)
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
+    paths, users = user_paths(), take_python_variables(os.environ)
+    os.environ["PYTHONSAFEPATH"] = "1"  # until the script starts: pip must not import modules of the code's folder
 
     def run(command: Sequence[str], code: Path) -> None:
+        del os.environ["PYTHONSAFEPATH"]
+        # The toolkit has written the folders of our own interpreter into PYTHONPATH.
+        os.environ.update(users | {"PYTHONPATH": os.pathsep.join([str(code), *paths])})
         if switch is None:
             _execute(program, command, code)
         else:
@@ -152,7 +158,7 @@ def _distribution(parameters: Mapping[str, object], resources: ResourceConfig) -
 def _everywhere(switch: str, resources: ResourceConfig, command: Sequence[str]) -> Program:
     """The script's command as a program that works together with the other hosts'."""
     if switch == TENSORFLOW:
-        return dataclasses.replace(with_tf_config(resources), command=command)
+        return with_tf_config(resources, command)
     if command[0] == sys.executable:
         arguments = [*command[1:]]
         if arguments[0] == "--":

@@ -12,6 +12,7 @@ import pytest
 from docker.types import Mount
 
 from microjobs.contract import FAILURE_LIMIT, Layout
+from microjobs.interpreter import FLAGS
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import Job, RunJob, StartJob
 from tests.images.example import Example, load_example
@@ -49,7 +50,7 @@ def give_to_anyone(root: Path) -> None:
 
 
 def answers_ping(job: Job) -> bool:
-    return job.execute("python", "-c", PING) == (0, "200\n")
+    return job.execute("/opt/venv/bin/python", "-I", "-c", PING) == (0, "200\n")
 
 
 def run_to_end(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> Job:
@@ -167,7 +168,7 @@ def test_image_holds_no_build_tools_caches_tests_or_locks(job: str, root: Path, 
 
 def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: Attributes) -> None:
     config = image_attributes(job)["Config"]
-    assert config["Entrypoint"] == ["python", "-m", "microjobs"]
+    assert config["Entrypoint"] == ["/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 
 

@@ -14,6 +14,7 @@ from microjobs import heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import gpu_count, must_launch, torchrun, with_tf_config
 from microjobs.heartbeat import Ending
+from microjobs.interpreter import FLAGS
 from microjobs.network import Network
 from microjobs.worker import REPORT, report
 from tests.unit.hosts import Hosts, alive, make_hosts, resources
@@ -241,7 +242,7 @@ def test_torchrun_gets_ranks_and_the_first_hosts_address() -> None:
     program = torchrun(resources("algo-2", 4), 2, ["train.py"], Network())
     words = " ".join(program.command[1:])
     assert words == (
-        "-m torch.distributed.run --nnodes 4 --node-rank 1 --nproc-per-node 2 "
+        f"{FLAGS} -m torch.distributed.run --nnodes 4 --node-rank 1 --nproc-per-node 2 "
         "--master-addr algo-1 --master-port 7777 train.py"
     )
     assert program.agent

@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import microjobs
+from microjobs.files import write_text
 from orchestrator.local.runtimes import process_files
 from orchestrator.local.runtimes.base import CannotRunError
 from orchestrator.local.runtimes.process_kept import Kept
@@ -39,6 +41,10 @@ class Environment:
     @property
     def bin(self) -> Path:
         return self.folder / "bin"
+
+    @property
+    def python(self) -> Path:
+        return self.bin / "python"
 
 
 class Environments:
@@ -72,6 +78,7 @@ class Environments:
             with exclusive(environment.folder.with_suffix(".lock")) as held:
                 if not (environment.folder / COMPLETE).exists():
                     self._make(environment, wanted, held)
+        _add_shared_code(environment.folder)
         return environment
 
     def remove_broken(self) -> None:
@@ -140,6 +147,14 @@ class Environments:
             installing = list(self._installing)
         for installer in installing:
             installer.stop(0)
+
+
+def _add_shared_code(folder: Path) -> None:
+    """Make `microjobs` importable in an environment without PYTHONPATH, which belongs to the user."""
+    path = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)})) / "microjobs.pth"
+    content = f"{Path(microjobs.__file__).parent.parent}\n"
+    if not path.exists() or path.read_text(encoding="utf-8") != content:
+        write_text(path, content)
 
 
 def _key(wanted: str) -> str:

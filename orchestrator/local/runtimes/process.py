@@ -20,7 +20,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import microjobs
 from microjobs.contract import BASE_DIR, HostingEnvironment, Layout
 from microjobs.network import Network
 from microjobs.run import JOB
@@ -36,6 +35,8 @@ from orchestrator.local.runtimes.process_kept import Kept, callers_environment
 logger = logging.getLogger(__name__)
 
 KILLED = 128 + 9
+PYTHON = "MICROJOBS_PYTHON"
+"""The variable that gives the programs in `containers/bin` their interpreter, which images have at a fixed path."""
 LOCK = "lock"
 """The file in a host's folder that is locked until its last process has ended."""
 
@@ -207,15 +208,16 @@ def _remove(folder: Path) -> None:
 
 def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network, port: int) -> dict[str, str]:
     """What the image sets (containers/Dockerfile), what the request says, and where everything is here."""
-    callers = callers_environment()
+    callers, users = callers_environment(), dict(host.environment)
+    if host.entrypoint is not None:
+        users = {name: commands.moved(value, layout) for name, value in users.items()}
     values = {
         **callers,
         "PATH": f"{commands.search_path(environment)}:{callers.get('PATH', os.defpath)}",
-        "PYTHONPATH": str(Path(microjobs.__file__).parent.parent),
         "PYTHONUNBUFFERED": "1",
-        "USER": "microjobs",
+        **users,
         JOB: str(environment.job),
-        **host.environment,
+        PYTHON: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
     }
@@ -223,6 +225,4 @@ def _variables(host: HostPlan, environment: Environment, layout: Layout, network
         values |= HostingEnvironment(port=port).variables()
     if not host.gpus:
         values["CUDA_VISIBLE_DEVICES"] = ""
-    if host.entrypoint is not None:
-        values |= {name: commands.moved(value, layout) for name, value in host.environment.items()}
     return values

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path, PurePosixPath
 
 from microjobs.contract import DEFAULT_ROOT, Layout
+from microjobs.interpreter import FLAGS
 from orchestrator.local.runtimes.base import CannotRunError, HostPlan
 from orchestrator.local.runtimes.environments import Environment
 
@@ -26,7 +27,7 @@ def command(host: HostPlan, environment: Environment, layout: Layout) -> list[st
     """
     arguments = list(host.arguments or ())
     if host.entrypoint is None:
-        return [str(environment.bin / "python"), "-m", "microjobs", *arguments]
+        return [str(environment.python), FLAGS, "-m", "microjobs", *arguments]
     program, *rest = host.entrypoint
     return [_program(program, environment, layout), *(moved(part, layout) for part in [*rest, *arguments])]
 
@@ -53,8 +54,12 @@ def _program(name: str, environment: Environment, layout: Layout) -> str:
 
 
 def search_path(environment: Environment) -> str:
-    """Where an image has its commands: its packages', and `train` and `serve`."""
-    return f"{environment.job.parent / 'bin'}:{environment.bin}"
+    """Return where an image has its commands: `train` and `serve`, a substitute for pip, and those of its packages.
+
+    The substitute hides every pip: one would install a user's requirements for all jobs of this environment.
+    """
+    folders = environment.job.parent
+    return f"{folders / 'bin'}:{folders / 'fallback'}:{environment.bin}"
 
 
 def inside(layout: Layout, path: str) -> Path:

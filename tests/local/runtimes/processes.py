@@ -21,7 +21,8 @@ def tiny_jobs(place: Path, code: str) -> None:
     """Make a repository with one job, `tiny`, which needs no packages."""
     jobs, shared = place / "repository" / "containers", place / "repository" / "shared"
     (jobs / "tiny").mkdir(parents=True)
-    (jobs / "bin").symlink_to(CONTAINERS / "bin")
+    for programs in ("bin", "fallback"):
+        (jobs / programs).symlink_to(CONTAINERS / programs)
     shared.mkdir()
     for empty in (jobs / "tiny" / "image.yml", jobs / "tiny" / "cpu.lock", shared / "requirements.lock"):
         empty.touch()

@@ -163,6 +163,37 @@ def test_secrets_of_the_caller_stay_with_the_caller(
     assert not Path(said[-1]).exists(), "its home is gone with it"
 
 
+HOSTILE = {"PYTHONHOME": "/nonexistent", "PATH": "/nonexistent", "MICROJOBS_JOB": "/nonexistent"}
+
+
+@pytest.mark.parametrize(
+    ("entrypoint", "reason"), [(None, "SIGSEGV"), (("train",), "this image does not train")], ids=["image", "train"]
+)
+def test_users_variables_do_not_break_our_programs(
+    entrypoint: tuple[str, ...] | None, reason: str, start: Start, tmp_path: Path
+) -> None:
+    """Only our own code writes the failure file: the tiny job crashes on purpose."""
+    (tmp_path / "shadows").mkdir()
+    for name in ("json", "main", "microjobs", "sitecustomize"):
+        (tmp_path / "shadows" / f"{name}.py").write_text("import os\nos._exit(99)\n")
+    environment = {**HOSTILE, "PYTHONPATH": str(tmp_path / "shadows")}
+    host = start(host_plan(tmp_path, "tiny", arguments=(), entrypoint=entrypoint, environment=environment))
+    host.wait()
+    assert host.copy(str(ROOT.output), tmp_path / "output"), output(host)
+    assert reason in (tmp_path / "output" / "failure").read_text()
+
+
+def test_users_python_path_reaches_the_users_program(start: Start, tmp_path: Path) -> None:
+    code = "import sys; print('/opt/library' in sys.path)"
+    assert output(start(program(tmp_path, code, environment={"PYTHONPATH": "/opt/library"}))) == "True"
+
+
+def test_pip_is_refused_in_an_environment_that_jobs_share(start: Start, tmp_path: Path) -> None:
+    host = start(host_plan(tmp_path, "tiny", entrypoint=("sh", "-c"), arguments=("pip install nothing",)))
+    assert host.wait() == Exit(2)
+    assert "image tiny has no pip" in output(host)
+
+
 def test_host_without_gpus_sees_none(start: Start, tmp_path: Path) -> None:
     assert output(start(program(tmp_path, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"))) == ""
 

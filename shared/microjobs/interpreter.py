@@ -1,0 +1,54 @@
+"""Separates our own Python programs from the variables and folders that belong to the user.
+
+A request may set any variable (`PYTHONPATH`, `HOME`, `USER`), and a container may start in any folder and as any user.
+Standard library only.
+"""
+
+import os
+import pwd
+import sys
+import tempfile
+from collections.abc import Mapping, MutableMapping
+
+FLAGS = "-IuBXutf8"
+"""Isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`), unbuffered, without writing
+`__pycache__`, in UTF-8 whatever the locale is. The Dockerfile and `containers/bin` repeat these flags."""
+
+OURS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+"""Variables that the image itself sets for the user's programs."""
+
+
+def own_program(*arguments: str) -> list[str]:
+    """Return the command line of a Python program of ours."""
+    return [sys.executable, FLAGS, *arguments]
+
+
+def user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the folders of the user's PYTHONPATH, which our own interpreter ignores."""
+    return [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+
+
+def take_python_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Remove the user's PYTHON* variables and return them."""
+    names = [name for name in environ if name.startswith("PYTHON") and name not in OURS]
+    return {name: environ.pop(name) for name in names}
+
+
+def complete(environ: MutableMapping[str, str]) -> None:
+    """Set a home folder and a user name where the container's user has no account.
+
+    Docker sets HOME to `/` for such a user, and `getpass.getuser` raises an error. Values of the user are kept.
+    """
+    if environ.get("HOME", "/") == "/":
+        environ["HOME"] = tempfile.gettempdir()
+    names = ("LOGNAME", "USER", "LNAME", "USERNAME")  # as `getpass.getuser` reads them
+    if not any(environ.get(name) for name in names) and not _has_account():
+        environ["USER"] = str(os.getuid())
+
+
+def _has_account() -> bool:
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        return False
+    return True

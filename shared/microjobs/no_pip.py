@@ -1,0 +1,26 @@
+"""Answers `pip` in an image that has no pip, for entry points that install a user's requirements first."""
+
+import os
+import sys
+from pathlib import Path
+
+from microjobs.contract import Layout, write_failure, write_message
+from microjobs.errors import EXIT_USER
+from microjobs.run import JOB
+
+
+def main() -> int:
+    """Write the reason where SageMaker reads it, and return the exit code for wrong input."""
+    layout, image = Layout.from_environment().or_default(), Path(os.environ.get(JOB, "")).name
+    reason = (
+        f"image {image} has no pip, so it cannot install requirements for your script: "
+        "use an image that already has the packages"
+    )
+    print(f"ERROR {reason}", file=sys.stderr)
+    write_failure(layout, reason)
+    write_message(layout, reason)
+    return EXIT_USER
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Images under variables, folders, users and umasks of the user: none of them may break our own programs."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from docker.types import Mount
+
+from microjobs.contract import DEFAULT_ROOT, Layout
+from tests.conftest import CONTAINERS, JOBS
+from tests.images.conftest import RunJob, StartJob
+from tests.images.example import load_example
+from tests.images.test_every_image import Attributes, answers_ping, give_to_anyone, run_to_end
+from tests.images.training import write_request
+
+pytestmark = pytest.mark.engine
+
+CODE = f"{DEFAULT_ROOT}/code"
+SHADOWS = ("json", "main", "microjobs", "hyperparameters", "numpy", "queue", "sitecustomize", "usercustomize")
+NOWHERE = "/nonexistent"
+VARIABLES = {
+    "PYTHONPATH": f"{CODE}:{NOWHERE}",
+    "PYTHONHOME": NOWHERE,
+    "PYTHONSTARTUP": f"{CODE}/json.py",
+    "PYTHONUSERBASE": CODE,
+    "PYTHONSAFEPATH": "1",
+    "PYTHONWARNINGS": "error",
+    "PYTHONOPTIMIZE": "2",
+    "PYTHONINSPECT": "1",
+    "PYTHONIOENCODING": "ascii",
+    "PYTHONUTF8": "0",
+    "LD_LIBRARY_PATH": f"{CODE}:{NOWHERE}",
+    "LANG": "C",
+    "LC_ALL": "C",
+    "HOME": NOWHERE,
+    "PATH": NOWHERE,
+    "TMPDIR": NOWHERE,
+    "USER": "",
+    "LOGNAME": "somebody",
+    "MPLBACKEND": "nosuch",
+    "MPLCONFIGDIR": NOWHERE,
+    "KERAS_BACKEND": "nosuch",
+    "KERAS_HOME": NOWHERE,
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    environment: dict[str, str] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    umask: str | None = None
+
+
+SETTINGS = {
+    "variables": Settings(VARIABLES, {"working_dir": CODE}),
+    "read-only-root": Settings(options={"read_only": True, "mounts": [Mount("/tmp", None, type="tmpfs")]}),
+    "umask-077-without-account": Settings(options={"user": "12345:23456", "working_dir": "/root"}, umask="077"),
+}
+
+
+def write_shadows(folder: Path) -> None:
+    """Write modules that end any program that imports one of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in SHADOWS:
+        (folder / f"{name}.py").write_text("import os\nos._exit(99)\n")
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_users_settings_do_not_break_our_programs(
+    job: str, settings: Settings, root: Path, start_job: StartJob, image_attributes: Attributes
+) -> None:
+    example, layout, options = load_example(CONTAINERS / job), Layout(root), dict(settings.options)
+    example.prepare(layout)
+    write_shadows(layout.code)
+    give_to_anyone(root)
+    if settings.umask:
+        words = " ".join(image_attributes(job)["Config"]["Entrypoint"])
+        options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {words} "$@"', "sh"]
+    run = run_to_end(start_job, job, example, root, {"environment": settings.environment, **options}).wait()
+    assert run.code == 0, run.log
+    assert [name for name in example.artifacts if not (root / name).is_file()] == []
+    assert run.complaints() == []
+
+
+TELL = """
+import getpass, json, mylib, os, pathlib
+told = {"mylib": mylib.__file__, "user": getpass.getuser(), "home": os.path.expanduser("~")}
+pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+"""
+
+
+@pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])
+def test_script_gets_its_python_path_and_its_user(job: str, root: Path, run_job: RunJob) -> None:
+    """The requirements are installed although a module in the code's folder has the name of one that pip imports."""
+    layout, source = Layout(root), root / "input" / "data" / "code"
+    write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.spell(source))
+    (source / "lib").mkdir(parents=True)
+    (source / "lib" / "mylib.py").touch()
+    (source / "train.py").write_text(TELL)
+    (source / "queue.py").write_text("raise RuntimeError('not for pip')")
+    (source / "requirements.txt").write_text("numpy\n")  # installed already
+    run_job(job, ["train"], root, environment={"PYTHONPATH": f"{CODE}/lib"})
+    told = json.loads((layout.model / "told.json").read_text())
+    assert told == {"mylib": f"{CODE}/lib/mylib.py", "user": "root", "home": "/root"}
+
+
+def test_handlers_get_the_users_python_path(root: Path, start_job: StartJob) -> None:
+    code = root / "model" / "code"
+    (code / "lib").mkdir(parents=True)
+    (code / "lib" / "mylib.py").touch()
+    (code / "inference.py").write_text("import mylib\ndef model_fn(folder): return mylib.__name__\n")
+    environment = {"PYTHONPATH": f"{DEFAULT_ROOT}/model/code/lib"}
+    started = start_job("serve", ["serve"], root, environment=environment)
+    started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("environment", "reason"),
+    [
+        ({"SAGEMAKER_BASE_DIR": NOWHERE}, f"SAGEMAKER_BASE_DIR '{NOWHERE}' is not a folder"),
+        ({"SAGEMAKER_CONTAINER_LOG_LEVEL": "loud"}, "SAGEMAKER_CONTAINER_LOG_LEVEL 'loud' is not a log level"),
+    ],
+)
+def test_setting_without_meaning_is_named(
+    environment: dict[str, str], reason: str, root: Path, run_job: RunJob
+) -> None:
+    run = run_job("preprocess", [], root, environment=environment, expect=2)
+    assert run.failure is not None
+    assert run.failure.startswith(reason)
+
+
+FRAMEWORK_PROCESSOR = """
+mkdir /code && cd /code && touch requirements.txt
+set -e
+if [[ -f 'requirements.txt' ]]; then
+    pip uninstall --yes typing
+    pip install -r requirements.txt
+fi
+"""
+"""The start of the entry point that the SDK's FrameworkProcessor uploads."""
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_image_without_pip_says_so(job: str, root: Path, start_job: StartJob) -> None:
+    run = start_job(job, ["-c", FRAMEWORK_PROCESSOR], root, entrypoint="/bin/bash").wait()
+    has_pip = "pip" in (CONTAINERS / job / "cpu.lock").read_text() and run.code == 0
+    if not has_pip:
+        assert run.code == 2
+        assert run.failure is not None
+        assert run.failure.startswith(f"image {job} has no pip")
