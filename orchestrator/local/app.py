@@ -137,8 +137,7 @@ class Application:
         operation = operation_model(service, name)
         params = wire.parse(operation, request)
         validate(operation, params)
-        if service == "sagemaker":
-            refuse(name, params)
+        refuse(service, name, params)
         return wire.answer(operation, handler(params), request.environ[REQUEST_ID])
 
 

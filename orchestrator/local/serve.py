@@ -25,7 +25,7 @@ from orchestrator.local.runtimes.choose import choose
 from orchestrator.local.s3.service import S3
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.server import ServerError
-from orchestrator.local.services import ecr, iam, sts
+from orchestrator.local.services import Service, ecr, iam, sts
 from orchestrator.local.services.logs import Logs
 from orchestrator.local.services.runtime import Runtime as SageMakerRuntime
 from orchestrator.local.services.sagemaker import SageMaker
@@ -150,19 +150,23 @@ def _listener(address: str, port: int) -> Server:
     return server
 
 
-def _application(context: Context, registry: Registry) -> Application:
-    services: Mapping[str, Mapping[str, Callable[..., Mapping[str, object]]]] = {
+def services(context: Context, registry: Registry) -> Mapping[str, Service]:
+    """The operations of the services with the JSON and query protocols, by botocore's name of the service."""
+    return {
         "sagemaker": SageMaker(context, registry).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),
         "sts": sts.operations(),
         "iam": iam.operations(),
         "ecr": ecr.operations(),
     }
+
+
+def _application(context: Context, registry: Registry) -> Application:
     raw: dict[str, RawService] = {
         "s3": S3(context.store, context.settings.region),
         "sagemaker-runtime": SageMakerRuntime(context, registry),
     }
-    return Application(context.home.credentials(), services, raw, {*NAMES, context.runtime.machine})
+    return Application(context.home.credentials(), services(context, registry), raw, {*NAMES, context.runtime.machine})
 
 
 def _makers(registry: Registry) -> dict[str, Maker]:

@@ -61,7 +61,7 @@ def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, req
         model = SAGEMAKER.meta.service_model.operation_model(operation)
         SAGEMAKER._serializer.serialize_to_request(asked, model)  # botocore's own validator
         validate(model, asked)
-        refuse(operation, without(asked, AWS_ONLY))
+        refuse("sagemaker", operation, without(asked, AWS_ONLY))
 
 
 @pytest.mark.parametrize("tuning", [True, False])

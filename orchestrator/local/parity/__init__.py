@@ -1,11 +1,13 @@
-"""What becomes of every member of every SageMaker request: honoured, without meaning here, or refused.
+"""Decides what happens to every member of every request: honoured, without meaning here, or refused.
 
-One table, in the form of the requests; a test holds it against botocore's model, and docs/parity.md is made from it.
+One table for all services, in the form of the requests. A test compares it with botocore's models, and
+docs/parity.md is generated from it.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+from orchestrator.local.errors import ServiceError
 from orchestrator.local.parity.hosting import (
     CREATE_ENDPOINT,
     CREATE_ENDPOINT_CONFIG,
@@ -14,13 +16,17 @@ from orchestrator.local.parity.hosting import (
     UPDATE_ENDPOINT,
     UPDATE_WEIGHTS,
 )
+from orchestrator.local.parity.identity import ECR, IAM, STS
+from orchestrator.local.parity.logs import LOGS
 from orchestrator.local.parity.processing import CREATE_PROCESSING_JOB
 from orchestrator.local.parity.reading import READING
-from orchestrator.local.parity.refusal import refuse_by
+from orchestrator.local.parity.refusal import refusals
 from orchestrator.local.parity.rows import Rows
+from orchestrator.local.parity.runtime import RUNTIME
+from orchestrator.local.parity.s3 import S3
 from orchestrator.local.parity.training import CREATE_TRAINING_JOB, CREATE_TUNING_JOB
 
-TABLE: dict[str, Rows] = {
+SAGEMAKER: dict[str, Rows] = {
     "CreateProcessingJob": CREATE_PROCESSING_JOB,
     "CreateTrainingJob": CREATE_TRAINING_JOB,
     "CreateHyperParameterTuningJob": CREATE_TUNING_JOB,
@@ -32,13 +38,37 @@ TABLE: dict[str, Rows] = {
     "CreateTransformJob": CREATE_TRANSFORM_JOB,
     **READING,
 }
-"""The operations of SageMaker that are here, each with a row for every member of its request."""
+
+TABLE: Mapping[str, Mapping[str, Rows]] = {
+    "sagemaker": SAGEMAKER,
+    "sagemaker-runtime": RUNTIME,
+    "s3": S3,
+    "logs": LOGS,
+    "sts": STS,
+    "iam": IAM,
+    "ecr": ECR,
+}
+"""Rows for each member of each supported operation, by botocore's name of the service."""
+
+CODES: Mapping[str, tuple[str, int]] = {
+    "sagemaker": ("ValidationException", 400),
+    "sagemaker-runtime": ("ValidationError", 400),
+    "s3": ("NotImplemented", 501),
+    "logs": ("InvalidParameterException", 400),
+    "sts": ("ValidationError", 400),
+    "iam": ("ValidationError", 400),
+    "ecr": ("InvalidParameterException", 400),
+}
+"""Each service's error code and HTTP status for a request that it does not accept."""
 
 
-def refuse(operation: str, params: Mapping[str, Any]) -> None:
-    """Refuse a request that is valid on AWS and asks for what is not done here.
+def refuse(service: str, operation: str, params: Mapping[str, Any]) -> None:
+    """Refuse a request that is valid on AWS and asks for something that is not supported.
 
     Raises:
-        ValidationError: names each such member, its value, and why or what to do instead.
+        ServiceError: names each such member, its value, and the reason or what to do instead.
     """
-    refuse_by(TABLE[operation], params)
+    found = refusals(TABLE[service][operation], params)
+    if found:
+        code, status = CODES[service]
+        raise ServiceError(code, "Not supported here: " + "; ".join(found), status)

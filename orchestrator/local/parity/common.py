@@ -1,6 +1,6 @@
 """Rows that several requests share."""
 
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
 
 ROLE = NoMeaning("nothing here asks for permission")
 KMS = NoMeaning("nothing is encrypted here")
@@ -36,3 +36,10 @@ STOPPING: Rows = {
     "MaxWaitTimeInSeconds": Honoured("of a spot job, from its creation on"),
     "MaxPendingTimeInSeconds": NoMeaning("a job starts at once"),
 }
+
+ONE_ACCOUNT = Refused("the server has one account")
+
+
+def honoured(*names: str) -> dict[str, Row]:
+    """Rows for members that do what they do on AWS."""
+    return {name: Honoured() for name in names}

@@ -5,22 +5,15 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
 from orchestrator.local.parity.rows import Honoured, Members, Refused, Row, Rows
 
 SHOWN = 100
 """Characters of a value that an error message repeats."""
 
 
-def refuse_by(rows: Rows, params: Mapping[str, Any]) -> None:
-    """Refuse a request that is valid on AWS and asks for what is not done here.
-
-    Raises:
-        ValidationError: names each such member, its value, and why or what to do instead.
-    """
-    found = list(_members(rows, params, ""))
-    if found:
-        raise ValidationError("Not supported here: " + "; ".join(found))
+def refusals(rows: Rows, params: Mapping[str, Any]) -> list[str]:
+    """Each member of a request that is not supported: its path, its value, and the reason or what to do instead."""
+    return list(_members(rows, params, ""))
 
 
 def _members(rows: Rows, params: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -30,6 +23,9 @@ def _members(rows: Rows, params: Mapping[str, Any], path: str) -> Iterator[str]:
             yield from _value(row, params[name], below)
         elif isinstance(row, Honoured | Members) and row.needed:
             yield f"{below} is missing, and is needed{_how(row)}"
+    for name in params.keys() - rows.keys():
+        # botocore's model is newer than the table.
+        yield f"{path}.{name}".lstrip(".") + f" {_shown(params[name])} (this version does not know it)"
 
 
 def _how(row: Honoured | Members) -> str:
@@ -74,5 +70,5 @@ def _idle(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value)
+    text = json.dumps(value, default=str)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."

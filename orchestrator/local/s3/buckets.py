@@ -1,11 +1,12 @@
 """The operations on buckets."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.call import OWNER, Call, Operation, not_supported
+from orchestrator.local.s3.call import OWNER, Call, Operation
 
 US_EAST_1 = "us-east-1"
 """The region whose buckets have no location, for history's sake."""
@@ -29,12 +30,10 @@ def list_buckets(call: Call) -> Answer:
 
 
 def create_bucket(call: Call) -> Answer:
-    for name, value in call.members.get("CreateBucketConfiguration", {}).items():
-        if name != "LocationConstraint":
-            raise not_supported("CreateBucket", name, value)
-        if value != call.region:
-            message = f"LocationConstraint is {value!r}; this server is in {call.region!r} alone."
-            raise ServiceError("IllegalLocationConstraintException", message)
+    wanted = call.members.get("CreateBucketConfiguration", {}).get("LocationConstraint", call.region)
+    if wanted != call.region:
+        message = f"LocationConstraint is {wanted!r}; this server is in {call.region!r} alone."
+        raise ServiceError("IllegalLocationConstraintException", message)
     call.store.create_bucket(call.bucket)
     return Answer({"Location": f"/{call.bucket}"})
 
@@ -62,11 +61,11 @@ def get_bucket_versioning(call: Call) -> Answer:
     return Answer()
 
 
-OPERATIONS = {
-    "ListBuckets": Operation(list_buckets, frozenset({"Prefix", "ContinuationToken", "MaxBuckets", "BucketRegion"})),
-    "CreateBucket": Operation(create_bucket, frozenset({"CreateBucketConfiguration"})),
-    "HeadBucket": Operation(head_bucket),
-    "DeleteBucket": Operation(delete_bucket),
-    "GetBucketLocation": Operation(get_bucket_location),
-    "GetBucketVersioning": Operation(get_bucket_versioning),
+OPERATIONS: Mapping[str, Operation] = {
+    "ListBuckets": list_buckets,
+    "CreateBucket": create_bucket,
+    "HeadBucket": head_bucket,
+    "DeleteBucket": delete_bucket,
+    "GetBucketLocation": get_bucket_location,
+    "GetBucketVersioning": get_bucket_versioning,
 }

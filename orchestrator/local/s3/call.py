@@ -1,4 +1,4 @@
-"""What every operation gets, and what it says about itself."""
+"""What every operation gets."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,54 +12,7 @@ from orchestrator.local.s3.store import ObjectStore, no_such_bucket
 from orchestrator.local.s3.uploads import Uploads
 from orchestrator.local.s3.wire import Incoming, Stream
 
-ADDRESS = frozenset({"Bucket", "Key", "ExpectedBucketOwner", "ExpectedSourceBucketOwner"})
-"""Honoured by every operation that has them."""
-
-NO_MEANING = frozenset(
-    {
-        "BucketKeyEnabled",
-        "BypassGovernanceRetention",
-        "ChecksumAlgorithm",  # the checksum itself says which
-        "ContentLength",  # of the body, which is counted
-        "ContentMD5",  # checked with the body
-        "CopySourceSSECustomerAlgorithm",
-        "CopySourceSSECustomerKey",
-        "CopySourceSSECustomerKeyMD5",
-        "MFA",
-        "ObjectOwnership",
-        "OptionalObjectAttributes",
-        "RequestPayer",
-        "SSECustomerAlgorithm",
-        "SSECustomerKey",
-        "SSECustomerKeyMD5",
-        "SSEKMSEncryptionContext",
-        "SSEKMSKeyId",
-        "ServerSideEncryption",
-        "StorageClass",
-    }
-)
-"""Accepted: there is one owner, one disk and no encryption here, so they change nothing that a client could see."""
-
-CHECKSUMS = frozenset(
-    f"Checksum{algorithm}"
-    for algorithm in [
-        "CRC32",
-        "CRC32C",
-        "CRC64NVME",
-        "SHA1",
-        "SHA256",
-        "SHA512",
-        "MD5",
-        "XXHASH64",
-        "XXHASH3",
-        "XXHASH128",
-    ]
-)
-"""Members whose headers are held against the body while it is read."""
-
 OWNER = {"ID": ACCOUNT, "DisplayName": "microjobs"}
-
-_PRIVATE = frozenset({"private", "bucket-owner-read", "bucket-owner-full-control"})
 
 
 @dataclass(frozen=True)
@@ -98,26 +51,17 @@ class Call:
         return min(wanted, most)
 
 
-@dataclass(frozen=True)
-class Operation:
-    run: Callable[[Call], Answer]
-    honoured: frozenset[str] = frozenset()
-    """The members that it acts upon, besides `ADDRESS`."""
+Operation = Callable[[Call], Answer]
 
 
-def check_members(name: str, operation: Operation, members: Mapping[str, Any]) -> None:
-    """Refuse a member that would change what happens and is not supported.
+def check_owner(members: Mapping[str, Any]) -> None:
+    """Check who the client says that the buckets belong to.
 
     Raises:
-        ServiceError: NotImplemented 501; AccessDenied 403, the bucket belongs to somebody else.
+        ServiceError: AccessDenied 403; it is another account.
     """
-    for member, value in members.items():
-        if member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner") and value != ACCOUNT:
-            raise ServiceError("AccessDenied", f"{member} is {value!r}; buckets here belong to {ACCOUNT}.", 403)
-        harmless = (member == "ACL" and value in _PRIVATE) or (member == "VersionId" and value == "null")
-        if not harmless and member not in operation.honoured | ADDRESS | NO_MEANING and value != {}:
-            raise not_supported(name, member, value)
-
-
-def not_supported(operation: str, member: str, value: object) -> ServiceError:
-    return ServiceError("NotImplemented", f"{operation} with {member} ({value!r}) is not supported here.", 501)
+    for member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):
+        if members.get(member, ACCOUNT) != ACCOUNT:
+            raise ServiceError(
+                "AccessDenied", f"{member} is {members[member]!r}; buckets here belong to {ACCOUNT}.", 403
+            )

@@ -1,6 +1,7 @@
 """Copies of objects: CopyObject, and where the parts of uploads are copied from."""
 
 import hashlib
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,19 +14,8 @@ from orchestrator.local.s3.call import Call, Operation
 from orchestrator.local.s3.checksums import ALGORITHMS, encode
 from orchestrator.local.s3.content import FileBody, Span, copy, read_range
 from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.objects import MADE_WITH, checksum_members, details_of
+from orchestrator.local.s3.objects import checksum_members, details_of
 from orchestrator.local.s3.store import Opened
-
-SOURCE = frozenset(
-    {
-        "CopySource",
-        "CopySourceIfMatch",
-        "CopySourceIfNoneMatch",
-        "CopySourceIfModifiedSince",
-        "CopySourceIfUnmodifiedSince",
-    }
-)
-"""Members about what is copied."""
 
 
 def open_source(call: Call) -> tuple[Opened, Span]:
@@ -102,7 +92,4 @@ def _details(call: Call, source: Details) -> Details:
     return Details(headers=kept.headers, metadata=kept.metadata, tags=tags)
 
 
-_CONDITIONS = frozenset({"IfMatch", "IfNoneMatch"})
-_DIRECTIVES = frozenset({"MetadataDirective", "TaggingDirective", "ChecksumAlgorithm"})
-
-OPERATIONS = {"CopyObject": Operation(copy_object, MADE_WITH | SOURCE | _CONDITIONS | _DIRECTIVES)}
+OPERATIONS: Mapping[str, Operation] = {"CopyObject": copy_object}

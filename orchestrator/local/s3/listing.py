@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -130,9 +130,7 @@ def _members(call: Call, page: Page) -> dict[str, Any]:
     }
 
 
-_PAGED = frozenset({"Prefix", "Delimiter", "EncodingType", "MaxKeys"})
-
-OPERATIONS = {
-    "ListObjects": Operation(list_objects, _PAGED | {"Marker"}),
-    "ListObjectsV2": Operation(list_objects_v2, _PAGED | {"ContinuationToken", "StartAfter", "FetchOwner"}),
+OPERATIONS: Mapping[str, Operation] = {
+    "ListObjects": list_objects,
+    "ListObjectsV2": list_objects_v2,
 }

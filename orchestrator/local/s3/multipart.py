@@ -14,12 +14,12 @@ from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3 import conditions
 from orchestrator.local.s3.answer import Answer
 from orchestrator.local.s3.body import receive
-from orchestrator.local.s3.call import CHECKSUMS, OWNER, Call, Operation
+from orchestrator.local.s3.call import OWNER, Call, Operation
 from orchestrator.local.s3.checksums import ALGORITHMS, COMPOSITE_ONLY, FULL_OBJECT_ONLY, composite, encode
 from orchestrator.local.s3.content import FileBody, Span, copy
-from orchestrator.local.s3.copying import SOURCE, open_source
+from orchestrator.local.s3.copying import open_source
 from orchestrator.local.s3.details import BLOCK, Details
-from orchestrator.local.s3.objects import MADE_WITH, checksum_members, details_of
+from orchestrator.local.s3.objects import checksum_members, details_of
 from orchestrator.local.s3.parse import malformed
 from orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
@@ -244,16 +244,12 @@ def _described(call: Call, upload: Upload) -> dict[str, Any]:
     return known | _checksum_kind(upload)
 
 
-_COMPLETED_WITH = frozenset({"MultipartUpload", "UploadId", "MpuObjectSize", "ChecksumType", "IfMatch", "IfNoneMatch"})
-_LISTED = frozenset({"Prefix", "KeyMarker", "UploadIdMarker", "MaxUploads", "EncodingType"})
-_PART = frozenset({"UploadId", "PartNumber"})
-
-OPERATIONS = {
-    "CreateMultipartUpload": Operation(create_multipart_upload, MADE_WITH | {"ChecksumAlgorithm", "ChecksumType"}),
-    "UploadPart": Operation(upload_part, _PART | CHECKSUMS | {"Body"}),
-    "UploadPartCopy": Operation(upload_part_copy, _PART | SOURCE | {"CopySourceRange"}),
-    "CompleteMultipartUpload": Operation(complete_multipart_upload, _COMPLETED_WITH | CHECKSUMS),
-    "AbortMultipartUpload": Operation(abort_multipart_upload, frozenset({"UploadId"})),
-    "ListParts": Operation(list_parts, frozenset({"UploadId", "MaxParts", "PartNumberMarker"})),
-    "ListMultipartUploads": Operation(list_multipart_uploads, _LISTED),
+OPERATIONS: Mapping[str, Operation] = {
+    "CreateMultipartUpload": create_multipart_upload,
+    "UploadPart": upload_part,
+    "UploadPartCopy": upload_part_copy,
+    "CompleteMultipartUpload": complete_multipart_upload,
+    "AbortMultipartUpload": abort_multipart_upload,
+    "ListParts": list_parts,
+    "ListMultipartUploads": list_multipart_uploads,
 }

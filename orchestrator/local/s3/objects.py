@@ -11,7 +11,7 @@ from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3 import conditions
 from orchestrator.local.s3.answer import Answer
 from orchestrator.local.s3.body import receive
-from orchestrator.local.s3.call import CHECKSUMS, Call, Operation, not_supported
+from orchestrator.local.s3.call import Call, Operation
 from orchestrator.local.s3.content import FileBody, Span, part_span, read_range
 from orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
 from orchestrator.local.s3.store import Opened
@@ -26,7 +26,6 @@ DESCRIBED = frozenset(
 
 _HEADER = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _OVERRIDES = {f"Response{name}": name for name in DESCRIBED}
-_CONDITIONS = frozenset({"IfMatch", "IfNoneMatch", "IfModifiedSince", "IfUnmodifiedSince"})
 
 
 def details_of(members: Mapping[str, Any]) -> Details:
@@ -120,7 +119,7 @@ def _overridden(members: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ServiceError: InvalidArgument 400; it would be no header.
     """
-    wanted = {_OVERRIDES[name]: value for name, value in members.items() if name in _OVERRIDES}
+    wanted = {name: members[override] for override, name in _OVERRIDES.items() if override in members}
     for name, value in wanted.items():
         if not _HEADER.fullmatch(value):
             message = f"{name} is {value!r}: a header value is of ISO-8859-1, without control characters."
@@ -158,9 +157,6 @@ def delete_objects(call: Call) -> Answer:
 
 
 def _delete(call: Call, item: Mapping[str, Any]) -> None:
-    for name, value in item.items():
-        if name not in ("Key", "ETag") and (name, value) != ("VersionId", "null"):
-            raise not_supported("DeleteObjects", name, value)
     condition = conditions.writing({"IfMatch": item["ETag"]} if "ETag" in item else {})
     call.store.delete(call.bucket, item["Key"], condition)
 
@@ -202,19 +198,14 @@ def _set_tags(call: Call, tags: Mapping[str, str]) -> Answer:
     return Answer()
 
 
-MADE_WITH = DESCRIBED | {"Metadata", "Tagging"}
-"""Members about an object that a request makes."""
-
-_READ = _CONDITIONS | _OVERRIDES.keys() | {"Range", "PartNumber", "ChecksumMode"}
-
-OPERATIONS = {
-    "PutObject": Operation(put_object, MADE_WITH | CHECKSUMS | {"Body", "IfMatch", "IfNoneMatch"}),
-    "GetObject": Operation(get_object, _READ),
-    "HeadObject": Operation(head_object, _READ),
-    "DeleteObject": Operation(delete_object, frozenset({"IfMatch"})),
-    "DeleteObjects": Operation(delete_objects, frozenset({"Delete"})),
-    "GetObjectAttributes": Operation(get_object_attributes, frozenset({"ObjectAttributes"})),
-    "GetObjectTagging": Operation(get_object_tagging),
-    "PutObjectTagging": Operation(put_object_tagging, frozenset({"Tagging"})),
-    "DeleteObjectTagging": Operation(delete_object_tagging),
+OPERATIONS: Mapping[str, Operation] = {
+    "PutObject": put_object,
+    "GetObject": get_object,
+    "HeadObject": head_object,
+    "DeleteObject": delete_object,
+    "DeleteObjects": delete_objects,
+    "GetObjectAttributes": get_object_attributes,
+    "GetObjectTagging": get_object_tagging,
+    "PutObjectTagging": put_object_tagging,
+    "DeleteObjectTagging": delete_object_tagging,
 }

@@ -7,10 +7,11 @@ from botocore.model import OperationModel, StructureShape
 from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError, is_full
+from orchestrator.local.parity import refuse
 from orchestrator.local.s3 import buckets, copying, listing, multipart, objects
 from orchestrator.local.s3.answer import error_response, write_answer
 from orchestrator.local.s3.body import Input, drain, receive_document
-from orchestrator.local.s3.call import Call, Operation, check_members
+from orchestrator.local.s3.call import Call, Operation, check_owner
 from orchestrator.local.s3.parse import malformed, parse_document, parse_members
 from orchestrator.local.s3.protocol import check_query, find_operation
 from orchestrator.local.s3.store import ObjectStore
@@ -71,10 +72,11 @@ class S3:
             raise ServiceError("NotImplemented", message, 501)
         check_query(operation, incoming)
         members = parse_members(operation, incoming)
-        check_members(operation.name, known, members)
+        check_owner(members)
         members |= _document(operation, incoming, stream)
+        refuse("s3", operation.name, members)
         call = Call(self._store, self._uploads, self._region, incoming, stream, members)
-        return write_answer(operation, known.run(call))
+        return write_answer(operation, known(call))
 
 
 def _document(operation: OperationModel, incoming: Incoming, stream: Stream) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,8 @@ class Kind:
     descending: bool
     """The order of lists that do not ask for one."""
     sort_by: str = "CreationTime"
+    filters_pages: bool = False
+    """With MaxResults, StatusEquals filters the jobs of the page, as AWS documents for ListTrainingJobs alone."""
 
     @property
     def name(self) -> str:
@@ -52,7 +54,7 @@ class Kind:
 
 
 PROCESSING = Kind("processing-job", "ProcessingJob", "ProcessingJobSummaries", descending=False)
-TRAINING = Kind("training-job", "TrainingJob", "TrainingJobSummaries", descending=False)
+TRAINING = Kind("training-job", "TrainingJob", "TrainingJobSummaries", descending=False, filters_pages=True)
 TUNING = Kind(
     "hyper-parameter-tuning-job",
     "HyperParameterTuningJob",
@@ -98,14 +100,12 @@ def list_resources(
     Args:
         more: what is known of a resource besides what the state has of it.
     """
-    for member in ("WarmPoolStatusEquals", "TrainingPlanArnEquals"):
-        if member in request:
-            raise ValidationError(f"{member} is not supported here: there are no warm pools and no training plans.")
-    limit = request.get("MaxResults", PAGE)
+    limit, status = request.get("MaxResults", PAGE), request.get("StatusEquals", "")
+    filters_page = kind.filters_pages and "MaxResults" in request
     query = Query(
         kind.kind,
         name_contains=request.get("NameContains", ""),
-        status=request.get("StatusEquals", ""),
+        status="" if filters_page else status,
         created=_times(request, "CreationTime"),
         modified=_times(request, "LastModifiedTime"),
         order_by=SORT_COLUMNS[request.get("SortBy", kind.sort_by)],
@@ -114,7 +114,8 @@ def list_resources(
         after=read_token(request["NextToken"]) if "NextToken" in request else None,
     )
     records = state.find(query)
-    answer: dict[str, Any] = {kind.listed: [_summary(kind, record, more(record)) for record in records[:limit]]}
+    page = [record for record in records[:limit] if status in ("", record.status)]
+    answer: dict[str, Any] = {kind.listed: [_summary(kind, record, more(record)) for record in page]}
     if len(records) > limit:
         last = records[limit - 1]
         answer["NextToken"] = write_token([getattr(last, query.order_by), last.name])
@@ -129,6 +130,13 @@ def _summary(kind: Kind, record: Record, more: Mapping[str, Any]) -> dict[str, A
     known = {**members(record), **more}
     listed: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
     return {name: known[name] for name in listed.members[kind.listed].member.members if name in known}
+
+
+def page(items: Sequence[Any], request: Mapping[str, Any], limit: int = PAGE) -> tuple[Sequence[Any], dict[str, str]]:
+    """The part of a list that a request asks for, and the NextToken if there is more."""
+    begin = read_offset(request["NextToken"]) if "NextToken" in request else 0
+    end = begin + request.get("MaxResults", limit)
+    return items[begin:end], {"NextToken": write_token([end, ""])} if end < len(items) else {}
 
 
 def write_token(position: list[Any]) -> str:

@@ -39,8 +39,10 @@ class Logs:
         }
 
     def describe_log_groups(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        prefix = request.get("logGroupNamePrefix", "")
-        names = [name for name in self._store.groups() if name.startswith(prefix)]
+        filters = {name: request[name] for name in GROUP_FILTERS if name in request}
+        if len(filters) > 1:
+            raise _invalid(f"{' and '.join(filters)} cannot be given together.")
+        names = [name for name in self._store.groups() if all(GROUP_FILTERS[f](name, v) for f, v in filters.items())]
         page, token = _page(names, request)
         return {"logGroups": [{"logGroupName": name, "arn": self._arn(name)} for name in page], **token}
 
@@ -84,6 +86,8 @@ class Logs:
     def filter_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
         group = self._group(request)
         names = request.get("logStreamNames")
+        if "logStreamNames" in request and "logStreamNamePrefix" in request:
+            raise _invalid("logStreamNames and logStreamNamePrefix cannot be given together.")
         streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
         chosen = {name: stream for name, stream in streams.items() if names is None or name in names}
         matches = _pattern(request.get("filterPattern", ""))
@@ -106,14 +110,28 @@ class Logs:
         return {"events": found, "searchedLogStreams": [], **({"nextToken": _token(positions)} if more else {})}
 
     def _group(self, request: Mapping[str, Any]) -> str:
-        identifier = str(request.get("logGroupName") or request.get("logGroupIdentifier", ""))
-        name = identifier.partition(":log-group:")[2].removesuffix(":*") or identifier
+        if ("logGroupName" in request) == ("logGroupIdentifier" in request):
+            raise _invalid("give either logGroupName or logGroupIdentifier.")
+        name = _group_name(request.get("logGroupName") or request["logGroupIdentifier"])
         if not self._store.has_group(name):
             raise ResourceNotFoundError("The specified log group does not exist.")
         return name
 
     def _arn(self, group: str) -> str:
         return f"arn:aws:logs:{self._region}:{ACCOUNT}:log-group:{group}"
+
+
+def _group_name(identifier: str) -> str:
+    """The name of a log group, from the name itself or the ARN."""
+    return identifier.partition(":log-group:")[2].removesuffix(":*") or identifier
+
+
+GROUP_FILTERS: Mapping[str, Callable[[str, Any], bool]] = {
+    "logGroupNamePrefix": lambda name, prefix: name.startswith(prefix),
+    "logGroupNamePattern": lambda name, part: part in name,
+    "logGroupIdentifiers": lambda name, identifiers: name in map(_group_name, identifiers),
+}
+"""Members of DescribeLogGroups that choose groups; CloudWatch accepts one of them in a request."""
 
 
 def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict[str, str]]:
@@ -136,8 +154,12 @@ def _position(request: Mapping[str, Any], stream: Stream) -> tuple[str, int]:
     return match[1], int(match[2])
 
 
+def _invalid(message: str) -> ServiceError:
+    return ServiceError("InvalidParameterException", message)
+
+
 def _invalid_token(token: str) -> ServiceError:
-    return ServiceError("InvalidParameterException", f"The specified nextToken is invalid: {token!r}.")
+    return _invalid(f"The specified nextToken is invalid: {token!r}.")
 
 
 def _in_time(event: Event, request: Mapping[str, Any]) -> bool:
@@ -165,7 +187,7 @@ def _named(name: str, events: Iterator[Event]) -> Iterator[tuple[str, Event]]:
 def _pattern(text: str) -> Callable[[str], bool]:
     """CloudWatch's filter patterns of terms: `a "b c" -d` (all, none of d) and `?a ?b` (any)."""
     if text.strip().startswith(("{", "[", "%")):
-        raise ServiceError("InvalidParameterException", f"filterPattern {text!r}: only terms are supported here")
+        raise _invalid(f"filterPattern {text!r}: only terms are supported here")
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
     wanted, unwanted, any_of = ([term for sign, term in terms if sign == kind] for kind in ("", "-", "?"))
 

@@ -24,6 +24,7 @@ from orchestrator.local.jobs.endpoints import KIND, Endpoint
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.jobs.replicas import INVOCATIONS, Replica
 from orchestrator.local.logs import endpoint_group
+from orchestrator.local.parity import refuse
 from orchestrator.local.protocol.models import operation_model, service_model
 from orchestrator.local.protocol.validation import validate
 
@@ -56,13 +57,6 @@ RETURNED = (
     "X-Amzn-SageMaker-Closed-Session-Id",
 )
 """Headers of the container that the client gets, beside Content-Type."""
-REFUSED = {
-    "TargetModel": "it is for endpoints of several models; make an endpoint for each",
-    "TargetContainerHostname": "it is for models of several containers, and here a model has one",
-    "InferenceComponentName": "there are no inference components; give the variant its model",
-    "EnableExplanations": "there is no Clarify",
-}
-"""Members that would change the answer, and what to do instead."""
 
 
 class Runtime:
@@ -200,9 +194,7 @@ def _members(operation: str, endpoint: str, request: Request) -> dict[str, str]:
         raise _invalid(error.message) from error
     if len(request.get_data()) > most:
         raise _invalid(f"1 validation error detected: Member body must have length less than or equal to {most}")
-    for name, instead in REFUSED.items():
-        if name in members:
-            raise _invalid(f"{name} {members[name]!r} is not supported here: {instead}.")
+    refuse(SERVICE, operation, members)
     return members
 
 

@@ -114,10 +114,8 @@ class SageMaker:
         chosen = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
         sort_by = request.get("SortBy", "Name")
         chosen.sort(key=_SUMMARY_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
-        begin = listing.read_offset(request["NextToken"]) if "NextToken" in request else 0
-        end = begin + request.get("MaxResults", listing.PAGE)
-        more = {"NextToken": listing.write_token([end, ""])} if end < len(chosen) else {}
-        return {"TrainingJobSummaries": chosen[begin:end], **more}
+        page, more = listing.page(chosen, request)
+        return {"TrainingJobSummaries": page, **more}
 
     # --- hosting ---
 
@@ -190,7 +188,8 @@ class SageMaker:
         return {"Tags": self._state.tags(arn)}
 
     def list_tags(self, request: Request) -> Answer:
-        return {"Tags": self._state.tags(self._existing(request["ResourceArn"]))}
+        tags, more = listing.page(self._state.tags(self._existing(request["ResourceArn"])), request)
+        return {"Tags": tags, **more}
 
     def delete_tags(self, request: Request) -> Answer:
         self._state.delete_tags(self._existing(request["ResourceArn"]), request["TagKeys"])

@@ -164,8 +164,8 @@ def test_variants_answer_by_their_weights(parts: Parts, model: Model) -> None:  
 @pytest.mark.parametrize(
     ("header", "reason"),
     [
-        ("X_Amzn_SageMaker_Target_Model", "TargetModel 'a' is not supported here"),
-        ("X_Amzn_SageMaker_Inference_Component", "InferenceComponentName 'a' is not supported here"),
+        ("X_Amzn_SageMaker_Target_Model", 'Not supported here: TargetModel "a"'),
+        ("X_Amzn_SageMaker_Inference_Component", 'Not supported here: InferenceComponentName "a"'),
         ("X_Amzn_SageMaker_Target_Variant", "at 'targetVariant' failed to satisfy constraint"),
     ],
 )

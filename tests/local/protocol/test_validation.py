@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.parity import TABLE
+from orchestrator.local.parity import SAGEMAKER
 from orchestrator.local.protocol.models import operation_model, service_model
 from orchestrator.local.protocol.validation import compiled, validate
 
@@ -144,7 +144,7 @@ def test_characters_beyond_javas_are_matched() -> None:
 
 
 def test_no_name_takes_long_to_refuse() -> None:
-    for operation in TABLE:
+    for operation in SAGEMAKER:
         for name in ("-" * 2_000_000, "a-" * 1_000_000):
             with pytest.raises(ServiceError):
                 validate(operation_model("sagemaker", operation), {"EndpointName": name, "Nonsense": name})

@@ -82,7 +82,7 @@ class StubRuntime:
 
     def __init__(self) -> None:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self._hosts: dict[str, list[StubHost]] = {}
 
     def prepare(self, image: str) -> None:
@@ -102,6 +102,7 @@ class StubRuntime:
 
     def close(self) -> None:
         self._server.shutdown()
+        self._server.server_close()
 
 
 if __name__ == "__main__":

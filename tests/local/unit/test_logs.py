@@ -7,6 +7,7 @@ import pytest
 
 from orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from orchestrator.local.logs import LogStore, Stream
+from orchestrator.local.parity import refuse
 from orchestrator.local.services.logs import Logs
 
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -129,3 +130,55 @@ def test_terms_filter(logs: Logs, pattern: str, found: list[str]) -> None:
 def test_pattern_that_is_not_understood_is_refused(logs: Logs) -> None:
     with pytest.raises(ServiceError, match="only terms"):
         logs.filter_log_events({"logGroupName": GROUP, "filterPattern": "{ $.a = 1 }"})
+
+
+@pytest.mark.parametrize(
+    ("request_members", "found"),
+    [
+        ({"logGroupNamePattern": "Training"}, [GROUP]),
+        ({"logGroupNamePattern": "training"}, []),
+        ({"logGroupNamePattern": "nothing-like-it"}, []),
+        ({"logGroupNamePrefix": "/aws"}, [GROUP]),
+        ({"logGroupIdentifiers": [GROUP]}, [GROUP]),
+        ({"logGroupIdentifiers": [f"arn:aws:logs:us-east-1:000000000000:log-group:{GROUP}"]}, [GROUP]),
+        ({"logGroupIdentifiers": ["other"]}, []),
+    ],
+)
+def test_groups_are_chosen(logs: Logs, request_members: dict[str, Any], found: list[str]) -> None:
+    groups = logs.describe_log_groups(request_members)["logGroups"]
+    assert [group["logGroupName"] for group in groups] == found
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_members", "reason"),
+    [
+        ("DescribeLogGroups", {"logGroupNamePattern": "a", "logGroupNamePrefix": "b"}, "cannot be given together"),
+        ("DescribeLogStreams", {}, "give either logGroupName or logGroupIdentifier"),
+        ("DescribeLogStreams", {"logGroupName": GROUP, "logGroupIdentifier": GROUP}, "give either"),
+        (
+            "FilterLogEvents",
+            {"logGroupName": GROUP, "logStreamNames": ["a"], "logStreamNamePrefix": "a"},
+            "cannot be given together",
+        ),
+    ],
+)
+def test_members_that_exclude_each_other_are_refused(
+    logs: Logs, operation: str, request_members: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(ServiceError, match=reason):
+        logs.operations()[operation](request_members)
+
+
+@pytest.mark.parametrize(
+    ("operation", "request_members"),
+    [
+        ("DescribeLogGroups", {"accountIdentifiers": ["111122223333"]}),
+        ("DescribeLogGroups", {"includeLinkedAccounts": True}),
+        ("DescribeLogGroups", {"logGroupClass": "INFREQUENT_ACCESS"}),
+        ("FilterLogEvents", {"logGroupName": GROUP, "startFromHead": False}),
+    ],
+)
+def test_members_that_are_not_supported_are_refused(operation: str, request_members: dict[str, Any]) -> None:
+    with pytest.raises(ServiceError, match=r"^Not supported here: ") as caught:
+        refuse("logs", operation, request_members)
+    assert caught.value.code == "InvalidParameterException"

@@ -1,0 +1,504 @@
+"""Every member that the table accepts is read by the code that answers the request, or has no meaning.
+
+Requests are mappings that record which of their members are read, down to each structure. What headers carry and the
+code reads from there is listed, with the tests that prove it.
+"""
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from hashlib import md5
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from microjobs.contract import Layout
+from orchestrator.local import state
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.home import Home
+from orchestrator.local.jobs.context import Context, Settings
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.logs import LogStore
+from orchestrator.local.parity import TABLE
+from orchestrator.local.parity.rows import Honoured, Members, Rows
+from orchestrator.local.protocol.models import operation_model
+from orchestrator.local.s3.body import Input
+from orchestrator.local.s3.call import Call
+from orchestrator.local.s3.content import FileBody
+from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.service import OPERATIONS as S3
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.s3.uploads import Uploads
+from orchestrator.local.s3.wire import Incoming
+from orchestrator.local.serve import services
+from orchestrator.local.services import Service
+from orchestrator.local.state import State
+from tests.local.security.stub import StubRuntime
+
+ROLE = "arn:aws:iam::000000000000:role/microjobs"
+GROUP, STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
+
+
+class Recorder(dict[str, Any]):
+    """A request that notes which of its members are read, and by which path."""
+
+    def __init__(self, members: Mapping[str, Any], read: set[str], path: str = "") -> None:
+        self._read, self._path = read, path
+        super().__init__({name: self._recorded(value, path + name) for name, value in members.items()})
+
+    def _recorded(self, value: Any, path: str) -> Any:
+        if isinstance(value, list):
+            return [self._recorded(item, path) for item in value]
+        return Recorder(value, self._read, f"{path}.") if isinstance(value, dict) else value
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(self._path + name)
+        return super().__getitem__(name)
+
+    def __contains__(self, name: object) -> bool:
+        self._read.add(f"{self._path}{name}")
+        return super().__contains__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        self._read.add(self._path + name)
+        return super().get(name, default)
+
+
+def accepted(rows: Rows, path: str = "") -> Iterator[str]:
+    """The members that must be read: honoured, and with more than one value."""
+    for name, row in rows.items():
+        if isinstance(row, Members):
+            yield from accepted(row.rows, f"{path}{name}.")
+        elif isinstance(row, Honoured) and len(row.only) != 1:
+            yield path + name
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Iterator[Context]:
+    home = Home(tmp_path / "home")
+    home.make()
+    store, runtime = ObjectStore(home), StubRuntime()
+    store.create_bucket("bucket")
+    (home.buckets / "bucket" / "in").mkdir()
+    (home.buckets / "bucket" / "in" / "a").write_text('{"source-ref": "s3://bucket/in/a"}\n')
+    settings = Settings("http://127.0.0.1:1")
+    made = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
+    made.logs.create(GROUP, STREAM).append(1, b"line")
+    yield made
+    store.close()
+    made.state.close()
+    runtime.close()
+
+
+def unread(service: str, operation: str, call: Callable[[Recorder], object], *requests: dict[str, Any]) -> set[str]:
+    """The accepted members of an operation that no call with these requests reads."""
+    read: set[str] = set()
+    for request in requests:
+        with suppress(ServiceError):  # the resource does not exist: it has been looked for
+            call(Recorder(request, read))
+    return set(accepted(TABLE[service][operation])) - read
+
+
+# --- CloudWatch Logs, STS, IAM, ECR, and what SageMaker reads, lists, stops and deletes ---
+
+OF_GROUP = {"logGroupName": GROUP, "logStreamName": STREAM}
+
+REQUESTS: Mapping[str, list[dict[str, Any]]] = {
+    "DescribeLogGroups": [{}, {"logGroupNamePattern": "T"}, {"logGroupNamePrefix": "/"}, {"logGroupIdentifiers": []}],
+    **{
+        name: [OF_GROUP, {"logGroupIdentifier": GROUP, "logStreamName": STREAM}]
+        for name in ("DescribeLogStreams", "GetLogEvents", "FilterLogEvents")
+    },
+}
+"""Requests that get past the checks of an operation, if an empty one does not."""
+
+OBJECTIVE = {"Type": "Minimize", "MetricName": "loss"}
+
+VALUES: Mapping[str, Any] = {
+    "ResourceArn": "arn:m",
+    "HyperParameterTuningJobName": "t",
+    "Tags": [{"Key": "k", "Value": "v"}],
+    "TagKeys": ["k"],
+    "AssumeRolePolicyDocument": "{}",
+    "PolicyDocument": "{}",
+}
+
+
+def sample(service: str, operation: str) -> dict[str, Any]:
+    """A request with the members that the model requires."""
+    shape = operation_model(service, operation).input_shape
+    required = shape.required_members if shape else []
+    return {name: VALUES.get(name, "x") for name in required}
+
+
+SMALL = [
+    (service, operation)
+    for service in TABLE
+    for operation in TABLE[service]
+    if service not in ("s3", "sagemaker-runtime") and not operation.startswith(("Create", "Update"))
+]
+
+
+@pytest.mark.parametrize(("service", "operation"), SMALL)
+def test_members_of_small_requests_are_read(context: Context, service: str, operation: str) -> None:
+    tuning: dict[str, Any] = {
+        "HyperParameterTuningJobName": "t",
+        "HyperParameterTuningJobConfig": {
+            "HyperParameterTuningJobObjective": OBJECTIVE,
+            "ParameterRanges": {},
+        },
+    }
+    context.state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", tuning, {})
+    context.state.add("model", "m", "arn:m", "InService", {}, {})
+    handler = services(context, Registry(context))[service][operation]
+    assert unread(service, operation, handler, *REQUESTS.get(operation, [sample(service, operation)])) == set()
+
+
+# --- requests that start something: read by it, too, from the state ---
+
+CLUSTER = {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}
+TAGS = [{"Key": "k", "Value": "v"}]
+RANGE = {"Name": "n", "MinValue": "1", "MaxValue": "9", "ScalingType": "Linear"}
+PIPE = {
+    "ChannelName": "pipe",
+    "DataSource": {
+        "S3DataSource": {
+            "S3DataType": "AugmentedManifestFile",
+            "S3Uri": "s3://bucket/in/a",
+            "AttributeNames": ["source-ref"],
+        }
+    },
+    "RecordWrapperType": "RecordIO",
+    "InputMode": "Pipe",
+    "CompressionType": "None",
+    "ContentType": "text/plain",
+    "ShuffleConfig": {"Seed": 1},
+}
+FILES = {
+    "ChannelName": "files",
+    "DataSource": {
+        "S3DataSource": {
+            "S3DataType": "S3Prefix",
+            "S3Uri": "s3://bucket/in",
+            "S3DataDistributionType": "ShardedByS3Key",
+        }
+    },
+}
+ALGORITHM = {
+    "TrainingImage": "i",
+    "TrainingInputMode": "File",
+    "MetricDefinitions": [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}],
+}
+DEFINITION = {
+    "RoleArn": ROLE,
+    "InputDataConfig": [PIPE, FILES],
+    "OutputDataConfig": {"S3OutputPath": "s3://bucket/out", "CompressionType": "GZIP"},
+    "ResourceConfig": CLUSTER,
+    "StoppingCondition": {"MaxRuntimeInSeconds": 60, "MaxWaitTimeInSeconds": 60},
+    "EnableNetworkIsolation": False,
+    "EnableManagedSpotTraining": True,
+    "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints", "LocalPath": str(Layout().checkpoints)},
+    "RetryStrategy": {"MaximumRetryAttempts": 1},
+    "Environment": {"A": "b"},
+}
+TUNING = {
+    "Strategy": "Bayesian",
+    "HyperParameterTuningJobObjective": OBJECTIVE,
+    "ResourceLimits": {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 60},
+    "ParameterRanges": {
+        "IntegerParameterRanges": [RANGE],
+        "ContinuousParameterRanges": [{**RANGE, "Name": "c"}],
+        "CategoricalParameterRanges": [{"Name": "k", "Values": ["a", "b"]}],
+    },
+    "TrainingJobEarlyStoppingType": "Auto",
+    "TuningJobCompletionCriteria": {"TargetObjectiveMetricValue": 0.1},
+    "RandomSeed": 1,
+}
+CONTAINER = {"Image": "i", "ModelDataUrl": "s3://bucket/in/a", "Environment": {"A": "b"}, "Mode": "SingleModel"}
+SOURCE = {"S3DataSource": {"S3Uri": "s3://bucket/in/", "S3DataType": "S3Prefix", "CompressionType": "None"}}
+VARIANT = {
+    "VariantName": "v",
+    "ModelName": "served",
+    "InstanceType": "ml.m5.large",
+    "InitialInstanceCount": 1,
+    "InitialVariantWeight": 1.0,
+    "ContainerStartupHealthCheckTimeoutInSeconds": 60,
+}
+
+STARTING: Mapping[str, list[dict[str, Any]]] = {
+    "CreateProcessingJob": [
+        {
+            "ProcessingJobName": "j",
+            "ProcessingInputs": [
+                {
+                    "InputName": "i",
+                    "S3Input": {
+                        "S3Uri": "s3://bucket/in",
+                        "LocalPath": str(Layout().processing("in")),
+                        "S3DataType": "S3Prefix",
+                        "S3DataDistributionType": "FullyReplicated",
+                    },
+                }
+            ],
+            "ProcessingOutputConfig": {
+                "Outputs": [
+                    {
+                        "OutputName": "o",
+                        "S3Output": {
+                            "S3Uri": "s3://bucket/out",
+                            "LocalPath": str(Layout().processing("out")),
+                            "S3UploadMode": "EndOfJob",
+                        },
+                    }
+                ]
+            },
+            "ProcessingResources": {"ClusterConfig": CLUSTER},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 60},
+            "AppSpecification": {"ImageUri": "i", "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
+            "Environment": {"A": "b"},
+            "NetworkConfig": {"EnableNetworkIsolation": False},
+            "RoleArn": ROLE,
+            "Tags": TAGS,
+        }
+    ],
+    "CreateTrainingJob": [
+        {
+            "TrainingJobName": "j",
+            **DEFINITION,
+            "HyperParameters": {"a": "b"},
+            "AlgorithmSpecification": {**ALGORITHM, "ContainerEntrypoint": ["e"], "ContainerArguments": ["a"]},
+            "Tags": TAGS,
+        }
+    ],
+    "CreateHyperParameterTuningJob": [
+        {
+            "HyperParameterTuningJobName": "j",
+            "HyperParameterTuningJobConfig": TUNING | changes,
+            "TrainingJobDefinition": {
+                **{member: value for member, value in DEFINITION.items() if member != "ResourceConfig"},
+                "StaticHyperParameters": {"a": "b"},
+                "AlgorithmSpecification": ALGORITHM,
+                **definition,
+            },
+            "WarmStartConfig": {
+                "ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "parent"}],
+                "WarmStartType": "IdenticalDataAndAlgorithm",
+            },
+            "Tags": TAGS,
+        }
+        for changes, definition in (
+            (
+                {
+                    "TuningJobCompletionCriteria": {
+                        "BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 3}
+                    }
+                },
+                {"ResourceConfig": CLUSTER},
+            ),
+            ({}, {"ResourceConfig": CLUSTER}),
+            ({}, {"HyperParameterTuningResourceConfig": CLUSTER}),
+            (
+                {
+                    "Strategy": "Hyperband",
+                    "StrategyConfig": {"HyperbandStrategyConfig": {"MinResource": 1, "MaxResource": 9}},
+                    "TrainingJobEarlyStoppingType": "Off",
+                },
+                {"ResourceConfig": CLUSTER},
+            ),
+        )
+    ],
+    "CreateModel": [
+        {"ModelName": "j", "PrimaryContainer": CONTAINER, "EnableNetworkIsolation": False, "Tags": TAGS},
+        {"ModelName": "k", "Containers": [CONTAINER]},
+        {"ModelName": "l", "PrimaryContainer": {"Image": "i", "ModelDataSource": SOURCE}},
+        {"ModelName": "m", "Containers": [{"Image": "i", "ModelDataSource": SOURCE}]},
+    ],
+    "CreateEndpointConfig": [
+        {
+            "EndpointConfigName": "j",
+            "ProductionVariants": [VARIANT],
+            "AsyncInferenceConfig": {
+                "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
+                "OutputConfig": {"S3OutputPath": "s3://bucket/out", "S3FailurePath": "s3://bucket/failed"},
+            },
+            "Tags": TAGS,
+        }
+    ],
+    "CreateEndpoint": [{"EndpointName": "j", "EndpointConfigName": "config", "Tags": TAGS}],
+    "UpdateEndpoint": [
+        {
+            "EndpointName": "e",
+            "EndpointConfigName": "other",
+            "RetainAllVariantProperties": True,
+            "ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredWeight"}],
+        }
+    ],
+    "UpdateEndpointWeightsAndCapacities": [
+        {"EndpointName": "e", "DesiredWeightsAndCapacities": [{"VariantName": "v", "DesiredWeight": 2.0}]}
+    ],
+    "CreateTransformJob": [
+        {
+            "TransformJobName": "j",
+            "ModelName": "served",
+            "MaxConcurrentTransforms": 1,
+            "ModelClientConfig": {"InvocationsTimeoutInSeconds": 60, "InvocationsMaxRetries": 1},
+            "MaxPayloadInMB": 1,
+            "BatchStrategy": "SingleRecord",
+            "Environment": {"A": "b"},
+            "TransformInput": {
+                "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://bucket/in"}},
+                "ContentType": "application/jsonlines",
+                "CompressionType": "None",
+                "SplitType": "Line",
+            },
+            "TransformOutput": {
+                "S3OutputPath": "s3://bucket/out",
+                "Accept": "application/jsonlines",
+                "AssembleWith": "Line",
+            },
+            "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+            "DataProcessing": {"InputFilter": "$", "OutputFilter": "$", "JoinSource": "None"},
+            "Tags": TAGS,
+        }
+    ],
+}
+"""Requests that together have every member of the table that is not refused and has a meaning."""
+
+PASSING = ("InProgress", "Stopping", "Creating", "Updating")
+KINDS = ("processing-job", "training-job", "hyper-parameter-tuning-job", "transform-job", "endpoint")
+
+
+def settle(context: Context) -> None:
+    """Wait until every job has ended and every endpoint serves."""
+    deadline = time.monotonic() + 60
+    while any(context.state.unfinished(kind, PASSING) for kind in KINDS):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def handlers(context: Context) -> Iterator[Service]:
+    """SageMaker's operations, with the model `served`, two endpoint configurations, and the endpoint `e`."""
+    registry = Registry(context)
+    made = services(context, registry)["sagemaker"]
+    made["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
+    for name in ("config", "other"):
+        made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
+    made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
+    parent = STARTING["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
+    context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
+    settle(context)
+    yield made
+    registry.shut_down()
+
+
+USED: Mapping[str, list[tuple[str, dict[str, Any]]]] = {
+    "CreateModel": [
+        (
+            "CreateEndpointConfig",
+            {"EndpointConfigName": "of-{}", "ProductionVariants": [{**VARIANT, "ModelName": "{}"}]},
+        ),
+        ("CreateEndpoint", {"EndpointName": "of-{}", "EndpointConfigName": "of-{}"}),
+    ],
+    "CreateEndpointConfig": [("CreateEndpoint", {"EndpointName": "of-{}", "EndpointConfigName": "{}"})],
+}
+"""What makes use of what a request creates, with its name for `{}`."""
+
+
+@pytest.mark.parametrize("operation", STARTING)
+def test_members_of_jobs_are_read(
+    context: Context, handlers: Service, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    read: set[str] = set()
+    recorded = SimpleNamespace(dumps=json.dumps, loads=lambda text: Recorder(json.loads(text), read))
+    monkeypatch.setattr(state, "json", recorded)
+    monkeypatch.setattr(State, "add", _stored(State.add))
+    name = f"{operation.removeprefix('Create')}Name"
+    for number, request in enumerate(STARTING[operation]):
+        named = request | ({name: f"n{number}"} if name in request else {})
+        handlers[operation](Recorder(named, read))
+        for user, members in USED.get(operation, []):
+            handlers[user](json.loads(json.dumps(members).replace("{}", f"n{number}")))
+        settle(context)
+    assert {path for path in accepted(TABLE["sagemaker"][operation]) if not _is_read(path, read)} <= {name}
+
+
+COPIES = {
+    "TrainingJobDefinition.": "",
+    "HyperParameterTuningResource": "Resource",
+    "ProductionVariants.": "Deployment.Variants.",
+}
+"""Where a member is copied to before it is read."""
+
+
+def _is_read(path: str, read: set[str]) -> bool:
+    copied = path
+    for source, copy in COPIES.items():
+        copied = copied.replace(source, copy)
+    return any(f".{known}".endswith((f".{path}", f".{copied}")) for known in read)
+
+
+def _stored(add: Callable[..., object]) -> Callable[..., object]:
+    """`State.add` whose record is read from the database, so that its request records what is read."""
+
+    def stored(self: State, kind: str, name: str, *arguments: Any, **options: Any) -> object:
+        add(self, kind, name, *arguments, **options)
+        return self.get(kind, name)
+
+    return stored
+
+
+def test_every_operation_is_tried() -> None:
+    assert {operation for service, operation in SMALL if service == "sagemaker"} | STARTING.keys() == set(
+        TABLE["sagemaker"]
+    )
+
+
+# --- S3 ---
+
+ELSEWHERE = re.compile("Content(Length|MD5)|Checksum[A-Z0-9]+|Expected(Source)?BucketOwner|Body|Bucket|Key|ACL")
+"""Read before an operation, or from the headers while the body is read: see `tests/local/s3`. All ACLs that are
+accepted mean the same."""
+
+S3_MEMBERS: Mapping[str, Any] = {
+    "Delete": {"Objects": [{"Key": "in/a"}]},
+    "Tagging": {"TagSet": TAGS},
+    "ObjectAttributes": ["ETag"],
+    "CopySource": "bucket/in/a",
+    "MetadataDirective": "REPLACE",
+    "TaggingDirective": "REPLACE",
+    "UploadId": "",
+    "PartNumber": 1,
+    "MaxKeys": 10,
+    "CreateBucketConfiguration": {"LocationConstraint": "us-east-1"},
+}
+
+
+@pytest.mark.parametrize("operation", S3)
+def test_members_of_s3_requests_are_read(context: Context, operation: str) -> None:
+    uploads = Uploads(context.store)
+    upload = uploads.create("bucket", "in/a", "CRC32", Details())
+    shape = operation_model("s3", operation).input_shape
+    members = {name: S3_MEMBERS[name] for name in (shape.members if shape else ()) if name in S3_MEMBERS}
+    if operation in ("PutObject", "CopyObject", "CreateMultipartUpload"):
+        members["Tagging"] = "k=v"
+    members |= {"UploadId": upload.id} if "UploadId" in members else {}
+    bucket = "new-bucket" if operation == "CreateBucket" else "bucket"
+    incoming = Incoming("GET", bucket, "in/a", {}, {"content-length": "0"})
+
+    def run(recorder: Mapping[str, Any], name: str = operation) -> None:
+        answer = S3[name](Call(context.store, uploads, "us-east-1", incoming, Input(BytesIO()), recorder))
+        if isinstance(answer.body, FileBody):
+            answer.body.close()
+
+    if operation == "CompleteMultipartUpload":
+        run(members | {"PartNumber": 1}, "UploadPart")
+        members["MultipartUpload"] = {"Parts": [{"PartNumber": 1, "ETag": md5(b"").hexdigest()}]}  # noqa: S324
+
+    left = unread("s3", operation, run, members, {"Range": "bytes=0-0"} | members)
+    assert {path for path in left if not ELSEWHERE.fullmatch(path.rpartition(".")[2])} == set()
