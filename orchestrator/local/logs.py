@@ -1,11 +1,14 @@
 """The jobs' output, a file a log stream: `<milliseconds since 1970> <text>` a line, so that it can be read and grepped.
 
+The file has every byte of a line. A `+` behind the time says that the line goes on in the next record of its host.
+
 A position in a stream is a byte offset, which is what tokens carry. The server's own sentences have a 0 before their
 time: so the lines that hosts have said can be counted, and a server that was killed goes on behind the last of them.
 """
 
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import re
@@ -14,6 +17,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from orchestrator import terminal
+from orchestrator.local.runtimes.base import Line
 
 GROUPS = {
     "training-job": "/aws/sagemaker/TrainingJobs",
@@ -29,6 +35,8 @@ MOST_NAME_BYTES = 255
 _BLOCK = 1 << 16
 _OWN = re.compile(rb"^0", re.MULTILINE)
 BEGIN = "a new container starts"
+MAX_STAMP_DIGITS = 15
+"""Of a time in milliseconds."""
 FULL_SECONDS = 1.0
 """Between two tries to write where no space is left."""
 
@@ -43,11 +51,21 @@ class Event:
 
     time: int
     """Milliseconds since 1970."""
-    message: str
+    text: bytes
+    """Every byte that the host wrote."""
     start: int
     """Where its record begins in the stream's file."""
     end: int
     """Where the next one begins."""
+    is_whole: bool = True
+    """False for a part of a rewritten line."""
+    is_own: bool = False
+    """Whether it is a sentence of the server."""
+
+    @functools.cached_property
+    def message(self) -> str:
+        """The line as a terminal shows it: a progress bar has its last state."""
+        return terminal.shown(self.text.decode(errors="replace"))
 
 
 class Stream:
@@ -57,25 +75,24 @@ class Stream:
         self.path = path
 
     @contextmanager
-    def writer(self) -> Iterator[Callable[[float, bytes], None]]:
-        """Takes a host's lines, each with its time in seconds since 1970; half a line of a killed server is dropped."""
+    def writer(self) -> Iterator[Callable[[Line], None]]:
+        """Takes a host's lines; half a line of a killed server is dropped."""
         with self.path.open("ab", buffering=0) as file:
             with _locked(file.fileno()):
                 if (whole := self.whole_size()) < self.size():
                     file.truncate(whole)
-            yield lambda when, text: _write(file.fileno(), b"%d %s\n" % (when * 1000, text.replace(b"\n", b"\r")))
+            yield lambda line: _write(file.fileno(), _record(line))
 
     def append(self, when: float, text: bytes) -> None:
         """Add one line of a host; `when` in seconds since 1970."""
         with self.writer() as write:
-            write(when, text)
+            write(Line(when, text))
 
     def note(self, sentence: str) -> None:
         """Add a sentence of the server's own."""
+        text = terminal.safe(sentence).replace("\n", " ").encode()
         with self.path.open("ab", buffering=0) as file:
-            _write(
-                file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, sentence.encode().replace(b"\n", b"\r"))
-            )
+            _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
 
     def begin(self) -> None:
         """Say that another host goes on here; its lines are counted from now on."""
@@ -101,12 +118,14 @@ class Stream:
             for record in file:
                 if not record.endswith(b"\n"):
                     return
-                stamp, _, text = record[:-1].partition(b" ")
-                if not stamp.isdigit():  # the rest of a line that another one came into, on a full disk
-                    stamp, text = b"%d" % last, record[:-1]
-                last = int(stamp)
-                yield Event(last, text.decode(errors="replace"), start, start + len(record))
-                start += len(record)
+                mark, _, text = record[:-1].partition(b" ")
+                stamp = mark.removesuffix(b"+")
+                if not stamp.isdigit() or len(stamp) > MAX_STAMP_DIGITS:  # the rest of a line that was interrupted
+                    mark, stamp, text = b"", b"%d" % last, record[:-1]
+                last, end = int(stamp), start + len(record)
+                is_own = mark.startswith(b"0") and len(mark) > 1
+                yield Event(last, text, start, end, is_whole=not mark.endswith(b"+"), is_own=is_own)
+                start = end
 
     def is_start(self, offset: int) -> bool:
         """Whether a record begins at an offset, or would."""
@@ -198,6 +217,11 @@ class LogStore:
         found = (path for path in below.rglob("*") if path.is_file())
         named = ((path.relative_to(folder).as_posix(), path) for path in found)
         return {name: Stream(path) for name, path in sorted(named) if name.startswith(prefix)}
+
+
+def _record(line: Line) -> bytes:
+    mark = b"" if line.is_whole else b"+"
+    return b"%d%s %s\n" % (line.time * 1000, mark, line.text.replace(b"\n", b"\r"))
 
 
 def _begun(content: mmap.mmap) -> int:

@@ -6,7 +6,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -133,9 +133,28 @@ def run(
 def _follow(host: Host, stream: Stream, on_line: Callable[[Line], None]) -> None:
     with stream.writer() as write:
         # By their number: times repeat within a millisecond, and go back when the clock is set.
-        for line in itertools.islice(host.lines(), stream.known(), None):
-            write(line.time, line.text)
+        lines = itertools.islice(host.lines(), stream.known(), None)
+        for line in last_states(_written(lines, write)):
             on_line(line)
+
+
+def _written(lines: Iterable[Line], write: Callable[[Line], None]) -> Iterator[Line]:
+    for line in lines:
+        write(line)
+        yield line
+
+
+def last_states(lines: Iterable[Line]) -> Iterator[Line]:
+    """Each line once: of one that came in several parts the last part that shows anything."""
+    part: Line | None = None
+    for line in lines:
+        if not line.is_whole:
+            part = line
+            continue
+        yield line if part is None or line.text.strip() else part
+        part = None
+    if part is not None:
+        yield part
 
 
 def _finish(follower: threading.Thread, stream: Stream) -> None:

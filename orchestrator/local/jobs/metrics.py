@@ -1,31 +1,108 @@
-"""MetricDefinitions: numbers that regular expressions find in a job's log."""
+"""MetricDefinitions: regular expressions that find numbers in a job's log.
 
-import contextlib
+The expressions are the user's, and some take exponential time. Each search has a time limit and does not hold the
+interpreter's lock, and a definition that costs too much in all is given up. Other jobs and requests do not wait.
+"""
+
+import math
 import re
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import regex
+
+from orchestrator import terminal
 from orchestrator.local.errors import ValidationError
 
 Point = tuple[float, float]
 """When (seconds since 1970), and the value."""
 
+SEARCH_SECONDS = 1.0
+"""CPU time of one search in one line."""
+BUDGET_SECONDS = 10.0
+"""CPU time of all slow searches of a job; then the definition that used most of it is given up."""
+FREE_SECONDS, FREE_SECONDS_PER_CHARACTER = 1e-4, 1e-7
+"""A search that is this quick does not count."""
+MAX_REPEATS = 10_000
+"""Copies of its parts that an expression may ask for, as `(a{100}){100}` does: each takes memory."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|.", re.DOTALL)
+
 
 class Metrics:
-    """The metrics of one job, read line by line from all hosts."""
+    """The metrics of one job, read line by line from all hosts.
 
-    def __init__(self, definitions: Sequence[Mapping[str, str]]) -> None:
-        self._patterns = {item["Name"]: _compiled(item) for item in definitions}
+    Args:
+        note: called with a sentence for the user, once for each definition that missed lines or was given up.
+        given_up: the names of definitions that an earlier server has given up.
+    """
+
+    def __init__(
+        self,
+        definitions: Sequence[Mapping[str, str]],
+        note: Callable[[str], None] = lambda _: None,
+        given_up: Collection[str] = (),
+    ) -> None:
+        self._patterns = {item["Name"]: compile_definition(item) for item in definitions}
         self._points: dict[str, list[Point]] = {name: [] for name in self._patterns}
+        self._spent = {name: 0.0 for name in self._patterns if name not in given_up}
+        """CPU seconds of slow searches, of the definitions in use."""
+        self._note = note
+        self._missed: set[str] = set()
         self._lock = threading.Lock()
 
-    def read(self, time: float, text: str) -> None:
-        """Take the values of one line: the first group of each expression that is found in it."""
-        for name, pattern in self._patterns.items():
-            if (match := pattern.search(text)) and match[1] is not None:  # of `a (x)|b (y)` the first may be none
-                with contextlib.suppress(ValueError), self._lock:
-                    self._points[name].append((time, float(match[1])))
+    def read(self, when: float, text: str) -> None:
+        """Take the values of one line: the first group of each expression that is found in its last state."""
+        state = terminal.visible(text)
+        for name in list(self._spent):
+            value = self._find(name, state)
+            if value is not None:
+                with self._lock:
+                    self._points[name].append((when, value))
+
+    def _find(self, name: str, text: str) -> float | None:
+        began = time.thread_time()
+        try:
+            match = self._patterns[name].search(text, timeout=SEARCH_SECONDS, concurrent=True)
+        except (TimeoutError, MemoryError):
+            self._miss(name, text)
+            match = None
+        self._charge(name, time.thread_time() - began - FREE_SECONDS - FREE_SECONDS_PER_CHARACTER * len(text))
+        return None if match is None else _number(match[1])  # of `a (x)|b (y)` the first may be None
+
+    def _miss(self, name: str, text: str) -> None:
+        with self._lock:
+            is_first = name not in self._missed
+            self._missed.add(name)
+        if is_first:
+            self._note(
+                f"metric {name!r}: its Regex took more than {SEARCH_SECONDS:g} s on a line of {len(text)} characters; "
+                "such lines are skipped for this metric"
+            )
+
+    def _charge(self, name: str, seconds: float) -> None:
+        """Count a slow search; give the most expensive definition up if the job has no time left."""
+        if seconds <= 0:
+            return
+        with self._lock:
+            if name in self._spent:
+                self._spent[name] += seconds
+            if sum(self._spent.values()) <= BUDGET_SECONDS:
+                return
+            worst = max(self._spent, key=lambda name: self._spent[name])
+            spent = self._spent.pop(worst)
+        self._note(
+            f"metric {worst!r} is skipped from here on: its Regex took {spent:.1f} s of computing time; "
+            "make it simpler, for example without nested repetitions"
+        )
+
+    @property
+    def given_up(self) -> list[str]:
+        """The names of the definitions that are no longer searched for."""
+        return [name for name in self._patterns if name not in self._spent]
 
     def points(self, name: str) -> list[Point]:
         with self._lock:
@@ -37,12 +114,43 @@ class Metrics:
         return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last.items()]
 
 
-def _compiled(definition: Mapping[str, str]) -> re.Pattern[str]:
+def _number(text: str | None) -> float | None:
+    """A decimal number; None for anything else. AWS drops `nan` and `inf`, too."""
+    if text is None or len(text) > 400 or _NUMBER.fullmatch(text.strip()) is None:
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
+def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
+    """The expression of a metric definition.
+
+    Raises:
+        ValidationError: it is not a regular expression, has no group, or is too large.
+    """
     name, expression = definition["Name"], definition["Regex"]
+    if (size := _repeats(expression)) > MAX_REPEATS:
+        reason = f"asks for {size} repetitions; {MAX_REPEATS} are supported"
+        raise ValidationError(f"Metric {name!r}: Regex {expression!r} {reason}.")
     try:
-        pattern = re.compile(expression)
-    except re.error as error:
+        pattern = regex.compile(expression)
+    except (regex.error, RecursionError, OverflowError, MemoryError, ValueError) as error:
         raise ValidationError(f"Metric {name!r}: Regex {expression!r} is not a regular expression: {error}.") from error
     if pattern.groups < 1:
         raise ValidationError(f"Metric {name!r}: Regex {expression!r} has no group: put the number in parentheses.")
     return pattern
+
+
+def _repeats(expression: str) -> int:
+    """How many items an expression has when its counted repetitions, such as `{9}` and `{9,}`, are written out."""
+    sums, last = [0], 0
+    for match in _TOKEN.finditer(expression):
+        if match[1]:
+            last *= max(1, int(match[1]))
+            continue
+        sums[-1], last = sums[-1] + last, 1
+        if match[0] == "(":
+            sums.append(0)
+        elif match[0] == ")" and len(sums) > 1:
+            last = sums.pop()
+    return sum(sums) + last

@@ -16,10 +16,10 @@ from orchestrator.local.jobs import attempts, inputs, outputs
 from orchestrator.local.jobs.attempts import Attempts, Limits
 from orchestrator.local.jobs.channels import PIPE, channels
 from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Interruption, Outcome, Why
+from orchestrator.local.jobs.group import Interruption, Outcome, Why, last_states
 from orchestrator.local.jobs.interruptions import Watch
 from orchestrator.local.jobs.job import LAYOUT, Job
-from orchestrator.local.jobs.metrics import Metrics
+from orchestrator.local.jobs.metrics import Metrics, compile_definition
 from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Pipe, Plan
 from orchestrator.local.s3.keys import parse_uri
@@ -45,6 +45,9 @@ MESSAGES = {
 }
 """What SageMaker says of each SecondaryStatus."""
 
+GIVEN_UP = "MetricsGivenUp"
+"""A member of descriptions with the names of metrics; no answer has it, so it stays with the server."""
+
 ENDS = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
 
 
@@ -58,7 +61,8 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
         ValidationError: an input has no objects, the output no bucket, a metric no regular expression.
         ResourceInUseError: there is a job of that name.
     """
-    Metrics(request["AlgorithmSpecification"].get("MetricDefinitions", []))
+    for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
+        compile_definition(definition)
     attempts.check(request)
     for channel in channels(request):
         channel.check(context.store)
@@ -113,7 +117,9 @@ class TrainingJob(Job):
 
     def __init__(self, context: Context, record: Record) -> None:
         super().__init__(context, record)
-        self.metrics = Metrics(self.request["AlgorithmSpecification"].get("MetricDefinitions", []))
+        given_up = record.description.get(GIVEN_UP, ())
+        definitions = self.request["AlgorithmSpecification"].get("MetricDefinitions", [])
+        self.metrics = Metrics(definitions, self._note_metric, given_up)
         self._transitions = list(record.description["SecondaryStatusTransitions"])
         self._started: float | None = record.description.get("TrainingStartTime")
         self._attempts = Attempts.of(record.description)
@@ -220,8 +226,13 @@ class TrainingJob(Job):
 
     def resume(self, hosts: Sequence[Host]) -> None:
         for host in self._hosts:  # what an earlier server read is in the log
-            for event in self.stream(host).events():
-                self.metrics.read(event.time / 1000, event.message)
+            lines = (
+                Line(event.time / 1000, event.text, event.is_whole)
+                for event in self.stream(host).events()
+                if not event.is_own
+            )
+            for line in last_states(lines):
+                self.on_line(line)
         if any(channel.mode == PIPE for channel in self._channels):
             self.lose()  # its pipes ended with the earlier server, and so it may have taken a part for the whole
             return
@@ -257,6 +268,12 @@ class TrainingJob(Job):
 
     def on_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
+
+    def _note_metric(self, sentence: str) -> None:
+        if not any(event.is_own and sentence in event.message for event in self.stream("algo-1").events()):
+            self.note(sentence)
+        changes: dict[str, Any] = {GIVEN_UP: self.metrics.given_up}
+        self.describe(**changes)  # another server shall not try again
 
     # --- starting over ---
 

@@ -79,6 +79,8 @@ class Line:
 
     time: float
     text: bytes
+    is_whole: bool = True
+    """False for a part of a rewritten line: it ends with a carriage return, and the rest follows."""
 
 
 @dataclass(frozen=True)

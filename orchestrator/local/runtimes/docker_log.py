@@ -13,7 +13,9 @@ from datetime import datetime
 from orchestrator.local.runtimes.base import Line
 
 LONGEST_LINE = 1 << 20
-"""Bytes; a longer line comes in pieces, as an event of CloudWatch holds no more. `process_keeper` has the same."""
+"""Bytes; a longer line comes in pieces, as an event of CloudWatch holds no more. `process_keeper` has the same.
+
+A line that was rewritten with carriage returns, such as a progress bar, is cut behind one of these."""
 
 HEADER = struct.Struct(">BxxxL")
 
@@ -30,6 +32,15 @@ class Begun:
         text = b"".join(self.parts)
         self.parts, self.size = [], 0
         return Line(self.time, text)
+
+    def piece(self) -> Line:
+        """A line that is too long, up to its last carriage return if it has one."""
+        text = b"".join(self.parts)
+        end = text.rfind(b"\r", 0, -1) + 1  # a last one may belong to the end of the line
+        if end == 0:
+            return self.line()
+        self.parts, self.size = [text[end:]], len(text) - end
+        return Line(self.time, text[:end], is_whole=False)
 
 
 class Lines:
@@ -48,8 +59,10 @@ class Lines:
             has_ended = text.endswith(b"\n")
             begun.parts.append(text[:-1] if has_ended else text)
             begun.size += len(text)
-            if has_ended or begun.size >= LONGEST_LINE:
+            if has_ended:
                 yield begun.line()
+            elif begun.size >= LONGEST_LINE:
+                yield begun.piece()
 
     def rest(self) -> Iterator[Line]:
         """What each stream said last, without an end of the line."""

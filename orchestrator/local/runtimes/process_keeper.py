@@ -1,6 +1,7 @@
 """Keeps one program: `python -I -S process_keeper.py LOG SCRATCH CPUS COMMAND…` runs it and ends with its exit code.
 
-Every line of output goes into the log with the time it was read, in microseconds. A number on stdin asks for the end:
+Every line of output goes into the log with the time it was read, in microseconds, and a `+` behind the time if it is
+only a part of a line that was rewritten with carriage returns. A number on stdin asks for the end:
 SIGTERM, and SIGKILL after so many seconds. When stdin closes, whoever started us is gone, however it died, and so the
 program ends too. As in a container, nothing that the program left running outlives it.
 
@@ -39,20 +40,22 @@ class Log:
 
     def add(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > LONGEST_LINE:
-            lines, self._rest = [*lines, self._rest], b""
         self._write(lines)
+        if len(self._rest) > LONGEST_LINE:
+            end = self._rest.rfind(b"\r", 0, -1) + 1  # a last one may belong to the end of the line
+            piece, self._rest = self._rest[: end or None], self._rest[end:] if end else b""
+            self._write([piece], mark=b"+" if end else b"")
 
     def end(self) -> None:
         if self._rest:
             self._write([self._rest])
 
-    def _write(self, lines: Sequence[bytes]) -> None:
+    def _write(self, lines: Sequence[bytes], mark: bytes = b"") -> None:
         # A full disk must not end the program, which may know better what to do about it.
         with contextlib.suppress(OSError):
             for line in lines:
                 self._last = max(time.time_ns() // 1000, self._last + 1)
-                self._file.write(b"%d %s\n" % (self._last, line))
+                self._file.write(b"%d%s %s\n" % (self._last, mark, line))
             self._file.flush()
 
 

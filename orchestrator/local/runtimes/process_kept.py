@@ -78,7 +78,7 @@ class Kept:
                 ended = self.code() is not None  # asked first: what came until then is read below
                 while (raw := file.readline()).endswith(b"\n"):
                     stamp, _, text = raw[:-1].partition(b" ")
-                    yield Line(int(stamp) / 1e6, text)
+                    yield Line(int(stamp.rstrip(b"+")) / 1e6, text, is_whole=not stamp.endswith(b"+"))
                 if ended:
                     return
                 file.seek(-len(raw), os.SEEK_CUR)

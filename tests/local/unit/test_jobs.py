@@ -11,7 +11,6 @@ from orchestrator.local import instances
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs import group, hyperband, inputs, outputs, search
 from orchestrator.local.jobs.hyperband import Resources
-from orchestrator.local.jobs.metrics import Metrics
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from orchestrator.local.s3.store import ObjectStore
@@ -137,20 +136,6 @@ def test_archive_holds_the_folders_content(store: ObjectStore, tmp_path: Path) -
     outputs.upload_archive(store, tmp_path / "model", "s3://data/model.tar.gz")
     with tarfile.open(store.get("data", "model.tar.gz").path) as archive:
         assert archive.getnames() == ["1", "1/w"]
-
-
-def test_metrics_are_the_first_group_and_the_last_value() -> None:
-    metrics = Metrics([{"Name": "loss", "Regex": r" loss: ([0-9\.]+)"}, {"Name": "none", "Regex": "(x)"}])
-    for time, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
-        metrics.read(float(time), line)
-    assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
-
-
-def test_metric_without_a_value_in_its_first_group_is_none() -> None:
-    metrics = Metrics([{"Name": "loss", "Regex": r"train: (\d+)|valid: (\d+)"}])
-    for line in ("valid: 3", "train: 5"):
-        metrics.read(0.0, line)
-    assert [metric["Value"] for metric in metrics.final()] == [5.0]
 
 
 class Ending:

@@ -96,7 +96,7 @@ def test_sentences_of_the_server_are_not_the_hosts_lines(stream: Stream) -> None
     follow(stream, *numbered(2))
     stream.note("a sentence\nof two lines")
     follow(stream, *numbered(3))
-    assert messages(stream) == ["line 0", "line 1", "[microjobs] a sentence\rof two lines", "line 2"]
+    assert messages(stream) == ["line 0", "line 1", "[microjobs] a sentence of two lines", "line 2"]
 
 
 def test_another_host_starts_from_its_own_first_line(stream: Stream) -> None:

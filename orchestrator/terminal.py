@@ -1,0 +1,142 @@
+"""Text as a terminal shows it, and without what a terminal would obey.
+
+Progress bars (tqdm, Keras) rewrite their line with carriage returns, backspaces and cursor moves. `visible` applies
+these and returns the last state. `safe` removes every control sequence, so that text of a job can be printed.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+
+MAX_COLUMNS = 1000
+"""A cursor move goes no further to the right, and only so many characters before the cursor are erased."""
+MAX_ROWS = 64
+"""A cursor move goes no further up or down."""
+
+_CONTROL = re.compile(
+    r"(?:\x1b\[|\x9b)(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"  # CSI
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?"  # OSC, DCS, SOS, PM, APC
+    r"|\x1b[ -/]*[0-~]"  # other escape sequences
+    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"  # other control characters, without the tab
+)
+"""Each alternative stops at the next escape character, so that a search takes linear time."""
+_HALF = re.compile("[\ud800-\udfff]")
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+def safe(text: str, *, colours: bool = False) -> str:
+    """Remove control characters and sequences, except tabs and newlines.
+
+    Args:
+        colours: keep colours and other text attributes (SGR).
+    """
+
+    def replacement(match: re.Match[str]) -> str:
+        kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))
+        return match[0] if kept else ""
+
+    return _CONTROL.sub(replacement, printable(text))
+
+
+def printable(text: str) -> str:
+    """Spell bytes that are not UTF-8, such as those of file names, as `\\xff`: no encoder takes lone surrogates."""
+    return text if text.isascii() else _HALF.sub(_spelled, text)
+
+
+def _spelled(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
+
+
+def shown(line: str) -> str:
+    """A line of a log for people and clients: its last state. Colours stay if the line was not rewritten."""
+    if _CONTROL.search(line) is None:
+        return line
+    controls = (match[0] for match in _CONTROL.finditer(line.rstrip("\r")))
+    if all(_COLOUR.fullmatch(control) for control in controls):
+        return line.rstrip("\r")
+    return visible(line)
+
+
+def visible(line: str) -> str:
+    """The text that a line leaves on a terminal; several rows if the cursor moved up or down in it."""
+    if _CONTROL.search(line) is None:
+        return line
+    screen, position = _Screen(), 0
+    for match in _CONTROL.finditer(line):
+        screen.write(line[position : match.start()])
+        screen.control(match)
+        position = match.end()
+    screen.write(line[position:])
+    return screen.text()
+
+
+class _Screen:
+    """The rows that one line of output has written to."""
+
+    def __init__(self) -> None:
+        self._rows: dict[int, list[str]] = {}
+        self._row = 0
+        self._column = 0
+
+    def write(self, text: str) -> None:
+        if text:
+            cells = self._cells()
+            self._column = min(self._column, max(MAX_COLUMNS, len(cells)))
+            cells.extend(" " * (self._column - len(cells)))
+            cells[self._column : self._column + len(text)] = text
+            self._column += len(text)
+
+    def control(self, match: re.Match[str]) -> None:
+        if match[0] == "\r":
+            self._column = 0
+        elif match[0] == "\b":
+            self._column = max(0, self._column - 1)
+        elif (action := _ACTIONS.get(match["final"] or "")) is not None:
+            first = match["parameters"].partition(";")[0]
+            action(self, int(first) if first.isdigit() and len(first) < 6 else None)
+
+    def text(self) -> str:
+        rows = ("".join(self._rows[row]).rstrip() for row in sorted(self._rows))
+        return "\n".join(row for row in rows if row)
+
+    def _cells(self) -> list[str]:
+        return self._rows.setdefault(self._row, [])
+
+    def _move(self, rows: int, columns: int) -> None:
+        limit = max(MAX_COLUMNS, len(self._cells()))
+        self._row = min(MAX_ROWS, max(-MAX_ROWS, self._row + rows))
+        self._column = min(limit, max(0, self._column + columns))
+
+    def _move_to(self, column: int) -> None:
+        self._move(0, column - 1 - self._column)
+
+    def _erase_in_row(self, which: int) -> None:
+        cells = self._cells()
+        if which == 0:
+            del cells[self._column :]
+        elif which > 1:
+            cells.clear()
+        elif self._column < MAX_COLUMNS:
+            cells[: self._column + 1] = " " * min(self._column + 1, len(cells))
+
+    def _erase(self, which: int) -> None:
+        """Erase the rows below the cursor (0), above it (1) or all (2)."""
+        for row in list(self._rows):
+            if which > 1 or (row > self._row and which == 0) or (row < self._row and which == 1):
+                del self._rows[row]
+        self._erase_in_row(which)
+
+
+_ACTIONS: Mapping[str, Callable[[_Screen, int | None], None]] = {
+    "A": lambda screen, count: screen._move(-(count or 1), 0),
+    "B": lambda screen, count: screen._move(count or 1, 0),
+    "C": lambda screen, count: screen._move(0, count or 1),
+    "D": lambda screen, count: screen._move(0, -(count or 1)),
+    "E": lambda screen, count: screen._move(count or 1, -screen._column),
+    "F": lambda screen, count: screen._move(-(count or 1), -screen._column),
+    "G": lambda screen, column: screen._move_to(column or 1),
+    "H": lambda screen, _: screen._move_to(1),
+    "J": lambda screen, which: screen._erase(which or 0),
+    "K": lambda screen, which: screen._erase_in_row(which or 0),
+}
+"""What a control sequence does, by its last character."""

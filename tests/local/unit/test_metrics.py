@@ -1,0 +1,182 @@
+"""Metrics from a job's log: their values, progress bars, and expressions that take too long."""
+
+import threading
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from orchestrator.local.errors import ValidationError
+from orchestrator.local.jobs import metrics as module
+from orchestrator.local.jobs.group import last_states
+from orchestrator.local.jobs.metrics import Metrics, compile_definition
+from orchestrator.local.runtimes import process_keeper
+from orchestrator.local.runtimes.base import Line
+from orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines
+
+LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
+CATASTROPHIC = {"Name": "bad", "Regex": r"(a+)+$b"}
+"""`regex` finds no shortcut for it, unlike for many expressions of its kind."""
+POISON = "a" * 5000
+
+
+def values(lines: Sequence[str], regex: str = LOSS["Regex"]) -> list[float]:
+    metrics = Metrics([{"Name": "m", "Regex": regex}])
+    for line in lines:
+        metrics.read(0.0, line)
+    return [value for _, value in metrics.points("m")]
+
+
+def test_metric_is_first_group_and_last_value() -> None:
+    metrics = Metrics([{"Name": "loss", "Regex": r" loss: ([0-9\.]+)"}, {"Name": "none", "Regex": "(x)"}])
+    for time_, line in enumerate(("5/5 - loss: 0.5 - val_loss: 0.7", "no number", " loss: ...")):
+        metrics.read(float(time_), line)
+    assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
+
+
+def test_metric_without_a_value_in_its_first_group_is_none() -> None:
+    assert values(["valid: 3", "train: 5"], r"train: (\d+)|valid: (\d+)") == [5.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *(
+            (text, None)
+            for text in ("nan", "NaN", "inf", "-Infinity", "1e999", "1_000", "0x10", "", "\u0661", "1" * 999)
+        ),
+        *(("-1.5", -1.5), ("1e-5", 1e-5), (".5", 0.5), ("+3.", 3.0), ("1E3", 1000.0)),
+    ],
+)
+def test_only_finite_decimal_numbers_are_values(text: str, expected: float | None) -> None:
+    assert values([f"loss={text}"]) == ([] if expected is None else [expected])
+
+
+TQDM = (
+    "\r  0%|          | 0/3 [00:00<?, ?it/s, loss=9.0]\r 67%|###   | 2/3 [00:01<00:00, loss=4.0]\r100%| 3/3, loss=1.0]"
+)
+KERAS = "".join(
+    f"\x1b[1m{step}/3\x1b[0m \x1b[32m{'━' * step}\x1b[0m\x1b[37m\x1b[0m \x1b[1m0s\x1b[0m 9ms/step - loss={9 / step}"
+    + "\b" * 60
+    + "\r"
+    for step in (1, 2, 3)
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (TQDM, 1.0),
+        (TQDM + "\r", 1.0),  # with a Windows line end
+        (KERAS, 3.0),
+        ("loss=9.0\b\b\b1", 1.0),
+        ("loss=9.0\x1b[2K\rloss=1.0", 1.0),
+        ("loss=9.0\x1b[3D1", 1.0),
+        ("\x1b[32mloss=\x1b[1m1.0\x1b[0m", 1.0),
+        ("loss=1.0\x1b[A\router bar", 1.0),  # tqdm with two bars
+        ("\x1b]0;loss=9.0\x07loss=1.0", 1.0),
+    ],
+)
+def test_last_state_of_a_rewritten_line_counts_once(line: str, expected: float) -> None:
+    assert values([line]) == [expected]
+
+
+def long_bar() -> bytes:
+    """States of a progress bar without a newline until the end, more than fit into one line."""
+    states = (b"\rstep %06d loss=%d.0 %s" % (number, 20_000 - number, b"#" * 200) for number in range(20_000))
+    return b"".join(states) + b"\n"
+
+
+def docker_lines(content: bytes) -> list[Line]:
+    stamp = b"2026-11-22T05:12:15.772276932Z "
+    parts = (content[at : at + 16384] for at in range(0, len(content), 16384))
+    frames = [HEADER.pack(1, len(stamp + part)) + stamp + part for part in parts]
+    return list(Lines().read(frames))
+
+
+class File:
+    def __init__(self) -> None:
+        self.content = b""
+
+    def write(self, content: bytes) -> None:
+        self.content += content
+
+    def flush(self) -> None:
+        """Nothing is buffered."""
+
+
+def process_lines(content: bytes) -> list[Line]:
+    file = File()
+    log = process_keeper.Log(file)  # type: ignore[arg-type]
+    for at in range(0, len(content), 1 << 16):
+        log.add(content[at : at + (1 << 16)])
+    records = [record.split(b" ", 1) for record in file.content.split(b"\n")[:-1]]
+    return [Line(0.0, text, is_whole=not stamp.endswith(b"+")) for stamp, text in records]
+
+
+@pytest.mark.parametrize("split", [docker_lines, process_lines])
+def test_long_progress_bar_is_one_point_and_keeps_every_byte(split: object) -> None:
+    assert callable(split)
+    lines: list[Line] = split(long_bar())
+    assert len(lines) > 3
+    assert max(len(line.text) for line in lines) <= LONGEST_LINE + (1 << 16)
+    assert b"".join(line.text for line in lines) + b"\n" == long_bar()
+    assert values([line.text.decode() for line in last_states(lines)]) == [1.0]
+
+
+def test_part_that_shows_nothing_gives_way_to_the_part_before() -> None:
+    parts = [Line(1.0, b"\rloss=1\r", is_whole=False), Line(2.0, b""), Line(3.0, b"loss=2")]
+    assert [line.text for line in last_states(parts)] == [b"\rloss=1\r", b"loss=2"]
+
+
+def test_slow_expression_lets_other_threads_run() -> None:
+    metrics = Metrics([CATASTROPHIC])
+    thread = threading.Thread(target=metrics.read, args=(0.0, POISON))
+    thread.start()
+    ticks = 0
+    while thread.is_alive():
+        time.sleep(0.001)
+        ticks += 1
+    assert ticks > 20  # a search that holds the interpreter's lock lets at most a few pass
+
+
+def test_slow_expression_is_noted_once_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.02)
+    monkeypatch.setattr(module, "BUDGET_SECONDS", 0.1)
+    notes: list[str] = []
+    metrics = Metrics([LOSS, CATASTROPHIC], notes.append)
+    for number in range(50):
+        metrics.read(0.0, f"loss={number} {POISON}")
+    assert len(metrics.points("loss")) == 50
+    assert [note.partition(":")[0] for note in notes] == ["metric 'bad'", "metric 'bad' is skipped from here on"]
+    assert metrics.given_up == ["bad"]
+
+
+def test_definition_given_up_by_an_earlier_server_is_not_searched() -> None:
+    metrics = Metrics([LOSS, CATASTROPHIC], given_up=["bad"])
+    began = time.thread_time()
+    metrics.read(0.0, f"loss=1 {POISON}")
+    assert time.thread_time() - began < module.SEARCH_SECONDS / 2
+    assert metrics.final()[0]["MetricName"] == "loss"
+
+
+def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.02)
+    monkeypatch.setattr(module, "BUDGET_SECONDS", 0.1)
+    metrics = Metrics([{**CATASTROPHIC, "Name": f"bad-{number}"} for number in range(40)])
+    for _ in range(100):
+        metrics.read(0.0, POISON)
+    assert len(metrics.given_up) > 35
+
+
+@pytest.mark.parametrize("expression", ["((a{1000}){1000}){1000}", "(?:a{99999999})(b)", "(" * 5 + "a" + "{20,})" * 5])
+def test_expression_that_takes_all_memory_is_refused(expression: str) -> None:
+    with pytest.raises(ValidationError, match="repetitions"):
+        compile_definition({"Name": "m", "Regex": expression})
+
+
+@pytest.mark.parametrize(
+    "expression", [r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}: loss=([0-9.]{1,20})", r"(?<v>x{3,})", r"[({9}](a)"]
+)
+def test_usual_expressions_are_accepted(expression: str) -> None:
+    assert compile_definition({"Name": "m", "Regex": expression}).groups >= 1

@@ -1,0 +1,79 @@
+"""Text of jobs on a terminal: what it would show, and what it must not obey."""
+
+import time
+
+import pytest
+
+from orchestrator import terminal
+
+ATTACKS = {
+    "clipboard": "\x1b]52;c;ZWNobyBwd25lZA==\x07",
+    "clipboard, ST": "\x1b]52;c;ZWNobyBwd25lZA==\x1b\\",
+    "clipboard, C1": "\x9d52;c;ZWNo\x9c",
+    "title": "\x1b]0;title\x07",
+    "link": "\x1b]8;;http://x\x1b\\",
+    "clear screen": "\x1b[2J\x1b[H",
+    "C1 CSI": "\x9b2J",
+    "device control": '\x1bP$q"p\x1b\\',
+    "application command": "\x1b_G\x1b\\",
+    "report": "\x1b[6n\x1b[c\x1b[21t",
+    "reset": "\x1bc",
+    "charset": "\x1b(0",
+    "alternate screen": "\x1b[?1049h",
+    "bell and shift": "\x07\x0e\x0f\x00\x7f",
+    "unterminated": "\x1b]52;c;ZWNo",
+    "hidden CSI": "\x1b[\x1b[2J",
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
+@pytest.mark.parametrize("colours", [True, False])
+def test_safe_text_has_no_control_sequences(attack: str, colours: bool) -> None:
+    found = terminal.safe(f"before\t{attack}\nafter", colours=colours)
+    assert found.startswith("before\t")
+    assert not set(found) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
+
+
+def test_safe_text_keeps_colours_where_they_are_wanted() -> None:
+    text = "\x1b[1;31mred\x1b[0m"
+    assert terminal.safe(text, colours=True) == text
+    assert terminal.safe(text) == "red"
+
+
+def test_bytes_that_are_not_utf8_are_spelled_out() -> None:
+    assert terminal.safe(b"caf\xe9 \xe2\x82\xac".decode(errors="surrogateescape")) == "caf\\xe9 €"
+    assert terminal.printable("half \ud83d") == "half \\ud83d"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("plain", "plain"),
+        ("windows\r", "windows"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m"),
+        ("\x1b[31mred\x1b[0m\r", "\x1b[31mred\x1b[0m"),
+        ("one\rtwo", "two"),
+        ("longer\rtwo", "twoger"),
+        ("longer\r\x1b[Ktwo", "two"),
+        ("\r50%\r      \r", ""),
+        ("a\x1b[2Jb\x1b]52;c;aGk=\x07", " b"),
+        ("upper\x1b[Bx", "upper\n     x"),
+    ],
+)
+def test_line_is_shown_as_by_a_terminal(line: str, expected: str) -> None:
+    assert terminal.shown(line) == expected
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["\x1b]", "\x1b[0", "\rabc", "\x1b[999C\r", "x\b", "\x1b[999Cx\x1b[A", "a\x1b[1K", "x\x1b[2K", "\x1b[A\x1b[J"],
+)
+def test_cost_is_linear(unit: str) -> None:
+    def seconds(count: int) -> float:
+        began = time.thread_time()
+        terminal.visible(unit * count)
+        terminal.safe(unit * count)
+        return time.thread_time() - began
+
+    seconds(1000)
+    assert seconds(64_000) < 64 * max(seconds(4000), 0.002)  # sixteen times as much text; 256 times if quadratic
