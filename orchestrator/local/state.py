@@ -4,6 +4,7 @@ Descriptions are kept as the wire has them (JSON, times in seconds), so that Des
 """
 
 import json
+import logging
 import sqlite3
 import threading
 import time
@@ -12,6 +13,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from orchestrator.local.values import clean
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS resources (
@@ -28,6 +33,8 @@ CREATE INDEX IF NOT EXISTS by_kind_creation ON resources (kind, created, name, s
 CREATE INDEX IF NOT EXISTS by_kind_change ON resources (kind, modified, name, status, created, parent);
 CREATE INDEX IF NOT EXISTS by_kind_status ON resources (kind, status, name, created, modified, parent);
 CREATE INDEX IF NOT EXISTS by_kind_parent ON resources (kind, parent, name, created, status, modified);
+-- Rows that could not be read, for whoever wants to repair them.
+CREATE TABLE IF NOT EXISTS broken AS SELECT * FROM resources WHERE 0;
 CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key));
 """
 COLUMNS = {
@@ -133,7 +140,7 @@ class State:
         """
         now = time.time()
         record = Record(kind, name, arn, status, now, now, request, description, parent)
-        values = (kind, name, arn, status, parent, now, now, json.dumps(request), json.dumps(description))
+        values = (kind, name, arn, status, parent, now, now, _encoded(request), _encoded(description))
         with self._transaction() as database:
             try:
                 database.execute("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
@@ -172,7 +179,7 @@ class State:
             description = {**record.description, **changes}
             database.execute(
                 "UPDATE resources SET description = ?, status = ?, modified = ? WHERE kind = ? AND name = ?",
-                (json.dumps(description), status or record.status, time.time(), kind, name),
+                (_encoded(description), status or record.status, time.time(), kind, name),
             )
             return self.get(kind, name)
 
@@ -215,7 +222,7 @@ class State:
             names = [name for (name,) in self._database.execute(page, (*values, query.limit))]
             marks = ", ".join("?" * len(names))
             found = {item.name: item for item in self._select(f"kind = ? AND name IN ({marks})", (query.kind, *names))}
-        return [found[name] for name in names]
+        return [found[name] for name in names if name in found]  # without broken ones
 
     def unfinished(self, kind: str, statuses: Sequence[str]) -> list[Record]:
         """Resources in one of the statuses, oldest first."""
@@ -230,10 +237,20 @@ class State:
             f"SELECT {columns} FROM resources {index} WHERE {condition}",  # noqa: S608  parts are constants above
             tuple(values),
         ).fetchall()
-        return [
-            Record(kind, name, arn, status, created, modified, json.loads(request), json.loads(description), parent)
-            for kind, name, arn, status, created, modified, request, description, parent in rows
-        ]
+        records = []
+        for row in rows:
+            try:
+                records.append(_record(row))
+            except (ValueError, TypeError, RecursionError) as error:
+                self._set_aside(row[0], row[1], error)
+        return records
+
+    def _set_aside(self, kind: str, name: str, error: Exception) -> None:
+        """Move a row that cannot be read out of the way of all others."""
+        logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
+        where = "FROM resources WHERE kind = ? AND name = ?"
+        self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name))
+        self._database.execute(f"DELETE {where}", (kind, name))
 
     # --- tags ---
 
@@ -257,3 +274,33 @@ class State:
     def delete_tags(self, arn: str, keys: Sequence[str]) -> None:
         with self._transaction() as database:
             database.executemany("DELETE FROM tags WHERE arn = ? AND key = ?", [(arn, key) for key in keys])
+
+
+def _encoded(value: Mapping[str, Any]) -> str:
+    try:
+        text = json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(clean(dict(value)))
+    return json.dumps(clean(dict(value))) if _HALF in text else text
+
+
+def _decoded(text: str) -> dict[str, Any]:
+    """A stored object; an earlier version stored numbers that are not finite, too."""
+    constants: list[str] = []
+    value = json.loads(text, parse_constant=constants.append)
+    if not isinstance(value, dict):
+        raise TypeError(f"a JSON object is expected, not {text:.60}")
+    return dict(clean(value)) if constants or _HALF in text else value
+
+
+_HALF = "\\ud"
+"""How JSON spells the halves of a character; one by itself is no text."""
+
+
+def _record(row: Sequence[Any]) -> Record:
+    kind, name, arn, status, created, modified, request, description, parent = row
+    if not all(isinstance(text, str) for text in (kind, name, arn, status, parent)):
+        raise TypeError("its names are no text")
+    if not (isinstance(created, float) and isinstance(modified, float)):
+        raise TypeError("its times are no numbers")
+    return Record(kind, name, arn, status, created, modified, _decoded(request), _decoded(description), parent)

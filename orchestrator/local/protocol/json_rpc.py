@@ -1,6 +1,7 @@
 """AWS JSON 1.1: SageMaker, CloudWatch Logs, ECR. The operation is in a header, the members in a JSON object."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -11,6 +12,9 @@ from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.protocol.results import members
+from orchestrator.local.values import clean
+
+log = logging.getLogger(__name__)
 
 MOST_DEPTH = 100
 """Lists and objects in each other; AWS's requests have 20 at most."""
@@ -86,7 +90,16 @@ def _integer(text: str) -> int:
 def answer(operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Response:  # noqa: ARG001
     shape = operation.output_shape
     content = _plain(shape, result, "") if shape else {}
-    return Response(json.dumps(content, separators=(",", ":"), allow_nan=False), content_type=CONTENT_TYPE)
+    return Response(_dumped(content), content_type=CONTENT_TYPE)
+
+
+def _dumped(content: Any) -> str:
+    """JSON; a value that JSON does not have is left out, since a client can do nothing about it."""
+    try:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        log.exception("an answer has values that JSON does not have")
+        return json.dumps(clean(content), separators=(",", ":"))
 
 
 def _plain(shape: Any, value: Any, path: str) -> Any:

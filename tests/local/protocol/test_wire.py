@@ -86,3 +86,11 @@ def test_query_error_is_xml_whatever_its_message_holds() -> None:
     failure = query.failure(ServiceError("Code", "a < b \x00", 418), "id")
     assert failure.status_code == 418
     assert "a < b \ufffd" in ElementTree.fromstring(failure.data).itertext()  # noqa: S314
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_answer_leaves_out_numbers_that_json_does_not_have(value: float) -> None:
+    operation = operation_model("sagemaker", "DescribeTrainingJob")
+    metrics = [{"MetricName": "loss", "Value": value}, {"MetricName": "accuracy", "Value": 0.5}]
+    response = json_rpc.answer(operation, {"TrainingJobName": "j", "FinalMetricDataList": metrics}, "id")
+    assert response.get_json(force=True)["FinalMetricDataList"] == metrics[1:]

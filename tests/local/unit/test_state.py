@@ -133,3 +133,56 @@ def test_every_list_has_an_index_in_its_order(tmp_path: Path, order_by: str) -> 
         keys = [(getattr(record, order_by), record.name) for record in found]
         assert keys == sorted(keys, reverse=True)
     state.close()
+
+
+def put(state_path: Path, column: str, value: object) -> None:
+    with closing(sqlite3.connect(state_path)) as database, database:
+        database.execute(f"UPDATE resources SET {column} = ? WHERE name = 'bad'", (value,))  # noqa: S608  a test's own
+
+
+METRIC = '{"MetricName": "loss", "Value": %s, "Timestamp": 1.0}'
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity"])
+def test_number_that_an_earlier_version_stored_is_left_out(tmp_path: Path, state: State, value: str) -> None:
+    add(state, "bad", "Completed")
+    described = f'{{"FinalMetricDataList": [{METRIC % value}, {METRIC % 0.5}], "Other": {value}, "b": "\\ud83d"}}'
+    put(tmp_path / "state.db", "description", described)
+    record = state.get(KIND, "bad")
+    assert record is not None
+    kept = {"MetricName": "loss", "Value": 0.5, "Timestamp": 1.0}
+    assert record.description == {"FinalMetricDataList": [kept], "b": "\\ud83d"}
+
+
+def test_value_that_json_does_not_have_is_not_stored(tmp_path: Path, state: State) -> None:
+    add(state, "a")
+    state.update(KIND, "a", {"c": float("nan"), "d": "caf\udce9", "e": [1.0, float("inf")]})
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        ((text,),) = database.execute("SELECT description FROM resources").fetchall()
+    assert text == '{"b": 2, "d": "caf\\\\xe9", "e": [1.0]}'
+
+
+BROKEN = {
+    "no JSON": ("description", '{"a": '),
+    "no object": ("description", "[]"),
+    "too deep": ("request", "[" * 100_000),
+    "bytes": ("request", b"\xff\xfe\x00"),
+    "null": ("description", b""),
+    "text for a time": ("created", "yesterday"),
+    "bytes for a name": ("arn", b"\xff"),
+}
+
+
+@pytest.mark.parametrize(("column", "value"), BROKEN.values(), ids=BROKEN.keys())
+def test_broken_row_is_set_aside_and_the_others_are_found(
+    tmp_path: Path, state: State, column: str, value: object
+) -> None:
+    for name in ("a", "bad", "z"):
+        add(state, name)
+    put(tmp_path / "state.db", column, value)
+    assert [record.name for record in state.find(Query(KIND, descending=False))] == ["a", "z"]
+    assert [record.name for record in state.unfinished(KIND, ["InProgress"])] == ["a", "z"]
+    assert state.get(KIND, "bad") is None
+    add(state, "bad")  # the name is free
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        assert database.execute("SELECT name FROM broken").fetchall() == [("bad",)]

@@ -1,0 +1,31 @@
+"""JSON values that every client can read."""
+
+import math
+from typing import Any
+
+from orchestrator.terminal import printable
+
+
+def clean(value: Any) -> Any:
+    """A value without numbers and text that JSON or UTF-8 does not have.
+
+    Members that are null or not finite are left out, and so are list items that lost a member by that: a metric
+    without its value is no metric. Bytes of file names that are not UTF-8 are spelled out.
+    """
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, dict):
+        members = {printable(name): clean(content) for name, content in value.items()}
+        return {name: content for name, content in members.items() if is_valid(content)}
+    if isinstance(value, list):
+        items = ((item, clean(item)) for item in value)
+        return [kept for item, kept in items if is_valid(kept) and not _lost_member(item, kept)]
+    return value
+
+
+def is_valid(value: Any) -> bool:
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
+
+
+def _lost_member(before: Any, after: Any) -> bool:
+    return isinstance(before, dict) and len(after) < len(before)
