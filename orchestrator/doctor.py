@@ -66,11 +66,12 @@ def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
 
 def engine_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Whether a Docker engine answers, and whether it is this machine's."""
-    import docker
     from docker.errors import DockerException
 
+    from orchestrator import docker_engine
+
     try:
-        client = docker.from_env(timeout=10, environment=dict(environ))
+        client = docker_engine.connect(timeout=10, environ=environ)
         try:
             version = client.version()["Version"]
             gpus = "nvidia" in client.info().get("Runtimes", {})

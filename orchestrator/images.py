@@ -70,9 +70,9 @@ def missing(names: Iterable[str]) -> list[str]:
 
 def labels() -> dict[str, dict[str, str]]:
     """The labels of each image that the engine has, by its name."""
-    import docker
+    from orchestrator import docker_engine
 
-    client = docker.from_env()
+    client = docker_engine.connect()
     try:
         listed = client.api.images()  # all in one answer: an image may be removed before it is asked for by itself
         return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-import docker
 from rich.console import Console
 
-from orchestrator import images
+from orchestrator import docker_engine, images
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
 from orchestrator.push import credentials, ecr, engine, record
@@ -84,7 +83,7 @@ def push(request: Request, home: Home, console: Console) -> list[Pushed]:
 
 @contextmanager
 def _engine() -> "Iterator[DockerClient]":
-    with closing(docker.from_env(timeout=engine.SECONDS)) as client:
+    with closing(docker_engine.connect(timeout=engine.SECONDS)) as client:
         yield client
 
 

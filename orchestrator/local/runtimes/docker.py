@@ -20,6 +20,7 @@ from docker.types import DeviceRequest, LogConfig
 from requests.exceptions import RequestException
 
 from microjobs.contract import DEFAULT_ROOT
+from orchestrator import docker_engine
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes import docker_pipes, pipes
 from orchestrator.local.runtimes.archives import packed
@@ -48,7 +49,7 @@ class DockerRuntime:
     name = "docker"
 
     def __init__(self, home: Home, client: docker.DockerClient | None = None) -> None:
-        self._client = client or docker.from_env(max_pool_size=100)
+        self._client = client or docker_engine.connect(max_pool_size=100)
         self._home = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]
         self._info: Mapping[str, Any] = self._client.info()
         self._overlays = Overlays(self._client)

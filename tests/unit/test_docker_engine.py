@@ -1,0 +1,23 @@
+"""The client for the Docker engine."""
+
+import gc
+import warnings
+from pathlib import Path
+
+import pytest
+from docker.errors import DockerException
+
+from orchestrator import docker_engine
+
+
+@pytest.mark.parametrize("kind", ["missing", "silent"])
+def test_missing_engine_is_an_error_that_leaves_no_open_socket(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "docker.sock"
+    if kind == "silent":
+        path.touch()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with pytest.raises(DockerException, match=rf"^{path}: "):
+            docker_engine.connect(environ={"DOCKER_HOST": f"unix://{path}"})
+        gc.collect()
+    assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []
