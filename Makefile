@@ -18,8 +18,7 @@ help: ## list what can be made
 run: run/housing ## the housing workflow to its report: in containers, or without Docker as processes
 
 run/%: setup ## another workflow, such as run/straight-line
-	@if docker info >/dev/null 2>&1; then $(MAKE) --no-print-directory build; fi
-	@microjobs run $* $(OPTIONS)
+	@microjobs run $* --build $(OPTIONS)
 
 compose: build ## the pipeline by docker compose alone; the endpoint stays up
 	@scripts/run-pipeline
@@ -76,7 +75,7 @@ lint/%: # each job has a main.py of its own, so each is checked by itself
 # --- test ---
 
 test: setup ## every test that this machine can run; each skip says why
-	uv run pytest
+	uv run pytest $(OPTIONS)
 
 test/%: setup ## the tests of one image, such as test/serve
 	uv run pytest -k '$*'

@@ -79,6 +79,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="after Ctrl-C or a failure, leave what runs: a job, an endpoint"
     )
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="build the workflow's images first; if the engine cannot get the base image, run processes",
+    )
     parser.add_argument("--yes", action="store_true", help="start without asking whether it may cost that much")
     parser.add_argument("--dry-run", action="store_true", help="print the requests, a line of JSON each, and end")
     flags.add(parser, requests=True)
@@ -91,7 +96,7 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "yes", "dry_run", "on", "call")
+COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "build", "yes", "dry_run", "on", "call")
 
 
 def call(options: argparse.Namespace) -> int:
@@ -110,6 +115,7 @@ def call(options: argparse.Namespace) -> int:
         aws=_settings(options) if flags.on_aws(options) else None,
         yes=options.yes,
         keep=options.keep,
+        build=options.build,
     )
     if options.dry_run:
         dry_run.print_requests(request)

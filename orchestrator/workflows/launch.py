@@ -3,7 +3,7 @@
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from orchestrator.aws import consent
 from orchestrator.aws import images as aws_images
 from orchestrator.aws import place as aws_place
 from orchestrator.aws.settings import Settings
+from orchestrator.build_first import build_first
 from orchestrator.durations import duration
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.local.home import Home
@@ -64,6 +65,8 @@ class Request:
     """Start without a question."""
     keep: bool = False
     """Leave what runs as it is after Ctrl-C or a failure."""
+    build: bool = False
+    """Build the images first. Only for runs on this machine."""
 
     @property
     def on(self) -> str:
@@ -100,6 +103,8 @@ def launch(request: Request) -> None:
     console = Console(highlight=False)
     workflow = WORKFLOWS[request.workflow]
     options = workflow.options(**(resumed.options if resumed else given))
+    if request.build and request.aws is None:
+        request = replace(request, runtime=build_first(request.runtime, options.jobs, console))
     with interruptible(), opened(home, request, options.jobs) as place:
         if place.needs_images:
             need_images(options.jobs)

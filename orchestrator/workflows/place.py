@@ -114,8 +114,8 @@ def on_this_machine(home: "Home", runtime: str = "auto") -> Iterator[Place]:
     with server.serving(home, chosen) as address:
         if runtime not in ("auto", address.runtime):
             raise UsageError(
-                f"a server with runtime {address.runtime} runs for {home.root}: leave out --runtime {runtime}, "
-                "or end it with `microjobs local down`"
+                f"a server with runtime {address.runtime} runs for {home.root}, and this run needs runtime {runtime}: "
+                "end the server with `microjobs local down`, or leave out --runtime"
             )
         yield local_place(address, home.buckets)
 

@@ -1,0 +1,85 @@
+"""Builds the images of a workflow before it runs (`microjobs run --build`).
+
+Where the engine cannot get the base image, the jobs run as processes instead.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from docker.errors import DockerException, ImageNotFound
+from rich.console import Console
+
+from orchestrator import docker_engine, images
+from orchestrator.failures import LauncherError
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+PLATFORM = "linux/amd64"
+REMEDY = 'docs/building.md, "Air-gapped", tells how to build without a registry'
+
+
+def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
+    """Build the images of some jobs, and return the runtime that can run these jobs.
+
+    Args:
+        runtime: `auto`, `docker` or `process`.
+
+    Raises:
+        LauncherError: a build failed, or the runtime is `docker` and the engine cannot get the base image.
+    """
+    if runtime == "process":
+        return runtime
+    try:
+        client = docker_engine.connect()
+    except DockerException:
+        return runtime  # the local server chooses processes then, or reports the missing engine
+    with closing(client):
+        problem = pull_base_image(client, console)
+    if problem is not None:
+        return runtime_without_base_image(runtime, jobs, problem, console)
+    if images.build(jobs) != 0:
+        raise LauncherError("the images were not built; the messages above say why, `microjobs doctor` what is missing")
+    return runtime
+
+
+def base_image() -> str:
+    """Name of the image that all images are built from: PYTHON_IMAGE, or the default of `containers/Dockerfile`."""
+    dockerfile = (images.REPOSITORY / "containers" / "Dockerfile").read_text(encoding="utf-8")
+    default = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)[0]
+    return os.environ.get("PYTHON_IMAGE") or str(default)
+
+
+def pull_base_image(client: "DockerClient", console: Console) -> str | None:
+    """Pull the base image unless the engine has it; return the problem in one line, or None."""
+    name = base_image()
+    try:
+        client.images.get(name)
+    except ImageNotFound:
+        console.print(f"Pulling {name}", soft_wrap=True)
+    else:
+        return None
+    try:
+        client.images.pull(name, platform=PLATFORM)
+    except DockerException as error:
+        cause = str(getattr(error, "explanation", None) or error).splitlines()[0]
+        return f"The Docker engine cannot pull {name} ({cause})"
+    return None
+
+
+def runtime_without_base_image(runtime: str, jobs: Sequence[str], problem: str, console: Console) -> str:
+    """Return the runtime for an engine that cannot build: its images where it has all of them, else processes.
+
+    Raises:
+        LauncherError: the runtime is `docker`, and images are missing.
+    """
+    if not images.missing(jobs):
+        console.print(f"{problem}; using the images that were built before", soft_wrap=True)
+        return runtime
+    if runtime == "docker":
+        raise LauncherError(f"{problem}; {REMEDY}, and --runtime process needs no images")
+    console.print(f"{problem}; the jobs run as processes. {REMEDY}", soft_wrap=True)
+    return "process"
