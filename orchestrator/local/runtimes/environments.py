@@ -12,7 +12,7 @@ import sysconfig
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,36 +108,35 @@ class Environments:
         logger.info("making the environment of %s with %s", environment.job.name, installer.name)
         try:
             for command in installer.commands(folder, wanted):
-                self._run(command, installer.environment(wanted), folder, held)
+                self._run(command, installer, wanted, folder, held)
         except BaseException:
             process_files.remove(folder)
             raise
         (folder / COMPLETE).touch()
         logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)
 
-    def _run(self, command: Sequence[str], environment: Mapping[str, str], folder: Path, held: int) -> None:
+    def _run(self, command: Sequence[str], installer: Installer, wanted: str, folder: Path, held: int) -> None:
         log, last = folder / "install.log", deque[str](maxlen=REASON_LINES)
         with self._lock:
             if self._closed:
                 raise CannotRunError("the server stops")
-            installer = Kept(command, environment, log, hold=[held])
-            self._installing.add(installer)
+            running = Kept(command, installer.environment(wanted), log, hold=[held])
+            self._installing.add(running)
         try:
-            for line in installer.lines():
+            for line in running.lines():
                 last.append(line.text.decode(errors="replace"))
                 if "Downloading" in last[-1]:
                     logger.info("%s", last[-1].strip())
-            code = installer.wait()
+            code = running.wait()
         finally:
             with self._lock:
-                self._installing.discard(installer)
-            installer.stop(0)
+                self._installing.discard(running)
+            running.stop(0)
         if code != 0:
             command_line = " ".join(command[:4])
             raise CannotRunError(
                 f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and said\n"
-                + "\n".join(last)
-                + "\ndocs/building.md says which settings name indexes and folders of packages"
+                + "\n".join([*last, installer.sources(wanted)])
             )
 
     def close(self) -> None:

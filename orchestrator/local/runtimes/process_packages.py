@@ -79,6 +79,15 @@ class Installer:
             return [venv, [*pip, *options]]
         return [[*venv, "--without-pip"], [self.uv, "pip", "install", "--python", python, *options]]
 
+    def sources(self, wanted: str, environ: Mapping[str, str] = os.environ) -> str:
+        """Where these requirements come from, and the setting that changes each place; in one sentence."""
+        index = environ.get("INDEX_URL") or "the package index"
+        text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.packages} (LOCAL_PACKAGES)"
+        if "+cpu" in wanted:
+            torch_index = environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL) or "no index"
+            text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
+        return f'{text}: docs/building.md, "Air-gapped", tells how to set these'
+
     def environment(self, wanted: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The caller's environment, for an installer may need its proxies and caches, with the settings of builds."""
         values = {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
