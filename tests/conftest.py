@@ -8,13 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
 import pytest
+import requests
 from docker.errors import DockerException
 from hypothesis import settings
 
+from orchestrator import docker_engine
+from orchestrator.local.runtimes.process_packages import TORCH_INDEX_URL
+
+pytest_plugins = ["tests.passes"]
+
 settings.load_profile("ci")
 """Hypothesis' own: each run tries the same, and a slow machine is no failure."""
+
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+"""Tests call `microjobs` and `uv`, which are installed beside this interpreter."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONTAINERS = REPOSITORY / "containers"
@@ -50,10 +58,30 @@ def image_from(job: str, *lines: str) -> Iterator[str]:
         subprocess.run(["docker", "rmi", "--force", name], capture_output=True, check=True)
 
 
+def _missing_pytorch() -> str | None:
+    """Reason why PyTorch's CPU build cannot be installed on this machine, or None.
+
+    The package index has a build of several gigabytes only, with all that GPUs need.
+    """
+    packages = Path(os.environ.get("LOCAL_PACKAGES") or CONTAINERS / "local-packages")
+    if any(packages.glob("torch-*+cpu-*.whl")):
+        return None
+    index = os.environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)
+    try:
+        requests.head(f"{index}/torch/", timeout=10).raise_for_status()
+    except requests.RequestException as error:
+        return (
+            f"PyTorch's CPU build cannot be downloaded from {index or 'an index: TORCH_INDEX_URL is empty'}: {error}"[
+                :300
+            ]
+        )
+    return None
+
+
 def _what_is_missing() -> str | None:
     """Why tests that need containers cannot run here, or None."""
     try:
-        client = docker.from_env()
+        client = docker_engine.connect()
         try:
             there = {tag for image in client.api.images() for tag in image.get("RepoTags") or ()}
         finally:
@@ -64,7 +92,12 @@ def _what_is_missing() -> str | None:
     return f"images are not built: make {' '.join(f'build/{job}' for job in missing)}" if missing else None
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    pytorch = [item for item in items if item.get_closest_marker("pytorch")]
+    if pytorch and (reason := _missing_pytorch()) is not None:
+        for item in pytorch:
+            item.add_marker(pytest.mark.skip(reason=reason))
     needy = [item for item in items if item.get_closest_marker("engine")]
     # Fast ones first: a mistake shows in seconds, not after the images' tests.
     items.sort(key=lambda item: item.get_closest_marker("engine") is not None)

@@ -1,0 +1,44 @@
+"""Options that split the tests into two passes, so that a test which one pass skips runs in the other.
+
+CI runs the tests once as on a machine without an engine, with `--record-skipped=FILE`, and then only those that were
+skipped, with `--only=FILE`, on a machine that has everything.
+"""
+
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record-skipped", metavar="FILE", type=Path, help="write the IDs of the skipped tests to FILE")
+    parser.addoption("--only", metavar="FILE", type=Path, help="run only the tests whose IDs are in FILE")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    file: Path | None = config.getoption("--record-skipped")
+    if file is not None:
+        config.pluginmanager.register(Recorder(file))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    file: Path | None = config.getoption("--only")
+    if file is None:
+        return
+    wanted = set(file.read_text(encoding="utf-8").splitlines())
+    if missing := wanted - {item.nodeid for item in items}:
+        raise pytest.UsageError(f"--only {file} names tests that do not exist: {', '.join(sorted(missing)[:5])}")
+    config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in wanted])
+    items[:] = [item for item in items if item.nodeid in wanted]
+
+
+class Recorder:
+    """Writes the ID of each skipped test as soon as it is skipped, one line each."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        file.write_text("", encoding="utf-8")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(f"{report.nodeid}\n")
