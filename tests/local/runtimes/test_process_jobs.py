@@ -69,12 +69,12 @@ def channels(folder: Path) -> Sequence[Input]:
     ]
 
 
-def trainer(runtime: ProcessRuntime, folder: Path, **hyperparameters: object) -> Host:
+def trainer(runtime: ProcessRuntime, folder: Path, *, job: str = "train-tensorflow", **hyperparameters: object) -> Host:
     def write(layout: Layout) -> None:
         write_hyperparameters(layout, {"learning_rate": 0.001, **hyperparameters})
 
     inputs = tuple(channels(folder / "inputs"))
-    plan = host_plan(folder, "train-pytorch", write=write, inputs=inputs, arguments=("train",))
+    plan = host_plan(folder, job, write=write, inputs=inputs, arguments=("train",))
     return runtime.start(Plan("training-job/job", (plan,)))[0]
 
 
@@ -120,16 +120,20 @@ def test_lost_host_ends_the_job_on_all(runtime: ProcessRuntime, tmp_path: Path) 
     assert all("lost host algo-4" in output(host) for host in hosts[:3])
 
 
-def test_trainer_makes_a_model(runtime: ProcessRuntime, tmp_path: Path) -> None:
-    host = trainer(runtime, tmp_path, epochs=3)
+@pytest.mark.parametrize(
+    ("job", "own_format"),
+    [("train-tensorflow", "1"), pytest.param("train-pytorch", "model.pth", marks=pytest.mark.pytorch)],
+)
+def test_trainer_makes_a_model(job: str, own_format: str, runtime: ProcessRuntime, tmp_path: Path) -> None:
+    host = trainer(runtime, tmp_path, job=job, epochs=3)
     assert host.wait() == Exit(0), output(host)
     assert host.copy(str(ROOT.model), tmp_path / "model")
-    assert names((tmp_path / "model").iterdir()) >= {"model.onnx", "model.pth", "manifest.json"}
+    assert names((tmp_path / "model").iterdir()) >= {"model.onnx", own_format, "manifest.json"}
 
 
 def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path) -> None:
     host = trainer(runtime, tmp_path, epochs=1_000_000)
-    wait_for_line(host, b"Epoch: 2 ")
+    wait_for_line(host, b"Epoch 2/")
     host.stop(120)
     assert host.wait() == Exit(0), output(host)
     assert "the model so far is saved" in output(host)
