@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.jobs import outputs
-from orchestrator.local.jobs.client import NoAnswerError
+from orchestrator.local.jobs.client import Body, NoAnswerError
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.replicas import Replica
 from orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
@@ -275,7 +276,7 @@ class Queue:
         return content_type
 
     @contextmanager
-    def _input(self, invocation: Invocation) -> Iterator[tuple[bytes | Iterator[bytes], Mapping[str, str]]]:
+    def _input(self, invocation: Invocation) -> Iterator[tuple[Body, Mapping[str, str]]]:
         """The body, and the headers that its object says."""
         if not invocation.input:
             yield base64.b64decode(invocation.body), {}
@@ -284,4 +285,10 @@ class Queue:
         with closing(opened.file) as file:
             content_type = opened.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
             size = str(opened.stored.size)  # a container's server may not know HTTP's chunks
-            yield iter(lambda: file.read(BLOCK), b""), {"Content-Type": content_type, "Content-Length": size}
+            yield partial(_blocks, file), {"Content-Type": content_type, "Content-Length": size}
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """The file's content from its beginning, in pieces."""
+    file.seek(0)
+    return iter(partial(file.read, BLOCK), b"")

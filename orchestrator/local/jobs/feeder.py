@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from pathlib import Path
@@ -271,7 +272,7 @@ class Feeder:
             answer = self._client.request(
                 "POST",
                 "/invocations",
-                chunks(body, options.compression) if isinstance(body, Path) else body,
+                partial(chunks, body, options.compression) if isinstance(body, Path) else body,
                 options.headers,
                 timeout=options.timeout,
                 into=answered,

@@ -6,12 +6,12 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 from orchestrator.local.jobs import group
-from orchestrator.local.jobs.client import Answer, Client, NoAnswerError
+from orchestrator.local.jobs.client import Answer, Body, Client, NoAnswerError
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control
 from orchestrator.local.jobs.serving import StoppedError, UnhealthyError, wait_until_healthy
@@ -230,7 +230,7 @@ class Replica:
 
     def invoke(
         self,
-        body: bytes | Iterable[bytes],
+        body: Body,
         headers: Mapping[str, str],
         *,
         timeout: float,

@@ -1,13 +1,18 @@
 """HTTP to a container, and what may go wrong with it."""
 
 import socket
+import threading
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from io import BytesIO
+from typing import IO
 
 import pytest
 
-from orchestrator.local.jobs.client import Client, NoAnswerError, TooLargeError
+from orchestrator.local.jobs import client as client_module
+from orchestrator.local.jobs.client import Body, Client, NoAnswerError, TooLargeError
 from tests.local.jobs.conftest import Serve
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"
@@ -102,3 +107,164 @@ def test_connection_is_not_used_again_after_too_large_an_answer(serve: Serve) ->
         client.request("GET", "/", timeout=5, most=10)
     assert client.request("GET", "/", timeout=5).status == 200
     assert len(ports) == 2
+
+
+class Recorder:
+    """A server that answers some requests of each connection and then closes it; it keeps all requests."""
+
+    def __init__(self, *, answered: int, late: bytes = b"", body: int = 0) -> None:
+        self.connections: list[list[bytes]] = []
+        self._answered, self._late, self._body = answered, late, body
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.client = Client(self._listener.getsockname())
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self.connections.append([])
+                arguments = (connection, self.connections[-1])
+                threading.Thread(target=self._serve, args=arguments, daemon=True).start()
+
+    def _serve(self, connection: socket.socket, requests: list[bytes]) -> None:
+        with connection, connection.makefile("rb") as file, suppress(OSError):
+            self._answer(connection, file, requests)
+
+    def _answer(self, connection: socket.socket, file: IO[bytes], requests: list[bytes]) -> None:
+        while head := b"".join(iter(file.readline, b"\r\n")):
+            chunked = b"chunked" in head
+            requests.append(b"".join(_chunks(file)) if chunked else file.read(self._body if b"POST" in head else 0))
+            if len(requests) > self._answered:
+                connection.sendall(self._late)
+                return
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    def close(self) -> None:
+        self.client.close()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+    while size := int(file.readline(), 16):
+        yield file.read(size)
+        file.readline()
+    file.readline()
+
+
+PIECES: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "sent"),
+    [
+        (b"whole", {}, b"whole"),
+        (PIECES, {}, b"one two"),
+        (PIECES, {"Content-Length": "7"}, b"one two"),
+        (b"x" * 3_000_000, {}, b"x" * 3_000_000),
+    ],
+    ids=["bytes", "chunked", "pieces of a known size", "more than the kernel buffers"],
+)
+def test_request_on_a_stale_connection_is_sent_once_more(body: Body, headers: dict[str, str], sent: bytes) -> None:
+    with closing(Recorder(answered=1, body=len(sent))) as server:
+        assert server.client.healthy()
+        answered = BytesIO()
+        assert server.client.request("POST", "/", body, headers, timeout=5, into=answered).status == 200
+        assert answered.getvalue() == b"ok"
+        assert server.connections == [[b"", sent], [sent]]
+
+
+def test_all_requests_at_once_survive_that_idle_connections_are_closed() -> None:
+    with closing(Recorder(answered=3)) as server, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: server.client.healthy(), range(200)))
+
+
+def test_request_is_sent_twice_at_most() -> None:
+    """A request that crashes the server would otherwise crash each server after it."""
+    with closing(Recorder(answered=1)) as server:
+        assert server.client.healthy()
+        server._answered = 0
+        with pytest.raises(NoAnswerError) as caught:
+            server.client.request("GET", "/", timeout=5)
+        assert (caught.value.was_sent, server.connections) == (True, [[b"", b""], [b""]])
+
+
+def test_request_on_a_new_connection_is_sent_once() -> None:
+    with closing(Recorder(answered=0)) as server:
+        with pytest.raises(NoAnswerError, match="closed connection"):
+            server.client.request("GET", "/", timeout=5)
+        assert server.connections == [[b""]]
+
+
+@pytest.mark.parametrize("late", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + b"half", CHUNKED + b"3\r\non"])
+def test_request_is_sent_once_if_any_byte_of_a_response_arrived(late: bytes) -> None:
+    with closing(Recorder(answered=1, late=late)) as server:
+        assert server.client.healthy()
+        with pytest.raises(NoAnswerError):
+            server.client.request("GET", "/", timeout=5)
+        assert server.connections == [[b"", b""]]
+
+
+def test_second_sending_has_the_time_that_is_left(serve: Serve) -> None:
+    """Else a request could take twice as long as its caller allows."""
+    requests = []
+
+    def answer(connection: socket.socket) -> None:
+        requests.append(time.monotonic())
+        if len(requests) == 1:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        else:
+            time.sleep(1.2)
+            connection.shutdown(socket.SHUT_RDWR)
+
+    client = serve(answer)
+    assert client.healthy()
+    with pytest.raises(NoAnswerError) as caught:
+        client.request("GET", "/", timeout=2)
+    assert caught.value.timed_out
+    assert len(requests) == 3
+
+
+@pytest.mark.parametrize("reused", [False, True])
+def test_busy_server_may_take_its_time_to_read_a_body(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, reused: bool
+) -> None:
+    """The times of connecting and of the ping before do not count for it."""
+    monkeypatch.setattr(client_module, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(client_module, "PING_SECONDS", 1.0)
+
+    def answer(connection: socket.socket) -> None:
+        if reused and not answered:
+            answered.append(1)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+            return
+        time.sleep(1.5)
+        connection.settimeout(0.2)
+        with suppress(TimeoutError):
+            while connection.recv(1 << 20):
+                pass
+        connection.settimeout(None)
+        connection.sendall(HEAD + b"x" * 100)
+
+    answered: list[int] = []
+    client = serve(answer)
+    assert not reused or client.healthy()
+    assert client.request("POST", "/", b"x" * 12_000_000, timeout=10).status == 200
+
+
+def test_body_that_nobody_reads_is_too_late(serve: Serve) -> None:
+    client = serve(lambda _: time.sleep(2))
+    with pytest.raises(NoAnswerError) as caught:
+        client.request("POST", "/", b"x" * 12_000_000, timeout=0.5)
+    assert caught.value.timed_out
+
+
+def test_answer_that_comes_before_the_end_of_a_large_body_is_read(serve: Serve) -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nno!")
+        connection.shutdown(socket.SHUT_RDWR)
+
+    client, answered = serve(refuse), BytesIO()
+    assert client.request("POST", "/", b"x" * 12_000_000, timeout=5, into=answered).status == 413
+    assert answered.getvalue() == b"no!"
