@@ -5,16 +5,20 @@ import os
 import sys
 from collections.abc import Sequence
 
-from orchestrator.commands import build, doctor, init, interrupt, logs, ps, push, run, stop
+from orchestrator.commands import build, completion, doctor, init, interrupt, logs, ps, push, run, stop
 from orchestrator.failures import LauncherError
 from orchestrator.local import commands as local
+from orchestrator.version import Version
 
 INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; failures that are to be expected are a sentence on stderr."""
-    options = make_parser().parse_args(arguments)
+    parser = make_parser()
+    if completion.wanted():
+        completion.answer(parser)
+    options = parser.parse_args(arguments)
     try:
         code: int = options.call(options)
         sys.stdout.flush()
@@ -38,8 +42,9 @@ def make_parser() -> argparse.ArgumentParser:
         description="Machine learning jobs in containers, on a SageMaker that runs on this machine.",
         epilog="microjobs VERB --help tells what a verb takes.",
     )
+    parser.add_argument("--version", action=Version, help="show the version and the revision")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, build, push, local, ps, logs, stop, interrupt, init, doctor):
+    for verb in (run, build, push, local, ps, logs, stop, interrupt, init, doctor, completion):
         verb.add_parser(subparsers)
     return parser
 

@@ -26,6 +26,9 @@ MEMORY_BYTES = 4 << 30
 COMPOSE = (2, 24, 4)
 """The first that knows `!override` and inline configs, which the compose files use."""
 BUILDX = (0, 12, 0)
+INDEX_VARIABLES = ("INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+DEFAULT_INDEX = "https://pypi.org/simple"
+INDEX_SECONDS = 10
 DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 
 
@@ -46,6 +49,8 @@ def examine(home: Home, environ: Mapping[str, str] = os.environ) -> Iterator[Fin
     yield from engine
     answers = not any(finding.level != "well" for finding in engine[:1])
     yield from process_runtime(required=not answers)
+    if not answers:
+        yield package_index(environ)
     if answers:
         yield from tools()
         yield from image_findings()
@@ -195,6 +200,27 @@ def process_runtime(*, required: bool, find: Callable[[str], object] = importlib
         yield Finding(level, message, "apt install python3-venv, or install uv: https://docs.astral.sh/uv/")
     else:
         yield Finding("well", "jobs can also run as processes" if not required else "jobs can run as processes")
+
+
+def package_index(environ: Mapping[str, str]) -> Finding:
+    """Whether the index that jobs' packages are installed from answers."""
+    import requests
+
+    url = next((environ[name] for name in INDEX_VARIABLES if environ.get(name)), DEFAULT_INDEX).rstrip("/")
+    shown = re.sub(r"//[^/@]*@", "//", url)  # without a password
+    certificates = environ.get("SSL_CERT_FILE") or environ.get("PIP_CERT") or True
+    remedy = "check the network and the proxy, or set INDEX_URL or LOCAL_PACKAGES: docs/building.md"
+    try:
+        answer = requests.get(f"{url}/pip/", timeout=INDEX_SECONDS, verify=certificates, stream=True)
+        answer.close()
+    except (requests.RequestException, OSError) as error:
+        why = type(error).__name__
+        return Finding(
+            "mend", f"the package index {shown} does not answer ({why}): jobs' packages come from it", remedy
+        )
+    if not answer.ok:
+        return Finding("mend", f"the package index {shown} answers {answer.status_code} for pip", remedy)
+    return Finding("well", f"the package index {shown} answers")
 
 
 def resources(home: Home) -> Iterator[Finding]:

@@ -3,13 +3,15 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from orchestrator.commands.completion import complete, images
+
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
 
 
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("build", help="build the images of jobs, as `make build` does")
-    parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
+    complete(parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)"), images)
     parser.add_argument("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
     parser.set_defaults(call=call)
 

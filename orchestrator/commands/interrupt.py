@@ -4,6 +4,7 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
+from orchestrator.commands.completion import complete, jobs
 from orchestrator.failures import LauncherError, UsageError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ def add_parser(subparsers: "Subparsers") -> None:
         description="A drill for managed spot training, on this machine: the job's hosts get SIGTERM, and SIGKILL when "
         "the notice is over. Then the job starts over on new hosts, with what was in the checkpoint folder.",
     )
-    parser.add_argument("job", metavar="JOB", help="a training job with EnableManagedSpotTraining that is Training")
+    job = parser.add_argument("job", metavar="JOB", help="a spot training job that is Training")
+    complete(job, jobs)
     parser.add_argument("--notice", type=_seconds, default=120.0, metavar="S", help="(default: 120 seconds, as on AWS)")
     parser.add_argument(
         "--away", type=_seconds, default=0.0, metavar="S", help="seconds until there are hosts again (default: 0)"

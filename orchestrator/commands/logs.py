@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from orchestrator.aws import flags
+from orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("logs", help="print the log of a job or endpoint")
     parser.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
-    parser.add_argument("job", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    complete(parser.add_argument("job", metavar="JOB", help="its name, as `microjobs ps` shows it"), jobs)
     flags.add(parser)
     parser.set_defaults(call=call)
 

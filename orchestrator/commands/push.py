@@ -3,6 +3,8 @@
 import argparse
 from typing import TYPE_CHECKING
 
+from orchestrator.commands.completion import complete, images
+
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
     from orchestrator.push.push import Request
@@ -22,7 +24,7 @@ def add_parser(subparsers: "Subparsers") -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
+    complete(add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)"), images)
     add("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
     add(
         "--registry",

@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from orchestrator.aws import flags
+from orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
@@ -13,7 +14,8 @@ if TYPE_CHECKING:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("stop", help="stop a job, delete an endpoint, or end all that a run left")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("job", nargs="?", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    job = what.add_argument("job", nargs="?", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    complete(job, jobs)
     what.add_argument("--run", metavar="RUN", help="a run's jobs and its endpoint, such as of housing-20261122-101500")
     flags.add(parser)
     parser.set_defaults(call=call)

@@ -2,7 +2,7 @@
 
 import argparse
 import logging
-import shlex
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,9 @@ def add_parser(subparsers: "Subparsers") -> None:
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="end the server and all that runs on it").set_defaults(call=_down)
     verbs.add_parser("status", help="whether it runs, and where").set_defaults(call=_status)
-    verbs.add_parser("env", help='variables for any client: eval "$(microjobs local env)"').set_defaults(call=_env)
+    env = verbs.add_parser("env", help='variables for any client: eval "$(microjobs local env)"')
+    env.add_argument("--unset", action="store_true", help='undo that: eval "$(microjobs local env --unset)"')
+    env.set_defaults(call=_env)
 
 
 def _port(text: str) -> int:
@@ -98,13 +100,17 @@ def _status(_: argparse.Namespace) -> int:
     return 0
 
 
-def _env(_: argparse.Namespace) -> int:
-    from orchestrator.local import server
+def _env(options: argparse.Namespace) -> int:
+    from orchestrator.local import shell
 
-    home = Home.from_environment()
-    if (address := server.running(home)) is None:
-        raise server.ServerError(f"no server runs for {home.root}: microjobs local up --detach")
-    for name, value in server.environment(home, address).items():
-        print(f"export {name}={shlex.quote(value)}")
-    print("unset AWS_PROFILE AWS_DEFAULT_PROFILE AWS_SESSION_TOKEN AWS_SECURITY_TOKEN")
+    if options.unset:
+        lines = shell.undo(os.environ)
+    else:
+        from orchestrator.local import server
+
+        home = Home.from_environment()
+        if (address := server.running(home)) is None:
+            raise server.ServerError(f"no server runs for {home.root}: microjobs local up --detach")
+        lines = shell.change(server.environment(home, address), os.environ)
+    print("\n".join(lines))
     return 0

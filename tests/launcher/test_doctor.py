@@ -1,11 +1,15 @@
 """Each finding says what is the matter and what mends it."""
 
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 
 from orchestrator import doctor, images
 from orchestrator.failures import LauncherError, UsageError
+from orchestrator.local.home import Home
 from orchestrator.workflows.place import local_image
 from tests.conftest import JOBS, REPOSITORY
 
@@ -118,3 +122,50 @@ def test_only_trainers_have_a_cuda_variant() -> None:
 
 def test_repository_is_this_one() -> None:
     assert images.REPOSITORY == REPOSITORY
+
+
+@pytest.fixture
+def index() -> Iterator[str]:
+    """The address of a package index that knows pip alone."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/simple/pip/" else 404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("path", "level", "said"),
+    [("/simple", "well", "answers"), ("/simple/", "well", "answers"), ("/other", "mend", "answers 404 for pip")],
+)
+def test_package_index_is_asked(index: str, path: str, level: str, said: str) -> None:
+    finding = doctor.package_index({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
+    assert finding.level == level
+    assert said in finding.message
+
+
+def test_silent_package_index_is_to_be_mended_and_its_password_hidden() -> None:
+    finding = doctor.package_index({"PIP_INDEX_URL": "http://anna:secret@127.0.0.1:9/simple"})
+    assert finding.level == "mend"
+    assert "http://127.0.0.1:9/simple" in finding.message
+    assert "secret" not in finding.message + finding.remedy
+    assert "INDEX_URL" in finding.remedy
+
+
+@pytest.mark.parametrize("engine", ["well", "note"])
+def test_package_index_matters_only_without_an_engine(
+    engine: doctor.Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "engine_findings", lambda _environ: [doctor.Finding(engine, "engine")])
+    monkeypatch.setattr(doctor, "tools", list)
+    monkeypatch.setattr(doctor, "image_findings", list)
+    findings = list(doctor.examine(Home(tmp_path), {"INDEX_URL": "http://127.0.0.1:9"}))
+    assert any("package index" in finding.message for finding in findings) == (engine != "well")

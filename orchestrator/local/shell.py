@@ -1,0 +1,34 @@
+"""Lines that point a shell's AWS clients to the local server, and lines that undo that."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping
+
+SAVED = "MICROJOBS_SAVED_ENVIRONMENT"
+"""The variable that keeps the shell's earlier values, as JSON; null stands for a variable that was not set."""
+
+CONFLICTING = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+"""Clients would take other credentials by these."""
+
+
+def change(values: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[str]:
+    """Set the values, and save the earlier ones unless an earlier change did."""
+    for name, value in values.items():
+        yield _export(name, value)
+    yield f"unset {' '.join(CONFLICTING)}"
+    if SAVED not in environ:
+        yield _export(SAVED, json.dumps({name: environ.get(name) for name in (*values, *CONFLICTING)}))
+
+
+def undo(environ: Mapping[str, str]) -> Iterator[str]:
+    """Give all variables their earlier values; nothing where nothing was changed."""
+    if (text := environ.get(SAVED)) is None:
+        return
+    saved: dict[str, str | None] = json.loads(text)
+    for name, value in saved.items():
+        yield f"unset {name}" if value is None else _export(name, value)
+    yield f"unset {SAVED}"
+
+
+def _export(name: str, value: str) -> str:
+    return f"export {name}={shlex.quote(value)}"

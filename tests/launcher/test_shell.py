@@ -1,0 +1,109 @@
+"""What a shell sees: the version, completed words, and variables that can be set and given back."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import main
+from orchestrator.local import shell
+from orchestrator.local.home import HOME, Home
+from orchestrator.local.state import State
+
+BIN = Path(sys.executable).parent
+
+
+def run(command: list[str], **variables: str) -> str:
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **variables}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_version_is_the_packages_and_its_revision(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        main(["--version"])
+    assert exit_.value.code == 0
+    assert capsys.readouterr().out.startswith("microjobs 0.1.0")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    """A home with one job."""
+    home = Home(tmp_path / "home")
+    home.make()
+    state = State(home.state)
+    state.add("training-job", "my-first", "arn", "Completed", {}, {"TrainingJobStatus": "Completed"})
+    state.close()
+    return home
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("microjobs st", ["stop "]),
+        ("microjobs ps --st", ["--status "]),
+        ("microjobs run ho", ["housing "]),
+        ("microjobs local e", ["env "]),
+        ("microjobs logs my", ["my-first "]),
+        ("microjobs stop my", ["my-first "]),
+        ("microjobs push se", ["serve "]),
+    ],
+)
+def test_words_are_completed(home: Home, line: str, words: list[str]) -> None:
+    script = "microjobs 8>&1 9>/dev/null"
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line)), "_ARGCOMPLETE_IFS": "|"}
+    assert run(["bash", "-c", script], **asked, **{HOME: str(home.root)}).split("|") == words
+
+
+SHELLS = {
+    "bash": ('eval "$(microjobs completion bash)" && complete -p microjobs', "argcomplete"),
+    "zsh": (
+        'autoload -U compinit && compinit -D && eval "$(microjobs completion zsh)" && print $_comps[microjobs]',
+        "_",
+    ),
+    "fish": ("microjobs completion fish | source; complete -C 'microjobs sto'", "stop"),
+}
+
+
+def need(shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+
+
+@pytest.mark.parametrize("name", SHELLS)
+def test_shell_takes_what_completes(name: str) -> None:
+    need(name)
+    script, said = SHELLS[name]
+    assert said in run([name, "-c", script])
+
+
+BEFORE = {"AWS_PROFILE": "work", "AWS_ACCESS_KEY_ID": "it's mine", "AWS_REGION": ""}
+CHANGED = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1"}
+PROGRAMS = {
+    "change": f"from orchestrator.local.shell import change; print(*change({CHANGED!r}, os.environ), sep=chr(10))",
+    "show": "print(*sorted(f'{name}={value!r}' for name, value in os.environ.items() if 'AWS' in name))",
+}
+
+
+@pytest.mark.parametrize("name", ["sh", "bash", "zsh"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_variables_are_given_back_as_they_were(name: str, times: int, tmp_path: Path) -> None:
+    need(name)
+    for file, program in PROGRAMS.items():
+        (tmp_path / file).write_text(f"import os; {program}\n")
+    change = 'eval "$(python change)"\n' * times
+    script = f'python show\n{change}python show\neval "$(microjobs local env --unset)"\npython show'
+    environment = {"PATH": f"{BIN}:{os.environ['PATH']}", **BEFORE}
+    said = subprocess.run(
+        [name, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    before, changed, after = said.splitlines()
+    assert "AWS_ENDPOINT_URL='http://127.0.0.1:1'" in changed
+    assert "AWS_PROFILE" not in changed
+    assert after == before
+
+
+def test_nothing_is_undone_where_nothing_was_changed() -> None:
+    assert list(shell.undo(BEFORE)) == []
