@@ -123,6 +123,7 @@ def test_resources_may_be_given_as_the_sdk_does(tuning: Tuning) -> None:
     assert job["ResourceConfig"]["InstanceCount"] == 1
 
 
+ONE_RANGE = {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
 CHOICES = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2"]}, {"Name": "b", "Values": ["3", "4"]}]}
 
 
@@ -149,7 +150,7 @@ def test_job_whose_trials_all_fail_is_failed(tuning: Tuning) -> None:
 
 def test_target_ends_the_search(tuning: Tuning) -> None:
     criteria = {"TargetObjectiveMetricValue": 10.0}
-    name = tuning.start("[5]", CHOICES, 50, Strategy="Random", TuningJobCompletionCriteria=criteria)
+    name = tuning.start("[5]", ONE_RANGE, 50, Strategy="Random", TuningJobCompletionCriteria=criteria)
     assert tuning.ended(name)["HyperParameterTuningJobStatus"] == "Completed"
     assert len(tuning.trials(name)) <= 3
 
@@ -207,9 +208,6 @@ def test_hyperband_stops_what_goes_on_too_long(tuning: Tuning) -> None:
     assert job["BestTrainingJob"]["ObjectiveStatus"] == "Succeeded"
 
 
-ONE_RANGE = {"ContinuousParameterRanges": [{"Name": "x", "MinValue": "0", "MaxValue": "1"}]}
-
-
 # --- warm start ---
 
 
@@ -259,27 +257,3 @@ def test_parent_must_be_alike(tuning: Tuning) -> None:
     ):
         with pytest.raises(ClientError, match=message):
             tuning.start("[1]", ranges, warm_start=after(parent), **config)
-
-
-WRONG = [
-    ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "5", "MaxValue": "1"}]}, {}, "must not be greater"),
-    ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "1.5", "MaxValue": "3"}]}, {}, "Integer parameter 'n'"),
-    (ALL_TYPES, {"Strategy": "Grid"}, "takes categorical parameters only"),
-    (CHOICES, {"Strategy": "Hyperband"}, "MaxResource of HyperbandStrategyConfig is missing"),
-    (CHOICES, hyperband(5, 4), "must be at least MinResource"),
-    (CHOICES, hyperband(1, 20_001), "at most 20000"),
-    (CHOICES, {**hyperband(1, 9), "TrainingJobEarlyStoppingType": "Auto"}, "must be OFF to use Hyperband"),
-    (CHOICES, {**hyperband(1, 9), "Strategy": "Random"}, "StrategyConfig is for the strategy Hyperband only"),
-    (
-        CHOICES,
-        {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "accuracy"}},
-        "has no regular expression",
-    ),
-]
-
-
-@pytest.mark.parametrize(("ranges", "config", "message"), WRONG)
-def test_wrong_search_is_refused(tuning: Tuning, ranges: dict[str, Any], config: dict[str, Any], message: str) -> None:
-    with pytest.raises(ClientError) as refused:
-        tuning.start("[1]", ranges, **config)
-    assert message in str(refused.value)

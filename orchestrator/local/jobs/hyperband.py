@@ -3,6 +3,7 @@
 A training job has used as many resources as it has printed values of the objective metric.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,7 +48,7 @@ def read(config: Mapping[str, Any], static: Mapping[str, str]) -> Resources | No
 
 def _epochs(static: Mapping[str, str]) -> int:
     known = [static[name] for name in EPOCHS if name in static]
-    if not known or not known[0].isdigit():
+    if not known or not re.fullmatch(r"\d{1,6}", known[0], re.ASCII):
         raise ValidationError(
             "MaxResource of HyperbandStrategyConfig is missing, and cannot be inferred from StaticHyperParameters: "
             f"give it, or one of {', '.join(EPOCHS)} as a number."

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.local.jobs import search, training
+from orchestrator.local.jobs import training
 from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.ranges import tuned_names
 from orchestrator.local.state import Query, Record
 
 TUNING = "hyper-parameter-tuning-job"
@@ -31,7 +32,7 @@ class Results:
         self.config = request["HyperParameterTuningJobConfig"]
         self.objective: Mapping[str, str] = self.config["HyperParameterTuningJobObjective"]
         self.minimise = self.objective["Type"] == "Minimize"
-        self._tuned = [item.name for item in search.read_ranges(self.config["ParameterRanges"])]
+        self._tuned = tuned_names(self.config["ParameterRanges"])
         self._context, self._request = context, request
         query = Query(training.KIND, parent=request["HyperParameterTuningJobName"], descending=False, limit=MOST)
         self.jobs = context.state.find(query)

@@ -3,119 +3,18 @@
 Optuna is imported when a search begins: it takes half a second that no other job should pay.
 """
 
-import itertools
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs.hyperband import STRATEGY, Resources
+from orchestrator.local.jobs.ranges import Range, grid
 
 if TYPE_CHECKING:
-    from optuna.distributions import BaseDistribution
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
 GRID = "Grid"
-
-WIDE = 100.0
-"""Ratio of a range's ends from which on `Auto` scaling is logarithmic."""
-
-
-@dataclass(frozen=True)
-class Range:
-    """One tuned hyperparameter."""
-
-    name: str
-    kind: str
-    """`Integer`, `Continuous` or `Categorical`."""
-    low: float = 0.0
-    high: float = 0.0
-    scaling: str = "Auto"
-    values: tuple[str, ...] = ()
-
-    def distribution(self) -> "BaseDistribution":
-        """As Optuna has it. `ReverseLogarithmic` searches logarithmically in 1 - x."""
-        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-
-        if self.kind == "Categorical":
-            return CategoricalDistribution(self.values)
-        log = self.scaling == "Logarithmic" or (
-            self.scaling == "Auto" and self.low > 0 and self.high / self.low >= WIDE
-        )
-        if self.kind == "Integer":
-            return IntDistribution(round(self.low), round(self.high), log=log)
-        if self.scaling == "ReverseLogarithmic":
-            return FloatDistribution(1 - self.high, 1 - self.low, log=True)
-        return FloatDistribution(self.low, self.high, log=log)
-
-    def to_wire(self, value: Any) -> str:
-        """Optuna's value as a hyperparameter."""
-        return str(1 - value if self.scaling == "ReverseLogarithmic" else value)
-
-    def holds(self, text: str) -> bool:
-        """Whether a hyperparameter's value, as it is on the wire, lies in the range."""
-        if self.kind == "Categorical":
-            return text in self.values
-        try:
-            return self.low <= float(text) <= self.high
-        except ValueError:
-            return False
-
-    def from_wire(self, text: str) -> Any:
-        """The opposite of `to_wire`."""
-        if self.kind == "Categorical":
-            return text
-        value = float(text)
-        return 1 - value if self.scaling == "ReverseLogarithmic" else round(value) if self.kind == "Integer" else value
-
-
-def read_ranges(parameter_ranges: Mapping[str, Any]) -> tuple[Range, ...]:
-    """The request's `ParameterRanges`.
-
-    Raises:
-        ValidationError: an end is no number, or the ends do not fit each other or the scaling.
-    """
-    categorical = [
-        Range(item["Name"], "Categorical", values=tuple(dict.fromkeys(item["Values"])))
-        for item in parameter_ranges.get("CategoricalParameterRanges", [])
-    ]
-    numeric = [
-        _numeric(item, kind)
-        for kind in ("Integer", "Continuous")
-        for item in parameter_ranges.get(f"{kind}ParameterRanges", [])
-    ]
-    return (*numeric, *categorical)
-
-
-def _numeric(item: Mapping[str, str], kind: str) -> Range:
-    name, texts = item["Name"], (item["MinValue"], item["MaxValue"])
-    try:
-        low, high = (float(int(text)) if kind == "Integer" else float(text) for text in texts)
-    except ValueError as error:
-        raise ValidationError(f"{kind} parameter {name!r}: {error}.") from error
-    scaling = item.get("ScalingType", "Auto")
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise ValidationError(f"Parameter {name!r}: MinValue {texts[0]} must not be greater than MaxValue {texts[1]}.")
-    if scaling == "Logarithmic" and low <= 0:
-        raise ValidationError(f"Parameter {name!r}: Logarithmic scaling needs a MinValue above 0, not {texts[0]}.")
-    if scaling == "ReverseLogarithmic" and (kind == "Integer" or low < 0 or high >= 1):
-        raise ValidationError(f"Parameter {name!r}: ReverseLogarithmic scaling is for continuous ranges in [0, 1).")
-    return Range(name, kind, low, high, scaling)
-
-
-def grid(ranges: tuple[Range, ...]) -> list[dict[str, str]]:
-    """Every combination.
-
-    Raises:
-        ValidationError: a range is not categorical.
-    """
-    if wrong := [item.name for item in ranges if item.kind != "Categorical"]:
-        raise ValidationError(f"Strategy Grid takes categorical parameters only, but {', '.join(wrong)} is numeric.")
-    names = [item.name for item in ranges]
-    return [dict(zip(names, values, strict=True)) for values in itertools.product(*(item.values for item in ranges))]
 
 
 class Search:

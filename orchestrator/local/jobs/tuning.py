@@ -18,6 +18,7 @@ from orchestrator.local.jobs.channels import channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.metrics import Metrics
+from orchestrator.local.jobs.ranges import check_grid, check_ranges, grid, read_ranges
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.jobs.results import MOST, TUNING, Results
 from orchestrator.local.runtimes.base import Host
@@ -72,17 +73,19 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str, Any]) -> None:
-    ranges = search.read_ranges(config.get("ParameterRanges", {}))
+    ranges = read_ranges(config.get("ParameterRanges", {}))
     if not ranges:
         raise ValidationError("ParameterRanges names no hyperparameter to tune.")
     names = [item.name for item in ranges]
     if doubled := sorted({name for name in names if names.count(name) > 1 or name in _static(definition)}):
         raise ValidationError(f"Hyperparameter {', '.join(doubled)} is given more than once.")
     hyperband.read(config, _static(definition))
+    max_jobs = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
     if config["Strategy"] == search.GRID:
-        search.grid(ranges)
-    elif "MaxNumberOfTrainingJobs" not in config["ResourceLimits"]:
+        check_grid(ranges, max_jobs)
+    elif max_jobs is None:
         raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
+    check_ranges(ranges, max_jobs or 1)
     if len([member for member in RESOURCES if member in definition]) != 1:
         raise ValidationError(f"TrainingJobDefinition needs one of {' and '.join(RESOURCES)}.")
     metric = config["HyperParameterTuningJobObjective"]["MetricName"]
@@ -113,7 +116,7 @@ class TuningJob:
         self._created = record.created
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
-        self._ranges = search.read_ranges(self._config["ParameterRanges"])
+        self._ranges = read_ranges(self._config["ParameterRanges"])
         self._learnt: set[str] = set()
         self._metrics: dict[str, Metrics] = {}
         self._points: dict[str, list[float]] = {}
@@ -185,7 +188,7 @@ class TuningJob:
     def _number(self) -> int:
         """How many training jobs there are to be."""
         most: int = self._limits.get("MaxNumberOfTrainingJobs", MOST)
-        return min(most, len(search.grid(self._ranges))) if self._config["Strategy"] == search.GRID else most
+        return min(most, len(grid(self._ranges))) if self._config["Strategy"] == search.GRID else most
 
     def _learn(self, chooser: search.Search, results: Results) -> list[Record]:
         """Tell the search of jobs that ended since the last look; those that still run."""

@@ -9,6 +9,7 @@ from typing import Any
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs import search
 from orchestrator.local.jobs.context import Context
+from orchestrator.local.jobs.ranges import tuned_names
 from orchestrator.local.jobs.results import OVER, TUNING, Results, parents
 from orchestrator.local.state import Record
 
@@ -60,8 +61,8 @@ def _objective(request: Mapping[str, Any]) -> Any:
 
 
 def _names(request: Mapping[str, Any]) -> list[str]:
-    ranges = search.read_ranges(request["HyperParameterTuningJobConfig"]["ParameterRanges"])
-    return [*(item.name for item in ranges), *request["TrainingJobDefinition"].get("StaticHyperParameters", {})]
+    names = tuned_names(request["HyperParameterTuningJobConfig"]["ParameterRanges"])
+    return [*names, *request["TrainingJobDefinition"].get("StaticHyperParameters", {})]
 
 
 def _image(request: Mapping[str, Any]) -> Any:

@@ -11,6 +11,7 @@ from orchestrator.local import instances
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs import group, hyperband, inputs, outputs, search
 from orchestrator.local.jobs.hyperband import Resources
+from orchestrator.local.jobs.ranges import Range, read_ranges
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from orchestrator.local.s3.store import ObjectStore
@@ -189,10 +190,10 @@ def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert outcome.exits == {"algo-1": Exit(9)}
 
 
-CONTINUOUS = search.Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
-REVERSE = search.Range("momentum", "Continuous", 0.5, 0.999, "ReverseLogarithmic")
-INTEGER = search.Range("epochs", "Integer", 1, 50)
-CATEGORICAL = search.Range("optimizer", "Categorical", values=("sgd", "adam"))
+CONTINUOUS = Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
+REVERSE = Range("momentum", "Continuous", 0.5, 0.999, "ReverseLogarithmic")
+INTEGER = Range("epochs", "Integer", 1, 50)
+CATEGORICAL = Range("optimizer", "Categorical", values=("sgd", "adam"))
 
 
 @pytest.mark.parametrize("strategy", ["Random", "Bayesian"])
@@ -222,7 +223,7 @@ def test_search_learns_from_jobs_of_an_earlier_server() -> None:
     assert sum(rate < 0.05 for rate in proposed) >= 5
 
 
-LINE = search.Range("x", "Continuous", 0.0, 1.0)
+LINE = Range("x", "Continuous", 0.0, 1.0)
 
 
 def test_search_inherits_what_lies_in_its_ranges() -> None:
@@ -277,7 +278,7 @@ def test_hyperband_infers_its_resources(name: str) -> None:
 
 def test_bayesian_search_beats_random_search() -> None:
     def best(strategy: str, seed: int) -> float:
-        searching = search.Search(strategy, (search.Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
+        searching = search.Search(strategy, (Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
         results = []
         for number in range(20):
             values = searching.propose(str(number), number)
@@ -308,3 +309,17 @@ def test_instance_types_have_their_size(name: str, cpus: int, gib: int, gpus: bo
 
 def test_unknown_instance_type_has_no_limits() -> None:
     assert instances.limits("ml.trn1.2xlarge-x") is None
+
+
+@pytest.mark.parametrize("epochs", ["²", "1_0", "-1", "9" * 5000, ""])
+def test_hyperband_refuses_epochs_that_are_no_number(epochs: str) -> None:
+    with pytest.raises(ValidationError, match="MaxResource of HyperbandStrategyConfig is missing"):
+        hyperband.read({"Strategy": "Hyperband"}, {"epochs": epochs})
+
+
+def test_ranges_of_jobs_from_earlier_versions_are_still_read() -> None:
+    """Earlier versions accepted one value; Describe must not fail for such a job."""
+    stored = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["x", "x"]}]}
+    (item,) = read_ranges(stored)
+    searching = search.Search("Random", (item,), minimise=True, seed=1)
+    assert searching.propose("job", 0) == {"a": "x"}

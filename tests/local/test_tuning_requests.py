@@ -1,0 +1,88 @@
+"""What is refused of a tuning job's search when the job is created. No job runs."""
+
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local.clients import Local, training_request, unique
+from tests.local.test_tuning import ALL_TYPES, CHOICES, hyperband
+
+
+def tuning_request(local: Local, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+    """A request for four training jobs."""
+    definition = training_request(local, "")
+    del definition["TrainingJobName"]
+    metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
+    algorithm = {"TrainingImage": "trainer", "TrainingInputMode": "File", "MetricDefinitions": metrics}
+    settings = {
+        "Strategy": "Bayesian",
+        "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "val_loss"},
+        "ResourceLimits": {"MaxParallelTrainingJobs": 2, "MaxNumberOfTrainingJobs": 4},
+        "ParameterRanges": ranges,
+    }
+    return {
+        "HyperParameterTuningJobName": unique("tune"),
+        "HyperParameterTuningJobConfig": {**settings, **config},
+        "TrainingJobDefinition": {**definition, "AlgorithmSpecification": algorithm},
+    }
+
+
+def integers(low: str, high: str) -> dict[str, Any]:
+    return {"IntegerParameterRanges": [{"Name": "n", "MinValue": low, "MaxValue": high}]}
+
+
+def continuous(low: str, high: str) -> dict[str, Any]:
+    return {"ContinuousParameterRanges": [{"Name": "x", "MinValue": low, "MaxValue": high}]}
+
+
+def categories(*values: str) -> dict[str, Any]:
+    return {"CategoricalParameterRanges": [{"Name": "c", "Values": values}]}
+
+
+def huge_grid() -> dict[str, Any]:
+    """More combinations than any machine can list."""
+    values = [str(number) for number in range(30)]
+    return {"CategoricalParameterRanges": [{"Name": f"c{number}", "Values": values} for number in range(30)]}
+
+
+WRONG = [
+    ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "5", "MaxValue": "1"}]}, {}, "must not be greater"),
+    (integers("1.5", "3"), {}, "Integer parameter 'n': '1.5' is not a whole number"),
+    (integers("1_0", "2_0"), {}, "Integer parameter 'n': '1_0' is not a whole number"),
+    (integers("1", "\u0663"), {}, "is not a whole number"),
+    (integers("1", "9" * 200), {}, "is too large"),
+    (integers("1", "1"), {}, "MinValue and MaxValue are both 1. Widen the range"),
+    (continuous("1", "1.0"), {}, "MinValue and MaxValue are both 1.0. Widen the range"),
+    (continuous("0", "inf"), {}, "Continuous parameter 'x': 'inf' is not a number such as"),
+    (continuous("nan", "1"), {}, "Continuous parameter 'x': 'nan' is not a number such as"),
+    (continuous("0", "1_0.0"), {}, "Continuous parameter 'x': '1_0.0' is not a number such as"),
+    (continuous("0", "1e999"), {}, "is too large"),
+    (categories("a"), {}, "Categorical parameter 'c' has one value, 'a'. Give two or more"),
+    (categories("a", "b", "a"), {}, "Categorical parameter 'c' has 'a' twice"),
+    (categories("a", "b"), {}, "there are 2, and MaxNumberOfTrainingJobs is 4"),
+    (integers("1", "3"), {"Strategy": "Random"}, "there are 3, and MaxNumberOfTrainingJobs is 4"),
+    (huge_grid(), {"Strategy": "Grid", "ResourceLimits": {"MaxParallelTrainingJobs": 1}}, "and 1000 is the maximum"),
+    (categories("a", "b", "c"), {"Strategy": "Grid"}, "You don't have enough combinations"),
+    (ALL_TYPES, {"Strategy": "Grid"}, "takes categorical parameters only"),
+    (CHOICES, {"Strategy": "Hyperband"}, "MaxResource of HyperbandStrategyConfig is missing"),
+    (CHOICES, hyperband(5, 4), "must be at least MinResource"),
+    (CHOICES, hyperband(1, 20_001), "at most 20000"),
+    (CHOICES, {**hyperband(1, 9), "TrainingJobEarlyStoppingType": "Auto"}, "must be OFF to use Hyperband"),
+    (CHOICES, {**hyperband(1, 9), "Strategy": "Random"}, "StrategyConfig is for the strategy Hyperband only"),
+    (
+        CHOICES,
+        {"HyperParameterTuningJobObjective": {"Type": "Maximize", "MetricName": "accuracy"}},
+        "has no regular expression",
+    ),
+]
+
+
+@pytest.mark.parametrize(("ranges", "config", "message"), WRONG)
+def test_wrong_search_is_refused(
+    processes: Local, ranges: dict[str, Any], config: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ClientError) as refused:
+        processes.sagemaker.create_hyper_parameter_tuning_job(**tuning_request(processes, ranges, config))
+    assert refused.value.response["Error"]["Code"] == "ValidationException"
+    assert message in str(refused.value)
