@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from orchestrator.commands import build, completion, doctor, init, interrupt, logs, ps, push, run, stop
+from orchestrator.commands import build, clean, completion, doctor, init, interrupt, logs, ps, push, run, stop
 from orchestrator.failures import LauncherError
 from orchestrator.local import commands as local
 from orchestrator.version import Version
@@ -44,7 +44,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action=Version, help="show the version and the revision")
     subparsers = parser.add_subparsers(metavar="VERB", required=True)
-    for verb in (run, build, push, local, ps, logs, stop, interrupt, init, doctor, completion):
+    for verb in (run, build, push, local, ps, logs, stop, interrupt, init, doctor, clean, completion):
         verb.add_parser(subparsers)
     return parser
 

@@ -193,6 +193,14 @@ class State:
             database.execute("DELETE FROM resources WHERE kind = ? AND name = ?", (kind, name))
             return True
 
+    def delete_named(self, prefix: str) -> int:
+        """Forget the resources of all kinds whose names start with a prefix; how many there were."""
+        with self._transaction() as database:
+            chosen = "SELECT arn FROM resources WHERE substr(name, 1, ?) = ?"
+            values = (len(prefix), prefix)
+            database.execute(f"DELETE FROM tags WHERE arn IN ({chosen})", values)  # noqa: S608  a constant
+            return database.execute("DELETE FROM resources WHERE substr(name, 1, ?) = ?", values).rowcount
+
     def find(self, query: Query) -> list[Record]:
         """A page of resources, at most `limit` of them, ties in the order of their names."""
         column, index = COLUMNS[query.order_by]

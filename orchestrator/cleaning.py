@@ -1,0 +1,193 @@
+"""What `microjobs clean` can remove: old runs, images, environments, the home."""
+
+import fcntl
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.failures import LauncherError, UsageError
+from orchestrator.local.home import Home
+
+DAY_SECONDS = 86_400
+ENTRIES = (
+    ".gitignore",
+    "credentials.json",
+    "environments",
+    "images.json",
+    "interruptions",
+    "lock",
+    "logs",
+    "objects",
+    "runs",
+    "s3",
+    "sagemaker-sdk.yaml",
+    "server.json",
+    "server.log",
+    "state.db",
+    "state.db-shm",
+    "state.db-wal",
+    "users",
+    "work",
+)
+"""All that a home may have. Other entries are not ours: MICROJOBS_HOME may name a folder with anything in it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that can be removed."""
+
+    title: str
+    size_bytes: int
+    remove: Callable[[], None]
+
+
+@contextmanager
+def unused(home: Home) -> Iterator[None]:
+    """Keep servers away from a home.
+
+    Raises:
+        UsageError: a server uses it.
+    """
+    if not home.root.is_dir():
+        yield
+        return
+    existed = home.lock.exists()
+    with home.lock.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(f"a server uses {home.root}: end it with `microjobs local down`") from None
+        if not existed:
+            home.lock.unlink()
+        yield
+
+
+def size_bytes(path: Path) -> int:
+    """The space that a file or a tree takes on its device; hard links count once."""
+    total, seen, pending = 0, set[int](), [path]
+    while pending:  # not os.walk, which recurses: jobs may nest folders as deep as they like
+        current = pending.pop()
+        try:
+            found = current.lstat()
+            if found.st_ino not in seen:
+                seen.add(found.st_ino)
+                total += found.st_blocks * 512
+            if current.is_dir() and not current.is_symlink():
+                pending += current.iterdir()
+        except OSError:  # removed meanwhile, or not readable
+            continue
+    return total
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, a link or a tree. Harmless if it does not exist."""
+    from orchestrator.local.runtimes import process_files
+
+    if path.is_dir() and not path.is_symlink():
+        process_files.remove(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# --- runs ---
+
+
+def runs(home: Home, days: float) -> list[Item]:
+    """Runs whose records did not change for some days: their data, models, logs, reports and jobs.
+
+    A run that has something unfinished is left out.
+    """
+    latest = time.time() - days * DAY_SECONDS
+    records = sorted((home.root / "runs").glob("*.json"))
+    old = [path.stem for path in records if path.stat().st_mtime <= latest]
+    return [_run(home, name) for name in old if not _goes_on(home, name)]
+
+
+def _run(home: Home, name: str) -> Item:
+    paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
+    paths += home.buckets.glob(f"*/{glob.escape(name)}")
+    groups = home.logs / "aws" / "sagemaker"
+    paths += groups.glob(f"*/{glob.escape(name)}-*")
+
+    def remove() -> None:
+        for path in reversed(paths):  # the record goes last: a run that was half removed is found again
+            remove_tree(path)
+        _forget(home, name)
+
+    return Item(name, sum(map(size_bytes, paths)), remove)
+
+
+def _goes_on(home: Home, name: str) -> bool:
+    from orchestrator.workflows.viewing import Filter, HomeView
+
+    rows = HomeView(home).newest(Filter(limit=1000, name=f"{name}-", running=True))
+    return any(row.name.startswith(f"{name}-") for row in rows)
+
+
+def _forget(home: Home, name: str) -> None:
+    """Remove a run's jobs, models and endpoints from the state."""
+    from orchestrator.local.state import State
+
+    if not home.state.exists():
+        return
+    with closing(State(home.state)) as state:
+        state.delete_named(f"{name}-")
+
+
+# --- images, environments, home ---
+
+
+def images() -> list[Item]:
+    """The images of this repository's jobs, under all tags.
+
+    Raises:
+        LauncherError: this is not the repository.
+        docker.errors.DockerException: no engine answers.
+    """
+    import docker
+
+    from orchestrator.images import jobs
+
+    prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in jobs())
+    with closing(docker.from_env()) as client:
+        sizes = {tag: image["Size"] for image in client.api.images() for tag in image.get("RepoTags") or ()}
+    return [Item(tag, sizes[tag], _remover(tag)) for tag in sorted(sizes) if tag.startswith(prefixes)]
+
+
+def _remover(tag: str) -> Callable[[], None]:
+    def remove() -> None:
+        import docker
+        from docker.errors import APIError
+
+        with closing(docker.from_env()) as client:
+            try:
+                client.api.remove_image(tag)
+            except APIError as error:
+                raise LauncherError(f"{tag} stays: {error.explanation}") from error
+
+    return remove
+
+
+def environments(home: Home) -> list[Item]:
+    """Virtual environments of the process runtime, and locks beside them."""
+    paths = sorted(home.environments.glob("*")) if home.environments.is_dir() else []
+    return [_file(path) for path in paths]
+
+
+def everything(home: Home) -> list[Item]:
+    """All that a home has, and the folder itself if nothing else is in it."""
+    found = [_file(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
+    return [*found, Item(str(home.root), 0, lambda: _remove_if_empty(home.root))] if found else []
+
+
+def _file(path: Path) -> Item:
+    return Item(str(path), size_bytes(path), lambda: remove_tree(path))
+
+
+def _remove_if_empty(folder: Path) -> None:
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -1,0 +1,184 @@
+"""`microjobs clean` says what and how much, asks, removes that and nothing else, and refuses while a server runs."""
+
+import fcntl
+import io
+import os
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+from orchestrator import cleaning
+from orchestrator.cli import main
+from orchestrator.local.home import HOME, Home
+from orchestrator.local.state import State
+from tests.conftest import image_name
+
+OLD, NEW, UNFINISHED = "housing-20200101-000000", "housing-20200102-000000", "housing-20200103-000000"
+
+
+class Terminal(io.StringIO):
+    """Standard input of somebody who answers."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A home with an old run, a new one and an old one that has not ended."""
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv(HOME, str(home.root))
+    home.make()
+    home.credentials()
+    state = State(home.state)
+    for name in (OLD, NEW, UNFINISHED):
+        log = f"logs/aws/sagemaker/TrainingJobs/{name}-train/algo-1"
+        for path in (f"runs/{name}/report.html", f"s3/b/{name}/model", log):
+            (home.root / path).parent.mkdir(parents=True)
+            (home.root / path).write_text(name)
+        record = home.root / "runs" / f"{name}.json"
+        record.write_text("{}")
+        if name != NEW:
+            os.utime(record, (0, 0))
+        status = "InProgress" if name == UNFINISHED else "Completed"
+        state.add("training-job", f"{name}-train", f"arn:{name}", status, {}, {}, tags=[{"Key": "k", "Value": "v"}])
+    state.close()
+    (home.buckets / "b" / "mine.csv").write_text("1,2")
+    (home.environments / "serve-cpu-1" / "bin").mkdir(parents=True)
+    return home
+
+
+def names(home: Home) -> set[str]:
+    """Runs that something is left of."""
+    paths = [path for path in home.root.rglob("*") if "housing-" in path.name]
+    state = State(home.state)
+    known = [name for name in (OLD, NEW, UNFINISHED) if state.get("training-job", f"{name}-train")]
+    state.close()
+    return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(known)
+
+
+def test_old_runs_are_removed_with_all_that_is_theirs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["clean", "runs", "--yes"]) == 0
+    assert names(home) == {NEW, UNFINISHED}
+    assert (home.buckets / "b" / "mine.csv").exists()
+    said = capsys.readouterr().out
+    assert OLD in said
+    assert NEW not in said
+
+
+def test_age_of_runs_can_be_chosen(home: Home) -> None:
+    assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
+    assert names(home) == {UNFINISHED}
+
+
+@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, False), ("\n", 1, True), ("n\n", 1, True)])
+def test_it_asks_first(
+    home: Home, answer: str, code: int, left: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Terminal(answer))
+    assert main(["clean", "environments"]) == code
+    assert (home.environments / "serve-cpu-1").exists() == left
+    assert "Remove 8 KB? [y/N]" in capsys.readouterr().out
+
+
+def test_nobody_to_ask_is_refused(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    assert main(["clean", "home"]) == 2
+    assert "add --yes" in capsys.readouterr().err
+    assert home.state.exists()
+
+
+def test_survey_removes_nothing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(home.root.rglob("*"))
+    assert main(["clean"]) == 0
+    assert sorted(home.root.rglob("*")) == before
+    assert [line.split()[:2] for line in capsys.readouterr().out.splitlines() if line.startswith("runs")] == [
+        ["runs", "1"]
+    ]
+
+
+def test_home_goes_whole(home: Home) -> None:
+    assert main(["clean", "home", "--yes"]) == 0
+    assert not home.root.exists()
+
+
+def test_what_is_not_ours_stays(home: Home, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "thesis.tex").write_text("years of work")
+    (home.buckets / "linked").symlink_to(elsewhere)
+    (home.root / "notes.txt").write_text("mine")
+    assert main(["clean", "home", "--yes"]) == 0
+    assert [path.name for path in home.root.iterdir()] == ["notes.txt"]
+    assert (elsewhere / "thesis.tex").exists()
+
+
+def test_every_entry_of_a_home_is_known(home: Home) -> None:
+    paths = {value for name in dir(Home) if isinstance(value := getattr(home, name), Path)} - {home.root}
+    assert {path.relative_to(home.root).parts[0] for path in paths} <= set(cleaning.ENTRIES)
+
+
+@pytest.mark.parametrize("what", ["runs", "environments", "home"])
+def test_home_of_a_running_server_is_left_alone(home: Home, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with home.lock.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["clean", what, "--yes", "--older-than", "0"]) == 2
+    assert f"a server uses {home.root}: end it with `microjobs local down`" in capsys.readouterr().err
+    assert names(home) == {OLD, NEW, UNFINISHED}
+    assert any(home.environments.iterdir())
+
+
+def test_what_cannot_be_removed_is_named_and_the_rest_goes(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remove = cleaning.remove_tree
+
+    def refused(path: Path) -> None:
+        if path.name == "logs":
+            raise PermissionError(13, "Permission denied", str(path))
+        remove(path)
+
+    monkeypatch.setattr(cleaning, "remove_tree", refused)
+    assert main(["clean", "home", "--yes"]) == 1
+    assert f"Permission denied: '{home.logs}'" in capsys.readouterr().err
+    assert [path.name for path in home.root.iterdir()] == ["logs"]
+
+
+def test_another_folder_has_nothing_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(HOME, str(tmp_path / "none"))
+    assert main(["clean", "home", "runs", "environments", "--yes"]) == 0
+    assert capsys.readouterr().out == "there is nothing to remove\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_size_counts_hard_links_once_and_deep_folders(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 100_000)
+    alone = cleaning.size_bytes(tmp_path)
+    (tmp_path / "b").hardlink_to(tmp_path / "a")
+    assert cleaning.size_bytes(tmp_path) - alone < 50_000
+
+
+@pytest.mark.engine
+def test_images_of_jobs_are_removed_by_tag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    registry = f"microjobs-test-{uuid.uuid4().hex[:8]}"
+    mine, other = f"{registry}/serve:dev", f"{registry}/other:dev"
+    for name in (mine, other):
+        subprocess.run(["docker", "tag", image_name("serve"), name], check=True)
+    monkeypatch.setenv("REGISTRY", registry)
+    try:
+        assert main(["clean", "images", "--yes"]) == 0
+        listed = subprocess.run(
+            ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"], capture_output=True, text=True, check=True
+        )
+        assert mine not in listed.stdout.splitlines()
+        assert other in listed.stdout.splitlines()
+    finally:
+        subprocess.run(["docker", "rmi", other], capture_output=True, check=True)
+    assert mine in capsys.readouterr().out
