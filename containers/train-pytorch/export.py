@@ -18,7 +18,8 @@ def save_state(network: nn.Module, new: nn.Module, x: torch.Tensor, folder: Path
     Raises:
         RuntimeError: it does not, for the rows `x` of shape (rows, features).
     """
-    torch.save(network.state_dict(), folder / STATE_FILE)
+    with (folder / STATE_FILE).open("wb") as file:  # PyTorch's own writer does not report a full disk as such
+        torch.save(network.state_dict(), file)
     new.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True))
     if not torch.equal(predict(new, x), predict(network, x)):
         raise RuntimeError(f"{STATE_FILE} loaded into a new instance predicts something else")

@@ -24,6 +24,7 @@ from typing import Any
 
 from microjobs.contract import Layout, checkpoints_are_kept, read_checkpoint_folder
 from microjobs.errors import UserError
+from microjobs.files import disk_full_named
 
 MANIFEST = "checkpoint.json"
 TORN = ".torn"
@@ -227,7 +228,8 @@ def _hidden(path: Path) -> Path:
 def _removed_on_error(folder: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
-        yield folder
+        with disk_full_named(folder.parent):
+            yield folder
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -106,6 +106,40 @@ def test_batch_score_leaves_only_what_is_whole(size: str, name: str, layout: Lay
     assert ended.left in ([], ["predictions.npy"])
 
 
+LIBRARY = """
+import contextlib
+import sys
+from pathlib import Path
+from microjobs.errors import UserError, code_and_reason
+from microjobs.files import filled, whole
+
+folder = Path(sys.argv[1])
+
+def fail(error, block, path):
+    try:
+        with block:
+            with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+                while file.write(bytes(1 << 16)):
+                    pass
+            raise error
+    except Exception as raised:
+        print(*code_and_reason(raised))
+
+position = RuntimeError("unexpected pos 3904 vs 3856")
+fail(position, filled(folder), folder / "model.pth")
+fail(position, whole(folder / "plot.png"), folder / ".plot.png.partial")
+fail(UserError("the loss is not finite"), filled(folder), folder / "model.pth")
+"""
+
+
+def test_full_disk_is_told_whatever_a_library_calls_it(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = [*NAMESPACE, "sh", "-c", ON_SMALL_DISK, "sh", "1m", str(disk), sys.executable, "-c", LIBRARY, str(disk)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [f"3 {full(disk)}", f"3 {full(disk / 'plot.png')}", "2 the loss is not finite"]
+
+
 def test_model_that_does_not_fit_unpacked_is_told(layout: Layout) -> None:
     linear_bundle(layout.root / "bundle", [1.0, 2.0, 3.0], 0.5)
     (layout.root / "bundle" / "zeros").write_bytes(bytes(2 << 20))
