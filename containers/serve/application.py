@@ -32,7 +32,7 @@ def create(service: Service) -> Flask:
     def invocations() -> Response:
         get = request.headers.get
         attributes = get("X-Amzn-SageMaker-Custom-Attributes", "")
-        body = Request(request.get_data(), get("Content-Type", ""), get("Accept", ""), attributes)
+        body = Request(request.get_data(), get("Content-Type", ""), get("Accept", ""), attributes, request.headers)
         return respond(service.invoke(body, time.perf_counter()))
 
     @app.get("/execution-parameters")

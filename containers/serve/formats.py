@@ -10,6 +10,7 @@ import functools
 import io
 import math
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,8 @@ ENCODING_MARKS = (
 """Byte order marks and the encodings that they stand for; spreadsheets write them."""
 FIRST_BYTES_OF_MARKS = frozenset({b"\xef", b"\xff", b"\xfe", b"\0"})
 
-MAX_TEXT_BYTES = 256 << 20
+MAX_ARRAY_BYTES = 256 << 20
+"""Size of an array of text; numpy gives each element the width of the longest."""
 BYTES_PER_CHARACTER = 4
 
 _parsers = threading.local()
@@ -163,7 +165,7 @@ def numbers_of(rows: Any, body: bytes) -> Numbers:
     Raises:
         Problem: 400, rows differ in length or hold what is no number; says which row.
     """
-    if _may_need(MAX_TEXT_BYTES, body) and _holds(str, rows):
+    if _may_need(MAX_ARRAY_BYTES, body) and _holds(str, rows):
         raise _no_number(rows)
     try:
         numbers = np.array(rows)
@@ -226,11 +228,27 @@ def _csv_number(field: str, row: int, column: int) -> float:
         raise Problem(400, f"row {row} has {shown(field)} in column {column}, which is no number{hint}") from None
 
 
+def read_npy(body: bytes) -> Numbers:
+    """An array of any type but objects, which would need pickle. It is read-only: its numbers stay where they lie.
+
+    Raises:
+        Problem: 400, not such an array, or not all of it.
+    """
+    return _array(body, _npy_header)
+
+
 def _decode_npy(body: bytes) -> Numbers:
-    """The header is read without pickle; the numbers are used where they lie."""
+    return _array(body, _numbers_header)
+
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Shape, whether in Fortran's order, and type."""
+
+
+def _array(body: bytes, read_header: Callable[[bytes], Header]) -> Numbers:
     size = body[8:10] if body[6:7] == b"\1" else body[8:12]
     start = 8 + len(size) + int.from_bytes(size, "little")
-    shape, fortran, dtype = _npy_header(body[: min(start, 12 + NPY_HEADER_LIMIT)])
+    shape, fortran, dtype = read_header(body[: min(start, 12 + NPY_HEADER_LIMIT)])
     missing = start + math.prod(shape) * dtype.itemsize - len(body)
     if missing:
         wrong = f"truncated by {missing}" if missing > 0 else f"too long by {-missing}"
@@ -239,7 +257,14 @@ def _decode_npy(body: bytes) -> Numbers:
 
 
 @functools.lru_cache(64)  # clients send the same shape again and again, and numpy parses it as Python
-def _npy_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _numbers_header(head: bytes) -> Header:
+    shape, fortran, dtype = _npy_header(head)
+    if dtype.kind not in "fiu" or min(shape, default=0) < 1:
+        raise Problem(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
+    return shape, fortran, dtype
+
+
+def _npy_header(head: bytes) -> Header:
     file = io.BytesIO(head)
     try:
         version = npy.read_magic(file)
@@ -249,8 +274,8 @@ def _npy_header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
         raise Problem(400, f"the body is .npy version {version}: send version 1.0 or 2.0") from None
     except Exception as error:  # numpy's parser lets those of ast and tokenize through, MemoryError among them
         raise Problem(400, f"the body is not a .npy array: {shown(str(error))}") from None
-    if dtype.kind not in "fiu" or min(shape, default=0) < 1:
-        raise Problem(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
+    if dtype.hasobject or min(shape, default=0) < 0:
+        raise Problem(400, f"the array holds {dtype} in shape {shape}: save numbers or text, without pickle")
     return shape, fortran, dtype
 
 

@@ -1,71 +1,33 @@
-"""A user's own model code, in the convention of the sagemaker-inference toolkit.
+"""Runs a user's own model code, in the convention of the sagemaker-inference toolkit.
 
-`code/inference.py` in the model folder may define `model_fn`, `input_fn`, `predict_fn` and `output_fn`, or
-`transform_fn` in place of the last three. What it does not define is done as for our own bundles.
+A program may define `pre_model_fn`, `model_fn`, `model_warmup_fn`, and `input_fn`, `predict_fn` and `output_fn`, or
+`transform_fn` in place of the last three. Defaults stand in for those that it does not define.
 """
 
-import importlib.util
-import inspect
+import contextlib
 import json
 import logging
-import sys
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
-
+import defaults
 import formats
 import media
+import programs
 from answers import Answer, Problem
-from microjobs.bundle import read_bundle
-from microjobs.contract import Layout
+from context import Context, answer_headers, checked
 from microjobs.errors import UserError
-from microjobs.interpreter import user_paths
-from microjobs.predictor import Predictor
 from models import Request
+from programs import Function, summary
+from toolkit.content_types import UTF8_TYPES
 
 logger = logging.getLogger("microjobs")
 
-TEXT = (media.JSON, media.CSV)
-"""Bodies that the convention gives to `input_fn` as str; all others are bytes."""
-
-NAMES = ("model_fn", "input_fn", "predict_fn", "output_fn", "transform_fn")
-
-
-@dataclass(frozen=True)
-class Context:
-    """What a handler with one more parameter than the convention's gets in it."""
-
-    model_dir: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def system_properties(self) -> dict[str, Any]:
-        return {"model_dir": self.model_dir, "gpu_id": None}
-
-    def get_request_header(self, _index: int, name: str) -> str | None:
-        return self.headers.get(name.lower())
-
-
-def find(layout: Layout, model: Path, environ: Mapping[str, str]) -> Path | None:
-    """The user's program, or None if the model folder brings none.
-
-    Raises:
-        UserError: SAGEMAKER_PROGRAM names one that is not there.
-    """
-    submitted = layout.local(environ.get("SAGEMAKER_SUBMIT_DIRECTORY", ""))
-    folder = submitted if submitted.is_absolute() and submitted.is_dir() else model / "code"
-    named = environ.get("SAGEMAKER_PROGRAM")
-    program = folder / (named or "inference.py")
-    if program.is_file():
-        return program
-    if named:
-        raise UserError(f"SAGEMAKER_PROGRAM {named!r} is not in {folder}: put it there, or unset the variable")
-    return None
+STATUSES = range(200, 600)
+NO_BODY = (204, 304)
+"""Statuses whose answers have no body."""
 
 
 class HandlerModel:
@@ -78,121 +40,140 @@ class HandlerModel:
     quick = False
 
     def __init__(self, program: Path, model_dir: Path, default_accept: str = "") -> None:
-        self._module = _load(program)
-        self._context = Context(str(model_dir))
+        self._program = program.name
+        self._functions = programs.load(program)
+        self._model_dir = str(model_dir)
         self._default_accept = default_accept or media.JSON
         self._lock = threading.Lock()
-        handlers = {name: getattr(self._module, name, None) for name in NAMES}
-        clash = [name for name in ("input_fn", "predict_fn", "output_fn") if handlers[name]]
-        if handlers["transform_fn"] and clash:
-            raise UserError(f"{program.name} has transform_fn and {clash[0]}: keep one, transform_fn does it all")
-        self._model_fn = _adapt(handlers["model_fn"] or _model_fn, 1)
-        self._input_fn = _adapt(handlers["input_fn"] or _input_fn, 2)
-        self._predict_fn = _adapt(handlers["predict_fn"] or _predict_fn, 2)
-        self._output_fn = _adapt(handlers["output_fn"] or _output_fn, 2)
-        self._transform_fn = _adapt(handlers["transform_fn"] or self._transform, 4)
-        self._model = self._load_model(program)
+        predicts = "predict_fn" in self._functions
+        self._input_fn = self._function("input_fn", defaults.decode_array if predicts else defaults.decode_rows)
+        self._predict_fn = self._function("predict_fn", defaults.predict_rows)
+        self._output_fn = self._function(
+            "output_fn", defaults.encode_array if predicts else defaults.encode_predictions
+        )
+        self._transform_fn: Function = self._functions.get("transform_fn", self._transform)
+        self._model = self._load_model()
+
+    def _function(self, name: str, default: Function) -> Function:
+        return self._functions.get(name, lambda _context, *values: default(*values))
 
     def invoke(self, request: Request) -> Answer:
         content_type = request.content_type or media.JSON
         accept = request.accept if request.accept not in ("", "*/*") else self._default_accept
-        headers = {"content-type": content_type, "accept": accept}
-        headers["x-amzn-sagemaker-custom-attributes"] = request.attributes
-        context = Context(self._context.model_dir, headers)
-        body = _text(request.body) if media.plain(content_type) in TEXT else request.body
+        _check_accept(accept)
+        context = Context(self._model_dir, _headers(request))
+        body: bytes | str = request.body
+        if media.plain(content_type) in UTF8_TYPES:
+            body = _text(request.body, content_type)
         try:
-            with self._lock:
+            with self._lock, _unsupported(415):
                 result = self._transform_fn(context, self._model, body, content_type, accept)
-            content, media_type = result if isinstance(result, tuple) else (result, accept)
-            return Answer(200, [("content-type", str(media_type))], _bytes(content))
+            return _answer(result, accept, context)
         except Problem:
             raise
         except (Exception, SystemExit) as error:  # the latter would end the thread without an answer
-            logger.exception("%s failed on a request", self._module.__name__)
-            raise Problem(500, f"the model's own code failed: {_summary(error)}") from error
+            logger.exception("%s failed on a request", self._program)
+            raise _problem(error) from error
 
-    def _transform(self, model: Any, body: Any, content_type: str, accept: str, context: Context) -> Any:
+    def _transform(self, context: Context, model: Any, body: bytes | str, content_type: str, accept: str) -> Any:
         data = self._input_fn(context, body, content_type)
-        return self._output_fn(context, self._predict_fn(context, data, model), accept)
+        prediction = self._predict_fn(context, data, model)
+        with _unsupported(406):
+            return self._output_fn(context, prediction, accept)
 
-    def _load_model(self, program: Path) -> Any:
+    def _load_model(self) -> Any:
+        context = Context(self._model_dir)
+        self._run_at_start("pre_model_fn", context, self._model_dir)
+        if "model_fn" in self._functions:
+            model = self._run_at_start("model_fn", context, self._model_dir)
+        else:
+            model = self._load_bundle()
+        if not {"predict_fn", "transform_fn"} & self._functions.keys() and not defaults.can_predict(model):
+            kind = type(model).__name__
+            raise UserError(f"{self._program}: model_fn returned {kind}, which has no predict(): define predict_fn")
+        self._run_at_start("model_warmup_fn", context, self._model_dir, model)
+        return model
+
+    def _load_bundle(self) -> Any:
         try:
-            return self._model_fn(self._context, self._context.model_dir)
+            return defaults.load_bundle(self._model_dir)
+        except UserError as error:
+            defined = ", ".join(self._functions)
+            raise UserError(
+                f"{self._program} defines {defined} and no model_fn, so that serve loads a bundle, but {error}"
+            ) from error
+
+    def _run_at_start(self, name: str, context: Context, *values: object) -> Any:
+        if name not in self._functions:
+            return None
+        try:
+            return self._functions[name](context, *values)
         except UserError:
             raise
         except Exception as error:
-            logger.exception("model_fn failed")
-            raise UserError(f"{program.name} could not load the model: {_summary(error)}") from error
+            logger.exception("%s failed", name)
+            raise UserError(f"{self._program} could not load the model: {summary(error)} (in {name})") from error
 
 
-def _load(program: Path) -> ModuleType:
-    """Import the program with its folder, and then those of the user's PYTHONPATH, first on the path."""
-    sys.path[:0] = [str(program.parent), *user_paths()]
-    for name in [path.stem for path in program.parent.iterdir()]:
-        # `import metrics` in the user's code means theirs, not this job's module of that name.
-        if Path(getattr(sys.modules.get(name), "__file__", None) or "/").parent == Path(__file__).parent:
-            del sys.modules[name]
-    spec = importlib.util.spec_from_file_location(program.stem, program)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{program.name} is not a Python program: name it *.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[program.stem] = module
+def _headers(request: Request) -> dict[str, str]:
+    return {} if request.headers is None else dict(request.headers.items())
+
+
+def _check_accept(accept: str) -> None:
+    """An answer's content type may be the request's Accept, as it is."""
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        logger.exception("%s cannot be imported", program.name)
-        raise UserError(f"{program.name} cannot be imported: {_summary(error)}") from error
-    return module
+        checked(accept)
+    except ValueError:
+        raise Problem(406, f"Accept {media.shorten(accept)!r} cannot be met: send printable ASCII characters") from None
 
 
-def _adapt(handler: Callable[..., Any], arguments: int) -> Callable[..., Any]:
-    """The handler as a function of the context and its arguments, whether or not it takes the context itself."""
-    parameters = inspect.signature(handler).parameters.values()
-    positional = [item for item in parameters if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)]
-    if len(positional) > arguments:
-        return lambda context, *values: handler(*values, context)
-    return lambda _context, *values: handler(*values)
-
-
-def _model_fn(model_dir: str) -> Any:
-    return Predictor(read_bundle(Path(model_dir)))
-
-
-def _input_fn(body: bytes | str, content_type: str) -> formats.Numbers:
-    given, _ = media.negotiate(content_type, "")
-    return formats.decode(body.encode() if isinstance(body, str) else body, given)
-
-
-def _predict_fn(data: formats.Numbers, model: Any) -> Any:
-    if isinstance(model, Predictor):
-        return model.predict(formats.as_rows(data, model.features))
-    return model(data) if callable(model) else model.predict(data)
-
-
-def _output_fn(prediction: Any, accept: str) -> tuple[bytes, str]:
-    wanted = media.choose(accept, media.JSON)
-    if media.FORMATS[wanted] == media.JSON and isinstance(prediction, dict | str):
-        return formats.dumps(prediction), wanted
-    array = np.asarray(prediction)
-    if array.ndim < 2:
-        array = array.reshape(-1, 1)
-    return formats.encode(np.ascontiguousarray(array), wanted), wanted
-
-
-def _text(body: bytes) -> str:
+def _text(body: bytes, content_type: str) -> str:
     try:
-        return body.decode()
+        return formats.utf8(body, content_type).decode()
     except UnicodeDecodeError as error:
         raise Problem(400, f"the body is not UTF-8 text: {error}") from None
+
+
+@contextlib.contextmanager
+def _unsupported(status: int) -> Iterator[None]:
+    """Answer with this status what the convention calls an unsupported format."""
+    try:
+        yield
+    except Exception as error:
+        if not _is(error, "UnsupportedFormatError"):
+            raise
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise Problem(status, f"{first}: send another type, or define input_fn and output_fn") from error
+
+
+def _is(error: BaseException, name: str) -> bool:
+    """Whether an error is the convention's, ours or that of the package itself, which a program may install."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
+
+
+def _problem(error: BaseException) -> Problem:
+    """The answer to an error of the user's code, which may choose its status and message."""
+    if not _is(error, "BaseInferenceToolkitError"):
+        return Problem(500, f"the model's own code failed: {summary(error)}")
+    status = getattr(error, "status_code", None)
+    return Problem(
+        status if isinstance(status, int) and status in STATUSES else 500, str(getattr(error, "message", ""))
+    )
+
+
+def _answer(result: Any, accept: str, context: Context) -> Answer:
+    """The answer for what transform_fn or output_fn returned: a response, or a response and its content type."""
+    content, media_type = (result[0], result[1]) if isinstance(result, tuple) else (result, accept)
+    body = _bytes(content)
+    processor = context.request()
+    status = processor.get_response_status_code()
+    if status not in STATUSES:
+        raise ValueError(f"{status!r} is no status of an answer: set one from 200 to 599")
+    headers = [("content-type", checked(media_type))] if media_type else []
+    return Answer(int(status), [*headers, *answer_headers(processor)], b"" if status in NO_BODY else body)
 
 
 def _bytes(content: Any) -> bytes:
     if isinstance(content, bytes | bytearray | memoryview):
         return bytes(content)
-    return content.encode() if isinstance(content, str) else json.dumps(content).encode()
-
-
-def _summary(error: BaseException) -> str:
-    """The error's class and its first line; the traceback is the log's."""
-    first = next(iter(str(error).splitlines()), "")
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    return content.encode() if isinstance(content, str) else json.dumps(content, indent=2).encode()

@@ -73,6 +73,7 @@ class Front:
             headers.get("content-type", ""),
             headers.get("accept", ""),
             headers.get("x-amzn-sagemaker-custom-attributes", ""),
+            headers,
         )
         if self._service.quick and len(body) <= SMALL:
             self._send(exchange, self._service.invoke(request, started))

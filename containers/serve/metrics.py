@@ -4,6 +4,7 @@ The multi-process mode of prometheus_client would need a folder of files, and ea
 request does; here its part is the text only.
 """
 
+import itertools
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -14,16 +15,19 @@ from board import Board
 
 ROUTES = ("/ping", "/invocations", "other")
 STATUSES = (200, 400, 404, 405, 406, 408, 413, 415, 500, 503)
+CLASSES = ("2xx", "3xx", "4xx", "5xx")
+"""Where other statuses are counted: a user's code may choose any."""
 BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of the latency histogram, in seconds."""
 
 _STOPPING, _LOADED, _PREDICTIONS, _SECONDS, _BUCKETS = range(5)
 _COUNTS = _BUCKETS + len(BOUNDS) + 1
-_CELL = {
-    (route, status): _COUNTS + number * len(STATUSES) + index
-    for number, route in enumerate(ROUTES)
-    for index, status in enumerate(STATUSES)
-}
+_LABELS: tuple[int | str, ...] = (*STATUSES, *CLASSES)
+_CELL = {pair: _COUNTS + index for index, pair in enumerate(itertools.product(ROUTES, _LABELS))}
+
+
+def _cell(route: str, status: int) -> int:
+    return _CELL.get((route, status)) or _CELL.get((route, f"{status // 100}xx")) or _CELL["other", 500]
 
 
 class Metrics:
@@ -58,14 +62,14 @@ class Metrics:
         return int(self._board.totals()[_BUCKETS:_COUNTS].sum())
 
     def count(self, route: str, status: int) -> None:
-        cell = self._board.row + _CELL.get((route, status), _CELL["other", 500])
+        cell = self._board.row + _cell(route, status)
         with self._lock:
             self._cells[cell] += 1.0
 
     def invocation(self, status: int, seconds: float, predictions: int) -> None:
         cells, row = self._cells, self._board.row
         with self._lock:
-            cells[row + _CELL["/invocations", status]] += 1.0
+            cells[row + _cell("/invocations", status)] += 1.0
             cells[row + _PREDICTIONS] += predictions
             cells[row + _SECONDS] += seconds
             cells[row + _BUCKETS + bisect_left(BOUNDS, seconds)] += 1.0

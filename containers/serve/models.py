@@ -1,6 +1,7 @@
 """What answers an invocation: a model bundle here, a user's own code in handlers.py."""
 
 import time
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -16,6 +17,12 @@ QUICK_SECONDS = 0.001
 HEADERS = {name: [("content-type", name)] for name in media.FORMATS}
 
 
+class Fields(Protocol):
+    """All header fields of a request."""
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
+
+
 class Request(NamedTuple):
     """An invocation: its body and the headers that say what it is, empty where absent."""
 
@@ -23,6 +30,7 @@ class Request(NamedTuple):
     content_type: str
     accept: str
     attributes: str
+    headers: Fields | None = None
 
 
 class Model(Protocol):

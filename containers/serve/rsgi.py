@@ -7,7 +7,7 @@ on which Granian calls Python, and what takes long is for its callers to give to
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from granian._granian import CallbackScheduler, RSGIWorker
@@ -20,6 +20,8 @@ class Headers(Protocol):
     """Header fields by their names in lower case."""
 
     def get(self, name: str, default: str = "") -> str: ...
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
 
 
 class Scope(Protocol):

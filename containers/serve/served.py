@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import handlers
+import programs
 from microjobs import bundle as bundles
 from microjobs.contract import Layout
+from microjobs.errors import UserError
 from models import BundleModel, Model
 
 logger = logging.getLogger("microjobs")
@@ -17,6 +19,10 @@ logger = logging.getLogger("microjobs")
 BUNDLE_IN_FLIGHT = 128
 HANDLER_IN_FLIGHT = 32
 """Requests that may wait in one worker for their prediction, or run; one more is answered 503."""
+
+
+MOST_NAMES = 8
+"""Names of files in an error."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,36 @@ def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Serv
         UserError: there is neither, or the bundle cannot be loaded.
     """
     folder = cleanup.enter_context(bundles.extracted(layout.model))
-    program = handlers.find(layout, folder, environ)
+    program = programs.find(layout, folder, environ)
     return _bundle(folder) if program is None else _handlers(program, folder, environ)
 
 
 def _bundle(folder: Path) -> Served:
     """A bundle, loaded here before the workers are forked: once for all, and a bad model ends the job at once."""
+    if not (folder / bundles.MODEL_FILE).is_file():
+        raise UserError(_nothing_to_serve(folder))
     bundle = bundles.read_bundle(folder)
     model = BundleModel(bundle)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
     return Served(lambda: model, slow=False, labels=labels, in_flight=BUNDLE_IN_FLIGHT)
+
+
+def _nothing_to_serve(folder: Path) -> str:
+    """Name what was found and what is missing."""
+    programs = sorted(path.name for path in (folder / "code").glob("*.py"))
+    if (folder / "inference.py").is_file():
+        remedy = "move inference.py into the folder code/"
+    elif programs:
+        remedy = (
+            f"code/ has {', '.join(programs[:MOST_NAMES])}: name the program inference.py, or set SAGEMAKER_PROGRAM"
+        )
+    else:
+        remedy = "serve runs bundles of the train jobs, and your own code in code/inference.py"
+    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    found = ", ".join(names[:MOST_NAMES]) or "nothing"
+    return (
+        f"{folder} has no {bundles.MODEL_FILE}: it is not a model bundle of the train jobs. It holds {found}; {remedy}"
+    )
 
 
 def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served:

@@ -170,6 +170,161 @@ def test_one_request_too_many_is_503(root: Path) -> None:
     assert (refused[0].headers["retry-after"], "fewer" in refused[0].error) == ("1", True)
 
 
+HOOKS = """
+calls = []
+def pre_model_fn(model_dir):
+    calls.append("pre_model_fn")
+def model_fn(model_dir):
+    calls.append("model_fn")
+def model_warmup_fn(model_dir, model, context):
+    calls.append("model_warmup_fn")
+def transform_fn(model, body, content_type, accept):
+    return calls
+"""
+
+
+def test_hooks_surround_the_loading_of_the_model(root: Path) -> None:
+    with serving(root, HOOKS) as server:
+        assert server.invoke("x").json == ["pre_model_fn", "model_fn", "model_warmup_fn"]
+
+
+CONTEXT = """
+from sagemaker_inference.errors import BaseInferenceToolkitError
+def model_fn(model_dir):
+    return None
+def transform_fn(model, body, content_type, accept, context):
+    if body == "busy":
+        raise BaseInferenceToolkitError(429, "come later", "Busy")
+    if body == "break":
+        return "x", "text/plain\\r\\nX-Evil: 1"
+    context.set_response_status(202, "Accepted")
+    context.set_response_header(0, "X-Mine", context.get_request_header(0, "x-theirs"))
+    return body, "text/plain"
+"""
+
+
+def test_code_chooses_statuses_and_headers(root: Path) -> None:
+    with serving(root, CONTEXT) as server:
+        fine, busy = server.invoke("x", X_Theirs="theirs"), server.invoke("busy")
+        broken = server.invoke("break")
+        metrics = server.ask("GET", "/metrics").body.decode()
+    assert (fine.status, fine.headers["x-mine"], fine.body) == (202, "theirs", b"x")
+    assert (busy.status, busy.error) == (429, "come later")
+    assert (broken.status, "cannot stand in a header" in broken.error) == (500, True)
+    for status in ("2xx", "4xx", "500"):
+        assert f'serve_requests_total{{route="/invocations",status="{status}"}}' in metrics
+
+
+def test_accept_that_no_header_can_hold_is_406(root: Path) -> None:
+    with serving(root, ALL_FOUR.replace("    return json.dumps", "    return b'x' or json.dumps")) as server:
+        reply = server.invoke('{"values": []}', Accept="image/png,\tx")
+    assert (reply.status, bool(reply.error)) == (406, True)
+
+
+LABELS = """
+import numpy as np
+class Model:
+    def predict(self, rows):
+        return np.array(["setosa", "virginica"])[(rows[:, 0] > 5).astype(int)]
+def model_fn(model_dir):
+    return Model()
+"""
+LABEL_ANSWERS = {
+    "application/json": b'{"predictions": ["setosa", "virginica"]}',
+    "text/csv": b"setosa\nvirginica\n",
+    "application/jsonlines": b'"setosa"\n"virginica"\n',
+}
+
+
+def test_labels_are_answered_in_each_format(root: Path) -> None:
+    with serving(root, LABELS) as server:
+        for accept, expected in LABEL_ANSWERS.items():
+            for body, content_type in (("1,2\n6,7", "text/csv"), ("[[1,2],[6,7]]", "application/json")):
+                reply = server.invoke(body, content_type, Accept=accept)
+                assert (reply.status, reply.body, reply.headers["content-type"]) == (200, expected, accept)
+    assert server.complaints() == []
+
+
+MODEL = "def model_fn(model_dir):\n    return 1\n"
+PREDICT = "def predict_fn(data, model):\n    return 1\n"
+HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
+UNUSABLE = {
+    HANDLER: "defines input_handler, output_handler, but none that serve calls: pre_model_fn, model_fn",
+    HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but none",
+    "x = 1": "defines no function",
+    "def modle_fn(model_dir):\n    return 1\n"
+    + PREDICT: "defines modle_fn, which serve does not call: did you mean model_fn",
+    "def modle_fn(model_dir):\n    return 1\n": "did you mean model_fn",
+    MODEL + "def Predict_fn(data, model):\n    return 1\n": "did you mean predict_fn",
+    MODEL + PREDICT + "def ouput_fn(prediction, accept):\n    return 1\n": "did you mean output_fn",
+    MODEL + "def predict_fn(data):\n    return 1\n": "predict_fn takes (data): it must take (data, model)",
+    MODEL + "predict_fn = 'mine'": "predict_fn is str, not a function",
+    MODEL: "model_fn returned int, which has no predict(): define predict_fn",
+    MODEL + PREDICT + "def pre_model_fn(model_dir):\n    raise OSError('no')\n": "OSError: no (in pre_model_fn)",
+}
+
+
+@pytest.mark.parametrize(("program", "reason"), UNUSABLE.items())
+def test_program_of_another_convention_is_named(root: Path, program: str, reason: str) -> None:
+    (root / "model" / "code").mkdir()
+    (root / "model" / "code" / "inference.py").write_text(program)
+    with started(root) as server:
+        assert server.end() == 2
+    assert reason in (server.failure or "")
+
+
+def test_missing_model_names_the_functions_that_are_there(tmp_path: Path) -> None:
+    (tmp_path / "model" / "code").mkdir(parents=True)
+    (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT)
+    with started(tmp_path) as server:
+        assert server.end() == 2
+    assert "inference.py defines predict_fn and no model_fn" in (server.failure or "")
+    assert "has no model.onnx" in (server.failure or "")
+
+
+HELPERS = (
+    PREDICT + "def my_predict_fn(data):\n    pass\ndef serving_input_fn():\n    pass\ndef get_model_fn():\n    pass\n"
+)
+
+
+def test_helpers_with_similar_names_are_no_misspelt_functions(root: Path) -> None:
+    with serving(root, MODEL + HELPERS) as server:
+        assert server.invoke("[1]").json == 1
+
+
+FOLDERS = {
+    "1/saved_model.pb": "It holds 1/",
+    "model.joblib": "It holds model.joblib",
+    "inference.py": "move inference.py into the folder code/",
+    "code/serve.py": "code/ has serve.py: name the program inference.py",
+}
+
+
+@pytest.mark.parametrize(("file", "reason"), FOLDERS.items())
+def test_folder_without_a_model_names_what_it_holds(tmp_path: Path, file: str, reason: str) -> None:
+    path = tmp_path / "model" / file
+    path.parent.mkdir(parents=True)
+    path.write_text("x")
+    with started(tmp_path) as server:
+        assert server.end() == 2
+    assert "has no model.onnx" in (server.failure or "")
+    assert reason in (server.failure or "")
+
+
+def test_program_may_be_named_without_its_ending(root: Path) -> None:
+    with serving(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
+        assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
+
+
+def test_body_that_could_fill_the_memory_is_refused(root: Path) -> None:
+    body = '["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]"  # 40 GB as an array of text
+    with serving(root, MODEL + PREDICT) as server:
+        assert server.invoke(body).status == 400
+        assert server.invoke(body[1:-1], "text/csv").status == 400
+        assert server.invoke(",".join(["1.5", "2"] * 100_000), "text/csv").status == 400
+        assert server.invoke("[1]").json == 1
+
+
 FAILURES = {
     "import nonsense_module": "inference.py cannot be imported: ModuleNotFoundError",
     "def model_fn(model_dir):\n    raise OSError('no weights')": "could not load the model: OSError: no weights",

@@ -1,0 +1,66 @@
+"""Runs handlers with our serve job's modules, as real.py does with AWS's toolkit.
+
+Usage: ours.py FOLDER < programs.json > answers.json, with `shared` and `containers/serve` on PYTHONPATH.
+"""
+
+import base64
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from handlers import HandlerModel
+from metrics import Metrics
+from microjobs.errors import UserError
+from models import Request
+from service import Service
+
+
+class Headers:
+    """Header fields as Granian gives them."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        self._fields = {name.lower(): value for name, value in fields.items()}
+
+    def get(self, name: str, default: str = "") -> str:
+        return self._fields.get(name, default)
+
+    def items(self) -> list[tuple[str, str]]:
+        return [*self._fields.items()]
+
+
+def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    headers = Headers(request["headers"])
+    content_type, accept = headers.get("content-type"), headers.get("accept")
+    asked = Request(base64.b64decode(request["body"]), content_type, accept, "", headers)
+    found = service.invoke(asked, time.perf_counter())
+    named = dict(found.headers)
+    media_type = named.pop("content-type", None)
+    body = base64.b64encode(found.body).decode()
+    return {"status": found.status, "type": media_type, "headers": named, "body": body}
+
+
+def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
+    code = folder / str(number) / "code"
+    code.mkdir(parents=True)
+    path = code / f"program_{number}.py"
+    path.write_text(program["code"])
+    service = Service(Metrics({}), limit=1 << 20, workers=1)
+    service.metrics.claim()
+    try:
+        service.loaded(HandlerModel(path, code.parent))
+    except UserError as error:
+        return {"failed": str(error), "answers": []}
+    return {"failed": None, "answers": [answer(service, request) for request in program["requests"]]}
+
+
+def main() -> None:
+    programs = json.load(sys.stdin)
+    out = sys.stdout
+    sys.stdout = sys.stderr  # programs may print
+    json.dump([run(number, program, Path(sys.argv[1])) for number, program in enumerate(programs)], out)
+
+
+if __name__ == "__main__":
+    main()

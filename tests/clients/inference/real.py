@@ -1,0 +1,79 @@
+"""Runs handlers with AWS's own toolkit and multi-model-server. Needs their virtual environment, and nothing of ours.
+
+Usage: real.py FOLDER < programs.json > answers.json, see cases.py.
+"""
+
+import base64
+import importlib
+import json
+import os
+import struct
+import sys
+from pathlib import Path
+from typing import Any
+
+from mms.service import Service
+from sagemaker_inference.default_handler_service import DefaultHandlerService
+
+
+class Reader:
+    """Reads the binary message that multi-model-server sends to its front end."""
+
+    def __init__(self, message: bytes) -> None:
+        self._message = message
+        self._at = 0
+
+    def number(self) -> int:
+        (value,) = struct.unpack_from("!i", self._message, self._at)
+        self._at += 4
+        return int(value)
+
+    def data(self) -> bytes:
+        size = self.number()
+        self._at += size
+        return self._message[self._at - size : self._at]
+
+
+def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
+    headers = [{"name": name.encode(), "value": value.encode()} for name, value in request["headers"].items()]
+    content_type = request["headers"].get("Content-Type", "")
+    parameters = [{"name": "body", "value": base64.b64decode(request["body"]), "contentType": content_type}]
+    try:
+        message = service.predict([{"requestId": b"1", "headers": headers, "parameters": parameters}])
+    except Exception as error:  # the worker dies of it, and its front end answers 500
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return {"status": 500, "type": None, "headers": {}, "body": ""}
+    reader = Reader(message)
+    code, _message, _request_id, media_type = reader.number(), reader.data(), reader.data(), reader.data().decode()
+    status, _phrase = reader.number(), reader.data()
+    named = {reader.data().decode().lower(): reader.data().decode() for _ in range(reader.number())}
+    named.pop("content-type", None)
+    body = base64.b64encode(reader.data()).decode()
+    return {"status": status if code == 200 else code, "type": media_type or None, "headers": named, "body": body}
+
+
+def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
+    code = folder / str(number) / "code"
+    code.mkdir(parents=True)
+    (code / f"program_{number}.py").write_text(program["code"])
+    os.environ["SAGEMAKER_PROGRAM"] = f"program_{number}.py"
+    sys.path.insert(0, str(code))
+    importlib.invalidate_caches()
+    handler = DefaultHandlerService()
+    service = Service("model", str(code.parent), None, handler.handle, None, 1)
+    try:
+        handler.initialize(service.context)
+    except Exception as error:
+        return {"failed": f"{type(error).__name__}: {error}", "answers": []}
+    return {"failed": None, "answers": [answer(service, request) for request in program["requests"]]}
+
+
+def main() -> None:
+    programs = json.load(sys.stdin)
+    out = sys.stdout
+    sys.stdout = sys.stderr  # programs may print
+    json.dump([run(number, program, Path(sys.argv[1])) for number, program in enumerate(programs)], out)
+
+
+if __name__ == "__main__":
+    main()
