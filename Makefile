@@ -80,6 +80,9 @@ test: setup ## every test that this machine can run; each skip says why
 test/%: setup ## the tests of one image, such as test/serve
 	uv run pytest -k '$*'
 
+mutate/%: setup ## change a module in small ways and list what TESTS do not notice (COUNT=40 SEED=0)
+	@uv run --group mutate python scripts/mutate.py '$*' --tests "$$TESTS" $(if $(COUNT),--count $(COUNT)) $(if $(SEED),--seed $(SEED))
+
 registry: ## install the registry that `microjobs push` is tried on (Debian, Ubuntu)
 	command -v docker-registry >/dev/null || { sudo apt-get update -qq && sudo apt-get install -yqq --no-install-recommends docker-registry; }
 

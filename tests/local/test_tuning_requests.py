@@ -32,8 +32,8 @@ def integers(low: str, high: str) -> dict[str, Any]:
     return {"IntegerParameterRanges": [{"Name": "n", "MinValue": low, "MaxValue": high}]}
 
 
-def continuous(low: str, high: str) -> dict[str, Any]:
-    return {"ContinuousParameterRanges": [{"Name": "x", "MinValue": low, "MaxValue": high}]}
+def continuous(low: str, high: str, scaling: str = "Auto") -> dict[str, Any]:
+    return {"ContinuousParameterRanges": [{"Name": "x", "MinValue": low, "MaxValue": high, "ScalingType": scaling}]}
 
 
 def categories(*values: str) -> dict[str, Any]:
@@ -58,6 +58,10 @@ WRONG = [
     (continuous("nan", "1"), {}, "Continuous parameter 'x': 'nan' is not a number such as"),
     (continuous("0", "1_0.0"), {}, "Continuous parameter 'x': '1_0.0' is not a number such as"),
     (continuous("0", "1e999"), {}, "is too large"),
+    (continuous("0", "1", "Logarithmic"), {}, "Logarithmic scaling needs a MinValue above 0, not 0.0"),
+    (continuous("-0.1", "0.9", "ReverseLogarithmic"), {}, "is for continuous ranges in [0, 1)"),
+    (continuous("0", "1", "ReverseLogarithmic"), {}, "is for continuous ranges in [0, 1)"),
+    (continuous("0", "1.1", "ReverseLogarithmic"), {}, "is for continuous ranges in [0, 1)"),
     (categories("a"), {}, "Categorical parameter 'c' has one value, 'a'. Give two or more"),
     (categories("a", "b", "a"), {}, "Categorical parameter 'c' has 'a' twice"),
     (categories("a", "b"), {}, "there are 2, and MaxNumberOfTrainingJobs is 4"),

@@ -191,7 +191,7 @@ def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 CONTINUOUS = Range("rate", "Continuous", 0.001, 0.2, "Logarithmic")
-REVERSE = Range("momentum", "Continuous", 0.5, 0.999, "ReverseLogarithmic")
+REVERSE = Range("momentum", "Continuous", 0.6, 0.999, "ReverseLogarithmic")
 INTEGER = Range("epochs", "Integer", 1, 50)
 CATEGORICAL = Range("optimizer", "Categorical", values=("sgd", "adam"))
 
@@ -210,8 +210,14 @@ def test_same_seed_searches_alike_and_within_ranges(strategy: str) -> None:
 
     assert first_five() == first_five()
     for values in first_five():
-        assert 0.5 <= float(values["momentum"]) <= 0.999
+        assert 0.6 <= float(values["momentum"]) <= 0.999
         assert 1 <= int(values["epochs"]) <= 50
+
+
+def test_values_of_every_range_come_back_from_the_wire() -> None:
+    for item, value in ((CONTINUOUS, 0.25), (REVERSE, 0.25), (INTEGER, 7), (CATEGORICAL, "adam")):
+        assert item.from_wire(item.to_wire(value)) == value
+    assert REVERSE.to_wire(0.25) == "0.75"
 
 
 def test_search_learns_from_jobs_of_an_earlier_server() -> None:

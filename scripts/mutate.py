@@ -1,0 +1,114 @@
+"""Changes one module in small ways and reports the changes that its tests do not notice. `make mutate/PATH` calls this.
+
+    python scripts/mutate.py PATH --tests "tests/unit/test_x.py …" [--count 40] [--seed 0]
+
+A copy of the work tree is changed, not the work tree itself. Exit code 1: some changes survived.
+"""
+
+import argparse
+import os
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from contextlib import chdir
+from pathlib import Path
+
+from cosmic_ray.commands.init import init
+from cosmic_ray.mutating import mutate_and_test
+from cosmic_ray.testing import run_tests
+from cosmic_ray.work_db import WorkDB, use_db
+from cosmic_ray.work_item import MutationSpec, TestOutcome
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+IMPLAUSIBLE = re.compile(
+    r"BitOr_|_(Pow|RShift|LShift|BitOr|BitAnd|BitXor)$|_(Eq|NotEq|Is|IsNot)_(Lt|LtE|Gt|GtE|Is|Eq)$"
+)
+"""Operators that change type hints, or that nobody confuses."""
+
+TIMEOUT_FACTOR = 5
+TIMEOUT_SECONDS = 20
+"""A change may make the tests this much slower; then it counts as noticed."""
+
+
+def main() -> int:
+    options = parse_arguments()
+    test_command = shlex.join([sys.executable, "-m", "pytest", "-x", "-q", *shlex.split(options.tests)])
+    with tempfile.TemporaryDirectory(prefix="mutate-") as folder, chdir(copy_work_tree(Path(folder))):
+        # Before the installed package, which is the work tree.
+        os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path(folder) / "shared")])
+        seconds = run_baseline(test_command)
+        mutations = sample(find_mutations(options.path), options.count, options.seed)
+        print(f"{len(mutations)} changes of {options.path}, about {seconds * len(mutations) / 60:.0f} min", flush=True)
+        timeout = seconds * TIMEOUT_FACTOR + TIMEOUT_SECONDS
+        survivors = [
+            diff for number, item in enumerate(mutations, 1) if (diff := survives(item, test_command, timeout, number))
+        ]
+    print(f"\n{len(mutations) - len(survivors)} of {len(mutations)} changes were noticed")
+    return 1 if survivors else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Report changes of a module that its tests do not notice.")
+    parser.add_argument("path", type=Path, help="module, relative to the repository")
+    parser.add_argument("--tests", required=True, help="arguments for pytest: the tests that should notice changes")
+    parser.add_argument("--count", type=int, default=40, help="changes to try (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="chooses the changes (default: %(default)s)")
+    options = parser.parse_args()
+    if not (REPOSITORY / options.path).is_file():
+        parser.error(f"{options.path} is not a file in {REPOSITORY}")
+    return options
+
+
+def copy_work_tree(folder: Path) -> Path:
+    """Copy the tracked files, and new ones that git does not ignore."""
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    return folder
+
+
+def run_baseline(test_command: str) -> float:
+    """Run the tests without a change; return the seconds that they take. Exits if they fail."""
+    started = time.monotonic()
+    outcome, output = run_tests(test_command, timeout=600)
+    if outcome is not TestOutcome.SURVIVED:
+        sys.exit(f"The tests fail without any change:\n{output[-3000:]}")
+    return time.monotonic() - started
+
+
+def find_mutations(path: Path) -> list[MutationSpec]:
+    with use_db(":memory:", WorkDB.Mode.create) as database:
+        init([path], database, {})
+        found = [mutation for item in database.work_items for mutation in item.mutations]
+    return [mutation for mutation in found if not IMPLAUSIBLE.search(mutation.operator_name)]
+
+
+def sample(mutations: Iterable[MutationSpec], count: int, seed: int) -> list[MutationSpec]:
+    """Choose mutations at random, the same ones for the same seed, in the order of the module's lines."""
+    found = sorted(mutations, key=lambda item: (item.start_pos, item.operator_name, item.occurrence))
+    chosen = random.Random(seed).sample(found, min(count, len(found)))  # noqa: S311 - no secret
+    return sorted(chosen, key=lambda item: item.start_pos)
+
+
+def survives(mutation: MutationSpec, test_command: str, timeout: float, number: int) -> str:
+    """Apply a mutation and run the tests; return its diff if they pass, else an empty text."""
+    result = mutate_and_test([mutation], test_command, timeout)
+    survived = result.test_outcome is TestOutcome.SURVIVED
+    print(f"{number:4} line {mutation.start_pos[0]:<5} {'SURVIVED' if survived else 'noticed'}", flush=True)
+    if survived:
+        print(result.diff, flush=True)
+    return result.diff if survived else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
