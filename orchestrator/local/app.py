@@ -7,13 +7,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from contextlib import suppress
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from werkzeug import Request, Response
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from orchestrator.local import auth
 from orchestrator.local.errors import ServiceError, full, is_full
@@ -25,6 +23,7 @@ from orchestrator.local.protocol.validation import validate
 from orchestrator.local.protocol.wire import wire_of
 from orchestrator.local.s3.service import error_response
 from orchestrator.local.services import Service
+from orchestrator.local.spool import Spool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -42,9 +41,9 @@ REQUEST_ID = "microjobs.request_id"
 HOST = re.compile(r"([a-z0-9.-]+)(:\d{1,5})?", re.IGNORECASE)
 """A Host header, of a server that has names and addresses of IPv4 only."""
 
-MOST_BYTES = {RUNTIME: 25 * 2**20}
-"""Of a request's body, by service. SageMaker takes 25 MB for an invocation."""
-MOST_BYTES_ELSEWHERE = 8 * 2**20
+MAX_BODY_BYTES = {RUNTIME: 25 * 2**20}
+"""Limits by service. SageMaker takes 25 MB for an invocation."""
+MAX_BODY_BYTES_ELSEWHERE = 8 * 2**20
 
 
 class Application:
@@ -68,10 +67,11 @@ class Application:
         self._services = services
         self._raw = raw
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._spool = Spool()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         environ[REQUEST_ID] = str(uuid4())
-        request = Request(environ)
+        request = Request(environ, populate_request=False)  # no cycle: the body is freed with the request
         response = self._answer(request)
         response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
         return response(environ, start_response)
@@ -86,23 +86,25 @@ class Application:
             claim = auth.claim(request)
             service = self._service(request, claim)
             kind = _kind(service)
-            if service != "s3":
-                request.max_content_length = MOST_BYTES.get(service, MOST_BYTES_ELSEWHERE)
-                request.get_data()
-            request.environ[auth.PROOF] = auth.verify(request, claim, self._credentials)
+            self._authenticate(request, claim, service)
             return self._raw[service](request) if service in self._raw else self._operation(service, request)
         except auth.AuthError as error:
             return _failure(kind, error.worded(kind), request)
         except ServiceError as error:
             return _failure(kind, error, request)
-        except HTTPException as error:  # from reading the body: too large, cut off
-            return _failure(kind, _http_error(error, request), request)
         except Exception as error:
             if is_full(error):
                 return _failure(kind, full(), request)
             log.exception("%s %s failed, request %s", request.method, request.path, request.environ[REQUEST_ID])
             hint = f"the server failed; its log says why at request {request.environ[REQUEST_ID]}"
             return _failure(kind, ServiceError("InternalFailure", hint, 500), request)
+
+    def _authenticate(self, request: Request, claim: auth.Claim, service: str) -> None:
+        """Prove the sender, before the body is read or while it costs no memory; S3 then reads it block by block."""
+        with self._spool.open(request, MAX_BODY_BYTES.get(service, MAX_BODY_BYTES_ELSEWHERE)) as body:
+            request.environ[auth.PROOF] = auth.verify(request, claim, self._credentials, body.digest)
+            if service != "s3":
+                request.get_data()
 
     def _check_host(self, request: Request) -> None:
         """A page in a browser can make a name of its own lead here, but must send that name."""
@@ -187,23 +189,7 @@ def _kind(service: str) -> auth.Kind:
 
 
 def _failure(kind: auth.Kind, error: ServiceError, request: Request) -> Response:
-    _drain(request)
     if kind == "s3":
         return error_response(error, request)
     failure = query.failure if kind == "query" else json_rpc.failure
     return failure(error, request.environ[REQUEST_ID])
-
-
-def _http_error(error: HTTPException, request: Request) -> ServiceError:
-    message = error.description or error.name
-    if isinstance(error, RequestEntityTooLarge):
-        message = f"the body is larger than the {request.max_content_length} bytes that this service takes"
-    return ServiceError(error.name.replace(" ", ""), message, error.code or 400)
-
-
-def _drain(request: Request) -> None:
-    """Take the rest of a body that nobody read: cheroot would read it into memory at once, to keep the connection."""
-    body = request.environ["wsgi.input"]
-    with suppress(OSError, ValueError):  # the client is gone, or sends what is no chunk
-        while body.read(2**16):
-            pass

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from hashlib import sha256
 from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -197,8 +196,17 @@ def _time(timestamp: str) -> datetime:
 # --- whether it is true ---
 
 
-def verify(request: Request, claimed: Claim, credentials: Credentials, now: datetime | None = None) -> Proof | None:
-    """Check a request against the credentials. The body is read, unless the service is S3: that checks it itself.
+def verify(
+    request: Request,
+    claimed: Claim,
+    credentials: Credentials,
+    digest: Callable[[], str],
+    now: datetime | None = None,
+) -> Proof | None:
+    """Check a request against the credentials. The body is read last, if at all: S3 checks it itself.
+
+    Args:
+        digest: reads the body; its SHA-256 in hexadecimal digits.
 
     Returns:
         The signature, for what follows from it; None for one of version 2, from which nothing can.
@@ -221,10 +229,12 @@ def verify(request: Request, claimed: Claim, credentials: Credentials, now: date
         claimed.service,
         claimed.region,
     )
-    signed = _as_signed(request, claimed)
+    payload = _payload(request, claimed)
+    signed = _as_signed(request, claimed, payload or digest())
     expected = signer.signature(signer.string_to_sign(signed, signer.canonical_request(signed)), signed)
     _compare(claimed, expected)
-    _check_payload(request, claimed)
+    if payload and claimed.service != "s3" and payload != digest():
+        raise AuthError("payload", f"the body's SHA-256 is {digest()}, and x-amz-content-sha256 says {payload}")
     scope = signer.credential_scope(signed)
     return Proof(expected, claimed.timestamp, scope, lambda text: signer.signature(text, signed))
 
@@ -275,33 +285,33 @@ def _headers(request: Request) -> Mapping[str, str]:
     return {name.lower(): value for name, value in received.items()}
 
 
-def _as_signed(request: Request, claimed: Claim) -> AWSRequest:
+def _as_signed(request: Request, claimed: Claim, payload: str) -> AWSRequest:
     """The request as its sender's botocore had it when it was signed."""
     # The path as it was sent: WSGI's own is decoded, and decoding `%2F` cannot be undone.
     path, _, query = request.environ["REQUEST_URI"].partition("?")
     kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-Signature="))
-    body = b"" if claimed.service == "s3" else request.get_data()
-    signed = AWSRequest(method=request.method, url=f"http://host{path}?{kept}", data=body)
+    signed = AWSRequest(method=request.method, url=f"http://host{path}?{kept}")
     received = _headers(request)
     for name in claimed.signed_headers:
         if name in received:
             signed.headers.add_header(name, received[name])
     signed.context["timestamp"] = claimed.timestamp
-    if claimed.service == "s3" and claimed.expires is not None and "x-amz-content-sha256" not in signed.headers:
-        signed.context["payload"] = UNSIGNED_PAYLOAD
+    signed.context["payload"] = payload
     return signed
 
 
-def _check_payload(request: Request, claimed: Claim) -> None:
-    """Hold the body against its own header. S3's code does that itself, while it streams the body."""
-    header = request.headers.get("x-amz-content-sha256")
-    if claimed.service == "s3":
-        if header is None and claimed.expires is None:
+def _payload(request: Request, claimed: Claim) -> str:
+    """What the sender says about the body and has signed; empty if the request does not say it.
+
+    Raises:
+        AuthError: it must say it, and does not.
+    """
+    header = _headers(request).get("x-amz-content-sha256", "")
+    if claimed.service == "s3" and not header:
+        if claimed.expires is None:
             raise AuthError("malformed", "Missing required header for this request: x-amz-content-sha256")
-        return
-    actual = sha256(request.get_data()).hexdigest()
-    if header is not None and header != actual:
-        raise AuthError("payload", f"the body's SHA-256 is {actual}, and x-amz-content-sha256 says {header}")
+        return UNSIGNED_PAYLOAD
+    return header
 
 
 class _Signer(SigV4Auth):
@@ -310,15 +320,12 @@ class _Signer(SigV4Auth):
     def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
         return request.headers
 
-
-class _S3Signer(S3SigV4Auth):
-    """The same with S3's paths, which are not normalised, and with bodies that are not signed."""
-
-    def headers_to_sign(self, request: AWSRequest) -> HTTPHeaders:
-        return request.headers
-
     def payload(self, request: AWSRequest) -> str:
-        return request.context.get("payload") or str(super().payload(request))
+        return str(request.context["payload"])
+
+
+class _S3Signer(_Signer, S3SigV4Auth):
+    """Signs the same with S3's paths, which are not normalised."""
 
 
 class _V2Signer(HmacV1QueryAuth):

@@ -1,5 +1,6 @@
 """The server itself: its parts put together, and its life from start to end."""
 
+import ctypes
 import fcntl
 import json
 import logging
@@ -37,6 +38,9 @@ LOOPBACK = "127.0.0.1"
 THREADS = 64
 """Requests answered at once; an invocation of an endpoint holds one while the model answers."""
 
+_M_MMAP_THRESHOLD = -3
+_MMAP_BYTES = 1 << 20
+
 LOOK_SECONDS = 0.5
 """Between two looks for a signal: one that another thread receives does not wake the main thread from a wait."""
 
@@ -58,6 +62,7 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = ch
         ServerError: another server has this folder, something has the port, or there is no engine where one was
             asked for.
     """
+    _return_large_blocks()
     ended = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -79,6 +84,16 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = ch
         while not ended.wait(LOOK_SECONDS):
             pass
         logger.info("ending all that runs")
+
+
+def _return_large_blocks() -> None:
+    """Let glibc give each freed block of this size back to the system, such as the bodies of large requests.
+
+    By itself it raises the threshold with the first such block, and keeps later ones in the arena of each thread.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not on macOS, and without effect on musl
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
 
 
 def _chosen(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:

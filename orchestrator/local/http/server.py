@@ -4,6 +4,7 @@ import contextlib
 import logging
 import re
 import socket
+from functools import partial
 from typing import Any
 from xml.etree import ElementTree
 
@@ -11,16 +12,15 @@ from cheroot import wsgi
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Gateway_10
 
+from orchestrator.local.http.connections import Connection as Waiting
+from orchestrator.local.http.connections import Connections
 from orchestrator.local.http.headers import check_framing, read_headers
+from orchestrator.local.http.streams import Body, Reader, Writer
 
 logger = logging.getLogger(__name__)
 
-MOST_HEADER_BYTES = 64 << 10
-"""Of a request's first line and headers together; AWS takes 8 KB of each."""
-
-LINGER_SECONDS = 1.0
-LINGER_BYTES = 1 << 20
-"""What is read, and for how long, of a request that was refused: else the client is reset before it has its answer."""
+MAX_HEAD_BYTES = 64 << 10
+"""Limit for a request's first line and headers together; AWS takes 8 KB of each."""
 
 
 HEADERS = "microjobs.headers"
@@ -53,7 +53,37 @@ class Parser(HTTPRequest):
         except ValueError as error:
             self.simple_response("400 Bad Request", str(error))
             return False
-        return bool(super().read_request_headers())  # type: ignore[no-untyped-call]
+        return self._read_connection_headers()
+
+    def _read_connection_headers(self) -> bool:
+        """Find out how the body is sent and whether the connection is kept. Nothing of the body is asked for yet."""
+        coding = self.inheaders.get(b"Transfer-Encoding", b"chunked").lower()
+        expected = self.inheaders.get(b"Expect", b"100-continue").lower()
+        if coding != b"chunked":
+            self.simple_response("501 Unimplemented", "Transfer-Encoding must be chunked")
+        elif expected != b"100-continue":
+            self.simple_response("417 Expectation Failed", "Expect must be 100-continue")
+        options = {option.strip() for option in self.inheaders.get(b"Connection", b"").lower().split(b",")}
+        is_kept = b"close" not in options if self.response_protocol == "HTTP/1.1" else b"keep-alive" in options
+        self.close_connection = self.close_connection or not is_kept
+        return bool(coding == b"chunked" and expected == b"100-continue")
+
+    def respond(self) -> None:
+        """Replaces cheroot's method, which keeps a chunk of any size in memory and continues before it is asked to."""
+        self.chunked_read = b"Transfer-Encoding" in self.inheaders
+        length = None if self.chunked_read else int(self.inheaders.get(b"Content-Length", 0))
+        is_awaited = b"Expect" in self.inheaders and self.request_protocol == b"HTTP/1.1"
+        self.rfile = Body(self.conn, length, is_awaited=is_awaited, timeout=self.server.timeout)
+        self.server.gateway(self).respond()
+        self.ensure_headers_sent()
+        if self.chunked_write:
+            self.conn.wfile.write(b"0\r\n\r\n")
+
+    def send_headers(self) -> None:
+        """Close the connection if the body was not read: it could be long, and nobody knows who sends it."""
+        if not self.rfile.is_consumed():
+            self.close_connection = self.conn.lingers = True
+        super().send_headers()
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
         """Answer what never comes to the application, and close the connection: nobody knows where the next begins."""
@@ -63,18 +93,9 @@ class Parser(HTTPRequest):
             ElementTree.SubElement(root, name).text = text
         body = ElementTree.tostring(root, "utf-8", xml_declaration=True)
         head = f"Connection: close\r\nContent-Type: application/xml\r\nContent-Length: {len(body)}\r\n\r\n"
-        self.close_connection = True
+        self.close_connection = self.conn.lingers = True
         with contextlib.suppress(OSError):
             self.conn.wfile.write(f"{self.server.protocol} {status}\r\n{head}".encode("latin-1") + body)
-            self.conn.socket.shutdown(socket.SHUT_WR)
-            self.conn.socket.settimeout(LINGER_SECONDS)
-            left = LINGER_BYTES
-            while left > 0 and (read := len(self.conn.socket.recv(1 << 16))):
-                left -= read
-
-    @staticmethod
-    def header_reader(*_: object) -> None:
-        """The headers are read by `read_request_headers`."""
 
 
 class Gateway(Gateway_10):
@@ -85,7 +106,7 @@ class Gateway(Gateway_10):
         environ = {name: value for name, value in made.items() if not name.startswith(("HTTP_", "CONTENT_"))}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.req.inheaders.items()}
         environ |= {_variable(name): value for name, value in headers.items() if "_" not in name}
-        return environ | {HEADERS: headers}
+        return environ | {HEADERS: headers, "wsgi.input_terminated": True}
 
 
 def _variable(header: str) -> str:
@@ -94,18 +115,55 @@ def _variable(header: str) -> str:
 
 
 class Connection(HTTPConnection):
+    """A client's connection."""
+
     RequestHandlerClass = Parser
+
+    def __init__(self, server: "Server", accepted: socket.socket, address: tuple[str, int]) -> None:
+        super().__init__(server, accepted, _open)
+        self.remote_addr, self.remote_port = address
+        self.deadline = 0.0
+        self.has_served = False
+        self.lingers = False
+        self.linger_bytes: int | None = None
+
+    def close(self) -> None:
+        connections: Connections = self.server._connections
+        if self.lingers:
+            connections.linger(self)
+        else:
+            connections.close_connection(self)
+
+    def release(self) -> None:
+        self.rfile.close()
+        self.socket.close()
+
+
+def _open(accepted: socket.socket, mode: str, _: int) -> Reader | Writer:
+    """What cheroot calls to make the two streams of a connection."""
+    return Reader(accepted) if "r" in mode else Writer(accepted)
 
 
 class Server(wsgi.Server):
-    """A listener. Give it its `wsgi_app` before it serves."""
+    """A listener. Set its `wsgi_app` before it serves."""
 
-    ConnectionClass = Connection
+    _connections: Connections
+    """Replaces cheroot's own, which has methods of the same names."""
 
     def __init__(self, address: tuple[str, int], **options: Any) -> None:
         super().__init__(address, None, **options)
         self.gateway = Gateway
-        self.max_request_header_size = MOST_HEADER_BYTES
+        self.max_request_header_size = MAX_HEAD_BYTES
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._connections.close()
+        self._connections = Connections(self.socket, partial(Connection, self), self._give, MAX_HEAD_BYTES)
+
+    def _give(self, connection: Waiting) -> None:
+        """Let a worker answer the request that a connection has received."""
+        connection.socket.settimeout(self.timeout)
+        self.requests.put(connection)
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         logger.log(level, "%s", msg, exc_info=traceback)

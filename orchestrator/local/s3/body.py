@@ -33,8 +33,13 @@ class Input:
         self._stream = stream
         self._is_over = False
 
+    @property
+    def is_awaited(self) -> bool:
+        """The client waits to be told that it may send the body."""
+        return bool(getattr(self._stream, "is_awaited", False))
+
     def read(self, size: int, /) -> bytes:
-        """Raises ServiceError RequestTimeout, the client is slow or gone; IncompleteBody, its chunks are none."""
+        """Raises ServiceError: RequestTimeout, the client is slow or gone; IncompleteBody, the body is malformed."""
         if self._is_over:
             return b""
         try:
@@ -42,9 +47,9 @@ class Input:
         except OSError as error:
             self._is_over = True
             raise ServiceError("RequestTimeout", f"The body did not come in time: {error}.") from error
-        except ValueError as error:  # cheroot's word for a broken chunk of HTTP's
+        except ValueError as error:
             self._is_over = True
-            raise ServiceError("IncompleteBody", f"The body's transfer coding is broken: {error}.") from error
+            raise ServiceError("IncompleteBody", f"The body cannot be read: {error}.") from error
 
 
 @dataclass(frozen=True)
@@ -98,8 +103,10 @@ def receive_document(incoming: Incoming, stream: Stream) -> bytes:
     return document.getvalue()
 
 
-def drain(stream: Stream) -> None:
-    """Read what is left of a body, so that the connection can be used again."""
+def drain(stream: Input) -> None:
+    """Read what is left of a body, so that the connection can be used again, unless the client has not sent it yet."""
+    if stream.is_awaited:
+        return
     with contextlib.suppress(ServiceError):
         while stream.read(BLOCK):
             pass

@@ -1,6 +1,7 @@
 """Signatures that were made by botocore, and what somebody did to the requests afterwards."""
 
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def received(path: str, headers: dict[str, str], body: bytes) -> Request:
 
 
 def verify(request: Request, now: datetime | None = None) -> None:
-    auth.verify(request, auth.claim(request), CREDENTIALS, now)
+    auth.verify(request, auth.claim(request), CREDENTIALS, lambda: sha256(request.get_data()).hexdigest(), now)
 
 
 def fault(request: Request, now: datetime | None = None) -> auth.Fault:

@@ -1,0 +1,165 @@
+"""Streams of one connection: what has arrived is kept in a buffer, and a request's body is read through it."""
+
+import io
+import re
+import socket
+import time
+from typing import Protocol
+
+BLOCK_BYTES = 1 << 16
+_CHUNK_LINE_BYTES = 4096
+_TRAILER_LINES = 32
+_CHUNK_SIZE = re.compile(rb"[0-9a-fA-F]{1,15}")
+
+
+class Reader:
+    """Buffered reader of a socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._buffer = bytearray()
+        self.closed = False
+
+    @property
+    def buffered(self) -> bytearray:
+        """Bytes that have arrived and have not been read."""
+        return self._buffer
+
+    def fill(self) -> bool:
+        """Receive once; False at the end of the stream."""
+        received = self._socket.recv(BLOCK_BYTES)
+        self._buffer += received
+        return bool(received)
+
+    def readline(self, size: int) -> bytes:
+        """The next line with its end, or its first `size` bytes; less at the end of the stream."""
+        end = self._buffer.find(b"\n", 0, size)
+        while end < 0 and len(self._buffer) < size and self.fill():
+            end = self._buffer.find(b"\n", 0, size)
+        return self._take(size if end < 0 else end + 1)
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Read what is there, or wait for some; 0 at the end of the stream."""
+        if not self._buffer:
+            return self._socket.recv_into(buffer)
+        data = self._take(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self._buffer[:size])
+        del self._buffer[:size]
+        return data
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Writer:
+    """Unbuffered writer to a socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+
+    def write(self, data: bytes) -> int:
+        self._socket.sendall(data)
+        return len(data)
+
+
+class Connected(Protocol):
+    """The parts of a connection that a body needs."""
+
+    rfile: Reader
+    wfile: Writer
+    socket: socket.socket
+
+
+class Body(io.RawIOBase):
+    """A request's body, without its transfer coding.
+
+    A client that sent `Expect: 100-continue` is told to continue when the body is read for the first time.
+
+    Args:
+        length: in bytes; None for a chunked body.
+        is_awaited: the client waits for `100 Continue`.
+        timeout: seconds that one read may wait.
+    """
+
+    def __init__(self, connection: Connected, length: int | None, *, is_awaited: bool, timeout: float) -> None:
+        self._connection = connection
+        self._is_chunked = length is None
+        self._bytes_left = length or 0
+        self._is_read = length == 0
+        self._timeout = timeout
+        self._deadline: float | None = None
+        self.is_awaited = is_awaited and length != 0
+
+    def readable(self) -> bool:
+        return True
+
+    def limit(self, seconds: float | None) -> None:
+        """Give all following reads together this much time; None: each read its own timeout."""
+        self._deadline = None if seconds is None else time.monotonic() + seconds
+
+    def is_consumed(self) -> bool:
+        """Whether nothing of the body is left on the connection. Does not wait, but drops what has arrived."""
+        reader = self._connection.rfile
+        if not self._is_read and not self._is_chunked and len(reader.buffered) >= self._bytes_left:
+            del reader.buffered[: self._bytes_left]
+            self._is_read = True
+        return self._is_read
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
+        """Raises OSError if the client is slow or gone, ValueError if the body is malformed or not complete."""
+        if self._is_read or not len(buffer):
+            return 0
+        self._prepare()
+        if self._is_chunked and not self._bytes_left:
+            self._bytes_left = self._next_chunk()
+            if not self._bytes_left:
+                return 0
+        count = self._connection.rfile.readinto(memoryview(buffer)[: self._bytes_left])
+        self._bytes_left -= count
+        if not self._bytes_left:
+            self._end_chunk()
+        elif not count:
+            raise ValueError("the connection was closed before the end of the body")
+        return count
+
+    def _prepare(self) -> None:
+        if self.is_awaited:
+            self.is_awaited = False
+            self._connection.wfile.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._deadline is not None:
+            seconds = self._deadline - time.monotonic()
+            if seconds <= 0:
+                raise TimeoutError("timed out")
+            self._connection.socket.settimeout(min(seconds, self._timeout))
+
+    def _next_chunk(self) -> int:
+        """The size of the next chunk; after the last one, the trailers are read and the body is at its end."""
+        size = self._line().partition(b";")[0].strip(b" \t")
+        if not _CHUNK_SIZE.fullmatch(size):
+            raise ValueError(f"{size[:20]!r} is not the size of a chunk")
+        if not int(size, 16):
+            self._skip_trailers()
+            self._is_read = True
+        return int(size, 16)
+
+    def _end_chunk(self) -> None:
+        if not self._is_chunked:
+            self._is_read = True
+        elif self._line():
+            raise ValueError("a chunk is longer than its size")
+
+    def _skip_trailers(self) -> None:
+        for _ in range(_TRAILER_LINES):
+            if not self._line():
+                return
+        raise ValueError(f"the body has more than {_TRAILER_LINES} trailers")
+
+    def _line(self) -> bytes:
+        line = self._connection.rfile.readline(_CHUNK_LINE_BYTES)
+        if not line.endswith(b"\r\n"):
+            raise ValueError("a line between chunks has no end")
+        return line[:-2]

@@ -1,0 +1,95 @@
+"""Bodies of requests whose sender is not proven yet: on the disk, and few at a time.
+
+Most services sign the SHA-256 of the body without sending it, so the body must be read before the signature can be
+checked. Until then it must cost little memory.
+"""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
+from tempfile import SpooledTemporaryFile
+from typing import IO
+
+from werkzeug import Request
+
+from orchestrator.local.errors import ServiceError
+
+MEMORY_BYTES = 256 << 10
+"""A larger body is a temporary file until its sender is proven."""
+
+BLOCK_BYTES = 1 << 16
+
+BODY_SECONDS = 60.0
+"""Time for a whole body."""
+
+MAX_BODIES = 32
+"""Bodies that are read at once, fewer than the server has threads: slow senders cannot occupy all of them."""
+
+
+class Spool:
+    """Reads bodies for one application; may be used from any thread."""
+
+    def __init__(self) -> None:
+        self._slots = threading.BoundedSemaphore(MAX_BODIES)
+
+    @contextmanager
+    def open(self, request: Request, max_bytes: int) -> Iterator["SpooledBody"]:
+        """The body of a request, which is deleted after the block."""
+        with SpooledTemporaryFile(MEMORY_BYTES) as file:
+            yield SpooledBody(request, max_bytes, file, self._slots)
+
+
+class SpooledBody:
+    """A body that is read when its digest is asked for; the request has its content after that."""
+
+    def __init__(self, request: Request, max_bytes: int, file: IO[bytes], slots: threading.BoundedSemaphore) -> None:
+        self._request = request
+        self._max_bytes = max_bytes
+        self._file = file
+        self._slots = slots
+        self._digest = ""
+
+    def digest(self) -> str:
+        """The SHA-256 of the body in hexadecimal digits.
+
+        Raises:
+            ServiceError: 413, the body is too large; 408 or 400, it is not complete; 503, too many bodies are read.
+        """
+        if not self._digest:
+            self._check_size(self._request.content_length or 0)
+            if not self._slots.acquire(blocking=False):
+                message = f"{MAX_BODIES} other requests are being read whose senders are not proven yet: try again"
+                raise ServiceError("ServiceUnavailable", message, 503)
+            try:
+                self._digest = self._read()
+            finally:
+                self._slots.release()
+            self._file.seek(0)
+            self._request.environ["wsgi.input"] = self._file
+        return self._digest
+
+    def _read(self) -> str:
+        stream, digest, size = self._request.environ["wsgi.input"], sha256(), 0
+        if hasattr(stream, "limit"):
+            stream.limit(BODY_SECONDS)
+        for block in iter(lambda: _receive(stream), b""):
+            size += len(block)
+            self._check_size(size)
+            digest.update(block)
+            self._file.write(block)
+        return digest.hexdigest()
+
+    def _check_size(self, size: int) -> None:
+        if size > self._max_bytes:
+            message = f"the body is larger than the {self._max_bytes} bytes that this service takes"
+            raise ServiceError("RequestEntityTooLarge", message, 413)
+
+
+def _receive(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(BLOCK_BYTES)
+    except OSError as error:
+        raise ServiceError("RequestTimeout", f"the body did not come in time: {error}", 408) from error
+    except ValueError as error:
+        raise ServiceError("IncompleteBody", f"the body cannot be read: {error}") from error

@@ -1,0 +1,289 @@
+"""Clients that nobody knows and that occupy connections, threads, memory or time of the server."""
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.credentials import Credentials
+from werkzeug import Request, Response
+
+from orchestrator.local import spool
+from orchestrator.local.http import Server, connections
+from tests.local.clients import Local, until
+from tests.local.security.test_who_may_ask import ASKED, Asked
+from tests.local.security.wire import Sender
+
+MEGABYTE = 1 << 20
+HANG_SECONDS = 30.0
+"""Half of the time that an idle connection is kept: only a request that waits for one of those takes as long."""
+
+
+def connect(host: str) -> socket.socket:
+    name, _, port = host.partition(":")
+    return socket.create_connection((name, int(port)), timeout=HANG_SECONDS)
+
+
+def head(fields: Mapping[str, str], first: str = "POST / HTTP/1.1") -> bytes:
+    return "".join(
+        f"{line}\r\n" for line in (first, *(f"{name}: {value}" for name, value in fields.items()), "")
+    ).encode()
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server closes a connection before the client gives up, with or without an answer."""
+    connection.settimeout(HANG_SECONDS)
+    try:
+        while connection.recv(MEGABYTE):
+            pass
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def receive_until(connection: socket.socket, end: bytes) -> bytes:
+    received = b""
+    while end not in received:
+        block = connection.recv(MEGABYTE)
+        assert block, received
+        received += block
+    return received
+
+
+# --- connections without a request ---
+
+
+@pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_silent_connections_block_nobody(guarded: Local, sender: Sender, sent: bytes) -> None:
+    with ExitStack() as silent:
+        for _ in range(200):
+            connection = silent.enter_context(closing(connect(sender.host)))
+            connection.sendall(sent)
+        began = time.monotonic()
+        assert sender.raw("GET", "/health", {}).status == 200
+        guarded.s3.list_buckets()
+        assert time.monotonic() - began < HANG_SECONDS
+
+
+def test_answered_connections_block_nobody(sender: Sender) -> None:
+    with ExitStack() as idle:
+        for _ in range(100):
+            connection = idle.enter_context(closing(connect(sender.host)))
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 200")
+        assert sender.raw("GET", "/health", {}).status == 200
+
+
+def answer(request: Request) -> Response:
+    return Response(f"{len(request.stream.read())} bytes for {request.path}")
+
+
+@contextmanager
+def serving(**options: Any) -> Iterator[str]:
+    server = Server(("127.0.0.1", 0), numthreads=2, **options)
+    server.wsgi_app = Request.application(answer)
+    server.prepare()
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.bind_addr[1]}"
+    finally:
+        server.stop()
+        thread.join()
+
+
+def test_headers_have_a_deadline_however_slowly_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    with serving() as host, closing(connect(host)) as slow:
+        began, is_open = time.monotonic(), True
+        while is_open and time.monotonic() - began < HANG_SECONDS:
+            time.sleep(0.05)
+            try:
+                slow.sendall(b"A")
+            except OSError:
+                is_open = False
+        assert not is_open
+
+
+def test_late_request_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    with serving() as host, closing(connect(host)) as slow:
+        slow.sendall(b"GET / HTTP/1.1\r\n")
+        assert slow.recv(MEGABYTE).startswith(b"HTTP/1.1 408")
+
+
+def test_connections_are_limited_and_silent_ones_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 8)
+    with serving() as host, ExitStack() as silent:
+        opened = [silent.enter_context(closing(connect(host))) for _ in range(12)]
+        with closing(connect(host)) as known:
+            known.sendall(b"GET /known HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive_until(known, b"bytes for /known")
+            opened += [silent.enter_context(closing(connect(host))) for _ in range(20)]
+            known.sendall(b"GET /again HTTP/1.1\r\nHost: a\r\n\r\n")  # a silent one made room, not this one
+            receive_until(known, b"bytes for /again")
+        assert all(is_closed(connection) for connection in opened[:24])
+
+
+def test_requests_that_came_together_are_answered_in_order() -> None:
+    with serving() as host, closing(connect(host)) as connection:
+        sent = [f"POST /{number} HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc" for number in range(50)]
+        connection.sendall("".join(sent).encode())
+        received = receive_until(connection, b"for /49")
+        positions = [received.find(f"3 bytes for /{number}HTTP".encode()) for number in range(49)]
+        assert positions == sorted(positions)
+        assert -1 not in positions
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status"),
+    [
+        (b"3\r\nabc\r\n0\r\n\r\n", 200),
+        (b"3;name=value\r\nabc\r\n2\r\nde\r\n0\r\nTrailer: x\r\n\r\n", 200),
+        (b"+3\r\nabc\r\n0\r\n\r\n", 500),
+        (b"0x3\r\nabc\r\n0\r\n\r\n", 500),
+        (b"-3\r\nabc\r\n0\r\n\r\n", 500),
+        (b"3\r\nabcd\r\n0\r\n\r\n", 500),
+        (b"3\nabc\r\n0\r\n\r\n", 500),
+        (b"f" * 5000 + b"\r\nabc\r\n0\r\n\r\n", 500),
+        (b"0\r\n" + b"A: b\r\n" * 100 + b"\r\n", 500),
+    ],
+)
+def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
+    again = b"GET /next HTTP/1.1\r\nHost: a\r\n\r\n"
+    with serving() as host, closing(connect(host)) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks + again)
+        connection.shutdown(socket.SHUT_WR)
+        received = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
+    assert (int(received.split()[1]), b"for /next" in received) == (status, status == 200)
+
+
+# --- bodies of senders who are not proven ---
+
+REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    "unsigned": ({}, {"Authorization": ""}),
+    "signed with another key": ({"credentials": Credentials("AKIAOTHER", "another")}, {}),
+    "old": ({"at": datetime.now(UTC) - timedelta(hours=1)}, {}),
+    "with an unsigned header": ({}, {"X-Amz-Added": "x"}),
+    "for another host": ({}, {"Host": "evil.example"}),
+    "of a page": ({}, {"Origin": "http://page.example"}),
+    "changed": ({}, {"X-Amz-Content-SHA256": "1" * 64}),
+}
+"""By reason: how the request is signed, and the headers that replace the signed ones."""
+
+
+@pytest.mark.parametrize("why", REFUSED)
+@pytest.mark.parametrize("expect", [{}, {"Expect": "100-continue"}], ids=["", "expect"])
+@pytest.mark.parametrize("asked", [asked for asked in ASKED if asked.body], ids=lambda asked: asked.service)
+def test_request_is_refused_before_its_body_comes(
+    sender: Sender, asked: Asked, why: str, expect: Mapping[str, str]
+) -> None:
+    how, later = REFUSED[why]
+    signed = {"X-Amz-Content-SHA256": "0" * 64, **asked.headers}
+    headers = sender.sign(asked.service, asked.method, asked.target, signed, **how)
+    fields = {**headers, "Content-Length": str(24 * MEGABYTE), **expect, **later}
+    with closing(connect(sender.host)) as connection:
+        connection.sendall(head(fields, f"{asked.method} {asked.target} HTTP/1.1"))
+        assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
+        assert is_closed(connection)
+
+
+@pytest.mark.parametrize("asked", [asked for asked in ASKED if asked.body], ids=lambda asked: asked.service)
+def test_signed_request_is_told_to_continue(sender: Sender, asked: Asked) -> None:
+    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers, asked.body)
+    fields = {**headers, "Content-Length": str(len(asked.body)), "Expect": "100-continue"}
+    with closing(connect(sender.host)) as connection:
+        connection.sendall(head(fields, f"{asked.method} {asked.target} HTTP/1.1"))
+        assert connection.recv(MEGABYTE) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(asked.body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: connection.recv(MEGABYTE), b""))
+        assert answer.startswith(b"HTTP/1.1 200") or b"Endpoint e of account" in answer
+
+
+def test_signed_upload_that_must_fail_is_not_asked_for(sender: Sender) -> None:
+    headers = sender.sign("s3", "PUT", "/no-such-bucket/key", payload="UNSIGNED-PAYLOAD")
+    fields = {**headers, "Content-Length": str(24 * MEGABYTE), "Expect": "100-continue"}
+    with closing(connect(sender.host)) as connection:
+        connection.sendall(head(fields, "PUT /no-such-bucket/key HTTP/1.1"))
+        assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 404 ")
+
+
+def test_body_that_is_too_large_is_refused_before_it_comes(sender: Sender) -> None:
+    asked = ASKED[0]
+    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
+    with closing(connect(sender.host)) as connection:
+        connection.sendall(head({**headers, "Content-Length": str(10**15)}))
+        assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 413 ")
+
+
+def resident_megabytes(local: Local) -> float:
+    pages = int(Path(f"/proc/{local.address.pid}/statm").read_text().split()[1])
+    return pages * 4096 / MEGABYTE
+
+
+def send_large_bodies(sender: Sender, signed: Mapping[str, str]) -> list[threading.Thread]:
+    """Send 20 bodies of 24 MB at once."""
+
+    def send() -> None:
+        with closing(connect(sender.host)) as connection:
+            connection.sendall(head({**signed, "Content-Length": str(24 * MEGABYTE)}, f"POST {INVOKE.target} HTTP/1.1"))
+            try:
+                connection.sendall(bytes(24 * MEGABYTE))
+            except OSError:
+                return  # refused before all was sent
+            connection.recv(MEGABYTE)
+
+    threads = [threading.Thread(target=send) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+READS_MEMORY = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
+INVOKE = ASKED[-1]
+
+
+@READS_MEMORY
+@pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["own key", "other key"])
+def test_bodies_of_strangers_take_no_memory(guarded: Local, sender: Sender, credentials: Credentials | None) -> None:
+    signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials)
+    before, highest = resident_megabytes(guarded), 0.0
+    threads = send_large_bodies(sender, signed)
+    while any(thread.is_alive() for thread in threads):
+        highest = max(highest, resident_megabytes(guarded))
+        time.sleep(0.01)
+    assert max(highest, resident_megabytes(guarded)) - before < 100  # of 480 that were sent
+
+
+@READS_MEMORY
+def test_memory_of_large_requests_is_returned(guarded: Local, sender: Sender) -> None:
+    signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
+    before = resident_megabytes(guarded)
+    for thread in send_large_bodies(sender, signed):
+        thread.join()
+    until(lambda: resident_megabytes(guarded) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS)
+
+
+def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: Local, sender: Sender) -> None:
+    asked = ASKED[0]
+    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
+    with ExitStack() as slow:
+        opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
+        for connection in opened:
+            connection.sendall(head({**headers, "Content-Length": "10"}))
+        deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
+        while len(answered) < len(opened) - spool.MAX_BODIES:
+            assert time.monotonic() < deadline
+            answered, _, _ = select.select(opened, [], [], 0.1)
+        assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
+        guarded.s3.list_buckets()
+    guarded.sagemaker.list_models()
