@@ -1,6 +1,7 @@
 """What lies where: the files of every host, checked together before anything is computed or written."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from microjobs.errors import UserError
 
 CODE_FOLDER = "code"
 """Where the SDK's script processors put their script, inside the usual input folder."""
+
+NO_DATA = ("Thumbs.db", "desktop.ini", "lost+found")
+"""What other systems leave in folders. Names that begin with `.` or `_` are no data either, as for Hadoop and Spark:
+.DS_Store, .ipynb_checkpoints, _SUCCESS, __MACOSX."""
 
 EXPECTED = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such as x_train-00000-of-00004.npy"
 
@@ -35,20 +40,36 @@ class Entry:
         return ("y" if self.is_features else "x") + self.name[1:]
 
 
+logger = logging.getLogger("microjobs")
+
+
 def survey(folder: Path) -> list[Entry]:
-    """The input files on this host.
+    """The input files on this host; files that other programs leave beside data are skipped with a warning.
 
     Raises:
         UserError: a file that is no array of the housing data, or a bad array.
     """
     entries = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and path.name == CODE_FOLDER:
-            continue
+    for path in _data_in(folder):
         if NAME.fullmatch(path.name) is None or not path.is_file():
             raise UserError(f"unexpected {path.name!r} in the input: it may hold {EXPECTED}")
         entries.append(_entry(open_array(path)))
     return entries
+
+
+def _data_in(folder: Path) -> Iterator[Path]:
+    skipped = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name in NO_DATA or path.name.startswith((".", "_")) or _is_empty_folder(path):
+            skipped.append(path.name)
+        elif not (path.is_dir() and path.name == CODE_FOLDER):
+            yield path
+    if skipped:
+        logger.warning("skipped in %s, because it is no data: %s", folder, ", ".join(skipped))
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and next(path.iterdir(), None) is None
 
 
 def _entry(array: ArrayFile) -> Entry:

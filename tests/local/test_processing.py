@@ -98,3 +98,17 @@ def test_missing_input_fails_the_job(local: Local) -> None:
 def test_local_path_elsewhere_is_refused(local: Local) -> None:
     with pytest.raises(ClientError, match=r"LocalPath '/data' of input 'x' must be a folder below"):
         local.start_processing("true", ProcessingInputs=[processing_input("x", local.uri("raw"), "/data")])
+
+
+def test_input_may_lie_in_another_input_and_an_output_in_either(local: Local) -> None:
+    """FrameworkProcessor puts its code below the folder that most programs read."""
+    local.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})
+    given = [
+        processing_input("code", local.uri("nested/code/"), f"{IN}/code"),
+        processing_input("raw", local.uri("nested/raw/"), IN),
+    ]
+    taken = [processing_output("out", local.uri("nested/out"), f"{IN}/code/out")]
+    script = f"cat {IN}/a.csv {IN}/code/run.py > {IN}/code/out/both"
+    job = local.process(script, ProcessingInputs=given, ProcessingOutputConfig={"Outputs": taken})
+    assert job["ProcessingJobStatus"] == "Completed", job
+    assert files(local, "nested/out") == {"both": "ab"}

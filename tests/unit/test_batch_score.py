@@ -69,6 +69,14 @@ def expected_mse(data: Arrays) -> float:
     return float(np.mean((predicted - data["y_test"]) ** 2))
 
 
+def test_what_other_programs_leave_is_skipped(layout: Layout) -> None:
+    give(layout, sample(100))
+    for folder in ("model", "test"):
+        for name in (".DS_Store", "_SUCCESS"):
+            (layout.processing(folder) / name).touch()
+    score(layout)
+
+
 def test_predictions_and_report_come_out(layout: Layout) -> None:
     data = sample()
     give(layout, data)

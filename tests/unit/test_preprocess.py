@@ -161,6 +161,19 @@ def test_script_folder_of_the_sdk_is_no_input(layout: Layout) -> None:
     assert preprocess(layout, arrays=housing_like(100)).returncode == 0
 
 
+def test_what_other_programs_leave_is_skipped_with_a_warning(layout: Layout) -> None:
+    folder = layout.processing("input")
+    files = (".DS_Store", "._x_train.npy", "_SUCCESS", "_committed_1", "Thumbs.db", ".ipynb_checkpoints/x_train.npy")
+    for name in (*files, "__MACOSX/x_train.npy"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
+    (folder / "empty").mkdir()  # from an object that stands for a folder
+    done = preprocess(layout, arrays=housing_like(100))
+    assert done.returncode == 0, done.stderr
+    (warning,) = [line for line in done.stderr.splitlines() if "WARNING" in line]
+    assert all(name.partition("/")[0] in warning for name in (*files, "__MACOSX", "empty"))
+
+
 def test_other_folders_are_refused(layout: Layout) -> None:
     (layout.processing("input") / "x_train.npy").mkdir()
     assert preprocess(layout).returncode == 2

@@ -102,6 +102,14 @@ class Channel:
         return Input(str(LAYOUT.channel(self.name)), linked, read_only=self.mode == FAST_FILE)
 
 
+def check_channels(request: Mapping[str, Any], store: ObjectStore) -> None:
+    """Raises ValidationError if two channels have one name, or a channel is wrong (`Channel.check`)."""
+    found = channels(request)
+    inputs.check_unique("ChannelNames", [channel.name for channel in found])
+    for channel in found:
+        channel.check(store)
+
+
 def channels(request: Mapping[str, Any]) -> list[Channel]:
     """The channels of a training job's request, or of a tuning job's definition of training jobs."""
     mode = request["AlgorithmSpecification"]["TrainingInputMode"]

@@ -82,6 +82,13 @@ def _below(prefix: str, key: str) -> str:
     return key[prefix.rfind("/") + 1 :]
 
 
+def check_unique(what: str, values: Sequence[str]) -> None:
+    """Raises ValidationError if a value is given twice."""
+    twice = sorted({value for value in values if values.count(value) > 1})
+    if twice:
+        raise ValidationError(f"{what} must differ from each other; given twice: {', '.join(map(repr, twice))}.")
+
+
 def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
     """One host's part: everything (`FullyReplicated`), or every nth item (`ShardedByS3Key`)."""
     return list(items[index::hosts]) if distribution == "ShardedByS3Key" else list(items)

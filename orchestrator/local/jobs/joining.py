@@ -6,6 +6,7 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,8 @@ FORMATS = tuple(jsonpath.OPERATORS)
 
 INPUT, OUTPUT = "SageMakerInput", "SageMakerOutput"
 """Members of a joined record: the input unless it is an object itself, and the model's answer."""
+
+csv.field_size_limit(sys.maxsize)  # a record is not larger than MaxPayloadInMB, and may be a single field
 
 SHOWN = 100
 """Characters of a record that an error repeats."""

@@ -29,9 +29,11 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     """Take a CreateProcessingJob request that is valid by itself; nothing runs yet.
 
     Raises:
-        ValidationError: a LocalPath is elsewhere, an output has no bucket.
+        ValidationError: a LocalPath is elsewhere or that of another input, a name is that of another input or output,
+            an output has no bucket.
         ResourceInUseError: there is a job of that name.
     """
+    _check_differences(request)
     for item in request.get("ProcessingInputs", []):
         _check_path(item["S3Input"].get("LocalPath"), f"input {item['InputName']!r}")
         parse_uri(item["S3Input"]["S3Uri"])
@@ -54,6 +56,19 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 
 def _outputs(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(request.get("ProcessingOutputConfig", {}).get("Outputs", []))
+
+
+def _check_differences(request: Mapping[str, Any]) -> None:
+    """Raises ValidationError if two inputs have the same LocalPath or name, or two outputs the same name.
+
+    AWS refuses inputs of one LocalPath (sagemaker-python-sdk issue 4939); the names are our decision. An input may
+    lie in another one: FrameworkProcessor puts its code below the usual input folder.
+    """
+    given = request.get("ProcessingInputs", [])
+    paths = [str(PurePosixPath(item["S3Input"].get("LocalPath", item["InputName"]))) for item in given]
+    inputs.check_unique("The LocalPaths of processing inputs", paths)
+    inputs.check_unique("InputNames", [item["InputName"] for item in given])
+    inputs.check_unique("OutputNames", [item["OutputName"] for item in _outputs(request)])
 
 
 def _check_path(path: str | None, whose: str) -> None:

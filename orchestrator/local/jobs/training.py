@@ -14,7 +14,7 @@ from orchestrator.local.errors import ResourceInUseError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import attempts, inputs, outputs
 from orchestrator.local.jobs.attempts import Attempts, Limits
-from orchestrator.local.jobs.channels import PIPE, channels
+from orchestrator.local.jobs.channels import PIPE, channels, check_channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Interruption, Outcome, Why, last_states
 from orchestrator.local.jobs.interruptions import Watch
@@ -64,8 +64,7 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
     for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
         compile_definition(definition)
     attempts.check(request)
-    for channel in channels(request):
-        channel.check(context.store)
+    check_channels(request, context.store)
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
     name, now = request["TrainingJobName"], time.time()
     description = {

@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
-from orchestrator.local.jobs.channels import channels
+from orchestrator.local.jobs.channels import check_channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.metrics import Metrics
@@ -93,8 +93,7 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     if metric not in known:
         raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
     attempts.check(definition)
-    for channel in channels(definition):
-        channel.check(context.store)
+    check_channels(definition, context.store)
     context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
 
 

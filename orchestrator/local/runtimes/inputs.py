@@ -5,15 +5,51 @@ the engine cannot (it runs in a virtual machine or without root's rights), the f
 """
 
 import logging
+import os
+import stat
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import docker
 from docker.errors import APIError
 
+from orchestrator.local.runtimes import process_files
 from orchestrator.local.runtimes.base import Input
 
 logger = logging.getLogger(__name__)
+
+
+READABLE = 0o444
+
+
+def make_readable(folder: Path) -> None:
+    """Make a folder of hard links readable for containers whose user is not root.
+
+    A file that only its owner may read is replaced by a copy: its mode is that of the user's own file.
+    """
+    for parent, _, names in os.walk(folder):
+        _add_mode(Path(parent), 0o755)
+        for name in names:
+            path = Path(parent, name)
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_mode & READABLE != READABLE:
+                _make_file_readable(path, status)
+
+
+def _make_file_readable(path: Path, status: os.stat_result) -> None:
+    if status.st_nlink > 1:
+        number, copy = tempfile.mkstemp(dir=path.parent)
+        os.close(number)
+        process_files.clone(str(path), copy)
+        Path(copy).replace(path)
+    _add_mode(path, READABLE | (0o111 if status.st_mode & 0o100 else 0))
+
+
+def _add_mode(path: Path, bits: int) -> None:
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode | bits != mode:
+        path.chmod(mode | bits)
 
 
 class Overlays:
@@ -24,8 +60,13 @@ class Overlays:
         self._possible = True
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
-        """Which inputs are overlaid, and which are copied. In mount options `,` and `:` separate."""
+        """Return the inputs that are overlaid, made readable for any user, and those that are copied.
+
+        In mount options `,` and `:` separate.
+        """
         overlaid = [item for item in inputs if self._possible and not set(str(item.source)) & set(",:\\")]
+        for item in overlaid:
+            make_readable(item.source)
         return overlaid, [item for item in inputs if item not in overlaid]
 
     def volume(self, source: Path, labels: Mapping[str, str]) -> str:

@@ -15,10 +15,10 @@ _CHUNK = 1 << 30
 
 def give(source: Path, target: Path) -> None:
     """Copy a tree so that who writes into the copy does not change the source; what is there already is merged."""
-    shutil.copytree(source, target, symlinks=True, copy_function=_clone, dirs_exist_ok=True)
+    shutil.copytree(source, target, symlinks=True, copy_function=clone, dirs_exist_ok=True)
 
 
-def _clone(source: str, target: str) -> None:
+def clone(source: str, target: str) -> None:
     """Copy a file's content; file systems that can share it until one side is written to do so."""
     with open(source, "rb") as reader, open(target, "wb") as writer:  # noqa: PTH123  copytree gives strings
         try:
@@ -90,7 +90,7 @@ def _take_file(entry: Path, target: Path, link: bool) -> None:
         except OSError:  # another file system
             link = False
     if not link:
-        _clone(str(entry), str(target))
+        clone(str(entry), str(target))
         shutil.copystat(entry, target)
 
 

@@ -37,6 +37,17 @@ def test_identifier_is_kept_from_the_model_and_joined_again(parts: Parts, model:
     assert parts.outputs() == {"a.csv.out": b"id-1,2\nid-2,2\n"}
 
 
+@pytest.mark.parametrize("size", [200_000, 5_000_000])
+def test_field_may_be_as_large_as_a_request(size: int, parts: Parts, model: Model) -> None:
+    model.invoke = lambda asked: Reply(b"".join(b"%d\n" % len(line) for line in asked.body.splitlines()))
+    text = "word " * (size // 5)
+    parts.put("in/a.csv", f'id-1,"{text}, end"\nid-2,short\n'.encode())
+    wanted = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
+    job = parts.transform(**CSV, DataProcessing=wanted, MaxPayloadInMB=6)
+    assert job["TransformJobStatus"] == "Completed", job
+    assert parts.outputs() == {"a.csv.out": b"id-1,%d\nid-2,5\n" % (size + 7)}
+
+
 def test_single_records_are_joined_in_their_order(parts: Parts, model: Model) -> None:
     model.invoke = lambda asked: Reply(json.dumps({"sum": sum(json.loads(asked.body))}).encode())
     parts.put("in/a.jsonl", b"".join(b'{"id": %d, "x": [%d, 1]}\n' % (number, number) for number in range(20)))

@@ -1,18 +1,23 @@
 """Requests become plans: plain values, made without an engine."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from microjobs.contract import Layout
+from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import Home
 from orchestrator.local.jobs import processing, training
+from orchestrator.local.jobs.channels import check_channels
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.logs import LogStore
 from orchestrator.local.runtimes.base import Plan, Runtime
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.state import State
+from tests.local.clients import channel, processing_input, processing_output
 
 Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
 
@@ -101,3 +106,34 @@ def test_hosts_are_named_as_on_sagemaker(context: Context, tmp_path: Path) -> No
 )
 def test_aliases_name_local_images(context: Context, uri: str, local: str) -> None:
     assert context.image(uri) == local
+
+
+IN, OUT = str(Layout().processing("in")), str(Layout().processing("out"))
+TWICE = "must differ from each other; given twice:"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "reason"),
+    [
+        ([("x", IN), ("y", f"{IN}/./")], [], f"The LocalPaths of processing inputs {TWICE} '{IN}'"),
+        ([("x", IN), ("x", f"{IN}2")], [], f"InputNames {TWICE} 'x'"),
+        ([], [("o", OUT), ("o", f"{OUT}2")], f"OutputNames {TWICE} 'o'"),
+    ],
+    ids=["LocalPath", "InputName", "OutputName"],
+)
+def test_paths_and_names_given_twice_are_refused(
+    inputs: list[tuple[str, str]], outputs: list[tuple[str, str]], reason: str, context: Context
+) -> None:
+    given = [processing_input(name, "s3://data/in", path) for name, path in inputs]
+    taken = [processing_output(name, "s3://data/out", path) for name, path in outputs]
+    request = {"ProcessingJobName": "job", "ProcessingInputs": given, "ProcessingOutputConfig": {"Outputs": taken}}
+    with pytest.raises(ValidationError, match=re.escape(reason)):
+        processing.create(context, request)
+
+
+def test_channel_name_given_twice_is_refused(context: Context) -> None:
+    channels = [channel("train", "s3://data/a"), channel("train", "s3://data/b")]
+    with pytest.raises(ValidationError, match=f"ChannelNames {TWICE} 'train'"):
+        check_channels(
+            {"AlgorithmSpecification": {"TrainingInputMode": "File"}, "InputDataConfig": channels}, context.store
+        )

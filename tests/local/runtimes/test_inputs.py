@@ -1,0 +1,61 @@
+"""Inputs that are overlaid: what a container's user may read of them."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout
+from orchestrator.local.home import Home
+from orchestrator.local.runtimes.base import HostPlan, Input, Plan
+from orchestrator.local.runtimes.docker import DockerRuntime
+from orchestrator.local.runtimes.inputs import make_readable
+from tests.conftest import image_from
+
+MODES = {"private": 0o600, "group": 0o640, "public": 0o644, "program": 0o700}
+
+
+@pytest.fixture
+def linked(tmp_path: Path) -> Path:
+    """A folder of hard links to the user's files, as a server whose umask is 077 makes it."""
+    bucket, linked = tmp_path / "bucket", tmp_path / "linked"
+    for folder in (bucket, linked, linked / "deep"):
+        folder.mkdir(mode=0o700)
+    for name, mode in MODES.items():
+        (bucket / name).write_text(name)
+        (bucket / name).chmod(mode)
+        os.link(bucket / name, linked / "deep" / name)
+    return linked
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
+
+
+def test_private_files_are_copied_and_the_users_own_stay_private(linked: Path) -> None:
+    bucket = linked.parent / "bucket"
+    make_readable(linked)
+    assert modes(linked / "deep") == {"private": 0o644, "group": 0o644, "public": 0o644, "program": 0o755}
+    assert modes(linked) == {"deep": 0o755}
+    assert modes(bucket) == MODES
+    assert {path.name: path.read_text() for path in (linked / "deep").iterdir()} == {name: name for name in MODES}
+    same = {name for name in MODES if (linked / "deep" / name).samefile(bucket / name)}
+    assert same == {"public"}, "only what must be is copied"
+
+
+@pytest.mark.engine
+def test_container_whose_user_is_not_root_reads_private_files(linked: Path, tmp_path: Path) -> None:
+    layout, files = Layout(), tmp_path / "files"
+    files.mkdir()
+    script = f"cat {layout.channel('train')}/deep/*"
+    with image_from("serve", "USER 1000") as image:
+        runtime = DockerRuntime(Home(tmp_path / "home"))
+        given = (Input(str(layout.channel("train")), linked),)
+        host = HostPlan("algo-1", image, files, given, entrypoint=("/bin/sh", "-c"), arguments=(script,))
+        try:
+            (started,) = runtime.start(Plan("job/a", (host,)))
+            assert b"".join(line.text for line in started.lines()).decode() == "".join(sorted(MODES))
+        finally:
+            runtime.remove("job/a")
+            runtime.close()
