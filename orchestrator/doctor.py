@@ -91,7 +91,7 @@ def engine_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
         yield Finding(
             "mend",
             f"Docker talks to another machine, {where}: its engine does not see this machine's folders",
-            "docker context use default, and unset DOCKER_HOST; or microjobs run … --runtime process",
+            "`docker context use default` and `unset DOCKER_HOST`, or run with `--runtime process`",
         )
 
 
@@ -107,7 +107,7 @@ def no_engine(error: str, host: str, context: str) -> Finding:
         return Finding(
             "mend",
             "the Docker engine's socket may not be used by this user",
-            'sudo usermod -aG docker "$USER", then log in again',
+            '`sudo usermod -aG docker "$USER"`, then log in again',
         )
     if host:
         return Finding("mend", f"no Docker engine answers at DOCKER_HOST={host}", "start it, or unset DOCKER_HOST")
@@ -197,7 +197,7 @@ def process_runtime(*, required: bool, find: Callable[[str], object] = importlib
     if absent:
         level: Level = "mend" if required else "note"
         message = f"this Python has no {' and no '.join(absent)}: jobs cannot run as processes"
-        yield Finding(level, message, "apt install python3-venv, or install uv: https://docs.astral.sh/uv/")
+        yield Finding(level, message, "`apt install python3-venv`, or install uv: https://docs.astral.sh/uv/")
     else:
         yield Finding("well", "jobs can also run as processes" if not required else "jobs can run as processes")
 

@@ -225,7 +225,7 @@ def pushed_images(opened: boto3.Session, settings: Settings, home: Home) -> Iter
         if not platforms:
             yield Finding("mend", f"{known[job]} is not in ECR any more", f"microjobs push {job}")
         elif PLATFORM not in platforms:
-            remedy = f"microjobs build {job}, then microjobs push {job}"
+            remedy = f"`microjobs build {job}`, then `microjobs push {job}`"
             yield Finding("mend", f"{job} is for {', '.join(platforms)}, not {PLATFORM}", remedy)
         else:
             yield Finding("well", f"{job} is in ECR, for {PLATFORM}")

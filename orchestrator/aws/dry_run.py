@@ -1,6 +1,7 @@
 """Requests as the AWS CLI takes them: `aws sagemaker create-… --cli-input-json`. Nothing is asked of AWS."""
 
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 
 from botocore import xform_name
@@ -34,7 +35,7 @@ def print_requests(request: Request) -> None:
         told.print(f"# no digest is known of {', '.join(missing)}: `microjobs push` before these requests are sent")
     run = f"{request.workflow}-dry-run"
     if data := request.given.get("data"):
-        told.print(f"# aws s3 cp {data} {housing.source_uri(there, Names(run))}")
+        told.print(f"# aws s3 cp {shlex.quote(data)} {housing.source_uri(there, Names(run))}")
     for command, line in lines(there, run, workflow.requests(there, Names(run), options)):
         told.print(f"# {command}")
         print(line, flush=True)

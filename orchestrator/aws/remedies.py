@@ -27,7 +27,7 @@ UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutErro
 def login(profile: str = "") -> str:
     """The commands that make credentials."""
     option = f" --profile {profile}" if profile else ""
-    return f"aws sso login{option}, or `aws configure{option}`"
+    return f"`aws sso login{option}`, or `aws configure{option}`"
 
 
 def remedy(error: Exception, profile: str = "") -> str:

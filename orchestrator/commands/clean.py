@@ -78,7 +78,7 @@ def _survey(finders: "dict[str, Callable[[], list[Item]]]") -> int:
             print(f"{what:13} no Docker engine answers")
             continue
         print(f"{what:13} {len(found):4}  {_size(found)}")
-    print("`microjobs clean WHAT` removes them, and asks first")
+    print("`microjobs clean runs` and so on removes them, and asks first")
     return 0
 
 

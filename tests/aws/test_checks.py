@@ -70,7 +70,7 @@ def test_no_credentials_end_the_checks(settings: Settings, home: Home, monkeypat
     monkeypatch.setattr(checks, "client", none)
     (finding,) = checks.examine(replace(settings, profile=""), home)
     assert finding.level == "mend"
-    assert finding.remedy.startswith("aws sso login")
+    assert finding.remedy.startswith("`aws sso login`")
 
 
 # --- the role ---

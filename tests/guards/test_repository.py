@@ -84,7 +84,7 @@ def has_target(word: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_make_commands_of_the_pages_exist(page: Path) -> None:
-    commands = re.findall(r"(?:^ {4}|`|\n|sudo |=\S+ )make((?: [a-z][a-z/-]*)+)", page.read_text())
+    commands = re.findall(r"(?:^ {4}|`|\n|sudo |=\S+ )make((?: [a-z][\w/-]*)+)", page.read_text())
     unknown = [word for command in commands for word in command.split() if not has_target(word)]
     assert unknown == []
 

@@ -195,7 +195,7 @@ DENIED: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
         (ClientError(REFUSED, "CreateModel"), "CreateModel: 1 validation error"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "Could not connect"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "check the network"),
-        (ClientError(EXPIRED, "ListEndpoints"), "ListEndpoints: expired: aws sso login, or `aws configure`"),
+        (ClientError(EXPIRED, "ListEndpoints"), "ListEndpoints: expired: `aws sso login`, or `aws configure`"),
         (ClientError(DENIED, "ListEndpoints"), "`microjobs doctor --on aws` shows"),
         (NoRegionError(), "AWS_DEFAULT_REGION"),
         (DockerException("no engine"), "no engine"),

@@ -1,0 +1,98 @@
+"""Commands that people copy: from the documentation, and from what the tools print."""
+
+import ast
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conftest import REPOSITORY
+
+PROGRAMS = (
+    "aws", "cp", "curl", "docker", "eval", "export", "git", "make", "microjobs", "mkdir", "pip", "python", "sudo", "uv",
+)  # fmt: skip
+SHELLS = ("sh", "bash", "zsh", "shell")
+_COMMAND = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
+_SPAN = re.compile(r"`([^`\n]+)`")
+PLACEHOLDER = "X"
+"""Stands for a value that a message has at that place."""
+
+
+@dataclass(frozen=True)
+class Snippet:
+    """Lines that are copied together."""
+
+    path: Path
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}"
+
+
+def pages() -> list[Path]:
+    """The documentation, relative to the repository; not the history, and not what is generated."""
+    found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("containers/*/README.md")]
+    found.append(REPOSITORY / "scripts" / "job-template" / "README.md")
+    left_out = ("CHANGELOG.md", "parity.md")
+    return sorted(path.relative_to(REPOSITORY) for path in found if path.name not in left_out)
+
+
+def blocks(page: Path) -> Iterator[Snippet]:
+    """Indented blocks and fenced shell blocks of a page."""
+    language: str | None = None
+    begin, lines = 0, list[str]()
+    for number, line in enumerate([*(REPOSITORY / page).read_text(encoding="utf-8").splitlines(), ""], 1):
+        fence = re.match(r"```(\w*)", line)
+        inside = not fence and (language in SHELLS if language is not None else line.startswith("    "))
+        if inside:
+            begin = begin or number
+            lines.append(line if language is not None else line[4:])
+        elif lines:
+            yield Snippet(page, begin, "\n".join(lines))
+            begin, lines = 0, []
+        if fence:
+            language = None if language is not None else fence[1]
+
+
+def spans(page: Path) -> Iterator[Snippet]:
+    """Commands within a page's sentences and tables."""
+    for number, line in enumerate((REPOSITORY / page).read_text(encoding="utf-8").splitlines(), 1):
+        for text in _SPAN.findall(line):
+            if _COMMAND.match(text):
+                yield Snippet(page, number, text.replace("\\|", "|"))
+
+
+def advice() -> Iterator[Snippet]:
+    """Commands in backquotes within the messages of our tools."""
+    for message in _messages():
+        for text in _SPAN.findall(message.text):
+            if _COMMAND.match(text):
+                yield Snippet(message.path, message.line, text)
+
+
+def endings() -> Iterator[Snippet]:
+    """Calls of our program in messages that quote nothing: all that follows is copied with them."""
+    call = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
+    for message in _messages():
+        for text in call.findall(message.text) if "`" not in message.text else ():
+            yield Snippet(message.path, message.line, text)
+
+
+def _messages() -> Iterator[Snippet]:
+    """Texts of our tools that are not documentation strings."""
+    for path in sorted([*REPOSITORY.glob("orchestrator/**/*.py"), *REPOSITORY.glob("scripts/*.py")]):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        left_out = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        left_out |= {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}
+        for node in nodes:
+            if id(node) not in left_out and isinstance(node, (ast.Constant, ast.JoinedStr)):
+                yield Snippet(path.relative_to(REPOSITORY), node.lineno, _text(node))
+
+
+def _text(node: ast.expr) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(value) for value in node.values)
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, str) else ""
+    return PLACEHOLDER

@@ -1,0 +1,110 @@
+"""What is documented or advised can be pasted: bash and zsh give the same words to the same programs."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import make_parser
+from tests.documented import PLACEHOLDER, advice, blocks, endings, pages, spans
+
+STUBS = ("aws", "cp", "curl", "docker", "git", "head", "make", "microjobs", "mkdir", "pip", "python", "sudo", "uv")
+FILES = (".venv/bin/activate", "microjobs/README.md")
+STUB = """#!/bin/sh
+printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
+"""
+SHELLS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-fis"]}
+"""Interactive ones: there zsh knows no comments, and both look for `!` in double quotes."""
+
+BLOCKS = [snippet for page in pages() for snippet in blocks(page)]
+SPANS = [*(snippet for page in pages() for snippet in spans(page)), *advice(), *endings()]
+
+Paste = Callable[[str, str], list[str]]
+
+
+@pytest.fixture
+def paste(tmp_path: Path) -> Paste:
+    """The programs that a shell called, with their words, for lines that were pasted into it."""
+    folder, stubs = tmp_path / "a folder", tmp_path / "stubs"
+    stubs.mkdir()
+    for name in STUBS:
+        (stubs / name).write_text(STUB)
+        (stubs / name).chmod(0o755)
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+
+    def paste(shell: str, text: str) -> list[str]:
+        calls = tmp_path / f"calls-{shell}"
+        calls.write_text("")
+        environment = {"PATH": f"{stubs}", "CALLS": str(calls), "HOME": str(tmp_path), "TERM": "dumb"}
+        program = [shutil.which(shell) or shell, *SHELLS[shell][1:]]
+        subprocess.run(
+            program, input=f"{text}\n", cwd=folder, env=environment, capture_output=True, text=True, timeout=60
+        )
+        return sorted(calls.read_text().splitlines()) if "|" in text else calls.read_text().splitlines()
+
+    return paste
+
+
+SOURCES = sorted({str(snippet.path) for snippet in (*BLOCKS, *SPANS)})
+
+
+def test_blocks_have_no_comments() -> None:
+    assert [str(snippet) for snippet in BLOCKS if re.search(r"(?:^|\s)#", snippet.text)] == []
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_bash_and_zsh_understand_the_same(source: str, paste: Paste) -> None:
+    need_zsh()
+    for snippet in (*BLOCKS, *SPANS):
+        if str(snippet.path) == source:
+            in_bash = paste("bash", snippet.text)
+            assert paste("zsh", snippet.text) == in_bash, snippet
+            first = snippet.text.split()[0]
+            assert first not in STUBS or any(line.startswith(first) for line in in_bash), snippet
+
+
+def need_zsh() -> None:
+    if shutil.which("zsh") is None:
+        pytest.skip("zsh is not installed")
+
+
+@pytest.mark.parametrize(
+    "text", ["make x # `make run`", "aws --query Stacks[0].Outputs", "curl http://a/b?c=d", "cp $PWD/a b"]
+)
+def test_what_the_shells_do_differently_is_found(text: str, paste: Paste) -> None:
+    need_zsh()
+    assert paste("bash", text) != paste("zsh", text)
+
+
+def test_messages_quote_commands_that_words_follow() -> None:
+    assert [str(snippet) for snippet in endings() if re.search(r"(?:,|;) (?:then|or|and) ", snippet.text)] == []
+
+
+def microjobs_lines() -> list[tuple[str, str]]:
+    texts = [*((str(item), item.text) for item in BLOCKS), *((f"span {item}", item.text) for item in SPANS)]
+    lines = [(where, line) for where, text in texts for line in re.split(r"\n|&&", text)]
+    return [(where, line.strip()) for where, line in lines if line.strip().startswith("microjobs ")]
+
+
+@pytest.mark.parametrize(("where", "line"), microjobs_lines())
+def test_command_of_ours_is_one(where: str, line: str) -> None:
+    words = shlex.split(line, comments=False)[1:]
+    if where.startswith("span "):  # sentences also name a verb alone
+        words.append("--help")
+    assert any(
+        parses([word.replace(PLACEHOLDER, value) for word in words]) for value in ("housing", "serve", "bash")
+    ), where
+
+
+def parses(words: list[str]) -> bool:
+    try:
+        make_parser().parse_args(words)
+    except SystemExit as ended:
+        return ended.code == 0  # of --help
+    return True
