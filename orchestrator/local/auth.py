@@ -19,6 +19,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from werkzeug import Request
 
+from orchestrator.local import sessions
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import Credentials
 from orchestrator.local.http import HEADERS
@@ -32,7 +33,7 @@ PROOF = "microjobs.proof"
 REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
 
 Kind = Literal["json", "query", "s3"]
-Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "payload"]
+Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
 
 CODES: dict[Fault, dict[Kind, str]] = {
     "missing": {
@@ -50,6 +51,7 @@ CODES: dict[Fault, dict[Kind, str]] = {
     "signature": {"json": "InvalidSignatureException", "query": "SignatureDoesNotMatch", "s3": "SignatureDoesNotMatch"},
     "time": {"json": "RequestTimeTooSkewed", "query": "RequestTimeTooSkewed", "s3": "RequestTimeTooSkewed"},
     "expired": {"json": "ExpiredTokenException", "query": "ExpiredToken", "s3": "AccessDenied"},
+    "session": {"json": "ExpiredTokenException", "query": "ExpiredToken", "s3": "ExpiredToken"},
     "payload": {
         "json": "InvalidSignatureException",
         "query": "SignatureDoesNotMatch",
@@ -214,11 +216,8 @@ def verify(
     Raises:
         AuthError: it was signed with other credentials, too long ago, or is not what was signed.
     """
-    if claimed.access_key_id != credentials.access_key_id:
-        raise AuthError("key", f"access key {claimed.access_key_id} is not this server's; {REMEDY}")
-    if "X-Amz-Security-Token" in request.headers or "X-Amz-Security-Token" in request.args:
-        raise AuthError("token", f"this server gives no session tokens: unset AWS_SESSION_TOKEN, and {REMEDY}")
     now = now or datetime.now(UTC)
+    credentials = signed_with(request, claimed, credentials, now)
     if claimed.version == 2:
         _verify_presigned_v2(request, claimed, credentials, now)
         return None
@@ -239,13 +238,49 @@ def verify(
     return Proof(expected, claimed.timestamp, scope, lambda text: signer.signature(text, signed))
 
 
+def signed_with(request: Request, claimed: Claim, home: Credentials, now: datetime) -> Credentials:
+    """The credentials that a request claims to be signed with, the home's or a session's; sets the caller.
+
+    Raises:
+        AuthError: the server does not know the access key, or the session token is not valid for it.
+    """
+    token = _session_token(request)
+    if token is None:
+        if claimed.access_key_id != home.access_key_id:
+            raise AuthError("key", f"access key {claimed.access_key_id} is not this server's; {REMEDY}")
+        sessions.caller.set(sessions.OWNER)
+        return home
+    try:
+        credentials, caller = sessions.read(home, claimed.access_key_id, token, now.timestamp())
+    except sessions.SessionExpiredError as error:
+        raise AuthError("session", f"the session token expired at {error}: ask STS for a new one") from error
+    except sessions.SessionError as error:
+        raise AuthError(
+            "token", f"the session token is not valid: {error}; unset AWS_SESSION_TOKEN, and {REMEDY}"
+        ) from error
+    sessions.caller.set(caller)
+    return credentials
+
+
+def _session_token(request: Request) -> str | None:
+    """The session token, in a header or in a presigned address, where version 2 writes it in lower case."""
+    names = ("X-Amz-Security-Token", "x-amz-security-token")
+    return request.headers.get(names[0]) or next((request.args[name] for name in names if name in request.args), None)
+
+
 def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credentials, now: datetime) -> None:
     """https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html, addresses with the bucket in the path"""
     if now.timestamp() > int(claimed.timestamp):
         raise AuthError("expired", f"Request has expired: it was good until {claimed.timestamp} seconds since 1970")
     signer = _V2Signer(_botocore(credentials))
     signer.expiry = claimed.timestamp
-    sent = AWSRequest(method=request.method, headers=_headers(request))
+    # Botocore moves headers of S3's into the address, where they are signed as if they were headers.
+    moved = {
+        name: value
+        for name, value in request.args.items()
+        if name.startswith("x-amz-") or name in ("content-type", "content-md5")
+    }
+    sent = AWSRequest(method=request.method, headers={**moved, **_headers(request)})
     address = urlsplit(f"http://host{request.environ['REQUEST_URI']}")
     _compare(claimed, signer.get_signature(request.method, address, cast("Mapping[str, Any]", sent.headers)))
 

@@ -115,6 +115,11 @@ def default_bucket(region: str = REGION) -> str:
     return f"sagemaker-{region}-{ACCOUNT}"
 
 
+def registry(region: str = REGION, account: str = ACCOUNT) -> str:
+    """The host name of an account's ECR registry."""
+    return f"{account}.dkr.ecr.{region}.amazonaws.com"
+
+
 def arn(resource: str, region: str = REGION) -> str:
     """The ARN of a SageMaker resource such as `training-job/my-job`."""
     return f"arn:aws:sagemaker:{region}:{ACCOUNT}:{resource}"

@@ -26,7 +26,9 @@ from orchestrator.local.runtimes.choose import choose
 from orchestrator.local.s3.service import S3
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.server import ServerError
-from orchestrator.local.services import Service, ecr, iam, sts
+from orchestrator.local.services import Service, sts
+from orchestrator.local.services.ecr import Ecr
+from orchestrator.local.services.iam import Iam
 from orchestrator.local.services.logs import Logs
 from orchestrator.local.services.runtime import Runtime as SageMakerRuntime
 from orchestrator.local.services.sagemaker import SageMaker
@@ -167,12 +169,13 @@ def _listener(address: str, port: int) -> Server:
 
 def services(context: Context, registry: Registry) -> Mapping[str, Service]:
     """The operations of the services with the JSON and query protocols, by botocore's name of the service."""
+    roles = Iam(context.state)
     return {
         "sagemaker": SageMaker(context, registry).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),
-        "sts": sts.operations(),
-        "iam": iam.operations(),
-        "ecr": ecr.operations(),
+        "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
+        "iam": roles.operations(),
+        "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),
     }
 
 

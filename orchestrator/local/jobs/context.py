@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestrator.local import instances
-from orchestrator.local.home import REGION, Home
+from orchestrator.local.home import REGION, Home, registry
 from orchestrator.local.logs import LogStore
 from orchestrator.local.runtimes.base import Limits, Runtime
 from orchestrator.local.s3.store import ObjectStore
@@ -43,7 +43,14 @@ class Context:
         if uri in self.settings.aliases:
             return self.settings.aliases[uri]
         fitting = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
-        return next(fitting, uri)
+        return next(fitting, None) or self._without_registry(uri)
+
+    def _without_registry(self, uri: str) -> str:
+        """The name that ECR's DescribeRepositories gives for an image of the engine, without the registry's host."""
+        own = f"{registry(self.settings.region)}/"
+        if not uri.startswith(own) or any(uri in image.tags for image in self.runtime.images()):
+            return uri
+        return uri.removeprefix(own)
 
     def access(self) -> dict[str, str]:
         """Variables with which a host reaches this server as it would reach AWS by its role: the server's own

@@ -138,6 +138,8 @@ class TrainingJob(Job):
 
     def preparing(self) -> None:
         self._enter("Downloading")
+        if self.request.get("ProfilerRuleConfigurations"):
+            self.note("ProfilerRuleConfigurations has no effect: there is no profiler")
 
     def plan(self, folder: Path) -> Plan:
         found = [(channel, channel.find(self.context.store)) for channel in self._channels]

@@ -40,6 +40,10 @@ RESOURCES = ("ResourceConfig", "HyperParameterTuningResourceConfig")
 """Where a definition says on how many hosts: by hand, and by the SageMaker SDK."""
 
 
+OBJECTIVE = "_tuning_objective_metric"
+"""The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach."""
+
+
 def create(context: Context, request: Mapping[str, Any]) -> Record:
     """Take a CreateHyperParameterTuningJob request that is valid by itself; nothing runs yet.
 
@@ -61,8 +65,12 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         "HyperParameterTuningJobArn": arn(f"{KIND}/{name}", context.settings.region),
         "HyperParameterTuningJobStatus": "InProgress",
         "TrainingJobDefinition": {
+            **definition,
             "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
-            **{member: value for member, value in definition.items() if member != "OutputDataConfig"},
+            "StaticHyperParameters": {
+                **_static(definition),
+                OBJECTIVE: config["HyperParameterTuningJobObjective"]["MetricName"],
+            },
         },
     }
     job_arn, tags = description["HyperParameterTuningJobArn"], request.get("Tags", [])
@@ -226,7 +234,7 @@ class TuningJob:
         request["TrainingJobName"] = name
         request["ResourceConfig"] = definition[RESOURCES[0] if RESOURCES[0] in definition else RESOURCES[1]]
         metric = self._config["HyperParameterTuningJobObjective"]["MetricName"]
-        request["HyperParameters"] = {**_static(definition), "_tuning_objective_metric": metric, **tuned}
+        request["HyperParameters"] = {**_static(definition), OBJECTIVE: metric, **tuned}
         if "CheckpointConfig" in definition:  # a place of its own: a job must not go on from another one's
             uri = outputs.join(definition["CheckpointConfig"]["S3Uri"], name)
             request["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": uri}

@@ -24,6 +24,7 @@ from orchestrator.local.parity.common import (
 from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
 
 PLAN = Refused("there is no capacity to reserve here")
+SDK_RULE = NoMeaning("there is no profiler")
 DEBUGGER = Refused("there is no debugger to evaluate rules: look at the metrics or the log in the job itself")
 
 INPUT_MODE = Honoured("files before the container starts; FastFile: they are read-only; Pipe: a named pipe an epoch")
@@ -128,7 +129,22 @@ CREATE_TRAINING_JOB: Rows = {
     "TensorBoardOutputConfig": Refused("write the events into the output folder, or use CheckpointConfig"),
     "ExperimentConfig": EXPERIMENT,
     "ProfilerConfig": NoMeaning("SDKs send it unasked; there is no profiler"),
-    "ProfilerRuleConfigurations": DEBUGGER,
+    "ProfilerRuleConfigurations": Members(
+        {
+            "RuleConfigurationName": SDK_RULE,
+            "LocalPath": SDK_RULE,
+            "S3OutputPath": SDK_RULE,
+            "RuleEvaluatorImage": SDK_RULE,
+            "InstanceType": SDK_RULE,
+            "VolumeSizeInGB": SDK_RULE,
+            "RuleParameters": Honoured(
+                "SDKs from before 2023 send the rule ProfilerReport unasked: no effect, and the log says so",
+                only=({"rule_to_invoke": "ProfilerReport"},),
+                why=DEBUGGER.why,
+                needed=True,
+            ),
+        }
+    ),
     "RemoteDebugConfig": Refused("use the engine: docker exec into the job's container"),
     "InfraCheckConfig": NoMeaning("there are no instances to check"),
     "SessionChainingConfig": NoMeaning("there are no sessions to tag"),

@@ -32,6 +32,20 @@ class Pipe:
 
 
 @dataclass(frozen=True)
+class Image:
+    """An image that the engine has."""
+
+    tags: tuple[str, ...]
+    """References such as `microjobs/serve:dev`."""
+    digest: str
+    """Such as `sha256:…`: of its manifest if the engine knows it, else of its configuration."""
+    size: int
+    """In bytes."""
+    created: float
+    """In seconds since 1970."""
+
+
+@dataclass(frozen=True)
 class Limits:
     """What an instance type gives."""
 
@@ -146,6 +160,9 @@ class Runtime(Protocol):
         Raises:
             CannotRunError: there is no such image, with what to do.
         """
+
+    def images(self) -> Sequence[Image]:
+        """The images that can be started by name; none for a runtime without an engine."""
 
     def start(self, plan: Plan) -> Sequence[Host]:
         """Start all hosts of a plan, or none.

@@ -24,7 +24,7 @@ from orchestrator import docker_engine
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes import docker_pipes, pipes
 from orchestrator.local.runtimes.archives import packed
-from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, MachineFailedError, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Image, Input, MachineFailedError, Plan
 from orchestrator.local.runtimes.docker_host import AGAIN_SECONDS, HOST_LABEL, DockerHost, EngineAwayError, patiently
 from orchestrator.local.runtimes.inputs import Overlays
 
@@ -70,6 +70,17 @@ class DockerRuntime:
             raise CannotRunError(f"image name {image!r} is not valid: {error.explanation}") from error
         except EngineAwayError as error:
             raise CannotRunError(str(error)) from error
+
+    def images(self) -> Sequence[Image]:
+        try:
+            found = patiently(self._client.api.images) or ()
+        except EngineAwayError:
+            return ()
+        return [
+            Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]))
+            for item in found
+            if item.get("RepoTags")
+        ]
 
     def _pull(self, image: str) -> None:
         logger.info("pulling %s", image)
@@ -240,6 +251,12 @@ def _is_gone(removal: Callable[[], None]) -> bool:
             raise
         return False  # it is being removed already, or is in use by what is: a network, which is forbidden then
     return True
+
+
+def _digest(image: Mapping[str, Any]) -> str:
+    """An image's digest in its registry; of one that was only built here, its own id."""
+    known = [reference.partition("@")[2] for reference in image.get("RepoDigests") or ()]
+    return str(next(filter(None, known), image["Id"]))
 
 
 def _mount(item: Input) -> dict[str, str]:

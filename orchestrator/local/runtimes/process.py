@@ -27,7 +27,7 @@ from orchestrator.local.home import Home
 from orchestrator.local.runtimes import pipes, process_pipes
 from orchestrator.local.runtimes import process_commands as commands
 from orchestrator.local.runtimes import process_files as files
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, MachineFailedError, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, MachineFailedError, Plan
 from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
 from orchestrator.local.runtimes.process_addresses import address_of, free_port, reserve
 from orchestrator.local.runtimes.process_kept import Kept, callers_environment
@@ -107,6 +107,9 @@ class ProcessRuntime:
         if sys.platform != "linux":
             raise CannotRunError(f"without an engine jobs run on Linux only, not on {sys.platform}: start Docker")
         self._environments.get(image)
+
+    def images(self) -> Sequence[Image]:
+        return ()
 
     def start(self, plan: Plan) -> Sequence[Host]:
         if plan.isolated:

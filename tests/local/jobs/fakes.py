@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Line, Plan
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, Plan
 
 
 @dataclass(frozen=True)
@@ -209,6 +209,9 @@ class FakeRuntime:
     def prepare(self, image: str) -> None:
         if image not in self.models:
             raise CannotRunError(f"image {image} is not here")
+
+    def images(self) -> Sequence[Image]:
+        return [Image((name,), f"sha256:{name}", 1, 1.0) for name in self.models]
 
     def start(self, plan: Plan) -> Sequence[Host]:
         assert plan.name not in self.hosts

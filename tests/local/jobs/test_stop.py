@@ -16,7 +16,7 @@ from orchestrator.local.jobs import processing, training
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Registry
 from orchestrator.local.logs import LogStore
-from orchestrator.local.runtimes.base import Exit, Host, Line, Plan
+from orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.services.sagemaker import SageMaker
 from orchestrator.local.state import Record, State
@@ -84,6 +84,9 @@ class Engine:
         self._gates.step("starting")
         self.plans[plan.name] = [self.container(self._gates)]
         return self.plans[plan.name]
+
+    def images(self) -> Sequence[Image]:
+        return ()
 
     def running(self) -> Mapping[str, Sequence[Host]]:
         return self.plans

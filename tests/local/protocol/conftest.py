@@ -13,9 +13,22 @@ from orchestrator.local.app import Application
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.home import Credentials
 from orchestrator.local.http import Server
-from orchestrator.local.services import ecr, iam, sts
+from orchestrator.local.runtimes.base import Image
+from orchestrator.local.services import sts
+from orchestrator.local.services.ecr import Ecr
+from orchestrator.local.services.iam import Iam
+from orchestrator.local.state import State
 
 CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
+
+IMAGES = [
+    Image(("microjobs/serve:dev", "microjobs/serve:old"), "sha256:" + "1" * 64, 10, 100.0),
+    Image(("microjobs/serve:new",), "sha256:" + "2" * 64, 20, 200.0),
+    Image(
+        ("elsewhere.com/x:1", "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged:1"), "sha256:" + "3" * 64, 30, 300.0
+    ),
+]
+"""What the engine has."""
 
 Client = Callable[..., Any]
 
@@ -44,16 +57,18 @@ def _echo(request: Request) -> Response:
 
 
 @pytest.fixture(scope="package")
-def address() -> Iterator[str]:
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    state = State(tmp_path_factory.mktemp("services") / "state.db")
+    roles = Iam(state)
     services = {
         "sagemaker": {
             "DescribeEndpoint": _describe,
             "ListEndpoints": lambda _: {"Endpoints": []},
             "ListTrainingJobs": lambda _: {"TrainingJobSummaries": []},
         },
-        "sts": sts.operations(),
-        "iam": iam.operations(),
-        "ecr": ecr.operations(),
+        "sts": sts.operations(CREDENTIALS, lambda name: str(roles.role(name)["RoleId"])),
+        "iam": roles.operations(),
+        "ecr": Ecr(state, "us-east-1", lambda: IMAGES).operations(),
     }
     hosts = ["localhost", "127.0.0.1"]
     application = Application(CREDENTIALS, services, {"s3": _echo, "sagemaker-runtime": _echo}, hosts)
@@ -65,6 +80,7 @@ def address() -> Iterator[str]:
     yield f"http://localhost:{server.bind_addr[1]}"
     server.stop()
     thread.join()
+    state.close()
 
 
 @pytest.fixture

@@ -103,6 +103,15 @@ def training(**changes: Any) -> dict[str, Any]:
     }
 
 
+def profiler_rule(rule: str) -> dict[str, Any]:
+    """A rule as the SageMaker SDK 2.90 sends one."""
+    return {
+        "RuleConfigurationName": f"{rule}-1653307017",
+        "RuleEvaluatorImage": "503895931360.dkr.ecr.us-east-1.amazonaws.com/sagemaker-debugger-rules:latest",
+        "RuleParameters": {"rule_to_invoke": rule},
+    }
+
+
 def refusal(operation: str, params: dict[str, Any]) -> str:
     with pytest.raises(ServiceError) as caught:
         refuse("sagemaker", operation, params)
@@ -111,6 +120,14 @@ def refusal(operation: str, params: dict[str, Any]) -> str:
 
 def test_what_sdks_send_unasked_is_taken() -> None:
     refuse("sagemaker", "CreateTrainingJob", training())
+    refuse("sagemaker", "CreateTrainingJob", training(ProfilerRuleConfigurations=[profiler_rule("ProfilerReport")]))
+
+
+def test_profiler_rule_that_somebody_chose_is_refused() -> None:
+    rules = [profiler_rule("ProfilerReport"), profiler_rule("LowGPUUtilization")]
+    message = refusal("CreateTrainingJob", training(ProfilerRuleConfigurations=rules))
+    assert 'ProfilerRuleConfigurations[1].RuleParameters {"rule_to_invoke": "LowGPUUtilization"}' in message
+    assert "ProfilerRuleConfigurations[0]" not in message
 
 
 def test_refusal_names_member_value_and_remedy() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from microjobs.contract import Layout
 from orchestrator.local.home import arn
+from orchestrator.local.parity import TABLE
 from orchestrator.local.s3.service import OPERATIONS as S3
 from orchestrator.local.services.listing import CONFIG, ENDPOINT, MODEL, PROCESSING, TRAINING, TRANSFORM, TUNING, Kind
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
@@ -135,9 +136,9 @@ FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
     ),
     "s3": lambda: rest_requests("s3", sorted(S3), OBJECTS),
     "accounts": lambda: st.one_of(
-        query_requests("sts", ["GetCallerIdentity", "AssumeRole"]),
-        query_requests("iam", ["GetRole", "ListRoles"]),
-        json_requests("ecr", ["GetAuthorizationToken", "DescribeImages"], {}),
+        query_requests("sts", sorted(TABLE["sts"])),
+        query_requests("iam", sorted(TABLE["iam"])),
+        json_requests("ecr", sorted(TABLE["ecr"]), {}),
     ),
     "runtime": lambda: rest_requests("sagemaker-runtime", ["InvokeEndpoint"] * 4 + ["InvokeEndpointAsync"], CALLS),
 }

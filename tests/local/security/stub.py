@@ -13,7 +13,7 @@ from pathlib import Path
 
 from orchestrator.local.config import Config
 from orchestrator.local.home import Home
-from orchestrator.local.runtimes.base import Exit, Host, HostPlan, Line, Plan
+from orchestrator.local.runtimes.base import Exit, Host, HostPlan, Image, Line, Plan
 from orchestrator.local.serve import serve
 
 
@@ -87,6 +87,9 @@ class StubRuntime:
 
     def prepare(self, image: str) -> None:
         """Every image is there."""
+
+    def images(self) -> Sequence[Image]:
+        return ()
 
     def start(self, plan: Plan) -> Sequence[Host]:
         address = ("127.0.0.1", int(self._server.server_address[1]))

@@ -10,7 +10,7 @@ import pytest
 from microjobs.contract import Layout
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.home import Home
-from orchestrator.local.jobs import processing, training
+from orchestrator.local.jobs import processing, training, tuning
 from orchestrator.local.jobs.channels import check_channels
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.logs import LogStore
@@ -137,3 +137,30 @@ def test_channel_name_given_twice_is_refused(context: Context) -> None:
         check_channels(
             {"AlgorithmSpecification": {"TrainingInputMode": "File"}, "InputDataConfig": channels}, context.store
         )
+
+
+def test_tuning_job_describes_the_metric_that_it_adds(context: Context) -> None:
+    """SDKs read it when they attach to the job."""
+    request = {
+        "HyperParameterTuningJobName": "job",
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": 2, "MaxParallelTrainingJobs": 2},
+            "ParameterRanges": {"IntegerParameterRanges": [{"Name": "n", "MinValue": "1", "MaxValue": "9"}]},
+        },
+        "TrainingJobDefinition": {
+            "AlgorithmSpecification": {
+                "TrainingImage": "a:1",
+                "TrainingInputMode": "File",
+                "MetricDefinitions": [{"Name": "loss", "Regex": "loss: (.*)"}],
+            },
+            "StaticHyperParameters": {"a": "b"},
+            "OutputDataConfig": {"S3OutputPath": "s3://data/out"},
+            "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
+            "StoppingCondition": {},
+            "RoleArn": "role",
+        },
+    }
+    described = tuning.create(context, request).description["TrainingJobDefinition"]
+    assert described["StaticHyperParameters"] == {"a": "b", "_tuning_objective_metric": "loss"}
