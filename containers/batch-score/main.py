@@ -17,7 +17,7 @@ from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.files import together
-from microjobs.hosts import Hosts, with_hosts
+from microjobs.hosts import Calls, Hosts, with_hosts
 from microjobs.predictor import Predictor
 
 
@@ -45,7 +45,7 @@ def process(arguments: list[str]) -> None:
         "--signature", choices=(SERVING_DEFAULT, RAW), default=SERVING_DEFAULT, help="raw: features as measured"
     )
     task = Task(**vars(parser.parse_args(arguments)))
-    with_hosts(read_processing_resource_config(layout), lambda hosts: score(task, hosts))
+    with_hosts(read_processing_resource_config(layout), lambda hosts: score(task, hosts), CALLS)
 
 
 def score(task: Task, hosts: Hosts) -> None:
@@ -116,3 +116,7 @@ def targets_of(features: Path, fetched: Mapping[str, Floats]) -> scoring.Targets
     if path.name in fetched:
         return scoring.targets_in_memory(fetched[path.name])
     return scoring.targets_in_file(path) if path.exists() else None
+
+
+CALLS = Calls((survey, fetch, score_files), (Task, inventory.Entry, scoring.Score))
+"""What travels between the hosts."""

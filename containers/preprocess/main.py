@@ -10,7 +10,7 @@ from pathlib import Path
 from microjobs.arguments import Parser
 from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.hosts import with_hosts
-from standardise import Task, standardise
+from standardise import CALLS, Task, standardise
 
 logger = logging.getLogger("microjobs")
 
@@ -38,7 +38,7 @@ def _standardise(arguments: list[str]) -> None:
     parser.epilog = "`preprocess dataset --help` tells how to make raw data."
     options = parser.parse_args(arguments)
     task = Task(options.input, options.train, options.test, options.allow_missing)
-    with_hosts(read_processing_resource_config(layout), lambda hosts: standardise(task, hosts))
+    with_hosts(read_processing_resource_config(layout), lambda hosts: standardise(task, hosts), CALLS)
 
 
 def _dataset(arguments: list[str]) -> None:

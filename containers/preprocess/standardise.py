@@ -15,7 +15,7 @@ from microjobs import inventory
 from microjobs.arrays import ArrayFile, each_part, folded, open_array, refuse_bad_row, write_array
 from microjobs.contract import Layout
 from microjobs.files import together, whole
-from microjobs.hosts import Hosts
+from microjobs.hosts import Calls, Hosts
 from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 from moments import Moments, measure, merge_all
 
@@ -133,3 +133,7 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
                 writer.write(start, np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
 
         each_part(array, scale_part)
+
+
+CALLS = Calls((survey, measure_files, transform_files), (Task, inventory.Entry, Moments, Scaler))
+"""What travels between the hosts."""

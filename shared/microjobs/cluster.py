@@ -1,31 +1,28 @@
 """The same work on several hosts: the first one calls functions on all of them.
 
 `heartbeat.Watch` brings the hosts together, sees which are lost or fail, and tells all how the job ended, as in
-training. Calls and what they return travel pickled, over a connection of each host to the first
-(`multiprocessing.connection`). That trusts the peers, as Dask's and PyTorch's protocols do: it is bound to the job's
-own network, as SageMaker gives every job one.
+training. Calls and their results travel over a second connection of each host to the first. Both connections are
+authenticated (`peers`), a call names one of the functions that both sides know, and values are decoded by `codec`.
 """
 
 import contextlib
 import signal
-import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, TypeVar
 
 from microjobs import heartbeat
+from microjobs.codec import Codec
 from microjobs.contract import ResourceConfig
 from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
 from microjobs.heartbeat import CERTAIN, ECHO, Ending, Watch
+from microjobs.hosts import Calls
 from microjobs.network import Network
+from microjobs.peers import Connection
 
-PORT = 8786
+CHANNEL = "calls"
 STEP_SECONDS = 0.02
-GREETING_SECONDS = 5.0
-"""How long a caller may take to say which host it is."""
-NAME_LIMIT = 256
 INTERRUPT = signal.SIGUSR1
 """Wakes the main thread, whatever it waits for, when the job ends because of another host."""
 
@@ -35,94 +32,73 @@ T = TypeVar("T")
 class Cluster:
     """The hosts of a job, seen from the first one."""
 
-    def __init__(self, current: str, others: Mapping[str, Connection]) -> None:
+    def __init__(self, current: str, others: Mapping[str, Connection], calls: Calls) -> None:
         self.names = [current, *others]
         self._current = current
         self._others = others
+        self._calls = calls
+        self._codec = Codec(calls.types)
 
     def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
         """As `Hosts.each`. A function that fails on another host ends the job there, and thereby here."""
+        name = self._calls.name_of(function)
         called = {host: self._others[host] for host in arguments if host != self._current}
         for host, connection in called.items():
-            connection.send((function, arguments[host]))
+            connection.send(self._codec.encode((name, arguments[host])))
         own = {self._current: function(*arguments[self._current])} if self._current in arguments else {}
-        return own | {host: connection.recv() for host, connection in called.items()}
+        return own | {host: self._codec.decode(connection.receive_one()) for host, connection in called.items()}
 
     def dismiss(self) -> None:
         """Tell the other hosts that there is no more work."""
         for connection in self._others.values():
-            connection.send(None)
+            connection.send(self._codec.encode(None))
 
 
-def lead(resources: ResourceConfig, work: Callable[[Cluster], None]) -> None:
+def lead(resources: ResourceConfig, work: Callable[[Cluster], None], calls: Calls) -> None:
     """On the first host: do the work, with all hosts at its command.
 
     Raises:
         JobError: what ended the job, the same on every host; `PlatformError` where one did not come or was lost.
         Stopped: a stop signal came, here or on another host.
     """
-    network = Network.read()
 
-    def lead_all() -> None:
-        others = _accept(listener, resources.hosts[1:])
-        cluster = Cluster(resources.current_host, others)
+    def lead_all(connections: Mapping[str, Connection]) -> None:
+        cluster = Cluster(resources.current_host, connections, calls)
         work(cluster)
         cluster.dismiss()
 
-    with network.listen(PORT, len(resources.hosts)) as listener:
-        _end_together(resources, network, lead_all)
+    _end_together(resources, lead_all)
 
 
-def follow(resources: ResourceConfig) -> None:
+def follow(resources: ResourceConfig, calls: Calls) -> None:
     """On the other hosts: do what the first one calls for, until there is no more work.
 
     Raises:
         JobError, Stopped: as `lead`.
     """
-    network = Network.read()
+    codec = Codec(calls.types)
 
-    def obey() -> None:
-        first = socket.create_connection((network.resolve(resources.first_host), PORT), timeout=GREETING_SECONDS)
-        first.sendall(resources.current_host.encode())
-        connection = _connection(first)
-        while (call := connection.recv()) is not None:
-            function, arguments = call
-            connection.send(function(*arguments))
+    def obey(connections: Mapping[str, Connection]) -> None:
+        connection = connections[resources.first_host]
+        while (call := codec.decode(connection.receive_one())) is not None:
+            name, arguments = call
+            connection.send(codec.encode(calls.named(name)(*arguments)))
 
-    _end_together(resources, network, obey)
+    _end_together(resources, obey)
 
 
-def _accept(listener: socket.socket, hosts: Sequence[str]) -> dict[str, Connection]:
-    """The connections of the other hosts, which call and say who they are; nobody else is listened to."""
-    callers: dict[str, Connection] = {}
-    while len(callers) < len(hosts):
-        caller, _ = listener.accept()
-        caller.settimeout(GREETING_SECONDS)
-        name = ""
-        with contextlib.suppress(OSError):
-            name = caller.recv(NAME_LIMIT).decode(errors="replace")
-        if name in hosts and name not in callers:
-            callers[name] = _connection(caller)
-        else:
-            caller.close()
-    return {host: callers[host] for host in hosts}
-
-
-def _connection(connected: socket.socket) -> Connection:
-    connected.settimeout(None)
-    return Connection(connected.detach())
-
-
-def _end_together(resources: ResourceConfig, network: Network, work: Callable[[], None]) -> None:
+def _end_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connection]], None]) -> None:
     """Do this host's part when all hosts are there; however it ends, it ends so on all of them."""
     error: BaseException | None = None
     ending = Ending(resources.current_host)
-    with Watch(resources, network) as watch:
+    others = resources.hosts[1:] if resources.is_first else resources.hosts[:1]
+    with Watch(resources, Network.read(), [CHANNEL]) as watch:
         try:
             watch.join(heartbeat.JOIN_SECONDS, lambda: True)
             if watch.verdict is None:
+                connections = {host: watch.connections[CHANNEL, host] for host in others}
                 with _watched(watch):
-                    work()
+                    work(connections)
         except _Over:
             pass
         except BaseException as raised:

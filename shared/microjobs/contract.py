@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from microjobs.errors import UserError
 from microjobs.files import write_whole
 
 DEFAULT_ROOT = "/opt/ml"
@@ -82,6 +83,10 @@ class Layout:
     @property
     def processing_config(self) -> Path:
         return self.root / "config"
+
+    @property
+    def job_secret(self) -> Path:
+        return self.root / "secret" / "job"
 
     def processing(self, name: str) -> Path:
         """The usual `LocalPath` of a processing input or output called `name`."""
@@ -288,6 +293,35 @@ def read_processing_job_config(layout: Layout) -> dict[str, Any]:
     path = layout.processing_config / "processingjobconfig.json"
     content: dict[str, Any] = _read(path) if path.exists() else {}
     return content
+
+
+# --- secret/job: ours; only the hosts of one job have it ---
+
+MIN_SECRET_BYTES = 32
+
+
+def write_job_secret(layout: Layout, secret: str) -> None:
+    """Give a host the secret by which the hosts of its job know each other. Only its owner may read the file."""
+    layout.job_secret.parent.mkdir(parents=True, exist_ok=True)
+    layout.job_secret.touch(mode=0o600, exist_ok=False)
+    layout.job_secret.write_text(secret, encoding="ascii")
+
+
+def read_job_secret(layout: Layout) -> bytes:
+    """The job's secret; empty where the platform hands out none, as on AWS.
+
+    Raises:
+        UserError: the file is too short to be a secret.
+    """
+    if not layout.job_secret.exists():
+        return b""
+    secret = layout.job_secret.read_bytes().strip()
+    if len(secret) < MIN_SECRET_BYTES:
+        raise UserError(
+            f"{layout.job_secret} has {len(secret)} bytes: give every host of the job the same {MIN_SECRET_BYTES} "
+            "random bytes or more, such as the output of `openssl rand -hex 32`, or no file"
+        )
+    return secret
 
 
 # --- checkpointconfig.json: only there when the request has a CheckpointConfig ---

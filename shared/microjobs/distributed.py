@@ -22,14 +22,10 @@ from microjobs.contract import ResourceConfig
 from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM
 from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, ECHO, JOIN_SECONDS, Ending, Watch
 from microjobs.interpreter import own_program
-from microjobs.network import Network
+from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.supervisor import children_of
 from microjobs.worker import REPORT, in_worker
-
-TORCH_PORT = 7777
-TENSORFLOW_PORT = 8890
-"""The ports that AWS's own images use."""
 
 Explain = Callable[[int], tuple[int, str]]
 
@@ -84,7 +80,7 @@ def torchrun(
         *own_program("-m", "torch.distributed.run"),  # not isolated, it would import modules of the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
         *("--nproc-per-node", str(processes)),
-        *("--master-addr", network.resolve(first), "--master-port", str(_port(network, first, TORCH_PORT))),
+        *("--master-addr", network.resolve(first), "--master-port", str(network.port(first, TORCH_PORT))),
         *arguments,
     ]
     interface = _interface(resources, network)
@@ -99,18 +95,10 @@ def with_tf_config(
 ) -> Program:
     """Return a program with TensorFlow's description of the cluster, in which every host is a worker."""
     network = network or Network.read()
-    workers = [f"{network.resolve(host)}:{_port(network, host, TENSORFLOW_PORT)}" for host in resources.hosts]
+    workers = [f"{network.resolve(host)}:{network.port(host, TENSORFLOW_PORT)}" for host in resources.hosts]
     task = {"type": "worker", "index": resources.rank}
     config = {"cluster": {"worker": workers}, "task": task, "environment": "cloud"}
     return Program(command, {"TF_CONFIG": json.dumps(config)})
-
-
-def _port(network: Network, host: str, usual: int) -> int:
-    """Frameworks listen on all addresses of a machine, so hosts that are processes of one have ports of their own."""
-    if host not in network.hosts:
-        return usual
-    *_, third, fourth = (int(part) for part in network.hosts[host].split("."))
-    return 20_000 + (usual + third * 256 + fourth) % 12_000  # below the ports that systems give out by themselves
 
 
 def _interface(resources: ResourceConfig, network: Network) -> str | None:

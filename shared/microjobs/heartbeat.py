@@ -2,24 +2,26 @@
 
 Frameworks notice a lost host late (a frozen one after half an hour) and say it badly. Here every host keeps a TCP
 connection to the first one. The first host decides how the job ended and tells it to all: everything well, stopped,
-or the reason of the host that failed or was lost. Messages are JSON, a line each.
+or the reason of the host that failed or was lost. Messages are JSON, over connections that `peers` authenticates.
 """
 
 import contextlib
 import json
 import logging
 import selectors
-import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from microjobs.contract import ResourceConfig
+from microjobs import peers
+from microjobs.contract import Layout, ResourceConfig, read_job_secret
 from microjobs.errors import EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
-from microjobs.network import Network
+from microjobs.network import WATCH_PORT, Network
+from microjobs.peers import Claim, Connection, Door, UntrustedError
 
-PORT = 8787
+WATCH = "watch"
+"""The channel of the heartbeat."""
 JOIN_SECONDS = 45.0
 """How long hosts wait for each other at the start."""
 LOST_SECONDS = 20.0
@@ -28,11 +30,8 @@ BEAT_SECONDS = 1.0
 ECHO_SECONDS = 3.0
 """How long the cause may be on its way when a host fails without a clear reason: its framework may just have lost a
 connection to the host that is the cause."""
-CONNECT_SECONDS = 5.0
-LINE_LIMIT = 1 << 16
 REASON_LIMIT = 5_000
-"""Characters, each of which takes 12 bytes of a line at most."""
-STRANGER_LIMIT = 256
+"""Characters."""
 
 CERTAIN, ABRUPT, DOUBTFUL, ECHO = 3, 2, 1, 0
 """How sure a reason is the cause: it was told; a process died without a word; an exception that a lost connection may
@@ -69,14 +68,27 @@ class Ending:
 
 
 class Watch:
-    """One host's side. `verdict` is None until it is known how the job ended; `step` does all the work."""
+    """One host's side. `verdict` is None until it is known how the job ended; `step` does all the work.
 
-    def __init__(self, resources: ResourceConfig, network: Network) -> None:
+    Args:
+        resources: the hosts of the job.
+        network: where they are.
+        channels: names of connections to the first host that each other host opens as well.
+
+    Raises:
+        UserError: the job's secret is too short.
+    """
+
+    def __init__(self, resources: ResourceConfig, network: Network, channels: Sequence[str] = ()) -> None:
         self.verdict: Ending | None = None
         self.stop_signal: int | None = None
         """The stop signal that any of the hosts got."""
+        self.connections: dict[tuple[str, str], Connection] = {}
+        """The connections of the other channels, by channel and the host at the other end. They block."""
         self._resources = resources
         self._network = network
+        self._channels = channels
+        self._secret = read_job_secret(Layout.from_environment())
         self._selector = selectors.DefaultSelector()
         self._lines: dict[str, _Line] = {}
         self._endings: list[tuple[float, Ending]] = []
@@ -90,6 +102,8 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._say_goodbye()
         self._selector.close()
+        for connection in self.connections.values():
+            connection.close()
 
     def join(self, seconds: float, waiting: Callable[[], bool]) -> None:
         """Wait until all hosts are there, a verdict says that they will not be, or `waiting` is false.
@@ -100,8 +114,13 @@ class Watch:
         if self._settled():
             return
         if self._resources.is_first:
-            with self._network.listen(PORT, len(self._resources.hosts)) as listener:
-                self._gather(listener, seconds, waiting)
+            port = self._network.port(self._resources.first_host, WATCH_PORT)
+            claims = [Claim(name, host) for host in self._resources.hosts[1:] for name in (WATCH, *self._channels)]
+            with (
+                self._network.listen(port) as listener,
+                contextlib.closing(Door(listener, self._secret, claims)) as door,
+            ):
+                self._gather(door, seconds, waiting)
         else:
             self._call_first(seconds, waiting)
         while not self._settled() and waiting():
@@ -159,74 +178,66 @@ class Watch:
         """Whether all hosts are there, or will not be."""
         return self._together or self.verdict is not None
 
-    def _gather(self, listener: socket.socket, seconds: float, waiting: Callable[[], bool]) -> None:
-        """On the first host: everybody calls, and says who it is."""
+    def _gather(self, door: Door, seconds: float, waiting: Callable[[], bool]) -> None:
+        """On the first host: everybody calls, and proves to be a host of the job."""
+        if not self._secret:
+            logger.info("the hosts have no secret to know each other by: they trust the network of the job")
         deadline = time.monotonic() + seconds
-        strangers: list[_Line] = []
-        self._selector.register(listener, selectors.EVENT_READ)
         while not self._settled() and (missing := self._missing()) and waiting():
             if time.monotonic() > deadline:
-                here = len(self._resources.hosts) - len(missing)
-                self._fail(
-                    missing[0],
-                    f"host {', '.join(missing)} did not join within {seconds:g} s: "
-                    f"{here} of {len(self._resources.hosts)} hosts came; see the log of what did not",
-                )
-            for key, _ in self._selector.select(0.1):
-                if key.fileobj is listener and len(strangers) < STRANGER_LIMIT:
-                    strangers.append(_Line(listener.accept()[0]))
-                    self._selector.register(strangers[-1], selectors.EVENT_READ)
-            strangers = [line for line in strangers if not self._greet(line)]
+                self._fail(missing[0], self._describe_missing(missing, seconds, door.refused))
+            for claim, connection in door.admit(0.1):
+                if claim.channel == WATCH:
+                    self._add_line(claim.host, connection)
+                else:
+                    connection.set_blocking(True)
+                    self.connections[claim.channel, claim.host] = connection
             self.step(0)
-        for line in strangers:
-            self._selector.unregister(line)
-            line.close()
-        self._selector.unregister(listener)
         if not self._missing():
             self._together = True
             self._tell({"together": True})
+
+    def _describe_missing(self, missing: Sequence[str], seconds: float, refused: int) -> str:
+        count = len(self._resources.hosts)
+        came = (
+            f"host {', '.join(missing)} did not join within {seconds:g} s: {count - len(missing)} of {count} hosts came"
+        )
+        if refused:
+            came += f"; {refused} callers did not know the job's secret: give every host of the job the same {_SECRET}"
+        return f"{came}; see the log of what did not"
+
+    def _add_line(self, host: str, connection: Connection) -> None:
+        self._lines[host] = _Line(connection)
+        self._selector.register(connection, selectors.EVENT_READ, host)
 
     def _missing(self) -> list[str]:
         lost = {ending.host for _, ending in self._endings}
         here = {self._resources.current_host, *self._lines, *lost}
         return [host for host in self._resources.hosts if host not in here]
 
-    def _greet(self, line: "_Line") -> bool:
-        """Whether a caller has said who it is; one that says anything else is not listened to any more."""
-        messages = line.receive()
-        if not messages:
-            if line.closed:
-                self._selector.unregister(line)
-            return line.closed
-        host = messages[0].get("host")
-        self._selector.unregister(line)
-        if host not in self._missing():
-            line.close()
-            return True
-        self._lines[host] = line
-        self._selector.register(line, selectors.EVENT_READ, host)
-        for message in messages[1:]:  # it may have had to stop before it was heard
-            self._take(host, message)
-        return True
-
     def _call_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """On the other hosts: the first may come later, and names may not resolve yet."""
+        """On the other hosts: the heartbeat comes last, so that a host whose heart beats has all its connections."""
         first, deadline = self._resources.first_host, time.monotonic() + seconds
+        for channel in self._channels:
+            if (connection := self._call(channel, deadline, seconds, waiting)) is not None:
+                self.connections[channel, first] = connection
+        if (connection := self._call(WATCH, deadline, seconds, waiting)) is not None:
+            self._add_line(first, connection)
+
+    def _call(self, channel: str, deadline: float, seconds: float, waiting: Callable[[], bool]) -> Connection | None:
+        """Call until the first host answers: it may come later, and names may not resolve yet."""
+        first, claim = self._resources.first_host, Claim(channel, self._resources.current_host)
         while waiting():
+            address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
             try:
-                line = _Line(socket.create_connection((self._network.resolve(first), PORT), timeout=CONNECT_SECONDS))
-                break
+                return peers.call(address, self._secret, claim)
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformError(
-                        f"host {first}, the first of the job, did not answer within {seconds:g} s: {error}"
+                        f"host {first}, the first of the job, did not answer within {seconds:g} s: {_advice(error)}"
                     ) from error
                 time.sleep(0.05)
-        else:
-            return
-        self._lines[first] = line
-        self._selector.register(line, selectors.EVENT_READ, first)
-        line.send({"host": self._resources.current_host})
+        return None
 
     # --- staying together ---
 
@@ -299,16 +310,24 @@ class Watch:
             line.close()
 
 
-class _Line:
-    """A connection that carries a JSON object a line."""
+_SECRET = Layout().job_secret
 
-    def __init__(self, connection: socket.socket) -> None:
+
+def _advice(error: OSError) -> str:
+    if isinstance(error, UntrustedError):
+        return f"{error}: give every host of the job the same {_SECRET}, and end other programs on that port"
+    return str(error)
+
+
+class _Line:
+    """A connection that carries JSON objects."""
+
+    def __init__(self, connection: Connection) -> None:
         self.closed = False
         self._connection = connection
         # A peer that lets the few bytes of beats fill the buffer is as good as gone.
-        self._connection.setblocking(False)
+        self._connection.set_blocking(False)
         self._heard = time.monotonic()
-        self._unread = b""
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -324,30 +343,23 @@ class _Line:
 
     def send(self, message: dict[str, Any]) -> None:
         try:
-            self._connection.sendall(json.dumps(message).encode() + b"\n")
+            self._connection.send(json.dumps(message).encode())
         except OSError:
             self.closed = True
 
     def receive(self) -> list[dict[str, Any]]:
         """The messages that are there by now, without waiting."""
         try:
-            received = self._connection.recv(LINE_LIMIT)
+            received = self._connection.receive()
         except BlockingIOError:
             return []
-        except OSError:
-            received = b""
+        except (OSError, EOFError):
+            received, self.closed = [], True
         self._heard = time.monotonic()
-        *lines, self._unread = (self._unread + received).split(b"\n")
-        self.closed = self.closed or not received or len(self._unread) > LINE_LIMIT
-        try:
-            messages = [json.loads(line) for line in lines]
-        except ValueError:  # not one of us
-            messages, self.closed = [], True
-        return [message for message in messages if isinstance(message, dict)]
+        return [json.loads(message) for message in received]
 
     def finish_sending(self) -> None:
-        with contextlib.suppress(OSError):
-            self._connection.shutdown(socket.SHUT_WR)
+        self._connection.finish_sending()
 
     def close(self) -> None:
         self._connection.close()

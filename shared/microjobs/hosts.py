@@ -4,11 +4,32 @@ One host runs its own work directly. Several are a `microjobs.cluster`.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from microjobs.contract import ResourceConfig
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls that hosts accept from the first one.
+
+    functions: the functions, each with a name of its own.
+    types: the dataclasses among their arguments and results.
+    """
+
+    functions: tuple[Callable[..., Any], ...]
+    types: tuple[type, ...] = ()
+
+    def name_of(self, function: Callable[..., Any]) -> str:
+        if function not in self.functions:
+            raise ValueError(f"{function!r} cannot be called on other hosts: name it in Calls.functions")
+        return function.__name__
+
+    def named(self, name: str) -> Callable[..., Any]:
+        return {function.__name__: function for function in self.functions}[name]
 
 
 class Hosts(Protocol):
@@ -35,7 +56,7 @@ class OneHost:
         return {host: function(*values) for host, values in arguments.items()}
 
 
-def with_hosts(resources: ResourceConfig, lead: Callable[[Hosts], None]) -> None:
+def with_hosts(resources: ResourceConfig, lead: Callable[[Hosts], None], calls: Calls) -> None:
     """Run `lead` on the first host, with all hosts at its command; the others do what it asks until it is done.
 
     Raises:
@@ -47,6 +68,6 @@ def with_hosts(resources: ResourceConfig, lead: Callable[[Hosts], None]) -> None
     from microjobs import cluster  # a tenth of the start, so one host does without
 
     if resources.is_first:
-        cluster.lead(resources, lead)
+        cluster.lead(resources, lead, calls)
     else:
-        cluster.follow(resources)
+        cluster.follow(resources, calls)

@@ -1,10 +1,9 @@
 """A host of a processing job that is a process of this machine, and the functions that the tests call on all hosts."""
 
-import contextlib
+import gc
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
@@ -15,7 +14,8 @@ from microjobs import cluster, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
 from microjobs.files import together, whole
-from microjobs.hosts import Hosts, with_hosts
+from microjobs.hosts import Calls, Hosts, with_hosts
+from microjobs.peers import Connection
 
 PROGRAM = ("-c", f"from {__name__} import main; main()")
 
@@ -79,14 +79,17 @@ def fill_the_disk(fails: bool) -> None:
     time.sleep(60)
 
 
-def drop_the_call(port: int) -> None:
+def drop_the_call() -> None:
     """What a host's end may look like from afar: its call breaks off before its heartbeat does."""
-    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as connected:
-            if connected.getpeername()[1] == port:
-                os.close(descriptor)
+    connections = [one for one in gc.get_objects() if isinstance(one, Connection)]
+    for connection in connections:
+        if os.get_blocking(connection.fileno()):
+            connection.close()
     time.sleep(0.3)
     os._exit(9)
+
+
+CALLS = Calls((repeat, length, wait, fail_for_the_user, fail_at_length, fail_unforeseen, fill_the_disk, drop_the_call))
 
 
 def stop(number: int, _frame: FrameType | None) -> NoReturn:
@@ -99,7 +102,7 @@ def main() -> None:
         setattr(cluster if hasattr(cluster, name) else heartbeat, name, value)
     signal.signal(signal.SIGTERM, stop)
     try:
-        with_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), lead)
+        with_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), lead, CALLS)
     except JobError as error:
         print(type(error).__name__, error, flush=True)
         sys.exit(error.exit_code)

@@ -4,17 +4,22 @@ import contextlib
 import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from microjobs.contract import ResourceConfig
-from microjobs.network import Network
+from microjobs import peers
+from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_secret
+from microjobs.heartbeat import WATCH
+from microjobs.network import WATCH_PORT, Network
+from microjobs.peers import Claim, Connection
 from microjobs.supervisor import children_of
 from tests.conftest import REPOSITORY
 
@@ -91,9 +96,12 @@ class Host:
 
 
 class Hosts:
-    """Starts the hosts of one job."""
+    """Starts the hosts of one job, whose contract's roots are folders below `folder`."""
 
-    def __init__(self, names: Sequence[str], program: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], program: Sequence[str], folder: Path) -> None:
+        self.folder = folder
+        self.secret = secrets.token_hex(32)
+        self.ports: dict[tuple[str, int], int] = {}
         self.names = list(names)
         self.program = program
         block = next(_fresh)
@@ -114,8 +122,16 @@ class Hosts:
             "hosts": self.names,
             "limits": {"JOIN_SECONDS": 30, "LOST_SECONDS": 20, "BEAT_SECONDS": 0.2, "ECHO_SECONDS": 1, **limits},
         }
-        network = Network(self.addresses[name], self.addresses).variables()
-        environment = {**os.environ, **network, "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}"}
+        network = Network(self.addresses[name], self.addresses, self.ports).variables()
+        layout = Layout(self.folder / name)
+        if self.secret and not layout.job_secret.exists():
+            write_job_secret(layout, self.secret)
+        environment = {
+            **os.environ,
+            **network,
+            BASE_DIR: str(layout.root),
+            "PYTHONPATH": f"{REPOSITORY / 'shared'}:{REPOSITORY}",
+        }
         command = [sys.executable, *self.program, json.dumps(settings)]
         process = subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -123,15 +139,20 @@ class Hosts:
         self.started[name] = Host(process)
         return self.started[name]
 
-    def connect(self, name: str, port: int) -> socket.socket:
-        """A connection to a host as soon as it listens."""
+    def connect(self) -> socket.socket:
+        """A connection to the first host as soon as it listens."""
         deadline = time.monotonic() + 20
         while True:
             try:
-                return socket.create_connection((self.addresses[name], port))
+                return socket.create_connection((self.addresses["algo-1"], WATCH_PORT))
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline, "nobody listens"
                 time.sleep(0.05)
+
+    def call(self, host: str, channel: str = WATCH) -> Connection:
+        """A connection by which the test is a host of the job, which knows the secret."""
+        self.connect().close()
+        return peers.call((self.addresses["algo-1"], WATCH_PORT), self.secret.encode(), Claim(channel, host))
 
     def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
         """Start a host for each entry, and wait for all of them to end."""
@@ -148,9 +169,9 @@ class Hosts:
 
 
 def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST)) -> Iterator[Hosts]:
-    hosts = Hosts([f"algo-{number}" for number in range(1, count + 1)], program)
-    yield hosts
-    hosts.close()
+    names = [f"algo-{number}" for number in range(1, count + 1)]
+    with tempfile.TemporaryDirectory() as folder, contextlib.closing(Hosts(names, program, Path(folder))) as hosts:
+        yield hosts
 
 
 def resources(host: str, count: int) -> ResourceConfig:

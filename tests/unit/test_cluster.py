@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from microjobs import cluster
+from microjobs.network import WATCH_PORT
 from tests.unit.cluster_host import PROGRAM
 from tests.unit.hosts import End, Host, Hosts, make_hosts
 
@@ -111,7 +111,7 @@ def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals
 
 
 def test_broken_call_is_not_the_reason_but_the_host_that_is_lost(hosts: Hosts) -> None:
-    ends = run(hosts, "drop_the_call", {"algo-2": (cluster.PORT,)}, ECHO_SECONDS=20)
+    ends = run(hosts, "drop_the_call", {"algo-2": ()}, ECHO_SECONDS=20)
     assert ends.pop("algo-2").code == 9
     assert all(end.printed.startswith("PlatformError lost host algo-2: ") for end in ends.values()), ends
 
@@ -141,25 +141,10 @@ def test_host_that_never_comes_is_named_by_all(absent: str, reason: str, hosts: 
     assert all(reason in end.printed for end in ends.values())
 
 
-def test_strangers_do_not_get_in_the_way(hosts: Hosts) -> None:
-    arguments = {name: (name, 1) for name in hosts.names}
-    start(hosts, "algo-1", "repeat", arguments, GREETING_SECONDS=2)
-    strangers = [hosts.connect("algo-1", cluster.PORT) for _ in range(4)]  # the last one says nothing
-    strangers[0].sendall(b"algo-9")
-    strangers[1].sendall(b"GET / HTTP/1.1\r\n\r\n")
-    strangers[2].close()
-    for name in hosts.names[1:]:
-        start(hosts, name, "repeat", arguments)
-    answers = told(hosts.end())
-    assert {host: text for host, (text, _) in answers.items()} == {name: name for name in hosts.names}
-    for stranger in strangers:
-        stranger.close()
-
-
 def test_port_that_is_taken_is_named(hosts: Hosts) -> None:
-    with socket.create_server((hosts.addresses["algo-1"], cluster.PORT)):
+    with socket.create_server((hosts.addresses["algo-1"], WATCH_PORT)):
         end = start(hosts, "algo-1", "wait", {}).end()
     assert (end.code, end.printed.split(":")[0]) == (
         3,
-        f"PlatformError cannot listen on {hosts.addresses['algo-1']} port {cluster.PORT}",
+        f"PlatformError cannot listen on {hosts.addresses['algo-1']} port {WATCH_PORT}",
     )

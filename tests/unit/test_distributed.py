@@ -1,5 +1,6 @@
 """Hosts that start workers and end together: real processes, each with an address of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,12 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from microjobs import heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import gpu_count, must_launch, torchrun, with_tf_config
 from microjobs.heartbeat import Ending
 from microjobs.interpreter import FLAGS
-from microjobs.network import Network
+from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.worker import REPORT, report
 from tests.unit.hosts import Hosts, alive, make_hosts, resources
 
@@ -150,11 +150,10 @@ def test_stop_while_hosts_wait_for_each_other(name: str, hosts: Hosts) -> None:
 
 
 def test_host_that_is_stopped_as_it_calls_is_heard(hosts: Hosts) -> None:
-    """Its greeting and its ending may come in one piece."""
     hosts.start("algo-1", WAIT)
-    said = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))})
-    with hosts.connect("algo-1", heartbeat.PORT) as caller:
-        caller.sendall(b"".join(json.dumps(message).encode() + b"\n" for message in said))
+    said = {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))}
+    with contextlib.closing(hosts.call("algo-3")) as caller:
+        caller.send(json.dumps(said).encode())
         end = hosts.end()["algo-1"]
     assert (end.code, end.printed) == (0, "stopped by 15\n")
     assert end.seconds < 15
@@ -198,20 +197,6 @@ def test_workers_of_an_agent_end_with_the_job(hosts: Hosts, tmp_path: Path) -> N
 def test_script_that_fails_is_explained(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(5)", "algo-3": WAIT}, script=True)
     assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: said 5\n"}
-
-
-def test_strangers_are_not_listened_to(hosts: Hosts) -> None:
-    first = hosts.start("algo-1", "")
-    strangers = []
-    for words in (b"GET / HTTP/1.1\r\n\r\n", b'{"host": "algo-9"}\n', b"\0" * 100_000, b""):
-        strangers.append(hosts.connect("algo-1", heartbeat.PORT))
-        strangers[-1].sendall(words)
-    hosts.start("algo-2", "")
-    hosts.start("algo-3", "")
-    assert {end.code for end in hosts.end().values()} == {0}
-    assert first.process.returncode == 0
-    for stranger in strangers:
-        stranger.close()
 
 
 def test_report_of_a_long_reason_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,12 +246,14 @@ def test_tf_config_names_every_host_as_a_worker() -> None:
     assert config["task"] == {"type": "worker", "index": 1}
 
 
-def test_hosts_of_one_machine_have_ports_of_their_own() -> None:
-    network = Network("127.64.0.1", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"})
+def test_frameworks_get_the_ports_that_were_chosen_for_them() -> None:
+    ports = {("algo-1", TORCH_PORT): 40001, ("algo-1", TENSORFLOW_PORT): 40002, ("algo-2", TENSORFLOW_PORT): 40003}
+    network = Network("127.64.0.1", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, ports)
     config = json.loads(with_tf_config(resources("algo-1", 2), network=network).variables["TF_CONFIG"])
-    first, second = config["cluster"]["worker"]
-    assert first.startswith("127.64.0.1:")
-    assert first.split(":")[1] != second.split(":")[1]
+    assert config["cluster"]["worker"] == ["127.64.0.1:40002", "127.64.0.2:40003"]
+    assert "--master-addr 127.64.0.1 --master-port 40001" in " ".join(
+        torchrun(resources("algo-2", 2), 1, network=network).command
+    )
 
 
 def test_gpus_are_those_that_cuda_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

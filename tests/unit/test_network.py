@@ -4,9 +4,10 @@ from microjobs.network import Network
 
 
 def test_variables_say_what_was_written() -> None:
-    network = Network("127.64.0.2", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"})
+    network = Network("127.64.0.2", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, {("algo-1", 8787): 40001})
     assert Network.read(network.variables()) == network
     assert network.resolve("algo-1") == "127.64.0.1"
+    assert (network.port("algo-1", 8787), network.port("algo-2", 8890)) == (40001, 8890)
 
 
 def test_container_listens_everywhere_and_names_resolve() -> None:

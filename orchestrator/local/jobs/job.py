@@ -1,12 +1,14 @@
 """The steps that training and processing share: plan, start the hosts, attend to them, collect, clean up."""
 
 import logging
+import secrets
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from microjobs import contract
 from microjobs.contract import Layout
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.jobs import group
@@ -23,6 +25,8 @@ LAYOUT = Layout()
 
 REASON_LIMIT = 1024
 """Characters of a FailureReason."""
+SECRET_BYTES = 32
+"""Random bytes in the secret of a job."""
 INTERNAL = "InternalServerError"
 """What SageMaker calls failures that are not the job's."""
 
@@ -93,6 +97,7 @@ class Job(ABC):
             self.preparing()
             self.context.runtime.prepare(self.context.image(self.image_uri))
             plan = self.plan(self.context.new_work_folder(self.plan_name))
+            _hand_out_secret(plan)
             for host in plan.hosts:
                 self.stream(host.name).begin()
         return self.context.runtime.start(plan) if self.control.why is None else ()
@@ -197,3 +202,11 @@ class Job(ABC):
 
     def was_shut_down(self) -> bool:
         return self.control.why is Why.SHUTDOWN
+
+
+def _hand_out_secret(plan: Plan) -> None:
+    """Give the hosts of a job a secret by which they know each other, a new one each time that they start."""
+    if len(plan.hosts) > 1:
+        secret = secrets.token_hex(SECRET_BYTES)
+        for host in plan.hosts:
+            contract.write_job_secret(Layout(host.files), secret)

@@ -10,7 +10,7 @@ What is different from containers:
 - Hosts end with the server, in order and whatever happens to it: nobody could take them up again.
 """
 
-import contextlib
+import dataclasses
 import itertools
 import logging
 import os
@@ -29,7 +29,7 @@ from orchestrator.local.runtimes import process_commands as commands
 from orchestrator.local.runtimes import process_files as files
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, MachineFailedError, Plan
 from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
-from orchestrator.local.runtimes.process_addresses import address_of, free_port, reserve
+from orchestrator.local.runtimes.process_addresses import free_port, reserve
 from orchestrator.local.runtimes.process_kept import Kept, callers_environment
 
 logger = logging.getLogger(__name__)
@@ -118,15 +118,13 @@ class ProcessRuntime:
         with self._lock:
             if self._folder(plan.name).exists():
                 raise CannotRunError(f"{plan.name} was started already: remove it first")
-            self._folder(plan.name).mkdir(parents=True)
+            self._folder(plan.name).mkdir(mode=0o700, parents=True)  # it will hold a secret
             hosts = self._hosts.setdefault(plan.name, [])
         try:
-            with contextlib.ExitStack() as stack:
-                holders = [stack.enter_context(reserve()) for _ in plan.hosts]
-                addresses = {host.name: address_of(holder) for host, holder in zip(plan.hosts, holders, strict=True)}
-                for host, environment, holder in zip(plan.hosts, environments, holders, strict=True):
-                    network = Network(addresses[host.name], addresses)
-                    hosts.append(self._start_host(plan, host, environment, network, holder))
+            with reserve([host.name for host in plan.hosts]) as (network, holders):
+                for host, environment in zip(plan.hosts, environments, strict=True):
+                    own = dataclasses.replace(network, address=network.resolve(host.name))
+                    hosts.append(self._start_host(plan, host, environment, own, holders))
         except OSError as error:
             self.remove(plan.name)
             raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
@@ -136,7 +134,12 @@ class ProcessRuntime:
         return [pipes.fed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
 
     def _start_host(
-        self, plan: Plan, host: HostPlan, environment: Environment, network: Network, holder: socket.socket
+        self,
+        plan: Plan,
+        host: HostPlan,
+        environment: Environment,
+        network: Network,
+        holders: Sequence[socket.socket],
     ) -> ProcessHost:
         folder = self._folder(plan.name) / host.name
         layout = Layout(folder / "root")
@@ -159,7 +162,7 @@ class ProcessRuntime:
                 folder / "log",
                 scratch=("HOME", "MPLCONFIGDIR"),
                 cpus=self._cpus(host),
-                hold=(lock, holder.fileno()),
+                hold=(lock, *(holder.fileno() for holder in holders)),
             )
         return ProcessHost(host.name, kept, layout, (network.address, port))
 

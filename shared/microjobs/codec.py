@@ -1,0 +1,105 @@
+"""Values as bytes for calls between hosts. Unlike with pickle, decoding runs no code that the sender chose.
+
+The values are None, numbers, strings, lists, tuples, dicts, numeric arrays, and dataclasses that both sides name.
+They travel as JSON, followed by the arrays' bytes. Needs numpy.
+"""
+
+import dataclasses
+import json
+import math
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+JSON_SIZE = struct.Struct(">Q")
+ARRAY_KINDS = "biuf"
+"""Booleans, integers and floating-point numbers, as numpy abbreviates them."""
+
+
+class Codec:
+    """Encodes and decodes values.
+
+    Args:
+        types: the dataclasses that values may contain.
+    """
+
+    def __init__(self, types: Iterable[type]) -> None:
+        self._types = {one.__name__: one for one in types}
+
+    def encode(self, value: object) -> bytes:
+        """
+        Raises:
+            TypeError: the value contains something that cannot travel.
+        """
+        arrays: list[NDArray[Any]] = []
+        text = json.dumps(self._to_json(value, arrays)).encode()
+        return b"".join([JSON_SIZE.pack(len(text)), text, *(array.tobytes() for array in arrays)])
+
+    def decode(self, content: bytes) -> Any:
+        """
+        Raises:
+            ValueError: `encode` did not make this.
+        """
+        try:
+            (size,) = JSON_SIZE.unpack_from(content)
+            end = JSON_SIZE.size + size
+            return self._from_json(json.loads(content[JSON_SIZE.size : end]), _Buffers(memoryview(content)[end:]))
+        except (struct.error, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"not an encoded value: {error!r}") from error
+
+    def _to_json(self, value: object, arrays: list[NDArray[Any]]) -> Any:
+        match value:
+            case None | bool() | int() | float() | str():
+                return value
+            case list():
+                return [self._to_json(item, arrays) for item in value]
+            case tuple():
+                return {"tuple": [self._to_json(item, arrays) for item in value]}
+            case dict():
+                return {"dict": [[self._to_json(one, arrays) for one in pair] for pair in value.items()]}
+            case np.ndarray() if value.dtype.kind in ARRAY_KINDS:
+                arrays.append(value)
+                return {"array": [value.dtype.str, value.shape]}
+        if self._types.get(type(value).__name__) is not type(value):
+            raise TypeError(f"a {type(value).__name__} cannot be sent to another host: name its class in Calls.types")
+        fields = [getattr(value, field.name) for field in dataclasses.fields(value)]  # type: ignore[arg-type]
+        return {"object": [type(value).__name__, *(self._to_json(field, arrays) for field in fields)]}
+
+    def _from_json(self, value: Any, buffers: "_Buffers") -> Any:
+        if isinstance(value, list):
+            return [self._from_json(item, buffers) for item in value]
+        if not isinstance(value, dict):
+            return value
+        ((kind, content),) = value.items()
+        if kind == "array":
+            return buffers.take(*content)
+        items = [self._from_json(item, buffers) for item in content]
+        match kind:
+            case "tuple":
+                return tuple(items)
+            case "dict":
+                return dict(items)
+            case "object":
+                return self._types[items[0]](*items[1:])
+        raise ValueError(f"unknown kind {kind!r}")
+
+
+class _Buffers:
+    """The bytes of arrays, one after the other."""
+
+    def __init__(self, content: memoryview) -> None:
+        self._content = content
+
+    def take(self, dtype_name: str, shape: list[int]) -> NDArray[Any]:
+        dtype = np.dtype(dtype_name)
+        if dtype.kind not in ARRAY_KINDS or min(shape, default=0) < 0:
+            raise ValueError(f"an array cannot have type {dtype_name!r} and shape {shape}")
+        size = math.prod(shape) * dtype.itemsize
+        if size > len(self._content):
+            raise ValueError(f"an array of {size} bytes is cut off after {len(self._content)}")
+        array = np.frombuffer(self._content[:size], dtype).reshape(shape)
+        self._content = self._content[size:]
+        return array

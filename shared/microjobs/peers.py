@@ -1,0 +1,351 @@
+"""Authenticated connections between the hosts of a job.
+
+The hosts share a secret (`contract.read_job_secret`). The first host listens, the others call. Caller and listener
+prove to each other that they know the secret before either one parses anything else:
+
+    caller    hello: nonce, channel, name and a MAC of them
+    listener  challenge: its own nonce and a MAC of both nonces
+    caller    proof: another MAC of both nonces
+    listener  a frame without content: the caller is admitted
+
+MACs are HMAC-SHA256 with a label per step, so that no message can be reflected, and both sides choose a nonce, so that
+none can be replayed. Each later frame is numbered and carries a MAC by keys derived from both nonces: whoever relays a
+handshake cannot add, change, repeat or reorder frames. Frames are not encrypted.
+"""
+
+import contextlib
+import hmac
+import secrets
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+MAGIC = b"MJpeer1\n"
+NONCE_BYTES = 32
+MAC_BYTES = 32
+CLAIM = struct.Struct("8s32s16s256s")
+"""Magic, nonce, channel and host name; text is padded with NUL."""
+HELLO_BYTES = CLAIM.size + MAC_BYTES
+CHALLENGE_BYTES = NONCE_BYTES + MAC_BYTES
+
+HANDSHAKE_SECONDS = 5.0
+"""The time limit of a handshake, on both sides."""
+MAX_PENDING = 128
+"""Callers that may be in the middle of their handshakes; the one that has waited longest makes room for the next."""
+MAX_ACCEPTS = 32
+"""Callers accepted in a row before the pending ones get their turn."""
+
+FRAME = struct.Struct(">I")
+WELCOME_BYTES = FRAME.size + MAC_BYTES
+MAX_FRAME_BYTES = 1 << 20
+MAX_MESSAGE_BYTES = 1 << 33
+"""Targets of a thousand million rows are one message."""
+LAST, MORE = b"\0", b"\1"
+"""The first byte of a frame: whether it ends its message."""
+READ_BYTES = 1 << 18
+
+
+class UntrustedError(ConnectionError):
+    """The other side does not know the job's secret, or somebody changed what it sent."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a caller says about itself: the channel that it opens, and the name of its host."""
+
+    channel: str
+    host: str
+
+    def encode(self, nonce: bytes) -> bytes:
+        return CLAIM.pack(MAGIC, nonce, self.channel.encode(), self.host.encode())
+
+    @classmethod
+    def decode(cls, claim: bytes) -> "Claim":
+        magic, _, *texts = CLAIM.unpack(claim)
+        if magic != MAGIC:
+            raise ConnectionError("the caller speaks another protocol")
+        return cls(*(text.rstrip(b"\0").decode(errors="replace") for text in texts))
+
+
+def _mac(secret: bytes, label: bytes, *parts: bytes) -> bytes:
+    return hmac.digest(secret, b"microjobs " + label + b"\0" + b"".join(parts), "sha256")
+
+
+def _check(expected: bytes, found: bytes) -> None:
+    if not hmac.compare_digest(expected, found):
+        raise UntrustedError("the other side does not know the job's secret")
+
+
+class Seal:
+    """The keys and frame numbers of one connection."""
+
+    def __init__(self, outgoing: bytes, incoming: bytes) -> None:
+        self._outgoing, self._incoming = outgoing, incoming
+        self._sent = self._received = 0
+        self._unread = bytearray()
+
+    @classmethod
+    def of(cls, secret: bytes, transcript: bytes, *, caller: bool) -> "Seal":
+        keys = [_mac(secret, label, transcript) for label in (b"caller's frames", b"listener's frames")]
+        return cls(*(keys if caller else reversed(keys)))
+
+    def wrap(self, content: bytes) -> bytes:
+        """Make a frame."""
+        mac = _mac(self._outgoing, b"frame", self._sent.to_bytes(8), content)
+        self._sent += 1
+        return FRAME.pack(len(content)) + mac + content
+
+    def unwrap(self, received: bytes) -> list[bytes]:
+        """Add bytes from the other side; returns the contents of the frames that are complete.
+
+        Raises:
+            UntrustedError: a frame is too long, or its MAC is wrong.
+        """
+        self._unread += received
+        contents = []
+        while (content := self._next()) is not None:
+            contents.append(content)
+        return contents
+
+    def _next(self) -> bytes | None:
+        if len(self._unread) < FRAME.size:
+            return None
+        start, (size,) = FRAME.size + MAC_BYTES, FRAME.unpack_from(self._unread)
+        if size > MAX_FRAME_BYTES:
+            raise UntrustedError(f"a frame of {size} bytes is longer than {MAX_FRAME_BYTES}")
+        if len(self._unread) < start + size:
+            return None
+        mac, content = bytes(self._unread[FRAME.size : start]), bytes(self._unread[start : start + size])
+        _check(_mac(self._incoming, b"frame", self._received.to_bytes(8), content), mac)
+        self._received += 1
+        del self._unread[: start + size]
+        return content
+
+
+class Connection:
+    """An authenticated connection that carries messages of bytes."""
+
+    def __init__(self, connected: socket.socket, seal: Seal) -> None:
+        self._socket, self._seal = connected, seal
+        self._message = bytearray()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def set_blocking(self, blocking: bool) -> None:
+        self._socket.settimeout(None if blocking else 0.0)
+
+    def send(self, message: bytes) -> None:
+        size = MAX_FRAME_BYTES - 1
+        for start in range(0, len(message) or 1, size):
+            last = start + size >= len(message)
+            self._socket.sendall(self._seal.wrap((LAST if last else MORE) + message[start : start + size]))
+
+    def receive(self) -> list[bytes]:
+        """Read once, and return the messages that are complete.
+
+        Raises:
+            EOFError: the other side closed the connection.
+            BlockingIOError: the connection does not block, and nothing is there.
+            UntrustedError: the other side, or somebody between, sent a wrong frame.
+        """
+        if not (received := self._socket.recv(READ_BYTES)):
+            raise EOFError("the other side closed the connection")
+        messages = []
+        for content in self._seal.unwrap(received):
+            self._message += content[1:]
+            if len(self._message) > MAX_MESSAGE_BYTES:
+                raise UntrustedError(f"a message is longer than {MAX_MESSAGE_BYTES} bytes")
+            if content[:1] == LAST:
+                messages.append(bytes(self._message))
+                self._message.clear()
+        return messages
+
+    def receive_one(self) -> bytes:
+        """Wait for the next message of a side that sends one at a time. As `receive`."""
+        while not (messages := self.receive()):
+            pass
+        return messages[0]
+
+    def finish_sending(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float = HANDSHAKE_SECONDS) -> Connection:
+    """Connect to the first host, and return when it has admitted this one.
+
+    Raises:
+        UntrustedError: what answers does not know the secret, or refuses to talk to this host.
+        OSError: nothing answers in time.
+    """
+    deadline = time.monotonic() + seconds
+    connected = socket.create_connection(address, timeout=seconds)
+    try:
+        return _introduce(connected, secret, claim, deadline)
+    except EOFError as error:
+        connected.close()
+        raise UntrustedError("it closed the connection during the handshake") from error
+    except BaseException:
+        connected.close()
+        raise
+
+
+def _introduce(connected: socket.socket, secret: bytes, claim: Claim, deadline: float) -> Connection:
+    told = claim.encode(secrets.token_bytes(NONCE_BYTES))
+    connected.sendall(told + _mac(secret, b"hello", told))
+    challenge = _read(connected, CHALLENGE_BYTES, deadline)
+    transcript = told + challenge[:NONCE_BYTES]
+    _check(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
+    connected.sendall(_mac(secret, b"proof", transcript))
+    seal = Seal.of(secret, transcript, caller=True)
+    if seal.unwrap(_read(connected, WELCOME_BYTES, deadline)) != [b""]:
+        raise UntrustedError("its answer is no welcome")
+    connected.settimeout(None)
+    return Connection(connected, seal)
+
+
+def _read(connected: socket.socket, size: int, deadline: float) -> bytes:
+    received = b""
+    while len(received) < size:
+        connected.settimeout(_left(deadline))
+        if not (part := connected.recv(size - len(received))):
+            raise EOFError
+        received += part
+    return received
+
+
+def _left(deadline: float) -> float:
+    if (left := deadline - time.monotonic()) <= 0:
+        raise TimeoutError("the handshake took too long")
+    return left
+
+
+@dataclass
+class _Caller:
+    """Somebody in the middle of the handshake."""
+
+    connected: socket.socket
+    deadline: float = field(default_factory=lambda: time.monotonic() + HANDSHAKE_SECONDS)
+    received: bytes = b""
+    transcript: bytes = b""
+    """Both nonces and the claim, once the hello was good."""
+
+    def advance(self, secret: bytes) -> bool:
+        """Go on with the handshake as far as the caller's bytes allow; returns whether it is complete.
+
+        Raises:
+            UntrustedError: the caller does not know the secret.
+            OSError, EOFError: the caller is gone.
+        """
+        while self._receive(MAC_BYTES if self.transcript else HELLO_BYTES):
+            message, self.received = self.received, b""
+            if self.transcript:
+                _check(_mac(secret, b"proof", self.transcript), message)
+                return True
+            claim = message[: CLAIM.size]
+            Claim.decode(claim)
+            _check(_mac(secret, b"hello", claim), message[CLAIM.size :])
+            nonce = secrets.token_bytes(NONCE_BYTES)
+            self.transcript = claim + nonce
+            self.connected.sendall(nonce + _mac(secret, b"challenge", self.transcript))
+        return False
+
+    def _receive(self, size: int) -> bool:
+        """Read towards a message of a known size, and nothing beyond it."""
+        with contextlib.suppress(BlockingIOError):
+            part = self.connected.recv(size - len(self.received))
+            if not part:
+                raise EOFError
+            self.received += part
+        return len(self.received) == size
+
+    @property
+    def claim(self) -> Claim:
+        return Claim.decode(self.transcript[: CLAIM.size])
+
+
+class Door:
+    """The first host's listener, which admits the other hosts of the job and nobody else.
+
+    However many strangers call, are silent or send garbage, hosts of the job get in: a host says hello as soon as it
+    is connected and answers at once, and among callers who have not said a good hello the oldest makes room.
+
+    Args:
+        expected: the claims to admit, each once.
+    """
+
+    def __init__(self, listener: socket.socket, secret: bytes, expected: Iterable[Claim]) -> None:
+        self.refused = 0
+        """Callers that spoke this protocol with another secret."""
+        self._listener, self._secret, self._expected = listener, secret, set(expected)
+        self._callers: list[_Caller] = []
+        self._selector = selectors.DefaultSelector()
+        listener.setblocking(False)
+        self._selector.register(listener, selectors.EVENT_READ)
+
+    def admit(self, seconds: float) -> list[tuple[Claim, Connection]]:
+        """Deal with callers for at most so long; returns the hosts that completed their handshakes."""
+        ready = [key.data for key, _ in self._selector.select(seconds)]
+        admitted = [self._advance(caller) for caller in ready if caller is not None]
+        if None in ready:
+            admitted += [self._advance(caller) for caller in self._accept()]
+        self._drop_late_callers()
+        return [one for one in admitted if one is not None]
+
+    def close(self) -> None:
+        for caller in list(self._callers):
+            self._drop(caller)
+        self._selector.close()
+
+    def _accept(self) -> list[_Caller]:
+        callers: list[_Caller] = []
+        with contextlib.suppress(OSError):  # nobody else is waiting, or gave up just now
+            while len(callers) < MAX_ACCEPTS:
+                connected, _ = self._listener.accept()
+                connected.setblocking(False)
+                callers.append(_Caller(connected))
+                self._selector.register(connected, selectors.EVENT_READ, callers[-1])
+        self._callers += callers
+        return callers
+
+    def _advance(self, caller: _Caller) -> tuple[Claim, Connection] | None:
+        try:
+            return self._admit(caller) if caller.advance(self._secret) else None
+        except (OSError, EOFError) as error:
+            self.refused += isinstance(error, UntrustedError)
+            self._drop(caller)
+            return None
+
+    def _admit(self, caller: _Caller) -> tuple[Claim, Connection] | None:
+        claim = caller.claim
+        if claim not in self._expected:
+            self._drop(caller)
+            return None
+        seal = Seal.of(self._secret, caller.transcript, caller=False)
+        caller.connected.sendall(seal.wrap(b""))
+        self._expected.remove(claim)
+        self._forget(caller)
+        return claim, Connection(caller.connected, seal)
+
+    def _drop_late_callers(self) -> None:
+        now = time.monotonic()
+        for caller in [caller for caller in self._callers if caller.deadline < now]:
+            self._drop(caller)
+        if (excess := len(self._callers) - MAX_PENDING) > 0:
+            for caller in sorted(self._callers, key=lambda one: (bool(one.transcript), one.deadline))[:excess]:
+                self._drop(caller)
+
+    def _forget(self, caller: _Caller) -> None:
+        self._callers.remove(caller)
+        self._selector.unregister(caller.connected)
+
+    def _drop(self, caller: _Caller) -> None:
+        self._forget(caller)
+        caller.connected.close()

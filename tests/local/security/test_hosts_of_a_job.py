@@ -1,0 +1,206 @@
+"""Jobs on several hosts while somebody else on this machine listens on every usual port, or calls their hosts first."""
+
+import contextlib
+import io
+import os
+import pickle
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import docker
+import numpy as np
+import pytest
+
+from microjobs.contract import Layout
+from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT
+from tests.conftest import image_name
+from tests.local.clients import OVER, ROOT, Local, processing_input, processing_output, unique, until
+
+ML = Layout()
+USUAL_PORTS = (8785, 8786, WATCH_PORT, TORCH_PORT, TENSORFLOW_PORT)
+HOSTS = 3
+IS_FIRST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
+FIRST_HOST_FIRST = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
+"""The other hosts are late, so that somebody else can call the first one before they do."""
+LISTENING = re.compile(r"^ *\d+: ([0-9A-F]{8}):([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]+ 0A", re.MULTILINE)
+"""A socket that listens, in /proc/net/tcp: address and port in hexadecimal."""
+Address = tuple[str, int]
+
+
+class Payload:
+    """Unpickled, it connects to an address: whoever unpickles it runs the attacker's code."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return socket.create_connection, (self._address,)
+
+
+class Attacker:
+    """Calls everything that listens for the hosts of a server's jobs, as soon as it does, and claims to be algo-2."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._over = threading.Event()
+        self._calls: dict[Address, socket.socket] = {}
+        self._trap = socket.create_server(("", 0))
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def called(self) -> int:
+        return len(self._calls)
+
+    def was_obeyed(self) -> bool:
+        self._trap.settimeout(1)
+        try:
+            self._trap.accept()[0].close()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._over.set()
+        self._thread.join()
+        for connected in (*self._calls.values(), self._trap):
+            connected.close()
+
+    def _run(self) -> None:
+        with ThreadPoolExecutor(100) as pool:
+            while not self._over.wait(0.01):
+                for address in set(self._targets()) - self._calls.keys():
+                    with contextlib.suppress(OSError):
+                        self._calls[address] = socket.create_connection(address, timeout=5)
+                        pool.submit(self._attack, self._calls[address])
+
+    def _targets(self) -> list[Address]:
+        return _hosts_of_processes() if self._local.address.runtime == "process" else _containers(self._local)
+
+    def _attack(self, connected: socket.socket) -> None:
+        """Greet as hosts did before there was a secret, and answer the first call with a pickle."""
+        content = pickle.dumps(Payload((connected.getsockname()[0], self._trap.getsockname()[1])))
+        with contextlib.suppress(OSError):
+            connected.sendall(b"algo-2")
+            with contextlib.suppress(TimeoutError):
+                connected.recv(1 << 16)
+            connected.sendall(struct.pack("!i", len(content)) + content)
+
+
+def _hosts_of_processes() -> list[Address]:
+    found = LISTENING.findall(Path("/proc/net/tcp").read_text())
+    addresses = [(socket.inet_ntoa(struct.pack("<I", int(address, 16))), int(port, 16)) for address, port in found]
+    return [address for address in addresses if int(address[0].split(".")[1]) >= 64 and address[0].startswith("127.")]
+
+
+def _containers(local: Local) -> list[Address]:
+    known = sha256(str(local.home.root.resolve()).encode()).hexdigest()[:8]
+    client = docker.from_env()
+    try:
+        containers = client.containers.list(ignore_removed=True, filters={"label": f"org.microjobs.home={known}"})
+        networks = [one for container in containers for one in container.attrs["NetworkSettings"]["Networks"].values()]
+        return [(network["IPAddress"], port) for network in networks if network["IPAddress"] for port in (8786, 8787)]
+    except docker.errors.NotFound:  # removed meanwhile
+        return []
+    finally:
+        client.close()
+
+
+@pytest.fixture
+def occupied() -> Iterator[None]:
+    """Another program listens on all the usual ports of this machine."""
+    with contextlib.ExitStack() as stack:
+        for port in USUAL_PORTS:
+            with contextlib.suppress(OSError):  # then another program does
+                stack.enter_context(socket.create_server(("0.0.0.0", port)))
+        yield
+
+
+def scale(local: Local) -> tuple[dict[str, Any], str]:
+    """Scale arrays on several hosts; returns the job's description, and where its output is."""
+    name = unique("scale")
+    x = np.arange(60.0).reshape(20, 3)
+    for kind, values in (("x", x), ("y", x[:, 0])):
+        for number, part in enumerate(np.split(values, 2)):
+            buffer = io.BytesIO()
+            np.save(buffer, part)
+            key = f"{name}/raw/{kind}_train-{number:05d}-of-00002.npy"
+            local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
+    raw = processing_input("raw", local.uri(f"{name}/raw/"), str(ML.processing("input")), "ShardedByS3Key")
+    local.sagemaker.create_processing_job(
+        ProcessingJobName=name,
+        AppSpecification={
+            "ImageUri": image_name("preprocess"),
+            "ContainerEntrypoint": ["/bin/sh", "-c"],
+            "ContainerArguments": [FIRST_HOST_FIRST],
+        },
+        ProcessingInputs=[raw],
+        ProcessingOutputConfig={
+            "Outputs": [
+                processing_output(split, local.uri(f"{name}/{split}"), str(ML.processing(split)))
+                for split in ("train", "test")
+            ]
+        },
+        ProcessingResources={
+            "ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": HOSTS, "VolumeSizeInGB": 1}
+        },
+        RoleArn=local.address.role_arn,
+    )
+    job = until(
+        lambda: local.sagemaker.describe_processing_job(ProcessingJobName=name),
+        lambda job: job["ProcessingJobStatus"] in OVER,
+    )
+    return job, name
+
+
+def assert_scaled(local: Local, job: dict[str, Any], name: str) -> None:
+    assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
+    assert len(list((local.bucket / name / "train").glob("x_train-*.npy"))) == 2
+
+
+@pytest.mark.usefixtures("occupied")
+def test_job_does_not_need_the_usual_ports(processes: Local) -> None:
+    assert_scaled(processes, *scale(processes))
+
+
+def test_stranger_who_calls_first_gets_nothing(anywhere: Local) -> None:
+    with contextlib.closing(Attacker(anywhere)) as attacker:
+        job, name = scale(anywhere)
+        assert attacker.called
+        assert not attacker.was_obeyed()
+    assert_scaled(anywhere, job, name)
+
+
+def test_secret_is_new_for_each_job_and_only_its_hosts_have_it(anywhere: Local) -> None:
+    """Neither a description nor a log shows it, not even the log of a job that prints its environment."""
+    show = f"cat {ROOT}/secret/job > {ROOT}/model/$(hostname)"
+    jobs = [anywhere.train(show + "; env", instances=2) for _ in range(2)]
+    names = [job["TrainingJobName"] for job in jobs]
+    secrets = [set(anywhere.model(name).values()) for name in names]
+    assert [len(one) for one in secrets] == [1, 1]
+    assert secrets[0] != secrets[1]
+    told = str([jobs, [anywhere.output("TrainingJobs", name) for name in names]])
+    assert not any(secret in told for one in secrets for secret in one)
+
+
+def test_secret_is_readable_by_its_owner_only(processes: Local) -> None:
+    name = processes.start_training("echo up; sleep 60", instances=2)
+    processes.said(name, "up")
+    files = list(processes.home.work.rglob("secret/job"))
+    assert len(files) >= 2
+    assert {oct(path.stat().st_mode & 0o777) for path in files} == {"0o600"}
+    assert {path.stat().st_uid for path in files} == {os.getuid()}
+    processes.sagemaker.stop_training_job(TrainingJobName=name)
+    processes.ended(name)
+
+
+def test_one_host_needs_no_secret(processes: Local) -> None:
+    job = processes.train("test ! -e $SAGEMAKER_BASE_DIR/secret")
+    assert job["TrainingJobStatus"] == "Completed"
