@@ -1,14 +1,19 @@
 """`make new/JOB` gives a folder that is a job from the start."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import uuid
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from tests.conftest import image_name
+from orchestrator.local import server
+from tests.conftest import REPOSITORY, image_name
+from tests.local.clients import started
 
 
 def make(target: str, checkout: Path) -> subprocess.CompletedProcess[str]:
@@ -16,7 +21,7 @@ def make(target: str, checkout: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.engine
-def test_new_job_builds_and_passes_the_inherited_tests(checkout: Path) -> None:
+def test_new_job_builds_passes_the_inherited_tests_and_runs_with_data(checkout: Path, tmp_path: Path) -> None:
     job = f"demo-{uuid.uuid4().hex[:8]}"
     assert make(f"new/{job}", checkout).returncode == 0
     try:
@@ -32,8 +37,24 @@ def test_new_job_builds_and_passes_the_inherited_tests(checkout: Path) -> None:
         )
         assert tested.returncode == 0, tested.stdout[-5000:]
         assert "passed" in tested.stdout
+        assert average_by_the_page(job, tmp_path) == 4.5
     finally:
         subprocess.run(["docker", "image", "rm", image_name(job)], capture_output=True, check=False)
+
+
+def average_by_the_page(job: str, folder: Path) -> float:
+    """What a new job trains by the program of docs/local.md, on data that were put into the bucket as it says."""
+    page = (REPOSITORY / "docs" / "local.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (folder / "my_first.py").write_text(program.replace("microjobs/my-job:dev", image_name(job)))
+    with started(folder / "home", runtime="docker") as local:
+        (local.bucket / "my-data").mkdir()
+        np.save(local.bucket / "my-data" / "y_train.npy", np.arange(10.0))
+        environment = {**os.environ, **server.environment(local.home, local.address)}
+        command = [sys.executable, "my_first.py"]
+        said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+        assert said == f"s3://{local.address.bucket}/models/my-first/output/model.tar.gz\n"
+        return float(json.loads(local.model("my-first")["model.json"])["average"])
 
 
 @pytest.mark.parametrize(

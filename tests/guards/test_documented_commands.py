@@ -12,8 +12,24 @@ import pytest
 from orchestrator.cli import make_parser
 from tests.documented import PLACEHOLDER, advice, blocks, endings, pages, spans
 
-STUBS = ("aws", "cp", "curl", "docker", "git", "head", "make", "microjobs", "mkdir", "pip", "python", "sudo", "uv")
+STUBS = (
+    "aws",
+    "cp",
+    "curl",
+    "docker",
+    "git",
+    "head",
+    "make",
+    "microjobs",
+    "mkdir",
+    "python",
+    "python3.11",
+    "sudo",
+    "uv",
+)
 FILES = (".venv/bin/activate", "microjobs/README.md")
+OWN = ("sdk/bin/pip", "sdk/bin/python")
+"""Programs of a virtual environment that a page makes."""
 STUB = """#!/bin/sh
 printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
 """
@@ -34,6 +50,10 @@ def paste(tmp_path: Path) -> Paste:
     for name in STUBS:
         (stubs / name).write_text(STUB)
         (stubs / name).chmod(0o755)
+    for name in OWN:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(STUB)
+        (folder / name).chmod(0o755)
     for name in FILES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()

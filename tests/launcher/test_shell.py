@@ -12,6 +12,7 @@ from orchestrator.cli import main
 from orchestrator.local import shell
 from orchestrator.local.home import HOME, Home
 from orchestrator.local.state import State
+from tests.documented import blocks
 
 BIN = Path(sys.executable).parent
 
@@ -67,6 +68,9 @@ SHELLS = {
 }
 
 
+INTERACTIVE = {"bash": ["--noprofile", "--norc", "-i"], "zsh": ["-fis"]}
+
+
 def need(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"{shell} is not installed")
@@ -103,6 +107,24 @@ def test_variables_are_given_back_as_they_were(name: str, times: int, tmp_path: 
     assert "AWS_ENDPOINT_URL='http://127.0.0.1:1'" in changed
     assert "AWS_PROFILE" not in changed
     assert after == before
+
+
+(FIRST_STEPS,) = [block.text for block in blocks(Path("README.md")) if "microjobs local up --detach" in block.text]
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh"])
+def test_first_steps_of_the_readme_work_when_they_are_pasted(name: str, tmp_path: Path) -> None:
+    need(name)
+    (tmp_path / ".venv").symlink_to(BIN.parent)
+    (tmp_path / "microjobs.toml").write_text('[local]\nport = 0\nruntime = "process"\n')
+    asked = 'python -c \'import boto3; print(boto3.client("sagemaker").list_models()["Models"])\''
+    lines = f'{FIRST_STEPS}\n{asked}\neval "$(microjobs local env --unset)"\nmicrojobs local down\n'
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "TERM": "dumb"}
+    command = [shutil.which(name) or name, *INTERACTIVE[name]]
+    done = subprocess.run(
+        command, input=lines, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert [line for line in done.stdout.splitlines() if line in ("[]", "ended")] == ["[]", "ended"], done.stderr
 
 
 def test_nothing_is_undone_where_nothing_was_changed() -> None:

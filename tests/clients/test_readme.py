@@ -1,0 +1,43 @@
+"""The programs that README.md shows for the SageMaker SDK, as they stand there, with the versions that it names."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local import server
+from tests.clients.environments import client_programs
+from tests.conftest import REPOSITORY, image_name
+from tests.local.clients import Local
+
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PROGRAMS = {
+    "sdk": next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Estimator(" in text),
+}
+
+
+@pytest.mark.parametrize("client", PROGRAMS)
+def test_readme_names_the_version_that_is_tested(client: str) -> None:
+    lock = Path(__file__).with_name(f"{client}.lock").read_text()
+    (version,) = re.findall(r"^sagemaker==(\S+)", lock, re.MULTILINE)
+    assert f"pip install sagemaker=={version}" in README
+
+
+@pytest.mark.engine
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("client", PROGRAMS)
+def test_program_of_the_readme_trains_a_model(client: str, local: Local, tmp_path: Path) -> None:
+    program = re.sub(r"microjobs/([a-z-]+):dev", lambda found: image_name(found[1]), PROGRAMS[client])
+    (tmp_path / "first.py").write_text(program)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),  # no settings or credentials of the user's
+        **server.environment(local.home, local.address),
+    }
+    command = [str(client_programs(client) / "python"), "first.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    model = done.stdout.splitlines()[-1]
+    assert (local.home.buckets / model.removeprefix("s3://")).is_file()
