@@ -26,6 +26,7 @@ ENTRIES = (
     "s3",
     "sagemaker-sdk.yaml",
     "server.json",
+    "server.key",
     "server.log",
     "state.db",
     "state.db-shm",

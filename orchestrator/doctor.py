@@ -247,7 +247,10 @@ def server_finding(home: Home) -> Finding:
     """The local server: running, not running, or gone without a word."""
     from orchestrator.local import server
 
-    address = server.running(home)
+    try:
+        address = server.running(home)
+    except LauncherError as error:
+        return Finding("mend", str(error))
     if address is not None:
         return Finding("well", f"the local server answers at {address.url} (runtime {address.runtime})")
     if home.server.exists():

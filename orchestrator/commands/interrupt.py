@@ -50,7 +50,7 @@ def call(options: argparse.Namespace) -> int:
 
     home = Home.from_environment()
     if (address := server.running(home)) is None:
-        raise UsageError(f"no server runs for {home.root}: `microjobs local up --detach` starts one")
+        raise UsageError(server.why_not_running(home))
     place = local_place(address, home.buckets)
     kind, job = need(place.sagemaker, options.job)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):

@@ -3,12 +3,13 @@
 In this order: the host, the page, the signature, the form, whether it is valid, and can be honoured; then its handler.
 """
 
+import json
 import logging
 import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from werkzeug import Request, Response
@@ -17,6 +18,7 @@ from orchestrator.local import auth
 from orchestrator.local.errors import ServiceError, full, is_full
 from orchestrator.local.home import Credentials
 from orchestrator.local.parity import refuse
+from orchestrator.local.proof import NONCE, Prover
 from orchestrator.local.protocol import json_rpc, query
 from orchestrator.local.protocol.models import operation_model, signing_name
 from orchestrator.local.protocol.validation import validate
@@ -54,6 +56,7 @@ class Application:
         services: operations of the JSON and query services, by botocore's name of the service.
         raw: `s3` and `sagemaker-runtime`.
         hosts: names and addresses, without a port, that requests may come to; a bucket's name may stand before them.
+        prove: proves to our own command line that this is the server of the home.
     """
 
     def __init__(
@@ -62,11 +65,13 @@ class Application:
         services: Mapping[str, Service],
         raw: Mapping[str, RawService],
         hosts: Collection[str],
+        prove: Prover = lambda *_: "",
     ) -> None:
         self._credentials = credentials
         self._services = services
         self._raw = raw
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._prove = prove
         self._spool = Spool()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -82,7 +87,7 @@ class Application:
             self._check_host(request)
             _check_page(request)
             if request.path in HEALTH and request.method == "GET" and "Authorization" not in request.headers:
-                return _health(request)
+                return self._health(request)
             claim = auth.claim(request)
             service = self._service(request, claim)
             kind = _kind(service)
@@ -114,6 +119,16 @@ class Application:
         if not any(host == known or host.endswith(f".{known}") for known in self._hosts):
             names = ", ".join(sorted(self._hosts))
             raise ServiceError("AccessDeniedException", f"host {sent!r} is not this server's, which is {names}", 403)
+
+    def _health(self, request: Request) -> Response:
+        """Answer our own command line, which does not sign: it wants to know first whether this is its server."""
+        if request.headers.get("Sec-Fetch-Site", "none") != "none":
+            raise ServiceError("AccessDeniedException", "pages of other sites may not ask", 403)
+        content: dict[str, Any] = {"status": "ok", "pid": os.getpid()}
+        nonce = request.args.get("nonce", "")
+        if NONCE.fullmatch(nonce):
+            content["proof"] = self._prove(nonce, request.environ["SERVER_PORT"])
+        return Response(json.dumps(content) + "\n", content_type="application/json")
 
     def _service(self, request: Request, claim: auth.Claim) -> str:
         """Botocore's name of the service that a request is for."""
@@ -161,13 +176,6 @@ def _check_page(request: Request) -> None:
         raise ServiceError(
             "AccessDeniedException", f"pages of {page!r} may not ask: this server has no CORS rules", 403
         )
-
-
-def _health(request: Request) -> Response:
-    """For our own command line, which has no need to sign."""
-    if request.headers.get("Sec-Fetch-Site", "none") != "none":
-        raise ServiceError("AccessDeniedException", "pages of other sites may not ask", 403)
-    return Response(f'{{"status": "ok", "pid": {os.getpid()}}}\n', content_type="application/json")
 
 
 # --- errors, in the caller's protocol ---

@@ -64,7 +64,7 @@ def _up(options: argparse.Namespace) -> int:
 
     home, chosen = Home.from_environment(), _config(options)
     if options.detach:
-        if (address := server.running(home)) is None:
+        if (address := server.find(home)) is None:
             address = server.start(home, chosen)
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To end it: `microjobs local down`')
@@ -92,7 +92,7 @@ def _status(_: argparse.Namespace) -> int:
     home = Home.from_environment()
     address = server.running(home)
     if address is None:
-        print(f"no server runs for {home.root}: `microjobs local up --detach` starts one")
+        print(server.why_not_running(home))
         return 1
     where = f"runtime {address.runtime} ({address.why}), region {address.region}"
     print(f"{address.url} answers, process {address.pid}, {where}")
@@ -110,7 +110,7 @@ def _env(options: argparse.Namespace) -> int:
 
         home = Home.from_environment()
         if (address := server.running(home)) is None:
-            raise server.ServerError(f"no server runs for {home.root}: `microjobs local up --detach` starts one")
+            raise server.ServerError(server.why_not_running(home))
         lines = shell.change(server.environment(home, address), os.environ)
     print("\n".join(lines))
     return 0

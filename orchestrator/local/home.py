@@ -1,19 +1,32 @@
 """The server's folder, `.microjobs`: everything that a server keeps is in it, and nothing is elsewhere."""
 
 import json
+import logging
 import os
 import secrets
+import stat
 import string
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from microjobs.files import whole
+from orchestrator.failures import LauncherError
+
+logger = logging.getLogger(__name__)
 
 HOME = "MICROJOBS_HOME"
+REMEDY = f"set {HOME} to a folder of your own"
+
+OTHERS_WRITE = stat.S_IWOTH | stat.S_ISVTX
+"""In a folder that all can write to, such as /tmp, the sticky bit keeps them from replacing what is not theirs."""
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
 ROLE = "microjobs"
+
+
+class HomeError(LauncherError):
+    """Other users could read or replace the server's folder."""
 
 
 @dataclass(frozen=True)
@@ -91,23 +104,81 @@ class Home:
         return self.root / "sagemaker-sdk.yaml"
 
     def make(self) -> None:
-        """Make the folder, for its owner alone, and keep it out of any git repository."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folder, for its owner alone, and keep it out of any git repository.
+
+        Raises:
+            HomeError: other users could read or replace it, and that cannot be mended.
+        """
+        if not os.path.lexists(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check()
+        self._close_to_others()
         for folder in (self.buckets, self.logs, self.objects, self.work, self.interruptions):
             folder.mkdir(exist_ok=True)
         ignore = self.root / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
 
+    def check(self) -> None:
+        """Check that nobody else owns or can replace the folder: they could name a server of their own in it.
+
+        Raises:
+            HomeError: somebody can.
+        """
+        resolved = self.root.resolve()
+        for path in dict.fromkeys((self.root, *self.root.parents, *resolved.parents)):
+            if not os.path.lexists(path):  # behind a link to nowhere
+                continue
+            found = path.lstat()
+            if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
+                raise HomeError(f"{self.root} leads through {path}, a link of another user; {REMEDY}")
+            if stat.S_ISDIR(found.st_mode) and path != self.root and found.st_mode & OTHERS_WRITE == stat.S_IWOTH:
+                raise HomeError(f"all users can replace what is in {path}; change its mode (chmod o-w), or {REMEDY}")
+        if not resolved.is_dir():
+            raise HomeError(f"{self.root} is not a folder, or leads to one that does not exist; {REMEDY}")
+        if (owner := resolved.stat().st_uid) != os.geteuid():
+            raise HomeError(f"{self.root} belongs to another user (uid {owner}); {REMEDY}")
+
+    def _close_to_others(self) -> None:
+        """Take the folder, and the secrets in it, from other users."""
+        for path in (self.root, self._credentials, self._key):
+            mode = path.stat().st_mode if path.exists() else 0
+            if not mode & 0o077:
+                continue
+            path.chmod(stat.S_IMODE(mode) & 0o700)
+            if path.stat().st_mode & 0o077:
+                raise HomeError(f"other users can read {path}, and its file system keeps no modes; {REMEDY}")
+            logger.warning("%s was open to other users (mode %o): it is yours alone now", path, stat.S_IMODE(mode))
+
+    @property
+    def _credentials(self) -> Path:
+        return self.root / "credentials.json"
+
+    @property
+    def _key(self) -> Path:
+        return self.root / "server.key"
+
+    def server_key(self) -> str:
+        """The secret by which the server proves that it serves this folder, made when it is asked for first.
+
+        Jobs know the credentials, but not this.
+        """
+        if not self._key.exists():
+            _write_secret(self._key, secrets.token_hex(32))
+        return self._key.read_text()
+
     def credentials(self) -> Credentials:
         """The folder's credentials, made when they are asked for first."""
-        path = self.root / "credentials.json"
-        if not path.exists():
+        if not self._credentials.exists():
             key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
-            with whole(path) as partial:
-                partial.touch(mode=0o600)
-                partial.write_text(json.dumps(asdict(Credentials(key, secrets.token_urlsafe(30)))))
-        return Credentials(**json.loads(path.read_text()))
+            _write_secret(self._credentials, json.dumps(asdict(Credentials(key, secrets.token_urlsafe(30)))))
+        return Credentials(**json.loads(self._credentials.read_text()))
+
+
+def _write_secret(path: Path, text: str) -> None:
+    with whole(path) as partial:
+        partial.touch(mode=0o600)
+        partial.write_text(text)
 
 
 def default_bucket(region: str = REGION) -> str:

@@ -13,6 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from microjobs.files import write_text
+from orchestrator.local import holder
 from orchestrator.local.app import Application, RawService
 from orchestrator.local.config import Config
 from orchestrator.local.home import Home, default_bucket
@@ -21,6 +22,7 @@ from orchestrator.local.jobs import endpoints, processing, training, transform, 
 from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Maker, Registry
 from orchestrator.local.logs import LogStore
+from orchestrator.local.proof import prove
 from orchestrator.local.runtimes.base import CannotRunError, Runtime
 from orchestrator.local.runtimes.choose import choose
 from orchestrator.local.s3.service import S3
@@ -118,15 +120,14 @@ def _end_with_users(home: Home, ended: threading.Event) -> None:
 
 @contextmanager
 def _locked(home: Home) -> Iterator[None]:
-    """The folder for this process alone; the lock goes with the process, however it ends."""
-    with home.lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ServerError(
-                f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` ends it"
-            ) from error
-        yield
+    """Keep other servers away from the folder, as long as this process lives."""
+    try:
+        with holder.hold(home):
+            yield
+    except holder.HeldError as error:
+        raise ServerError(
+            f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` ends it"
+        ) from error
 
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
@@ -184,7 +185,9 @@ def _application(context: Context, registry: Registry) -> Application:
         "s3": S3(context.store, context.settings.region),
         "sagemaker-runtime": SageMakerRuntime(context, registry),
     }
-    return Application(context.home.credentials(), services(context, registry), raw, {*NAMES, context.runtime.machine})
+    home, hosts = context.home, {*NAMES, context.runtime.machine}
+    prover = partial(prove, home.server_key(), home.root, os.getpid())
+    return Application(home.credentials(), services(context, registry), raw, hosts, prover)
 
 
 def _makers(registry: Registry) -> dict[str, Maker]:

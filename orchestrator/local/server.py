@@ -1,26 +1,38 @@
 """How others find the server of a folder, start one and end it. What the server itself is: `serve`."""
 
 import fcntl
+import hmac
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException
+from typing import Any
+from urllib.parse import urlsplit
 
 from microjobs.files import write_text
 from orchestrator.failures import LauncherError
+from orchestrator.local import holder, proof
 from orchestrator.local.config import Config
 from orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket
 
+logger = logging.getLogger(__name__)
+
 START_SECONDS = 60.0
 END_SECONDS = 60.0
-
+ANSWER_SECONDS = 5.0
+HANG_SECONDS = 15.0
+"""A server that has served and gives no answer for this long is ended when another one is wanted."""
+TERM_SECONDS = 10.0
+"""Between SIGTERM and SIGKILL, for a server that does not answer."""
+POLL_SECONDS = 0.05
+MAX_ANSWER_BYTES = 4096
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started: its children, which nobody else can wait for."""
@@ -47,14 +59,26 @@ class Address:
 
 
 def running(home: Home) -> Address | None:
-    """The server that serves this folder, if there is one and it answers."""
-    try:
-        known = json.loads(home.server.read_text())
-        with urllib.request.urlopen(f"{known['url']}/health", timeout=5) as answer:
-            if json.load(answer)["pid"] != known["pid"]:
-                return None
-    except (OSError, HTTPException, ValueError, KeyError):
+    """The server that serves this folder, if it answers.
+
+    Raises:
+        HomeError: other users could have written what the folder says about the server.
+        ServerError: something else answers at its address.
+    """
+    known = _read_known(home)
+    if known is None or known["pid"] != holder.find(home):
         return None
+    nonce = proof.make_nonce()
+    answer = _ask(known["url"], nonce)
+    if answer is None:
+        return None
+    port = known["url"].rpartition(":")[2]
+    expected = proof.prove(home.server_key(), home.root, known["pid"], nonce, port)
+    if not hmac.compare_digest(expected.encode(), str(answer.get("proof")).encode()):
+        raise ServerError(
+            f"what answers at {known['url']} does not know the secret of {home.root}: it is another program, or a "
+            "server of an older version; run `microjobs local down`, then `microjobs local up`"
+        )
     credentials = home.credentials()
     return Address(
         **known,
@@ -62,6 +86,60 @@ def running(home: Home) -> Address | None:
         secret_access_key=credentials.secret_access_key,
         bucket=default_bucket(known["region"]),
         role_arn=f"arn:aws:iam::{ACCOUNT}:role/{ROLE}",
+    )
+
+
+def _read_known(home: Home) -> dict[str, Any] | None:
+    """What the server has written about itself."""
+    if not os.path.lexists(home.root):
+        return None
+    home.check()
+    try:
+        known: dict[str, Any] = json.loads(home.server.read_text())
+    except (OSError, ValueError):  # there is none, or it ends right now
+        return None
+    return known
+
+
+def _ask(url: str, nonce: str) -> dict[str, Any] | None:
+    """The answer to a health check, empty if it makes no sense; None if there is none."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_SECONDS)  # not by a proxy
+    with closing(connection):
+        try:
+            connection.request("GET", f"/health?nonce={nonce}")
+            content = json.loads(connection.getresponse().read(MAX_ANSWER_BYTES))
+        except (OSError, HTTPException):
+            return None
+        except ValueError:
+            return {}
+    return content if isinstance(content, dict) else {}
+
+
+def find(home: Home) -> Address | None:
+    """The server of this folder, to use it. Waits for one that starts or ends, and ends one that does not answer.
+
+    Raises:
+        HomeError, ServerError: as `running`.
+    """
+    began = time.monotonic()
+    while (address := running(home)) is None and (pid := holder.find(home)) is not None:
+        known = _read_known(home)
+        patience = HANG_SECONDS if known and known["pid"] == pid else START_SECONDS
+        if time.monotonic() - began > patience:
+            logger.warning("the server, process %d, has not answered for %g s and is ended", pid, patience)
+            _end(home, pid, TERM_SECONDS)
+            return None
+        time.sleep(POLL_SECONDS)
+    return address
+
+
+def why_not_running(home: Home) -> str:
+    """What to tell a user whose command needs a server, when `running` found none."""
+    if (pid := holder.find(home)) is None:
+        return f"no server runs for {home.root}: `microjobs local up --detach` starts one"
+    return (
+        f"the server of {home.root}, process {pid}, does not answer: it starts, ends or hangs; try again, or end it "
+        "with `microjobs local down`"
     )
 
 
@@ -94,12 +172,16 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
         while time.monotonic() < deadline and process.poll() is None:
             if (address := running(home)) is not None and address.pid == process.pid:
                 return address
-            time.sleep(0.05)
+            time.sleep(POLL_SECONDS)
     except BaseException:  # Ctrl-C: a session of its own does not hear it
         process.terminate()
         raise
     process.terminate()
-    process.wait()
+    try:
+        process.wait(TERM_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
     said = home.server_log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()
     last = said[-1] if said else f"it said nothing within {START_SECONDS:g} s"
     raise ServerError(f"the server did not start: {last} (see {home.server_log})")
@@ -108,28 +190,51 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
 def stop(home: Home) -> bool:
     """End the server of this folder, with all that runs on it; False if there was none.
 
+    A server that does not answer, or does not end, is killed.
+
     Raises:
-        ServerError: it did not end.
+        ServerError: it cannot be killed.
     """
-    address = running(home)
-    if address is None:
+    known = _read_known(home)
+    if (pid := holder.find(home)) is None:
+        if known is not None:
+            home.server.unlink(missing_ok=True)  # of a server that was killed
         return False
-    os.kill(address.pid, signal.SIGTERM)
-    deadline = time.monotonic() + END_SECONDS
-    while time.monotonic() < deadline:
-        if not _is_alive(address.pid):
-            return True
-        time.sleep(0.05)
-    raise ServerError(f"the server, process {address.pid}, did not end within {END_SECONDS:g} s")
-
-
-def _is_alive(pid: int) -> bool:
-    if (process := _started.get(pid)) is not None:
-        return process.poll() is None
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
+        answers = running(home) is not None
+    except LauncherError:  # whatever answers in its place, the process that holds the lock is the server
+        answers = False
+    _end(home, pid, END_SECONDS if answers else TERM_SECONDS)
+    return True
+
+
+def _end(home: Home, pid: int, seconds: float) -> None:
+    """End the process that holds the lock, by force after some seconds."""
+    _signal(pid, signal.SIGTERM)
+    if _has_ended(home, pid, seconds):
+        return
+    logger.warning(
+        "the server, process %d, did not end within %g s and was killed; the next one takes up what ran on it",
+        *(pid, seconds),
+    )
+    _signal(pid, signal.SIGKILL)
+    if not _has_ended(home, pid, TERM_SECONDS):
+        raise ServerError(f"the server, process {pid}, cannot be killed: its disk or engine may hang; see `ps {pid}`")
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def _has_ended(home: Home, pid: int, seconds: float) -> bool:
+    """Wait until a server has ended, at most some seconds. One that was started here is waited for as a child, too."""
+    deadline = time.monotonic() + seconds
+    child = _started.get(pid)
+    while (child.poll() is None) if child else (holder.find(home) == pid):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
     return True
 
 
@@ -139,7 +244,7 @@ def serving(home: Home, config: Config) -> Iterator[Address]:
     home.make()
     with home.users.open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        address = running(home)
+        address = find(home)
         if address is not None:
             yield address
             return

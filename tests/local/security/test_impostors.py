@@ -1,0 +1,221 @@
+"""Programs of other users that take the place of the server, and folders that other users can read or replace."""
+
+import fcntl
+import json
+import os
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local import holder, proof, server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home, HomeError
+from tests.local.clients import Local, started, until
+
+NOBODY = 65534
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which root alone can")
+
+
+@contextmanager
+def impostor(answer: Mapping[str, Any] | str, port: int = 0) -> Iterator[str]:
+    """A program that answers everything alike, or (a text) with what another server answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            if isinstance(answer, str):
+                with urllib.request.urlopen(f"{answer}{self.path}") as relayed:
+                    self.wfile.write(relayed.read())
+            else:
+                self.wfile.write(json.dumps(answer).encode())
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    listener = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.server_address[1]}"
+    finally:
+        listener.shutdown()
+        listener.server_close()
+
+
+def microjobs(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "MICROJOBS_HOME": str(home.root)}
+    return subprocess.run(["microjobs", *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def point_to(local: Local, url: str) -> None:
+    known = json.loads(local.home.server.read_text())
+    local.home.server.write_text(json.dumps({**known, "url": url}))
+
+
+@pytest.fixture
+def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
+    """A home whose server was killed, with an impostor at the server's port."""
+    with started(tmp_path / "home", runtime="process") as local:
+        os.kill(local.address.pid, 9)
+        until(lambda: holder.find(local.home), lambda pid: pid is None)
+        port = int(local.address.url.rpartition(":")[2])
+        with impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:
+            yield local.home, url
+
+
+@pytest.mark.parametrize("command", [("status",), ("env",)])
+def test_commands_do_not_believe_who_took_the_port_after_a_crash(
+    crashed: tuple[Home, str], command: tuple[str, ...]
+) -> None:
+    home, url = crashed
+    done = microjobs(home, "local", *command)
+    assert done.returncode == 1
+    assert "no server runs for" in done.stdout + done.stderr
+    assert url not in done.stdout
+
+
+def test_run_does_not_use_who_took_the_port_after_a_crash(crashed: tuple[Home, str]) -> None:
+    home, url = crashed
+    with server.serving(home, Config(port=0, runtime="process")) as address:
+        assert address.url != url
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": "ok"},
+        {"status": "ok", "proof": None},
+        {"status": "ok", "proof": ""},
+        {"status": "ok", "proof": "é"},
+        {"status": "ok", "proof": "0" * 64},
+    ],
+)
+def test_answer_without_proof_is_refused(guarded: Local, answer: Mapping[str, Any]) -> None:
+    with impostor({**answer, "pid": guarded.address.pid}) as url:
+        point_to(guarded, url)
+        try:
+            with pytest.raises(server.ServerError, match="does not know the secret"):
+                server.running(guarded.home)
+            for command in (("local", "status"), ("local", "env"), ("run", "straight-line")):
+                done = microjobs(guarded.home, *command)
+                assert (done.returncode, "does not know the secret" in done.stderr) == (1, True), done
+        finally:
+            point_to(guarded, guarded.address.url)
+
+
+def test_relayed_proof_is_refused(guarded: Local) -> None:
+    with impostor(guarded.address.url) as url:
+        point_to(guarded, url)
+        try:
+            with pytest.raises(server.ServerError, match="does not know the secret"):
+                server.running(guarded.home)
+        finally:
+            point_to(guarded, guarded.address.url)
+    assert server.running(guarded.home) == guarded.address
+
+
+def test_proof_depends_on_all_that_it_proves(tmp_path: Path) -> None:
+    known: dict[str, Any] = {"key": "k", "home": tmp_path, "pid": 1, "nonce": "0" * 64, "port": "1"}
+    changes: list[dict[str, Any]] = [
+        {"key": "l"},
+        {"home": tmp_path / "a"},
+        {"pid": 2},
+        {"nonce": "1" * 64},
+        {"port": "2"},
+    ]
+    assert len({proof.prove(**known | change) for change in [{}, *changes]}) == len(changes) + 1
+
+
+@pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])
+def test_server_proves_nothing_but_nonces(guarded: Local, nonce: str) -> None:
+    with urllib.request.urlopen(f"{guarded.address.url}/health?nonce={nonce}") as answer:
+        assert "proof" not in json.load(answer)
+
+
+def test_locked_file_names_the_server_alone(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    home.lock.write_text(f"{os.getpid()} 1")
+    assert holder.find(home) is None  # nobody holds it
+    with home.lock.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert holder.find(home) is None  # a process of this id, but not the one that started then
+    with holder.hold(home):
+        assert holder.find(home) == os.getpid()
+
+
+# --- the folder ---
+
+
+def test_open_folder_is_closed_to_others(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    home.credentials()
+    home.root.chmod(0o755)
+    (home.root / "credentials.json").chmod(0o644)
+    done = microjobs(home, "local", "up", "--detach", "--port", "0", "--runtime", "process")
+    try:
+        assert home.root.stat().st_mode & 0o777 == 0o700
+        assert (home.root / "credentials.json").stat().st_mode & 0o777 == 0o600
+        assert (home.root / "server.key").stat().st_mode & 0o777 == 0o600
+        said = [line for line in done.stderr.splitlines() if "was open to other users" in line]
+        assert len(said) == 2
+    finally:
+        server.stop(home)
+    home.make()  # says nothing more
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o757])
+def test_folder_that_others_can_replace_is_refused(tmp_path: Path, mode: int) -> None:
+    home = Home(tmp_path / "open" / "project" / "home")
+    home.root.mkdir(parents=True, mode=0o700)
+    (tmp_path / "open").chmod(mode)
+    for use in (home.make, lambda: server.running(home), lambda: server.stop(home)):
+        with pytest.raises(HomeError, match="all users can replace what is in"):
+            use()
+    (tmp_path / "open").chmod(mode | 0o1000)  # as /tmp
+    home.make()
+
+
+@AS_ROOT
+def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    os.chown(home.root, NOBODY, NOBODY)
+    for command in (("status",), ("env",), ("up", "--detach"), ("down",)):
+        done = microjobs(home, "local", *command)
+        assert (done.returncode, "belongs to another user" in done.stderr) == (1, True), done
+
+
+@AS_ROOT
+def test_link_of_another_user_is_refused(tmp_path: Path) -> None:
+    Home(tmp_path / "real").make()
+    home = Home(tmp_path / "link")
+    home.root.symlink_to(tmp_path / "real")
+    os.lchown(home.root, NOBODY, NOBODY)
+    with pytest.raises(HomeError, match="a link of another user"):
+        home.make()
+
+
+def test_own_link_is_followed(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir(mode=0o755)
+    home = Home(tmp_path / "link")
+    home.root.symlink_to(tmp_path / "real")
+    home.make()
+    assert (tmp_path / "real").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("target", ["nowhere", "file"])
+def test_what_is_no_folder_is_refused(tmp_path: Path, target: str) -> None:
+    (tmp_path / "file").touch()
+    home = Home(tmp_path / "link")
+    home.root.symlink_to(tmp_path / target)
+    with pytest.raises(HomeError, match="is not a folder"):
+        home.make()

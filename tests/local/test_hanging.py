@@ -1,0 +1,113 @@
+"""Servers that do not answer, and how they are ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local import holder, server
+from orchestrator.local.config import Config
+from orchestrator.local.home import Home
+from tests.local.clients import until
+
+CONFIG = Config(port=0, runtime="process")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    for name, seconds in {"ANSWER_SECONDS": 0.5, "HANG_SECONDS": 1.0, "TERM_SECONDS": 1.0}.items():
+        monkeypatch.setattr(server, name, seconds)
+    return Home(tmp_path / "home")
+
+
+def hang(home: Home) -> int:
+    """Start a server and let it hang; a stopped process, as one that holds the GIL, hears SIGKILL only."""
+    pid = server.start(home, CONFIG).pid
+    os.kill(pid, signal.SIGSTOP)
+    return pid
+
+
+def test_server_that_hangs_is_killed(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    pid = hang(home)
+    assert server.stop(home)
+    assert (holder.find(home), server.running(home)) == (None, None)
+    assert f"process {pid}, did not end within 1 s and was killed" in caplog.text
+    assert not server.stop(home)
+    assert not home.server.exists()
+
+
+def test_server_that_hangs_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    pid = hang(home)
+    with server.serving(home, CONFIG) as address:
+        assert address.pid != pid
+    assert f"process {pid}, has not answered for 1 s" in caplog.text
+
+
+def test_commands_tell_of_a_server_that_hangs(home: Home) -> None:
+    pid = hang(home)
+    try:
+        environment = {**os.environ, "MICROJOBS_HOME": str(home.root)}
+        for command, channel in (("status", "stdout"), ("env", "stderr")):
+            done = subprocess.run(
+                ["microjobs", "local", command], env=environment, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 1
+            assert f"process {pid}, does not answer" in getattr(done, channel)
+    finally:
+        server.stop(home)
+
+
+def test_server_that_ends_is_waited_for(home: Home) -> None:
+    first = server.start(home, CONFIG)
+    os.kill(first.pid, signal.SIGTERM)
+    until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
+    with server.serving(home, CONFIG) as address:
+        assert address.pid != first.pid
+
+
+def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "START_SECONDS", 1.0)
+    script = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('stuck', flush=True); time.sleep(99)"
+    )
+    popen = subprocess.Popen
+
+    def start_other(_: list[str], **options: object) -> subprocess.Popen[bytes]:
+        return popen([sys.executable, "-c", script], **options)  # type: ignore[call-overload,no-any-return]
+
+    monkeypatch.setattr(subprocess, "Popen", start_other)
+    began = time.monotonic()
+    with pytest.raises(server.ServerError, match="stuck"):
+        server.start(home, CONFIG)
+    assert time.monotonic() - began < 60
+
+
+def test_process_that_took_the_id_of_a_server_is_left_alone(home: Home) -> None:
+    home.make()
+    with subprocess.Popen(["sleep", "100"]) as other:
+        home.lock.write_text(f"{other.pid} 0")
+        home.server.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {other.pid}}}')
+        assert not server.stop(home)
+        assert other.poll() is None
+        other.terminate()
+
+
+def test_many_looks_keep_no_server_from_starting(home: Home) -> None:
+    home.make()
+    look = f"""
+from pathlib import Path
+from orchestrator.local import holder
+from orchestrator.local.home import Home
+while True:
+    holder.find(Home(Path({str(home.root)!r})))
+"""
+    with subprocess.Popen([sys.executable, "-c", look]) as watcher:
+        try:
+            with server.serving(home, CONFIG) as address:
+                until(lambda: server.running(home), lambda found: found == address)
+        finally:
+            watcher.kill()
