@@ -80,6 +80,19 @@ OBJECT = "Bucket Key ExpectedBucketOwner RequestPayer"
 READ = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber ChecksumMode"
 PAGED = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
 
+PUT = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
+STORED = NoMeaning("stored and described: nothing is encrypted, and nobody else can read")
+DESCRIBED_SETTINGS = (
+    *("BucketAcl", "BucketCors", "BucketEncryption", "BucketLifecycleConfiguration"),
+    *("BucketLogging", "BucketNotificationConfiguration", "BucketOwnershipControls", "BucketPolicy"),
+    *("BucketPolicyStatus", "BucketReplication", "BucketRequestPayment", "BucketTagging", "BucketVersioning"),
+    *("BucketWebsite", "ObjectLockConfiguration", "PublicAccessBlock"),
+)
+DELETED_SETTINGS = (
+    *("BucketCors", "BucketEncryption", "BucketLifecycle", "BucketOwnershipControls", "BucketPolicy"),
+    *("BucketReplication", "BucketTagging", "BucketWebsite", "PublicAccessBlock"),
+)
+
 TAGGING = Members({"TagSet": Members({"Key": Honoured(), "Value": Honoured()})})
 
 
@@ -103,8 +116,8 @@ S3: dict[str, Rows] = {
     "HeadBucket": _rows(BUCKET),
     "DeleteBucket": _rows(BUCKET),
     "GetBucketLocation": _rows(BUCKET),
-    "GetBucketVersioning": _rows(BUCKET),
     "ListObjects": _rows(f"{PAGED} Marker"),
+    "ListObjectVersions": _rows(f"{PAGED} KeyMarker VersionIdMarker"),
     "ListObjectsV2": _rows(f"{PAGED} ContinuationToken FetchOwner StartAfter"),
     "PutObject": _rows(
         f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {SUMS} IfMatch IfNoneMatch WriteOffsetBytes {MADE}"
@@ -158,5 +171,27 @@ S3: dict[str, Rows] = {
     "ListMultipartUploads": _rows(
         f"{BUCKET} EncodingType KeyMarker MaxUploads Prefix RequestPayer UploadIdMarker",
         Delimiter=Refused("the list is flat: leave it out"),
+    ),
+    **{f"Get{name}": _rows(BUCKET) for name in DESCRIBED_SETTINGS},
+    "GetBucketAccelerateConfiguration": _rows(f"{BUCKET} RequestPayer"),
+    **{f"Delete{name}": _rows(BUCKET) for name in DELETED_SETTINGS},
+    "PutBucketEncryption": _rows(PUT, ServerSideEncryptionConfiguration=STORED),
+    "PutPublicAccessBlock": _rows(PUT, PublicAccessBlockConfiguration=STORED),
+    "PutBucketOwnershipControls": _rows(PUT, OwnershipControls=STORED),
+    "PutBucketTagging": _rows(PUT, Tagging=TAGGING),
+    "PutBucketPolicy": _rows(PUT, ConfirmRemoveSelfBucketAccess=STORED, Policy=STORED),
+    "PutBucketVersioning": _rows(
+        f"{PUT} MFA",
+        VersioningConfiguration=Members(
+            {
+                "Status": Honoured("no versions are kept", only=("Suspended",), why="versions are not kept"),
+                "MFADelete": Honoured("no second factor is asked for", only=("Disabled",), why="it needs versions"),
+            }
+        ),
+    ),
+    "PutBucketAcl": _rows(f"{PUT} {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS),
+    "GetObjectAcl": _rows(f"{OBJECT} VersionId"),
+    "PutObjectAcl": _rows(
+        f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm {GRANTS} GrantWrite", AccessControlPolicy=NO_GRANTS
     ),
 }

@@ -17,17 +17,30 @@ from orchestrator.local.s3.wire import request_id
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 
+INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
+ElementTree.register_namespace("xsi", INSTANCE)
+
 # The names of the documents, which botocore's model does not have.
 ROOTS = {
     "CompleteMultipartUpload": "CompleteMultipartUploadResult",
     "CreateMultipartUpload": "InitiateMultipartUploadResult",
     "DeleteObjects": "DeleteResult",
+    "GetBucketAccelerateConfiguration": "AccelerateConfiguration",
+    "GetBucketAcl": "AccessControlPolicy",
+    "GetBucketCors": "CORSConfiguration",
+    "GetBucketLifecycleConfiguration": "LifecycleConfiguration",
     "GetBucketLocation": "LocationConstraint",
+    "GetBucketLogging": "BucketLoggingStatus",
+    "GetBucketNotificationConfiguration": "NotificationConfiguration",
+    "GetBucketRequestPayment": "RequestPaymentConfiguration",
+    "GetBucketTagging": "Tagging",
     "GetBucketVersioning": "VersioningConfiguration",
     "GetObjectAttributes": "GetObjectAttributesResponse",
+    "GetObjectAcl": "AccessControlPolicy",
     "GetObjectTagging": "Tagging",
     "ListBuckets": "ListAllMyBucketsResult",
     "ListMultipartUploads": "ListMultipartUploadsResult",
+    "ListObjectVersions": "ListVersionsResult",
     "ListObjects": "ListBucketResult",
     "ListObjectsV2": "ListBucketResult",
     "ListParts": "ListPartsResult",
@@ -131,6 +144,9 @@ def _fill(element: ElementTree.Element, shape: Shape, value: Any) -> None:
         if item is None or "location" in member.serialization:
             continue
         tag = member.serialization.get("name", name)
+        if member.serialization.get("xmlAttribute"):
+            element.set(f"{{{INSTANCE}}}{tag.rpartition(':')[2]}", str(item))
+            continue
         if not isinstance(member, ListShape):
             _fill(ElementTree.SubElement(element, tag), member, item)
             continue

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.local.errors import ServiceError
+from orchestrator.local.s3 import settings
 from orchestrator.local.s3.answer import Answer
 from orchestrator.local.s3.call import OWNER, Call, Operation
 
@@ -45,6 +46,7 @@ def head_bucket(call: Call) -> Answer:
 
 def delete_bucket(call: Call) -> Answer:
     call.store.delete_bucket(call.bucket)
+    settings.forget(call)
     for upload in call.uploads.find(call.bucket):
         call.uploads.abort(upload)
     return Answer()
@@ -55,17 +57,10 @@ def get_bucket_location(call: Call) -> Answer:
     return Answer({"LocationConstraint": None if call.region == US_EAST_1 else call.region})
 
 
-def get_bucket_versioning(call: Call) -> Answer:
-    """Nothing in it: versions were never kept."""
-    call.check_bucket()
-    return Answer()
-
-
 OPERATIONS: Mapping[str, Operation] = {
     "ListBuckets": list_buckets,
     "CreateBucket": create_bucket,
     "HeadBucket": head_bucket,
     "DeleteBucket": delete_bucket,
     "GetBucketLocation": get_bucket_location,
-    "GetBucketVersioning": get_bucket_versioning,
 }

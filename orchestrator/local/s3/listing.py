@@ -13,6 +13,9 @@ from orchestrator.local.s3.call import OWNER, Call, Operation
 from orchestrator.local.s3.store import StoredObject
 from orchestrator.local.s3.walk import BEYOND
 
+NULL_VERSION = "null"
+"""The version of objects in buckets that keep no versions."""
+
 
 @dataclass
 class Page:
@@ -43,6 +46,20 @@ def list_objects_v2(call: Call) -> Answer:
     members |= {"ContinuationToken": token, "StartAfter": call.encode(start) if start else None}
     if page.truncated:
         members["NextContinuationToken"] = base64.urlsafe_b64encode(page.last).decode()
+    return Answer(members)
+
+
+def list_object_versions(call: Call) -> Answer:
+    """Each object's only version."""
+    marker = call.members.get("KeyMarker", "")
+    if call.members.get("VersionIdMarker", NULL_VERSION) != NULL_VERSION:
+        raise ServiceError("InvalidArgument", f"VersionIdMarker must be {NULL_VERSION!r}: versions are not kept.")
+    page = _page(call, _behind(call, marker))
+    only = {"VersionId": NULL_VERSION, "IsLatest": True, "Owner": OWNER}
+    members = _members(call, page) | {"Versions": [{**content, **only} for content in _contents(call, page)]}
+    members["KeyMarker"] = call.encode(marker)
+    if page.truncated:
+        members |= {"NextKeyMarker": call.encode(page.last_name), "NextVersionIdMarker": NULL_VERSION}
     return Answer(members)
 
 
@@ -133,4 +150,5 @@ def _members(call: Call, page: Page) -> dict[str, Any]:
 OPERATIONS: Mapping[str, Operation] = {
     "ListObjects": list_objects,
     "ListObjectsV2": list_objects_v2,
+    "ListObjectVersions": list_object_versions,
 }

@@ -18,6 +18,9 @@ AS_GIVEN = frozenset({"Expires", "ResponseExpires"})
 _WITHOUT_ENUM = frozenset({"BucketLocationConstraint"})
 """The list of regions lacks us-east-1."""
 
+_ANY_VALUE = frozenset({"BucketCannedACL"})
+"""AWS accepts bucket-owner-full-control of a bucket, too; parity decides which values are supported."""
+
 _ANY_CASE = frozenset({"ChecksumMode"})
 """AWS's client for C++, and so Arrow's, writes it small."""
 
@@ -124,7 +127,7 @@ def _convert(name: str, shape: Shape, text: str) -> Any:
     if shape.name in _ANY_CASE:
         text = text.upper()
     enum = getattr(shape, "enum", None)
-    if enum and text not in enum and shape.name not in _WITHOUT_ENUM:
+    if enum and text not in enum and shape.name not in _WITHOUT_ENUM | _ANY_VALUE:
         raise ServiceError("InvalidArgument", f"{name} is {text!r}; it can be {', '.join(map(str, enum))}.")
     return text
 

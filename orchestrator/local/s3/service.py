@@ -8,7 +8,7 @@ from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError, is_full
 from orchestrator.local.parity import refuse
-from orchestrator.local.s3 import buckets, copying, listing, multipart, objects
+from orchestrator.local.s3 import buckets, copying, listing, multipart, objects, settings
 from orchestrator.local.s3.answer import error_response, write_answer
 from orchestrator.local.s3.body import Input, drain, receive_document
 from orchestrator.local.s3.call import Call, Operation, check_owner
@@ -26,6 +26,7 @@ OPERATIONS: Mapping[str, Operation] = {
     **objects.OPERATIONS,
     **copying.OPERATIONS,
     **multipart.OPERATIONS,
+    **settings.OPERATIONS,
 }
 """What is supported, by the names of S3's API."""
 

@@ -488,6 +488,10 @@ S3_MEMBERS: Mapping[str, Any] = {
     "UploadId": "",
     "PartNumber": 1,
     "MaxKeys": 10,
+    "ServerSideEncryptionConfiguration": {},
+    "PublicAccessBlockConfiguration": {},
+    "OwnershipControls": {},
+    "VersioningConfiguration": {},
     "CreateBucketConfiguration": {"LocationConstraint": "us-east-1"},
 }
 

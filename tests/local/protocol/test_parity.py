@@ -19,7 +19,7 @@ from tests.conftest import REPOSITORY
 
 OPERATIONS = [(service, operation) for service, operations in TABLE.items() for operation in operations]
 
-UNLISTED = {"CreateBucket.ACL"}
+UNLISTED = {"CreateBucket.ACL", "PutBucketAcl.ACL"}
 """Members with values that AWS accepts and botocore's model does not list."""
 
 

@@ -157,8 +157,8 @@ def test_length_must_be_known(connection: HTTPConnection) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
-        ("GET", f"/{BUCKET}?acl", 501, b"GetBucketAcl is not supported here; these are: AbortMultipartUpload"),
-        ("PUT", f"/{BUCKET}?versioning", 501, b"PutBucketVersioning"),
+        ("GET", f"/{BUCKET}?inventory", 501, b"is not supported here; these are: AbortMultipartUpload"),
+        ("PUT", f"/{BUCKET}?lifecycle", 501, b"PutBucketLifecycleConfiguration"),
         (
             "GET",
             f"{PATH}?versionId=1",

@@ -1,0 +1,178 @@
+"""A bucket's settings, as clients such as Terraform read and write them."""
+
+import json
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError
+
+from tests.local.s3.conftest import BUCKET
+
+TAGS = [{"Key": "a", "Value": "b"}]
+POLICY = json.dumps({"Version": "2012-10-17", "Statement": []})
+
+Client = Any
+
+
+def code_of(call: Any, **members: Any) -> str:
+    with pytest.raises(ClientError) as caught:
+        call(**members)
+    return str(caught.value.response["Error"]["Code"])
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        ("get_bucket_policy", "NoSuchBucketPolicy"),
+        ("get_bucket_policy_status", "NoSuchBucketPolicy"),
+        ("get_bucket_tagging", "NoSuchTagSet"),
+        ("get_bucket_cors", "NoSuchCORSConfiguration"),
+        ("get_bucket_website", "NoSuchWebsiteConfiguration"),
+        ("get_bucket_lifecycle_configuration", "NoSuchLifecycleConfiguration"),
+        ("get_bucket_replication", "ReplicationConfigurationNotFoundError"),
+        ("get_object_lock_configuration", "ObjectLockConfigurationNotFoundError"),
+    ],
+)
+def test_new_bucket_has_none_of_it(s3: Client, operation: str, code: str) -> None:
+    assert code_of(getattr(s3, operation), Bucket=BUCKET) == code
+    assert code_of(getattr(s3, operation), Bucket="absent-bucket") == "NoSuchBucket"
+
+
+@pytest.mark.parametrize(
+    ("operation", "answer"),
+    [
+        ("get_bucket_versioning", {}),
+        ("get_bucket_logging", {}),
+        ("get_bucket_notification_configuration", {}),
+        ("get_bucket_accelerate_configuration", {}),
+        ("get_bucket_request_payment", {"Payer": "BucketOwner"}),
+        (
+            "get_bucket_encryption",
+            {
+                "ServerSideEncryptionConfiguration": {
+                    "Rules": [
+                        {
+                            "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"},
+                            "BucketKeyEnabled": False,
+                        }
+                    ]
+                }
+            },
+        ),
+        (
+            "get_public_access_block",
+            {
+                "PublicAccessBlockConfiguration": {
+                    "BlockPublicAcls": True,
+                    "IgnorePublicAcls": True,
+                    "BlockPublicPolicy": True,
+                    "RestrictPublicBuckets": True,
+                }
+            },
+        ),
+        (
+            "get_bucket_ownership_controls",
+            {"OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}},
+        ),
+    ],
+)
+def test_new_bucket_is_as_on_aws(s3: Client, operation: str, answer: dict[str, Any]) -> None:
+    found = getattr(s3, operation)(Bucket=BUCKET)
+    del found["ResponseMetadata"]
+    assert found == answer
+
+
+@pytest.mark.parametrize(
+    ("setting", "member", "value", "code"),
+    [
+        ("bucket_tagging", "Tagging", {"TagSet": TAGS}, "NoSuchTagSet"),
+        (
+            "bucket_encryption",
+            "ServerSideEncryptionConfiguration",
+            {"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "k"}}]},
+            "ServerSideEncryptionConfigurationNotFoundError",
+        ),
+        (
+            "public_access_block",
+            "PublicAccessBlockConfiguration",
+            {"BlockPublicAcls": False, "IgnorePublicAcls": True},
+            "NoSuchPublicAccessBlockConfiguration",
+        ),
+        (
+            "bucket_ownership_controls",
+            "OwnershipControls",
+            {"Rules": [{"ObjectOwnership": "ObjectWriter"}]},
+            "OwnershipControlsNotFoundError",
+        ),
+        ("bucket_policy", "Policy", POLICY, "NoSuchBucketPolicy"),
+    ],
+)
+def test_setting_is_stored_until_it_is_deleted(s3: Client, setting: str, member: str, value: Any, code: str) -> None:
+    s3.create_bucket(Bucket="set-bucket")
+    getattr(s3, f"put_{setting}")(Bucket="set-bucket", **{member: value})
+    found = getattr(s3, f"get_{setting}")(Bucket="set-bucket")
+    assert found.get(member, {"TagSet": found.get("TagSet")}) == value
+    getattr(s3, f"delete_{setting}")(Bucket="set-bucket")
+    assert code_of(getattr(s3, f"get_{setting}"), Bucket="set-bucket") == code
+    s3.delete_bucket(Bucket="set-bucket")
+
+
+def test_settings_end_with_their_bucket(s3: Client) -> None:
+    for _ in range(2):
+        s3.create_bucket(Bucket="again-bucket")
+        assert code_of(s3.get_bucket_policy, Bucket="again-bucket") == "NoSuchBucketPolicy"
+        s3.put_bucket_policy(Bucket="again-bucket", Policy=POLICY)
+        assert s3.get_bucket_policy_status(Bucket="again-bucket")["PolicyStatus"] == {"IsPublic": False}
+        s3.delete_bucket(Bucket="again-bucket")
+
+
+@pytest.mark.parametrize(
+    ("operation", "members", "code"),
+    [
+        ("put_bucket_versioning", {"VersioningConfiguration": {"Status": "Enabled"}}, "NotImplemented"),
+        ("put_bucket_policy", {"Policy": "no JSON"}, "MalformedPolicy"),
+        ("put_bucket_tagging", {"Tagging": {"TagSet": [*TAGS, *TAGS]}}, "InvalidTag"),
+        ("put_bucket_acl", {"ACL": "public-read"}, "NotImplemented"),
+        ("put_bucket_acl", {"GrantRead": "id=x"}, "NotImplemented"),
+        ("put_bucket_lifecycle_configuration", {"LifecycleConfiguration": {"Rules": []}}, "NotImplemented"),
+        ("put_bucket_website", {"WebsiteConfiguration": {}}, "NotImplemented"),
+    ],
+)
+def test_setting_that_would_change_what_happens_is_refused(
+    s3: Client, operation: str, members: dict[str, Any], code: str
+) -> None:
+    assert code_of(getattr(s3, operation), Bucket=BUCKET, **members) == code
+
+
+def test_owner_alone_has_access(s3: Client) -> None:
+    s3.put_object(Bucket=BUCKET, Key="owned", Body=b"", ACL="bucket-owner-full-control")
+    s3.put_object_acl(Bucket=BUCKET, Key="owned", ACL="bucket-owner-full-control")
+    s3.put_bucket_acl(Bucket=BUCKET, ACL="private")
+    for acl in (s3.get_bucket_acl(Bucket=BUCKET), s3.get_object_acl(Bucket=BUCKET, Key="owned")):
+        (grant,) = acl["Grants"]
+        assert (grant["Permission"], grant["Grantee"]["Type"]) == ("FULL_CONTROL", "CanonicalUser")
+        assert grant["Grantee"]["ID"] == acl["Owner"]["ID"] == "000000000000"
+    assert code_of(s3.get_object_acl, Bucket=BUCKET, Key="absent") == "NoSuchKey"
+
+
+def test_bucket_may_be_created_for_its_owner(s3: Client) -> None:
+    s3.create_bucket(Bucket="owned-bucket", ACL="bucket-owner-full-control")
+    assert code_of(s3.create_bucket, Bucket="public-bucket", ACL="public-read") == "NotImplemented"
+    s3.delete_bucket(Bucket="owned-bucket")
+
+
+def test_objects_have_one_version(s3: Client) -> None:
+    s3.create_bucket(Bucket="version-bucket")
+    for key in ("a", "b/1", "b/2", "c"):
+        s3.put_object(Bucket="version-bucket", Key=key, Body=b"x")
+    pages = s3.get_paginator("list_object_versions").paginate(Bucket="version-bucket", PaginationConfig={"PageSize": 3})
+    found = [item for page in pages for item in page["Versions"]]
+    assert [(item["Key"], item["VersionId"], item["IsLatest"]) for item in found] == [
+        (key, "null", True) for key in ("a", "b/1", "b/2", "c")
+    ]
+    folders = s3.list_object_versions(Bucket="version-bucket", Delimiter="/", MaxKeys=2)
+    assert [item["Prefix"] for item in folders["CommonPrefixes"]] == ["b/"]
+    assert folders["NextKeyMarker"] == "b/"
+    for item in found:
+        s3.delete_object(Bucket="version-bucket", Key=item["Key"], VersionId=item["VersionId"])
+    s3.delete_bucket(Bucket="version-bucket")
