@@ -8,7 +8,6 @@ JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
 export PATH := $(PATH):$(CURDIR)/.venv/bin
 # Attestations make an image an OCI index where the engine keeps images in containerd, and SageMaker refuses those.
 export BUILDX_NO_DEFAULT_ATTESTATIONS := 1
-export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)$(shell [ -z "$$(git status --porcelain containers shared 2>&1)" ] || echo -dirty)
 
 help: ## list what can be made
 	@grep -hE '^[a-z%/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 22
@@ -34,7 +33,8 @@ down: ## end what `make compose` left up; results stay in ./artifacts
 build: $(JOBS:%=build/%) ## build all images
 
 build/%: ## build one image, such as build/serve; a trainer for GPUs with VARIANT=cuda
-	@docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $*
+	@if command -v python3 >/dev/null; then python3 -I shared/microjobs/locks.py check shared/requirements.in containers/$*/$(or $(VARIANT),cpu).in; fi
+	@export REVISION="$${REVISION:-$$(python3 -I scripts/revision.py $* $(VARIANT) || echo unknown)}"; docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $*
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
 base-image: ## make the base image from Debian packages (air-gapped; see docs/building.md)
@@ -43,6 +43,9 @@ base-image: ## make the base image from Debian packages (air-gapped; see docs/bu
 lock: ## write all locks again from their .in files
 	uv lock
 	scripts/lock
+
+lock/%: ## write the locks of one job again, such as lock/my-job
+	scripts/lock $*
 
 labels: ## write the hyperparameters of each job into its image.yml
 	python3 scripts/labels.py

@@ -4,6 +4,7 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from orchestrator import sources
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.workflows.place import local_image
 
@@ -81,11 +82,9 @@ def labels() -> dict[str, dict[str, str]]:
 
 
 def changed_since(job: str, revision: str) -> bool | None:
-    """Whether a job's files differ from those of a revision; None if that cannot be known."""
-    paths = [f"containers/{job}", "containers/Dockerfile", "containers/bin", "shared", ":!*.md", ":!*/tests/*"]
-    command = ["git", "diff", "--quiet", revision, "--", *paths]
+    """Whether the files of a job's image differ from those of a revision; None if that cannot be known."""
     try:
-        code = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode
+        found = sources.changed_since(REPOSITORY, job, "cpu", revision)
     except FileNotFoundError:
         return None
-    return {0: False, 1: True}.get(code)
+    return None if found is None else bool(found)

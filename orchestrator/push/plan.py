@@ -1,22 +1,21 @@
 """What is pushed where, under which tag, or why not: decided before anything has an effect."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from orchestrator.failures import LauncherError, UsageError
 from orchestrator.push.source import Source
+from orchestrator.sources import UNKNOWN
 
 PREFIX = "microjobs"
 PLATFORM = "linux/amd64"
 """What SageMaker's instances run."""
-UNKNOWN = "unknown"
-"""What a build without git puts into the revision's label."""
 OCI = "application/vnd.oci."
 """Manifests that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
 DIGITS = 12
 SHOWN = 3
-"""Changed files that an error names."""
+"""Changed files that an error names, for each image."""
 
 # https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
@@ -95,8 +94,8 @@ class Item:
     tag: str
 
 
-def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = False) -> list[Item]:
-    """A tag for each image.
+def make_plan(found: Iterable[tuple[Image, Source]], *, allow_dirty: bool = False) -> list[Item]:
+    """Return a tag for each image. It is judged by the files that it is made of, whatever else was changed.
 
     Args:
         allow_dirty: take also what no commit stands for, under a tag that says so.
@@ -104,15 +103,16 @@ def make_plan(images: Iterable[Image], source: Source, *, allow_dirty: bool = Fa
     Raises:
         LauncherError: SageMaker would not run an image; or no commit stands for it, and that is not allowed.
     """
-    images = list(images)
+    sources = dict(found)
+    images = list(sources)
     _refuse_platforms(images)
     _refuse_formats(images)
-    reasons = {image.job: reason for image in images if (reason := unclean(image, source))}
-    if not allow_dirty and (reasons or source.changes):
-        told = [*([_changes(source)] if source.changes else []), *reasons.values()]
-        jobs = asked(reasons or [image.job for image in images], images[0].variant)
-        raise LauncherError(f"{'; '.join(told)}: commit, then `microjobs build {jobs}`; or push with --allow-dirty")
-    return [Item(image, tag(image, dirty=image.job in reasons or bool(source.changes))) for image in images]
+    reasons = {image.job: reason for image in images if (reason := unclean(image, sources[image]))}
+    if not allow_dirty and reasons:
+        jobs = asked(reasons, images[0].variant)
+        told = "; ".join(dict.fromkeys(reasons.values()))
+        raise LauncherError(f"{told}: commit, then `microjobs build {jobs}`; or push with --allow-dirty")
+    return [Item(image, tag(image, dirty=image.job in reasons)) for image in images]
 
 
 def tag(image: Image, *, dirty: bool) -> str:
@@ -123,13 +123,18 @@ def tag(image: Image, *, dirty: bool) -> str:
 
 
 def unclean(image: Image, source: Source) -> str:
-    """Why the commit at HEAD does not stand for an image; empty if it does."""
+    """Return why no commit stands for an image, or HEAD has other files than it; empty if all is well."""
     if image.revision in ("", UNKNOWN):
         return f"{image.name} does not say which revision it was built from"
     if image.revision.endswith("-dirty"):
-        return f"{image.name} was built from a tree with changes that were not committed"
-    if image.revision != source.head:
-        return f"{image.name} was built from revision {image.revision[:DIGITS]}, HEAD is {source.head[:DIGITS]}"
+        return f"{image.name} was built from files with changes that were not committed"
+    built = f"{image.name} was built from revision {image.revision[:DIGITS]}"
+    if source.since is None:
+        return f"{built}, which this clone does not have"
+    if source.since:
+        return f"{built}, and HEAD, {source.head[:DIGITS]}, has other files ({_shown(source.since)})"
+    if source.changes:
+        return f"files of {image.name} have changes that are not committed ({_shown(source.changes)})"
     return ""
 
 
@@ -141,10 +146,9 @@ def refused_format(media_type: str) -> str:
     return f"has a manifest of type {media_type}, which SageMaker refuses" if media_type.startswith(OCI) else ""
 
 
-def _changes(source: Source) -> str:
-    more = len(source.changes) - SHOWN
-    shown = ", ".join(source.changes[:SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return f"the tree has changes that are not committed ({shown})"
+def _shown(files: Sequence[str]) -> str:
+    more = len(files) - SHOWN
+    return ", ".join(files[:SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuse_platforms(images: Iterable[Image]) -> None:

@@ -61,10 +61,9 @@ def push(request: Request, home: Home, console: Console) -> list[Pushed]:
     named = Destination.parse(request.registry) if request.registry else None
     jobs = images.chosen(request.jobs, request.variant)
     with _engine() as client:
-        source = read_source(images.REPOSITORY)
-        plan = make_plan(
-            [engine.find(client, job, request.variant) for job in jobs], source, allow_dirty=request.allow_dirty
-        )
+        found = [engine.find(client, job, request.variant) for job in jobs]
+        judged = [(image, read_source(images.REPOSITORY, image.job, image.variant, image.revision)) for image in found]
+        plan = make_plan(judged, allow_dirty=request.allow_dirty)
         opened = open_registry(request, named, jobs, console)
         with closing(Registry(opened.destination.host, opened.credentials)) as registry:
             # All are looked at before any is sent.

@@ -1,4 +1,4 @@
-"""What images say of the code they are made of."""
+"""What `make build` checks, and what images say of the code they are made of."""
 
 import os
 import shutil
@@ -9,33 +9,109 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+TOOLS = ("Makefile", "orchestrator/__init__.py", "orchestrator/sources.py", "scripts/revision.py")
+LOCKS = "shared/microjobs/locks.py"
+DOCKER = """#!/bin/sh
+case $1 in compose) echo "$REVISION" ;; buildx) cat ;; esac
+"""
+"""Prints the revision that a build gets."""
+
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    (tmp_path / "containers/job").mkdir(parents=True)
-    (tmp_path / "containers/job/main.py").touch()
-    (tmp_path / "shared").mkdir()
-    (tmp_path / "shared/module.py").touch()
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
-        user = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-        subprocess.run(["git", *user, *words], cwd=tmp_path, check=True)
+    """Two jobs, committed, and a program `docker` that builds nothing."""
+    files = {
+        "bin/docker": DOCKER,
+        "containers/Dockerfile": "",
+        "containers/other/image.yml": "",
+        "containers/job/main.py": "",
+        **{f"containers/job/{name}": "" for name in ("image.yml", "cpu.in", "cpu.lock")},
+        **{f"shared/requirements.{name}": "" for name in ("in", "lock")},
+    }
+    for name in (*TOOLS, LOCKS):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "bin" / "docker").chmod(0o755)
+    for source in ("containers/job/cpu.in", "shared/requirements.in"):
+        subprocess.run(["python3", LOCKS, "stamp", source], cwd=tmp_path, check=True)
+    commit(tmp_path)
     return tmp_path
 
 
-def revision(repository: Path) -> str:
-    command = ["make", "--silent", "--eval", "revision: ; @echo $$REVISION", "revision"]
-    # `make test` gives its own to the tests.
+def commit(repository: Path) -> str:
+    user = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", *user, *words], cwd=repository, check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
+    return head.stdout.strip()
+
+
+def build(repository: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    # `make test` gives its own variables to the tests.
     mine = {name: value for name, value in os.environ.items() if name not in ("REVISION", "MAKEFLAGS", "MAKELEVEL")}
-    return subprocess.run(command, cwd=repository, env=mine, check=True, capture_output=True, text=True).stdout.strip()
+    mine["PATH"] = f"{repository / 'bin'}:{mine['PATH']}"
+    command = ["make", "--silent", "build/job"]
+    return subprocess.run(command, cwd=repository, env=mine | variables, check=False, capture_output=True, text=True)
+
+
+def revision(repository: Path, **variables: str) -> str:
+    return build(repository, **variables).stdout.strip()
 
 
 def test_revision_is_the_commit(repository: Path) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
     assert revision(repository) == head.stdout.strip()
+    assert revision(repository, REVISION="mine") == "mine"
 
 
-@pytest.mark.parametrize("name", ["containers/job/main.py", "containers/job/new.py", "shared/new.py"])
-def test_file_that_no_commit_has_makes_it_dirty(repository: Path, name: str) -> None:
-    (repository / name).write_text("changed")
+@pytest.mark.parametrize(
+    "name", ["containers/job/main.py", "containers/job/new.py", "containers/Dockerfile", "containers/bin/new", LOCKS]
+)
+def test_file_of_the_image_that_no_commit_has_makes_it_dirty(repository: Path, name: str) -> None:
+    path = repository / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text((path.read_text() if path.exists() else "") + "# changed")
     assert revision(repository).endswith("-dirty")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README.md", "containers/job/README.md", "containers/job/tests/new.py", "containers/other/new.py", "docs/new"],
+)
+def test_other_files_do_not_make_an_image_dirty(repository: Path, name: str) -> None:
+    head = revision(repository)
+    (repository / name).parent.mkdir(exist_ok=True)
+    (repository / name).write_text("changed")
+    assert revision(repository) == head
+
+
+def test_tree_without_git_has_no_revision(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(repository / ".git")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+    assert revision(repository) == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "command"),
+    [
+        ("containers/job/cpu.in", "polars\n", "make lock/job"),
+        ("shared/requirements.in", "numpy>=2\n", "make lock"),
+    ],
+)
+def test_lock_that_is_older_than_its_requirements_ends_the_build(
+    name: str, content: str, command: str, repository: Path
+) -> None:
+    (repository / name).write_text(content)
+    refused = build(repository)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    lock = Path(name).with_suffix(".lock").name
+    said = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
+    assert said == [f"lock: {name} was changed, and {lock} was not made from it: run `{command}`"]
+
+
+def test_comments_are_no_requirements(repository: Path) -> None:
+    (repository / "containers/job/cpu.in").write_text("# nothing yet\n\n")
+    assert build(repository).returncode == 0

@@ -198,7 +198,7 @@ def test_name_is_used_once(local: Local) -> None:
 
 def test_missing_image_fails_the_job_with_what_to_do(local: Local) -> None:
     job = local.train("", algorithm={"TrainingImage": "nowhere.invalid/none:1"})
-    assert "image nowhere.invalid/none:1 is not here and cannot be pulled" in job["FailureReason"]
+    assert "image nowhere.invalid/none:1 is not on this machine and cannot be pulled" in job["FailureReason"]
 
 
 def test_job_reaches_the_server_with_its_own_credentials(local: Local) -> None:

@@ -7,10 +7,12 @@ of root's appears in the caller's folders, and removing the container removes al
 import functools
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -34,6 +36,9 @@ HOME_LABEL = "org.microjobs.home"
 PLAN_LABEL = "org.microjobs.plan"
 HOSTS_LABEL = "org.microjobs.hosts"
 PORT_LABEL = "org.microjobs.port"
+
+JOBS = Path(__file__).resolve().parents[3] / "containers"
+"""The folders of this repository's own jobs."""
 
 REMOVE_SECONDS = 60.0
 """What the engine gets to remove a plan, which may be under way for a server that was killed."""
@@ -89,8 +94,7 @@ class DockerRuntime:
         except (APIError, RequestException) as error:
             reason = str(getattr(error, "explanation", None) or error).strip()
             raise CannotRunError(
-                f"image {image} is not here and cannot be pulled ({reason}): "
-                "build it (`microjobs build`), pull it, or give its local name with --image-alias"
+                f"image {image} is not on this machine and cannot be pulled ({reason}): {_remedy(image)}"
             ) from error
 
     def start(self, plan: Plan) -> Sequence[Host]:
@@ -229,6 +233,18 @@ class DockerRuntime:
 
     def _container_name(self, plan: Plan, part: str) -> str:
         return f"microjobs-{self._home}-{plan.name.replace('/', '-')}-{part}"
+
+
+def _remedy(image: str) -> str:
+    """What to do about a missing image: `microjobs build` makes those of this repository only."""
+    registry, _, name = image.partition("@")[0].rpartition("/")
+    job, _, tag = name.partition(":")
+    if registry == os.environ.get("REGISTRY", "microjobs") and (JOBS / job / "image.yml").is_file():
+        return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
+    return (
+        f"build it (`docker build --tag {image} FOLDER`), log in to its registry and run `docker pull {image}`, "
+        "or give the name of an image of this machine with --image-alias"
+    )
 
 
 def _hosts(containers: Sequence[Container]) -> Sequence[Host]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import microjobs
+from microjobs import locks
 from microjobs.files import write_text
 from orchestrator.local.runtimes import process_files
 from orchestrator.local.runtimes.base import CannotRunError
@@ -66,11 +67,13 @@ class Environments:
         """The environment for an image's name, made now if it is not there; two who ask at once get the same.
 
         Raises:
-            CannotRunError: it is none of the jobs, or its packages cannot be installed.
+            CannotRunError: it is none of the jobs, its lock is older than its requirements, or its packages cannot be
+                installed.
         """
         lock = self._lock_file(image)
-        locks = [self._jobs.parent / "shared" / "requirements.lock", lock]
-        wanted = requirements(*(path.read_text(encoding="utf-8") for path in locks))
+        self._check_lock(lock)
+        files = [self._jobs.parent / "shared" / "requirements.lock", lock]
+        wanted = requirements(*(path.read_text(encoding="utf-8") for path in files))
         job, key = lock.parent, _key(wanted)
         environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
         if not (environment.folder / COMPLETE).exists():
@@ -99,6 +102,11 @@ class Environments:
                 "these run; name one of them (--image-alias), or start Docker"
             )
         return lock
+
+    def _check_lock(self, lock: Path) -> None:
+        for source in (lock.with_suffix(".in"), self._jobs.parent / "shared" / "requirements.in"):
+            if source.is_file() and (reason := locks.reason_if_stale(source)):
+                raise CannotRunError(reason)
 
     def _make(self, environment: Environment, wanted: str, held: int) -> None:
         folder, started = environment.folder, time.monotonic()

@@ -12,6 +12,7 @@ import pytest
 
 from microjobs.contract import Layout
 from orchestrator.local.home import Home
+from orchestrator.local.runtimes import docker as docker_runtime
 from orchestrator.local.runtimes.archives import packed, unpack
 from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Limits, Plan
 from orchestrator.local.runtimes.docker import DockerRuntime
@@ -40,6 +41,21 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
     return Plan(
         name, (HostPlan("algo-1", image_name(image), files, given, entrypoint=("/bin/sh", "-c"), arguments=(script,)),)
     )
+
+
+@pytest.mark.parametrize(
+    ("image", "remedy"),
+    [
+        ("microjobs/serve:dev", "run `microjobs build serve`"),
+        ("microjobs/train-pytorch:dev-cuda", "run `microjobs build train-pytorch --variant cuda`"),
+        ("microjobs/mine:dev", "run `docker pull microjobs/mine:dev`"),
+        ("example.com:5000/serve:1", "build it (`docker build --tag example.com:5000/serve:1 FOLDER`)"),
+        ("serve", "run `docker pull serve`"),
+    ],
+)
+def test_missing_image_is_built_by_what_can_build_it(image: str, remedy: str) -> None:
+    assert remedy in docker_runtime._remedy(image)
+    assert ("microjobs build" in remedy) == ("microjobs build" in docker_runtime._remedy(image))
 
 
 def lines(host: Host) -> list[bytes]:

@@ -1,0 +1,12 @@
+"""Prints the revision that an image of a job gets when it is built now: `python3 scripts/revision.py JOB [VARIANT]`."""
+
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(REPOSITORY))
+
+from orchestrator.sources import revision  # noqa: E402
+
+if __name__ == "__main__":
+    print(revision(REPOSITORY, *sys.argv[1:]))

@@ -1,0 +1,65 @@
+"""Tells a lock that is older than its .in file: a package added without `make lock` would be missing in the image.
+
+    python3 locks.py check SOURCE...    fails with one sentence if a lock was not made from its .in file
+    python3 locks.py stamp SOURCE       writes into its lock what it was made from
+
+Runs in builds before anything is installed, so it is one file that needs the standard library only.
+"""
+
+import hashlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+MARK = "# Made from requirements with the digest "
+
+
+def lock_of(source: Path) -> Path:
+    return source.with_suffix(".lock")
+
+
+def reason_if_stale(source: Path) -> str:
+    """Return a sentence that says how to make the lock of an .in file again; empty if it is up to date."""
+    first_line = lock_of(source).read_text(encoding="utf-8").partition("\n")[0]
+    if first_line == MARK + digest(source):
+        return ""
+    folder = source.absolute().parent.name
+    command = "make lock" if folder == "shared" else f"make lock/{folder}"
+    return f"{source} was changed, and {lock_of(source).name} was not made from it: run `{command}`"
+
+
+def stamp(source: Path) -> None:
+    """Write the digest of an .in file into the first line of its lock."""
+    lines = lock_of(source).read_text(encoding="utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(MARK)]
+    lock_of(source).write_text("".join([f"{MARK}{digest(source)}\n", *kept]), encoding="utf-8")
+
+
+def digest(source: Path) -> str:
+    """Return the digest of all requirements of an .in file; comments and their order do not count."""
+    content = "\n".join(sorted(_requirements(source)))
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _requirements(source: Path) -> Iterator[str]:
+    for line in source.read_text(encoding="utf-8").splitlines():
+        text = re.sub(r"(^|\s)#.*", "", line).strip()
+        if included := re.fullmatch(r"(?:-r|--requirement)[\s=]+(\S+)", text):
+            yield from _requirements(source.parent / included[1])
+        elif text:
+            yield re.sub(r"\s+", "", text)
+
+
+def main(command: str, *sources: str) -> int:
+    if command == "stamp":
+        stamp(Path(sources[0]))
+        return 0
+    reasons = [reason for source in sources if (reason := reason_if_stale(Path(source)))]
+    for reason in reasons:
+        print(f"lock: {reason}", file=sys.stderr)
+    return 1 if reasons else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,73 @@
+"""`make lock` and `make lock/JOB`, with a program `uv` that cannot reach PyTorch's index."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from microjobs.locks import reason_if_stale
+from tests.conftest import CONTAINERS, REPOSITORY
+
+SOURCES = [REPOSITORY / "shared" / "requirements.in", *sorted(CONTAINERS.glob("*/c*.in"))]
+UV = """#!/bin/bash
+for word in "$@"; do
+    case $word in
+        *download.pytorch.org*) echo "error: no such host" >&2; exit 2 ;;
+    esac
+    if [[ ${before:-} == --output-file ]]; then lock=$word; fi
+    before=$word
+done
+if [[ ${lock:-} ]]; then echo "# locked" >"$lock"; fi
+"""
+
+
+@pytest.fixture
+def repository(checkout: Path) -> Path:
+    uv = checkout / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(UV)
+    uv.chmod(0o755)
+    return checkout
+
+
+def lock(repository: Path, target: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    without = ("TORCH_INDEX_URL", "WHEELS", "MAKEFLAGS", "MAKELEVEL")
+    environment = {name: value for name, value in os.environ.items() if name not in without}
+    environment["PATH"] = f"{repository / 'bin'}:{environment['PATH']}"
+    command = ["make", "--silent", target]
+    return subprocess.run(
+        command, cwd=repository, env=environment | variables, check=False, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_locks_are_made_from_their_requirements(source: Path) -> None:
+    assert reason_if_stale(source) == ""
+
+
+def test_lock_of_one_job_needs_its_own_packages_only(repository: Path) -> None:
+    source = repository / "containers" / "preprocess" / "cpu.in"
+    source.write_text("polars\n")
+    made = lock(repository, "lock/preprocess")
+    assert (made.returncode, made.stdout, made.stderr) == (0, "containers/preprocess/cpu.lock\n", "")
+    assert reason_if_stale(source) == ""
+
+
+def test_index_that_cannot_be_reached_is_named_and_costs_that_lock_alone(repository: Path) -> None:
+    made = lock(repository, "lock")
+    assert made.returncode == 2
+    assert "containers/train-pytorch/cpu.in needs https://download.pytorch.org/whl/cpu" in made.stderr
+    assert "set WHEELS=/folder" in made.stderr
+    assert "all other locks are written; not written: containers/train-pytorch/cpu.in" in made.stderr
+    locked = {path for path in repository.glob("*/*/*.lock") if path.read_text().endswith("# locked\n")}
+    assert len(locked) > 10
+    assert repository / "containers" / "train-tensorflow" / "cpu.lock" in locked, "after PyTorch's in order"
+
+
+def test_wheels_take_the_place_of_the_index(repository: Path) -> None:
+    assert lock(repository, "lock/train-pytorch", WHEELS="/wheels").returncode == 0
+
+
+def test_job_that_there_is_not_is_named(repository: Path) -> None:
+    assert "there is no job nothing" in lock(repository, "lock/nothing").stderr
