@@ -22,12 +22,15 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1rem; margin: 2rem 0 .5rem } .soft { color: var(--soft) }
 .tiles, .plots { display: flex; flex-wrap: wrap; gap: 1rem }
 .tiles > div, figure { background: var(--card); border-radius: 8px; padding: .8rem 1.2rem; margin: 0 }
-.tiles b { display: block; font-size: 1.5rem } figure { flex: 1 1 24rem; max-width: 29rem }
+.tiles b { display: block; font-size: 1.5rem } figure { flex: 1 1 22rem; max-width: 29rem; min-width: 0 }
 figcaption { font-weight: 600; margin-bottom: .4rem } figure img { width: 100%; border-radius: 4px }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums } .scroll { overflow-x: auto }
-th, td { text-align: right; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); white-space: nowrap }
-th:first-child, td:first-child { text-align: left } code, pre { font: 13px/1.5 ui-monospace, monospace }
-pre { background: var(--card); border-radius: 8px; padding: .8rem 1.2rem; overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
+th:first-child, td:first-child, .texts th, .texts td { text-align: left } .texts td { overflow-wrap: anywhere }
+.texts td:first-child { white-space: nowrap } .soft, th { overflow-wrap: anywhere }
+th:last-child, td:last-child { padding-right: 0 } @media (max-width: 30rem) { th, td { padding-right: .5rem } }
+pre { font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere;
+  background: var(--card); border-radius: 8px; padding: .8rem 1.2rem }
 svg { width: 100%; font: 11px system-ui, sans-serif } svg text { fill: var(--soft) }
 svg circle, svg rect { fill: var(--blue); fill-opacity: .75 } .axis { fill: none; stroke: var(--soft) }
 .grid { stroke: var(--line) } .guide { stroke: var(--soft); stroke-dasharray: 4 4 }
@@ -52,7 +55,7 @@ def page(results: Results, heading: str, steps: Sequence[Done], places: Sequence
         _section("Batch score", f"<pre>{escape(results.score_report)}</pre>"),
         _section("Log", f"<pre>{escape(chr(10).join(results.table))}</pre>") if results.table else "",
         _section("Time", f"<figure>{svg.bars(_times(steps))}</figure>"),
-        _section("Where everything lies", _table(["what", "where"], [[what, where] for what, where in places])),
+        _section("Where everything lies", _table(["what", "where"], places, texts=True)),
     ]
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
@@ -74,7 +77,7 @@ def _plots(results: Results) -> str:
     targets, predicted = results.scored
     figures = [
         _figure(
-            f"All {len(targets)} test rows",
+            f"Predicted and target, all {len(targets)} test rows",
             svg.scatter(list(zip(targets, predicted, strict=True)), "target", "predicted", diagonal=True),
         )
     ]
@@ -100,24 +103,32 @@ def _trial_plot(trials: Sequence[Trial], objective: str) -> str:
 
 def _trials(trials: Sequence[Trial], objective: str) -> str:
     names = list(trials[0].hyperparameters)
+    prefix = trials[0].name.rsplit("-", 2)[0]
     rows = [
-        [trial.name, f"{trial.objective:.6g}", *(short(trial.hyperparameters[name]) for name in names)]
+        [
+            trial.name.removeprefix(f"{prefix}-"),
+            f"{trial.objective:.6g}",
+            *(short(trial.hyperparameters[name]) for name in names),
+        ]
         for trial in trials
     ]
-    return _table(["training job", objective, *names], rows)
+    # With spaces, so that long names can be wrapped on a narrow screen.
+    table = _table(["training job", objective, *(name.replace("_", " ") for name in names)], rows)
+    return f"{table}<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
 
 
 def _predictions(results: Results) -> str:
-    header = ["row", *(str(row) for row in range(len(results.targets)))]
-    rows = [["predicted", *aligned(results.predictions)], ["target", *aligned(results.targets)]]
-    return _table(header, rows)
+    numbers = map(str, range(len(results.targets)))
+    columns = (numbers, aligned(results.predictions), aligned(results.targets))
+    return _table(["row", "predicted", "target"], list(zip(*columns, strict=True)))
 
 
 def _times(steps: Sequence[Done]) -> list[tuple[str, float, str]]:
     return [(done.title, done.seconds or 0.0, duration(done.seconds or 0.0)) for done in steps]
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
+    """A table of numbers, or of texts, which are aligned at the left and wrapped wherever they must be."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<div class='scroll'><table><tr>{head}</tr>{body}</table></div>"
+    return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"

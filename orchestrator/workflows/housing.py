@@ -23,7 +23,8 @@ METRICS = {
 }
 """How the metrics are found in each trainer's log; TensorFlow's as in the notebook."""
 
-PICTURES = {"learning-curve.png": "Learning curve", "predicted-versus-target.png": "Predicted and target"}
+PICTURES = {"learning-curve.png": "Learning curve"}
+"""The report plots predictions and targets itself."""
 
 
 @dataclass(frozen=True)

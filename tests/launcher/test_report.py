@@ -1,8 +1,12 @@
 """The summary fits a screen, and the page needs nothing but itself."""
 
 import io
+import json
 import re
+import shutil
+import subprocess
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,10 +17,12 @@ from orchestrator.durations import duration
 from orchestrator.report import svg
 from orchestrator.report.page import page
 from orchestrator.report.summary import aligned, near, number, summary
+from orchestrator.workflows.housing import Options, housing
 from orchestrator.workflows.progress import Trial
 from orchestrator.workflows.record import Done
 from orchestrator.workflows.results import Picture, Results
 from tests.launcher.cloud import PNG
+from tests.launcher.conftest import StartRun
 
 HEADING = "housing-20261122-013229  docker on this machine  1 min 32 s"
 BASE = "s3://sagemaker-us-east-1-000000000000/housing-20261122-013229"
@@ -140,6 +146,49 @@ def test_page_needs_nothing_from_outside() -> None:
     assert re.findall(r"https?:|@import|url\(|<script|<link", text) == []
 
 
+def test_predictions_are_plotted_once(start: StartRun, tmp_path: Path) -> None:
+    run = start()
+    results = housing(run.place, run, Options(tuning=False), tmp_path)
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page(results, HEADING, STEPS, PLACES))
+    assert [caption for caption in captions if "redict" in caption] == [captions[0]]
+
+
+def test_locations_are_texts_and_trials_are_numbers() -> None:
+    text = page(RESULTS, HEADING, STEPS, PLACES)
+    assert "<table class=texts><tr><th>what</th><th>where</th></tr>" in text
+    assert "<table><tr><th>training job</th>" in text
+
+
+MEASURE = """<script>
+const wide = [...document.querySelectorAll("body *")].filter(e => e.getBoundingClientRect().right > innerWidth + 1);
+const cells = [...document.querySelectorAll(".texts td")].map(e => getComputedStyle(e).textAlign);
+document.title = JSON.stringify({
+  width: innerWidth, page: document.documentElement.scrollWidth, wide: wide.map(e => e.tagName),
+  scrolling: [...document.querySelectorAll("*")].filter(e => !(e instanceof SVGElement))
+    .filter(e => e.scrollWidth > e.clientWidth + 1 && e.clientWidth).map(e => e.tagName), cells: [...new Set(cells)],
+});
+parent.postMessage(document.title, "*");
+</script>"""
+FRAME = """<title></title><iframe src="report.html" style="border:0;width:{width}px;height:3000px"></iframe>
+<script>onmessage = event => {{ document.title = event.data }}</script>"""
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_is_cut_off_in_a_browser(width: int, tmp_path: Path) -> None:
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    (tmp_path / "report.html").write_text(page(RESULTS, HEADING, STEPS, PLACES).replace("</body>", f"{MEASURE}</body>"))
+    (tmp_path / "frame.html").write_text(FRAME.format(width=width))  # a window has at least 500 pixels
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
+    dumped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = re.search(r"<title>(.*?)</title>", dumped)
+    assert found is not None
+    measured = json.loads(unescape(found[1]))
+    assert measured == {"width": width, "page": width, "wide": [], "scrolling": [], "cells": ["left"]}
+
+
 def test_page_follows_light_and_dark() -> None:
     assert "prefers-color-scheme: dark" in page(RESULTS, HEADING, STEPS, PLACES)
 
@@ -153,7 +202,8 @@ def test_page_escapes_what_jobs_wrote() -> None:
 def test_page_shows_trials_predictions_and_times() -> None:
     text = page(RESULTS, HEADING, STEPS, PLACES)
     assert text.count("abcd1234") >= 6
-    for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", "report.html"):
+    names = "begin with housing-20261122-013229-tune-."
+    for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
         assert wanted in text, wanted
 
 
