@@ -127,7 +127,8 @@ def unclean(image: Image, source: Source) -> str:
     if image.revision in ("", UNKNOWN):
         return f"{image.name} does not say which revision it was built from"
     if image.revision.endswith("-dirty"):
-        return f"{image.name} was built from files with changes that were not committed"
+        shown = f" ({_shown(source.changes)})" if source.changes else ""
+        return f"{image.name} was built from files with changes that were not committed{shown}"
     built = f"{image.name} was built from revision {image.revision[:DIGITS]}"
     if source.since is None:
         return f"{built}, which this clone does not have"
