@@ -23,6 +23,8 @@ from orchestrator.local.protocol import json_rpc, query
 from orchestrator.local.protocol.models import operation_model, signing_name
 from orchestrator.local.protocol.validation import validate
 from orchestrator.local.protocol.wire import wire_of
+from orchestrator.local.s3.body import Input
+from orchestrator.local.s3.forms import FORM, Form, is_form
 from orchestrator.local.s3.service import error_response
 from orchestrator.local.services import Service
 from orchestrator.local.spool import Spool
@@ -88,6 +90,8 @@ class Application:
             _check_page(request)
             if request.path in HEALTH and request.method == "GET" and "Authorization" not in request.headers:
                 return self._health(request)
+            if kind == "s3" and is_form(request):
+                return self._form(request)
             claim = auth.claim(request)
             service = self._service(request, claim)
             kind = _kind(service)
@@ -129,6 +133,13 @@ class Application:
         if NONCE.fullmatch(nonce):
             content["proof"] = self._prove(nonce, request.environ["SERVER_PORT"])
         return Response(json.dumps(content) + "\n", content_type="application/json")
+
+    def _form(self, request: Request) -> Response:
+        """An upload by a form, which is signed in its fields."""
+        form = Form(request, Input(request.environ["wsgi.input"]))
+        auth.verify_form(form.fields, self._credentials)
+        request.environ[FORM] = form
+        return self._raw["s3"](request)
 
     def _service(self, request: Request, claim: auth.Claim) -> str:
         """Botocore's name of the service that a request is for."""

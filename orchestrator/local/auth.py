@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 from urllib.parse import urlsplit
 
 from botocore import credentials as botocore_credentials
-from botocore.auth import HmacV1QueryAuth, S3SigV4Auth, SigV4Auth
+from botocore.auth import HmacV1PostAuth, HmacV1QueryAuth, S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from werkzeug import Request
@@ -23,6 +23,7 @@ from orchestrator.local import sessions
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import Credentials
 from orchestrator.local.http import HEADERS
+from orchestrator.local.s3.hosts import bucket_of_host
 
 SKEW = timedelta(minutes=15)
 LONGEST_EXPIRY = timedelta(days=7)
@@ -217,7 +218,7 @@ def verify(
         AuthError: it was signed with other credentials, too long ago, or is not what was signed.
     """
     now = now or datetime.now(UTC)
-    credentials = signed_with(request, claimed, credentials, now)
+    credentials = signed_with(claimed.access_key_id, _session_token(request), credentials, now)
     if claimed.version == 2:
         _verify_presigned_v2(request, claimed, credentials, now)
         return None
@@ -238,20 +239,50 @@ def verify(
     return Proof(expected, claimed.timestamp, scope, lambda text: signer.signature(text, signed))
 
 
-def signed_with(request: Request, claimed: Claim, home: Credentials, now: datetime) -> Credentials:
+def verify_form(form: Mapping[str, str], home: Credentials, now: datetime | None = None) -> None:
+    """Check the signature of an upload's policy, by the form's fields with their names in lower case.
+
+    Raises:
+        AuthError: there is none, or the policy was not signed with the home's credentials or a session's.
+    """
+    now = now or datetime.now(UTC)
+    token, policy = form.get("x-amz-security-token"), form.get("policy", "")
+    if "awsaccesskeyid" in form:
+        credentials = signed_with(form["awsaccesskeyid"], token, home, now)
+        expected = HmacV1PostAuth(_botocore(credentials)).sign_string(policy)
+        signature = form.get("signature", "")
+    elif scope := SCOPE.fullmatch(form.get("x-amz-credential", "")):
+        credentials = signed_with(scope["key"], token, home, now)
+        expected = _form_signature(form, scope, credentials, policy)
+        signature = form.get("x-amz-signature", "")
+    else:
+        raise AuthError("missing", f"the form is not signed; {REMEDY}")
+    _compare(Claim("", "", "s3", "", (), signature), expected)
+
+
+def _form_signature(form: Mapping[str, str], scope: re.Match[str], credentials: Credentials, policy: str) -> str:
+    timestamp = _timestamp(form.get("x-amz-date", ""))
+    fits = scope["service"] == "s3" and timestamp.startswith(scope["date"])
+    if form.get("x-amz-algorithm") != "AWS4-HMAC-SHA256" or not fits:
+        raise AuthError("malformed", "the form's x-amz-algorithm, x-amz-credential and x-amz-date do not fit")
+    signed = AWSRequest()
+    signed.context["timestamp"] = timestamp
+    return str(_S3Signer(_botocore(credentials), "s3", scope["region"]).signature(policy, signed))
+
+
+def signed_with(access_key_id: str, token: str | None, home: Credentials, now: datetime) -> Credentials:
     """The credentials that a request claims to be signed with, the home's or a session's; sets the caller.
 
     Raises:
         AuthError: the server does not know the access key, or the session token is not valid for it.
     """
-    token = _session_token(request)
     if token is None:
-        if claimed.access_key_id != home.access_key_id:
-            raise AuthError("key", f"access key {claimed.access_key_id} is not this server's; {REMEDY}")
+        if access_key_id != home.access_key_id:
+            raise AuthError("key", f"access key {access_key_id} is not this server's; {REMEDY}")
         sessions.caller.set(sessions.OWNER)
         return home
     try:
-        credentials, caller = sessions.read(home, claimed.access_key_id, token, now.timestamp())
+        credentials, caller = sessions.read(home, access_key_id, token, now.timestamp())
     except sessions.SessionExpiredError as error:
         raise AuthError("session", f"the session token expired at {error}: ask STS for a new one") from error
     except sessions.SessionError as error:
@@ -269,7 +300,7 @@ def _session_token(request: Request) -> str | None:
 
 
 def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credentials, now: datetime) -> None:
-    """https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html, addresses with the bucket in the path"""
+    """https://docs.aws.amazon.com/AmazonS3/latest/API/RESTAuthentication.html"""
     if now.timestamp() > int(claimed.timestamp):
         raise AuthError("expired", f"Request has expired: it was good until {claimed.timestamp} seconds since 1970")
     signer = _V2Signer(_botocore(credentials))
@@ -282,7 +313,16 @@ def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credenti
     }
     sent = AWSRequest(method=request.method, headers={**moved, **_headers(request)})
     address = urlsplit(f"http://host{request.environ['REQUEST_URI']}")
-    _compare(claimed, signer.get_signature(request.method, address, cast("Mapping[str, Any]", sent.headers)))
+    headers = cast("Mapping[str, Any]", sent.headers)
+    _compare(claimed, signer.get_signature(request.method, address, headers, auth_path=_resource(request)))
+
+
+def _resource(request: Request) -> str:
+    """The bucket and the key as version 2 signs them, whether the bucket is in the path or in the host."""
+    path = request.environ["REQUEST_URI"].partition("?")[0]
+    if bucket := bucket_of_host(request.headers.get("Host", "")):
+        return f"/{bucket}{path}"
+    return path if path.count("/") > 1 or path == "/" else f"{path}/"
 
 
 def _compare(claimed: Claim, expected: str) -> None:

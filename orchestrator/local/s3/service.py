@@ -1,6 +1,7 @@
 """S3 over HTTP, on an object store."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from botocore.model import OperationModel, StructureShape
@@ -8,12 +9,13 @@ from werkzeug import Request, Response
 
 from orchestrator.local.errors import ServiceError, is_full
 from orchestrator.local.parity import refuse
-from orchestrator.local.s3 import buckets, copying, listing, multipart, objects, settings
+from orchestrator.local.s3 import buckets, copying, forms, listing, multipart, objects, settings
 from orchestrator.local.s3.answer import error_response, write_answer
 from orchestrator.local.s3.body import Input, drain, receive_document
 from orchestrator.local.s3.call import Call, Operation, check_owner
+from orchestrator.local.s3.forms import Counted, Form, Policy
 from orchestrator.local.s3.parse import malformed, parse_document, parse_members
-from orchestrator.local.s3.protocol import check_query, find_operation
+from orchestrator.local.s3.protocol import check_query, find_operation, service_model, wire_name
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.s3.uploads import Uploads
 from orchestrator.local.s3.wire import Incoming, Stream, read_request, request_id
@@ -51,7 +53,8 @@ class S3:
         """
         stream = Input(request.environ["wsgi.input"])
         try:
-            response = self._answer(read_request(request), stream)
+            form: Form | None = request.environ.get(forms.FORM)
+            response = self._upload(form, request) if form is not None else self._answer(read_request(request), stream)
             response.headers["x-amz-request-id"] = request_id(request)
             return response
         except PermissionError as error:
@@ -64,6 +67,19 @@ class S3:
             raise ServiceError("InternalError", message, 500) from error
         finally:
             drain(stream)
+
+    def _upload(self, form: Form, request: Request) -> Response:
+        """Put the file of a form, as PutObject does."""
+        incoming = read_request(request)
+        bucket, key = incoming.bucket, forms.key_of(form)
+        stream = Counted(form, Policy.check(form, bucket, datetime.now(UTC)))
+        incoming = Incoming("PUT", bucket, key, {}, forms.headers_of(form))
+        operation = service_model().operation_model("PutObject")
+        members = parse_members(operation, incoming)
+        refuse("s3", "PutObject", members)
+        _check_fields(operation, incoming)
+        put = objects.put_object(Call(self._store, self._uploads, self._region, incoming, stream, members))
+        return forms.answer(form, bucket, key, put.members["ETag"], request.url)
 
     def _answer(self, incoming: Incoming, stream: Stream) -> Response:
         operation = find_operation(incoming)
@@ -78,6 +94,15 @@ class S3:
         refuse("s3", operation.name, members)
         call = Call(self._store, self._uploads, self._region, incoming, stream, members)
         return write_answer(operation, known(call))
+
+
+def _check_fields(operation: OperationModel, incoming: Incoming) -> None:
+    """Refuse fields of a form that would have no effect. Raises ServiceError NotImplemented 501."""
+    shape = operation.input_shape
+    known = {wire_name(shape, name) for name in shape.members} if shape else set()
+    for name in incoming.headers.keys() - known - {"transfer-encoding"}:
+        if not name.startswith(("x-amz-meta-", "x-ignore-")):
+            raise ServiceError("NotImplemented", f"The form's field {name!r} is not supported here.", 501)
 
 
 def _document(operation: OperationModel, incoming: Incoming, stream: Stream) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from werkzeug import Request
 from orchestrator.local.auth import PROOF, Proof
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.http import HEADERS
+from orchestrator.local.s3.hosts import bucket_of_host
 
 REQUEST_ID = "microjobs.request_id"
 """Where the application puts the request's id, if it does."""
-
-_HOST = ".localhost"
 
 
 class Stream(Protocol):
@@ -70,9 +69,8 @@ def _address(request: Request, host: str) -> tuple[str, str]:
     if not path.startswith("/"):  # the absolute form of a request's target
         path = "/" + path.partition("://")[2].partition("/")[2]
     path = path.removeprefix("/")
-    name = host.rpartition(":")[0] or host
-    bucket = name.removesuffix(_HOST).removesuffix(".s3") if name.endswith(_HOST) else ""
-    if bucket in ("", "s3"):
+    bucket = bucket_of_host(host)
+    if not bucket:
         bucket, _, path = path.partition("/")
     return _decode(bucket), _decode(path)
 
