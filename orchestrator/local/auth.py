@@ -67,7 +67,7 @@ PRESIGNED = frozenset({"awsaccesskeyid", "signature"})
 UNSIGNABLE = frozenset({"x-amzn-trace-id"})
 """Proxies add it to requests that are signed already, and SDKs leave it out of their signatures."""
 
-SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>\d{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 
 
 class AuthError(Exception):
@@ -155,7 +155,11 @@ def _presigned_claim(request: Request) -> Claim:
     arguments = request.args
     scope = SCOPE.fullmatch(arguments.get("X-Amz-Credential", ""))
     seconds = arguments.get("X-Amz-Expires", "")
-    if arguments.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256" or scope is None or not re.fullmatch(r"\d{1,6}", seconds):
+    if (
+        arguments.get("X-Amz-Algorithm") != "AWS4-HMAC-SHA256"
+        or scope is None
+        or not re.fullmatch("[0-9]{1,6}", seconds)
+    ):
         raise AuthError("malformed", "the presigned address is not of signature version 4, or lacks X-Amz-Expires")
     return Claim(
         scope["key"],
@@ -172,7 +176,7 @@ def _presigned_v2_claim(request: Request) -> Claim:
     """Boto3 still presigns with version 2 if it is not told otherwise, and S3 in us-east-1 still takes it."""
     arguments = request.args
     key, expiry, signature = (arguments.get(name, "") for name in ("AWSAccessKeyId", "Expires", "Signature"))
-    if not re.fullmatch(r"\d{1,11}", expiry):
+    if not re.fullmatch("[0-9]{1,11}", expiry):
         raise AuthError("malformed", f"Expires of the presigned address is {expiry!r}, not seconds since 1970")
     return Claim(key, "", "s3", expiry, (), signature, version=2)
 
@@ -180,7 +184,7 @@ def _presigned_v2_claim(request: Request) -> Claim:
 def _timestamp(text: str) -> str:
     """A date in the form that is signed, from that form or from a `Date` header."""
     try:
-        if re.fullmatch(r"\d{8}T\d{6}Z", text):
+        if re.fullmatch("[0-9]{8}T[0-9]{6}Z", text):
             _time(text)
             return text
         timestamp = parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")

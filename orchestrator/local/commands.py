@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,6 @@ from orchestrator.local.home import Home
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-LAST_PORT = 65_535
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -42,8 +41,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or int(text) > LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to {LAST_PORT}")
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > config.LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port: give a number from 0 to {config.LAST_PORT}")
     return int(text)
 
 

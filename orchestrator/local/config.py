@@ -21,6 +21,7 @@ FILE = Path("microjobs.toml")
 SECTIONS = ("local", "aws")
 """The tables that the file may have."""
 PORT = 4577
+LAST_PORT = 65_535
 RUNTIMES = ("auto", "docker", "process")
 
 
@@ -61,7 +62,13 @@ def read(path: Path = FILE) -> Config:
             raise ConfigError(f"{path}: [local] has no setting {name!r}; there are {', '.join(defaults)}")
         if type(value) is not type(defaults[name]):
             raise ConfigError(f"{path}: {name} must be like {defaults[name]!r}, not {value!r}")
-    return changed(Config(**table))
+    for uri, image in table.get("images", {}).items():
+        if not isinstance(image, str):
+            raise ConfigError(f"{path}: [local.images] must give {uri!r} the name of an image, not {image!r}")
+    try:
+        return changed(Config(**table))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def read_section(path: Path, name: str) -> dict[str, Any]:
@@ -76,7 +83,7 @@ def read_section(path: Path, name: str) -> dict[str, Any]:
         return {}
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
     for key, value in content.items():
         if key not in SECTIONS or not isinstance(value, dict):
@@ -89,7 +96,7 @@ def changed(config: Config, **flags: Any) -> Config:
     """A config with the flags that are given (not None) put in; aliases are added to.
 
     Raises:
-        ConfigError: the runtime is unknown.
+        ConfigError: the runtime is unknown, or there is no such port.
     """
     given = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
     if "images" in given:
@@ -97,4 +104,6 @@ def changed(config: Config, **flags: Any) -> Config:
     result = replace(config, **given)
     if result.runtime not in RUNTIMES:
         raise ConfigError(f"runtime {result.runtime!r} is unknown: take one of {', '.join(RUNTIMES)}")
+    if not 0 <= result.port <= LAST_PORT:
+        raise ConfigError(f"port {result.port} must be a number from 0 to {LAST_PORT}")
     return result

@@ -19,8 +19,18 @@ NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 MOST_DEPTH = 100
 """Dots in the name of a member."""
 
+MAX_DIGITS = 18
+
+
+def _read_integer(text: str) -> int:
+    """An integer of digits alone: Python itself takes `1_0` and digits of other scripts, and refuses 5000 of them."""
+    if not re.fullmatch(f"-?[0-9]{{1,{MAX_DIGITS}}}", text):
+        raise ValueError(text)
+    return int(text)
+
+
 CONVERT: Mapping[str, Callable[[Any], Any]] = {
-    "integer": int,
+    "integer": _read_integer,
     "boolean": {"true": True, "false": False}.__getitem__,
 }
 
@@ -67,7 +77,7 @@ def _typed(shape: Any, tree: Any, path: str) -> Any:
     try:
         if kind == "list":
             items = tree["member"]
-            return [_typed(shape.member, items[number], path) for number in sorted(items, key=int)]
+            return [_typed(shape.member, items[number], path) for number in sorted(items, key=_read_integer)]
         return CONVERT.get(kind, str)(tree)
     except (ValueError, KeyError, TypeError) as error:
         raise ServiceError("MalformedInput", f"{path.lstrip('.')} is {tree!r}, which is no {kind}") from error

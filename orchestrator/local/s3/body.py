@@ -22,6 +22,7 @@ DOCUMENT_LIMIT = 16 << 20
 
 _CHECKSUM = "x-amz-checksum-"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MAX_LENGTH_DIGITS = 18
 _NOT_ALGORITHMS = frozenset({"mode", "type", "algorithm"})
 """Headers that begin as a checksum's does and are none."""
 
@@ -145,6 +146,8 @@ def _number(headers: Mapping[str, str], name: str) -> int:
     text = headers.get(name, "")
     if not (text.isascii() and text.isdigit()):
         raise ServiceError("MissingContentLength", f"You must provide the {name} HTTP header.", 411)
+    if len(text) > _MAX_LENGTH_DIGITS:
+        raise ServiceError("EntityTooLarge", f"{name} is {text[:40]}…: no object is that large.")
     return int(text)
 
 

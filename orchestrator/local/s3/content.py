@@ -9,7 +9,8 @@ from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3.checksums import Digest
 from orchestrator.local.s3.details import BLOCK
 
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile("bytes=([0-9]*)-([0-9]*)")
+_MAX_DIGITS = 18
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,32 @@ def read_range(text: str | None, size: int) -> Span | None:
     found = _RANGE.fullmatch(text.strip()) if text else None
     if found is None or found.groups() == ("", ""):
         return None
-    first, last = found.groups()
-    if not first:  # the last so many bytes
-        length = min(int(last), size)
+    first, last = map(_position, found.groups())
+    if first is None:  # the last so many bytes
+        length = min(last or 0, size)
         start = size - length
     else:
-        start = int(first)
-        if last and int(last) < start:
+        start = first
+        if last is not None and _is_less(found[2], found[1]):
             return None
-        length = (min(int(last), size - 1) if last else size - 1) - start + 1
+        length = (size - 1 if last is None else min(last, size - 1)) - start + 1
     if length < 1:
         raise ServiceError("InvalidRange", f"The requested range {text!r} is not in an object of {size} bytes.", 416)
     return Span(start, length)
+
+
+def _position(digits: str) -> int | None:
+    """A number of a Range header; one of more digits than any file has bytes is as good as the largest."""
+    significant = digits.lstrip("0")
+    if len(significant) > _MAX_DIGITS:
+        return int("9" * _MAX_DIGITS)
+    return int(significant or "0") if digits else None
+
+
+def _is_less(digits: str, than: str) -> bool:
+    """Compare numbers of any length, which Python does not convert."""
+    digits, than = digits.lstrip("0"), than.lstrip("0")
+    return (len(digits), digits) < (len(than), than)
 
 
 def part_span(parts: tuple[int, ...], size: int, number: int) -> Span:

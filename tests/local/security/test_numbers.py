@@ -1,0 +1,285 @@
+"""Numbers that Python refuses, overflows at or reads too generously, wherever a request has one."""
+
+import base64
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.auth import S3SigV4QueryAuth
+from botocore.awsrequest import AWSRequest
+
+from orchestrator.local import config
+from orchestrator.local.config import ConfigError
+from tests.local.clients import Local
+from tests.local.security.wire import Answer, Sender
+
+BUCKET = "sagemaker-us-east-1-000000000000"
+JSON = "application/x-amz-json-1.1"
+MODEL = "arn:aws:sagemaker:us-east-1:000000000000:model/m"
+LONG = "9" * 5000
+"""More digits than Python converts to an integer."""
+
+NUMBERS = [
+    *("", "-", "+5", "-5", " 5", "5 ", "1_0", "0x5", "1e5", "1.5", "nan", "inf", "1e999", "\u0665", "\uff15", "\xb2"),
+    *(
+        "9" * 18,
+        "9" * 19,
+        "9" * 20,
+        "-" + "9" * 20,
+        "9" * 400,
+        LONG,
+        "-" + LONG,
+        "0" * 5000 + "5",
+        "five",
+        "5,5",
+        "5;6",
+    ),
+]
+DATES = [
+    *("", "x", "-1", LONG, "9999-99-99", f"Mon, 01 Jan {LONG} 00:00:00 GMT", f"Mon, {LONG} Jan 2020 00:00:00 GMT"),
+    *("Mon, 01 Jan 2020 00:00:00 +9999", f"Mon, 01 Jan 2020 00:00:00 +{LONG}", "Mon, 01 Jan 0000 00:00:00 GMT"),
+    *(
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "20200101T000000Z",
+        "Mon, 01 Jan 2020 99:00:00 GMT",
+        ",",
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def log(guarded: Local) -> Iterator[None]:
+    """No request leaves a traceback in the server's log."""
+    (guarded.bucket / "object").write_bytes(bytes(10))
+    known = guarded.home.server_log.stat().st_size
+    yield
+    assert b"Traceback" not in guarded.home.server_log.read_bytes()[known:]
+
+
+def s3(method: str, target: str, header: str = "", **how: Any) -> Callable[[Sender, str], Answer]:
+    """Sends a request to S3 with a number in its query or in a header."""
+
+    def send(sender: Sender, number: str) -> Answer:
+        quoted = "".join(f"%{byte:02X}" for byte in number.encode())
+        headers = {header: number} if header else {}
+        return sender.signed("s3", method, f"/{BUCKET}{target.format(quoted)}", headers, b"", **how)
+
+    return send
+
+
+def streamed(sender: Sender, number: str) -> Answer:
+    payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    headers = {"X-Amz-Decoded-Content-Length": number, "Content-Encoding": "aws-chunked"}
+    return sender.signed("s3", "PUT", f"/{BUCKET}/number", headers, b"5\r\nhello\r\n0\r\n\r\n", payload=payload)
+
+
+def chunk(sender: Sender, number: str) -> Answer:
+    payload = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
+    headers = {"X-Amz-Decoded-Content-Length": "5"}
+    body = number.encode() + b"\r\nhello\r\n0\r\n\r\n"
+    return sender.signed("s3", "PUT", f"/{BUCKET}/number", headers, body, payload=payload)
+
+
+def presigned(name: str) -> Callable[[Sender, str], Answer]:
+    """Sends a presigned request with a number in place of a parameter of version 4 or 2."""
+
+    def send(sender: Sender, number: str) -> Answer:
+        quoted = "".join(f"%{byte:02X}" for byte in number.encode())
+        if name == "Expires":
+            query = f"AWSAccessKeyId={sender.credentials.access_key}&Signature=x&Expires={quoted}"
+        else:
+            request = AWSRequest("GET", f"http://{sender.host}/", {"Host": sender.host})
+            S3SigV4QueryAuth(sender.credentials, "s3", "us-east-1", 60).add_auth(request)
+            parts = str(request.url).partition("?")[2].split("&")
+            query = "&".join(f"{name}={quoted}" if part.startswith(f"{name}=") else part for part in parts)
+        return sender.raw("GET", f"/{BUCKET}/object?{query}", {})
+
+    return send
+
+
+def member(service: str, target: str, name: str, **others: Any) -> Callable[[Sender, str], Answer]:
+    """Sends a JSON request with a number as it is, and again as a string."""
+
+    def send(sender: Sender, number: str) -> Answer:
+        answers = []
+        for text in (number or "null", json.dumps(number)):
+            known = "".join(f"{json.dumps(key)}: {json.dumps(value)}, " for key, value in others.items())
+            body = f"{{{known}{json.dumps(name)}: {text}}}".encode()
+            headers = {"X-Amz-Target": target, "Content-Type": JSON}
+            answers.append(sender.signed(service, "POST", "/", headers, body))
+        return max(answers, key=lambda answer: answer.status)
+
+    return send
+
+
+def form(sender: Sender, number: str) -> Answer:
+    quoted = "".join(f"%{byte:02X}" for byte in number.encode())
+    body = f"Action=ListRoles&Version=2010-05-08&MaxItems={quoted}".encode()
+    return sender.signed("iam", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+
+
+def listed(sender: Sender, number: str) -> Answer:
+    quoted = "".join(f"%{byte:02X}" for byte in number.encode())
+    body = f"Action=AssumeRole&Version=2011-06-15&RoleArn=x&PolicyArns.member.{quoted}.arn=x".encode()
+    return sender.signed("sts", "POST", "/", {"Content-Type": "application/x-www-form-urlencoded"}, body)
+
+
+def part_number(sender: Sender, number: str) -> Answer:
+    part = f"<Part><PartNumber>{number}</PartNumber><ETag>x</ETag></Part>"
+    document = f"<CompleteMultipartUpload>{part}</CompleteMultipartUpload>"
+    return sender.signed("s3", "POST", f"/{BUCKET}/object?uploadId=x", {}, document.encode())
+
+
+def invoke(header: str) -> Callable[[Sender, str], Answer]:
+    def send(sender: Sender, number: str) -> Answer:
+        headers = {header: number.encode().decode("latin-1"), "X-Amzn-SageMaker-InputLocation": f"s3://{BUCKET}/object"}
+        return sender.signed("sagemaker", "POST", "/endpoints/e/async-invocations", headers, b"")
+
+    return send
+
+
+def token(service: str, target: str, name: str, form: str, **others: Any) -> Callable[[Sender, str], Answer]:
+    """Sends a page's token that is made of a number."""
+
+    def send(sender: Sender, number: str) -> Answer:
+        text = form.format(number)
+        tokens = [text, base64.urlsafe_b64encode(text.encode()).decode()]
+        answers = [member(service, target, name, **others)(sender, token) for token in tokens]
+        return max(answers, key=lambda answer: answer.status)
+
+    return send
+
+
+PLACES: Mapping[str, Callable[[Sender, str], Answer]] = {
+    "Range, last": s3("GET", "/object", "Range"),
+    "max-keys": s3("GET", "?list-type=2&max-keys={}"),
+    "max-uploads": s3("GET", "?uploads&max-uploads={}"),
+    "max-parts": s3("GET", "/object?uploadId=x&max-parts={}"),
+    "part-number-marker": s3("GET", "/object?uploadId=x&part-number-marker={}"),
+    "partNumber": s3("GET", "/object?partNumber={}"),
+    "partNumber of a part": s3("PUT", "/object?uploadId=x&partNumber={}"),
+    "PartNumber of a document": part_number,
+    "x-amz-mp-object-size": s3("POST", "/object?uploadId=x", "X-Amz-Mp-Object-Size"),
+    "x-amz-decoded-content-length": streamed,
+    "size of a chunk": chunk,
+    "Expires of version 2": presigned("Expires"),
+    "X-Amz-Expires": presigned("X-Amz-Expires"),
+    "X-Amz-Date": presigned("X-Amz-Date"),
+    "continuation-token": s3("GET", "?list-type=2&continuation-token={}"),
+    "MaxResults": member("sagemaker", "SageMaker.ListModels", "MaxResults"),
+    "CreationTimeAfter": member("sagemaker", "SageMaker.ListModels", "CreationTimeAfter"),
+    "NextToken": token("sagemaker", "SageMaker.ListModels", "NextToken", '[{}, "a"]'),
+    "NextToken of tags": token(
+        "sagemaker",
+        "SageMaker.ListTags",
+        "NextToken",
+        '[{}, "a"]',
+        ResourceArn=MODEL,
+    ),
+    "limit of log groups": member("logs", "Logs_20140328.DescribeLogGroups", "limit"),
+    "startTime": member(
+        "logs", "Logs_20140328.FilterLogEvents", "startTime", logGroupName="/aws/sagemaker/TrainingJobs"
+    ),
+    "nextToken of log groups": token("logs", "Logs_20140328.DescribeLogGroups", "nextToken", "{}"),
+    "nextToken of log events": token(
+        "logs",
+        "Logs_20140328.GetLogEvents",
+        "nextToken",
+        "f/{}",
+        logGroupName="/aws/sagemaker/TrainingJobs",
+        logStreamName="a",
+    ),
+    "maxResults of images": member("ecr", "E.DescribeRepositories", "maxResults"),
+    "MaxItems": form,
+    "number of an item": listed,
+    "InvocationTimeoutSeconds": invoke("X-Amzn-SageMaker-InvocationTimeoutSeconds"),
+    "RequestTTLSeconds": invoke("X-Amzn-SageMaker-RequestTTLSeconds"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_no_number_fails_the_server(sender: Sender, place: str) -> None:
+    for number in NUMBERS:
+        in_header = number.encode().decode("latin-1") if "x-amz" in place or "Range" in place else number
+        answer = PLACES[place](sender, in_header)
+        assert answer.status in (200, 204, 206) or 400 <= answer.status < 500 or answer.status == 501, number[:40]
+
+
+@pytest.mark.parametrize("header", ["If-Modified-Since", "If-Unmodified-Since", "Date", "X-Amz-Date"])
+def test_no_date_fails_the_server(sender: Sender, header: str) -> None:
+    chaotic = random.Random(1)  # noqa: S311  the same dates in every run
+    made = ["".join(chaotic.choices("MonJan 0123456789,:+-()TZ", k=chaotic.randrange(40))) for _ in range(100)]
+    for date in [*DATES, *made]:
+        signed = sender.sign("s3", "GET", f"/{BUCKET}/object", {} if "Date" in header else {header: date})
+        answer = sender.raw("GET", f"/{BUCKET}/object", {**signed, header: date})
+        assert answer.status < 500, (date[:60], answer)
+
+
+@pytest.mark.parametrize(
+    ("range_", "status", "content_range"),
+    [
+        (f"bytes=-{LONG}", 206, "bytes 0-9/10"),
+        (f"bytes=0-{LONG}", 206, "bytes 0-9/10"),
+        (f"bytes=3-{LONG}", 206, "bytes 3-9/10"),
+        ("bytes=-" + "0" * 5000 + "4", 206, "bytes 6-9/10"),
+        (f"bytes={LONG}-", 416, None),
+        (f"bytes={LONG}-{LONG}", 416, None),
+        ("bytes=-" + "0" * 5000, 416, None),
+        (f"bytes={LONG}-5", 200, None),
+        ("bytes=\u0663-".encode().decode("latin-1"), 200, None),
+        ("bytes=5", 200, None),
+        ("bytes=-", 200, None),
+    ],
+)
+def test_range_of_any_length_is_understood(sender: Sender, range_: str, status: int, content_range: str | None) -> None:
+    answer = sender.signed("s3", "GET", f"/{BUCKET}/object", {"Range": range_})
+    assert (answer.status, answer.headers.get("content-range")) == (status, content_range)
+
+
+@pytest.mark.parametrize("range_", [f"bytes=0-{LONG}", f"bytes={LONG}-{LONG}", f"bytes=-{LONG}"])
+def test_range_of_a_copied_part_of_any_length_is_understood(guarded: Local, sender: Sender, range_: str) -> None:
+    upload = guarded.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
+    headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_}
+    answer = sender.signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)
+    assert answer.status < 500
+
+
+@pytest.mark.parametrize("index", [LONG, f"0:{LONG}", f"-{LONG}:"])
+@pytest.mark.parametrize("member", ["InputFilter", "OutputFilter"])
+def test_index_of_a_filter_is_limited(sender: Sender, index: str, member: str) -> None:
+    job = {
+        "TransformJobName": "job",
+        "ModelName": "model",
+        "TransformInput": {
+            "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"s3://{BUCKET}/object"}}
+        },
+        "TransformOutput": {"S3OutputPath": f"s3://{BUCKET}/out"},
+        "TransformResources": {"InstanceType": "ml.m5.large", "InstanceCount": 1},
+        "DataProcessing": {member: f"$[{index}]"},
+    }
+    headers = {"X-Amz-Target": "SageMaker.CreateTransformJob", "Content-Type": JSON}
+    assert sender.signed("sagemaker", "POST", "/", headers, json.dumps(job).encode()).status == 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[local]\nport = {LONG}\n",
+        "[local]\nport = 65536\n",
+        "[local]\nport = -1\n",
+        "[local]\nport = 1e999\n",
+        "local = 5\n",
+        "[local.images]\nuri = 5\n",
+        "[local]\nregion = " + "[" * 5000 + "]" * 5000,
+        "\xff",
+    ],
+)
+def test_settings_that_make_no_sense_are_told(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "microjobs.toml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(ConfigError, match=str(path)):
+        config.read(path)
