@@ -136,7 +136,10 @@ class Application:
 
     def _form(self, request: Request) -> Response:
         """An upload by a form, which is signed in its fields."""
-        form = Form(request, Input(request.environ["wsgi.input"]))
+        try:
+            form = Form(request, Input(request.environ["wsgi.input"]))
+        except ServiceError as error:
+            raise auth.AuthError("missing", f"the form has no signature that can be read: {error.message}") from error
         auth.verify_form(form.fields, self._credentials)
         request.environ[FORM] = form
         return self._raw["s3"](request)

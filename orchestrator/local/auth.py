@@ -20,7 +20,9 @@ from botocore.compat import HTTPHeaders
 from werkzeug import Request
 
 from orchestrator.local import sessions
-from orchestrator.local.errors import ServiceError
+from orchestrator.local.auth_errors import REMEDY
+from orchestrator.local.auth_errors import AuthError as AuthError
+from orchestrator.local.auth_errors import Kind as Kind
 from orchestrator.local.home import Credentials
 from orchestrator.local.http import HEADERS
 from orchestrator.local.s3.hosts import bucket_of_host
@@ -31,35 +33,6 @@ UNSIGNED_PAYLOAD = "UNSIGNED-PAYLOAD"
 PROOF = "microjobs.proof"
 """Where a WSGI environment has the `Proof` of its request, once that is found true."""
 
-REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
-
-Kind = Literal["json", "query", "s3"]
-Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
-
-CODES: dict[Fault, dict[Kind, str]] = {
-    "missing": {
-        "json": "MissingAuthenticationTokenException",
-        "query": "MissingAuthenticationToken",
-        "s3": "AccessDenied",
-    },
-    "malformed": {
-        "json": "IncompleteSignatureException",
-        "query": "IncompleteSignature",
-        "s3": "AuthorizationHeaderMalformed",
-    },
-    "key": {"json": "UnrecognizedClientException", "query": "InvalidClientTokenId", "s3": "InvalidAccessKeyId"},
-    "token": {"json": "UnrecognizedClientException", "query": "InvalidClientTokenId", "s3": "InvalidToken"},
-    "signature": {"json": "InvalidSignatureException", "query": "SignatureDoesNotMatch", "s3": "SignatureDoesNotMatch"},
-    "time": {"json": "RequestTimeTooSkewed", "query": "RequestTimeTooSkewed", "s3": "RequestTimeTooSkewed"},
-    "expired": {"json": "ExpiredTokenException", "query": "ExpiredToken", "s3": "AccessDenied"},
-    "session": {"json": "ExpiredTokenException", "query": "ExpiredToken", "s3": "ExpiredToken"},
-    "payload": {
-        "json": "InvalidSignatureException",
-        "query": "SignatureDoesNotMatch",
-        "s3": "XAmzContentSHA256Mismatch",
-    },
-}
-"""Each protocol has words of its own for the same fault."""
 
 PRESIGNED = frozenset({"awsaccesskeyid", "signature"})
 """Query parameters of presigned addresses, in lower case, besides `X-Amz-…`."""
@@ -68,18 +41,6 @@ UNSIGNABLE = frozenset({"x-amzn-trace-id"})
 """Proxies add it to requests that are signed already, and SDKs leave it out of their signatures."""
 
 SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
-
-
-class AuthError(Exception):
-    """A request that is not from who it should be."""
-
-    def __init__(self, fault: Fault, message: str) -> None:
-        super().__init__(message)
-        self.fault = fault
-
-    def worded(self, kind: Kind) -> ServiceError:
-        """The error as a protocol has it."""
-        return ServiceError(CODES[self.fault][kind], str(self), 403)
 
 
 @dataclass(frozen=True)
