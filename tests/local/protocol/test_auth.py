@@ -13,6 +13,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from orchestrator.local import auth
+from orchestrator.local.auth_errors import CODES, Fault
 from tests.local.protocol.conftest import CREDENTIALS
 
 BODY = b'{"a": 1}'
@@ -36,7 +37,7 @@ def verify(request: Request, now: datetime | None = None) -> None:
     auth.verify(request, auth.claim(request), CREDENTIALS, lambda: sha256(request.get_data()).hexdigest(), now)
 
 
-def fault(request: Request, now: datetime | None = None) -> auth.Fault:
+def fault(request: Request, now: datetime | None = None) -> Fault:
     with pytest.raises(auth.AuthError) as caught:
         verify(request, now)
     return caught.value.fault
@@ -136,4 +137,4 @@ def test_date_that_is_none_is_malformed(date: str) -> None:
 
 def test_each_protocol_has_its_word_for_each_fault() -> None:
     assert auth.AuthError("key", "m").worded("s3").code == "InvalidAccessKeyId"
-    assert {frozenset(codes) for codes in auth.CODES.values()} == {frozenset({"json", "query", "s3"})}
+    assert {frozenset(codes) for codes in CODES.values()} == {frozenset({"json", "query", "s3"})}
