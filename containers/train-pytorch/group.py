@@ -1,10 +1,12 @@
 """The processes of one training, each with a device of its own: a single one, or those that torchrun started."""
 
+import io
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -63,21 +65,42 @@ class Group:
         dist.all_reduce(total)
         return [float(value) for value in total]
 
-    def share(self, value: Any) -> Any:
-        """What the first process has, to all."""
+    def share_bytes(self, content: bytes) -> bytes:
+        """The first process's bytes, in all processes."""
         if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, device=self.device)
-        return box[0]
+            return content
+        length = torch.tensor([len(content)], device=self.device)
+        dist.broadcast(length, src=0)
+        shared = self._tensor(content if self.is_first else bytes(int(length)))
+        dist.broadcast(shared, src=0)
+        return shared.cpu().numpy().tobytes()
 
     def gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        """The rows that every process has, by rank; there may be more in one than in another."""
+        """The rows that every process has, by rank; there may be more in one than in another.
+
+        Not by PyTorch's functions for objects, which unpickle what comes over the network.
+        """
         if self.world == 1:
             return [array]
-        arrays: list[Any] = [None] * self.world
-        dist.all_gather_object(arrays, array)
-        return arrays
+        file = io.BytesIO()
+        np.save(file, array, allow_pickle=False)
+        gathered = self._gather_bytes(file.getvalue())
+        return [np.load(io.BytesIO(content), allow_pickle=False) for content in gathered]
+
+    def _gather_bytes(self, content: bytes) -> list[bytes]:
+        sizes = self._gather_tensors(torch.tensor([len(content)], device=self.device))
+        longest = max(int(size) for size in sizes)
+        gathered = self._gather_tensors(self._tensor(content.ljust(longest, b"\0")))
+        return [one[: int(size)].cpu().numpy().tobytes() for one, size in zip(gathered, sizes, strict=True)]
+
+    def _gather_tensors(self, tensor: torch.Tensor) -> list[torch.Tensor]:
+        """The tensors of all processes, which have the same shape."""
+        gathered = [torch.empty_like(tensor) for _ in range(self.world)]
+        dist.all_gather(gathered, tensor)
+        return gathered
+
+    def _tensor(self, content: bytes) -> torch.Tensor:
+        return torch.frombuffer(bytearray(content), dtype=torch.uint8).to(self.device)
 
     def leave(self) -> None:
         """Close the connections once all are done: nobody leaves while the first still writes."""

@@ -2,10 +2,9 @@
 
 import copy
 import io
-from collections.abc import Mapping
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -53,12 +52,12 @@ class State:
         Raises:
             UserError: it is of another training.
         """
-        found: tuple[Mapping[str, Any], bytes] | None = None
+        state, tensors = None, b""
         if group.is_first and (checkpoint := checkpoints.restore()) is not None:
-            found = checkpoint.state, (checkpoint.folder / TENSORS_FILE).read_bytes()
-        if (found := group.share(found)) is None:
+            state, tensors = checkpoint.state, (checkpoint.folder / TENSORS_FILE).read_bytes()
+        if (state := json.loads(group.share_bytes(json.dumps(state).encode()))) is None:
             return False
-        self._become(Progress.from_json(found[0]), found[1])
+        self._become(Progress.from_json(state), group.share_bytes(tensors))
         return True
 
     def _become(self, progress: Progress, tensors: bytes) -> None:

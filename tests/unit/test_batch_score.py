@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 import subprocess
 import sys
 import tarfile
@@ -47,8 +48,10 @@ def sample(rows: int = 40_000) -> dict[str, NDArray[np.float64]]:
     return {"x_test": x, "y_test": x @ WEIGHTS + 3.0 + random.normal(0, 2, rows)}
 
 
-def start(layout: Layout, *arguments: str) -> subprocess.Popen[str]:
-    environment = os.environ | {
+def start(layout: Layout, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        **variables,
         "MICROJOBS_JOB": str(CONTAINERS / "batch-score"),
         "PYTHONPATH": str(REPOSITORY / "shared"),
         "SAGEMAKER_BASE_DIR": str(layout.root),
@@ -194,7 +197,8 @@ def test_wrong_model_is_refused(model: str, layout: Layout) -> None:
 @pytest.fixture
 def hosts(tmp_path: Path) -> dict[str, Layout]:
     """Two hosts on loopback addresses, each with a root of its own."""
-    names = ("127.0.0.21", "127.0.0.22")
+    network = secrets.randbelow(1 << 14)
+    names = tuple(f"127.{64 + network // 256}.{network % 256}.{number}" for number in (21, 22))
     layouts = {name: Layout(tmp_path / name) for name in names}
     for name, layout in layouts.items():
         write_processing_resource_config(layout, ResourceConfig(name, names))
@@ -203,7 +207,7 @@ def hosts(tmp_path: Path) -> dict[str, Layout]:
 
 
 def run_all(hosts: Mapping[str, Layout]) -> list[int]:
-    processes = [start(layout) for layout in hosts.values()]
+    processes = [start(layout, MICROJOBS_ADDRESS=name) for name, layout in hosts.items()]
     for process in processes:
         process.communicate(timeout=120)
     return [process.returncode for process in processes]

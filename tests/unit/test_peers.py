@@ -1,6 +1,7 @@
 """Connections between the hosts of a job, attacked on a real listener by strangers who do not know its secret."""
 
 import contextlib
+import re
 import secrets
 import socket
 import threading
@@ -22,6 +23,7 @@ from microjobs.peers import (
     Door,
     UntrustedError,
 )
+from tests.conftest import REPOSITORY
 
 SECRET, OTHER_SECRET = b"s" * 64, b"o" * 64
 CLAIM = Claim("calls", "algo-2")
@@ -321,3 +323,15 @@ def persistent_call(address: Address) -> Connection:
         except OSError:
             assert time.monotonic() < deadline, "it did not get in"
             time.sleep(0.05)
+
+
+UNPICKLES = re.compile(
+    r"import (pickle|marshal|shelve|dill|cloudpickle|joblib)|multiprocessing.connection|allow_pickle=True"
+    r"|weights_only=False|torch\.load\((?!.*weights_only=True)|dist\.\w*_object"
+).search
+
+
+def test_nothing_on_the_network_is_unpickled() -> None:
+    """Nothing that runs in a job, or starts one, uses what unpickles. `torch.load` is told to load weights only."""
+    sources = [path for top in ("shared", "containers", "orchestrator") for path in (REPOSITORY / top).rglob("*.py")]
+    assert [(str(path), line) for path in sources for line in path.read_text().splitlines() if UNPICKLES(line)] == []
