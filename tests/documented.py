@@ -81,7 +81,8 @@ def endings() -> Iterator[Snippet]:
 
 def _messages() -> Iterator[Snippet]:
     """Texts of our tools that are not documentation strings."""
-    for path in sorted([*REPOSITORY.glob("orchestrator/**/*.py"), *REPOSITORY.glob("scripts/*.py")]):
+    folders = ("orchestrator", "scripts", "containers", "shared", "bench")
+    for path in sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         left_out = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         left_out |= {id(value) for node in nodes if isinstance(node, ast.JoinedStr) for value in node.values}

@@ -148,6 +148,18 @@ def test_command_in_another_folder_names_it_and_creates_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_server_had_written_is_read(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    program = (
+        "import os; from pathlib import Path; from orchestrator.local.state import State;"
+        f"state = State(Path({str(home.state)!r}));"
+        "state.add('training-job', 'last', 'arn:last', 'InProgress', {}, {'SecondaryStatus': 'Uploading'}); os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert home.state.with_name("state.db-wal").stat().st_size > 0
+    assert main(["ps"]) == 0
+    assert "InProgress: Uploading" in capsys.readouterr().out
+
+
 def test_damaged_state_is_told_in_a_sentence(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     home.state.write_bytes(b"no database" * 1000)
     assert main(["ps"]) == 1
