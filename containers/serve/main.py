@@ -15,6 +15,7 @@ from metrics import Metrics
 from microjobs.contract import HostingEnvironment, Layout
 from microjobs.errors import UserError
 from microjobs.network import Network
+from requirements import RestartNeededError
 from served import find
 from service import MB, Service
 
@@ -33,6 +34,13 @@ def serve() -> None:
         UserError: the model or the user's code cannot be loaded, or the port cannot be had.
         PlatformError: workers died again and again.
     """
+    try:
+        _serve()
+    except RestartNeededError as needed:  # once the temporary folders of this process are removed
+        needed.restart()
+
+
+def _serve() -> None:
     layout, hosting, number = Layout.from_environment(), _hosting(os.environ), workers.count(os.environ)
     with ExitStack() as cleanup:
         served = find(layout, os.environ, cleanup)

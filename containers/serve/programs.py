@@ -5,17 +5,22 @@ import importlib.util
 import inspect
 import logging
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import toolkit
+from microjobs import bundle, source
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.interpreter import user_paths
 
 logger = logging.getLogger("microjobs")
+
+SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"
 
 PARAMETERS = {
     "pre_model_fn": ("model_dir",),
@@ -34,6 +39,9 @@ TRANSFORM_PARTS = ("input_fn", "predict_fn", "output_fn")
 FOREIGN = ("handler", "input_handler", "output_handler")
 """The functions of TensorFlow Serving's image."""
 
+MOST_NAMES = 8
+"""Names of files in an error."""
+
 LIKELY_TYPO = 0.85
 """Similarity from which a name is taken for a misspelt one: 0.88 for modle_fn, 0.80 for get_model_fn."""
 
@@ -41,21 +49,36 @@ Function = Callable[..., Any]
 """A handler that takes the context first, whether or not the user's function takes it."""
 
 
-def find(layout: Layout, model: Path, environ: Mapping[str, str]) -> Path | None:
-    """The user's program, or None if the model folder brings none.
+def find(layout: Layout, model: Path, environ: Mapping[str, str], cleanup: ExitStack) -> Path | None:
+    """The user's program, or None if there is none.
 
     Raises:
-        UserError: SAGEMAKER_PROGRAM names one that is not there.
+        UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that is not there.
     """
-    submitted = layout.local(environ.get("SAGEMAKER_SUBMIT_DIRECTORY", ""))
-    folder = submitted if submitted.is_absolute() and submitted.is_dir() else model / "code"
+    folder = _code(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
     named = environ.get("SAGEMAKER_PROGRAM")
     for name in (named, f"{named}.py") if named else ("inference.py",):
         if (folder / name).is_file():
             return folder / name
     if named:
-        raise UserError(f"SAGEMAKER_PROGRAM {named!r} is not in {folder}: put it there, or unset the variable")
+        holds = ", ".join(sorted(path.name for path in folder.glob("*"))[:MOST_NAMES]) or "nothing"
+        raise UserError(f"SAGEMAKER_PROGRAM {named!r} is not in {folder}, which holds {holds}")
     return None
+
+
+def _code(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
+    """The folder with the user's code, fetched and unpacked where it has to be."""
+    local = layout.local(uri.removeprefix("file://"))
+    if not uri or local == layout.model / "code":
+        return model / "code"
+    if local.is_relative_to(layout.model):  # the model may have been unpacked elsewhere
+        uri = str(model / local.relative_to(layout.model))
+    work = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
+    found = source.locate(layout, uri, SUBMIT_DIRECTORY, work)
+    if found.is_dir():
+        return found
+    bundle.unpack(found, work / "code")
+    return work / "code"
 
 
 def load(program: Path) -> dict[str, Function]:

@@ -1,7 +1,6 @@
 """What the model folder holds, and how a worker gets and runs it."""
 
 import functools
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -9,20 +8,15 @@ from pathlib import Path
 
 import handlers
 import programs
+import requirements
 from microjobs import bundle as bundles
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from models import BundleModel, Model
 
-logger = logging.getLogger("microjobs")
-
 BUNDLE_IN_FLIGHT = 128
 HANDLER_IN_FLIGHT = 32
 """Requests that may wait in one worker for their prediction, or run; one more is answered 503."""
-
-
-MOST_NAMES = 8
-"""Names of files in an error."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +34,10 @@ def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Serv
 
     Raises:
         UserError: there is neither, or the bundle cannot be loaded.
+        RestartNeededError: the user's requirements were installed for another interpreter.
     """
     folder = cleanup.enter_context(bundles.extracted(layout.model))
-    program = programs.find(layout, folder, environ)
+    program = programs.find(layout, folder, environ, cleanup)
     return _bundle(folder) if program is None else _handlers(program, folder, environ)
 
 
@@ -58,17 +53,16 @@ def _bundle(folder: Path) -> Served:
 
 def _nothing_to_serve(folder: Path) -> str:
     """Name what was found and what is missing."""
-    programs = sorted(path.name for path in (folder / "code").glob("*.py"))
+    scripts = sorted(path.name for path in (folder / "code").glob("*.py"))
     if (folder / "inference.py").is_file():
         remedy = "move inference.py into the folder code/"
-    elif programs:
-        remedy = (
-            f"code/ has {', '.join(programs[:MOST_NAMES])}: name the program inference.py, or set SAGEMAKER_PROGRAM"
-        )
+    elif scripts:
+        some = ", ".join(scripts[: programs.MOST_NAMES])
+        remedy = f"code/ has {some}: name the program inference.py, or set SAGEMAKER_PROGRAM"
     else:
         remedy = "serve runs bundles of the train jobs, and your own code in code/inference.py"
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    found = ", ".join(names[:MOST_NAMES]) or "nothing"
+    found = ", ".join(names[: programs.MOST_NAMES]) or "nothing"
     return (
         f"{folder} has no {bundles.MODEL_FILE}: it is not a model bundle of the train jobs. It holds {found}; {remedy}"
     )
@@ -76,9 +70,7 @@ def _nothing_to_serve(folder: Path) -> str:
 
 def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served:
     """A user's code, loaded in each worker: frameworks with threads of their own do not survive a fork."""
-    if (program.parent / "requirements.txt").exists():
-        logger.warning("code/requirements.txt is ignored: endpoints may have no network; put packages in the image")
-
+    requirements.require(program.parent)
     accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
     load = functools.partial(handlers.HandlerModel, program, folder, accept)
     return Served(load, slow=True, labels={"program": program.name}, in_flight=HANDLER_IN_FLIGHT)

@@ -137,7 +137,7 @@ def unpack(archive: Path, folder: Path) -> None:
             if isinstance(error, OSError) and error.errno not in (None, *_REFUSED):
                 error.filename = error.filename or str(folder)
                 raise
-            raise UserError(f"{archive.name} is not a whole tar archive: {error}: copy it or train again") from error
+            raise UserError(f"{archive.name} is not a whole tar archive: {error}: copy or make it again") from error
         partial.rename(folder)
 
 

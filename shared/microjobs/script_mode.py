@@ -1,6 +1,6 @@
 """Runs a user's own `train.py` in our image, as AWS's framework images do.
 
-The sagemaker-training toolkit fetches the code, installs its requirements, and makes the arguments and the SM_*
+The sagemaker-training toolkit takes the code apart, installs its requirements, and makes the arguments and the SM_*
 variables. Running the command is ours: the toolkit's way cuts lines in two where a block of output ends, imports
 TensorFlow for the names of its exceptions, logs the whole environment, and has a reason only for errors it knows.
 Starting a script on several hosts as one is ours too: the toolkit alone would run copies that know nothing of each
@@ -18,11 +18,13 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from microjobs import source
 from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_resource_config
 from microjobs.distributed import Program, gpu_count, launch, torchrun, with_tf_config
 from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
@@ -80,22 +82,21 @@ def train(program: str) -> None:
         toolkit = {name: importlib.import_module(f"sagemaker_training.{name}") for name in TOOLKIT}
     except ModuleNotFoundError as error:
         raise UserError(f"cannot run {program!r}: this image has no script mode ({error})") from error
-    aws_errors = importlib.import_module("botocore.exceptions")
     try:
         _run(layout, program, toolkit)
     except socket.gaierror as error:
         raise PlatformError(f"another host of the job did not appear within 15 minutes: {error}") from error
     except (toolkit["errors"].InstallRequirementsError, toolkit["errors"].InstallModuleError) as error:
         raise UserError(f"what {program!r} requires could not be installed: see pip's lines in the log") from error
-    except (toolkit["errors"].ClientError, aws_errors.ClientError, aws_errors.BotoCoreError, *UNUSABLE) as error:
+    except (toolkit["errors"].ClientError, *UNUSABLE) as error:
         raise UserError(f"cannot run {program!r}: {error}") from error
 
 
 def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
     _settle()
     environment = toolkit["environment"].Environment()
-    # It sets the region to "" if it knows none, and boto3 takes that for one. S3 redirects from this one.
-    os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or "us-east-1"
+    # It sets the region to "" if it knows none, and boto3 takes that for one.
+    os.environ["SAGEMAKER_REGION"] = os.environ.get("SAGEMAKER_REGION") or source.DEFAULT_REGION
     resources = read_training_resource_config(layout)
     switch = _distribution(environment.additional_framework_parameters, resources)
     if switch or len(resources.hosts) == 1:
@@ -117,13 +118,22 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
         else:
             _execute_everywhere(program, _everywhere(switch, resources, command), resources, code)
 
-    toolkit["entry_point"].run(
-        uri=_source(layout, environment.module_dir),
-        user_entry_point=program,
-        args=arguments,
-        env_vars=variables,
-        runner_type=_runner(toolkit, program, arguments, variables, run),
-    )
+    with tempfile.TemporaryDirectory(prefix="code-") as work:
+        toolkit["entry_point"].run(
+            uri=_source(layout, toolkit, environment.module_dir, Path(work)),
+            user_entry_point=program,
+            args=arguments,
+            env_vars=variables,
+            runner_type=_runner(toolkit, program, arguments, variables, run),
+        )
+
+
+def _source(layout: Layout, toolkit: dict[str, Any], uri: str, work: Path) -> str:
+    """Where the toolkit finds the code on this machine; what is in its folder already outranks the address."""
+    code = Path(toolkit["environment"].code_dir)
+    if code.is_dir() and any(code.iterdir()):
+        return str(code)
+    return str(source.locate(layout, uri, "sagemaker_submit_directory", work))
 
 
 def _settle() -> None:
@@ -166,16 +176,6 @@ def _everywhere(switch: str, resources: ResourceConfig, command: Sequence[str]) 
     else:
         arguments = ["--no-python", *command]
     return torchrun(resources, max(1, gpu_count()), arguments)
-
-
-def _source(layout: Layout, uri: str) -> str:
-    """Where the code is: an S3 address, or a folder or archive; a local path may start with the contract's root."""
-    if uri.startswith("s3://"):
-        return uri
-    path = layout.local(uri.removeprefix("file://"))
-    if not path.exists():
-        raise UserError(f"sagemaker_submit_directory {uri!r} does not exist: name a folder, a tar.gz or an S3 address")
-    return str(path)
 
 
 def _runner(

@@ -81,6 +81,48 @@ def ask_until(local: Local, name: str, over: threading.Event) -> list[str]:
     return said
 
 
+CODE = {
+    "mine.py": "import helper\ndef model_fn(folder): return 1\ndef transform_fn(m, b, c, a): return helper.WORD, c\n",
+    "helper.py": "WORD = 'from S3'\n",
+}
+
+
+def make_model_with_code(local: Local, **members: Any) -> str:
+    """A model as the SDK makes one with an entry point: its code lies in S3, and its archive has none."""
+    content, name = io.BytesIO(), unique("code")
+    with tarfile.open(fileobj=content, mode="w:gz") as tar:
+        for file, text in CODE.items():
+            info = tarfile.TarInfo(file)
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text.encode()))
+    local.s3.put_object(Bucket=local.address.bucket, Key=f"{name}/sourcedir.tar.gz", Body=content.getvalue())
+    environment = {
+        "SAGEMAKER_PROGRAM": "mine.py",
+        "SAGEMAKER_SUBMIT_DIRECTORY": local.uri(f"{name}/sourcedir.tar.gz"),
+        "SAGEMAKER_REGION": "us-east-1",
+    }
+    container = {"Image": image_name("serve"), "Environment": environment}
+    role = local.address.role_arn
+    local.sagemaker.create_model(ModelName=name, PrimaryContainer=container, ExecutionRoleArn=role, **members)
+    return name
+
+
+def test_code_in_s3_is_served(anywhere: Local, endpoints: list[str]) -> None:
+    name = deploy(anywhere, make_config(anywhere, make_model_with_code(anywhere)), endpoints)
+    answer = anywhere.client("sagemaker-runtime").invoke_endpoint(EndpointName=name, Body=b"x", ContentType="text/csv")
+    assert answer["Body"].read() == b"from S3"
+
+
+@pytest.mark.engine
+def test_isolated_model_is_told_that_it_cannot_fetch_code(local: Local) -> None:
+    config, name = make_config(local, make_model_with_code(local, EnableNetworkIsolation=True)), unique("endpoint")
+    local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
+    found = settled(local, name)
+    local.sagemaker.delete_endpoint(EndpointName=name)
+    assert found["EndpointStatus"] == "Failed"
+    assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in found["FailureReason"]
+
+
 def test_update_drops_no_request(anywhere: Local, endpoints: list[str]) -> None:
     name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
     new, over = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()

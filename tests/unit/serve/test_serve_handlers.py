@@ -97,14 +97,6 @@ def test_program_is_named_by_the_environment(root: Path) -> None:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
-def test_code_folder_is_named_by_the_environment(root: Path) -> None:
-    (root / "elsewhere").mkdir()
-    (root / "elsewhere" / "inference.py").write_text(ALL_FOUR)
-    with started(root, SAGEMAKER_SUBMIT_DIRECTORY=str(root / "elsewhere")) as server:
-        server.wait_until_ready()
-        assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
-
-
 def test_exception_is_500_with_the_traceback_in_the_log(root: Path) -> None:
     program = "def predict_fn(data, model):\n    raise ValueError('no luck\\nsecond line')\n"
     with serving(root, program) as server:
@@ -355,12 +347,3 @@ def test_missing_program_ends_the_job(root: Path) -> None:
     with started(root, SAGEMAKER_PROGRAM="absent.py") as server:
         assert server.end() == 2
     assert "'absent.py' is not in" in (server.failure or "")
-
-
-def test_requirements_are_ignored_with_one_warning(root: Path) -> None:
-    (root / "model" / "code").mkdir()
-    (root / "model" / "code" / "requirements.txt").write_text("some-package\n")
-    with serving(root, ALL_FOUR, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
-        pass
-    assert len(server.complaints()) == 1
-    assert "requirements.txt is ignored" in server.complaints()[0]

@@ -1,0 +1,65 @@
+"""A user's code, wherever a request says that it lies: in S3, in a folder or in an archive.
+
+Standard library only; boto3 is imported where an address leads to S3.
+"""
+
+import importlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+
+DEFAULT_REGION = "us-east-1"
+"""S3 redirects from it to the bucket's own."""
+CONNECT_SECONDS = 10
+ATTEMPTS = 3
+
+
+def locate(layout: Layout, uri: str, setting: str, work: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder or the archive that an address names.
+
+    Args:
+        uri: an S3 address, a path, or a path behind file://; a path may start with the contract's root.
+        setting: the name under which the user set the address, for errors.
+        work: the folder that an object is downloaded to.
+
+    Raises:
+        UserError: the address leads to nothing.
+    """
+    if uri.startswith("s3://"):
+        return _download(uri, setting, work, environ)
+    path = layout.local(uri.removeprefix("file://"))
+    if not path.exists():
+        raise UserError(f"{setting} {uri!r} does not exist: name a folder, a tar.gz or an S3 address")
+    return path
+
+
+def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) -> Path:
+    bucket, key = urlsplit(uri).netloc, urlsplit(uri).path.lstrip("/")
+    if not bucket or not key or key.endswith("/"):
+        raise UserError(f"{setting} {uri!r} names no object: name an archive, as s3://bucket/sourcedir.tar.gz does")
+    try:
+        boto3 = importlib.import_module("boto3")
+        exceptions = importlib.import_module("botocore.exceptions")
+        config = importlib.import_module("botocore.config").Config
+    except ModuleNotFoundError as error:
+        raise UserError(f"{setting} {uri!r} cannot be fetched: this image has no boto3 ({error})") from error
+    target = work / key.rpartition("/")[2]
+    try:
+        client = boto3.client(
+            "s3",
+            region_name=environ.get("SAGEMAKER_REGION") or environ.get("AWS_REGION") or DEFAULT_REGION,
+            endpoint_url=environ.get("S3_ENDPOINT_URL"),
+            config=config(connect_timeout=CONNECT_SECONDS, retries={"total_max_attempts": ATTEMPTS}),
+        )
+        client.download_file(bucket, key, str(target))
+    except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
+        offline = (exceptions.NoCredentialsError, exceptions.ConnectionError, exceptions.HTTPClientError)
+        hint = (
+            ". Code in S3 needs a network, which EnableNetworkIsolation forbids" if isinstance(error, offline) else ""
+        )
+        raise UserError(f"{setting} {uri!r} cannot be fetched: {error}{hint}") from error
+    return target

@@ -1,0 +1,233 @@
+"""Where a user's code comes from (folders, archives, S3), and the packages that it requires."""
+
+import io
+import tarfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from tests.unit.serve.conftest import Server, started
+
+PROGRAM = "import helper\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return helper.WORD\n"
+CODE = {"mine.py": PROGRAM, "helper.py": "WORD = 'fetched'\n"}
+ELSEWHERE = "/opt/ml/elsewhere"
+
+
+def archive(files: Mapping[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            tar.addfile(info, io.BytesIO(text.encode()))
+    return buffer.getvalue()
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (folder / name).write_text(text)
+
+
+@contextmanager
+def submitted(root: Path, uri: str, **environment: str) -> Iterator[Server]:
+    with started(root, SAGEMAKER_PROGRAM="mine.py", SAGEMAKER_SUBMIT_DIRECTORY=uri, **environment) as server:
+        yield server
+
+
+LOCAL = ["{root}/elsewhere", "file://{root}/elsewhere", ELSEWHERE, f"file://{ELSEWHERE}", f"{ELSEWHERE}/source.tar.gz"]
+
+
+@pytest.mark.parametrize("uri", LOCAL)
+def test_code_lies_in_a_folder_or_an_archive(root: Path, uri: str) -> None:
+    write(root / "elsewhere", CODE)
+    (root / "elsewhere" / "source.tar.gz").write_bytes(archive(CODE))
+    with submitted(root, uri.format(root=root)) as server:
+        server.wait_until_ready()
+        assert server.invoke("x").body == b"fetched"
+
+
+@pytest.mark.parametrize("uri", ["/opt/ml/model/code", "file:///opt/ml/model/code", "/opt/ml/model/other"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_code_lies_in_the_model(tmp_path: Path, uri: str, packed: bool) -> None:
+    """Also where the model folder holds the archive that a training job made."""
+    files = {f"{uri.rpartition('/')[2]}/{name}": text for name, text in CODE.items()}
+    model = tmp_path / "model"
+    model.mkdir()
+    if packed:
+        (model / "model.tar.gz").write_bytes(archive(files))
+    else:
+        write(model / uri.rpartition("/")[2], CODE)
+    with submitted(tmp_path, uri) as server:
+        server.wait_until_ready()
+        assert server.invoke("x").body == b"fetched"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """An S3 server with code in it, and the variables that lead to it."""
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    client = boto3.client(
+        "s3",
+        endpoint_url=url,
+        region_name="us-east-1",
+        aws_access_key_id="key",
+        aws_secret_access_key="secret",  # noqa: S106
+    )
+    client.create_bucket(Bucket="bucket")
+    evil = {**CODE, "../../helper.py": "WORD = 'evil'\n"}
+    for key, body in {"code.tar.gz": archive(CODE), "evil.tar.gz": archive(evil), "text": b"no archive"}.items():
+        client.put_object(Bucket="bucket", Key=f"some/folder/{key}", Body=body)
+    yield {"AWS_ENDPOINT_URL": url, "AWS_EC2_METADATA_DISABLED": "true", **keys}
+    server.stop()
+
+
+@pytest.mark.parametrize("region", ["", "eu-west-1"])
+def test_code_is_fetched_from_s3(root: Path, s3: dict[str, str], region: str) -> None:
+    write(root / "model" / "code", {"helper.py": "WORD = 'in the model'\n"})
+    with submitted(root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3) as server:
+        server.wait_until_ready()
+        assert server.invoke("x").body == b"fetched"
+
+
+REFUSED = {
+    "s3://bucket/some/folder/absent.tar.gz": "cannot be fetched: An error occurred (404)",
+    "s3://nobody/code.tar.gz": "cannot be fetched",
+    "s3://bucket": "names no object",
+    "s3://bucket/some/folder/": "names no object",
+    "s3://bucket/some/folder/text": "text is not a whole tar archive",
+    "s3://bucket/some/folder/evil.tar.gz": "leaves the archive's folder: refused",
+    "/opt/ml/absent": "does not exist: name a folder, a tar.gz or an S3 address",
+    "https://bucket.s3.amazonaws.com/code.tar.gz": "does not exist: name a folder, a tar.gz or an S3 address",
+}
+
+
+@pytest.mark.parametrize(("uri", "reason"), REFUSED.items())
+def test_code_that_cannot_be_had_ends_the_job(root: Path, s3: dict[str, str], uri: str, reason: str) -> None:
+    with submitted(root, uri, **s3) as server:
+        assert server.end() == 2
+    assert reason in (server.failure or "")
+
+
+@pytest.mark.parametrize("variables", [{"AWS_ACCESS_KEY_ID": ""}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}])
+def test_isolated_model_is_told_why_it_has_no_code(
+    root: Path, s3: dict[str, str], variables: dict[str, str], tmp_path: Path
+) -> None:
+    offline = {**s3, "HOME": str(tmp_path), **variables}
+    with submitted(root, "s3://bucket/some/folder/code.tar.gz", **offline) as server:
+        assert server.end(60) == 2
+    assert "SAGEMAKER_SUBMIT_DIRECTORY 's3://bucket/some/folder/code.tar.gz'" in (server.failure or "")
+    assert "EnableNetworkIsolation forbids" in (server.failure or "")
+
+
+def test_missing_program_is_told_with_what_is_there(root: Path) -> None:
+    write(root / "elsewhere", {"other.py": ""})
+    with submitted(root, ELSEWHERE) as server:
+        assert server.end() == 2
+    assert "'mine.py' is not in" in (server.failure or "")
+    assert "which holds other.py" in (server.failure or "")
+
+
+# --- requirements ---
+
+WORD = "import sevenwords\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return sevenwords.WORD\n"
+
+
+def wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
+    """Write a package without any dependency."""
+    info = f"{name}-{version}.dist-info"
+    files = {
+        f"{name}.py": f"WORD = 'word {version}'\n",
+        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
+        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        f"{info}/RECORD": "",
+    }
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as packed:
+        for path, content in files.items():
+            packed.writestr(path, content)
+
+
+@contextmanager
+def requiring(root: Path, requirements: str, program: str = WORD, **environment: str) -> Iterator[Server]:
+    """A server whose program has requirements; its temporary folder is below the root."""
+    write(root / "model" / "code", {"inference.py": program, "requirements.txt": requirements})
+    (root / "tmp").mkdir(exist_ok=True)
+    with started(root, TMPDIR=str(root / "tmp"), **environment) as server:
+        yield server
+
+
+WHEELS = "--no-index\n--find-links .\n"
+
+
+def test_requirements_are_installed_once(root: Path) -> None:
+    """A restarted container finds them, and so do all workers."""
+    (root / "model" / "code").mkdir()
+    wheel(root / "model" / "code")
+    for installations in (1, 0):
+        with requiring(root, f"{WHEELS}sevenwords\n", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+            server.wait_until_ready(60)
+            assert {server.invoke("x").body for _ in range(8)} == {b"word 1.0"}
+            assert server.stop() == 0
+        assert server.log.count("installing code/requirements.txt") == installations
+        assert server.complaints() == []
+
+
+def test_other_requirements_are_installed_anew(root: Path) -> None:
+    for version in ("1.0", "2.0"):
+        (root / "model" / "code").mkdir(exist_ok=True)
+        wheel(root / "model" / "code", version)
+        with requiring(root, f"{WHEELS}sevenwords\n") as server:  # the same text, and another file beside it
+            server.wait_until_ready(60)
+            assert server.invoke("x").body == f"word {version}".encode()
+
+
+def test_package_of_the_image_may_be_replaced(root: Path) -> None:
+    (root / "model" / "code").mkdir()
+    wheel(root / "model" / "code", "99.0", "jmespath")
+    program = WORD.replace("sevenwords", "jmespath")
+    with requiring(root, f"{WHEELS}jmespath>=99\n", program) as server:
+        server.wait_until_ready(60)
+        assert server.invoke("x").body == b"word 99.0"
+
+
+UNINSTALLABLE = {
+    "--no-index\nno-such-package>=2\n": ("no-such-package>=2", "put the packages into the image"),
+    "--no-index\ngranian==1.0\n": ("granian==1.0", ""),
+    "not a requirement\n": ("not a requirement", ""),
+    "./nothing-of-this-name\n": ("nothing-of-this-name", ""),
+}
+
+
+@pytest.mark.parametrize(("requirements", "reasons"), UNINSTALLABLE.items())
+def test_requirement_that_cannot_be_installed_is_named(root: Path, requirements: str, reasons: tuple[str, str]) -> None:
+    with requiring(root, requirements) as server:
+        assert server.end(60) == 2
+    reason = server.failure or ""
+    assert reason.startswith("code/requirements.txt cannot be installed: ")
+    assert [part for part in reasons if part not in reason] == []
+    assert not (root / "model" / "code" / "build").exists()
+
+
+def test_environment_that_others_may_write_to_is_not_used(root: Path) -> None:
+    """On a machine with several users the temporary folder is everybody's."""
+    (root / "model" / "code").mkdir()
+    wheel(root / "model" / "code")
+    with requiring(root, f"{WHEELS}sevenwords\n") as server:
+        server.wait_until_ready(60)
+    (cache,) = (root / "tmp").glob("microjobs-requirements-*")
+    (planted,) = cache.rglob("sevenwords.py")
+    planted.write_text("WORD = 'evil'\n")
+    cache.chmod(0o777)
+    with requiring(root, f"{WHEELS}sevenwords\n") as server:
+        server.wait_until_ready(60)
+        assert server.invoke("x").body == b"word 1.0"
+    assert "is not this user's alone" in server.log
