@@ -73,7 +73,8 @@ class Group:
         dist.broadcast(length, src=0)
         shared = self._tensor(content if self.is_first else bytes(int(length)))
         dist.broadcast(shared, src=0)
-        return shared.cpu().numpy().tobytes()
+        received: bytes = shared.cpu().numpy().tobytes()
+        return received
 
     def gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
         """The rows that every process has, by rank; there may be more in one than in another.
