@@ -1,8 +1,12 @@
 """Hosts of a processing job that work together and end together: real processes, each with an address of its own."""
 
+import contextlib
 import json
+import pickle
+import secrets
 import signal
 import socket
+import struct
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from microjobs import peers
 from microjobs.network import WATCH_PORT
 from tests.unit.cluster_host import PROGRAM
 from tests.unit.hosts import End, Host, Hosts, make_hosts
@@ -139,6 +144,85 @@ def test_host_that_never_comes_is_named_by_all(absent: str, reason: str, hosts: 
     ends = hosts.end()
     assert {end.code for end in ends.values()} == {3}
     assert all(reason in end.printed for end in ends.values())
+
+
+def test_strangers_do_not_get_in_the_way(hosts: Hosts, tmp_path: Path) -> None:
+    """Some are silent, some send garbage, and one greets as hosts did when calls were pickled."""
+    trace = tmp_path / "trace"
+    start(hosts, "algo-1", "repeat", arguments := {name: (name, 1) for name in hosts.names})
+    content = pickle.dumps(Payload(trace))
+    said = (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(100_000), b"algo-2", struct.pack("!i", len(content)) + content)
+    strangers = [hosts.connect() for _ in range(200)]
+    for number, stranger in enumerate(strangers):
+        with contextlib.suppress(ConnectionError):
+            stranger.sendall(said[number % len(said)])
+    for name in hosts.names[1:]:
+        start(hosts, name, "repeat", arguments)
+    answers = told(hosts.end())
+    assert {host: text for host, (text, _) in answers.items()} == {name: name for name in hosts.names}
+    assert not trace.exists()
+    for stranger in strangers:
+        stranger.close()
+
+
+class Payload:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self._path,)
+
+
+def test_host_with_another_secret_is_told_what_to_do(hosts: Hosts) -> None:
+    for name in hosts.names[:2]:
+        start(hosts, name, "wait", {}, JOIN_SECONDS=5)
+    hosts.secret = secrets.token_hex(32)
+    start(hosts, "algo-3", "wait", {}, JOIN_SECONDS=3)
+    ends = hosts.end()
+    remedy = "give every host of the job the same /opt/ml/secret/job"
+    assert {end.code for end in ends.values()} == {3}
+    assert all(remedy in end.printed for end in ends.values()), ends
+    assert "host algo-3 did not join within 5 s: 2 of 3 hosts came; " in ends["algo-1"].printed
+    assert "callers did not know the job's secret" in ends["algo-1"].printed
+    assert "host algo-1, the first of the job, did not answer within 3 s" in ends["algo-3"].printed
+
+
+def test_secret_that_is_too_short_is_refused(hosts: Hosts) -> None:
+    hosts.secret = "8" * 8
+    end = start(hosts, "algo-1", "wait", {}).end()
+    assert end.code == 2
+    assert "has 8 bytes: give every host of the job the same 32 random bytes or more" in end.printed
+
+
+def test_hosts_without_a_secret_work_together(hosts: Hosts) -> None:
+    """As on AWS, where nobody hands one out."""
+    hosts.secret = ""
+    assert set(told(run(hosts, "repeat", dict.fromkeys(hosts.names, ("x", 1))))) == set(hosts.names)
+
+
+@pytest.mark.parametrize("answer", [b"", bytes(peers.CHALLENGE_BYTES)], ids=["silent", "lying"])
+def test_host_waits_for_the_first_one_though_a_stranger_is_in_its_place(answer: bytes, hosts: Hosts) -> None:
+    arguments = dict.fromkeys(hosts.names, ("x", 1))
+    with socket.create_server((hosts.addresses["algo-1"], WATCH_PORT)) as stranger:
+        for name in hosts.names[1:]:
+            start(hosts, name, "repeat", arguments)
+        callers = [stranger.accept()[0] for _ in hosts.names[1:]]
+        for caller in callers:
+            caller.recv(peers.HELLO_BYTES)
+            caller.sendall(answer)
+    start(hosts, "algo-1", "repeat", arguments)
+    for caller in callers:
+        caller.close()
+    assert set(told(hosts.end())) == set(hosts.names)
+
+
+def test_nothing_listens_once_all_hosts_are_there(hosts: Hosts) -> None:
+    wait_on_all(hosts)
+    for port in (8786, WATCH_PORT):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((hosts.addresses["algo-1"], port))
 
 
 def test_port_that_is_taken_is_named(hosts: Hosts) -> None:

@@ -199,6 +199,22 @@ def test_script_that_fails_is_explained(hosts: Hosts) -> None:
     assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: said 5\n"}
 
 
+def test_strangers_are_not_listened_to(hosts: Hosts) -> None:
+    """One of them says that the job ended, as hosts did when they knew each other by name only."""
+    hosts.start("algo-1", "")
+    said = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 2, "a lie"))})
+    lie = b"".join(json.dumps(message).encode() + b"\n" for message in said)
+    strangers = []
+    for words in (b"GET / HTTP/1.1\r\n\r\n", lie, b"\0" * 100_000, b""):
+        strangers.append(hosts.connect())
+        strangers[-1].sendall(words)
+    hosts.start("algo-2", "")
+    hosts.start("algo-3", "")
+    assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
+    for stranger in strangers:
+        stranger.close()
+
+
 def test_report_of_a_long_reason_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     monkeypatch.setenv(REPORT, f"/proc/{os.getpid()}/fd/{writing}")
