@@ -11,11 +11,12 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from microjobs.contract import DEFAULT_ROOT
 from tests.unit.serve.conftest import Server, started
 
 PROGRAM = "import helper\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return helper.WORD\n"
 CODE = {"mine.py": PROGRAM, "helper.py": "WORD = 'fetched'\n"}
-ELSEWHERE = "/opt/ml/elsewhere"
+ELSEWHERE = f"{DEFAULT_ROOT}/elsewhere"
 
 
 def archive(files: Mapping[str, str]) -> bytes:
@@ -52,10 +53,11 @@ def test_code_lies_in_a_folder_or_an_archive(root: Path, uri: str) -> None:
         assert server.invoke("x").body == b"fetched"
 
 
-@pytest.mark.parametrize("uri", ["/opt/ml/model/code", "file:///opt/ml/model/code", "/opt/ml/model/other"])
+@pytest.mark.parametrize("uri", ["{ml}/model/code", "file://{ml}/model/code", "{ml}/model/other"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_code_lies_in_the_model(tmp_path: Path, uri: str, packed: bool) -> None:
     """Also where the model folder holds the archive that a training job made."""
+    uri = uri.format(ml=DEFAULT_ROOT)
     files = {f"{uri.rpartition('/')[2]}/{name}": text for name, text in CODE.items()}
     model = tmp_path / "model"
     model.mkdir()
@@ -106,7 +108,7 @@ REFUSED = {
     "s3://bucket/some/folder/": "names no object",
     "s3://bucket/some/folder/text": "text is not a whole tar archive",
     "s3://bucket/some/folder/evil.tar.gz": "leaves the archive's folder: refused",
-    "/opt/ml/absent": "does not exist: name a folder, a tar.gz or an S3 address",
+    f"{DEFAULT_ROOT}/absent": "does not exist: name a folder, a tar.gz or an S3 address",
     "https://bucket.s3.amazonaws.com/code.tar.gz": "does not exist: name a folder, a tar.gz or an S3 address",
 }
 

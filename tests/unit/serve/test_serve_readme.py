@@ -1,0 +1,79 @@
+"""Every example of serve's README, run as it is written."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout
+from tests.conftest import REPOSITORY
+from tests.documented import blocks
+from tests.unit.serve.conftest import Server, free_port
+
+PAGE = Path("containers/serve/README.md")
+START, ASK, FORMATS, TEXT = [snippet.text for snippet in blocks(PAGE)]
+(PROGRAM,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / PAGE).read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder that looks like a clone of the repository, in which `make setup` has nothing left to do."""
+    for name in (".venv", "containers", "shared", "tests"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    make = tmp_path / "bin" / "make"
+    make.parent.mkdir()
+    make.write_text('#!/bin/sh\n[ "$*" = setup ]\n')
+    make.chmod(0o755)
+    return tmp_path
+
+
+def environment(clone: Path, port: int) -> dict[str, str]:
+    return {"PATH": f"{clone / 'bin'}:{os.defpath}", "SAGEMAKER_BIND_TO_PORT": str(port), "HOME": str(clone)}
+
+
+def run(clone: Path, port: int, block: str) -> str:
+    """What a block prints; other programs may have port 8080."""
+    text = block.replace(":8080", f":{port}")
+    done = subprocess.run(
+        ["bash", "-e"], input=text, cwd=clone, env=environment(clone, port), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@contextmanager
+def started(clone: Path) -> Iterator[int]:
+    """The port of the server that the page's first block starts."""
+    port = free_port()
+    with (clone / "log.txt").open("wb") as log:
+        shell = subprocess.Popen(
+            ["bash", "-ec", f"{START}"], cwd=clone, env=environment(clone, port), stdout=log, stderr=log
+        )
+    server = Server(Layout(clone / "run"), port, clone / "log.txt", shell)
+    try:
+        server.wait_until_ready()
+        assert server.complaints() == []
+        yield port
+    finally:
+        server.stop()
+
+
+def test_examples_are_answered(clone: Path) -> None:
+    with started(clone) as port:
+        assert run(clone, port, ASK) == '{"predictions":[[6.0]]}'
+        assert run(clone, port, FORMATS).splitlines() == ['{"predictions":[[6.0]]}6.0', "6.0"]
+    assert (clone / "predictions.npy").read_bytes().startswith(b"\x93NUMPY")
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "text/csv", "application/json", "application/octet-stream"])
+def test_own_code_answers_each_content_type(clone: Path, content_type: str) -> None:
+    code = clone / "run" / "model" / "code"
+    code.mkdir(parents=True)
+    (code / "inference.py").write_text(PROGRAM)
+    (code.parent / "weights.txt").write_text("!")
+    with started(clone) as port:
+        assert run(clone, port, TEXT.replace("text/plain", content_type)) == "HELLO!"
