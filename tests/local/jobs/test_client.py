@@ -1,5 +1,6 @@
 """HTTP to a container, and what may go wrong with it."""
 
+import itertools
 import socket
 import threading
 import time
@@ -132,7 +133,7 @@ class Recorder:
             self._answer(connection, file, requests)
 
     def _answer(self, connection: socket.socket, file: IO[bytes], requests: list[bytes]) -> None:
-        while head := b"".join(iter(file.readline, b"\r\n")):
+        while head := b"".join(itertools.takewhile(lambda line: line != b"\r\n", file)):
             chunked = b"chunked" in head
             requests.append(b"".join(_chunks(file)) if chunked else file.read(self._body if b"POST" in head else 0))
             if len(requests) > self._answered:
