@@ -102,11 +102,20 @@ class Database:
     def forget(self, bucket: str, key: str) -> None:
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
 
-    def markers(self, bucket: str, prefix: str = "") -> dict[str, int]:
-        """The keys of the folder markers in a bucket that begin with `prefix`, and when each was made, in ns."""
+    def marker(self, bucket: str, key: str) -> int | None:
+        """When the folder marker of a key was made, in ns; None if there is none."""
         rows = self.select(
-            "SELECT key, modified_ns FROM objects"
-            " WHERE bucket = ? AND key >= ? AND key < ? || char(1114111) AND substr(key, -1) = '/'",
+            "SELECT modified_ns FROM objects WHERE bucket = ? AND key = ? AND substr(key, -1) = '/'"
+            " ORDER BY modified_ns DESC LIMIT 1",
+            (bucket, key),
+        )
+        return rows[0][0] if rows else None
+
+    def has_marker(self, bucket: str, prefix: str = "") -> bool:
+        """Whether the key of any folder marker in a bucket begins with `prefix`."""
+        rows = self.select(
+            "SELECT 1 FROM objects WHERE bucket = ? AND key >= ? AND key < ? || char(1114111)"
+            " AND substr(key, -1) = '/' LIMIT 1",
             (bucket, prefix, prefix),
         )
-        return dict(rows)
+        return bool(rows)

@@ -81,16 +81,22 @@ def _page(call: Call, after: bytes) -> Page:
 
 
 def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
-    """Objects, and common prefixes once each. Slashes are folders; other delimiters are looked for in each key."""
+    """Objects, and common prefixes once each.
+
+    A slash is the end of a folder, which is not entered. For other delimiters the walk starts again behind each
+    common prefix, so that the keys that have it are not read.
+    """
     prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
-    last = None
-    for found in call.store.walk(call.bucket, prefix, after, fold=delimiter == "/"):
-        common = found if isinstance(found, str) else _common_prefix(found.key, prefix, delimiter)
-        if common is None:
-            yield found
-        elif common != last:
-            last = common
-            yield common
+    next_after: bytes | None = after
+    while next_after is not None:
+        walk = call.store.walk(call.bucket, prefix, next_after, fold=delimiter == "/")
+        next_after = None
+        for found in walk:
+            common = found if isinstance(found, str) else _common_prefix(found.key, prefix, delimiter)
+            yield found if common is None else common
+            if common is not None and not isinstance(found, str):
+                next_after = common.encode() + BEYOND
+                break
 
 
 def _common_prefix(key: str, prefix: str, delimiter: str) -> str | None:

@@ -4,6 +4,7 @@ import errno
 import os
 import stat
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -66,9 +67,9 @@ class Tree:
             return f"there are objects whose keys begin with {key + '/'!r}" if held else None
         return None if stat.S_ISREG(found.st_mode) else "something that is not a plain file is in its place"
 
-    def prune(self, relative: Path, keep: frozenset[str]) -> None:
+    def prune(self, relative: Path, is_kept: Callable[[Path], bool]) -> None:
         """Remove a folder and those around it as far as they are empty; a bucket's own folder stays."""
-        while len(relative.parts) > 1 and relative.as_posix() not in keep:
+        while len(relative.parts) > 1 and not is_kept(relative):
             try:
                 (self._root / relative).rmdir()
             except OSError:  # not empty, or gone

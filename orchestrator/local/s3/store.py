@@ -19,6 +19,7 @@ from orchestrator.local.home import Home
 from orchestrator.local.s3 import keys
 from orchestrator.local.s3.database import Database, Version
 from orchestrator.local.s3.details import Details, guess_details
+from orchestrator.local.s3.folders import Folders
 from orchestrator.local.s3.intake import Intake
 from orchestrator.local.s3.paths import Tree
 from orchestrator.local.s3.walk import Walk
@@ -84,6 +85,7 @@ class ObjectStore:
         self._empty.touch()
         self.database = Database(home.objects / "objects.db")
         self._tree = Tree(self._root)
+        self._folders = Folders()
         self._lock = threading.RLock()
 
     def close(self) -> None:
@@ -113,7 +115,7 @@ class ObjectStore:
         """Raises ServiceError NoSuchBucket 404, or BucketNotEmpty 409, also for files that no key can name."""
         folder = self._bucket(name)
         with self._lock:
-            if self.database.markers(name) or any(files for _, _, files in os.walk(folder)):
+            if self.database.has_marker(name) or any(files for _, _, files in os.walk(folder)):
                 raise ServiceError("BucketNotEmpty", f"The bucket {name!r} is not empty: look into {folder}.", 409)
             self._tree.remove_empty(Path(name))
             self.database.change("DELETE FROM objects WHERE bucket = ?", (name,))
@@ -201,8 +203,7 @@ class ObjectStore:
             ServiceError: NoSuchBucket 404.
         """
         root = self._bucket(bucket)
-        markers = self.database.markers(bucket, prefix)
-        walk = self._walk(bucket, prefix, after, frozenset(map(str.encode, markers)), fold=fold)
+        walk = self._walk(bucket, prefix, after, has_markers=True, fold=fold)
 
         def found() -> Iterator[StoredObject | str]:
             for entry in walk:
@@ -210,7 +211,9 @@ class ObjectStore:
                 if entry.folded:
                     yield key
                 elif entry.stat is None:
-                    yield StoredObject(bucket, key, self._empty, 0, markers[key])
+                    modified_ns = self.database.marker(bucket, key)
+                    if modified_ns is not None:  # None: deleted meanwhile
+                        yield StoredObject(bucket, key, self._empty, 0, modified_ns)
                 else:
                     yield StoredObject(bucket, key, root / key, entry.stat.st_size, entry.stat.st_mtime_ns)
 
@@ -231,7 +234,7 @@ class ObjectStore:
         self._bucket(bucket)
         relative, marker = keys.relative_path(key), keys.is_folder_marker(key)
         reason = self._tree.obstacle(bucket / relative, folder=marker)
-        if reason is None and not marker and self.database.markers(bucket, f"{key}/"):
+        if reason is None and not marker and self.database.has_marker(bucket, f"{key}/"):
             reason = f"there are folders whose keys begin with {key + '/'!r}"
         if reason is not None:
             raise keys.cannot_hold(key, reason)
@@ -294,23 +297,19 @@ class ObjectStore:
         return self._root / name
 
     def _walk(
-        self,
-        bucket: str,
-        prefix: str = "",
-        after: bytes = b"",
-        markers: frozenset[bytes] = frozenset(),
-        *,
-        fold: bool = False,
+        self, bucket: str, prefix: str = "", after: bytes = b"", *, has_markers: bool = False, fold: bool = False
     ) -> Walk:
         def is_folder(folder: bytes) -> bool:
             return self._tree.is_folder(f"{bucket}/{folder.decode(errors='surrogateescape')}")
 
-        return Walk(
-            os.fsencode(self._root / bucket), is_folder, prefix.encode(errors="surrogatepass"), after, markers, fold
-        )
+        def is_marker(folder: bytes) -> bool:
+            return has_markers and self.database.marker(bucket, folder.decode(errors="replace")) is not None
+
+        root, start = os.fsencode(self._root / bucket), prefix.encode(errors="surrogatepass")
+        return Walk(root, self._folders, is_folder, start, after, is_marker, fold)
 
     def _marker(self, bucket: str, key: str, found: os.stat_result) -> StoredObject:
-        modified_ns = self.database.markers(bucket, key).get(key)
+        modified_ns = self.database.marker(bucket, key)
         if modified_ns is None or not stat.S_ISDIR(found.st_mode):
             raise no_such_key(key)
         return StoredObject(bucket, key, self._empty, 0, modified_ns)
@@ -372,8 +371,10 @@ class ObjectStore:
         return stored
 
     def _prune(self, bucket: str, relative: Path) -> None:
-        keep = frozenset(f"{bucket}/{key[:-1]}" for key in self.database.markers(bucket))
-        self._tree.prune(relative, keep)
+        def is_marker(folder: Path) -> bool:
+            return self.database.marker(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None
+
+        self._tree.prune(relative, is_marker)
 
 
 def _version(stored: StoredObject) -> Version:

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import sys
 import threading
 import time
 import uuid
@@ -12,9 +13,13 @@ from pathlib import Path
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.s3.database import Row
 from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.keys import KEY_LIMIT
 from orchestrator.local.s3.store import ObjectStore
 
 MAX_PARTS = 10_000
+
+LAST = chr(sys.maxunicode) * KEY_LIMIT
+"""`prefix + LAST` sorts behind every key with that prefix."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +77,8 @@ class Uploads:
     def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
         """At most `limit` uploads (-1: all) behind a key and id, by key."""
         rows = self._database.select(
-            "SELECT * FROM uploads WHERE bucket = ? AND substr(key, 1, ?) = ? AND (key, id) > (?, ?)"
-            " ORDER BY key, id LIMIT ?",
-            (bucket, len(prefix), prefix, *after, limit),
+            "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
+            (bucket, *max(after, (prefix, "")), prefix + LAST, limit),
         )
         return [_upload(row) for row in rows]
 

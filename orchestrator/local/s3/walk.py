@@ -4,10 +4,12 @@ Keys are bytes here: S3 sorts keys by their UTF-8, and file names are bytes.
 """
 
 import os
-from collections.abc import Callable, Collection, Iterator
+import stat
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.local.s3.keys import KEY_LIMIT
+from orchestrator.local.s3.folders import Folders, scan
 
 BEYOND = b"\xff"
 """`prefix + BEYOND` sorts behind every key with that prefix: UTF-8 has no such byte."""
@@ -29,12 +31,13 @@ class Walk:
     """What to list, in the order of the keys."""
 
     root: bytes
+    folders: Folders
     is_folder: Callable[[bytes], bool]
     """Whether a prefix such as `a/b/` can be entered: no links on the way, names spelled as on the disk."""
     prefix: bytes = b""
     after: bytes = b""
-    markers: Collection[bytes] = ()
-    """The keys of folder markers."""
+    is_marker: Callable[[bytes], bool] = lambda _: False
+    """Whether a folder's own key is an object."""
     fold: bool = False
     """A folder below the prefix is one entry, if there is any key in it."""
 
@@ -54,50 +57,57 @@ class Walk:
 
     def _entries(self, folder: bytes) -> Iterator[Entry | bytes]:
         """What is directly in a folder; folders that are to be walked as bytes."""
-        if folder in self.markers and folder.startswith(self.prefix) and folder > self.after:
+        if folder.startswith(self.prefix) and folder > self.after and self.is_marker(folder):
             yield Entry(folder)
-        for key, found in self._scan(folder):
-            if found is None:
-                if not self.fold:
-                    yield key
-                elif any(replace(self, prefix=key, fold=False)):
-                    yield Entry(key, folded=True)
-                continue
-            try:
-                yield Entry(key, found.stat(follow_symlinks=False))
-            except FileNotFoundError:  # deleted meanwhile
-                continue
+        for key in self._keys(folder):
+            if not key.endswith(b"/"):
+                yield from self._object(key)
+            elif not self.fold:
+                yield key
+            elif self._holds_key(key):
+                yield Entry(key, folded=True)
 
-    def _scan(self, folder: bytes) -> list[tuple[bytes, "os.DirEntry[bytes] | None"]]:
-        """The files and, with None, the folders in a folder that can matter, sorted as their keys are."""
-        wanted: list[tuple[bytes, os.DirEntry[bytes] | None]] = []
+    def _keys(self, folder: bytes) -> Iterator[bytes]:
+        """The keys of files and subfolders in a folder that match the prefix and can matter behind `after`."""
+        names = self.folders.names(self.root, folder)
+        wanted = self.prefix[len(folder) :] if self.prefix.startswith(folder) else b""
+        for index in range(max(bisect_left(names, wanted), self._start(folder, names)), len(names)):
+            if not names[index].startswith(wanted):
+                return
+            yield folder + names[index]
+
+    def _start(self, folder: bytes, names: list[bytes]) -> int:
+        """The index of the first name behind `after`, or of the subfolder that holds `after`."""
+        if not self.after.startswith(folder):
+            return 0 if folder > self.after else len(names)
+        rest = self.after[len(folder) :]
+        subfolder = rest[: rest.find(b"/") + 1]
+        is_left = bool(subfolder) and not rest.startswith(BEYOND, len(subfolder))
+        index = bisect_left(names, subfolder) if is_left else len(names)
+        return index if names[index : index + 1] == [subfolder] else bisect_right(names, rest)
+
+    def _object(self, key: bytes) -> Iterator[Entry]:
         try:
-            with os.scandir(self.root + b"/" + folder) as found:
-                for item in found:
-                    key = folder + item.name
-                    if item.is_dir(follow_symlinks=False):
-                        if self._may_hold(key + b"/"):
-                            wanted.append((key + b"/", None))
-                    elif item.is_file(follow_symlinks=False) and self._is_wanted(key):
-                        wanted.append((key, item))
-        except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
-            return []
-        return sorted(wanted, key=lambda pair: pair[0])
+            found = os.lstat(self.root + b"/" + key)
+        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
+            return
+        if stat.S_ISREG(found.st_mode):
+            yield Entry(key, found)
 
-    def _may_hold(self, folder: bytes) -> bool:
-        matches = folder.startswith(self.prefix) or self.prefix.startswith(folder)
-        return matches and (folder > self.after or self.after.startswith(folder)) and _is_key(folder)
-
-    def _is_wanted(self, key: bytes) -> bool:
-        return key.startswith(self.prefix) and key > self.after and _is_key(key)
-
-
-def _is_key(name: bytes) -> bool:
-    """Whether a file dropped in by hand has a name that is a key."""
-    if len(name) > KEY_LIMIT:
+    def _holds_key(self, folder: bytes) -> bool:
+        """Whether there is any key in a folder, behind `after`."""
+        if self.after.startswith(folder):
+            return any(replace(self, prefix=folder, fold=False))
+        unread = [folder]
+        while unread:
+            inner = unread.pop()
+            if self.is_marker(inner):
+                return True
+            try:
+                for name in scan(self.root + b"/" + inner, inner):
+                    if not name.endswith(b"/"):
+                        return True
+                    unread.append(inner + name)
+            except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
+                continue
         return False
-    try:
-        name.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -1,0 +1,242 @@
+"""Work that a page of a listing takes: what it returns, and each folder once as long as nobody changes it."""
+
+import os
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.local.s3 import folders
+from orchestrator.local.s3.database import Database
+from orchestrator.local.s3.details import Details
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.s3.uploads import Uploads
+from tests.local.s3.conftest import BUCKET
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+FILES = 3000
+PAGE = 100
+
+
+@dataclass
+class Work:
+    folders_read: int = 0
+    entries_read: int = 0
+    files_looked_at: int = 0
+    rows: int = 0
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Counts what the server reads."""
+    counted, scandir, lstat, select = Work(), os.scandir, os.lstat, Database.select
+
+    @contextmanager
+    def scan(path: Any) -> Iterator[Iterator[os.DirEntry[Any]]]:
+        counted.folders_read += 1
+
+        def entries(found: Iterator[os.DirEntry[Any]]) -> Iterator[os.DirEntry[Any]]:
+            for entry in found:
+                counted.entries_read += 1
+                yield entry
+
+        with scandir(path) as found:
+            yield entries(found)
+
+    def look(path: Any) -> os.stat_result:
+        counted.files_looked_at += 1
+        return lstat(path)
+
+    def read(database: Database, *arguments: Any) -> Any:
+        found = select(database, *arguments)
+        counted.rows += len(found)
+        return found
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "lstat", look)
+    monkeypatch.setattr(Database, "select", read)
+    return counted
+
+
+def fill(store: ObjectStore, keys: list[str]) -> None:
+    root = store.home.buckets / BUCKET
+    for key in keys:
+        (root / key).parent.mkdir(parents=True, exist_ok=True)
+        (root / key).touch()
+
+
+def settle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let all changes be older than the time after which a folder is kept."""
+    monkeypatch.setattr(folders, "SETTLED_NS", 10_000_000)
+    time.sleep(0.05)
+
+
+def pages(s3: "S3Client", **members: Any) -> Iterator[Any]:
+    paginator = s3.get_paginator("list_objects_v2")
+    return iter(paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": PAGE}, **members))
+
+
+def test_page_of_a_large_folder_costs_what_it_returns(
+    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [f"data/{number:05}" for number in range(FILES)])
+    settle(monkeypatch)
+    found = 0
+    for number, page in enumerate(pages(s3)):
+        found += page["KeyCount"]
+        assert work.files_looked_at <= PAGE + 1  # one more shows that there is another page
+        if number:
+            assert (work.folders_read, work.entries_read) == (0, 0)
+        else:
+            assert (work.folders_read, work.entries_read) == (2, FILES + 1)
+        work.folders_read = work.entries_read = work.files_looked_at = 0
+    assert found == FILES
+
+
+def test_page_of_many_folders_reads_those_that_it_is_about(
+    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [f"{folder:03}/{number:02}" for folder in range(100) for number in range(30)])
+    settle(monkeypatch)
+    for page in pages(s3):
+        touched = {content["Key"].partition("/")[0] for content in page["Contents"]}
+        assert work.folders_read <= len(touched) + 2  # the bucket's own, and the next one
+        work.folders_read = 0
+    next(pages(s3, StartAfter="050/10"))
+    assert work.folders_read == 0
+
+
+@pytest.mark.parametrize("delimiter", ["/", "-"])
+def test_common_prefix_costs_one_key(
+    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch, delimiter: str
+) -> None:
+    fill(store, [f"{group:03}{delimiter}{number:02}" for group in range(150) for number in range(20)])
+    settle(monkeypatch)
+    first, second = pages(s3, Delimiter=delimiter)
+    assert (len(first["CommonPrefixes"]), len(second["CommonPrefixes"])) == (PAGE, 50)
+    assert work.files_looked_at <= 152
+    # Of each folder one file, and for the other delimiter the bucket's folder once.
+    assert work.entries_read <= (150 + 151 if delimiter == "/" else FILES)
+
+
+def test_deep_page_behind_a_marker_skips_what_lies_before(
+    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, [f"a/{folder:03}/{number}" for folder in range(200) for number in range(5)])
+    settle(monkeypatch)
+    page = s3.list_objects_v2(Bucket=BUCKET, Prefix="a/", StartAfter="a/150/3", MaxKeys=3)
+    assert [content["Key"] for content in page["Contents"]] == ["a/150/4", "a/151/0", "a/151/1"]
+    assert work.folders_read == 3
+
+
+def test_markers_are_read_where_they_are_listed(s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(300):
+        s3.put_object(Bucket=BUCKET, Key=f"{number:03}/")
+    settle(monkeypatch)
+    work.rows = 0
+    page = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=10)
+    assert page["Contents"][-1]["Key"] == "009/"
+    assert work.rows < 60
+    work.rows = 0
+    s3.delete_object(Bucket=BUCKET, Key="005/")
+    assert work.rows < 10
+
+
+def test_page_of_uploads_reads_its_rows(store: ObjectStore, s3: "S3Client", work: Work) -> None:
+    uploads = Uploads(store)
+    for number in range(400):
+        uploads.create(BUCKET, f"{'ab'[number % 2]}/{number:03}", "", Details(""))
+    work.rows = 0
+    page = s3.list_multipart_uploads(Bucket=BUCKET, Prefix="b/", KeyMarker="a/200", MaxUploads=10)
+    assert [upload["Key"] for upload in page["Uploads"]] == [f"b/{number:03}" for number in range(1, 21, 2)]
+    assert work.rows <= 11
+    (plan,) = store.database.select(
+        "EXPLAIN QUERY PLAN SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id",
+        (BUCKET, "", "", ""),
+    )
+    assert "USING INDEX by_key (bucket=? AND (key,id)>(?,?) AND key<?)" in str(plan)
+
+
+@pytest.mark.parametrize("is_settled", [True, False])
+def test_change_between_pages_is_seen(
+    store: ObjectStore, s3: "S3Client", monkeypatch: pytest.MonkeyPatch, is_settled: bool
+) -> None:
+    fill(store, [f"{number:03}" for number in range(250)])
+    if is_settled:
+        settle(monkeypatch)
+    listing = pages(s3)
+    assert next(listing)["Contents"][-1]["Key"] == "099"
+    folder = store.home.buckets / BUCKET
+    before = folder.stat()
+    (folder / "150b").write_text("dropped in by hand")
+    (folder / "151").unlink()
+    (folder / "152").unlink()
+    (folder / "152").symlink_to("/etc/passwd")
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync and tar set it back
+    keys = [content["Key"] for content in next(listing)["Contents"]]
+    assert ("150b" in keys, "151" in keys, "152" in keys) == (True, False, False)
+
+
+def test_kept_names_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MAX_NAMES", 10)
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        for number in range(6):
+            (tmp_path / name / str(number)).touch()
+    settle(monkeypatch)
+    kept = folders.Folders()
+    for folder in (b"a/", b"b/", b"c/", b"c/"):
+        assert len(kept.names(os.fsencode(tmp_path), folder)) == 6
+    assert [path.rpartition(b"/")[0][-1:] for path in kept._listings] == [b"c"]
+
+
+NAMES = ["a", "b", "a-", "a.b", "a0", "é", "\uffee", "\U0001f600", "a b", "~"]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_pages_are_the_sorted_keys(store: ObjectStore, s3: "S3Client", seed: int) -> None:
+    """Whatever the prefix, the delimiter and the page: UTF-8 order across folders, each key or common prefix once."""
+    chaotic = random.Random(seed)  # noqa: S311  the same keys in every run
+    keys: set[str] = set()
+    for _ in range(60):
+        key = "/".join(chaotic.choices(NAMES, k=chaotic.randrange(1, 5)))
+        if not any(other.startswith(f"{key}/") or key.startswith(f"{other}/") for other in keys):
+            keys.add(key)
+    fill(store, sorted(keys))
+    for _ in range(12):
+        prefix = chaotic.choice(sorted(keys))[: chaotic.randrange(4)]
+        delimiter = chaotic.choice(["", "/", "-", "a/", "b"])
+        after = chaotic.choice(["", *sorted(keys)])[: chaotic.randrange(6)]
+        known = expected(keys, prefix, delimiter, after)
+        members: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} | (
+            {"Delimiter": delimiter} if delimiter else {}
+        )
+        assert listed(s3, chaotic.randrange(1, 8), members) == known, (members, sorted(keys))
+
+
+def expected(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:
+    found: dict[str, None] = {}
+    for key in sorted(keys, key=str.encode):
+        if key.startswith(prefix) and key.encode() > after.encode():
+            head, end, _ = key[len(prefix) :].partition(delimiter) if delimiter else (key, "", "")
+            found[prefix + head + end if end else key] = None
+    return list(found)
+
+
+def listed(s3: "S3Client", size: int, members: dict[str, Any]) -> list[str]:
+    found: list[str] = []
+    for page in s3.get_paginator("list_objects_v2").paginate(
+        Bucket=BUCKET, PaginationConfig={"PageSize": size}, **members
+    ):
+        contents = [content["Key"] for content in page.get("Contents", [])]
+        prefixes = [common["Prefix"] for common in page.get("CommonPrefixes", [])]
+        assert len(contents) + len(prefixes) <= size
+        found += sorted(contents + prefixes, key=str.encode)
+    return found
