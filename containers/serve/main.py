@@ -63,14 +63,17 @@ def _serve() -> None:
 
         what = ", ".join(f"{name} {value}" for name, value in served.labels.items())
         age = _seconds_since_start()
-        logger.info("serving %s on port %d with %d workers, after %.2f s", what, hosting.port, number, age)
+        network = Network.read()
+        where = network.socket_path or f"port {hosting.port}"
+        logger.info("serving %s on %s with %d workers, after %.2f s", what, where, number, age)
         gc.freeze()  # what is loaded stays: collecting it again and again would also unshare its pages
         workers.run(
             start_worker,
             metrics,
             reason,
-            address=Network.read().address,
+            address=network.address,
             port=hosting.port,
+            path=network.socket_path,
             workers=number,
         )
 

@@ -91,6 +91,6 @@ def spawn_worker(
     stop.add_cb(stopped.set)
     make_worker: Any = RSGIWorker  # its stub is behind its code
     worker = make_worker(number, sock, ipc, threads, *runtime, *http, *ssl, metrics)
-    serve = getattr(worker, WORKERS_METHODS[mode][False])
+    serve = getattr(worker, WORKERS_METHODS[mode][(sock[0] or sock[1]).is_uds()])
     serve(_Scheduler(_Immediate(), application, None, None, None), _Immediate(), stop)
     stopped.wait()

@@ -111,18 +111,21 @@ def run(
     *,
     address: str,
     port: int,
+    path: Path | None = None,
     workers: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then requests in flight are answered, and no others taken.
 
     Args:
         application: called in each worker, gives what answers its requests.
+        path: a Unix socket to listen on, for this user alone, instead of address and port.
 
     Raises:
         UserError: the port cannot be had, or a worker told a reason.
         PlatformError: workers died again and again.
     """
-    _check_port(address, port)
+    if path is None:
+        _check_port(address, port)
 
     def start_worker() -> Application:
         # A signal to the job's process group is for the main process, which ends the workers in order.
@@ -138,6 +141,8 @@ def run(
         "serve",
         address=address,
         port=port,
+        uds=path,
+        uds_permissions=0o600,
         interface=Interfaces.RSGI,
         workers=workers,
         backpressure=_connections(),

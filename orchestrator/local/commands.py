@@ -31,6 +31,11 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="URI=LOCAL",
         help="run the local image for an image URI, which may have *; may be given again",
     )
+    up.add_argument(
+        "--guard-image",
+        metavar="IMAGE",
+        help="an image with Python 3 for the containers that guard endpoints and isolated jobs; none: do without",
+    )
     up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # ends with its users
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="end the server and all that runs on it").set_defaults(call=_down)
@@ -54,7 +59,9 @@ def _alias(text: str) -> tuple[str, str]:
 
 
 def _config(options: argparse.Namespace) -> config.Config:
-    flags: dict[str, Any] = {name: getattr(options, name) for name in ("port", "runtime", "region", "limits")}
+    flags: dict[str, Any] = {
+        name: getattr(options, name) for name in ("port", "runtime", "region", "limits", "guard_image")
+    }
     return config.changed(config.read(), **flags, images=dict(options.image_alias or ()) or None)
 
 

@@ -4,6 +4,7 @@
 port = 4577
 runtime = "auto"
 limits = false
+guard_image = "python:3.11-slim-bookworm"
 
 [local.images]
 "*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*" = "my-scikit-learn:dev"
@@ -39,6 +40,8 @@ class Config:
     region: str = REGION
     limits: bool = False
     """Give hosts their instance type's processors and memory."""
+    guard_image: str = ""
+    """An image with Python for the containers that guard hosts' networks; empty: one that the engine has."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Local images' names by image URIs, which may have `*`."""
 
@@ -46,7 +49,8 @@ class Config:
         """The flags that say the same."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
-        return [*flags, *aliases, *(["--limits"] if self.limits else [])]
+        guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
+        return [*flags, *aliases, *guards, *(["--limits"] if self.limits else [])]
 
 
 def read(path: Path = FILE) -> Config:

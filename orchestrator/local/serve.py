@@ -23,8 +23,8 @@ from orchestrator.local.jobs.context import Context, Settings
 from orchestrator.local.jobs.registry import Maker, Registry
 from orchestrator.local.logs import LogStore
 from orchestrator.local.proof import prove
+from orchestrator.local.runtimes import choose as runtimes
 from orchestrator.local.runtimes.base import CannotRunError, Runtime
-from orchestrator.local.runtimes.choose import choose
 from orchestrator.local.s3.service import S3
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.server import ServerError
@@ -55,7 +55,7 @@ NAMES = (LOOPBACK, "localhost", "host.docker.internal")
 """What clients may call this machine, besides what the runtime's hosts call it."""
 
 
-def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = choose) -> None:
+def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then end all that runs.
 
     Args:
@@ -76,7 +76,7 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose = ch
         threading.Thread(target=_end_with_users, args=(home, ended), daemon=True).start()
     with ExitStack() as cleanup:
         cleanup.enter_context(_locked(home))
-        runtime, why = _chosen(choose, config, home)
+        runtime, why = _chosen(choose or partial(runtimes.choose, guard_image=config.guard_image), config, home)
         cleanup.callback(runtime.close)
         logger.info("runtime %s: %s", runtime.name, why)
         port = _start(home, config, runtime, cleanup)

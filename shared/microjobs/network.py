@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from microjobs.errors import PlatformError
 
@@ -23,6 +24,7 @@ TENSORFLOW_PORT = 8890
 
 BACKLOG = 1024
 """Strangers must not keep hosts of the job out by filling the queue."""
+SOCKET_FOLDER = "MICROJOBS_SOCKET_FOLDER"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class Network:
     """The addresses of all hosts of the job by their names."""
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
     """The ports that hosts listen on instead of the usual ones."""
+    socket_path: Path | None = None
+    """The Unix socket that a server listens on instead of a port, which every user of the machine could use."""
 
     def resolve(self, host: str) -> str:
         """The host's address, or its name, which then resolves."""
@@ -68,7 +72,17 @@ class Network:
         for key, port in _pairs(environ.get(HOST_PORTS, "")).items():
             host, _, usual = key.rpartition(":")
             ports[host, int(usual)] = int(port)
-        return cls(environ.get(ADDRESS) or cls.address, _pairs(environ.get(HOST_ADDRESSES, "")), ports)
+        folder = environ.get(SOCKET_FOLDER)
+        return cls(
+            environ.get(ADDRESS) or cls.address,
+            _pairs(environ.get(HOST_ADDRESSES, "")),
+            ports,
+            cls.socket_in(folder) if folder else None,
+        )
+
+    @staticmethod
+    def socket_in(folder: str) -> Path:
+        return Path(folder) / "http.socket"
 
 
 def _pairs(text: str) -> dict[str, str]:

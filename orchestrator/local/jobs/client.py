@@ -6,7 +6,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import urllib3
 from urllib3.connection import HTTPConnection
@@ -18,6 +18,11 @@ CONNECTIONS = 100
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 16
+
+HOST = "localhost"
+"""The header Host. It is not where a container really is: that is its runtime's affair."""
+
+Connect = Callable[[float], socket.socket]
 
 Body = bytes | Callable[[], Iterable[bytes]] | None
 """A request's body. A function returns its pieces, from the first one on each time it is called."""
@@ -56,15 +61,19 @@ class _Connection(HTTPConnection):
     A server may close an idle connection at any time, also while a request is on its way (RFC 9112, section 9.5).
     """
 
-    _responses = 0
+    def __init__(self, *arguments: Any, connect: Connect, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._connect = connect
+        self._responses = 0
 
     def connect(self) -> None:
         self._responses = 0
-        patience, self.timeout = self.timeout, min(self.timeout or CONNECT_SECONDS, CONNECT_SECONDS)
         try:
-            super().connect()
-        finally:
-            self.timeout = patience
+            self.sock = self._connect(min(self.timeout or CONNECT_SECONDS, CONNECT_SECONDS))
+        except OSError as error:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
+        with contextlib.suppress(OSError):  # a Unix socket has no such option
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def send(self, data: object) -> None:
         if self.sock is not None:
@@ -91,14 +100,18 @@ class _Pool(urllib3.HTTPConnectionPool):
 
 
 class Client:
-    """Requests to one container, over connections that stay open. Methods may be called from any thread."""
+    """Requests to one container, over connections that stay open. Methods may be called from any thread.
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._address = address
+    Args:
+        connect: opens a connection within so many seconds, or raises an OSError.
+    """
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
         self._pool = self._new_pool(CONNECTIONS)
 
     def _new_pool(self, connections: int) -> _Pool:
-        return _Pool(*self._address, maxsize=connections, retries=False)
+        return _Pool(HOST, maxsize=connections, retries=False, connect=self._connect)
 
     def healthy(self) -> bool:
         """Whether `/ping` answers 200 in time."""

@@ -113,10 +113,7 @@ def wait_until_healthy(
 
 
 def _answering(host: Host) -> Client | None:
-    address = host.address()
-    if not address[0]:  # a container that has ended
-        return None
-    client = Client(address)
+    client = Client(host.connect)
     if client.healthy():
         return client
     client.close()

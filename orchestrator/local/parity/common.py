@@ -20,7 +20,7 @@ HOSTS = Honoured(
 )
 ONE_TYPE = Refused("one instance type and count: give InstanceType and InstanceCount")
 
-ISOLATION = Honoured("no network but that between the hosts; the runtime `process` refuses it")
+ISOLATION = Honoured("the hosts reach each other and nothing else; the runtime `process` refuses it")
 ENVIRONMENT = Honoured("variables of every host")
 ENTRYPOINT = Honoured("in place of the image's own")
 ARGUMENTS = Honoured("in place of the image's own")

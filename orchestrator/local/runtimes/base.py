@@ -4,6 +4,7 @@ A plan is a plain value that says what SageMaker would give to a container; maki
 spelled as requests spell them, below the contract's root; a runtime decides where that is.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,8 +142,12 @@ class Host(Protocol):
         the host runs and after its end, until the plan is removed.
         """
 
-    def address(self) -> tuple[str, int]:
-        """Where the plan's port can be reached from this machine."""
+    def connect(self, timeout: float) -> socket.socket:
+        """Open a connection to the plan's port, as this server alone can.
+
+        Raises:
+            OSError: nothing listens there, or not yet; the host may have ended.
+        """
 
 
 class Runtime(Protocol):

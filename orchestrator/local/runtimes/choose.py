@@ -12,7 +12,7 @@ from orchestrator.local.runtimes.process import ProcessRuntime
 JOBS = Path(__file__).resolve().parents[3] / "containers"
 
 
-def choose(wanted: str, home: Home) -> tuple[Runtime, str]:
+def choose(wanted: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
     """The runtime, and why it is this one.
 
     Raises:
@@ -21,7 +21,7 @@ def choose(wanted: str, home: Home) -> tuple[Runtime, str]:
     if wanted == "process":
         return ProcessRuntime(home, JOBS), "it was asked for"
     try:
-        runtime = DockerRuntime(home)
+        runtime = DockerRuntime(home, guard_image=guard_image)
     except DockerException as error:
         reason = f"no Docker engine answers ({str(error).splitlines()[0]})"
         if wanted == "docker":

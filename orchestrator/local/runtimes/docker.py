@@ -4,10 +4,12 @@ Everything that a host writes stays in its container and the engine's volumes, a
 of root's appears in the caller's folders, and removing the container removes all.
 """
 
+import contextlib
 import functools
 import hashlib
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +20,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
+from docker.models.networks import Network
 from docker.types import DeviceRequest, LogConfig
 from requests.exceptions import RequestException
 
@@ -27,15 +30,33 @@ from orchestrator.local.home import Home
 from orchestrator.local.runtimes import docker_pipes, pipes
 from orchestrator.local.runtimes.archives import packed
 from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Image, Input, MachineFailedError, Plan
-from orchestrator.local.runtimes.docker_host import AGAIN_SECONDS, HOST_LABEL, DockerHost, EngineAwayError, patiently
+from orchestrator.local.runtimes.docker_guard import GUARD_LABEL, Door, Guards, joined, unguarded
+from orchestrator.local.runtimes.docker_host import (
+    AGAIN_SECONDS,
+    AWAY,
+    HOST_LABEL,
+    Connect,
+    DockerHost,
+    EngineAwayError,
+    patiently,
+)
 from orchestrator.local.runtimes.inputs import Overlays
 
 logger = logging.getLogger(__name__)
 
 HOME_LABEL = "org.microjobs.home"
 PLAN_LABEL = "org.microjobs.plan"
-HOSTS_LABEL = "org.microjobs.hosts"
+CONTAINERS_LABEL = "org.microjobs.hosts"
+"""How many containers the plan has, guards too."""
 PORT_LABEL = "org.microjobs.port"
+SERVED_LABEL = "org.microjobs.served"
+"""On the network of all hosts that serve, which belongs to no plan."""
+
+NO_HOST_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
+"""This option of a network leaves this machine without an address on it. A network that is `internal` alone gives it
+one, and all that listens on all addresses can be reached there."""
+MAY_TALK = "com.docker.network.bridge.enable_icc"
+"""This option of a network says whether its containers reach each other."""
 
 JOBS = Path(__file__).resolve().parents[3] / "containers"
 """The folders of this repository's own jobs."""
@@ -53,11 +74,14 @@ class DockerRuntime:
 
     name = "docker"
 
-    def __init__(self, home: Home, client: docker.DockerClient | None = None) -> None:
+    def __init__(self, home: Home, client: docker.DockerClient | None = None, *, guard_image: str = "") -> None:
         self._client = client or docker_engine.connect(max_pool_size=100)
         self._home = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]
         self._info: Mapping[str, Any] = self._client.info()
         self._overlays = Overlays(self._client)
+        self._guards = Guards(self._client, guard_image)
+        self._served = f"microjobs-{self._home}-served"
+        self._lock = threading.Lock()
 
     @functools.cached_property
     def machine(self) -> str:
@@ -130,17 +154,54 @@ class DockerRuntime:
             self.remove(plan.name)
             raise
 
-    def _network(self, plan: Plan) -> str | None:
-        """A network of the job's own for several hosts, or for one that must not reach out; it costs 0.3 s."""
+    def _network(self, plan: Plan) -> Network | None:
+        """The network of the plan's hosts; None: the engine's own bridge.
+
+        Hosts that serve share one, on which only guards listen. Several hosts, and those that must not reach out, have
+        one of their own, which costs 0.3 s. Of the latter this machine has no address on it.
+        """
+        if self._guards.are_needed(plan) and _serves(plan):
+            return self._served_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
-        name = self._container_name(plan, "network")
-        self._client.networks.create(name, internal=plan.isolated, labels=self._labels(plan), check_duplicate=True)
-        return name
+        # Without a guard this machine reaches a host that serves by its address.
+        options = {NO_HOST_ADDRESS: "true"} if plan.isolated and not _serves(plan) else {}
+        return self._client.networks.create(
+            self._container_name(plan, "network"),
+            internal=plan.isolated,
+            options=options,
+            labels=self._labels(plan),
+            check_duplicate=True,
+        )
 
-    def _start_host(self, plan: Plan, host: HostPlan, network: str | None) -> Host:
+    def _served_network(self) -> Network:
+        with self._lock:
+            try:
+                return self._client.networks.get(self._served)
+            except NotFound:
+                labels, options = {SERVED_LABEL: self._home}, {MAY_TALK: "false"}
+                return self._client.networks.create(self._served, options=options, labels=labels, check_duplicate=True)
+
+    def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
+        options = self._networking(host, network)
+        if not self._guards.are_needed(plan):
+            if host.port is not None:
+                options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
+            return self._launch(plan, host, None, {"hostname": host.name, **options})
+        guard = self._guards.create(
+            plan,
+            host,
+            peers=_subnet(network) if len(plan.hosts) > 1 and not _serves(plan) else "",
+            # By none of the plan's names: what looks for a host's container by its name finds one.
+            name=f"microjobs-{self._home}-guard-{_hash(f'{plan.name}/{host.name}')}",
+            labels={**self._labels(plan), GUARD_LABEL: host.name},
+            **options,
+        )
+        return self._launch(plan, host, guard, joined(guard))
+
+    def _launch(self, plan: Plan, host: HostPlan, guard: Container | None, options: Mapping[str, Any]) -> Host:
         overlaid, copied = self._overlays.divide(host.inputs)
-        container = self._create(plan, host, network, overlaid)
+        container = self._create(plan, host, options, overlaid)
         try:
             with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
                 container.put_archive("/", archive)
@@ -151,11 +212,11 @@ class DockerRuntime:
             if not (overlaid and self._overlays.refused(error)):
                 raise
             container.remove(force=True, v=True)
-            return self._start_host(plan, host, network)
+            return self._launch(plan, host, guard, options)
         pour = docker_pipes.pourer(container, map(pipes.first, host.pipes))
-        return pipes.fed(DockerHost(container, host.port), host.pipes, pour)
+        return pipes.fed(DockerHost(container, _way(container, guard)), host.pipes, pour)
 
-    def _create(self, plan: Plan, host: HostPlan, network: str | None, overlaid: Sequence[Input]) -> Container:
+    def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:
         labels = {**self._labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
         volumes = {self._overlays.volume(item.source, labels): _mount(item) for item in overlaid}
         return self._client.containers.create(
@@ -163,26 +224,23 @@ class DockerRuntime:
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
             name=self._container_name(plan, host.name),
-            hostname=host.name,
             environment=dict(host.environment),
             labels=labels,
             volumes=volumes,
             # Kept whole whatever the engine's default is: it is read again after a restart of the server. Of the
             # engine's own formats this one keeps bytes that are no text.
             log_config=LogConfig(type="local", config={"max-size": "1p"}),
-            **self._networking(host, network),
+            **options,
             **self._resources(host),
         )
 
-    def _networking(self, host: HostPlan, network: str | None) -> dict[str, Any]:
+    def _networking(self, host: HostPlan, network: Network | None) -> dict[str, Any]:
         options: dict[str, Any] = {}
-        if host.port is not None:
-            options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
         if self.machine == "host.docker.internal":
             options["extra_hosts"] = {"host.docker.internal": "host-gateway"}
         if network is not None:
             alias = self._client.api.create_endpoint_config(aliases=[host.name])
-            options |= {"network": network, "networking_config": {network: alias}}
+            options |= {"network": network.name, "networking_config": {network.name: alias}}
         return options
 
     def _resources(self, host: HostPlan) -> dict[str, Any]:
@@ -226,10 +284,13 @@ class DockerRuntime:
         return all(list(map(_is_gone, removals)))  # a list, so that each is tried
 
     def close(self) -> None:
+        with contextlib.suppress(APIError, *AWAY):  # plans that go on still need it
+            self._client.networks.get(self._served).remove()
         self._client.close()
 
     def _labels(self, plan: Plan) -> dict[str, str]:
-        return {HOME_LABEL: self._home, PLAN_LABEL: plan.name, HOSTS_LABEL: str(len(plan.hosts))}
+        count = len(plan.hosts) * (2 if self._guards.are_needed(plan) else 1)
+        return {HOME_LABEL: self._home, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(count)}
 
     def _container_name(self, plan: Plan, part: str) -> str:
         return f"microjobs-{self._home}-{plan.name.replace('/', '-')}-{part}"
@@ -248,13 +309,37 @@ def _remedy(image: str) -> str:
 
 
 def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
-    """The hosts of a plan; none if not all have been started."""
+    """The hosts of a plan; none if not all have been started, or cannot be reached any more."""
     started = [container for container in containers if container.status != "created"]
-    if not all(container.labels[HOSTS_LABEL] == str(len(started)) for container in containers):
+    if not all(container.labels[CONTAINERS_LABEL] == str(len(started)) for container in containers):
         return ()
-    ports = [container.labels[PORT_LABEL] for container in started]
-    hosts = [DockerHost(container, int(port) if port else None) for container, port in zip(started, ports, strict=True)]
-    return tuple(sorted(hosts, key=lambda host: host.name))
+    guards = {container.labels[GUARD_LABEL]: container for container in started if GUARD_LABEL in container.labels}
+    hosts = [container for container in started if HOST_LABEL in container.labels]
+    if any(guards[host.labels[HOST_LABEL]].status != "running" for host in hosts if guards and host.labels[PORT_LABEL]):
+        return ()
+    found = [DockerHost(host, _way(host, guards.get(host.labels[HOST_LABEL]))) for host in hosts]
+    return tuple(sorted(found, key=lambda host: host.name))
+
+
+def _way(host: Container, guard: Container | None) -> Connect:
+    """How a host's port is reached."""
+    if guard is not None:
+        return Door(guard).connect
+    return functools.partial(unguarded, host, int(host.labels[PORT_LABEL] or 0))
+
+
+def _serves(plan: Plan) -> bool:
+    return any(host.port for host in plan.hosts)
+
+
+def _subnet(network: Network | None) -> str:
+    if network is None:
+        return ""
+    return next(str(config["Subnet"]) for config in network.attrs["IPAM"]["Config"] if "." in config["Subnet"])
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _is_gone(removal: Callable[[], None]) -> bool:

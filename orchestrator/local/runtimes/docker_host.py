@@ -3,6 +3,7 @@
 import itertools
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from http import HTTPStatus
@@ -38,6 +39,9 @@ AWAY_STATUS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatu
 LEAVING = ("removing", "dead")
 """The status of a container that somebody is removing."""
 
+Connect = Callable[[float], socket.socket]
+"""As `Host.connect`."""
+
 T = TypeVar("T")
 
 
@@ -48,10 +52,10 @@ class EngineAwayError(DockerException):
 class DockerHost:
     """A container."""
 
-    def __init__(self, container: Container, port: int | None) -> None:
+    def __init__(self, container: Container, connect: Connect) -> None:
         self.name: str = container.labels[HOST_LABEL]
         self._container = container
-        self._port = port
+        self._connect = connect
         self._hears_from = time.monotonic() + DEAF_SECONDS
 
     def lines(self) -> Iterator[Line]:
@@ -122,14 +126,11 @@ class DockerHost:
                 return False
             raise
 
-    def address(self) -> tuple[str, int]:
-        if patiently(self._state) is None:
-            return "", 0
-        settings = self._container.attrs["NetworkSettings"]
-        if published := settings["Ports"].get(f"{self._port}/tcp"):
-            return published[0]["HostIp"], int(published[0]["HostPort"])
-        # A network without a way out has no published ports; on Linux this machine reaches it directly.
-        return next(network["IPAddress"] for network in settings["Networks"].values()), self._port or 0
+    def connect(self, timeout: float) -> socket.socket:
+        try:
+            return self._connect(timeout)
+        except (*AWAY, APIError) as error:
+            raise ConnectionAbortedError(f"the engine does not say where the container listens: {error}") from error
 
 
 def patiently(ask: Callable[[], T]) -> T | None:

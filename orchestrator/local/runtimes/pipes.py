@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -71,5 +72,5 @@ class FedHost:
     def copy(self, path: str, to: Path) -> bool:
         return self._host.copy(path, to)
 
-    def address(self) -> tuple[str, int]:
-        return self._host.address()
+    def connect(self, timeout: float) -> socket.socket:
+        return self._host.connect(timeout)

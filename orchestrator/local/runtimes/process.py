@@ -20,8 +20,8 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from microjobs.contract import BASE_DIR, HostingEnvironment, Layout
-from microjobs.network import Network
+from microjobs.contract import BASE_DIR, Layout
+from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes import pipes, process_pipes
@@ -29,7 +29,7 @@ from orchestrator.local.runtimes import process_commands as commands
 from orchestrator.local.runtimes import process_files as files
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, MachineFailedError, Plan
 from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
-from orchestrator.local.runtimes.process_addresses import free_port, reserve
+from orchestrator.local.runtimes.process_addresses import reserve
 from orchestrator.local.runtimes.process_kept import Kept, callers_environment
 
 logger = logging.getLogger(__name__)
@@ -44,11 +44,10 @@ LOCK = "lock"
 class ProcessHost:
     """A process, with all that it starts."""
 
-    def __init__(self, name: str, kept: Kept, layout: Layout, address: tuple[str, int]) -> None:
+    def __init__(self, name: str, kept: Kept, layout: Layout) -> None:
         self.name = name
         self._kept = kept
         self._layout = layout
-        self._address = address
         self._killed = False
 
     def lines(self) -> Iterator[Line]:
@@ -75,8 +74,15 @@ class ProcessHost:
         over = code is not None and code >= 0  # then nobody is left who could write
         return files.take(commands.inside(self._layout, path), to, link=over)
 
-    def address(self) -> tuple[str, int]:
-        return self._address
+    def connect(self, timeout: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(str(Network.socket_in(self._kept.scratch)))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
         """As `pipes.Pour`."""
@@ -154,17 +160,16 @@ class ProcessRuntime:
             path = commands.inside(layout, pipes.first(pipe))
             path.parent.mkdir(parents=True, exist_ok=True)
             os.mkfifo(path)
-        port = free_port(network.address) if host.port else 0
         with exclusive(folder / LOCK) as lock:
             kept = Kept(
                 command,
-                _variables(host, environment, layout, network, port),
+                _variables(host, environment, layout, network),
                 folder / "log",
-                scratch=("HOME", "MPLCONFIGDIR"),
+                scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
                 cpus=self._cpus(host),
                 hold=(lock, *(holder.fileno() for holder in holders)),
             )
-        return ProcessHost(host.name, kept, layout, (network.address, port))
+        return ProcessHost(host.name, kept, layout)
 
     def _cpus(self, host: HostPlan) -> Sequence[int]:
         """As many CPUs as the limits say, another choice for each host; none if there is no limit."""
@@ -212,7 +217,7 @@ def _remove(folder: Path) -> None:
     files.remove(folder)
 
 
-def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network, port: int) -> dict[str, str]:
+def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """What the image sets (containers/Dockerfile), what the request says, and where everything is here."""
     callers, users = callers_environment(), dict(host.environment)
     if host.entrypoint is not None:
@@ -227,8 +232,6 @@ def _variables(host: HostPlan, environment: Environment, layout: Layout, network
         BASE_DIR: str(layout.root),
         **network.variables(),
     }
-    if port:
-        values |= HostingEnvironment(port=port).variables()
     if not host.gpus:
         values["CUDA_VISIBLE_DEVICES"] = ""
     return values

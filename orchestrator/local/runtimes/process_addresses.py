@@ -57,11 +57,3 @@ def _bound(address: str, option: int) -> socket.socket:
         holder.close()
         raise
     return holder
-
-
-def free_port(address: str) -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-    return port

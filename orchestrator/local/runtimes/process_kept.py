@@ -47,7 +47,7 @@ class Kept:
         cpus: Iterable[int] = (),
         hold: Sequence[int] = (),
     ) -> None:
-        self._scratch = folder = tempfile.mkdtemp(
+        self.scratch = folder = tempfile.mkdtemp(
             prefix="microjobs-"
         )  # not below the log: names of sockets have 107 bytes
         self._log = log
@@ -92,7 +92,7 @@ class Kept:
         """Block until it has ended; `code` then."""
         code = self._keeper.wait()
         if code < 0:  # else it did so itself
-            process_keeper.remove(self._scratch)
+            process_keeper.remove(self.scratch)
         self._close()
         return code
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ def serve() -> Iterator[Serve]:
                         answer(connection)
 
         threading.Thread(target=accept, daemon=True).start()
-        clients.append(Client(listener.getsockname()))
+        clients.append(Client(partial(socket.create_connection, listener.getsockname())))
         return clients[-1]
 
     yield start

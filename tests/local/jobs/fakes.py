@@ -126,9 +126,11 @@ class FakeHost:
     def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
         return False  # it leaves no files
 
-    def address(self) -> tuple[str, int]:
+    def connect(self, timeout: float) -> socket.socket:
+        if self.has_ended:
+            raise ConnectionRefusedError
         host, port = self._server.server_address[:2]
-        return ("", 0) if self.has_ended else (str(host), port)
+        return socket.create_connection((str(host), port), timeout)
 
 
 class Server(ThreadingHTTPServer):

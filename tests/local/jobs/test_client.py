@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from functools import partial
 from io import BytesIO
 from typing import IO
 
@@ -81,7 +82,7 @@ def test_chunked_answer_that_breaks_off_is_none(serve: Serve) -> None:
 def test_refused_connection_has_sent_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = listener.getsockname()
-    with closing(Client(address)) as client, pytest.raises(NoAnswerError) as caught:
+    with closing(Client(partial(socket.create_connection, address))) as client, pytest.raises(NoAnswerError) as caught:
         client.request("GET", "/", timeout=5)
     assert not caught.value.was_sent
 
@@ -117,7 +118,7 @@ class Recorder:
         self.connections: list[list[bytes]] = []
         self._answered, self._late, self._body = answered, late, body
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self.client = Client(self._listener.getsockname())
+        self.client = Client(partial(socket.create_connection, self._listener.getsockname()))
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:

@@ -1,5 +1,6 @@
 """The clock is set while jobs run: none ends for that."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -38,8 +39,8 @@ class Working:
     def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
         return False
 
-    def address(self) -> tuple[str, int]:
-        return "", 0
+    def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
+        raise ConnectionRefusedError
 
 
 class Setting(Working):

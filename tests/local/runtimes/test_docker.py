@@ -148,7 +148,7 @@ def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, runtime: Docke
 def test_container_that_was_not_started_is_no_host(tmp_path: Path, runtime: DockerRuntime) -> None:
     """It would look like one that ended well."""
     made = plan(tmp_path, "exit 0")
-    runtime._create(made, made.hosts[0], None, [])
+    runtime._create(made, made.hosts[0], {}, [])
     assert runtime.running() == {"job/a": ()}
 
 

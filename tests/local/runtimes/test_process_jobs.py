@@ -1,9 +1,13 @@
 """The real jobs as processes, in environments made from their locks."""
 
+import errno
+import io
 import json
+import os
+import socket
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +21,10 @@ from microjobs.contract import (
     write_hyperparameters,
     write_processing_resource_config,
 )
+from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.scaler import read_scaler
 from orchestrator.local.home import Home
+from orchestrator.local.jobs.client import Client, NoAnswerError
 from orchestrator.local.runtimes.base import Exit, Host, Input, Plan
 from orchestrator.local.runtimes.process import ProcessRuntime
 from tests.bundles import linear_bundle
@@ -160,11 +166,11 @@ def endpoint(runtime: ProcessRuntime, folder: Path, name: str, weight: float) ->
 
 
 def ask(host: Host, path: str, body: bytes | None = None) -> bytes:
-    address, port = host.address()
-    request = urllib.request.Request(f"http://{address}:{port}{path}", body, {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        content: bytes = answer.read()
-        return content
+    answered = io.BytesIO()
+    with closing(Client(host.connect)) as client:
+        method, headers = ("GET" if body is None else "POST"), {"Content-Type": "application/json"}
+        client.request(method, path, body, headers, timeout=10, into=answered)
+    return answered.getvalue()
 
 
 def wait_for_ping(host: Host) -> None:
@@ -172,7 +178,7 @@ def wait_for_ping(host: Host) -> None:
     while True:
         try:
             ask(host, "/ping")
-        except OSError:
+        except NoAnswerError:
             assert time.monotonic() < deadline, output(host)
             time.sleep(0.05)
         else:
@@ -190,13 +196,43 @@ def test_two_endpoints_serve_at_once_and_stop_in_order(runtime: ProcessRuntime, 
         assert host.wait() == Exit(0), output(host)
 
 
-def test_endpoint_listens_on_loopback_only(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_no_other_user_reaches_an_endpoint(runtime: ProcessRuntime, tmp_path: Path) -> None:
+    """Whoever could connect to it would need no signature."""
     host = endpoint(runtime, tmp_path, "one", 1.0)
     wait_for_ping(host)
-    address, port = host.address()
-    connections = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    listening = {local for _, local, _, state, *_ in connections if state == "0A" and local.endswith(f":{port:04X}")}
-    kernels = "".join(f"{int(part):02X}" for part in reversed(address.split(".")))
-    assert address.startswith("127.")
-    assert f"{kernels}:{port:04X}" in listening
-    assert all(local[6:8] == "7F" for local in listening)
+    (path,) = {Path(line.split()[-1]) for line in unix_sockets() if line.endswith(f"{Network.socket_in('')}")}
+    assert (path.parent.stat().st_mode & 0o777, path.parent.stat().st_uid) == (0o700, os.getuid())
+    assert not listening_ports(f"{SOCKET_FOLDER}={path.parent}".encode())
+    if os.getuid() == 0:
+        assert error_as_stranger(lambda: socket.socket(socket.AF_UNIX).connect(str(path))) == errno.EACCES
+
+
+def error_as_stranger(attack: Callable[[], object]) -> int:
+    """What an attack gets that another user makes; 0 if it succeeds. Only root can try."""
+    if (child := os.fork()) == 0:
+        os.setgroups([])
+        os.setgid(65534)
+        os.setuid(65534)
+        try:
+            attack()
+        except OSError as error:
+            os._exit(error.errno or 255)
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def unix_sockets() -> list[str]:
+    return Path("/proc/net/unix").read_text().splitlines()
+
+
+def listening_ports(variable: bytes) -> set[str]:
+    """The TCP sockets on which processes with a variable in their environment listen."""
+    open_sockets: set[str] = set()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # of another user, or it has ended
+            if variable in (process / "environ").read_bytes().split(b"\0"):
+                open_sockets |= {str(item.readlink()) for item in (process / "fd").iterdir()}
+    assert open_sockets
+    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    return {local for _, local, _, state, *rest in lines if state == "0A" and f"socket:[{rest[5]}]" in open_sockets}

@@ -4,6 +4,7 @@ Jobs end at once and well; models answer with what they are sent.
 """
 
 import logging
+import socket
 import sys
 import threading
 import time
@@ -70,8 +71,8 @@ class StubHost:
     def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
         return False
 
-    def address(self) -> tuple[str, int]:
-        return self._address
+    def connect(self, timeout: float) -> socket.socket:
+        return socket.create_connection(self._address, timeout)
 
 
 class StubRuntime:

@@ -1,6 +1,7 @@
 """A log stream's file over restarts of the server and of its host: nothing twice, nothing lost, no half line."""
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -40,8 +41,8 @@ class Said:
     def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
         return False
 
-    def address(self) -> tuple[str, int]:
-        return "", 0
+    def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
+        raise ConnectionRefusedError
 
 
 def follow(stream: Stream, *lines: Line, pause: float = 0.0) -> None:

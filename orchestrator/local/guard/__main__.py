@@ -1,0 +1,25 @@
+"""The guard's main program; `Settings` lists its environment variables."""
+
+import signal
+import sys
+import threading
+
+from orchestrator.local.guard import firewall, relay
+from orchestrator.local.guard.settings import READY, Settings
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the kernel drops it for a first process without a handler
+    settings = Settings.from_environment()
+    try:
+        firewall.install(firewall.rules(settings))
+    except OSError as error:
+        sys.exit(f"the kernel accepts no nftables firewall: {error}")
+    if settings.target:
+        relay.start(settings.secret, settings.target)
+    print(READY, flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""A stateful firewall for the network namespace of this process, by the kernel's nftables interface.
+
+Images have no `nft` command, so the few netlink messages are built here. The names in comments are those of
+linux/netfilter/nf_tables.h.
+"""
+
+import ipaddress
+import os
+import socket
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from orchestrator.local.guard.settings import RELAY_PORT, Settings
+
+TABLE = "microjobs"
+
+INPUT, OUTPUT = 1, 3
+"""Where packets are seen: NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT."""
+
+LOOPBACK_INDEX = 1
+"""The interface `lo` has this index in every network namespace."""
+
+_NETLINK_NETFILTER = 12
+_NFTABLES = 10  # NFNL_SUBSYS_NFTABLES
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_NEW_TABLE, _NEW_CHAIN, _NEW_RULE = (_NFTABLES << 8 | number for number in (0, 3, 6))
+_REQUEST, _ACK, _CREATE = 0x1, 0x4, 0x400
+_APPEND = 0x800
+_INET = 1  # NFPROTO_INET: IPv4 and IPv6
+_NESTED = 0x8000
+_DROP, _ACCEPT = 0, 1
+_REGISTER = 1
+_REPLY_SECONDS = 5.0
+
+_IIF, _OIF, _NFPROTO, _L4PROTO = 4, 5, 15, 16  # NFT_META_…
+_ESTABLISHED_OR_RELATED = 0x2 | 0x4
+_ICMPV6 = 58
+
+Rule = bytes
+"""The encoded expressions of a rule that accepts packets."""
+
+
+@dataclass(frozen=True)
+class Chain:
+    """All rules of one hook; a packet that no rule accepts is dropped."""
+
+    name: str
+    hook: int
+    rules: Sequence[Rule]
+
+
+def rules(settings: Settings) -> list[Chain]:
+    """The firewall of a host: strangers cannot reach it, and an isolated host can reach nobody but its peers."""
+    entering = [from_interface(_IIF), established()]
+    leaving = [from_interface(_OIF), established()]
+    if settings.target:
+        entering.append(tcp_port(RELAY_PORT))
+    if not settings.isolated:
+        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds its neighbours by it
+        return [Chain("input", INPUT, entering)]
+    if settings.peers:
+        entering.append(ipv4_network(12, settings.peers))
+        leaving.append(ipv4_network(16, settings.peers))
+    return [Chain("input", INPUT, entering), Chain("output", OUTPUT, leaving)]
+
+
+def from_interface(direction: int) -> Rule:
+    """Packets of the loopback interface."""
+    return _meta(direction) + _equals(struct.pack("=I", LOOPBACK_INDEX))
+
+
+def established() -> Rule:
+    """Packets of connections that were accepted."""
+    state = _expression("ct", _number(1, _REGISTER) + _number(2, 0))
+    mask = _attribute(4, _attribute(1, struct.pack("=I", _ESTABLISHED_OR_RELATED)), nested=True)
+    zero = _attribute(5, _attribute(1, bytes(4)), nested=True)
+    masked = _number(1, _REGISTER) + _number(2, _REGISTER) + _number(3, 4) + mask + zero
+    return state + _expression("bitwise", masked) + _equals(bytes(4), negated=True)
+
+
+def tcp_port(port: int) -> Rule:
+    """TCP packets to a port."""
+    destination = _payload(base=2, offset=2, length=2)
+    return _meta(_L4PROTO) + _equals(bytes([socket.IPPROTO_TCP])) + destination + _equals(struct.pack(">H", port))
+
+
+def ipv4_network(offset: int, network: str) -> Rule:
+    """IPv4 packets whose source (offset 12) or destination (offset 16) is in a network."""
+    parsed = ipaddress.IPv4Network(network)
+    mask = _attribute(4, _attribute(1, parsed.netmask.packed), nested=True)
+    zero = _attribute(5, _attribute(1, bytes(4)), nested=True)
+    masked = _number(1, _REGISTER) + _number(2, _REGISTER) + _number(3, 4) + mask + zero
+    address = _payload(base=1, offset=offset, length=4) + _expression("bitwise", masked)
+    return _meta(_NFPROTO) + _equals(bytes([2])) + address + _equals(parsed.network_address.packed)
+
+
+def install(chains: Iterable[Chain]) -> None:
+    """Set the firewall up, all of it or nothing.
+
+    Raises:
+        OSError: the kernel refuses it.
+    """
+    messages = [_message(_NEW_TABLE, _CREATE, _text(1, TABLE))]
+    for chain in chains:
+        hook = _attribute(4, _number(1, chain.hook) + _number(2, 0), nested=True)
+        names = _text(1, TABLE) + _text(3, chain.name)
+        messages.append(_message(_NEW_CHAIN, _CREATE, names + hook + _number(5, _DROP) + _text(7, "filter")))
+        messages += [_rule(chain, rule) for rule in chain.rules]
+    _send([_batch(_BATCH_BEGIN), *messages, _batch(_BATCH_END)], expected=len(messages))
+
+
+def _rule(chain: Chain, rule: Rule) -> bytes:
+    code = _attribute(2, _number(1, _ACCEPT), nested=True)
+    accept = _expression("immediate", _number(1, 0) + _attribute(2, code, nested=True))
+    expressions = _attribute(4, rule + accept, nested=True)
+    return _message(_NEW_RULE, _CREATE | _APPEND, _text(1, TABLE) + _text(2, chain.name) + expressions)
+
+
+def _send(messages: Sequence[bytes], expected: int) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
+        kernel.bind((0, 0))
+        kernel.settimeout(_REPLY_SECONDS)
+        kernel.send(b"".join(messages))
+        while expected:
+            expected -= _check(kernel.recv(1 << 16))
+
+
+def _check(replies: bytes) -> int:
+    """Raise the first error; return the number of messages that the kernel has acknowledged."""
+    count = 0
+    while replies:
+        size, _, _, _, _, error = struct.unpack_from("=IHHIIi", replies)
+        if error:
+            raise OSError(-error, os.strerror(-error))
+        replies = replies[size + 3 & ~3 :]
+        count += 1
+    return count
+
+
+def _message(kind: int, flags: int, attributes: bytes) -> bytes:
+    body = struct.pack(">BBH", _INET, 0, 0) + attributes
+    return struct.pack("=IHHII", 16 + len(body), kind, _REQUEST | _ACK | flags, 0, 0) + body
+
+
+def _batch(kind: int) -> bytes:
+    return struct.pack("=IHHII", 20, kind, _REQUEST, 0, 0) + struct.pack(">BBH", 0, 0, _NFTABLES)
+
+
+def _attribute(kind: int, value: bytes, *, nested: bool = False) -> bytes:
+    header = struct.pack("=HH", 4 + len(value), kind | (_NESTED if nested else 0))
+    return header + value + bytes(-len(value) % 4)
+
+
+def _number(kind: int, value: int) -> bytes:
+    return _attribute(kind, struct.pack(">I", value))
+
+
+def _text(kind: int, value: str) -> bytes:
+    return _attribute(kind, value.encode() + b"\0")
+
+
+def _expression(name: str, data: bytes) -> bytes:
+    return _attribute(1, _text(1, name) + _attribute(2, data, nested=True), nested=True)
+
+
+def _meta(key: int) -> bytes:
+    return _expression("meta", _number(1, _REGISTER) + _number(2, key))
+
+
+def _payload(*, base: int, offset: int, length: int) -> bytes:
+    return _expression("payload", _number(1, _REGISTER) + _number(2, base) + _number(3, offset) + _number(4, length))
+
+
+def _equals(value: bytes, *, negated: bool = False) -> bytes:
+    compared = _attribute(3, _attribute(1, value), nested=True)
+    return _expression("cmp", _number(1, _REGISTER) + _number(2, int(negated)) + compared)

@@ -1,0 +1,124 @@
+"""Relay of TCP connections, from callers that know the secret to the host's port."""
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from collections import deque
+
+from orchestrator.local.guard import proof
+from orchestrator.local.guard.settings import RELAY_PORT
+
+MAX_CONNECTIONS = 1024
+"""Callers that have proven the secret; the server asks a container less often at a time."""
+MAX_STRANGERS = 64
+"""Callers that have proven nothing yet. The next one takes the place of the oldest."""
+PROOF_SECONDS = 3.0
+CONNECT_SECONDS = 5.0
+CHUNK_BYTES = 1 << 17
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class Relay:
+    """Connects callers to one port of this machine.
+
+    Args:
+        secret: what a caller must prove to know.
+        target: the port.
+    """
+
+    def __init__(self, secret: str, target: int) -> None:
+        self._secret = secret
+        self._target = target
+        self._strangers: deque[socket.socket] = deque()
+        self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
+
+    def serve(self, listener: socket.socket) -> None:
+        """Accept callers until the listener is closed."""
+        while True:
+            try:
+                caller, _ = listener.accept()
+            except ConnectionAbortedError:
+                continue
+            except OSError:
+                if listener.fileno() < 0:
+                    return
+                time.sleep(0.1)  # out of file descriptors
+                continue
+            self._admit(caller)
+
+    def _admit(self, caller: socket.socket) -> None:
+        self._strangers.append(caller)
+        if len(self._strangers) > MAX_STRANGERS:
+            with contextlib.suppress(OSError, IndexError):
+                self._strangers.popleft().shutdown(socket.SHUT_RDWR)  # its thread closes it
+        threading.Thread(target=self._attend, args=(caller,), daemon=True).start()
+
+    def _attend(self, caller: socket.socket) -> None:
+        with caller, contextlib.suppress(OSError):
+            if self._is_proven(caller) and self._connections.acquire(blocking=False):
+                try:
+                    self._connect(caller)
+                finally:
+                    self._connections.release()
+
+    def _is_proven(self, caller: socket.socket) -> bool:
+        caller.settimeout(PROOF_SECONDS)
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        try:
+            proof.answer(caller, self._secret)
+        except proof.StrangerError:
+            caller.sendall(FORBIDDEN)
+            return False
+        finally:
+            with contextlib.suppress(ValueError):
+                self._strangers.remove(caller)
+        return True
+
+    def _connect(self, caller: socket.socket) -> None:
+        try:
+            host = socket.create_connection(("127.0.0.1", self._target), CONNECT_SECONDS)
+        except OSError:
+            caller.sendall(proof.REFUSED)
+            return
+        with host:
+            host.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            caller.sendall(proof.CONNECTED)
+            for end in (caller, host):
+                end.settimeout(None)
+            back = threading.Thread(target=pump, args=(host, caller), daemon=True)
+            back.start()
+            pump(caller, host)
+            back.join()
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    """Copy until the source ends; an end is passed on as an end, a broken connection as a broken one."""
+    while True:
+        try:
+            chunk = source.recv(CHUNK_BYTES)
+        except OSError:
+            _break(sink)
+            return
+        try:
+            if not chunk:
+                sink.shutdown(socket.SHUT_WR)
+                return
+            sink.sendall(chunk)
+        except OSError:  # what the sink sent before is still copied, in the other direction
+            return
+
+
+def _break(end: socket.socket) -> None:
+    """Have the peer see a reset: an answer without a length would look whole otherwise."""
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        end.shutdown(socket.SHUT_RD)
+
+
+def start(secret: str, target: int) -> None:
+    """Listen, and serve in the background."""
+    listener = socket.create_server(("", RELAY_PORT), backlog=MAX_STRANGERS)
+    threading.stack_size(256 << 10)
+    threading.Thread(target=Relay(secret, target).serve, args=(listener,), daemon=True).start()

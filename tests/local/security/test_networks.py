@@ -1,0 +1,290 @@
+"""Attacks over the network: on containers that serve, and from containers that must not reach out."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+
+from orchestrator.local.guard.settings import RELAY_PORT
+from orchestrator.local.home import Home
+from orchestrator.local.jobs.client import Client
+from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Line, Plan
+from orchestrator.local.runtimes.docker import DockerRuntime
+from orchestrator.local.runtimes.docker_guard import GUARD_LABEL
+from tests.conftest import image_name
+from tests.local.clients import until
+
+pytestmark = pytest.mark.engine
+
+FORBIDDEN = b"HTTP/1.1 403 "
+
+SERVER = """
+import http.server, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(200); self.send_header("Content-Length", "6"); self.end_headers()
+        self.wfile.write(b"secret")
+    def log_message(self, *_):
+        print("asked", self.path, flush=True)
+for port in (8081, 40000):  # an administrator's port, and one that the system chose
+    threading.Thread(target=http.server.ThreadingHTTPServer(("", port), Handler).serve_forever, daemon=True).start()
+http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()
+"""
+
+ATTACK = """
+import json, socket, sys
+def attempt(address, port, device):
+    with socket.socket() as attacker:
+        attacker.settimeout(0.5)
+        try:
+            if device:
+                attacker.setsockopt(socket.SOL_SOCKET, 25, b"eth0")  # as if all addresses were next door
+            attacker.connect((address, port))
+            attacker.sendall(b"GET /ping HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+            return attacker.recv(100).decode("latin-1")
+        except OSError as error:
+            return type(error).__name__
+def throw(address, port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as attacker:
+        try:
+            attacker.setsockopt(socket.SOL_SOCKET, 25, b"eth0")
+            attacker.sendto(b"udp", (address, port))
+        except OSError:
+            pass
+def own_network():
+    lines = [line.split() for line in open("/proc/net/route").read().splitlines()[1:]]
+    networks = [bytes.fromhex(line[1])[::-1] for line in lines if line[1] != "00000000"]
+    gateways = [bytes.fromhex(line[2])[::-1] for line in lines if line[2] != "00000000"]
+    return [socket.inet_ntoa(address) for address in [*gateways, *(net[:3] + bytes([net[3] + 1]) for net in networks)]]
+def names():
+    for name in ("host.docker.internal", "gateway.docker.internal", "localhost.localdomain", socket.gethostname()):
+        try:
+            yield from socket.gethostbyname_ex(name)[2]
+        except OSError:
+            pass
+addresses, ports = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+targets = sorted({*addresses, *own_network(), *names()} - {"127.0.0.1"})
+found = {f"{a}:{p}/{d}": attempt(a, p, d) for a in targets for p in ports for d in (False, True)}
+for address in targets:
+    throw(address, ports[0])
+print(json.dumps(found), flush=True)
+"""
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
+    opened = DockerRuntime(Home(tmp_path / "home"))
+    yield opened
+    for name in opened.running():
+        opened.remove(name)
+    opened.close()
+
+
+@pytest.fixture
+def engine() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    yield client
+    client.close()
+
+
+def serving(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
+    (tmp_path / "files").mkdir(exist_ok=True)
+    host = HostPlan(
+        "algo-1", image_name("serve"), tmp_path / "files", entrypoint=("python3", "-c"), arguments=(SERVER,), port=8080
+    )
+    return Plan(f"endpoint/{name}", (host,), isolated)
+
+
+def ask(host: Host) -> bytes:
+    answered = BytesIO()
+    with closing(Client(host.connect)) as client:
+        until(client.healthy, bool, 30)
+        client.request("GET", "/x", timeout=5, into=answered)
+    return answered.getvalue()
+
+
+def container_of(engine: docker.DockerClient, plan: Plan, *, guard: bool = False) -> Container:
+    found = engine.containers.list(ignore_removed=True, filters={"label": f"org.microjobs.plan={plan.name}"})
+    (wanted,) = [item for item in found if (GUARD_LABEL in item.labels) is guard]
+    return wanted
+
+
+def answer_to_a_stranger(address: tuple[str, int]) -> bytes:
+    try:
+        with socket.create_connection(address, 1) as attacker:
+            attacker.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+            return attacker.recv(100)
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_only_the_server_reaches_a_container_that_serves(
+    tmp_path: Path, runtime: DockerRuntime, engine: docker.DockerClient, isolated: bool
+) -> None:
+    plan, other = (serving(tmp_path, name, isolated=isolated) for name in ("victim", "other"))
+    (host,), _ = runtime.start(plan), runtime.start(other)
+    assert ask(host) == b"secret"
+    guard = container_of(engine, plan, guard=True)
+    (network,) = guard.attrs["NetworkSettings"]["Networks"].values()
+    address, ports = network["IPAddress"], (8080, 8081, 40000, RELAY_PORT)
+    (published,) = guard.attrs["NetworkSettings"]["Ports"][f"{RELAY_PORT}/tcp"]
+    assert published["HostIp"] == "127.0.0.1"
+    assert answer_to_a_stranger(("127.0.0.1", int(published["HostPort"]))).startswith(FORBIDDEN)
+    assert [answer_to_a_stranger((address, port))[:13] for port in ports] == [b"", b"", b"", FORBIDDEN]
+    command = ["python3", "-c", ATTACK, json.dumps([address]), json.dumps(ports)]
+    anybody = engine.containers.run(image_name("serve"), entrypoint="", command=command, remove=True)
+    neighbour = attack_from(container_of(engine, other), command)
+    for said in (anybody, neighbour):
+        found = json.loads(said)
+        assert not [target for target, answer in found.items() if target.startswith(address) and "200" in answer]
+    assert [line.text for line in logged(runtime, plan)] == [b"asked /ping", b"asked /x"]
+
+
+def attack_from(container: Container, command: list[str]) -> bytes:
+    output = container.exec_run(command).output
+    assert isinstance(output, bytes)
+    return output
+
+
+def logged(runtime: DockerRuntime, plan: Plan) -> Iterator[Line]:
+    (host,) = runtime.running()[plan.name]
+    host.stop(0)
+    return host.lines()
+
+
+def test_isolated_model_reaches_nothing(tmp_path: Path, runtime: DockerRuntime, engine: docker.DockerClient) -> None:
+    plan = serving(tmp_path, "jailed", isolated=True)
+    (host,) = runtime.start(plan)
+    assert ask(host) == b"secret"
+    with listener() as (port, heard):
+        command = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
+        found = json.loads(attack_from(container_of(engine, plan), command))
+        assert {target: answer for target, answer in found.items() if not answer.endswith("Error")} == {}
+        assert (len(found) > 4, heard) == (True, [])
+
+
+def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, runtime: DockerRuntime) -> None:
+    with listener() as (port, heard):
+        attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
+        plan = talking(tmp_path, attack, isolated=True)
+        hosts = runtime.start(plan)
+        said = [[line.text.decode() for line in host.lines()] for host in hosts]
+        assert [host.wait().code for host in hosts] == [0, 0], said
+        assert [lines[0] for lines in said] == ["algo-2 said hello", "algo-1 said hello"]
+        for lines in said:
+            found = json.loads(lines[-1])
+            assert {target: answer for target, answer in found.items() if not answer.endswith("Error")} == {}
+            assert len(found) > 4
+        assert heard == []
+
+
+def test_attack_works_where_nothing_is_isolated(tmp_path: Path, runtime: DockerRuntime) -> None:
+    """Else the attacks of the other tests would prove nothing."""
+    with listener() as (port, heard):
+        attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
+        for host in runtime.start(talking(tmp_path, attack, isolated=False)):
+            assert "served" in json.loads(list(host.lines())[-1].text).values()
+        until(lambda: set(heard), lambda kinds: kinds == {"tcp", "udp"}, 10)
+
+
+def talking(tmp_path: Path, attack: list[str], *, isolated: bool) -> Plan:
+    """Two hosts that greet each other and then run an attack."""
+    talk = f"""
+import socket, subprocess, sys, time
+me, peer = sys.argv[1:]
+with socket.create_server(("", 5000)) as server:
+    for _ in range(100):
+        try:
+            connection = socket.create_connection((peer, 5000), 1)
+            break
+        except OSError:
+            time.sleep(0.1)
+    connection.sendall(me.encode())
+    other, _ = server.accept()
+    print(other.recv(100).decode(), "said hello", flush=True)
+    sys.exit(subprocess.call({attack!r}))
+"""
+    (tmp_path / "files").mkdir(exist_ok=True)
+    names = ("algo-1", "algo-2")
+    one = HostPlan(names[0], image_name("serve"), tmp_path / "files", entrypoint=("python3", "-c"))
+    hosts = [replace(one, name=me, arguments=(talk, me, peer)) for me, peer in (names, names[::-1])]
+    return Plan("training-job/talk", tuple(hosts), isolated)
+
+
+def own_addresses() -> list[str]:
+    """All IPv4 addresses of this machine, but for loopback's."""
+    with docker_client() as client:
+        gateways = [
+            config.get("Gateway", "") for net in client.networks.list() for config in net.attrs["IPAM"]["Config"] or []
+        ]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        return sorted({*gateways, probe.getsockname()[0]} - {""})
+
+
+@contextmanager
+def docker_client() -> Iterator[docker.DockerClient]:
+    client = docker.from_env()
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def listener() -> Iterator[tuple[int, list[str]]]:
+    """A service of this machine on all addresses, by TCP and UDP on one port, and what came to it."""
+    heard: list[str] = []
+    with socket.create_server(("", 0)) as stream, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        port = stream.getsockname()[1]
+        datagrams.bind(("", port))
+
+        def greet() -> None:
+            connection, _ = stream.accept()
+            heard.append("tcp")
+            connection.sendall(b"served")
+            connection.close()
+
+        def receive() -> None:
+            datagrams.recv(100)
+            heard.append("udp")
+
+        for serve in (greet, receive):
+            threading.Thread(target=repeat, args=(serve,), daemon=True).start()
+        yield port, heard
+
+
+def repeat(task: Callable[[], None]) -> None:
+    try:
+        while True:
+            task()
+    except OSError:
+        return
+
+
+def test_missing_image_of_guards_is_reported(tmp_path: Path) -> None:
+    runtime = DockerRuntime(Home(tmp_path / "home"), guard_image="registry.invalid/no:image")
+    with pytest.raises(CannotRunError, match=r"guard_image in .local. of microjobs.toml, or MICROJOBS_GUARD_IMAGE"):
+        runtime.start(serving(tmp_path, "a", isolated=False))
+    assert runtime.running() == {}
+    runtime.close()
+
+
+def test_guards_can_be_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    runtime = DockerRuntime(Home(tmp_path / "home"), guard_image="none")
+    assert "any local user and container can use endpoints" in caplog.text
+    plan = serving(tmp_path, "open", isolated=True)
+    (host,) = runtime.start(plan)
+    assert ask(host) == b"secret"
+    runtime.remove(plan.name)
+    runtime.close()

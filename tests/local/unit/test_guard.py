@@ -1,0 +1,191 @@
+"""The relay of a guard, without a container around it."""
+
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from orchestrator.local.guard import proof, relay
+from orchestrator.local.guard.relay import Relay
+from orchestrator.local.guard.settings import Settings
+
+SECRET = "the secret"  # noqa: S105
+Service = Callable[[socket.socket], None]
+Address = tuple[str, int]
+
+
+@contextmanager
+def listening(service: Service) -> Iterator[Address]:
+    """A program that does what it is told with each connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    threading.Thread(target=attend, args=(connection,), daemon=True).start()
+
+        def attend(connection: socket.socket) -> None:
+            with connection, suppress(OSError):
+                service(connection)
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()
+
+
+@contextmanager
+def relayed(service: Service) -> Iterator[Address]:
+    """The relay's address, before a host that does what it is told."""
+    with listening(service) as (_, port), socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=Relay(SECRET, port).serve, args=(listener,), daemon=True).start()
+        yield listener.getsockname()
+
+
+def call(address: Address, secret: str = SECRET) -> socket.socket:
+    connection = socket.create_connection(address, 5)
+    try:
+        proof.call(connection, secret)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def send(connection: socket.socket, content: bytes) -> None:
+    connection.sendall(content)
+    connection.shutdown(socket.SHUT_WR)
+
+
+def read(connection: socket.socket) -> bytes:
+    """All that comes until the end."""
+    return b"".join(iter(lambda: connection.recv(1 << 16), b""))
+
+
+def echo(connection: socket.socket) -> None:
+    connection.sendall(read(connection))
+
+
+def test_caller_with_the_secret_reaches_the_host() -> None:
+    sent = bytes(range(256)) * 40_000
+    with relayed(echo) as address, call(address) as connection:
+        threading.Thread(target=send, args=(connection, sent)).start()
+        assert read(connection) == sent
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        b"GET /ping HTTP/1.1\r\n\r\n",
+        proof.MAGIC[:-1] + b"x",
+        proof.MAGIC + bytes(proof.NONCE_BYTES + proof.PROOF_BYTES),
+        b"\x16\x03\x01",
+    ],
+    ids=["HTTP", "almost the protocol", "no proof", "TLS"],
+)
+def test_stranger_is_refused_and_the_host_does_not_hear_of_it(attack: bytes) -> None:
+    reached: list[socket.socket] = []
+    with relayed(reached.append) as address, socket.create_connection(address, 5) as stranger:
+        stranger.sendall(attack)
+        with suppress(ConnectionResetError):
+            assert relay.FORBIDDEN in read(stranger)
+    assert reached == []
+
+
+def test_proof_of_one_connection_is_worth_nothing_on_another() -> None:
+    reached: list[socket.socket] = []
+    with relayed(reached.append) as address:
+        nonce = bytes(proof.NONCE_BYTES)
+        proofs = []
+        for _ in range(2):
+            with socket.create_connection(address, 5) as connection:
+                connection.sendall(proof.MAGIC + nonce)
+                guard_nonce = proof.receive(connection, proof.NONCE_BYTES)
+                proof.receive(connection, proof.PROOF_BYTES)
+                proofs.append(proof.prove(SECRET, b"caller", nonce, guard_nonce))
+                if len(proofs) == 2:
+                    connection.sendall(proofs[0])
+                    assert read(connection) == relay.FORBIDDEN
+    assert reached == []
+
+
+def test_guards_own_proof_is_no_callers() -> None:
+    """Else a stranger could have the guard prove for it."""
+    with relayed(echo) as address, socket.create_connection(address, 5) as stranger:
+        stranger.sendall(proof.MAGIC + bytes(proof.NONCE_BYTES))
+        proof.receive(stranger, proof.NONCE_BYTES)
+        stranger.sendall(proof.receive(stranger, proof.PROOF_BYTES))
+        assert read(stranger) == relay.FORBIDDEN
+
+
+def test_program_that_took_the_port_gets_neither_secret_nor_request() -> None:
+    heard = []
+
+    def impostor(connection: socket.socket) -> None:
+        heard.append(proof.receive(connection, len(proof.MAGIC) + proof.NONCE_BYTES))
+        connection.sendall(bytes(proof.NONCE_BYTES + proof.PROOF_BYTES))
+        heard.append(read(connection))
+
+    with listening(impostor) as address:
+        with pytest.raises(proof.StrangerError, match="without the guard's secret"):
+            call(address)
+        deadline = time.monotonic() + 5
+        while len(heard) < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert (len(heard), heard[1], SECRET.encode() in heard[0]) == (2, b"", False)
+
+
+def test_host_that_does_not_listen_refuses() -> None:
+    with socket.socket() as unheard, socket.create_server(("127.0.0.1", 0)) as listener:
+        unheard.bind(("127.0.0.1", 0))
+        threading.Thread(target=Relay(SECRET, unheard.getsockname()[1]).serve, args=(listener,), daemon=True).start()
+        with pytest.raises(ConnectionRefusedError):
+            call(listener.getsockname())
+
+
+def test_silent_strangers_keep_nobody_out() -> None:
+    with relayed(echo) as address:
+        strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_STRANGERS)]
+        with call(address) as connection:
+            send(connection, b"x")
+            assert read(connection) == b"x"
+        for stranger in strangers:
+            stranger.close()
+
+
+def test_answer_that_ends_with_the_connection_is_whole() -> None:
+    with (
+        relayed(lambda connection: connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nall of it")) as address,
+        call(address) as connection,
+    ):
+        assert read(connection) == b"HTTP/1.0 200 OK\r\n\r\nall of it"
+
+
+def test_broken_answer_does_not_look_whole() -> None:
+    def reset(connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.0 200 OK\r\n\r\nsome of it")
+        time.sleep(0.2)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with relayed(reset) as address, call(address) as connection, pytest.raises(ConnectionResetError):
+        read(connection)
+
+
+def test_answer_before_the_end_of_a_request_arrives() -> None:
+    def refuse(connection: socket.socket) -> None:
+        connection.recv(1)
+        connection.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
+
+    with relayed(refuse) as address, call(address) as connection:
+        with suppress(ConnectionError):
+            connection.sendall(b"x" * 10_000_000)
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_settings_travel_as_variables() -> None:
+    settings = Settings("secret", 8080, isolated=True, peers="172.18.0.0/16")
+    assert Settings.from_environment(settings.to_environment()) == settings
+    assert Settings.from_environment(Settings().to_environment()) == Settings()
