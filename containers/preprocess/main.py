@@ -5,7 +5,6 @@ dataset NAME [--from FILE]        write raw arrays to output
 """
 
 import logging
-from pathlib import Path
 
 from microjobs.arguments import Parser
 from microjobs.contract import Layout, read_processing_resource_config
@@ -47,10 +46,10 @@ def _dataset(arguments: list[str]) -> None:
     layout = Layout.from_environment()
     parser = Parser("preprocess dataset", description="Write raw arrays, 80 % for training and 20 % for testing.")
     parser.add_argument("name", choices=tuple(datasets.DATASETS))
-    parser.add_argument("--from", dest="source", type=Path, help="boston: the .npz file, relative to the input folder")
-    parser.add_argument("--output", type=Path, default=layout.processing("output"), help="default: %(default)s")
+    parser.add_argument("--from", dest="source", help="boston: the .npz file, relative to the input folder")
+    parser.add_argument("--output", default=layout.spell(layout.processing("output")), help="default: %(default)s")
     parser.add_argument("--shards", type=int, choices=range(1, 100), default=1, metavar="N", help="files an array")
     options = parser.parse_args(arguments)
-    source = None if options.source is None else layout.processing("input") / options.source
-    names = datasets.write(datasets.DATASETS[options.name](source), options.output, options.shards)
+    source = None if options.source is None else layout.processing("input") / layout.local(options.source)
+    names = datasets.write(datasets.DATASETS[options.name](source), layout.local(options.output), options.shards)
     logger.info("wrote %s", ", ".join(names))

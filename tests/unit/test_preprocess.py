@@ -161,6 +161,14 @@ def test_script_folder_of_the_sdk_is_no_input(layout: Layout) -> None:
     assert preprocess(layout, arrays=housing_like(100)).returncode == 0
 
 
+def test_raw_data_goes_to_a_folder_below_the_root(layout: Layout) -> None:
+    """Also where the contract's root is elsewhere: the README's example writes to the folder that scaling reads."""
+    folder = layout.processing("input")
+    assert preprocess(layout, "dataset", "straight-line", "--output", layout.spell(folder)).returncode == 0
+    assert preprocess(layout).returncode == 0
+    assert scaler_of(layout).count == [80]
+
+
 def test_what_other_programs_leave_is_skipped_with_a_warning(layout: Layout) -> None:
     folder = layout.processing("input")
     files = (".DS_Store", "._x_train.npy", "_SUCCESS", "_committed_1", "Thumbs.db", ".ipynb_checkpoints/x_train.npy")

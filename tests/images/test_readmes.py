@@ -1,0 +1,44 @@
+"""The examples in the READMEs of the images, as a newcomer pastes them into an empty folder."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import JOBS, image_name
+from tests.documented import Snippet, blocks, spans
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+RESULTS = {
+    "preprocess": ("processing/train/scaler.json", "processing/test/x_test.npy"),
+    "train-pytorch": ("model/model.pth", "model/model.onnx", "output/data/learning-curve.png"),
+    "train-tensorflow": ("model/1/saved_model.pb", "model/model.onnx", "output/data/learning-curve.png"),
+    "batch-score": ("processing/batch/score-report.txt", "processing/batch/predictions.npy"),
+}
+"""What lies in the folder `root` after the examples. The tests of serve run its README."""
+
+
+def page(job: str) -> Path:
+    return Path("containers", job, "README.md")
+
+
+def run(snippet: Snippet, folder: Path) -> None:
+    """Run the lines one by one, with the images that are tested."""
+    text = re.sub(r"microjobs/([a-z-]+):dev", lambda found: image_name(found[1]), snippet.text)
+    done = subprocess.run(["bash", "-euc", text], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{snippet}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
+
+
+@pytest.mark.parametrize("job", RESULTS)
+def test_examples_run_one_after_the_other(job: str, tmp_path: Path) -> None:
+    for snippet in (*blocks(page(job)), *spans(page(job))):
+        if not snippet.text.startswith("make "):
+            run(snippet, tmp_path)
+    assert [name for name in RESULTS[job] if not (tmp_path / "root" / name).is_file()] == []
+
+
+def test_every_readme_with_examples_is_run() -> None:
+    with_examples = {job for job in JOBS if any("docker run" in snippet.text for snippet in blocks(page(job)))}
+    assert with_examples - {"serve"} == set(RESULTS)
