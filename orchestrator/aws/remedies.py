@@ -21,6 +21,12 @@ REFUSED_CREDENTIALS = (
     "UnrecognizedClientException",
 )
 DENIED = ("AccessDenied", "AccessDeniedException", "AllAccessDisabled", "UnauthorizedOperation", "403")
+WRONG_FILES = (
+    exceptions.ConfigParseError,
+    exceptions.ConfigNotFound,
+    exceptions.InvalidConfigError,
+    exceptions.InfiniteLoopConfigError,
+)
 UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyConnectionError)
 
 
@@ -40,6 +46,8 @@ def remedy(error: Exception, profile: str = "") -> str:
         return "`aws configure list-profiles` shows those that exist"
     if isinstance(error, exceptions.NoRegionError):
         return "set --region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION"
+    if isinstance(error, WRONG_FILES):
+        return "mend ~/.aws/config and ~/.aws/credentials, or choose another --profile"
     if isinstance(error, UNREACHABLE):
         return "check the network, the proxy, and that the region exists"
     return ""

@@ -45,14 +45,15 @@ def call(options: argparse.Namespace) -> int:
     from orchestrator.local.home import Home
     from orchestrator.local.jobs import interruptions
     from orchestrator.local.jobs.group import Interruption
-    from orchestrator.workflows.kinds import TRAINING, need
+    from orchestrator.workflows.kinds import TRAINING
     from orchestrator.workflows.place import local_place
+    from orchestrator.workflows.viewing import HomeView
 
     home = Home.from_environment()
     if (address := server.running(home)) is None:
         raise UsageError(server.why_not_running(home))
     place = local_place(address, home.buckets)
-    kind, job = need(place.sagemaker, options.job)
+    kind, job = HomeView(home).need(options.job)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):
         raise UsageError(
             f"{options.job} is no managed spot training job: only those are interrupted (EnableManagedSpotTraining)"

@@ -58,6 +58,7 @@ def _request(options: argparse.Namespace) -> "Request":
     """
     from dataclasses import replace
 
+    from orchestrator import images
     from orchestrator.aws import settings
     from orchestrator.aws.place import credentials_problems, with_region
     from orchestrator.push import ecr
@@ -65,6 +66,7 @@ def _request(options: argparse.Namespace) -> "Request":
     from orchestrator.push.push import Request
 
     known = settings.read()
+    images.chosen(options.jobs, options.variant)  # a wrong name needs no account
     registry = options.registry or known.registry or None
     region, profile = options.region, options.profile
     host_region = ecr.region_of(Destination.parse(registry).host) if registry else None

@@ -141,24 +141,6 @@ SECONDARY_STATUSES = (
 KINDS = (PROCESSING, TRAINING, TUNING, TRANSFORM, ENDPOINT)
 
 
-def find(client: "SageMakerClient", name: str) -> tuple[Kind, Answer] | None:
-    """The thing of that name, whatever its kind; a job that still goes on before one that has ended."""
-    found = [(kind, answer) for kind in KINDS if (answer := kind.describe(client, name)) is not None]
-    return next((pair for pair in found if pair[1][pair[0].status] in pair[0].going), found[0] if found else None)
-
-
-def need(client: "SageMakerClient", name: str) -> tuple[Kind, Answer]:
-    """As `find`.
-
-    Raises:
-        UsageError: there is nothing of that name.
-    """
-    found = find(client, name)
-    if found is None:
-        raise not_found(name)
-    return found
-
-
 def not_found(name: str, where: str = "") -> UsageError:
     """The error for a name that no job and no endpoint has."""
     return UsageError(f"no job or endpoint{where} is called {name}: `microjobs ps` lists them")

@@ -112,6 +112,23 @@ def test_half_of_the_credentials_have_a_remedy(
     assert "aws configure" in text
 
 
+@pytest.mark.parametrize(
+    "content", ["[default\n", "[profile work]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = work\n"]
+)
+def test_wrong_configuration_of_aws_has_a_remedy(
+    content: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "config").write_text(content)
+    monkeypatch.setenv("AWS_PROFILE", "work" if "work" in content else "default")
+    assert main(ASKING["ps"]) == 2
+    assert "mend ~/.aws/config" in said(capsys)
+
+
+def test_unknown_job_is_refused_before_an_account_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["push", "nope"]) == 2
+    assert "no job nope: there are batch-score" in said(capsys)
+
+
 def test_silent_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")

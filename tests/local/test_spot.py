@@ -193,5 +193,5 @@ def test_only_spot_jobs_that_train_are_interrupted(processes: Local) -> None:
     assert "is no managed spot training job" in interrupt(processes, on_demand).stderr
     over = processes.train("true", **spot(processes, "over"))["TrainingJobName"]
     assert "is Completed: only a job that is Training" in interrupt(processes, over).stderr
-    assert "no job or endpoint is called nothing" in interrupt(processes, "nothing").stderr
+    assert f"no job or endpoint in {processes.home.root} is called nothing" in interrupt(processes, "nothing").stderr
     assert interrupt(processes, on_demand, "--notice", "-1").returncode == 2
