@@ -20,6 +20,7 @@ from pathlib import Path
 
 from orchestrator import terminal
 from orchestrator.local.runtimes.base import Line
+from orchestrator.local.trees import Kind, walk
 
 GROUPS = {
     "training-job": "/aws/sagemaker/TrainingJobs",
@@ -214,9 +215,10 @@ class LogStore:
         if not self.has_group(group) or (slash and not _is_inside(inner)):
             return {}
         below = folder / inner
-        found = (path for path in below.rglob("*") if path.is_file())
-        named = ((path.relative_to(folder).as_posix(), path) for path in found)
-        return {name: Stream(path) for name, path in sorted(named) if name.startswith(prefix)}
+        if not below.is_dir():
+            return {}
+        names = (f"{inner}{slash}{found.name}" for found in walk(below) if found.kind is Kind.FILE)
+        return {name: Stream(folder / name) for name in sorted(names) if name.startswith(prefix)}
 
 
 def _record(line: Line) -> bytes:

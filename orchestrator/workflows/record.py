@@ -79,7 +79,7 @@ class Record:
             raise UsageError(
                 f"there is no run {path.stem} in {path.parent}: leave the name out for the last one"
             ) from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is not the record of a run ({error}): start a new run") from error
 
     def save(self) -> None:
@@ -109,6 +109,10 @@ def last_unfinished(folder: Path, workflow: str) -> Path:
         UsageError: there is none.
     """
     for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
-        if path.stat().st_size and not Record.read(path).finished:
+        try:
+            finished = not path.stat().st_size or Record.read(path).finished
+        except (UsageError, OSError):  # damaged: it cannot be resumed, but one before it can
+            continue
+        if not finished:
             return path
     raise UsageError(f"no run of {workflow} in {folder} is unfinished: leave --resume out to start one")

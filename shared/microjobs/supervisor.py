@@ -182,6 +182,10 @@ def hand_back(layout: Layout) -> None:
 
 
 def _give(folder: Path, user: int, group: int) -> None:
-    for path in folder.rglob("*"):
-        if path.lstat().st_uid == 0:
-            os.chown(path, user, group, follow_symlinks=False)
+    waiting = [folder]
+    while waiting:  # not recursive: a job may nest its folders deeper than calls may be
+        for path in waiting.pop().iterdir():
+            if path.lstat().st_uid == 0:
+                os.chown(path, user, group, follow_symlinks=False)
+            if path.is_dir() and not path.is_symlink():
+                waiting.append(path)

@@ -1,7 +1,6 @@
 """What every job needs of the server that runs it."""
 
 import fnmatch
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from orchestrator.local.logs import LogStore
 from orchestrator.local.runtimes.base import Limits, Runtime
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.state import State
+from orchestrator.local.trees import discard
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Context:
     def new_work_folder(self, plan_name: str) -> Path:
         """An empty folder for one plan."""
         folder = self.work_folder(plan_name)
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
         folder.mkdir(parents=True)
         return folder
 

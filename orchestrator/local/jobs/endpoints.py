@@ -6,7 +6,6 @@ endpoint lives. During an update it has the next one, too. The record says what 
 
 import logging
 import random
-import shutil
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,6 +26,7 @@ from orchestrator.local.jobs.serving import StoppedError, Switch, UnhealthyError
 from orchestrator.local.logs import endpoint_group
 from orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from orchestrator.local.state import NameTakenError, Record
+from orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
@@ -293,7 +293,7 @@ class Endpoint:
 
     def _remove(self, plan_name: str) -> None:
         self._context.runtime.remove(plan_name)
-        shutil.rmtree(self._context.work_folder(plan_name), ignore_errors=True)
+        discard(self._context.work_folder(plan_name))
 
     # --- its containers ---
 

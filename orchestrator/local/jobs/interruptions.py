@@ -5,12 +5,15 @@ AWS has no operation for that, so there is none on the wire: `microjobs interrup
 
 import json
 import logging
+import math
 import threading
 from dataclasses import asdict
+from pathlib import Path
 
 from microjobs.files import write_text
 from orchestrator.local.home import Home
 from orchestrator.local.jobs.group import Control, Interruption
+from orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +38,7 @@ class Watch:
         self._control = control
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, name=f"watch {job}", daemon=True)
-        self._file.unlink(missing_ok=True)  # of an attempt that ended before it was seen
+        discard(self._file)  # of an attempt that ended before it was seen
 
     def start(self) -> None:
         self._thread.start()
@@ -43,16 +46,26 @@ class Watch:
     def finish(self) -> None:
         self._ended.set()
         self._thread.join()
-        self._file.unlink(missing_ok=True)
+        discard(self._file)
 
     def _loop(self) -> None:
         while not self._ended.wait(LOOK_SECONDS):
             try:
-                asked = Interruption(**json.loads(self._file.read_text()))
+                asked = _read(self._file)
             except FileNotFoundError:
                 continue
-            except (ValueError, TypeError) as error:
+            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 logger.warning("%s is left out: %s", self._file, error)
             else:
                 self._control.interrupt(asked)
-            self._file.unlink(missing_ok=True)
+            discard(self._file)
+
+
+def _read(file: Path) -> Interruption:
+    if file.exists() and not file.is_file():
+        raise ValueError("it is no file")
+    content = json.loads(file.read_text())
+    seconds = {name: float(value) for name, value in content.items()}
+    if not all(map(math.isfinite, seconds.values())):
+        raise ValueError(f"seconds are expected, not {content}")
+    return Interruption(**seconds)

@@ -2,7 +2,6 @@
 
 import logging
 import secrets
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from orchestrator.local.jobs.group import Control, Outcome, Why
 from orchestrator.local.logs import GROUPS, Stream
 from orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
 from orchestrator.local.state import Record
+from orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,8 @@ REASON_LIMIT = 1024
 """Characters of a FailureReason."""
 SECRET_BYTES = 32
 """Random bytes in the secret of a job."""
+READ_BYTES = 1 << 20
+"""Of a small file that a host left, which may be large."""
 INTERNAL = "InternalServerError"
 """What SageMaker calls failures that are not the job's."""
 
@@ -72,7 +74,7 @@ class Job(ABC):
             self.failed(f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log")
         finally:
             self.context.runtime.remove(self.plan_name)
-            shutil.rmtree(self.folder, ignore_errors=True)
+            discard(self.folder)
 
     def _steps(self, hosts: Sequence[Host] = ()) -> None:
         """All of it, from hosts that run already or from the beginning, as often as it takes."""
@@ -181,9 +183,11 @@ class Job(ABC):
         found = {}
         for host in hosts:
             folder = self.folder / "read" / host.name
-            if host.copy(str(path), folder) and (folder / path.name).is_file():
-                found[host.name] = (folder / path.name).read_bytes()
-            shutil.rmtree(folder, ignore_errors=True)
+            entry = (host.copy(str(path), folder) or {}).get(path.name)
+            if entry is not None and entry.content is not None:
+                with entry.content.open("rb") as file:
+                    found[host.name] = file.read(READ_BYTES)
+            discard(folder)
         return found
 
     def failure(self, hosts: Sequence[Host], outcome: Outcome) -> str:

@@ -1,94 +1,126 @@
-"""From what hosts left to objects: several hosts' folders merged, archives packed, everything whole or not at all."""
+"""From what hosts left to objects: several hosts' trees merged, archives packed, everything whole or not at all."""
 
 import filecmp
-import shutil
+import os
 import tarfile
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import IO
 
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.runtimes.archives import UPLOAD
 from orchestrator.local.runtimes.base import Host
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.space import LimitedFile, Room
+from orchestrator.local.trees import Entry, Kind, Tree, discard, in_order, make_folders, parent
+from orchestrator.terminal import printable
 
 Note = Callable[[str], None]
 """Takes a sentence for the user, who finds it in the job's log."""
 
 
-def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Path:
-    """What all hosts have at a path of the contract, in one folder.
+def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Tree:
+    """What all hosts have at a path of the contract, as one tree whose content is below the folder `to`.
 
     Where several have a file of the same name, the first host's is taken; if they differ, the user is told.
     """
-    shutil.rmtree(to, ignore_errors=True)  # what there is of a server that was killed
-    to.mkdir(parents=True)
+    discard(to)  # what there is of a server that was killed
+    make_folders(to)
+    merged = Tree()
     for host in hosts:
-        part = to.with_name(f"{to.name}.{host.name}")
-        if host.copy(path, part):
-            _merge(part, to, host.name, note)
-        shutil.rmtree(part, ignore_errors=True)
-    return to
+        tree = host.copy(path, to / host.name)
+        if tree is not None and not merged:
+            merged = tree
+        elif tree is not None:
+            _merge(tree, merged, host.name, note)
+    return merged
 
 
-def _merge(part: Path, to: Path, host: str, note: Note) -> None:
-    for source in list(_entries(part)):
-        inside = source.relative_to(part)
-        target = to / inside
-        if any((to / parent).is_symlink() for parent in inside.parents):  # it may lead anywhere now
-            note(f"{inside} of {host} was left out: another host has a link where it needs a folder")
-            continue
-        if target.is_symlink() or target.exists():
-            if not _same(source, target):
-                note(f"{inside} of {host} differs from another host's and was left out: give files names of their own")
-            continue
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError):
-            note(f"{inside} of {host} was left out: another host has a file where it needs a folder")
-            continue
-        source.rename(target)
+def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
+    blocked: dict[str, str] = {}
+    for name in in_order(tree):
+        entry, there, above = tree[name], into.get(name), parent(name)
+        kind = into[above].kind.value if above in into else blocked.get(above, "folder")
+        if kind != Kind.FOLDER.value:
+            blocked[name] = kind
+            if entry.kind is not Kind.FOLDER:
+                note(f"{printable(name)} of {host} was left out: another host has a {kind} where it needs a folder")
+        elif there is None:
+            into[name] = entry
+        elif not _same(entry, there) and entry.kind is not Kind.FOLDER:
+            what = f"{printable(name)} of {host} differs from another host's"
+            note(f"{what} and was left out: give files names of their own")
 
 
-def _entries(folder: Path) -> Iterator[Path]:
-    """Files, links and empty folders, in the order of their names."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.is_symlink() and any(path.iterdir()):
-            yield from _entries(path)
-        else:
-            yield path
+def _same(one: Entry, other: Entry) -> bool:
+    if one.kind is not other.kind or one.target != other.target:
+        return False
+    if one.content is None or other.content is None:
+        return True
+    return filecmp.cmp(one.content, other.content, shallow=False)
 
 
-def _same(one: Path, other: Path) -> bool:
-    if one.is_symlink() or other.is_symlink():
-        return one.is_symlink() and other.is_symlink() and one.readlink() == other.readlink()
-    return (one.is_dir() and other.is_dir()) or (
-        one.is_file() and other.is_file() and filecmp.cmp(one, other, shallow=False)
-    )
+def files(tree: Tree) -> dict[str, Path]:
+    """The content of the files of a tree, links left out: SageMaker does not follow them."""
+    return {name: content for name in in_order(tree) if (content := tree[name].content) is not None}
 
 
-def files(folder: Path) -> list[Path]:
-    """The files below a folder, links left out: SageMaker does not follow them."""
-    return [path for path in _entries(folder) if path.is_file() and not path.is_symlink()]
-
-
-def upload(store: ObjectStore, folder: Path, uri: str) -> None:
-    """Make every file below a folder an object below a prefix. All names are checked before the first one moves."""
+def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
+    """Make every file of a tree an object below a prefix. All names are checked before the first one moves."""
     bucket, prefix = parse_uri(uri)
-    keys = {path: join(prefix, path.relative_to(folder).as_posix()) for path in files(folder)}
-    for key in keys.values():
-        store.check(bucket, key)
-    for path, key in keys.items():
-        store.adopt(bucket, key, path)
+    contents = {join(prefix, name): content for name, content in files(tree).items()}
+    for key in contents:
+        check_key(store, bucket, key)
+    for key, content in contents.items():
+        store.adopt(bucket, key, content)
 
 
-def upload_archive(store: ObjectStore, folder: Path, uri: str) -> None:
-    """Make one object, a tar.gz, of all that a folder holds."""
+def check_key(store: ObjectStore, bucket: str, key: str) -> None:
+    """Raises ServiceError if a file's name cannot be a key."""
+    if key != printable(key):
+        raise ServiceError("InvalidArgument", f"ClientError: {UPLOAD} failed: {printable(key)} is not a name in UTF-8")
+    store.check(bucket, key)
+
+
+def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None:
+    """Make one object, a tar.gz, of a tree.
+
+    Args:
+        work: a folder for the archive until it is whole.
+    """
     bucket, key = parse_uri(uri)
-    archive = folder.with_name(folder.name + ".tar.gz")
-    # Level 1: weights hardly compress, and the user waits for it.
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
-        for path in sorted(folder.iterdir()):
-            tar.add(path, path.name)
+    archive = work / PurePosixPath(key).name
+    with LimitedFile(archive, Room(work, UPLOAD)) as file:
+        pack(tree, file)
     store.adopt(bucket, key, archive)
+
+
+def pack(tree: Tree, file: IO[bytes]) -> None:
+    """Write a tree as a tar.gz."""
+    # Level 1: weights hardly compress, and the user waits for it.
+    with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
+        for name in in_order(tree):
+            _add(tar, name, tree[name])
+            vars(tar)["members"].clear()  # it keeps all of them
+
+
+def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
+    info = tarfile.TarInfo(name)
+    info.mtime = entry.modified
+    if entry.kind is Kind.LINK:
+        info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
+        tar.addfile(info)
+    elif entry.content is None:
+        info.type, info.mode = tarfile.DIRTYPE, 0o755
+        tar.addfile(info)
+    else:
+        # As extracted by tarfile's filter `data`: the owner can read it, and nobody else can change it.
+        executable = 0o111 if entry.mode & 0o100 else 0
+        info.mode = (entry.mode & 0o644) | (entry.mode & executable) | 0o600
+        with entry.content.open("rb") as content:
+            info.size = os.fstat(content.fileno()).st_size
+            tar.addfile(info, content)
 
 
 def join(prefix: str, name: str) -> str:

@@ -185,8 +185,8 @@ class ProcessingJob(Job):
         for number, item in enumerate(at_end):
             folder = self.folder / "collected" / str(number)
             gathered.append(outputs.gather(hosts, item["S3Output"]["LocalPath"], folder, self.note))
-        for item, folder in zip(at_end, gathered, strict=True):
-            outputs.upload(self.context.store, folder, item["S3Output"]["S3Uri"])
+        for item, tree in zip(at_end, gathered, strict=True):
+            outputs.upload(self.context.store, tree, item["S3Output"]["S3Uri"])
 
     def _message(self, hosts: Sequence[Host]) -> str | None:
         """All hosts' messages, the first kilobyte of them."""

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -12,11 +11,15 @@ from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.runtimes.base import Host
 from orchestrator.local.state import Record
+from orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
 END_SECONDS = 30.0
 """What jobs get to end in when the server ends, or when their description says already that they have."""
+
+REASON_LIMIT = 1024
+"""Characters of a FailureReason."""
 
 UNFINISHED = ("InProgress", "Stopping", "Creating", "Updating", "Deleting", "InService")
 """Statuses, of any kind, in which something should be running."""
@@ -65,8 +68,9 @@ class Registry:
     def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
         try:
             steps()
-        except Exception:
+        except Exception as error:
             logger.exception("%s ended badly", job.plan_name)
+            self._fail(job.plan_name, error)
         finally:
             with self._lock:
                 entry = self._running.get(job.plan_name)
@@ -104,30 +108,54 @@ class Registry:
         self._remove_scraps(left)
         for kind, maker in makers.items():
             for record in self._context.state.unfinished(kind, UNFINISHED):
-                job = maker(self._context, record)
-                # An endpoint has a plan for each variant, below its own name.
-                mine = [name for name in left if f"{name}/".startswith(f"{job.plan_name}/")]
-                hosts = [host for name in mine for host in left.pop(name)]
-                if hosts:
-                    logger.info("taking up %s again", job.plan_name)
-                    self.start(job, functools.partial(job.resume, hosts))
-                else:
-                    self.start(job, job.lose)
+                try:
+                    self._take_up(maker(self._context, record), left)
+                except Exception as error:
+                    logger.exception("%s/%s cannot be taken up", kind, record.name)
+                    self._fail(f"{kind}/{record.name}", error)
         for plan_name in left:
             logger.info("removing what is left of %s", plan_name)
+            self._remove(plan_name)
+            discard(self._context.work_folder(plan_name))
+
+    def _take_up(self, job: Runnable, left: dict[str, Sequence[Host]]) -> None:
+        # An endpoint has a plan for each variant, below its own name.
+        mine = [name for name in left if f"{name}/".startswith(f"{job.plan_name}/")]
+        hosts = [host for name in mine for host in left.pop(name)]
+        if hosts:
+            logger.info("taking up %s again", job.plan_name)
+            self.start(job, functools.partial(job.resume, hosts))
+        else:
+            self.start(job, job.lose)
+
+    def _fail(self, plan_name: str, error: Exception) -> None:
+        """Describe a failure that a job could not describe itself, so that nobody waits for its end."""
+        kind, _, name = plan_name.partition("/")
+        noun = "".join(word.title() for word in kind.split("-"))
+        reason = f"InternalServerError: {type(error).__name__}: {error}; see the server's log"[:REASON_LIMIT]
+        changes = {f"{noun}Status": "Failed", "FailureReason": reason}
+        try:
+            self._context.state.update(kind, name, changes, "Failed", only_if=UNFINISHED)
+        except Exception:
+            logger.exception("%s could not be described as failed", plan_name)
+
+    def _remove(self, plan_name: str) -> None:
+        """Remove what is left of a plan; what stays is logged, and all else goes on."""
+        try:
             self._context.runtime.remove(plan_name)
-            shutil.rmtree(self._context.work_folder(plan_name), ignore_errors=True)
+        except Exception:
+            logger.exception("%s could not be removed", plan_name)
 
     def _remove_scraps(self, left: dict[str, Sequence[Host]]) -> None:
         """Remove what nobody can go on with: plans without hosts, and work folders without a plan."""
         for name in [name for name, hosts in left.items() if not hosts]:
             logger.info("removing what was being started or removed of %s", name)
-            self._context.runtime.remove(name)
+            self._remove(name)
             del left[name]
         used = {self._context.work_folder(name) for name in left}
         for folder in self._context.home.work.glob("*-*"):
             if folder not in used:
-                shutil.rmtree(folder, ignore_errors=True)
+                discard(folder)
 
     def shut_down(self) -> None:
         """End all jobs, and wait for them."""

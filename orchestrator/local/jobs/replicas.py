@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import shutil
 import threading
 import time
 from collections import Counter, deque
@@ -17,6 +16,7 @@ from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control
 from orchestrator.local.jobs.serving import StoppedError, UnhealthyError, wait_until_healthy
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Plan
+from orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
@@ -275,7 +275,7 @@ class Replica:
         if self._life is not None:
             self._life.wait()
         self._close()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        discard(self._folder)
 
     def note(self, sentence: str) -> None:
         """Tell the user something in the container's log."""

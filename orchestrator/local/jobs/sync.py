@@ -2,16 +2,17 @@
 
 import filecmp
 import logging
-import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from orchestrator.local.errors import ServiceError
 from orchestrator.local.jobs import outputs
 from orchestrator.local.runtimes.base import Host
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 
@@ -83,18 +84,24 @@ class Sync:
         for host in self._hosts:
             copied = self._folder / host.name
             try:
-                if host.copy(self._path, copied):
-                    self._upload(host.name, copied, final=final)
+                tree = host.copy(self._path, copied)
+                if tree is not None:
+                    self._upload(host.name, tree, final=final)
             finally:
-                shutil.rmtree(copied, ignore_errors=True)
+                discard(copied)
 
-    def _upload(self, host: str, folder: Path, *, final: bool) -> None:
+    def _upload(self, host: str, tree: Tree, *, final: bool) -> None:
         before, now = self._seen[host], {}
-        for path in outputs.files(folder):
-            name, status = path.relative_to(folder).as_posix(), path.stat()
-            now[name] = (status.st_size, status.st_mtime)
+        refused: ServiceError | None = None
+        for name, content in outputs.files(tree).items():
+            now[name] = (tree[name].size, tree[name].modified)
             if final or before.get(name) == now[name]:
-                self._upload_file(path, outputs.join(self._prefix, name))
+                try:
+                    self._upload_file(content, outputs.join(self._prefix, name))
+                except ServiceError as error:  # a name that no key can have must not keep the others away
+                    refused = error
+        if final and refused is not None:
+            raise refused
         self._seen[host] = now
         gone = (self._gone[host] | before.keys()) - now.keys()
         if self._deletes and (final or before.items() >= now.items()):  # what came in their place is there by now
@@ -105,6 +112,7 @@ class Sync:
         self._gone[host] = gone
 
     def _upload_file(self, path: Path, key: str) -> None:
+        outputs.check_key(self._store, self._bucket, key)
         there = next((item for item in self._store.list(self._bucket, key) if item.key == key), None)
         if there is None or not filecmp.cmp(path, there.path, shallow=False):
             self._store.adopt(self._bucket, key, path)

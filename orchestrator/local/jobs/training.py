@@ -347,15 +347,15 @@ class TrainingJob(Job):
         folder, store = self.folder / "collected", self.context.store
         base = outputs.join(self.request["OutputDataConfig"]["S3OutputPath"], f"{self.name}/output")
         data = outputs.gather(hosts, str(LAYOUT.output_data), folder / "output", self.note)
-        if any(data.iterdir()):
-            outputs.upload_archive(store, data, f"{base}/output.tar.gz")
+        if data:
+            outputs.upload_archive(store, data, f"{base}/output.tar.gz", folder)
         if not model:
             return
         left = outputs.gather(hosts, str(LAYOUT.model), folder / "model", self.note)
         if self.request["OutputDataConfig"].get("CompressionType") == "NONE":
             outputs.upload(store, left, f"{base}/model")
         else:
-            outputs.upload_archive(store, left, f"{base}/model.tar.gz")
+            outputs.upload_archive(store, left, f"{base}/model.tar.gz", folder)
 
     def failed(self, reason: str) -> None:
         try:

@@ -2,19 +2,29 @@
 
 import io
 import logging
+import os
 import tarfile
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from microjobs.bundle import leads_inside
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.space import Room
+from orchestrator.local.trees import Entry, Kind, Tree, is_plain, link, parent, walk
+from orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
 
 SPOOL_BYTES = 1 << 20
 """Archives up to this size stay in memory."""
+BLOCK_BYTES = 1 << 20
+ZEROS = bytes(BLOCK_BYTES)
+UPLOAD = "Artifact upload"
+MAX_ENGINE_PATH_BYTES = 4095 - 256
+"""Of a folder in a container. Paths have 4,095 bytes at most and names 255: all that such a folder holds is found."""
 
 
 @contextmanager
@@ -25,9 +35,21 @@ def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
             for source, target in trees:
                 for parent in reversed(PurePosixPath(target).parents[:-1]):
                     archive.addfile(_root_owned(_folder(parent)))
-                archive.add(source, target.lstrip("/"), filter=_root_owned)
+                _add(archive, source, target.lstrip("/"))
         file.seek(0)
         yield file
+
+
+def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
+    """Add a tree of any depth, links as what they lead to."""
+    archive.addfile(_root_owned(archive.gettarinfo(source, target)))
+    for found in walk(source):
+        path = source / found.name
+        if found.kind is Kind.FILE or path.is_file():
+            with path.open("rb") as file:
+                archive.addfile(_root_owned(archive.gettarinfo(arcname=f"{target}/{found.name}", fileobj=file)), file)
+        elif found.kind is Kind.FOLDER:
+            archive.addfile(_root_owned(archive.gettarinfo(path, f"{target}/{found.name}")))
 
 
 def _folder(path: PurePosixPath) -> tarfile.TarInfo:
@@ -43,59 +65,98 @@ def _root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
     return info
 
 
-def unpack(chunks: Iterable[bytes], to: Path) -> None:
-    """Extract an archive of one folder (or one file) into `to`, without the folder's own name.
+def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
+    """Read an archive of one folder (or one file), and put the content of files into the folder `to`.
 
-    Links stay links if they lead to something inside; devices and links to elsewhere are left out, with a warning.
-    They are made last, so that nothing is written through one: Python's own filter looks where a path leads, and can be
-    made to look wrongly by paths that are too long (CVE-2025-4517), or by second names of links (CVE-2025-4330).
+    Args:
+        top: where the folder is in the container.
+
+    Returns:
+        What the folder holds; links that lead out of it, and devices, are left out with a warning.
+
+    Raises:
+        CannotRunError: a file is too large for this device, or a path too long for the engine.
     """
     to.mkdir(parents=True, exist_ok=True)
-    links: dict[str, tarfile.TarInfo] = {}
+    room, tree = Room(to, UPLOAD), Tree()
     with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks)), mode="r|") as archive:
         for member in archive:
-            root, _, inside = member.name.partition("/")
-            if not inside and member.isdir():
+            vars(archive)["members"].clear()  # it keeps all of them
+            root, _, inside = member.name.rstrip("/").partition("/")
+            _check_length(top, inside)
+            if (not inside and member.isdir()) or not is_plain(inside or root):
                 continue
-            member.name = inside or root
+            if (inside or root) in tree or not _has_place(tree, inside or root):
+                logger.warning("left out: %s is in the place of something else", printable(inside or root))
+                continue
             if member.islnk():  # names another member, which has the same folder in front
-                _second_name(member, member.linkname.removeprefix(root + "/"), links, to)
-            elif member.issym():
-                links[member.name] = member
+                member.linkname = member.linkname.removeprefix(root + "/")
+            entry = _entry(archive, member, inside or root, tree, to / str(len(tree)), room)
+            if entry is not None:
+                tree[inside or root] = entry
+    return tree
+
+
+def _has_place(tree: Tree, name: str) -> bool:
+    """Whether a name is free, and what it is in are folders, which are made if they are not there."""
+    missing = []
+    while (name := parent(name)) and name not in tree:
+        missing.append(name)
+    if name and tree[name].kind is not Kind.FOLDER:
+        return False
+    tree.update((folder, Entry(Kind.FOLDER)) for folder in reversed(missing))
+    return True
+
+
+def _check_length(top: str, name: str) -> None:
+    """The engine leaves what has a longer path out of its archive, without an error."""
+    if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
+        raise CannotRunError(
+            f"ClientError: {UPLOAD} failed: the engine cannot copy paths over {MAX_ENGINE_PATH_BYTES} bytes, and there "
+            f"is one that begins with {printable(name)[:100]}: write fewer or shorter folders"
+        )
+
+
+def _entry(
+    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, room: Room
+) -> Entry | None:
+    """A member of an archive, with its content written to a file."""
+    if member.isdir():
+        return Entry(Kind.FOLDER, member.mode, member.mtime)
+    if member.issym():
+        return link(name, member.linkname)
+    if member.islnk():
+        return _second_name(name, member.linkname, tree, content)
+    source = archive.extractfile(member) if member.isfile() else None
+    if source is None:
+        logger.warning("left out: %s is neither a file nor a folder", printable(name))
+        return None
+    room.take(name, member.size)
+    _write(source, content)
+    return Entry(Kind.FILE, member.mode, member.mtime, member.size, content)
+
+
+def _second_name(name: str, first: str, tree: Tree, content: Path) -> Entry | None:
+    """A hard link to what was read already, which may be a link."""
+    found = tree.get(first)
+    if found is None or found.kind is Kind.FOLDER:
+        logger.warning("left out: %s is another name of %s, which is no file here", printable(name), printable(first))
+        return None
+    if found.content is None:
+        return link(name, found.target)
+    content.hardlink_to(found.content)
+    return replace(found, content=content)
+
+
+def _write(source: IO[bytes], path: Path) -> None:
+    """Write a file with holes where there are only zeros."""
+    with path.open("wb") as file:
+        while block := source.read(BLOCK_BYTES):
+            if block == ZEROS[: len(block)]:
+                file.seek(len(block), os.SEEK_CUR)
             else:
-                try:
-                    archive.extract(member, to, filter="data")
-                except tarfile.FilterError as error:
-                    logger.warning("left out: %s", error)
-    kept = [(name, link.linkname) for name, link in links.items() if _is_inside(name, link.linkname)]
-    for name, _ in kept:  # all before the first link, so that none is made through another one
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-    for name, target in kept:
-        (to / name).symlink_to(target)
-
-
-def _second_name(member: tarfile.TarInfo, first: str, links: dict[str, tarfile.TarInfo], to: Path) -> None:
-    """Make a hard link to what was extracted already, which may be a link."""
-    if first in links:
-        links[member.name] = links[first]
-    elif _is_plain(first) and _is_plain(member.name) and (to / first).is_file():
-        (to / member.name).parent.mkdir(parents=True, exist_ok=True)
-        (to / member.name).hardlink_to(to / first)
-    else:
-        logger.warning("left out: %s is another name of %s, which is no file here", member.name, first)
-
-
-def _is_inside(name: str, target: str) -> bool:
-    if _is_plain(name) and leads_inside(PurePosixPath(name), target):
-        return True
-    logger.warning("left out: the link %s leads to %s, outside of its folder", name, target)
-    return False
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is a path below the folder."""
-    path = PurePosixPath(name)
-    return not path.is_absolute() and ".." not in path.parts
+                file.write(block)
+        file.truncate()
 
 
 class _Chunks(io.RawIOBase):

@@ -8,7 +8,10 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from orchestrator.local.trees import Tree
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,14 @@ class Host(Protocol):
     def stop(self, grace: float) -> None:
         """SIGTERM, and SIGKILL after `grace` seconds; returns when the host has ended. Harmless if it has."""
 
-    def copy(self, path: str, to: Path) -> bool:
-        """Copy what a folder (or the file) at a path of the contract holds now into the folder `to`.
+    def copy(self, path: str, to: Path) -> "Tree | None":
+        """Copy what a folder (or the file) at a path of the contract holds now.
 
-        The files belong to the caller. Links are kept as links. False if there is nothing at that path. Works while
-        the host runs and after its end, until the plan is removed.
+        The content of files is put into the folder `to`, in files that belong to the caller. None if there is nothing
+        at that path. Works while the host runs and after its end, until the plan is removed.
+
+        Raises:
+            CannotRunError: a file does not fit on this device, or cannot be read.
         """
 
     def connect(self, timeout: float) -> socket.socket:

@@ -2,22 +2,24 @@
 
 import itertools
 import logging
-import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar
 
-from docker.errors import APIError, DockerException, NotFound
+from docker.errors import APIError, DockerException, NotFound, create_api_error_from_http_exception
 from docker.models.containers import Container
+from requests.exceptions import HTTPError as HTTPStatusError
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
 from orchestrator.local.runtimes.archives import unpack
 from orchestrator.local.runtimes.base import Exit, Line
 from orchestrator.local.runtimes.docker_log import Lines
+from orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +32,7 @@ DEAF_SECONDS = 1.0
 """After its start a container's first process may have no handlers yet, and for that one the kernel drops signals: it
 would run on until it is killed."""
 CHUNK = 1 << 16
+ARCHIVE_CHUNK = 1 << 20
 
 AWAY = (RequestException, HTTPError)
 """What is raised when the engine does not answer, or not to the end."""
@@ -111,20 +114,31 @@ class DockerHost:
         time.sleep(max(0.0, self._hears_from - time.monotonic()))
         patiently(lambda: self._container.stop(timeout=round(grace)))
 
-    def copy(self, path: str, to: Path) -> bool:
-        def copied() -> bool:
-            shutil.rmtree(to, ignore_errors=True)  # what there is of an attempt that broke off
-            chunks, _ = self._container.get_archive(path)
-            unpack(chunks, to)
-            return True
+    def copy(self, path: str, to: Path) -> Tree | None:
+        def copied() -> Tree:
+            discard(to)  # what there is of an attempt that broke off
+            with closing(self._archive(path)) as chunks:
+                return unpack(chunks, to, path)
 
         try:
-            return patiently(copied) or False
+            return patiently(copied)
         except APIError:
             state = patiently(self._state)
             if state is None or state["Status"] in LEAVING:
-                return False
+                return None
             raise
+
+    def _archive(self, path: str) -> Generator[bytes, None, None]:
+        """The engine's archive of a path. Close it to end it: it may have terabytes of zeros."""
+        assert self._container.client is not None  # noqa: S101  for mypy
+        api = self._container.client.api
+        url = f"{api.base_url}/v{api.api_version}/containers/{self._container.id}/archive"
+        with api.get(url, params={"path": path}, stream=True, timeout=None) as response:
+            try:
+                response.raise_for_status()
+            except HTTPStatusError as error:
+                create_api_error_from_http_exception(error)
+            yield from response.iter_content(ARCHIVE_CHUNK)
 
     def connect(self, timeout: float) -> socket.socket:
         try:

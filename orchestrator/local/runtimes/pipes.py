@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Pipe
+from orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class FedHost:
     def stop(self, grace: float) -> None:
         self._host.stop(grace)
 
-    def copy(self, path: str, to: Path) -> bool:
+    def copy(self, path: str, to: Path) -> Tree | None:
         return self._host.copy(path, to)
 
     def connect(self, timeout: float) -> socket.socket:

@@ -31,6 +31,7 @@ from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPla
 from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
 from orchestrator.local.runtimes.process_addresses import reserve
 from orchestrator.local.runtimes.process_kept import Kept, callers_environment
+from orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +70,7 @@ class ProcessHost:
         self._killed = True
         self._kept.release()
 
-    def copy(self, path: str, to: Path) -> bool:
+    def copy(self, path: str, to: Path) -> Tree | None:
         code = self._kept.code()
         over = code is not None and code >= 0  # then nobody is left who could write
         return files.take(commands.inside(self._layout, path), to, link=over)
@@ -186,7 +187,10 @@ class ProcessRuntime:
         self._environments.remove_broken()
         for folder in self._work.glob("*"):
             if folder.name not in {self._folder(name).name for name in self._hosts}:
-                _remove(folder)
+                try:
+                    _remove(folder)
+                except OSError:
+                    logger.exception("%s could not be removed", folder)
         return {}
 
     def remove(self, plan_name: str) -> None:
@@ -212,6 +216,8 @@ class ProcessRuntime:
 
 def _remove(folder: Path) -> None:
     for lock in folder.glob(f"*/{LOCK}"):
+        if not lock.is_file():  # a pipe would wait for ever
+            continue
         with exclusive(lock):  # until its last process has ended
             pass
     files.remove(folder)

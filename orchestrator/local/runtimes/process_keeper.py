@@ -10,14 +10,15 @@ A program of its own, standard library only and quick to start: the server may b
 
 import contextlib
 import ctypes
+import itertools
 import os
 import select
-import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -141,19 +142,83 @@ def _end_descendants() -> None:
                 time.sleep(0.001)
 
 
-def open_folders(folder: str | Path) -> None:
-    """Let the folders of a tree be read and written, which a program may have forbidden."""
-    for parent, names, _ in os.walk(folder):  # from the top: each is opened before it is entered
-        for path in (Path(parent, name) for name in names):
-            if not path.is_symlink():
-                with contextlib.suppress(OSError):
-                    path.chmod(0o700)
+def remove_tree(folder: str) -> None:
+    """Remove a tree of any depth, also of folders that a program made read-only. Harmless if it is not there.
+
+    Folders are moved up into the top one and removed there, so that neither depth nor long paths matter.
+
+    Raises:
+        OSError: something in it cannot be removed; all else is gone.
+    """
+    with contextlib.suppress(NotADirectoryError):
+        _remove_folder(folder)
+        return
+    os.unlink(folder)  # noqa: PTH108
+
+
+def _remove_folder(folder: str) -> None:
+    try:
+        mode = os.lstat(folder).st_mode
+        if stat.S_ISDIR(mode) and mode & 0o700 != 0o700:
+            os.chmod(folder, 0o700)  # noqa: PTH101
+    except FileNotFoundError:
+        return
+    top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        _empty(top)
+    finally:
+        os.close(top)
+    os.rmdir(folder)  # noqa: PTH106
+
+
+def _empty(top: int) -> None:
+    prefix = f".removed-{os.getpid()}-{time.monotonic_ns()}-"
+    numbers = itertools.count()
+    before: list[str] = []
+    while names := os.listdir(top):
+        error = None
+        for name in names:
+            try:
+                if not _unlink(name, top):
+                    _flatten(name, top, lambda: f"{prefix}{next(numbers)}")
+            except FileNotFoundError:
+                continue
+            except OSError as failed:
+                error = failed
+        if sorted(names) == before and error is not None:
+            raise error
+        before = sorted(names)
+
+
+def _unlink(name: str, folder: int) -> bool:
+    """Remove a file; False if it is a folder."""
+    try:
+        os.unlink(name, dir_fd=folder)
+    except (IsADirectoryError, PermissionError):
+        if not stat.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode):
+            raise
+        return False
+    return True
+
+
+def _flatten(name: str, top: int, new_name: Callable[[], str]) -> None:
+    """Move the folders in a folder up to the top, and remove it."""
+    os.chmod(name, 0o700, dir_fd=top)
+    folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+    try:
+        for inner in os.listdir(folder):  # noqa: PTH208  a descriptor
+            if not _unlink(inner, folder):
+                os.chmod(inner, 0o700, dir_fd=folder)
+                os.rename(inner, new_name(), src_dir_fd=folder, dst_dir_fd=top)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
 
 
 def remove(scratch: str) -> None:
     """Remove what can be removed of a program's own folder."""
-    open_folders(scratch)
-    shutil.rmtree(scratch, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        remove_tree(scratch)
 
 
 def _prctl(option: int, value: int) -> None:

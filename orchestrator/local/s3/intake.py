@@ -10,13 +10,15 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from orchestrator.local.trees import discard
+
 
 class Intake:
     """Makes finished files ready to be renamed into a bucket. Methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        shutil.rmtree(folder, ignore_errors=True)  # what a killed server left
-        folder.mkdir(parents=True)
+        discard(folder)  # what a killed server left
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = threading.Lock()
         self._last_stamp = 0

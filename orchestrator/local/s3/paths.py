@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from orchestrator.local.trees import Kind, walk
+
 
 class Tree:
     """The folders and files below `root`; paths are relative to it, and begin with the bucket."""
@@ -63,7 +65,7 @@ class Tree:
         if folder:
             return None if stat.S_ISDIR(found.st_mode) else f"{key!r} is an object or a link, not a folder"
         if stat.S_ISDIR(found.st_mode):
-            held = any(files for _, _, files in os.walk(self._root / relative))
+            held = any(found.kind is not Kind.FOLDER for found in walk(self._root / relative))
             return f"there are objects whose keys begin with {key + '/'!r}" if held else None
         return None if stat.S_ISREG(found.st_mode) else "something that is not a plain file is in its place"
 
@@ -78,8 +80,10 @@ class Tree:
 
     def remove_empty(self, relative: Path) -> None:
         """Remove a folder and those in it. Raises OSError if there is a file."""
-        for folder, _, _ in os.walk(self._root / relative, topdown=False):
-            Path(folder).rmdir()
+        folder = self._root / relative
+        for found in [*walk(folder)][::-1]:  # not recursive: folders may be very deep
+            (folder / found.name).rmdir()
+        folder.rmdir()
 
     def _other_spelling(self, relative: Path) -> str | None:
         """The name on the disk that the file system takes for the path's last one, such as `Train` for `train`."""

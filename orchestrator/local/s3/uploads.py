@@ -1,7 +1,6 @@
 """Uploads in parts: under way they lie outside the buckets; when completed, their parts become one file."""
 
 import contextlib
-import shutil
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from orchestrator.local.s3.database import Row
 from orchestrator.local.s3.details import Details
 from orchestrator.local.s3.keys import KEY_LIMIT
 from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000
 
@@ -117,7 +117,7 @@ class Uploads:
         with self._database.transaction() as database:
             database.execute("DELETE FROM parts WHERE upload = ?", (upload.id,))
             database.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
-        shutil.rmtree(self._folder / upload.id, ignore_errors=True)
+        discard(self._folder / upload.id)
         with self._lock:
             self._locks.pop(upload.id, None)
 
@@ -140,11 +140,11 @@ class Uploads:
         uploads = {row[0] for row in self._database.select("SELECT id FROM uploads")}
         for folder in self._folder.iterdir():
             if folder.name not in uploads:
-                shutil.rmtree(folder, ignore_errors=True)
+                discard(folder)
                 continue
             for file in folder.iterdir():
                 if (folder.name, file.name) not in known:
-                    file.unlink()
+                    discard(file)
 
 
 def _upload(row: Row) -> Upload:

@@ -123,8 +123,8 @@ class FakeHost:
         self.graces.append(grace)
         self.end(Exit(0))
 
-    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
-        return False  # it leaves no files
+    def copy(self, path: str, to: Path) -> None:
+        """It leaves no files."""
 
     def connect(self, timeout: float) -> socket.socket:
         if self.has_ended:

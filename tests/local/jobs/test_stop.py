@@ -21,6 +21,8 @@ from orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
 from orchestrator.local.s3.store import ObjectStore
 from orchestrator.local.services.sagemaker import SageMaker
 from orchestrator.local.state import Record, State
+from orchestrator.local.trees import Tree
+from tests.local.trees import tree_of
 
 SECONDS = 10.0
 
@@ -60,9 +62,9 @@ class Container:
     def stop(self, grace: float) -> None:  # noqa: ARG002
         self._over.set()
 
-    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
+    def copy(self, path: str, to: Path) -> Tree | None:  # noqa: ARG002
         self._gates.step("collecting")
-        return False
+        return None
 
     def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
         raise ConnectionRefusedError
@@ -223,13 +225,13 @@ def test_job_that_starts_while_the_server_ends_is_ended(server: Callable[[str], 
 class Saving(Container):
     """A host whose last checkpoint has a name that no object can have."""
 
-    def copy(self, path: str, to: Path) -> bool:
+    def copy(self, path: str, to: Path) -> Tree | None:
         if Path(path).name not in ("checkpoints", "model"):
-            return False
+            return None
         to.mkdir(parents=True)
         name = os.fsdecode(b"caf\xe9") if Path(path).name == "checkpoints" else "weights"
         (to / name).write_text("w")
-        return True
+        return tree_of(to)
 
 
 def test_checkpoint_that_cannot_be_stored_does_not_cost_the_model(server: Callable[[str], Server]) -> None:

@@ -32,6 +32,7 @@ from tests.local.runtimes.processes import (
     tiny_runtime,
     wait_for_line,
 )
+from tests.local.trees import copied
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
@@ -76,7 +77,7 @@ def test_program_ends_with_its_exit_code(start: Start, tmp_path: Path) -> None:
 def test_crashed_job_says_why(start: Start, tmp_path: Path) -> None:
     host = start(host_plan(tmp_path, "tiny", arguments=()))
     assert host.wait() == Exit(128 + signal.SIGSEGV)
-    assert host.copy(str(ROOT.output), tmp_path / "output")
+    assert copied(host, str(ROOT.output), tmp_path / "output")
     assert "SIGSEGV" in (tmp_path / "output" / "failure").read_text()
     assert read_failure(Layout(tmp_path)) is not None
 
@@ -145,7 +146,7 @@ def test_writing_into_an_input_leaves_the_bucket_alone(start: Start, tmp_path: P
     code = "import sys; open(sys.argv[1] + '/x.csv', 'a').write('2'); open(sys.argv[1] + '/new', 'w')"
     host = start(program(tmp_path, code, INPUT, inputs=(Input(INPUT, source),)))
     assert host.wait() == Exit(0), output(host)
-    host.copy(INPUT, tmp_path / "copy")
+    copied(host, INPUT, tmp_path / "copy")
     assert (tmp_path / "copy" / "x.csv").read_text() == "12"
     assert names(source.iterdir()) == {"x.csv"}
     assert (source / "x.csv").read_text() == "1"
@@ -179,7 +180,7 @@ def test_users_variables_do_not_break_our_programs(
     environment = {**HOSTILE, "PYTHONPATH": str(tmp_path / "shadows")}
     host = start(host_plan(tmp_path, "tiny", arguments=(), entrypoint=entrypoint, environment=environment))
     host.wait()
-    assert host.copy(str(ROOT.output), tmp_path / "output"), output(host)
+    assert copied(host, str(ROOT.output), tmp_path / "output"), output(host)
     assert reason in (tmp_path / "output" / "failure").read_text()
 
 
@@ -256,9 +257,9 @@ def test_nothing_outlives_its_host(start: Start, tmp_path: Path) -> None:
 def test_copy_tells_nothing_from_empty(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "import os, sys; os.makedirs(sys.argv[1])", OUTPUT))
     host.wait()
-    assert host.copy(OUTPUT, tmp_path / "empty")
+    assert copied(host, OUTPUT, tmp_path / "empty")
     assert list((tmp_path / "empty").iterdir()) == []
-    assert not host.copy(str(ROOT.model), tmp_path / "none")
+    assert not copied(host, str(ROOT.model), tmp_path / "none")
 
 
 def test_copy_of_a_running_host_is_a_copy(start: Start, tmp_path: Path) -> None:
@@ -270,7 +271,7 @@ with open(sys.argv[1] + "/state", "w") as file:
 """
     host = start(program(tmp_path, code, OUTPUT))
     wait_for_line(host, b"up")
-    host.copy(OUTPUT, tmp_path / "early")
+    copied(host, OUTPUT, tmp_path / "early")
     host.wait()
     assert (tmp_path / "early" / "state").read_text() == "one\n"
 

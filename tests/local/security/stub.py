@@ -68,8 +68,8 @@ class StubHost:
     def stop(self, grace: float) -> None:  # noqa: ARG002
         self._over.set()
 
-    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
-        return False
+    def copy(self, path: str, to: Path) -> None:
+        """It leaves no files."""
 
     def connect(self, timeout: float) -> socket.socket:
         return socket.create_connection(self._address, timeout)

@@ -15,6 +15,8 @@ from orchestrator.local.jobs.ranges import Range, read_ranges
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.trees import Tree
+from tests.local.trees import tree_of
 
 
 def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
@@ -61,17 +63,17 @@ class Left:
         self.name = name
         self.files = files
 
-    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002  it has one folder
+    def copy(self, path: str, to: Path) -> Tree:  # noqa: ARG002  it has one folder
         for name, content in self.files.items():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             (to / name).write_text(content)
-        return bool(self.files)
+        return tree_of(to)
 
 
 def gather(tmp_path: Path, *hosts: Left) -> tuple[dict[str, str], list[str]]:
     notes: list[str] = []
-    folder = outputs.gather(hosts, "out", tmp_path / "gathered", notes.append)  # type: ignore[arg-type]
-    return {path.relative_to(folder).as_posix(): path.read_text() for path in outputs.files(folder)}, notes
+    tree = outputs.gather(hosts, "out", tmp_path / "gathered", notes.append)  # type: ignore[arg-type]
+    return {name: content.read_text() for name, content in outputs.files(tree).items()}, notes
 
 
 def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
@@ -103,7 +105,7 @@ class Leading:
         self._left = Left(name, files)
         self._links = links
 
-    def copy(self, path: str, to: Path) -> bool:
+    def copy(self, path: str, to: Path) -> Tree:
         for name, target in self._links.items():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             (to / name).symlink_to(target)
@@ -116,8 +118,8 @@ def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:
     deep = "p/q/q/q"
     first = Leading("algo-1", {f"{deep}/r": "../../../../s"}, {"s/keep": ""})
     second = Leading("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
-    _, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
-    assert list((tmp_path / "victim").iterdir()) == []
+    found, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
+    assert found == {"s/keep": "", "s/t/l/planted": "x"}
     assert notes == [f"{deep}/r/t/l of algo-2 was left out: another host has a link where it needs a folder"]
 
 
@@ -127,14 +129,14 @@ def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, t
     (tmp_path / "left" / "a").write_text("")
     (tmp_path / "left" / "b" / "c").write_text("")
     with pytest.raises(Exception, match="out/b"):
-        outputs.upload(store, tmp_path / "left", "s3://data/out")
+        outputs.upload(store, tree_of(tmp_path / "left"), "s3://data/out")
     assert [item.key for item in store.list("data")] == ["out/b"]
 
 
 def test_archive_holds_the_folders_content(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "model" / "1").mkdir(parents=True)
     (tmp_path / "model" / "1" / "w").write_text("weights")
-    outputs.upload_archive(store, tmp_path / "model", "s3://data/model.tar.gz")
+    outputs.upload_archive(store, tree_of(tmp_path / "model"), "s3://data/model.tar.gz", tmp_path)
     with tarfile.open(store.get("data", "model.tar.gz").path) as archive:
         assert archive.getnames() == ["1", "1/w"]
 

@@ -38,8 +38,8 @@ class Said:
     def stop(self, grace: float) -> None:
         """It has ended."""
 
-    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002
-        return False
+    def copy(self, path: str, to: Path) -> None:
+        """It leaves no files."""
 
     def connect(self, timeout: float) -> socket.socket:  # noqa: ARG002
         raise ConnectionRefusedError

@@ -7,6 +7,8 @@ import pytest
 
 from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.trees import Tree
+from tests.local.trees import tree_of
 
 
 class Writing:
@@ -17,9 +19,9 @@ class Writing:
     def __init__(self, files: Path) -> None:
         self.files = files
 
-    def copy(self, path: str, to: Path) -> bool:  # noqa: ARG002  it has one folder
+    def copy(self, path: str, to: Path) -> Tree:  # noqa: ARG002  it has one folder
         shutil.copytree(self.files, to)
-        return True
+        return tree_of(to)
 
 
 @pytest.fixture

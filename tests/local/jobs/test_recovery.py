@@ -1,0 +1,163 @@
+"""A start of the server over a home in which something is broken: all else goes on."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestrator.local.jobs import endpoints, processing, training, transform
+from orchestrator.local.jobs.group import Control, Interruption
+from orchestrator.local.jobs.interruptions import Watch
+from orchestrator.local.jobs.registry import Registry
+from orchestrator.local.runtimes.base import Host
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.s3.uploads import Uploads
+from orchestrator.local.state import State
+from orchestrator.local.trees import remove
+from orchestrator.workflows.record import Record, last_unfinished
+from tests.local.jobs.conftest import Parts, transform_request, until
+
+MAKERS: Mapping[str, Any] = {
+    processing.KIND: processing.ProcessingJob,
+    training.KIND: training.TrainingJob,
+    transform.KIND: transform.TransformJob,
+    endpoints.KIND: endpoints.Endpoint,
+}
+
+
+def status(parts: Parts, kind: str, name: str) -> tuple[str, str]:
+    record = parts.context.state.get(kind, name)
+    assert record is not None
+    return record.status, str(record.description.get("FailureReason", ""))
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_", "description"),
+    [
+        (training.KIND, {}, {}),
+        (training.KIND, {"AlgorithmSpecification": {}}, {"SecondaryStatusTransitions": None}),
+        (training.KIND, {"AlgorithmSpecification": 5}, {"SecondaryStatusTransitions": []}),
+        (processing.KIND, {}, {"ProcessingStartTime": "yesterday"}),
+        (transform.KIND, {}, {}),
+        (endpoints.KIND, {}, {}),
+    ],
+)
+def test_record_that_makes_no_sense_fails_and_the_others_go_on(
+    parts: Parts, kind: str, request_: dict[str, Any], description: dict[str, Any]
+) -> None:
+    going = "Creating" if kind == endpoints.KIND else "InProgress"
+    parts.context.state.add(kind, "bad", "arn:bad", going, request_, description)
+    parts.make_model()
+    parts.put("in/a", b"x")
+    transform.create(parts.context, transform_request())
+    registry = Registry(parts.context)
+    registry.recover(MAKERS)
+    until(lambda: status(parts, kind, "bad")[0] == "Failed")
+    assert status(parts, kind, "bad")[1].startswith("InternalServerError: ")
+    until(lambda: status(parts, transform.KIND, "t")[0] == "Completed")
+    registry.shut_down()
+
+
+def garbage(work: Path) -> None:
+    """What nobody expects in the folder of running jobs."""
+    (work / "training-job-file").write_text("a file")
+    (work / "training-job-link").symlink_to("/etc")
+    (work / "training-job-loop").symlink_to("training-job-loop")
+    os.mkfifo(work / "training-job-pipe")
+    (work / "not utf8-\udcff").mkdir()
+    (work / "process").mkdir()
+    (work / "process" / "file").touch()
+    folder = work / "processing-job-deep"
+    folder.mkdir()
+    inner = os.open(folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=inner)
+        following = os.open("d", os.O_RDONLY, dir_fd=inner)
+        os.close(inner)
+        inner = following
+    os.close(inner)
+
+
+def test_garbage_in_the_work_folder_is_removed(parts: Parts) -> None:
+    garbage(parts.home.work)
+    Registry(parts.context).recover({})
+    assert [path.name for path in parts.home.work.iterdir()] == ["process"]
+
+
+def test_plan_that_cannot_be_removed_does_not_end_the_start(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(plan_name: str) -> None:
+        raise OSError(f"{plan_name} cannot be removed")
+
+    hosts: dict[str, list[Host]] = {"training-job/half": [], "training-job/left": [parts]}  # type: ignore[list-item]
+    monkeypatch.setattr(parts.runtime, "running", lambda: hosts)
+    monkeypatch.setattr(parts.runtime, "remove", fail)
+    (parts.home.work / "training-job-old").mkdir()
+    Registry(parts.context).recover({})
+    assert list(parts.home.work.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"notice": "soon"}', '{"notice": NaN}', '{"x": 1}', "[" * 100_000])
+def test_damaged_interruption_is_left_out(parts: Parts, content: str) -> None:
+    control = Control()
+    watch = Watch(parts.home, "job", control)
+    (parts.home.interruptions / "job").write_text(content)
+    check(parts, watch, control)
+
+
+def test_folder_or_pipe_in_place_of_an_interruption_is_left_out(parts: Parts) -> None:
+    file = parts.home.interruptions / "job"
+    makes: list[Callable[[], None]] = [file.mkdir, lambda: os.mkfifo(file)]
+    for make in makes:
+        remove(file)
+        make()
+        Watch(parts.home, "job", Control())  # removes what is there
+        control = Control()
+        watch = Watch(parts.home, "job", control)
+        make()
+        check(parts, watch, control)
+
+
+def check(parts: Parts, watch: Watch, control: Control) -> None:
+    """The watch removes what is there, and takes the next one."""
+    file = parts.home.interruptions / "job"
+    watch.start()
+    until(lambda: not os.path.lexists(file))
+    assert control.events.empty()
+    file.write_text('{"notice": 5, "away": 1.5}')
+    assert control.events.get(timeout=10) == Interruption(5.0, 1.5)
+    watch.finish()
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff", '{"steps": 5}', "[" * 100_000])
+def test_damaged_run_is_passed_over(tmp_path: Path, content: str) -> None:
+    Record(tmp_path / "w-1.json", "w-1", "w", {}, "local", "base").save()
+    (tmp_path / "w-2.json").write_text(content, encoding="latin-1")
+    (tmp_path / "w-3.json").mkdir()
+    assert last_unfinished(tmp_path, "w").name == "w-1.json"
+
+
+def test_home_with_a_nan_starts_again(parts: Parts) -> None:
+    """As an earlier version left it."""
+    parts.context.state.add(training.KIND, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
+    metric = '{"FinalMetricDataList": [{"MetricName": "loss", "Value": NaN, "Timestamp": 1.5}]}'
+    with closing(sqlite3.connect(parts.home.state)) as database, database:
+        database.execute("UPDATE resources SET description = ?", (metric,))
+    with closing(State(parts.home.state)) as state:
+        record = state.get(training.KIND, "done")
+    assert record is not None
+    assert record.description == {"FinalMetricDataList": []}
+
+
+def test_deep_leftovers_of_uploads_are_removed(parts: Parts) -> None:
+    Uploads(parts.context.store)
+    folders = [path for path in parts.home.objects.iterdir() if path.is_dir()]
+    assert {folder.name for folder in folders} == {"incoming", "uploads"}
+    for folder in folders:
+        garbage(folder)
+    with closing(ObjectStore(parts.home)) as store:
+        Uploads(store)
+    assert [list(folder.iterdir()) for folder in folders] == [[]] * len(folders)

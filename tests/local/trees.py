@@ -1,0 +1,41 @@
+"""What hosts left, as files: for tests that look at them."""
+
+from pathlib import Path
+
+from orchestrator.local.runtimes.base import Host
+from orchestrator.local.trees import Entry, Kind, Tree, in_order, walk
+
+
+def lay_out(tree: Tree, folder: Path) -> None:
+    """Make the files, folders and links of a tree."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in in_order(tree):
+        entry, path = tree[name], folder / name
+        if entry.kind is Kind.FOLDER:
+            path.mkdir(exist_ok=True)
+        elif entry.kind is Kind.LINK:
+            path.symlink_to(entry.target)
+        else:
+            assert entry.content is not None
+            path.write_bytes(entry.content.read_bytes())
+
+
+def copied(host: Host, path: str, to: Path) -> bool:
+    """Copy from a host into the folder `to`; False if there is nothing."""
+    tree = host.copy(path, to.with_name(f"{to.name}.contents"))
+    if tree is not None:
+        lay_out(tree, to)
+    return tree is not None
+
+
+def tree_of(folder: Path) -> Tree:
+    """A tree whose content stays where it is."""
+    tree = Tree()
+    for found in walk(folder):
+        if found.kind is Kind.FILE:
+            tree[found.name] = Entry.of(found.status, folder / found.name)
+        elif found.kind is Kind.LINK:
+            tree[found.name] = Entry(Kind.LINK, target=found.target())
+        else:
+            tree[found.name] = Entry(Kind.FOLDER)
+    return tree

@@ -1,0 +1,327 @@
+"""What jobs leave: any depth, length, number, size and name. It comes into the archive, or the job says why not."""
+
+import gzip
+import hashlib
+import io
+import itertools
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local import space
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.jobs import outputs
+from orchestrator.local.runtimes import process_files
+from orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
+from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.s3.store import ObjectStore
+from orchestrator.local.trees import Tree, discard, in_order, remove, walk
+
+GB = 10**9
+
+
+@contextmanager
+def folders(top: Path, names: Iterable[str]) -> Iterator[int]:
+    """A descriptor of the innermost of new folders in each other, however deep."""
+    top.mkdir(exist_ok=True)
+    folder = os.open(top, os.O_RDONLY)
+    for name in names:
+        os.mkdir(name, dir_fd=folder)
+        inner = os.open(name, os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    yield folder
+    os.close(folder)
+
+
+def put(folder: int, name: str | bytes, content: bytes = b"x") -> None:
+    with open(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=folder), "wb") as file:  # noqa: PTH123
+        file.write(content)
+
+
+def deep(top: Path) -> None:
+    with folders(top, ["d"] * 1500) as folder:
+        put(folder, "weights")
+
+
+def long(top: Path) -> None:
+    with folders(top, ["d" * 250] * 30) as folder:
+        put(folder, "weights")
+
+
+def wide(top: Path) -> None:
+    with folders(top, []) as folder:
+        for number in range(5000):
+            put(folder, f"{number:05d}")
+
+
+def not_utf8(top: Path) -> None:
+    with folders(top, [os.fsdecode(b"caf\xe9")]) as folder:
+        put(folder, b"\xff\xfe\n\x1b[2J")
+
+
+def longest_name(top: Path) -> None:
+    with folders(top, []) as folder:
+        put(folder, "n" * 255)
+
+
+def closed(top: Path) -> None:
+    (top / "closed" / "inner").mkdir(parents=True)
+    (top / "closed" / "inner" / "weights").touch(mode=0)
+    (top / "closed" / "inner").chmod(0)
+    (top / "closed").chmod(0o500)
+
+
+def odd(top: Path) -> None:
+    (top / "in").mkdir(parents=True)
+    (top / "in" / "weights").write_text("x")
+    (top / "in" / "loop").symlink_to("../in")
+    (top / "self").symlink_to("self")
+    (top / "out").symlink_to("/etc")
+    os.mkfifo(top / "pipe")
+
+
+LEFT = {
+    "deep": (deep, {"d/" * 1500 + "weights"}),
+    "long": (long, {("d" * 250 + "/") * 30 + "weights"}),
+    "wide": (wide, {f"{number:05d}" for number in range(5000)}),
+    "not UTF-8": (not_utf8, {os.fsdecode(b"caf\xe9/\xff\xfe\n\x1b[2J")}),
+    "longest name": (longest_name, {"n" * 255}),
+    "closed": (closed, {"closed/inner/weights"}),
+    "odd": (odd, {"in/weights"}),
+}
+
+
+@pytest.fixture(params=list(LEFT.values()), ids=list(LEFT))
+def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, set[str]]]:
+    """A folder as a job left it, and the names of the files in it."""
+    make, names = request.param
+    make(tmp_path / "left")
+    yield tmp_path / "left", names
+    remove(tmp_path / "left")  # pytest itself could not
+    remove(tmp_path / "to")
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_all_files_come_into_the_archive(left: tuple[Path, set[str]], link: bool, tmp_path: Path) -> None:
+    folder, names = left
+    tree = process_files.take(folder, tmp_path / "to", link=link)
+    assert tree is not None
+    assert archived(tree) == names
+
+
+def archived(tree: Tree) -> set[str]:
+    """The names of the files in a tree's archive, as another program finds them there."""
+    file = io.BytesIO()
+    outputs.pack(tree, file)
+    with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as tar:
+        return {member.name for member in tar if member.isfile()}
+
+
+def test_tree_is_given_and_removed(left: tuple[Path, set[str]], tmp_path: Path) -> None:
+    folder, names = left
+    if max(map(len, names)) < 4000:  # a path of the system
+        process_files.give(folder, tmp_path / "to") if (folder / "pipe") not in folder.iterdir() else None
+    remove(folder)
+    assert not folder.exists()
+
+
+REMOVE_AS_USER = """
+import os, sys
+from pathlib import Path
+from orchestrator.local.trees import remove
+os.setuid(int(sys.argv[2]))
+remove(Path(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("make", [deep, closed], ids=["deep", "closed"])
+def test_user_who_is_not_root_removes_it(make: Callable[[Path], None], tmp_path: Path) -> None:
+    user = os.getuid() or 65534
+    for parent in [tmp_path, *list(tmp_path.parents)[:3]]:
+        parent.chmod(parent.stat().st_mode | 0o011)
+    (tmp_path / "place").mkdir()
+    make(tmp_path / "place" / "left")
+    for found in walk(tmp_path / "place"):
+        os.chown(found.base, user, -1, dir_fd=found.folder, follow_symlinks=False)
+    os.chown(tmp_path / "place", user, -1)
+    command = [sys.executable, "-c", REMOVE_AS_USER, str(tmp_path / "place" / "left"), str(user)]
+    subprocess.run(command, check=True, env={"PYTHONPATH": os.pathsep.join(sys.path)})
+    assert list((tmp_path / "place").iterdir()) == []
+
+
+def test_what_cannot_be_removed_keeps_nothing_else_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "left" / "a").mkdir(parents=True)
+    for name in ("immutable", "b", "a/c"):
+        (tmp_path / "left" / name).touch()
+    real = os.unlink
+
+    def unlink(name: str, *, dir_fd: int) -> None:
+        if name == "immutable":
+            raise PermissionError(1, "Operation not permitted", name)
+        real(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(PermissionError, match="immutable"):
+        remove(tmp_path / "left")
+    discard(tmp_path / "left")  # as a start of the server does
+    assert [path.name for path in (tmp_path / "left").iterdir()] == ["immutable"]
+
+
+def test_removing_follows_no_links(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").touch()
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "link").symlink_to("../kept")
+    (tmp_path / "itself").symlink_to("kept")
+    remove(tmp_path / "left")
+    remove(tmp_path / "itself")
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept", "file"]
+
+
+def test_deep_inputs_are_packed(tmp_path: Path) -> None:
+    key = "/".join("d" * 500)
+    (tmp_path / "in").mkdir()
+    with folders(tmp_path / "in", key.split("/")) as folder:
+        put(folder, "x")
+    with packed([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
+        assert f"data/{key}/x" in tar.getnames()
+    process_files.give(tmp_path / "in", tmp_path / "given")
+    process_files.protect(tmp_path / "given")
+    assert (tmp_path / "given" / key / "x").read_text() == "x"
+    remove(tmp_path / "in")
+    remove(tmp_path / "given")
+
+
+def stream(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
+    """What the engine sends: headers, and as many zeros as they say."""
+    for name, kind, size in (("model", tarfile.DIRTYPE, 0), *members):
+        info = tarfile.TarInfo(name)
+        info.type, info.size = kind, size
+        yield info.tobuf(tarfile.PAX_FORMAT)
+        for _ in range(-(-size // (1 << 20))):
+            yield bytes(min(1 << 20, size))
+    yield bytes(1024)
+
+
+def test_deep_archive_of_the_engine_is_read(tmp_path: Path) -> None:
+    names = ["model" + "/d" * depth for depth in range(1, 1501)]
+    tree = unpack(
+        stream(*((name, tarfile.DIRTYPE, 0) for name in names), (f"{names[-1]}/w", tarfile.REGTYPE, 1)), tmp_path
+    )
+    assert archived(tree) == {"d/" * 1500 + "w"}
+
+
+def test_path_that_the_engine_may_leave_out_is_an_error(tmp_path: Path) -> None:
+    name = "model/" + "d/" * (MAX_ENGINE_PATH_BYTES // 2)
+    with pytest.raises(CannotRunError, match=r"the engine cannot copy paths over \d+ bytes.* begins with d/d/"):
+        unpack(stream((name, tarfile.DIRTYPE, 0)), tmp_path, "/opt/ml/model")
+
+
+def test_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    read = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal read
+        for chunk in stream(("model/huge.bin", tarfile.REGTYPE, 10**15)):
+            read += len(chunk)
+            yield chunk
+
+    with pytest.raises(CannotRunError, match=r"huge\.bin of 1000\.0 TB does not fit: [\d.]+ .?B can be used"):
+        unpack(counted(), tmp_path)
+    assert read < 10 << 20
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_sparse_file_of_a_process_is_refused(tmp_path: Path, link: bool) -> None:
+    (tmp_path / "left").mkdir()
+    with (tmp_path / "left" / "huge.bin").open("wb") as file:
+        file.truncate(4 << 40)
+    with pytest.raises(CannotRunError, match=r"huge\.bin of 4\.4 TB does not fit"):
+        process_files.take(tmp_path / "left", tmp_path / "to", link=link)
+
+
+def test_holes_stay_holes(tmp_path: Path) -> None:
+    (tmp_path / "left").mkdir()
+    with (tmp_path / "left" / "sparse").open("wb") as file:
+        file.seek(64 << 20)
+        file.write(b"end")
+        file.truncate(128 << 20)
+    digests = [
+        hashlib.sha256(content).digest() for content in (bytes(128 << 20), (tmp_path / "left" / "sparse").read_bytes())
+    ]
+    trees = [process_files.take(tmp_path / "left", tmp_path / "taken", link=False)]
+    trees.append(unpack(stream(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
+    for tree in trees:
+        assert tree is not None
+        content = tree["sparse"].content
+        assert content is not None
+        assert content.stat().st_size == 128 << 20
+        assert content.stat().st_blocks * 512 < 8 << 20
+        assert hashlib.sha256(content.read_bytes()).digest() == digests.pop()
+
+
+def test_many_files_together_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space.Room, "free", lambda _: 1_000_000)
+    sizes = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
+    with pytest.raises(CannotRunError, match=r"3 of 300\.0 kB does not fit: 1\.0 MB can be used"):
+        unpack(stream(*sizes), tmp_path)
+
+
+def test_archive_ends_before_the_device_is_full(
+    tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left").mkdir()
+    (tmp_path / "left" / "weights").write_bytes(os.urandom(1 << 20))
+    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    assert tree is not None
+    monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
+    free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
+    monkeypatch.setattr(space.Room, "free", lambda _: next(free))
+    with pytest.raises(CannotRunError, match=r"model\.tar\.gz does not fit"):
+        outputs.upload_archive(store, tree, "s3://data/model.tar.gz", tmp_path)
+    assert list(store.list("data")) == []
+
+
+def test_file_of_a_name_that_no_key_has_is_named(tmp_path: Path, store: ObjectStore) -> None:
+    not_utf8(tmp_path / "left")
+    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    assert tree is not None
+    with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):
+        outputs.upload(store, tree, "s3://data/out")
+
+
+def test_hard_links_are_two_objects(tmp_path: Path, store: ObjectStore) -> None:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("model/a"))
+        info = tarfile.TarInfo("model/b")
+        info.type, info.linkname = tarfile.LNKTYPE, "model/a"
+        tar.addfile(info)
+    outputs.upload(store, unpack([file.getvalue()], tmp_path / "to"), "s3://data/out")
+    assert [item.key for item in store.list("data")] == ["out/a", "out/b"]
+
+
+def test_order_has_folders_first(tmp_path: Path) -> None:
+    for name in ("a-b", "a/z", "a.txt"):
+        (tmp_path / "left" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "left" / name).touch()
+    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    assert in_order(tree or {}) == ["a", "a/z", "a-b", "a.txt"]
+
+
+def test_archive_compresses_holes(tmp_path: Path) -> None:
+    (tmp_path / "left").mkdir()
+    with (tmp_path / "left" / "sparse").open("wb") as file:
+        file.truncate(64 << 20)
+    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    packed_file = io.BytesIO()
+    outputs.pack(tree or {}, packed_file)
+    assert len(packed_file.getvalue()) < 1 << 20
+    assert len(gzip.decompress(packed_file.getvalue())) > 64 << 20
