@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from orchestrator.commands import build, clean, completion, doctor, init, interrupt, logs, ps, push, run, stop
 from orchestrator.failures import LauncherError
 from orchestrator.local import commands as local
+from orchestrator.terminal import safe
 from orchestrator.version import Version
 
 INTERRUPTED = 130
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         told = tell(error, options)
         if told is None:
             raise
-        print(f"microjobs: {told}", file=sys.stderr)
+        print(f"microjobs: {safe(told)}", file=sys.stderr)
         return error.exit_code if isinstance(error, LauncherError) else 1
     return code
 

@@ -11,6 +11,7 @@ from orchestrator.commands.completion import complete, jobs
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
     from orchestrator.workflows.kinds import Kind
+    from orchestrator.workflows.logs import Event
     from orchestrator.workflows.viewing import View
 
 
@@ -30,10 +31,19 @@ def call(options: argparse.Namespace) -> int:
         follow = options.follow and _goes_on(view, kind, options.job)
         # After the look at the status, so that the last lines of a job that has ended are among them.
         for event in tail.read() if follow else tail.rest():
-            print(f"{event.host}  {event.text}", flush=follow)
+            _print(event, flush=follow)
         if not follow:
             return 0
         time.sleep(view.poll)
+
+
+def _print(event: "Event", *, flush: bool) -> None:
+    """Each row of an event behind its host, so that a job cannot speak in the name of another host."""
+    from orchestrator.terminal import safe
+
+    host, text = safe(event.host), safe(event.text, colours=sys.stdout.isatty())
+    for row in text.split("\n"):
+        print(f"{host}  {row}", flush=flush)
 
 
 def _goes_on(view: "View", kind: "Kind", name: str) -> bool:

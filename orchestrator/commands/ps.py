@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.aws import flags
+from orchestrator.terminal import safe
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
@@ -37,7 +38,7 @@ def call(options: argparse.Namespace) -> int:
     view = flags.viewed(options)
     listed = view.newest(wanted)
     for line in table(listed, datetime.now(UTC)):
-        print(line)
+        print(safe(line))
     if advice := view.advice(going=any(row.status in row.kind.going for row in listed)):
         print(f"microjobs: {advice}", file=sys.stderr)
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.local import config
 from orchestrator.local.home import Home
+from orchestrator.terminal import safe
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -58,6 +59,13 @@ def _alias(text: str) -> tuple[str, str]:
     return uri, local
 
 
+class SafeFormatter(logging.Formatter):
+    """Removes control sequences: records may hold names of files and texts that jobs chose."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
+
+
 def _config(options: argparse.Namespace) -> config.Config:
     flags: dict[str, Any] = {
         name: getattr(options, name) for name in ("port", "runtime", "region", "limits", "guard_image")
@@ -77,9 +85,9 @@ def _up(options: argparse.Namespace) -> int:
         return 0
     from orchestrator.local.serve import serve  # takes a second, and only the server itself needs it
 
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr, force=True
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     serve(home, chosen, tied=options.tied)
     return 0
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from orchestrator import terminal
 from orchestrator.workflows.kinds import Kind
 
 if TYPE_CHECKING:
@@ -21,6 +22,12 @@ class Event:
     time: int
     """Milliseconds since 1970."""
     text: str
+    """What a terminal shows of it. Colours are left, and nothing else that a terminal would obey."""
+
+    @classmethod
+    def of(cls, stream: str, time: int, message: str) -> "Event":
+        """An event with a message that may hold anything."""
+        return cls(stream, time, terminal.safe(terminal.shown(message), colours=True))
 
     @property
     def host(self) -> str:
@@ -100,4 +107,4 @@ class LogTail(Tail):
         answer = self.client.get_log_events(**request)
         self.tokens[stream] = answer["nextForwardToken"]
         for event in answer["events"]:
-            yield Event(stream.removeprefix(self.prefix), event["timestamp"], event["message"])
+            yield Event.of(stream.removeprefix(self.prefix), event["timestamp"], event["message"])

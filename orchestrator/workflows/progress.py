@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.durations import duration
+from orchestrator.terminal import safe
 from orchestrator.workflows.logs import Event
 
 TAIL_LINES = 15
@@ -100,7 +101,7 @@ class Progress:
     def note(self, text: str) -> None:
         """A line that stays. Nobody may be able to read it, which is no reason to leave a job running."""
         with suppress(OSError):
-            self.console.print(Text(text, style="dim"))
+            self.console.print(Text(safe(text), style="dim"))
 
     def status(self, step: Step, status: str) -> None:
         if status != step.status and not self.console.is_terminal:
@@ -109,9 +110,9 @@ class Progress:
 
     def log(self, step: Step, events: Iterable[Event]) -> None:
         for event in events:
-            step.tail.append(event.text)
+            step.tail.append(safe(event.text))
             if self.verbose:
-                self.console.print(Text.assemble((f"{event.host}  ", "cyan"), event.text))
+                self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 
     def trials(self, step: Step, trials: Sequence[Trial]) -> None:
         """Show the trials; where nothing can change in place, each one when it has ended."""
@@ -149,4 +150,4 @@ def short(value: str) -> str:
     try:
         return f"{float(value):.4g}"
     except ValueError:
-        return value
+        return safe(value)

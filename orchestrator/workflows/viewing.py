@@ -247,7 +247,7 @@ class HomeTail(Tail):
             return
         for event in islice(file.events(self.offsets.get(stream, 0)), PAGE_LINES):
             self.offsets[stream] = event.end
-            yield Event(stream.removeprefix(self.prefix), event.time, event.message)
+            yield Event.of(stream.removeprefix(self.prefix), event.time, event.message)
 
 
 class PlaceView(View):

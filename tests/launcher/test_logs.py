@@ -1,10 +1,26 @@
 """Log lines as CloudWatch gives them."""
 
+import io
+import logging
+import sys
 from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import pytest
+from rich.console import Console
+
+from orchestrator.cli import main
+from orchestrator.commands import logs
+from orchestrator.failures import LauncherError
+from orchestrator.local.commands import SafeFormatter
+from orchestrator.local.home import HOME, Home
+from orchestrator.local.logs import LogStore
+from orchestrator.local.state import State
 from orchestrator.workflows.kinds import TRAINING, TUNING
-from orchestrator.workflows.logs import LogTail
+from orchestrator.workflows.logs import Event, LogTail
+from orchestrator.workflows.progress import Progress, Step
 from tests.launcher.cloud import Cloud
 
 
@@ -32,3 +48,65 @@ def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
 
     cloud.DescribeLogStreams = describe  # type: ignore[method-assign]
     assert len({event.stream for event in LogTail.of(cloud.place().logs, TUNING, "tune").rest()}) == 60
+
+
+CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
+HOSTILE = f"loss {CLIPBOARD}\x1b[2J\x1b[H\x9b2J\x1bc\x1b[31m1\x1b[0m\x07"
+
+
+@pytest.mark.parametrize(("is_terminal", "expected"), [(True, " \x1b[31m1\x1b[0m"), (False, " 1")])
+def test_log_has_nothing_that_a_terminal_obeys(
+    is_terminal: bool,
+    expected: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv(HOME, str(home.root))
+    home.make()
+    with closing(State(home.state)) as state:
+        state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
+    stream = LogStore(home.logs).create("/aws/sagemaker/TrainingJobs", "job/algo-1-1763778749000")
+    for line in (b"\x1b[31m1\x1b[0m", HOSTILE.encode(), b"up\x1b[Balgo-2  forged", b"\xff\x1b[8mhidden", b"50%\r100%"):
+        stream.append(1.0, line)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    assert main(["logs", "job"]) == 0
+    said = capsys.readouterr().out
+    kept = {"\n"} | ({"\x1b"} if is_terminal else set())
+    assert set(said) & set(map(chr, [*range(32), *range(127, 160)])) == kept
+    lines = said.splitlines()
+    assert lines[0] == f"algo-1 {expected}"
+    assert all(line.startswith("algo-1  ") for line in lines)
+    assert lines[-1] == "algo-1  100%"
+
+
+def test_messages_of_aws_are_as_safe(cloud: Cloud) -> None:
+    def get(asked: Mapping[str, Any]) -> dict[str, Any]:
+        events = [{"timestamp": 1, "message": message} for message in (HOSTILE, "\r 50%\r100%")]
+        return {"events": [] if asked.get("nextToken") else events, "nextForwardToken": "1"}
+
+    cloud.GetLogEvents = get  # type: ignore[method-assign]
+    texts = [event.text for event in LogTail.of(cloud.place().logs, TRAINING, "x").rest()]
+    assert not any(set(text) & {"\x07", "\x9b", "\x1b"} for text in texts)
+    assert texts[1] == "100%"
+
+
+def test_reasons_and_live_logs_are_safe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> int:
+        raise LauncherError(f"the job failed: {HOSTILE}")
+
+    monkeypatch.setattr(logs, "call", fail)
+    assert main(["logs", "job"]) == 1
+    assert "\x1b" not in capsys.readouterr().err
+    written = io.StringIO()
+    progress = Progress(Console(file=written, force_terminal=True), verbose=True)
+    progress.log(Step("step"), [Event.of("algo-1-1763778749000", 1, HOSTILE)])
+    progress.note(HOSTILE)
+    assert "\x1b]" not in written.getvalue()
+    assert "\x1b[2J" not in written.getvalue()
+
+
+def test_server_log_is_safe() -> None:
+    record = logging.makeLogRecord({"msg": f"left out: the link {CLIPBOARD}x\x1b[2J leads out"})
+    assert SafeFormatter("%(message)s").format(record) == "left out: the link x leads out"
