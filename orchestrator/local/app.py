@@ -16,6 +16,7 @@ from werkzeug import Request, Response
 
 from orchestrator.local import auth
 from orchestrator.local.errors import ServiceError, full, is_full
+from orchestrator.local.forward import Forwarder
 from orchestrator.local.home import Credentials
 from orchestrator.local.parity import refuse
 from orchestrator.local.proof import NONCE, Prover
@@ -50,6 +51,17 @@ MAX_BODY_BYTES = {RUNTIME: 25 * 2**20}
 MAX_BODY_BYTES_ELSEWHERE = 8 * 2**20
 
 
+PROTOCOLS: Mapping[str, auth.Kind] = {
+    "json": "json",
+    "rest-json": "json",
+    "smithy-rpc-v2-cbor": "json",
+    "query": "query",
+    "ec2": "query",
+    "rest-xml": "s3",
+}
+"""How errors are written, by the protocols of botocore's models."""
+
+
 class Application:
     """All services behind one address.
 
@@ -68,12 +80,14 @@ class Application:
         raw: Mapping[str, RawService],
         hosts: Collection[str],
         prove: Prover = lambda *_: "",
+        forwarder: Forwarder | None = None,
     ) -> None:
         self._credentials = credentials
         self._services = services
         self._raw = raw
         self._hosts = frozenset(host.lower() for host in hosts)
         self._prove = prove
+        self._forwarder = forwarder or Forwarder({})
         self._spool = Spool()
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
@@ -93,6 +107,10 @@ class Application:
             if kind == "s3" and is_form(request):
                 return self._form(request)
             claim = auth.claim(request)
+            if self._forwarder.url(claim.service) is not None:
+                kind = PROTOCOLS.get(self._forwarder.protocol(claim.service) or "", kind)
+                self._authenticate(request, claim, claim.service)
+                return self._forwarder.forward(request, claim.service, claim.region)
             service = self._service(request, claim)
             kind = _kind(service)
             self._authenticate(request, claim, service)
@@ -153,7 +171,8 @@ class Application:
         if service not in self._known():
             known = ", ".join(self._known())
             asked = f"{claim.service!r} at {request.path!r}"
-            raise ServiceError("UnknownService", f"service {asked} is not here; there are: {known}", 404)
+            hint = "another emulator can answer it by [local.services] in microjobs.toml"
+            raise ServiceError("UnknownService", f"service {asked} is not here; there are: {known}; {hint}", 404)
         return service
 
     def _known(self) -> list[str]:

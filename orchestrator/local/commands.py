@@ -37,6 +37,13 @@ def add_parser(subparsers: "Subparsers") -> None:
         metavar="IMAGE",
         help="an image with Python 3 for the containers that guard endpoints and isolated jobs; none: do without",
     )
+    up.add_argument(
+        "--service",
+        type=_service,
+        action="append",
+        metavar="NAME=URL",
+        help="forward requests for another AWS service to an emulator; may be given again",
+    )
     up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # ends with its users
     up.set_defaults(call=_up)
     verbs.add_parser("down", help="end the server and all that runs on it").set_defaults(call=_down)
@@ -66,11 +73,25 @@ class SafeFormatter(logging.Formatter):
         return safe(super().format(record))
 
 
+def _service(text: str) -> tuple[str, str]:
+    name, _, url = text.partition("=")
+    try:
+        config.check_service("--service", name, url)
+    except config.ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return name, url
+
+
 def _config(options: argparse.Namespace) -> config.Config:
     flags: dict[str, Any] = {
         name: getattr(options, name) for name in ("port", "runtime", "region", "limits", "guard_image")
     }
-    return config.changed(config.read(), **flags, images=dict(options.image_alias or ()) or None)
+    return config.changed(
+        config.read(),
+        **flags,
+        images=dict(options.image_alias or ()) or None,
+        services=dict(options.service or ()) or None,
+    )
 
 
 def _up(options: argparse.Namespace) -> int:

@@ -8,8 +8,12 @@ guard_image = "python:3.11-slim-bookworm"
 
 [local.images]
 "*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*" = "my-scikit-learn:dev"
+
+[local.services]
+secretsmanager = "http://127.0.0.1:5000"
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -44,13 +48,16 @@ class Config:
     """An image with Python for the containers that guard hosts' networks; empty: one that the engine has."""
     images: Mapping[str, str] = field(default_factory=dict)
     """Local images' names by image URIs, which may have `*`."""
+    services: Mapping[str, str] = field(default_factory=dict)
+    """Addresses of other emulators by boto3's names of services, or `*` for all that this server does not answer."""
 
     def arguments(self) -> list[str]:
         """The flags that say the same."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
-        return [*flags, *aliases, *guards, *(["--limits"] if self.limits else [])]
+        services = [f"--service={name}={url}" for name, url in self.services.items()]
+        return [*flags, *aliases, *services, *guards, *(["--limits"] if self.limits else [])]
 
 
 def read(path: Path = FILE) -> Config:
@@ -69,10 +76,22 @@ def read(path: Path = FILE) -> Config:
     for uri, image in table.get("images", {}).items():
         if not isinstance(image, str):
             raise ConfigError(f"{path}: [local.images] must give {uri!r} the name of an image, not {image!r}")
+    for service, url in table.get("services", {}).items():
+        check_service(f"{path}: [local.services]", service, url)
     try:
         return changed(Config(**table))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+
+
+def check_service(where: str, service: str, url: object) -> None:
+    """Check the address of another emulator.
+
+    Raises:
+        ConfigError: it is not one.
+    """
+    if not isinstance(url, str) or not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", url):
+        raise ConfigError(f"{where} must give {service!r} an address such as http://127.0.0.1:5000, not {url!r}")
 
 
 def read_section(path: Path, name: str) -> dict[str, Any]:
@@ -103,8 +122,9 @@ def changed(config: Config, **flags: Any) -> Config:
         ConfigError: the runtime is unknown, or there is no such port.
     """
     given = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
-    if "images" in given:
-        given["images"] = {**config.images, **given["images"]}
+    for tables in ("images", "services"):
+        if tables in given:
+            given[tables] = {**getattr(config, tables), **given[tables]}
     result = replace(config, **given)
     if result.runtime not in RUNTIMES:
         raise ConfigError(f"runtime {result.runtime!r} is unknown: take one of {', '.join(RUNTIMES)}")

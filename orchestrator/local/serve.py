@@ -16,6 +16,7 @@ from microjobs.files import write_text
 from orchestrator.local import holder
 from orchestrator.local.app import Application, RawService
 from orchestrator.local.config import Config
+from orchestrator.local.forward import Forwarder
 from orchestrator.local.home import Home, default_bucket
 from orchestrator.local.http import Server
 from orchestrator.local.jobs import endpoints, processing, training, transform, tuning
@@ -143,7 +144,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         store.create_bucket(default_bucket(config.region))
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
-    application = _application(context, registry)
+    application = _application(context, registry, Forwarder(config.services))
     registry.recover(_makers(registry))
     cleanup.callback(registry.shut_down)
     listeners = [first]
@@ -180,14 +181,14 @@ def services(context: Context, registry: Registry) -> Mapping[str, Service]:
     }
 
 
-def _application(context: Context, registry: Registry) -> Application:
+def _application(context: Context, registry: Registry, forwarder: Forwarder) -> Application:
     raw: dict[str, RawService] = {
         "s3": S3(context.store, context.settings.region),
         "sagemaker-runtime": SageMakerRuntime(context, registry),
     }
     home, hosts = context.home, {*NAMES, context.runtime.machine}
     prover = partial(prove, home.server_key(), home.root, os.getpid())
-    return Application(home.credentials(), services(context, registry), raw, hosts, prover)
+    return Application(home.credentials(), services(context, registry), raw, hosts, prover, forwarder)
 
 
 def _makers(registry: Registry) -> dict[str, Maker]:

@@ -1,0 +1,158 @@
+"""Requests for services that another emulator answers: `[local.services]` in `microjobs.toml`.
+
+The sender's signature has been checked when a request comes here. It is signed anew with credentials that mean
+nothing, so that the emulator never gets one that this server would accept.
+"""
+
+from collections.abc import Iterator, Mapping
+from urllib.parse import urlsplit
+
+import requests
+from botocore import credentials as botocore_credentials
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import UnknownServiceError
+from urllib3.exceptions import HTTPError
+from werkzeug import Request, Response
+
+from orchestrator.local.config import ConfigError
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.parity import TABLE
+from orchestrator.local.protocol.models import service_model, signing_name
+
+CONNECT_SECONDS = 5.0
+ANSWER_SECONDS = 60.0
+MAX_ANSWER_BYTES = 64 << 20
+BLOCK = 64 << 10
+
+EVERY_OTHER = "*"
+"""The setting for all services that are not named."""
+
+DUMMY = botocore_credentials.Credentials("test", "test")
+
+HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+"""Headers about one connection."""
+
+OF_THE_SIGNATURE = frozenset(
+    {"authorization", "host", "content-length", "expect", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
+)
+"""Headers that the new request gets anew."""
+
+
+class Forwarder:
+    """The other emulators, by the names that requests are signed for.
+
+    Args:
+        services: addresses by botocore's names of services, or `*`.
+
+    Raises:
+        ConfigError: there is no such service, or this server answers it itself.
+    """
+
+    def __init__(self, services: Mapping[str, str]) -> None:
+        own = {signing_name(service) for service in TABLE}
+        self._names: dict[str, str] = {}
+        self._urls: dict[str, str] = {}
+        self._every_other = services.get(EVERY_OTHER)
+        for name, url in services.items():
+            if name != EVERY_OTHER:
+                signed = _signed_as(name, own)
+                self._names[signed], self._urls[signed] = name, url
+        self._own = own
+
+    def url(self, service: str) -> str | None:
+        """The emulator for requests that are signed for a service; None: there is none."""
+        return None if service in self._own else self._urls.get(service, self._every_other)
+
+    def protocol(self, service: str) -> str | None:
+        """The protocol of a service by the name that requests are signed for, if its name is in the settings."""
+        name = self._names.get(service)
+        return str(service_model(name).metadata["protocol"]) if name else None
+
+    def forward(self, request: Request, service: str, region: str) -> Response:
+        """The emulator's answer to a request whose signature was checked.
+
+        Raises:
+            ServiceError: it does not answer, or with too much.
+        """
+        base = self.url(service) or ""
+        sent = _signed_anew(request, base, service, region)
+        try:
+            with requests.Session() as session:
+                session.trust_env = False  # no proxy: the address is the user's own
+                answer = session.send(
+                    requests.Request(sent.method, sent.url, dict(sent.headers), data=sent.body).prepare(),
+                    stream=True,
+                    timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+                    allow_redirects=False,
+                )
+                return _passed_on(answer, service, base)
+        except (requests.RequestException, HTTPError) as error:
+            message = f"{base}, which answers for {service} by [local.services], does not answer: {error}"
+            raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
+
+
+def _signed_as(name: str, own: set[str]) -> str:
+    try:
+        signed = signing_name(name)
+    except UnknownServiceError as error:
+        message = f"[local.services] has {name!r}, which is no service: use boto3's names, such as secretsmanager"
+        raise ConfigError(message) from error
+    if signed in own:
+        raise ConfigError(
+            f"[local.services] has {name!r}, but requests for {signed} are answered by this server itself"
+        )
+    return signed
+
+
+def _signed_anew(request: Request, base: str, service: str, region: str) -> AWSRequest:
+    path, _, query = str(request.environ["REQUEST_URI"]).partition("?")
+    if not path.startswith("/"):  # the absolute form of a request's target
+        path = urlsplit(path).path or "/"
+    kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
+    url = f"{base.rstrip('/')}{path}{'?' if kept else ''}{kept}"
+    dropped = HOP_BY_HOP | OF_THE_SIGNATURE | _named_by_connection(request.headers.get("Connection", ""))
+    headers = {name: value for name, value in request.headers.items() if name.lower() not in dropped}
+    signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
+    SigV4Auth(DUMMY, service, region).add_auth(signed)
+    return signed
+
+
+def _named_by_connection(header: str) -> set[str]:
+    return {name.strip().lower() for name in header.split(",")}
+
+
+def _passed_on(answer: requests.Response, service: str, base: str) -> Response:
+    content = b"".join(_limited(answer, service, base))
+    dropped = (
+        HOP_BY_HOP | {"content-length", "date", "server"} | _named_by_connection(answer.headers.get("Connection", ""))
+    )
+    headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
+    response = Response(content, answer.status_code)
+    response.headers.clear()
+    response.headers.extend(headers)
+    response.headers["Content-Length"] = str(len(content))
+    return response
+
+
+def _limited(answer: requests.Response, service: str, base: str) -> Iterator[bytes]:
+    """The answer's content as it is on the wire."""
+    size = 0
+    while block := answer.raw.read(BLOCK, decode_content=False):
+        size += len(block)
+        if size > MAX_ANSWER_BYTES:
+            message = f"{base} answered for {service} with more than {MAX_ANSWER_BYTES} bytes"
+            raise ServiceError("ServiceUnavailable", message, 502)
+        yield block

@@ -1,0 +1,250 @@
+"""Services that another emulator answers: a real moto server, and servers that misbehave."""
+
+import json
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config as ClientConfig
+from botocore.exceptions import ClientError
+from moto.server import ThreadedMotoServer
+from werkzeug import Request
+
+from orchestrator.local import forward
+from orchestrator.local.config import Config, ConfigError, read
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.forward import Forwarder
+from orchestrator.local.server import ServerError
+from tests.local.clients import Local, started
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """A server that forwards most services to moto, and one to nobody."""
+    names = ("kms", "secretsmanager", "ssm", "sns", "sqs", "events", "lambda", "cloudwatch", "dynamodb")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nobody = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    services = {**dict.fromkeys(names, moto), "stepfunctions": nobody}
+    with started(tmp_path_factory.mktemp("forwarding"), runtime="process", services=services) as local:
+        yield local
+
+
+def error_of(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
+    with pytest.raises(ClientError) as caught:
+        call(**members)
+    error = caught.value.response["Error"]
+    return error["Code"], error["Message"]
+
+
+def test_other_emulator_answers(forwarding: Local) -> None:
+    """One service of each protocol: JSON, CBOR or query, REST."""
+    secrets = forwarding.client("secretsmanager")
+    secrets.create_secret(Name="name", SecretString="größe")
+    assert secrets.get_secret_value(SecretId="name")["SecretString"] == "größe"
+    queue = forwarding.client("sqs").create_queue(QueueName="queue")["QueueUrl"]
+    assert queue.endswith("/queue")
+    topic = forwarding.client("sns").create_topic(Name="topic")["TopicArn"]
+    assert [item["TopicArn"] for item in forwarding.client("sns").list_topics()["Topics"]] == [topic]
+    key = forwarding.client("kms").create_key()["KeyMetadata"]["KeyId"]
+    sealed = forwarding.client("kms").encrypt(KeyId=key, Plaintext=b"\x00\xff")["CiphertextBlob"]
+    assert forwarding.client("kms").decrypt(CiphertextBlob=sealed)["Plaintext"] == b"\x00\xff"
+    assert forwarding.client("lambda").list_functions()["Functions"] == []
+    assert forwarding.client("events").list_rules()["Rules"] == []
+    cloudwatch = forwarding.client("cloudwatch")
+    cloudwatch.put_metric_data(Namespace="n", MetricData=[{"MetricName": "m", "Value": 1.0}])
+    assert [item["MetricName"] for item in cloudwatch.list_metrics(Namespace="n")["Metrics"]] == ["m"]
+    forwarding.client("ssm").put_parameter(Name="/a/b", Value="x", Type="String")
+    (parameter,) = forwarding.client("ssm").get_parameters_by_path(Path="/", Recursive=True)["Parameters"]
+    assert parameter["Value"] == "x"
+
+
+def test_other_emulators_errors_come_through(forwarding: Local) -> None:
+    code, _ = error_of(forwarding.client("secretsmanager").get_secret_value, SecretId="absent")
+    assert code == "ResourceNotFoundException"
+    code, _ = error_of(forwarding.client("sns").get_topic_attributes, TopicArn="arn:aws:sns:us-east-1:1:x")
+    assert code == "NotFound"
+
+
+def test_emulator_that_does_not_answer_is_named(forwarding: Local) -> None:
+    code, message = error_of(forwarding.client("stepfunctions").list_state_machines)
+    assert code == "ServiceUnavailable"
+    assert re.match(
+        r"http://127\.0\.0\.1:\d+, which answers for states by \[local\.services\], does not answer", message
+    )
+
+
+def test_own_services_are_not_forwarded(forwarding: Local) -> None:
+    assert forwarding.client("sts").get_caller_identity()["Arn"].endswith(":user/microjobs")
+    assert forwarding.client("s3").list_buckets()["Buckets"][0]["Name"] == forwarding.address.bucket
+
+
+def test_service_without_an_address_names_the_setting(forwarding: Local) -> None:
+    code, message = error_of(forwarding.client("rds").describe_db_instances)
+    assert code == "UnknownService"
+    assert "[local.services] in microjobs.toml" in message
+
+
+@pytest.mark.parametrize("key", ["right", "wrong"])
+def test_nothing_is_forwarded_without_a_right_signature(forwarding: Local, key: str) -> None:
+    secret = forwarding.address.secret_access_key if key == "right" else "wrong"
+    client = boto3.client(
+        "kms",
+        endpoint_url=forwarding.address.url,
+        region_name="us-east-1",
+        aws_access_key_id=forwarding.address.access_key_id,
+        aws_secret_access_key=secret,
+        config=ClientConfig(retries={"total_max_attempts": 1}),
+    )
+    if key == "right":
+        client.list_keys()
+    else:
+        assert error_of(client.list_keys)[0] == "InvalidSignatureException"
+
+
+# --- what reaches the emulator, and what comes back ---
+
+
+class Emulator(BaseHTTPRequestHandler):
+    """Notes requests, and answers as it is told."""
+
+    protocol_version = "HTTP/1.1"
+    seen: list[tuple[str, dict[str, str], bytes]]
+    answer: Callable[["Emulator"], None]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.seen.append((self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+        type(self).answer(self)
+
+    def log_message(self, *_: object) -> None:
+        """Tests look at what came."""
+
+    def reply(self, content: bytes, **headers: str) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+
+@contextmanager
+def emulator(answer: Callable[[Emulator], None]) -> Iterator[tuple[str, list[tuple[str, dict[str, str], bytes]]]]:
+    handler: type[Emulator] = type("Handler", (Emulator,), {"seen": [], "answer": staticmethod(answer)})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/base", handler.seen
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_emulator_gets_no_credentials_of_this_server(tmp_path: Path) -> None:
+    def answer(request: Emulator) -> None:
+        request.reply(b'{"Keys": []}', Keep_Alive="timeout=5", X_Thing="1", Connection="x-hop", X_Hop="2")
+
+    with emulator(answer) as (url, seen), started(tmp_path, runtime="process", services={"*": url}) as local:
+        known = local.client("sts").get_session_token()["Credentials"]
+        session = boto3.Session(known["AccessKeyId"], known["SecretAccessKey"], known["SessionToken"], "eu-west-1")
+        kms = session.client("kms", endpoint_url=local.address.url)
+        headers = kms.list_keys(Limit=3)["ResponseMetadata"]["HTTPHeaders"]
+    ((path, sent, body),) = seen
+    assert (path, json.loads(body), sent["x-amz-target"]) == ("/base/", {"Limit": 3}, "TrentService.ListKeys")
+    assert "Credential=test/" in sent["authorization"]
+    assert "/eu-west-1/kms/aws4_request" in sent["authorization"]
+    assert not {"x-amz-security-token", "connection-of-the-client"} & sent.keys()
+    text = repr(sent)
+    assert not any(
+        secret in text for secret in (known["AccessKeyId"], known["SessionToken"], local.address.access_key_id)
+    )
+    assert headers["x-thing"] == "1"
+    assert not {"keep-alive", "x-hop"} & headers.keys()
+
+
+def _too_much(request: Emulator) -> None:
+    request.reply(b"x" * 2_000)
+
+
+def _half(request: Emulator) -> None:
+    request.send_response(200)
+    request.send_header("Content-Length", "100")
+    request.end_headers()
+    request.wfile.write(b"half")
+    request.close_connection = True
+
+
+def _no_http(request: Emulator) -> None:
+    request.wfile.write(b"this is no HTTP\r\n\r\n")
+    request.close_connection = True
+
+
+@pytest.mark.parametrize("answer", [_too_much, _half, _no_http])
+def test_answer_that_cannot_be_passed_on_is_an_error(
+    answer: Callable[[Emulator], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "MAX_ANSWER_BYTES", 1_000)
+    with emulator(answer) as (url, _):
+        request = Request.from_values("/", method="POST", data=b"{}")
+        request.environ["REQUEST_URI"] = "/"
+        with pytest.raises(ServiceError, match="ans") as caught:
+            Forwarder({"kms": url}).forward(request, "kms", "us-east-1")
+    assert caught.value.code == "ServiceUnavailable"
+
+
+# --- settings ---
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("kms = 5000", "must give 'kms' an address such as http://127.0.0.1:5000, not 5000"),
+        ('kms = "127.0.0.1:5000"', "not '127.0.0.1:5000'"),
+        ('kms = "file:///etc/passwd"', "not 'file:///etc/passwd'"),
+        ('kms = "http://user:secret@host"', "must give 'kms' an address"),
+    ],
+)
+def test_address_that_is_none_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "microjobs.toml"
+    path.write_text(f"[local.services]\n{text}\n")
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        read(path)
+
+
+@pytest.mark.parametrize(
+    ("service", "reason"),
+    [("nonsense", "use boto3's names"), ("s3", "this server itself"), ("sagemaker-metrics", "itself")],
+)
+def test_service_that_cannot_be_forwarded_is_refused(service: str, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        Forwarder({service: "http://127.0.0.1:1"})
+
+
+def test_server_says_which_setting_is_wrong(tmp_path: Path) -> None:
+    with (
+        pytest.raises(ServerError, match=r"has 'nonsense', which is no service"),
+        started(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
+    ):
+        pass
+
+
+def test_settings_become_flags() -> None:
+    assert "--service=kms=http://127.0.0.1:1" in Config(services={"kms": "http://127.0.0.1:1"}).arguments()
