@@ -86,10 +86,10 @@ def size_bytes(path: Path) -> int:
 
 def remove_tree(path: Path) -> None:
     """Remove a file, a link or a tree. Harmless if it does not exist."""
-    from orchestrator.local.runtimes import process_files
+    from orchestrator.local import trees
 
     if path.is_dir() and not path.is_symlink():
-        process_files.remove(path)
+        trees.remove(path)
     else:
         path.unlink(missing_ok=True)
 

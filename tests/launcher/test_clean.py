@@ -69,6 +69,22 @@ def test_old_runs_are_removed_with_all_that_is_theirs(home: Home, capsys: pytest
     assert NEW not in said
 
 
+def test_runs_with_folders_of_any_depth_and_read_only_ones_are_removed(home: Home) -> None:
+    output = home.buckets / "b" / OLD
+    folder = os.open(output, os.O_DIRECTORY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=folder)
+        inner = os.open("deep", os.O_DIRECTORY, dir_fd=folder)
+        os.close(folder)
+        folder = inner
+    os.close(folder)
+    (output / "closed").mkdir()
+    (output / "closed" / "file").touch()
+    (output / "closed").chmod(0o500)
+    assert main(["clean", "runs", "--yes"]) == 0
+    assert names(home) == {NEW, UNFINISHED}
+
+
 def test_age_of_runs_can_be_chosen(home: Home) -> None:
     assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
     assert names(home) == {UNFINISHED}
