@@ -14,6 +14,7 @@ from typing import IO
 from werkzeug import Request
 
 from orchestrator.local.errors import ServiceError
+from orchestrator.local.http import Body
 
 MEMORY_BYTES = 256 << 10
 """A larger body is a temporary file until its sender is proven."""
@@ -24,7 +25,7 @@ BODY_SECONDS = 60.0
 """Time for a whole body."""
 
 MAX_BODIES = 32
-"""Bodies that are read at once, fewer than the server has threads: slow senders cannot occupy all of them."""
+"""Bodies that are waited for at once, fewer than the server has threads: slow senders cannot occupy all of them."""
 
 
 class Spool:
@@ -58,20 +59,30 @@ class SpooledBody:
         """
         if not self._digest:
             self._check_size(self._request.content_length or 0)
-            if not self._slots.acquire(blocking=False):
-                message = f"{MAX_BODIES} other requests are being read whose senders are not proven yet: try again"
-                raise ServiceError("ServiceUnavailable", message, 503)
-            try:
+            with self._slot():
                 self._digest = self._read()
-            finally:
-                self._slots.release()
             self._file.seek(0)
             self._request.environ["wsgi.input"] = self._file
         return self._digest
 
+    @contextmanager
+    def _slot(self) -> Iterator[None]:
+        """A place among those that wait for bodies; a small one has come with its headers and needs none."""
+        stream = self._request.environ["wsgi.input"]
+        if isinstance(stream, Body) and stream.has_arrived():
+            yield
+            return
+        if not self._slots.acquire(blocking=False):
+            message = f"{MAX_BODIES} other requests are being read whose senders are not proven yet: try again"
+            raise ServiceError("ServiceUnavailable", message, 503)
+        try:
+            yield
+        finally:
+            self._slots.release()
+
     def _read(self) -> str:
         stream, digest, size = self._request.environ["wsgi.input"], sha256(), 0
-        if hasattr(stream, "limit"):
+        if isinstance(stream, Body):
             stream.limit(BODY_SECONDS)
         for block in iter(lambda: _receive(stream), b""):
             size += len(block)

@@ -135,7 +135,10 @@ def need_state(home: Home) -> None:
 
     Raises:
         UsageError: none has.
+        HomeError: other users own the folder or can replace it.
     """
+    if os.path.lexists(home.root):
+        home.check()
     if not home.state.exists():
         raise UsageError(no_jobs(home))
 

@@ -1,5 +1,6 @@
 """HTTP listener: from bytes on a socket to a WSGI request in which no header is ambiguous."""
 
 from orchestrator.local.http.server import HEADERS, Server
+from orchestrator.local.http.streams import Body
 
-__all__ = ["HEADERS", "Server"]
+__all__ = ["HEADERS", "Body", "Server"]

@@ -1,11 +1,12 @@
 """Connections that no thread works on: they wait for a request, or for the client to read a last answer.
 
 Cheroot gives each new connection to a worker thread at once, which then waits for the request: as many silent clients
-as there are threads stop the server. Here one thread watches all connections that wait, receives the first line and
-the headers, and gives a connection to a worker when they are complete.
+as there are threads stop the server. Here one thread watches all connections that wait, receives the first line, the
+headers and a small body, and gives a connection to a worker when they are complete.
 """
 
 import logging
+import re
 import resource
 import selectors
 import socket
@@ -23,7 +24,7 @@ MAX_CONNECTIONS = 512
 """Open connections of one listener, where the process may open four times as many files."""
 
 HEAD_SECONDS = 10.0
-"""Time for a request's first line and headers together."""
+"""Time for a request's first line, headers and small body together."""
 
 IDLE_SECONDS = 60.0
 """Time that a connection is kept between two requests."""
@@ -34,6 +35,13 @@ LINGER_BYTES = 1 << 20
 
 CHECK_SECONDS = 0.25
 """Interval between two looks for connections whose time is up."""
+
+SMALL_BODY_BYTES = 64 << 10
+"""A body of this size is received together with the headers: clients that do not send it occupy no worker."""
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+_SMALL_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
+_EXPECT = re.compile(rb"(?i)\nexpect:")
 
 _BUSY = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
@@ -47,11 +55,19 @@ class Connection(Protocol):
     has_served: bool
     """A request was answered: the client is no stranger that only occupies a place."""
     deadline: float
+    needed_bytes: int | None
+    """Bytes of the first line, the headers and a small body; None before the headers have come."""
     linger_bytes: int | None
     """Bytes that may still be received after the last answer; None while requests are expected."""
 
     def release(self) -> None:
         """Close the socket."""
+
+
+def _count_small_body(head: bytes) -> int:
+    """The bytes of a body that is received with the headers; 0 for one that a worker reads, or that is not sent yet."""
+    length = _SMALL_LENGTH.search(head)
+    return 0 if length is None or _EXPECT.search(head) else min(int(length[1]), SMALL_BODY_BYTES)
 
 
 class Connections:
@@ -91,6 +107,7 @@ class Connections:
     def put(self, connection: Connection) -> None:
         """Take back a connection whose request was answered."""
         connection.has_served = True
+        connection.needed_bytes = None
         if self._is_complete(connection, 0):
             self._serve(connection)
         else:
@@ -226,11 +243,13 @@ class Connections:
             self._drop(connection)
 
     def _is_complete(self, connection: Connection, known: int) -> bool:
-        """Whether a worker can read the first line and the headers without waiting."""
+        """Whether a worker can read the first line, the headers and a small body without waiting."""
         buffered = connection.rfile.buffered
-        start = max(known - 2, 0)
-        has_end = buffered.find(b"\n\r\n", start) >= 0 or buffered.find(b"\n\n", start) >= 0
-        return has_end or len(buffered) > self._max_head_bytes
+        if connection.needed_bytes is None and (end := _HEAD_END.search(buffered, max(known - 2, 0))):
+            connection.needed_bytes = end.end() + _count_small_body(bytes(buffered[: end.end()]))
+        if connection.needed_bytes is None:
+            return len(buffered) > self._max_head_bytes
+        return len(buffered) >= connection.needed_bytes
 
     def _discard(self, connection: Connection, left: int) -> None:
         received = len(connection.socket.recv(BLOCK_BYTES))

@@ -125,6 +125,7 @@ class Connection(HTTPConnection):
         self.deadline = 0.0
         self.has_served = False
         self.lingers = False
+        self.needed_bytes: int | None = None
         self.linger_bytes: int | None = None
 
     def close(self) -> None:

@@ -101,11 +101,15 @@ class Body(io.RawIOBase):
         """Give all following reads together this much time; None: each read its own timeout."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
 
+    def has_arrived(self) -> bool:
+        """Whether the rest of the body can be read without waiting."""
+        is_buffered = len(self._connection.rfile.buffered) >= self._bytes_left
+        return self._is_read or (is_buffered and not self._is_chunked)
+
     def is_consumed(self) -> bool:
         """Whether nothing of the body is left on the connection. Does not wait, but drops what has arrived."""
-        reader = self._connection.rfile
-        if not self._is_read and not self._is_chunked and len(reader.buffered) >= self._bytes_left:
-            del reader.buffered[: self._bytes_left]
+        if not self._is_read and self.has_arrived():
+            del self._connection.rfile.buffered[: self._bytes_left]
             self._is_read = True
         return self._is_read
 

@@ -279,11 +279,33 @@ def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: Local,
     with ExitStack() as slow:
         opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
         for connection in opened:
-            connection.sendall(head({**headers, "Content-Length": "10"}))
+            connection.sendall(head({**headers, "Content-Length": str(MEGABYTE)}))
         deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
         while len(answered) < len(opened) - spool.MAX_BODIES:
             assert time.monotonic() < deadline
             answered, _, _ = select.select(opened, [], [], 0.1)
         assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
         guarded.s3.list_buckets()
-    guarded.sagemaker.list_models()
+        guarded.sagemaker.list_models()
+
+
+def test_small_bodies_that_do_not_come_occupy_no_threads(guarded: Local, sender: Sender) -> None:
+    asked = ASKED[0]
+    headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
+    with ExitStack() as slow:
+        for _ in range(200):
+            connection = slow.enter_context(closing(connect(sender.host)))
+            connection.sendall(head({**headers, "Content-Length": "10"}) + b"{")
+        began = time.monotonic()
+        guarded.sagemaker.list_models()
+        assert time.monotonic() - began < HANG_SECONDS
+
+
+@pytest.mark.parametrize("size", [0, 1, 65_535, 65_536, 65_537, 99_999, 100_000, 300_000])
+def test_body_of_each_size_comes_in_pieces(size: int) -> None:
+    with serving() as host, closing(connect(host)) as connection:
+        connection.sendall(f"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n".encode())
+        for start in range(0, size, 40_000):
+            time.sleep(0.01)
+            connection.sendall(bytes(min(40_000, size - start)))
+        assert f"{size} bytes for /x".encode() in receive_until(connection, b"for /x")
