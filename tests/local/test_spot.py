@@ -149,6 +149,10 @@ def test_time_on_hosts_counts_over_all_attempts(processes: Local) -> None:
 def test_job_is_stopped_while_it_has_no_hosts(processes: Local) -> None:
     name = interrupted(processes, RESUMES, "--away", "1000", **spot(processes, "stopped"))
     processes.in_status(name, "Interrupted")
+    command = ["microjobs", "ps", "--status", "interrupted"]
+    environment = {**os.environ, "MICROJOBS_HOME": str(processes.home.root)}
+    shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert re.search(rf"^training +{name} +InProgress: Interrupted ", shown, re.MULTILINE)
     processes.sagemaker.stop_training_job(TrainingJobName=name)
     assert processes.ended(name)["SecondaryStatus"] == "Stopped"
 
