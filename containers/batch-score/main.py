@@ -105,17 +105,10 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
         for name in names:
             features = open_array(task.folder(task.test) / name)
             output = task.folder(task.batch) / scoring.predictions_name(name)
-            targets = targets_of(features.path, fetched)
+            targets = scoring.targets_of(features.path, fetched)
             scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
             written(output)
     return scores
-
-
-def targets_of(features: Path, fetched: Mapping[str, Floats]) -> scoring.Targets | None:
-    path = features.with_name("y" + features.name[1:])
-    if path.name in fetched:
-        return scoring.targets_in_memory(fetched[path.name])
-    return scoring.targets_in_file(path) if path.exists() else None
 
 
 CALLS = Calls((survey, fetch, score_files), (Task, inventory.Entry, scoring.Score))

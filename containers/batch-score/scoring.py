@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,3 +143,11 @@ def _check(path: Path, start: int, predicted: NDArray[np.float32]) -> None:
             f"{path.name} row {start + int(bad[0])}: the model predicts {predicted[bad[0]]}; "
             "scale the features as for its training, or train it again"
         )
+
+
+def targets_of(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
+    """Targets of a feature file: from memory if another host sent them, else from the file beside it."""
+    path = features.with_name("y" + features.name[1:])
+    if path.name in fetched:
+        return targets_in_memory(fetched[path.name])
+    return targets_in_file(path) if path.exists() else None

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from microjobs.errors import UserError
 from microjobs.files import write_whole
 
 DEFAULT_ROOT = "/opt/ml"
@@ -295,35 +294,6 @@ def read_processing_job_config(layout: Layout) -> dict[str, Any]:
     return content
 
 
-# --- secret/job: ours; only the hosts of one job have it ---
-
-MIN_SECRET_BYTES = 32
-
-
-def write_job_secret(layout: Layout, secret: str) -> None:
-    """Give a host the secret by which the hosts of its job know each other. Only its owner may read the file."""
-    layout.job_secret.parent.mkdir(parents=True, exist_ok=True)
-    layout.job_secret.touch(mode=0o600, exist_ok=False)
-    layout.job_secret.write_text(secret, encoding="ascii")
-
-
-def read_job_secret(layout: Layout) -> bytes:
-    """The job's secret; empty where the platform hands out none, as on AWS.
-
-    Raises:
-        UserError: the file is too short to be a secret.
-    """
-    if not layout.job_secret.exists():
-        return b""
-    secret = layout.job_secret.read_bytes().strip()
-    if len(secret) < MIN_SECRET_BYTES:
-        raise UserError(
-            f"{layout.job_secret} has {len(secret)} bytes: give every host of the job the same {MIN_SECRET_BYTES} "
-            "random bytes or more, such as the output of `openssl rand -hex 32`, or no file"
-        )
-    return secret
-
-
 # --- checkpointconfig.json: only there when the request has a CheckpointConfig ---
 
 
@@ -352,9 +322,7 @@ def write_failure(layout: Layout, reason: str) -> None:
 
 
 def read_failure(layout: Layout) -> str | None:
-    if not layout.failure.exists():
-        return None
-    return layout.failure.read_text(encoding="utf-8", errors="replace")[:FAILURE_LIMIT]
+    return layout.failure.read_text("utf-8", "replace")[:FAILURE_LIMIT] if layout.failure.exists() else None
 
 
 def write_message(layout: Layout, message: str) -> None:
@@ -365,9 +333,7 @@ def write_message(layout: Layout, message: str) -> None:
 
 def read_message(layout: Layout) -> str | None:
     """The message, or None. Bytes that are not UTF-8 raise UnicodeDecodeError: AWS fails such a job."""
-    if not layout.message.exists():
-        return None
-    return layout.message.read_bytes()[:MESSAGE_LIMIT].decode()
+    return layout.message.read_bytes()[:MESSAGE_LIMIT].decode() if layout.message.exists() else None
 
 
 # --- environment variables ---

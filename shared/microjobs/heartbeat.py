@@ -15,8 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from microjobs import peers
-from microjobs.contract import Layout, ResourceConfig, read_job_secret
+from microjobs.contract import Layout, ResourceConfig
 from microjobs.errors import EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
+from microjobs.job_secret import read_job_secret
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection, Door, UntrustedError
 

@@ -50,6 +50,7 @@ def test_compose_mounts_only_what_the_contract_has(compose: Path) -> None:
         for path in (
             layout.model,
             layout.output,
+            layout.job_secret.parent,
             layout.channel("train"),
             layout.channel("test"),
             layout.processing_config / "resourceconfig.json",

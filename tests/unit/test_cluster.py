@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from microjobs import peers
+from microjobs.contract import Layout
 from microjobs.network import WATCH_PORT
 from tests.unit.cluster_host import PROGRAM
 from tests.unit.hosts import End, Host, Hosts, make_hosts
@@ -181,7 +182,7 @@ def test_host_with_another_secret_is_told_what_to_do(hosts: Hosts) -> None:
     hosts.secret = secrets.token_hex(32)
     start(hosts, "algo-3", "wait", {}, JOIN_SECONDS=3)
     ends = hosts.end()
-    remedy = "give every host of the job the same /opt/ml/secret/job"
+    remedy = f"give every host of the job the same {Layout().job_secret}"
     assert {end.code for end in ends.values()} == {3}
     assert all(remedy in end.printed for end in ends.values()), ends
     assert "host algo-3 did not join within 5 s: 2 of 3 hosts came; " in ends["algo-1"].printed

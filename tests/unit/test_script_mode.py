@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs import script_mode
+from microjobs import script_mode, source
 from microjobs.contract import BASE_DIR, InstanceGroup, Layout, ResourceConfig
 from microjobs.errors import Stopped, UserError
 
@@ -46,16 +46,24 @@ def test_leftover_process_does_not_hold_the_job(tmp_path: Path, monkeypatch: pyt
     assert time.monotonic() - start < 1.5
 
 
-def test_source_below_the_root_is_found_where_the_root_is(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_source_below_the_root_is_found_where_the_root_is(scheme: str, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.code.mkdir()
-    assert script_mode._source(layout, layout.spell(layout.code)) == str(layout.code)
-    assert script_mode._source(layout, "s3://bucket/code.tar.gz") == "s3://bucket/code.tar.gz"
+    assert source.locate(layout, f"{scheme}{layout.spell(layout.code)}", "setting", tmp_path) == layout.code
 
 
-def test_source_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="'/nowhere' does not exist"):
-        script_mode._source(Layout(tmp_path), "/nowhere")
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("/nowhere", "setting '/nowhere' does not exist"),
+        ("s3://bucket", "names no object"),
+        ("s3://bucket/folder/", "names no object"),
+    ],
+)
+def test_source_that_does_not_exist_is_named(uri: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        source.locate(Layout(tmp_path), uri, "setting", tmp_path)
 
 
 def test_image_without_the_toolkit_says_so(

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from microjobs import contract
 from microjobs.contract import Layout
+from microjobs.job_secret import write_job_secret
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.jobs import group
 from orchestrator.local.jobs.context import Context
@@ -213,4 +213,4 @@ def _hand_out_secret(plan: Plan) -> None:
     if len(plan.hosts) > 1:
         secret = secrets.token_hex(SECRET_BYTES)
         for host in plan.hosts:
-            contract.write_job_secret(Layout(host.files), secret)
+            write_job_secret(Layout(host.files), secret)

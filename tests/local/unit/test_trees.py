@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from microjobs.contract import Layout
 from orchestrator.local import space
 from orchestrator.local.errors import ServiceError
 from orchestrator.local.jobs import outputs
@@ -221,7 +222,7 @@ def test_deep_archive_of_the_engine_is_read(tmp_path: Path) -> None:
 def test_path_that_the_engine_may_leave_out_is_an_error(tmp_path: Path) -> None:
     name = "model/" + "d/" * (MAX_ENGINE_PATH_BYTES // 2)
     with pytest.raises(CannotRunError, match=r"the engine cannot copy paths over \d+ bytes.* begins with d/d/"):
-        unpack(stream((name, tarfile.DIRTYPE, 0)), tmp_path, "/opt/ml/model")
+        unpack(stream((name, tarfile.DIRTYPE, 0)), tmp_path, str(Layout().model))
 
 
 def test_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
