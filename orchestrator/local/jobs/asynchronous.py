@@ -7,7 +7,6 @@ interrupts is made again by the next server.
 import base64
 import logging
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
+from orchestrator.local.clock import Moment
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.jobs import outputs
 from orchestrator.local.jobs.client import Body, NoAnswerError
@@ -30,6 +30,8 @@ from orchestrator.local.state import Query, Record
 logger = logging.getLogger(__name__)
 
 KIND = "async-invocation"
+QUEUED = "QueueMoment"
+"""A member of descriptions as `Moment` stores it."""
 
 DEFAULT_MOST = 4
 """Invocations at once, where AWS chooses a number."""
@@ -175,7 +177,9 @@ class Queue:
         with self._lock:
             if self._closing.is_set():
                 raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)
-            state.add(KIND, name, "", "Waiting", asdict(invocation), {}, parent=self._endpoint)
+            state.add(
+                KIND, name, "", "Waiting", asdict(invocation), {QUEUED: Moment.now().stored()}, parent=self._endpoint
+            )
             if self._pools:
                 self._pools[-1].submit(self._make, name)
 
@@ -198,7 +202,8 @@ class Queue:
         try:
             record = self._context.state.get(KIND, name)
             if record is not None:
-                self._answer(Invocation(**record.request), record.created)
+                queued = Moment.read(record.description.get(QUEUED), record.created)
+                self._answer(Invocation(**record.request), queued)
                 self._context.state.delete(KIND, name)
         except _ClosedError:
             pass
@@ -208,11 +213,11 @@ class Queue:
             with self._lock:
                 self._under_way.discard(name)
 
-    def _answer(self, invocation: Invocation, created: float) -> None:
+    def _answer(self, invocation: Invocation, queued: Moment) -> None:
         """Store the answer, or the reason why there is none."""
         with self._context.store.incoming() as file:
             try:
-                content_type = self._ask(invocation, created + invocation.lifetime, file)
+                content_type = self._ask(invocation, queued, file)
                 self._store(invocation.output, file, content_type)
             except FailedError as error:
                 self._fail(invocation, error, file)
@@ -243,7 +248,7 @@ class Queue:
 
     # --- asking ---
 
-    def _ask(self, invocation: Invocation, expiry: float, file: Path) -> str:
+    def _ask(self, invocation: Invocation, queued: Moment, file: Path) -> str:
         """Write the model's answer, or its error, into a file; the answer's content type.
 
         Raises:
@@ -251,7 +256,7 @@ class Queue:
             ServiceError: the input is not there.
         """
         while not self._closing.is_set():
-            if time.time() > expiry:
+            if queued.elapsed() > invocation.lifetime:
                 raise FailedError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
             if (chosen := self._choose()) is not None:
                 try:

@@ -5,11 +5,11 @@ A managed spot job starts over when its hosts are taken away, any job when it lo
 its creation on. What they have used is in the job's description, so a restarted server knows it.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from orchestrator.local.clock import Moment
 from orchestrator.local.errors import ValidationError
 
 DAY = 86_400
@@ -38,17 +38,20 @@ def check(request: Mapping[str, Any]) -> None:
 
 @dataclass
 class Attempts:
-    """What a job's attempts have used. Times are seconds; `since` counts from 1970."""
+    """What a job's attempts have used. Times are seconds."""
 
     ran: float = 0.0
     """On hosts, in earlier attempts."""
-    since: float | None = None
+    since: Moment | None = None
     """When the hosts of the present attempt started."""
     retries: int = 0
 
     @classmethod
     def of(cls, description: Mapping[str, Any]) -> "Attempts":
-        return cls(**description.get(MEMBER, {}))
+        members = {**description.get(MEMBER, {})}
+        if (since := members.get("since")) is not None:  # an earlier version stored a number
+            members["since"] = Moment.read(since, since if isinstance(since, float) else 0.0)
+        return cls(**members)
 
     def member(self) -> dict[str, Any]:
         """For the description."""
@@ -57,7 +60,7 @@ class Attempts:
     @property
     def used(self) -> float:
         """The time on hosts until now."""
-        return self.ran + (time.time() - self.since if self.since else 0.0)
+        return self.ran + (self.since.elapsed() if self.since else 0.0)
 
     def end(self) -> None:
         """The present attempt's hosts have ended."""
@@ -90,11 +93,11 @@ class Limits:
             stopping.get("MaxWaitTimeInSeconds", float("inf")),
         )
 
-    def left(self, attempts: Attempts, created: float) -> float:
+    def left(self, attempts: Attempts, created: Moment) -> float:
         """Seconds that the job has yet."""
-        return max(0.0, min(self.runtime - attempts.used, created + self.wait - time.time()))
+        return max(0.0, min(self.runtime - attempts.used, self.wait - created.elapsed()))
 
-    def exceeded(self, attempts: Attempts, created: float) -> str:
+    def exceeded(self, attempts: Attempts, created: Moment) -> str:
         """The SecondaryStatus of a job that has no time left."""
-        waited = created + self.wait - time.time() < self.runtime - attempts.used
+        waited = self.wait - created.elapsed() < self.runtime - attempts.used
         return "MaxWaitTimeExceeded" if waited else "MaxRuntimeExceeded"

@@ -85,7 +85,7 @@ def run(
     streams: Mapping[str, Stream],
     control: Control,
     *,
-    deadline: float | None,
+    seconds: float | None,
     on_line: Callable[[Line], None],
     on_interruption: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -93,13 +93,12 @@ def run(
 
     Args:
         streams: by the hosts' names; output that is in them already is not written again.
-        deadline: seconds since 1970; then the hosts are stopped.
+        seconds: what the hosts get until they are stopped; None: no limit.
         on_line: called with every line, from the hosts' threads.
         on_interruption: called before the hosts are told of an interruption.
     """
     outcome = Outcome()
-    # Of the clock that nobody sets.
-    end = None if deadline is None else time.monotonic() + deadline - time.time()
+    end = None if seconds is None else time.monotonic() + seconds
     followers = [_thread(_follow, host, streams[host.name], on_line) for host in hosts]
     for host in hosts:
         _thread(lambda host: control.events.put((host.name, host.wait())), host)

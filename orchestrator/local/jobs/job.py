@@ -33,6 +33,18 @@ INTERNAL = "InternalServerError"
 """What SageMaker calls failures that are not the job's."""
 
 
+PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL}: ")
+"""How SageMaker's reasons begin: the user's mistake, the container's failure, the service's failure."""
+
+
+def reason_of(error: CannotRunError | ServiceError) -> str:
+    """A FailureReason for what kept a job from being started or collected."""
+    if str(error).startswith(PREFIXES):
+        return str(error)
+    is_ours = isinstance(error, MachineFailedError) or (isinstance(error, ServiceError) and error.status >= 500)
+    return f"{INTERNAL if is_ours else 'ClientError'}: {error}"
+
+
 class Job(ABC):
     """One job from its request to its end. `run` and `resume` return when all of it is over."""
 
@@ -68,7 +80,7 @@ class Job(ABC):
         try:
             steps()
         except (CannotRunError, ServiceError) as error:
-            self.failed(str(error))
+            self.failed(reason_of(error))
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
             self.failed(f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log")
@@ -106,9 +118,10 @@ class Job(ABC):
 
     def _attend(self, hosts: Sequence[Host]) -> Outcome:
         streams = {host.name: self.stream(host.name) for host in hosts}
-        deadline = self.running(hosts) + self.max_runtime
+        passed = self.running(hosts)
+        left = max(0.0, self.max_runtime - passed)
         return group.run(
-            hosts, streams, self.control, deadline=deadline, on_line=self.on_line, on_interruption=self.interrupted
+            hosts, streams, self.control, seconds=left, on_line=self.on_line, on_interruption=self.interrupted
         )
 
     # --- what a kind of job fills in ---
@@ -133,7 +146,7 @@ class Job(ABC):
 
     @abstractmethod
     def running(self, hosts: Sequence[Host]) -> float:
-        """Describe that the hosts run; since when, in seconds since 1970."""
+        """Describe that the hosts run; the seconds of `max_runtime` that have passed."""
 
     @abstractmethod
     def ended(self, hosts: Sequence[Host], outcome: Outcome) -> None:

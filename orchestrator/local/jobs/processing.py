@@ -8,6 +8,7 @@ from typing import Any
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig
 from orchestrator.local import instances
+from orchestrator.local.clock import Moment
 from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import inputs, outputs
@@ -18,6 +19,9 @@ from orchestrator.local.jobs.sync import Sync
 from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
+
+STARTED = "StartMoment"
+"""A member of descriptions as `Moment` stores it; no answer has it."""
 
 KIND = "processing-job"
 
@@ -81,7 +85,8 @@ class ProcessingJob(Job):
 
     def __init__(self, context: Context, record: Record) -> None:
         super().__init__(context, record)
-        self._started: float | None = record.description.get("ProcessingStartTime")
+        start: float | None = record.description.get("ProcessingStartTime")
+        self._started = None if start is None else Moment.read(record.description.get(STARTED), start)
         self._syncs: list[Sync] = []
 
     @property
@@ -148,8 +153,9 @@ class ProcessingJob(Job):
 
     def running(self, hosts: Sequence[Host]) -> float:
         if self._started is None:
-            self._started = time.time()
-            self.describe(ProcessingStartTime=self._started)
+            self._started = Moment.now()
+            changes: dict[str, Any] = {"ProcessingStartTime": self._started.wall, STARTED: self._started.stored()}
+            self.describe(**changes)
         for number, item in enumerate(_outputs(self.request)):
             output = item["S3Output"]
             if output["S3UploadMode"] == "Continuous":
@@ -157,7 +163,7 @@ class ProcessingJob(Job):
                 sync = Sync(self.context.store, hosts, path, output["S3Uri"], folder, self.note, deletes=False)
                 sync.start()
                 self._syncs.append(sync)
-        return self._started
+        return self._started.elapsed()
 
     def on_line(self, line: Line) -> None:
         """Processing jobs have no metrics."""
@@ -201,4 +207,5 @@ class ProcessingJob(Job):
         self._end("Failed", FailureReason=reason[:REASON_LIMIT])
 
     def _end(self, status: str, **changes: Any) -> None:
-        self.describe(status, ProcessingJobStatus=status, ProcessingEndTime=time.time(), **changes)
+        now = max(time.time(), self._started.wall if self._started else 0.0)
+        self.describe(status, ProcessingJobStatus=status, ProcessingEndTime=now, **changes)

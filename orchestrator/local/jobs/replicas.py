@@ -41,7 +41,7 @@ class Life:
 
     def _follow(self) -> None:
         streams = {self.host.name: self._stream}
-        outcome = group.run([self.host], streams, Control(), deadline=None, on_line=self._on_line)
+        outcome = group.run([self.host], streams, Control(), seconds=None, on_line=self._on_line)
         self.exit = outcome.exits[self.host.name]
 
     def _on_line(self, line: Line) -> None:

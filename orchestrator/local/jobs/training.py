@@ -10,6 +10,7 @@ from typing import Any
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig, TrainingEnvironment
 from orchestrator.local import instances
+from orchestrator.local.clock import Moment
 from orchestrator.local.errors import ResourceInUseError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import attempts, inputs, outputs
@@ -45,6 +46,9 @@ MESSAGES = {
 }
 """What SageMaker says of each SecondaryStatus."""
 
+CREATED, STARTED = "CreationMoment", "StartMoment"
+"""Members of descriptions as `Moment` stores them; no answer has them."""
+
 GIVEN_UP = "MetricsGivenUp"
 """A member of descriptions with the names of metrics; no answer has it, so it stays with the server."""
 
@@ -66,7 +70,7 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
     attempts.check(request)
     check_channels(request, context.store)
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
-    name, now = request["TrainingJobName"], time.time()
+    name, now = request["TrainingJobName"], Moment.now()
     description = {
         "EnableNetworkIsolation": False,
         "EnableInterContainerTrafficEncryption": False,
@@ -77,7 +81,8 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
         "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
         "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
         "TrainingJobStatus": "InProgress",
-        **_transition([], "Starting", now),
+        **_transition([], "Starting", now.wall),
+        CREATED: now.stored(),
         **({"TuningJobArn": arn(f"hyper-parameter-tuning-job/{parent}", context.settings.region)} if parent else {}),
     }
     try:
@@ -104,7 +109,7 @@ def model_uri(request: Mapping[str, Any]) -> str:
 
 def _transition(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
     """The members that tell a SecondaryStatus and its history."""
-    past = [{**item, "EndTime": item.get("EndTime", now)} for item in transitions]
+    past = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
     current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
     if status in ENDS:
         current["EndTime"] = now
@@ -120,7 +125,9 @@ class TrainingJob(Job):
         definitions = self.request["AlgorithmSpecification"].get("MetricDefinitions", [])
         self.metrics = Metrics(definitions, self._note_metric, given_up)
         self._transitions = list(record.description["SecondaryStatusTransitions"])
-        self._started: float | None = record.description.get("TrainingStartTime")
+        self._creation = Moment.read(record.description.get(CREATED), record.created)
+        start: float | None = record.description.get("TrainingStartTime")
+        self._started = None if start is None else Moment.read(record.description.get(STARTED), start)
         self._attempts = Attempts.of(record.description)
         self._limits = Limits.of(self.request)
         self._channels = channels(self.request)
@@ -254,18 +261,23 @@ class TrainingJob(Job):
 
     @property
     def max_runtime(self) -> int:
-        return math.ceil(self._limits.left(self._attempts, self.created))
+        return math.ceil(self._limits.left(self._attempts, self._creation))
 
     def running(self, hosts: Sequence[Host]) -> float:
-        now = time.time()
         if self._attempts.since is None:
-            self._attempts.since, self._started = now, self._started or now
-            self._enter("Training", TrainingStartTime=self._started, **self._attempts.member())
+            self._attempts.since = now = Moment.now()
+            self._started = started = self._started or now
+            changes: dict[str, Any] = {
+                "TrainingStartTime": started.wall,
+                STARTED: started.stored(),
+                **self._attempts.member(),
+            }
+            self._enter("Training", **changes)
         self._start_sync(hosts)
         if self._limits.spot:
             self._watch = Watch(self.context.home, self.name, self.control)
             self._watch.start()
-        return now
+        return 0.0  # `max_runtime` is what is left
 
     def on_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
@@ -306,7 +318,7 @@ class TrainingJob(Job):
         self.describe(**self._attempts.member())
         self.context.runtime.remove(self.plan_name)
         self.note(why)
-        left = self._limits.left(self._attempts, self.created)
+        left = self._limits.left(self._attempts, self._creation)
         self.control.pause(min(pause, left))
         if pause >= left:
             self.control.stop(Why.TIME)
@@ -337,7 +349,7 @@ class TrainingJob(Job):
         elif self.control.why is not None:
             self._collect(hosts, model=bool(hosts))
             late = self.control.why is Why.TIME
-            self._end("Stopped", self._limits.exceeded(self._attempts, self.created) if late else "Stopped")
+            self._end("Stopped", self._limits.exceeded(self._attempts, self._creation) if late else "Stopped")
         else:
             self._collect(hosts, model=True)
             self._end("Completed", "Completed")
@@ -370,15 +382,16 @@ class TrainingJob(Job):
         self.describe(**members, **changes)
 
     def _end(self, status: str, secondary: str, **changes: Any) -> None:
-        now = time.time()
+        started = self._started
+        now = max(time.time(), started.wall if started else 0.0)
         members = _transition(self._transitions, secondary, now)
-        seconds = round(now - self._started) if self._started else 0
+        seconds = round(started.elapsed()) if started else 0
         self._attempts.end()
         self.describe(
             status,
             TrainingJobStatus=status,
             **members,
-            TrainingStartTime=self._started,
+            TrainingStartTime=started.wall if started else None,
             TrainingEndTime=now,
             TrainingTimeInSeconds=max(1, seconds),
             BillableTimeInSeconds=max(1, min(seconds, round(self._attempts.ran))),

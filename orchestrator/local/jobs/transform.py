@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.contract import HostingEnvironment
+from orchestrator.local.clock import Moment
 from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import inputs, models, outputs, serving
@@ -29,6 +30,9 @@ from orchestrator.local.s3.store import StoredObject
 from orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)
+
+STARTED = "StartMoment"
+"""A member of descriptions as `Moment` stores it; no answer has it."""
 
 KIND = "transform-job"
 
@@ -88,7 +92,8 @@ class TransformJob(Job):
         self._switch = Switch()
         self.control: Control = self._switch
         self._model: Mapping[str, Any] = self.request["Model"]
-        self._started: float | None = record.description.get("TransformStartTime")
+        start: float | None = record.description.get("TransformStartTime")
+        self._started = None if start is None else Moment.read(record.description.get(STARTED), start)
         self._driver: threading.Thread | None = None
         self._transformed: list[Output] | None = None
         """None until all objects are done."""
@@ -143,11 +148,12 @@ class TransformJob(Job):
 
     def running(self, hosts: Sequence[Host]) -> float:
         if self._started is None:
-            self._started = time.time()
-            self.describe(TransformStartTime=self._started)
+            self._started = Moment.now()
+            changes: dict[str, Any] = {"TransformStartTime": self._started.wall, STARTED: self._started.stored()}
+            self.describe(**changes)
         self._driver = threading.Thread(target=self._drive, args=(hosts,), name=self.plan_name, daemon=True)
         self._driver.start()
-        return self._started
+        return self._started.elapsed()
 
     def on_line(self, line: Line) -> None:
         """Transform jobs have no metrics."""
@@ -230,7 +236,8 @@ class TransformJob(Job):
         self._end("Failed", FailureReason=reason[:REASON_LIMIT])
 
     def _end(self, status: str, **changes: Any) -> None:
-        self.describe(status, TransformJobStatus=status, TransformEndTime=time.time(), **changes)
+        now = max(time.time(), self._started.wall if self._started else 0.0)
+        self.describe(status, TransformJobStatus=status, TransformEndTime=now, **changes)
 
 
 def _told(output: Output) -> str:

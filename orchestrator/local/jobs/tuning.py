@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from orchestrator.local.clock import Moment
 from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from orchestrator.local.home import arn
 from orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
@@ -26,6 +27,9 @@ from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)
+
+CREATED = "CreationMoment"
+"""A member of descriptions as `Moment` stores it; no answer has it."""
 
 KIND = TUNING
 
@@ -64,6 +68,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         **{member: value for member, value in request.items() if member != "Tags"},
         "HyperParameterTuningJobArn": arn(f"{KIND}/{name}", context.settings.region),
         "HyperParameterTuningJobStatus": "InProgress",
+        CREATED: Moment.now().stored(),
         "TrainingJobDefinition": {
             **definition,
             "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
@@ -120,7 +125,7 @@ class TuningJob:
         self._definition: Mapping[str, Any] = record.request["TrainingJobDefinition"]
         self.name = record.name
         self.control = Control()
-        self._created = record.created
+        self._created = Moment.read(record.description.get(CREATED), record.created)
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
         self._ranges = read_ranges(self._config["ParameterRanges"])
@@ -168,12 +173,11 @@ class TuningJob:
             resources=resources,
         )
         warm_start.teach(self._context, self._request, chooser)
-        # Of the clock that nobody sets.
-        deadline = time.monotonic() + self._created + self._limits.get("MaxRuntimeInSeconds", math.inf) - time.time()
+        longest = self._limits.get("MaxRuntimeInSeconds", math.inf)
         while True:
             results = Results(self._context, self._request)
             running = self._learn(chooser, results)
-            if self.control.why is not None or time.monotonic() > deadline:
+            if self.control.why is not None or self._created.elapsed() > longest:
                 self._stop_children()
                 shut_down = self.control.why is Why.SHUTDOWN
                 return (

@@ -98,7 +98,7 @@ class DockerRuntime:
         except APIError as error:
             raise CannotRunError(f"image name {image!r} is not valid: {error.explanation}") from error
         except EngineAwayError as error:
-            raise CannotRunError(str(error)) from error
+            raise MachineFailedError(str(error)) from error
 
     def images(self) -> Sequence[Image]:
         try:

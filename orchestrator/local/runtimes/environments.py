@@ -21,7 +21,7 @@ import microjobs
 from microjobs import locks
 from microjobs.files import write_text
 from orchestrator.local.runtimes import process_files
-from orchestrator.local.runtimes.base import CannotRunError
+from orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from orchestrator.local.runtimes.process_kept import Kept
 from orchestrator.local.runtimes.process_packages import Installer, requirements
 
@@ -127,7 +127,7 @@ class Environments:
         log, last = folder / "install.log", deque[str](maxlen=REASON_LINES)
         with self._lock:
             if self._closed:
-                raise CannotRunError("the server stops")
+                raise MachineFailedError("the server stops")
             running = Kept(command, installer.environment(wanted), log, hold=[held])
             self._installing.add(running)
         try:
@@ -142,7 +142,7 @@ class Environments:
             running.stop(0)
         if code != 0:
             command_line = " ".join(command[:4])
-            raise CannotRunError(
+            raise MachineFailedError(
                 f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and said\n"
                 + "\n".join([*last, installer.sources(wanted)])
             )

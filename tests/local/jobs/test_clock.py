@@ -8,12 +8,24 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local.jobs import group
+from orchestrator.local import clock
+from orchestrator.local.clock import Moment
+from orchestrator.local.errors import ServiceError
+from orchestrator.local.jobs import group, processing, training, transform
+from orchestrator.local.jobs.attempts import Attempts
 from orchestrator.local.jobs.group import Control
+from orchestrator.local.jobs.job import Job
 from orchestrator.local.logs import Stream
-from orchestrator.local.runtimes.base import Exit, Line
+from orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
+from tests.local.jobs.conftest import Parts, transform_request
 
 DAY = 86_400.0
+
+PROCESSING = {
+    "ProcessingJobName": "job",
+    "AppSpecification": {"ImageUri": "image"},
+    "ProcessingResources": {"ClusterConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large"}},
+}
 
 
 class Working:
@@ -61,7 +73,7 @@ def run(tmp_path: Path, *hosts: Working, longest: float) -> None:
     path = tmp_path / "stream"
     path.touch()
     streams = {each.name: Stream(path) for each in hosts}
-    group.run(hosts, streams, Control(), deadline=time.time() + longest, on_line=lambda _: None)
+    group.run(hosts, streams, Control(), seconds=longest, on_line=lambda _: None)
 
 
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +88,128 @@ def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pyt
     run(tmp_path, host, Setting(monkeypatch, -DAY), longest=0.6)
     assert host.was_stopped
     assert time.monotonic() - began < 10
+
+
+class Clock:
+    """The system's clock, which a test sets, and the steady one."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+        self._real = time.time, time.monotonic
+        self._set, self._passed = 0.0, 0.0
+        patch.setattr(time, "time", lambda: self._real[0]() + self._passed + self._set)
+        patch.setattr(time, "monotonic", lambda: self._real[1]() + self._passed)
+
+    def set(self, by: float) -> None:
+        self._set += by
+
+    def pass_(self, seconds: float) -> None:
+        self._passed += seconds
+
+    def reboot(self) -> None:
+        self._patch.setattr(clock, "BOOT_ID", "another")
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+TRAINING = {
+    "TrainingJobName": "job",
+    "AlgorithmSpecification": {"TrainingImage": "image", "TrainingInputMode": "File"},
+    "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+    "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large"},
+    "StoppingCondition": {"MaxRuntimeInSeconds": 1000, "MaxWaitTimeInSeconds": 3000},
+    "EnableManagedSpotTraining": True,
+}
+
+
+def training_job(parts: Parts) -> training.TrainingJob:
+    """The job of the state, as a server finds it."""
+    record = parts.context.state.get(training.KIND, "job") or training.create(parts.context, TRAINING)
+    return training.TrainingJob(parts.context, record)
+
+
+@pytest.mark.parametrize("by", [DAY, -DAY, 0.0])
+@pytest.mark.parametrize("restart", [True, False])
+def test_times_of_a_job_do_not_follow_a_clock_that_is_set(
+    parts: Parts, clocks: Clock, by: float, restart: bool
+) -> None:
+    job = training_job(parts)
+    clocks.pass_(50)
+    job.running(())
+    clocks.pass_(100)
+    clocks.set(by)
+    if restart:
+        job = training_job(parts)
+    assert job.max_runtime == pytest.approx(900, abs=2)
+    clocks.pass_(100)
+    job.failed("a reason")
+    record = parts.context.state.get(training.KIND, "job")
+    assert record is not None
+    described = record.description
+    assert described["TrainingTimeInSeconds"] == pytest.approx(200, abs=2)
+    assert described["BillableTimeInSeconds"] == pytest.approx(200, abs=2)
+    assert described["TrainingEndTime"] >= described["TrainingStartTime"]
+    for transition in described["SecondaryStatusTransitions"]:
+        assert transition["EndTime"] >= transition["StartTime"]
+
+
+@pytest.mark.parametrize("by", [DAY, -DAY])
+def test_longest_wait_does_not_follow_a_clock_that_is_set(parts: Parts, clocks: Clock, by: float) -> None:
+    job = training_job(parts)
+    clocks.pass_(2500)
+    clocks.set(by)
+    job.running(())
+    assert job.max_runtime == pytest.approx(500, abs=2)
+    assert training_job(parts).max_runtime == pytest.approx(500, abs=2)
+
+
+def test_time_over_a_restart_of_the_machine_is_that_of_the_clock(clocks: Clock) -> None:
+    stored = Moment.now().stored()
+    clocks.pass_(100)
+    clocks.reboot()
+    assert Moment.read(stored, 0.0).elapsed() == pytest.approx(100, abs=1)
+    clocks.set(-DAY)
+    assert Moment.read(stored, 0.0).elapsed() == 0.0
+
+
+def test_attempt_of_an_earlier_version_is_read(clocks: Clock) -> None:
+    attempts = Attempts.of({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
+    clocks.pass_(10)
+    assert attempts.used == pytest.approx(15, abs=1)
+
+
+REASONS: dict[Exception, str] = {
+    CannotRunError("image x is missing"): "ClientError: image x is missing",
+    CannotRunError("AlgorithmError: it failed"): "AlgorithmError: it failed",
+    MachineFailedError("the engine is away"): "InternalServerError: the engine is away",
+    ServiceError("ValidationException", "No S3 objects found"): "ClientError: No S3 objects found",
+    ServiceError("InsufficientStorage", "no space", 507): "InternalServerError: no space",
+    RuntimeError("surprise"): "InternalServerError: RuntimeError: surprise; see the server's log",
+}
+
+
+@pytest.mark.parametrize(("error", "reason"), REASONS.items(), ids=REASONS.values())
+@pytest.mark.parametrize("kind", ["training", "processing", "transform"])
+def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
+    parts: Parts, error: Exception, reason: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(parts.runtime, "prepare", fail)
+    parts.make_model()
+    parts.put("in/a", b"x")
+    job: Job
+    if kind == "training":
+        job = training_job(parts)
+    elif kind == "processing":
+        job = processing.ProcessingJob(parts.context, processing.create(parts.context, PROCESSING))
+    else:
+        job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
+    job.run()
+    record = parts.context.state.get(job.kind, job.name)
+    assert record is not None
+    assert (record.status, record.description["FailureReason"]) == ("Failed", reason)

@@ -165,7 +165,7 @@ def test_host_that_ends_badly_when_it_is_taken_away_has_not_failed(tmp_path: Pat
     control.interrupt(group.Interruption())
     for host in hosts:
         host.over.set()
-    outcome = group.run(hosts, streams, control, deadline=None, on_line=print)  # type: ignore[arg-type]
+    outcome = group.run(hosts, streams, control, seconds=None, on_line=print)  # type: ignore[arg-type]
     assert (outcome.first_failed, outcome.interruption) == (None, group.Interruption())
 
 
@@ -188,7 +188,7 @@ def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     control = group.Control()
     control.stop(group.Why.ASKED)
     streams = {"algo-1": Stream(tmp_path / "algo-1")}
-    outcome = group.run([Unheard()], streams, control, deadline=None, on_line=print)  # type: ignore[list-item]
+    outcome = group.run([Unheard()], streams, control, seconds=None, on_line=print)  # type: ignore[list-item]
     assert outcome.exits == {"algo-1": Exit(9)}
 
 

@@ -47,7 +47,7 @@ class Said:
 
 def follow(stream: Stream, *lines: Line, pause: float = 0.0) -> None:
     host = Said(*lines, pause=pause)
-    group.run([host], {"algo-1": stream}, Control(), deadline=None, on_line=lambda _: None)
+    group.run([host], {"algo-1": stream}, Control(), seconds=None, on_line=lambda _: None)
 
 
 def numbered(count: int, when: float = NOW) -> list[Line]:
