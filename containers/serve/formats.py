@@ -38,7 +38,8 @@ ENCODING_MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 """Byte order marks and the encodings that they stand for; spreadsheets write them."""
-FIRST_BYTES_OF_MARKS = frozenset({b"\xef", b"\xff", b"\xfe", b"\0"})
+UNMARKED = range(1, codecs.BOM_UTF8[0])
+"""First bytes that begin no byte order mark."""
 
 MAX_ARRAY_BYTES = 256 << 20
 """Size of an array of text; numpy gives each element the width of the longest."""
@@ -54,8 +55,6 @@ def utf8(body: bytes, content_type: str) -> bytes:
     Raises:
         Problem: 400, the body is not in its declared encoding; 415, the encoding is unknown.
     """
-    if ";" not in content_type and body[:1] not in FIRST_BYTES_OF_MARKS:
-        return body
     if body.startswith(codecs.BOM_UTF8):
         return body[len(codecs.BOM_UTF8) :]
     marked = next((codec for mark, codec in ENCODING_MARKS if body.startswith(mark)), None)

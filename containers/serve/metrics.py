@@ -26,6 +26,10 @@ _LABELS: tuple[int | str, ...] = (*STATUSES, *CLASSES)
 _CELL = {pair: _COUNTS + index for index, pair in enumerate(itertools.product(ROUTES, _LABELS))}
 
 
+_INVOCATIONS = {status: _CELL["/invocations", status] for status in STATUSES}
+"""Looked up for each invocation, so a mapping of its own."""
+
+
 def _cell(route: str, status: int) -> int:
     return _CELL.get((route, status)) or _CELL.get((route, f"{status // 100}xx")) or _CELL["other", 500]
 
@@ -69,7 +73,7 @@ class Metrics:
     def invocation(self, status: int, seconds: float, predictions: int) -> None:
         cells, row = self._cells, self._board.row
         with self._lock:
-            cells[row + _cell("/invocations", status)] += 1.0
+            cells[row + (_INVOCATIONS.get(status) or _cell("/invocations", status))] += 1.0
             cells[row + _PREDICTIONS] += predictions
             cells[row + _SECONDS] += seconds
             cells[row + _BUCKETS + bisect_left(BOUNDS, seconds)] += 1.0

@@ -60,7 +60,9 @@ class BundleModel:
         given, wanted = media.negotiate(request.content_type, request.accept)
         signature = media.attribute(request.attributes, "signature_name") if request.attributes else None
         member = "predictions"
-        body = formats.utf8(request.body, request.content_type)
+        body = request.body
+        if ";" in request.content_type or body[0] not in formats.UNMARKED:
+            body = formats.utf8(body, request.content_type)
         if given == media.JSON:
             numbers, signature, member = self._read_json(body, signature)
         else:
@@ -87,8 +89,7 @@ class BundleModel:
 
         `instances` and bare rows are answered by `predictions`, `inputs` by `outputs`, as TensorFlow Serving does.
         """
-        bare = body[:64].lstrip().startswith(b"[")
-        if (plain := formats.plain_rows(body, None if bare else "instances")) is not None:
+        if (plain := formats.plain_rows(body, None if body.startswith(b"[") else "instances")) is not None:
             return plain, signature, "predictions"
         content = formats.parse_json(body)
         if isinstance(content, list):
