@@ -1,7 +1,6 @@
 """Hosts of a job that are processes of this machine, each with a loopback address of its own."""
 
 import contextlib
-import itertools
 import json
 import os
 import secrets
@@ -22,6 +21,7 @@ from microjobs.job_secret import write_job_secret
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection
 from microjobs.supervisor import children_of
+from orchestrator.local.runtimes.process_addresses import reserve
 from tests.conftest import REPOSITORY
 
 HOST = """
@@ -43,8 +43,6 @@ except JobError as error:
 except Stopped as stopped:
     print("stopped by", stopped.signal_number, flush=True)
 """
-
-_fresh = itertools.count(os.getpid() % 200 * 64)
 
 
 @dataclass(frozen=True)
@@ -100,15 +98,13 @@ class Hosts:
     """Starts the hosts of one job, whose contract's roots are folders below `folder`."""
 
     def __init__(self, names: Sequence[str], program: Sequence[str], folder: Path) -> None:
-        self.folder = folder
-        self.secret = secrets.token_hex(32)
-        self.ports: dict[tuple[str, int], int] = {}
         self.names = list(names)
         self.program = program
-        block = next(_fresh)
-        self.addresses = {
-            name: f"127.{100 + block // 256 % 100}.{block % 256}.{number}" for number, name in enumerate(names, 1)
-        }
+        self.folder = folder
+        self.secret = secrets.token_hex(32)
+        self._reserved = contextlib.ExitStack()
+        network, _ = self._reserved.enter_context(reserve(names))
+        self.addresses, self.ports = network.hosts, network.ports
         self.started: dict[str, Host] = {}
 
     def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **limits: float) -> Host:
@@ -140,12 +136,17 @@ class Hosts:
         self.started[name] = Host(process)
         return self.started[name]
 
+    @property
+    def first(self) -> tuple[str, int]:
+        """Where the first host listens."""
+        return self.addresses["algo-1"], self.ports["algo-1", WATCH_PORT]
+
     def connect(self) -> socket.socket:
         """A connection to the first host as soon as it listens."""
         deadline = time.monotonic() + 20
         while True:
             try:
-                return socket.create_connection((self.addresses["algo-1"], WATCH_PORT))
+                return socket.create_connection(self.first)
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline, "nobody listens"
                 time.sleep(0.05)
@@ -153,7 +154,7 @@ class Hosts:
     def call(self, host: str, channel: str = WATCH) -> Connection:
         """A connection by which the test is a host of the job, which knows the secret."""
         self.connect().close()
-        return peers.call((self.addresses["algo-1"], WATCH_PORT), self.secret.encode(), Claim(channel, host))
+        return peers.call(self.first, self.secret.encode(), Claim(channel, host))
 
     def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
         """Start a host for each entry, and wait for all of them to end."""
@@ -167,6 +168,7 @@ class Hosts:
     def close(self) -> None:
         for host in self.started.values():
             host.close()
+        self._reserved.close()
 
 
 def make_hosts(count: int = 3, program: Sequence[str] = ("-c", HOST)) -> Iterator[Hosts]:

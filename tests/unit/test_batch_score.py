@@ -1,8 +1,8 @@
 """Batch scoring: predictions and their error, on one host, or on several that have parts of the data."""
 
+import dataclasses
 import json
 import os
-import secrets
 import subprocess
 import sys
 import tarfile
@@ -20,6 +20,7 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
+from orchestrator.local.runtimes.process_addresses import reserve
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 
@@ -197,8 +198,7 @@ def test_wrong_model_is_refused(model: str, layout: Layout) -> None:
 @pytest.fixture
 def hosts(tmp_path: Path) -> dict[str, Layout]:
     """Two hosts on loopback addresses, each with a root of its own."""
-    network = secrets.randbelow(1 << 14)
-    names = tuple(f"127.{64 + network // 256}.{network % 256}.{number}" for number in (21, 22))
+    names = ("algo-1", "algo-2")
     layouts = {name: Layout(tmp_path / name) for name in names}
     for name, layout in layouts.items():
         write_processing_resource_config(layout, ResourceConfig(name, names))
@@ -207,9 +207,11 @@ def hosts(tmp_path: Path) -> dict[str, Layout]:
 
 
 def run_all(hosts: Mapping[str, Layout]) -> list[int]:
-    processes = [start(layout, MICROJOBS_ADDRESS=name) for name, layout in hosts.items()]
-    for process in processes:
-        process.communicate(timeout=120)
+    with reserve(list(hosts)) as (network, _):
+        own = {name: dataclasses.replace(network, address=network.resolve(name)).variables() for name in hosts}
+        processes = [start(layout, **own[name]) for name, layout in hosts.items()]
+        for process in processes:
+            process.communicate(timeout=120)
     return [process.returncode for process in processes]
 
 

@@ -377,7 +377,7 @@ def test_closed_runtime_ends_its_hosts(runtime: ProcessRuntime, start: Start, tm
 def test_jobs_at_once_have_addresses_of_their_own(runtime: ProcessRuntime, tmp_path: Path) -> None:
     code = """
 import os, socket, time
-with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 8786)):
+with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 18786)):
     print("up", flush=True); time.sleep(60)
 """
     for number in range(5):
