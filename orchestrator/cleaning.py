@@ -10,31 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local.home import Home
+from orchestrator.local.home import ENTRIES, Home
 
 DAY_SECONDS = 86_400
-ENTRIES = (
-    ".gitignore",
-    "credentials.json",
-    "environments",
-    "images.json",
-    "interruptions",
-    "lock",
-    "logs",
-    "objects",
-    "runs",
-    "s3",
-    "sagemaker-sdk.yaml",
-    "server.json",
-    "server.key",
-    "server.log",
-    "state.db",
-    "state.db-shm",
-    "state.db-wal",
-    "users",
-    "work",
-)
-"""All that a home may have. Other entries are not ours: MICROJOBS_HOME may name a folder with anything in it."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,30 @@ REGION = "us-east-1"
 ROLE = "microjobs"
 
 
+ENTRIES = (
+    ".gitignore",
+    "credentials.json",
+    "environments",
+    "images.json",
+    "interruptions",
+    "lock",
+    "logs",
+    "objects",
+    "runs",
+    "s3",
+    "sagemaker-sdk.yaml",
+    "server.json",
+    "server.key",
+    "server.log",
+    "state.db",
+    "state.db-shm",
+    "state.db-wal",
+    "users",
+    "work",
+)
+"""All that a home may have. Other entries are not ours: MICROJOBS_HOME may name a folder with anything in it."""
+
+
 class HomeError(LauncherError):
     """Other users could read or replace the server's folder."""
 
@@ -142,13 +166,26 @@ class Home:
     def _close_to_others(self) -> None:
         """Take the folder, and the secrets in it, from other users."""
         for path in (self.root, self._credentials, self._key):
-            mode = path.stat().st_mode if path.exists() else 0
-            if not mode & 0o077:
+            found = path.stat() if path.exists() else None
+            if found is None:
                 continue
-            path.chmod(stat.S_IMODE(mode) & 0o700)
-            if path.stat().st_mode & 0o077:
-                raise HomeError(f"other users can read {path}, and its file system keeps no modes; {REMEDY}")
-            logger.warning("%s was open to other users (mode %o): it is yours alone now", path, stat.S_IMODE(mode))
+            if found.st_uid != os.geteuid():
+                raise HomeError(f"{path} belongs to another user (uid {found.st_uid}); {REMEDY}")
+            if found.st_mode & 0o077:
+                self._close(path, stat.S_IMODE(found.st_mode))
+
+    def _close(self, path: Path, mode: int) -> None:
+        if path == self.root and not self._is_ours(mode):
+            raise HomeError(f"{path} is open to other users (mode {mode:o}) and holds other files; {REMEDY}")
+        path.chmod(mode & 0o700)
+        if path.stat().st_mode & 0o077:
+            raise HomeError(f"other users can read {path}, and its file system keeps no modes; {REMEDY}")
+        logger.warning("%s was open to other users (mode %o): it is yours alone now", path, mode)
+
+    def _is_ours(self, mode: int) -> bool:
+        """Whether the folder may be closed: a server has used it or it holds nothing else, and it is no /tmp."""
+        is_used = self.state.exists() and self.lock.exists()
+        return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
 
     @property
     def _credentials(self) -> Path:

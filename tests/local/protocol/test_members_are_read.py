@@ -428,7 +428,11 @@ def test_members_of_jobs_are_read(
     context: Context, handlers: Service, monkeypatch: pytest.MonkeyPatch, operation: str
 ) -> None:
     read: set[str] = set()
-    recorded = SimpleNamespace(dumps=json.dumps, loads=lambda text: Recorder(json.loads(text), read))
+
+    def load(text: str, **options: Any) -> Recorder:
+        return Recorder(json.loads(text, **options), read)
+
+    recorded = SimpleNamespace(dumps=json.dumps, loads=load)
     monkeypatch.setattr(state, "json", recorded)
     monkeypatch.setattr(State, "add", _stored(State.add))
     name = f"{operation.removeprefix('Create')}Name"

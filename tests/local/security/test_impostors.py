@@ -160,6 +160,7 @@ def test_open_folder_is_closed_to_others(tmp_path: Path) -> None:
     home.credentials()
     home.root.chmod(0o755)
     (home.root / "credentials.json").chmod(0o644)
+    (home.root / "runs").mkdir()
     done = microjobs(home, "local", "up", "--detach", "--port", "0", "--runtime", "process")
     try:
         assert home.root.stat().st_mode & 0o777 == 0o700
@@ -218,4 +219,25 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, target: str) -> None:
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / target)
     with pytest.raises(HomeError, match="is not a folder"):
+        home.make()
+
+
+@pytest.mark.parametrize(("mode", "file"), [(0o1777, "lock"), (0o755, "thesis.tex")])
+def test_folder_of_other_things_is_not_closed(tmp_path: Path, mode: int, file: str) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / file).touch()
+    (tmp_path / "shared").chmod(mode)
+    with pytest.raises(HomeError, match="is open to other users"):
+        Home(tmp_path / "shared").make()
+    assert (tmp_path / "shared").stat().st_mode & 0o7777 == mode
+
+
+@AS_ROOT
+@pytest.mark.parametrize("file", ["credentials.json", "server.key"])
+def test_secret_that_another_user_made_is_refused(tmp_path: Path, file: str) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    (home.root / file).write_text("planted")
+    os.chown(home.root / file, NOBODY, NOBODY)
+    with pytest.raises(HomeError, match="belongs to another user"):
         home.make()
