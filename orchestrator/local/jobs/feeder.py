@@ -114,7 +114,7 @@ def execution_parameters(client: Client) -> dict[str, Any]:
         strategy = {"BatchStrategy": content["BatchStrategy"]} if "BatchStrategy" in content else {}
         if strategy and strategy["BatchStrategy"] not in (*STRATEGIES, *STRATEGIES.values()):
             raise ValueError(f"BatchStrategy is none of {', '.join(STRATEGIES)}")
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         said = answered.getvalue()[:SHOWN].decode(errors="replace")
         raise CannotRunError(f"GET /execution-parameters answered {said!r}: {error}") from error
     return {**known, **strategy}

@@ -17,6 +17,7 @@ from orchestrator.local.logs import GROUPS, Stream
 from orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
 from orchestrator.local.state import Record
 from orchestrator.local.trees import discard
+from orchestrator.terminal import safe
 
 logger = logging.getLogger(__name__)
 
@@ -178,8 +179,9 @@ class Job(ABC):
         return self.context.work_folder(self.plan_name)
 
     def describe(self, status: str | None = None, **changes: Any) -> None:
-        """Change the description; None leaves a member out."""
+        """Change the description; None leaves a member out. Reasons lose control characters, since SDKs print them."""
         members = {name: value for name, value in changes.items() if value is not None}
+        members |= {name: safe(members[name]) for name in ("FailureReason", "ExitMessage") if name in members}
         self.context.state.update(self.kind, self.name, members, status)
 
     def stream(self, host: str) -> Stream:

@@ -61,7 +61,7 @@ def _read(store: ObjectStore, uri: str) -> str:
 def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _failed(where, f"it is no JSON: {error}") from error
 
 

@@ -22,6 +22,9 @@ INTEGERS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63}
 LATEST = 253_402_300_799
 """The end of the year 9999, in seconds since 1970; times are as far from 1970 at most."""
 
+MATCH_SECONDS = 2.0
+"""CPU time of one pattern on one value."""
+
 SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
 """How Java's patterns spell every character beyond the 16 bits of its `char`."""
 
@@ -103,8 +106,16 @@ def _string(shape: Shape, value: str, path: str) -> Iterator[str]:
         yield _failed(value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
     # One reason is enough, and patterns are slow on what is much too long.
     pattern = None if wrong_length else shape.metadata.get("pattern")
-    if pattern and not compiled(pattern).fullmatch(value):
+    if pattern and not _matches(pattern, value):
         yield _failed(value, path, f"Member must satisfy regular expression pattern: {pattern}")
+
+
+def _matches(pattern: str, value: str) -> bool:
+    """Whether a value has a pattern; no, if that takes too long to find out. Other requests do not wait meanwhile."""
+    try:
+        return compiled(pattern).fullmatch(value, timeout=MATCH_SECONDS, concurrent=True) is not None
+    except TimeoutError:
+        return False
 
 
 def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:

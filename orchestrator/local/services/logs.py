@@ -18,6 +18,8 @@ from orchestrator.local.logs import Event, LogStore, Stream
 EVENTS_LIMIT = 10_000
 BYTES_LIMIT = 1 << 20
 """What one answer holds at most, as CloudWatch has it."""
+SCAN_LIMIT = 64 << 20
+"""Bytes of log files that one request reads at most; the client asks again for the rest."""
 STREAMS_LIMIT = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
@@ -73,7 +75,7 @@ class Logs:
         direction, offset = _position(request, stream)
         if direction == "f":
             wanted = (event for event in stream.events(offset) if _in_time(event, request))
-            events = list(_sized(itertools.islice(wanted, limit)))
+            events = list(_sized(itertools.islice(wanted, limit), offset))
         else:
             events = stream.before(offset, limit, lambda event: _in_time(event, request))
         begin, end = (events[0].start, events[-1].end) if events else (offset, offset)
@@ -100,11 +102,13 @@ class Logs:
         )
         found: list[dict[str, Any]] = []
         limit, more = min(request.get("limit", EVENTS_LIMIT), EVENTS_LIMIT), False
+        scanned = 0
         for name, event in merged:
-            if len(found) == limit:
+            if len(found) == limit or scanned > SCAN_LIMIT:
                 more = True
                 break
             positions[name] = event.end
+            scanned += event.end - event.start
             if _in_time(event, request) and matches(event.message):
                 found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_shown(event)})
         return {"events": found, "searchedLogStreams": [], **({"nextToken": _token(positions)} if more else {})}
@@ -166,12 +170,15 @@ def _in_time(event: Event, request: Mapping[str, Any]) -> bool:
     return bool(request.get("startTime", 0) <= event.time < request.get("endTime", float("inf")))
 
 
-def _sized(events: Iterator[Event]) -> Iterator[Event]:
-    """Events until an answer is full; always one, so that a reader gets on."""
+def _sized(events: Iterator[Event], offset: int) -> Iterator[Event]:
+    """Events until an answer is full; always one, so that a reader gets on.
+
+    A progress bar of a megabyte may be shown as one short line, so what is read counts, too.
+    """
     size = 0
     for event in events:
         size += len(event.message) + 26
-        if size > BYTES_LIMIT and size > len(event.message) + 26:
+        if size > len(event.message) + 26 and (size > BYTES_LIMIT or event.end - offset > SCAN_LIMIT):
             return
         yield event
 

@@ -213,3 +213,11 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     record = parts.context.state.get(job.kind, job.name)
     assert record is not None
     assert (record.status, record.description["FailureReason"]) == ("Failed", reason)
+
+
+def test_reason_has_no_control_characters(parts: Parts) -> None:
+    job = training_job(parts)
+    job.failed("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
+    record = parts.context.state.get(training.KIND, "job")
+    assert record is not None
+    assert record.description["FailureReason"] == "AlgorithmError: caf\\xe9 line\nnext"

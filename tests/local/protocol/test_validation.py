@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.local.errors import ServiceError, ValidationError
 from orchestrator.local.parity import SAGEMAKER
+from orchestrator.local.protocol import validation
 from orchestrator.local.protocol.models import operation_model, service_model
 from orchestrator.local.protocol.validation import compiled, validate
 
@@ -148,3 +149,9 @@ def test_no_name_takes_long_to_refuse() -> None:
         for name in ("-" * 2_000_000, "a-" * 1_000_000):
             with pytest.raises(ServiceError):
                 validate(operation_model("sagemaker", operation), {"EndpointName": name, "Nonsense": name})
+
+
+def test_pattern_that_takes_too_long_does_not_match(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "MATCH_SECONDS", 0.05)
+    assert not validation._matches(r"(a+)+b", "a" * 5000)
+    assert validation._matches(r"(a+)+b", "aab")

@@ -8,6 +8,7 @@ import pytest
 from orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from orchestrator.local.logs import LogStore, Stream
 from orchestrator.local.parity import refuse
+from orchestrator.local.services import logs as service
 from orchestrator.local.services.logs import Logs
 
 GROUP = "/aws/sagemaker/TrainingJobs"
@@ -183,3 +184,30 @@ def test_members_that_are_not_supported_are_refused(operation: str, request_memb
     with pytest.raises(ServiceError, match=r"^Not supported here: ") as caught:
         refuse("logs", operation, request_members)
     assert caught.value.code == "InvalidParameterException"
+
+
+def test_filter_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SCAN_LIMIT", 1000)
+    store = LogStore(tmp_path)
+    stream = store.create(GROUP, "job/algo-1-1")
+    for number in range(100):
+        stream.append(number, b"x" * 80 + b" needle" * (number == 99))
+    request: dict[str, Any] = {"logGroupName": GROUP, "filterPattern": "needle"}
+    pages = 1
+    while "nextToken" in (answer := Logs(store).filter_log_events(request)):
+        assert answer["events"] == []
+        request["nextToken"] = answer["nextToken"]
+        pages += 1
+    assert pages > 5
+    assert len(answer["events"]) == 1
+
+
+def test_answer_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SCAN_LIMIT", 10_000)
+    store = LogStore(tmp_path)
+    stream = store.create(GROUP, "job/algo-1-1")
+    for _ in range(10):
+        stream.append(1, b"\rstate" * 500)
+    request = {"logGroupName": GROUP, "logStreamName": "job/algo-1-1", "startFromHead": True}
+    answer = Logs(store).get_log_events(request)
+    assert [event["message"] for event in answer["events"]] == ["state"] * 3

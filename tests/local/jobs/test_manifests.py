@@ -1,0 +1,16 @@
+"""Manifests that no reader can take."""
+
+import pytest
+
+from orchestrator.local.jobs import manifests
+from orchestrator.local.runtimes.base import CannotRunError
+from tests.local.jobs.conftest import Parts
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "", "\x00", "NaN", '[{"prefix": 5}]'])
+def test_manifest_that_is_none_is_the_users_mistake(parts: Parts, content: str) -> None:
+    uri = parts.put("in/manifest", content.encode())
+    with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
+        manifests.objects(parts.context.store, uri)
+    with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
+        manifests.records(parts.context.store, parts.put("in/manifest", (content or "{").encode()), ["a"])
