@@ -8,6 +8,7 @@ from pathlib import Path
 from hyperparameters import Hyperparameters
 from microjobs.contract import Layout, read_training_resource_config
 from microjobs.distributed import launch, must_launch, with_tf_config
+from microjobs.interpreter import prepare_matplotlib
 from microjobs.stopping import stop_request
 from microjobs.training import load_data
 
@@ -42,8 +43,9 @@ def _settle_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # oneDNN adds up in an order that depends on the processor: off, a seed gives the same model on more of them.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    # Keras would take another backend or float type from the user's variables or home folder. It imports matplotlib.
+    # Keras would take another backend or float type from the user's variables or home folder.
     keras_home = str(Path(tempfile.gettempdir()) / "keras")
-    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": keras_home, "MPLBACKEND": "agg"}
+    os.environ |= {"KERAS_BACKEND": "tensorflow", "KERAS_HOME": keras_home}
+    prepare_matplotlib(os.environ)  # Keras imports it
     for chatty in ("tensorflow", "tf2onnx", "matplotlib"):  # at INFO they report each of their steps
         logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -8,8 +8,9 @@ from pathlib import Path
 # Before the import: in a new container that lists the fonts first, and calls it a warning if it takes long.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
-# The user's variables must neither choose another backend nor another style.
-os.environ["MPLBACKEND"] = "agg"
+from microjobs.interpreter import prepare_matplotlib  # noqa: E402
+
+prepare_matplotlib(os.environ)
 
 import matplotlib as mpl  # noqa: E402
 import numpy as np  # noqa: E402
@@ -18,6 +19,7 @@ from numpy.typing import ArrayLike  # noqa: E402
 
 from microjobs.files import whole  # noqa: E402
 
+# A file `matplotlibrc` in the working directory must not choose the style.
 mpl.rcParams.update({name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name})
 
 POINTS = 5000

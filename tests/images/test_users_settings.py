@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from docker.types import Mount
 
 from microjobs.contract import DEFAULT_ROOT, Layout
 from tests.conftest import CONTAINERS, JOBS
@@ -55,7 +54,7 @@ class Settings:
 
 SETTINGS = {
     "variables": Settings(VARIABLES, {"working_dir": CODE}),
-    "read-only-root": Settings(options={"read_only": True, "mounts": [Mount("/tmp", None, type="tmpfs")]}),
+    "read-only-without-account": Settings(options={"read_only": True, "user": "12345:23456"}),
     "umask-077-without-account": Settings(options={"user": "12345:23456", "working_dir": "/root"}, umask="077"),
 }
 
@@ -111,7 +110,9 @@ def test_handlers_get_the_users_python_path(root: Path, start_job: StartJob) -> 
     code = root / "model" / "code"
     (code / "lib").mkdir(parents=True)
     (code / "lib" / "mylib.py").touch()
-    (code / "inference.py").write_text("import mylib\ndef model_fn(folder): return mylib.__name__\n")
+    (code / "inference.py").write_text(
+        "import mylib\ndef model_fn(folder): return mylib.__name__\ndef predict_fn(data, model): return model\n"
+    )
     environment = {"PYTHONPATH": f"{DEFAULT_ROOT}/model/code/lib"}
     started = start_job("serve", ["serve"], root, environment=environment)
     started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)

@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
+from tests.conftest import image_name
 from tests.local.clients import Local, processing_input, processing_output, until
 
 pytestmark = pytest.mark.engine
@@ -93,6 +94,17 @@ def test_continuous_output_appears_while_the_job_runs(local: Local) -> None:
 def test_missing_input_fails_the_job(local: Local) -> None:
     job = local.process("true", ProcessingInputs=[processing_input("x", local.uri("not-there/"), IN)])
     assert "No S3 objects found under S3 URL" in job["FailureReason"]
+
+
+def test_entry_point_that_needs_pip_fails_with_the_reason(local: Local) -> None:
+    """As the SDK's FrameworkProcessor starts a user's script that has requirements."""
+    application = {
+        "ImageUri": image_name("preprocess"),
+        "ContainerEntrypoint": ["/bin/bash", "-c"],
+        "ContainerArguments": ["set -e; pip uninstall --yes typing; pip install -r requirements.txt"],
+    }
+    job = local.process("", AppSpecification=application)
+    assert "image preprocess has no pip, so requirements of your script cannot be installed" in job["FailureReason"]
 
 
 def test_local_path_elsewhere_is_refused(local: Local) -> None:

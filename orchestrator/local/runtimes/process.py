@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, Layout
+from microjobs.interpreter import PYTHON
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
 from orchestrator.local.home import Home
@@ -36,8 +37,6 @@ from orchestrator.local.trees import Tree
 logger = logging.getLogger(__name__)
 
 KILLED = 128 + 9
-PYTHON = "MICROJOBS_PYTHON"
-"""The variable that gives the programs in `containers/bin` their interpreter, which images have at a fixed path."""
 LOCK = "lock"
 """The file in a host's folder that is locked until its last process has ended."""
 

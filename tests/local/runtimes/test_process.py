@@ -192,7 +192,7 @@ def test_users_python_path_reaches_the_users_program(start: Start, tmp_path: Pat
 def test_pip_is_refused_in_an_environment_that_jobs_share(start: Start, tmp_path: Path) -> None:
     host = start(host_plan(tmp_path, "tiny", entrypoint=("sh", "-c"), arguments=("pip install nothing",)))
     assert host.wait() == Exit(2)
-    assert "image tiny has no pip" in output(host)
+    assert "jobs share the packages of tiny" in output(host)
 
 
 def test_host_without_gpus_sees_none(start: Start, tmp_path: Path) -> None:

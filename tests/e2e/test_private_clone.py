@@ -1,0 +1,24 @@
+"""A repository that was cloned with umask 077, so that only its owner may read it."""
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import image_name
+
+
+@pytest.mark.engine
+def test_every_user_may_read_the_image(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAG", f"private-{uuid.uuid4().hex[:8]}")
+    image = image_name("preprocess")
+    subprocess.run(["chmod", "-R", "go=", checkout], check=True)
+    try:
+        subprocess.run(["make", "build/preprocess"], cwd=checkout, env=os.environ, check=True, capture_output=True)
+        command = ["docker", "run", "--rm", "--user", "12345", image, "dataset", "straight-line", "--output", "/tmp"]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    finally:
+        subprocess.run(["docker", "image", "rm", image], capture_output=True, check=False)
