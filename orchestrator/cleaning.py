@@ -127,22 +127,22 @@ def images() -> list[Item]:
         LauncherError: this is not the repository.
         docker.errors.DockerException: no engine answers.
     """
-    import docker
-
+    from orchestrator import docker_engine
     from orchestrator.images import jobs
 
     prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in jobs())
-    with closing(docker.from_env()) as client:
+    with closing(docker_engine.connect()) as client:
         sizes = {tag: image["Size"] for image in client.api.images() for tag in image.get("RepoTags") or ()}
     return [Item(tag, sizes[tag], _remover(tag)) for tag in sorted(sizes) if tag.startswith(prefixes)]
 
 
 def _remover(tag: str) -> Callable[[], None]:
     def remove() -> None:
-        import docker
         from docker.errors import APIError
 
-        with closing(docker.from_env()) as client:
+        from orchestrator import docker_engine
+
+        with closing(docker_engine.connect()) as client:
             try:
                 client.api.remove_image(tag)
             except APIError as error:

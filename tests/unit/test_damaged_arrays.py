@@ -158,9 +158,7 @@ def test_any_input_ends_with_all_outputs_or_a_reason(damage: dict[str, Put], mis
         standardised(layout, missing)
 
 
-@pytest.mark.parametrize(
-    "name", ["x_train.npz", "x_train-00000-of-99999.npy", "\udcff.npy", "a\nb", ".x_train.npy", "x" * 200]
-)
+@pytest.mark.parametrize("name", ["x_train.npz", "x_train-00000-of-99999.npy", "\udcff.npy", "a\nb", "x" * 200])
 def test_any_other_file_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     layout = Layout(tmp_path)
