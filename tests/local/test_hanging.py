@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,14 @@ CONFIG = Config(port=0, runtime="process")
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
+    """A home of which no server is left, whatever fails."""
     for name, seconds in {"ANSWER_SECONDS": 0.5, "HANG_SECONDS": 1.0, "TERM_SECONDS": 1.0}.items():
         monkeypatch.setattr(server, name, seconds)
-    return Home(tmp_path / "home")
+    home = Home(tmp_path / "home")
+    yield home
+    if (pid := holder.find(home)) is not None:
+        os.kill(pid, signal.SIGKILL)
 
 
 def hang(home: Home) -> int:
