@@ -182,7 +182,9 @@ class Watch:
     def _gather(self, door: Door, seconds: float, waiting: Callable[[], bool]) -> None:
         """On the first host: everybody calls, and proves to be a host of the job."""
         if not self._secret:
-            logger.info("the hosts have no secret to know each other by: they trust the network of the job")
+            logger.info(
+                "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET
+            )
         deadline = time.monotonic() + seconds
         while not self._settled() and (missing := self._missing()) and waiting():
             if time.monotonic() > deadline:

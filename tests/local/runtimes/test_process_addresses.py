@@ -1,0 +1,65 @@
+"""Addresses and ports that are chosen for the hosts of a job."""
+
+import os
+import socket
+from typing import Any
+
+import pytest
+
+from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
+from orchestrator.local.runtimes.process_addresses import reserve
+
+NOBODY = 65534
+Address = tuple[str, int]
+
+
+def first_host(network: Network) -> Address:
+    return network.resolve("algo-1"), network.port("algo-1", WATCH_PORT)
+
+
+def can_listen(address: Address, **options: Any) -> bool:
+    try:
+        socket.create_server(address, **options).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_several_hosts_get_a_port_for_each_listener() -> None:
+    with reserve(["algo-1", "algo-2", "algo-3"]) as (network, holders):
+        assert set(network.ports) == {
+            ("algo-1", WATCH_PORT),
+            ("algo-1", TORCH_PORT),
+            *((host, TENSORFLOW_PORT) for host in network.hosts),
+        }
+        assert len(set(network.ports.values())) == len(holders) == 5
+        assert len(set(network.hosts.values())) == 3
+
+
+def test_one_host_has_an_address_and_nothing_to_listen_on() -> None:
+    with reserve(["algo-1"]) as (network, holders):
+        assert (len(network.hosts), network.ports, holders) == (1, {}, [])
+
+
+def test_own_hosts_can_listen_on_the_port_that_is_held_for_them() -> None:
+    with reserve(["algo-1", "algo-2"]) as (network, _):
+        assert not can_listen(first_host(network))
+        assert can_listen(first_host(network), reuse_port=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_other_users_cannot_take_the_port_of_the_first_host() -> None:
+    with reserve(["algo-1", "algo-2"]) as (network, _):
+        address = first_host(network)
+        child = os.fork()
+        if child == 0:
+            os.setuid(NOBODY)
+            os._exit(any(can_listen((host, address[1]), reuse_port=True) for host in (address[0], "0.0.0.0")))
+        assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.parametrize("usual", [TORCH_PORT, TENSORFLOW_PORT])
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_frameworks_can_listen_on_all_addresses(usual: int, family: socket.AddressFamily) -> None:
+    with reserve(["algo-1", "algo-2"]) as (network, _):
+        assert can_listen(("", network.port("algo-1", usual)), family=family)
