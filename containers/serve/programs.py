@@ -127,19 +127,21 @@ def _check_names(program: str, module: ModuleType) -> None:
     functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
     present = [name for name in PARAMETERS if getattr(module, name, None)]
     expected = ", ".join(PARAMETERS)
+    found = f"{program} defines {', '.join(functions) or 'no function'}"
     if not present:
-        foreign = [name for name in FOREIGN if name in functions]
-        hint = f" ({' and '.join(foreign)} are for TensorFlow Serving's image, which this is not)" if foreign else ""
-        near = next(((name, near) for name in functions if (near := _nearest(name))), None)
-        hint = f"; did you mean {near[1]} by {near[0]}?" if near else hint
-        found = ", ".join(functions) or "no function"
-        raise UserError(f"{program} defines {found}, but none that serve calls: {expected}{hint}")
+        raise UserError(f"{found}, but none that serve calls{_hint(functions)}: {expected}")
     for name in functions:
-        near_name = _nearest(name)
-        if near_name and near_name not in present and not _is_replaced(near_name, present):
-            raise UserError(
-                f"{program} defines {name}, which serve does not call: did you mean {near_name}? {expected}"
-            )
+        near = _nearest(name)
+        if near and near not in present and not _is_replaced(near, present):
+            raise UserError(f"{found}. serve does not call {name}: did you mean {near}? It calls {expected}")
+
+
+def _hint(functions: list[str]) -> str:
+    near = next(((name, near) for name in functions if (near := _nearest(name))), None)
+    if near is not None:
+        return f" (did you mean {near[1]} by {near[0]}?)"
+    foreign = [name for name in FOREIGN if name in functions]
+    return f" ({' and '.join(foreign)} are for TensorFlow Serving's image)" if foreign else ""
 
 
 def _nearest(name: str) -> str | None:

@@ -241,12 +241,12 @@ MODEL = "def model_fn(model_dir):\n    return 1\n"
 PREDICT = "def predict_fn(data, model):\n    return 1\n"
 HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
 UNUSABLE = {
-    HANDLER: "defines input_handler, output_handler, but none that serve calls: pre_model_fn, model_fn",
+    HANDLER: "but none that serve calls (input_handler and output_handler are for TensorFlow Serving",
     HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but none",
     "x = 1": "defines no function",
     "def modle_fn(model_dir):\n    return 1\n"
-    + PREDICT: "defines modle_fn, which serve does not call: did you mean model_fn",
-    "def modle_fn(model_dir):\n    return 1\n": "did you mean model_fn",
+    + PREDICT: "defines modle_fn, predict_fn. serve does not call modle_fn: did you mean model_fn? It",
+    "def modle_fn(model_dir):\n    return 1\n": "(did you mean model_fn by modle_fn?): pre_model_fn, model_fn",
     MODEL + "def Predict_fn(data, model):\n    return 1\n": "did you mean predict_fn",
     MODEL + PREDICT + "def ouput_fn(prediction, accept):\n    return 1\n": "did you mean output_fn",
     MODEL + "def predict_fn(data):\n    return 1\n": "predict_fn takes (data): it must take (data, model)",
