@@ -14,6 +14,7 @@ from tests.local.clients import Local
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 PROGRAMS = {
+    "sdk3": next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ModelTrainer(" in text),
     "sdk": next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Estimator(" in text),
 }
 
