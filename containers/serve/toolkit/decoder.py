@@ -30,7 +30,8 @@ def _json_to_numpy(string_like: str | bytes, dtype: DTypeLike | None = None) -> 
     text = string_like if isinstance(string_like, str) else string_like.decode()
     try:
         value = _parse(text)
-        _check_size(re.split(r'[",\[]', text))
+        if '"' in text:
+            _check_size(re.split(r'[",\[]', text))
         return np.array(value, dtype=dtype)
     except (ValueError, OverflowError, RecursionError) as error:
         raise errors.MalformedBodyError(f"the body is not JSON that fits an array: {_sentence(error)}") from None
