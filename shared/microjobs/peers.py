@@ -33,6 +33,9 @@ CHALLENGE_BYTES = NONCE_BYTES + MAC_BYTES
 
 HANDSHAKE_SECONDS = 5.0
 """The time limit of a handshake, on both sides."""
+WELCOME_SECONDS = 20.0
+"""How long a caller waits to be admitted by a listener that has proved itself. It is admitted once: if it gave up too
+early, it could not come again."""
 MAX_PENDING = 128
 """Callers that may be in the middle of their handshakes; the one that has waited longest makes room for the next."""
 MAX_ACCEPTS = 32
@@ -207,7 +210,7 @@ def _introduce(connected: socket.socket, secret: bytes, claim: Claim, deadline: 
     _check(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
     connected.sendall(_mac(secret, b"proof", transcript))
     seal = Seal.of(secret, transcript, caller=True)
-    if seal.unwrap(_read(connected, WELCOME_BYTES, deadline)) != [b""]:
+    if seal.unwrap(_read(connected, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
         raise UntrustedError("its answer is no welcome")
     connected.settimeout(None)
     return Connection(connected, seal)

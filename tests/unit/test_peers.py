@@ -268,6 +268,25 @@ def test_caller_does_not_wait_for_a_silent_stranger(said: bytes) -> None:
     thread.join()
 
 
+def test_caller_waits_for_a_busy_first_host() -> None:
+    """It has been admitted by then, and could not come again."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def admit() -> None:
+        with server, server.accept()[0] as connected:
+            transcript = read(connected, HELLO_BYTES)[:-MAC_BYTES] + secrets.token_bytes(NONCE_BYTES)
+            connected.sendall(transcript[-NONCE_BYTES:] + peers._mac(SECRET, b"challenge", transcript))
+            read(connected, MAC_BYTES)
+            time.sleep(0.6)
+            connected.sendall(peers.Seal.of(SECRET, transcript, caller=False).wrap(b""))
+            connected.recv(1)
+
+    thread = threading.Thread(target=admit)
+    thread.start()
+    peers.call(server.getsockname(), SECRET, CLAIM, seconds=0.3).close()
+    thread.join()
+
+
 def test_slow_strangers_are_dropped(first: FirstHost, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte may come in time and all of them never."""
     monkeypatch.setattr(peers, "HANDSHAKE_SECONDS", 0.5)
