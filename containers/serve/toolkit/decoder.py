@@ -21,6 +21,7 @@ MAX_COLUMNS = 100_000
 MAX_UNPACKED_BYTES = 1 << 30
 """Size of an .npz archive after decompression."""
 EXACT_INTEGER = 2.0**53
+OTHER_THAN_NUMBERS = re.compile(r"[^0-9\s,.\-]")
 LONG_NUMBER = re.compile(r"\d{19}")
 """orjson makes floats of integers that exceed 64 bits; the standard library keeps them."""
 
@@ -28,6 +29,8 @@ LONG_NUMBER = re.compile(r"\d{19}")
 def _json_to_numpy(string_like: str | bytes, dtype: DTypeLike | None = None) -> Any:
     """Convert JSON to an array. An object becomes an array of no dimensions that holds a dict."""
     text = string_like if isinstance(string_like, str) else string_like.decode()
+    if dtype is None and text.startswith("[[") and (plain := _plain_rows(text)) is not None:
+        return plain
     try:
         value = _parse(text)
         if '"' in text:
@@ -61,13 +64,22 @@ def _csv_to_numpy(string_like: str, dtype: DTypeLike | None = None) -> Any:
 
 def _plain_csv(text: str) -> Any:
     """What genfromtxt makes of integers only or of decimals only, ten times faster; None for all other text."""
+    lines = text.strip("\r\n")
+    if OTHER_THAN_NUMBERS.search(lines):
+        return None
+    rows = _plain_rows("[[" + lines.replace("\n", "],[") + "]]")
+    return None if rows is None else np.squeeze(rows)
+
+
+def _plain_rows(text: str) -> Any:
+    """JSON rows of integers only or of decimals only, several times faster; None for all other text."""
     decimals = text.count(".")
-    if decimals not in (0, text.count(",") + len(text.rstrip("\r\n").split("\n"))) or re.search(r"[^\d\s,.\-]", text):
+    if decimals not in (0, text.count(",") + 1) or "e" in text or "E" in text:
         return None
-    rows = formats.plain_rows(b"[[" + text.strip("\r\n").replace("\n", "],[").encode() + b"]]")
-    if rows is None or (not decimals and np.abs(rows).max() >= EXACT_INTEGER):
+    rows = formats.plain_rows(text.encode())
+    if rows is None or (not decimals and np.abs(rows).max(initial=0) >= EXACT_INTEGER):
         return None
-    return np.squeeze(rows.astype(np.float64 if decimals else np.int64))
+    return rows.astype(np.float64 if decimals else np.int64)
 
 
 def _npy_to_numpy(npy_array: bytes) -> Any:
