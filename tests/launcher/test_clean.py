@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator import cleaning
 from orchestrator.cli import main
-from orchestrator.local.home import HOME, Home
+from orchestrator.local.home import ENTRIES, HOME, Home
 from orchestrator.local.state import State
 from tests.conftest import image_name
 
@@ -136,7 +136,7 @@ def test_what_is_not_ours_stays(home: Home, tmp_path: Path) -> None:
 
 def test_every_entry_of_a_home_is_known(home: Home) -> None:
     paths = {value for name in dir(Home) if isinstance(value := getattr(home, name), Path)} - {home.root}
-    assert {path.relative_to(home.root).parts[0] for path in paths} <= set(cleaning.ENTRIES)
+    assert {path.relative_to(home.root).parts[0] for path in paths} <= set(ENTRIES)
 
 
 @pytest.mark.parametrize("what", ["runs", "environments", "home"])
