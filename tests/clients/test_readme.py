@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.local import server
+from orchestrator.workflows.housing import Options
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import Local
@@ -24,6 +25,11 @@ def test_readme_names_the_version_that_is_tested(client: str) -> None:
     lock = Path(__file__).with_name(f"{client}.lock").read_text()
     (version,) = re.findall(r"^sagemaker==(\S+)", lock, re.MULTILINE)
     assert f"pip install sagemaker=={version}" in README
+
+
+@pytest.mark.parametrize("client", PROGRAMS)
+def test_program_uses_only_images_that_make_run_builds(client: str) -> None:
+    assert set(re.findall(r"microjobs/([a-z-]+):dev", PROGRAMS[client])) <= set(Options().jobs)
 
 
 @pytest.mark.engine
