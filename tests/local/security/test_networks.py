@@ -272,19 +272,32 @@ def repeat(task: Callable[[], None]) -> None:
         return
 
 
+def test_host_that_lost_its_guard_is_started_anew(
+    tmp_path: Path, runtime: DockerRuntime, engine: docker.DockerClient
+) -> None:
+    """A server that comes later could not reach it."""
+    plan = serving(tmp_path, "lost", isolated=False)
+    (host,) = runtime.start(plan)
+    assert len(runtime.running()[plan.name]) == 1
+    container_of(engine, plan, guard=True).kill()
+    assert until(lambda: runtime.running()[plan.name], lambda hosts: not hosts, 10) == ()
+    with pytest.raises(OSError):  # noqa: PT011  refused, or reset by the engine's proxy
+        host.connect(1)
+
+
 def test_missing_image_of_guards_is_reported(tmp_path: Path) -> None:
-    runtime = DockerRuntime(Home(tmp_path / "home"), guard_image="registry.invalid/no:image")
-    with pytest.raises(CannotRunError, match=r"guard_image in .local. of microjobs.toml, or MICROJOBS_GUARD_IMAGE"):
-        runtime.start(serving(tmp_path, "a", isolated=False))
-    assert runtime.running() == {}
-    runtime.close()
+    with closing(DockerRuntime(Home(tmp_path / "home"), guard_image="registry.invalid/no:image")) as runtime:
+        with pytest.raises(CannotRunError, match=r"guard_image in .local. of microjobs.toml, or MICROJOBS_GUARD_IMAGE"):
+            runtime.start(serving(tmp_path, "a", isolated=False))
+        assert runtime.running() == {}
 
 
 def test_guards_can_be_done_without(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    runtime = DockerRuntime(Home(tmp_path / "home"), guard_image="none")
-    assert "any local user and container can use endpoints" in caplog.text
     plan = serving(tmp_path, "open", isolated=True)
-    (host,) = runtime.start(plan)
-    assert ask(host) == b"secret"
-    runtime.remove(plan.name)
-    runtime.close()
+    with closing(DockerRuntime(Home(tmp_path / "home"), guard_image="none")) as runtime:
+        assert "any local user and container can use endpoints" in caplog.text
+        try:
+            (host,) = runtime.start(plan)
+            assert ask(host) == b"secret"
+        finally:
+            runtime.remove(plan.name)
