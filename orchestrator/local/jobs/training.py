@@ -145,8 +145,6 @@ class TrainingJob(Job):
 
     def preparing(self) -> None:
         self._enter("Downloading")
-        if self.request.get("ProfilerRuleConfigurations"):
-            self.note("ProfilerRuleConfigurations has no effect: there is no profiler")
 
     def plan(self, folder: Path) -> Plan:
         found = [(channel, channel.find(self.context.store)) for channel in self._channels]
@@ -264,6 +262,8 @@ class TrainingJob(Job):
         return math.ceil(self._limits.left(self._attempts, self._creation))
 
     def running(self, hosts: Sequence[Host]) -> float:
+        if self._started is None and self.request.get("ProfilerRuleConfigurations"):
+            self.note("ProfilerRuleConfigurations has no effect: there is no profiler")
         if self._attempts.since is None:
             self._attempts.since = now = Moment.now()
             self._started = started = self._started or now

@@ -1,0 +1,63 @@
+"""Terraform: apply, a plan that is empty afterwards, destroy. Needs `terraform`, and its AWS provider.
+
+Where the provider cannot be downloaded, `TF_CLI_ARGS_init=-plugin-dir=FOLDER` names a folder that has it.
+"""
+
+import os
+import shutil
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local import server
+from tests.local.clients import Local
+
+Terraform = Callable[..., int]
+
+EMPTY, CHANGES = 0, 2
+"""Exit codes of `plan -detailed-exitcode`."""
+
+
+@pytest.fixture
+def terraform(processes: Local, tmp_path: Path) -> Terraform:
+    """Runs a command in a folder with the resources; its exit code."""
+    program = shutil.which("terraform")
+    if program is None:
+        pytest.skip("terraform is not installed")
+    shutil.copy(Path(__file__).with_name("terraform") / "main.tf", tmp_path)
+    with tarfile.open(tmp_path / "bundle.tar.gz", "w:gz") as tar:
+        tar.add(tmp_path / "main.tf", "file")
+    environment = {
+        **{name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("TF_")},
+        **server.environment(processes.home, processes.address),
+        "HOME": str(tmp_path),
+        "TF_VAR_bundle": str(tmp_path / "bundle.tar.gz"),
+        "TF_IN_AUTOMATION": "1",
+    }
+
+    def run(*words: str, codes: tuple[int, ...] = (0,)) -> int:
+        command = [program, *words, "-input=false", "-no-color"]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode in codes, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.returncode
+
+    if run("init", codes=(0, 1)) != 0:
+        pytest.skip("terraform cannot get its AWS provider")
+    return run
+
+
+def test_terraform_creates_keeps_and_destroys(terraform: Terraform, processes: Local) -> None:
+    terraform("apply", "-auto-approve")
+    assert (
+        processes.client("sagemaker")
+        .describe_model(ModelName="terraform-model")["ExecutionRoleArn"]
+        .endswith(":role/teams/terraform-sagemaker")
+    )
+    assert terraform("plan", "-detailed-exitcode", codes=(EMPTY, CHANGES)) == EMPTY
+    terraform("destroy", "-auto-approve")
+    assert processes.client("sagemaker").list_models(NameContains="terraform")["Models"] == []
+    assert processes.client("iam").list_roles(PathPrefix="/teams/")["Roles"] == []
+    assert "terraform-data" not in [item["Name"] for item in processes.s3.list_buckets()["Buckets"]]
