@@ -1,13 +1,16 @@
 """Clients in virtual environments of their own, made from locks with hashes and kept between runs."""
 
 import hashlib
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from orchestrator.local import server
 from tests.conftest import REPOSITORY
+from tests.local.clients import Local
 
 ENVIRONMENTS = REPOSITORY / ".venv-clients"
 
@@ -29,3 +32,20 @@ def client_programs(client: str) -> Path:
             subprocess.run([uv, *command], check=True)
         done.touch()
     return python.parent
+
+
+def run_program(client: str, local: Local, folder: Path, script: str, *arguments: object) -> list[str]:
+    """Run a script of this folder with a client's Python, in `folder`; what it prints."""
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(folder),  # no settings or credentials of the user's
+        "PYTHONPATH": str(REPOSITORY / "shared"),
+        **server.environment(local.home, local.address),
+    }
+    words = [client_programs(client) / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
+    done = subprocess.run(
+        [str(word) for word in words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    said = [line for line in done.stderr.splitlines() if "INFO:" not in line]
+    assert done.returncode == 0, done.stdout[-2000:] + "\n".join(said)[-4000:]
+    return done.stdout.splitlines()

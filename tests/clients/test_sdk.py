@@ -1,35 +1,21 @@
 """The SageMaker SDK as its users have it, against the local server."""
 
 import json
-import os
-import subprocess
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from orchestrator.local import server
 from tests.bundles import linear_bundle
-from tests.clients.environments import client_programs
-from tests.conftest import REPOSITORY, image_name
+from tests.clients.environments import run_program
+from tests.conftest import image_name
 from tests.local.clients import Local, started
 
 pytestmark = pytest.mark.engine
 
 
 def run(local: Local, folder: Path, script: str, *arguments: object) -> list[str]:
-    """Run a script of this folder with the SDK's Python; what it prints."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),  # no settings or credentials of the user's
-        "PYTHONPATH": str(REPOSITORY / "shared"),
-        **server.environment(local.home, local.address),
-    }
-    words = [client_programs("sdk") / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
-    done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True, check=False)
-    said = [line for line in done.stderr.splitlines() if "INFO:" not in line]
-    assert done.returncode == 0, done.stdout[-2000:] + "\n".join(said)[-4000:]
-    return done.stdout.splitlines()
+    return run_program("sdk", local, folder, script, *arguments)
 
 
 def test_users_script_runs_in_awss_own_image_by_its_alias(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""MLflow and Airflow against a server that runs nothing: what they call is tested, not what the containers do."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.clients.environments import run_program
+from tests.local.clients import Local
+from tests.local.security.stubbed import stubbed
+
+
+@pytest.fixture
+def stub(tmp_path: Path) -> Iterator[Local]:
+    with stubbed(tmp_path / "home") as local:
+        yield local
+
+
+def test_mlflow_deploys_a_model(stub: Local, tmp_path: Path) -> None:
+    said = run_program("mlflow", stub, tmp_path, "mlflow_deployment.py", "image:1")
+    assert json.loads(said[-1]) == {"status": "InService", "listed": ["deployed"], "left": 0}
+    assert [item["Name"] for item in stub.s3.list_buckets()["Buckets"] if item["Name"].startswith("mlflow")]
+
+
+def test_airflow_trains_and_hosts(stub: Local, tmp_path: Path) -> None:
+    said = run_program("airflow", stub, tmp_path, "airflow_hooks.py", "image:1", stub.address.bucket)
+    assert json.loads(said[-1]) == {
+        "status": "Completed",
+        "listed": ["airflow"],
+        "counted": 0,
+        "endpoint": "InService",
+    }

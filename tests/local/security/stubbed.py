@@ -1,0 +1,39 @@
+"""A server whose runtime runs nothing, in a process of its own."""
+
+import fcntl
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.local import server
+from orchestrator.local.home import Home
+from tests.local.clients import Local, until
+
+
+@contextmanager
+def stubbed(folder: Path) -> Iterator[Local]:
+    """A server in a process of its own, whose runtime runs nothing, with something to ask for."""
+    home = Home(folder)
+    home.make()
+    for name, content in {"in/a.csv": "1\n2\n", "in/b": "b"}.items():
+        (home.buckets / "fuzz" / name).parent.mkdir(parents=True, exist_ok=True)
+        (home.buckets / "fuzz" / name).write_text(content)
+    stream = home.logs / "aws" / "sagemaker" / "TrainingJobs" / "seen" / "algo-1"
+    stream.parent.mkdir(parents=True)
+    stream.write_text("".join(f"{1_700_000_000_000 + number} line {number}\n" for number in range(500)))
+    command = [sys.executable, "-m", "tests.local.security.stub", str(folder)]
+    with (
+        home.server_log.open("wb") as log,
+        home.users.open("w") as users,
+    ):
+        fcntl.flock(users, fcntl.LOCK_SH)  # it ends also when this process is killed
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        until(home.server.exists, bool, seconds=30)
+        address = server.running(home)
+        assert address is not None
+        yield Local(home, address)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 0
