@@ -24,11 +24,12 @@ from orchestrator.local.parity.refusal import refusals
 from orchestrator.local.parity.rows import Rows
 from orchestrator.local.parity.runtime import RUNTIME
 from orchestrator.local.parity.s3 import S3
-from orchestrator.local.parity.training import CREATE_TRAINING_JOB, CREATE_TUNING_JOB
+from orchestrator.local.parity.training import CREATE_TRAINING_JOB, CREATE_TUNING_JOB, UPDATE_TRAINING_JOB
 
 SAGEMAKER: dict[str, Rows] = {
     "CreateProcessingJob": CREATE_PROCESSING_JOB,
     "CreateTrainingJob": CREATE_TRAINING_JOB,
+    "UpdateTrainingJob": UPDATE_TRAINING_JOB,
     "CreateHyperParameterTuningJob": CREATE_TUNING_JOB,
     "CreateModel": CREATE_MODEL,
     "CreateEndpointConfig": CREATE_ENDPOINT_CONFIG,

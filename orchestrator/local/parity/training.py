@@ -109,6 +109,25 @@ DEFINITION: Rows = {
 }
 """What a training job and a tuning job's definition of training jobs have both."""
 
+PROFILER = NoMeaning("SDKs send it unasked; there is no profiler")
+REMOTE_DEBUG = Refused("use the engine: docker exec into the job's container")
+PROFILER_RULES = Members(
+    {
+        "RuleConfigurationName": SDK_RULE,
+        "LocalPath": SDK_RULE,
+        "S3OutputPath": SDK_RULE,
+        "RuleEvaluatorImage": SDK_RULE,
+        "InstanceType": SDK_RULE,
+        "VolumeSizeInGB": SDK_RULE,
+        "RuleParameters": Honoured(
+            "SDKs from before 2023 send the rule ProfilerReport unasked: no effect, and the log says so",
+            only=({"rule_to_invoke": "ProfilerReport"},),
+            why=DEBUGGER.why,
+            needed=True,
+        ),
+    }
+)
+
 CREATE_TRAINING_JOB: Rows = {
     "TrainingJobName": Honoured(),
     "HyperParameters": Honoured("hyperparameters.json"),
@@ -128,24 +147,9 @@ CREATE_TRAINING_JOB: Rows = {
     "DebugRuleConfigurations": DEBUGGER,
     "TensorBoardOutputConfig": Refused("write the events into the output folder, or use CheckpointConfig"),
     "ExperimentConfig": EXPERIMENT,
-    "ProfilerConfig": NoMeaning("SDKs send it unasked; there is no profiler"),
-    "ProfilerRuleConfigurations": Members(
-        {
-            "RuleConfigurationName": SDK_RULE,
-            "LocalPath": SDK_RULE,
-            "S3OutputPath": SDK_RULE,
-            "RuleEvaluatorImage": SDK_RULE,
-            "InstanceType": SDK_RULE,
-            "VolumeSizeInGB": SDK_RULE,
-            "RuleParameters": Honoured(
-                "SDKs from before 2023 send the rule ProfilerReport unasked: no effect, and the log says so",
-                only=({"rule_to_invoke": "ProfilerReport"},),
-                why=DEBUGGER.why,
-                needed=True,
-            ),
-        }
-    ),
-    "RemoteDebugConfig": Refused("use the engine: docker exec into the job's container"),
+    "ProfilerConfig": PROFILER,
+    "ProfilerRuleConfigurations": PROFILER_RULES,
+    "RemoteDebugConfig": REMOTE_DEBUG,
     "InfraCheckConfig": NoMeaning("there are no instances to check"),
     "SessionChainingConfig": NoMeaning("there are no sessions to tag"),
     "ServerlessJobConfig": Refused("give AlgorithmSpecification and ResourceConfig"),
@@ -242,4 +246,12 @@ CREATE_TUNING_JOB: Rows = {
     ),
     "Tags": TAGS,
     "Autotune": Refused("give ranges and limits"),
+}
+
+UPDATE_TRAINING_JOB: Rows = {
+    "TrainingJobName": Honoured(),
+    "ProfilerConfig": PROFILER,
+    "ProfilerRuleConfigurations": PROFILER_RULES,
+    "ResourceConfig": Members({"KeepAlivePeriodInSeconds": RESOURCES["KeepAlivePeriodInSeconds"]}),
+    "RemoteDebugConfig": REMOTE_DEBUG,
 }

@@ -44,6 +44,7 @@ class SageMaker:
         table: dict[str, Handler] = {
             "CreateProcessingJob": self.create_processing_job,
             "CreateTrainingJob": self.create_training_job,
+            "UpdateTrainingJob": self.update_training_job,
             "CreateHyperParameterTuningJob": self.create_tuning_job,
             "CreateTransformJob": self.create_transform_job,
             "CreateModel": self.create_model,
@@ -79,6 +80,14 @@ class SageMaker:
     def create_training_job(self, request: Request) -> Answer:
         record = training.create(self._context, request)
         self._registry.start(training.TrainingJob(self._context, record))
+        return {"TrainingJobArn": record.arn}
+
+    def update_training_job(self, request: Request) -> Answer:
+        """What can be updated has no effect: a profiler's settings, and how long instances are kept."""
+        record = find(self._state, TRAINING, request["TrainingJobName"])
+        given = {name: request[name] for name in ("ProfilerConfig", "ProfilerRuleConfigurations") if name in request}
+        resources = {**record.description["ResourceConfig"], **request.get("ResourceConfig", {})}
+        self._state.update(TRAINING.kind, record.name, {**given, "ResourceConfig": resources})
         return {"TrainingJobArn": record.arn}
 
     def create_tuning_job(self, request: Request) -> Answer:

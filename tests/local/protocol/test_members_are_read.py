@@ -288,6 +288,7 @@ STARTING: Mapping[str, list[dict[str, Any]]] = {
             "Tags": TAGS,
         }
     ],
+    "UpdateTrainingJob": [{"TrainingJobName": "trained"}],
     "CreateHyperParameterTuningJob": [
         {
             "HyperParameterTuningJobName": "j",
@@ -405,6 +406,7 @@ def handlers(context: Context) -> Iterator[Service]:
     made["CreateEndpoint"]({"EndpointName": "e", "EndpointConfigName": "config"})
     parent = STARTING["CreateHyperParameterTuningJob"][0] | {"HyperParameterTuningJobName": "parent"}
     context.state.add("hyper-parameter-tuning-job", "parent", "arn:p", "Completed", parent, {})
+    made["CreateTrainingJob"](STARTING["CreateTrainingJob"][0] | {"TrainingJobName": "trained"})
     settle(context)
     yield made
     registry.shut_down()
