@@ -71,6 +71,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         CREATED: Moment.now().stored(),
         "TrainingJobDefinition": {
             **definition,
+            "ResourceConfig": _resources(definition),  # SDKs that send it by its other name read this one
             "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
             "StaticHyperParameters": {
                 **_static(definition),
@@ -108,6 +109,12 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     attempts.check(definition)
     check_channels(definition, context.store)
     context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
+
+
+def _resources(definition: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The hosts of each training job."""
+    resources: Mapping[str, Any] = next(definition[member] for member in RESOURCES if member in definition)
+    return resources
 
 
 def _static(definition: Mapping[str, Any]) -> Mapping[str, str]:
@@ -236,7 +243,7 @@ class TuningJob:
         left_out = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges", RESOURCES[1])
         request = {member: value for member, value in definition.items() if member not in left_out}
         request["TrainingJobName"] = name
-        request["ResourceConfig"] = definition[RESOURCES[0] if RESOURCES[0] in definition else RESOURCES[1]]
+        request["ResourceConfig"] = _resources(definition)
         metric = self._config["HyperParameterTuningJobObjective"]["MetricName"]
         request["HyperParameters"] = {**_static(definition), OBJECTIVE: metric, **tuned}
         if "CheckpointConfig" in definition:  # a place of its own: a job must not go on from another one's

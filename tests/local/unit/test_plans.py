@@ -139,8 +139,9 @@ def test_channel_name_given_twice_is_refused(context: Context) -> None:
         )
 
 
-def test_tuning_job_describes_the_metric_that_it_adds(context: Context) -> None:
-    """SDKs read it when they attach to the job."""
+@pytest.mark.parametrize("resources", tuning.RESOURCES)
+def test_tuning_job_describes_what_sdks_read_when_they_attach(context: Context, resources: str) -> None:
+    hosts = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
     request = {
         "HyperParameterTuningJobName": "job",
         "HyperParameterTuningJobConfig": {
@@ -157,10 +158,11 @@ def test_tuning_job_describes_the_metric_that_it_adds(context: Context) -> None:
             },
             "StaticHyperParameters": {"a": "b"},
             "OutputDataConfig": {"S3OutputPath": "s3://data/out"},
-            "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
+            resources: hosts,
             "StoppingCondition": {},
             "RoleArn": "role",
         },
     }
     described = tuning.create(context, request).description["TrainingJobDefinition"]
     assert described["StaticHyperParameters"] == {"a": "b", "_tuning_objective_metric": "loss"}
+    assert described["ResourceConfig"] == hosts
