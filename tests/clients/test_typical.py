@@ -1,0 +1,70 @@
+"""Typical programs for SDKs from 2022 until today, each in a virtual environment of its own."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from microjobs.contract import Layout
+from tests.bundles import linear_bundle
+from tests.clients.environments import run_program
+from tests.conftest import image_from, image_name
+from tests.local.clients import Local
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
+
+LAYOUT = Layout()
+TRAIN = f"#!/bin/sh\\necho loss: 0.5\\ncp {LAYOUT.channel('model')}/* {LAYOUT.model}\\n"
+"""A trainer that "trains" the model of its channel."""
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[str]:
+    """An image with a `train` that takes no time, and a `pip3` that version 3 looks for and does not use."""
+    write = f"path=$(command -v train) && rm $path && printf '{TRAIN}' > $path && chmod 755 $path"
+    lines = ("USER root", "ENTRYPOINT []", f"RUN {write}", "RUN ln -s /bin/true /usr/bin/pip3")
+    with image_from("serve", *lines) as image:
+        yield image
+
+
+@pytest.fixture
+def bundle(local: Local, tmp_path: Path) -> None:
+    """A model in the bucket that adds its three features up."""
+    linear_bundle(tmp_path / "bundle", [1.0] * 3, 0.0)
+    files = local.bucket / "bundle"
+    files.mkdir(exist_ok=True)
+    for path in (tmp_path / "bundle").iterdir():
+        (files / path.name).write_bytes(path.read_bytes())
+
+
+@pytest.mark.usefixtures("bundle")
+@pytest.mark.parametrize(("client", "version"), [("sdk290", "2.90.0"), ("sdk", "2.257.7")])
+def test_program_for_version_2_runs(client: str, version: str, local: Local, trainer: str, tmp_path: Path) -> None:
+    said = run_program(client, local, tmp_path, "typical_v2.py", trainer, image_name("serve"), local.address.bucket)
+    assert json.loads(said[-1]) == {
+        "version": version,
+        "attached": True,
+        "loss": 0.5,
+        "tuned": ["loss", True],
+        "trials": 2,
+        "predicted": [["6.0"]],
+        "transformed": "6.0\n15.0\n",
+        "processed": ["typical-v2/copy/rows.csv"],
+    }
+    noted = "ProfilerRuleConfigurations has no effect: there is no profiler"
+    assert any(noted in line for line in said) == (client == "sdk290")
+
+
+@pytest.mark.usefixtures("bundle")
+def test_program_for_version_3_runs(local: Local, trainer: str, tmp_path: Path) -> None:
+    said = run_program("sdk3", local, tmp_path, "typical_v3.py", trainer, image_name("serve"), local.address.bucket)
+    assert json.loads(said[-1]) == {
+        "bucket": local.address.bucket,
+        "trained": "Completed",
+        "scripted": "Completed",
+        "tuned": True,
+        "predicted": "6.0\n",
+        "transformed": "6.0\n15.0\n",
+        "processed": ["typical-v3/copy/rows.csv"],
+    }

@@ -1,0 +1,84 @@
+"""What programs for the SageMaker SDK v2 do most: train, attach, tune, process, transform, deploy, predict, delete.
+
+Runs in the SDK's virtual environment, with versions from 2.90 on. Usage: typical_v2.py TRAIN-IMAGE SERVE-IMAGE BUCKET
+"""
+
+import json
+import os
+import sys
+import time
+
+import sagemaker
+from sagemaker.deserializers import CSVDeserializer
+from sagemaker.estimator import Estimator
+from sagemaker.model import Model
+from sagemaker.predictor import Predictor
+from sagemaker.processing import ProcessingInput, ProcessingOutput, Processor
+from sagemaker.serializers import CSVSerializer
+from sagemaker.transformer import Transformer
+from sagemaker.tuner import HyperparameterTuner, IntegerParameter
+
+from microjobs.contract import Layout
+
+train, serve, bucket = sys.argv[1:]
+# The SDK asks for a state every 5 to 30 seconds; these jobs take no time.
+sleep = time.sleep
+time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
+# Versions before 2.148 ask AWS's own STS for the account to name the default bucket, so it is given.
+sess = sagemaker.Session(default_bucket=bucket)
+role = os.environ["SAGEMAKER_ROLE"]
+kind = "ml.m5.large"
+metrics = [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}]
+told: dict[str, object] = {"version": sagemaker.__version__}
+
+# --- training, and a program that attaches to the job later
+estimator = Estimator(
+    train, role, 1, kind, sagemaker_session=sess, hyperparameters={"a": 1}, metric_definitions=metrics
+)
+estimator.fit({"model": f"s3://{bucket}/bundle"})
+attached = Estimator.attach(estimator.latest_training_job.name, sagemaker_session=sess)
+told["attached"] = attached.model_data == estimator.model_data
+described = attached.latest_training_job.describe()
+told["loss"] = described["FinalMetricDataList"][0]["Value"]
+
+# --- tuning, and a program that attaches to it
+tuner = HyperparameterTuner(
+    estimator,
+    "loss",
+    {"n": IntegerParameter(1, 9)},
+    metrics,
+    max_jobs=2,
+    max_parallel_jobs=2,
+    objective_type="Minimize",
+)
+tuner.fit({"model": f"s3://{bucket}/bundle"})
+again = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=sess)
+told["tuned"] = [again.objective_metric_name, again.best_training_job() == tuner.best_training_job()]
+told["trials"] = len(again.analytics().dataframe())
+
+# --- an endpoint
+predictor = estimator.deploy(
+    1, kind, image_uri=serve, serializer=CSVSerializer(), deserializer=CSVDeserializer(), endpoint_name="typical-v2"
+)
+told["predicted"] = predictor.predict([[1, 2, 3]])
+predictor.delete_endpoint()
+
+# --- a model by its archive, transformed in a batch
+model = Model(serve, estimator.model_data, role, sagemaker_session=sess, predictor_cls=Predictor)
+sess.upload_string_as_file_body("1,2,3\n4,5,6\n", bucket, "typical-v2/rows.csv")
+transformer = model.transformer(1, kind, output_path=f"s3://{bucket}/typical-v2/out", accept="text/csv")
+transformer.transform(f"s3://{bucket}/typical-v2/rows.csv", content_type="text/csv", split_type="Line")
+transformer.wait()
+Transformer.attach(transformer.latest_transform_job.name, sagemaker_session=sess)
+told["transformed"] = sess.read_s3_file(bucket, "typical-v2/out/rows.csv.out")
+
+# --- processing
+source, target = (str(Layout().processing(name)) for name in ("in", "out"))
+copy = ["/bin/sh", "-c", f"cp {source}/* {target}"]
+processor = Processor(role, serve, 1, kind, entrypoint=copy, sagemaker_session=sess)
+processor.run(
+    inputs=[ProcessingInput(f"s3://{bucket}/typical-v2/rows.csv", source)],
+    outputs=[ProcessingOutput(target, f"s3://{bucket}/typical-v2/copy", output_name="copy")],
+)
+told["processed"] = sess.list_s3_files(bucket, "typical-v2/copy")
+print(json.dumps(told))
