@@ -1,0 +1,100 @@
+"""What containers print and leave, of any depth, size and form: the job ends right, and the server goes on."""
+
+import tarfile
+import time
+
+import pytest
+
+from microjobs.contract import Layout
+from tests.conftest import image_name
+from tests.local.clients import SHELL, Local, until
+
+pytestmark = pytest.mark.engine
+
+ML = Layout()
+
+
+def python(code: str) -> str:
+    return f'cd {ML.model} && python -c "import os,sys;{code}"'
+
+
+def nested(name: str, count: int) -> str:
+    return f"[(os.mkdir({name}),os.chdir({name})) for i in range({count})];open('w','w').write('x')"
+
+
+def names(local: Local, job: str) -> set[str]:
+    with tarfile.open(local.bucket / f"models/{job}/output/model.tar.gz") as tar:
+        return {item.name for item in tar if item.isfile()}
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        (nested("'d'", 1500), "d/" * 1500 + "w"),
+        (r"os.mkdir(b'caf\xe9');open(b'caf\xe9/\xff','w').write('x')", "caf\udce9/\udcff"),
+        ("os.mkdir('c');open('c/w','w').write('x');os.chmod('c/w',0);os.chmod('c',0)", "c/w"),
+    ],
+    ids=["deep", "not UTF-8", "closed"],
+)
+def test_model_of_any_form_is_archived(local: Local, code: str, expected: str) -> None:
+    job = local.train(python(code))
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert names(local, job["TrainingJobName"]) == {expected}
+    until(lambda: list(local.home.work.glob(f"*{job['TrainingJobName']}*")), lambda left: left == [])
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (nested("'d'*80", 60), "the engine cannot copy paths over 3839 bytes"),
+        ("open('huge.bin','wb').truncate(1<<43)", "huge.bin of 8.8 TB does not fit"),
+    ],
+    ids=["long", "sparse"],
+)
+def test_model_that_cannot_be_copied_fails_with_the_reason(local: Local, code: str, reason: str) -> None:
+    job = local.train(python(code))
+    assert job["TrainingJobStatus"] == "Failed"
+    assert job["FailureReason"].startswith(f"ClientError: Artifact upload failed: {reason[:12]}"), job["FailureReason"]
+    assert reason in job["FailureReason"]
+
+
+def test_input_of_500_folders_is_read(local: Local) -> None:
+    key = "deep/" + "d/" * 500 + "x"
+    local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=b"found")
+    channel = {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix"}}}
+    channel["DataSource"]["S3DataSource"]["S3Uri"] = local.uri("deep/")  # type: ignore[index]
+    job = local.train(f"find {ML.input_data} -type f | wc -c > {ML.model}/w", InputDataConfig=[channel])
+    assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
+    assert int(local.model(job["TrainingJobName"])["w"]) > 1000
+
+
+def test_poison_lines_cost_others_nothing(local: Local) -> None:
+    definitions = [
+        {"Name": "loss", "Regex": r"loss=([0-9.]+)"},
+        {"Name": "quadratic", "Regex": r".*val_loss: ([0-9.]+)"},
+        {"Name": "exponential", "Regex": r"(a+)+$b()"},
+    ]
+    name = local.start_training(
+        python("print('x'*10**5);print('a'*8*10**5);print('loss=9'+chr(13)+'loss=1')"),
+        algorithm={"MetricDefinitions": definitions, "TrainingImage": image_name(SHELL)},
+    )
+    slowest = 0.0
+    while local.training(name)["TrainingJobStatus"] == "InProgress":
+        began = time.monotonic()
+        local.sagemaker.list_training_jobs()
+        slowest = max(slowest, time.monotonic() - began)
+    assert slowest < 10  # a search that holds the interpreter's lock takes minutes
+    job = local.training(name)
+    assert [(item["MetricName"], item["Value"]) for item in job["FinalMetricDataList"]] == [("loss", 1.0)]
+    lines = local.output("TrainingJobs", name)["algo-1"]
+    assert lines[-1] == "loss=1"
+    assert sum("metric 'exponential'" in line for line in lines) == 1
+
+
+def test_metric_that_is_no_number_does_not_hide_the_job(local: Local) -> None:
+    definitions = [{"Name": "loss", "Regex": r"loss=(\S+)"}]
+    job = local.train("echo loss=0.5; echo loss=nan; echo loss=inf", algorithm={"MetricDefinitions": definitions})
+    assert [item["Value"] for item in job["FinalMetricDataList"]] == [0.5]
+    assert job["TrainingJobName"] in {
+        item["TrainingJobName"] for item in local.sagemaker.list_training_jobs()["TrainingJobSummaries"]
+    }
