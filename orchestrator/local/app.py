@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -28,7 +29,7 @@ from orchestrator.local.s3.body import Input
 from orchestrator.local.s3.forms import FORM, Form, is_form
 from orchestrator.local.s3.service import error_response
 from orchestrator.local.services import Service
-from orchestrator.local.spool import Spool
+from orchestrator.local.spool import MAX_FORMS, Spool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -89,6 +90,7 @@ class Application:
         self._prove = prove
         self._forwarder = forwarder or Forwarder({})
         self._spool = Spool()
+        self._forms = Spool(MAX_FORMS)
 
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         environ[REQUEST_ID] = str(uuid4())
@@ -155,8 +157,11 @@ class Application:
     def _form(self, request: Request) -> Response:
         """An upload by a form, which is signed in its fields."""
         try:
-            form = Form(request, Input(request.environ["wsgi.input"]))
+            with self._forms.wait(request):
+                form = Form(request, Input(request.environ["wsgi.input"]))
         except ServiceError as error:
+            if error.status == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise
             raise auth.AuthError("missing", f"the form has no signature that can be read: {error.message}") from error
         auth.verify_form(form.fields, self._credentials)
         request.environ[FORM] = form

@@ -27,28 +27,62 @@ BODY_SECONDS = 60.0
 MAX_BODIES = 32
 """Bodies that are waited for at once, fewer than the server has threads: slow senders cannot occupy all of them."""
 
+MAX_FORMS = 16
+"""As many forms. Their senders need not even know an access key, so they have no share in `MAX_BODIES`."""
+
 
 class Spool:
     """Reads bodies for one application; may be used from any thread."""
 
-    def __init__(self) -> None:
-        self._slots = threading.BoundedSemaphore(MAX_BODIES)
+    def __init__(self, max_bodies: int = MAX_BODIES) -> None:
+        self._max_bodies = max_bodies
+        self._slots = threading.BoundedSemaphore(max_bodies)
 
     @contextmanager
     def open(self, request: Request, max_bytes: int) -> Iterator["SpooledBody"]:
         """The body of a request, which is deleted after the block."""
         with SpooledTemporaryFile(MEMORY_BYTES) as file:
-            yield SpooledBody(request, max_bytes, file, self._slots)
+            yield SpooledBody(request, max_bytes, file, self)
+
+    @contextmanager
+    def wait(self, request: Request) -> Iterator[None]:
+        """Allow a body to be read within the block, for `BODY_SECONDS` at most.
+
+        Raises:
+            ServiceError: 503, too many bodies are read.
+        """
+        stream = request.environ["wsgi.input"]
+        if isinstance(stream, Body) and stream.has_arrived():  # a small body came with its headers
+            yield
+            return
+        if not self._slots.acquire(blocking=False):
+            message = f"{self._max_bodies} other requests are being read whose senders are not proven yet: try again"
+            raise ServiceError("ServiceUnavailable", message, 503)
+        try:
+            with _limit(stream):
+                yield
+        finally:
+            self._slots.release()
+
+
+@contextmanager
+def _limit(stream: IO[bytes]) -> Iterator[None]:
+    if not isinstance(stream, Body):
+        yield
+        return
+    stream.limit(BODY_SECONDS)
+    yield
+    stream.limit(None)
 
 
 class SpooledBody:
     """A body that is read when its digest is asked for; the request has its content after that."""
 
-    def __init__(self, request: Request, max_bytes: int, file: IO[bytes], slots: threading.BoundedSemaphore) -> None:
+    def __init__(self, request: Request, max_bytes: int, file: IO[bytes], spool: Spool) -> None:
         self._request = request
         self._max_bytes = max_bytes
         self._file = file
-        self._slots = slots
+        self._spool = spool
         self._digest = ""
 
     def digest(self) -> str:
@@ -59,31 +93,14 @@ class SpooledBody:
         """
         if not self._digest:
             self._check_size(self._request.content_length or 0)
-            with self._slot():
+            with self._spool.wait(self._request):
                 self._digest = self._read()
             self._file.seek(0)
             self._request.environ["wsgi.input"] = self._file
         return self._digest
 
-    @contextmanager
-    def _slot(self) -> Iterator[None]:
-        """A place among those that wait for bodies; a small one has come with its headers and needs none."""
-        stream = self._request.environ["wsgi.input"]
-        if isinstance(stream, Body) and stream.has_arrived():
-            yield
-            return
-        if not self._slots.acquire(blocking=False):
-            message = f"{MAX_BODIES} other requests are being read whose senders are not proven yet: try again"
-            raise ServiceError("ServiceUnavailable", message, 503)
-        try:
-            yield
-        finally:
-            self._slots.release()
-
     def _read(self) -> str:
         stream, digest, size = self._request.environ["wsgi.input"], sha256(), 0
-        if isinstance(stream, Body):
-            stream.limit(BODY_SECONDS)
         for block in iter(lambda: _receive(stream), b""):
             size += len(block)
             self._check_size(size)

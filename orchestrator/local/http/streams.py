@@ -100,6 +100,8 @@ class Body(io.RawIOBase):
     def limit(self, seconds: float | None) -> None:
         """Give all following reads together this much time; None: each read its own timeout."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
+        if seconds is None:
+            self._connection.socket.settimeout(self._timeout)
 
     def has_arrived(self) -> bool:
         """Whether the rest of the body can be read without waiting."""

@@ -57,6 +57,7 @@ class Form:
         self._stream = stream
         self._decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
         self._received = 0
+        self._has_file = False
         self.fields: dict[str, str] = {}
         """By their names in lower case."""
         self.file_name = ""
@@ -69,9 +70,7 @@ class Form:
             try:
                 event = self._decoder.next_event()
                 if isinstance(event, NeedData):
-                    block = self._stream.read(BLOCK)
-                    self._received += len(block)
-                    self._decoder.receive_data(block or None)
+                    self._receive()
                     continue
             except (ValueError, RequestEntityTooLarge) as error:
                 raise _malformed(str(error)) from error
@@ -79,12 +78,21 @@ class Form:
             if isinstance(event, Epilogue):
                 return
 
+    def _receive(self) -> None:
+        """Receive a block; the decoder keeps what comes before the first boundary, and headers without an end."""
+        if not self._has_file and self._received > MAX_FIELD_BYTES + BLOCK:
+            raise _too_long()
+        block = self._stream.read(BLOCK)
+        self._received += len(block)
+        self._decoder.receive_data(block or None)
+
     def _read_fields(self) -> None:
         self._waiting = self._events()
         name = ""
         for event in self._waiting:
             if isinstance(event, File) or (isinstance(event, Field) and event.name.lower() == "file"):
                 self.file_name = event.filename if isinstance(event, File) else ""
+                self._has_file = True
                 return
             if isinstance(event, Field):
                 name = event.name.lower()
@@ -93,9 +101,8 @@ class Form:
                 self.fields[name] = ""
             elif isinstance(event, Data):
                 self.fields[name] += event.data.decode(errors="replace")
-            if sum(map(len, self.fields.values())) > MAX_FIELD_BYTES or self._received > MAX_FIELD_BYTES + BLOCK:
-                message = f"Your POST request fields preceding the upload file exceed {MAX_FIELD_BYTES} bytes."
-                raise ServiceError("MaxPostPreDataLengthExceededError", message)
+            if sum(map(len, self.fields.values())) > MAX_FIELD_BYTES:
+                raise _too_long()
         raise ServiceError("InvalidArgument", "POST requires exactly one file upload per request.")
 
     def _content(self) -> Iterator[bytes]:
@@ -118,6 +125,11 @@ class Form:
         if name not in self.fields:
             raise ServiceError("InvalidArgument", f"Bucket POST must contain a field named '{name}'.")
         return self.fields[name]
+
+
+def _too_long() -> ServiceError:
+    message = f"Your POST request fields preceding the upload file exceed {MAX_FIELD_BYTES} bytes."
+    return ServiceError("MaxPostPreDataLengthExceededError", message)
 
 
 def _malformed(reason: str) -> ServiceError:

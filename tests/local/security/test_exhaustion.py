@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from werkzeug import Request, Response
 
 from orchestrator.local import spool
 from orchestrator.local.http import Server, connections
+from orchestrator.local.http.connections import SMALL_BODY_BYTES
 from tests.local.clients import Local, until
 from tests.local.security.test_who_may_ask import ASKED, Asked
 from tests.local.security.wire import Sender
@@ -287,6 +288,38 @@ def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: Local,
         assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
         guarded.s3.list_buckets()
         guarded.sagemaker.list_models()
+
+
+FORM = {"Host": "localhost", "Content-Type": "multipart/form-data; boundary=b", "Content-Length": str(24 * MEGABYTE)}
+PART = b'--b\r\nContent-Disposition: form-data; name="'
+
+
+@pytest.mark.parametrize(
+    "before", [b"", PART, PART + b'policy"\r\n\r\n'], ids=["before the first part", "header", "field"]
+)
+def test_form_of_a_stranger_is_refused_before_most_of_it_comes(sender: Sender, before: bytes) -> None:
+    with closing(connect(sender.host)) as connection:
+        connection.sendall(head(FORM, "POST /bucket HTTP/1.1") + before)
+        with suppress(OSError):  # refused before all was sent
+            connection.sendall(b"a" * MEGABYTE)
+        assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 403 ")
+        assert is_closed(connection)
+
+
+def test_forms_of_strangers_leave_threads_to_others(guarded: Local, sender: Sender) -> None:
+    with ExitStack() as slow:
+        opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
+        for connection in opened:
+            connection.sendall(head(FORM, "POST /bucket HTTP/1.1") + PART)
+        deadline, answered = time.monotonic() + HANG_SECONDS, list[socket.socket]()
+        while len(answered) < len(opened) - spool.MAX_FORMS:
+            assert time.monotonic() < deadline
+            answered, _, _ = select.select(opened, [], [], 0.1)
+        assert {connection.recv(12) for connection in answered} == {b"HTTP/1.1 503"}
+        guarded.s3.list_buckets()
+        sent = bytes(2 * SMALL_BODY_BYTES)
+        headers = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, sent)
+        assert sender.raw("POST", INVOKE.target, headers, sent).status != 503
 
 
 def test_small_bodies_that_do_not_come_occupy_no_threads(guarded: Local, sender: Sender) -> None:
