@@ -29,6 +29,10 @@ MAX_REPEATS = 10_000
 """Copies of its parts that an expression may ask for, as `(a{100}){100}` does: each takes memory."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_HIDING = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
+"""Comments and the flag `x`, which put text into an expression that `_repeats` would misread."""
+_RECURSION = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:R|[+-]?[0-9]|&|P>))")
+"""Calls of a group, which take 8 KB of memory for each character of a line; AWS does not have them either."""
 _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|.", re.DOTALL)
 
 
@@ -129,8 +133,7 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
         ValidationError: it is not a regular expression, has no group, or is too large.
     """
     name, expression = definition["Name"], definition["Regex"]
-    if (size := _repeats(expression)) > MAX_REPEATS:
-        reason = f"asks for {size} repetitions; {MAX_REPEATS} are supported"
+    if reason := _refusal(expression):
         raise ValidationError(f"Metric {name!r}: Regex {expression!r} {reason}.")
     try:
         pattern = regex.compile(expression)
@@ -139,6 +142,16 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
     if pattern.groups < 1:
         raise ValidationError(f"Metric {name!r}: Regex {expression!r} has no group: put the number in parentheses.")
     return pattern
+
+
+def _refusal(expression: str) -> str:
+    """Why an expression could take too much memory or time, when it is compiled or in one search; empty if not."""
+    if found := _HIDING.search(expression):
+        return f"has a comment or the flag x at {found[1]!r}: write it without"
+    if found := _RECURSION.search(expression):
+        return f"calls a group at {found[1]!r}: write the group's expression there instead"
+    size = _repeats(expression)
+    return f"asks for {size} repetitions; {MAX_REPEATS} are supported" if size > MAX_REPEATS else ""
 
 
 def _repeats(expression: str) -> int:

@@ -169,6 +169,33 @@ def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyP
     assert len(metrics.given_up) > 35
 
 
+@pytest.mark.parametrize(
+    ("expression", "why"),
+    [
+        (r"(?x)(a{5000 }){ 5000}", "flag x"),
+        (r"(?sx:(a{5000 }){ 5000})", "flag x"),
+        (r"(?V1ix-m:(a{5000 }){ 5000})", "flag x"),
+        (r"(?#[)(a{1500}){1500}(?#])", "comment"),
+        (r"\\(?#[)(a{1500}){1500}(?#])", "comment"),
+        (r"((?1)?a)", "calls a group"),
+        (r"(a(?R)?)", "calls a group"),
+        (r"(?<n>a(?&n)?)", "calls a group"),
+        (r"(?P<n>a(?P>n)?)", "calls a group"),
+        (r"(a)((?-1)b)", "calls a group"),
+    ],
+)
+def test_expression_of_unknown_cost_is_refused(expression: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        compile_definition({"Name": "m", "Regex": expression})
+
+
+@pytest.mark.parametrize(
+    "expression", [r"\(?max: (\d+)", r"(?i)x=(\d+)", r"\(?0(\d+)", r"(?P<x>\d+)", r"(?s:x)(?!x)(\d+)", r"[(?]x(\d+)"]
+)
+def test_expression_of_known_cost_is_accepted(expression: str) -> None:
+    assert compile_definition({"Name": "m", "Regex": expression}).groups == 1
+
+
 @pytest.mark.parametrize("expression", ["((a{1000}){1000}){1000}", "(?:a{99999999})(b)", "(" * 5 + "a" + "{20,})" * 5])
 def test_expression_that_takes_all_memory_is_refused(expression: str) -> None:
     with pytest.raises(ValidationError, match="repetitions"):
