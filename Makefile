@@ -77,8 +77,8 @@ lint/%: # each job has a main.py of its own, so each is checked by itself
 
 # --- test ---
 
-test: setup ## every test that this machine can run; each skip says why
-	uv run pytest $(OPTIONS)
+test: setup ## every test that this machine can run, in WORKERS processes (2); each skip says why
+	uv run pytest --numprocesses $(or $(WORKERS),2) --dist loadfile $(OPTIONS)
 
 test/%: setup ## the tests of one image, such as test/serve
 	uv run pytest -k '$*'

@@ -16,7 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     file: Path | None = config.getoption("--record-skipped")
-    if file is not None:
+    is_worker = hasattr(config, "workerinput")  # of pytest-xdist, which sends all reports to the first process
+    if file is not None and not is_worker:
         config.pluginmanager.register(Recorder(file))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.local import server
+from orchestrator.local.runtimes.environments import exclusive
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local
 
@@ -24,13 +25,15 @@ def client_programs(client: str) -> Path:
     folder = ENVIRONMENTS / f"{client}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     python = folder / "bin" / "python"
     done = folder / "complete"
-    if not done.exists():
-        for command in (
-            ["venv", "--quiet", "--clear", "--python", "3.11", str(folder)],
-            ["pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(lock)],
-        ):
-            subprocess.run([uv, *command], check=True)
-        done.touch()
+    ENVIRONMENTS.mkdir(exist_ok=True)
+    with exclusive(folder.with_suffix(".lock")):  # tests run in several processes
+        if not done.exists():
+            for command in (
+                ["venv", "--quiet", "--clear", "--python", "3.11", str(folder)],
+                ["pip", "install", "--quiet", "--python", str(python), "--require-hashes", "-r", str(lock)],
+            ):
+                subprocess.run([uv, *command], check=True)
+            done.touch()
     return python.parent
 
 

@@ -48,3 +48,9 @@ def test_unknown_test_is_an_error(project: pytest.Pytester, tmp_path: Path) -> N
     result = project.runpytest_inprocess("-p", "tests.passes", f"--only={tmp_path / 'skipped'}")
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     result.stderr.fnmatch_lines(["*names tests that do not exist: test_gone.py::test_gone"])
+
+
+def test_skipped_tests_of_several_processes_are_recorded_once(project: pytest.Pytester, tmp_path: Path) -> None:
+    file = tmp_path / "skipped"
+    project.runpytest_subprocess("-p", "tests.passes", "-p", "xdist", "-n", "2", f"--record-skipped={file}")
+    assert len(file.read_text().splitlines()) == 3

@@ -73,7 +73,9 @@ def test_gzip_is_undone_before_lines_are_found(file: Path) -> None:
     assert len(found) == 4
 
 
-@pytest.mark.parametrize("content", [MIXED, gzip.compress(MIXED)[:-9], gzip.compress(MIXED)[:20] + b"xx"])
+@pytest.mark.parametrize(
+    "content", [MIXED, gzip.compress(MIXED)[:-9], gzip.compress(MIXED)[:20] + b"xx"], ids=["text", "short", "damaged"]
+)
 def test_what_is_no_gzip_is_an_error(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(DamagedError, match="CompressionType is Gzip"):
