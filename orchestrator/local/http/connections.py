@@ -8,6 +8,7 @@ headers and a small body, and gives a connection to a worker when they are compl
 import logging
 import re
 import resource
+import select
 import selectors
 import socket
 import threading
@@ -70,6 +71,13 @@ def _count_small_body(head: bytes) -> int:
     return 0 if length is None or _EXPECT.search(head) else min(int(length[1]), SMALL_BODY_BYTES)
 
 
+def _is_writable(connected: socket.socket) -> bool:
+    """Whether there is room for an answer, because the client has read most of those before it."""
+    poll = select.poll()
+    poll.register(connected, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
 class Connections:
     """Stands in for cheroot's `ConnectionManager`. `put` may be called from any thread.
 
@@ -108,10 +116,12 @@ class Connections:
         """Take back a connection whose request was answered."""
         connection.has_served = True
         connection.needed_bytes = None
-        if self._is_complete(connection, 0):
-            self._serve(connection)
-        else:
+        if not self._is_complete(connection, 0):
             self._wait_or_close(connection, HEAD_SECONDS if connection.rfile.buffered else IDLE_SECONDS)
+        elif _is_writable(connection.socket):
+            self._serve(connection)
+        else:  # a worker would wait for a client that sends requests and reads no answers
+            self._wait_or_close(connection, HEAD_SECONDS, selectors.EVENT_WRITE)
 
     def linger(self, connection: Connection) -> None:
         """Receive the rest of a refused request for a moment, then close the connection."""
@@ -156,16 +166,16 @@ class Connections:
 
     # --- inside ---
 
-    def _wait(self, connection: Connection, seconds: float) -> None:
+    def _wait(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         connection.deadline = time.monotonic() + seconds
         connection.socket.settimeout(0)
         with self._lock:
             self._waiting[connection.socket.fileno()] = connection
-            self._selector.register(connection.socket, selectors.EVENT_READ, connection)
+            self._selector.register(connection.socket, event, connection)
 
-    def _wait_or_close(self, connection: Connection, seconds: float) -> None:
+    def _wait_or_close(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         try:
-            self._wait(connection, seconds)
+            self._wait(connection, seconds, event)
         except (OSError, ValueError, KeyError):  # the server ends, and its selector is closed
             self.close_connection(connection)
 
@@ -181,6 +191,9 @@ class Connections:
         try:
             if connection is None:
                 self._accept()
+            elif key.events == selectors.EVENT_WRITE:
+                self._unwait(connection)
+                self._serve(connection)
             elif connection.linger_bytes is None:
                 self._receive(connection)
             else:

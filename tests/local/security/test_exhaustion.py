@@ -167,6 +167,32 @@ def test_chunks_are_parsed_strictly(chunks: bytes, status: int) -> None:
     assert (int(received.split()[1]), b"for /next" in received) == (status, status == 200)
 
 
+def test_clients_that_read_no_answers_occupy_no_workers() -> None:
+    request = b"GET /" + b"x" * 900 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    with serving(timeout=4 * HANG_SECONDS) as host, ExitStack() as silent:
+        for _ in range(4):  # twice the workers
+            connection = silent.enter_context(closing(connect(host)))
+            connection.settimeout(1)
+            with suppress(TimeoutError):  # once the server has no place for more answers
+                while True:
+                    connection.sendall(request * 100)
+        with closing(connect(host)) as other:
+            other.sendall(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+            receive_until(other, b"for /other")
+
+
+def test_client_that_reads_late_gets_all_answers() -> None:
+    request = b"GET /" + b"x" * 9000 + b" HTTP/1.1\r\nHost: a\r\n\r\n"
+    with serving() as host, closing(connect(host)) as late:
+        sender = threading.Thread(target=late.sendall, args=(request * 1000,))
+        sender.start()
+        time.sleep(1)
+        received = receive_until(late, b"for /" + b"x" * 9000)
+        while received.count(b" 200 ") < 1000:
+            received += late.recv(MEGABYTE)
+        sender.join()
+
+
 # --- bodies of senders who are not proven ---
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
