@@ -34,7 +34,7 @@ build: $(JOBS:%=build/%) ## build all images
 
 build/%: ## build one image, such as build/serve; a trainer for GPUs with VARIANT=cuda
 	@if command -v python3 >/dev/null; then python3 -I shared/microjobs/locks.py check shared/requirements.in containers/$*/$(or $(VARIANT),cpu).in; fi
-	@export REVISION="$${REVISION:-$$(python3 -I scripts/revision.py $* $(VARIANT) || echo unknown)}"; docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $*
+	@export REVISION="$${REVISION:-$$(python3 -I scripts/revision.py $* $(VARIANT) || echo unknown)}"; docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $* || { docker version >/dev/null 2>&1 || echo 'build: no Docker engine answers: start it (`microjobs doctor` says more), or use `microjobs run`, which needs no images then' >&2; exit 1; }
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
 base-image: ## make the base image from Debian packages (air-gapped; see docs/building.md)

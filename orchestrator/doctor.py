@@ -215,6 +215,10 @@ def package_index(environ: Mapping[str, str]) -> Finding:
         answer.close()
     except (requests.RequestException, OSError) as error:
         why = type(error).__name__
+        if isinstance(error, requests.exceptions.SSLError):
+            remedy = (
+                "behind a gateway that inspects TLS, set SSL_CERT_FILE to a file with its CA certificate; or " + remedy
+            )
         return Finding(
             "mend", f"the package index {shown} does not answer ({why}): jobs' packages come from it", remedy
         )

@@ -62,13 +62,13 @@ def call(options: argparse.Namespace) -> int:
         "home": lambda: cleaning.everything(home),
     }
     if not options.what:
-        return _survey(finders)
+        return _survey(finders, f"older than {options.older_than:g} days")
     with cleaning.unused(home):
         found = [item for what in dict.fromkeys(options.what) for item in finders[what]()]
         return _clean(found, yes=options.yes)
 
 
-def _survey(finders: "dict[str, Callable[[], list[Item]]]") -> int:
+def _survey(finders: "dict[str, Callable[[], list[Item]]]", age: str) -> int:
     from docker.errors import DockerException
 
     for what, find in finders.items():
@@ -77,7 +77,8 @@ def _survey(finders: "dict[str, Callable[[], list[Item]]]") -> int:
         except DockerException:
             print(f"{what:13} no Docker engine answers")
             continue
-        print(f"{what:13} {len(found):4}  {_size(found)}")
+        counted = f"  ({age})" if what == "runs" else ""
+        print(f"{what:13} {len(found):4}  {_size(found)}{counted}")
     print("`microjobs clean runs` and so on removes them, and asks first")
     return 0
 

@@ -6,12 +6,15 @@ import os
 import re
 import sys
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from orchestrator.local import config
 from orchestrator.local.home import Home
 from orchestrator.terminal import safe
 
 if TYPE_CHECKING:
+    from orchestrator.local.server import Address
+
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
@@ -101,6 +104,11 @@ def _up(options: argparse.Namespace) -> int:
     if options.detach:
         if (address := server.find(home)) is None:
             address = server.start(home, chosen)
+        elif ignored := _ignored(options, address):
+            raise server.ServerError(
+                f"a server runs already for {home.root}, at {address.url} with runtime {address.runtime}, and cannot "
+                f"take over {', '.join(ignored)}: end it with `microjobs local down`, or leave that out"
+            )
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To end it: `microjobs local down`')
         return 0
@@ -111,6 +119,17 @@ def _up(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     serve(home, chosen, tied=options.tied)
     return 0
+
+
+def _ignored(options: argparse.Namespace, address: "Address") -> list[str]:
+    """The flags that a server which runs already does not follow, or is not known to follow."""
+    same = {
+        "port": options.port in (None, 0, urlsplit(address.url).port),
+        "runtime": options.runtime in (None, "auto", address.runtime),
+        "region": options.region in (None, address.region),
+    }
+    same |= {name: not getattr(options, name) for name in ("limits", "image_alias", "guard_image", "service")}
+    return [f"--{name.replace('_', '-')}" for name, follows in same.items() if not follows]
 
 
 def _down(_: argparse.Namespace) -> int:

@@ -50,7 +50,7 @@ ENTRIES = (
 
 
 class HomeError(LauncherError):
-    """Other users could read or replace the server's folder."""
+    """The server's folder cannot be made, or other users could read or replace it."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,15 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        return cls(Path(os.environ.get(HOME) or ".microjobs").absolute())
+        """The home of the current folder, or the one that the variable names.
+
+        Raises:
+            HomeError: the current folder was removed.
+        """
+        try:
+            return cls(Path(os.environ.get(HOME) or ".microjobs").absolute())
+        except FileNotFoundError:
+            raise HomeError("the current folder was removed: change to another one") from None
 
     @property
     def buckets(self) -> Path:
@@ -131,10 +139,13 @@ class Home:
         """Make the folder, for its owner alone, and keep it out of any git repository.
 
         Raises:
-            HomeError: other users could read or replace it, and that cannot be mended.
+            HomeError: it cannot be made, or other users could read or replace it and that cannot be mended.
         """
         if not os.path.lexists(self.root):
-            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                raise HomeError(f"{self.root} cannot be made ({error.strerror}); {REMEDY}") from error
         self.check()
         self._close_to_others()
         for folder in (self.buckets, self.logs, self.objects, self.work, self.interruptions):

@@ -171,11 +171,18 @@ class HomeView(View):
         return HomeTail(kind.log_group(name), kind.log_prefix(name), LogStore(self._home.logs))
 
     def advice(self, *, going: bool) -> str:
-        if not self._home.state.exists():
+        if self._is_empty():
             return no_jobs(self._home)
         if going and not self.advances:
             return f"no server runs for {self.where}: its next start resumes what has not ended, or marks it Failed"
         return ""
+
+    def _is_empty(self) -> bool:
+        """Whether the folder has neither jobs nor endpoints."""
+        marks = ", ".join("?" * len(KINDS))
+        query = f"SELECT 1 FROM resources WHERE kind IN ({marks}) LIMIT 1"  # noqa: S608  the marks are constants
+        with self._database() as database:
+            return database.execute(query, [kind.arn_type for kind in KINDS]).fetchone() is None
 
     @property
     def advances(self) -> bool:

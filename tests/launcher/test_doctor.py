@@ -1,5 +1,7 @@
 """Each finding says what is the matter and what mends it."""
 
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -109,6 +111,14 @@ def test_build_calls_the_makefile(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert (tmp_path / "built").read_text() == "serve\n"
 
 
+def test_build_without_an_engine_has_a_remedy() -> None:
+    environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    command = ["make", "--no-print-directory", "build/serve"]
+    made = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode != 0
+    assert "build: no Docker engine answers: start it (`microjobs doctor` says more)" in made.stderr
+
+
 def test_build_refuses_an_unknown_job() -> None:
     with pytest.raises(UsageError, match=f"no job nothing: there are {', '.join(JOBS)}"):
         images.build(["nothing"])
@@ -150,6 +160,12 @@ def test_package_index_is_asked(index: str, path: str, level: str, said: str) ->
     finding = doctor.package_index({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
     assert finding.level == level
     assert said in finding.message
+
+
+def test_certificate_of_a_gateway_is_the_remedy_where_tls_fails(index: str) -> None:
+    finding = doctor.package_index({"INDEX_URL": f"{index.replace('http:', 'https:')}/simple"})
+    assert finding.level == "mend"
+    assert "set SSL_CERT_FILE" in finding.remedy
 
 
 def test_silent_package_index_is_to_be_mended_and_its_password_hidden() -> None:

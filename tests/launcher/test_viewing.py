@@ -148,6 +148,17 @@ def test_command_in_another_folder_names_it_and_creates_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_home_whose_server_has_run_no_job_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(HOME, str(tmp_path / "home"))
+    home = Home(tmp_path / "home")
+    home.make()
+    State(home.state).close()
+    assert main(["ps"]) == 0
+    assert f"{home.root} has no jobs" in capsys.readouterr().err
+
+
 def test_what_a_killed_server_had_written_is_read(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     program = (
         "import os; from pathlib import Path; from orchestrator.local.state import State;"

@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.local import config
 from orchestrator.local.config import Config, ConfigError
-from orchestrator.local.home import Home
+from orchestrator.local.home import HOME, Home, HomeError
 from tests.local.clients import until
 
 
@@ -39,6 +39,24 @@ def test_server_is_started_found_and_ended(folder: Path) -> None:
     status = microjobs(folder, "status")
     assert (status.returncode, "no server runs" in status.stdout) == (1, True)
     assert microjobs(folder, "down").stdout == f"no server runs for {folder / '.microjobs'}\n"
+
+
+def test_server_that_runs_refuses_flags_that_it_cannot_follow(folder: Path) -> None:
+    up = microjobs(folder, *UP)
+    port = up.stdout.split()[0].rpartition(":")[2]
+    assert microjobs(folder, "up", "--detach", "--port", port, "--runtime", "auto").stdout == up.stdout
+    for flags in (
+        ("--port", "4"),
+        ("--runtime", "docker"),
+        ("--region", "eu-west-1"),
+        ("--limits",),
+        ("--image-alias", "a=b"),
+        ("--guard-image", "a"),
+        ("--service", "sns=http://127.0.0.1:9"),
+    ):
+        again = microjobs(folder, "up", "--detach", *flags)
+        assert (again.returncode, again.stdout) == (1, ""), flags
+        assert f"cannot take over {flags[0]}: end it with `microjobs local down`" in again.stderr
 
 
 def test_variables_can_be_evaluated_by_a_shell(folder: Path) -> None:
@@ -79,6 +97,21 @@ def write(folder: Path, text: str) -> Path:
     path = folder / "microjobs.toml"
     path.write_text(text)
     return path
+
+
+def test_home_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
+    with pytest.raises(HomeError, match=f"file/home cannot be made .*; set {HOME} to a folder of your own"):
+        Home.from_environment().make()
+
+
+def test_current_folder_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(HOME, raising=False)
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    with pytest.raises(HomeError, match="the current folder was removed: change to another one"):
+        Home.from_environment()
 
 
 def test_file_gives_what_flags_do_not(tmp_path: Path) -> None:
