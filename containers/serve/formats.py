@@ -41,6 +41,15 @@ ENCODING_MARKS = (
 UNMARKED = range(1, codecs.BOM_UTF8[0])
 """First bytes that begin no byte order mark."""
 
+CSV_HINTS = {
+    "\0": "send UTF-8, or name the encoding in Content-Type, as in text/csv; charset=utf-16-le",
+    "\n": "close each quote",
+    ";": "separate the values by commas",
+    "\t": "separate the values by commas",
+    ",": "write numbers such as 1234.5, without commas",
+}
+"""A character of a field that is no number, and what to do about it."""
+
 MAX_ARRAY_BYTES = 256 << 20
 """Size of an array of text; numpy gives each element the width of the longest."""
 BYTES_PER_CHARACTER = 4
@@ -208,23 +217,36 @@ def _decode_csv_slowly(body: bytes) -> Numbers:
         lines = list(csv.reader(io.StringIO(body.decode(), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         raise Problem(400, f"the body is not CSV: {error}") from None
-    rows = [[_csv_number(field, row, column) for column, field in enumerate(line)] for row, line in enumerate(lines)]
+    rows = [[_csv_number(line, row, column) for column in range(len(line))] for row, line in enumerate(lines)]
     try:
         return np.array(rows, np.float64)
     except ValueError:
         raise _ragged(rows) from None
 
 
-def _csv_number(field: str, row: int, column: int) -> float:
-    try:
-        if "_" in field:  # a digit separator to Python only
-            raise ValueError
+def _csv_number(line: list[str], row: int, column: int) -> float:
+    field = line[column]
+    if _is_number(field):
         return float(field)
+    hint = ": send no header line" if row == 0 and _is_header(line) else _csv_hint(field)
+    raise Problem(400, f"row {row} has {shown(field)} in column {column}, which is no number{hint}")
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
     except ValueError:
-        hint = ": send no header line" if row == 0 else ""
-        if any(separator in field for separator in ";\t"):
-            hint = ": separate the values by commas"
-        raise Problem(400, f"row {row} has {shown(field)} in column {column}, which is no number{hint}") from None
+        return False
+    return "_" not in field  # a digit separator to Python only
+
+
+def _is_header(line: list[str]) -> bool:
+    """Whether these are names: no field begins as a number does, or is empty."""
+    return all(field.strip()[:1].isalpha() and not _is_number(field) for field in line)
+
+
+def _csv_hint(field: str) -> str:
+    return next((f": {hint}" for mark, hint in CSV_HINTS.items() if mark in field), "")
 
 
 def read_npy(body: bytes) -> Numbers:

@@ -245,7 +245,17 @@ MALFORMED_CSV = {
     "1 2 3": "'1 2 3'",
     "1;2;3": "separate the values by commas",
     "1\t2\t3": "separate the values by commas",
+    '"1,5",2,3': "no number: write numbers such as 1234.5, without commas",
+    '"1,2,3\n1,2,3': "no number: close each quote",
+    "1\0,\0002\0,\0003\0": "no number: send UTF-8, or name the encoding in Content-Type",
 }
+NO_HEADERS = ["1,,3", "1,2,", "1,NA,3", "NA,2,3", "1%,2,3", "nan,x,3", "1_0,2,3"]
+
+
+@pytest.mark.parametrize("body", NO_HEADERS)
+def test_first_row_of_data_is_not_called_a_header(server: Server, body: str) -> None:
+    reply = server.invoke(f"{body}\n1,2,3", "text/csv")
+    assert (reply.status, "header" in reply.error) == (400, False), reply.error
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED_CSV.items())
