@@ -173,11 +173,20 @@ class _Row(list[str]):
 def _read(content_type: str, record: bytes) -> Any:
     try:
         if content_type == CSV:
-            return _Row(next(csv.reader([record.decode()], strict=True)))
+            # The first record may begin with a byte order mark, which would hide that its field is quoted.
+            return _Row(next(csv.reader([record.decode("utf-8-sig")], strict=True)))
         return json.loads(record)
     except (ValueError, RecursionError, csv.Error) as error:
         shown = record[:SHOWN].decode(errors="replace")
-        raise RecordError(f"{shown!r} is not {content_type}: {error}") from error
+        raise RecordError(f"{shown!r} is not {content_type}: {_reason(content_type, record, error)}") from error
+
+
+def _reason(content_type: str, record: bytes, error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if content_type == CSV and record.count(b'"') % 2:
+        return "a quote is not closed on its line, and quoted line ends divide records too, as on SageMaker"
+    return str(error)
 
 
 def _write(content_type: str, value: Any) -> bytes:

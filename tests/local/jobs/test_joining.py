@@ -48,6 +48,30 @@ def test_field_may_be_as_large_as_a_request(size: int, parts: Parts, model: Mode
     assert parts.outputs() == {"a.csv.out": b"id-1,%d\nid-2,5\n" % (size + 7)}
 
 
+def test_byte_order_mark_is_no_part_of_the_first_field() -> None:
+    selected = processing(CSV, InputFilter="$[0]", OutputFilter="$[0,-1]")
+    marked = '\ufeff"Doe, J",1\n"Roe, R",2\n'.encode()
+    assert selected.before(marked) == b'"Doe, J"\n"Roe, R"\n'
+    assert selected.after(marked, b"7\n8\n") == b'"Doe, J",7\n"Roe, R",8\n'
+
+
+@pytest.mark.parametrize(
+    ("given", "record", "reason"),
+    [
+        (CSV, b'1,"two\nlines"\n', "quoted line ends divide records too"),
+        (CSV, b'1,"two\r\nlines"\r\n', "quoted line ends divide records too"),
+        (CSV, b'1,"open\n2,b\n', "a quote is not closed on its line"),
+        (CSV, "1,caf\u00e9\n".encode("latin-1"), "codec can't decode"),
+        (LINES, b'{"x": ' + b"[" * 5000 + b"]" * 5000 + b"}\n", "it is nested too deeply"),
+    ],
+)
+def test_record_that_cannot_be_read_is_refused_with_its_reason(
+    given: Mapping[str, Any], record: bytes, reason: str
+) -> None:
+    with pytest.raises(RecordError, match=reason):
+        processing(given, InputFilter="$[1]" if given is CSV else "$.x").before(record)
+
+
 def test_single_records_are_joined_in_their_order(parts: Parts, model: Model) -> None:
     model.invoke = lambda asked: Reply(json.dumps({"sum": sum(json.loads(asked.body))}).encode())
     parts.put("in/a.jsonl", b"".join(b'{"id": %d, "x": [%d, 1]}\n' % (number, number) for number in range(20)))
