@@ -112,6 +112,14 @@ def test_local_path_elsewhere_is_refused(local: Local) -> None:
         local.start_processing("true", ProcessingInputs=[processing_input("x", local.uri("raw"), "/data")])
 
 
+def test_local_path_may_have_characters_that_mean_something_elsewhere(local: Local) -> None:
+    """An engine's short form of a mount ends at a colon, and two points alone are the folder above."""
+    local.put({"odd/a.csv": "a"})
+    path = f"{IN}/a:b,c=d e..f"
+    job = local.process(f"cat '{path}/a.csv'", ProcessingInputs=[processing_input("x", local.uri("odd/"), path)])
+    assert job["ProcessingJobStatus"] == "Completed", job["FailureReason"]
+
+
 def test_input_may_lie_in_another_input_and_an_output_in_either(local: Local) -> None:
     """FrameworkProcessor puts its code below the folder that most programs read."""
     local.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})

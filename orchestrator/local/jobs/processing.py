@@ -76,7 +76,7 @@ def _check_differences(request: Mapping[str, Any]) -> None:
 
 
 def _check_path(path: str | None, whose: str) -> None:
-    if path is None or ".." in path or not PurePosixPath(path).is_relative_to(FOLDER):
+    if path is None or ".." in PurePosixPath(path).parts or not PurePosixPath(path).is_relative_to(FOLDER):
         raise ValidationError(f"LocalPath {path!r} of {whose} must be a folder below {FOLDER}.")
 
 

@@ -21,7 +21,7 @@ import docker
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
-from docker.types import DeviceRequest, LogConfig
+from docker.types import DeviceRequest, LogConfig, Mount
 from requests.exceptions import RequestException
 
 from microjobs.contract import DEFAULT_ROOT
@@ -218,7 +218,9 @@ class DockerRuntime:
 
     def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:
         labels = {**self._labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
-        volumes = {self._overlays.volume(item.source, labels): _mount(item) for item in overlaid}
+        mounts = [
+            Mount(item.path, self._overlays.volume(item.source, labels), read_only=item.read_only) for item in overlaid
+        ]
         return self._client.containers.create(
             host.image,
             command=None if host.arguments is None else list(host.arguments),
@@ -226,7 +228,7 @@ class DockerRuntime:
             name=self._container_name(plan, host.name),
             environment=dict(host.environment),
             labels=labels,
-            volumes=volumes,
+            mounts=mounts,  # `volumes` would split a path at its colons
             # Kept whole whatever the engine's default is: it is read again after a restart of the server. Of the
             # engine's own formats this one keeps bytes that are no text.
             log_config=LogConfig(type="local", config={"max-size": "1p"}),
@@ -358,7 +360,3 @@ def _digest(image: Mapping[str, Any]) -> str:
     """An image's digest in its registry; of one that was only built here, its own id."""
     known = [reference.partition("@")[2] for reference in image.get("RepoDigests") or ()]
     return str(next(filter(None, known), image["Id"]))
-
-
-def _mount(item: Input) -> dict[str, str]:
-    return {"bind": item.path, "mode": "ro" if item.read_only else "rw"}
