@@ -20,6 +20,9 @@ FLAGS = "-IuBXutf8"
 OURS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
 
+OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE")
+"""Variables that describe one installation of Python; the interpreter here would not find its library by them."""
+
 
 PYTHON = "MICROJOBS_PYTHON"
 """Set where jobs run without an engine: the interpreter for the programs in `containers/bin`, which images have at a
@@ -40,9 +43,10 @@ def user_paths(environ: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def take_python_variables(environ: MutableMapping[str, str]) -> dict[str, str]:
-    """Remove the user's PYTHON* variables and return them."""
+    """Remove the user's PYTHON* variables and return those that a program on this interpreter can have."""
     names = [name for name in environ if name.startswith("PYTHON") and name not in OURS]
-    return {name: environ.pop(name) for name in names}
+    taken = {name: environ.pop(name) for name in names}
+    return {name: value for name, value in taken.items() if name not in OTHER_INTERPRETERS}
 
 
 def complete(environ: MutableMapping[str, str]) -> None:

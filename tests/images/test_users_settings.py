@@ -101,7 +101,7 @@ def test_script_gets_its_python_path_and_its_user(job: str, root: Path, run_job:
     (source / "train.py").write_text(TELL)
     (source / "queue.py").write_text("raise RuntimeError('not for pip')")
     (source / "requirements.txt").write_text("numpy\n")  # installed already
-    run_job(job, ["train"], root, environment={"PYTHONPATH": f"{CODE}/lib"})
+    run_job(job, ["train"], root, environment={"PYTHONPATH": f"{CODE}/lib", "PYTHONHOME": NOWHERE})
     told = json.loads((layout.model / "told.json").read_text())
     assert told == {"mylib": f"{CODE}/lib/mylib.py", "user": "root", "home": "/root"}
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from microjobs import script_mode, source
 from microjobs.contract import BASE_DIR, InstanceGroup, Layout, ResourceConfig
 from microjobs.errors import Stopped, UserError
+from microjobs.interpreter import take_python_variables
 
 
 def run(script: str, folder: Path) -> None:
@@ -44,6 +46,14 @@ def test_leftover_process_does_not_hold_the_job(tmp_path: Path, monkeypatch: pyt
     start = time.monotonic()
     run("sleep 2 & exit 0", tmp_path)
     assert time.monotonic() - start < 1.5
+
+
+def test_script_gets_no_variables_that_describe_another_interpreter() -> None:
+    kept = {"PYTHONPATH": "/a", "PYTHONWARNINGS": "error"}
+    others = {"PYTHONHOME": "/nonexistent", "PYTHONPLATLIBDIR": "x", "PYTHONEXECUTABLE": "/nonexistent/python"}
+    environ = {**kept, **others, "HOME": "/b"}
+    assert (take_python_variables(environ), environ) == (kept, {"HOME": "/b"})
+    subprocess.run([sys.executable, "-c", "import json"], env=kept, check=True)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
