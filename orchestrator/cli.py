@@ -1,9 +1,11 @@
 """The command line, `microjobs`. Exit codes: 0 well, 1 a failure, 2 wrong usage, 130 stopped by Ctrl-C."""
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from orchestrator.commands import build, clean, completion, doctor, init, interrupt, logs, ps, push, run, stop
 from orchestrator.failures import LauncherError
@@ -16,25 +18,53 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; failures that are to be expected are a sentence on stderr."""
+    prepare_streams()
     parser = make_parser()
     if completion.wanted():
         completion.answer(parser)
-    options = parser.parse_args(arguments)
+    options = argparse.Namespace()
     try:
+        _parse(parser, arguments, options)
         code: int = options.call(options)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:  # the reader, such as `head`, has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        flush_or_discard()
         return 1
     except Exception as error:
         told = tell(error, options)
         if told is None:
             raise
         print(f"microjobs: {safe(told)}", file=sys.stderr)
+        flush_or_discard()
         return error.exit_code if isinstance(error, LauncherError) else 1
     return code
+
+
+def prepare_streams() -> None:
+    """Make sure that printing cannot fail: a stream may be closed, or its encoding may lack a character."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115  until the process ends
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def flush_or_discard() -> None:
+    """Write what waits in stdout. If it cannot be written, discard it: Python would fail on it at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _parse(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, options: argparse.Namespace) -> None:
+    """Parse into `options`. Flags such as --help print and exit here."""
+    try:
+        parser.parse_args(arguments, options)
+    finally:
+        sys.stdout.flush()
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,0 +1,50 @@
+"""Whatever the standard streams are, a command ends with a sentence and a proper exit code, not in a traceback."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from orchestrator.local.home import Home
+from orchestrator.local.logs import LogStore
+from orchestrator.local.state import State
+from orchestrator.workflows.kinds import TRAINING
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with a home that has one job, whose log is not ASCII."""
+    home = Home(tmp_path / ".microjobs")
+    home.make()
+    state = State(home.state)
+    state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
+    state.close()
+    LogStore(home.logs).create(TRAINING.logs, "job/algo-1-1763778749000").append(1.0, "50 % ━━ ✓".encode())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        ("microjobs --help | true", 1),
+        ("microjobs run housing --help | true", 1),
+        ("microjobs --version | true", 1),
+        ("microjobs ps | true", 1),
+        ("microjobs --help > /dev/full", 1),
+        ("microjobs --version > /dev/full", 1),
+        ("microjobs ps > /dev/full", 1),
+        ("microjobs ps >&-", 0),
+        ("microjobs ps 2>&-", 0),
+        ("microjobs clean home <&-", 2),
+        ("PYTHONIOENCODING=ascii microjobs doctor", 1),
+        ("PYTHONIOENCODING=latin-1 microjobs logs job", 0),
+    ],
+)
+def test_no_stream_ends_a_command_in_a_traceback(line: str, code: int, folder: Path) -> None:
+    environment = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    command = ["bash", "-o", "pipefail", "-c", line]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    assert done.returncode == code, done.stderr
