@@ -64,8 +64,25 @@ def call(options: argparse.Namespace) -> int:
     if not options.what:
         return _survey(finders, f"older than {options.older_than:g} days")
     with cleaning.unused(home):
-        found = [item for what in dict.fromkeys(options.what) for item in finders[what]()]
-        return _clean(found, yes=options.yes)
+        return _clean(_find(finders, options.what), yes=options.yes)
+
+
+def _find(finders: "dict[str, Callable[[], list[Item]]]", kinds: "Sequence[str]") -> "list[Item]":
+    """The items of some kinds. A missing engine keeps only its images from being found."""
+    from docker.errors import DockerException
+
+    from orchestrator.failures import LauncherError
+
+    found: list[Item] = []
+    for what in dict.fromkeys(kinds):
+        try:
+            found += finders[what]()
+        except DockerException as error:
+            told = f"no Docker engine answers ({error}), so no {what} can be removed: start it if it has some"
+            if {*kinds} == {what}:
+                raise LauncherError(told) from error
+            print(f"microjobs: {told}", file=sys.stderr)
+    return found
 
 
 def _survey(finders: "dict[str, Callable[[], list[Item]]]", age: str) -> int:

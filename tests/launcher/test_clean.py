@@ -134,6 +134,17 @@ def test_what_is_not_ours_stays(home: Home, tmp_path: Path) -> None:
     assert (elsewhere / "thesis.tex").exists()
 
 
+def test_home_goes_where_no_engine_could_remove_images(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    assert main(["clean", "images", "--yes"]) == 1
+    assert "no Docker engine answers" in capsys.readouterr().err
+    assert main(["clean", "images", "home", "--yes"]) == 0
+    assert "no Docker engine answers" in capsys.readouterr().err
+    assert not home.root.exists()
+
+
 def test_every_entry_of_a_home_is_known(home: Home) -> None:
     paths = {value for name in dir(Home) if isinstance(value := getattr(home, name), Path)} - {home.root}
     assert {path.relative_to(home.root).parts[0] for path in paths} <= set(ENTRIES)
