@@ -10,7 +10,7 @@ from orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from orchestrator.commands import Subparsers
-    from orchestrator.workflows.kinds import Kind
+    from orchestrator.workflows.kinds import Answer, Kind
     from orchestrator.workflows.logs import Event
     from orchestrator.workflows.viewing import View
 
@@ -33,6 +33,7 @@ def call(options: argparse.Namespace) -> int:
         for event in tail.read() if follow else tail.rest():
             _print(event, flush=follow)
         if not follow:
+            _tell_failure(kind, view.describe(kind, options.job) or {}, options.job)
             return 0
         time.sleep(view.poll)
 
@@ -44,6 +45,15 @@ def _print(event: "Event", *, flush: bool) -> None:
     host, text = safe(event.host), safe(event.text, colours=sys.stdout.isatty())
     for row in text.split("\n"):
         print(f"{host}  {row}", flush=flush)
+
+
+def _tell_failure(kind: "Kind", description: "Answer", name: str) -> None:
+    """Say on stderr why it failed: a job that did not start has no log."""
+    from orchestrator.terminal import safe
+
+    if reason := description.get("FailureReason"):
+        sys.stdout.flush()
+        print(f"microjobs: {kind.title} {name} is {description[kind.status]}: {safe(reason)}", file=sys.stderr)
 
 
 def _goes_on(view: "View", kind: "Kind", name: str) -> bool:

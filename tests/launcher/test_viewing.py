@@ -104,6 +104,15 @@ def test_following_ends_where_no_server_could_write_more(home: Home, capsys: pyt
     assert f"no server runs for {home.root}" in said.err
 
 
+def test_log_ends_with_the_reason_of_a_failed_job(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+    state = State(home.state)
+    members = {"TrainingJobStatus": "Failed", "FailureReason": "ClientError: no data\x1b[2J"}
+    state.add("training-job", "without-data", "arn:1", "Failed", {}, members)
+    state.close()
+    assert main(["logs", "without-data"]) == 0
+    assert capsys.readouterr() == ("", "microjobs: training without-data is Failed: ClientError: no data\n")
+
+
 @pytest.mark.usefixtures("home")
 def test_status_is_found_whatever_its_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ps", "--status", "interrupted", "--kind", "training"]) == 0
