@@ -10,13 +10,17 @@ What is different from containers:
 - Hosts end with the server, in order and whatever happens to it: nobody could take them up again.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import itertools
 import logging
 import os
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -31,14 +35,17 @@ from orchestrator.local.runtimes import process_files as files
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, MachineFailedError, Plan
 from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
 from orchestrator.local.runtimes.process_addresses import reserve
-from orchestrator.local.runtimes.process_kept import Kept, callers_environment
+from orchestrator.local.runtimes.process_kept import POLL_SECONDS, Kept, callers_environment
 from orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 
 KILLED = 128 + 9
 LOCK = "lock"
-"""The file in a host's folder that is locked until its last process has ended."""
+"""The file in a host's folder that is locked until its last process has ended; it names the keeper."""
+MAX_PID_DIGITS = 9
+END_SECONDS = 20.0
+"""What the processes of a server that was killed have to end; they take less (`process_keeper.LOST_SECONDS`)."""
 
 
 class ProcessHost:
@@ -169,6 +176,7 @@ class ProcessRuntime:
                 cpus=self._cpus(host),
                 hold=(lock, *(holder.fileno() for holder in holders)),
             )
+            os.write(lock, b"%d" % kept.pid)
         return ProcessHost(host.name, kept, layout)
 
     def _cpus(self, host: HostPlan) -> Sequence[int]:
@@ -217,9 +225,34 @@ def _remove(folder: Path) -> None:
     for lock in folder.glob(f"*/{LOCK}"):
         if not lock.is_file():  # a pipe would wait for ever
             continue
-        with exclusive(lock):  # until its last process has ended
-            pass
+        _wait_for_end(lock)
     files.remove(folder)
+
+
+def _wait_for_end(lock: Path) -> None:
+    """Wait until the last process of a host has ended; continue its keeper, which a program can stop.
+
+    Raises:
+        TimeoutError: it does not end.
+    """
+    deadline = time.monotonic() + END_SECONDS
+    with lock.open("rb") as file:
+        keeper = file.read(MAX_PID_DIGITS)
+        while not _is_free(file.fileno()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"processes of {lock.parent} do not end: end process {keeper.decode(errors='replace')}")
+            if keeper.isdigit() and int(keeper) > 1:
+                with contextlib.suppress(OSError):
+                    os.kill(int(keeper), signal.SIGCONT)
+            time.sleep(POLL_SECONDS)
+
+
+def _is_free(lock: int) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,8 @@ from orchestrator.local.runtimes import process_keeper
 from orchestrator.local.runtimes.base import Line
 
 POLL_SECONDS = 0.05
+KILL_SECONDS = 10.0
+"""What a keeper has to end, after the grace of its program, until it is killed."""
 
 OF_THE_CALLER = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
 """What a program gets of the caller's environment, with what says the language. Nothing else: who knows which of it is
@@ -84,6 +87,11 @@ class Kept:
                 file.seek(-len(raw), os.SEEK_CUR)
                 time.sleep(POLL_SECONDS)
 
+    @property
+    def pid(self) -> int:
+        """Of the keeper."""
+        return self._keeper.pid
+
     def code(self) -> int | None:
         """Its exit code, negative if somebody killed the keeper; None while it runs."""
         return self._keeper.poll()
@@ -101,11 +109,17 @@ class Kept:
         with contextlib.suppress(OSError, ValueError):  # it has ended
             if self._keeper.stdin is not None:
                 self._keeper.stdin.write(b"%f\n" % grace)
+        self._keeper.send_signal(signal.SIGCONT)  # a program can stop its keeper
+        try:
+            self._keeper.wait(grace + KILL_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._keeper.kill()
         return self.wait()
 
     def release(self) -> None:
         """Have it end as if this server had."""
         self._close()
+        self._keeper.send_signal(signal.SIGCONT)
 
     def _close(self) -> None:
         if self._keeper.stdin is not None:

@@ -330,6 +330,51 @@ time.sleep(600)
 """
 
 
+FREEZING = """
+import os, signal, time
+print("up", flush=True)
+time.sleep(0.5)  # the keeper passes the line on
+os.kill(os.getppid(), signal.SIGSTOP)
+time.sleep(600)
+"""
+
+
+def wait_until_frozen(keeper: int) -> None:
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{keeper}/stat").read_text().rpartition(") ")[2][0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def keeper_of(argument: str) -> int:
+    (keeper,) = {*processes_with(argument)} & {*processes_with("process_keeper")}
+    return keeper
+
+
+def test_program_that_freezes_its_keeper_is_stopped(start: Start, tmp_path: Path) -> None:
+    seconds = any_seconds()
+    host = start(program(tmp_path, FREEZING, seconds))
+    wait_until_frozen(keeper_of(seconds))
+    started = time.monotonic()
+    host.stop(0.3)
+    assert time.monotonic() - started < 5
+    assert processes_with(seconds) == []
+
+
+def test_next_server_ends_a_frozen_keeper(place: Path, tmp_path: Path) -> None:
+    seconds = any_seconds()
+    arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), FREEZING, seconds]
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
+    with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as server:
+        while not {*processes_with(seconds)} & {*processes_with("process_keeper")}:
+            time.sleep(0.01)
+        wait_until_frozen(keeper_of(seconds))
+        server.kill()
+    assert tiny_runtime(place).running() == {}
+    assert processes_with(seconds) == []
+    assert list_plans(place) == []
+
+
 @pytest.mark.parametrize("code", [DAEMON + "; import time; sys.stdout.flush(); time.sleep(600)", STUBBORN])
 def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path) -> None:
     seconds = any_seconds()
