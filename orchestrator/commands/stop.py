@@ -37,8 +37,12 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
         print(f"{kind.title} {name} is {description[kind.status]} already")
         return 0
     with flags.reached(options) as place:  # starts a server if none runs, so not before there is something to stop
-        kind.stop(place.sagemaker, name)
-    print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
+        stopped = kind.stop(place.sagemaker, name)
+        found = None if stopped else kind.describe(place.sagemaker, name)  # it ended meanwhile
+    if stopped:
+        print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
+    else:
+        print(f"{kind.title} {name} is {found[kind.status] if found else 'deleted'} already")
     return 0
 
 

@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from orchestrator.local import server
+from orchestrator.local import holder, server
 from orchestrator.local.config import Config
-from orchestrator.local.home import Home
+from orchestrator.local.home import Home, HomeError
 from tests.local.clients import Local, started, until
 
 ML = Layout()
@@ -105,6 +105,44 @@ def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
     assert server.running(home) == address
     second.__exit__(None, None, None)
     until(home.server.exists, lambda there: not there, seconds=30)
+
+
+FIFO = None
+"""Stands for a pipe in a file's place: who reads it waits for ever."""
+NO_OBJECTS = [FIFO, b"", b"[]", b"{}", b'"x"', b"5", b"\xff", b"[" * 100_000, b'{"pid": 1}', b'{"access_key_id": 5}']
+
+
+def put(path: Path, content: bytes | None) -> None:
+    path.unlink(missing_ok=True)
+    os.mkfifo(path, 0o600) if content is FIFO else path.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", NO_OBJECTS)
+def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    put(home.server, content)
+    with holder.hold(home):
+        assert server.running(home) is None
+    assert not server.stop(home)
+
+
+@pytest.mark.parametrize("content", [*NO_OBJECTS, b'{"access_key_id": "", "secret_access_key": null}'])
+@pytest.mark.parametrize("name", ["credentials.json", "server.key"])
+def test_damaged_secret_is_named_with_a_remedy(tmp_path: Path, name: str, content: bytes | None) -> None:
+    home = Home(tmp_path / "home")
+    home.make()
+    put(home.root / name, content)
+    with pytest.raises(HomeError, match=rf"{name} cannot be used .*: remove it"):
+        home.credentials() if name == "credentials.json" else home.server_key()
+
+
+@pytest.mark.parametrize("name", ["s3", "logs", "work", "objects", "interruptions"])
+def test_file_in_place_of_a_folder_is_named_with_a_remedy(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    tmp_path.chmod(0o700)
+    with pytest.raises(HomeError, match=f"{name} is not a folder: move it away"):
+        Home(tmp_path).make()
 
 
 def test_folder_is_its_owners_alone(tmp_path: Path) -> None:

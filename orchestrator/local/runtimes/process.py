@@ -240,7 +240,9 @@ def _wait_for_end(lock: Path) -> None:
         keeper = file.read(MAX_PID_DIGITS)
         while not _is_free(file.fileno()):
             if time.monotonic() > deadline:
-                raise TimeoutError(f"processes of {lock.parent} do not end: end process {keeper.decode(errors='replace')}")
+                raise TimeoutError(
+                    f"processes of {lock.parent} do not end: end process {keeper.decode(errors='replace')}"
+                )
             if keeper.isdigit() and int(keeper) > 1:
                 with contextlib.suppress(OSError):
                     os.kill(int(keeper), signal.SIGCONT)
