@@ -53,6 +53,7 @@ WRONG = [
     (integers("1", "\u0663"), {}, "is not a whole number"),
     (integers("1", "9" * 200), {}, "is too large"),
     (integers("1", "1"), {}, "MinValue and MaxValue are both 1. Widen the range"),
+    (continuous("-1e308", "1e308"), {}, "the range from -1e+308 to 1e+308 is too wide. Narrow it."),
     (continuous("1", "1.0"), {}, "MinValue and MaxValue are both 1.0. Widen the range"),
     (continuous("0", "inf"), {}, "Continuous parameter 'x': 'inf' is not a number such as"),
     (continuous("nan", "1"), {}, "Continuous parameter 'x': 'nan' is not a number such as"),

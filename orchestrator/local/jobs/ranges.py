@@ -148,6 +148,8 @@ def _check_ends(item: Range) -> None:
             f"Parameter {name!r}: MinValue and MaxValue are both {low}. Widen the range, or make it one of "
             "StaticHyperParameters."
         )
+    if math.isinf(float(high) - float(low)):
+        raise ValidationError(f"Parameter {name!r}: the range from {low} to {high} is too wide. Narrow it.")
     if item.scaling == "Logarithmic" and low <= 0:
         raise ValidationError(f"Parameter {name!r}: Logarithmic scaling needs a MinValue above 0, not {low}.")
     if item.scaling == "ReverseLogarithmic" and (item.kind == "Integer" or low < 0 or high >= 1):
