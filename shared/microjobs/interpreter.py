@@ -20,7 +20,11 @@ FLAGS = "-IuBXutf8"
 OURS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""
 
-OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", "PYTHONEXECUTABLE")
+EXECUTABLE = ("PYTHONEXECUTABLE", "__PYVENV_LAUNCHER__")
+"""Variables that Python takes for its own path in spite of `FLAGS`; it would not find its virtual environment. The
+Dockerfile and `containers/bin` remove them, and the runtime `process` does."""
+
+OTHER_INTERPRETERS = ("PYTHONHOME", "PYTHONPLATLIBDIR", *EXECUTABLE)
 """Variables that describe one installation of Python; the interpreter here would not find its library by them."""
 
 

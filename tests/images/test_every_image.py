@@ -12,7 +12,7 @@ import pytest
 from docker.types import Mount
 
 from microjobs.contract import FAILURE_LIMIT, Layout
-from microjobs.interpreter import FLAGS
+from microjobs.interpreter import EXECUTABLE, FLAGS
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import Job, RunJob, StartJob
 from tests.images.example import Example, load_example
@@ -168,7 +168,8 @@ def test_image_holds_no_build_tools_caches_tests_or_locks(job: str, root: Path, 
 
 def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: Attributes) -> None:
     config = image_attributes(job)["Config"]
-    assert config["Entrypoint"] == ["/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
+    removed = [word for name in EXECUTABLE for word in ("-u", name)]
+    assert config["Entrypoint"] == ["/usr/bin/env", *removed, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 
 

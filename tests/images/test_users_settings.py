@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT, Layout
+from microjobs.interpreter import EXECUTABLE
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import RunJob, StartJob
 from tests.images.example import load_example
@@ -22,6 +23,7 @@ NOWHERE = "/nonexistent"
 VARIABLES = {
     "PYTHONPATH": f"{CODE}:{NOWHERE}",
     "PYTHONHOME": NOWHERE,
+    **dict.fromkeys(EXECUTABLE, NOWHERE),
     "PYTHONSTARTUP": f"{CODE}/json.py",
     "PYTHONUSERBASE": CODE,
     "PYTHONSAFEPATH": "1",
@@ -101,7 +103,12 @@ def test_script_gets_its_python_path_and_its_user(job: str, root: Path, run_job:
     (source / "train.py").write_text(TELL)
     (source / "queue.py").write_text("raise RuntimeError('not for pip')")
     (source / "requirements.txt").write_text("numpy\n")  # installed already
-    run_job(job, ["train"], root, environment={"PYTHONPATH": f"{CODE}/lib", "PYTHONHOME": NOWHERE})
+    run_job(
+        job,
+        ["train"],
+        root,
+        environment={"PYTHONPATH": f"{CODE}/lib", "PYTHONHOME": NOWHERE, "PYTHONEXECUTABLE": NOWHERE},
+    )
     told = json.loads((layout.model / "told.json").read_text())
     assert told == {"mylib": f"{CODE}/lib/mylib.py", "user": "root", "home": "/root"}
 

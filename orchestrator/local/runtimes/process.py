@@ -25,7 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, Layout
-from microjobs.interpreter import PYTHON
+from microjobs.interpreter import EXECUTABLE, PYTHON
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
 from orchestrator.local.home import Home
@@ -259,7 +259,8 @@ def _is_free(lock: int) -> bool:
 
 def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """What the image sets (containers/Dockerfile), what the request says, and where everything is here."""
-    callers, users = callers_environment(), dict(host.environment)
+    callers = callers_environment()
+    users = {name: value for name, value in host.environment.items() if name not in EXECUTABLE}
     if host.entrypoint is not None:
         users = {name: commands.moved(value, layout) for name, value in users.items()}
     values = {

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout, read_failure
+from microjobs.interpreter import EXECUTABLE
 from orchestrator.local.home import Home
 from orchestrator.local.runtimes import process_keeper
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
@@ -164,7 +165,7 @@ def test_secrets_of_the_caller_stay_with_the_caller(
     assert not Path(said[-1]).exists(), "its home is gone with it"
 
 
-HOSTILE = {"PYTHONHOME": "/nonexistent", "PATH": "/nonexistent", "MICROJOBS_JOB": "/nonexistent"}
+HOSTILE = dict.fromkeys(("PYTHONHOME", *EXECUTABLE, "PATH", "MICROJOBS_JOB"), "/nonexistent")
 
 
 @pytest.mark.parametrize(
