@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import secrets
 import stat
 import string
@@ -149,7 +150,10 @@ class Home:
         self.check()
         self._close_to_others()
         for folder in (self.buckets, self.logs, self.objects, self.work, self.interruptions):
-            folder.mkdir(exist_ok=True)
+            try:
+                folder.mkdir(exist_ok=True)
+            except FileExistsError as error:
+                raise HomeError(f"{folder} is not a folder: move it away, or {REMEDY}") from error
         ignore = self.root / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n")
@@ -213,14 +217,43 @@ class Home:
         """
         if not self._key.exists():
             _write_secret(self._key, secrets.token_hex(32))
-        return self._key.read_text()
+        try:
+            key = read_file(self._key)
+        except (OSError, ValueError) as error:
+            raise _damaged(self._key, error) from error
+        if not re.fullmatch("[0-9a-f]{64}", key):
+            raise _damaged(self._key, "it is no key of 64 digits")
+        return key
 
     def credentials(self) -> Credentials:
         """The folder's credentials, made when they are asked for first."""
         if not self._credentials.exists():
             key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
             _write_secret(self._credentials, json.dumps(asdict(Credentials(key, secrets.token_urlsafe(30)))))
-        return Credentials(**json.loads(self._credentials.read_text()))
+        try:
+            found = Credentials(**json.loads(read_file(self._credentials)))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise _damaged(self._credentials, error) from error
+        if not all(isinstance(text, str) and text for text in asdict(found).values()):
+            raise _damaged(self._credentials, "it has no text where it needs some")
+        return found
+
+
+def _damaged(path: Path, why: object) -> HomeError:
+    remedy = "remove it, and `microjobs local up` makes another one; clients then need `microjobs local env` again"
+    return HomeError(f"{path} cannot be used ({why}): {remedy}")
+
+
+def read_file(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        OSError: there is none, or it is something else: reading a pipe would wait for ever.
+        ValueError: it is not in UTF-8.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    return path.read_text(encoding="utf-8")
 
 
 def _write_secret(path: Path, text: str) -> None:

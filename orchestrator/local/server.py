@@ -20,7 +20,7 @@ from microjobs.files import write_text
 from orchestrator.failures import LauncherError
 from orchestrator.local import holder, proof
 from orchestrator.local.config import Config
-from orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket
+from orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,9 @@ TERM_SECONDS = 10.0
 """Between SIGTERM and SIGKILL, for a server that does not answer."""
 POLL_SECONDS = 0.05
 MAX_ANSWER_BYTES = 4096
+
+KNOWN = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
+"""Members of `server.json`."""
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
 """Servers that this process started: its children, which nobody else can wait for."""
@@ -90,15 +93,17 @@ def running(home: Home) -> Address | None:
 
 
 def _read_known(home: Home) -> dict[str, Any] | None:
-    """What the server has written about itself."""
+    """What the server has written about itself; None if it has not, or if that was damaged."""
     if not os.path.lexists(home.root):
         return None
     home.check()
     try:
-        known: dict[str, Any] = json.loads(home.server.read_text())
-    except (OSError, ValueError):  # there is none, or it ends right now
+        known = json.loads(read_file(home.server))
+    except (OSError, ValueError, RecursionError):  # there is none, or it ends right now
         return None
-    return known
+    if not isinstance(known, dict) or not all(isinstance(known.get(name), kind) for name, kind in KNOWN.items()):
+        return None
+    return {name: known[name] for name in KNOWN}
 
 
 def _ask(url: str, nonce: str) -> dict[str, Any] | None:
