@@ -16,10 +16,11 @@ from docker.errors import DockerException
 from orchestrator import images
 from orchestrator.cli import main, tell
 from orchestrator.failures import JobFailedError, UsageError
+from orchestrator.local.errors import ServiceError
 from orchestrator.local.home import HOME
 from orchestrator.workflows import launch, place, viewing
 from tests.conftest import REPOSITORY
-from tests.launcher.cloud import Cloud
+from tests.launcher.cloud import Answer, Cloud
 
 Microjobs = Callable[..., int]
 
@@ -182,6 +183,20 @@ def test_stop_stops_a_job_and_deletes_an_endpoint(
     assert cloud.things == {("TransformJob", "slow"): {"TransformJobStatus": "Stopped"}}
     assert microjobs("stop", "slow") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "transform slow is Stopped already"
+
+
+def test_stop_tells_the_status_of_a_job_that_ended_meanwhile(
+    microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cloud.things["TransformJob", "quick"] = {"TransformJobStatus": "InProgress"}
+
+    def refuse(word: str, name: str, _asked: object) -> Answer:
+        cloud.things[word, name][f"{word}Status"] = "Failed"
+        raise ServiceError("ValidationException", "it is Failed")
+
+    monkeypatch.setattr(cloud, "_stop", refuse)
+    assert microjobs("stop", "quick") == 0
+    assert capsys.readouterr().out == "transform quick is Failed already\n"
 
 
 REFUSED: Any = {"Error": {"Code": "ValidationException", "Message": "1 validation error"}}
