@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-re
 
 import hmac
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -36,6 +36,16 @@ PROOF = "microjobs.proof"
 
 PRESIGNED = frozenset({"awsaccesskeyid", "signature"})
 """Query parameters of presigned addresses, in lower case, besides `X-Amz-…`."""
+
+UNSIGNED_V2 = frozenset(
+    {
+        *("Expires", "content-md5", "content-type", "x-id"),
+        *("continuation-token", "delimiter", "encoding-type", "fetch-owner", "key-marker", "list-type", "marker"),
+        *("max-keys", "max-parts", "max-uploads", "part-number-marker", "prefix", "start-after", "upload-id-marker"),
+        "version-id-marker",
+    }
+)
+"""Parameters that may be in an address of version 2: they are signed elsewhere, or say what a listing has."""
 
 UNSIGNABLE = frozenset({"x-amzn-trace-id"})
 """Proxies add it to requests that are signed already, and SDKs leave it out of their signatures."""
@@ -270,6 +280,7 @@ def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credenti
         raise AuthError("expired", f"Request has expired: it was good until {claimed.timestamp} seconds since 1970")
     signer = _V2Signer(_botocore(credentials))
     signer.expiry = claimed.timestamp
+    _check_v2_parameters(request.args, signer)
     # Botocore moves headers of S3's into the address, where they are signed as if they were headers.
     moved = {
         name: value
@@ -280,6 +291,14 @@ def _verify_presigned_v2(request: Request, claimed: Claim, credentials: Credenti
     address = urlsplit(f"http://host{request.environ['REQUEST_URI']}")
     headers = cast("Mapping[str, Any]", sent.headers)
     _compare(claimed, signer.get_signature(request.method, address, headers, auth_path=_resource(request)))
+
+
+def _check_v2_parameters(names: Iterable[str], signer: HmacV1QueryAuth) -> None:
+    """Refuse what version 2 does not sign and newer operations are chosen by: `attributes`, `renameObject`, …"""
+    for name in names:
+        is_signed = name in signer.QSAOfInterest or name.lower().startswith("x-amz-") or name.lower() in PRESIGNED
+        if not is_signed and name not in UNSIGNED_V2:
+            raise AuthError("signature", f"version 2 does not sign the parameter {name!r:.80}: presign with version 4")
 
 
 def _resource(request: Request) -> str:

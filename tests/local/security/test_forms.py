@@ -234,6 +234,19 @@ def test_presigned_upload_must_be_as_it_was_signed(guarded: Local, version: str)
         assert requests.put(url, b"x", headers=headers | changed, timeout=30).status_code == 403
 
 
+@pytest.mark.parametrize("operation", ["get_object", "put_object", "list_objects", "create_bucket"])
+@pytest.mark.parametrize(
+    "added", ["attributes", "renameObject", "%72enameObject", "encryption", "retention", "publicAccessBlock", "session"]
+)
+def test_address_of_version_2_becomes_no_other_operation(guarded: Local, operation: str, added: str) -> None:
+    """The attack: version 2 does not sign the parameters by which newer operations are chosen."""
+    key = {"Key": "a"} if operation.endswith("_object") else {}
+    url = s3(guarded, "s3").generate_presigned_url(operation, Params={"Bucket": guarded.address.bucket, **key})
+    method = "GET" if operation.startswith(("get", "list")) else "PUT"
+    answer = requests.request(method, f"{url}&{added}", timeout=30)
+    assert (answer.status_code, "<Code>SignatureDoesNotMatch</Code>" in answer.text) == (403, True), answer.text
+
+
 def test_policy_may_not_outlive_its_session(guarded: Local) -> None:
     issued = sessions.issue(guarded.home.credentials(), sessions.OWNER, -1)
     client = s3(
