@@ -127,9 +127,9 @@ def _check_names(program: str, module: ModuleType) -> None:
     functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
     present = [name for name in PARAMETERS if getattr(module, name, None)]
     expected = ", ".join(PARAMETERS)
-    found = f"{program} defines {', '.join(functions) or 'no function'}"
+    found = f"{program} defines {', '.join(functions) or 'no functions'}"
     if not present:
-        raise UserError(f"{found}, but none that serve calls{_hint(functions)}: {expected}")
+        raise UserError(f"{found}, and none that serve calls{_hint(functions)}: {expected}")
     for name in functions:
         near = _nearest(name)
         if near and near not in present and not _is_replaced(near, present):
@@ -146,7 +146,8 @@ def _hint(functions: list[str]) -> str:
 
 def _nearest(name: str) -> str | None:
     """The convention's name that this one misspells, if it does."""
-    if name in PARAMETERS or any(known in name for known in PARAMETERS):  # my_predict_fn is a helper of predict_fn
+    # my_predict_fn is a helper of predict_fn, and many programs have a helper transform.
+    if name in PARAMETERS or any(known in name or known == f"{name}_fn" for known in PARAMETERS):
         return None
     return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, LIKELY_TYPO)), None)
 

@@ -241,9 +241,9 @@ MODEL = "def model_fn(model_dir):\n    return 1\n"
 PREDICT = "def predict_fn(data, model):\n    return 1\n"
 HANDLER = "def input_handler(data, context):\n    pass\ndef output_handler(data, context):\n    pass\n"
 UNUSABLE = {
-    HANDLER: "but none that serve calls (input_handler and output_handler are for TensorFlow Serving",
-    HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, but none",
-    "x = 1": "defines no function",
+    HANDLER: "and none that serve calls (input_handler and output_handler are for TensorFlow Serving",
+    HANDLER.replace("_handler", "_of_mine"): "defines input_of_mine, output_of_mine, and none",
+    "x = 1": "defines no functions, and none that serve calls: pre_model_fn",
     "def modle_fn(model_dir):\n    return 1\n"
     + PREDICT: "defines modle_fn, predict_fn. serve does not call modle_fn: did you mean model_fn? It",
     "def modle_fn(model_dir):\n    return 1\n": "(did you mean model_fn by modle_fn?): pre_model_fn, model_fn",
@@ -276,6 +276,7 @@ def test_missing_model_names_the_functions_that_are_there(tmp_path: Path) -> Non
 
 HELPERS = (
     PREDICT + "def my_predict_fn(data):\n    pass\ndef serving_input_fn():\n    pass\ndef get_model_fn():\n    pass\n"
+    "def transform(data):\n    pass\n"
 )
 
 
