@@ -27,6 +27,11 @@ def test_readme_names_the_version_that_is_tested(client: str) -> None:
     assert f"pip install sagemaker=={version}" in README
 
 
+def test_each_version_has_an_environment_of_its_own() -> None:
+    environments = re.findall(r"(\S+)/bin/pip install sagemaker==", README)
+    assert len(set(environments)) == len(PROGRAMS)
+
+
 def test_readme_uses_only_images_that_make_run_builds() -> None:
     used = set(re.findall(r"microjobs/([a-z-]+):dev", README))
     assert used

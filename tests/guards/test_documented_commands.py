@@ -28,7 +28,7 @@ STUBS = (
     "uv",
 )
 FILES = (".venv/bin/activate", "microjobs/README.md")
-OWN = ("sdk/bin/pip", "sdk/bin/python")
+OWN = ("sdk/bin/pip", "sdk/bin/python", "sdk2/bin/pip", "sdk2/bin/python")
 """Programs of a virtual environment that a page makes."""
 STUB = """#!/bin/sh
 printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
