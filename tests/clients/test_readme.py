@@ -28,7 +28,7 @@ def test_readme_names_the_version_that_is_tested(client: str) -> None:
 
 
 def test_each_version_has_an_environment_of_its_own() -> None:
-    environments = re.findall(r"(\S+)/bin/pip install sagemaker==", README)
+    environments = re.findall(r"([\w.-]+)/bin/pip install sagemaker==", README)
     assert len(set(environments)) == len(PROGRAMS)
 
 
