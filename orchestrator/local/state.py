@@ -45,6 +45,9 @@ COLUMNS = {
 }
 """What lists are ordered by, and the index that has that order: SQLite by itself reads all rows for some of them."""
 
+END_OF_TIME = 253_402_300_800.0
+"""The year 10,000, which no date can have."""
+
 RESERVE_BYTES = 4 << 20
 """Kept free within the file, so that the end of a job can be told where the device has no space left."""
 
@@ -92,6 +95,7 @@ class State:
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._database.text_factory = _text
         self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
         self._reserve()
 
@@ -256,7 +260,7 @@ class State:
     def _set_aside(self, kind: str, name: str, error: Exception) -> None:
         """Move a row that cannot be read out of the way of all others."""
         logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
-        where = "FROM resources WHERE kind = ? AND name = ?"
+        where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT)"  # as `_text` returns them
         self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name))
         self._database.execute(f"DELETE {where}", (kind, name))
 
@@ -282,6 +286,14 @@ class State:
     def delete_tags(self, arn: str, keys: Sequence[str]) -> None:
         with self._transaction() as database:
             database.executemany("DELETE FROM tags WHERE arn = ? AND key = ?", [(arn, key) for key in keys])
+
+
+def _text(content: bytes) -> str | bytes:
+    """A text of the database; bytes if it was damaged: an error here would hide all rows of a query."""
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content
 
 
 def _encoded(value: Mapping[str, Any]) -> str:
@@ -311,4 +323,6 @@ def _record(row: Sequence[Any]) -> Record:
         raise TypeError("its names are no text")
     if not (isinstance(created, float) and isinstance(modified, float)):
         raise TypeError("its times are no numbers")
+    if not (0 <= created < END_OF_TIME and 0 <= modified < END_OF_TIME):
+        raise ValueError("its times are not between the years 1970 and 9999")
     return Record(kind, name, arn, status, created, modified, _decoded(request), _decoded(description), parent)

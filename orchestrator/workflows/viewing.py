@@ -80,6 +80,10 @@ class Filter:
         return sorted(rows, key=lambda row: row.created, reverse=True)[: self.limit]
 
 
+LAST_TIME = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970."""
+
+
 class View(ABC):
     """What reading commands need of a place."""
 
@@ -165,7 +169,10 @@ class HomeView(View):
         query = "SELECT description FROM resources WHERE kind = ? AND name = ?"
         with self._database() as database:
             row = database.execute(query, (kind.arn_type, name)).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):  # a damaged row
+            return None
 
     def tail(self, kind: Kind, name: str) -> Tail:
         return HomeTail(kind.log_group(name), kind.log_prefix(name), LogStore(self._home.logs))
@@ -209,6 +216,7 @@ class HomeView(View):
             address = f"{path.as_uri()}?immutable=1"
         try:
             with closing(sqlite3.connect(address, uri=True)) as database:
+                database.text_factory = lambda content: content.decode(errors="replace")
                 if not path.exists():
                     database.execute("CREATE TABLE resources (kind, name, status, created, description)")
                 yield database
@@ -217,21 +225,27 @@ class HomeView(View):
 
 
 def _rows(database: sqlite3.Connection, kind: Kind, wanted: Filter) -> list[Listed]:
-    """The newest rows of one kind."""
+    """The newest rows of one kind, without damaged ones."""
     statuses = (wanted.status,) if wanted.status else wanted.statuses(kind)
     marks = ", ".join("?" * len(statuses))
+    content = "iif(json_valid(description), description, '{}')"
     narrowed = f"AND (status IN ({marks}) OR secondary IN ({marks}))" if statuses else ""
     query = f"""
-        SELECT name, status, created, json_extract(description, ?) AS ended,
-               coalesce(json_extract(description, '$.SecondaryStatus'), '') AS secondary
-        FROM resources WHERE kind = ? AND instr(name, ?) > 0 {narrowed}
+        SELECT name, status, created, json_extract({content}, ?) AS ended,
+               coalesce(json_extract({content}, '$.SecondaryStatus'), '') AS secondary
+        FROM resources WHERE kind = ? AND instr(name, ?) > 0 AND {content} != '{{}}' {narrowed}
+              AND created BETWEEN 0 AND {LAST_TIME}
         ORDER BY created DESC LIMIT ?
     """  # noqa: S608  the parts are constants
     values = (f"$.{kind.ended or 'none'}", kind.arn_type, wanted.name, *statuses, *statuses, wanted.limit)
     return [
-        Listed(kind, name, status, _time(created), None if ended is None else _time(ended), secondary)
+        Listed(kind, name, status, _time(created), _time(ended) if _is_time(ended) else None, secondary)
         for name, status, created, ended, secondary in database.execute(query, values)
     ]
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= LAST_TIME
 
 
 def _time(seconds: float) -> datetime:

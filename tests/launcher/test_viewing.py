@@ -1,7 +1,9 @@
 """Reading commands read a home's files: they name the folder, create nothing, start nothing, and import little."""
 
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from botocore.session import get_session
 
 from orchestrator.cli import main
+from orchestrator.failures import UsageError
 from orchestrator.local.home import HOME, Home
 from orchestrator.local.logs import LogStore
 from orchestrator.local.state import State
@@ -193,3 +196,21 @@ def test_reading_imports_no_client_libraries(words: tuple[str, ...]) -> None:
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     modules = answer.stdout.splitlines()[-1]
     assert [name for name in HEAVY if f"'{name}'" in modules] == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "description = '{\"a\": '",
+        "description = CAST(x'ff' AS TEXT)",
+        "name = CAST(x'ff' AS TEXT), description = '['",
+        "created = 1e300",
+        "created = 'x'",
+    ],
+)
+def test_damaged_row_hides_no_other(home: Home, damage: str) -> None:
+    with closing(sqlite3.connect(home.state)) as database, database:
+        database.execute(f"UPDATE resources SET {damage} WHERE name = 'first'")  # noqa: S608  a constant
+    assert [row.name for row in HomeView(home).newest(Filter())] == ["broken", "up", "second", "spot", "raw"]
+    with pytest.raises(UsageError, match="no job or endpoint"):
+        HomeView(home).need("no-such")

@@ -170,6 +170,8 @@ BROKEN = {
     "null": ("description", b""),
     "text for a time": ("created", "yesterday"),
     "bytes for a name": ("arn", b"\xff"),
+    "time before all": ("created", -1e300),
+    "time after all": ("modified", float("inf")),
 }
 
 
@@ -186,3 +188,15 @@ def test_broken_row_is_set_aside_and_the_others_are_found(
     add(state, "bad")  # the name is free
     with closing(sqlite3.connect(tmp_path / "state.db")) as database:
         assert database.execute("SELECT name FROM broken").fetchall() == [("bad",)]
+
+
+@pytest.mark.parametrize("column", ["name", "arn", "status", "request", "description"])
+def test_row_with_damaged_text_is_set_aside(tmp_path: Path, state: State, column: str) -> None:
+    for name in ("a", "bad", "z"):
+        add(state, name)
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database, database:
+        database.execute(f"UPDATE resources SET {column} = CAST(x'622dff' AS TEXT) WHERE name = 'bad'")  # noqa: S608
+    assert [record.name for record in state.find(Query(KIND, descending=False))] == ["a", "z"]
+    assert [record.name for record in state.unfinished(KIND, ["InProgress"])] == ["a", "z"]
+    with closing(sqlite3.connect(tmp_path / "state.db")) as database:
+        assert database.execute("SELECT count(*) FROM broken").fetchall() == [(1,)]
