@@ -9,13 +9,14 @@ from typing import Any, Protocol
 
 import docker
 import pytest
-from docker.errors import ImageNotFound
+from docker.errors import DockerException, ImageNotFound
 from docker.models.containers import Container
 from docker.types import Mount
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 from microjobs.contract import DEFAULT_ROOT, Layout, read_failure
+from orchestrator import docker_engine
 from tests.conftest import image_name
 
 SESSION_LABEL = "org.microjobs.test-session"
@@ -156,7 +157,10 @@ class Starter:
 def nothing_left_behind() -> Iterator[None]:
     """Whatever an interrupted test left is removed by its label: the reaper image may be out of reach."""
     yield
-    client = docker.from_env()
+    try:
+        client = docker_engine.connect()
+    except DockerException:  # then no test has started anything
+        return
     for container in client.containers.list(
         all=True, ignore_removed=True, filters={"label": f"{SESSION_LABEL}={SESSION}"}
     ):
