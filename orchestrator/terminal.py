@@ -59,9 +59,21 @@ def shown(line: str) -> str:
 
 def visible(line: str) -> str:
     """The text that a line leaves on a terminal; several rows if the cursor moved up or down in it."""
+    return line if _CONTROL.search(line) is None else _drawn(line, _Screen())
+
+
+def states(line: str) -> list[str]:
+    """The last state of a line as its program meant it, and as a terminal shows it, if that is another text.
+
+    A shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`, looks like `loss=9.55`.
+    """
     if _CONTROL.search(line) is None:
-        return line
-    screen, position = _Screen(), 0
+        return [line]
+    return list(dict.fromkeys((_drawn(line, _Screen(rewrites=True)), visible(line))))
+
+
+def _drawn(line: str, screen: "_Screen") -> str:
+    position = 0
     for match in _CONTROL.finditer(line):
         screen.write(line[position : match.start()])
         screen.control(match)
@@ -71,9 +83,14 @@ def visible(line: str) -> str:
 
 
 class _Screen:
-    """The rows that one line of output has written to."""
+    """The rows that one line of output has written to.
 
-    def __init__(self) -> None:
+    Args:
+        rewrites: text at the start of a row replaces the whole row.
+    """
+
+    def __init__(self, *, rewrites: bool = False) -> None:
+        self._rewrites = rewrites
         self._rows: dict[int, list[str]] = {}
         self._row = 0
         self._column = 0
@@ -81,6 +98,8 @@ class _Screen:
     def write(self, text: str) -> None:
         if text:
             cells = self._cells()
+            if self._rewrites and self._column == 0:
+                cells.clear()
             self._column = min(self._column, max(MAX_COLUMNS, len(cells)))
             cells.extend(" " * (self._column - len(cells)))
             cells[self._column : self._column + len(text)] = text

@@ -60,14 +60,15 @@ class Metrics:
 
     def read(self, when: float, text: str) -> None:
         """Take the values of one line: the first group of each expression that is found in its last state."""
-        state = terminal.visible(text)
+        states = terminal.states(text)
         for name in list(self._spent):
-            value = self._find(name, state)
+            match = next(filter(None, (self._find(name, state) for state in states)), None)
+            value = None if match is None else _number(match[1])  # of `a (x)|b (y)` the first may be None
             if value is not None:
                 with self._lock:
                     self._points[name].append((when, value))
 
-    def _find(self, name: str, text: str) -> float | None:
+    def _find(self, name: str, text: str) -> regex.Match[str] | None:
         began = time.thread_time()
         try:
             match = self._patterns[name].search(text, timeout=SEARCH_SECONDS, concurrent=True)
@@ -75,7 +76,7 @@ class Metrics:
             self._miss(name, text)
             match = None
         self._charge(name, time.thread_time() - began - FREE_SECONDS - FREE_SECONDS_PER_CHARACTER * len(text))
-        return None if match is None else _number(match[1])  # of `a (x)|b (y)` the first may be None
+        return match
 
     def _miss(self, name: str, text: str) -> None:
         with self._lock:

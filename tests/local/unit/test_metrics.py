@@ -70,6 +70,10 @@ KERAS = "".join(
         (TQDM + "\r", 1.0),  # with a Windows line end
         (KERAS, 3.0),
         ("loss=9.0\b\b\b1", 1.0),
+        ("loss=10.5\rloss=1.0", 1.0),  # a terminal shows loss=1.05
+        ("loss=100\rloss=99\r", 99.0),
+        ("loss=10.5" + "\b" * 9 + "\x1b[32mloss=9.5", 9.5),
+        ("| loss=1.0\r/\r-", 1.0),  # rewritten in part
         ("loss=9.0\x1b[2K\rloss=1.0", 1.0),
         ("loss=9.0\x1b[3D1", 1.0),
         ("\x1b[32mloss=\x1b[1m1.0\x1b[0m", 1.0),
