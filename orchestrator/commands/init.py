@@ -48,6 +48,9 @@ def call(options: argparse.Namespace) -> int:
     path = Path(options.file)
     if path.exists() and not options.force:
         raise UsageError(f"{path} is there already: --force writes over it")
-    write_text(path, text)
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}; name another file, or - for stdout") from error
     print(TOLD.format(path=path, count=len(jobs)), end="")
     return 0

@@ -108,6 +108,8 @@ def read_section(path: Path, name: str) -> dict[str, Any]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # a number of 5000 digits is a plain ValueError
         raise ConfigError(f"{path} is not valid TOML: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}; make it a file that you can read") from error
     for key, value in content.items():
         if key not in SECTIONS or not isinstance(value, dict):
             raise ConfigError(f"{path}: {key!r} is not one of the tables {' and '.join(f'[{s}]' for s in SECTIONS)}")

@@ -76,7 +76,7 @@ class Home:
             HomeError: the current folder was removed.
         """
         try:
-            return cls(Path(os.environ.get(HOME) or ".microjobs").absolute())
+            return cls(Path(os.environ.get(HOME) or ".microjobs").expanduser().absolute())
         except FileNotFoundError:
             raise HomeError("the current folder was removed: change to another one") from None
 

@@ -165,7 +165,8 @@ def _listener(address: str, port: int) -> Server:
     try:
         server.prepare()
     except OSError as error:
-        raise ServerError(f"cannot listen on {address}:{port}: {error}; take another --port") from error
+        reason = str(error).rpartition("] ")[2].rstrip(") ")  # cheroot gives a list of addresses and errors
+        raise ServerError(f"cannot listen on {address}:{port}: {reason}; take another --port") from error
     return server
 
 

@@ -90,3 +90,10 @@ def test_init_does_not_write_over_a_file(tmp_path: Path, capsys: pytest.CaptureF
 def test_init_prints_to_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "-"]) == 0
     assert json.loads(capsys.readouterr().out) == TEMPLATE
+
+
+def test_init_names_the_folder_that_it_cannot_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / "file" / "aws.json"
+    assert main(["init", str(path)]) == 2
+    assert f"cannot write {path}: Not a directory; name another file" in capsys.readouterr().err

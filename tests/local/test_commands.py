@@ -129,6 +129,18 @@ def test_settings_travel_as_flags() -> None:
     assert dict(options.image_alias) == {"a": "b"}
 
 
+def test_settings_that_are_a_folder_are_told(tmp_path: Path) -> None:
+    (tmp_path / "microjobs.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"microjobs\.toml cannot be read: Is a directory; make it a file"):
+        config.read(tmp_path / "microjobs.toml")
+
+
+def test_home_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MICROJOBS_HOME", "~/jobs")
+    assert Home.from_environment().root == tmp_path / "jobs"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

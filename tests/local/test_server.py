@@ -50,7 +50,7 @@ def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
 def test_taken_port_is_told(tmp_path: Path) -> None:
     with started(tmp_path / "one", runtime="process") as local, pytest.raises(server.ServerError) as refused:
         server.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
-    assert "take another --port" in str(refused.value)
+    assert "Address already in use; take another --port" in str(refused.value)
 
 
 def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
