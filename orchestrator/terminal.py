@@ -94,6 +94,7 @@ class _Screen:
         self._rows: dict[int, list[str]] = {}
         self._row = 0
         self._column = 0
+        self._saved = (0, 0)
 
     def write(self, text: str) -> None:
         if text:
@@ -110,6 +111,8 @@ class _Screen:
             self._column = 0
         elif match[0] == "\b":
             self._column = max(0, self._column - 1)
+        elif match[0] in _SAVING:
+            self._save() if match[0] == "\x1b7" else self._restore()
         elif (action := _ACTIONS.get(match["final"] or "")) is not None:
             first = match["parameters"].partition(";")[0]
             action(self, int(first) if first.isdigit() and len(first) < 6 else None)
@@ -128,6 +131,21 @@ class _Screen:
 
     def _move_to(self, column: int) -> None:
         self._move(0, column - 1 - self._column)
+
+    def _save(self) -> None:
+        self._saved = self._row, self._column
+
+    def _restore(self) -> None:
+        self._row, self._column = self._saved
+
+    def _blank(self, count: int) -> None:
+        cells, start, count = self._cells(), self._column, min(count, MAX_COLUMNS)
+        cells[start : start + count] = " " * min(count, max(0, len(cells) - start))
+
+    def _remove(self, count: int) -> None:
+        cells = self._cells()
+        if len(cells) <= MAX_COLUMNS:  # each removal moves the rest of the row
+            del cells[self._column : self._column + count]
 
     def _erase_in_row(self, which: int) -> None:
         cells = self._cells()
@@ -156,6 +174,13 @@ _ACTIONS: Mapping[str, Callable[[_Screen, int | None], None]] = {
     "G": lambda screen, column: screen._move_to(column or 1),
     "H": lambda screen, _: screen._move_to(1),
     "J": lambda screen, which: screen._erase(which or 0),
+    "P": lambda screen, count: screen._remove(count or 1),
+    "X": lambda screen, count: screen._blank(count or 1),
+    "s": lambda screen, _: screen._save(),
+    "u": lambda screen, _: screen._restore(),
     "K": lambda screen, which: screen._erase_in_row(which or 0),
 }
 """What a control sequence does, by its last character."""
+
+_SAVING = ("\x1b7", "\x1b8")
+"""Save the cursor's position, and go back to it."""

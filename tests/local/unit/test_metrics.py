@@ -79,6 +79,10 @@ KERAS = "".join(
         ("\x1b[32mloss=\x1b[1m1.0\x1b[0m", 1.0),
         ("loss=1.0\x1b[A\router bar", 1.0),  # tqdm with two bars
         ("\x1b]0;loss=9.0\x07loss=1.0", 1.0),
+        ("\x1b7loss=9.0\x1b8loss=1.0", 1.0),
+        ("a \x1b[sloss=9.0\x1b[uloss=1.0", 1.0),
+        ("loss=1.05\x1b[D\x1b[X", 1.0),
+        ("loss=99.5\r\x1b[5C\x1b[P", 9.5),
     ],
 )
 def test_last_state_of_a_rewritten_line_counts_once(line: str, expected: float) -> None:

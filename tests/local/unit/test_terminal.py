@@ -77,3 +77,14 @@ def test_cost_is_linear(unit: str) -> None:
 
     seconds(1000)
     assert seconds(64_000) < 64 * max(seconds(4000), 0.002)  # sixteen times as much text; 256 times if quadratic
+
+
+@pytest.mark.parametrize("control", ["\x1b[P", "\x1b[99999X", "\x1b7x\x1b8"])
+def test_control_costs_no_more_in_a_long_row(control: str) -> None:
+    def seconds(columns: int) -> float:
+        began = time.thread_time()
+        terminal.visible("a" * columns + "\r" + control * 20_000)
+        return time.thread_time() - began
+
+    seconds(100)
+    assert seconds(1_000_000) < 8 * max(seconds(900), 0.1)
