@@ -51,6 +51,7 @@ def call(options: argparse.Namespace) -> int:
     try:
         write_text(path, text)
     except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}; name another file, or - for stdout") from error
+        reason = f"{error.strerror}: {error.filename}"
+        raise UsageError(f"cannot write {path}: {reason}; name another file, or - for stdout") from error
     print(TOLD.format(path=path, count=len(jobs)), end="")
     return 0

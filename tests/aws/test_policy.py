@@ -96,4 +96,4 @@ def test_init_names_the_folder_that_it_cannot_write(tmp_path: Path, capsys: pyte
     (tmp_path / "file").touch()
     path = tmp_path / "file" / "aws.json"
     assert main(["init", str(path)]) == 2
-    assert f"cannot write {path}: Not a directory; name another file" in capsys.readouterr().err
+    assert f"cannot write {path}: File exists: {path.parent}; name another file" in capsys.readouterr().err
