@@ -12,6 +12,7 @@ import docker
 import pytest
 
 from microjobs.contract import Layout
+from orchestrator.local.runtimes.docker_guard import GUARD_LABEL
 from tests.conftest import image_name
 from tests.local.clients import SHELL, Local, started, unique
 
@@ -133,7 +134,10 @@ def test_containers_have_nothing_of_this_machine(run: Run) -> None:
     assert bool(run.containers) == (run.local.address.runtime == "docker")
     for container in run.containers:
         host = container["HostConfig"]
-        assert not any(host[name] for name in ("Privileged", "PidMode", "CapAdd", "Devices", "VolumesFrom"))
+        is_guard = GUARD_LABEL in container["Config"]["Labels"]
+        added = [name.removeprefix("CAP_") for name in host["CapAdd"] or []]
+        assert added == (["NET_ADMIN"] if is_guard else [])  # in a network of its own
+        assert not any(host[name] for name in ("Privileged", "PidMode", "Devices", "VolumesFrom"))
         assert not [bind for bind in host["Binds"] or [] if bind.startswith("/")]
         assert host["NetworkMode"] != "host"
         assert [mount for mount in container["Mounts"] if mount["Type"] != "volume"] == []
