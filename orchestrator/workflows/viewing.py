@@ -233,7 +233,7 @@ def _rows(database: sqlite3.Connection, kind: Kind, wanted: Filter) -> list[List
     query = f"""
         SELECT name, status, created, json_extract({content}, ?) AS ended,
                coalesce(json_extract({content}, '$.SecondaryStatus'), '') AS secondary
-        FROM resources WHERE kind = ? AND instr(name, ?) > 0 AND {content} != '{{}}' {narrowed}
+        FROM resources WHERE kind = ? AND instr(name, ?) > 0 AND json_valid(description) {narrowed}
               AND created BETWEEN 0 AND {LAST_TIME}
         ORDER BY created DESC LIMIT ?
     """  # noqa: S608  the parts are constants
