@@ -56,7 +56,7 @@ def test_full_device_is_told_and_nothing_is_lost(small: Path) -> None:
             with pytest.raises(ClientError, match="no space left on the device"):
                 local.s3.create_multipart_upload(Bucket=local.address.bucket, Key="parts")
             job = local.ended(name)
-        assert "No space left on device" in job["FailureReason"]
+        assert "does not fit: 0 bytes can be used" in job["FailureReason"]
         assert {path.name for path in local.bucket.rglob("*")} == objects
         assert local.ended(finished)["TrainingJobStatus"] == "Completed"
         assert list((local.home.objects / "incoming").iterdir()) == []
