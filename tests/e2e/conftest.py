@@ -120,7 +120,7 @@ def free_port() -> int:
 def copy_tracked_files(target: Path) -> None:
     for path in tracked_files():
         (target / path).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(REPOSITORY / path, target / path)
+        shutil.copy2(REPOSITORY / path, target / path, follow_symlinks=False)
 
 
 @pytest.fixture
