@@ -93,9 +93,7 @@ class Pipeline:
         return said.stdout
 
     def remove_images(self) -> None:
-        tag = f"reference=*/*:{self.settings['TAG']}"
-        listed = subprocess.run(["docker", "image", "ls", "--quiet", "--filter", tag], capture_output=True, check=True)
-        subprocess.run(["docker", "image", "rm", *listed.stdout.split()], capture_output=True, check=False)
+        remove_images(self.settings["TAG"])
 
     def down(self) -> None:
         subprocess.run(["make", "down"], cwd=self.checkout, env=self.environment, check=True, capture_output=True)
@@ -109,6 +107,13 @@ class Pipeline:
             listed = subprocess.run([*command, "--filter", label], capture_output=True, text=True, check=True)
             found += [f"{kind} {name}" for name in listed.stdout.split()]
         return found
+
+
+def remove_images(tag: str) -> None:
+    """Remove the images of a tag, by their names: an image may have another tag, too."""
+    listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*/*:{tag}"]
+    names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import copy_tracked_files
+from tests.e2e.conftest import copy_tracked_files, remove_images
 
 SETTINGS = ("LOCAL_PACKAGES", "MICROJOBS_HOME", "PYTHON_IMAGE", "REGISTRY", "REVISION", "TAG", "TORCH_INDEX_URL")
 """What a newcomer has not set."""
@@ -74,9 +74,7 @@ def build_settings() -> Iterator[dict[str, str]]:
     """Settings of this machine's builds, and a tag of this test's own, whose images are removed."""
     tag = f"test-{uuid.uuid4().hex[:8]}"
     yield {name: os.environ[name] for name in SETTINGS if name in os.environ} | {"TAG": tag, "MICROJOBS_HOME": ".home"}
-    listed = ["docker", "image", "ls", "--quiet", "--filter", f"reference=*/*:{tag}"]
-    images = subprocess.run(listed, capture_output=True, check=True).stdout.split()
-    subprocess.run(["docker", "image", "rm", *images], capture_output=True, check=False)
+    remove_images(tag)
 
 
 @pytest.mark.engine
