@@ -76,12 +76,11 @@ class Environments:
         wanted = requirements(*(path.read_text(encoding="utf-8") for path in files))
         job, key = lock.parent, _key(wanted)
         environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
-        if not (environment.folder / COMPLETE).exists():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with exclusive(environment.folder.with_suffix(".lock")) as held:
-                if not (environment.folder / COMPLETE).exists():
-                    self._make(environment, wanted, held)
-        _add_shared_code(environment.folder)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with exclusive(environment.folder.with_suffix(".lock")) as held:
+            if not (environment.folder / COMPLETE).exists():
+                self._make(environment, wanted, held)
+            _add_shared_code(environment.folder)
         return environment
 
     def remove_broken(self) -> None:

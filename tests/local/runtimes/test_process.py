@@ -348,7 +348,12 @@ def wait_until_frozen(keeper: int) -> None:
 
 
 def keeper_of(argument: str) -> int:
-    (keeper,) = {*processes_with(argument)} & {*processes_with("process_keeper")}
+    """The keeper of a program, as soon as it has started."""
+    deadline = time.monotonic() + 30
+    while not (found := {*processes_with(argument)} & {*processes_with("process_keeper")}):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (keeper,) = found
     return keeper
 
 
