@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from orchestrator.aws import flags
+from orchestrator.commands import parse_count
 from orchestrator.terminal import safe
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("ps", help="list jobs and endpoints")
     add = parser.add_argument
-    add("-n", "--limit", type=_count, default=20, metavar="N", help="only the newest N (default: %(default)s)")
+    add("-n", "--limit", type=parse_count, default=20, metavar="N", help="only the newest N (default: %(default)s)")
     add("--kind", choices=("processing", "training", "tuning", "transform", "endpoint"), help="only this kind")
     add("--name", default="", metavar="TEXT", help="only names that contain TEXT")
     states = parser.add_mutually_exclusive_group()
@@ -25,12 +26,6 @@ def add_parser(subparsers: "Subparsers") -> None:
     states.add_argument("--status", metavar="S", help="only this status, such as Failed or Interrupted")
     flags.add(parser)
     parser.set_defaults(call=call)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 def call(options: argparse.Namespace) -> int:

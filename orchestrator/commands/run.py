@@ -5,6 +5,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.aws import flags
+from orchestrator.commands import parse_count
 
 if TYPE_CHECKING:
     from orchestrator.aws.settings import Settings
@@ -39,9 +40,9 @@ def _add_housing(workflows: "Subparsers") -> None:
     add(
         "--data", metavar="FILE.npz", help="arrays x and y, such as Keras's boston_housing.npz (default: diabetes data)"
     )
-    add("--instance-count", type=_positive, metavar="N", help="hosts that scale (default: 4)")
+    add("--instance-count", type=parse_count, metavar="N", help="hosts that scale (default: 4)")
     add("--no-tuning", dest="tuning", action="store_false", help="serve and score the first model")
-    add("--epochs", type=_positive, metavar="N", help="of the first training (default: 70)")
+    add("--epochs", type=parse_count, metavar="N", help="of the first training (default: 70)")
     add("--batch-size", type=int, metavar="N", help="of the first training (default: 128)")
     add("--learning-rate", type=float, metavar="X", help="of the first training (default: 0.01)")
     _add_common(parser)
@@ -50,7 +51,7 @@ def _add_housing(workflows: "Subparsers") -> None:
 def _add_straight_line(workflows: "Subparsers") -> None:
     parser = workflows.add_parser("straight-line", help="y = 0.3 x + 0.9 with one weight and one bias, in PyTorch")
     add = _adder(parser)
-    add("--epochs", type=_positive, metavar="N", help="(default: 300)")
+    add("--epochs", type=parse_count, metavar="N", help="(default: 300)")
     add("--learning-rate", type=float, metavar="X", help="(default: 0.01)")
     _add_common(parser)
 
@@ -88,12 +89,6 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="print the requests, a line of JSON each, and end")
     flags.add(parser, requests=True)
     parser.set_defaults(call=call)
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
 
 
 COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "build", "yes", "dry_run", "on", "call")
