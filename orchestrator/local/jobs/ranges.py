@@ -19,8 +19,8 @@ WHOLE_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
 
 MAX_INTEGER = 2**63 - 1
 
-MAX_GRID = 1000
-"""Training jobs of one tuning job with the strategy Grid."""
+MAX_TRAINING_JOBS = 1000
+"""Training jobs of one tuning job; SageMaker allows fewer."""
 
 MIN_VALUES = 2
 """Of a categorical parameter."""
@@ -185,20 +185,20 @@ def check_grid(ranges: Sequence[Range], max_jobs: int | None) -> None:
         max_jobs: MaxNumberOfTrainingJobs, if the request has it.
 
     Raises:
-        ValidationError: a range is not categorical, or the number of training jobs would be above MAX_GRID.
+        ValidationError: a range is not categorical, or the number of training jobs would be above MAX_TRAINING_JOBS.
     """
     if wrong := [item.name for item in ranges if item.kind != "Categorical"]:
         raise ValidationError(f"Strategy Grid takes categorical parameters only, but {', '.join(wrong)} is numeric.")
     combinations = math.prod(len(item.values) for item in ranges)
-    if min(combinations, max_jobs or combinations) > MAX_GRID:
+    if min(combinations, max_jobs or combinations) > MAX_TRAINING_JOBS:
         raise ValidationError(
-            f"Strategy Grid would start {combinations} training jobs, and {MAX_GRID} is the maximum. Remove values, "
-            "or choose the strategy Random."
+            f"Strategy Grid would start {combinations} training jobs, and {MAX_TRAINING_JOBS} is the maximum. "
+            "Remove values, or choose the strategy Random."
         )
 
 
 def grid(ranges: Sequence[Range]) -> list[dict[str, str]]:
-    """Combinations of categorical values in the order of the request, MAX_GRID at most."""
+    """Combinations of categorical values in the order of the request, MAX_TRAINING_JOBS at most."""
     names = [item.name for item in ranges]
     combinations = itertools.product(*(dict.fromkeys(item.values) for item in ranges))
-    return [dict(zip(names, values, strict=True)) for values in itertools.islice(combinations, MAX_GRID)]
+    return [dict(zip(names, values, strict=True)) for values in itertools.islice(combinations, MAX_TRAINING_JOBS)]

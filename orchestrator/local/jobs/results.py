@@ -6,16 +6,13 @@ from typing import Any
 
 from orchestrator.local.jobs import training
 from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.ranges import tuned_names
+from orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, tuned_names
 from orchestrator.local.state import Query, Record
 
 TUNING = "hyper-parameter-tuning-job"
 OVER = ("Completed", "Failed", "Stopped")
 
 FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
-
-MOST = 1000
-"""Training jobs of one tuning job, beyond what SageMaker allows."""
 
 
 def parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -34,7 +31,9 @@ class Results:
         self.minimise = self.objective["Type"] == "Minimize"
         self._tuned = tuned_names(self.config["ParameterRanges"])
         self._context, self._request = context, request
-        query = Query(training.KIND, parent=request["HyperParameterTuningJobName"], descending=False, limit=MOST)
+        query = Query(
+            training.KIND, parent=request["HyperParameterTuningJobName"], descending=False, limit=MAX_TRAINING_JOBS
+        )
         self.jobs = context.state.find(query)
 
     def objective_value(self, job: Record) -> float | None:

@@ -19,9 +19,9 @@ from orchestrator.local.jobs.channels import check_channels
 from orchestrator.local.jobs.context import Context
 from orchestrator.local.jobs.group import Control, Why
 from orchestrator.local.jobs.metrics import Metrics
-from orchestrator.local.jobs.ranges import check_grid, check_ranges, grid, read_ranges
+from orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, check_grid, check_ranges, grid, read_ranges
 from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.results import MOST, TUNING, Results
+from orchestrator.local.jobs.results import TUNING, Results
 from orchestrator.local.runtimes.base import Host
 from orchestrator.local.s3.keys import parse_uri
 from orchestrator.local.state import NameTakenError, Record
@@ -205,7 +205,7 @@ class TuningJob:
     @property
     def _number(self) -> int:
         """How many training jobs there are to be."""
-        most: int = self._limits.get("MaxNumberOfTrainingJobs", MOST)
+        most: int = self._limits.get("MaxNumberOfTrainingJobs", MAX_TRAINING_JOBS)
         return min(most, len(grid(self._ranges))) if self._config["Strategy"] == search.GRID else most
 
     def _learn(self, chooser: search.Search, results: Results) -> list[Record]:
