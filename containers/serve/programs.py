@@ -39,7 +39,7 @@ TRANSFORM_PARTS = ("input_fn", "predict_fn", "output_fn")
 FOREIGN = ("handler", "input_handler", "output_handler")
 """The functions of TensorFlow Serving's image."""
 
-MOST_NAMES = 8
+MAX_NAMES = 8
 """Names of files in an error."""
 
 LIKELY_TYPO = 0.85
@@ -61,7 +61,7 @@ def find(layout: Layout, model: Path, environ: Mapping[str, str], cleanup: ExitS
         if (folder / name).is_file():
             return folder / name
     if named:
-        holds = ", ".join(sorted(path.name for path in folder.glob("*"))[:MOST_NAMES]) or "nothing"
+        holds = ", ".join(sorted(path.name for path in folder.glob("*"))[:MAX_NAMES]) or "nothing"
         raise UserError(f"SAGEMAKER_PROGRAM {named!r} is not in {folder}, which holds {holds}")
     return None
 

@@ -57,12 +57,12 @@ def _nothing_to_serve(folder: Path) -> str:
     if (folder / "inference.py").is_file():
         remedy = "move inference.py into the folder code/"
     elif scripts:
-        some = ", ".join(scripts[: programs.MOST_NAMES])
+        some = ", ".join(scripts[: programs.MAX_NAMES])
         remedy = f"code/ has {some}: name the program inference.py, or set SAGEMAKER_PROGRAM"
     else:
         remedy = "serve runs bundles of the train jobs, and your own code in code/inference.py"
     names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    found = ", ".join(names[: programs.MOST_NAMES]) or "nothing"
+    found = ", ".join(names[: programs.MAX_NAMES]) or "nothing"
     return (
         f"{folder} has no {bundles.MODEL_FILE}: it is not a model bundle of the train jobs. It holds {found}; {remedy}"
     )
