@@ -19,6 +19,9 @@ WHOLE_NUMBER = re.compile(r"[+-]?\d+", re.ASCII)
 
 MAX_INTEGER = 2**63 - 1
 
+KINDS = ("Integer", "Continuous", "Categorical")
+"""Kinds of ranges, in the order in which tuned hyperparameters are listed."""
+
 MAX_TRAINING_JOBS = 1000
 """Training jobs of one tuning job; SageMaker allows fewer."""
 
@@ -173,8 +176,8 @@ def parse_number(text: str, kind: str, name: str) -> float:
 
 
 def tuned_names(parameter_ranges: Mapping[str, Any]) -> list[str]:
-    """Names of the tuned hyperparameters."""
-    return [item["Name"] for items in parameter_ranges.values() for item in items]
+    """Names of the tuned hyperparameters, in the order of `read_ranges`."""
+    return [item["Name"] for kind in KINDS for item in parameter_ranges.get(f"{kind}ParameterRanges", [])]
 
 
 def check_grid(ranges: Sequence[Range], max_jobs: int | None) -> None:

@@ -11,7 +11,7 @@ from orchestrator.local import instances
 from orchestrator.local.errors import ValidationError
 from orchestrator.local.jobs import group, hyperband, inputs, outputs, search
 from orchestrator.local.jobs.hyperband import Resources
-from orchestrator.local.jobs.ranges import Range, read_ranges
+from orchestrator.local.jobs.ranges import Range, read_ranges, tuned_names
 from orchestrator.local.logs import Stream
 from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from orchestrator.local.s3.store import ObjectStore
@@ -331,3 +331,13 @@ def test_ranges_of_jobs_from_earlier_versions_are_still_read() -> None:
     (item,) = read_ranges(stored)
     searching = search.Search("Random", (item,), minimise=True, seed=1)
     assert searching.propose("job", 0) == {"a": "x"}
+
+
+def test_tuned_hyperparameters_are_listed_by_kind_whatever_the_order_of_the_request() -> None:
+    number = {"MinValue": "1", "MaxValue": "2"}
+    ranges = {
+        "CategoricalParameterRanges": [{"Name": "c", "Values": ["x", "y"]}],
+        "ContinuousParameterRanges": [{"Name": "b", **number}],
+        "IntegerParameterRanges": [{"Name": "a", **number}],
+    }
+    assert tuned_names(ranges) == [item.name for item in read_ranges(ranges)] == ["a", "b", "c"]
