@@ -50,6 +50,8 @@ tuner = HyperparameterTuner(
     max_jobs=2,
     max_parallel_jobs=2,
     objective_type="Minimize",
+    # By default it is the image's name and the minute: another program has it too.
+    base_tuning_job_name="v" + sagemaker.__version__.replace(".", "-"),
 )
 tuner.fit({"model": f"s3://{bucket}/bundle"})
 again = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=sess)

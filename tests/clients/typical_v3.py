@@ -62,6 +62,7 @@ tuner = HyperparameterTuner(
     max_jobs=2,
     max_parallel_jobs=2,
     objective_type="Minimize",
+    base_tuning_job_name="typical-v3",  # by default it is the image's name and the minute: another program has it too
 )
 tuner.tune(inputs=data, wait=True)
 told["tuned"] = bool(tuner.best_training_job())

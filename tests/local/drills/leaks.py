@@ -1,7 +1,6 @@
 """What a server has of its machine: on the engine, in its folder, in the folder for temporary files."""
 
 import hashlib
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,8 +29,15 @@ def plans_of(labels: Iterable[Mapping[str, str]]) -> frozenset[str]:
     return frozenset(item[f"{LABEL}.plan"] for item in labels)
 
 
+def temporary_folder(home: Home) -> Path:
+    """TMPDIR for a home's server: in the common one, servers of other tests have files too."""
+    folder = home.root.with_name(f"{home.root.name}-temporary")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
 def machine(engine: docker.DockerClient, home: Home) -> Machine:
-    """All that is there of a home's server."""
+    """All that is there of a home's server, which has `temporary_folder` as TMPDIR."""
     mine = {"label": f"{LABEL}.home={known(home)}"}
     return Machine(
         plans_of(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))),
@@ -39,7 +45,7 @@ def machine(engine: docker.DockerClient, home: Home) -> Machine:
         plans_of(item.attrs["Labels"] for item in engine.volumes.list(filters=dict(mine))),
         frozenset(path.name for path in home.work.glob("*-*")),
         frozenset(path.name for path in (home.objects / "incoming").glob("*")),
-        frozenset(path.name for path in Path(tempfile.gettempdir()).glob("microjobs-*")),
+        frozenset(path.name for path in temporary_folder(home).glob("*")),
     )
 
 

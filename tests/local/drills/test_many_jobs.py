@@ -16,7 +16,7 @@ import pytest
 from orchestrator.local.home import Home, arn
 from orchestrator.local.state import State
 from tests.local.clients import Local, started, until
-from tests.local.drills.leaks import machine
+from tests.local.drills.leaks import machine, temporary_folder
 
 KIND = "training-job"
 FEW, MANY = 10, 10_000
@@ -52,7 +52,8 @@ def at_once(local: Local, jobs: int) -> None:
 
 @pytest.mark.engine
 @pytest.mark.timeout(300 + 5 * IN_A_ROW)
-def test_server_does_not_grow_with_its_jobs(tmp_path: Path) -> None:
+def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TMPDIR", str(temporary_folder(Home(tmp_path / "home"))))
     engine = docker.from_env()
     with started(tmp_path / "home", runtime="docker") as local:
         at_once(local, 16)  # what is made once: connections, threads, modules
