@@ -70,7 +70,7 @@ lint: setup lint/host $(JOBS:%=lint/%) ## ruff, and mypy in strict mode, tests t
 lint/host:
 	uv run ruff format --check .
 	uv run ruff check .
-	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared orchestrator tests bench scripts/*.py
+	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared microjobs_orchestrator tests bench scripts/*.py
 
 lint/%: # each job has a main.py of its own, so each is checked by itself
 	MYPYPATH=shared:containers/$* uv run mypy --cache-dir .mypy_cache/$* containers/$*/*.py

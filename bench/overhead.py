@@ -23,9 +23,9 @@ from typing import Any
 import boto3
 import docker
 
-from orchestrator.local import server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL_MODE = Path(__file__).with_name("sdk_local_mode.py")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from docker.errors import DockerException, ImageNotFound
 from rich.console import Console
 
-from orchestrator import docker_engine, images
-from orchestrator.failures import LauncherError
+from microjobs_orchestrator import docker_engine, images
+from microjobs_orchestrator.failures import LauncherError
 
 if TYPE_CHECKING:
     from docker import DockerClient

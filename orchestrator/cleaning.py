@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local.home import ENTRIES, Home
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local.home import ENTRIES, Home
 
 DAY_SECONDS = 86_400
 
@@ -64,7 +64,7 @@ def size_bytes(path: Path) -> int:
 
 def remove_tree(path: Path) -> None:
     """Remove a file, a link or a tree. Harmless if it does not exist."""
-    from orchestrator.local import trees
+    from microjobs_orchestrator.local import trees
 
     if path.is_dir() and not path.is_symlink():
         trees.remove(path)
@@ -101,7 +101,7 @@ def _run(home: Home, name: str) -> Item:
 
 
 def _goes_on(home: Home, name: str) -> bool:
-    from orchestrator.workflows.viewing import Filter, HomeView
+    from microjobs_orchestrator.workflows.viewing import Filter, HomeView
 
     rows = HomeView(home).newest(Filter(limit=1000, name=f"{name}-", running=True))
     return any(row.name.startswith(f"{name}-") for row in rows)
@@ -109,7 +109,7 @@ def _goes_on(home: Home, name: str) -> bool:
 
 def _forget(home: Home, name: str) -> None:
     """Remove a run's jobs, models and endpoints from the state."""
-    from orchestrator.local.state import State
+    from microjobs_orchestrator.local.state import State
 
     if not home.state.exists():
         return
@@ -127,8 +127,8 @@ def images() -> list[Item]:
         LauncherError: this is not the repository.
         docker.errors.DockerException: no engine answers.
     """
-    from orchestrator import docker_engine
-    from orchestrator.images import jobs
+    from microjobs_orchestrator import docker_engine
+    from microjobs_orchestrator.images import jobs
 
     prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in jobs())
     with closing(docker_engine.connect()) as client:
@@ -140,7 +140,7 @@ def _remover(tag: str) -> Callable[[], None]:
     def remove() -> None:
         from docker.errors import APIError
 
-        from orchestrator import docker_engine
+        from microjobs_orchestrator import docker_engine
 
         with closing(docker_engine.connect()) as client:
             try:

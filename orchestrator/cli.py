@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from orchestrator.commands import build, clean, completion, doctor, init, interrupt, logs, ps, push, run, stop
-from orchestrator.failures import LauncherError
-from orchestrator.local import commands as local
-from orchestrator.terminal import safe
-from orchestrator.version import Version
+from microjobs_orchestrator.commands import build, clean, completion, doctor, init, interrupt, logs, ps, push, run, stop
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local import commands as local
+from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.version import Version
 
 INTERRUPTED = 130
 
@@ -101,8 +101,8 @@ def _tell_aws(error: Exception, options: argparse.Namespace | None) -> str:
     """An error of boto3 and its remedy."""
     from botocore.exceptions import ClientError
 
-    from orchestrator.aws import flags
-    from orchestrator.aws.remedies import remedy
+    from microjobs_orchestrator.aws import flags
+    from microjobs_orchestrator.aws.remedies import remedy
 
     said = str(error)
     if isinstance(error, ClientError):

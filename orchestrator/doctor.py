@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator import images
-from orchestrator.failures import LauncherError
-from orchestrator.local.home import Home
-from orchestrator.workflows.place import local_image
+from microjobs_orchestrator import images
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.workflows.place import local_image
 
 Level = Literal["well", "note", "mend", "unknown"]
 
@@ -73,7 +73,7 @@ def engine_findings(environ: Mapping[str, str]) -> Iterator[Finding]:
     """Whether a Docker engine answers, and whether it is this machine's."""
     from docker.errors import DockerException
 
-    from orchestrator import docker_engine
+    from microjobs_orchestrator import docker_engine
 
     try:
         client = docker_engine.connect(timeout=10, environ=environ)
@@ -249,7 +249,7 @@ def local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def server_finding(home: Home) -> Finding:
     """The local server: running, not running, or gone without a word."""
-    from orchestrator.local import server
+    from microjobs_orchestrator.local import server
 
     try:
         address = server.running(home)

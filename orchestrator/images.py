@@ -4,9 +4,9 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from orchestrator import sources
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.workflows.place import local_image
+from microjobs_orchestrator import sources
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.workflows.place import local_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REVISION = "org.opencontainers.image.revision"
@@ -71,7 +71,7 @@ def missing(names: Iterable[str]) -> list[str]:
 
 def labels() -> dict[str, dict[str, str]]:
     """The labels of each image that the engine has, by its name."""
-    from orchestrator import docker_engine
+    from microjobs_orchestrator import docker_engine
 
     client = docker_engine.connect()
     try:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from orchestrator.local.parity import TABLE
-from orchestrator.local.parity.page import render
+from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.parity.page import render
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "parity.md"
 

@@ -13,8 +13,8 @@ import requests
 from docker.errors import DockerException
 from hypothesis import settings
 
-from orchestrator import docker_engine
-from orchestrator.local.runtimes.process_packages import TORCH_INDEX_URL
+from microjobs_orchestrator import docker_engine
+from microjobs_orchestrator.local.runtimes.process_packages import TORCH_INDEX_URL
 
 pytest_plugins = ["tests.passes"]
 

@@ -8,14 +8,14 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from orchestrator.aws import architecture, images, quotas
-from orchestrator.aws.place import CLIENT, credentials_problems, session
-from orchestrator.aws.remedies import DENIED, login, remedy
-from orchestrator.aws.settings import Settings, problems
-from orchestrator.doctor import Finding
-from orchestrator.images import jobs
-from orchestrator.local.home import Home
-from orchestrator.push.plan import PLATFORM
+from microjobs_orchestrator.aws import architecture, images, quotas
+from microjobs_orchestrator.aws.place import CLIENT, credentials_problems, session
+from microjobs_orchestrator.aws.remedies import DENIED, login, remedy
+from microjobs_orchestrator.aws.settings import Settings, problems
+from microjobs_orchestrator.doctor import Finding
+from microjobs_orchestrator.images import jobs
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push.plan import PLATFORM
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient

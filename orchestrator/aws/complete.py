@@ -5,8 +5,8 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-from orchestrator.aws.settings import Settings
-from orchestrator.workflows.place import Answer, Complete
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.workflows.place import Answer, Complete
 
 RUN_TAG = "microjobs:run"
 """On everything that a run creates: bills can be split by it."""

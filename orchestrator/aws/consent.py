@@ -5,11 +5,11 @@ from collections.abc import Iterable
 
 from rich.console import Console
 
-from orchestrator.aws import costs
-from orchestrator.aws.prices import prices
-from orchestrator.aws.settings import Settings
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.workflows.plan import Planned
+from microjobs_orchestrator.aws import costs
+from microjobs_orchestrator.aws.prices import prices
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.workflows.plan import Planned
 
 
 def show(console: Console, settings: Settings, plan: Iterable[Planned]) -> None:

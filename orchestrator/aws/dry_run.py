@@ -7,14 +7,14 @@ from collections.abc import Iterable, Iterator
 from botocore import xform_name
 from rich.console import Console
 
-from orchestrator.aws import images
-from orchestrator.aws.place import site
-from orchestrator.failures import UsageError
-from orchestrator.local.home import Home
-from orchestrator.workflows import housing
-from orchestrator.workflows.launch import WORKFLOWS, Request
-from orchestrator.workflows.place import Site
-from orchestrator.workflows.plan import Names, Planned
+from microjobs_orchestrator.aws import images
+from microjobs_orchestrator.aws.place import site
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.workflows import housing
+from microjobs_orchestrator.workflows.launch import WORKFLOWS, Request
+from microjobs_orchestrator.workflows.place import Site
+from microjobs_orchestrator.workflows.plan import Names, Planned
 
 
 def print_requests(request: Request) -> None:

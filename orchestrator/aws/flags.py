@@ -5,12 +5,12 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.failures import UsageError
+from microjobs_orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.aws.settings import Settings
-    from orchestrator.workflows.place import Place
-    from orchestrator.workflows.viewing import View
+    from microjobs_orchestrator.aws.settings import Settings
+    from microjobs_orchestrator.workflows.place import Place
+    from microjobs_orchestrator.workflows.viewing import View
 
 PREFIX = "aws_"
 """Of the flags' names among a verb's options."""
@@ -95,8 +95,8 @@ def _step_and_type(text: str) -> tuple[str, str]:
 
 def chosen(options: argparse.Namespace) -> "Settings":
     """Settings of the file and the flags, with boto3's region; not yet checked."""
-    from orchestrator.aws import settings
-    from orchestrator.aws.place import with_region
+    from microjobs_orchestrator.aws import settings
+    from microjobs_orchestrator.aws.place import with_region
 
     return with_region(settings.changed(settings.read(), given(options)))
 
@@ -110,8 +110,8 @@ def account(options: argparse.Namespace, *, requests: bool) -> "Settings":
     Raises:
         UsageError: settings or credentials are missing or wrong, all of them at once.
     """
-    from orchestrator.aws import settings
-    from orchestrator.aws.place import credentials_problems
+    from microjobs_orchestrator.aws import settings
+    from microjobs_orchestrator.aws.place import credentials_problems
 
     found = chosen(options)
     problems = settings.problems(found) if requests else settings.region_problems(found)
@@ -121,7 +121,7 @@ def account(options: argparse.Namespace, *, requests: bool) -> "Settings":
 
 def profile(options: argparse.Namespace) -> str:
     """The profile that a command uses, by its flag or by the file; empty if neither names one."""
-    from orchestrator.aws import settings
+    from microjobs_orchestrator.aws import settings
 
     with suppress(UsageError):
         return getattr(options, "aws_profile", None) or getattr(options, "profile", None) or settings.read().profile
@@ -136,8 +136,8 @@ def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
     """
     if on_aws(options):
         return nullcontext(_account(options))
-    from orchestrator.local.home import Home
-    from orchestrator.workflows import place
+    from microjobs_orchestrator.local.home import Home
+    from microjobs_orchestrator.workflows import place
 
     return place.on_this_machine(Home.from_environment())
 
@@ -148,8 +148,8 @@ def viewed(options: argparse.Namespace) -> "View":
     Raises:
         UsageError: as `reached`.
     """
-    from orchestrator.local.home import Home
-    from orchestrator.workflows import viewing
+    from microjobs_orchestrator.local.home import Home
+    from microjobs_orchestrator.workflows import viewing
 
     if on_aws(options):
         place = _account(options)
@@ -164,14 +164,14 @@ def need_jobs(options: argparse.Namespace) -> None:
         UsageError: as `reached`, or nothing has ever run in the folder.
     """
     if not on_aws(options):
-        from orchestrator.local.home import Home
-        from orchestrator.workflows.viewing import need_state
+        from microjobs_orchestrator.local.home import Home
+        from microjobs_orchestrator.workflows.viewing import need_state
 
         need_state(Home.from_environment())
 
 
 def _account(options: argparse.Namespace) -> "Place":
-    from orchestrator.aws.place import connect
+    from microjobs_orchestrator.aws.place import connect
 
     return connect(account(options, requests=False), no_image)
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Iterable
 
-from orchestrator.failures import UsageError
-from orchestrator.local.home import Home
-from orchestrator.push import record
-from orchestrator.push.plan import Destination, image_uri
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push import record
+from microjobs_orchestrator.push.plan import Destination, image_uri
 
 Images = dict[str, str]
 """Addresses with digests, by job."""

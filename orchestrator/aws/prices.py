@@ -3,7 +3,7 @@
 import tomllib
 from pathlib import Path
 
-from orchestrator.aws.settings import Settings
+from microjobs_orchestrator.aws.settings import Settings
 
 TABLE = Path(__file__).with_name("prices.toml")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.aws.settings import Settings
+from microjobs_orchestrator.aws.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_service_quotas import ServiceQuotasClient

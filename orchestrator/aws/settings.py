@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.failures import UsageError
-from orchestrator.local.config import FILE, ConfigError, read_section
-from orchestrator.push.plan import Destination
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local.config import FILE, ConfigError, read_section
+from microjobs_orchestrator.push.plan import Destination
 
 STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
 ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")

@@ -3,10 +3,10 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from orchestrator.commands.completion import complete, images
+from microjobs_orchestrator.commands.completion import complete, images
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
+    from microjobs_orchestrator.commands import Subparsers
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -17,6 +17,6 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator import images
+    from microjobs_orchestrator import images
 
     return 1 if images.build(options.jobs, options.variant) else 0

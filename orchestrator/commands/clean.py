@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.cleaning import Item
-    from orchestrator.commands import Subparsers
+    from microjobs_orchestrator.cleaning import Item
+    from microjobs_orchestrator.commands import Subparsers
 
 KINDS = ("runs", "images", "environments", "home")
 SHOWN = 20
@@ -51,8 +51,8 @@ def _days(text: str) -> float:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator import cleaning
-    from orchestrator.local.home import Home
+    from microjobs_orchestrator import cleaning
+    from microjobs_orchestrator.local.home import Home
 
     home = Home.from_environment()
     finders: dict[str, Callable[[], list[Item]]] = {
@@ -71,7 +71,7 @@ def _find(finders: "dict[str, Callable[[], list[Item]]]", kinds: "Sequence[str]"
     """The items of some kinds. A missing engine keeps only its images from being found."""
     from docker.errors import DockerException
 
-    from orchestrator.failures import LauncherError
+    from microjobs_orchestrator.failures import LauncherError
 
     found: list[Item] = []
     for what in dict.fromkeys(kinds):
@@ -101,7 +101,7 @@ def _survey(finders: "dict[str, Callable[[], list[Item]]]", age: str) -> int:
 
 
 def _clean(found: "Sequence[Item]", *, yes: bool) -> int:
-    from orchestrator.failures import LauncherError
+    from microjobs_orchestrator.failures import LauncherError
 
     if not found:
         print("there is nothing to remove")
@@ -123,7 +123,7 @@ def _clean(found: "Sequence[Item]", *, yes: bool) -> int:
 
 
 def _ask(question: str, *, yes: bool) -> None:
-    from orchestrator.failures import LauncherError, UsageError
+    from microjobs_orchestrator.failures import LauncherError, UsageError
 
     if yes:
         return

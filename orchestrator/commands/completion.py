@@ -5,7 +5,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
+    from microjobs_orchestrator.commands import Subparsers
 
 EXAMPLES = """put one of these into the file that your shell reads at its start:
   bash, ~/.bashrc                    eval "$(microjobs completion bash)"
@@ -46,8 +46,8 @@ def answer(parser: argparse.ArgumentParser) -> None:
 
 def jobs(**_: object) -> list[str]:
     """Names of jobs and endpoints here, newest first."""
-    from orchestrator.local.home import Home
-    from orchestrator.workflows.viewing import Filter, HomeView
+    from microjobs_orchestrator.local.home import Home
+    from microjobs_orchestrator.workflows.viewing import Filter, HomeView
 
     return [row.name for row in HomeView(Home.from_environment()).newest(Filter(limit=100))]
 

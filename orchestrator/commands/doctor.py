@@ -3,13 +3,13 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from orchestrator.aws import flags
+from microjobs_orchestrator.aws import flags
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.commands import Subparsers
-    from orchestrator.doctor import Finding
+    from microjobs_orchestrator.commands import Subparsers
+    from microjobs_orchestrator.doctor import Finding
 
 SIGNS = {"well": "✓", "note": "•", "mend": "✗", "unknown": "?"}
 
@@ -31,9 +31,9 @@ def call(options: argparse.Namespace) -> int:
 
 
 def findings(options: argparse.Namespace) -> "Iterator[Finding]":
-    from orchestrator import doctor
-    from orchestrator.aws import checks
-    from orchestrator.local.home import Home
+    from microjobs_orchestrator import doctor
+    from microjobs_orchestrator.aws import checks
+    from microjobs_orchestrator.local.home import Home
 
     home = Home.from_environment()
     if flags.on_aws(options):

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
+    from microjobs_orchestrator.commands import Subparsers
 
 TOLD = """{path}: a CloudFormation template with a role, a bucket and {count} repositories. Next:
 
@@ -36,9 +36,9 @@ def call(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from microjobs.files import write_text
-    from orchestrator import images
-    from orchestrator.aws.policy import template
-    from orchestrator.failures import UsageError
+    from microjobs_orchestrator import images
+    from microjobs_orchestrator.aws.policy import template
+    from microjobs_orchestrator.failures import UsageError
 
     jobs = images.jobs()
     text = json.dumps(template(jobs), indent=2) + "\n"

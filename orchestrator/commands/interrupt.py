@@ -4,11 +4,11 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from orchestrator.commands.completion import complete, jobs
-from orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.commands.completion import complete, jobs
+from microjobs_orchestrator.failures import LauncherError, UsageError
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
+    from microjobs_orchestrator.commands import Subparsers
 
 TAKEN_SECONDS = 10.0
 """How long the server may take to begin."""
@@ -41,13 +41,13 @@ def _seconds(text: str) -> float:
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.local import server
-    from orchestrator.local.home import Home
-    from orchestrator.local.jobs import interruptions
-    from orchestrator.local.jobs.group import Interruption
-    from orchestrator.workflows.kinds import TRAINING
-    from orchestrator.workflows.place import local_place
-    from orchestrator.workflows.viewing import HomeView
+    from microjobs_orchestrator.local import server
+    from microjobs_orchestrator.local.home import Home
+    from microjobs_orchestrator.local.jobs import interruptions
+    from microjobs_orchestrator.local.jobs.group import Interruption
+    from microjobs_orchestrator.workflows.kinds import TRAINING
+    from microjobs_orchestrator.workflows.place import local_place
+    from microjobs_orchestrator.workflows.viewing import HomeView
 
     home = Home.from_environment()
     if (address := server.running(home)) is None:

@@ -5,14 +5,14 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from orchestrator.aws import flags
-from orchestrator.commands.completion import complete, jobs
+from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
-    from orchestrator.workflows.kinds import Answer, Kind
-    from orchestrator.workflows.logs import Event
-    from orchestrator.workflows.viewing import View
+    from microjobs_orchestrator.commands import Subparsers
+    from microjobs_orchestrator.workflows.kinds import Answer, Kind
+    from microjobs_orchestrator.workflows.logs import Event
+    from microjobs_orchestrator.workflows.viewing import View
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -40,7 +40,7 @@ def call(options: argparse.Namespace) -> int:
 
 def _print(event: "Event", *, flush: bool) -> None:
     """Each row of an event behind its host, so that a job cannot speak in the name of another host."""
-    from orchestrator.terminal import safe
+    from microjobs_orchestrator.terminal import safe
 
     host, text = safe(event.host), safe(event.text, colours=sys.stdout.isatty())
     for row in text.split("\n"):
@@ -49,7 +49,7 @@ def _print(event: "Event", *, flush: bool) -> None:
 
 def _tell_failure(kind: "Kind", description: "Answer", name: str) -> None:
     """Say on stderr why it failed: a job that did not start has no log."""
-    from orchestrator.terminal import safe
+    from microjobs_orchestrator.terminal import safe
 
     if reason := description.get("FailureReason"):
         sys.stdout.flush()
@@ -58,7 +58,7 @@ def _tell_failure(kind: "Kind", description: "Answer", name: str) -> None:
 
 def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
     """Whether more lines may come; says so where only a server could write them and none runs."""
-    from orchestrator.workflows.kinds import ENDPOINT
+    from microjobs_orchestrator.workflows.kinds import ENDPOINT
 
     description = view.describe(kind, name)
     if description is None or description[kind.status] not in (*kind.going, ENDPOINT.good):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from orchestrator.aws import flags
-from orchestrator.commands import parse_count
-from orchestrator.terminal import safe
+from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.commands import parse_count
+from microjobs_orchestrator.terminal import safe
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
-    from orchestrator.workflows.viewing import Filter, Listed
+    from microjobs_orchestrator.commands import Subparsers
+    from microjobs_orchestrator.workflows.viewing import Filter, Listed
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -40,8 +40,8 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace) -> "Filter":
-    from orchestrator.workflows.kinds import KINDS
-    from orchestrator.workflows.viewing import Filter
+    from microjobs_orchestrator.workflows.kinds import KINDS
+    from microjobs_orchestrator.workflows.viewing import Filter
 
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
     status = _status(options.status) if options.status else ""
@@ -50,8 +50,8 @@ def _filter(options: argparse.Namespace) -> "Filter":
 
 def _status(text: str) -> str:
     """A status in AWS's spelling, found whatever its case."""
-    from orchestrator.failures import UsageError
-    from orchestrator.workflows.kinds import KINDS, SECONDARY_STATUSES
+    from microjobs_orchestrator.failures import UsageError
+    from microjobs_orchestrator.workflows.kinds import KINDS, SECONDARY_STATUSES
 
     known = {status.lower(): status for status in (*SECONDARY_STATUSES, *(s for kind in KINDS for s in kind.statuses))}
     if text.lower() not in known:
@@ -61,7 +61,7 @@ def _status(text: str) -> str:
 
 def table(listed: Sequence["Listed"], now: datetime) -> list[str]:
     """Lines with aligned columns: kind, name, status, age, and how long it took or takes."""
-    from orchestrator.durations import duration
+    from microjobs_orchestrator.durations import duration
 
     rows = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in listed:

@@ -3,11 +3,11 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from orchestrator.commands.completion import complete, images
+from microjobs_orchestrator.commands.completion import complete, images
 
 if TYPE_CHECKING:
-    from orchestrator.commands import Subparsers
-    from orchestrator.push.push import Request
+    from microjobs_orchestrator.commands import Subparsers
+    from microjobs_orchestrator.push.push import Request
 
 EXAMPLES = """examples:
   microjobs push
@@ -40,8 +40,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 def call(options: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from orchestrator.local.home import Home
-    from orchestrator.push.push import push
+    from microjobs_orchestrator.local.home import Home
+    from microjobs_orchestrator.push.push import push
 
     request = _request(options)
     # What is under way goes to stderr: stdout is the digests, one a line.
@@ -58,12 +58,12 @@ def _request(options: argparse.Namespace) -> "Request":
     """
     from dataclasses import replace
 
-    from orchestrator import images
-    from orchestrator.aws import settings
-    from orchestrator.aws.place import credentials_problems, with_region
-    from orchestrator.push import ecr
-    from orchestrator.push.plan import Destination
-    from orchestrator.push.push import Request
+    from microjobs_orchestrator import images
+    from microjobs_orchestrator.aws import settings
+    from microjobs_orchestrator.aws.place import credentials_problems, with_region
+    from microjobs_orchestrator.push import ecr
+    from microjobs_orchestrator.push.plan import Destination
+    from microjobs_orchestrator.push.push import Request
 
     known = settings.read()
     images.chosen(options.jobs, options.variant)  # a wrong name needs no account

@@ -4,12 +4,12 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.aws import flags
-from orchestrator.commands import parse_count
+from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.commands import parse_count
 
 if TYPE_CHECKING:
-    from orchestrator.aws.settings import Settings
-    from orchestrator.commands import Subparsers
+    from microjobs_orchestrator.aws.settings import Settings
+    from microjobs_orchestrator.commands import Subparsers
 
 EXAMPLES = """examples:
   microjobs run housing
@@ -95,8 +95,8 @@ COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "build", "yes", "d
 
 
 def call(options: argparse.Namespace) -> int:
-    from orchestrator.aws import dry_run
-    from orchestrator.workflows.launch import Request, launch
+    from microjobs_orchestrator.aws import dry_run
+    from microjobs_orchestrator.workflows.launch import Request, launch
 
     chosen = {
         name: value for name, value in vars(options).items() if name not in COMMON and not name.startswith(flags.PREFIX)
@@ -121,7 +121,7 @@ def call(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> "Settings":
     """Settings for AWS; a dry run needs neither an account nor credentials."""
-    from orchestrator.aws import settings
+    from microjobs_orchestrator.aws import settings
 
     if not options.dry_run:
         return flags.account(options, requests=True)

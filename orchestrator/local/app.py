@@ -15,21 +15,21 @@ from uuid import uuid4
 
 from werkzeug import Request, Response
 
-from orchestrator.local import auth
-from orchestrator.local.errors import ServiceError, full, is_full
-from orchestrator.local.forward import Forwarder
-from orchestrator.local.home import Credentials
-from orchestrator.local.parity import refuse
-from orchestrator.local.proof import NONCE, Prover
-from orchestrator.local.protocol import json_rpc, query
-from orchestrator.local.protocol.models import operation_model, signing_name
-from orchestrator.local.protocol.validation import validate
-from orchestrator.local.protocol.wire import wire_of
-from orchestrator.local.s3.body import Input
-from orchestrator.local.s3.forms import FORM, Form, is_form
-from orchestrator.local.s3.service import error_response
-from orchestrator.local.services import Service
-from orchestrator.local.spool import MAX_FORMS, Spool
+from microjobs_orchestrator.local import auth
+from microjobs_orchestrator.local.errors import ServiceError, full, is_full
+from microjobs_orchestrator.local.forward import Forwarder
+from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.proof import NONCE, Prover
+from microjobs_orchestrator.local.protocol import json_rpc, query
+from microjobs_orchestrator.local.protocol.models import operation_model, signing_name
+from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.local.protocol.wire import wire_of
+from microjobs_orchestrator.local.s3.body import Input
+from microjobs_orchestrator.local.s3.forms import FORM, Form, is_form
+from microjobs_orchestrator.local.s3.service import error_response
+from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.spool import MAX_FORMS, Spool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment

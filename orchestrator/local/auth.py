@@ -19,13 +19,13 @@ from botocore.awsrequest import AWSRequest
 from botocore.compat import HTTPHeaders
 from werkzeug import Request
 
-from orchestrator.local import sessions
-from orchestrator.local.auth_errors import REMEDY
-from orchestrator.local.auth_errors import AuthError as AuthError
-from orchestrator.local.auth_errors import Kind as Kind
-from orchestrator.local.home import Credentials
-from orchestrator.local.http import HEADERS
-from orchestrator.local.s3.hosts import bucket_of_host
+from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local.auth_errors import REMEDY
+from microjobs_orchestrator.local.auth_errors import AuthError as AuthError
+from microjobs_orchestrator.local.auth_errors import Kind as Kind
+from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.http import HEADERS
+from microjobs_orchestrator.local.s3.hosts import bucket_of_host
 
 SKEW = timedelta(minutes=15)
 LONGEST_EXPIRY = timedelta(days=7)

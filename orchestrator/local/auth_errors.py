@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.errors import ServiceError
 
 REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
 

@@ -8,12 +8,12 @@ import sys
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from orchestrator.local import config
-from orchestrator.local.home import Home
-from orchestrator.terminal import safe
+from microjobs_orchestrator.local import config
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.terminal import safe
 
 if TYPE_CHECKING:
-    from orchestrator.local.server import Address
+    from microjobs_orchestrator.local.server import Address
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -98,7 +98,7 @@ def _config(options: argparse.Namespace) -> config.Config:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from orchestrator.local import server
+    from microjobs_orchestrator.local import server
 
     home, chosen = Home.from_environment(), _config(options)
     if options.detach:
@@ -112,7 +112,7 @@ def _up(options: argparse.Namespace) -> int:
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To end it: `microjobs local down`')
         return 0
-    from orchestrator.local.serve import serve  # takes a second, and only the server itself needs it
+    from microjobs_orchestrator.local.serve import serve  # takes a second, and only the server itself needs it
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
@@ -133,7 +133,7 @@ def _ignored(options: argparse.Namespace, address: "Address") -> list[str]:
 
 
 def _down(_: argparse.Namespace) -> int:
-    from orchestrator.local import server
+    from microjobs_orchestrator.local import server
 
     home = Home.from_environment()
     print("ended" if server.stop(home) else f"no server runs for {home.root}")
@@ -141,7 +141,7 @@ def _down(_: argparse.Namespace) -> int:
 
 
 def _status(_: argparse.Namespace) -> int:
-    from orchestrator.local import server
+    from microjobs_orchestrator.local import server
 
     home = Home.from_environment()
     address = server.running(home)
@@ -155,12 +155,12 @@ def _status(_: argparse.Namespace) -> int:
 
 
 def _env(options: argparse.Namespace) -> int:
-    from orchestrator.local import shell
+    from microjobs_orchestrator.local import shell
 
     if options.unset:
         lines = shell.undo(os.environ)
     else:
-        from orchestrator.local import server
+        from microjobs_orchestrator.local import server
 
         home = Home.from_environment()
         if (address := server.running(home)) is None:

@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from orchestrator.failures import UsageError
-from orchestrator.local.home import REGION
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local.home import REGION
 
 FILE = Path("microjobs.toml")
 SECTIONS = ("local", "aws")

@@ -15,10 +15,10 @@ from botocore.exceptions import UnknownServiceError
 from urllib3.exceptions import HTTPError
 from werkzeug import Request, Response
 
-from orchestrator.local.config import ConfigError
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.parity import TABLE
-from orchestrator.local.protocol.models import service_model, signing_name
+from microjobs_orchestrator.local.config import ConfigError
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.protocol.models import service_model, signing_name
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 60.0

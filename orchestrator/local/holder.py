@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local.home import Home
 
 LOCK_SECONDS = 2.0
 """A look at the lock takes it for an instant: a server that starts meanwhile tries again."""

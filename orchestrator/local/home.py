@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from microjobs.files import whole
-from orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import LauncherError
 
 logger = logging.getLogger(__name__)
 

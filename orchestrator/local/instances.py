@@ -5,7 +5,7 @@ Source: AWS's instance type pages; sizes double, a family has a fixed ratio of m
 
 import re
 
-from orchestrator.local.runtimes.base import Limits
+from microjobs_orchestrator.local.runtimes.base import Limits
 
 GIB = 1 << 30
 

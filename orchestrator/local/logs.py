@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import terminal
-from orchestrator.local.runtimes.base import Line
-from orchestrator.local.trees import Kind, walk
+from microjobs_orchestrator import terminal
+from microjobs_orchestrator.local.runtimes.base import Line
+from microjobs_orchestrator.local.trees import Kind, walk
 
 GROUPS = {
     "training-job": "/aws/sagemaker/TrainingJobs",

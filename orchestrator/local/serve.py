@@ -13,29 +13,29 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from microjobs.files import write_text
-from orchestrator.local import holder
-from orchestrator.local.app import Application, RawService
-from orchestrator.local.config import Config
-from orchestrator.local.forward import Forwarder
-from orchestrator.local.home import Home, default_bucket
-from orchestrator.local.http import Server
-from orchestrator.local.jobs import endpoints, processing, training, transform, tuning
-from orchestrator.local.jobs.context import Context, Settings
-from orchestrator.local.jobs.registry import Maker, Registry
-from orchestrator.local.logs import LogStore
-from orchestrator.local.proof import prove
-from orchestrator.local.runtimes import choose as runtimes
-from orchestrator.local.runtimes.base import CannotRunError, Runtime
-from orchestrator.local.s3.service import S3
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.server import ServerError
-from orchestrator.local.services import Service, sts
-from orchestrator.local.services.ecr import Ecr
-from orchestrator.local.services.iam import Iam
-from orchestrator.local.services.logs import Logs
-from orchestrator.local.services.runtime import Runtime as SageMakerRuntime
-from orchestrator.local.services.sagemaker import SageMaker
-from orchestrator.local.state import State
+from microjobs_orchestrator.local import holder
+from microjobs_orchestrator.local.app import Application, RawService
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.forward import Forwarder
+from microjobs_orchestrator.local.home import Home, default_bucket
+from microjobs_orchestrator.local.http import Server
+from microjobs_orchestrator.local.jobs import endpoints, processing, training, transform, tuning
+from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.jobs.registry import Maker, Registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.proof import prove
+from microjobs_orchestrator.local.runtimes import choose as runtimes
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
+from microjobs_orchestrator.local.s3.service import S3
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.server import ServerError
+from microjobs_orchestrator.local.services import Service, sts
+from microjobs_orchestrator.local.services.ecr import Ecr
+from microjobs_orchestrator.local.services.iam import Iam
+from microjobs_orchestrator.local.services.logs import Logs
+from microjobs_orchestrator.local.services.runtime import Runtime as SageMakerRuntime
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.state import State
 
 logger = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from microjobs.files import write_text
-from orchestrator.failures import LauncherError
-from orchestrator.local import holder, proof
-from orchestrator.local.config import Config
-from orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket, read_file
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local import holder, proof
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket, read_file
 
 logger = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
     for earlier in _started.values():  # one that was killed is still a zombie of ours
         earlier.poll()
     home.make()
-    command = [sys.executable, "-m", "orchestrator.local", *config.arguments(), *(["--tied"] if tied else [])]
+    command = [sys.executable, "-m", "microjobs_orchestrator.local", *config.arguments(), *(["--tied"] if tied else [])]
     with home.server_log.open("ab") as log:
         begun = log.tell()
         process = subprocess.Popen(

@@ -4,8 +4,8 @@ import io
 import os
 from pathlib import Path
 
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.terminal import printable
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.terminal import printable
 
 RESERVE_BYTES = 256 << 20
 """Stay free, or a twentieth of a small device."""

@@ -13,8 +13,8 @@ from typing import IO
 
 from werkzeug import Request
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.http import Body
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.http import Body
 
 MEMORY_BYTES = 256 << 10
 """A larger body is a temporary file until its sender is proven."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.local.values import clean
+from microjobs_orchestrator.local.values import clean
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from microjobs.bundle import leads_inside
-from orchestrator.local.runtimes import process_keeper
-from orchestrator.terminal import printable
+from microjobs_orchestrator.local.runtimes import process_keeper
+from microjobs_orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
 

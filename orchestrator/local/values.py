@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import printable
 
 
 def clean(value: Any) -> Any:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from orchestrator.failures import UsageError
+from microjobs_orchestrator.failures import UsageError
 
 USER = "MICROJOBS_REGISTRY_USER"
 PASSWORD = "MICROJOBS_REGISTRY_PASSWORD"  # noqa: S105 - a variable's name

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import boto3
 
-from orchestrator.failures import UsageError
-from orchestrator.push.credentials import Credentials
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.push.credentials import Credentials
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from docker.errors import ImageNotFound
 
-from orchestrator.failures import LauncherError
-from orchestrator.images import REVISION, VARIANT
-from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Image, asked
-from orchestrator.workflows.place import local_image
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.images import REVISION, VARIANT
+from microjobs_orchestrator.push.credentials import Credentials
+from microjobs_orchestrator.push.plan import Image, asked
+from microjobs_orchestrator.workflows.place import local_image
 
 if TYPE_CHECKING:
     from docker import DockerClient

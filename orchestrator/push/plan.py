@@ -4,9 +4,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.push.source import Source
-from orchestrator.sources import UNKNOWN
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.push.source import Source
+from microjobs_orchestrator.sources import UNKNOWN
 
 PREFIX = "microjobs"
 PLATFORM = "linux/amd64"

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator import docker_engine, images
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local.home import Home
-from orchestrator.push import credentials, ecr, engine, record
-from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Destination, Item, asked, image_uri, make_plan, refused_format
-from orchestrator.push.record import Pushed
-from orchestrator.push.registry import Manifest, Registry
-from orchestrator.push.source import read_source
-from orchestrator.workflows.progress import Progress, Step
+from microjobs_orchestrator import docker_engine, images
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push import credentials, ecr, engine, record
+from microjobs_orchestrator.push.credentials import Credentials
+from microjobs_orchestrator.push.plan import Destination, Item, asked, image_uri, make_plan, refused_format
+from microjobs_orchestrator.push.record import Pushed
+from microjobs_orchestrator.push.registry import Manifest, Registry
+from microjobs_orchestrator.push.source import read_source
+from microjobs_orchestrator.workflows.progress import Progress, Step
 
 if TYPE_CHECKING:
     from docker import DockerClient

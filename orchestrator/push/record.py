@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from microjobs.files import write_text
-from orchestrator.failures import LauncherError
-from orchestrator.local.home import Home
-from orchestrator.push.plan import Destination
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push.plan import Destination
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import requests
 import requests.utils
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from orchestrator.failures import LauncherError
-from orchestrator.push.credentials import PASSWORD, USER, Credentials
-from orchestrator.push.plan import Image
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.push.credentials import PASSWORD, USER, Credentials
+from microjobs_orchestrator.push.plan import Image
 
 SECONDS = 30
 """How long a registry may be silent."""

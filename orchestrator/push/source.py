@@ -4,8 +4,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator import sources
-from orchestrator.failures import LauncherError
+from microjobs_orchestrator import sources
+from microjobs_orchestrator.failures import LauncherError
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.workflows import steps, store
-from orchestrator.workflows.kinds import PROCESSING, TRAINING, TUNING, Answer
-from orchestrator.workflows.place import Place, Site
-from orchestrator.workflows.plan import Named, Planned
-from orchestrator.workflows.progress import Trial, best_first
-from orchestrator.workflows.results import Results
-from orchestrator.workflows.run import Run, trials
+from microjobs_orchestrator.workflows import steps, store
+from microjobs_orchestrator.workflows.kinds import PROCESSING, TRAINING, TUNING, Answer
+from microjobs_orchestrator.workflows.place import Place, Site
+from microjobs_orchestrator.workflows.plan import Named, Planned
+from microjobs_orchestrator.workflows.progress import Trial, best_first
+from microjobs_orchestrator.workflows.results import Results
+from microjobs_orchestrator.workflows.run import Run, trials
 
 METRICS = {
     "tensorflow": [

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.failures import UsageError
+from microjobs_orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient

@@ -11,25 +11,25 @@ from rich.console import Console
 from rich.text import Text
 
 from microjobs.files import write_text
-from orchestrator import images
-from orchestrator.aws import consent
-from orchestrator.aws import images as aws_images
-from orchestrator.aws import place as aws_place
-from orchestrator.aws.settings import Settings
-from orchestrator.build_first import build_first
-from orchestrator.durations import duration
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local.home import Home
-from orchestrator.report.page import page
-from orchestrator.report.summary import near, summary
-from orchestrator.workflows import housing, straight_line
-from orchestrator.workflows.costs import dollars
-from orchestrator.workflows.place import Place, Site, on_this_machine
-from orchestrator.workflows.plan import Named, Names, Planned
-from orchestrator.workflows.progress import Progress
-from orchestrator.workflows.record import Record, last_unfinished
-from orchestrator.workflows.results import Results
-from orchestrator.workflows.run import Run, interruptible
+from microjobs_orchestrator import images
+from microjobs_orchestrator.aws import consent
+from microjobs_orchestrator.aws import images as aws_images
+from microjobs_orchestrator.aws import place as aws_place
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.build_first import build_first
+from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.report.page import page
+from microjobs_orchestrator.report.summary import near, summary
+from microjobs_orchestrator.workflows import housing, straight_line
+from microjobs_orchestrator.workflows.costs import dollars
+from microjobs_orchestrator.workflows.place import Place, Site, on_this_machine
+from microjobs_orchestrator.workflows.plan import Named, Names, Planned
+from microjobs_orchestrator.workflows.progress import Progress
+from microjobs_orchestrator.workflows.record import Record, last_unfinished
+from microjobs_orchestrator.workflows.results import Results
+from microjobs_orchestrator.workflows.run import Run, interruptible
 
 
 @dataclass(frozen=True)

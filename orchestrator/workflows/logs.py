@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from orchestrator import terminal
-from orchestrator.workflows.kinds import Kind
+from microjobs_orchestrator import terminal
+from microjobs_orchestrator.workflows.kinds import Kind
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from orchestrator.failures import UsageError
+from microjobs_orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
-    from orchestrator.local.home import Home
-    from orchestrator.local.server import Address
+    from microjobs_orchestrator.local.home import Home
+    from microjobs_orchestrator.local.server import Address
 
 SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 
@@ -106,7 +106,7 @@ def on_this_machine(home: "Home", runtime: str = "auto") -> Iterator[Place]:
         UsageError: a server runs that has another runtime.
         ServerError: the server does not start.
     """
-    from orchestrator.local import config, server
+    from microjobs_orchestrator.local import config, server
 
     home.make()
     # Any free port: who wants a known one starts a server that stays.

@@ -12,9 +12,9 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.durations import duration
-from orchestrator.terminal import safe
-from orchestrator.workflows.logs import Event
+from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.workflows.logs import Event
 
 TAIL_LINES = 15
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.files import write_text
-from orchestrator.failures import UsageError
+from microjobs_orchestrator.failures import UsageError
 
 
 @dataclass

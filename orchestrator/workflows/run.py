@@ -9,13 +9,13 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from orchestrator.failures import JobFailedError, LauncherError
-from orchestrator.workflows.costs import Use, dollars, use
-from orchestrator.workflows.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
-from orchestrator.workflows.logs import LogTail
-from orchestrator.workflows.place import Place
-from orchestrator.workflows.progress import Progress, Step, Trial
-from orchestrator.workflows.record import Done, Record
+from microjobs_orchestrator.failures import JobFailedError, LauncherError
+from microjobs_orchestrator.workflows.costs import Use, dollars, use
+from microjobs_orchestrator.workflows.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
+from microjobs_orchestrator.workflows.logs import LogTail
+from microjobs_orchestrator.workflows.place import Place
+from microjobs_orchestrator.workflows.progress import Progress, Step, Trial
+from microjobs_orchestrator.workflows.record import Done, Record
 
 STOP_SECONDS = 150
 """How long a stop may take: a job has 120 s to save its work."""

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local.home import HOME, Home
-from orchestrator.local.logs import LogStore
-from orchestrator.workflows.kinds import ENDPOINT, KINDS, TRAINING, Answer, Kind, not_found
-from orchestrator.workflows.logs import Event, LogTail, Tail
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.workflows.kinds import ENDPOINT, KINDS, TRAINING, Answer, Kind, not_found
+from microjobs_orchestrator.workflows.logs import Event, LogTail, Tail
 
 if TYPE_CHECKING:
-    from orchestrator.workflows.place import Place
+    from microjobs_orchestrator.workflows.place import Place
 
 POLL_SECONDS = 0.25
 PAGE_LINES = 10_000

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.local import server
-from orchestrator.local.home import ACCOUNT, HOME, REGION
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.home import ACCOUNT, HOME, REGION
 from tests.conftest import JOBS, image_name
 from tests.local.clients import Local, started
 

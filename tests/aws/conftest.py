@@ -2,7 +2,7 @@
 
 import pytest
 
-from orchestrator.aws.settings import Settings
+from microjobs_orchestrator.aws.settings import Settings
 from tests.launcher.conftest import cloud, screen, start
 
 __all__ = ["cloud", "full", "screen", "settings", "start"]

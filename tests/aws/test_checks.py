@@ -14,10 +14,10 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from orchestrator.aws import architecture, checks, images, quotas
-from orchestrator.aws.settings import Settings
-from orchestrator.doctor import Finding
-from orchestrator.local.home import Home
+from microjobs_orchestrator.aws import architecture, checks, images, quotas
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.doctor import Finding
+from microjobs_orchestrator.local.home import Home
 
 SERVES = json.dumps(
     {"Statement": [{"Effect": "Allow", "Principal": {"Service": checks.SAGEMAKER}, "Action": "sts:AssumeRole"}]}

@@ -12,13 +12,13 @@ import pytest
 from botocore.exceptions import EndpointConnectionError
 from rich.console import Console
 
-from orchestrator.failures import JobFailedError, LauncherError
-from orchestrator.local.errors import ServiceError
-from orchestrator.workflows import cleaning, housing, steps
-from orchestrator.workflows import run as run_module
-from orchestrator.workflows.progress import Progress
-from orchestrator.workflows.record import Record
-from orchestrator.workflows.run import Run, delete_endpoint, interruptible
+from microjobs_orchestrator.failures import JobFailedError, LauncherError
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.workflows import cleaning, housing, steps
+from microjobs_orchestrator.workflows import run as run_module
+from microjobs_orchestrator.workflows.progress import Progress
+from microjobs_orchestrator.workflows.record import Record
+from microjobs_orchestrator.workflows.run import Run, delete_endpoint, interruptible
 from tests.launcher.cloud import START, Cloud
 
 QUICK = housing.Options(tuning=False)

@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.aws import consent, costs
-from orchestrator.aws.place import site
-from orchestrator.aws.prices import prices
-from orchestrator.aws.settings import Settings
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.workflows import housing
-from orchestrator.workflows.costs import Use, dollars, use
-from orchestrator.workflows.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
-from orchestrator.workflows.plan import Names
+from microjobs_orchestrator.aws import consent, costs
+from microjobs_orchestrator.aws.place import site
+from microjobs_orchestrator.aws.prices import prices
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.workflows import housing
+from microjobs_orchestrator.workflows.costs import Use, dollars, use
+from microjobs_orchestrator.workflows.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
+from microjobs_orchestrator.workflows.plan import Names
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
 

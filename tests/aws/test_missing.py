@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
-from orchestrator.local.home import HOME
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local.home import HOME
 
 ASKING = {
     "ps": ("ps", "--on", "aws"),

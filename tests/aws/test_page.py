@@ -16,10 +16,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
-from orchestrator.aws import settings
-from orchestrator.aws.settings import Settings
-from orchestrator.cli import make_parser
-from orchestrator.local import server
+from microjobs_orchestrator.aws import settings
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.cli import make_parser
+from microjobs_orchestrator.local import server
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local, started

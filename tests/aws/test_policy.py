@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.aws.policy import TRUST, statements, template
-from orchestrator.cli import main
+from microjobs_orchestrator.aws.policy import TRUST, statements, template
+from microjobs_orchestrator.cli import main
 from tests.conftest import JOBS
 
 TEMPLATE = template(JOBS)

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from botocore import xform_name
 
-from orchestrator.aws import complete
-from orchestrator.aws.dry_run import lines
-from orchestrator.aws.place import site
-from orchestrator.aws.settings import Settings
-from orchestrator.local.parity import refuse
-from orchestrator.local.protocol.validation import validate
-from orchestrator.workflows import housing, straight_line
-from orchestrator.workflows.place import Site
-from orchestrator.workflows.plan import Names, Planned
+from microjobs_orchestrator.aws import complete
+from microjobs_orchestrator.aws.dry_run import lines
+from microjobs_orchestrator.aws.place import site
+from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.workflows import housing, straight_line
+from microjobs_orchestrator.workflows.place import Site
+from microjobs_orchestrator.workflows.plan import Names, Planned
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun

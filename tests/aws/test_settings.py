@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.aws import flags
-from orchestrator.aws.settings import Settings, changed, checked, read
-from orchestrator.failures import UsageError
+from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.aws.settings import Settings, changed, checked, read
+from microjobs_orchestrator.failures import UsageError
 
 FILE = """
 [local]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import server
-from orchestrator.local.runtimes.environments import exclusive
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.runtimes.environments import exclusive
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local import server
+from microjobs_orchestrator.local import server
 from tests.clients.environments import client_programs
 from tests.local.clients import Local, training_request
 

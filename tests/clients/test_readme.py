@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import server
-from orchestrator.workflows.housing import Options
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.workflows.housing import Options
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import Local

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import server
+from microjobs_orchestrator.local import server
 from tests.local.clients import Local
 
 Terraform = Callable[..., int]

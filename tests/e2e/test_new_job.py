@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.local import server
+from microjobs_orchestrator.local import server
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import started
 

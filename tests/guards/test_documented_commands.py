@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import make_parser
+from microjobs_orchestrator.cli import make_parser
 from tests.documented import PLACEHOLDER, advice, blocks, endings, pages, spans
 
 STUBS = (

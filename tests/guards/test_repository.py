@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,16 @@ def test_compose_writes_what_the_contract_writes(compose: Path, tmp_path: Path) 
             contract.write_processing_job_config(layout, content, content["ProcessingJobArn"])
             written = layout.processing_config / "processingjobconfig.json"
         assert content == json.loads(written.read_text()), name
+
+
+def test_installed_packages_begin_with_the_projects_name() -> None:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        packages = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    names = [Path(package).name for package in packages]
+    assert sorted(names) == ["microjobs", "microjobs_orchestrator"]
+    assert all((REPOSITORY / package / "__init__.py").exists() for package in packages)
+
+
+def test_code_imports_the_orchestrator_by_its_installed_name() -> None:
+    imports = re.compile(r"^\s*(from|import) orchestrator\b", re.MULTILINE)
+    assert [path for path in tracked() if path.suffix == ".py" and imports.search(path.read_text())] == []

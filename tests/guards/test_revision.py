@@ -31,6 +31,7 @@ def repository(tmp_path: Path) -> Path:
     for name in (*TOOLS, LOCKS):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPOSITORY / name, tmp_path / name)
+    (tmp_path / "microjobs_orchestrator").symlink_to("orchestrator")
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)

@@ -16,7 +16,7 @@ from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
 from microjobs.contract import DEFAULT_ROOT, Layout, read_failure
-from orchestrator import docker_engine
+from microjobs_orchestrator import docker_engine
 from tests.conftest import image_name
 
 SESSION_LABEL = "org.microjobs.test-session"

@@ -16,9 +16,9 @@ import boto3
 import numpy as np
 from botocore.response import StreamingBody
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.protocol.validation import validate
-from orchestrator.workflows.place import Place, local_image
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.workflows.place import Place, local_image
 
 ROWS = 12
 PNG = b"\x89PNG not drawn"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import cleaning
-from orchestrator.cli import main
-from orchestrator.local.home import ENTRIES, HOME, Home
-from orchestrator.local.state import State
+from microjobs_orchestrator import cleaning
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local.home import ENTRIES, HOME, Home
+from microjobs_orchestrator.local.state import State
 from tests.conftest import image_name
 
 OLD, NEW, UNFINISHED = "housing-20200101-000000", "housing-20200102-000000", "housing-20200103-000000"

@@ -13,12 +13,12 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoRegionError
 from docker.errors import DockerException
 
-from orchestrator import images
-from orchestrator.cli import main, tell
-from orchestrator.failures import JobFailedError, UsageError
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import HOME
-from orchestrator.workflows import launch, place, viewing
+from microjobs_orchestrator import images
+from microjobs_orchestrator.cli import main, tell
+from microjobs_orchestrator.failures import JobFailedError, UsageError
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.workflows import launch, place, viewing
 from tests.conftest import REPOSITORY
 from tests.launcher.cloud import Answer, Cloud
 
@@ -230,7 +230,7 @@ def test_mistakes_of_ours_keep_their_traceback() -> None:
 
 def test_help_loads_none_of_the_large_packages() -> None:
     program = (
-        "import sys; from orchestrator.cli import make_parser; make_parser();"
+        "import sys; from microjobs_orchestrator.cli import make_parser; make_parser();"
         "print([name for name in ('boto3', 'docker', 'numpy', 'optuna', 'rich') if name in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import doctor, images
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.local.home import Home
-from orchestrator.workflows.place import local_image
+from microjobs_orchestrator import doctor, images
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.workflows.place import local_image
 from tests.conftest import JOBS, REPOSITORY
 
 

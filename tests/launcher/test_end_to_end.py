@@ -13,7 +13,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME
 from tests.conftest import REPOSITORY
 from tests.images.training import STRAIGHT_LINE_TABLE
 
@@ -34,7 +34,7 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def microjobs(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    command = [sys.executable, "-m", "microjobs_orchestrator.cli", *words]
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment(home), capture_output=True, text=True, check=False, timeout=500
     )
@@ -54,7 +54,7 @@ def containers(home: Path) -> list[str]:
 @contextmanager
 def started(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
     """The command running, as the leader of a group as shells start it."""
-    command = [sys.executable, "-m", "orchestrator.cli", *words]
+    command = [sys.executable, "-m", "microjobs_orchestrator.cli", *words]
     with subprocess.Popen(
         command,
         cwd=REPOSITORY,

@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.cli import main
-from orchestrator.commands import logs
-from orchestrator.failures import LauncherError
-from orchestrator.local.commands import SafeFormatter
-from orchestrator.local.home import HOME, Home
-from orchestrator.local.logs import LogStore
-from orchestrator.local.state import State
-from orchestrator.workflows.kinds import TRAINING, TUNING
-from orchestrator.workflows.logs import Event, LogTail
-from orchestrator.workflows.progress import Progress, Step
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.commands import logs
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local.commands import SafeFormatter
+from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.workflows.kinds import TRAINING, TUNING
+from microjobs_orchestrator.workflows.logs import Event, LogTail
+from microjobs_orchestrator.workflows.progress import Progress, Step
 from tests.launcher.cloud import Cloud
 
 

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.durations import duration
-from orchestrator.report import svg
-from orchestrator.report.page import page
-from orchestrator.report.summary import aligned, near, number, summary
-from orchestrator.workflows.housing import Options, housing
-from orchestrator.workflows.progress import Trial
-from orchestrator.workflows.record import Done
-from orchestrator.workflows.results import Picture, Results
+from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.report import svg
+from microjobs_orchestrator.report.page import page
+from microjobs_orchestrator.report.summary import aligned, near, number, summary
+from microjobs_orchestrator.workflows.housing import Options, housing
+from microjobs_orchestrator.workflows.progress import Trial
+from microjobs_orchestrator.workflows.record import Done
+from microjobs_orchestrator.workflows.results import Picture, Results
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
 

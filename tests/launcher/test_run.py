@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.failures import JobFailedError, UsageError
-from orchestrator.workflows.housing import Options, housing
-from orchestrator.workflows.progress import Progress
-from orchestrator.workflows.record import Record, last_unfinished
-from orchestrator.workflows.run import Run, interruptible
+from microjobs_orchestrator.failures import JobFailedError, UsageError
+from microjobs_orchestrator.workflows.housing import Options, housing
+from microjobs_orchestrator.workflows.progress import Progress
+from microjobs_orchestrator.workflows.record import Record, last_unfinished
+from microjobs_orchestrator.workflows.run import Run, interruptible
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun
 

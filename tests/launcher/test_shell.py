@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import main
-from orchestrator.local import shell
-from orchestrator.local.home import HOME, Home
-from orchestrator.local.state import State
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local import shell
+from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.state import State
 from tests.documented import blocks
 
 BIN = Path(sys.executable).parent
@@ -86,7 +86,9 @@ def test_shell_takes_what_completes(name: str) -> None:
 BEFORE = {"AWS_PROFILE": "work", "AWS_ACCESS_KEY_ID": "it's mine", "AWS_REGION": ""}
 CHANGED = {"AWS_ACCESS_KEY_ID": "AKIA", "AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_REGION": "us-east-1"}
 PROGRAMS = {
-    "change": f"from orchestrator.local.shell import change; print(*change({CHANGED!r}, os.environ), sep=chr(10))",
+    "change": (
+        f"from microjobs_orchestrator.local.shell import change; print(*change({CHANGED!r}, os.environ), sep=chr(10))"
+    ),
     "show": "print(*sorted(f'{name}={value!r}' for name, value in os.environ.items() if 'AWS' in name))",
 }
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local.home import Home
-from orchestrator.local.logs import LogStore
-from orchestrator.local.state import State
-from orchestrator.workflows.kinds import TRAINING
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.workflows.kinds import TRAINING
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from botocore.session import get_session
 
-from orchestrator.cli import main
-from orchestrator.failures import UsageError
-from orchestrator.local.home import HOME, Home
-from orchestrator.local.logs import LogStore
-from orchestrator.local.state import State
-from orchestrator.workflows.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
-from orchestrator.workflows.viewing import Filter, HomeView, PlaceView, View
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.workflows.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
+from microjobs_orchestrator.workflows.viewing import Filter, HomeView, PlaceView, View
 from tests.launcher.cloud import Cloud
 
 HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
@@ -173,7 +173,7 @@ def test_home_whose_server_has_run_no_job_is_named(
 
 def test_what_a_killed_server_had_written_is_read(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     program = (
-        "import os; from pathlib import Path; from orchestrator.local.state import State;"
+        "import os; from pathlib import Path; from microjobs_orchestrator.local.state import State;"
         f"state = State(Path({str(home.state)!r}));"
         "state.add('training-job', 'last', 'arn:last', 'InProgress', {}, {'SecondaryStatus': 'Uploading'}); os._exit(0)"
     )
@@ -192,7 +192,7 @@ def test_damaged_state_is_told_in_a_sentence(home: Home, capsys: pytest.CaptureF
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("words", [("ps",), ("ps", "--status", "failed"), ("logs", "first")], ids=" ".join)
 def test_reading_imports_no_client_libraries(words: tuple[str, ...]) -> None:
-    program = f"import sys; from orchestrator.cli import main; main({words!r}); print([*sys.modules])"
+    program = f"import sys; from microjobs_orchestrator.cli import main; main({words!r}); print([*sys.modules])"
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     modules = answer.stdout.splitlines()[-1]
     assert [name for name in HEAVY if f"'{name}'" in modules] == []

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from orchestrator.workflows.housing import Options, housing
-from orchestrator.workflows.straight_line import Options as LineOptions
-from orchestrator.workflows.straight_line import straight_line
+from microjobs_orchestrator.workflows.housing import Options, housing
+from microjobs_orchestrator.workflows.straight_line import Options as LineOptions
+from microjobs_orchestrator.workflows.straight_line import straight_line
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun
 

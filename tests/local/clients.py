@@ -14,9 +14,9 @@ import boto3
 from botocore.config import Config as ClientConfig
 
 from microjobs.contract import BASE_DIR, DEFAULT_ROOT
-from orchestrator.local import server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
 from tests.conftest import image_name
 
 SHELL = "serve"

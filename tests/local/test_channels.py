@@ -15,8 +15,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from orchestrator.local import server
-from orchestrator.local.config import Config
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
 from tests.local.clients import ROOT, Local, channel, processing_input, started, until
 
 

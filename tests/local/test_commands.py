@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import config
-from orchestrator.local.config import Config, ConfigError
-from orchestrator.local.home import HOME, Home, HomeError
+from microjobs_orchestrator.local import config
+from microjobs_orchestrator.local.config import Config, ConfigError
+from microjobs_orchestrator.local.home import HOME, Home, HomeError
 from tests.local.clients import until
 
 
@@ -121,7 +121,7 @@ def test_file_gives_what_flags_do_not(tmp_path: Path) -> None:
 
 
 def test_settings_travel_as_flags() -> None:
-    from orchestrator.cli import make_parser
+    from microjobs_orchestrator.cli import make_parser
 
     wanted = Config(port=1, runtime="process", region="eu-west-1", limits=True, images={"a": "b"})
     options = make_parser().parse_args(["local", "up", *wanted.arguments()])

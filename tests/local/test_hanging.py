@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import holder, server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local import holder, server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
 from tests.local.clients import until
 
 CONFIG = Config(port=0, runtime="process")
@@ -105,8 +105,8 @@ def test_many_looks_keep_no_server_from_starting(home: Home) -> None:
     home.make()
     look = f"""
 from pathlib import Path
-from orchestrator.local import holder
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local import holder
+from microjobs_orchestrator.local.home import Home
 while True:
     holder.find(Home(Path({str(home.root)!r})))
 """

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local import server
-from orchestrator.local.config import Config
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
 from tests.local.clients import OVER, Local, started, unique, until

@@ -10,16 +10,16 @@ from typing import Any
 import docker
 import pytest
 
-from orchestrator.local import server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
-from orchestrator.local.jobs import attempts, training
-from orchestrator.local.jobs.context import Context, Settings
-from orchestrator.local.logs import LogStore
-from orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
-from orchestrator.local.runtimes.process import ProcessRuntime
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.state import State
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs import attempts, training
+from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
+from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.state import State
 from tests.local.clients import Local, started, until
 from tests.local.runtimes.processes import make_home, tiny_jobs
 from tests.local.test_spot import steps

@@ -13,9 +13,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from orchestrator.local import holder, server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home, HomeError
+from microjobs_orchestrator.local import holder, server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home, HomeError
 from tests.local.clients import Local, started, until
 
 ML = Layout()
@@ -69,9 +69,9 @@ def test_server_of_a_killed_launcher_ends(tmp_path: Path) -> None:
     script = f"""
 import time
 from pathlib import Path
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
-from orchestrator.local.server import serving
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.server import serving
 with serving(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
     time.sleep(100)
 """

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
-from orchestrator.local import server
-from orchestrator.local.config import Config
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
 from tests.conftest import image_name
 from tests.local.clients import ROOT, Local, channel, started, training_request, until
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from orchestrator.local.runtimes.base import Host
-from orchestrator.local.trees import Entry, Kind, Tree, in_order, walk
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.trees import Entry, Kind, Tree, in_order, walk
 
 
 def lay_out(tree: Tree, folder: Path) -> None:

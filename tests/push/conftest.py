@@ -15,11 +15,11 @@ import pytest
 import requests
 from docker.errors import ImageNotFound
 
-from orchestrator import images
-from orchestrator.cli import main
-from orchestrator.local.home import HOME
-from orchestrator.push import credentials
-from orchestrator.push.plan import Image
+from microjobs_orchestrator import images
+from microjobs_orchestrator.cli import main
+from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.push import credentials
+from microjobs_orchestrator.push.plan import Image
 from tests.conftest import REQUIRE_ENGINE
 from tests.push import tiny
 

@@ -14,11 +14,11 @@ from botocore.stub import ANY, Stubber
 from moto import mock_aws
 from rich.console import Console
 
-from orchestrator.failures import UsageError
-from orchestrator.local.home import Home
-from orchestrator.push import ecr, record
-from orchestrator.push.plan import Destination
-from orchestrator.push.push import Request, open_registry
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push import ecr, record
+from microjobs_orchestrator.push.plan import Destination
+from microjobs_orchestrator.push.push import Request, open_registry
 from tests.push.conftest import PASSWORD, Build, Microjobs, Running
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.push.plan import Destination, Image, image_uri, make_plan
-from orchestrator.push.source import Source, read_source
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.push.plan import Destination, Image, image_uri, make_plan
+from microjobs_orchestrator.push.source import Source, read_source
 from tests.push.conftest import HEAD, Microjobs, commit, git, image
 
 OTHER = "f" * 40

@@ -10,10 +10,10 @@ from typing import Any
 import docker
 import pytest
 
-from orchestrator.local.home import Home
-from orchestrator.push import record
-from orchestrator.push.engine import Upload
-from orchestrator.push.plan import Destination
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push import record
+from microjobs_orchestrator.push.engine import Upload
+from microjobs_orchestrator.push.plan import Destination
 from tests.push.conftest import PASSWORD, Build, Microjobs, Running, commit, git
 from tests.push.proxy import Proxy
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.failures import LauncherError
-from orchestrator.local.home import Home
-from orchestrator.push import record
-from orchestrator.push.plan import Destination
-from orchestrator.push.record import Pushed
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push import record
+from microjobs_orchestrator.push.plan import Destination
+from microjobs_orchestrator.push.record import Pushed
 
 HERE = Destination("registry.example.com", "team")
 PUSHED = Pushed("registry.example.com/team/serve@sha256:1", "t", "r", "sha256:2", "2026-01-01T00:00:00+00:00")

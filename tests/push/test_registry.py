@@ -13,12 +13,12 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from orchestrator.failures import LauncherError, UsageError
-from orchestrator.push import credentials
-from orchestrator.push.credentials import Credentials
-from orchestrator.push.plan import Destination, Item
-from orchestrator.push.push import look
-from orchestrator.push.registry import Manifest, Registry, is_loopback
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.push import credentials
+from microjobs_orchestrator.push.credentials import Credentials
+from microjobs_orchestrator.push.plan import Destination, Item
+from microjobs_orchestrator.push.push import look
+from microjobs_orchestrator.push.registry import Manifest, Registry, is_loopback
 from tests.push.conftest import image
 
 ANNA = Credentials("anna", "secret")

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import make_parser
-from orchestrator.commands.push import _request
-from orchestrator.failures import UsageError
-from orchestrator.push.push import Request
+from microjobs_orchestrator.cli import make_parser
+from microjobs_orchestrator.commands.push import _request
+from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.push.push import Request
 
 OWN = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 ROLE = 'region = "eu-west-1"\nrole = "arn:aws:iam::123456789012:role/microjobs"\n'

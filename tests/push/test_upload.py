@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from orchestrator.failures import LauncherError
-from orchestrator.push.engine import Upload, failure
-from orchestrator.push.push import PLAIN_SECONDS, shower
-from orchestrator.workflows.progress import Progress, Step
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.push.engine import Upload, failure
+from microjobs_orchestrator.push.push import PLAIN_SECONDS, shower
+from microjobs_orchestrator.workflows.progress import Progress, Step
 
 
 def after(*events: dict[str, Any]) -> Upload:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import docker
 
-from orchestrator.images import REVISION
+from microjobs_orchestrator.images import REVISION
 
 
 def load(name: str, layers: Sequence[bytes], revision: str, architecture: str = "amd64") -> str:

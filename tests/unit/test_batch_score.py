@@ -20,7 +20,7 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
-from orchestrator.local.runtimes.process_addresses import reserve
+from microjobs_orchestrator.local.runtimes.process_addresses import reserve
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 

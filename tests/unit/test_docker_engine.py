@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from docker.errors import DockerException
 
-from orchestrator import docker_engine
+from microjobs_orchestrator import docker_engine
 
 
 @pytest.mark.parametrize("kind", ["missing", "silent"])

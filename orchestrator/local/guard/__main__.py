@@ -4,8 +4,8 @@ import signal
 import sys
 import threading
 
-from orchestrator.local.guard import firewall, relay
-from orchestrator.local.guard.settings import READY, Settings
+from microjobs_orchestrator.local.guard import firewall, relay
+from microjobs_orchestrator.local.guard.settings import READY, Settings
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from orchestrator.local.guard.settings import RELAY_PORT, Settings
+from microjobs_orchestrator.local.guard.settings import RELAY_PORT, Settings
 
 TABLE = "microjobs"
 

@@ -7,8 +7,8 @@ import threading
 import time
 from collections import deque
 
-from orchestrator.local.guard import proof
-from orchestrator.local.guard.settings import RELAY_PORT
+from microjobs_orchestrator.local.guard import proof
+from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 
 MAX_CONNECTIONS = 1024
 """Callers that have proven the secret; the server asks a container less often at a time."""

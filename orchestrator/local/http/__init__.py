@@ -1,6 +1,6 @@
 """HTTP listener: from bytes on a socket to a WSGI request in which no header is ambiguous."""
 
-from orchestrator.local.http.server import HEADERS, Server
-from orchestrator.local.http.streams import Body
+from microjobs_orchestrator.local.http.server import HEADERS, Server
+from microjobs_orchestrator.local.http.streams import Body
 
 __all__ = ["HEADERS", "Body", "Server"]

@@ -17,15 +17,15 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import IO, Any
 
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.jobs import outputs
-from orchestrator.local.jobs.client import Body, NoAnswerError
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.replicas import Replica
-from orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.state import Query, Record
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.jobs import outputs
+from microjobs_orchestrator.local.jobs.client import Body, NoAnswerError
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.replicas import Replica
+from microjobs_orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.state import Query, Record
 
 logger = logging.getLogger(__name__)
 

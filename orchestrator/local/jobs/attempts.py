@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ValidationError
 
 DAY = 86_400
 

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from microjobs import contract
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import inputs, manifests
-from orchestrator.local.jobs.inputs import AUGMENTED
-from orchestrator.local.jobs.job import LAYOUT
-from orchestrator.local.jobs.manifests import Record
-from orchestrator.local.jobs.streams import Stream, shuffled
-from orchestrator.local.runtimes.base import Input, Pipe
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import inputs, manifests
+from microjobs_orchestrator.local.jobs.inputs import AUGMENTED
+from microjobs_orchestrator.local.jobs.job import LAYOUT
+from microjobs_orchestrator.local.jobs.manifests import Record
+from microjobs_orchestrator.local.jobs.streams import Stream, shuffled
+from microjobs_orchestrator.local.runtimes.base import Input, Pipe
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore
 
 FILE, FAST_FILE, PIPE = "File", "FastFile", "Pipe"
 

@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestrator.local import instances
-from orchestrator.local.home import REGION, Home, registry
-from orchestrator.local.logs import LogStore
-from orchestrator.local.runtimes.base import Limits, Runtime
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.state import State
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.home import REGION, Home, registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.runtimes.base import Limits, Runtime
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.trees import discard
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import models
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.state import Record
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import models
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.state import Record
 
 CONFIG_KIND = "endpoint-config"
 

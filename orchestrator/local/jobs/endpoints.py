@@ -13,20 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import asynchronous, deployments, models, serving
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.deployments import CONFIG_KIND, Deployment
-from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
-from orchestrator.local.jobs.job import REASON_LIMIT
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.replicas import Replica
-from orchestrator.local.jobs.serving import StoppedError, Switch, UnhealthyError
-from orchestrator.local.logs import endpoint_group
-from orchestrator.local.runtimes.base import CannotRunError, Host, Plan
-from orchestrator.local.state import NameTakenError, Record
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import asynchronous, deployments, models, serving
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.deployments import CONFIG_KIND, Deployment
+from microjobs_orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
+from microjobs_orchestrator.local.jobs.job import REASON_LIMIT
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.jobs.replicas import Replica
+from microjobs_orchestrator.local.jobs.serving import StoppedError, Switch, UnhealthyError
+from microjobs_orchestrator.local.logs import endpoint_group
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
+from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 

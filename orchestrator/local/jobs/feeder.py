@@ -14,12 +14,12 @@ from pathlib import Path
 from shutil import copyfileobj
 from typing import IO, Any
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs.client import Client, NoAnswerError
-from orchestrator.local.jobs.joining import DataProcessing, RecordError
-from orchestrator.local.jobs.records import DamagedError, RecordTooLargeError, bodies, chunks
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs.client import Client, NoAnswerError
+from microjobs_orchestrator.local.jobs.joining import DataProcessing, RecordError
+from microjobs_orchestrator.local.jobs.records import DamagedError, RecordTooLargeError, bodies, chunks
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.s3.store import StoredObject
 
 MB = 1 << 20
 MOST_MB = 100

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
-from orchestrator.local.logs import Stream
-from orchestrator.local.runtimes.base import Exit, Host, Line
+from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.errors import ValidationError
 
 STRATEGY = "Hyperband"
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.jobs import manifests
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import ObjectStore, StoredObject
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.jobs import manifests
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore, StoredObject
 
 PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile"
 """What S3DataType says that S3Uri is."""

@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from microjobs.files import write_text
-from orchestrator.local.home import Home
-from orchestrator.local.jobs.group import Control, Interruption
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs.group import Control, Interruption
+from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 

@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 
 from microjobs.contract import Layout
 from microjobs.job_secret import write_job_secret
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.jobs import group
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Control, Outcome, Why
-from orchestrator.local.logs import GROUPS, Stream
-from orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
-from orchestrator.local.state import Record
-from orchestrator.local.trees import discard
-from orchestrator.terminal import safe
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.jobs import group
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import Control, Outcome, Why
+from microjobs_orchestrator.local.logs import GROUPS, Stream
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
+from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.local.trees import discard
+from microjobs_orchestrator.terminal import safe
 
 logger = logging.getLogger(__name__)
 

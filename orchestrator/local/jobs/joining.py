@@ -11,9 +11,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import jsonpath
-from orchestrator.local.jobs.jsonpath import NotThereError, Path
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import jsonpath
+from microjobs_orchestrator.local.jobs.jsonpath import NotThereError, Path
 
 CSV, JSON = "text/csv", "application/json"
 FORMATS = tuple(jsonpath.OPERATORS)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.errors import ValidationError
 
 OPERATORS: Mapping[str, str] = {
     "text/csv": "$[]* ,:-",

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import ObjectStore, StoredObject
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore, StoredObject
 
 REF = "-ref"
 """The end of an attribute's name whose value is an object's address, and stands for what the object holds."""

@@ -13,8 +13,8 @@ from typing import Any
 
 import regex
 
-from orchestrator import terminal
-from orchestrator.local.errors import ValidationError
+from microjobs_orchestrator import terminal
+from microjobs_orchestrator.local.errors import ValidationError
 
 Point = tuple[float, float]
 """When (seconds since 1970), and the value."""

@@ -6,14 +6,14 @@ from typing import Any
 
 from microjobs.bundle import unpack
 from microjobs.errors import UserError
-from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import inputs
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import StoredObject
-from orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import inputs
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.state import NameTakenError, Record
 
 KIND = "model"
 

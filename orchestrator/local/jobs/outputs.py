@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.runtimes.archives import UPLOAD
-from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.space import LimitedFile, Room
-from orchestrator.local.trees import Entry, Kind, Tree, discard, in_order, make_folders, parent
-from orchestrator.terminal import printable
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.runtimes.archives import UPLOAD
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.space import LimitedFile, Room
+from microjobs_orchestrator.local.trees import Entry, Kind, Tree, discard, in_order, make_folders, parent
+from microjobs_orchestrator.terminal import printable
 
 Note = Callable[[str], None]
 """Takes a sentence for the user, who finds it in the job's log."""

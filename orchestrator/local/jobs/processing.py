@@ -7,18 +7,18 @@ from typing import Any
 
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig
-from orchestrator.local import instances
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import inputs, outputs
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Outcome, Why
-from orchestrator.local.jobs.job import LAYOUT, REASON_LIMIT, Job
-from orchestrator.local.jobs.sync import Sync
-from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import inputs, outputs
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import Outcome, Why
+from microjobs_orchestrator.local.jobs.job import LAYOUT, REASON_LIMIT, Job
+from microjobs_orchestrator.local.jobs.sync import Sync
+from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.state import NameTakenError, Record
 
 STARTED = "StartMoment"
 """A member of descriptions as `Moment` stores it; no answer has it."""

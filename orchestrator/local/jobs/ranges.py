@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.errors import ValidationError
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Control, Why
-from orchestrator.local.runtimes.base import Host
-from orchestrator.local.state import Record
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import Control, Why
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 

@@ -9,14 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from orchestrator.local.jobs import group
-from orchestrator.local.jobs.client import Answer, Body, Client, NoAnswerError
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control
-from orchestrator.local.jobs.serving import StoppedError, UnhealthyError, wait_until_healthy
-from orchestrator.local.logs import Stream
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Plan
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local.jobs import group
+from microjobs_orchestrator.local.jobs.client import Answer, Body, Client, NoAnswerError
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control
+from microjobs_orchestrator.local.jobs.serving import StoppedError, UnhealthyError, wait_until_healthy
+from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Plan
+from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 

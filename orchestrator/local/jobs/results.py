@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.local.jobs import training
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, tuned_names
-from orchestrator.local.state import Query, Record
+from microjobs_orchestrator.local.jobs import training
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, tuned_names
+from microjobs_orchestrator.local.state import Query, Record
 
 TUNING = "hyper-parameter-tuning-job"
 OVER = ("Completed", "Failed", "Stopped")

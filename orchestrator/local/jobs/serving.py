@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from orchestrator.local import instances
-from orchestrator.local.jobs import models
-from orchestrator.local.jobs.client import Client
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Control, Why
-from orchestrator.local.jobs.job import LAYOUT
-from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input
+from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.jobs import models
+from microjobs_orchestrator.local.jobs.client import Client
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import Control, Why
+from microjobs_orchestrator.local.jobs.job import LAYOUT
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input
 
 PORT = 8080
 STARTUP_SECONDS = 240

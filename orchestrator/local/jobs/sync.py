@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.jobs import outputs
-from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.trees import Tree, discard
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.jobs import outputs
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 

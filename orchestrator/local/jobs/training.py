@@ -9,23 +9,23 @@ from typing import Any
 
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig, TrainingEnvironment
-from orchestrator.local import instances
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ResourceInUseError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import attempts, inputs, outputs
-from orchestrator.local.jobs.attempts import Attempts, Limits
-from orchestrator.local.jobs.channels import PIPE, channels, check_channels
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Interruption, Outcome, Why, last_states
-from orchestrator.local.jobs.interruptions import Watch
-from orchestrator.local.jobs.job import LAYOUT, Job
-from orchestrator.local.jobs.metrics import Metrics, compile_definition
-from orchestrator.local.jobs.sync import Sync
-from orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Pipe, Plan
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import StoredObject
-from orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ResourceInUseError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import attempts, inputs, outputs
+from microjobs_orchestrator.local.jobs.attempts import Attempts, Limits
+from microjobs_orchestrator.local.jobs.channels import PIPE, channels, check_channels
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import Interruption, Outcome, Why, last_states
+from microjobs_orchestrator.local.jobs.interruptions import Watch
+from microjobs_orchestrator.local.jobs.job import LAYOUT, Job
+from microjobs_orchestrator.local.jobs.metrics import Metrics, compile_definition
+from microjobs_orchestrator.local.jobs.sync import Sync
+from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Pipe, Plan
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)
 

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.contract import HostingEnvironment
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import inputs, models, outputs, serving
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.feeder import STRATEGIES, Feeder, Options, Output, execution_parameters
-from orchestrator.local.jobs.group import Control, Outcome
-from orchestrator.local.jobs.job import REASON_LIMIT, Job
-from orchestrator.local.jobs.serving import StoppedError, Switch
-from orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.s3.store import StoredObject
-from orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import inputs, models, outputs, serving
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.feeder import STRATEGIES, Feeder, Options, Output, execution_parameters
+from microjobs_orchestrator.local.jobs.group import Control, Outcome
+from microjobs_orchestrator.local.jobs.job import REASON_LIMIT, Job
+from microjobs_orchestrator.local.jobs.serving import StoppedError, Switch
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)
 

@@ -11,20 +11,20 @@ import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
-from orchestrator.local.jobs.channels import check_channels
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.group import Control, Why
-from orchestrator.local.jobs.metrics import Metrics
-from orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, check_grid, check_ranges, grid, read_ranges
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.results import TUNING, Results
-from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.keys import parse_uri
-from orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
+from microjobs_orchestrator.local.jobs.channels import check_channels
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.group import Control, Why
+from microjobs_orchestrator.local.jobs.metrics import Metrics
+from microjobs_orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, check_grid, check_ranges, grid, read_ranges
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.jobs.results import TUNING, Results
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.state import NameTakenError, Record
 
 logger = logging.getLogger(__name__)
 

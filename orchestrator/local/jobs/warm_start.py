@@ -6,12 +6,12 @@ Only the parents' own training jobs count, not those of their parents, as on Sag
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import search
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.ranges import tuned_names
-from orchestrator.local.jobs.results import OVER, TUNING, Results, parents
-from orchestrator.local.state import Record
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import search
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.ranges import tuned_names
+from microjobs_orchestrator.local.jobs.results import OVER, TUNING, Results, parents
+from microjobs_orchestrator.local.state import Record
 
 
 def check(context: Context, request: Mapping[str, Any]) -> None:

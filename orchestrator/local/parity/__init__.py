@@ -7,8 +7,8 @@ docs/parity.md is generated from it.
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.parity.hosting import (
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.parity.hosting import (
     CREATE_ENDPOINT,
     CREATE_ENDPOINT_CONFIG,
     CREATE_MODEL,
@@ -16,15 +16,15 @@ from orchestrator.local.parity.hosting import (
     UPDATE_ENDPOINT,
     UPDATE_WEIGHTS,
 )
-from orchestrator.local.parity.identity import ECR, IAM, STS
-from orchestrator.local.parity.logs import LOGS
-from orchestrator.local.parity.processing import CREATE_PROCESSING_JOB
-from orchestrator.local.parity.reading import READING
-from orchestrator.local.parity.refusal import refusals
-from orchestrator.local.parity.rows import Rows
-from orchestrator.local.parity.runtime import RUNTIME
-from orchestrator.local.parity.s3 import S3
-from orchestrator.local.parity.training import CREATE_TRAINING_JOB, CREATE_TUNING_JOB, UPDATE_TRAINING_JOB
+from microjobs_orchestrator.local.parity.identity import ECR, IAM, STS
+from microjobs_orchestrator.local.parity.logs import LOGS
+from microjobs_orchestrator.local.parity.processing import CREATE_PROCESSING_JOB
+from microjobs_orchestrator.local.parity.reading import READING
+from microjobs_orchestrator.local.parity.refusal import refusals
+from microjobs_orchestrator.local.parity.rows import Rows
+from microjobs_orchestrator.local.parity.runtime import RUNTIME
+from microjobs_orchestrator.local.parity.s3 import S3
+from microjobs_orchestrator.local.parity.training import CREATE_TRAINING_JOB, CREATE_TUNING_JOB, UPDATE_TRAINING_JOB
 
 SAGEMAKER: dict[str, Rows] = {
     "CreateProcessingJob": CREATE_PROCESSING_JOB,

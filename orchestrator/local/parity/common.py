@@ -1,6 +1,6 @@
 """Rows that several requests share."""
 
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
 
 ROLE = NoMeaning("nothing here asks for permission")
 KMS = NoMeaning("nothing is encrypted here")

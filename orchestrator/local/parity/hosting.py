@@ -1,6 +1,6 @@
 """Models, endpoints and batch transform."""
 
-from orchestrator.local.parity.common import (
+from microjobs_orchestrator.local.parity.common import (
     ACCESS,
     ENVIRONMENT,
     EXPERIMENT,
@@ -15,7 +15,7 @@ from orchestrator.local.parity.common import (
     VOLUME,
     VPC,
 )
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
 
 PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
 ONE_CONTAINER = NoMeaning("one container serves a variant")

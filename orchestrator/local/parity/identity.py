@@ -1,7 +1,7 @@
 """STS, IAM and ECR: identities, roles and repositories."""
 
-from orchestrator.local.parity.common import TAGS, honoured
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.common import TAGS, honoured
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
 
 # --- STS ---
 

@@ -1,7 +1,7 @@
 """CloudWatch Logs."""
 
-from orchestrator.local.parity.common import ONE_ACCOUNT, honoured
-from orchestrator.local.parity.rows import Honoured, NoMeaning, Rows
+from microjobs_orchestrator.local.parity.common import ONE_ACCOUNT, honoured
+from microjobs_orchestrator.local.parity.rows import Honoured, NoMeaning, Rows
 
 UNMASK = NoMeaning("no log is masked")
 GROUP = honoured("logGroupName", "logGroupIdentifier")

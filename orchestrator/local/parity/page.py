@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 
-from orchestrator.local.parity.refusal import limits
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
-from orchestrator.local.protocol.models import service_model
+from microjobs_orchestrator.local.parity.refusal import limits
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
+from microjobs_orchestrator.local.protocol.models import service_model
 
 HEAD = """# What becomes of each member of a request
 

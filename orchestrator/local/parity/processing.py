@@ -1,6 +1,6 @@
 """CreateProcessingJob."""
 
-from orchestrator.local.parity.common import (
+from microjobs_orchestrator.local.parity.common import (
     ARGUMENTS,
     DISTRIBUTION,
     ENTRYPOINT,
@@ -18,7 +18,7 @@ from orchestrator.local.parity.common import (
     VOLUME,
     VPC,
 )
-from orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
 
 APP_MANAGED = Refused("only AWS's own processing applications move their files themselves")
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from orchestrator.local.parity.common import TAGS
-from orchestrator.local.parity.rows import Honoured, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.common import TAGS
+from microjobs_orchestrator.local.parity.rows import Honoured, Refused, Row, Rows
 
 KINDS = (
     "ProcessingJob",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from math import isfinite
 from typing import Any
 
-from orchestrator.local.parity.rows import Honoured, Members, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, Refused, Row, Rows
 
 SHOWN = 100
 """Characters of a value that an error message repeats."""

@@ -1,7 +1,7 @@
 """SageMaker Runtime."""
 
-from orchestrator.local.parity.common import honoured
-from orchestrator.local.parity.rows import Honoured, Refused, Rows
+from microjobs_orchestrator.local.parity.common import honoured
+from microjobs_orchestrator.local.parity.rows import Honoured, Refused, Rows
 
 PASSED_ON = ("ContentType", "Accept", "CustomAttributes", "InferenceId")
 

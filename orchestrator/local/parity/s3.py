@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
 
 ACLS = ("private", "bucket-owner-read", "bucket-owner-full-control")
 

@@ -1,6 +1,6 @@
 """CreateTrainingJob, and CreateHyperParameterTuningJob, which has nearly all of it in its definition."""
 
-from orchestrator.local.parity.common import (
+from microjobs_orchestrator.local.parity.common import (
     ACCESS,
     ARGUMENTS,
     DISTRIBUTION,
@@ -21,7 +21,7 @@ from orchestrator.local.parity.common import (
     VOLUME,
     VPC,
 )
-from orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
 
 PLAN = Refused("there is no capacity to reserve here")
 SDK_RULE = NoMeaning("there is no profiler")

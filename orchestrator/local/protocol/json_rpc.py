@@ -10,9 +10,9 @@ from typing import Any
 from botocore.model import OperationModel
 from werkzeug import Request, Response
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.protocol.results import members
-from orchestrator.local.values import clean
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocol.results import members
+from microjobs_orchestrator.local.values import clean
 
 log = logging.getLogger(__name__)
 

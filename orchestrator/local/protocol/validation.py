@@ -12,7 +12,7 @@ from typing import Any
 import regex
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
 
-from orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 
 SHOWN = 256
 """Characters of a value that an error message repeats."""

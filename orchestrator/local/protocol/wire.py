@@ -6,9 +6,9 @@ from typing import Any, Protocol
 from botocore.model import OperationModel
 from werkzeug import Request, Response
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.protocol import json_rpc, query
-from orchestrator.local.protocol.models import service_model
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocol import json_rpc, query
+from microjobs_orchestrator.local.protocol.models import service_model
 
 
 class Wire(Protocol):

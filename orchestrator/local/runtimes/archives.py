@@ -11,10 +11,10 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.space import Room
-from orchestrator.local.trees import Entry, Kind, Tree, is_plain, link, parent, walk
-from orchestrator.terminal import printable
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.space import Room
+from microjobs_orchestrator.local.trees import Entry, Kind, Tree, is_plain, link, parent, walk
+from microjobs_orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
 

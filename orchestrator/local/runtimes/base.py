@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from orchestrator.local.trees import Tree
+    from microjobs_orchestrator.local.trees import Tree
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 from docker.errors import DockerException
 
-from orchestrator.local.home import Home
-from orchestrator.local.runtimes.base import CannotRunError, Runtime
-from orchestrator.local.runtimes.docker import DockerRuntime
-from orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
+from microjobs_orchestrator.local.runtimes.docker import DockerRuntime
+from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
 
 JOBS = Path(__file__).resolve().parents[3] / "containers"
 

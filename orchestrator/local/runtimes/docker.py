@@ -25,13 +25,21 @@ from docker.types import DeviceRequest, LogConfig, Mount
 from requests.exceptions import RequestException
 
 from microjobs.contract import DEFAULT_ROOT
-from orchestrator import docker_engine
-from orchestrator.local.home import Home
-from orchestrator.local.runtimes import docker_pipes, pipes
-from orchestrator.local.runtimes.archives import packed
-from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Image, Input, MachineFailedError, Plan
-from orchestrator.local.runtimes.docker_guard import GUARD_LABEL, Door, Guards, joined, unguarded
-from orchestrator.local.runtimes.docker_host import (
+from microjobs_orchestrator import docker_engine
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes import docker_pipes, pipes
+from microjobs_orchestrator.local.runtimes.archives import packed
+from microjobs_orchestrator.local.runtimes.base import (
+    CannotRunError,
+    Host,
+    HostPlan,
+    Image,
+    Input,
+    MachineFailedError,
+    Plan,
+)
+from microjobs_orchestrator.local.runtimes.docker_guard import GUARD_LABEL, Door, Guards, joined, unguarded
+from microjobs_orchestrator.local.runtimes.docker_host import (
     AGAIN_SECONDS,
     AWAY,
     HOST_LABEL,
@@ -40,7 +48,7 @@ from orchestrator.local.runtimes.docker_host import (
     EngineAwayError,
     patiently,
 )
-from orchestrator.local.runtimes.inputs import Overlays
+from microjobs_orchestrator.local.runtimes.inputs import Overlays
 
 logger = logging.getLogger(__name__)
 

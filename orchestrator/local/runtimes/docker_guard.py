@@ -1,4 +1,4 @@
-"""Guards: containers that share their network with a host and decide who may use it; see `orchestrator.local.guard`.
+"""Guards: containers that share the network of a host and decide who may use it; see `orchestrator/local/guard`.
 
 A guard starts before its host, so the host is never without one, and the host joins its network. The host has no right
 to change the firewall (NET_ADMIN) or to go around it (NET_RAW).
@@ -20,11 +20,11 @@ from docker.models.images import Image
 from docker.types import LogConfig
 from requests.exceptions import RequestException
 
-from orchestrator.local import guard
-from orchestrator.local.guard import proof
-from orchestrator.local.guard.settings import PREFIX, READY, RELAY_PORT, Settings
-from orchestrator.local.runtimes.archives import packed
-from orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
+from microjobs_orchestrator.local import guard
+from microjobs_orchestrator.local.guard import proof
+from microjobs_orchestrator.local.guard.settings import PREFIX, READY, RELAY_PORT, Settings
+from microjobs_orchestrator.local.runtimes.archives import packed
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
 
 logger = logging.getLogger(__name__)
 

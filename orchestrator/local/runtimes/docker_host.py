@@ -16,10 +16,10 @@ from requests.exceptions import HTTPError as HTTPStatusError
 from requests.exceptions import RequestException
 from urllib3.exceptions import HTTPError
 
-from orchestrator.local.runtimes.archives import unpack
-from orchestrator.local.runtimes.base import Exit, Line
-from orchestrator.local.runtimes.docker_log import Lines
-from orchestrator.local.trees import Tree, discard
+from microjobs_orchestrator.local.runtimes.archives import unpack
+from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from microjobs_orchestrator.local.runtimes.docker_log import Lines
+from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 

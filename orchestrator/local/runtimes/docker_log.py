@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from orchestrator.local.runtimes.base import Line
+from microjobs_orchestrator.local.runtimes.base import Line
 
 LONGEST_LINE = 1 << 20
 """Bytes; a longer line comes in pieces, as an event of CloudWatch holds no more. `process_keeper` has the same.

@@ -13,7 +13,7 @@ from typing import Any
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 
-from orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
 
 FILL = ["sh", "-c", 'exec cat > "$0"']
 """What writes in the container what it is sent; it takes the path."""

@@ -20,10 +20,10 @@ from pathlib import Path
 import microjobs
 from microjobs import locks
 from microjobs.files import write_text
-from orchestrator.local.runtimes import process_files
-from orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
-from orchestrator.local.runtimes.process_kept import Kept
-from orchestrator.local.runtimes.process_packages import Installer, requirements
+from microjobs_orchestrator.local.runtimes import process_files
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
+from microjobs_orchestrator.local.runtimes.process_kept import Kept
+from microjobs_orchestrator.local.runtimes.process_packages import Installer, requirements
 
 logger = logging.getLogger(__name__)
 

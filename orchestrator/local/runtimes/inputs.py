@@ -14,8 +14,8 @@ from pathlib import Path
 import docker
 from docker.errors import APIError
 
-from orchestrator.local.runtimes import process_files
-from orchestrator.local.runtimes.base import Input
+from microjobs_orchestrator.local.runtimes import process_files
+from microjobs_orchestrator.local.runtimes.base import Input
 
 logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Pipe
-from orchestrator.local.trees import Tree
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Pipe
+from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 

@@ -28,15 +28,24 @@ from microjobs.contract import BASE_DIR, Layout
 from microjobs.interpreter import EXECUTABLE, PYTHON
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
-from orchestrator.local.home import Home
-from orchestrator.local.runtimes import pipes, process_pipes
-from orchestrator.local.runtimes import process_commands as commands
-from orchestrator.local.runtimes import process_files as files
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, MachineFailedError, Plan
-from orchestrator.local.runtimes.environments import Environment, Environments, exclusive
-from orchestrator.local.runtimes.process_addresses import reserve
-from orchestrator.local.runtimes.process_kept import POLL_SECONDS, Kept, callers_environment
-from orchestrator.local.trees import Tree
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes import pipes, process_pipes
+from microjobs_orchestrator.local.runtimes import process_commands as commands
+from microjobs_orchestrator.local.runtimes import process_files as files
+from microjobs_orchestrator.local.runtimes.base import (
+    CannotRunError,
+    Exit,
+    Host,
+    HostPlan,
+    Image,
+    Line,
+    MachineFailedError,
+    Plan,
+)
+from microjobs_orchestrator.local.runtimes.environments import Environment, Environments, exclusive
+from microjobs_orchestrator.local.runtimes.process_addresses import reserve
+from microjobs_orchestrator.local.runtimes.process_kept import POLL_SECONDS, Kept, callers_environment
+from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 

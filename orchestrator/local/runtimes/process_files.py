@@ -7,13 +7,13 @@ import os
 import stat
 from pathlib import Path
 
-from orchestrator.local import trees
-from orchestrator.local.runtimes.archives import UPLOAD
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.space import Room
-from orchestrator.local.trees import Entry, Found, Kind, Tree, make_folders, walk
-from orchestrator.local.trees import link as link_entry
-from orchestrator.terminal import printable
+from microjobs_orchestrator.local import trees
+from microjobs_orchestrator.local.runtimes.archives import UPLOAD
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.space import Room
+from microjobs_orchestrator.local.trees import Entry, Found, Kind, Tree, make_folders, walk
+from microjobs_orchestrator.local.trees import link as link_entry
+from microjobs_orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
 

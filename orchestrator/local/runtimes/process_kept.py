@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from orchestrator.local.runtimes import process_keeper
-from orchestrator.local.runtimes.base import Line
+from microjobs_orchestrator.local.runtimes import process_keeper
+from microjobs_orchestrator.local.runtimes.base import Line
 
 POLL_SECONDS = 0.05
 KILL_SECONDS = 10.0

@@ -12,8 +12,8 @@ from botocore.model import ListShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
 from werkzeug.http import http_date
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.wire import request_id
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.wire import request_id
 
 NAMESPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 

@@ -10,12 +10,12 @@ from io import BytesIO
 from math import inf
 from typing import BinaryIO
 
-from orchestrator.local.auth import UNSIGNED_PAYLOAD
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
-from orchestrator.local.s3.chunks import KINDS, dechunked
-from orchestrator.local.s3.details import BLOCK
-from orchestrator.local.s3.wire import Incoming, Stream
+from microjobs_orchestrator.local.auth import UNSIGNED_PAYLOAD
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
+from microjobs_orchestrator.local.s3.chunks import KINDS, dechunked
+from microjobs_orchestrator.local.s3.details import BLOCK
+from microjobs_orchestrator.local.s3.wire import Incoming, Stream
 
 DOCUMENT_LIMIT = 16 << 20
 """Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3 import settings
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.call import OWNER, Call, Operation
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3 import settings
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 US_EAST_1 = "us-east-1"
 """The region whose buckets have no location, for history's sake."""

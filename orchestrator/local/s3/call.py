@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import ACCOUNT
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.store import ObjectStore, no_such_bucket
-from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.s3.wire import Incoming, Stream
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import ACCOUNT
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.store import ObjectStore, no_such_bucket
+from microjobs_orchestrator.local.s3.uploads import Uploads
+from microjobs_orchestrator.local.s3.wire import Incoming, Stream
 
 OWNER = {"ID": ACCOUNT, "DisplayName": "microjobs"}
 

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
-from orchestrator.local.auth import Proof
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.details import BLOCK
-from orchestrator.local.s3.wire import Stream
+from microjobs_orchestrator.local.auth import Proof
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.details import BLOCK
+from microjobs_orchestrator.local.s3.wire import Stream
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.store import Condition, Opened
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.store import Condition, Opened
 
 
 def check_reading(members: Mapping[str, Any], opened: Opened) -> None:

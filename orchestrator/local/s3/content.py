@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.checksums import Digest
-from orchestrator.local.s3.details import BLOCK
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.checksums import Digest
+from microjobs_orchestrator.local.s3.details import BLOCK
 
 _RANGE = re.compile("bytes=([0-9]*)-([0-9]*)")
 _MAX_DIGITS = 18

@@ -7,15 +7,15 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from urllib.parse import unquote_to_bytes
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3 import conditions
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.call import Call, Operation
-from orchestrator.local.s3.checksums import ALGORITHMS, encode
-from orchestrator.local.s3.content import FileBody, Span, copy, read_range
-from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.objects import checksum_members, details_of
-from orchestrator.local.s3.store import Opened
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3 import conditions
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.call import Call, Operation
+from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, encode
+from microjobs_orchestrator.local.s3.content import FileBody, Span, copy, read_range
+from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
+from microjobs_orchestrator.local.s3.store import Opened
 
 
 def open_source(call: Call) -> tuple[Opened, Span]:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from orchestrator.local.s3.keys import KEY_LIMIT
+from microjobs_orchestrator.local.s3.keys import KEY_LIMIT
 
 SETTLED_NS = 1_000_000_000
 """Age of a folder's last change after which every later change shows in its times, whatever the file system."""

@@ -18,8 +18,8 @@ from werkzeug import Request, Response
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.wire import Stream
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.wire import Stream
 
 FORM = "microjobs.form"
 """Where a WSGI environment has the `Form` of its request, once its policy's signature was checked."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local.trees import discard
 
 
 class Intake:

@@ -4,7 +4,7 @@ import ipaddress
 import re
 from pathlib import Path
 
-from orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.errors import ServiceError
 
 KEY_LIMIT = 1024
 """Bytes of UTF-8, as on AWS."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.call import OWNER, Call, Operation
-from orchestrator.local.s3.store import StoredObject
-from orchestrator.local.s3.walk import BEYOND
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
+from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.walk import BEYOND
 
 NULL_VERSION = "null"
 """The version of objects in buckets that keep no versions."""

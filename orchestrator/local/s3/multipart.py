@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3 import conditions
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.body import receive
-from orchestrator.local.s3.call import OWNER, Call, Operation
-from orchestrator.local.s3.checksums import ALGORITHMS, COMPOSITE_ONLY, FULL_OBJECT_ONLY, composite, encode
-from orchestrator.local.s3.content import FileBody, Span, copy
-from orchestrator.local.s3.copying import open_source
-from orchestrator.local.s3.details import BLOCK, Details
-from orchestrator.local.s3.objects import checksum_members, details_of
-from orchestrator.local.s3.parse import malformed
-from orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3 import conditions
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.body import receive
+from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
+from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, COMPOSITE_ONLY, FULL_OBJECT_ONLY, composite, encode
+from microjobs_orchestrator.local.s3.content import FileBody, Span, copy
+from microjobs_orchestrator.local.s3.copying import open_source
+from microjobs_orchestrator.local.s3.details import BLOCK, Details
+from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
+from microjobs_orchestrator.local.s3.parse import malformed
+from microjobs_orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
 SMALLEST_PART = 5 << 20
 """Bytes; the last part may have less. As on AWS."""

@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3 import conditions
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.body import receive
-from orchestrator.local.s3.call import Call, Operation
-from orchestrator.local.s3.content import FileBody, Span, part_span, read_range
-from orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
-from orchestrator.local.s3.store import Opened
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3 import conditions
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.body import receive
+from microjobs_orchestrator.local.s3.call import Call, Operation
+from microjobs_orchestrator.local.s3.content import FileBody, Span, part_span, read_range
+from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
+from microjobs_orchestrator.local.s3.store import Opened
 
 METADATA_LIMIT = 2048
 """Bytes of user metadata, names and values, as on AWS."""

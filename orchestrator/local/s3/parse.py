@@ -9,8 +9,8 @@ from xml.etree import ElementTree
 
 from botocore.model import ListShape, OperationModel, Shape, StructureShape
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.wire import Incoming
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.wire import Incoming
 
 AS_GIVEN = frozenset({"Expires", "ResponseExpires"})
 """Dates that are stored and sent back as they came."""

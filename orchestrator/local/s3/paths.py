@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from orchestrator.local.trees import Kind, walk
+from microjobs_orchestrator.local.trees import Kind, walk
 
 
 class Tree:

@@ -8,8 +8,8 @@ from urllib.parse import parse_qsl
 import botocore.loaders
 from botocore.model import OperationModel, ServiceModel, StructureShape
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.wire import Incoming
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.wire import Incoming
 
 SIGNATURE = frozenset({"AWSAccessKeyId", "Expires", "Signature"})
 """In the query of a URL that was presigned the old way; the newer one's begin with `X-Amz-`."""

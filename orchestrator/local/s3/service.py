@@ -7,18 +7,18 @@ from typing import Any
 from botocore.model import OperationModel, StructureShape
 from werkzeug import Request, Response
 
-from orchestrator.local.errors import ServiceError, is_full
-from orchestrator.local.parity import refuse
-from orchestrator.local.s3 import buckets, copying, forms, listing, multipart, objects, settings
-from orchestrator.local.s3.answer import error_response, write_answer
-from orchestrator.local.s3.body import Input, drain, receive_document
-from orchestrator.local.s3.call import Call, Operation, check_owner
-from orchestrator.local.s3.forms import Counted, Form, Policy
-from orchestrator.local.s3.parse import malformed, parse_document, parse_members
-from orchestrator.local.s3.protocol import check_query, find_operation, service_model, wire_name
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.s3.wire import Incoming, Stream, read_request, request_id
+from microjobs_orchestrator.local.errors import ServiceError, is_full
+from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.s3 import buckets, copying, forms, listing, multipart, objects, settings
+from microjobs_orchestrator.local.s3.answer import error_response, write_answer
+from microjobs_orchestrator.local.s3.body import Input, drain, receive_document
+from microjobs_orchestrator.local.s3.call import Call, Operation, check_owner
+from microjobs_orchestrator.local.s3.forms import Counted, Form, Policy
+from microjobs_orchestrator.local.s3.parse import malformed, parse_document, parse_members
+from microjobs_orchestrator.local.s3.protocol import check_query, find_operation, service_model, wire_name
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.s3.uploads import Uploads
+from microjobs_orchestrator.local.s3.wire import Incoming, Stream, read_request, request_id
 
 __all__ = ["OPERATIONS", "S3", "error_response"]
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.answer import Answer
-from orchestrator.local.s3.body import receive_document
-from orchestrator.local.s3.call import OWNER, Call, Operation
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.s3.body import receive_document
+from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 DELETED = "null"
 """A setting that a new bucket has and that was deleted."""

@@ -14,16 +14,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import Home
-from orchestrator.local.s3 import keys
-from orchestrator.local.s3.database import Database, Version
-from orchestrator.local.s3.details import Details, guess_details
-from orchestrator.local.s3.folders import Folders
-from orchestrator.local.s3.intake import Intake
-from orchestrator.local.s3.paths import Tree
-from orchestrator.local.s3.walk import Walk
-from orchestrator.local.trees import Kind, walk
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3 import keys
+from microjobs_orchestrator.local.s3.database import Database, Version
+from microjobs_orchestrator.local.s3.details import Details, guess_details
+from microjobs_orchestrator.local.s3.folders import Folders
+from microjobs_orchestrator.local.s3.intake import Intake
+from microjobs_orchestrator.local.s3.paths import Tree
+from microjobs_orchestrator.local.s3.walk import Walk
+from microjobs_orchestrator.local.trees import Kind, walk
 
 SETTLED = 1.0
 """Seconds after which a file's change shows in its modification time for sure, whatever the file system."""

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.database import Row
-from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.keys import KEY_LIMIT
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.trees import discard
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.database import Row
+from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.keys import KEY_LIMIT
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000
 

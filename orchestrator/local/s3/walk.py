@@ -9,7 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from orchestrator.local.s3.folders import Folders, scan
+from microjobs_orchestrator.local.s3.folders import Folders, scan
 
 BEYOND = b"\xff"
 """`prefix + BEYOND` sorts behind every key with that prefix: UTF-8 has no such byte."""

@@ -8,10 +8,10 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from werkzeug import Request
 
-from orchestrator.local.auth import PROOF, Proof
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.http import HEADERS
-from orchestrator.local.s3.hosts import bucket_of_host
+from microjobs_orchestrator.local.auth import PROOF, Proof
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.http import HEADERS
+from microjobs_orchestrator.local.s3.hosts import bucket_of_host
 
 REQUEST_ID = "microjobs.request_id"
 """Where the application puts the request's id, if it does."""

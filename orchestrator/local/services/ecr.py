@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import ACCOUNT, registry
-from orchestrator.local.runtimes.base import Image
-from orchestrator.local.services import Service
-from orchestrator.local.services.pages import cut
-from orchestrator.local.state import NameTakenError, Query, State
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import ACCOUNT, registry
+from microjobs_orchestrator.local.runtimes.base import Image
+from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.services.pages import cut
+from microjobs_orchestrator.local.state import NameTakenError, Query, State
 
 KIND = "ecr-repository"
 LIFETIME_SECONDS = 12 * 60 * 60

@@ -12,11 +12,11 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import ACCOUNT
-from orchestrator.local.services import Service
-from orchestrator.local.services.pages import cut
-from orchestrator.local.state import NameTakenError, Query, Record, State
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import ACCOUNT
+from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.services.pages import cut
+from microjobs_orchestrator.local.state import NameTakenError, Query, Record, State
 
 KIND = "iam-role"
 DELETED = "Deleted"

@@ -9,9 +9,9 @@ from typing import Any
 
 from botocore.model import StructureShape
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.protocol.models import operation_model
-from orchestrator.local.state import Query, Record, State
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.state import Query, Record, State
 
 PAGE = 100
 """What one answer lists at most, as on SageMaker."""

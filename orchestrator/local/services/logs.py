@@ -11,9 +11,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from orchestrator.local.errors import ResourceNotFoundError, ServiceError
-from orchestrator.local.home import ACCOUNT, REGION
-from orchestrator.local.logs import Event, LogStore, Stream
+from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
+from microjobs_orchestrator.local.home import ACCOUNT, REGION
+from microjobs_orchestrator.local.logs import Event, LogStore, Stream
 
 EVENTS_LIMIT = 10_000
 BYTES_LIMIT = 1 << 20

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.errors import ServiceError
 
 
 def cut(items: Sequence[Any], token: str, limit: int, code: str) -> tuple[list[Any], str | None]:

@@ -15,18 +15,18 @@ from math import inf
 from botocore.model import Shape
 from werkzeug import Request, Response
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import ACCOUNT
-from orchestrator.local.jobs import asynchronous
-from orchestrator.local.jobs.client import NoAnswerError, TooLargeError
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.endpoints import KIND, Endpoint
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.replicas import INVOCATIONS, Replica
-from orchestrator.local.logs import endpoint_group
-from orchestrator.local.parity import refuse
-from orchestrator.local.protocol.models import operation_model, service_model
-from orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import ACCOUNT
+from microjobs_orchestrator.local.jobs import asynchronous
+from microjobs_orchestrator.local.jobs.client import NoAnswerError, TooLargeError
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.endpoints import KIND, Endpoint
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.jobs.replicas import INVOCATIONS, Replica
+from microjobs_orchestrator.local.logs import endpoint_group
+from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.protocol.models import operation_model, service_model
+from microjobs_orchestrator.local.protocol.validation import validate
 
 SERVICE = "sagemaker-runtime"
 INVOKE, INVOKE_ASYNC = "InvokeEndpoint", "InvokeEndpointAsync"

@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import endpoints, models, processing, training, transform, tuning
-from orchestrator.local.jobs.context import Context
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.jobs.results import Results
-from orchestrator.local.services import listing
-from orchestrator.local.services.listing import (
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import endpoints, models, processing, training, transform, tuning
+from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.jobs.results import Results
+from microjobs_orchestrator.local.services import listing
+from microjobs_orchestrator.local.services.listing import (
     CONFIG,
     ENDPOINT,
     MODEL,
@@ -22,7 +22,7 @@ from orchestrator.local.services.listing import (
     members,
     shown,
 )
-from orchestrator.local.state import Record
+from microjobs_orchestrator.local.state import Record
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]

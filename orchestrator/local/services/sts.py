@@ -4,11 +4,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestrator.local import sessions
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import ACCOUNT, Credentials
-from orchestrator.local.services import Service
-from orchestrator.local.sessions import Caller
+from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import ACCOUNT, Credentials
+from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.sessions import Caller
 
 ROLE_SECONDS = 60 * 60
 TOKEN_SECONDS = 12 * 60 * 60

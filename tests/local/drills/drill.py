@@ -18,9 +18,9 @@ from typing import Any
 import docker
 from botocore.exceptions import BotoCoreError, ClientError
 
-from orchestrator.local import server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
 from tests.local.clients import OVER, Local, processing_request, training_request, until
 from tests.local.drills.image import ML, said
 from tests.local.drills.leaks import machine, started, temporary_folder
@@ -79,7 +79,7 @@ class Drill:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self.home.make()
-        command = [sys.executable, "-m", "orchestrator.local", *self._config.arguments()]
+        command = [sys.executable, "-m", "microjobs_orchestrator.local", *self._config.arguments()]
         environment = {**os.environ, "MICROJOBS_HOME": str(self.home.root), "TMPDIR": str(temporary_folder(self.home))}
         with self.home.server_log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import docker
 
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local.home import Home
 
 LABEL = "org.microjobs"
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import docker
 import pytest
 
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local.home import Home
 from tests.local.drills.drill import Drill
 from tests.local.drills.image import drill_image
 

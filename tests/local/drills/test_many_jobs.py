@@ -13,8 +13,8 @@ from typing import Any
 import docker
 import pytest
 
-from orchestrator.local.home import Home, arn
-from orchestrator.local.state import State
+from microjobs_orchestrator.local.home import Home, arn
+from microjobs_orchestrator.local.state import State
 from tests.local.clients import Local, started, until
 from tests.local.drills.leaks import machine, temporary_folder
 

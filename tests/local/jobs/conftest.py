@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.home import Home
-from orchestrator.local.jobs import endpoints, models, transform
-from orchestrator.local.jobs.client import Client
-from orchestrator.local.jobs.context import Context, Settings
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.logs import LogStore
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.state import Record, State
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs import endpoints, models, transform
+from microjobs_orchestrator.local.jobs.client import Client
+from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.state import Record, State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
 SECONDS = 20.0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Image, Line, Plan
 
 
 @dataclass(frozen=True)

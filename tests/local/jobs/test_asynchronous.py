@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from werkzeug import Response
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import asynchronous, endpoints
-from orchestrator.local.runtimes.base import Exit
-from orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import asynchronous, endpoints
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply, watched
 from tests.local.jobs.test_endpoints_invocations import Invoker

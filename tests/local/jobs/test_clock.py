@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import clock
-from orchestrator.local.clock import Moment
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.jobs import group, processing, training, transform
-from orchestrator.local.jobs.attempts import Attempts
-from orchestrator.local.jobs.group import Control
-from orchestrator.local.jobs.job import Job
-from orchestrator.local.logs import Stream
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
+from microjobs_orchestrator.local import clock
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.jobs import group, processing, training, transform
+from microjobs_orchestrator.local.jobs.attempts import Attempts
+from microjobs_orchestrator.local.jobs.group import Control
+from microjobs_orchestrator.local.jobs.job import Job
+from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
 from tests.local.jobs.conftest import Parts, transform_request
 
 DAY = 86_400.0

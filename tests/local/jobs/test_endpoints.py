@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.home import arn
-from orchestrator.local.jobs import endpoints, models, registry
-from orchestrator.local.jobs.job import LAYOUT
-from orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.jobs import endpoints, models, registry
+from microjobs_orchestrator.local.jobs.job import LAYOUT
+from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import FakeHost, Model
 

@@ -14,8 +14,8 @@ import pytest
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
-from orchestrator.local import server
-from orchestrator.local.config import Config
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
 from tests.local.clients import Local, started, unique, until

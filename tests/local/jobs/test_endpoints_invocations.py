@@ -11,11 +11,11 @@ import pytest
 from werkzeug import Request, Response
 from werkzeug.test import EnvironBuilder
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.jobs import endpoints
-from orchestrator.local.runtimes.base import Exit
-from orchestrator.local.services import runtime
-from orchestrator.local.services.runtime import Runtime
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.jobs import endpoints
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.services import runtime
+from microjobs_orchestrator.local.services.runtime import Runtime
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply, echo
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import endpoints
-from orchestrator.local.runtimes.base import Exit
-from orchestrator.local.state import Record
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import endpoints
+from microjobs_orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker

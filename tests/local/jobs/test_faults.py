@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from orchestrator.local.jobs import inputs
-from orchestrator.local.jobs.client import NoAnswerError
-from orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.jobs import inputs
+from microjobs_orchestrator.local.jobs.client import NoAnswerError
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import Parts, Serve
 from tests.local.jobs.fakes import Asked, Model, Reply
 

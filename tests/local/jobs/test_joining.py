@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs.joining import DataProcessing, RecordError
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs.joining import DataProcessing, RecordError
 from tests.local.jobs.conftest import Parts, transform_request
 from tests.local.jobs.fakes import Asked, Model, Reply
 

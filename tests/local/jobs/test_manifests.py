@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.local.jobs import manifests
-from orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.jobs import manifests
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import Parts
 
 

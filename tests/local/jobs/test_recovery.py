@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.jobs import endpoints, processing, training, transform
-from orchestrator.local.jobs.group import Control, Interruption
-from orchestrator.local.jobs.interruptions import Watch
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.runtimes.base import Host
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.state import State
-from orchestrator.local.trees import remove
-from orchestrator.workflows.record import Record, last_unfinished
+from microjobs_orchestrator.local.jobs import endpoints, processing, training, transform
+from microjobs_orchestrator.local.jobs.group import Control, Interruption
+from microjobs_orchestrator.local.jobs.interruptions import Watch
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.runtimes.base import Host
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.s3.uploads import Uploads
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.local.trees import remove
+from microjobs_orchestrator.workflows.record import Record, last_unfinished
 from tests.local.jobs.conftest import Parts, transform_request, until
 
 MAKERS: Mapping[str, Any] = {

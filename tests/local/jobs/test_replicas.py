@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.jobs import replicas
-from orchestrator.local.runtimes.base import Exit
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.jobs import replicas
+from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker

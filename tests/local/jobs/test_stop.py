@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.home import Home
-from orchestrator.local.jobs import processing, training
-from orchestrator.local.jobs.context import Context, Settings
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.logs import LogStore
-from orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.services.sagemaker import SageMaker
-from orchestrator.local.state import Record, State
-from orchestrator.local.trees import Tree
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs import processing, training
+from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.state import Record, State
+from microjobs_orchestrator.local.trees import Tree
 from tests.local.trees import tree_of
 
 SECONDS = 10.0

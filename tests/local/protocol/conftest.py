@@ -9,15 +9,15 @@ import pytest
 from botocore.config import Config
 from werkzeug import Request, Response
 
-from orchestrator.local.app import Application
-from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.home import Credentials
-from orchestrator.local.http import Server
-from orchestrator.local.runtimes.base import Image
-from orchestrator.local.services import sts
-from orchestrator.local.services.ecr import Ecr
-from orchestrator.local.services.iam import Iam
-from orchestrator.local.state import State
+from microjobs_orchestrator.local.app import Application
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.http import Server
+from microjobs_orchestrator.local.runtimes.base import Image
+from microjobs_orchestrator.local.services import sts
+from microjobs_orchestrator.local.services.ecr import Ecr
+from microjobs_orchestrator.local.services.iam import Iam
+from microjobs_orchestrator.local.state import State
 
 CREDENTIALS = Credentials("key-of-the-tests", "secret-of-the-tests")
 

@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from orchestrator.aws.checks import trusts_sagemaker
+from microjobs_orchestrator.aws.checks import trusts_sagemaker
 from tests.local.protocol.conftest import Client
 
 

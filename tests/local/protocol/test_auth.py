@@ -12,8 +12,8 @@ from werkzeug import Request
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
-from orchestrator.local import auth
-from orchestrator.local.auth_errors import CODES, Fault
+from microjobs_orchestrator.local import auth
+from microjobs_orchestrator.local.auth_errors import CODES, Fault
 from tests.local.protocol.conftest import CREDENTIALS
 
 BODY = b'{"a": 1}'

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local import sessions
-from orchestrator.local.home import Credentials
-from orchestrator.local.sessions import Caller
+from microjobs_orchestrator.local import sessions
+from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.sessions import Caller
 from tests.local.protocol.conftest import CREDENTIALS, Client
 from tests.local.protocol.test_application import ask, error_of
 

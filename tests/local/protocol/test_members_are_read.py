@@ -18,26 +18,26 @@ from typing import Any
 import pytest
 
 from microjobs.contract import Layout
-from orchestrator.local import state
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import Home
-from orchestrator.local.jobs.context import Context, Settings
-from orchestrator.local.jobs.registry import Registry
-from orchestrator.local.logs import LogStore
-from orchestrator.local.parity import TABLE
-from orchestrator.local.parity.rows import Honoured, Members, Rows
-from orchestrator.local.protocol.models import operation_model
-from orchestrator.local.s3.body import Input
-from orchestrator.local.s3.call import Call
-from orchestrator.local.s3.content import FileBody
-from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.service import OPERATIONS as S3
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.uploads import Uploads
-from orchestrator.local.s3.wire import Incoming
-from orchestrator.local.serve import services
-from orchestrator.local.services import Service
-from orchestrator.local.state import State
+from microjobs_orchestrator.local import state
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
+from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.s3.body import Input
+from microjobs_orchestrator.local.s3.call import Call
+from microjobs_orchestrator.local.s3.content import FileBody
+from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.s3.uploads import Uploads
+from microjobs_orchestrator.local.s3.wire import Incoming
+from microjobs_orchestrator.local.serve import services
+from microjobs_orchestrator.local.services import Service
+from microjobs_orchestrator.local.state import State
 from tests.local.security.stub import StubRuntime
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"

@@ -7,14 +7,14 @@ from unittest.mock import Mock
 import pytest
 from botocore.model import ListShape, Shape, StructureShape
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.parity import TABLE, refuse
-from orchestrator.local.parity.page import render
-from orchestrator.local.parity.rows import Honoured, Members, Rows
-from orchestrator.local.protocol.models import operation_model
-from orchestrator.local.s3 import service as s3
-from orchestrator.local.serve import services
-from orchestrator.local.services import runtime
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.parity import TABLE, refuse
+from microjobs_orchestrator.local.parity.page import render
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
+from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.s3 import service as s3
+from microjobs_orchestrator.local.serve import services
+from microjobs_orchestrator.local.services import runtime
 from tests.conftest import REPOSITORY
 
 OPERATIONS = [(service, operation) for service, operations in TABLE.items() for operation in operations]

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.errors import ServiceError, ValidationError
-from orchestrator.local.parity import SAGEMAKER
-from orchestrator.local.protocol import validation
-from orchestrator.local.protocol.models import operation_model, service_model
-from orchestrator.local.protocol.validation import compiled, validate
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.parity import SAGEMAKER
+from microjobs_orchestrator.local.protocol import validation
+from microjobs_orchestrator.local.protocol.models import operation_model, service_model
+from microjobs_orchestrator.local.protocol.validation import compiled, validate
 
 MODEL = operation_model("sagemaker", "CreateModel")
 TRAINING = operation_model("sagemaker", "CreateTrainingJob")

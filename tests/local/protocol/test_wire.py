@@ -8,10 +8,10 @@ import pytest
 from werkzeug import Request
 from werkzeug.test import EnvironBuilder
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.protocol import json_rpc, query
-from orchestrator.local.protocol.models import operation_model
-from orchestrator.local.protocol.results import ResultError
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocol import json_rpc, query
+from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.protocol.results import ResultError
 
 LIST = operation_model("sagemaker", "ListModels")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.contract import Layout
-from orchestrator.local.home import Home
-from orchestrator.local.runtimes.base import Host, HostPlan
-from orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.base import Host, HostPlan
+from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
 from tests.conftest import CONTAINERS
 
 

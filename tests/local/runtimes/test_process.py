@@ -17,11 +17,11 @@ import pytest
 
 from microjobs.contract import Layout, read_failure
 from microjobs.interpreter import EXECUTABLE
-from orchestrator.local.home import Home
-from orchestrator.local.runtimes import process_keeper
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
-from orchestrator.local.runtimes.process import ProcessRuntime
-from orchestrator.local.runtimes.process_kept import Kept
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes import process_keeper
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
+from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.runtimes.process_kept import Kept
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import (
     host_plan,
@@ -322,7 +322,7 @@ def test_running_plan_cannot_start_twice(start: Start, tmp_path: Path) -> None:
 SERVER = """
 import sys, time
 from pathlib import Path
-from orchestrator.local.runtimes.base import Plan
+from microjobs_orchestrator.local.runtimes.base import Plan
 from tests.local.runtimes.processes import program, tiny_runtime
 host, = tiny_runtime(Path(sys.argv[1])).start(Plan("job", (program(Path(sys.argv[2]), *sys.argv[3:]),)))
 next(line for line in host.lines() if line.text == b"up")

@@ -23,10 +23,10 @@ from microjobs.contract import (
 )
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.scaler import read_scaler
-from orchestrator.local.home import Home
-from orchestrator.local.jobs.client import Client, NoAnswerError
-from orchestrator.local.runtimes.base import Exit, Host, Input, Plan
-from orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs.client import Client, NoAnswerError
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Input, Plan
+from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS
 from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line

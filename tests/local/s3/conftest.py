@@ -10,11 +10,11 @@ import pytest
 from botocore.config import Config
 from werkzeug import Request, Response
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import REGION, Home
-from orchestrator.local.http import Server
-from orchestrator.local.s3.service import S3, error_response
-from orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import REGION, Home
+from microjobs_orchestrator.local.http import Server
+from microjobs_orchestrator.local.s3.service import S3, error_response
+from microjobs_orchestrator.local.s3.store import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

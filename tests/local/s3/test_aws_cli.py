@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local.home import Home
 from tests.clients.environments import client_programs
 from tests.local.s3.conftest import BUCKET
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.keys import is_bucket_name, parse_uri, relative_path
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.keys import is_bucket_name, parse_uri, relative_path
 
 
 @pytest.mark.parametrize("name", ["abc", "sagemaker-us-east-1-000000000000", "a.b-c", "0" * 63])

@@ -7,8 +7,8 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.local.home import Home
-from orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3.store import ObjectStore
 from tests.local.s3.conftest import BUCKET
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.local.s3 import folders
-from orchestrator.local.s3.database import Database
-from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.uploads import Uploads
+from microjobs_orchestrator.local.s3 import folders
+from microjobs_orchestrator.local.s3.database import Database
+from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.s3.uploads import Uploads
 from tests.local.s3.conftest import BUCKET
 
 if TYPE_CHECKING:

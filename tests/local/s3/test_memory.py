@@ -15,8 +15,8 @@ GROWTH = 40 << 20
 SERVER = """
 import re, sys, threading
 from pathlib import Path
-from orchestrator.local.home import Home
-from orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3.store import ObjectStore
 from tests.local.s3.conftest import Running, S3
 
 home = Home(Path(sys.argv[1]))

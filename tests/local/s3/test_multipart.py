@@ -8,9 +8,9 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from orchestrator.local.home import Home
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.s3.uploads import Uploads
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.s3.uploads import Uploads
 from tests.local.s3.conftest import BUCKET
 
 if TYPE_CHECKING:

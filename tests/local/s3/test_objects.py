@@ -16,7 +16,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from orchestrator.local.home import ACCOUNT, Home
+from microjobs_orchestrator.local.home import ACCOUNT, Home
 from tests.local.s3.conftest import BUCKET
 
 if TYPE_CHECKING:

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import Home
-from orchestrator.local.s3.database import Version
-from orchestrator.local.s3.details import Details
-from orchestrator.local.s3.store import ObjectStore, StoredObject
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3.database import Version
+from microjobs_orchestrator.local.s3.details import Details
+from microjobs_orchestrator.local.s3.store import ObjectStore, StoredObject
 from tests.local.s3.conftest import BUCKET
 
 
@@ -116,7 +116,7 @@ def test_md5_of_a_settled_file_is_computed_once(
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
     first = details(store, "a.txt")
-    monkeypatch.setattr("orchestrator.local.s3.store.guess_details", None)
+    monkeypatch.setattr("microjobs_orchestrator.local.s3.store.guess_details", None)
     assert details(store, "a.txt") == first
 
 

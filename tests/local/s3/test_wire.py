@@ -12,9 +12,9 @@ from typing import NamedTuple
 import pytest
 from werkzeug import Request
 
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import Home
-from orchestrator.local.s3.wire import read_request
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3.wire import read_request
 from tests.local.s3.conftest import BUCKET
 
 CONTENT = b"hello, world" * 10_000

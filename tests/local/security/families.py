@@ -6,10 +6,19 @@ from typing import Any
 from hypothesis import strategies as st
 
 from microjobs.contract import Layout
-from orchestrator.local.home import arn
-from orchestrator.local.parity import TABLE
-from orchestrator.local.s3.service import OPERATIONS as S3
-from orchestrator.local.services.listing import CONFIG, ENDPOINT, MODEL, PROCESSING, TRAINING, TRANSFORM, TUNING, Kind
+from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
+from microjobs_orchestrator.local.services.listing import (
+    CONFIG,
+    ENDPOINT,
+    MODEL,
+    PROCESSING,
+    TRAINING,
+    TRANSFORM,
+    TUNING,
+    Kind,
+)
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
 from tests.local.security.shapes import odd_texts
 

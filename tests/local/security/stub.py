@@ -12,10 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home
-from orchestrator.local.runtimes.base import Exit, Host, HostPlan, Image, Line, Plan
-from orchestrator.local.serve import serve
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostPlan, Image, Line, Plan
+from microjobs_orchestrator.local.serve import serve
 
 
 class Model(BaseHTTPRequestHandler):

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.local import server
-from orchestrator.local.home import Home
+from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local.home import Home
 from tests.local.clients import Local, until
 
 

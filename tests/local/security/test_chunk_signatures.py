@@ -10,9 +10,9 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from orchestrator.local.auth import Proof
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
+from microjobs_orchestrator.local.auth import Proof
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
 from tests.local.clients import Local
 from tests.local.security.wire import Answer, Sender, Signer
 

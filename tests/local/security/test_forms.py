@@ -10,7 +10,7 @@ import pytest
 import requests
 from botocore.config import Config
 
-from orchestrator.local import sessions
+from microjobs_orchestrator.local import sessions
 from tests.local.clients import Local
 
 Changes = Callable[[dict[str, Any]], None]

@@ -17,7 +17,7 @@ import pytest
 from botocore.parsers import ResponseParserError, create_parser
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from orchestrator.local import server
+from microjobs_orchestrator.local import server
 from tests.local.clients import Local, until
 from tests.local.security.families import BASES, FAMILIES
 from tests.local.security.requests import Request

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local import holder, proof, server
-from orchestrator.local.config import Config
-from orchestrator.local.home import Home, HomeError
+from microjobs_orchestrator.local import holder, proof, server
+from microjobs_orchestrator.local.config import Config
+from microjobs_orchestrator.local.home import Home, HomeError
 from tests.local.clients import Local, started, until
 
 NOBODY = 65534

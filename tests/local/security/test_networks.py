@@ -13,12 +13,12 @@ import docker
 import pytest
 from docker.models.containers import Container
 
-from orchestrator.local.guard.settings import RELAY_PORT
-from orchestrator.local.home import Home
-from orchestrator.local.jobs.client import Client
-from orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Line, Plan
-from orchestrator.local.runtimes.docker import DockerRuntime
-from orchestrator.local.runtimes.docker_guard import GUARD_LABEL
+from microjobs_orchestrator.local.guard.settings import RELAY_PORT
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs.client import Client
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Line, Plan
+from microjobs_orchestrator.local.runtimes.docker import DockerRuntime
+from microjobs_orchestrator.local.runtimes.docker_guard import GUARD_LABEL
 from tests.conftest import image_name
 from tests.local.clients import until
 

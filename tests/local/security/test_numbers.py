@@ -11,8 +11,8 @@ import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 
-from orchestrator.local import config
-from orchestrator.local.config import ConfigError
+from microjobs_orchestrator.local import config
+from microjobs_orchestrator.local.config import ConfigError
 from tests.local.clients import Local
 from tests.local.security.wire import Answer, Sender
 

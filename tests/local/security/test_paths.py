@@ -18,15 +18,15 @@ from hypothesis import strategies as st
 
 from microjobs.bundle import unpack as unpack_model
 from microjobs.errors import UserError
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.home import Home
-from orchestrator.local.protocol.models import operation_model
-from orchestrator.local.protocol.validation import validate
-from orchestrator.local.runtimes.archives import unpack
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.runtimes.environments import Environments
-from orchestrator.local.s3.keys import is_bucket_name
-from orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.local.runtimes.archives import unpack
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes.environments import Environments
+from microjobs_orchestrator.local.s3.keys import is_bucket_name
+from microjobs_orchestrator.local.s3.store import ObjectStore
 from tests.local.clients import Local
 from tests.local.security.wire import Sender
 from tests.local.trees import lay_out

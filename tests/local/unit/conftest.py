@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local.home import Home
-from orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.s3.store import ObjectStore
 
 
 @pytest.fixture

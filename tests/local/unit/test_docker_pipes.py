@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from docker.models.containers import Container
 
-from orchestrator.local.runtimes import docker_pipes
-from orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes import docker_pipes
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
 
 STARTING, RUNNING = (False, None), (True, None)
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from orchestrator.local.guard import proof, relay
-from orchestrator.local.guard.relay import Relay
-from orchestrator.local.guard.settings import Settings
+from microjobs_orchestrator.local.guard import proof, relay
+from microjobs_orchestrator.local.guard.relay import Relay
+from microjobs_orchestrator.local.guard.settings import Settings
 
 SECRET = "the secret"  # noqa: S105
 Service = Callable[[socket.socket], None]

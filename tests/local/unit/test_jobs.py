@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import instances
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import group, hyperband, inputs, outputs, search
-from orchestrator.local.jobs.hyperband import Resources
-from orchestrator.local.jobs.ranges import Range, read_ranges, tuned_names
-from orchestrator.local.logs import Stream
-from orchestrator.local.runtimes.base import CannotRunError, Exit, Line
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.trees import Tree
+from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import group, hyperband, inputs, outputs, search
+from microjobs_orchestrator.local.jobs.hyperband import Resources
+from microjobs_orchestrator.local.jobs.ranges import Range, read_ranges, tuned_names
+from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.trees import Tree
 from tests.local.trees import tree_of
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.services.listing import PROCESSING, TRAINING, Kind, list_resources, page
-from orchestrator.local.state import State
+from microjobs_orchestrator.local.services.listing import PROCESSING, TRAINING, Kind, list_resources, page
+from microjobs_orchestrator.local.state import State
 
 STATUSES = ("Completed", "Failed", "Completed", "Failed", "Completed")
 

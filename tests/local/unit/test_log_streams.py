@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local import logs
-from orchestrator.local.jobs import group
-from orchestrator.local.jobs.group import Control
-from orchestrator.local.logs import Stream
-from orchestrator.local.runtimes.base import Exit, Line
+from microjobs_orchestrator.local import logs
+from microjobs_orchestrator.local.jobs import group
+from microjobs_orchestrator.local.jobs.group import Control
+from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.runtimes.base import Exit, Line
 
 NOW = 1_700_000_000.0
 

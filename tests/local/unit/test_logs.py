@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.errors import ResourceNotFoundError, ServiceError
-from orchestrator.local.logs import LogStore, Stream
-from orchestrator.local.parity import refuse
-from orchestrator.local.services import logs as service
-from orchestrator.local.services.logs import Logs
+from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
+from microjobs_orchestrator.local.logs import LogStore, Stream
+from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.services import logs as service
+from microjobs_orchestrator.local.services.logs import Logs
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 

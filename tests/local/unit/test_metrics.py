@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.jobs import metrics as module
-from orchestrator.local.jobs.group import last_states
-from orchestrator.local.jobs.metrics import Metrics, compile_definition
-from orchestrator.local.runtimes import process_keeper
-from orchestrator.local.runtimes.base import Line
-from orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.jobs import metrics as module
+from microjobs_orchestrator.local.jobs.group import last_states
+from microjobs_orchestrator.local.jobs.metrics import Metrics, compile_definition
+from microjobs_orchestrator.local.runtimes import process_keeper
+from microjobs_orchestrator.local.runtimes.base import Line
+from microjobs_orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
 CATASTROPHIC = {"Name": "bad", "Regex": r"(a+)+$b"}

@@ -8,15 +8,15 @@ from typing import Any, cast
 import pytest
 
 from microjobs.contract import Layout
-from orchestrator.local.errors import ValidationError
-from orchestrator.local.home import Home
-from orchestrator.local.jobs import processing, training, tuning
-from orchestrator.local.jobs.channels import check_channels
-from orchestrator.local.jobs.context import Context, Settings
-from orchestrator.local.logs import LogStore
-from orchestrator.local.runtimes.base import Plan, Runtime
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.state import State
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.jobs import processing, training, tuning
+from microjobs_orchestrator.local.jobs.channels import check_channels
+from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.state import State
 from tests.local.clients import channel, processing_input, processing_output
 
 Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]

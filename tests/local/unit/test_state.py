@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.local.state import NameTakenError, Query, State
+from microjobs_orchestrator.local.state import NameTakenError, Query, State
 
 KIND = "training-job"
 

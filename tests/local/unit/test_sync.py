@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.local.jobs.sync import Sync
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.trees import Tree
+from microjobs_orchestrator.local.jobs.sync import Sync
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.trees import Tree
 from tests.local.trees import tree_of
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from orchestrator import terminal
+from microjobs_orchestrator import terminal
 
 ATTACKS = {
     "clipboard": "\x1b]52;c;ZWNobyBwd25lZA==\x07",

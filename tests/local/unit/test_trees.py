@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout
-from orchestrator.local import space
-from orchestrator.local.errors import ServiceError
-from orchestrator.local.jobs import outputs
-from orchestrator.local.runtimes import process_files
-from orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
-from orchestrator.local.runtimes.base import CannotRunError
-from orchestrator.local.s3.store import ObjectStore
-from orchestrator.local.trees import Tree, discard, in_order, remove, walk
+from microjobs_orchestrator.local import space
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.jobs import outputs
+from microjobs_orchestrator.local.runtimes import process_files
+from microjobs_orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.trees import Tree, discard, in_order, remove, walk
 
 GB = 10**9
 
@@ -136,7 +136,7 @@ def test_tree_is_given_and_removed(left: tuple[Path, set[str]], tmp_path: Path) 
 REMOVE_AS_USER = """
 import os, sys
 from pathlib import Path
-from orchestrator.local.trees import remove
+from microjobs_orchestrator.local.trees import remove
 os.setuid(int(sys.argv[2]))
 remove(Path(sys.argv[1]))
 """
