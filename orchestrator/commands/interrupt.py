@@ -43,8 +43,8 @@ def _seconds(text: str) -> float:
 def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import server
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.local.jobs import interruptions
-    from microjobs_orchestrator.local.jobs.group import Interruption
+    from microjobs_orchestrator.local.lifecycle.group import Interruption
+    from microjobs_orchestrator.local.resources.training import interruptions
     from microjobs_orchestrator.workflows.kinds import TRAINING
     from microjobs_orchestrator.workflows.place import local_place
     from microjobs_orchestrator.workflows.viewing import HomeView

@@ -19,11 +19,15 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.forward import Forwarder
 from microjobs_orchestrator.local.home import Home, default_bucket
 from microjobs_orchestrator.local.http import Server
-from microjobs_orchestrator.local.jobs import endpoints, processing, training, transform, tuning
-from microjobs_orchestrator.local.jobs.context import Context, Settings
-from microjobs_orchestrator.local.jobs.registry import Maker, Registry
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.proof import prove
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.tuning import job as tuning
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.s3.service import S3

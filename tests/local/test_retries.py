@@ -13,9 +13,10 @@ import pytest
 from microjobs_orchestrator.local import server
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs import attempts, training
-from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.resources.training import attempts
+from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore

@@ -17,16 +17,16 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import ACCOUNT
-from microjobs_orchestrator.local.jobs import asynchronous
-from microjobs_orchestrator.local.jobs.client import NoAnswerError, TooLargeError
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.endpoints import KIND, Endpoint
-from microjobs_orchestrator.local.jobs.registry import Registry
-from microjobs_orchestrator.local.jobs.replicas import INVOCATIONS, Replica
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import endpoint_group
 from microjobs_orchestrator.local.parity import refuse
 from microjobs_orchestrator.local.protocol.models import operation_model, service_model
 from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.local.resources.endpoints import asynchronous
+from microjobs_orchestrator.local.resources.endpoints.endpoint import KIND, Endpoint
+from microjobs_orchestrator.local.resources.endpoints.replicas import INVOCATIONS, Replica
+from microjobs_orchestrator.local.resources.models.client import NoAnswerError, TooLargeError
 
 SERVICE = "sagemaker-runtime"
 INVOKE, INVOKE_ASYNC = "InvokeEndpoint", "InvokeEndpointAsync"

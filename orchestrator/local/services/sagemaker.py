@@ -4,10 +4,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import endpoints, models, processing, training, transform, tuning
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.registry import Registry
-from microjobs_orchestrator.local.jobs.results import Results
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.tuning import job as tuning
+from microjobs_orchestrator.local.resources.tuning.results import Results
 from microjobs_orchestrator.local.services import listing
 from microjobs_orchestrator.local.services.listing import (
     CONFIG,

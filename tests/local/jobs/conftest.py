@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs import endpoints, models, transform
-from microjobs_orchestrator.local.jobs.client import Client
-from microjobs_orchestrator.local.jobs.context import Context, Settings
-from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.models.client import Client
+from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Record, State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model

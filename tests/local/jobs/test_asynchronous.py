@@ -10,7 +10,8 @@ import pytest
 from werkzeug import Response
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import asynchronous, endpoints
+from microjobs_orchestrator.local.resources.endpoints import asynchronous
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import Parts, until

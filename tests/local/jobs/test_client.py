@@ -13,8 +13,8 @@ from typing import IO
 
 import pytest
 
-from microjobs_orchestrator.local.jobs import client as client_module
-from microjobs_orchestrator.local.jobs.client import Body, Client, NoAnswerError, TooLargeError
+from microjobs_orchestrator.local.resources.models import client as client_module
+from microjobs_orchestrator.local.resources.models.client import Body, Client, NoAnswerError, TooLargeError
 from tests.local.jobs.conftest import Serve
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n"

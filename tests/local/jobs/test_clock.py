@@ -11,11 +11,14 @@ import pytest
 from microjobs_orchestrator.local import clock
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.jobs import group, processing, training, transform
-from microjobs_orchestrator.local.jobs.attempts import Attempts
-from microjobs_orchestrator.local.jobs.group import Control
-from microjobs_orchestrator.local.jobs.job import Job
+from microjobs_orchestrator.local.lifecycle import group
+from microjobs_orchestrator.local.lifecycle.group import Control
+from microjobs_orchestrator.local.lifecycle.job import Job
 from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.attempts import Attempts
+from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
 from tests.local.jobs.conftest import Parts, transform_request
 

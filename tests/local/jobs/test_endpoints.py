@@ -8,8 +8,10 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import endpoints, models, registry
-from microjobs_orchestrator.local.jobs.job import LAYOUT
+from microjobs_orchestrator.local.lifecycle import registry
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import FakeHost, Model

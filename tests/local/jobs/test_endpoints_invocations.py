@@ -12,7 +12,7 @@ from werkzeug import Request, Response
 from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.jobs import endpoints
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import runtime
 from microjobs_orchestrator.local.services.runtime import Runtime

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import endpoints
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import Parts, until

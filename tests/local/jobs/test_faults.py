@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from microjobs_orchestrator.local.jobs import inputs
-from microjobs_orchestrator.local.jobs.client import NoAnswerError
+from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import Parts, Serve
 from tests.local.jobs.fakes import Asked, Model, Reply

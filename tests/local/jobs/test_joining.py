@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs.joining import DataProcessing, RecordError
+from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
 from tests.local.jobs.conftest import Parts, transform_request
 from tests.local.jobs.fakes import Asked, Model, Reply
 

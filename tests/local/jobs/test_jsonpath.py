@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs.jsonpath import NotThereError, Path, parse
+from microjobs_orchestrator.local.resources.transform.jsonpath import NotThereError, Path, parse
 
 RECORD = {"id": 7, "features": [1, 2, 3, 4], "deep": {"a": {"x": 1}, "b": {"x": 2}}, "a-b": 0}
 

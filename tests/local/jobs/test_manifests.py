@@ -2,7 +2,7 @@
 
 import pytest
 
-from microjobs_orchestrator.local.jobs import manifests
+from microjobs_orchestrator.local.lifecycle import manifests
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from tests.local.jobs.conftest import Parts
 

@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microjobs_orchestrator.local.jobs.records import RECORDIO_MAGIC, DamagedError, RecordTooLargeError, bodies, chunks
+from microjobs_orchestrator.local.resources.transform.records import (
+    RECORDIO_MAGIC,
+    DamagedError,
+    RecordTooLargeError,
+    bodies,
+    chunks,
+)
 
 
 def recordio(*parts: tuple[int, bytes]) -> list[bytes]:

@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.jobs import endpoints, processing, training, transform
-from microjobs_orchestrator.local.jobs.group import Control, Interruption
-from microjobs_orchestrator.local.jobs.interruptions import Watch
-from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.lifecycle.group import Control, Interruption
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.interruptions import Watch
+from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.jobs import replicas
+from microjobs_orchestrator.local.resources.endpoints import replicas
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply

@@ -13,10 +13,11 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs import processing, training
-from microjobs_orchestrator.local.jobs.context import Context, Settings
-from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services.sagemaker import SageMaker

@@ -21,8 +21,8 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import state
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs.context import Context, Settings
-from microjobs_orchestrator.local.jobs.registry import Registry
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows

@@ -24,7 +24,7 @@ from microjobs.contract import (
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.scaler import read_scaler
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs.client import Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Input, Plan
 from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
 from tests.bundles import linear_bundle

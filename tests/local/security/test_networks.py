@@ -15,7 +15,7 @@ from docker.models.containers import Container
 
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs.client import Client
+from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Line, Plan
 from microjobs_orchestrator.local.runtimes.docker import DockerRuntime
 from microjobs_orchestrator.local.runtimes.docker_guard import GUARD_LABEL

@@ -9,10 +9,11 @@ import pytest
 
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import group, hyperband, inputs, outputs, search
-from microjobs_orchestrator.local.jobs.hyperband import Resources
-from microjobs_orchestrator.local.jobs.ranges import Range, read_ranges, tuned_names
+from microjobs_orchestrator.local.lifecycle import group, inputs, outputs
 from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.resources.tuning import hyperband, search
+from microjobs_orchestrator.local.resources.tuning.hyperband import Resources
+from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree

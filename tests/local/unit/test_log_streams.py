@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local import logs
-from microjobs_orchestrator.local.jobs import group
-from microjobs_orchestrator.local.jobs.group import Control
+from microjobs_orchestrator.local.lifecycle import group
+from microjobs_orchestrator.local.lifecycle.group import Control
 from microjobs_orchestrator.local.logs import Stream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import metrics as module
-from microjobs_orchestrator.local.jobs.group import last_states
-from microjobs_orchestrator.local.jobs.metrics import Metrics, compile_definition
+from microjobs_orchestrator.local.lifecycle.group import last_states
+from microjobs_orchestrator.local.resources.training import metrics as module
+from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
 from microjobs_orchestrator.local.runtimes import process_keeper
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines

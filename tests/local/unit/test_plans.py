@@ -10,10 +10,12 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs import processing, training, tuning
-from microjobs_orchestrator.local.jobs.channels import check_channels
-from microjobs_orchestrator.local.jobs.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.channels import check_channels
+from microjobs_orchestrator.local.resources.tuning import job as tuning
 from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State

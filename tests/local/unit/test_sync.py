@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local.jobs.sync import Sync
+from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.trees import tree_of

@@ -17,7 +17,7 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local import space
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.jobs import outputs
+from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.runtimes import process_files
 from microjobs_orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError

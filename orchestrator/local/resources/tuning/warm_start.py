@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import search
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.ranges import tuned_names
-from microjobs_orchestrator.local.jobs.results import OVER, TUNING, Results, parents
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.tuning import search
+from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
+from microjobs_orchestrator.local.resources.tuning.results import OVER, TUNING, Results, parents
 from microjobs_orchestrator.local.state import Record
 
 

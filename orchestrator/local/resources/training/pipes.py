@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from microjobs_orchestrator.local.jobs.manifests import Record
+from microjobs_orchestrator.local.lifecycle.manifests import Record
 
 CHUNK = 1 << 20
 

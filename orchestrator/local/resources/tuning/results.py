@@ -4,9 +4,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from microjobs_orchestrator.local.jobs import training
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, tuned_names
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, tuned_names
 from microjobs_orchestrator.local.state import Query, Record
 
 TUNING = "hyper-parameter-tuning-job"

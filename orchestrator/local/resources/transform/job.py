@@ -18,12 +18,20 @@ from microjobs.contract import HostingEnvironment
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import inputs, models, outputs, serving
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.feeder import STRATEGIES, Feeder, Options, Output, execution_parameters
-from microjobs_orchestrator.local.jobs.group import Control, Outcome
-from microjobs_orchestrator.local.jobs.job import REASON_LIMIT, Job
-from microjobs_orchestrator.local.jobs.serving import StoppedError, Switch
+from microjobs_orchestrator.local.lifecycle import inputs, outputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import Control, Outcome
+from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, Job
+from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, Switch
+from microjobs_orchestrator.local.resources.transform.feeder import (
+    STRATEGIES,
+    Feeder,
+    Options,
+    Output,
+    execution_parameters,
+)
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject

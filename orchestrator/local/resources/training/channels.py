@@ -7,11 +7,11 @@ from typing import Any
 
 from microjobs import contract
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import inputs, manifests
-from microjobs_orchestrator.local.jobs.inputs import AUGMENTED
-from microjobs_orchestrator.local.jobs.job import LAYOUT
-from microjobs_orchestrator.local.jobs.manifests import Record
-from microjobs_orchestrator.local.jobs.streams import Stream, shuffled
+from microjobs_orchestrator.local.lifecycle import inputs, manifests
+from microjobs_orchestrator.local.lifecycle.inputs import AUGMENTED
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT
+from microjobs_orchestrator.local.lifecycle.manifests import Record
+from microjobs_orchestrator.local.resources.training.pipes import Stream, shuffled
 from microjobs_orchestrator.local.runtimes.base import Input, Pipe
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore

@@ -11,11 +11,11 @@ from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import inputs, outputs
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.group import Outcome, Why
-from microjobs_orchestrator.local.jobs.job import LAYOUT, REASON_LIMIT, Job
-from microjobs_orchestrator.local.jobs.sync import Sync
+from microjobs_orchestrator.local.lifecycle import inputs, outputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import Outcome, Why
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT, REASON_LIMIT, Job
+from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import NameTakenError, Record

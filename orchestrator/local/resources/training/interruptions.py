@@ -12,7 +12,7 @@ from pathlib import Path
 
 from microjobs.files import write_text
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.jobs.group import Control, Interruption
+from microjobs_orchestrator.local.lifecycle.group import Control, Interruption
 from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ Optuna is imported when a search begins: it takes half a second that no other jo
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from microjobs_orchestrator.local.jobs.hyperband import STRATEGY, Resources
-from microjobs_orchestrator.local.jobs.ranges import Range, grid
+from microjobs_orchestrator.local.resources.tuning.hyperband import STRATEGY, Resources
+from microjobs_orchestrator.local.resources.tuning.ranges import Range, grid
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner

@@ -15,9 +15,9 @@ from shutil import copyfileobj
 from typing import IO, Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs.client import Client, NoAnswerError
-from microjobs_orchestrator.local.jobs.joining import DataProcessing, RecordError
-from microjobs_orchestrator.local.jobs.records import DamagedError, RecordTooLargeError, bodies, chunks
+from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
+from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
+from microjobs_orchestrator.local.resources.transform.records import DamagedError, RecordTooLargeError, bodies, chunks
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.store import StoredObject
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
-from microjobs_orchestrator.local.jobs import group
-from microjobs_orchestrator.local.jobs.client import Answer, Body, Client, NoAnswerError
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control
-from microjobs_orchestrator.local.jobs.serving import StoppedError, UnhealthyError, wait_until_healthy
+from microjobs_orchestrator.local.lifecycle import group
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import SHUTDOWN_GRACE_SECONDS, Control
 from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.resources.models.client import Answer, Body, Client, NoAnswerError
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, wait_until_healthy
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Line, Plan
 from microjobs_orchestrator.local.trees import discard
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 from microjobs.contract import Layout
 from microjobs.job_secret import write_job_secret
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.jobs import group
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.group import Control, Outcome, Why
+from microjobs_orchestrator.local.lifecycle import group
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import Control, Outcome, Why
 from microjobs_orchestrator.local.logs import GROUPS, Stream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
 from microjobs_orchestrator.local.state import Record

@@ -15,15 +15,17 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import asynchronous, deployments, models, serving
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.deployments import CONFIG_KIND, Deployment
-from microjobs_orchestrator.local.jobs.group import SHUTDOWN_GRACE_SECONDS, Control, Why
-from microjobs_orchestrator.local.jobs.job import REASON_LIMIT
-from microjobs_orchestrator.local.jobs.registry import Registry
-from microjobs_orchestrator.local.jobs.replicas import Replica
-from microjobs_orchestrator.local.jobs.serving import StoppedError, Switch, UnhealthyError
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import SHUTDOWN_GRACE_SECONDS, Control, Why
+from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import endpoint_group
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
+from microjobs_orchestrator.local.resources.endpoints.deployments import CONFIG_KIND, Deployment
+from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
+from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.models import serving
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, Switch, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from microjobs_orchestrator.local.state import NameTakenError, Record
 from microjobs_orchestrator.local.trees import discard

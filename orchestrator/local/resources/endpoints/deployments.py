@@ -7,8 +7,8 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import models
-from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.state import Record
 
 CONFIG_KIND = "endpoint-config"

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local import instances
-from microjobs_orchestrator.local.jobs import models
-from microjobs_orchestrator.local.jobs.client import Client
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.group import Control, Why
-from microjobs_orchestrator.local.jobs.job import LAYOUT
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import Control, Why
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT
+from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input
 
 PORT = 8080

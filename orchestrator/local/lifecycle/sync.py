@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.jobs import outputs
+from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore

@@ -19,10 +19,10 @@ from typing import IO, Any
 
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.jobs import outputs
-from microjobs_orchestrator.local.jobs.client import Body, NoAnswerError
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.replicas import Replica
+from microjobs_orchestrator.local.lifecycle import outputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
+from microjobs_orchestrator.local.resources.models.client import Body, NoAnswerError
 from microjobs_orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Query, Record

@@ -8,8 +8,8 @@ from microjobs.bundle import unpack
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import inputs
-from microjobs_orchestrator.local.jobs.context import Context
+from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject

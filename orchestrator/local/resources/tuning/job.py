@@ -14,14 +14,23 @@ from typing import Any
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import attempts, hyperband, outputs, search, training, warm_start
-from microjobs_orchestrator.local.jobs.channels import check_channels
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.group import Control, Why
-from microjobs_orchestrator.local.jobs.metrics import Metrics
-from microjobs_orchestrator.local.jobs.ranges import MAX_TRAINING_JOBS, check_grid, check_ranges, grid, read_ranges
-from microjobs_orchestrator.local.jobs.registry import Registry
-from microjobs_orchestrator.local.jobs.results import TUNING, Results
+from microjobs_orchestrator.local.lifecycle import outputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import Control, Why
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.training import attempts
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.channels import check_channels
+from microjobs_orchestrator.local.resources.training.metrics import Metrics
+from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
+from microjobs_orchestrator.local.resources.tuning.ranges import (
+    MAX_TRAINING_JOBS,
+    check_grid,
+    check_ranges,
+    grid,
+    read_ranges,
+)
+from microjobs_orchestrator.local.resources.tuning.results import TUNING, Results
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import NameTakenError, Record

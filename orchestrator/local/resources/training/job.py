@@ -13,15 +13,16 @@ from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError
 from microjobs_orchestrator.local.home import arn
-from microjobs_orchestrator.local.jobs import attempts, inputs, outputs
-from microjobs_orchestrator.local.jobs.attempts import Attempts, Limits
-from microjobs_orchestrator.local.jobs.channels import PIPE, channels, check_channels
-from microjobs_orchestrator.local.jobs.context import Context
-from microjobs_orchestrator.local.jobs.group import Interruption, Outcome, Why, last_states
-from microjobs_orchestrator.local.jobs.interruptions import Watch
-from microjobs_orchestrator.local.jobs.job import LAYOUT, Job
-from microjobs_orchestrator.local.jobs.metrics import Metrics, compile_definition
-from microjobs_orchestrator.local.jobs.sync import Sync
+from microjobs_orchestrator.local.lifecycle import inputs, outputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.group import Interruption, Outcome, Why, last_states
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT, Job
+from microjobs_orchestrator.local.lifecycle.sync import Sync
+from microjobs_orchestrator.local.resources.training import attempts
+from microjobs_orchestrator.local.resources.training.attempts import Attempts, Limits
+from microjobs_orchestrator.local.resources.training.channels import PIPE, channels, check_channels
+from microjobs_orchestrator.local.resources.training.interruptions import Watch
+from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Pipe, Plan
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject

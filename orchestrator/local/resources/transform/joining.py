@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.jobs import jsonpath
-from microjobs_orchestrator.local.jobs.jsonpath import NotThereError, Path
+from microjobs_orchestrator.local.resources.transform import jsonpath
+from microjobs_orchestrator.local.resources.transform.jsonpath import NotThereError, Path
 
 CSV, JSON = "text/csv", "application/json"
 FORMATS = tuple(jsonpath.OPERATORS)

@@ -1,0 +1,1 @@
+"""The life cycle of everything that runs: plan, hosts, outcome."""

@@ -1,0 +1,1 @@
+"""Resource families: one folder per family."""

@@ -1,0 +1,1 @@
+"""Models, and the containers that serve them."""
