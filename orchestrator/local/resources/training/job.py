@@ -1,4 +1,4 @@
-"""Training jobs. Source: facts §2.1, §2.2."""
+"""Training jobs."""
 
 import logging
 import math
@@ -137,8 +137,7 @@ class TrainingJob(Job):
 
     @property
     def image_uri(self) -> str:
-        uri: str = self.request["AlgorithmSpecification"]["TrainingImage"]
-        return uri
+        return str(self.request["AlgorithmSpecification"]["TrainingImage"])
 
     @property
     def _hosts(self) -> tuple[str, ...]:
