@@ -23,7 +23,7 @@ from typing import Any
 import boto3
 import docker
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 
@@ -85,8 +85,8 @@ def small_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[Non
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[server.Address]:
-    with server.serving(Home(folder / "home"), Config(port=0, runtime="docker")) as address:
+def serving(folder: Path) -> Iterator[control.Address]:
+    with control.serving(Home(folder / "home"), Config(port=0, runtime="docker")) as address:
         yield address
 
 
@@ -96,7 +96,7 @@ def docker_run() -> float:
     return time.perf_counter() - began
 
 
-def training_job(address: server.Address, **members: Any) -> Callable[[], float]:
+def training_job(address: control.Address, **members: Any) -> Callable[[], float]:
     """Runs a training job; members of the request beside those of `request`."""
     client = boto3.client(
         "sagemaker",
@@ -120,7 +120,7 @@ def training_job(address: server.Address, **members: Any) -> Callable[[], float]
     return run
 
 
-def request(address: server.Address, name: str) -> dict[str, Any]:
+def request(address: control.Address, name: str) -> dict[str, Any]:
     return {
         "TrainingJobName": name,
         "AlgorithmSpecification": {"TrainingImage": IMAGE, "TrainingInputMode": "File"},
@@ -133,7 +133,7 @@ def request(address: server.Address, name: str) -> dict[str, Any]:
 
 @contextmanager
 def local_mode(
-    folder: Path, address: server.Address, image: str = IMAGE, *channel: str
+    folder: Path, address: control.Address, image: str = IMAGE, *channel: str
 ) -> Iterator[Callable[[], float]]:
     """SDK local mode in its own interpreter, which is started once: its import takes seconds and is not counted."""
     python = sdk_python(folder)
@@ -144,7 +144,7 @@ def local_mode(
     environment = {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "HOME": str(folder),
-        **server.environment(Home(folder / "home"), address),
+        **control.environment(Home(folder / "home"), address),
     }
     process = subprocess.Popen(
         [python, "-W", "ignore", LOCAL_MODE, image, *channel],

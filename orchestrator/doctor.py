@@ -249,10 +249,10 @@ def local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def server_finding(home: Home) -> Finding:
     """The local server: running, not running, or gone without a word."""
-    from microjobs_orchestrator.local import server
+    from microjobs_orchestrator.local import control
 
     try:
-        address = server.running(home)
+        address = control.running(home)
     except LauncherError as error:
         return Finding("mend", str(error))
     if address is not None:

@@ -41,7 +41,7 @@ def _seconds(text: str) -> float:
 
 
 def call(options: argparse.Namespace) -> int:
-    from microjobs_orchestrator.local import server
+    from microjobs_orchestrator.local import control
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.local.lifecycle.group import Interruption
     from microjobs_orchestrator.local.resources.training import interruptions
@@ -50,8 +50,8 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.workflows.viewing import HomeView
 
     home = Home.from_environment()
-    if (address := server.running(home)) is None:
-        raise UsageError(server.why_not_running(home))
+    if (address := control.running(home)) is None:
+        raise UsageError(control.why_not_running(home))
     place = local_place(address, home.buckets)
     kind, job = HomeView(home).need(options.job)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):

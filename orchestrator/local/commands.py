@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.terminal import safe
 
 if TYPE_CHECKING:
-    from microjobs_orchestrator.local.server import Address
+    from microjobs_orchestrator.local.control import Address
 
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -98,21 +98,21 @@ def _config(options: argparse.Namespace) -> config.Config:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from microjobs_orchestrator.local import server
+    from microjobs_orchestrator.local import control
 
     home, chosen = Home.from_environment(), _config(options)
     if options.detach:
-        if (address := server.find(home)) is None:
-            address = server.start(home, chosen)
+        if (address := control.find(home)) is None:
+            address = control.start(home, chosen)
         elif ignored := _ignored(options, address):
-            raise server.ServerError(
+            raise control.ServerError(
                 f"a server runs already for {home.root}, at {address.url} with runtime {address.runtime}, and cannot "
                 f"take over {', '.join(ignored)}: end it with `microjobs local down`, or leave that out"
             )
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To end it: `microjobs local down`')
         return 0
-    from microjobs_orchestrator.local.serve import serve  # takes a second, and only the server itself needs it
+    from microjobs_orchestrator.local.server import serve  # takes a second, and only the server itself needs it
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
@@ -133,20 +133,20 @@ def _ignored(options: argparse.Namespace, address: "Address") -> list[str]:
 
 
 def _down(_: argparse.Namespace) -> int:
-    from microjobs_orchestrator.local import server
+    from microjobs_orchestrator.local import control
 
     home = Home.from_environment()
-    print("ended" if server.stop(home) else f"no server runs for {home.root}")
+    print("ended" if control.stop(home) else f"no server runs for {home.root}")
     return 0
 
 
 def _status(_: argparse.Namespace) -> int:
-    from microjobs_orchestrator.local import server
+    from microjobs_orchestrator.local import control
 
     home = Home.from_environment()
-    address = server.running(home)
+    address = control.running(home)
     if address is None:
-        print(server.why_not_running(home))
+        print(control.why_not_running(home))
         return 1
     where = f"runtime {address.runtime} ({address.why}), region {address.region}"
     print(f"{address.url} answers, process {address.pid}, {where}")
@@ -160,11 +160,11 @@ def _env(options: argparse.Namespace) -> int:
     if options.unset:
         lines = shell.undo(os.environ)
     else:
-        from microjobs_orchestrator.local import server
+        from microjobs_orchestrator.local import control
 
         home = Home.from_environment()
-        if (address := server.running(home)) is None:
-            raise server.ServerError(server.why_not_running(home))
-        lines = shell.change(server.environment(home, address), os.environ)
+        if (address := control.running(home)) is None:
+            raise control.ServerError(control.why_not_running(home))
+        lines = shell.change(control.environment(home, address), os.environ)
     print("\n".join(lines))
     return 0

@@ -1,291 +1,207 @@
-"""How others find the server of a folder, start one and end it. What the server itself is: `serve`."""
+"""The server itself: its parts put together, and its life from start to end."""
 
+import ctypes
 import fcntl
-import hmac
 import json
 import logging
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
-from typing import Any
-from urllib.parse import urlsplit
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 
 from microjobs.files import write_text
-from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.local import holder, proof
+from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
-from microjobs_orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket, read_file
+from microjobs_orchestrator.local.control import ServerError
+from microjobs_orchestrator.local.gateway.application import Application, RawService
+from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.home import Home, default_bucket
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.proof import prove
+from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.tuning import job as tuning
+from microjobs_orchestrator.local.runtimes import choose as runtimes
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
+from microjobs_orchestrator.local.s3.service import S3
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.services import Service, sts
+from microjobs_orchestrator.local.services.ecr import Ecr
+from microjobs_orchestrator.local.services.iam import Iam
+from microjobs_orchestrator.local.services.logs import Logs
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.services.sagemaker_runtime import Runtime as SageMakerRuntime
+from microjobs_orchestrator.local.state import State
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 60.0
-END_SECONDS = 60.0
-ANSWER_SECONDS = 5.0
-HANG_SECONDS = 15.0
-"""A server that has served and gives no answer for this long is ended when another one is wanted."""
-TERM_SECONDS = 10.0
-"""Between SIGTERM and SIGKILL, for a server that does not answer."""
-POLL_SECONDS = 0.05
-MAX_ANSWER_BYTES = 4096
+LOOPBACK = "127.0.0.1"
+THREADS = 64
+"""Requests answered at once; an invocation of an endpoint holds one while the model answers."""
 
-KNOWN = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
-"""Members of `server.json`."""
+_M_MMAP_THRESHOLD = -3
+_MMAP_BYTES = 1 << 20
 
-_started: dict[int, subprocess.Popen[bytes]] = {}
-"""Servers that this process started: its children, which nobody else can wait for."""
+LOOK_SECONDS = 0.5
+"""Between two looks for a signal: one that another thread receives does not wake the main thread from a wait."""
 
+Choose = Callable[[str, Home], tuple[Runtime, str]]
+"""Takes what the configuration says; the runtime, and why it is this one."""
 
-class ServerError(LauncherError):
-    """The server cannot start or does not answer, with what to do."""
+NAMES = (LOOPBACK, "localhost", "host.docker.internal")
+"""What clients may call this machine, besides what the runtime's hosts call it."""
 
 
-@dataclass(frozen=True)
-class Address:
-    """All that a client needs."""
-
-    url: str
-    region: str
-    access_key_id: str
-    secret_access_key: str
-    bucket: str
-    role_arn: str
-    runtime: str
-    why: str
-    """Why it is this runtime."""
-    pid: int
-
-
-def running(home: Home) -> Address | None:
-    """The server that serves this folder, if it answers.
-
-    Raises:
-        HomeError: other users could have written what the folder says about the server.
-        ServerError: something else answers at its address.
-    """
-    known = _read_known(home)
-    if known is None or known["pid"] != holder.find(home):
-        return None
-    nonce = proof.make_nonce()
-    answer = _ask(known["url"], nonce)
-    if answer is None:
-        return None
-    port = known["url"].rpartition(":")[2]
-    expected = proof.prove(home.server_key(), home.root, known["pid"], nonce, port)
-    if not hmac.compare_digest(expected.encode(), str(answer.get("proof")).encode()):
-        raise ServerError(
-            f"what answers at {known['url']} does not know the secret of {home.root}: it is another program, or a "
-            "server of an older version; run `microjobs local down`, then `microjobs local up`"
-        )
-    credentials = home.credentials()
-    return Address(
-        **known,
-        access_key_id=credentials.access_key_id,
-        secret_access_key=credentials.secret_access_key,
-        bucket=default_bucket(known["region"]),
-        role_arn=f"arn:aws:iam::{ACCOUNT}:role/{ROLE}",
-    )
-
-
-def _read_known(home: Home) -> dict[str, Any] | None:
-    """What the server has written about itself; None if it has not, or if that was damaged."""
-    if not os.path.lexists(home.root):
-        return None
-    home.check()
-    try:
-        known = json.loads(read_file(home.server))
-    except (OSError, ValueError, RecursionError):  # there is none, or it ends right now
-        return None
-    if not isinstance(known, dict) or not all(isinstance(known.get(name), kind) for name, kind in KNOWN.items()):
-        return None
-    return {name: known[name] for name in KNOWN}
-
-
-def _ask(url: str, nonce: str) -> dict[str, Any] | None:
-    """The answer to a health check, empty if it makes no sense; None if there is none."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_SECONDS)  # not by a proxy
-    with closing(connection):
-        try:
-            connection.request("GET", f"/health?nonce={nonce}")
-            content = json.loads(connection.getresponse().read(MAX_ANSWER_BYTES))
-        except (OSError, HTTPException):
-            return None
-        except ValueError:
-            return {}
-    return content if isinstance(content, dict) else {}
-
-
-def find(home: Home) -> Address | None:
-    """The server of this folder, to use it. Waits for one that starts or ends, and ends one that does not answer.
-
-    Raises:
-        HomeError, ServerError: as `running`.
-    """
-    began = time.monotonic()
-    while (address := running(home)) is None and (pid := holder.find(home)) is not None:
-        known = _read_known(home)
-        patience = HANG_SECONDS if known and known["pid"] == pid else START_SECONDS
-        if time.monotonic() - began > patience:
-            logger.warning("the server, process %d, has not answered for %g s and is ended", pid, patience)
-            _end(home, pid, TERM_SECONDS)
-            return None
-        time.sleep(POLL_SECONDS)
-    return address
-
-
-def why_not_running(home: Home) -> str:
-    """What to tell a user whose command needs a server, when `running` found none."""
-    if (pid := holder.find(home)) is None:
-        return f"no server runs for {home.root}: `microjobs local up --detach` starts one"
-    return (
-        f"the server of {home.root}, process {pid}, does not answer: it starts, ends or hangs; try again, or end it "
-        "with `microjobs local down`"
-    )
-
-
-def start(home: Home, config: Config, *, tied: bool = False) -> Address:
-    """Start a server in a process of its own, and wait until it answers.
+def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, then end all that runs.
 
     Args:
-        tied: it ends when nobody has the folder's `users` locked any more, however they ended.
+        tied: also end when nobody has the folder's `users` locked any more.
+        choose: gives the runtime; a test's runs nothing.
 
     Raises:
-        ServerError: it ended at once, with its last words.
+        ServerError: another server has this folder, something has the port, or there is no engine where one was
+            asked for.
     """
-    for earlier in _started.values():  # one that was killed is still a zombie of ours
-        earlier.poll()
+    _return_large_blocks()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: ended.set())
     home.make()
-    command = [sys.executable, "-m", "microjobs_orchestrator.local", *config.arguments(), *(["--tied"] if tied else [])]
-    with home.server_log.open("ab") as log:
-        begun = log.tell()
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            env={**os.environ, "MICROJOBS_HOME": str(home.root)},
-        )
-    _started[process.pid] = process
-    deadline = time.monotonic() + START_SECONDS
-    try:
-        while time.monotonic() < deadline and process.poll() is None:
-            if (address := running(home)) is not None and address.pid == process.pid:
-                return address
-            time.sleep(POLL_SECONDS)
-    except BaseException:  # Ctrl-C: a session of its own does not hear it
-        process.terminate()
-        raise
-    process.terminate()
-    try:
-        process.wait(TERM_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    said = home.server_log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()
-    last = said[-1] if said else f"it said nothing within {START_SECONDS:g} s"
-    raise ServerError(f"the server did not start: {last} (see {home.server_log})")
+    if tied:
+        threading.Thread(target=_end_with_users, args=(home, ended), daemon=True).start()
+    with ExitStack() as cleanup:
+        cleanup.enter_context(_locked(home))
+        runtime, why = _chosen(choose or partial(runtimes.choose, guard_image=config.guard_image), config, home)
+        cleanup.callback(runtime.close)
+        logger.info("runtime %s: %s", runtime.name, why)
+        port = _start(home, config, runtime, cleanup)
+        url = f"http://{LOOPBACK}:{port}"
+        known = {"url": url, "region": config.region, "runtime": runtime.name, "why": why, "pid": os.getpid()}
+        cleanup.callback(home.server.unlink, missing_ok=True)
+        write_text(home.server, json.dumps(known))
+        logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
+        while not ended.wait(LOOK_SECONDS):
+            pass
+        logger.info("ending all that runs")
 
 
-def stop(home: Home) -> bool:
-    """End the server of this folder, with all that runs on it; False if there was none.
+def _return_large_blocks() -> None:
+    """Let glibc give each freed block of this size back to the system, such as the bodies of large requests.
 
-    A server that does not answer, or does not end, is killed.
-
-    Raises:
-        ServerError: it cannot be killed.
+    By itself it raises the threshold with the first such block, and keeps later ones in the arena of each thread.
     """
-    known = _read_known(home)
-    if (pid := holder.find(home)) is None:
-        if known is not None:
-            home.server.unlink(missing_ok=True)  # of a server that was killed
-        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # not on macOS, and without effect on musl
+        mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
+
+
+def _chosen(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:
     try:
-        answers = running(home) is not None
-    except LauncherError:  # whatever answers in its place, the process that holds the lock is the server
-        answers = False
-    _end(home, pid, END_SECONDS if answers else TERM_SECONDS)
-    return True
+        return choose(config.runtime, home)
+    except CannotRunError as error:
+        raise ServerError(str(error)) from error
 
 
-def _end(home: Home, pid: int, seconds: float) -> None:
-    """End the process that holds the lock, by force after some seconds."""
-    _signal(pid, signal.SIGTERM)
-    if _has_ended(home, pid, seconds):
-        return
-    logger.warning(
-        "the server, process %d, did not end within %g s and was killed; the next one takes up what ran on it",
-        *(pid, seconds),
-    )
-    _signal(pid, signal.SIGKILL)
-    if not _has_ended(home, pid, TERM_SECONDS):
-        raise ServerError(f"the server, process {pid}, cannot be killed: its disk or engine may hang; see `ps {pid}`")
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, number)
-
-
-def _has_ended(home: Home, pid: int, seconds: float) -> bool:
-    """Wait until a server has ended, at most some seconds. One that was started here is waited for as a child, too."""
-    deadline = time.monotonic() + seconds
-    child = _started.get(pid)
-    while (child.poll() is None) if child else (holder.find(home) == pid):
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(POLL_SECONDS)
-    return True
+def _end_with_users(home: Home, ended: threading.Event) -> None:
+    with home.users.open("w") as users:
+        while True:
+            with suppress(BlockingIOError):
+                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(LOOK_SECONDS)
+        ended.set()
+        threading.Event().wait()  # has the lock until the process ends: who comes meanwhile starts another server then
 
 
 @contextmanager
-def serving(home: Home, config: Config) -> Iterator[Address]:
-    """The server of this folder; if none runs, one for the time of the block, and of others that use it meanwhile."""
-    home.make()
-    with home.users.open("w") as users:
-        fcntl.flock(users, fcntl.LOCK_SH)
-        address = find(home)
-        if address is not None:
-            yield address
-            return
-        address = start(home, config, tied=True)
+def _locked(home: Home) -> Iterator[None]:
+    """Keep other servers away from the folder, as long as this process lives."""
+    try:
+        with home_lock.hold(home):
+            yield
+    except home_lock.HeldError as error:
+        raise ServerError(
+            f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` ends it"
+        ) from error
+
+
+def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
+    """Put the parts together and start answering; the port."""
+    first = _listener(LOOPBACK, config.port)
+    port: int = first.bind_addr[1]
+    cleanup.callback(first.stop)
+    settings = Settings(f"http://{runtime.machine}:{port}", config.region, config.images, config.limits)
+    state, store = State(home.state), ObjectStore(home)
+    cleanup.callback(state.close)
+    cleanup.callback(store.close)
+    if not store.has_bucket(default_bucket(config.region)):
+        store.create_bucket(default_bucket(config.region))
+    context = Context(home, state, store, LogStore(home.logs), runtime, settings)
+    registry = Registry(context)
+    application = _application(context, registry, Forwarder(config.services))
+    registry.recover(_makers(registry))
+    cleanup.callback(registry.shut_down)
+    listeners = [first]
+    if runtime.machine not in NAMES:
         try:
-            yield address
-        finally:
-            with suppress(BlockingIOError):  # somebody else uses it, too, and it ends with that one
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                stop(home)
+            listeners.append(second := _listener(runtime.machine, port))
+            cleanup.callback(second.stop)
+        except ServerError as error:  # clients do without; jobs that ask the server for something will say so
+            logger.warning("jobs cannot reach this server: %s", error)
+    for listener in listeners:
+        listener.wsgi_app = application
+        threading.Thread(target=listener.serve, daemon=True).start()
+    return port
 
 
-def environment(home: Home, address: Address) -> dict[str, str]:
-    """The variables with which any AWS client, the SageMaker SDK too, speaks to the server.
+def _listener(address: str, port: int) -> Server:
+    server = Server((address, port), numthreads=THREADS, request_queue_size=128, timeout=60)
+    try:
+        server.prepare()
+    except OSError as error:
+        reason = str(error).rpartition("] ")[2].rstrip(") ")  # cheroot gives a list of addresses and errors
+        raise ServerError(f"cannot listen on {address}:{port}: {reason}; take another --port") from error
+    return server
 
-    The SDK's own settings are a file: its default bucket, that it does not report to AWS what is run, and the role,
-    which it could ask AWS's own STS only (its `get_execution_role` has that address built in).
-    """
-    modules = {"Session": {"DefaultS3Bucket": address.bucket}, "TelemetryOptOut": True}
-    settings = {
-        "SchemaVersion": "1.0",
-        "SageMaker": {
-            "PythonSDK": {"Modules": modules},
-            "ProcessingJob": {"RoleArn": address.role_arn},
-            "TrainingJob": {"RoleArn": address.role_arn},
-            "Model": {"ExecutionRoleArn": address.role_arn},
-        },
-    }
-    write_text(home.sdk_config, json.dumps(settings))  # JSON is YAML
+
+def services(context: Context, registry: Registry) -> Mapping[str, Service]:
+    """The operations of the services with the JSON and query protocols, by botocore's name of the service."""
+    roles = Iam(context.state)
     return {
-        "AWS_ENDPOINT_URL": address.url,
-        "AWS_ACCESS_KEY_ID": address.access_key_id,
-        "AWS_SECRET_ACCESS_KEY": address.secret_access_key,
-        "AWS_REGION": address.region,
-        "AWS_DEFAULT_REGION": address.region,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "SAGEMAKER_ROLE": address.role_arn,
-        "SAGEMAKER_USER_CONFIG_OVERRIDE": str(home.sdk_config),
+        "sagemaker": SageMaker(context, registry).operations(),
+        "logs": Logs(context.logs, context.settings.region).operations(),
+        "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
+        "iam": roles.operations(),
+        "ecr": Ecr(context.state, context.settings.region, context.runtime.images).operations(),
+    }
+
+
+def _application(context: Context, registry: Registry, forwarder: Forwarder) -> Application:
+    raw: dict[str, RawService] = {
+        "s3": S3(context.store, context.settings.region),
+        "sagemaker-runtime": SageMakerRuntime(context, registry),
+    }
+    home, hosts = context.home, {*NAMES, context.runtime.machine}
+    prover = partial(prove, home.server_key(), home.root, os.getpid())
+    return Application(home.credentials(), services(context, registry), raw, hosts, prover, forwarder)
+
+
+def _makers(registry: Registry) -> dict[str, Maker]:
+    """By kind, what makes a runnable of a record; training before tuning, which looks for its training jobs."""
+    return {
+        processing.KIND: processing.ProcessingJob,
+        training.KIND: training.TrainingJob,
+        transform.KIND: transform.TransformJob,
+        tuning.KIND: partial(tuning.TuningJob, registry=registry),
+        endpoints.KIND: endpoints.Endpoint,
     }

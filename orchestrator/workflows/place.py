@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
     from mypy_boto3_sagemaker_runtime import SageMakerRuntimeClient
 
+    from microjobs_orchestrator.local.control import Address
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.local.server import Address
 
 SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 
@@ -106,12 +106,12 @@ def on_this_machine(home: "Home", runtime: str = "auto") -> Iterator[Place]:
         UsageError: a server runs that has another runtime.
         ServerError: the server does not start.
     """
-    from microjobs_orchestrator.local import config, server
+    from microjobs_orchestrator.local import config, control
 
     home.make()
     # Any free port: who wants a known one starts a server that stays.
     chosen = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
-    with server.serving(home, chosen) as address:
+    with control.serving(home, chosen) as address:
         if runtime not in ("auto", address.runtime):
             raise UsageError(
                 f"a server with runtime {address.runtime} runs for {home.root}, and this run needs runtime {runtime}: "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import ACCOUNT, HOME, REGION
 from tests.conftest import JOBS, image_name
 from tests.local.clients import Local, started
@@ -42,7 +42,7 @@ class Account:
 
     def environment(self) -> dict[str, str]:
         cleared = {key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME}
-        return {**cleared, **server.environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
+        return {**cleared, **control.environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

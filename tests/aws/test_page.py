@@ -19,7 +19,7 @@ from moto.server import ThreadedMotoServer
 from microjobs_orchestrator.aws import settings
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import make_parser
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local, started
@@ -42,7 +42,7 @@ class World:
         programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
         self.plain = {**kept, "PATH": os.pathsep.join([*programs, kept["PATH"]]), "AWS_DEFAULT_REGION": "us-east-1"}
-        self.sagemaker = {**self.plain, **server.environment(local.home, local.address)}
+        self.sagemaker = {**self.plain, **control.environment(local.home, local.address)}
         account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         self.rest = {**self.plain, **account}
 

@@ -13,8 +13,8 @@ from microjobs_orchestrator.aws import complete
 from microjobs_orchestrator.aws.dry_run import lines
 from microjobs_orchestrator.aws.place import site
 from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity import refuse
-from microjobs_orchestrator.local.protocol.validation import validate
 from microjobs_orchestrator.workflows import housing, straight_line
 from microjobs_orchestrator.workflows.place import Site
 from microjobs_orchestrator.workflows.plan import Names, Planned

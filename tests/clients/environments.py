@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.runtimes.environments import exclusive
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local
@@ -43,7 +43,7 @@ def run_program(client: str, local: Local, folder: Path, script: str, *arguments
         "PATH": os.environ["PATH"],
         "HOME": str(folder),  # no settings or credentials of the user's
         "PYTHONPATH": str(REPOSITORY / "shared"),
-        **server.environment(local.home, local.address),
+        **control.environment(local.home, local.address),
     }
     words = [client_programs(client) / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(

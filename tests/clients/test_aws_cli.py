@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from tests.clients.environments import client_programs
 from tests.local.clients import Local, training_request
 
@@ -20,7 +20,7 @@ Aws = Callable[..., Any]
 
 @pytest.fixture
 def aws(local: Local, tmp_path: Path) -> Aws:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **server.environment(local.home, local.address)}
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **control.environment(local.home, local.address)}
 
     def aws(*words: str) -> Any:
         command = [str(client_programs("aws") / "aws"), *words]

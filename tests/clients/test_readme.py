@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.workflows.housing import Options
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
@@ -47,7 +47,7 @@ def test_program_of_the_readme_trains_a_model(client: str, local: Local, tmp_pat
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),  # no settings or credentials of the user's
-        **server.environment(local.home, local.address),
+        **control.environment(local.home, local.address),
     }
     command = [str(client_programs(client) / "python"), "first.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import started
 
@@ -50,7 +50,7 @@ def average_by_the_page(job: str, folder: Path) -> float:
     with started(folder / "home", runtime="docker") as local:
         (local.bucket / "my-data").mkdir()
         np.save(local.bucket / "my-data" / "y_train.npy", np.arange(10.0))
-        environment = {**os.environ, **server.environment(local.home, local.address)}
+        environment = {**os.environ, **control.environment(local.home, local.address)}
         command = [sys.executable, "my_first.py"]
         said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
         assert said == f"s3://{local.address.bucket}/models/my-first/output/model.tar.gz\n"

@@ -17,7 +17,7 @@ import numpy as np
 from botocore.response import StreamingBody
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.workflows.place import Place, local_image
 
 ROWS = 12

@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config as ClientConfig
 
 from microjobs.contract import BASE_DIR, DEFAULT_ROOT
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import image_name
@@ -33,7 +33,7 @@ class Local:
     """A running server."""
 
     home: Home
-    address: server.Address
+    address: control.Address
 
     def client(self, service: str) -> Any:
         return boto3.client(
@@ -212,8 +212,8 @@ def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") ->
 def started(folder: Path, **settings: Any) -> Iterator[Local]:
     """A server of its own, in a process of its own as users have it, ended after the block."""
     home = Home(folder)
-    address = server.start(home, Config(port=0, **settings))
+    address = control.start(home, Config(port=0, **settings))
     try:
         yield Local(home, address)
     finally:
-        server.stop(home)
+        control.stop(home)

@@ -15,7 +15,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.local.clients import ROOT, Local, channel, processing_input, started, until
 
@@ -216,8 +216,8 @@ def test_streamed_job_is_not_taken_up_by_another_server(tmp_path: Path) -> None:
         name = local.start_training(script, InputDataConfig=[pipe])
         local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: server.running(local.home), lambda address: address is None)
-        again = Local(local.home, server.start(local.home, Config(port=0, runtime="docker")))
+        until(lambda: control.running(local.home), lambda address: address is None)
+        again = Local(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         assert again.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 
 

@@ -17,11 +17,11 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from werkzeug import Request
 
-from microjobs_orchestrator.local import forward
 from microjobs_orchestrator.local.config import Config, ConfigError, read
+from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.forward import Forwarder
-from microjobs_orchestrator.local.server import ServerError
+from microjobs_orchestrator.local.gateway import forward
+from microjobs_orchestrator.local.gateway.forward import Forwarder
 from tests.local.clients import Local, started
 
 

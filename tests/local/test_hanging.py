@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local import holder, server
+from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import until
@@ -22,32 +22,32 @@ CONFIG = Config(port=0, runtime="process")
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home of which no server is left, whatever fails."""
     for name, seconds in {"ANSWER_SECONDS": 0.5, "HANG_SECONDS": 1.0, "TERM_SECONDS": 1.0}.items():
-        monkeypatch.setattr(server, name, seconds)
+        monkeypatch.setattr(control, name, seconds)
     home = Home(tmp_path / "home")
     yield home
-    if (pid := holder.find(home)) is not None:
+    if (pid := home_lock.find(home)) is not None:
         os.kill(pid, signal.SIGKILL)
 
 
 def hang(home: Home) -> int:
     """Start a server and let it hang; a stopped process, as one that holds the GIL, hears SIGKILL only."""
-    pid = server.start(home, CONFIG).pid
+    pid = control.start(home, CONFIG).pid
     os.kill(pid, signal.SIGSTOP)
     return pid
 
 
 def test_server_that_hangs_is_killed(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = hang(home)
-    assert server.stop(home)
-    assert (holder.find(home), server.running(home)) == (None, None)
+    assert control.stop(home)
+    assert (home_lock.find(home), control.running(home)) == (None, None)
     assert f"process {pid}, did not end within 1 s and was killed" in caplog.text
-    assert not server.stop(home)
+    assert not control.stop(home)
     assert not home.server.exists()
 
 
 def test_server_that_hangs_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = hang(home)
-    with server.serving(home, CONFIG) as address:
+    with control.serving(home, CONFIG) as address:
         assert address.pid != pid
     assert f"process {pid}, has not answered for 1 s" in caplog.text
 
@@ -63,19 +63,19 @@ def test_commands_tell_of_a_server_that_hangs(home: Home) -> None:
             assert done.returncode == 1
             assert f"process {pid}, does not answer" in getattr(done, channel)
     finally:
-        server.stop(home)
+        control.stop(home)
 
 
 def test_server_that_ends_is_waited_for(home: Home) -> None:
-    first = server.start(home, CONFIG)
+    first = control.start(home, CONFIG)
     os.kill(first.pid, signal.SIGTERM)
     until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
-    with server.serving(home, CONFIG) as address:
+    with control.serving(home, CONFIG) as address:
         assert address.pid != first.pid
 
 
 def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "START_SECONDS", 1.0)
+    monkeypatch.setattr(control, "START_SECONDS", 1.0)
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('stuck', flush=True); time.sleep(99)"
     )
@@ -86,8 +86,8 @@ def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(subprocess, "Popen", start_other)
     began = time.monotonic()
-    with pytest.raises(server.ServerError, match="stuck"):
-        server.start(home, CONFIG)
+    with pytest.raises(control.ServerError, match="stuck"):
+        control.start(home, CONFIG)
     assert time.monotonic() - began < 60
 
 
@@ -96,7 +96,7 @@ def test_process_that_took_the_id_of_a_server_is_left_alone(home: Home) -> None:
     with subprocess.Popen(["sleep", "100"]) as other:
         home.lock.write_text(f"{other.pid} 0")
         home.server.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {other.pid}}}')
-        assert not server.stop(home)
+        assert not control.stop(home)
         assert other.poll() is None
         other.terminate()
 
@@ -105,14 +105,14 @@ def test_many_looks_keep_no_server_from_starting(home: Home) -> None:
     home.make()
     look = f"""
 from pathlib import Path
-from microjobs_orchestrator.local import holder
+from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.home import Home
 while True:
-    holder.find(Home(Path({str(home.root)!r})))
+    home_lock.find(Home(Path({str(home.root)!r})))
 """
     with subprocess.Popen([sys.executable, "-c", look]) as watcher:
         try:
-            with server.serving(home, CONFIG) as address:
-                until(lambda: server.running(home), lambda found: found == address)
+            with control.serving(home, CONFIG) as address:
+                until(lambda: control.running(home), lambda found: found == address)
         finally:
             watcher.kill()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
@@ -184,7 +184,7 @@ def test_queue_outlives_a_killed_server(tmp_path: Path) -> None:
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
         assert len(list(first.bucket.glob("answers/*"))) < len(answers)
-        second = Local(first.home, server.start(first.home, Config(port=0, runtime="process")))
+        second = Local(first.home, control.start(first.home, Config(port=0, runtime="process")))
         for row, answer in enumerate(answers):
             assert read(second, answer["OutputLocation"]).split() == [str(row + 2.0)] * 15_000
 

@@ -10,7 +10,7 @@ from typing import Any
 import docker
 import pytest
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
@@ -81,8 +81,8 @@ def test_job_is_run_again_when_its_server_was_killed(tmp_path: Path) -> None:
         for name in (kept, lost):
             local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: server.running(local.home), lambda address: address is None)
-        again = Local(local.home, server.start(local.home, Config(port=0, runtime="process")))
+        until(lambda: control.running(local.home), lambda address: address is None)
+        again = Local(local.home, control.start(local.home, Config(port=0, runtime="process")))
         assert steps(again.ended(kept)) == TWICE
         assert "the local server ended while the job ran" in again.ended(lost)["FailureReason"]
 

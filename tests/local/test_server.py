@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local import holder, server
+from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
 from tests.local.clients import Local, started, until
@@ -38,24 +38,24 @@ def mine(home: Home) -> list[str]:
 
 def crash(local: Local) -> None:
     os.kill(local.address.pid, signal.SIGKILL)
-    until(lambda: server.running(local.home), lambda address: address is None)
+    until(lambda: control.running(local.home), lambda address: address is None)
 
 
 def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
-    with started(tmp_path / "home", runtime="process") as local, pytest.raises(server.ServerError) as refused:
-        server.start(local.home, Config(port=0, runtime="process"))
+    with started(tmp_path / "home", runtime="process") as local, pytest.raises(control.ServerError) as refused:
+        control.start(local.home, Config(port=0, runtime="process"))
     assert "another server has" in str(refused.value)
 
 
 def test_taken_port_is_told(tmp_path: Path) -> None:
-    with started(tmp_path / "one", runtime="process") as local, pytest.raises(server.ServerError) as refused:
-        server.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
+    with started(tmp_path / "one", runtime="process") as local, pytest.raises(control.ServerError) as refused:
+        control.start(Home(tmp_path / "two"), Config(port=int(local.address.url.rpartition(":")[2]), runtime="process"))
     assert "Address already in use; take another --port" in str(refused.value)
 
 
 def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local:
-        given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **server.environment(local.home, local.address)}
+        given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **control.environment(local.home, local.address)}
         script = (
             "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])\n"
             "print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
@@ -71,12 +71,12 @@ import time
 from pathlib import Path
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.server import serving
+from microjobs_orchestrator.local.control import serving
 with serving(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
     time.sleep(100)
 """
     launcher = subprocess.Popen([sys.executable, "-c", script])
-    until(lambda: server.running(home), lambda address: address is not None, seconds=30)
+    until(lambda: control.running(home), lambda address: address is not None, seconds=30)
     launcher.kill()
     launcher.wait()
     until(home.server.exists, lambda there: not there, seconds=30)
@@ -87,22 +87,22 @@ def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     home = Home(tmp_path / "home")
-    monkeypatch.setattr(server, "running", interrupted)
+    monkeypatch.setattr(control, "running", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        server.start(home, Config(port=0, runtime="process"))
-    *_, process = server._started.values()
+        control.start(home, Config(port=0, runtime="process"))
+    *_, process = control._started.values()
     assert process.wait(30) in (0, -signal.SIGTERM)
     assert not home.server.exists()
 
 
 def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=0, runtime="process")
-    first, second = server.serving(home, config), server.serving(home, config)
+    first, second = control.serving(home, config), control.serving(home, config)
     address = first.__enter__()
     assert second.__enter__() == address
     first.__exit__(None, None, None)
     time.sleep(1)
-    assert server.running(home) == address
+    assert control.running(home) == address
     second.__exit__(None, None, None)
     until(home.server.exists, lambda there: not there, seconds=30)
 
@@ -122,9 +122,9 @@ def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
     home.make()
     put(home.server, content)
-    with holder.hold(home):
-        assert server.running(home) is None
-    assert not server.stop(home)
+    with home_lock.hold(home):
+        assert control.running(home) is None
+    assert not control.stop(home)
 
 
 @pytest.mark.parametrize("content", [*NO_OBJECTS, b'{"access_key_id": "", "secret_access_key": null}'])
@@ -171,7 +171,7 @@ COUNT = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/en
 @pytest.mark.engine
 def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = Local(home, server.start(home, Config(port=0, runtime="docker")))
+    local = Local(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training(COUNT.format(ML.model))
     until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
     crash(local)
@@ -185,7 +185,7 @@ def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_job_that_vanished_during_a_crash_is_failed_with_the_reason(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = Local(home, server.start(home, Config(port=0, runtime="docker")))
+    local = Local(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training("sleep 60")
     until(lambda: mine(home), lambda names: len(names) == 1)
     crash(local)
@@ -230,7 +230,7 @@ def test_unknown_operation_says_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_container_that_nobody_knows_is_removed(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = Local(home, server.start(home, Config(port=0, runtime="docker")))
+    local = Local(home, control.start(home, Config(port=0, runtime="docker")))
     local.start_training("sleep 60")
     until(lambda: mine(home), lambda names: len(names) == 1)
     crash(local)

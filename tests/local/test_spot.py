@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.conftest import image_name
 from tests.local.clients import ROOT, Local, channel, started, training_request, until
@@ -164,8 +164,8 @@ def test_interruption_outlives_the_server(tmp_path: Path) -> None:
         name = interrupted(local, slow, **spot(local, "outlives"))
         local.in_status(name, "Interrupted")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: server.running(local.home), lambda address: address is None)
-        again = Local(local.home, server.start(local.home, Config(port=0, runtime="docker")))
+        until(lambda: control.running(local.home), lambda address: address is None)
+        again = Local(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         assert steps(again.ended(name)) == TWICE
         assert again.model(name) == {"step": "7\n"}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from microjobs_orchestrator.local.parity.refusal import limits
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
-from microjobs_orchestrator.local.protocol.models import service_model
+from microjobs_orchestrator.local.protocols.models import service_model
 
 HEAD = """# What becomes of each member of a request
 

@@ -10,8 +10,8 @@ from io import BytesIO
 from math import inf
 from typing import BinaryIO
 
-from microjobs_orchestrator.local.auth import UNSIGNED_PAYLOAD
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.auth import UNSIGNED_PAYLOAD
 from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
 from microjobs_orchestrator.local.s3.chunks import KINDS, dechunked
 from microjobs_orchestrator.local.s3.details import BLOCK

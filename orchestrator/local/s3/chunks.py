@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
-from microjobs_orchestrator.local.auth import Proof
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.auth import Proof
 from microjobs_orchestrator.local.s3.details import BLOCK
 from microjobs_orchestrator.local.s3.wire import Stream
 

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, unquote_to_bytes
 
 from werkzeug import Request
 
-from microjobs_orchestrator.local.auth import PROOF, Proof
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.http import HEADERS
+from microjobs_orchestrator.local.gateway.auth import PROOF, Proof
+from microjobs_orchestrator.local.gateway.listener import HEADERS
 from microjobs_orchestrator.local.s3.hosts import bucket_of_host
 
 REQUEST_ID = "microjobs.request_id"

@@ -10,7 +10,7 @@ from typing import Any
 from botocore.model import StructureShape
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.state import Query, Record, State
 
 PAGE = 100

@@ -18,7 +18,7 @@ from typing import Any
 import docker
 from botocore.exceptions import BotoCoreError, ClientError
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import OVER, Local, processing_request, training_request, until
@@ -86,7 +86,7 @@ class Drill:
 
     def _found(self) -> Local:
         address = until(
-            lambda: server.running(self.home),
+            lambda: control.running(self.home),
             lambda address: address is not None and address.pid == self._process.pid,
             seconds=60,
         )

@@ -14,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 from docker.models.containers import Container
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
@@ -149,12 +149,12 @@ def test_endpoint_outlives_its_server(tmp_path: Path, summing: Path, engine: doc
         before = container(engine, name).id
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
-        taken_up = Local(first.home, server.start(first.home, Config(port=0, runtime="docker")))
+        taken_up = Local(first.home, control.start(first.home, Config(port=0, runtime="docker")))
         until(lambda: _answers(taken_up, name), bool, 30)
         assert container(engine, name).id == before
-        server.stop(first.home)
+        control.stop(first.home)
         assert containers(engine, name) == []
-        anew = Local(first.home, server.start(first.home, Config(port=0, runtime="docker")))
+        anew = Local(first.home, control.start(first.home, Config(port=0, runtime="docker")))
         until(lambda: _answers(anew, name), bool, 30)
         delete(anew, name)
 

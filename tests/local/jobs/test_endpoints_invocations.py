@@ -14,8 +14,8 @@ from werkzeug.test import EnvironBuilder
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.runtimes.base import Exit
-from microjobs_orchestrator.local.services import runtime
-from microjobs_orchestrator.local.services.runtime import Runtime
+from microjobs_orchestrator.local.services import sagemaker_runtime
+from microjobs_orchestrator.local.services.sagemaker_runtime import Runtime
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply, echo
 
@@ -96,7 +96,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
         time.sleep(0.5)
         return Reply()
 
-    monkeypatch.setattr(runtime, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(sagemaker_runtime, "ANSWER_SECONDS", 0.1)
     model.invoke = slow
     error = invoke.model_error()
     assert error["OriginalStatusCode"] == 0
@@ -106,7 +106,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
 
 
 def test_too_large_an_answer_is_a_model_error(invoke: Invoker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtime, "MOST_BYTES", 10)
+    monkeypatch.setattr(sagemaker_runtime, "MOST_BYTES", 10)
     assert "more than 10 bytes" in invoke.model_error(body=b"x" * 11)["Message"]
     assert invoke(b"x" * 10).data == b"x" * 10
 

@@ -11,8 +11,8 @@ from botocore.config import Config
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.home import REGION, Home
-from microjobs_orchestrator.local.http import Server
 from microjobs_orchestrator.local.s3.service import S3, error_response
 from microjobs_orchestrator.local.s3.store import ObjectStore
 

@@ -12,7 +12,7 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 from botocore.serialize import create_serializer
 from hypothesis import strategies as st
 
-from microjobs_orchestrator.local.protocol.models import operation_model, service_model
+from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 from tests.local.security.shapes import DEEP, fitting, junk, odd_texts
 
 JSON = "application/x-amz-json-1.1"

@@ -15,7 +15,7 @@ from pathlib import Path
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, HostPlan, Image, Line, Plan
-from microjobs_orchestrator.local.serve import serve
+from microjobs_orchestrator.local.server import serve
 
 
 class Model(BaseHTTPRequestHandler):

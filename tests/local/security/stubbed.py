@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import Local, until
 
@@ -32,7 +32,7 @@ def stubbed(folder: Path) -> Iterator[Local]:
         fcntl.flock(users, fcntl.LOCK_SH)  # it ends also when this process is killed
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(home.server.exists, bool, seconds=30)
-        address = server.running(home)
+        address = control.running(home)
         assert address is not None
         yield Local(home, address)
         process.send_signal(signal.SIGTERM)

@@ -10,8 +10,8 @@ import pytest
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from microjobs_orchestrator.local.auth import Proof
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.auth import Proof
 from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
 from tests.local.clients import Local
 from tests.local.security.wire import Answer, Sender, Signer

@@ -14,9 +14,9 @@ import pytest
 from botocore.credentials import Credentials
 from werkzeug import Request, Response
 
-from microjobs_orchestrator.local import spool
-from microjobs_orchestrator.local.http import Server, connections
-from microjobs_orchestrator.local.http.connections import SMALL_BODY_BYTES
+from microjobs_orchestrator.local.gateway import connections, spool
+from microjobs_orchestrator.local.gateway.connections import SMALL_BODY_BYTES
+from microjobs_orchestrator.local.gateway.listener import Server
 from tests.local.clients import Local, until
 from tests.local.security.test_who_may_ask import ASKED, Asked
 from tests.local.security.wire import Sender

@@ -17,7 +17,7 @@ import pytest
 from botocore.parsers import ResponseParserError, create_parser
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from microjobs_orchestrator.local import server
+from microjobs_orchestrator.local import control
 from tests.local.clients import Local, until
 from tests.local.security.families import BASES, FAMILIES
 from tests.local.security.requests import Request
@@ -72,7 +72,7 @@ def test_generated_request_has_an_answer_of_awss(stub: Local, family: str) -> No
     with closing(sender):
         ask()
     print(f"{family}: {sum(seen.values())} in {time.monotonic() - began:.0f} s; {dict(seen.most_common(12))}")
-    assert server.running(stub.home) is not None
+    assert control.running(stub.home) is not None
     logged = stub.home.server_log.read_text(errors="replace")
     assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())
     assert "Traceback" not in logged, logged[-4000:]

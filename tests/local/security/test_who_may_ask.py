@@ -12,7 +12,7 @@ from botocore.auth import S3SigV4QueryAuth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from microjobs_orchestrator.local.auth_errors import CODES, Fault, Kind
+from microjobs_orchestrator.local.gateway.auth_errors import CODES, Fault, Kind
 from tests.local.clients import Local
 from tests.local.security.wire import Answer, Sender
 

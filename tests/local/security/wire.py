@@ -11,7 +11,7 @@ from botocore.auth import S3SigV4Auth, SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from microjobs_orchestrator.local.server import Address
+from microjobs_orchestrator.local.control import Address
 
 SECONDS = 20.0
 """An answer that takes longer is none."""

@@ -9,9 +9,9 @@ from werkzeug import Request
 from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocol import json_rpc, query
-from microjobs_orchestrator.local.protocol.models import operation_model
-from microjobs_orchestrator.local.protocol.results import ResultError
+from microjobs_orchestrator.local.protocols import aws_json, query
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.results import ResultError
 
 LIST = operation_model("sagemaker", "ListModels")
 
@@ -21,7 +21,7 @@ def post(body: bytes) -> Request:
 
 
 def code_of(operation: Any, body: bytes) -> str:
-    wire = query if operation.service_model.metadata["protocol"] == "query" else json_rpc
+    wire = query if operation.service_model.metadata["protocol"] == "query" else aws_json
     with pytest.raises(ServiceError) as caught:
         wire.parse(operation, post(body))
     return caught.value.code
@@ -33,23 +33,23 @@ def test_what_is_no_json_object_is_refused(body: bytes) -> None:
 
 
 def test_null_is_absent() -> None:
-    assert json_rpc.parse(LIST, post(b'{"NameContains": null, "MaxResults": 1}')) == {"MaxResults": 1}
+    assert aws_json.parse(LIST, post(b'{"NameContains": null, "MaxResults": 1}')) == {"MaxResults": 1}
 
 
 def test_empty_body_has_no_members() -> None:
-    assert json_rpc.parse(LIST, post(b"")) == {}
+    assert aws_json.parse(LIST, post(b"")) == {}
 
 
 def test_answer_leaves_out_none_at_every_depth() -> None:
     summary = {"ModelName": "m", "ModelArn": None, "CreationTime": 1.5}
-    answer = json_rpc.answer(LIST, {"Models": [summary], "NextToken": None}, "id")
+    answer = aws_json.answer(LIST, {"Models": [summary], "NextToken": None}, "id")
     assert json.loads(answer.data) == {"Models": [{"ModelName": "m", "CreationTime": 1.5}]}
 
 
 @pytest.mark.parametrize("result", [{"Model": []}, {"Models": [{"Name": "m"}]}])
 def test_answer_with_an_unknown_member_is_a_bug(result: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match=r"has no (Model|Name)$"):
-        json_rpc.answer(LIST, result, "id")
+        aws_json.answer(LIST, result, "id")
 
 
 def test_query_form_becomes_typed_members() -> None:
@@ -92,5 +92,5 @@ def test_query_error_is_xml_whatever_its_message_holds() -> None:
 def test_answer_leaves_out_numbers_that_json_does_not_have(value: float) -> None:
     operation = operation_model("sagemaker", "DescribeTrainingJob")
     metrics = [{"MetricName": "loss", "Value": value}, {"MetricName": "accuracy", "Value": 0.5}]
-    response = json_rpc.answer(operation, {"TrainingJobName": "j", "FinalMetricDataList": metrics}, "id")
+    response = aws_json.answer(operation, {"TrainingJobName": "j", "FinalMetricDataList": metrics}, "id")
     assert response.get_json(force=True)["FinalMetricDataList"] == metrics[1:]

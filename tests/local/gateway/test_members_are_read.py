@@ -26,7 +26,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
-from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.s3.body import Input
 from microjobs_orchestrator.local.s3.call import Call
 from microjobs_orchestrator.local.s3.content import FileBody
@@ -35,7 +35,7 @@ from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.s3.wire import Incoming
-from microjobs_orchestrator.local.serve import services
+from microjobs_orchestrator.local.server import services
 from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.state import State
 from tests.local.security.stub import StubRuntime

@@ -11,8 +11,8 @@ import pytest
 from microjobs_orchestrator.local import sessions
 from microjobs_orchestrator.local.home import Credentials
 from microjobs_orchestrator.local.sessions import Caller
-from tests.local.protocol.conftest import CREDENTIALS, Client
-from tests.local.protocol.test_application import ask, error_of
+from tests.local.gateway.conftest import CREDENTIALS, Client
+from tests.local.gateway.test_application import ask, error_of
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
 TRUST = json.dumps({"Statement": [{"Effect": "Allow", "Action": "sts:AssumeRole"}]})

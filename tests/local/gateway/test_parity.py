@@ -11,10 +11,10 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.parity import TABLE, refuse
 from microjobs_orchestrator.local.parity.page import render
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
-from microjobs_orchestrator.local.protocol.models import operation_model
+from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.s3 import service as s3
-from microjobs_orchestrator.local.serve import services
-from microjobs_orchestrator.local.services import runtime
+from microjobs_orchestrator.local.server import services
+from microjobs_orchestrator.local.services import sagemaker_runtime
 from tests.conftest import REPOSITORY
 
 OPERATIONS = [(service, operation) for service, operations in TABLE.items() for operation in operations]
@@ -53,7 +53,10 @@ def test_server_has_the_operations_of_the_table() -> None:
     context = Mock()
     context.settings.region = "us-east-1"
     supported = {service: set(handlers) for service, handlers in services(context, Mock()).items()}
-    supported["s3"], supported[runtime.SERVICE] = set(s3.OPERATIONS), set(runtime.OPERATIONS.values())
+    supported["s3"], supported[sagemaker_runtime.SERVICE] = (
+        set(s3.OPERATIONS),
+        set(sagemaker_runtime.OPERATIONS.values()),
+    )
     assert supported == {service: set(operations) for service, operations in TABLE.items()}
 
 

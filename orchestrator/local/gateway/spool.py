@@ -14,7 +14,7 @@ from typing import IO
 from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.http import Body
+from microjobs_orchestrator.local.gateway.streams import Body
 
 MEMORY_BYTES = 256 << 10
 """A larger body is a temporary file until its sender is proven."""

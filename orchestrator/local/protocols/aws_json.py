@@ -11,7 +11,7 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocol.results import members
+from microjobs_orchestrator.local.protocols.results import members
 from microjobs_orchestrator.local.values import clean
 
 log = logging.getLogger(__name__)

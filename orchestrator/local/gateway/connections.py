@@ -17,7 +17,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol
 
-from microjobs_orchestrator.local.http.streams import BLOCK_BYTES, Reader
+from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES, Reader
 
 logger = logging.getLogger(__name__)
 

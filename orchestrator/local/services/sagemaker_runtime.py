@@ -16,13 +16,13 @@ from botocore.model import Shape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.home import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import endpoint_group
 from microjobs_orchestrator.local.parity import refuse
-from microjobs_orchestrator.local.protocol.models import operation_model, service_model
-from microjobs_orchestrator.local.protocol.validation import validate
+from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints.endpoint import KIND, Endpoint
 from microjobs_orchestrator.local.resources.endpoints.replicas import INVOCATIONS, Replica

@@ -12,9 +12,9 @@ from werkzeug import Request
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
-from microjobs_orchestrator.local import auth
-from microjobs_orchestrator.local.auth_errors import CODES, Fault
-from tests.local.protocol.conftest import CREDENTIALS
+from microjobs_orchestrator.local.gateway import auth
+from microjobs_orchestrator.local.gateway.auth_errors import CODES, Fault
+from tests.local.gateway.conftest import CREDENTIALS
 
 BODY = b'{"a": 1}'
 OWNER = Credentials(CREDENTIALS.access_key_id, CREDENTIALS.secret_access_key)

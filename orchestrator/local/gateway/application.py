@@ -15,21 +15,21 @@ from uuid import uuid4
 
 from werkzeug import Request, Response
 
-from microjobs_orchestrator.local import auth
 from microjobs_orchestrator.local.errors import ServiceError, full, is_full
-from microjobs_orchestrator.local.forward import Forwarder
+from microjobs_orchestrator.local.gateway import auth
+from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.spool import MAX_FORMS, Spool
+from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.home import Credentials
 from microjobs_orchestrator.local.parity import refuse
 from microjobs_orchestrator.local.proof import NONCE, Prover
-from microjobs_orchestrator.local.protocol import json_rpc, query
-from microjobs_orchestrator.local.protocol.models import operation_model, signing_name
-from microjobs_orchestrator.local.protocol.validation import validate
-from microjobs_orchestrator.local.protocol.wire import wire_of
+from microjobs_orchestrator.local.protocols import aws_json, query
+from microjobs_orchestrator.local.protocols.models import operation_model, signing_name
+from microjobs_orchestrator.local.protocols.wire import wire_of
 from microjobs_orchestrator.local.s3.body import Input
 from microjobs_orchestrator.local.s3.forms import FORM, Form, is_form
 from microjobs_orchestrator.local.s3.service import error_response
 from microjobs_orchestrator.local.services import Service
-from microjobs_orchestrator.local.spool import MAX_FORMS, Spool
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
@@ -237,5 +237,5 @@ def _kind(service: str) -> auth.Kind:
 def _failure(kind: auth.Kind, error: ServiceError, request: Request) -> Response:
     if kind == "s3":
         return error_response(error, request)
-    failure = query.failure if kind == "query" else json_rpc.failure
+    failure = query.failure if kind == "query" else aws_json.failure
     return failure(error, request.environ[REQUEST_ID])

@@ -11,7 +11,7 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocol.results import members
+from microjobs_orchestrator.local.protocols.results import members
 
 CONTENT_TYPE = "text/xml"
 NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -17,7 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.aws.checks import trusts_sagemaker
-from tests.local.protocol.conftest import Client
+from tests.local.gateway.conftest import Client
 
 
 def error_of(call: Any, **arguments: Any) -> tuple[str, str, int]:

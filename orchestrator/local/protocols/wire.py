@@ -7,8 +7,8 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocol import json_rpc, query
-from microjobs_orchestrator.local.protocol.models import service_model
+from microjobs_orchestrator.local.protocols import aws_json, query
+from microjobs_orchestrator.local.protocols.models import service_model
 
 
 class Wire(Protocol):
@@ -37,4 +37,4 @@ class Wire(Protocol):
 
 def wire_of(service: str) -> Wire:
     """The protocol of a service that has one of these."""
-    return query if service_model(service).metadata["protocol"] == "query" else json_rpc
+    return query if service_model(service).metadata["protocol"] == "query" else aws_json

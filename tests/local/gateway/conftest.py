@@ -9,10 +9,10 @@ import pytest
 from botocore.config import Config
 from werkzeug import Request, Response
 
-from microjobs_orchestrator.local.app import Application
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.gateway.application import Application
+from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.home import Credentials
-from microjobs_orchestrator.local.http import Server
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.services import sts
 from microjobs_orchestrator.local.services.ecr import Ecr

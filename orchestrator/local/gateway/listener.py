@@ -12,10 +12,10 @@ from cheroot import wsgi
 from cheroot.server import HTTPConnection, HTTPRequest
 from cheroot.wsgi import Gateway_10
 
-from microjobs_orchestrator.local.http.connections import Connection as Waiting
-from microjobs_orchestrator.local.http.connections import Connections
-from microjobs_orchestrator.local.http.headers import check_framing, read_headers
-from microjobs_orchestrator.local.http.streams import Body, Reader, Writer
+from microjobs_orchestrator.local.gateway.connections import Connection as Waiting
+from microjobs_orchestrator.local.gateway.connections import Connections
+from microjobs_orchestrator.local.gateway.headers import check_framing, read_headers
+from microjobs_orchestrator.local.gateway.streams import Body, Reader, Writer
 
 logger = logging.getLogger(__name__)
 
