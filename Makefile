@@ -37,7 +37,7 @@ build/%: ## build one image, such as build/serve; a trainer for GPUs with VARIAN
 	@export REVISION="$${REVISION:-$$(python3 -I scripts/revision.py $* $(VARIANT) || echo unknown)}"; docker compose --file containers/$*/image.yml $(if $(filter cuda,$(VARIANT)),--file docker-compose.cuda.yml) config | docker buildx bake --file - --load --set $*.platform=linux/amd64 --progress $${PROGRESS:-auto} $* || { docker version >/dev/null 2>&1 || echo 'build: no Docker engine answers: start it (`microjobs doctor` says more), or use `microjobs run`, which needs no images then' >&2; exit 1; }
 	@docker image ls --format '{{.Repository}}:{{.Tag}}  {{.Size}}' --filter reference='*/$*:*'
 
-base-image: ## make the base image from Debian packages (air-gapped; see docs/building.md)
+base-image: ## make the base image from Debian packages (air-gapped; see docs/maintaining/building.md)
 	scripts/base-image
 
 lock: ## write all locks again from their .in files
@@ -50,7 +50,7 @@ lock/%: ## write the locks of one job again, such as lock/my-job
 labels: ## write the hyperparameters of each job into its image.yml
 	python3 scripts/labels.py
 
-parity: setup ## write docs/parity.md: what the local server does with each member of a request
+parity: setup ## write docs/maintaining/parity.md: what the local server does with each member of a request
 	uv run python -m scripts.parity
 
 # --- develop ---

@@ -106,7 +106,7 @@ def machine() -> str:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
-    """Print a table, the first column to the left; as Markdown for docs/benchmarks.md."""
+    """Print a table, the first column to the left; as Markdown for docs/maintaining/benchmarks.md."""
     if markdown:
         print(f"\n{title}\n")
         for row in (head, ["---", *("---:" for _ in head[1:])], *rows):

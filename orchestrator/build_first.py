@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 PLATFORM = "linux/amd64"
-REMEDY = 'docs/building.md, "Air-gapped", tells how to build without a registry'
+REMEDY = 'docs/maintaining/building.md, "Air-gapped", tells how to build without a registry'
 
 
 def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:

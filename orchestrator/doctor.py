@@ -209,7 +209,7 @@ def package_index(environ: Mapping[str, str]) -> Finding:
     url = next((environ[name] for name in INDEX_VARIABLES if environ.get(name)), DEFAULT_INDEX).rstrip("/")
     shown = re.sub(r"//[^/@]*@", "//", url)  # without a password
     certificates = environ.get("SSL_CERT_FILE") or environ.get("PIP_CERT") or True
-    remedy = "check the network and the proxy, or set INDEX_URL or LOCAL_PACKAGES: docs/building.md"
+    remedy = "check the network and the proxy, or set INDEX_URL or LOCAL_PACKAGES: docs/maintaining/building.md"
     try:
         answer = requests.get(f"{url}/pip/", timeout=INDEX_SECONDS, verify=certificates, stream=True)
         answer.close()

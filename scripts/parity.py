@@ -1,11 +1,11 @@
-"""Writes docs/parity.md from the table in orchestrator/local/parity."""
+"""Writes docs/maintaining/parity.md from the table in orchestrator/local/parity."""
 
 from pathlib import Path
 
 from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.parity.page import render
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "parity.md"
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "maintaining" / "parity.md"
 
 
 def main() -> None:

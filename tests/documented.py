@@ -32,7 +32,7 @@ class Snippet:
 
 def pages() -> list[Path]:
     """The documentation, relative to the repository; not the history, and not what is generated."""
-    found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/*.md"), *REPOSITORY.glob("containers/*/README.md")]
+    found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("containers/*/README.md")]
     found.append(REPOSITORY / "scripts" / "job-template" / "README.md")
     left_out = ("CHANGELOG.md", "parity.md")
     return sorted(path.relative_to(REPOSITORY) for path in found if path.name not in left_out)

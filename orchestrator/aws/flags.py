@@ -24,7 +24,7 @@ def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
         requests: also what only requests need.
     """
     parser.add_argument("--on", choices=("here", "aws"), default="here", help="the place (default: %(default)s)")
-    group = parser.add_argument_group("on AWS", "Each is also a setting in [aws] of microjobs.toml: docs/aws.md")
+    group = parser.add_argument_group("on AWS", "Each is also a setting in [aws] of microjobs.toml: docs/using/aws.md")
     flag = _adder(group)
     flag("--profile", metavar="P", help="of ~/.aws/config (default: as boto3 finds it)")
     flag("--region", metavar="R", help="(default: as boto3 finds it)")

@@ -3,7 +3,7 @@
 The image reads with this module what the platform (or our local server, or a test) writes with it, so the writer
 and the reader of each file stand side by side. Standard library only; importing it does nothing.
 
-Sources: docs/contract.md lists each path and variable with who writes it, who reads it and where AWS documents it.
+Sources: docs/maintaining/contract.md lists each path and variable with its writer, its reader and AWS's page.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""docs/aws.md: every command of it is tried, in its order, from an empty account to an empty account.
+"""docs/using/aws.md: every command of it is tried, in its order, from an empty account to an empty account.
 
 CloudFormation, IAM, S3 and logs are moto's; SageMaker is the local server. Runs are dry here; `test_account` runs them.
 """
@@ -27,7 +27,7 @@ from tests.local.clients import Local, started
 # moto does not make bucket policies, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
 
-PAGE = (REPOSITORY / "docs" / "aws.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "using" / "aws.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^ {4}((?:microjobs|aws) .*)$", PAGE, re.MULTILINE)
 TABLES = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 HERE = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")

@@ -57,7 +57,7 @@ def test_without_a_registry_one_line_says_so_and_the_jobs_run_as_processes(check
     assert_ran_as_processes(done)
     (line,) = [line for line in done.stdout.splitlines() if "cannot pull registry.invalid/python:3.11" in line]
     assert "the jobs run as processes" in line
-    assert "docs/building.md" in line
+    assert "docs/maintaining/building.md" in line
 
 
 @pytest.mark.engine

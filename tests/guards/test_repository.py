@@ -17,7 +17,7 @@ from tests.conftest import CONTAINERS, JOBS, REPOSITORY, tracked_files
 
 CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
 README = REPOSITORY / "README.md"
-PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").glob("*.md"), *CONTAINERS.glob("*/README.md")]
+PAGES = [README, REPOSITORY / "CONTRIBUTING.md", *(REPOSITORY / "docs").rglob("*.md"), *CONTAINERS.glob("*/README.md")]
 COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
 CODE = {".py", ".sh", ""}
 
@@ -67,7 +67,7 @@ def test_compose_mounts_only_what_the_contract_has(compose: Path) -> None:
 
 
 def test_every_path_and_variable_of_the_contract_is_documented() -> None:
-    page = (REPOSITORY / "docs" / "contract.md").read_text()
+    page = (REPOSITORY / "docs" / "maintaining" / "contract.md").read_text()
     code = CONTRACT.read_text()
     names = set(re.findall(r'"((?:SAGEMAKER|TRAINING|AWS)_\w+)"', code)) | set(re.findall(r'"(\w+\.json)"', code))
     assert len(names) > 10

@@ -45,7 +45,8 @@ def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObj
     """The objects of a prefix, each with its path below the input's folder, in the order of their keys.
 
     A prefix is one of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. Below the folder an object has
-    what follows the prefix; if the prefix ends within a name, the path begins with that name (docs/contract.md).
+    what follows the prefix. If the prefix ends within a name, the path begins with that name, see
+    docs/maintaining/contract.md.
 
     Raises:
         ValidationError: there is nothing; `what` says whose input it is.

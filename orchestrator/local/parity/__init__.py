@@ -1,7 +1,7 @@
 """Decides what happens to every member of every request: honoured, without meaning here, or refused.
 
 One table for all services, in the form of the requests. A test compares it with botocore's models, and
-docs/parity.md is generated from it.
+docs/maintaining/parity.md is generated from it.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""docs/parity.md, from the table."""
+"""docs/maintaining/parity.md, from the table."""
 
 from collections.abc import Iterator, Mapping
 

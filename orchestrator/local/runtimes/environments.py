@@ -1,6 +1,7 @@
 """Virtual environments of the process runtime: one a lock, made once, whole or not at all.
 
-They hold what the images hold, from the same locks and with the settings of docs/building.md, but wheels only: there
+They hold what the images hold, from the same locks, with the settings of docs/maintaining/building.md. They take only
+wheels: there
 need not be a compiler. So script mode, whose toolkit comes as source, is left out, with all that only it needs.
 """
 

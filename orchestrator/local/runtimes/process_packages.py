@@ -1,6 +1,6 @@
 """The packages of an environment: which of a lock's, and what installs them from where.
 
-The settings are those of builds (docs/building.md), so that both get the same files.
+The settings are those of builds (docs/maintaining/building.md), so that both get the same files.
 """
 
 import os
@@ -86,7 +86,7 @@ class Installer:
         if "+cpu" in wanted:
             torch_index = environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL) or "no index"
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
-        return f'{text}: docs/building.md, "Air-gapped", tells how to set these'
+        return f'{text}: docs/maintaining/building.md, "Air-gapped", tells how to set these'
 
     def environment(self, wanted: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """The caller's environment, for an installer may need its proxies and caches, with the settings of builds."""
