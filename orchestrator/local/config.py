@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.local.home import REGION
+from microjobs_orchestrator.local.identity import REGION
 
 FILE = Path("microjobs.toml")
 SECTIONS = ("local", "aws")

@@ -20,7 +20,8 @@ from microjobs.files import write_text
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local import home_lock, proof
 from microjobs_orchestrator.local.config import Config
-from microjobs_orchestrator.local.home import ACCOUNT, ROLE, Home, default_bucket, read_file
+from microjobs_orchestrator.local.home import Home, read_file
+from microjobs_orchestrator.local.identity import ACCOUNT, ROLE, get_default_bucket
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def running(home: Home) -> Address | None:
         **known,
         access_key_id=credentials.access_key_id,
         secret_access_key=credentials.secret_access_key,
-        bucket=default_bucket(known["region"]),
+        bucket=get_default_bucket(known["region"]),
         role_arn=f"arn:aws:iam::{ACCOUNT}:role/{ROLE}",
     )
 

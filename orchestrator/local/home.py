@@ -12,6 +12,7 @@ from pathlib import Path
 
 from microjobs.files import whole
 from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local.identity import Credentials
 
 logger = logging.getLogger(__name__)
 
@@ -20,11 +21,6 @@ REMEDY = f"set {HOME} to a folder of your own"
 
 OTHERS_WRITE = stat.S_IWOTH | stat.S_ISVTX
 """In a folder that all can write to, such as /tmp, the sticky bit keeps them from replacing what is not theirs."""
-
-ACCOUNT = "000000000000"
-REGION = "us-east-1"
-ROLE = "microjobs"
-
 
 ENTRIES = (
     ".gitignore",
@@ -52,14 +48,6 @@ ENTRIES = (
 
 class HomeError(LauncherError):
     """The server's folder cannot be made, or other users could read or replace it."""
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What requests must be signed with: made for this folder, good for nothing else."""
-
-    access_key_id: str
-    secret_access_key: str
 
 
 @dataclass(frozen=True)
@@ -260,18 +248,3 @@ def _write_secret(path: Path, text: str) -> None:
     with whole(path) as partial:
         partial.touch(mode=0o600)
         partial.write_text(text)
-
-
-def default_bucket(region: str = REGION) -> str:
-    """What the SageMaker SDK calls its default bucket."""
-    return f"sagemaker-{region}-{ACCOUNT}"
-
-
-def registry(region: str = REGION, account: str = ACCOUNT) -> str:
-    """The host name of an account's ECR registry."""
-    return f"{account}.dkr.ecr.{region}.amazonaws.com"
-
-
-def arn(resource: str, region: str = REGION) -> str:
-    """The ARN of a SageMaker resource such as `training-job/my-job`."""
-    return f"arn:aws:sagemaker:{region}:{ACCOUNT}:{resource}"

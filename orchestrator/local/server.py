@@ -19,7 +19,8 @@ from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.gateway.application import Application, RawService
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
-from microjobs_orchestrator.local.home import Home, default_bucket
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import get_default_bucket
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
 from microjobs_orchestrator.local.logs import LogStore
@@ -144,8 +145,8 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     state, store = State(home.state), ObjectStore(home)
     cleanup.callback(state.close)
     cleanup.callback(store.close)
-    if not store.has_bucket(default_bucket(config.region)):
-        store.create_bucket(default_bucket(config.region))
+    if not store.has_bucket(get_default_bucket(config.region)):
+        store.create_bucket(get_default_bucket(config.region))
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
     application = _application(context, registry, Forwarder(config.services))

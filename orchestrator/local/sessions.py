@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 
-from microjobs_orchestrator.local.home import ACCOUNT, Credentials
+from microjobs_orchestrator.local.identity import ACCOUNT, Credentials
 
 USER = "microjobs"
 

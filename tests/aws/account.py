@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.home import ACCOUNT, HOME, REGION
+from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from tests.conftest import JOBS, image_name
 from tests.local.clients import Local, started
 

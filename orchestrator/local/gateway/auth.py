@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.gateway.auth_errors import REMEDY
 from microjobs_orchestrator.local.gateway.auth_errors import AuthError as AuthError
 from microjobs_orchestrator.local.gateway.auth_errors import Kind as Kind
 from microjobs_orchestrator.local.gateway.listener import HEADERS
-from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.s3.hosts import bucket_of_host
 
 SKEW = timedelta(minutes=15)

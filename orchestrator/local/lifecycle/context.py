@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from microjobs_orchestrator.local import instances
-from microjobs_orchestrator.local.home import REGION, Home, registry
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import REGION, format_registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.runtimes.base import Limits, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -47,7 +48,7 @@ class Context:
 
     def _without_registry(self, uri: str) -> str:
         """The name that ECR's DescribeRepositories gives for an image of the engine, without the registry's host."""
-        own = f"{registry(self.settings.region)}/"
+        own = f"{format_registry(self.settings.region)}/"
         if not uri.startswith(own) or any(uri in image.tags for image in self.runtime.images()):
             return uri
         return uri.removeprefix(own)

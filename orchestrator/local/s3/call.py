@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.home import ACCOUNT
+from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.s3.answer import Answer
 from microjobs_orchestrator.local.s3.store import ObjectStore, no_such_bucket
 from microjobs_orchestrator.local.s3.uploads import Uploads

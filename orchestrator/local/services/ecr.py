@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.home import ACCOUNT, registry
+from microjobs_orchestrator.local.identity import ACCOUNT, format_registry
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.services.pages import cut
@@ -56,7 +56,7 @@ class Ecr:
                 {
                     "authorizationToken": token,
                     "expiresAt": expiry,
-                    "proxyEndpoint": f"https://{registry(self._region, account)}",
+                    "proxyEndpoint": f"https://{format_registry(self._region, account)}",
                 }
                 for account in request.get("registryIds", [ACCOUNT])
             ]
@@ -93,7 +93,7 @@ class Ecr:
             "repositoryArn": f"arn:aws:ecr:{self._region}:{ACCOUNT}:repository/{name}",
             "registryId": ACCOUNT,
             "repositoryName": name,
-            "repositoryUri": f"{registry(self._region)}/{name}",
+            "repositoryUri": f"{format_registry(self._region)}/{name}",
             "createdAt": created,
             "imageTagMutability": "MUTABLE",
             "imageScanningConfiguration": {"scanOnPush": False},
@@ -133,7 +133,7 @@ class Ecr:
         """An image's repositories and tags in this registry: names without a registry, and those with ours."""
         names = []
         for reference in image.tags:
-            repository, _, tag = reference.removeprefix(f"{registry(self._region)}/").rpartition(":")
+            repository, _, tag = reference.removeprefix(f"{format_registry(self._region)}/").rpartition(":")
             first = repository.partition("/")[0]
             if not ("/" in repository and ("." in first or ":" in first or first == "localhost")):
                 names.append((repository, tag))

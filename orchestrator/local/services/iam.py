@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.home import ACCOUNT
+from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.services.pages import cut
 from microjobs_orchestrator.local.state import NameTakenError, Query, Record, State

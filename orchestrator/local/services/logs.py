@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
-from microjobs_orchestrator.local.home import ACCOUNT, REGION
+from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from microjobs_orchestrator.local.logs import Event, LogStore, Stream
 
 EVENTS_LIMIT = 10_000

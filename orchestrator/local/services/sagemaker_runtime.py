@@ -17,7 +17,7 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.validation import validate
-from microjobs_orchestrator.local.home import ACCOUNT
+from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import endpoint_group

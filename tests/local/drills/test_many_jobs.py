@@ -13,7 +13,8 @@ from typing import Any
 import docker
 import pytest
 
-from microjobs_orchestrator.local.home import Home, arn
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.state import State
 from tests.local.clients import Local, started, until
 from tests.local.drills.leaks import machine, temporary_folder
@@ -88,7 +89,7 @@ def _row(number: int) -> tuple[Any, ...]:
     request = json.dumps({"HyperParameters": {"a": "b" * 1000}})
     name, when = f"job-{number:05}", 1_700_000_000.0 + number
     status = ("Completed", "Failed", "Stopped")[number % 3]
-    own_arn = arn(f"{KIND}/{name}")
+    own_arn = format_arn(f"{KIND}/{name}")
     described = {"TrainingJobName": name, "TrainingJobArn": own_arn, "TrainingJobStatus": status}
     return (KIND, name, own_arn, status, when, when + number % 7, request, json.dumps(described))
 
@@ -122,7 +123,7 @@ ASKED: dict[str, Callable[[Any], Any]] = {
     "of a status, by name": lambda sagemaker: sagemaker.list_training_jobs(
         MaxResults=3, SortBy="Name", StatusEquals="Failed"
     ),
-    "tags": lambda sagemaker: sagemaker.list_tags(ResourceArn=arn(f"{KIND}/job-00005")),
+    "tags": lambda sagemaker: sagemaker.list_tags(ResourceArn=format_arn(f"{KIND}/job-00005")),
 }
 
 

@@ -12,7 +12,7 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.gateway.application import Application
 from microjobs_orchestrator.local.gateway.listener import Server
-from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.services import sts
 from microjobs_orchestrator.local.services.ecr import Ecr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local import sessions
-from microjobs_orchestrator.local.home import Credentials
+from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.sessions import Caller
 from tests.local.gateway.conftest import CREDENTIALS, Client
 from tests.local.gateway.test_application import ask, error_of

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import registry
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
@@ -23,7 +23,7 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 def test_endpoint_is_described_as_sagemaker_does(parts: Parts) -> None:
     found = parts.serve(main={"InitialInstanceCount": 2})
     assert (found["EndpointStatus"], found["EndpointConfigName"], found["EndpointArn"]) == (
-        "InService", "c", arn("endpoint/e"),
+        "InService", "c", format_arn("endpoint/e"),
     )  # fmt: skip
     (variant,) = found["ProductionVariants"]
     assert variant["DeployedImages"][0]["SpecifiedImage"] == "model"
@@ -200,9 +200,11 @@ def test_config_and_model_may_go_while_the_endpoint_lives(parts: Parts) -> None:
 
 @pytest.mark.usefixtures("model")
 def test_what_is_missing_is_named(parts: Parts) -> None:
-    with pytest.raises(ValidationError, match=f'Could not find model "{arn("model/other")}"'):
+    with pytest.raises(ValidationError, match=f'Could not find model "{format_arn("model/other")}"'):
         parts.make_config(main={"ModelName": "other"})
-    with pytest.raises(ValidationError, match=f'Could not find endpoint configuration "{arn("endpoint-config/c")}"'):
+    with pytest.raises(
+        ValidationError, match=f'Could not find endpoint configuration "{format_arn("endpoint-config/c")}"'
+    ):
         parts.start_endpoint()
 
 

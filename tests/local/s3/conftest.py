@@ -12,7 +12,8 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.listener import Server
-from microjobs_orchestrator.local.home import REGION, Home
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import REGION
 from microjobs_orchestrator.local.s3.service import S3, error_response
 from microjobs_orchestrator.local.s3.store import ObjectStore
 

@@ -16,7 +16,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.local.home import ACCOUNT, Home
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.identity import ACCOUNT
 from tests.local.s3.conftest import BUCKET
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from microjobs_orchestrator.local.services.listing import (
@@ -81,9 +81,9 @@ BASES: Mapping[str, Any] = {
     "CreateEndpointConfig": {"ProductionVariants": [VARIANT], "Tags": TAGS},
     "CreateEndpoint": {"EndpointConfigName": "a"},
     "UpdateEndpoint": {"EndpointConfigName": "a"},
-    "AddTags": {"ResourceArn": arn("model/a"), "Tags": TAGS},
-    "ListTags": {"ResourceArn": arn("model/a")},
-    "DeleteTags": {"ResourceArn": arn("model/a"), "TagKeys": ["a"]},
+    "AddTags": {"ResourceArn": format_arn("model/a"), "Tags": TAGS},
+    "ListTags": {"ResourceArn": format_arn("model/a")},
+    "DeleteTags": {"ResourceArn": format_arn("model/a"), "TagKeys": ["a"]},
     "GetLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamName": "seen/algo-1"},
     "DescribeLogStreams": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": "seen/"},
     "FilterLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "filterPattern": "a"},

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.state import Record
@@ -31,7 +31,7 @@ def deploy(context: Context, config: str) -> Deployment:
     """
     record = context.state.get(CONFIG_KIND, config)
     if record is None:
-        config_arn = arn(f"{CONFIG_KIND}/{config}", context.settings.region)
+        config_arn = format_arn(f"{CONFIG_KIND}/{config}", context.settings.region)
         raise ValidationError(f'Could not find endpoint configuration "{config_arn}".')
     variants = [
         {**variant, "Model": models.find(context, variant["ModelName"]), "InstanceId": f"i-{secrets.token_hex(8)}"}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import SHUTDOWN_GRACE_SECONDS, Control, Why
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
@@ -80,7 +80,7 @@ def _add(
     context: Context, kind: str, noun: str, status: str, members: Mapping[str, Any], tags: Sequence[Mapping[str, str]]
 ) -> Record:
     name = members[f"{noun}Name"]
-    own_arn = arn(f"{kind}/{name}", context.settings.region)
+    own_arn = format_arn(f"{kind}/{name}", context.settings.region)
     description = {**{key: value for key, value in members.items() if key != "Tags"}, f"{noun}Arn": own_arn}
     try:
         return context.state.add(kind, name, own_arn, status, members, description, tags=tags)
@@ -132,7 +132,7 @@ def _follow(context: Context, registry: Registry, name: str, following: Deployme
 
 
 def _not_in_service(context: Context, name: str, found: Record | None) -> ValidationError:
-    own_arn, status = arn(f"{KIND}/{name}", context.settings.region), found.status if found else "not there"
+    own_arn, status = format_arn(f"{KIND}/{name}", context.settings.region), found.status if found else "not there"
     return ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
 
 

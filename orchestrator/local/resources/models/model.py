@@ -7,7 +7,7 @@ from typing import Any
 from microjobs.bundle import unpack
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
@@ -29,7 +29,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         raise ValidationError("A model needs a container with an Image: give it in PrimaryContainer.")
     _source(context, given)
     name = request["ModelName"]
-    model_arn = arn(f"{KIND}/{name}", context.settings.region)
+    model_arn = format_arn(f"{KIND}/{name}", context.settings.region)
     members = {member: value for member, value in request.items() if member != "Tags"}
     description = {"EnableNetworkIsolation": False, **members, "ModelArn": model_arn}
     try:
@@ -46,7 +46,7 @@ def find(context: Context, name: str) -> Mapping[str, Any]:
     """
     record = context.state.get(KIND, name)
     if record is None:
-        raise ValidationError(f'Could not find model "{arn(f"{KIND}/{name}", context.settings.region)}".')
+        raise ValidationError(f'Could not find model "{format_arn(f"{KIND}/{name}", context.settings.region)}".')
     return record.request
 
 

@@ -10,7 +10,7 @@ from microjobs.contract import Layout, ResourceConfig
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Outcome, Why
@@ -48,7 +48,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     name = request["ProcessingJobName"]
     description = {
         **{member: value for member, value in request.items() if member != "Tags"},
-        "ProcessingJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        "ProcessingJobArn": format_arn(f"{KIND}/{name}", context.settings.region),
         "ProcessingJobStatus": "InProgress",
     }
     job_arn, tags = description["ProcessingJobArn"], request.get("Tags", [])

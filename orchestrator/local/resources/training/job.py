@@ -12,7 +12,7 @@ from microjobs.contract import Layout, ResourceConfig, TrainingEnvironment
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Interruption, Outcome, Why, last_states
@@ -71,20 +71,20 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
     attempts.check(request)
     check_channels(request, context.store)
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
-    name, now = request["TrainingJobName"], Moment.now()
+    name, now, region = request["TrainingJobName"], Moment.now(), context.settings.region
     description = {
         "EnableNetworkIsolation": False,
         "EnableInterContainerTrafficEncryption": False,
         "EnableManagedSpotTraining": False,
         **{member: value for member, value in request.items() if member != "Tags"},
-        "TrainingJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        "TrainingJobArn": format_arn(f"{KIND}/{name}", region),
         # The SDK reads KmsKeyId without asking whether it is there (facts §6).
         "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
         "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
         "TrainingJobStatus": "InProgress",
         **_transition([], "Starting", now.wall),
         CREATED: now.stored(),
-        **({"TuningJobArn": arn(f"hyper-parameter-tuning-job/{parent}", context.settings.region)} if parent else {}),
+        **({"TuningJobArn": format_arn(f"hyper-parameter-tuning-job/{parent}", region)} if parent else {}),
     }
     try:
         return context.state.add(

@@ -17,7 +17,7 @@ from typing import Any
 from microjobs.contract import HostingEnvironment
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Control, Outcome
@@ -63,7 +63,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     members = {member: value for member, value in request.items() if member != "Tags"}
     description = {
         **members,
-        "TransformJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        "TransformJobArn": format_arn(f"{KIND}/{name}", context.settings.region),
         "TransformJobStatus": "InProgress",
         "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
         "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},

@@ -13,7 +13,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.home import arn
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Control, Why
@@ -75,7 +75,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     name = request["HyperParameterTuningJobName"]
     description = {
         **{member: value for member, value in request.items() if member != "Tags"},
-        "HyperParameterTuningJobArn": arn(f"{KIND}/{name}", context.settings.region),
+        "HyperParameterTuningJobArn": format_arn(f"{KIND}/{name}", context.settings.region),
         "HyperParameterTuningJobStatus": "InProgress",
         CREATED: Moment.now().stored(),
         "TrainingJobDefinition": {
