@@ -9,33 +9,32 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.doctor import Finding
+    from microjobs_orchestrator.doctor.check import Finding
 
-SIGNS = {"well": "✓", "note": "•", "mend": "✗", "unknown": "?"}
+SIGNS = {"ok": "✓", "note": "•", "problem": "✗", "unknown": "?"}
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("doctor", help="look at this machine, or at AWS, and say what mends what is wrong")
+    parser = subparsers.add_parser("doctor", help="check this machine, or an AWS account, and show how to fix problems")
     flags.add(parser, requests=True)
     parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    ill = False
+    has_problem = False
     for finding in findings(options):
-        ill = ill or finding.level == "mend"
+        has_problem = has_problem or finding.level == "problem"
         print(f"{SIGNS[finding.level]} {finding.message}", flush=True)
         if finding.remedy:
             print(f"    → {finding.remedy}")
-    return 1 if ill else 0
+    return 1 if has_problem else 0
 
 
 def findings(options: argparse.Namespace) -> "Iterator[Finding]":
-    from microjobs_orchestrator import doctor
-    from microjobs_orchestrator.aws import checks
+    from microjobs_orchestrator.doctor import account, machine
     from microjobs_orchestrator.local.home import Home
 
     home = Home.from_environment()
     if flags.on_aws(options):
-        return checks.examine(flags.chosen(options), home)
-    return doctor.examine(home)
+        return account.examine(flags.chosen(options), home)
+    return machine.examine(home)

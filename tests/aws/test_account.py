@@ -105,5 +105,5 @@ def test_jobs_and_logs_on_aws_are_shown(account: Account) -> None:
 def test_doctor_finds_bucket_and_role(account: Account) -> None:
     said = account.microjobs("doctor", "--on", "aws").stdout
     assert "✓ bucket sagemaker-us-east-1-000000000000 in us-east-1" in said
-    assert "✓ role microjobs, which SageMaker may take on" in said
-    assert "? quotas cannot be looked at" in said
+    assert "✓ role microjobs, which SageMaker may assume" in said
+    assert "? quotas cannot be checked" in said

@@ -1,4 +1,4 @@
-"""`doctor --on aws` on an account made from our own template, by moto; what moto has not, botocore's stubs answer."""
+"""`microjobs doctor --on aws` on an account of moto; botocore's stubs answer the operations that moto lacks."""
 
 import json
 import threading
@@ -14,24 +14,33 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from microjobs_orchestrator.aws import architecture, checks, images, quotas
+from microjobs_orchestrator.aws import architecture, images, quotas
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.doctor import Finding
+from microjobs_orchestrator.doctor import account as checks
+from microjobs_orchestrator.doctor.account import images as image_check
+from microjobs_orchestrator.doctor.account.account import Account
+from microjobs_orchestrator.doctor.account.bucket import Bucket
+from microjobs_orchestrator.doctor.account.credentials import Credentials
+from microjobs_orchestrator.doctor.account.images import Images
+from microjobs_orchestrator.doctor.account.permissions import Permissions
+from microjobs_orchestrator.doctor.account.quotas import Quotas
+from microjobs_orchestrator.doctor.account.role import SAGEMAKER, Role, trusts_sagemaker
+from microjobs_orchestrator.doctor.check import Check, Finding
 from microjobs_orchestrator.local.home import Home
 
 SERVES = json.dumps(
-    {"Statement": [{"Effect": "Allow", "Principal": {"Service": checks.SAGEMAKER}, "Action": "sts:AssumeRole"}]}
+    {"Statement": [{"Effect": "Allow", "Principal": {"Service": SAGEMAKER}, "Action": "sts:AssumeRole"}]}
 )
 
 
 @pytest.fixture
-def account(monkeypatch: pytest.MonkeyPatch) -> Iterator[boto3.Session]:
-    """An account with credentials and nothing in it."""
+def account(monkeypatch: pytest.MonkeyPatch, settings: Settings, tmp_path: Path) -> Iterator[Account]:
+    """An empty account, with credentials."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
-        yield boto3.Session(region_name="us-east-1")
+        yield Account(boto3.Session(region_name="us-east-1"), settings, Home(tmp_path))
 
 
 @pytest.fixture
@@ -39,79 +48,72 @@ def settings() -> Settings:
     return Settings(role="arn:aws:iam::123456789012:role/microjobs", bucket="data", region="us-east-1")
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path)
-
-
-def found(check: checks.Check, account: boto3.Session, settings: Settings, home: Home) -> Finding:
-    (finding,) = checks.guarded("it", check, account, settings, home)
+def run(check: Check) -> Finding:
+    (finding,) = checks.run_guarded(check)
     return finding
 
 
-# --- who ---
+# --- the credentials ---
 
 
-def test_credentials_of_the_roles_account_are_well(account: boto3.Session, settings: Settings) -> None:
-    assert checks.credentials(account, settings).level == "well"
+def test_credentials_of_the_roles_account_are_ok(account: Account) -> None:
+    assert run(Credentials(account)).level == "ok"
 
 
-def test_credentials_of_another_account_are_to_be_mended(account: boto3.Session, settings: Settings) -> None:
+def test_credentials_of_another_account_are_a_problem(account: Account, settings: Settings) -> None:
     other = replace(settings, role="arn:aws:iam::999999999999:role/microjobs")
-    finding = checks.credentials(account, other)
-    assert finding.level == "mend"
-    assert "of account 123456789012, the role is of 999999999999" in finding.message
+    finding = run(Credentials(replace(account, settings=other)))
+    assert finding.level == "problem"
+    assert "belong to account 123456789012, and the role to account 999999999999" in finding.message
 
 
-def test_no_credentials_end_the_checks(settings: Settings, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_credentials_end_the_checks(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def none(*_: object) -> Any:
         raise NoCredentialsError
 
-    monkeypatch.setattr(checks, "client", none)
-    (finding,) = checks.examine(replace(settings, profile=""), home)
-    assert finding.level == "mend"
+    monkeypatch.setattr(Account, "client", none)
+    (finding,) = checks.examine(replace(settings, profile=""), Home(tmp_path))
+    assert finding.level == "problem"
     assert finding.remedy.startswith("`aws sso login`")
 
 
 # --- the role ---
 
 
-def test_role_that_is_not_there_has_a_remedy(account: boto3.Session, settings: Settings, home: Home) -> None:
-    finding = found(checks.role, account, settings, home)
-    assert (finding.level, finding.message) == ("mend", "there is no role microjobs")
+def test_missing_role_has_a_remedy(account: Account) -> None:
+    finding = run(Role(account))
+    assert (finding.level, finding.message) == ("problem", "there is no role microjobs")
     assert "microjobs init" in finding.remedy
 
 
-def test_role_that_sagemaker_may_take_on_is_well(account: boto3.Session, settings: Settings, home: Home) -> None:
-    account.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=SERVES)
-    assert found(checks.role, account, settings, home).level == "well"
+def test_role_that_sagemaker_may_assume_is_ok(account: Account) -> None:
+    account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=SERVES)
+    assert run(Role(account)).level == "ok"
 
 
-def test_role_that_trusts_another_service_is_to_be_mended(
-    account: boto3.Session, settings: Settings, home: Home
-) -> None:
+def test_role_that_trusts_another_service_is_a_problem(account: Account) -> None:
     trust = SERVES.replace("sagemaker", "lambda")
-    account.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=trust)
-    assert "does not trust sagemaker.amazonaws.com" in found(checks.role, account, settings, home).message
+    account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=trust)
+    assert "does not trust sagemaker.amazonaws.com" in run(Role(account)).message
 
 
-def test_role_under_another_path_is_told_apart(account: boto3.Session, settings: Settings, home: Home) -> None:
-    account.client("iam").create_role(RoleName="microjobs", Path="/team/", AssumeRolePolicyDocument=SERVES)
-    assert "arn:aws:iam::123456789012:role/team/microjobs" in found(checks.role, account, settings, home).message
+def test_role_under_another_path_is_a_problem(account: Account) -> None:
+    account.session.client("iam").create_role(RoleName="microjobs", Path="/team/", AssumeRolePolicyDocument=SERVES)
+    assert "arn:aws:iam::123456789012:role/team/microjobs" in run(Role(account)).message
 
 
 @pytest.mark.parametrize(
     ("statement", "trusted"),
     [
-        ({"Effect": "Allow", "Principal": {"Service": [checks.SAGEMAKER]}, "Action": ["sts:AssumeRole"]}, True),
-        ({"Effect": "Deny", "Principal": {"Service": checks.SAGEMAKER}, "Action": "sts:AssumeRole"}, False),
+        ({"Effect": "Allow", "Principal": {"Service": [SAGEMAKER]}, "Action": ["sts:AssumeRole"]}, True),
+        ({"Effect": "Deny", "Principal": {"Service": SAGEMAKER}, "Action": "sts:AssumeRole"}, False),
         ({"Effect": "Allow", "Principal": "*", "Action": "sts:AssumeRole"}, False),
-        ({"Effect": "Allow", "Principal": {"Service": checks.SAGEMAKER}, "Action": "sts:TagSession"}, False),
+        ({"Effect": "Allow", "Principal": {"Service": SAGEMAKER}, "Action": "sts:TagSession"}, False),
     ],
 )
-def test_trust_policies_are_read_in_all_forms(statement: dict[str, Any], trusted: bool) -> None:
-    assert checks.trusts_sagemaker({"Statement": statement}) == trusted
-    assert checks.trusts_sagemaker({"Statement": [statement]}) == trusted
+def test_trust_policies_are_parsed_in_all_forms(statement: dict[str, Any], trusted: bool) -> None:
+    assert trusts_sagemaker({"Statement": statement}) == trusted
+    assert trusts_sagemaker({"Statement": [statement]}) == trusted
 
 
 def simulated(monkeypatch: pytest.MonkeyPatch, denied: str) -> list[dict[str, Any]]:
@@ -128,25 +130,21 @@ def simulated(monkeypatch: pytest.MonkeyPatch, denied: str) -> list[dict[str, An
                 ]
             }
 
-    monkeypatch.setattr(checks, "client", lambda *_: Iam())
+    monkeypatch.setattr(Account, "client", lambda *_: Iam())
     return asked
 
 
-def test_permissions_that_jobs_lack_are_named(
-    account: boto3.Session, settings: Settings, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_denied_permissions_are_listed(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated(monkeypatch, "s3:PutObject")
-    finding = found(checks.permissions, account, settings, home)
+    finding = run(Permissions(account))
     assert finding.message.endswith("may not: s3:PutObject on arn:aws:s3:::data/microjobs/run/object")
 
 
-def test_simulation_requests_are_valid(
-    account: boto3.Session, settings: Settings, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simulation_requests_are_valid(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = simulated(monkeypatch, "")
-    assert found(checks.permissions, account, settings, home).level == "well"
+    assert run(Permissions(account)).level == "ok"
     monkeypatch.undo()
-    iam = account.client("iam", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
+    iam = account.session.client("iam", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
     model = iam.meta.service_model.operation_model("SimulatePrincipalPolicy")
     for request in asked:
         iam._serializer.serialize_to_request(request, model)  # type: ignore[attr-defined]
@@ -155,19 +153,21 @@ def test_simulation_requests_are_valid(
 # --- the bucket ---
 
 
-def test_bucket_in_the_region_of_jobs_is_well(account: boto3.Session, settings: Settings, home: Home) -> None:
-    account.client("s3").create_bucket(Bucket="data")
-    assert found(checks.bucket, account, settings, home).level == "well"
+def test_bucket_in_the_region_of_jobs_is_ok(account: Account) -> None:
+    account.session.client("s3").create_bucket(Bucket="data")
+    assert run(Bucket(account)).level == "ok"
 
 
-def test_bucket_that_is_not_there_has_a_remedy(account: boto3.Session, settings: Settings, home: Home) -> None:
-    assert found(checks.bucket, account, settings, home).message == "there is no bucket data"
+def test_missing_bucket_has_a_remedy(account: Account) -> None:
+    assert run(Bucket(account)).message == "there is no bucket data"
 
 
-def test_bucket_in_another_region_is_to_be_mended(account: boto3.Session, settings: Settings, home: Home) -> None:
-    account.client("s3").create_bucket(Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    finding = found(checks.bucket, account, settings, home)
-    assert "bucket data is in eu-central-1, jobs run in us-east-1" in finding.message
+def test_bucket_in_another_region_is_a_problem(account: Account) -> None:
+    account.session.client("s3").create_bucket(
+        Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
+    )
+    finding = run(Bucket(account))
+    assert "bucket data is in eu-central-1, and jobs run in us-east-1" in finding.message
 
 
 # --- quotas ---
@@ -177,15 +177,13 @@ def quota(name: str, value: float) -> dict[str, Any]:
     return {"QuotaName": name, "Value": value}
 
 
-def test_quotas_are_compared_with_what_runs_at_once(
-    account: boto3.Session, settings: Settings, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"ml.m5.large for processing job usage": 4.0, "ml.m5.large for training job usage": 2.0}
     monkeypatch.setattr(quotas, "read", lambda _client: known)
-    findings = {item.message: item.level for item in checks.instances(account, settings, home)}
+    findings = {item.message: item.level for item in Quotas(account).run()}
     assert findings == {
-        "quota 'ml.m5.large for processing job usage' is 4": "well",
-        "quota 'ml.m5.large for training job usage' is 2, 3 are needed": "mend",
+        "quota 'ml.m5.large for processing job usage' is 4": "ok",
+        "quota 'ml.m5.large for training job usage' is 2, 3 are needed": "problem",
         "no quota is called 'ml.m5.large for endpoint usage'": "unknown",
     }
 
@@ -210,37 +208,33 @@ def test_all_pages_of_quotas_are_read() -> None:
 # --- images ---
 
 
-def test_image_that_was_not_pushed_has_its_command(account: boto3.Session, settings: Settings, home: Home) -> None:
-    findings = list(checks.pushed_images(account, settings, home))
-    assert {item.level for item in findings} == {"mend"}
+def test_unpushed_image_has_a_remedy(account: Account) -> None:
+    findings = list(Images(account).run())
+    assert {item.level for item in findings} == {"problem"}
     assert "microjobs push serve" in [item.remedy for item in findings]
 
 
-def test_image_that_is_gone_from_ecr_is_to_be_mended(
-    account: boto3.Session, settings: Settings, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    uri = f"{settings.destination.repository('serve')}@sha256:{'0' * 64}"
-    monkeypatch.setattr(checks, "jobs", lambda: ["serve"])
+def test_image_deleted_from_ecr_is_a_problem(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
+    uri = f"{account.settings.destination.repository('serve')}@sha256:{'0' * 64}"
+    monkeypatch.setattr(image_check, "jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "pushed", lambda *_: {"serve": uri})
-    assert found(checks.pushed_images, account, settings, home).message == f"{uri} is not in ECR any more"
+    assert run(Images(account)).message == f"{uri} is no longer in ECR"
 
 
 @pytest.mark.parametrize(
     ("platforms", "level"),
-    [(["linux/amd64"], "well"), (["linux/arm64"], "mend"), (["linux/arm64", "linux/amd64"], "well")],
+    [(["linux/amd64"], "ok"), (["linux/arm64"], "problem"), (["linux/arm64", "linux/amd64"], "ok")],
 )
-def test_image_must_be_for_sagemakers_machines(
-    account: boto3.Session,
-    settings: Settings,
-    home: Home,
+def test_image_needs_the_platform_of_sagemaker(
+    account: Account,
     monkeypatch: pytest.MonkeyPatch,
     platforms: list[str],
     level: str,
 ) -> None:
-    monkeypatch.setattr(checks, "jobs", lambda: ["serve"])
+    monkeypatch.setattr(image_check, "jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "pushed", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
     monkeypatch.setattr(architecture, "platforms", lambda *_: platforms)
-    assert found(checks.pushed_images, account, settings, home).level == level
+    assert run(Images(account)).level == level
 
 
 @pytest.fixture
@@ -285,23 +279,29 @@ def test_architectures_of_an_index_are_in_itself() -> None:
     assert platforms_of(manifest) == ["linux/amd64"]
 
 
-# --- what may not be looked at ---
+# --- checks that fail ---
+
+
+class FailingCheck:
+    name = "the subject"
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def run(self) -> Iterator[Finding]:
+        raise self.error
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"])
-def test_check_that_is_not_allowed_is_a_finding(
-    account: boto3.Session, settings: Settings, home: Home, code: str
-) -> None:
-    def denied(*_: object) -> Iterator[Finding]:
-        raise ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")
-
-    finding = found(denied, account, settings, home)
-    assert (finding.level, finding.message) == ("unknown", "it cannot be looked at: GetRole is not allowed")
+def test_denied_check_is_unknown(code: str) -> None:
+    finding = run(FailingCheck(ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")))
+    assert (finding.level, finding.message) == ("unknown", "the subject cannot be checked: GetRole is not allowed")
 
 
-def test_check_that_breaks_is_a_finding(account: boto3.Session, settings: Settings, home: Home) -> None:
-    def broken(*_: object) -> Iterator[Finding]:
-        raise OSError("no route")
-
-    finding = found(broken, account, settings, home)
-    assert (finding.level, finding.message) == ("unknown", "it cannot be looked at: no route")
+@pytest.mark.parametrize(
+    "error", [OSError("no route"), ClientError({"Error": {"Code": "Throttling", "Message": "no route"}}, "GetRole")]
+)
+def test_failed_check_is_unknown(error: Exception) -> None:
+    finding = run(FailingCheck(error))
+    assert (finding.level, finding.message) == ("unknown", f"the subject cannot be checked: {error}")
+    assert finding.remedy == "try again"

@@ -79,7 +79,7 @@ IMAGES = ("microjobs build", "microjobs push")
 """Commands that take an engine: `tests/push` runs them."""
 
 EXPECTED = {
-    "microjobs doctor": (1, "✓ role microjobs-us-east-1, which SageMaker may take on"),
+    "microjobs doctor": (1, "✓ role microjobs-us-east-1, which SageMaker may assume"),
     "microjobs logs": (2, ""),  # there is no run of that name
 }
 

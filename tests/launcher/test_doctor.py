@@ -1,7 +1,5 @@
-"""Each finding says what is the matter and what mends it."""
+"""`microjobs doctor` on this machine: each finding reports a state and its remedy."""
 
-import os
-import subprocess
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,129 +7,104 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator import doctor, images
-from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator import images
+from microjobs_orchestrator.doctor import machine
+from microjobs_orchestrator.doctor.check import Check, Finding, Level
+from microjobs_orchestrator.doctor.machine import build_tools, engine, resources
+from microjobs_orchestrator.doctor.machine.build_tools import BuildTools
+from microjobs_orchestrator.doctor.machine.engine import Engine
+from microjobs_orchestrator.doctor.machine.images import Images
+from microjobs_orchestrator.doctor.machine.local_packages import LocalPackages
+from microjobs_orchestrator.doctor.machine.local_server import LocalServer
+from microjobs_orchestrator.doctor.machine.package_index import PackageIndex
+from microjobs_orchestrator.doctor.machine.process_runtime import ProcessRuntime
+from microjobs_orchestrator.doctor.machine.python import Python
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.workflows.place import local_image
-from tests.conftest import JOBS, REPOSITORY
+from tests.conftest import JOBS
 
 
-def test_wrong_python_is_to_be_mended() -> None:
-    finding = doctor.python((3, 13, 1))
-    assert finding.level == "mend"
+def run(check: Check) -> Finding:
+    (finding,) = check.run()
+    return finding
+
+
+def test_unsupported_python_is_a_problem() -> None:
+    finding = run(Python((3, 13, 1)))
+    assert finding.level == "problem"
     assert "3.13.1" in finding.message
-    assert doctor.python((3, 11, 9)).level == "well"
+    assert run(Python((3, 11, 9))).level == "ok"
 
 
 @pytest.mark.parametrize(
     ("error", "host", "context", "level", "remedy"),
     [
-        ("Error while fetching: PermissionError(13, 'Permission denied')", "", "", "mend", "usermod"),
-        ("Connection refused", "tcp://far:2375", "", "mend", "DOCKER_HOST"),
-        ("No such file or directory", "", "unix:///home/me/.colima/docker.sock", "mend", "export DOCKER_HOST=unix:///"),
-        ("No such file or directory", "", doctor.DEFAULT_SOCKET, "note", "install"),
+        ("Error while fetching: PermissionError(13, 'Permission denied')", "", "", "problem", "usermod"),
+        ("Connection refused", "tcp://far:2375", "", "problem", "DOCKER_HOST"),
+        (
+            "No such file or directory",
+            "",
+            "unix:///home/me/.colima/docker.sock",
+            "problem",
+            "export DOCKER_HOST=unix:///",
+        ),
+        ("No such file or directory", "", engine.DEFAULT_SOCKET, "note", "install"),
     ],
 )
 def test_engine_that_does_not_answer_has_a_remedy(error: str, host: str, context: str, level: str, remedy: str) -> None:
-    finding = doctor.no_engine(error, host, context)
+    finding = engine.no_engine(error, host, context)
     assert finding.level == level
     assert remedy in finding.remedy
 
 
-def test_silent_engine_address_is_found_out() -> None:
-    findings = list(doctor.engine_findings({"DOCKER_HOST": "tcp://127.0.0.1:9"}))
-    assert [finding.level for finding in findings] == ["mend"]
-    assert "tcp://127.0.0.1:9" in findings[0].message
+def test_silent_engine_is_a_problem() -> None:
+    finding = run(Engine({"DOCKER_HOST": "tcp://127.0.0.1:9"}))
+    assert finding.level == "problem"
+    assert "tcp://127.0.0.1:9" in finding.message
 
 
 @pytest.mark.parametrize(
     ("output", "level"),
-    [("2.26.1-4", "well"), ("Docker Compose version v5.0.0", "well"), ("2.24.3", "mend"), ("", "mend")],
+    [("2.26.1-4", "ok"), ("Docker Compose version v5.0.0", "ok"), ("2.24.3", "problem"), ("", "problem")],
 )
 def test_compose_version_is_compared(output: str, level: str) -> None:
-    assert doctor.tool("Compose", output, doctor.COMPOSE).level == level
+    assert build_tools.compare("Compose", output, build_tools.MIN_COMPOSE).level == level
 
 
-def test_python_without_venv_matters_only_without_an_engine() -> None:
-    (needed,) = doctor.process_runtime(required=True, find=lambda _name: None)
-    (spare,) = doctor.process_runtime(required=False, find=lambda _name: None)
-    assert (needed.level, spare.level) == ("mend", "note")
+def test_missing_venv_is_a_problem_only_without_an_engine() -> None:
+    required = run(ProcessRuntime(required=True, find_spec=lambda _name: None))
+    optional = run(ProcessRuntime(required=False, find_spec=lambda _name: None))
+    assert (required.level, optional.level) == ("problem", "note")
 
 
 def test_little_disk_space_is_noted() -> None:
-    assert doctor.amount("disk space", 1 << 30, 8 << 30, "free some").message == "only 1.0 GB of disk space"
-    assert doctor.amount("disk space", 9 << 30, 8 << 30, "free some").level == "well"
+    assert resources.compare("disk space", 1 << 30, 8 << 30, "free some").message == "only 1.0 GB of disk space"
+    assert resources.compare("disk space", 9 << 30, 8 << 30, "free some").level == "ok"
 
 
-def test_missing_folder_of_packages_is_to_be_mended(tmp_path: Path) -> None:
-    assert not list(doctor.local_packages({"LOCAL_PACKAGES": str(tmp_path)}))
-    (finding,) = doctor.local_packages({"LOCAL_PACKAGES": str(tmp_path / "gone")})
-    assert finding.level == "mend"
+def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
+    assert not list(LocalPackages({"LOCAL_PACKAGES": str(tmp_path)}).run())
+    assert run(LocalPackages({"LOCAL_PACKAGES": str(tmp_path / "gone")})).level == "problem"
 
 
 def built(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
     return {local_image(job): {images.REVISION: revision} for job in jobs}
 
 
-def test_images_that_are_not_built_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "labels", lambda: built(JOBS[1:], "HEAD"))
     monkeypatch.setattr(images, "changed_since", lambda _job, _revision: False)
-    (finding,) = doctor.image_findings()
-    assert finding.level == "mend"
+    finding = run(Images())
+    assert finding.level == "problem"
     assert finding.remedy == f"microjobs build {JOBS[0]}"
 
 
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "labels", lambda: built(JOBS, "abc-dirty"))
     monkeypatch.setattr(images, "changed_since", lambda job, revision: (job, revision) == ("serve", "abc"))
-    (finding,) = doctor.image_findings()
+    finding = run(Images())
     assert finding.level == "note"
     assert finding.remedy == "microjobs build serve"
-
-
-def test_change_since_a_revision_is_seen_by_git() -> None:
-    first = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's empty tree
-    assert images.changed_since("serve", first) is True
-    assert images.changed_since("serve", "no-such-revision") is None
-
-
-def test_jobs_are_discovered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert images.jobs() == JOBS
-    monkeypatch.setattr(images, "REPOSITORY", tmp_path)
-    with pytest.raises(LauncherError, match="clone of the repository"):
-        images.jobs()
-
-
-def test_build_calls_the_makefile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "containers" / "serve").mkdir(parents=True)
-    (tmp_path / "containers" / "serve" / "image.yml").touch()
-    (tmp_path / "Makefile").write_text("build/%:\n\t@echo $* > built\n")
-    monkeypatch.setattr(images, "REPOSITORY", tmp_path)
-    assert images.build([]) == 0
-    assert (tmp_path / "built").read_text() == "serve\n"
-
-
-def test_build_without_an_engine_has_a_remedy() -> None:
-    environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
-    command = ["make", "--no-print-directory", "build/serve"]
-    made = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
-    assert made.returncode != 0
-    assert "build: no Docker engine answers: start it (`microjobs doctor` says more)" in made.stderr
-
-
-def test_build_refuses_an_unknown_job() -> None:
-    with pytest.raises(UsageError, match=f"no job nothing: there are {', '.join(JOBS)}"):
-        images.build(["nothing"])
-
-
-def test_only_trainers_have_a_cuda_variant() -> None:
-    assert images.chosen([], "cuda") == ["train-pytorch", "train-tensorflow"]
-    with pytest.raises(UsageError, match="no cuda variant of serve: there are train-pytorch, train-tensorflow"):
-        images.chosen(["serve"], "cuda")
-
-
-def test_repository_is_this_one() -> None:
-    assert images.REPOSITORY == REPOSITORY
 
 
 @pytest.fixture
@@ -154,34 +127,43 @@ def index() -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("path", "level", "said"),
-    [("/simple", "well", "answers"), ("/simple/", "well", "answers"), ("/other", "mend", "answers 404 for pip")],
+    [("/simple", "ok", "answers"), ("/simple/", "ok", "answers"), ("/other", "problem", "answers 404 for pip")],
 )
-def test_package_index_is_asked(index: str, path: str, level: str, said: str) -> None:
-    finding = doctor.package_index({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
+def test_package_index_is_checked(index: str, path: str, level: str, said: str) -> None:
+    finding = run(PackageIndex({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"}))
     assert finding.level == level
     assert said in finding.message
 
 
-def test_certificate_of_a_gateway_is_the_remedy_where_tls_fails(index: str) -> None:
-    finding = doctor.package_index({"INDEX_URL": f"{index.replace('http:', 'https:')}/simple"})
-    assert finding.level == "mend"
+def test_tls_failure_has_a_remedy(index: str) -> None:
+    finding = run(PackageIndex({"INDEX_URL": f"{index.replace('http:', 'https:')}/simple"}))
+    assert finding.level == "problem"
     assert "set SSL_CERT_FILE" in finding.remedy
 
 
-def test_silent_package_index_is_to_be_mended_and_its_password_hidden() -> None:
-    finding = doctor.package_index({"PIP_INDEX_URL": "http://anna:secret@127.0.0.1:9/simple"})
-    assert finding.level == "mend"
+def test_silent_package_index_is_a_problem_and_its_password_is_hidden() -> None:
+    finding = run(PackageIndex({"PIP_INDEX_URL": "http://anna:secret@127.0.0.1:9/simple"}))
+    assert finding.level == "problem"
     assert "http://127.0.0.1:9/simple" in finding.message
     assert "secret" not in finding.message + finding.remedy
     assert "INDEX_URL" in finding.remedy
 
 
-@pytest.mark.parametrize("engine", ["well", "note"])
-def test_package_index_matters_only_without_an_engine(
-    engine: doctor.Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("level", ["ok", "note"])
+def test_package_index_is_checked_without_an_engine(
+    level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(doctor, "engine_findings", lambda _environ: [doctor.Finding(engine, "engine")])
-    monkeypatch.setattr(doctor, "tools", list)
-    monkeypatch.setattr(doctor, "image_findings", list)
-    findings = list(doctor.examine(Home(tmp_path), {"INDEX_URL": "http://127.0.0.1:9"}))
-    assert any("package index" in finding.message for finding in findings) == (engine != "well")
+    monkeypatch.setattr(Engine, "run", lambda _self: iter([Finding(level, "engine")]))
+    monkeypatch.setattr(BuildTools, "run", lambda _self: iter([Finding("ok", "tools")]))
+    monkeypatch.setattr(Images, "run", lambda _self: iter([Finding("ok", "images")]))
+    messages = [finding.message for finding in machine.examine(Home(tmp_path), {"INDEX_URL": "http://127.0.0.1:9"})]
+    assert any("package index" in message for message in messages) == (level != "ok")
+    assert ("tools" in messages, "images" in messages) == (level == "ok", level == "ok")
+
+
+def test_file_of_a_dead_server_has_a_remedy(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    assert run(LocalServer(home)).message.startswith("no local server is running")
+    home.server.write_text("{}")
+    finding = run(LocalServer(home))
+    assert (finding.level, finding.remedy) == ("note", "microjobs local down")

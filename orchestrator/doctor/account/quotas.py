@@ -1,0 +1,32 @@
+"""The quotas: whether the account may use as many instances as the housing workflow uses."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from microjobs_orchestrator.aws import quotas
+from microjobs_orchestrator.doctor.account.account import Account
+from microjobs_orchestrator.doctor.check import Finding
+
+
+@dataclass(frozen=True)
+class Quotas:
+    account: Account
+    name: str = "quotas"
+
+    def run(self) -> Iterator[Finding]:
+        limits = quotas.read(self.account.client("service-quotas"))
+        for need in quotas.needs(self.account.settings):
+            yield compare(need.name, limits.get(need.name), need.instances)
+
+
+def compare(quota: str, limit: float | None, needed: int) -> Finding:
+    """Return the finding for a quota of instances; the limit is None if AWS has no quota of that name."""
+    if limit is None:
+        return Finding("unknown", f"no quota is called {quota!r}", "check the name of the instance type")
+    if limit >= needed:
+        return Finding("ok", f"quota {quota!r} is {limit:g}")
+    return Finding(
+        "problem",
+        f"quota {quota!r} is {limit:g}, {needed} are needed",
+        "request an increase in the console of Service Quotas, or choose another --instance-type",
+    )

@@ -1,0 +1,56 @@
+"""The images of the repository's jobs: which exist, and how they are built."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from microjobs_orchestrator import images
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from tests.conftest import JOBS, REPOSITORY
+
+
+def test_changed_since() -> None:
+    first = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's empty tree
+    assert images.changed_since("serve", first) is True
+    assert images.changed_since("serve", "no-such-revision") is None
+
+
+def test_jobs_are_discovered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert images.jobs() == JOBS
+    monkeypatch.setattr(images, "REPOSITORY", tmp_path)
+    with pytest.raises(LauncherError, match="clone of the repository"):
+        images.jobs()
+
+
+def test_build_calls_the_makefile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "containers" / "serve").mkdir(parents=True)
+    (tmp_path / "containers" / "serve" / "image.yml").touch()
+    (tmp_path / "Makefile").write_text("build/%:\n\t@echo $* > built\n")
+    monkeypatch.setattr(images, "REPOSITORY", tmp_path)
+    assert images.build([]) == 0
+    assert (tmp_path / "built").read_text() == "serve\n"
+
+
+def test_build_without_an_engine_has_a_remedy() -> None:
+    environment = {**os.environ, "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
+    command = ["make", "--no-print-directory", "build/serve"]
+    made = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert made.returncode != 0
+    assert "build: no Docker engine answers: start it (`microjobs doctor` says more)" in made.stderr
+
+
+def test_build_refuses_an_unknown_job() -> None:
+    with pytest.raises(UsageError, match=f"no job nothing: there are {', '.join(JOBS)}"):
+        images.build(["nothing"])
+
+
+def test_only_trainers_have_a_cuda_variant() -> None:
+    assert images.chosen([], "cuda") == ["train-pytorch", "train-tensorflow"]
+    with pytest.raises(UsageError, match="no cuda variant of serve: there are train-pytorch, train-tensorflow"):
+        images.chosen(["serve"], "cuda")
+
+
+def test_repository_is_this_one() -> None:
+    assert images.REPOSITORY == REPOSITORY
