@@ -4,6 +4,7 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 JOBS := $(patsubst containers/%/image.yml,%,$(wildcard containers/*/image.yml))
+PACKAGES := $(wildcard $(foreach job,$(JOBS),containers/$(job)/microjobs_$(subst -,_,$(job))))
 # Where there is no uv, `make setup` puts it into .venv.
 export PATH := $(PATH):$(CURDIR)/.venv/bin
 # Attestations make an image an OCI index where the engine keeps images in containerd, and SageMaker refuses those.
@@ -65,15 +66,10 @@ format: setup ## format and mend what can be mended
 	uv run ruff format .
 	uv run ruff check --fix .
 
-lint: setup lint/host $(JOBS:%=lint/%) ## ruff, and mypy in strict mode, tests too
-
-lint/host:
+lint: setup ## ruff, and mypy in strict mode, tests too
 	uv run ruff format --check .
 	uv run ruff check .
-	MYPYPATH=$$(printf %s shared$(JOBS:%=:containers/%)) uv run mypy shared microjobs_orchestrator tests bench scripts/*.py
-
-lint/%: # each job has a main.py of its own, so each is checked by itself
-	MYPYPATH=shared:containers/$* uv run mypy --cache-dir .mypy_cache/$* containers/$*/*.py
+	uv run mypy shared microjobs_orchestrator tests bench scripts/*.py $(PACKAGES)
 
 # --- test ---
 
@@ -102,4 +98,4 @@ clean: down ## also remove results and caches
 	find artifacts -mindepth 1 ! -name .gitignore -delete
 	rm -rf .mypy_cache .pytest_cache .ruff_cache
 
-.PHONY: help registry run compose down build base-image lock labels parity setup format lint lint/host test check bench clean
+.PHONY: help registry run compose down build base-image lock labels parity setup format lint test check bench clean

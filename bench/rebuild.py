@@ -20,6 +20,8 @@ from statistics import median
 
 import harness
 
+from microjobs.run import package_name
+
 TAG = "bench-rebuild"
 
 
@@ -61,11 +63,11 @@ def built(folder: Path, job: str) -> Iterator[None]:
 
 
 def measure(folder: Path, job: str, runs: int) -> tuple[float, float]:
-    """Median seconds of builds with nothing changed, and with another line at the end of main.py each time."""
+    """Median seconds of builds with nothing changed, and with another line at the end of a module each time."""
     unchanged, changed = [], []
     for run in range(runs):
         unchanged.append(build(folder, job))
-        with (folder / "containers" / job / "main.py").open("a") as file:
+        with (folder / "containers" / job / package_name(job) / "__init__.py").open("a") as file:
             file.write(f"CHANGE = {time.time_ns() + run}\n")
         changed.append(build(folder, job))
     return median(unchanged), median(changed)

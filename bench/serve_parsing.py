@@ -14,7 +14,7 @@ import simdjson
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "containers" / "serve"))
 
-import formats
+from microjobs_serve import formats
 
 Parse = Callable[[bytes], Any]
 ROWS = (10, 1000)

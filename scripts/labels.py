@@ -1,9 +1,9 @@
 """Writes each job's hyperparameters into its image.yml, from which the image gets them as a label.
 
-A label cannot be computed inside a build, so it stands in the file; a test compares it with hyperparameters.py.
+A label cannot be computed inside a build, so the file contains it; a test compares it with the job.
 """
 
-import importlib.util
+import importlib
 import json
 import re
 import sys
@@ -14,23 +14,19 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY / "shared"))
 
 from microjobs.hyperparameters import describe  # noqa: E402
+from microjobs.run import package_name  # noqa: E402
 
 LABEL = "org.microjobs.hyperparameters"
 LINE = re.compile(rf"^( +){re.escape(LABEL)}:.*$", re.MULTILINE)
 
 
 def declared(job: Path) -> list[dict[str, Any]]:
-    """What the job's hyperparameters.py declares; empty if it has none."""
-    path = job / "hyperparameters.py"
-    if not path.exists():
+    """Return the description of the job's hyperparameters; empty if the job declares none."""
+    package = package_name(job.name)
+    if not (job / package / "hyperparameters.py").exists():
         return []
-    spec = importlib.util.spec_from_file_location(f"hyperparameters_{job.name.replace('-', '_')}", path)
-    if spec is None or spec.loader is None:
-        raise ImportError(str(path))
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return describe(module.Hyperparameters)
+    sys.path.insert(0, str(job))
+    return describe(importlib.import_module(f"{package}.hyperparameters").Hyperparameters)
 
 
 def label_line(description: list[dict[str, Any]]) -> str:

@@ -115,6 +115,5 @@ def boston() -> Path:
     return BOSTON
 
 
-# Jobs' modules import each other by their bare names, as the entry point has them find each other in the image. Only
-# `main` and `hyperparameters` exist in several jobs; what tests import here is one job's alone.
+# The folder of each job contains its package, which is not installed on the host.
 sys.path[:0] = [str(CONTAINERS / job) for job in JOBS]

@@ -1,8 +1,9 @@
 """Runs the image's job and turns whatever happens into a log line, a failure file and an exit code.
 
-The job is a folder (`MICROJOBS_JOB`) with `main.py`, which has a function for each thing that it can do:
+The job is a folder (`MICROJOBS_JOB`) with one package, such as `microjobs_my_job` in `my-job`. The package's `main`
+module has one function per command of the image:
 
-    train(hyperparameters)    a training job; `Hyperparameters` are declared in hyperparameters.py beside it
+    train(hyperparameters)    a training job; the package's `hyperparameters` module declares `Hyperparameters`
     serve()                   hosting and batch transform
     process(arguments)        a processing job
 """
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any, NoReturn
@@ -72,71 +74,95 @@ def _heed_no_more_stops() -> None:
 
 
 def _run(arguments: list[str], layout: Layout) -> int:
-    folder = Path(os.environ.get(JOB) or ".").resolve()
-    sys.path.insert(0, str(folder))
+    job = _Job(Path(os.environ.get(JOB) or ".").resolve())
+    sys.path.insert(0, str(job.folder))
     if arguments in (["--help"], ["-h"]):
-        _help(folder)
+        _print_help(job)
     elif arguments == ["train"]:
-        _train(folder, layout)
+        _train(job, layout)
     elif arguments == ["serve"]:
-        _verb("serve", folder)()
+        job.command("serve")()
     elif arguments[:1] in (["train"], ["serve"]):
         raise UserError(f"{arguments[0]!r} takes no arguments, got {arguments[1:]}")
     else:
-        _verb("process", folder)(arguments)
+        job.command("process")(arguments)
     return EXIT_OK
 
 
-def _help(folder: Path) -> None:
-    """A training image tells its hyperparameters, a processing job its own arguments, a server what it is."""
-    if (folder / "hyperparameters.py").exists():
-        print(f"usage: {folder.name} train\n\n{hyperparameters.help_text(_declared())}")
+def _print_help(job: "_Job") -> None:
+    """Print the hyperparameters of a training image, the arguments of a processing image, or the text of a server."""
+    if (declared := job.hyperparameters()) is not None:
+        print(f"usage: {job.folder.name} train\n\n{hyperparameters.help_text(declared)}")
         return
-    main_module = _load_main(folder)
+    main_module = job.load_main()
     if hasattr(main_module, "process"):
         main_module.process(["--help"])
     else:
-        print(f"usage: {folder.name} {' | '.join(_offered(main_module))}\n\n{main_module.__doc__}")
+        print(f"usage: {job.folder.name} {' | '.join(_commands(main_module))}\n\n{main_module.__doc__}")
 
 
-def _train(folder: Path, layout: Layout) -> None:
+def _train(job: "_Job", layout: Layout) -> None:
     values = read_hyperparameters(layout)
     if program := decode_hyperparameter(values.get("sagemaker_program", os.environ.get("SAGEMAKER_PROGRAM", ""))):
         # Imported only here: the toolkit takes seconds, and most jobs do not need it.
         from microjobs import script_mode
 
-        sys.path.remove(str(folder))  # the script must not find the job's own modules
+        sys.path.remove(str(job.folder))  # the script must not find the job's own modules
         script_mode.train(str(program))
         return
-    # Checked before main.py and its framework are imported: a typing mistake is answered at once.
-    loaded = hyperparameters.load(_declared(), values) if (folder / "hyperparameters.py").exists() else values
-    _verb("train", folder)(loaded)
+    # Checked before the main module imports its framework, so that a typing mistake is reported at once.
+    declared = job.hyperparameters()
+    job.command("train")(values if declared is None else hyperparameters.load(declared, values))
 
 
-def _declared() -> type[Any]:
-    declared: type[Any] = importlib.import_module("hyperparameters").Hyperparameters
-    return declared
+@dataclass(frozen=True)
+class _Job:
+    """The image's own job: `folder` contains its package."""
+
+    folder: Path
+
+    def command(self, name: str) -> Callable[..., None]:
+        """Return the function of the main module that runs the command.
+
+        Raises:
+            UserError: the image does not have this command.
+        """
+        main_module = self.load_main()
+        function: Callable[..., None] | None = getattr(main_module, name, None)
+        if function is None:
+            raise UserError(f"this image does not {name}: it can {' and '.join(_commands(main_module))}")
+        return function
+
+    def load_main(self) -> ModuleType:
+        if not self._has("main"):
+            raise UserError(f"{self.folder} has no {self._package}/main.py: set {JOB} to the folder of a job")
+        loaded = importlib.import_module(f"{self._package}.main")
+        if received:  # a library treated `Stopped` as the error of a missing optional package
+            raise Stopped(received[0])
+        return loaded
+
+    def hyperparameters(self) -> type[Any] | None:
+        """Return the dataclass of the job's hyperparameters; None if it declares none."""
+        if not self._has("hyperparameters"):
+            return None
+        declared: type[Any] = importlib.import_module(f"{self._package}.hyperparameters").Hyperparameters
+        return declared
+
+    @property
+    def _package(self) -> str:
+        return package_name(self.folder.name)
+
+    def _has(self, module: str) -> bool:
+        return (self.folder / self._package / f"{module}.py").exists()
 
 
-def _verb(verb: str, folder: Path) -> Callable[..., None]:
-    main_module = _load_main(folder)
-    function: Callable[..., None] | None = getattr(main_module, verb, None)
-    if function is None:
-        raise UserError(f"this image does not {verb}: it can {' and '.join(_offered(main_module))}")
-    return function
+def package_name(job: str) -> str:
+    """Return the import name of a job's package; the prefix keeps it apart from modules of users and libraries."""
+    return f"microjobs_{job.replace('-', '_')}"
 
 
-def _load_main(folder: Path) -> ModuleType:
-    if not (folder / "main.py").exists():
-        raise UserError(f"{folder} has no main.py: set {JOB} to a job's folder")
-    loaded = importlib.import_module("main")
-    if received:  # some library took the error for a missing optional package, and went on
-        raise Stopped(received[0])
-    return loaded
-
-
-def _offered(main_module: ModuleType) -> list[str]:
-    return [verb for verb in ("train", "serve", "process") if hasattr(main_module, verb)]
+def _commands(main_module: ModuleType) -> list[str]:
+    return [name for name in ("train", "serve", "process") if hasattr(main_module, name)]
 
 
 def start_logging(environ: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import yaml
 
 from microjobs import contract
 from microjobs.contract import DEFAULT_ROOT, Layout
+from microjobs.run import package_name
 from tests.conftest import CONTAINERS, JOBS, REPOSITORY, tracked_files
 
 CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
@@ -125,9 +126,10 @@ def test_no_list_of_jobs_is_kept_by_hand() -> None:
 @pytest.mark.parametrize("job", JOBS)
 def test_job_folder_is_whole(job: str) -> None:
     folder = CONTAINERS / job
-    needed = ("main.py", "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
+    main = f"{package_name(job)}/main.py"
+    needed = (main, "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
     assert [name for name in needed if not (folder / name).is_file()] == []
-    assert len((folder / "main.py").read_text().splitlines()) <= 120
+    assert len((folder / main).read_text().splitlines()) <= 120
     assert list(yaml.safe_load((folder / "image.yml").read_text())["services"]) == [job]
 
 

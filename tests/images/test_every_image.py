@@ -1,9 +1,8 @@
 """What is promised of every image, for every folder in containers/."""
 
+import importlib
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,9 @@ import pytest
 from docker.types import Mount
 
 from microjobs.contract import FAILURE_LIMIT, Layout
+from microjobs.hyperparameters import describe
 from microjobs.interpreter import EXECUTABLE, FLAGS
+from microjobs.run import package_name
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import Job, RunJob, StartJob
 from tests.images.example import Example, load_example
@@ -130,19 +131,10 @@ def test_help_names_every_hyperparameter(job: str, root: Path, run_job: RunJob) 
 
 
 def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
-    """What the folder declares, read in a process of its own: every job's module has the same name."""
-    if not (CONTAINERS / job / "hyperparameters.py").exists():
+    package = package_name(job)
+    if not (CONTAINERS / job / package / "hyperparameters.py").exists():
         return []
-    code = (
-        "import hyperparameters, json; from microjobs.hyperparameters import describe;"
-        "print(json.dumps(describe(hyperparameters.Hyperparameters)))"
-    )
-    paths = os.pathsep.join([str(CONTAINERS / job), str(CONTAINERS.parent / "shared")])
-    printed = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, check=True
-    )
-    found: list[dict[str, Any]] = json.loads(printed.stdout)
-    return found
+    return describe(importlib.import_module(f"{package}.hyperparameters").Hyperparameters)
 
 
 def test_labels_say_what_the_image_is(job: str, image_attributes: Attributes) -> None:

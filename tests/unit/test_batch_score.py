@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import scoring
 from microjobs import arrays
 from microjobs.bundle import read_bundle
 from microjobs.contract import Layout, ResourceConfig, read_failure, write_processing_resource_config
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
+from microjobs_batch_score import scoring
 from microjobs_orchestrator.local.runtimes.process_addresses import reserve
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from numpy.typing import NDArray
 
-import standardise
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.hosts import OneHost
+from microjobs_preprocess import standardise
 
 NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
 EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))

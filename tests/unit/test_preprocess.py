@@ -13,10 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.preprocessing import StandardScaler
 
-import datasets
 from microjobs.arrays import NAME
 from microjobs.contract import Layout, read_failure
 from microjobs.scaler import Scaler, read_scaler
+from microjobs_preprocess import datasets
 from tests.conftest import CONTAINERS, REPOSITORY
 
 Arrays = dict[str, NDArray[Any]]

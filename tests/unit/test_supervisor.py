@@ -26,12 +26,14 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def start(tmp_path: Path, layout: Layout) -> Start:
-    """Starts the entry point on a job whose main.py has this `process`."""
+    """Starts the entry point on a job whose main module is this code."""
 
     def start(code: str, *arguments: str, grace: float | None = None) -> subprocess.Popen[str]:
-        (tmp_path / "main.py").write_text(code)
+        package = tmp_path / "my-job" / "microjobs_my_job"
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "main.py").write_text(code)
         environment = os.environ | {
-            "MICROJOBS_JOB": str(tmp_path),
+            "MICROJOBS_JOB": str(package.parent),
             "PYTHONPATH": str(REPOSITORY / "shared"),
             "SAGEMAKER_BASE_DIR": str(layout.root),
         }

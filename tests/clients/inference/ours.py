@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from handlers import HandlerModel
-from metrics import Metrics
 from microjobs.errors import UserError
-from models import Request
-from service import Service
+from microjobs_serve.handlers import HandlerModel
+from microjobs_serve.metrics import Metrics
+from microjobs_serve.models import Request
+from microjobs_serve.service import Service
 
 
 class Headers:

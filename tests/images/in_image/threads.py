@@ -8,8 +8,8 @@ sys.path.insert(0, str(Path(os.environ["MICROJOBS_JOB"])))
 
 import torch
 
-from acceleration import choose_threads
-from network import build
+from microjobs_train_pytorch.acceleration import choose_threads
+from microjobs_train_pytorch.network import build
 
 network = build("mlp", 13)
 torch.set_num_threads(3)

@@ -23,7 +23,9 @@ from microjobs.training import Array, TrainingData
 # Before anything is computed: afterwards the devices are settled.
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-job, group, hyperparameters = (importlib.import_module(name) for name in ("job", "group", "hyperparameters"))
+job, group, hyperparameters = (
+    importlib.import_module(f"microjobs_train_tensorflow.{name}") for name in ("job", "group", "hyperparameters")
+)
 
 
 def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:

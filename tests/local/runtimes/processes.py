@@ -20,13 +20,13 @@ def make_home(root: Path) -> Home:
 def tiny_jobs(place: Path, code: str) -> None:
     """Make a repository with one job, `tiny`, which needs no packages."""
     jobs, shared = place / "repository" / "containers", place / "repository" / "shared"
-    (jobs / "tiny").mkdir(parents=True)
+    (jobs / "tiny" / "microjobs_tiny").mkdir(parents=True)
     for programs in ("bin", "fallback"):
         (jobs / programs).symlink_to(CONTAINERS / programs)
     shared.mkdir()
     for empty in (jobs / "tiny" / "image.yml", jobs / "tiny" / "cpu.lock", shared / "requirements.lock"):
         empty.touch()
-    (jobs / "tiny" / "main.py").write_text(code)
+    (jobs / "tiny" / "microjobs_tiny" / "main.py").write_text(code)
 
 
 def tiny_runtime(place: Path) -> ProcessRuntime:

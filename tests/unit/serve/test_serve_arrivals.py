@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-import arrivals
-from answers import Problem
-from arrivals import Arrivals
+from microjobs_serve import arrivals
+from microjobs_serve.answers import Problem
+from microjobs_serve.arrivals import Arrivals
 
 
 class Piece:

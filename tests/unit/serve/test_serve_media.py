@@ -2,8 +2,8 @@
 
 import pytest
 
-from answers import Problem
-from media import attribute, choose, negotiate
+from microjobs_serve.answers import Problem
+from microjobs_serve.media import attribute, choose, negotiate
 
 JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from answers import Answer
-from application import create
-from hot import Front
-from metrics import Metrics
 from microjobs.bundle import read_bundle
-from models import BundleModel
-from service import Service
+from microjobs_serve.answers import Answer
+from microjobs_serve.application import create
+from microjobs_serve.hot import Front
+from microjobs_serve.metrics import Metrics
+from microjobs_serve.models import BundleModel
+from microjobs_serve.service import Service
 from tests.unit.serve.conftest import Server, started
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import workers
+from microjobs_serve import workers
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+"""What batch-score leaves for people and for programs."""
+
+import json
+import logging
+from pathlib import Path
+
+from microjobs.files import write_text
+
+from .scoring import Score
+
+logger = logging.getLogger("microjobs")
+
+
+def write(folder: Path, score: Score, *, with_targets: bool) -> None:
+    """score-report.txt as the notebook has it, report.json, and the plot; the plot only if targets are known."""
+    line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : not known, there are no targets"
+    numbers: dict[str, float | int] = {"rows": score.rows}
+    if with_targets:
+        # Imported here only: nothing else in this job draws.
+        from microjobs.plots import predicted_versus_target
+
+        numbers |= {"mse": score.mse, "mae": score.mae}
+        title = f"{score.rows} test rows, MSE {score.mse:.4g}"
+        predicted_versus_target(folder / "predicted-versus-target.png", score.target, score.predicted, title)
+    write_text(folder / "report.json", json.dumps(numbers, indent=1))
+    write_text(folder / "score-report.txt", line)
+    logger.info("%s", line)

@@ -1,0 +1,56 @@
+"""Preprocess: scale features for training, or make raw data to start from.
+
+(no arguments)                    standardise x_* and copy y_* from input to train and test
+dataset NAME [--from FILE]        write raw arrays to output
+"""
+
+import logging
+
+from microjobs.arguments import Parser
+from microjobs.contract import Layout, read_processing_resource_config
+from microjobs.hosts import with_hosts
+
+from .standardise import CALLS, Task, standardise
+
+logger = logging.getLogger("microjobs")
+
+
+def process(arguments: list[str]) -> None:
+    if arguments[:1] == ["dataset"]:
+        _dataset(arguments[1:])
+    else:
+        _standardise(arguments)
+
+
+def _standardise(arguments: list[str]) -> None:
+    layout = Layout.from_environment()
+    parser = Parser("preprocess", description="Standardise x_* by the training data, copy y_*.")
+    parser.add_argument("--input", default=layout.spell(layout.processing("input")), help="default: %(default)s")
+    parser.add_argument("--train", default=layout.spell(layout.processing("train")), help="default: %(default)s")
+    parser.add_argument("--test", default=layout.spell(layout.processing("test")), help="default: %(default)s")
+    parser.add_argument(
+        "--allow-missing",
+        choices=("nan", "mean"),
+        nargs="?",
+        const="nan",
+        help="take NaN in features as missing: leave it out of the statistics, and keep it (nan) or write the mean",
+    )
+    parser.epilog = "`preprocess dataset --help` tells how to make raw data."
+    options = parser.parse_args(arguments)
+    task = Task(options.input, options.train, options.test, options.allow_missing)
+    with_hosts(read_processing_resource_config(layout), lambda hosts: standardise(task, hosts), CALLS)
+
+
+def _dataset(arguments: list[str]) -> None:
+    from . import datasets
+
+    layout = Layout.from_environment()
+    parser = Parser("preprocess dataset", description="Write raw arrays, 80 % for training and 20 % for testing.")
+    parser.add_argument("name", choices=tuple(datasets.DATASETS))
+    parser.add_argument("--from", dest="source", help="boston: the .npz file, relative to the input folder")
+    parser.add_argument("--output", default=layout.spell(layout.processing("output")), help="default: %(default)s")
+    parser.add_argument("--shards", type=int, choices=range(1, 100), default=1, metavar="N", help="files an array")
+    options = parser.parse_args(arguments)
+    source = None if options.source is None else layout.processing("input") / layout.local(options.source)
+    names = datasets.write(datasets.DATASETS[options.name](source), layout.local(options.output), options.shards)
+    logger.info("wrote %s", ", ".join(names))

@@ -1,0 +1,28 @@
+"""JOB_NAME: averages the training targets, and predicts that average. Replace it by what your job does."""
+
+import json
+import logging
+
+import numpy as np
+
+from microjobs.arrays import array_files, load_array
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+from microjobs.files import write_text
+
+from .hyperparameters import Hyperparameters
+
+logger = logging.getLogger("microjobs")
+
+
+def train(hyperparameters: Hyperparameters) -> None:
+    """Reads the channel `train`, writes the model. A `UserError` is what the user can put right."""
+    layout = Layout.from_environment()
+    files = array_files(layout.channel("train"), "y", "train")
+    if not files:
+        raise UserError(f"channel train has no y_train.npy in {layout.channel('train')}")
+    targets = np.concatenate([load_array(path) for path in files])
+    low, high = np.quantile(targets, [hyperparameters.trim, 1 - hyperparameters.trim])
+    average = float(np.mean(targets[(targets >= low) & (targets <= high)]))
+    write_text(layout.model / "model.json", json.dumps({"average": average}))
+    logger.info("average of %d targets: %g", len(targets), average)
