@@ -14,7 +14,7 @@ from docker.errors import DockerException
 from hypothesis import settings
 
 from microjobs_orchestrator import docker_engine
-from microjobs_orchestrator.local.runtimes.process_packages import TORCH_INDEX_URL
+from microjobs_orchestrator.local.runtimes.process.packages import TORCH_INDEX_URL
 
 pytest_plugins = ["tests.passes"]
 

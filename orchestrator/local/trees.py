@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path, PurePosixPath
 
 from microjobs.bundle import leads_inside
-from microjobs_orchestrator.local.runtimes import process_keeper
+from microjobs_orchestrator.local.runtimes.process import process_shim
 from microjobs_orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def remove(folder: Path) -> None:
     Raises:
         OSError: something in it cannot be removed; all else is gone.
     """
-    process_keeper.remove_tree(str(folder))
+    process_shim.remove_tree(str(folder))
 
 
 def discard(folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.runtimes.environments import exclusive
+from microjobs_orchestrator.local.runtimes.process.environments import exclusive
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local
 

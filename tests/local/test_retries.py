@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
-from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from tests.local.clients import Local, started, until

@@ -20,7 +20,7 @@ from microjobs.contract import Layout, ResourceConfig, read_failure, write_proce
 from microjobs.predictor import Predictor
 from microjobs.scaler import Scaler
 from microjobs_batch_score import scoring
-from microjobs_orchestrator.local.runtimes.process_addresses import reserve
+from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS, REPOSITORY
 

@@ -6,8 +6,8 @@ from docker.errors import DockerException
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
-from microjobs_orchestrator.local.runtimes.docker import DockerRuntime
-from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
+from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 
 JOBS = Path(__file__).resolve().parents[3] / "containers"
 

@@ -13,8 +13,8 @@ import pytest
 from requests.exceptions import RequestException
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local.runtimes import docker_host
-from microjobs_orchestrator.local.runtimes.docker_host import DockerHost, EngineAwayError, patiently
+from microjobs_orchestrator.local.runtimes.docker import host as docker_host
+from microjobs_orchestrator.local.runtimes.docker.host import DockerHost, EngineAwayError, patiently
 from tests.local.clients import Local, started, until
 from tests.local.drills.leaks import machine
 from tests.local.drills.proxy import Proxy, proxy

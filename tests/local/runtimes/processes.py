@@ -7,7 +7,7 @@ from typing import Any
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan
-from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.conftest import CONTAINERS
 
 

@@ -12,11 +12,11 @@ import pytest
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.runtimes import docker as docker_runtime
 from microjobs_orchestrator.local.runtimes.archives import packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Limits, Plan
-from microjobs_orchestrator.local.runtimes.docker import DockerRuntime
-from microjobs_orchestrator.local.runtimes.inputs import Overlays
+from microjobs_orchestrator.local.runtimes.docker import runtime as docker_runtime
+from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
 from tests.local.trees import copied, lay_out
 

@@ -9,8 +9,8 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
-from microjobs_orchestrator.local.runtimes.docker import DockerRuntime
-from microjobs_orchestrator.local.runtimes.inputs import make_readable
+from microjobs_orchestrator.local.runtimes.docker.overlays import make_readable
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_from
 
 MODES = {"private": 0o600, "group": 0o640, "public": 0o644, "program": 0o700}

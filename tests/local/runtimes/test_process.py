@@ -18,10 +18,10 @@ import pytest
 from microjobs.contract import Layout, read_failure
 from microjobs.interpreter import EXECUTABLE
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.runtimes import process_keeper
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
-from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
-from microjobs_orchestrator.local.runtimes.process_kept import Kept
+from microjobs_orchestrator.local.runtimes.process import process_shim
+from microjobs_orchestrator.local.runtimes.process.managed_process import Kept
+from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import (
     host_plan,
@@ -350,7 +350,7 @@ def wait_until_frozen(keeper: int) -> None:
 def keeper_of(argument: str) -> int:
     """The keeper of a program, as soon as it has started."""
     deadline = time.monotonic() + 30
-    while not (found := {*processes_with(argument)} & {*processes_with("process_keeper")}):
+    while not (found := {*processes_with(argument)} & {*processes_with("process_shim")}):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     (keeper,) = found
@@ -372,7 +372,7 @@ def test_next_server_ends_a_frozen_keeper(place: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), FREEZING, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as server:
-        while not {*processes_with(seconds)} & {*processes_with("process_keeper")}:
+        while not {*processes_with(seconds)} & {*processes_with("process_shim")}:
             time.sleep(0.01)
         wait_until_frozen(keeper_of(seconds))
         server.kill()
@@ -402,7 +402,7 @@ def test_killed_keeper_ends_its_program(number: int, start: Start, tmp_path: Pat
     code = "import os, sys, time; print('up in', os.getcwd(), flush=True); time.sleep(float(sys.argv[1]))"
     host = start(program(tmp_path, code, seconds))
     wait_for_line(host, b"up in")
-    (keeper,) = {*processes_with(seconds)} & {*processes_with("process_keeper")}
+    (keeper,) = {*processes_with(seconds)} & {*processes_with("process_shim")}
     os.kill(keeper, number)
     assert host.wait().code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
     assert not Path(output(host).removeprefix("up in ")).exists()
@@ -439,7 +439,7 @@ with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 18786)):
 def keep(log: str, scratch: Path, script: str, **options: Any) -> int:
     """The exit code of a keeper by itself."""
     scratch.mkdir()
-    command = [sys.executable, "-I", "-S", process_keeper.__file__, log, str(scratch), "", "sh", "-c", script]
+    command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", "sh", "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **options) as process:
         return process.wait(30)
 

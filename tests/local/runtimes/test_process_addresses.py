@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
-from microjobs_orchestrator.local.runtimes.process_addresses import reserve
+from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 
 NOBODY = 65534
 Address = tuple[str, int]

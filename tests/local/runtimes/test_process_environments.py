@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.runtimes.environments import Environments
-from microjobs_orchestrator.local.runtimes.process_packages import Installer, requirements
+from microjobs_orchestrator.local.runtimes.process.environments import Environments
+from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
 from tests.conftest import CONTAINERS, JOBS
 from tests.local.runtimes.processes import names, tiny_jobs
 

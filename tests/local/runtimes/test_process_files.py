@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local.runtimes.process_files import give, remove, take
+from microjobs_orchestrator.local.runtimes.files import give, remove, take
 from microjobs_orchestrator.local.trees import in_order
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import names
@@ -93,7 +93,7 @@ def test_pipes_and_sockets_are_left_out(source: Path, tmp_path: Path, caplog: py
 REMOVE = """
 import os, sys
 from pathlib import Path
-from microjobs_orchestrator.local.runtimes.process_files import remove
+from microjobs_orchestrator.local.runtimes.files import remove
 os.setuid(int(sys.argv[2]))
 folder = Path(sys.argv[1], "tree")
 (folder / "a" / "b").mkdir(parents=True)

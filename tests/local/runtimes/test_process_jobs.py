@@ -26,7 +26,7 @@ from microjobs.scaler import read_scaler
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Input, Plan
-from microjobs_orchestrator.local.runtimes.process import ProcessRuntime
+from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS
 from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.runtimes.archives import unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.runtimes.environments import Environments
+from microjobs_orchestrator.local.runtimes.process.environments import Environments
 from microjobs_orchestrator.local.s3.keys import is_bucket_name
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from tests.local.clients import Local

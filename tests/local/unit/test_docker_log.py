@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from microjobs_orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, LONGEST_LINE, Lines
 
 STAMP = b"2026-11-22T05:12:15.772276932Z "
 OUT, ERR = 1, 2

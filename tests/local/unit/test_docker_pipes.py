@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from docker.models.containers import Container
 
-from microjobs_orchestrator.local.runtimes import docker_pipes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes.docker import container_pipes
 
 STARTING, RUNNING = (False, None), (True, None)
 
@@ -44,7 +44,7 @@ class Engine:
         self.attrs = {"State": {"Running": _next(self._container)}}
 
     def pour(self) -> bool:
-        return docker_pipes.pour(cast("Container", self), ["/pipe"], "/pipe", [b"small"])
+        return container_pipes.pour(cast("Container", self), ["/pipe"], "/pipe", [b"small"])
 
     def close(self) -> None:
         self._ours.close()
@@ -56,7 +56,7 @@ def _next(answers: list[Any]) -> Any:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker_pipes, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(container_pipes, "LOOK_SECONDS", 0.01)
 
 
 def test_program_that_does_not_run_yet_is_waited_for() -> None:

@@ -10,9 +10,9 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.group import last_states
 from microjobs_orchestrator.local.resources.training import metrics as module
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
-from microjobs_orchestrator.local.runtimes import process_keeper
 from microjobs_orchestrator.local.runtimes.base import Line
-from microjobs_orchestrator.local.runtimes.docker_log import HEADER, LONGEST_LINE, Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, LONGEST_LINE, Lines
+from microjobs_orchestrator.local.runtimes.process import process_shim
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
 CATASTROPHIC = {"Name": "bad", "Regex": r"(a+)+$b"}
@@ -115,7 +115,7 @@ class File:
 
 def process_lines(content: bytes) -> list[Line]:
     file = File()
-    log = process_keeper.Log(file)  # type: ignore[arg-type]
+    log = process_shim.Log(file)  # type: ignore[arg-type]
     for at in range(0, len(content), 1 << 16):
         log.add(content[at : at + (1 << 16)])
     records = [record.split(b" ", 1) for record in file.content.split(b"\n")[:-1]]

@@ -5,7 +5,7 @@ from unittest.mock import Mock
 import pytest
 from docker.errors import APIError
 
-from microjobs_orchestrator.local.runtimes.inputs import Overlays
+from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
 REFUSED = "failed to mount local volume: mount overlay:/var/lib/docker/volumes/a/_data, flags: 0x0: invalid argument"
 OTHER = '"/var/lib/docker/overlay2/1f/merged/proc/x" cannot be mounted because it is inside /proc'

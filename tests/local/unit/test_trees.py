@@ -18,7 +18,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import space
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
-from microjobs_orchestrator.local.runtimes import process_files
+from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.archives import MAX_ENGINE_PATH_BYTES, packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -112,7 +112,7 @@ def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
 @pytest.mark.parametrize("link", [True, False])
 def test_all_files_come_into_the_archive(left: tuple[Path, set[str]], link: bool, tmp_path: Path) -> None:
     folder, names = left
-    tree = process_files.take(folder, tmp_path / "to", link=link)
+    tree = files.take(folder, tmp_path / "to", link=link)
     assert tree is not None
     assert archived(tree) == names
 
@@ -128,7 +128,7 @@ def archived(tree: Tree) -> set[str]:
 def test_tree_is_given_and_removed(left: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, names = left
     if max(map(len, names)) < 4000:  # a path of the system
-        process_files.give(folder, tmp_path / "to") if (folder / "pipe") not in folder.iterdir() else None
+        files.give(folder, tmp_path / "to") if (folder / "pipe") not in folder.iterdir() else None
     remove(folder)
     assert not folder.exists()
 
@@ -193,8 +193,8 @@ def test_deep_inputs_are_packed(tmp_path: Path) -> None:
         put(folder, "x")
     with packed([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
         assert f"data/{key}/x" in tar.getnames()
-    process_files.give(tmp_path / "in", tmp_path / "given")
-    process_files.protect(tmp_path / "given")
+    files.give(tmp_path / "in", tmp_path / "given")
+    files.protect(tmp_path / "given")
     assert (tmp_path / "given" / key / "x").read_text() == "x"
     remove(tmp_path / "in")
     remove(tmp_path / "given")
@@ -245,7 +245,7 @@ def test_sparse_file_of_a_process_is_refused(tmp_path: Path, link: bool) -> None
     with (tmp_path / "left" / "huge.bin").open("wb") as file:
         file.truncate(4 << 40)
     with pytest.raises(CannotRunError, match=r"huge\.bin of 4\.4 TB does not fit"):
-        process_files.take(tmp_path / "left", tmp_path / "to", link=link)
+        files.take(tmp_path / "left", tmp_path / "to", link=link)
 
 
 def test_holes_stay_holes(tmp_path: Path) -> None:
@@ -257,7 +257,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     digests = [
         hashlib.sha256(content).digest() for content in (bytes(128 << 20), (tmp_path / "left" / "sparse").read_bytes())
     ]
-    trees = [process_files.take(tmp_path / "left", tmp_path / "taken", link=False)]
+    trees = [files.take(tmp_path / "left", tmp_path / "taken", link=False)]
     trees.append(unpack(stream(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
     for tree in trees:
         assert tree is not None
@@ -280,7 +280,7 @@ def test_archive_ends_before_the_device_is_full(
 ) -> None:
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "weights").write_bytes(os.urandom(1 << 20))
-    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
@@ -292,7 +292,7 @@ def test_archive_ends_before_the_device_is_full(
 
 def test_file_of_a_name_that_no_key_has_is_named(tmp_path: Path, store: ObjectStore) -> None:
     not_utf8(tmp_path / "left")
-    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
     with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):
         outputs.upload(store, tree, "s3://data/out")
@@ -313,7 +313,7 @@ def test_order_has_folders_first(tmp_path: Path) -> None:
     for name in ("a-b", "a/z", "a.txt"):
         (tmp_path / "left" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "left" / name).touch()
-    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
     assert in_order(tree or {}) == ["a", "a/z", "a-b", "a.txt"]
 
 
@@ -321,7 +321,7 @@ def test_archive_compresses_holes(tmp_path: Path) -> None:
     (tmp_path / "left").mkdir()
     with (tmp_path / "left" / "sparse").open("wb") as file:
         file.truncate(64 << 20)
-    tree = process_files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
     packed_file = io.BytesIO()
     outputs.pack(tree or {}, packed_file)
     assert len(packed_file.getvalue()) < 1 << 20

@@ -1,4 +1,4 @@
-"""Keeps one program: `python -I -S process_keeper.py LOG SCRATCH CPUS COMMAND…` runs it and ends with its exit code.
+"""Keeps one program: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…` runs it and ends with its exit code.
 
 Every line of output goes into the log with the time it was read, in microseconds, and a `+` behind the time if it is
 only a part of a line that was rewritten with carriage returns. A number on stdin asks for the end:

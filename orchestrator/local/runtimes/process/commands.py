@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from microjobs.contract import DEFAULT_ROOT, Layout
 from microjobs.interpreter import FLAGS
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan
-from microjobs_orchestrator.local.runtimes.environments import Environment
+from microjobs_orchestrator.local.runtimes.process.environments import Environment
 
 SHELLS = ("bash", "sh")
 """The commands of the image's Debian that a machine has as well."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from microjobs_orchestrator.local.runtimes.base import Line
 
 LONGEST_LINE = 1 << 20
-"""Bytes; a longer line comes in pieces, as an event of CloudWatch holds no more. `process_keeper` has the same.
+"""Bytes; a longer line comes in pieces, as an event of CloudWatch holds no more. `process_shim` has the same.
 
 A line that was rewritten with carriage returns, such as a progress bar, is cut behind one of these."""
 

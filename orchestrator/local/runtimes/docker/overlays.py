@@ -14,7 +14,7 @@ from pathlib import Path
 import docker
 from docker.errors import APIError
 
-from microjobs_orchestrator.local.runtimes import process_files
+from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.base import Input
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def _make_file_readable(path: Path, status: os.stat_result) -> None:
     if status.st_nlink > 1:
         number, copy = tempfile.mkstemp(dir=path.parent)
         os.close(number)
-        process_files.clone(str(path), copy)
+        files.clone(str(path), copy)
         Path(copy).replace(path)
     _add_mode(path, READABLE | (0o111 if status.st_mode & 0o100 else 0))
 

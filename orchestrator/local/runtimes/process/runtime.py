@@ -2,7 +2,7 @@
 
 What is different from containers:
 
-- Only the jobs of this repository run: an image's name says which. Script mode is not there (`process_packages`).
+- Only the jobs of this repository run: an image's name says which. Script mode is not there (`packages`).
 - The contract's root is a folder of the host's own, said by `SAGEMAKER_BASE_DIR`. A request's entry point and its
   arguments are moved there; a user's script that spells the root itself does not find it.
 - Hosts are processes with loopback addresses (`microjobs.network`). They see this machine's files and network as the
@@ -29,9 +29,7 @@ from microjobs.interpreter import EXECUTABLE, PYTHON
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.runtimes import pipes, process_pipes
-from microjobs_orchestrator.local.runtimes import process_commands as commands
-from microjobs_orchestrator.local.runtimes import process_files as files
+from microjobs_orchestrator.local.runtimes import files, pipes
 from microjobs_orchestrator.local.runtimes.base import (
     CannotRunError,
     Exit,
@@ -42,9 +40,10 @@ from microjobs_orchestrator.local.runtimes.base import (
     MachineFailedError,
     Plan,
 )
-from microjobs_orchestrator.local.runtimes.environments import Environment, Environments, exclusive
-from microjobs_orchestrator.local.runtimes.process_addresses import reserve
-from microjobs_orchestrator.local.runtimes.process_kept import POLL_SECONDS, Kept, callers_environment
+from microjobs_orchestrator.local.runtimes.process import commands, local_pipes
+from microjobs_orchestrator.local.runtimes.process.addresses import reserve
+from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, exclusive
+from microjobs_orchestrator.local.runtimes.process.managed_process import POLL_SECONDS, Kept, callers_environment
 from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ LOCK = "lock"
 """The file in a host's folder that is locked until its last process has ended; it names the keeper."""
 MAX_PID_DIGITS = 9
 END_SECONDS = 20.0
-"""What the processes of a server that was killed have to end; they take less (`process_keeper.LOST_SECONDS`)."""
+"""What the processes of a server that was killed have to end; they take less (`process_shim.LOST_SECONDS`)."""
 
 
 class ProcessHost:
@@ -102,7 +101,7 @@ class ProcessHost:
 
     def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
         """As `pipes.Pour`."""
-        return process_pipes.pour(commands.inside(self._layout, path), self._has_ended, chunks)
+        return local_pipes.pour(commands.inside(self._layout, path), self._has_ended, chunks)
 
     def _has_ended(self) -> bool:
         return self._kept.code() is not None

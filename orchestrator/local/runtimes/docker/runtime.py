@@ -27,7 +27,7 @@ from requests.exceptions import RequestException
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.runtimes import docker_pipes, pipes
+from microjobs_orchestrator.local.runtimes import pipes
 from microjobs_orchestrator.local.runtimes.archives import packed
 from microjobs_orchestrator.local.runtimes.base import (
     CannotRunError,
@@ -38,8 +38,9 @@ from microjobs_orchestrator.local.runtimes.base import (
     MachineFailedError,
     Plan,
 )
-from microjobs_orchestrator.local.runtimes.docker_guard import GUARD_LABEL, Door, Guards, joined, unguarded
-from microjobs_orchestrator.local.runtimes.docker_host import (
+from microjobs_orchestrator.local.runtimes.docker import container_pipes
+from microjobs_orchestrator.local.runtimes.docker.guards import GUARD_LABEL, Door, Guards, joined, unguarded
+from microjobs_orchestrator.local.runtimes.docker.host import (
     AGAIN_SECONDS,
     AWAY,
     HOST_LABEL,
@@ -48,7 +49,7 @@ from microjobs_orchestrator.local.runtimes.docker_host import (
     EngineAwayError,
     patiently,
 )
-from microjobs_orchestrator.local.runtimes.inputs import Overlays
+from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ one, and all that listens on all addresses can be reached there."""
 MAY_TALK = "com.docker.network.bridge.enable_icc"
 """This option of a network says whether its containers reach each other."""
 
-JOBS = Path(__file__).resolve().parents[3] / "containers"
+JOBS = Path(__file__).resolve().parents[4] / "containers"
 """The folders of this repository's own jobs."""
 
 REMOVE_SECONDS = 60.0
@@ -214,14 +215,14 @@ class DockerRuntime:
             with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
                 container.put_archive("/", archive)
             for path in map(pipes.first, host.pipes):
-                docker_pipes.make(container, path)
+                container_pipes.make(container, path)
             container.start()
         except APIError as error:
             if not (overlaid and self._overlays.refused(error)):
                 raise
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
-        pour = docker_pipes.pourer(container, map(pipes.first, host.pipes))
+        pour = container_pipes.pourer(container, map(pipes.first, host.pipes))
         return pipes.fed(DockerHost(container, _way(container, guard)), host.pipes, pour)
 
     def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:

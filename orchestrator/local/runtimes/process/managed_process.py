@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from microjobs_orchestrator.local.runtimes import process_keeper
 from microjobs_orchestrator.local.runtimes.base import Line
+from microjobs_orchestrator.local.runtimes.process import process_shim
 
 POLL_SECONDS = 0.05
 KILL_SECONDS = 10.0
@@ -30,7 +30,7 @@ def callers_environment(environ: Mapping[str, str] = os.environ) -> dict[str, st
 
 
 class Kept:
-    """A program and its keeper (`process_keeper`).
+    """A program and its keeper (`process_shim`).
 
     Args:
         command: starts with the program's absolute path.
@@ -58,7 +58,7 @@ class Kept:
             log.touch()
             self._keeper = subprocess.Popen(
                 [
-                    *(sys.executable, "-I", "-S", process_keeper.__file__),
+                    *(sys.executable, "-I", "-S", process_shim.__file__),
                     *(str(log), folder, ",".join(map(str, cpus))),
                     *command,
                 ],
@@ -71,7 +71,7 @@ class Kept:
                 start_new_session=True,
             )
         except BaseException:
-            process_keeper.remove(folder)
+            process_shim.remove(folder)
             raise
 
     def lines(self) -> Iterator[Line]:
@@ -100,7 +100,7 @@ class Kept:
         """Block until it has ended; `code` then."""
         code = self._keeper.wait()
         if code < 0:  # else it did so itself
-            process_keeper.remove(self.scratch)
+            process_shim.remove(self.scratch)
         self._close()
         return code
 

@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 
 from microjobs_orchestrator.local.runtimes.archives import unpack
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
-from microjobs_orchestrator.local.runtimes.docker_log import Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Runtime `docker`: each host is a container of an engine that implements Docker's API."""
