@@ -15,8 +15,8 @@ import pytest
 from docker.errors import APIError
 
 from microjobs.bundle import read_bundle
-from microjobs.checkpoints import MANIFEST
 from microjobs.contract import Layout
+from microjobs.trainer.checkpoints import MANIFEST
 from tests.images.conftest import Job, Run, RunJob, Starter, StartJob
 from tests.images.training import weights, write_request, write_small
 

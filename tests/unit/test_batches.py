@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from microjobs.batches import Batches
+from microjobs.trainer.batches import Batches
 
 
 def taken(batches: Batches, epoch: int = 0) -> list[NDArray[np.int64]]:

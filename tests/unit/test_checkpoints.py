@@ -12,10 +12,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from microjobs import checkpoints
-from microjobs.checkpoints import MANIFEST, SAVE_SHARE, Checkpoints, job_checkpoints
 from microjobs.contract import Layout, write_checkpoint_config
 from microjobs.errors import UserError
+from microjobs.trainer import checkpoints
+from microjobs.trainer.checkpoints import MANIFEST, SAVE_SHARE, Checkpoints, job_checkpoints
 from tests.conftest import REPOSITORY
 
 IDENTITY = {"learning_rate": 0.01, "seed": 42}
@@ -202,7 +202,7 @@ def test_saves_take_a_small_share_of_the_time(tmp_path: Path, monkeypatch: pytes
 KILLED = """
 import sys, itertools
 from pathlib import Path
-from microjobs.checkpoints import Checkpoints
+from microjobs.trainer.checkpoints import Checkpoints
 store = Checkpoints(Path(sys.argv[1]), {}, 2)
 found = store.restore()
 first = 0 if found is None else found.epoch

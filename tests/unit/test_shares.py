@@ -22,8 +22,8 @@ from microjobs.contract import (
 from microjobs.errors import UserError
 from microjobs.hyperparameters import TrainerHyperparameters
 from microjobs.scaler import Scaler
-from microjobs.shares import Shares
-from microjobs.training import Array, TrainingData, load_data
+from microjobs.trainer.shares import Shares
+from microjobs.trainer.training import Array, TrainingData, load_data
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.hyperparameters import TrainerHyperparameters, load
 from microjobs.scaler import Scaler, write_scaler
-from microjobs.training import History, Trained, TrainingData, identity, load_data, measure
+from microjobs.trainer.training import History, Trained, TrainingData, identity, load_data, measure
 
 Write = Callable[..., Layout]
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from microjobs.batches import Batches
-from microjobs.checkpoints import Checkpoints
-from microjobs.epochs import Epochs
 from microjobs.stopping import StopRequest
-from microjobs.training import GRADIENT_NORM
+from microjobs.trainer.batches import Batches
+from microjobs.trainer.checkpoints import Checkpoints
+from microjobs.trainer.epochs import Epochs
+from microjobs.trainer.training import GRADIENT_NORM
 
 from .acceleration import autocast
 from .group import Group

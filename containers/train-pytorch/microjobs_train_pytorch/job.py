@@ -5,13 +5,13 @@ import signal
 
 import torch
 
-from microjobs.checkpoints import job_checkpoints
 from microjobs.contract import Layout
 from microjobs.errors import Stopped
 from microjobs.files import filled
-from microjobs.shares import Shares
 from microjobs.stopping import StopRequest
-from microjobs.training import Array, Trained, TrainingData, finish, identity
+from microjobs.trainer.checkpoints import job_checkpoints
+from microjobs.trainer.shares import Shares
+from microjobs.trainer.training import Array, Trained, TrainingData, finish, identity
 
 from .acceleration import announce, choose_threads, compiled
 from .fit import Fit, Rows, optimizer_for, predict

@@ -5,7 +5,7 @@ import logging
 from microjobs.contract import Layout, read_training_resource_config
 from microjobs.distributed import gpu_count, launch, must_launch, torchrun
 from microjobs.stopping import stop_request
-from microjobs.training import load_data
+from microjobs.trainer.training import load_data
 
 from .hyperparameters import Hyperparameters
 

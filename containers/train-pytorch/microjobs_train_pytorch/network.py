@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from microjobs.training import HIDDEN_UNITS
+from microjobs.trainer.training import HIDDEN_UNITS
 
 
 class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # the host has no PyTorch to check against

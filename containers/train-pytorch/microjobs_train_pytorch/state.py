@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from microjobs.checkpoints import Checkpoints
-from microjobs.progress import Progress
+from microjobs.trainer.checkpoints import Checkpoints
+from microjobs.trainer.progress import Progress
 
 from .group import Group
 

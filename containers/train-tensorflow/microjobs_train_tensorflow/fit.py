@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from microjobs.batches import Batches
-from microjobs.checkpoints import Checkpoints
-from microjobs.epochs import Epochs
 from microjobs.stopping import StopRequest
-from microjobs.training import Array
+from microjobs.trainer.batches import Batches
+from microjobs.trainer.checkpoints import Checkpoints
+from microjobs.trainer.epochs import Epochs
+from microjobs.trainer.training import Array
 
 from .acceleration import compiled
 from .group import Group

@@ -5,13 +5,13 @@ import logging
 import keras
 import tensorflow as tf
 
-from microjobs.checkpoints import job_checkpoints
 from microjobs.contract import Layout
 from microjobs.errors import Stopped
 from microjobs.files import filled
-from microjobs.shares import Shares
 from microjobs.stopping import StopRequest
-from microjobs.training import Trained, TrainingData, finish, identity
+from microjobs.trainer.checkpoints import job_checkpoints
+from microjobs.trainer.shares import Shares
+from microjobs.trainer.training import Trained, TrainingData, finish, identity
 
 from .acceleration import announce, precision
 from .fit import Fit, predict

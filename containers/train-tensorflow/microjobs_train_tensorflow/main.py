@@ -9,7 +9,7 @@ from microjobs.contract import Layout, read_training_resource_config
 from microjobs.distributed import launch, must_launch, with_tf_config
 from microjobs.interpreter import prepare_matplotlib
 from microjobs.stopping import stop_request
-from microjobs.training import load_data
+from microjobs.trainer.training import load_data
 
 from .hyperparameters import Hyperparameters
 

@@ -2,7 +2,7 @@
 
 import keras
 
-from microjobs.training import GRADIENT_NORM, HIDDEN_UNITS
+from microjobs.trainer.training import GRADIENT_NORM, HIDDEN_UNITS
 
 from .hyperparameters import Hyperparameters
 

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.checkpoints import Checkpoints
-from microjobs.progress import Progress
+from microjobs.trainer.checkpoints import Checkpoints
+from microjobs.trainer.progress import Progress
 
 from .group import Group
 

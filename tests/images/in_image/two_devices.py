@@ -18,7 +18,7 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.predictor import Predictor
 from microjobs.stopping import StopRequest
-from microjobs.training import Array, TrainingData
+from microjobs.trainer.training import Array, TrainingData
 
 # Before anything is computed: afterwards the devices are settled.
 cpu = tf.config.list_physical_devices("CPU")[0]

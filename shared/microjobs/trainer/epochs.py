@@ -4,9 +4,9 @@ import time
 from abc import ABC, abstractmethod
 from typing import Protocol
 
-from microjobs.checkpoints import Checkpoints
 from microjobs.hyperparameters import TrainerHyperparameters
-from microjobs.progress import Progress
+from microjobs.trainer.checkpoints import Checkpoints
+from microjobs.trainer.progress import Progress
 
 
 class State(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.errors import UserError
-from microjobs.training import History
+from microjobs.trainer.training import History
 
 NUMBERS = ("epoch", "step", "loss", "rows", "seconds")
 

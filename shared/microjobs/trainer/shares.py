@@ -11,11 +11,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.batches import Batches
 from microjobs.errors import UserError
 from microjobs.hyperparameters import TrainerHyperparameters
 from microjobs.scaler import Scaler
-from microjobs.training import Array, TrainingData
+from microjobs.trainer.batches import Batches
+from microjobs.trainer.training import Array, TrainingData
 
 
 class Group(Protocol):

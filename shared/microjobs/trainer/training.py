@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from microjobs import bundle
 from microjobs.arrays import load_share, load_split
-from microjobs.checkpoints import Checkpoints
 from microjobs.contract import Layout, read_input_data_config, read_training_resource_config
 from microjobs.errors import UserError
 from microjobs.files import write_text
 from microjobs.hyperparameters import TrainerHyperparameters
 from microjobs.scaler import Scaler, read_scaler, write_scaler
 from microjobs.stopping import StopRequest
+from microjobs.trainer.checkpoints import Checkpoints
 
 Array = NDArray[np.float32]
 
