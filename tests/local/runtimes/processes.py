@@ -1,14 +1,17 @@
 """What tests of the process runtime share: plans, and jobs that need no packages."""
 
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.conftest import CONTAINERS
+
+T = TypeVar("T")
 
 
 def make_home(root: Path) -> Home:
@@ -53,6 +56,15 @@ def output(host: Host) -> str:
 
 def wait_for_line(host: Host, text: bytes) -> None:
     assert any(text in line.text for line in host.lines()), output(host)
+
+
+def wait_until(ask: Callable[[], T], seconds: float = 30.0) -> T:
+    """Return the first true answer."""
+    deadline = time.monotonic() + seconds
+    while not (answer := ask()):
+        assert time.monotonic() < deadline, f"nothing within {seconds:g} s"
+        time.sleep(0.01)
+    return answer
 
 
 def processes_with(text: str) -> list[int]:

@@ -32,6 +32,7 @@ from tests.local.runtimes.processes import (
     tiny_jobs,
     tiny_runtime,
     wait_for_line,
+    wait_until,
 )
 from tests.local.trees import copied
 
@@ -340,27 +341,23 @@ time.sleep(600)
 """
 
 
-def wait_until_frozen(keeper: int) -> None:
-    deadline = time.monotonic() + 30
-    while Path(f"/proc/{keeper}/stat").read_text().rpartition(") ")[2][0] != "T":
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+STOPPED, ZOMBIE = "T", "Z"
+"""States of a process in /proc/PID/stat."""
 
 
-def keeper_of(argument: str) -> int:
-    """The keeper of a program, as soon as it has started."""
-    deadline = time.monotonic() + 30
-    while not (found := {*processes_with(argument)} & {*processes_with("process_shim")}):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    (keeper,) = found
-    return keeper
+def wait_for_state(pid: int, state: str) -> None:
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == state)
+
+
+def wait_for_shim(argument: str) -> int:
+    """Return the process of a program's shim as soon as it has started."""
+    return wait_until(lambda: [*{*processes_with(argument)} & {*processes_with("process_shim")}])[0]
 
 
 def test_program_that_freezes_its_keeper_is_stopped(start: Start, tmp_path: Path) -> None:
     seconds = any_seconds()
     host = start(program(tmp_path, FREEZING, seconds))
-    wait_until_frozen(keeper_of(seconds))
+    wait_for_state(wait_for_shim(seconds), STOPPED)
     started = time.monotonic()
     host.stop(0.3)
     assert time.monotonic() - started < 5
@@ -372,9 +369,7 @@ def test_next_server_ends_a_frozen_keeper(place: Path, tmp_path: Path) -> None:
     arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), FREEZING, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
     with subprocess.Popen(arguments, stdout=subprocess.DEVNULL, env=environment) as server:
-        while not {*processes_with(seconds)} & {*processes_with("process_shim")}:
-            time.sleep(0.01)
-        wait_until_frozen(keeper_of(seconds))
+        wait_for_state(wait_for_shim(seconds), STOPPED)
         server.kill()
     assert tiny_runtime(place).running() == {}
     assert processes_with(seconds) == []
@@ -402,14 +397,10 @@ def test_killed_keeper_ends_its_program(number: int, start: Start, tmp_path: Pat
     code = "import os, sys, time; print('up in', os.getcwd(), flush=True); time.sleep(float(sys.argv[1]))"
     host = start(program(tmp_path, code, seconds))
     wait_for_line(host, b"up in")
-    (keeper,) = {*processes_with(seconds)} & {*processes_with("process_shim")}
-    os.kill(keeper, number)
+    os.kill(wait_for_shim(seconds), number)
     assert host.wait().code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
     assert not Path(output(host).removeprefix("up in ")).exists()
-    deadline = time.monotonic() + 5
-    while processes_with(seconds) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert processes_with(seconds) == []
+    wait_until(lambda: processes_with(seconds) == [])
 
 
 def test_ctrl_c_at_the_server_does_not_reach_its_hosts(start: Start, tmp_path: Path) -> None:
@@ -447,6 +438,21 @@ def keep(log: str, scratch: Path, script: str, **options: Any) -> int:
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_log_on_a_full_disk_does_not_change_the_exit_code(tmp_path: Path) -> None:
     assert keep("/dev/full", tmp_path / "scratch", "echo x; exit 3") == 3
+
+
+def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
+    (tmp_path / "scratch").mkdir()
+    shim = [sys.executable, "-I", "-S", process_shim.__file__, str(tmp_path / "log"), str(tmp_path / "scratch"), ""]
+    # More than one read of the shim, and less than the pipe holds; the shim is stopped until the program has ended.
+    code = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.kill(os.getppid(), 19)"
+    command = [*shim, sys.executable, "-c", f"{code}; os.write(1, b'line\\n' * 100_000)"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        wait_for_state(process.pid, STOPPED)
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        wait_for_state(int(child), ZOMBIE)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(30) == 0
+    assert (tmp_path / "log").read_bytes().count(b" line\n") == 100_000
 
 
 def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:

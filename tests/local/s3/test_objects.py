@@ -260,6 +260,18 @@ def test_copy_under_a_condition(s3: "S3Client", condition: dict[str, Any], statu
     assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
 
 
+@pytest.mark.parametrize(
+    ("condition", "status"), [({"IfNoneMatch": "*"}, 412), ({"IfMatch": OTHER}, 412), ({"IfMatch": OWN}, 200)]
+)
+def test_copy_replaces_its_target_only_if_the_condition_holds(
+    s3: "S3Client", condition: dict[str, Any], status: int
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"new")
+    s3.put_object(Bucket=BUCKET, Key="b", Body=b"content")
+    assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
+    assert content(s3, "b") == (b"new" if status == 200 else b"content")
+
+
 def test_delete_is_harmless_where_nothing_is(s3: "S3Client", home: Home) -> None:
     s3.put_object(Bucket=BUCKET, Key="a/b/c", Body=b"x")
     for _ in range(2):

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from unittest.mock import MagicMock
 
@@ -15,14 +15,20 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.s3.database import Version
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.store import ObjectStore, StoredObject
+from microjobs_orchestrator.local.s3.store import Condition, ObjectStore, StoredObject
 from tests.local.s3.conftest import BUCKET
 
 
-def put(store: ObjectStore, key: str, content: bytes = b"x", details: Details | None = None) -> StoredObject:
+def put(
+    store: ObjectStore,
+    key: str,
+    content: bytes = b"x",
+    details: Details | None = None,
+    condition: Condition | None = None,
+) -> StoredObject:
     with store.incoming() as path:
         path.write_bytes(content)
-        return store.adopt(BUCKET, key, path, details)
+        return store.adopt(BUCKET, key, path, details, condition)
 
 
 def could_put(store: ObjectStore, key: str) -> bool:
@@ -199,6 +205,41 @@ def test_adopt_that_fails_leaves_everything(store: ObjectStore, home: Home) -> N
         store.adopt(BUCKET, "a/b", file)
     assert file.read_bytes() == b"new"
     assert store.get(BUCKET, "a").path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("change", [put, lambda store, condition: store.delete(BUCKET, "a", condition)])
+def test_condition_of_a_change_sees_the_earlier_write(store: ObjectStore, change: Callable[..., object]) -> None:
+    found: list[Details | None] = []
+    arguments = {"store": store, "condition": found.append} | ({"key": "a"} if change is put else {})
+    second = threading.Thread(target=change, kwargs=arguments)
+
+    def start_second(_: Details | None) -> None:
+        second.start()
+        second.join(0.2)
+
+    put(store, "a", b"1", Details("first"), start_second)
+    second.join()
+    assert [details and details.etag for details in found] == ["first"]
+
+
+def test_bucket_is_not_deleted_while_an_object_is_written(store: ObjectStore) -> None:
+    codes: list[str] = []
+
+    def delete() -> None:
+        try:
+            store.delete_bucket(BUCKET)
+        except ServiceError as error:
+            codes.append(error.code)
+
+    thread = threading.Thread(target=delete)
+
+    def start_deletion(_: Details | None) -> None:
+        thread.start()
+        thread.join(0.2)
+
+    put(store, "a", condition=start_deletion)
+    thread.join()
+    assert codes == ["BucketNotEmpty"]
 
 
 def test_replacing_does_not_change_links_to_the_old_file(store: ObjectStore, home: Home) -> None:

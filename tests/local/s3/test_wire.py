@@ -80,8 +80,8 @@ def test_aws_chunked_body_is_taken_apart(
     [
         (aws_chunked(CONTENT[1:]), {}, "IncompleteBody"),
         (b"zz\r\n" + CONTENT, {}, "IncompleteBody"),
-        (b"10\r\nshort", {}, "IncompleteBody"),
-        (b"1\r\nlonger\r\n0\r\n\r\n", {}, "IncompleteBody"),
+        (b"10\r\nshort", {"x_amz_decoded_content_length": "5"}, "IncompleteBody"),
+        (b"1\r\nlonger\r\n0\r\n\r\n", {"x_amz_decoded_content_length": "1"}, "IncompleteBody"),
         (aws_chunked(CONTENT), TRAILER, "MalformedTrailerError"),
         (aws_chunked(CONTENT, trailer="x-amz-checksum-crc32:AAAAAA==\r\n"), TRAILER, "BadDigest"),
         (aws_chunked(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
