@@ -44,8 +44,8 @@ def test_new_job_builds_passes_the_inherited_tests_and_runs_with_data(checkout: 
 
 def average_by_the_page(job: str, folder: Path) -> float:
     """Run the program of the page about jobs of one's own; return the trained average."""
-    page = (REPOSITORY / "docs" / "using" / "local-server.md").read_text(encoding="utf-8")
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    page = (REPOSITORY / "docs" / "using" / "your-own-job.md").read_text(encoding="utf-8")
+    (program,) = re.findall(r"```python\n(import .*?)```", page, re.DOTALL)
     (folder / "my_first.py").write_text(program.replace("microjobs/my-job:dev", image_name(job)))
     with started(folder / "home", runtime="docker") as local:
         (local.bucket / "my-data").mkdir()

@@ -102,6 +102,29 @@ def test_links_and_compose_files_of_the_pages_exist(page: Path) -> None:
     assert missing == []
 
 
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub derives them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_anchors_in_links_exist(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text())
+    missing = [f"{file}#{name}" for file, name in links if name not in anchors(page.parent / file if file else page)]
+    assert missing == []
+
+
+WRAPPED = [page for page in PAGES if page.name != "parity.md" and CONTAINERS not in page.parents]
+
+
+@pytest.mark.parametrize("page", WRAPPED, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_sentences_are_wrapped(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).splitlines()
+    long = [line for line in prose if len(line) > 120 and not line.startswith(("|", "    "))]
+    assert [line for line in long if "](" not in line] == []
+
+
 def test_readme_leads_to_success_on_its_first_screen() -> None:
     first_screen = README.read_text().splitlines()[:25]
     assert "    make run" in first_screen[:10]

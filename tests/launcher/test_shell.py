@@ -111,11 +111,12 @@ def test_variables_are_given_back_as_they_were(name: str, times: int, tmp_path: 
     assert after == before
 
 
-(FIRST_STEPS,) = [block.text for block in blocks(Path("README.md")) if "microjobs local up --detach" in block.text]
+QUICK_START = Path("docs/using/quick-start.md")
+(FIRST_STEPS,) = [block.text for block in blocks(QUICK_START) if "local up" in block.text]
 
 
 @pytest.mark.parametrize("name", ["bash", "zsh"])
-def test_first_steps_of_the_readme_work_when_they_are_pasted(name: str, tmp_path: Path) -> None:
+def test_first_steps_of_the_quick_start_work_when_pasted(name: str, tmp_path: Path) -> None:
     need(name)
     (tmp_path / ".venv").symlink_to(BIN.parent)
     (tmp_path / "microjobs.toml").write_text('[local]\nport = 0\nruntime = "process"\n')

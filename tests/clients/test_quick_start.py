@@ -1,4 +1,4 @@
-"""The programs that README.md shows for the SageMaker SDK, as they stand there, with the versions that it names."""
+"""The programs of the quick start for the SageMaker SDK, with the versions that the page names."""
 
 import os
 import re
@@ -13,27 +13,27 @@ from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
 from tests.local.clients import Local
 
-README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "using" / "quick-start.md").read_text(encoding="utf-8")
 PROGRAMS = {
-    "sdk3": next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "ModelTrainer(" in text),
-    "sdk": next(text for text in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "Estimator(" in text),
+    "sdk3": next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "ModelTrainer(" in text),
+    "sdk": next(text for text in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "Estimator(" in text),
 }
 
 
 @pytest.mark.parametrize("client", PROGRAMS)
-def test_readme_names_the_version_that_is_tested(client: str) -> None:
+def test_page_names_the_version_that_is_tested(client: str) -> None:
     lock = Path(__file__).with_name(f"{client}.lock").read_text()
     (version,) = re.findall(r"^sagemaker==(\S+)", lock, re.MULTILINE)
-    assert f"pip install sagemaker=={version}" in README
+    assert f"pip install sagemaker=={version}" in PAGE
 
 
-def test_each_version_has_an_environment_of_its_own() -> None:
-    environments = re.findall(r"([\w.-]+)/bin/pip install sagemaker==", README)
+def test_each_version_has_its_own_environment() -> None:
+    environments = re.findall(r"([\w.-]+)/bin/pip install sagemaker==", PAGE)
     assert len(set(environments)) == len(PROGRAMS)
 
 
-def test_readme_uses_only_images_that_make_run_builds() -> None:
-    used = set(re.findall(r"microjobs/([a-z-]+):dev", README))
+def test_page_uses_only_images_that_make_run_builds() -> None:
+    used = set(re.findall(r"microjobs/([a-z-]+):dev", PAGE))
     assert used
     assert used <= set(Options().jobs)
 
@@ -41,7 +41,7 @@ def test_readme_uses_only_images_that_make_run_builds() -> None:
 @pytest.mark.engine
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", PROGRAMS)
-def test_program_of_the_readme_trains_a_model(client: str, local: Local, tmp_path: Path) -> None:
+def test_program_of_the_page_trains_a_model(client: str, local: Local, tmp_path: Path) -> None:
     program = re.sub(r"microjobs/([a-z-]+):dev", lambda found: image_name(found[1]), PROGRAMS[client])
     (tmp_path / "first.py").write_text(program)
     environment = {
