@@ -1,17 +1,23 @@
 """The images of this repository's jobs. How they are built stands in the Makefile and is called from here."""
 
+import os
 import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from microjobs_orchestrator import sources
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.workflows.place import local_image
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REVISION = "org.opencontainers.image.revision"
 VARIANT = "org.microjobs.variant"
 """`cpu` or `cuda`."""
+
+
+def local_image(job: str, variant: str = "cpu") -> str:
+    """Return the name that `make build` gives the image of a job."""
+    suffix = "" if variant == "cpu" else f"-{variant}"
+    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
 
 
 def jobs() -> list[str]:

@@ -1,8 +1,12 @@
-"""Runs the server: `python -m microjobs_orchestrator.local`, which is what `microjobs local up --detach` starts."""
+"""Runs the server: `python -m microjobs_orchestrator.local`, which `microjobs local up --detach` starts."""
 
+import argparse
 import sys
 
-from microjobs_orchestrator.cli import main
+from microjobs_orchestrator import program
+from microjobs_orchestrator.local import commands
 
 if __name__ == "__main__":
-    sys.exit(main(["local", "up", *sys.argv[1:]]))
+    parser = argparse.ArgumentParser(prog="microjobs")
+    commands.add_parser(parser.add_subparsers())
+    sys.exit(program.run(parser, ["local", "up", *sys.argv[1:]], program.describe_error))

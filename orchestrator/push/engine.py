@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import ImageNotFound
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.images import REVISION, VARIANT
+from microjobs_orchestrator.images import REVISION, VARIANT, local_image
 from microjobs_orchestrator.push.credentials import Credentials
 from microjobs_orchestrator.push.plan import Image, asked
-from microjobs_orchestrator.workflows.place import local_image
 
 if TYPE_CHECKING:
     from docker import DockerClient

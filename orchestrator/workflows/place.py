@@ -1,6 +1,5 @@
 """Where jobs run. A workflow knows nothing else of it: not whether it talks to AWS or to this machine."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ import boto3
 from botocore.config import Config
 
 from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.images import local_image
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -90,12 +90,6 @@ class Place(Site):
     def folder(self, uri: str) -> Path | None:
         """Where an S3 address lies on this machine, if it does."""
         return None if self.buckets is None else self.buckets / uri.removeprefix("s3://")
-
-
-def local_image(job: str, variant: str = "cpu") -> str:
-    """The name that `make build` gives a job's image."""
-    suffix = "" if variant == "cpu" else f"-{variant}"
-    return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
 
 
 @contextmanager

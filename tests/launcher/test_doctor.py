@@ -19,8 +19,8 @@ from microjobs_orchestrator.doctor.machine.local_server import LocalServer
 from microjobs_orchestrator.doctor.machine.package_index import PackageIndex
 from microjobs_orchestrator.doctor.machine.process_runtime import ProcessRuntime
 from microjobs_orchestrator.doctor.machine.python import Python
+from microjobs_orchestrator.images import local_image
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.workflows.place import local_image
 from tests.conftest import JOBS
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from microjobs_orchestrator import images
 from microjobs_orchestrator.doctor.check import Finding
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.workflows.place import local_image
+from microjobs_orchestrator.images import local_image
 
 
 @dataclass(frozen=True)
