@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.workflows.place import Answer, Complete
+from microjobs_orchestrator.runs.place import Answer, Complete
 
 RUN_TAG = "microjobs:run"
 """On everything that a run creates: bills can be split by it."""

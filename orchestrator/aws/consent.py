@@ -9,7 +9,7 @@ from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.workflows.plan import Planned
+from microjobs_orchestrator.runs.plan import Planned
 
 
 def show(console: Console, settings: Settings, plan: Iterable[Planned]) -> None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from microjobs_orchestrator.workflows.costs import HOUR, dollars
-from microjobs_orchestrator.workflows.place import Answer
-from microjobs_orchestrator.workflows.plan import Planned
+from microjobs_orchestrator.runs.costs import HOUR, dollars
+from microjobs_orchestrator.runs.place import Answer
+from microjobs_orchestrator.runs.plan import Planned
 
 EXPECTED_SECONDS = 300.0
 """Of an instance in one of these workflows' jobs, or under their endpoint: they are small. Bills will differ."""

@@ -9,8 +9,8 @@ from microjobs_orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.aws.settings import Settings
-    from microjobs_orchestrator.workflows.place import Place
-    from microjobs_orchestrator.workflows.viewing import View
+    from microjobs_orchestrator.runs.place import Place
+    from microjobs_orchestrator.runs.viewing import View
 
 PREFIX = "aws_"
 """Of the flags' names among a verb's options."""
@@ -137,7 +137,7 @@ def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
     if on_aws(options):
         return nullcontext(_account(options))
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.workflows import place
+    from microjobs_orchestrator.runs import place
 
     return place.on_this_machine(Home.from_environment())
 
@@ -149,7 +149,7 @@ def viewed(options: argparse.Namespace) -> "View":
         UsageError: as `reached`.
     """
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.workflows import viewing
+    from microjobs_orchestrator.runs import viewing
 
     if on_aws(options):
         place = _account(options)
@@ -165,7 +165,7 @@ def need_jobs(options: argparse.Namespace) -> None:
     """
     if not on_aws(options):
         from microjobs_orchestrator.local.home import Home
-        from microjobs_orchestrator.workflows.viewing import need_state
+        from microjobs_orchestrator.runs.viewing import need_state
 
         need_state(Home.from_environment())
 

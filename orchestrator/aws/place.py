@@ -14,7 +14,7 @@ from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.remedies import login, remedy
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.workflows.place import SERVICES, Place, Site
+from microjobs_orchestrator.runs.place import SERVICES, Place, Site
 
 POLL = 5.0
 """Seconds between two looks at a job: all runs of an account share the limits of Describe calls."""

@@ -45,9 +45,9 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.local.lifecycle.group import Interruption
     from microjobs_orchestrator.local.resources.training import interruptions
-    from microjobs_orchestrator.workflows.kinds import TRAINING
-    from microjobs_orchestrator.workflows.place import local_place
-    from microjobs_orchestrator.workflows.viewing import HomeView
+    from microjobs_orchestrator.runs.kinds import TRAINING
+    from microjobs_orchestrator.runs.place import local_place
+    from microjobs_orchestrator.runs.viewing import HomeView
 
     home = Home.from_environment()
     if (address := control.running(home)) is None:

@@ -10,9 +10,9 @@ from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.workflows.kinds import Answer, Kind
-    from microjobs_orchestrator.workflows.logs import Event
-    from microjobs_orchestrator.workflows.viewing import View
+    from microjobs_orchestrator.runs.kinds import Answer, Kind
+    from microjobs_orchestrator.runs.logs import Event
+    from microjobs_orchestrator.runs.viewing import View
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -58,7 +58,7 @@ def _tell_failure(kind: "Kind", description: "Answer", name: str) -> None:
 
 def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
     """Whether more lines may come; says so where only a server could write them and none runs."""
-    from microjobs_orchestrator.workflows.kinds import ENDPOINT
+    from microjobs_orchestrator.runs.kinds import ENDPOINT
 
     description = view.describe(kind, name)
     if description is None or description[kind.status] not in (*kind.going, ENDPOINT.good):

@@ -12,7 +12,7 @@ from microjobs_orchestrator.terminal import safe
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.workflows.viewing import Filter, Listed
+    from microjobs_orchestrator.runs.viewing import Filter, Listed
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -40,8 +40,8 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace) -> "Filter":
-    from microjobs_orchestrator.workflows.kinds import KINDS
-    from microjobs_orchestrator.workflows.viewing import Filter
+    from microjobs_orchestrator.runs.kinds import KINDS
+    from microjobs_orchestrator.runs.viewing import Filter
 
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
     status = _status(options.status) if options.status else ""
@@ -51,7 +51,7 @@ def _filter(options: argparse.Namespace) -> "Filter":
 def _status(text: str) -> str:
     """A status in AWS's spelling, found whatever its case."""
     from microjobs_orchestrator.failures import UsageError
-    from microjobs_orchestrator.workflows.kinds import KINDS, SECONDARY_STATUSES
+    from microjobs_orchestrator.runs.kinds import KINDS, SECONDARY_STATUSES
 
     known = {status.lower(): status for status in (*SECONDARY_STATUSES, *(s for kind in KINDS for s in kind.statuses))}
     if text.lower() not in known:

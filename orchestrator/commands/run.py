@@ -95,8 +95,8 @@ COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "build", "yes", "d
 
 
 def call(options: argparse.Namespace) -> int:
-    from microjobs_orchestrator.aws import dry_run
-    from microjobs_orchestrator.workflows.launch import Request, launch
+    from microjobs_orchestrator import dry_run
+    from microjobs_orchestrator.launch import Request, launch
 
     chosen = {
         name: value for name, value in vars(options).items() if name not in COMMON and not name.startswith(flags.PREFIX)

@@ -8,7 +8,7 @@ from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.workflows.place import Place
+    from microjobs_orchestrator.runs.place import Place
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -30,7 +30,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def stop_one(options: argparse.Namespace, name: str) -> int:
-    from microjobs_orchestrator.workflows.kinds import ENDPOINT
+    from microjobs_orchestrator.runs.kinds import ENDPOINT
 
     kind, description = flags.viewed(options).need(name)
     if kind is not ENDPOINT and description[kind.status] not in kind.going:
@@ -47,7 +47,7 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
 
 
 def stop_run(place: "Place", run: str) -> int:
-    from microjobs_orchestrator.workflows import cleaning
+    from microjobs_orchestrator.runs import cleaning
 
     ended = cleaning.stop_run(place, run, lambda line: print(line, flush=True))
     print(f"{run}: nothing runs" if ended else f"nothing of {run} was running")

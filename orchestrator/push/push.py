@@ -18,7 +18,7 @@ from microjobs_orchestrator.push.plan import Destination, Item, asked, image_uri
 from microjobs_orchestrator.push.record import Pushed
 from microjobs_orchestrator.push.registry import Manifest, Registry
 from microjobs_orchestrator.push.source import read_source
-from microjobs_orchestrator.workflows.progress import Progress, Step
+from microjobs_orchestrator.runs.progress import Progress, Step
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -7,9 +7,9 @@ from html import escape
 from microjobs_orchestrator.durations import duration
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.summary import aligned, number
-from microjobs_orchestrator.workflows.progress import Trial, short
-from microjobs_orchestrator.workflows.record import Done
-from microjobs_orchestrator.workflows.results import Results
+from microjobs_orchestrator.runs.journal import Done
+from microjobs_orchestrator.runs.progress import Trial, short
+from microjobs_orchestrator.runs.results import Results
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #667; --line: #d5d8dd; --paper: #fff; --card: #f6f7f9;

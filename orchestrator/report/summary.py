@@ -10,8 +10,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from microjobs_orchestrator.workflows.progress import trial_table
-from microjobs_orchestrator.workflows.results import Results
+from microjobs_orchestrator.runs.progress import trial_table
+from microjobs_orchestrator.runs.results import Results
 
 TOP_TRIALS = 3
 

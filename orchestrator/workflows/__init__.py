@@ -1,1 +1,1 @@
-"""The two workflows, plain boto3 programs, and what carries them: steps that can be resumed, watched and stopped."""
+"""The workflows, boto3 programs, one file per workflow."""

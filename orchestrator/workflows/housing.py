@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs_orchestrator.workflows import steps, store
-from microjobs_orchestrator.workflows.kinds import PROCESSING, TRAINING, TUNING, Answer
-from microjobs_orchestrator.workflows.place import Place, Site
-from microjobs_orchestrator.workflows.plan import Named, Planned
-from microjobs_orchestrator.workflows.progress import Trial, best_first
-from microjobs_orchestrator.workflows.results import Results
-from microjobs_orchestrator.workflows.run import Run, trials
+from microjobs_orchestrator.runs import steps, store
+from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Answer
+from microjobs_orchestrator.runs.place import Place, Site
+from microjobs_orchestrator.runs.plan import Named, Planned
+from microjobs_orchestrator.runs.progress import Trial, best_first
+from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.run import Run, trials
 
 METRICS = {
     "tensorflow": [

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs_orchestrator.workflows import steps, store
-from microjobs_orchestrator.workflows.kinds import PROCESSING, TRAINING, Answer
-from microjobs_orchestrator.workflows.logs import LogTail
-from microjobs_orchestrator.workflows.place import Place, Site
-from microjobs_orchestrator.workflows.plan import Named, Planned
-from microjobs_orchestrator.workflows.results import Results
-from microjobs_orchestrator.workflows.run import Run
+from microjobs_orchestrator.runs import steps, store
+from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, Answer
+from microjobs_orchestrator.runs.logs import LogTail
+from microjobs_orchestrator.runs.place import Place, Site
+from microjobs_orchestrator.runs.plan import Named, Planned
+from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.run import Run
 
 METRICS = [
     {"Name": "loss", "Regex": r"Train loss: ([0-9\.]+)"},

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, LauncherError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.workflows import cleaning, housing, steps
-from microjobs_orchestrator.workflows import run as run_module
-from microjobs_orchestrator.workflows.progress import Progress
-from microjobs_orchestrator.workflows.record import Record
-from microjobs_orchestrator.workflows.run import Run, delete_endpoint, interruptible
+from microjobs_orchestrator.runs import cleaning, steps
+from microjobs_orchestrator.runs import run as run_module
+from microjobs_orchestrator.runs.journal import Record
+from microjobs_orchestrator.runs.progress import Progress
+from microjobs_orchestrator.runs.run import Run, delete_endpoint, interruptible
+from microjobs_orchestrator.workflows import housing
 from tests.launcher.cloud import START, Cloud
 
 QUICK = housing.Options(tuning=False)

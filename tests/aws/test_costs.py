@@ -13,10 +13,10 @@ from microjobs_orchestrator.aws.place import site
 from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.runs.costs import Use, dollars, use
+from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
+from microjobs_orchestrator.runs.plan import Names
 from microjobs_orchestrator.workflows import housing
-from microjobs_orchestrator.workflows.costs import Use, dollars, use
-from microjobs_orchestrator.workflows.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
-from microjobs_orchestrator.workflows.plan import Names
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
 

@@ -9,11 +9,11 @@ from microjobs_orchestrator.aws.place import POLL, connect
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.launch import Request, find_record, left_to_do
 from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.runs.journal import Done, Record
+from microjobs_orchestrator.runs.plan import Names, Planned
 from microjobs_orchestrator.workflows import housing
-from microjobs_orchestrator.workflows.launch import Request, find_record, left_to_do
-from microjobs_orchestrator.workflows.plan import Names, Planned
-from microjobs_orchestrator.workflows.record import Done, Record
 from tests.aws import account
 from tests.launcher.cloud import Cloud
 

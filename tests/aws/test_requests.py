@@ -10,14 +10,14 @@ import pytest
 from botocore import xform_name
 
 from microjobs_orchestrator.aws import complete
-from microjobs_orchestrator.aws.dry_run import lines
 from microjobs_orchestrator.aws.place import site
 from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.dry_run import lines
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.runs.place import Site
+from microjobs_orchestrator.runs.plan import Names, Planned
 from microjobs_orchestrator.workflows import housing, straight_line
-from microjobs_orchestrator.workflows.place import Site
-from microjobs_orchestrator.workflows.plan import Names, Planned
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun

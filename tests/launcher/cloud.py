@@ -19,7 +19,7 @@ from botocore.response import StreamingBody
 from microjobs_orchestrator.images import local_image
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.validation import validate
-from microjobs_orchestrator.workflows.place import Place
+from microjobs_orchestrator.runs.place import Place
 
 ROWS = 12
 PNG = b"\x89PNG not drawn"

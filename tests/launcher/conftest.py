@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from microjobs_orchestrator.workflows.progress import Progress
-from microjobs_orchestrator.workflows.record import Record
-from microjobs_orchestrator.workflows.run import Run
+from microjobs_orchestrator.runs.journal import Record
+from microjobs_orchestrator.runs.progress import Progress
+from microjobs_orchestrator.runs.run import Run
 from tests.launcher.cloud import Cloud
 
 StartRun = Callable[..., Run]

@@ -14,12 +14,12 @@ import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoRegionError
 from docker.errors import DockerException
 
-from microjobs_orchestrator import images
+from microjobs_orchestrator import images, launch
 from microjobs_orchestrator.cli import describe_error, main
 from microjobs_orchestrator.failures import JobFailedError, UsageError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import HOME
-from microjobs_orchestrator.workflows import launch, place, viewing
+from microjobs_orchestrator.runs import place, viewing
 from tests.conftest import REPOSITORY
 from tests.launcher.cloud import Answer, Cloud
 

@@ -18,9 +18,9 @@ from microjobs_orchestrator.local.commands import SafeFormatter
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
-from microjobs_orchestrator.workflows.kinds import TRAINING, TUNING
-from microjobs_orchestrator.workflows.logs import Event, LogTail
-from microjobs_orchestrator.workflows.progress import Progress, Step
+from microjobs_orchestrator.runs.kinds import TRAINING, TUNING
+from microjobs_orchestrator.runs.logs import Event, LogTail
+from microjobs_orchestrator.runs.progress import Progress, Step
 from tests.launcher.cloud import Cloud
 
 

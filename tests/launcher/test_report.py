@@ -17,10 +17,10 @@ from microjobs_orchestrator.durations import duration
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.page import page
 from microjobs_orchestrator.report.summary import aligned, near, number, summary
+from microjobs_orchestrator.runs.journal import Done
+from microjobs_orchestrator.runs.progress import Trial
+from microjobs_orchestrator.runs.results import Picture, Results
 from microjobs_orchestrator.workflows.housing import Options, housing
-from microjobs_orchestrator.workflows.progress import Trial
-from microjobs_orchestrator.workflows.record import Done
-from microjobs_orchestrator.workflows.results import Picture, Results
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
 

@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, UsageError
+from microjobs_orchestrator.runs.journal import Record, last_unfinished
+from microjobs_orchestrator.runs.progress import Progress
+from microjobs_orchestrator.runs.run import Run, interruptible
 from microjobs_orchestrator.workflows.housing import Options, housing
-from microjobs_orchestrator.workflows.progress import Progress
-from microjobs_orchestrator.workflows.record import Record, last_unfinished
-from microjobs_orchestrator.workflows.run import Run, interruptible
 from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun
 

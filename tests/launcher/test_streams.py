@@ -9,7 +9,7 @@ import pytest
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
-from microjobs_orchestrator.workflows.kinds import TRAINING
+from microjobs_orchestrator.runs.kinds import TRAINING
 
 
 @pytest.fixture

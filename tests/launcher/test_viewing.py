@@ -15,8 +15,8 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
-from microjobs_orchestrator.workflows.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
-from microjobs_orchestrator.workflows.viewing import Filter, HomeView, PlaceView, View
+from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
+from microjobs_orchestrator.runs.viewing import Filter, HomeView, PlaceView, View
 from tests.launcher.cloud import Cloud
 
 HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")

@@ -10,7 +10,7 @@ from rich.console import Console
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.push.engine import Upload, failure
 from microjobs_orchestrator.push.push import PLAIN_SECONDS, shower
-from microjobs_orchestrator.workflows.progress import Progress, Step
+from microjobs_orchestrator.runs.progress import Progress, Step
 
 
 def after(*events: dict[str, Any]) -> Upload:

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.local.trees import remove
-from microjobs_orchestrator.workflows.record import Record, last_unfinished
+from microjobs_orchestrator.runs.journal import Record, last_unfinished
 from tests.local.jobs.conftest import Parts, transform_request, until
 
 MAKERS: Mapping[str, Any] = {

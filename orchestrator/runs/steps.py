@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.workflows import store
-from microjobs_orchestrator.workflows.place import Answer, Place, Site
-from microjobs_orchestrator.workflows.plan import Named, Planned
-from microjobs_orchestrator.workflows.results import Picture
-from microjobs_orchestrator.workflows.run import Run
+from microjobs_orchestrator.runs import store
+from microjobs_orchestrator.runs.place import Answer, Place, Site
+from microjobs_orchestrator.runs.plan import Named, Planned
+from microjobs_orchestrator.runs.results import Picture
+from microjobs_orchestrator.runs.run import Run
 
 ROWS = 10
 """Test rows whose predictions are shown beside their targets, as in the notebook."""

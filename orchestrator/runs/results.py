@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from microjobs_orchestrator.workflows.progress import Trial
+from microjobs_orchestrator.runs.progress import Trial
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.arrays import array_files, load_array
-from microjobs_orchestrator.workflows.place import Place
+from microjobs_orchestrator.runs.place import Place
 
 
 def split(uri: str) -> tuple[str, str]:

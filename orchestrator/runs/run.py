@@ -10,12 +10,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.failures import JobFailedError, LauncherError
-from microjobs_orchestrator.workflows.costs import Use, dollars, use
-from microjobs_orchestrator.workflows.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
-from microjobs_orchestrator.workflows.logs import LogTail
-from microjobs_orchestrator.workflows.place import Place
-from microjobs_orchestrator.workflows.progress import Progress, Step, Trial
-from microjobs_orchestrator.workflows.record import Done, Record
+from microjobs_orchestrator.runs.costs import Use, dollars, use
+from microjobs_orchestrator.runs.journal import Done, Record
+from microjobs_orchestrator.runs.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
+from microjobs_orchestrator.runs.logs import LogTail
+from microjobs_orchestrator.runs.place import Place
+from microjobs_orchestrator.runs.progress import Progress, Step, Trial
 
 STOP_SECONDS = 150
 """How long a stop may take: a job has 120 s to save its work."""

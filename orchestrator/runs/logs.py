@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from microjobs_orchestrator import terminal
-from microjobs_orchestrator.workflows.kinds import Kind
+from microjobs_orchestrator.runs.kinds import Kind
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient

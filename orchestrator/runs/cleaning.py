@@ -7,9 +7,9 @@ from typing import Any
 from botocore import xform_name
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.workflows.kinds import ENDPOINT, KINDS, Kind
-from microjobs_orchestrator.workflows.place import Place
-from microjobs_orchestrator.workflows.run import delete_endpoint
+from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, Kind
+from microjobs_orchestrator.runs.place import Place
+from microjobs_orchestrator.runs.run import delete_endpoint
 
 CLEAN_SECONDS = 600
 """How long jobs may take to stop: they have 120 s to save their work, and then it is uploaded."""

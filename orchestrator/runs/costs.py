@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from microjobs_orchestrator.workflows.kinds import PROCESSING, TRAINING, TUNING, Answer, Kind
+from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Answer, Kind
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient

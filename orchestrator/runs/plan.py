@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from microjobs_orchestrator.workflows.place import Answer
+from microjobs_orchestrator.runs.place import Answer
 
 
 class Named(Protocol):

@@ -10,11 +10,11 @@ from rich.console import Console
 from microjobs_orchestrator.aws import images
 from microjobs_orchestrator.aws.place import site
 from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.launch import WORKFLOWS, Request
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.runs.place import Site
+from microjobs_orchestrator.runs.plan import Names, Planned
 from microjobs_orchestrator.workflows import housing
-from microjobs_orchestrator.workflows.launch import WORKFLOWS, Request
-from microjobs_orchestrator.workflows.place import Site
-from microjobs_orchestrator.workflows.plan import Names, Planned
 
 
 def print_requests(request: Request) -> None:

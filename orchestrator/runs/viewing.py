@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.workflows.kinds import ENDPOINT, KINDS, TRAINING, Answer, Kind, not_found
-from microjobs_orchestrator.workflows.logs import Event, LogTail, Tail
+from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, TRAINING, Answer, Kind, not_found
+from microjobs_orchestrator.runs.logs import Event, LogTail, Tail
 
 if TYPE_CHECKING:
-    from microjobs_orchestrator.workflows.place import Place
+    from microjobs_orchestrator.runs.place import Place
 
 POLL_SECONDS = 0.25
 PAGE_LINES = 10_000

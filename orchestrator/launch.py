@@ -22,14 +22,14 @@ from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.report.page import page
 from microjobs_orchestrator.report.summary import near, summary
+from microjobs_orchestrator.runs.costs import dollars
+from microjobs_orchestrator.runs.journal import Record, last_unfinished
+from microjobs_orchestrator.runs.place import Place, Site, on_this_machine
+from microjobs_orchestrator.runs.plan import Named, Names, Planned
+from microjobs_orchestrator.runs.progress import Progress
+from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.run import Run, interruptible
 from microjobs_orchestrator.workflows import housing, straight_line
-from microjobs_orchestrator.workflows.costs import dollars
-from microjobs_orchestrator.workflows.place import Place, Site, on_this_machine
-from microjobs_orchestrator.workflows.plan import Named, Names, Planned
-from microjobs_orchestrator.workflows.progress import Progress
-from microjobs_orchestrator.workflows.record import Record, last_unfinished
-from microjobs_orchestrator.workflows.results import Results
-from microjobs_orchestrator.workflows.run import Run, interruptible
 
 
 @dataclass(frozen=True)

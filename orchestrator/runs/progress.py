@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.runs.logs import Event
 from microjobs_orchestrator.terminal import safe
-from microjobs_orchestrator.workflows.logs import Event
 
 TAIL_LINES = 15
 

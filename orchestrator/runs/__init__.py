@@ -1,0 +1,1 @@
+"""The run engine: starts, follows, resumes and stops the jobs of a run, and reads their logs and results."""
