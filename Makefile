@@ -66,9 +66,10 @@ format: setup ## format and mend what can be mended
 	uv run ruff format .
 	uv run ruff check --fix .
 
-lint: setup ## ruff, and mypy in strict mode, tests too
+lint: setup ## ruff, the import layers, and mypy in strict mode, tests too
 	uv run ruff format --check .
 	uv run ruff check .
+	uv run lint-imports --no-cache --no-logo
 	uv run mypy shared microjobs_orchestrator tests bench scripts/*.py $(PACKAGES)
 
 # --- test ---

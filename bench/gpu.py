@@ -20,8 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs_orchestrator.images import jobs_with
-from microjobs_orchestrator.runs.place import local_image
+from microjobs_orchestrator.images import jobs_with, local_image
 
 FEATURES = 13
 DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
