@@ -26,10 +26,15 @@ from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.proof import prove
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.resources.tuning import job as tuning
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.s3.service import S3
@@ -200,9 +205,9 @@ def _application(context: Context, registry: Registry, forwarder: Forwarder) -> 
 def _makers(registry: Registry) -> dict[str, Maker]:
     """By kind, what makes a runnable of a record; training before tuning, which looks for its training jobs."""
     return {
-        processing.KIND: processing.ProcessingJob,
-        training.KIND: training.TrainingJob,
-        transform.KIND: transform.TransformJob,
-        tuning.KIND: partial(tuning.TuningJob, registry=registry),
-        endpoints.KIND: endpoints.Endpoint,
+        PROCESSING_JOB.arn_type: processing.ProcessingJob,
+        TRAINING_JOB.arn_type: training.TrainingJob,
+        TRANSFORM_JOB.arn_type: transform.TransformJob,
+        TUNING_JOB.arn_type: partial(tuning.TuningJob, registry=registry),
+        ENDPOINT.arn_type: endpoints.Endpoint,
     }

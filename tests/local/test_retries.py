@@ -17,6 +17,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -130,7 +131,7 @@ def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
         "RoleArn": "role",
         **members,
     }
-    training.TrainingJob(context, training.create(context, request)).run()
+    training.TrainingJob(context, create_training_job(context, request)).run()
     record = context.state.get("training-job", "job")
     assert record is not None
     return dict(record.description)

@@ -7,11 +7,16 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
+from microjobs_orchestrator.local.resources.models.create import create as create_model
 from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.resources.tuning import job as tuning
+from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
 from microjobs_orchestrator.local.resources.tuning.results import Results
 from microjobs_orchestrator.local.services import listing
 from microjobs_orchestrator.local.services.listing import (
@@ -78,12 +83,12 @@ class SageMaker:
     # --- jobs ---
 
     def create_processing_job(self, request: Request) -> Answer:
-        record = processing.create(self._context, request)
+        record = create_processing_job(self._context, request)
         self._registry.start(processing.ProcessingJob(self._context, record))
         return {"ProcessingJobArn": record.arn}
 
     def create_training_job(self, request: Request) -> Answer:
-        record = training.create(self._context, request)
+        record = create_training_job(self._context, request)
         self._registry.start(training.TrainingJob(self._context, record))
         return {"TrainingJobArn": record.arn}
 
@@ -96,12 +101,12 @@ class SageMaker:
         return {"TrainingJobArn": record.arn}
 
     def create_tuning_job(self, request: Request) -> Answer:
-        record = tuning.create(self._context, request)
+        record = create_tuning_job(self._context, request)
         self._registry.start(tuning.TuningJob(self._context, record, self._registry))
         return {"HyperParameterTuningJobArn": record.arn}
 
     def create_transform_job(self, request: Request) -> Answer:
-        record = transform.create(self._context, request)
+        record = create_transform_job(self._context, request)
         self._registry.start(transform.TransformJob(self._context, record))
         return {"TransformJobArn": record.arn}
 
@@ -134,27 +139,27 @@ class SageMaker:
     # --- hosting ---
 
     def create_model(self, request: Request) -> Answer:
-        return {"ModelArn": models.create(self._context, request).arn}
+        return {"ModelArn": create_model(self._context, request).arn}
 
     def create_endpoint_config(self, request: Request) -> Answer:
-        return {"EndpointConfigArn": endpoints.create_config(self._context, request).arn}
+        return {"EndpointConfigArn": endpoint_requests.create_config(self._context, request).arn}
 
     def create_endpoint(self, request: Request) -> Answer:
-        record = endpoints.create(self._context, request)
+        record = endpoint_requests.create(self._context, request)
         self._registry.start(endpoints.Endpoint(self._context, record))
         return {"EndpointArn": record.arn}
 
     def update_endpoint(self, request: Request) -> Answer:
         find(self._state, ENDPOINT, request["EndpointName"])
-        return {"EndpointArn": endpoints.update(self._context, self._registry, request).arn}
+        return {"EndpointArn": endpoint_requests.update(self._context, self._registry, request).arn}
 
     def update_endpoint_weights(self, request: Request) -> Answer:
         find(self._state, ENDPOINT, request["EndpointName"])
-        return {"EndpointArn": endpoints.reweigh(self._context, self._registry, request).arn}
+        return {"EndpointArn": endpoint_requests.reweigh(self._context, self._registry, request).arn}
 
     def delete_endpoint(self, request: Request) -> Answer:
         find(self._state, ENDPOINT, request["EndpointName"])
-        endpoints.delete(self._context, self._registry, request["EndpointName"])
+        endpoint_requests.delete(self._context, self._registry, request["EndpointName"])
         return {}
 
     # --- the same for all kinds ---

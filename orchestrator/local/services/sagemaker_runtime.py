@@ -24,7 +24,8 @@ from microjobs_orchestrator.local.logs import endpoint_group
 from microjobs_orchestrator.local.parity import refuse
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
-from microjobs_orchestrator.local.resources.endpoints.endpoint import KIND, Endpoint
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import INVOCATIONS, Replica
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError, TooLargeError
 
@@ -109,10 +110,10 @@ class Runtime:
 
     def _endpoint(self, name: str) -> Endpoint:
         """One that serves."""
-        endpoint = self._registry.find(f"{KIND}/{name}")
+        endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
         if isinstance(endpoint, Endpoint) and endpoint.choose() is not None:
             return endpoint
-        record = self._context.state.get(KIND, name)
+        record = self._context.state.get(ENDPOINT.arn_type, name)
         if record is None:
             raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
         raise _invalid(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
@@ -123,7 +124,7 @@ class Runtime:
         return chosen
 
     def _serves(self, name: str, variant: str, replica: Replica) -> bool:
-        endpoint = self._registry.find(f"{KIND}/{name}")
+        endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
         return isinstance(endpoint, Endpoint) and endpoint.choose(variant) == (variant, replica)
 
     def _invoke(self, name: str, variant: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Response:

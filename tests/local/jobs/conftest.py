@@ -18,9 +18,13 @@ from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.models.client import Client
+from microjobs_orchestrator.local.resources.models.create import create as create_model
 from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Record, State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
@@ -56,7 +60,7 @@ class Parts:
     def restarted(self) -> "Parts":
         """A server after this one: shut this one down before, or leave its containers as if it had been killed."""
         parts = Parts.over(self.home, self.runtime)
-        parts.registry.recover({endpoints.KIND: endpoints.Endpoint, transform.KIND: transform.TransformJob})
+        parts.registry.recover({ENDPOINT.arn_type: endpoints.Endpoint, TRANSFORM_JOB.arn_type: transform.TransformJob})
         return parts
 
     # --- resources ---
@@ -70,7 +74,7 @@ class Parts:
     def make_model(self, name: str = "m", image: str = "model", **container: Any) -> None:
         members = {"EnableNetworkIsolation": container.pop("isolated")} if "isolated" in container else {}
         request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
-        models.create(self.context, request)
+        create_model(self.context, request)
 
     def make_config(
         self, name: str = "c", /, asynchronous: Mapping[str, Any] | None = None, **variants: Mapping[str, Any]
@@ -81,11 +85,13 @@ class Parts:
             for variant, members in (variants or ONE_VARIANT).items()
         ]
         members = {} if asynchronous is None else {"AsyncInferenceConfig": asynchronous}
-        endpoints.create_config(self.context, {"EndpointConfigName": name, "ProductionVariants": given, **members})
+        endpoint_requests.create_config(
+            self.context, {"EndpointConfigName": name, "ProductionVariants": given, **members}
+        )
 
     def start_endpoint(self, name: str = "e", config: str = "c") -> None:
         request = {"EndpointName": name, "EndpointConfigName": config}
-        self.registry.start(endpoints.Endpoint(self.context, endpoints.create(self.context, request)))
+        self.registry.start(endpoints.Endpoint(self.context, endpoint_requests.create(self.context, request)))
 
     def serve(self, **variants: Mapping[str, Any]) -> dict[str, Any]:
         """Endpoint `e` of configuration `c`, InService or Failed."""
@@ -95,10 +101,10 @@ class Parts:
 
     def update(self, config: str, **members: Any) -> Record:
         request = {"EndpointName": "e", "EndpointConfigName": config, **members}
-        return endpoints.update(self.context, self.registry, request)
+        return endpoint_requests.update(self.context, self.registry, request)
 
     def start_transform(self, **members: Any) -> None:
-        record = transform.create(self.context, transform_request(**members))
+        record = create_transform_job(self.context, transform_request(**members))
         self.registry.start(transform.TransformJob(self.context, record))
 
     def transform(self, **members: Any) -> dict[str, Any]:
@@ -108,7 +114,7 @@ class Parts:
 
     def transformed(self) -> dict[str, Any]:
         found: dict[str, Any] = until(
-            lambda: self.context.state.get(transform.KIND, "t").description,  # type: ignore[union-attr]
+            lambda: self.context.state.get(TRANSFORM_JOB.arn_type, "t").description,  # type: ignore[union-attr]
             lambda found: found["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
         )
         until(lambda: self.registry.find("transform-job/t") is None)
@@ -122,7 +128,7 @@ class Parts:
         return {item.key.removeprefix("out/"): item.path.read_bytes() for item in found}
 
     def endpoint(self, name: str = "e") -> dict[str, Any]:
-        record = self.context.state.get(endpoints.KIND, name)
+        record = self.context.state.get(ENDPOINT.arn_type, name)
         return dict(record.description) if record else {"EndpointStatus": "gone"}
 
     def settled(self, name: str = "e") -> dict[str, Any]:

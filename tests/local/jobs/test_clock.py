@@ -16,9 +16,13 @@ from microjobs_orchestrator.local.lifecycle.group import Control
 from microjobs_orchestrator.local.lifecycle.job import Job
 from microjobs_orchestrator.local.logs import Stream
 from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.attempts import Attempts
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
 from tests.local.jobs.conftest import Parts, transform_request
 
@@ -130,7 +134,7 @@ TRAINING = {
 
 def training_job(parts: Parts) -> training.TrainingJob:
     """The job of the state, as a server finds it."""
-    record = parts.context.state.get(training.KIND, "job") or training.create(parts.context, TRAINING)
+    record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(parts.context, TRAINING)
     return training.TrainingJob(parts.context, record)
 
 
@@ -149,7 +153,7 @@ def test_times_of_a_job_do_not_follow_a_clock_that_is_set(
     assert job.max_runtime == pytest.approx(900, abs=2)
     clocks.pass_(100)
     job.failed("a reason")
-    record = parts.context.state.get(training.KIND, "job")
+    record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     described = record.description
     assert described["TrainingTimeInSeconds"] == pytest.approx(200, abs=2)
@@ -209,9 +213,9 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     if kind == "training":
         job = training_job(parts)
     elif kind == "processing":
-        job = processing.ProcessingJob(parts.context, processing.create(parts.context, PROCESSING))
+        job = processing.ProcessingJob(parts.context, create_processing_job(parts.context, PROCESSING))
     else:
-        job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
+        job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     job.run()
     record = parts.context.state.get(job.kind, job.name)
     assert record is not None
@@ -221,6 +225,6 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
 def test_reason_has_no_control_characters(parts: Parts) -> None:
     job = training_job(parts)
     job.failed("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
-    record = parts.context.state.get(training.KIND, "job")
+    record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     assert record.description["FailureReason"] == "AlgorithmError: caf\\xe9 line\nnext"

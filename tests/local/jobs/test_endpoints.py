@@ -11,7 +11,8 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import registry
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
+from microjobs_orchestrator.local.resources.models.create import create as create_model
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import FakeHost, Model
@@ -109,7 +110,7 @@ def test_model_without_its_data_is_refused(parts: Parts) -> None:
 
 def test_model_keeps_how_its_container_was_given(parts: Parts) -> None:
     containers = [{"Image": "model", "ContainerHostname": "one"}]
-    record = models.create(parts.context, {"ModelName": "m", "Containers": containers})
+    record = create_model(parts.context, {"ModelName": "m", "Containers": containers})
     assert record.description["Containers"] == containers
     assert "PrimaryContainer" not in record.description
     assert parts.serve()["EndpointStatus"] == "InService"
@@ -161,7 +162,7 @@ def test_container_that_ends_is_started_again(parts: Parts) -> None:
 def test_failed_endpoint_can_be_deleted(parts: Parts, model: Model) -> None:
     model.exits = Exit(1)
     parts.serve()
-    endpoints.delete(parts.context, parts.registry, "e")
+    endpoint_requests.delete(parts.context, parts.registry, "e")
     until(lambda: parts.context.state.get("endpoint", "e") is None)
 
 
@@ -169,7 +170,7 @@ def test_failed_endpoint_can_be_deleted(parts: Parts, model: Model) -> None:
 def test_deletion_gives_the_container_30_seconds(parts: Parts) -> None:
     parts.serve()
     (host,) = parts.running
-    endpoints.delete(parts.context, parts.registry, "e")
+    endpoint_requests.delete(parts.context, parts.registry, "e")
     until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert host.graces == [30]
     assert parts.runtime.hosts == {}
@@ -181,7 +182,7 @@ def test_deletion_does_not_wait_for_a_start(parts: Parts, model: Model) -> None:
     parts.make_config()
     parts.start_endpoint()
     until(lambda: parts.running)
-    endpoints.delete(parts.context, parts.registry, "e")
+    endpoint_requests.delete(parts.context, parts.registry, "e")
     until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     assert parts.runtime.hosts == {}
 
@@ -276,7 +277,7 @@ def test_what_a_killed_server_left_of_an_update_goes(parts: Parts) -> None:
 def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
-    (variant,) = endpoints.create(parts.context, request).description[endpoints.DEPLOYMENT]["Variants"]
+    (variant,) = endpoint_requests.create(parts.context, request).description[endpoints.DEPLOYMENT]["Variants"]
     folder = parts.context.new_work_folder("left")
     left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import Parts, until
@@ -27,7 +27,7 @@ def variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
 def reweigh(parts: Parts, **wanted: dict[str, Any]) -> Record:
     items = [{"VariantName": name, **members} for name, members in wanted.items()]
     request = {"EndpointName": "e", "DesiredWeightsAndCapacities": items}
-    return endpoints.reweigh(parts.context, parts.registry, request)
+    return endpoint_requests.reweigh(parts.context, parts.registry, request)
 
 
 @pytest.mark.usefixtures("model")
@@ -145,7 +145,7 @@ def test_deletion_does_not_wait_for_a_drain(parts: Parts, model: Model) -> None:
         until(lambda: model.asked)
         parts.update("d")
         parts.settled()
-        endpoints.delete(parts.context, parts.registry, "e")
+        endpoint_requests.delete(parts.context, parts.registry, "e")
         until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
         never.set()
     assert parts.runtime.hosts == {}

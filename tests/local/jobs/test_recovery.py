@@ -12,10 +12,15 @@ import pytest
 from microjobs_orchestrator.local.lifecycle.group import Control, Interruption
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.interruptions import Watch
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
@@ -25,10 +30,10 @@ from microjobs_orchestrator.runs.journal import Record, last_unfinished
 from tests.local.jobs.conftest import Parts, transform_request, until
 
 MAKERS: Mapping[str, Any] = {
-    processing.KIND: processing.ProcessingJob,
-    training.KIND: training.TrainingJob,
-    transform.KIND: transform.TransformJob,
-    endpoints.KIND: endpoints.Endpoint,
+    PROCESSING_JOB.arn_type: processing.ProcessingJob,
+    TRAINING_JOB.arn_type: training.TrainingJob,
+    TRANSFORM_JOB.arn_type: transform.TransformJob,
+    ENDPOINT.arn_type: endpoints.Endpoint,
 }
 
 
@@ -41,27 +46,27 @@ def status(parts: Parts, kind: str, name: str) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("kind", "request_", "description"),
     [
-        (training.KIND, {}, {}),
-        (training.KIND, {"AlgorithmSpecification": {}}, {"SecondaryStatusTransitions": None}),
-        (training.KIND, {"AlgorithmSpecification": 5}, {"SecondaryStatusTransitions": []}),
-        (processing.KIND, {}, {"ProcessingStartTime": "yesterday"}),
-        (transform.KIND, {}, {}),
-        (endpoints.KIND, {}, {}),
+        (TRAINING_JOB.arn_type, {}, {}),
+        (TRAINING_JOB.arn_type, {"AlgorithmSpecification": {}}, {"SecondaryStatusTransitions": None}),
+        (TRAINING_JOB.arn_type, {"AlgorithmSpecification": 5}, {"SecondaryStatusTransitions": []}),
+        (PROCESSING_JOB.arn_type, {}, {"ProcessingStartTime": "yesterday"}),
+        (TRANSFORM_JOB.arn_type, {}, {}),
+        (ENDPOINT.arn_type, {}, {}),
     ],
 )
 def test_record_that_makes_no_sense_fails_and_the_others_go_on(
     parts: Parts, kind: str, request_: dict[str, Any], description: dict[str, Any]
 ) -> None:
-    going = "Creating" if kind == endpoints.KIND else "InProgress"
+    going = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
     parts.context.state.add(kind, "bad", "arn:bad", going, request_, description)
     parts.make_model()
     parts.put("in/a", b"x")
-    transform.create(parts.context, transform_request())
+    create_transform_job(parts.context, transform_request())
     registry = Registry(parts.context)
     registry.recover(MAKERS)
     until(lambda: status(parts, kind, "bad")[0] == "Failed")
     assert status(parts, kind, "bad")[1].startswith("InternalServerError: ")
-    until(lambda: status(parts, transform.KIND, "t")[0] == "Completed")
+    until(lambda: status(parts, TRANSFORM_JOB.arn_type, "t")[0] == "Completed")
     registry.shut_down()
 
 
@@ -145,12 +150,12 @@ def test_damaged_run_is_passed_over(tmp_path: Path, content: str) -> None:
 
 def test_home_with_a_nan_starts_again(parts: Parts) -> None:
     """As an earlier version left it."""
-    parts.context.state.add(training.KIND, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
+    parts.context.state.add(TRAINING_JOB.arn_type, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
     metric = '{"FinalMetricDataList": [{"MetricName": "loss", "Value": NaN, "Timestamp": 1.5}]}'
     with closing(sqlite3.connect(parts.home.state)) as database, database:
         database.execute("UPDATE resources SET description = ?", (metric,))
     with closing(State(parts.home.state)) as state:
-        record = state.get(training.KIND, "done")
+        record = state.get(TRAINING_JOB.arn_type, "done")
     assert record is not None
     assert record.description == {"FinalMetricDataList": []}
 

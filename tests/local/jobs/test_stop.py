@@ -16,8 +16,10 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
@@ -122,12 +124,12 @@ class Server:
     def stop(self) -> None:
         self.operations["StopTrainingJob"]({"TrainingJobName": "job"})
 
-    def record(self, kind: str = training.KIND) -> Record:
+    def record(self, kind: str = TRAINING_JOB.arn_type) -> Record:
         found = self.state.get(kind, "job")
         assert found is not None
         return found
 
-    def ended(self, kind: str = training.KIND) -> Mapping[str, Any]:
+    def ended(self, kind: str = TRAINING_JOB.arn_type) -> Mapping[str, Any]:
         """The description when nothing is left of the job."""
         deadline = time.monotonic() + SECONDS
         while self.registry.find(f"{kind}/job") is not None:
@@ -253,13 +255,13 @@ def test_stop_ends_a_processing_job(server: Callable[[str], Server], moment: str
     assert here.gates.reached.wait(SECONDS)
     here.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
     here.gates.open.set()
-    assert here.ended(processing.KIND)["ProcessingJobStatus"] == "Stopped"
+    assert here.ended(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
 
 
 def test_stop_before_the_job_runs_is_not_lost(server: Callable[[str], Server]) -> None:
     """Another client may list a job and stop it before its Create request is answered."""
     here = server("running")
-    record = training.create(here.context, REQUEST)
+    record = create_training_job(here.context, REQUEST)
     here.stop()
     here.registry.start(training.TrainingJob(here.context, record))
     assert here.ended()["TrainingJobStatus"] == "Stopped"
@@ -268,10 +270,10 @@ def test_stop_before_the_job_runs_is_not_lost(server: Callable[[str], Server]) -
 @pytest.mark.parametrize("hosts", [0, 1])
 def test_stop_before_a_crash_counts_after_it(server: Callable[[str], Server], hosts: int) -> None:
     here = server("running")
-    training.create(here.context, REQUEST)
+    create_training_job(here.context, REQUEST)
     here.stop()
     if hosts:
         here.engine.plans["training-job/job"] = [Container(here.gates)]
     here.gates.open.set()
-    here.registry.recover({training.KIND: training.TrainingJob})
+    here.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
     assert here.ended()["TrainingJobStatus"] == "Stopped"

@@ -9,6 +9,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.resources.transform.records import RECORDIO_MAGIC
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import Parts, transform_request, until
@@ -314,7 +315,7 @@ def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
 @pytest.mark.usefixtures("model")
 def test_job_of_a_killed_server_goes_on(parts: Parts) -> None:
     parts.put("in/a", b"a")
-    job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
+    job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
     second = parts.restarted()
     assert second.transformed()["TransformJobStatus"] == "Completed"
@@ -368,7 +369,7 @@ def test_job_is_described_as_it_was_asked_for(parts: Parts) -> None:
 def test_job_of_a_killed_server_starts_over(parts: Parts, left: str) -> None:
     """Its containers may have done everything before, and be fed, ended or removed already."""
     parts.put("in/a", b"a")
-    job = transform.TransformJob(parts.context, transform.create(parts.context, transform_request()))
+    job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
     if left == "ended":
         parts.running[0].end(Exit(0))

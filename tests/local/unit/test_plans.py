@@ -13,9 +13,12 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.channels import check_channels
-from microjobs_orchestrator.local.resources.tuning import job as tuning
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
+from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
+from microjobs_orchestrator.local.resources.tuning.definition import RESOURCES
 from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
@@ -48,7 +51,7 @@ def processing_plan(context: Context, folder: Path, **application: Any) -> Plan:
         "ProcessingResources": {"ClusterConfig": cluster},
         "RoleArn": "role",
     }
-    return processing.ProcessingJob(context, processing.create(context, request)).plan(folder)
+    return processing.ProcessingJob(context, create_processing_job(context, request)).plan(folder)
 
 
 def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
@@ -60,7 +63,7 @@ def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
         "StoppingCondition": {},
         "RoleArn": "role",
     }
-    return training.TrainingJob(context, training.create(context, request)).plan(folder)
+    return training.TrainingJob(context, create_training_job(context, request)).plan(folder)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_paths_and_names_given_twice_are_refused(
     taken = [processing_output(name, "s3://data/out", path) for name, path in outputs]
     request = {"ProcessingJobName": "job", "ProcessingInputs": given, "ProcessingOutputConfig": {"Outputs": taken}}
     with pytest.raises(ValidationError, match=re.escape(reason)):
-        processing.create(context, request)
+        create_processing_job(context, request)
 
 
 def test_channel_name_given_twice_is_refused(context: Context) -> None:
@@ -141,7 +144,7 @@ def test_channel_name_given_twice_is_refused(context: Context) -> None:
         )
 
 
-@pytest.mark.parametrize("resources", tuning.RESOURCES)
+@pytest.mark.parametrize("resources", RESOURCES)
 def test_tuning_job_describes_what_sdks_read_when_they_attach(context: Context, resources: str) -> None:
     hosts = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
     request = {
@@ -165,6 +168,6 @@ def test_tuning_job_describes_what_sdks_read_when_they_attach(context: Context, 
             "RoleArn": "role",
         },
     }
-    described = tuning.create(context, request).description["TrainingJobDefinition"]
+    described = create_tuning_job(context, request).description["TrainingJobDefinition"]
     assert described["StaticHyperParameters"] == {"a": "b", "_tuning_objective_metric": "loss"}
     assert described["ResourceConfig"] == hosts

@@ -8,10 +8,9 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.state import Record
-
-CONFIG_KIND = "endpoint-config"
 
 Deployment = Mapping[str, Any]
 """EndpointConfigName; Variants: the configuration's, each with its Model and the InstanceId of its container, and with
@@ -29,9 +28,9 @@ def deploy(context: Context, config: str) -> Deployment:
     Raises:
         ValidationError: the configuration or a model of it is missing.
     """
-    record = context.state.get(CONFIG_KIND, config)
+    record = context.state.get(ENDPOINT_CONFIG.arn_type, config)
     if record is None:
-        config_arn = format_arn(f"{CONFIG_KIND}/{config}", context.settings.region)
+        config_arn = format_arn(f"{ENDPOINT_CONFIG.arn_type}/{config}", context.settings.region)
         raise ValidationError(f'Could not find endpoint configuration "{config_arn}".')
     variants = [
         {**variant, "Model": models.find(context, variant["ModelName"]), "InstanceId": f"i-{secrets.token_hex(8)}"}

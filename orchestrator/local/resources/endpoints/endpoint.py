@@ -13,26 +13,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import SHUTDOWN_GRACE_SECONDS, Control, Why
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
-from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import endpoint_group
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
-from microjobs_orchestrator.local.resources.endpoints.deployments import CONFIG_KIND, Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
 from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, Switch, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
-
-KIND = "endpoint"
 
 DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
 """Members of the stored description that are ours; no answer has members of these names."""
@@ -44,108 +41,9 @@ DRAIN_LOOK = 0.05
 _choose = random.SystemRandom().choices
 
 
-def create_config(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateEndpointConfig request that is valid by itself.
-
-    Raises:
-        ValidationError: a model or a bucket is missing, two variants have one name, or there is a configuration of
-            that name.
-    """
-    variants = request["ProductionVariants"]
-    names = [variant["VariantName"] for variant in variants]
-    if len(set(names)) < len(names):
-        raise ValidationError(f"Variant names must be unique: {', '.join(names)}.")
-    for variant in variants:
-        models.find(context, variant["ModelName"])
-    if "AsyncInferenceConfig" in request:
-        asynchronous.check(context, request["AsyncInferenceConfig"])
-    defaults = {"InitialInstanceCount": 1, "InitialVariantWeight": 1.0}
-    described = {**request, "ProductionVariants": [{**defaults, **variant} for variant in variants]}
-    return _add(context, CONFIG_KIND, "EndpointConfig", "", described, request.get("Tags", []))
-
-
-def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateEndpoint request that is valid by itself; nothing runs yet.
-
-    Raises:
-        ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
-    """
-    deployment = deployments.deploy(context, request["EndpointConfigName"])
-    described = deployments.describe(deployment, serves=False)
-    members = {**request, "EndpointStatus": "Creating", DEPLOYMENT: deployment, **described}
-    return _add(context, KIND, "Endpoint", "Creating", members, request.get("Tags", []))
-
-
-def _add(
-    context: Context, kind: str, noun: str, status: str, members: Mapping[str, Any], tags: Sequence[Mapping[str, str]]
-) -> Record:
-    name = members[f"{noun}Name"]
-    own_arn = format_arn(f"{kind}/{name}", context.settings.region)
-    description = {**{key: value for key, value in members.items() if key != "Tags"}, f"{noun}Arn": own_arn}
-    try:
-        return context.state.add(kind, name, own_arn, status, members, description, tags=tags)
-    except NameTakenError as error:
-        words = "endpoint configuration" if kind == CONFIG_KIND else "endpoint"
-        raise ValidationError(f'Cannot create already existing {words} "{own_arn}".') from error
-
-
-def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
-    """Have an endpoint change to another configuration; the old one serves until the new one does.
-
-    Raises:
-        ValidationError: the configuration or a model of it is missing, or the endpoint is not InService.
-    """
-    following = deployments.deploy(context, request["EndpointConfigName"])
-    if request.get("RetainAllVariantProperties", False):
-        excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
-        following = deployments.retain(following, _serving(context, request["EndpointName"]), excluded)
-    return _follow(context, registry, request["EndpointName"], following)
-
-
-def reweigh(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
-    """Have an endpoint's variants change their weights and counts; the containers stay.
-
-    Raises:
-        ValidationError: there is no such variant, or the endpoint is not InService.
-    """
-    before, wanted = _serving(context, request["EndpointName"]), request["DesiredWeightsAndCapacities"]
-    return _follow(context, registry, request["EndpointName"], deployments.change(before, wanted))
-
-
-def _serving(context: Context, name: str) -> Deployment:
-    """What an endpoint serves now."""
-    record = context.state.get(KIND, name)
-    if record is None or record.status != "InService":
-        raise _not_in_service(context, name, record)
-    deployment: Deployment = record.description[DEPLOYMENT]
-    return deployment
-
-
-def _follow(context: Context, registry: Registry, name: str, following: Deployment) -> Record:
-    changes = {"EndpointStatus": "Updating", NEXT: following}
-    updated = context.state.update(KIND, name, changes, "Updating", only_if=("InService",))
-    if updated is None:
-        raise _not_in_service(context, name, context.state.get(KIND, name))
-    if isinstance(endpoint := registry.find(f"{KIND}/{name}"), Endpoint):
-        endpoint.wake()
-    return updated
-
-
-def _not_in_service(context: Context, name: str, found: Record | None) -> ValidationError:
-    own_arn, status = format_arn(f"{KIND}/{name}", context.settings.region), found.status if found else "not there"
-    return ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
-
-
-def delete(context: Context, registry: Registry, name: str) -> None:
-    """Have an endpoint end, whatever it is doing; its record goes when nothing is left of it."""
-    context.state.update(KIND, name, {"EndpointStatus": "Deleting"}, "Deleting")
-    if not registry.stop(f"{KIND}/{name}"):  # it failed before this server started
-        _forget(context, name)
-
-
-def _forget(context: Context, name: str) -> None:
+def forget(context: Context, name: str) -> None:
     asynchronous.discard(context, name)
-    context.state.delete(KIND, name)
+    context.state.delete(ENDPOINT.arn_type, name)
 
 
 class Endpoint:
@@ -154,7 +52,7 @@ class Endpoint:
     A stop that was asked for is a deletion: there is no other stop.
     """
 
-    kind = KIND
+    kind = ENDPOINT.arn_type
 
     def __init__(self, context: Context, record: Record) -> None:
         self.name = record.name
@@ -171,7 +69,7 @@ class Endpoint:
     @property
     def plan_name(self) -> str:
         """The beginning of its plans' names: each variant's container has a plan of its own."""
-        return f"{KIND}/{self.name}"
+        return f"{ENDPOINT.arn_type}/{self.name}"
 
     def run(self) -> None:
         self._live({})
@@ -220,11 +118,11 @@ class Endpoint:
             self._end()
 
     def _is_unwanted(self) -> bool:
-        record = self._context.state.get(KIND, self.name)
+        record = self._context.state.get(ENDPOINT.arn_type, self.name)
         return self.control.why is not None or record is None or record.status == "Deleting"
 
     def _known(self) -> Mapping[str, Any]:
-        record = self._context.state.get(KIND, self.name)
+        record = self._context.state.get(ENDPOINT.arn_type, self.name)
         return record.description if record else {}
 
     def _bring_up(self, hosts: Mapping[str, Host]) -> None:
@@ -278,7 +176,7 @@ class Endpoint:
         # A deletion that was asked for meanwhile stays.
         states = ("Creating", "Updating", "InService")
         changes = {"EndpointStatus": status, **changes}
-        self._context.state.update(KIND, self.name, changes, status, only_if=states)
+        self._context.state.update(ENDPOINT.arn_type, self.name, changes, status, only_if=states)
 
     def _end(self) -> None:
         self.queue.stop()
@@ -291,7 +189,7 @@ class Endpoint:
             for variant in deployment["Variants"] if deployment else ():
                 self._remove(self._plan_name(variant))
         if known.get("EndpointStatus") == "Deleting":
-            _forget(self._context, self.name)
+            forget(self._context, self.name)
 
     def _remove(self, plan_name: str) -> None:
         self._context.runtime.remove(plan_name)

@@ -10,32 +10,10 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject
-from microjobs_orchestrator.local.state import NameTakenError, Record
-
-KIND = "model"
-
-
-def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateModel request that is valid by itself.
-
-    Raises:
-        ValidationError: not one container with an image, its data is not there, or there is a model of that name.
-    """
-    given = container(request)
-    if "Image" not in given:
-        raise ValidationError("A model needs a container with an Image: give it in PrimaryContainer.")
-    _source(context, given)
-    name = request["ModelName"]
-    model_arn = format_arn(f"{KIND}/{name}", context.settings.region)
-    members = {member: value for member, value in request.items() if member != "Tags"}
-    description = {"EnableNetworkIsolation": False, **members, "ModelArn": model_arn}
-    try:
-        return context.state.add(KIND, name, model_arn, "", request, description, tags=request.get("Tags", []))
-    except NameTakenError as error:
-        raise ValidationError(f'Cannot create already existing model "{model_arn}".') from error
 
 
 def find(context: Context, name: str) -> Mapping[str, Any]:
@@ -44,9 +22,11 @@ def find(context: Context, name: str) -> Mapping[str, Any]:
     Raises:
         ValidationError: there is none of that name.
     """
-    record = context.state.get(KIND, name)
+    record = context.state.get(MODEL.arn_type, name)
     if record is None:
-        raise ValidationError(f'Could not find model "{format_arn(f"{KIND}/{name}", context.settings.region)}".')
+        raise ValidationError(
+            f'Could not find model "{format_arn(f"{MODEL.arn_type}/{name}", context.settings.region)}".'
+        )
     return record.request
 
 
@@ -68,7 +48,7 @@ def fetch(context: Context, model: Mapping[str, Any], folder: Path) -> Path:
         CannotRunError: the archive is damaged, or a member of it would leave the folder.
     """
     given = container(model)
-    uri, archive, objects = _source(context, given)
+    uri, archive, objects = find_source(context, given)
     if not archive:
         return inputs.link(objects, folder)
     try:
@@ -78,7 +58,7 @@ def fetch(context: Context, model: Mapping[str, Any], folder: Path) -> Path:
     return folder
 
 
-def _source(context: Context, given: Mapping[str, Any]) -> tuple[str, bool, list[tuple[str, StoredObject]]]:
+def find_source(context: Context, given: Mapping[str, Any]) -> tuple[str, bool, list[tuple[str, StoredObject]]]:
     """Where a container's data is, whether it is an archive, and its objects with their paths below the folder."""
     data = given.get("ModelDataSource", {}).get("S3DataSource")
     if data is None and "ModelDataUrl" not in given:

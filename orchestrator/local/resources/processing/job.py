@@ -2,86 +2,30 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Outcome, Why
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, REASON_LIMIT, Job
 from microjobs_orchestrator.local.lifecycle.sync import Sync
+from microjobs_orchestrator.local.resources.processing.create import output_items
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Plan
-from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 STARTED = "StartMoment"
 """A member of descriptions as `Moment` stores it; no answer has it."""
 
-KIND = "processing-job"
-
-FOLDER = LAYOUT.processing("")
-"""Inputs and outputs lie below it (facts §2.3)."""
-
-
-def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateProcessingJob request that is valid by itself; nothing runs yet.
-
-    Raises:
-        ValidationError: a LocalPath is elsewhere or that of another input, a name is that of another input or output,
-            an output has no bucket.
-        ResourceInUseError: there is a job of that name.
-    """
-    _check_differences(request)
-    for item in request.get("ProcessingInputs", []):
-        _check_path(item["S3Input"].get("LocalPath"), f"input {item['InputName']!r}")
-        parse_uri(item["S3Input"]["S3Uri"])
-    for item in _outputs(request):
-        _check_path(item["S3Output"].get("LocalPath"), f"output {item['OutputName']!r}")
-        bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
-        context.store.check(bucket, outputs.join(prefix, "output"))
-    name = request["ProcessingJobName"]
-    description = {
-        **{member: value for member, value in request.items() if member != "Tags"},
-        "ProcessingJobArn": format_arn(f"{KIND}/{name}", context.settings.region),
-        "ProcessingJobStatus": "InProgress",
-    }
-    job_arn, tags = description["ProcessingJobArn"], request.get("Tags", [])
-    try:
-        return context.state.add(KIND, name, job_arn, "InProgress", request, description, tags=tags)
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Job name must be unique: {name} already exists.") from error
-
-
-def _outputs(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return list(request.get("ProcessingOutputConfig", {}).get("Outputs", []))
-
-
-def _check_differences(request: Mapping[str, Any]) -> None:
-    """Raises ValidationError if two inputs have the same LocalPath or name, or two outputs the same name.
-
-    AWS refuses inputs of one LocalPath (sagemaker-python-sdk issue 4939); the names are our decision. An input may
-    lie in another one: FrameworkProcessor puts its code below the usual input folder.
-    """
-    given = request.get("ProcessingInputs", [])
-    paths = [str(PurePosixPath(item["S3Input"].get("LocalPath", item["InputName"]))) for item in given]
-    inputs.check_unique("The LocalPaths of processing inputs", paths)
-    inputs.check_unique("InputNames", [item["InputName"] for item in given])
-    inputs.check_unique("OutputNames", [item["OutputName"] for item in _outputs(request)])
-
-
-def _check_path(path: str | None, whose: str) -> None:
-    if path is None or ".." in PurePosixPath(path).parts or not PurePosixPath(path).is_relative_to(FOLDER):
-        raise ValidationError(f"LocalPath {path!r} of {whose} must be a folder below {FOLDER}.")
-
 
 class ProcessingJob(Job):
-    kind = KIND
+    kind = PROCESSING_JOB.arn_type
 
     def __init__(self, context: Context, record: Record) -> None:
         super().__init__(context, record)
@@ -147,7 +91,7 @@ class ProcessingJob(Job):
         contract.write_processing_resource_config(layout, ResourceConfig(host, self._hosts))
         contract.write_processing_job_config(layout, self.request, self.arn)
         layout.output.mkdir(parents=True)
-        for item in _outputs(self.request):
+        for item in output_items(self.request):
             layout.local(item["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
         return folder
 
@@ -156,7 +100,7 @@ class ProcessingJob(Job):
             self._started = Moment.now()
             changes: dict[str, Any] = {"ProcessingStartTime": self._started.wall, STARTED: self._started.stored()}
             self.describe(**changes)
-        for number, item in enumerate(_outputs(self.request)):
+        for number, item in enumerate(output_items(self.request)):
             output = item["S3Output"]
             if output["S3UploadMode"] == "Continuous":
                 folder, path = self.folder / "sync" / str(number), output["LocalPath"]
@@ -186,7 +130,7 @@ class ProcessingJob(Job):
 
     def _collect(self, hosts: Sequence[Host]) -> None:
         """Outputs with EndOfJob: all are fetched before the first one is uploaded."""
-        at_end = [item for item in _outputs(self.request) if item["S3Output"]["S3UploadMode"] != "Continuous"]
+        at_end = [item for item in output_items(self.request) if item["S3Output"]["S3UploadMode"] != "Continuous"]
         gathered = []
         for number, item in enumerate(at_end):
             folder = self.folder / "collected" / str(number)

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,114 +11,34 @@ from microjobs import contract
 from microjobs.contract import Layout, ResourceConfig, TrainingEnvironment
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ResourceInUseError
-from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Interruption, Outcome, Why, last_states
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, Job
 from microjobs_orchestrator.local.lifecycle.sync import Sync
-from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training.attempts import Attempts, Limits
-from microjobs_orchestrator.local.resources.training.channels import PIPE, channels, check_channels
+from microjobs_orchestrator.local.resources.training.channels import PIPE, channels
+from microjobs_orchestrator.local.resources.training.create import CREATED
 from microjobs_orchestrator.local.resources.training.interruptions import Watch
-from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.training.metrics import Metrics
+from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
 from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Input, Line, Pipe, Plan
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
-KIND = "training-job"
-
-MESSAGES = {
-    "Starting": "Preparing the instances for training",
-    "Downloading": "Downloading input data",
-    "Training": "Training image download completed. Training in progress.",
-    "Uploading": "Uploading generated training model",
-    "Stopping": "Stopping the training job",
-    "Interrupted": "Training job interrupted: the instances are taken away",
-    "Completed": "Training job completed",
-    "Failed": "Training job failed",
-    "Stopped": "Training job stopped",
-    "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds",
-    "MaxWaitTimeExceeded": "Training job exceeded MaxWaitTimeInSeconds",
-}
-"""What SageMaker says of each SecondaryStatus."""
-
-CREATED, STARTED = "CreationMoment", "StartMoment"
-"""Members of descriptions as `Moment` stores them; no answer has them."""
+STARTED = "StartMoment"
+"""A member of descriptions as `Moment` stores it; no answer has it."""
 
 GIVEN_UP = "MetricsGivenUp"
 """A member of descriptions with the names of metrics; no answer has it, so it stays with the server."""
 
-ENDS = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
-
-
-def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Record:
-    """Take a CreateTrainingJob request that is valid by itself; nothing runs yet.
-
-    Args:
-        parent: the tuning job that it belongs to.
-
-    Raises:
-        ValidationError: an input has no objects, the output no bucket, a metric no regular expression.
-        ResourceInUseError: there is a job of that name.
-    """
-    for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
-        compile_definition(definition)
-    attempts.check(request)
-    check_channels(request, context.store)
-    context.store.check(*parse_uri(model_uri(request).rstrip("/")))
-    name, now, region = request["TrainingJobName"], Moment.now(), context.settings.region
-    description = {
-        "EnableNetworkIsolation": False,
-        "EnableInterContainerTrafficEncryption": False,
-        "EnableManagedSpotTraining": False,
-        **{member: value for member, value in request.items() if member != "Tags"},
-        "TrainingJobArn": format_arn(f"{KIND}/{name}", region),
-        # The SDK reads KmsKeyId without asking whether it is there (facts §6).
-        "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
-        "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
-        "TrainingJobStatus": "InProgress",
-        **_transition([], "Starting", now.wall),
-        CREATED: now.stored(),
-        **({"TuningJobArn": format_arn(f"hyper-parameter-tuning-job/{parent}", region)} if parent else {}),
-    }
-    try:
-        return context.state.add(
-            KIND,
-            name,
-            description["TrainingJobArn"],
-            "InProgress",
-            request,
-            description,
-            tags=request.get("Tags", []),
-            parent=parent,
-        )
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Training job names must be unique: {name} already exists.") from error
-
-
-def model_uri(request: Mapping[str, Any]) -> str:
-    """Where the model will be: an archive, or a folder if it is not to be compressed."""
-    config = request["OutputDataConfig"]
-    name = "model/" if config.get("CompressionType") == "NONE" else "model.tar.gz"
-    return outputs.join(config["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")
-
-
-def _transition(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
-    """The members that tell a SecondaryStatus and its history."""
-    past = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
-    current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
-    if status in ENDS:
-        current["EndTime"] = now
-    return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past, current]}
-
 
 class TrainingJob(Job):
-    kind = KIND
+    kind = TRAINING_JOB.arn_type
 
     def __init__(self, context: Context, record: Record) -> None:
         super().__init__(context, record)
@@ -377,14 +297,14 @@ class TrainingJob(Job):
         self._end("Failed", "Failed", FailureReason=reason[:1024])
 
     def _enter(self, status: str, **changes: Any) -> None:
-        members = _transition(self._transitions, status, time.time())
+        members = enter_status(self._transitions, status, time.time())
         self._transitions = members["SecondaryStatusTransitions"]
         self.describe(**members, **changes)
 
     def _end(self, status: str, secondary: str, **changes: Any) -> None:
         started = self._started
         now = max(time.time(), started.wall if started else 0.0)
-        members = _transition(self._transitions, secondary, now)
+        members = enter_status(self._transitions, secondary, now)
         seconds = round(started.elapsed()) if started else 0
         self._attempts.end()
         self.describe(

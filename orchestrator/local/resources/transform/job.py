@@ -7,7 +7,6 @@ others are stored, and the job is Failed.
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -16,15 +15,15 @@ from typing import Any
 
 from microjobs.contract import HostingEnvironment
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
-from microjobs_orchestrator.local.lifecycle import inputs, outputs
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Control, Outcome
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, Job
 from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, Switch
+from microjobs_orchestrator.local.resources.transform.create import list_objects
 from microjobs_orchestrator.local.resources.transform.feeder import (
     STRATEGIES,
     Feeder,
@@ -32,68 +31,26 @@ from microjobs_orchestrator.local.resources.transform.feeder import (
     Output,
     execution_parameters,
 )
+from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
 
 STARTED = "StartMoment"
 """A member of descriptions as `Moment` stores it; no answer has it."""
 
-KIND = "transform-job"
-
 LONGEST_SECONDS = 28 * 86_400
 NOTED = 100
 """Failed objects that the log tells of."""
 
 
-def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateTransformJob request that is valid by itself; nothing runs yet.
-
-    Raises:
-        ValidationError: the model, the input or the output's bucket is missing, or numbers do not go together.
-        ResourceInUseError: there is a job of that name.
-    """
-    name = request["TransformJobName"]
-    model = models.find(context, request["ModelName"])
-    Options.of({"MaxPayloadInMB": 1, **request}, {})  # what the container says may still be too much
-    _objects(context, request)
-    members = {member: value for member, value in request.items() if member != "Tags"}
-    description = {
-        **members,
-        "TransformJobArn": format_arn(f"{KIND}/{name}", context.settings.region),
-        "TransformJobStatus": "InProgress",
-        "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
-        "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
-    }
-    job_arn, kept = description["TransformJobArn"], {**members, "Model": model}
-    try:
-        return context.state.add(KIND, name, job_arn, "InProgress", kept, description, tags=request.get("Tags", []))
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Job name must be unique: {name} already exists.") from error
-
-
-def _objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
-    """The objects with the keys of what becomes of them."""
-    uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
-    bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
-    found = [
-        (outputs.join(prefix, f"{path}.out"), item)
-        for path, item in inputs.select(context.store, uri, "transform input")
-    ]
-    context.store.check(bucket, found[0][0])
-    key, count = Counter(key for key, _ in found).most_common(1)[0]
-    if count > 1:
-        raise ValidationError(f"{count} objects of {uri} would both become {key}: use a prefix that ends with /.")
-    return found
-
-
 class TransformJob(Job):
     """Containers, and a thread that feeds them and ends them."""
 
-    kind = KIND
+    kind = TRANSFORM_JOB.arn_type
 
     def __init__(self, context: Context, record: Record) -> None:
         super().__init__(context, record)
@@ -169,7 +126,7 @@ class TransformJob(Job):
     def _drive(self, hosts: Sequence[Host]) -> None:
         """Transform all objects, then end the containers."""
         try:
-            objects = _objects(self.context, self.request)
+            objects = list_objects(self.context, self.request)
             with ThreadPoolExecutor(len(hosts)) as pool:
                 parts = [inputs.share(objects, "ShardedByS3Key", len(hosts), index) for index in range(len(hosts))]
                 runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]

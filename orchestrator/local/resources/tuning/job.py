@@ -12,123 +12,40 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Control, Why
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training import job as training
-from microjobs_orchestrator.local.resources.training.channels import check_channels
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics
 from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
+from microjobs_orchestrator.local.resources.tuning.create import CREATED
+from microjobs_orchestrator.local.resources.tuning.definition import (
+    OBJECTIVE,
+    RESOURCES,
+    host_resources,
+    static_hyperparameters,
+)
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import (
     MAX_TRAINING_JOBS,
-    check_grid,
-    check_ranges,
     grid,
     read_ranges,
 )
-from microjobs_orchestrator.local.resources.tuning.results import TUNING, Results
+from microjobs_orchestrator.local.resources.tuning.results import Results
 from microjobs_orchestrator.local.runtimes.base import Host
-from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
-
-CREATED = "CreationMoment"
-"""A member of descriptions as `Moment` stores it; no answer has it."""
-
-KIND = TUNING
 
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 130.0
 """What training jobs get to end in when the tuning job ends; they have 120 s themselves."""
 ENOUGH_TO_COMPARE = 3
 """Jobs that must have got as far before another one is stopped for being worse than their median."""
-
-
-RESOURCES = ("ResourceConfig", "HyperParameterTuningResourceConfig")
-"""Where a definition says on how many hosts: by hand, and by the SageMaker SDK."""
-
-
-OBJECTIVE = "_tuning_objective_metric"
-"""The hyperparameter that names the objective metric: SageMaker adds it, and SDKs read it when they attach."""
-
-
-def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateHyperParameterTuningJob request that is valid by itself; nothing runs yet.
-
-    Raises:
-        ValidationError: ranges, objective, inputs or limits do not fit.
-        ResourceInUseError: there is a job of that name.
-    """
-    config = request["HyperParameterTuningJobConfig"]
-    definition = request.get("TrainingJobDefinition")
-    if definition is None:
-        raise ValidationError("TrainingJobDefinition is required.")
-    if "HyperParameterTuningJobObjective" not in config:
-        raise ValidationError("HyperParameterTuningJobConfig.HyperParameterTuningJobObjective is required.")
-    _check(context, config, definition)
-    warm_start.check(context, request)
-    name = request["HyperParameterTuningJobName"]
-    description = {
-        **{member: value for member, value in request.items() if member != "Tags"},
-        "HyperParameterTuningJobArn": format_arn(f"{KIND}/{name}", context.settings.region),
-        "HyperParameterTuningJobStatus": "InProgress",
-        CREATED: Moment.now().stored(),
-        "TrainingJobDefinition": {
-            **definition,
-            "ResourceConfig": _resources(definition),  # SDKs that send it by its other name read this one
-            "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
-            "StaticHyperParameters": {
-                **_static(definition),
-                OBJECTIVE: config["HyperParameterTuningJobObjective"]["MetricName"],
-            },
-        },
-    }
-    job_arn, tags = description["HyperParameterTuningJobArn"], request.get("Tags", [])
-    try:
-        return context.state.add(KIND, name, job_arn, "InProgress", request, description, tags=tags)
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Hyperparameter tuning job names must be unique: {name} already exists.") from error
-
-
-def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str, Any]) -> None:
-    ranges = read_ranges(config.get("ParameterRanges", {}))
-    if not ranges:
-        raise ValidationError("ParameterRanges names no hyperparameter to tune.")
-    names = [item.name for item in ranges]
-    if doubled := sorted({name for name in names if names.count(name) > 1 or name in _static(definition)}):
-        raise ValidationError(f"Hyperparameter {', '.join(doubled)} is given more than once.")
-    hyperband.read(config, _static(definition))
-    max_jobs = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
-    if config["Strategy"] == search.GRID:
-        check_grid(ranges, max_jobs)
-    elif max_jobs is None:
-        raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
-    check_ranges(ranges, max_jobs or 1)
-    if len([member for member in RESOURCES if member in definition]) != 1:
-        raise ValidationError(f"TrainingJobDefinition needs one of {' and '.join(RESOURCES)}.")
-    metric = config["HyperParameterTuningJobObjective"]["MetricName"]
-    known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
-    if metric not in known:
-        raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
-    attempts.check(definition)
-    check_channels(definition, context.store)
-    context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
-
-
-def _resources(definition: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The hosts of each training job."""
-    resources: Mapping[str, Any] = next(definition[member] for member in RESOURCES if member in definition)
-    return resources
-
-
-def _static(definition: Mapping[str, Any]) -> Mapping[str, str]:
-    static: Mapping[str, str] = definition.get("StaticHyperParameters", {})
-    return static
 
 
 class TuningJob:
@@ -152,7 +69,7 @@ class TuningJob:
 
     @property
     def plan_name(self) -> str:
-        return f"{KIND}/{self.name}"
+        return f"{TUNING_JOB.arn_type}/{self.name}"
 
     def resume(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  it has no hosts of its own
         self.run()
@@ -173,13 +90,13 @@ class TuningJob:
             status, reason = "Failed", f"InternalServerError: {type(error).__name__}: {error}; see the server's log"
         changes = {"FailureReason": reason} if reason else {}
         members = {"HyperParameterTuningJobStatus": status, "HyperParameterTuningEndTime": time.time(), **changes}
-        self._context.state.update(KIND, self.name, members, status)
+        self._context.state.update(TUNING_JOB.arn_type, self.name, members, status)
 
     def _search(self) -> tuple[str, str]:
         """How it ended, and why if badly."""
         config = self._config
         minimise = config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
-        resources = hyperband.read(config, _static(self._definition))
+        resources = hyperband.read(config, static_hyperparameters(self._definition))
         chooser = search.Search(
             config["Strategy"],
             self._ranges,
@@ -242,7 +159,9 @@ class TuningJob:
 
     def _start_one(self, chooser: search.Search, number: int) -> None:
         name = f"{self.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
-        record = training.create(self._context, self._training_request(name, chooser.propose(name, number)), self.name)
+        record = create_training_job(
+            self._context, self._training_request(name, chooser.propose(name, number)), self.name
+        )
         job = training.TrainingJob(self._context, record)
         self._metrics[name] = job.metrics
         self._registry.start(job)
@@ -252,9 +171,9 @@ class TuningJob:
         left_out = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges", RESOURCES[1])
         request = {member: value for member, value in definition.items() if member not in left_out}
         request["TrainingJobName"] = name
-        request["ResourceConfig"] = _resources(definition)
+        request["ResourceConfig"] = host_resources(definition)
         metric = self._config["HyperParameterTuningJobObjective"]["MetricName"]
-        request["HyperParameters"] = {**_static(definition), OBJECTIVE: metric, **tuned}
+        request["HyperParameters"] = {**static_hyperparameters(definition), OBJECTIVE: metric, **tuned}
         if "CheckpointConfig" in definition:  # a place of its own: a job must not go on from another one's
             uri = outputs.join(definition["CheckpointConfig"]["S3Uri"], name)
             request["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": uri}
@@ -271,11 +190,11 @@ class TuningJob:
             mine = self._points.get(record.name, [])
             if chooser.report(record.name, mine) or (is_auto and self._is_hopeless(mine, minimise=results.minimise)):
                 self._stopped_early.add(record.name)
-                self._registry.stop(f"{training.KIND}/{record.name}")
+                self._registry.stop(f"{TRAINING_JOB.arn_type}/{record.name}")
 
     def _see(self, name: str, results: Results) -> None:
         """Note the values that a training job has given until now."""
-        job = None if name in self._metrics else self._registry.find(f"{training.KIND}/{name}")
+        job = None if name in self._metrics else self._registry.find(f"{TRAINING_JOB.arn_type}/{name}")
         if isinstance(job, training.TrainingJob):  # of before a restart
             self._metrics[name] = job.metrics
         if name in self._metrics:
@@ -301,7 +220,7 @@ class TuningJob:
         deadline = time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline:
             jobs = Results(self._context, self._request).jobs
-            plans = [f"{training.KIND}/{job.name}" for job in jobs if job.status in ("InProgress", "Stopping")]
+            plans = [f"{TRAINING_JOB.arn_type}/{job.name}" for job in jobs if job.status in ("InProgress", "Stopping")]
             if not sum(self._registry.stop(plan) for plan in plans):
                 return
             time.sleep(LOOK_SECONDS)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, tuned_names
 from microjobs_orchestrator.local.state import Query, Record
 
-TUNING = "hyper-parameter-tuning-job"
 OVER = ("Completed", "Failed", "Stopped")
 
 FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
@@ -18,7 +18,7 @@ FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
 def parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The requests of a tuning job's WarmStartConfig that are still there."""
     listed = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
-    records = [context.state.get(TUNING, item["HyperParameterTuningJobName"]) for item in listed]
+    records = [context.state.get(TUNING_JOB.arn_type, item["HyperParameterTuningJobName"]) for item in listed]
     return [record.request for record in records if record is not None]
 
 
@@ -32,7 +32,10 @@ class Results:
         self._tuned = tuned_names(self.config["ParameterRanges"])
         self._context, self._request = context, request
         query = Query(
-            training.KIND, parent=request["HyperParameterTuningJobName"], descending=False, limit=MAX_TRAINING_JOBS
+            TRAINING_JOB.arn_type,
+            parent=request["HyperParameterTuningJobName"],
+            descending=False,
+            limit=MAX_TRAINING_JOBS,
         )
         self.jobs = context.state.find(query)
 

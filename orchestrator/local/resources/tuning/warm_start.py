@@ -9,8 +9,9 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.tuning import search
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
-from microjobs_orchestrator.local.resources.tuning.results import OVER, TUNING, Results, parents
+from microjobs_orchestrator.local.resources.tuning.results import OVER, Results, parents
 from microjobs_orchestrator.local.state import Record
 
 
@@ -23,7 +24,7 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
         raise ValidationError("WarmStartConfig cannot be used with the strategy Grid, which tries every combination.")
     for parent in config["ParentHyperParameterTuningJobs"]:
         name = parent.get("HyperParameterTuningJobName", "")
-        record = context.state.get(TUNING, name)
+        record = context.state.get(TUNING_JOB.arn_type, name)
         if record is None:
             raise ValidationError(f'Could not find hyper parameter tuning job "{name}" of WarmStartConfig.')
         if record.status not in OVER:

@@ -1,0 +1,117 @@
+"""Requests that create, update and delete endpoints and their configurations. Source: facts §2.4."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
+from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
+from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, forget
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.state import NameTakenError, Record
+
+
+def create_config(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateEndpointConfig request that is valid by itself.
+
+    Raises:
+        ValidationError: a model or a bucket is missing, two variants have one name, or there is a configuration of
+            that name.
+    """
+    variants = request["ProductionVariants"]
+    names = [variant["VariantName"] for variant in variants]
+    if len(set(names)) < len(names):
+        raise ValidationError(f"Variant names must be unique: {', '.join(names)}.")
+    for variant in variants:
+        models.find(context, variant["ModelName"])
+    if "AsyncInferenceConfig" in request:
+        asynchronous.check(context, request["AsyncInferenceConfig"])
+    defaults = {"InitialInstanceCount": 1, "InitialVariantWeight": 1.0}
+    described = {**request, "ProductionVariants": [{**defaults, **variant} for variant in variants]}
+    return _add(context, ENDPOINT_CONFIG.arn_type, "EndpointConfig", "", described, request.get("Tags", []))
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateEndpoint request that is valid by itself; nothing runs yet.
+
+    Raises:
+        ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
+    """
+    deployment = deployments.deploy(context, request["EndpointConfigName"])
+    described = deployments.describe(deployment, serves=False)
+    members = {**request, "EndpointStatus": "Creating", DEPLOYMENT: deployment, **described}
+    return _add(context, ENDPOINT.arn_type, "Endpoint", "Creating", members, request.get("Tags", []))
+
+
+def _add(
+    context: Context, kind: str, noun: str, status: str, members: Mapping[str, Any], tags: Sequence[Mapping[str, str]]
+) -> Record:
+    name = members[f"{noun}Name"]
+    own_arn = format_arn(f"{kind}/{name}", context.settings.region)
+    description = {**{key: value for key, value in members.items() if key != "Tags"}, f"{noun}Arn": own_arn}
+    try:
+        return context.state.add(kind, name, own_arn, status, members, description, tags=tags)
+    except NameTakenError as error:
+        words = "endpoint configuration" if kind == ENDPOINT_CONFIG.arn_type else "endpoint"
+        raise ValidationError(f'Cannot create already existing {words} "{own_arn}".') from error
+
+
+def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
+    """Have an endpoint change to another configuration; the old one serves until the new one does.
+
+    Raises:
+        ValidationError: the configuration or a model of it is missing, or the endpoint is not InService.
+    """
+    following = deployments.deploy(context, request["EndpointConfigName"])
+    if request.get("RetainAllVariantProperties", False):
+        excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
+        following = deployments.retain(following, _serving(context, request["EndpointName"]), excluded)
+    return _follow(context, registry, request["EndpointName"], following)
+
+
+def reweigh(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
+    """Have an endpoint's variants change their weights and counts; the containers stay.
+
+    Raises:
+        ValidationError: there is no such variant, or the endpoint is not InService.
+    """
+    before, wanted = _serving(context, request["EndpointName"]), request["DesiredWeightsAndCapacities"]
+    return _follow(context, registry, request["EndpointName"], deployments.change(before, wanted))
+
+
+def _serving(context: Context, name: str) -> Deployment:
+    """What an endpoint serves now."""
+    record = context.state.get(ENDPOINT.arn_type, name)
+    if record is None or record.status != "InService":
+        raise _not_in_service(context, name, record)
+    deployment: Deployment = record.description[DEPLOYMENT]
+    return deployment
+
+
+def _follow(context: Context, registry: Registry, name: str, following: Deployment) -> Record:
+    changes = {"EndpointStatus": "Updating", NEXT: following}
+    updated = context.state.update(ENDPOINT.arn_type, name, changes, "Updating", only_if=("InService",))
+    if updated is None:
+        raise _not_in_service(context, name, context.state.get(ENDPOINT.arn_type, name))
+    if isinstance(endpoint := registry.find(f"{ENDPOINT.arn_type}/{name}"), Endpoint):
+        endpoint.wake()
+    return updated
+
+
+def _not_in_service(context: Context, name: str, found: Record | None) -> ValidationError:
+    own_arn, status = (
+        format_arn(f"{ENDPOINT.arn_type}/{name}", context.settings.region),
+        found.status if found else "not there",
+    )
+    return ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
+
+
+def delete(context: Context, registry: Registry, name: str) -> None:
+    """Have an endpoint end, whatever it is doing; its record goes when nothing is left of it."""
+    context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
+    if not registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
+        forget(context, name)

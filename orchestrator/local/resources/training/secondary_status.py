@@ -1,0 +1,30 @@
+"""SecondaryStatus of training jobs, and its history."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MESSAGES = {
+    "Starting": "Preparing the instances for training",
+    "Downloading": "Downloading input data",
+    "Training": "Training image download completed. Training in progress.",
+    "Uploading": "Uploading generated training model",
+    "Stopping": "Stopping the training job",
+    "Interrupted": "Training job interrupted: the instances are taken away",
+    "Completed": "Training job completed",
+    "Failed": "Training job failed",
+    "Stopped": "Training job stopped",
+    "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds",
+    "MaxWaitTimeExceeded": "Training job exceeded MaxWaitTimeInSeconds",
+}
+"""What SageMaker says of each SecondaryStatus."""
+
+ENDS = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
+
+
+def enter_status(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
+    """The members that tell a SecondaryStatus and its history."""
+    past = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
+    current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
+    if status in ENDS:
+        current["EndTime"] = now
+    return {"SecondaryStatus": status, "SecondaryStatusTransitions": [*past, current]}

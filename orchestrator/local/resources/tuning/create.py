@@ -1,0 +1,91 @@
+"""CreateHyperParameterTuningJob: checks of its request, and the description of a new job."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
+from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.lifecycle import outputs
+from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.training import attempts
+from microjobs_orchestrator.local.resources.training.channels import check_channels
+from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
+from microjobs_orchestrator.local.resources.tuning.definition import (
+    OBJECTIVE,
+    RESOURCES,
+    host_resources,
+    static_hyperparameters,
+)
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
+from microjobs_orchestrator.local.resources.tuning.ranges import check_grid, check_ranges, read_ranges
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.state import NameTakenError, Record
+
+CREATED = "CreationMoment"
+"""A member of descriptions as `Moment` stores it; no answer has it."""
+
+
+def create(context: Context, request: Mapping[str, Any]) -> Record:
+    """Take a CreateHyperParameterTuningJob request that is valid by itself; nothing runs yet.
+
+    Raises:
+        ValidationError: ranges, objective, inputs or limits do not fit.
+        ResourceInUseError: there is a job of that name.
+    """
+    config = request["HyperParameterTuningJobConfig"]
+    definition = request.get("TrainingJobDefinition")
+    if definition is None:
+        raise ValidationError("TrainingJobDefinition is required.")
+    if "HyperParameterTuningJobObjective" not in config:
+        raise ValidationError("HyperParameterTuningJobConfig.HyperParameterTuningJobObjective is required.")
+    _check(context, config, definition)
+    warm_start.check(context, request)
+    name = request["HyperParameterTuningJobName"]
+    description = {
+        **{member: value for member, value in request.items() if member != "Tags"},
+        "HyperParameterTuningJobArn": format_arn(f"{TUNING_JOB.arn_type}/{name}", context.settings.region),
+        "HyperParameterTuningJobStatus": "InProgress",
+        CREATED: Moment.now().stored(),
+        "TrainingJobDefinition": {
+            **definition,
+            "ResourceConfig": host_resources(definition),  # SDKs that send it by its other name read this one
+            "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
+            "StaticHyperParameters": {
+                **static_hyperparameters(definition),
+                OBJECTIVE: config["HyperParameterTuningJobObjective"]["MetricName"],
+            },
+        },
+    }
+    job_arn, tags = description["HyperParameterTuningJobArn"], request.get("Tags", [])
+    try:
+        return context.state.add(TUNING_JOB.arn_type, name, job_arn, "InProgress", request, description, tags=tags)
+    except NameTakenError as error:
+        raise ResourceInUseError(f"Hyperparameter tuning job names must be unique: {name} already exists.") from error
+
+
+def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str, Any]) -> None:
+    ranges = read_ranges(config.get("ParameterRanges", {}))
+    if not ranges:
+        raise ValidationError("ParameterRanges names no hyperparameter to tune.")
+    names = [item.name for item in ranges]
+    if doubled := sorted(
+        {name for name in names if names.count(name) > 1 or name in static_hyperparameters(definition)}
+    ):
+        raise ValidationError(f"Hyperparameter {', '.join(doubled)} is given more than once.")
+    hyperband.read(config, static_hyperparameters(definition))
+    max_jobs = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
+    if config["Strategy"] == search.GRID:
+        check_grid(ranges, max_jobs)
+    elif max_jobs is None:
+        raise ValidationError("ResourceLimits.MaxNumberOfTrainingJobs is required.")
+    check_ranges(ranges, max_jobs or 1)
+    if len([member for member in RESOURCES if member in definition]) != 1:
+        raise ValidationError(f"TrainingJobDefinition needs one of {' and '.join(RESOURCES)}.")
+    metric = config["HyperParameterTuningJobObjective"]["MetricName"]
+    known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
+    if metric not in known:
+        raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
+    attempts.check(definition)
+    check_channels(definition, context.store)
+    context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
