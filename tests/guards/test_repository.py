@@ -245,3 +245,11 @@ def test_installed_packages_begin_with_the_projects_name() -> None:
 def test_code_imports_the_orchestrator_by_its_installed_name() -> None:
     imports = re.compile(r"^\s*(from|import) orchestrator\b", re.MULTILINE)
     assert [path for path in tracked() if path.suffix == ".py" and imports.search(path.read_text())] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_files_that_pages_name_exist(page: Path) -> None:
+    paths = re.findall(r"`((?:containers|docs|orchestrator|scripts|shared|tests)/[\w./-]+)`", page.read_text())
+    examples = ("containers/my-job", "orchestrator/local/resources/greeting")
+    missing = [path for path in paths if not (REPOSITORY / path).exists() and not path.startswith(examples)]
+    assert missing == []
