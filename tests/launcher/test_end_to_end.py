@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
 import pytest
 
-from microjobs_orchestrator.local.home import HOME
+from microjobs_orchestrator.local.home import HOME, Home
 from tests.conftest import REPOSITORY
 from tests.images.training import STRAIGHT_LINE_TABLE
+from tests.local.machine import container_names
 
 pytestmark = pytest.mark.engine
 
@@ -26,7 +26,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
     home = tmp_path / "home"
     yield home
     microjobs(home, "local", "down")
-    assert containers(home) == []
+    assert container_names(Home(home)) == []
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -38,17 +38,6 @@ def microjobs(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=REPOSITORY, env=environment(home), capture_output=True, text=True, check=False, timeout=500
     )
-
-
-def containers(home: Path) -> list[str]:
-    """Containers of the runs in this folder: their names have the runs' names in them."""
-    runs = [record.stem for record in (home / "runs").glob("*.json")]
-    client = docker.from_env()
-    try:
-        names = [found.name or "" for found in client.containers.list(all=True, ignore_removed=True)]
-    finally:
-        client.close()
-    return [name for name in names if any(run in name for run in runs)]
 
 
 @contextmanager
@@ -95,7 +84,7 @@ def test_ctrl_c_pressed_twice_leaves_nothing_running(home: Path) -> None:
     with started(home, "run", "straight-line", "--epochs", "100000000", "--runtime", "docker") as running:
         assert running.stdout is not None
         assert any("InProgress: Training" in line for line in running.stdout)
-        assert len(containers(home)) == 1
+        assert len(container_names(Home(home))) == 1
         for _ in range(2):
             os.killpg(running.pid, signal.SIGINT)  # to the whole group, as a terminal does
             time.sleep(0.3)
@@ -103,7 +92,7 @@ def test_ctrl_c_pressed_twice_leaves_nothing_running(home: Path) -> None:
     assert (running.returncode, errors) == (130, "")
     assert "stopping straight-line-" in said
     assert "microjobs run straight-line --resume" in said
-    assert containers(home) == []
+    assert container_names(Home(home)) == []
     assert re.search(r"^training .* Stopped ", microjobs(home, "ps").stdout, re.MULTILINE)
 
 

@@ -1,9 +1,12 @@
-"""The server that most tests share."""
+"""Servers that most tests share, and the Docker runtime without a server."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.local.clients import Local, started
 
 
@@ -26,3 +29,13 @@ def anywhere(request: pytest.FixtureRequest) -> Local:
     """A server with either runtime. Scripts find the contract's root with `cd $ROOT`, see `clients.ROOT`."""
     server: Local = request.getfixturevalue(request.param)
     return server
+
+
+@pytest.fixture
+def docker_runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
+    """The runtime of the home `tmp_path / "home"`."""
+    runtime = DockerRuntime(Home(tmp_path / "home"))
+    yield runtime
+    for plan in runtime.running():
+        runtime.remove(plan)
+    runtime.close()

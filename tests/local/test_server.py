@@ -1,6 +1,5 @@
 """The server's life: started, found, restarted, ended, and what is left of it."""
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -8,7 +7,6 @@ import sys
 import time
 from pathlib import Path
 
-import docker
 import pytest
 from botocore.exceptions import ClientError
 
@@ -17,23 +15,9 @@ from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
 from tests.local.clients import Local, started, until
+from tests.local.machine import container_names
 
 ML = Layout()
-
-
-def mine(home: Home) -> list[str]:
-    """Containers of a server's jobs."""
-    known = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]
-    client = docker.from_env()
-    try:
-        return [
-            str(item.name)
-            for item in client.containers.list(
-                all=True, ignore_removed=True, filters={"label": f"org.microjobs.home={known}"}
-            )
-        ]
-    finally:
-        client.close()
 
 
 def crash(local: Local) -> None:
@@ -179,7 +163,7 @@ def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
     with started(home.root, runtime="docker") as again:
         assert again.ended(name)["TrainingJobStatus"] == "Completed"
         assert again.output("TrainingJobs", name)["algo-1"] == [f"line {number}" for number in range(1, 81)]
-    assert mine(home) == []
+    assert container_names(home) == []
 
 
 @pytest.mark.engine
@@ -187,9 +171,9 @@ def test_job_that_vanished_during_a_crash_is_failed_with_the_reason(tmp_path: Pa
     home = Home(tmp_path / "home")
     local = Local(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training("sleep 60")
-    until(lambda: mine(home), lambda names: len(names) == 1)
+    until(lambda: container_names(home), lambda names: len(names) == 1)
     crash(local)
-    subprocess.run(["docker", "rm", "-f", *mine(home)], check=True, capture_output=True)
+    subprocess.run(["docker", "rm", "-f", *container_names(home)], check=True, capture_output=True)
     with started(home.root, runtime="docker") as again:
         assert "the local server ended while the job ran" in again.ended(name)["FailureReason"]
 
@@ -199,8 +183,8 @@ def test_end_of_the_server_ends_jobs_and_leaves_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with started(home, runtime="docker") as local:
         name = local.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
-        until(lambda: mine(local.home), lambda names: len(names) == 2)
-    assert mine(local.home) == []
+        until(lambda: container_names(local.home), lambda names: len(names) == 2)
+    assert container_names(local.home) == []
     assert list(local.home.work.iterdir()) == []
     with started(home, runtime="docker") as again:
         assert "was shut down" in again.ended(name)["FailureReason"]
@@ -232,9 +216,9 @@ def test_container_that_nobody_knows_is_removed(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     local = Local(home, control.start(home, Config(port=0, runtime="docker")))
     local.start_training("sleep 60")
-    until(lambda: mine(home), lambda names: len(names) == 1)
+    until(lambda: container_names(home), lambda names: len(names) == 1)
     crash(local)
     for file in home.root.glob("state.db*"):
         file.unlink()
     with started(home.root, runtime="docker"):
-        until(lambda: mine(home), lambda names: names == [], seconds=30)
+        until(lambda: container_names(home), lambda names: names == [], seconds=30)

@@ -1,6 +1,5 @@
 """What a server has of its machine: on the engine, in its folder, in the folder for temporary files."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 import docker
 
 from microjobs_orchestrator.local.home import Home
+from tests.local.machine import home_filter
 
 LABEL = "org.microjobs"
 
@@ -38,7 +38,7 @@ def temporary_folder(home: Home) -> Path:
 
 def machine(engine: docker.DockerClient, home: Home) -> Machine:
     """All that is there of a home's server, which has `temporary_folder` as TMPDIR."""
-    mine = {"label": f"{LABEL}.home={known(home)}"}
+    mine = home_filter(home)
     return Machine(
         plans_of(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))),
         plans_of(item.attrs["Labels"] for item in engine.networks.list(filters=dict(mine))),
@@ -51,13 +51,8 @@ def machine(engine: docker.DockerClient, home: Home) -> Machine:
 
 def started(engine: docker.DockerClient, home: Home) -> set[str]:
     """Plans all of whose containers have been started."""
-    mine = {"label": f"{LABEL}.home={known(home)}"}
+    mine = home_filter(home)
     there = engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))
     running = Counter(item.labels[f"{LABEL}.plan"] for item in there if item.status in ("running", "exited"))
     wanted = {item.labels[f"{LABEL}.plan"]: int(item.labels[f"{LABEL}.hosts"]) for item in there}
     return {plan for plan, hosts in wanted.items() if running[plan] == hosts}
-
-
-def known(home: Home) -> str:
-    """What the engine's labels call a home."""
-    return hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]

@@ -3,7 +3,6 @@
 import io
 import tarfile
 import threading
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,23 +13,14 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.archives import packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Limits, Plan
-from microjobs_orchestrator.local.runtimes.docker import runtime as docker_runtime
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
-from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime, _remedy
 from tests.conftest import image_name
+from tests.local.machine import list_containers, open_engine
 from tests.local.trees import copied, lay_out
 
 ML = Layout()
 DATA = str(ML.channel("train"))
-
-
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
-    opened = DockerRuntime(Home(tmp_path / "home"))
-    yield opened
-    for name in opened.running():
-        opened.remove(name)
-    opened.close()
 
 
 def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve") -> Plan:
@@ -55,8 +45,8 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
     ],
 )
 def test_missing_image_is_built_by_what_can_build_it(image: str, remedy: str) -> None:
-    assert remedy in docker_runtime._remedy(image)
-    assert ("microjobs build" in remedy) == ("microjobs build" in docker_runtime._remedy(image))
+    assert remedy in _remedy(image)
+    assert ("microjobs build" in remedy) == ("microjobs build" in _remedy(image))
 
 
 def lines(host: Host) -> list[bytes]:
@@ -65,128 +55,123 @@ def lines(host: Host) -> list[bytes]:
 
 @pytest.mark.engine
 def test_inputs_are_copied_where_they_cannot_be_overlaid(
-    tmp_path: Path, runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, docker_runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Overlays, "volume", lambda *_: _broken_volume())
-    (host,) = runtime.start(plan(tmp_path, f"cd {DATA} && cat x && echo changed > x && echo && cat x"))
+    volumes: list[str] = []
+    monkeypatch.setattr(Overlays, "volume", lambda *_: _broken_volume(volumes))
+    (host,) = docker_runtime.start(plan(tmp_path, f"cd {DATA} && cat x && echo changed > x && echo && cat x"))
     assert (host.wait().code, lines(host)) == (0, [b"original", b"changed"])
     assert (tmp_path / "data" / "x").read_text() == "original"
-    runtime.remove("job/a")
-    _remove_broken_volumes()
+    docker_runtime.remove("job/a")
+    with open_engine() as engine:
+        for volume in volumes:
+            engine.volumes.get(volume).remove()
 
 
-def _broken_volume() -> str:
+def _broken_volume(volumes: list[str]) -> str:
     """An overlay that no engine can mount, as every overlay is where the folder is on another machine."""
-    client = docker.from_env()
     options = {"type": "overlay", "device": "overlay", "o": "lowerdir=/nowhere,upperdir=/nowhere,workdir=/nowhere"}
-    name: str = client.volumes.create(driver="local", driver_opts=options, labels={"microjobs-test": "broken"}).name
-    client.close()
-    return name
-
-
-def _remove_broken_volumes() -> None:
-    client = docker.from_env()
-    for volume in client.volumes.list(filters={"label": "microjobs-test=broken"}):
-        volume.remove()
-    client.close()
+    with open_engine() as engine:
+        volumes.append(engine.volumes.create(driver="local", driver_opts=options).name)
+    return volumes[-1]
 
 
 @pytest.mark.engine
-def test_long_line_is_one_line(tmp_path: Path, runtime: DockerRuntime) -> None:
-    (host,) = runtime.start(plan(tmp_path, "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end; printf 'no end'"))
+def test_long_line_is_one_line(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    (host,) = docker_runtime.start(
+        plan(tmp_path, "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end; printf 'no end'")
+    )
     assert lines(host) == [b"x" * 100_000, b"end", b"no end"]
 
 
 @pytest.mark.engine
-def test_lines_are_the_same_when_asked_again(tmp_path: Path, runtime: DockerRuntime) -> None:
-    (host,) = runtime.start(plan(tmp_path, "for n in 1 2 3; do echo $n; sleep 0.2; done"))
+def test_lines_are_the_same_when_asked_again(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    (host,) = docker_runtime.start(plan(tmp_path, "for n in 1 2 3; do echo $n; sleep 0.2; done"))
     assert [line.text for line in host.lines()] == lines(host) == [b"1", b"2", b"3"]
 
 
 @pytest.mark.engine
-def test_memory_that_ran_out_is_told(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_memory_that_ran_out_is_told(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     whole = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
     small = replace(whole, hosts=(replace(whole.hosts[0], limits=Limits(1, 50 << 20)),))
-    (host,) = runtime.start(small)
+    (host,) = docker_runtime.start(small)
     ended = host.wait()
     assert (ended.code, ended.reason) == (137, "it ran out of memory")
 
 
 @pytest.mark.engine
-def test_container_that_is_removed_from_outside_ends_the_host(tmp_path: Path, runtime: DockerRuntime) -> None:
-    (host,) = runtime.start(plan(tmp_path, "sleep 60"))
-    client = docker.from_env()
-    for container in client.containers.list(ignore_removed=True, filters={"label": "org.microjobs.plan=job/a"}):
-        container.remove(force=True)
-    client.close()
+def test_container_that_is_removed_from_outside_ends_the_host(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    (host,) = docker_runtime.start(plan(tmp_path, "sleep 60"))
+    (container,) = list_containers(Home(tmp_path / "home"))
+    container.remove(force=True)
     assert host.wait().code == 137
-    runtime.remove("job/a")  # its volumes are there still
+    docker_runtime.remove("job/a")  # its volumes are there still
 
 
 @pytest.mark.engine
-def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     broken = Plan("job/b", (HostPlan("algo-1", image_name("serve"), tmp_path, entrypoint=("/no/such/program",)),))
     with pytest.raises(CannotRunError, match="no such file or directory"):
-        runtime.start(broken)
-    assert runtime.running() == {}
+        docker_runtime.start(broken)
+    assert docker_runtime.running() == {}
 
 
 @pytest.mark.engine
-def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """Of a request whose connection broke, which the engine went on with: no removal may have seen it."""
     made = plan(tmp_path, "exit 0")
     client = docker.from_env()
-    left = client.containers.create(image_name("serve"), name=runtime._container_name(made, "algo-1"))
+    left = client.containers.create(image_name("serve"), name=docker_runtime._container_name(made, "algo-1"))
     removal = threading.Timer(1.0, lambda: left.remove(force=True))
     removal.start()
-    (host,) = runtime.start(made)
+    (host,) = docker_runtime.start(made)
     assert host.wait().code == 0
     removal.join()
     client.close()
 
 
 @pytest.mark.engine
-def test_container_that_was_not_started_is_no_host(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_container_that_was_not_started_is_no_host(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """It would look like one that ended well."""
     made = plan(tmp_path, "exit 0")
-    runtime._create(made, made.hosts[0], {}, [])
-    assert runtime.running() == {"job/a": ()}
+    docker_runtime._create(made, made.hosts[0], {}, [])
+    assert docker_runtime.running() == {"job/a": ()}
 
 
 @pytest.mark.engine
-def test_job_with_a_host_too_few_has_none(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_job_with_a_host_too_few_has_none(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     one = plan(tmp_path, "sleep 60")
     two = replace(one, hosts=(one.hosts[0], replace(one.hosts[0], name="algo-2")))
-    runtime.start(two)
+    docker_runtime.start(two)
     client = docker.from_env()
-    client.containers.get(runtime._container_name(two, "algo-2")).remove(force=True, v=True)
+    client.containers.get(docker_runtime._container_name(two, "algo-2")).remove(force=True, v=True)
     client.close()
-    assert runtime.running() == {"job/a": ()}
+    assert docker_runtime.running() == {"job/a": ()}
 
 
 @pytest.mark.engine
-def test_volumes_and_networks_without_containers_are_found(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_volumes_and_networks_without_containers_are_found(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     made = replace(plan(tmp_path, "exit 0"), isolated=True)
-    runtime._network(made)
-    runtime._overlays.volume(tmp_path / "data", runtime._labels(replace(made, name="job/b")))
-    assert runtime.running() == {"job/a": (), "job/b": ()}
-    runtime.remove("job/a")
-    runtime.remove("job/b")
-    assert runtime.running() == {}
+    docker_runtime._network(made)
+    docker_runtime._overlays.volume(tmp_path / "data", docker_runtime._labels(replace(made, name="job/b")))
+    assert docker_runtime.running() == {"job/a": (), "job/b": ()}
+    docker_runtime.remove("job/a")
+    docker_runtime.remove("job/b")
+    assert docker_runtime.running() == {}
 
 
 @pytest.mark.engine
-def test_plans_of_another_home_are_not_touched(tmp_path: Path, runtime: DockerRuntime) -> None:
-    runtime.start(plan(tmp_path, "sleep 60"))
+def test_plans_of_another_home_are_not_touched(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    docker_runtime.start(plan(tmp_path, "sleep 60"))
     other = DockerRuntime(Home(tmp_path / "other"))
     other.remove("job/a")
-    assert (list(other.running()), list(runtime.running())) == ([], ["job/a"])
+    assert (list(other.running()), list(docker_runtime.running())) == ([], ["job/a"])
     other.close()
 
 
 @pytest.mark.engine
-def test_files_belong_to_the_caller(tmp_path: Path, runtime: DockerRuntime) -> None:
-    (host,) = runtime.start(plan(tmp_path, f"umask 077; echo w > {ML.model}/w; chown 1234 {ML.model}/w"))
+def test_files_belong_to_the_caller(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    (host,) = docker_runtime.start(plan(tmp_path, f"umask 077; echo w > {ML.model}/w; chown 1234 {ML.model}/w"))
     host.wait()
     assert copied(host, str(ML.model), tmp_path / "copied")
     found = (tmp_path / "copied" / "w").stat()

@@ -468,8 +468,9 @@ def as_any_user() -> None:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 
 
-def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path) -> None:
-    before = set(Path(tempfile.gettempdir()).glob("microjobs-*"))
+def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with pytest.raises(ValueError, match="null"):
         Kept(["true"], {"A": "a\0b"}, tmp_path / "log")
-    assert set(Path(tempfile.gettempdir()).glob("microjobs-*")) <= before
+    assert list((tmp_path / "temporary").iterdir()) == []

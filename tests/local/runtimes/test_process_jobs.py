@@ -7,7 +7,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit, Host, Input, Plan
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS
+from tests.local.machine import environments, listening_addresses
 from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line
 from tests.local.trees import copied
 
@@ -197,13 +198,15 @@ def test_two_endpoints_serve_at_once_and_stop_in_order(runtime: ProcessRuntime, 
         assert host.wait() == Exit(0), output(host)
 
 
-def test_no_other_user_reaches_an_endpoint(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_no_other_user_reaches_an_endpoint(runtime: ProcessRuntime, home: Home, tmp_path: Path) -> None:
     """Whoever could connect to it would need no signature."""
     host = endpoint(runtime, tmp_path, "one", 1.0)
     wait_for_ping(host)
-    (path,) = {Path(line.split()[-1]) for line in unix_sockets() if line.endswith(f"{Network.socket_in('')}")}
+    folders = {environ.get(SOCKET_FOLDER) for environ in environments(str(home.root)).values()} - {None}
+    (path,) = (Network.socket_in(str(folder)) for folder in folders)
+    assert path.is_socket()
     assert (path.parent.stat().st_mode & 0o777, path.parent.stat().st_uid) == (0o700, os.getuid())
-    assert not listening_ports(f"{SOCKET_FOLDER}={path.parent}".encode())
+    assert not listening_addresses(f"{SOCKET_FOLDER}={path.parent}")
     if os.getuid() == 0:
         assert error_as_stranger(lambda: socket.socket(socket.AF_UNIX).connect(str(path))) == errno.EACCES
 
@@ -221,19 +224,3 @@ def error_as_stranger(attack: Callable[[], object]) -> int:
         finally:
             os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def unix_sockets() -> list[str]:
-    return Path("/proc/net/unix").read_text().splitlines()
-
-
-def listening_ports(variable: bytes) -> set[str]:
-    """The TCP sockets on which processes with a variable in their environment listen."""
-    open_sockets: set[str] = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # of another user, or it has ended
-            if variable in (process / "environ").read_bytes().split(b"\0"):
-                open_sockets |= {str(item.readlink()) for item in (process / "fd").iterdir()}
-    assert open_sockets
-    lines = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
-    return {local for _, local, _, state, *rest in lines if state == "0A" and f"socket:[{rest[5]}]" in open_sockets}

@@ -4,14 +4,11 @@ import contextlib
 import io
 import os
 import pickle
-import re
 import socket
 import struct
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -22,6 +19,7 @@ from microjobs.contract import Layout
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT
 from tests.conftest import image_name
 from tests.local.clients import OVER, ROOT, Local, processing_input, processing_output, unique, until
+from tests.local.machine import Address, list_containers, listening_addresses
 
 ML = Layout()
 USUAL_PORTS = (8785, 8786, WATCH_PORT, TORCH_PORT, TENSORFLOW_PORT)
@@ -29,9 +27,6 @@ HOSTS = 3
 IS_FIRST = f"""grep -q '"current_host": "algo-1"' {ROOT}/config/resourceconfig.json"""
 FIRST_HOST_FIRST = f"{IS_FIRST} || sleep 2; exec python -m microjobs"
 """The other hosts are late, so that somebody else can call the first one before they do."""
-LISTENING = re.compile(r"^ *\d+: ([0-9A-F]{8}):([0-9A-F]{4}) [0-9A-F]+:[0-9A-F]+ 0A", re.MULTILINE)
-"""A socket that listens, in /proc/net/tcp: address and port in hexadecimal."""
-Address = tuple[str, int]
 
 
 class Payload:
@@ -76,13 +71,15 @@ class Attacker:
     def _run(self) -> None:
         with ThreadPoolExecutor(100) as pool:
             while not self._over.wait(0.01):
-                for address in set(self._targets()) - self._calls.keys():
+                for address in self._targets() - self._calls.keys():
                     with contextlib.suppress(OSError):
                         self._calls[address] = socket.create_connection(address, timeout=5)
                         pool.submit(self._attack, self._calls[address])
 
-    def _targets(self) -> list[Address]:
-        return _hosts_of_processes() if self._local.address.runtime == "process" else _containers(self._local)
+    def _targets(self) -> set[Address]:
+        if self._local.address.runtime == "process":
+            return listening_addresses(str(self._local.home.root / "work"))
+        return _addresses_of_containers(self._local)
 
     def _attack(self, connected: socket.socket) -> None:
         """Greet as hosts did before there was a secret, and answer the first call with a pickle."""
@@ -94,23 +91,13 @@ class Attacker:
             connected.sendall(struct.pack("!i", len(content)) + content)
 
 
-def _hosts_of_processes() -> list[Address]:
-    found = LISTENING.findall(Path("/proc/net/tcp").read_text())
-    addresses = [(socket.inet_ntoa(struct.pack("<I", int(address, 16))), int(port, 16)) for address, port in found]
-    return [address for address in addresses if int(address[0].split(".")[1]) >= 64 and address[0].startswith("127.")]
-
-
-def _containers(local: Local) -> list[Address]:
-    known = sha256(str(local.home.root.resolve()).encode()).hexdigest()[:8]
-    client = docker.from_env()
+def _addresses_of_containers(local: Local) -> set[Address]:
     try:
-        containers = client.containers.list(ignore_removed=True, filters={"label": f"org.microjobs.home={known}"})
-        networks = [one for container in containers for one in container.attrs["NetworkSettings"]["Networks"].values()]
-        return [(network["IPAddress"], port) for network in networks if network["IPAddress"] for port in (8786, 8787)]
+        containers = list_containers(local.home)
     except docker.errors.NotFound:  # removed meanwhile
-        return []
-    finally:
-        client.close()
+        return set()
+    networks = [one for container in containers for one in container.attrs["NetworkSettings"]["Networks"].values()]
+    return {(network["IPAddress"], port) for network in networks if network["IPAddress"] for port in (8786, 8787)}
 
 
 @pytest.fixture

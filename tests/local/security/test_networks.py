@@ -9,7 +9,6 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
-import docker
 import pytest
 from docker.models.containers import Container
 
@@ -18,9 +17,10 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Line, Plan
 from microjobs_orchestrator.local.runtimes.docker.guards import GUARD_LABEL
-from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
+from microjobs_orchestrator.local.runtimes.docker.runtime import PLAN_LABEL, DockerRuntime
 from tests.conftest import image_name
 from tests.local.clients import until
+from tests.local.machine import list_containers, open_engine
 
 pytestmark = pytest.mark.engine
 
@@ -80,22 +80,6 @@ print(json.dumps(found), flush=True)
 """
 
 
-@pytest.fixture
-def runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
-    opened = DockerRuntime(Home(tmp_path / "home"))
-    yield opened
-    for name in opened.running():
-        opened.remove(name)
-    opened.close()
-
-
-@pytest.fixture
-def engine() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    yield client
-    client.close()
-
-
 def serving(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
     (tmp_path / "files").mkdir(exist_ok=True)
     host = HostPlan(
@@ -112,8 +96,8 @@ def ask(host: Host) -> bytes:
     return answered.getvalue()
 
 
-def container_of(engine: docker.DockerClient, plan: Plan, *, guard: bool = False) -> Container:
-    found = engine.containers.list(ignore_removed=True, filters={"label": f"org.microjobs.plan={plan.name}"})
+def container_of(home: Home, plan: Plan, *, guard: bool = False) -> Container:
+    found = [item for item in list_containers(home) if item.labels[PLAN_LABEL] == plan.name]
     (wanted,) = [item for item in found if (GUARD_LABEL in item.labels) is guard]
     return wanted
 
@@ -129,12 +113,12 @@ def answer_to_a_stranger(address: tuple[str, int]) -> bytes:
 
 @pytest.mark.parametrize("isolated", [False, True])
 def test_only_the_server_reaches_a_container_that_serves(
-    tmp_path: Path, runtime: DockerRuntime, engine: docker.DockerClient, isolated: bool
+    tmp_path: Path, docker_runtime: DockerRuntime, isolated: bool
 ) -> None:
     plan, other = (serving(tmp_path, name, isolated=isolated) for name in ("victim", "other"))
-    (host,), _ = runtime.start(plan), runtime.start(other)
+    (host,), _ = docker_runtime.start(plan), docker_runtime.start(other)
     assert ask(host) == b"secret"
-    guard = container_of(engine, plan, guard=True)
+    guard = container_of(Home(tmp_path / "home"), plan, guard=True)
     (network,) = guard.attrs["NetworkSettings"]["Networks"].values()
     address, ports = network["IPAddress"], (8080, 8081, 40000, RELAY_PORT)
     (published,) = guard.attrs["NetworkSettings"]["Ports"][f"{RELAY_PORT}/tcp"]
@@ -142,12 +126,13 @@ def test_only_the_server_reaches_a_container_that_serves(
     assert answer_to_a_stranger(("127.0.0.1", int(published["HostPort"]))).startswith(FORBIDDEN)
     assert [answer_to_a_stranger((address, port))[:13] for port in ports] == [b"", b"", b"", FORBIDDEN]
     command = ["python3", "-c", ATTACK, json.dumps([address]), json.dumps(ports)]
-    anybody = engine.containers.run(image_name("serve"), entrypoint="", command=command, remove=True)
-    neighbour = attack_from(container_of(engine, other), command)
+    with open_engine() as engine:
+        anybody = engine.containers.run(image_name("serve"), entrypoint="", command=command, remove=True)
+    neighbour = attack_from(container_of(Home(tmp_path / "home"), other), command)
     for said in (anybody, neighbour):
         found = json.loads(said)
         assert not [target for target, answer in found.items() if target.startswith(address) and "200" in answer]
-    assert [line.text for line in logged(runtime, plan)] == [b"asked /ping", b"asked /x"]
+    assert [line.text for line in logged(docker_runtime, plan)] == [b"asked /ping", b"asked /x"]
 
 
 def attack_from(container: Container, command: list[str]) -> bytes:
@@ -156,28 +141,28 @@ def attack_from(container: Container, command: list[str]) -> bytes:
     return output
 
 
-def logged(runtime: DockerRuntime, plan: Plan) -> Iterator[Line]:
-    (host,) = runtime.running()[plan.name]
+def logged(docker_runtime: DockerRuntime, plan: Plan) -> Iterator[Line]:
+    (host,) = docker_runtime.running()[plan.name]
     host.stop(0)
     return host.lines()
 
 
-def test_isolated_model_reaches_nothing(tmp_path: Path, runtime: DockerRuntime, engine: docker.DockerClient) -> None:
+def test_isolated_model_reaches_nothing(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     plan = serving(tmp_path, "jailed", isolated=True)
-    (host,) = runtime.start(plan)
+    (host,) = docker_runtime.start(plan)
     assert ask(host) == b"secret"
     with listener() as (port, heard):
         command = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
-        found = json.loads(attack_from(container_of(engine, plan), command))
+        found = json.loads(attack_from(container_of(Home(tmp_path / "home"), plan), command))
         assert {target: answer for target, answer in found.items() if not answer.endswith("Error")} == {}
         assert (len(found) > 4, heard) == (True, [])
 
 
-def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     with listener() as (port, heard):
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
         plan = talking(tmp_path, attack, isolated=True)
-        hosts = runtime.start(plan)
+        hosts = docker_runtime.start(plan)
         said = [[line.text.decode() for line in host.lines()] for host in hosts]
         assert [host.wait().code for host in hosts] == [0, 0], said
         assert [lines[0] for lines in said] == ["algo-2 said hello", "algo-1 said hello"]
@@ -188,11 +173,11 @@ def test_isolated_hosts_reach_each_other_and_nothing_else(tmp_path: Path, runtim
         assert heard == []
 
 
-def test_attack_works_where_nothing_is_isolated(tmp_path: Path, runtime: DockerRuntime) -> None:
+def test_attack_works_where_nothing_is_isolated(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """Else the attacks of the other tests would prove nothing."""
     with listener() as (port, heard):
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
-        for host in runtime.start(talking(tmp_path, attack, isolated=False)):
+        for host in docker_runtime.start(talking(tmp_path, attack, isolated=False)):
             assert "served" in json.loads(list(host.lines())[-1].text).values()
         until(lambda: set(heard), lambda kinds: kinds == {"tcp", "udp"}, 10)
 
@@ -223,22 +208,13 @@ with socket.create_server(("", 5000)) as server:
 
 def own_addresses() -> list[str]:
     """All IPv4 addresses of this machine, but for loopback's."""
-    with docker_client() as client:
+    with open_engine() as client:
         gateways = [
             config.get("Gateway", "") for net in client.networks.list() for config in net.attrs["IPAM"]["Config"] or []
         ]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect(("192.0.2.1", 9))
         return sorted({*gateways, probe.getsockname()[0]} - {""})
-
-
-@contextmanager
-def docker_client() -> Iterator[docker.DockerClient]:
-    client = docker.from_env()
-    try:
-        yield client
-    finally:
-        client.close()
 
 
 @contextmanager
@@ -272,15 +248,13 @@ def repeat(task: Callable[[], None]) -> None:
         return
 
 
-def test_host_that_lost_its_guard_is_started_anew(
-    tmp_path: Path, runtime: DockerRuntime, engine: docker.DockerClient
-) -> None:
+def test_host_that_lost_its_guard_is_started_anew(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """A server that comes later could not reach it."""
     plan = serving(tmp_path, "lost", isolated=False)
-    (host,) = runtime.start(plan)
-    assert len(runtime.running()[plan.name]) == 1
-    container_of(engine, plan, guard=True).kill()
-    assert until(lambda: runtime.running()[plan.name], lambda hosts: not hosts, 10) == ()
+    (host,) = docker_runtime.start(plan)
+    assert len(docker_runtime.running()[plan.name]) == 1
+    container_of(Home(tmp_path / "home"), plan, guard=True).kill()
+    assert until(lambda: docker_runtime.running()[plan.name], lambda hosts: not hosts, 10) == ()
     with pytest.raises(OSError):  # noqa: PT011  refused, or reset by the engine's proxy
         host.connect(1)
 

@@ -3,8 +3,8 @@
 import base64
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.guards import GUARD_LABEL
 from tests.conftest import image_name
 from tests.local.clients import SHELL, Local, started, unique
+from tests.local.machine import list_containers
 
 pytestmark = pytest.mark.engine
 
@@ -69,17 +70,8 @@ class Run:
     def look(self) -> None:
         if self.local.address.runtime == "process":
             return
-        known = sha256(str(self.local.home.root.resolve()).encode()).hexdigest()[:8]
-        client = docker.from_env()
-        try:
-            for container in client.containers.list(
-                all=True, ignore_removed=True, filters={"label": f"org.microjobs.home={known}"}
-            ):
-                self.containers.append(container.attrs)
-        except docker.errors.NotFound:  # removed meanwhile
-            pass
-        finally:
-            client.close()
+        with suppress(docker.errors.NotFound):  # removed meanwhile
+            self.containers += [container.attrs for container in list_containers(self.local.home)]
 
     def everything(self) -> Iterator[tuple[str, bytes]]:
         """What can be seen, by where."""

@@ -1,0 +1,75 @@
+"""What one server has on this machine: its containers, its processes and their sockets.
+
+Other tests, with servers of their own, run at the same time. Tests therefore look only at what belongs to one home.
+"""
+
+import hashlib
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import docker
+from docker.models.containers import Container
+
+from microjobs_orchestrator.local.home import Home
+
+Address = tuple[str, int]
+
+
+def home_filter(home: Home) -> dict[str, str]:
+    """The filter with which the engine lists a home's containers, networks or volumes."""
+    return {"label": f"org.microjobs.home={hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]}"}
+
+
+@contextmanager
+def open_engine() -> Iterator[docker.DockerClient]:
+    with closing(docker.from_env()) as client:
+        yield client
+
+
+def list_containers(home: Home) -> list[Container]:
+    """Return all containers of a home, running or not."""
+    with open_engine() as engine:
+        return engine.containers.list(all=True, ignore_removed=True, filters=dict(home_filter(home)))
+
+
+def container_names(home: Home) -> list[str]:
+    return [str(container.name) for container in list_containers(home)]
+
+
+def environments(text: str) -> dict[Path, dict[str, str]]:
+    """Return the environments that contain a text, by the process's folder in /proc."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # of another user, or it has ended
+            content = (process / "environ").read_bytes().decode(errors="replace")
+            if text in content:
+                found[process] = dict(line.split("=", 1) for line in content.split("\0") if "=" in line)
+    return found
+
+
+def listening_addresses(text: str) -> set[Address]:
+    """Return the IPv4 and IPv6 addresses on which processes listen whose environment contains a text."""
+    links: set[str] = set()
+    for process in environments(text):
+        with suppress(OSError):
+            links |= {str(item.readlink()) for item in (process / "fd").iterdir()}
+    return {_parse_address(local) for local, inode in _listening() if f"socket:[{inode}]" in links}
+
+
+def _listening() -> Iterator[tuple[str, str]]:
+    """Yield address and inode of each listening TCP socket."""
+    for table in ("tcp", "tcp6"):
+        for line in Path("/proc/net", table).read_text().splitlines()[1:]:
+            _, local, _, state, _, _, _, _, _, inode, *_ = line.split()
+            if state == "0A":
+                yield local, inode
+
+
+def _parse_address(text: str) -> Address:
+    """Parse an address of /proc/net/tcp: words of four bytes in the machine's byte order, and the port."""
+    address, port = text.split(":")
+    packed = b"".join(struct.pack("=I", int(address[at : at + 8], 16)) for at in range(0, len(address), 8))
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed), int(port, 16)
