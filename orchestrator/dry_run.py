@@ -8,12 +8,12 @@ from botocore import xform_name
 from rich.console import Console
 
 from microjobs_orchestrator.aws import images
-from microjobs_orchestrator.aws.place import site
+from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import WORKFLOWS, Request
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.runs.place import Site
-from microjobs_orchestrator.runs.plan import Names, Planned
+from microjobs_orchestrator.runs.backend import RequestContext
+from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
 from microjobs_orchestrator.workflows import housing
 
 
@@ -28,21 +28,21 @@ def print_requests(request: Request) -> None:
     workflow = WORKFLOWS[request.workflow]
     destination = request.aws.destination
     known = images.pushed(Home.from_environment(), destination)
-    there = site(request.aws, images.planned(known, destination))
+    there = request_context(request.aws, images.planned(known, destination))
     options = workflow.options(**request.chosen)
     told = Console(stderr=True, highlight=False, soft_wrap=True)
     if missing := [job for job in options.jobs if job not in known]:
         told.print(f"# no digest is known of {', '.join(missing)}: `microjobs push` before these requests are sent")
     run = f"{request.workflow}-dry-run"
     if data := request.given.get("data"):
-        told.print(f"# aws s3 cp {shlex.quote(data)} {housing.source_uri(there, Names(run))}")
-    for command, line in lines(there, run, workflow.requests(there, Names(run), options)):
+        told.print(f"# aws s3 cp {shlex.quote(data)} {housing.source_uri(there, PlanNames(run))}")
+    for command, line in lines(there, run, workflow.requests(there, PlanNames(run), options)):
         told.print(f"# {command}")
         print(line, flush=True)
 
 
-def lines(site: Site, run: str, plan: Iterable[Planned]) -> Iterator[tuple[str, str]]:
+def lines(context: RequestContext, run: str, plan: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:
     """For each request the command that takes it, and its JSON."""
     for planned in plan:
         command = f"aws sagemaker {xform_name(planned.operation, '-')} --cli-input-json"
-        yield command, json.dumps(site.complete(run, planned.operation, planned.request))
+        yield command, json.dumps(context.complete(run, planned.operation, planned.request))

@@ -1,4 +1,4 @@
-"""A workflow from the command to its report: the server, the record, the run, and what is shown at the end."""
+"""A workflow from the command to its report: the server, the journal, the run, and what is shown at the end."""
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +12,9 @@ from rich.text import Text
 
 from microjobs.files import write_text
 from microjobs_orchestrator import images
+from microjobs_orchestrator.aws import backend as aws_backend
 from microjobs_orchestrator.aws import consent
 from microjobs_orchestrator.aws import images as aws_images
-from microjobs_orchestrator.aws import place as aws_place
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.build_first import build_first
 from microjobs_orchestrator.durations import duration
@@ -22,12 +22,12 @@ from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.report.page import page
 from microjobs_orchestrator.report.summary import near, summary
+from microjobs_orchestrator.runs.backend import Backend, RequestContext, local_backend
 from microjobs_orchestrator.runs.costs import dollars
-from microjobs_orchestrator.runs.journal import Record, last_unfinished
-from microjobs_orchestrator.runs.place import Place, Site, on_this_machine
-from microjobs_orchestrator.runs.plan import Named, Names, Planned
+from microjobs_orchestrator.runs.journal import Journal, last_unfinished
+from microjobs_orchestrator.runs.plan import Namer, PlanNames, PlannedRequest
 from microjobs_orchestrator.runs.progress import Progress
-from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run, interruptible
 from microjobs_orchestrator.workflows import housing, straight_line
 
@@ -37,8 +37,8 @@ class Workflow:
     """A workflow and what may be chosen for it."""
 
     options: type[Any]
-    run: Callable[[Place, Run, Any, Path], Results]
-    requests: Callable[[Site, Named, Any], list[Planned]]
+    run: Callable[[Backend, Run, Any, Path], RunResults]
+    requests: Callable[[RequestContext, Namer, Any], list[PlannedRequest]]
     """All that it is going to ask for."""
 
 
@@ -99,44 +99,48 @@ def launch(request: Request) -> None:
     home = Home.from_environment()
     runs = home.root / "runs"
     given = request.chosen
-    resumed = None if request.resume is None else find_record(runs, request, given)
+    resumed = None if request.resume is None else find_journal(runs, request, given)
     console = Console(highlight=False)
     workflow = WORKFLOWS[request.workflow]
     options = workflow.options(**(resumed.options if resumed else given))
     if request.build and request.aws is None:
         request = replace(request, runtime=build_first(request.runtime, options.jobs, console))
-    with interruptible(), opened(home, request, options.jobs) as place:
-        if place.needs_images:
+    with interruptible(), opened(home, request, options.jobs) as backend:
+        if backend.needs_images:
             need_images(options.jobs)
         if request.aws is not None:
-            consent.show(console, request.aws, left_to_do(workflow.requests(place, Names("planned"), options), resumed))
+            consent.show(
+                console, request.aws, left_to_do(workflow.requests(backend, PlanNames("planned"), options), resumed)
+            )
             consent.ask(console, yes=request.yes)
-        record = resumed or Record.new(runs, request.workflow, given, request.on, request.base)
-        console.print(f"{record.id}: jobs run by {place.title} ({place.why})", soft_wrap=True)
+        journal = resumed or Journal.new(runs, request.workflow, given, request.on, request.base)
+        console.print(f"{journal.id}: jobs run by {backend.title} ({backend.why})", soft_wrap=True)
         progress = Progress(console, verbose=request.verbose)
         try:
-            results = workflow.run(place, Run(place, record, progress, keep=request.keep), options, runs / record.id)
+            results = workflow.run(
+                backend, Run(backend, journal, progress, keep=request.keep), options, runs / journal.id
+            )
         except BaseException:
             console.print(f"Go on with: microjobs run {request.workflow} --resume{again(request)}", soft_wrap=True)
-            if costs := cost(place, record):
+            if costs := cost(backend, journal):
                 console.print(f"Cost so far: {costs}", soft_wrap=True)
             raise
-        record.finished = True
-        record.save()
-    finish(console, place, record, results, runs / record.id)
+        journal.finished = True
+        journal.save()
+    finish(console, backend, journal, results, runs / journal.id)
 
 
-def opened(home: Home, request: Request, jobs: Sequence[str]) -> AbstractContextManager[Place]:
-    """The place that was asked for.
+def opened(home: Home, request: Request, jobs: Sequence[str]) -> AbstractContextManager[Backend]:
+    """The backend that was asked for.
 
     Raises:
         UsageError: for AWS, images of these jobs were not pushed.
     """
     if request.aws is None:
-        return on_this_machine(home, request.runtime)
+        return local_backend(home, request.runtime)
     destination = request.aws.destination
     return nullcontext(
-        aws_place.connect(request.aws, aws_images.need(aws_images.pushed(home, destination), jobs, destination))
+        aws_backend.connect(request.aws, aws_images.need(aws_images.pushed(home, destination), jobs, destination))
     )
 
 
@@ -144,20 +148,20 @@ def again(request: Request) -> str:
     return "" if request.aws is None else " --on aws"
 
 
-def left_to_do(plan: Sequence[Planned], record: Record | None) -> list[Planned]:
+def left_to_do(plan: Sequence[PlannedRequest], journal: Journal | None) -> list[PlannedRequest]:
     """The requests that a resumed run will send; a finished endpoint is remembered as its predictions."""
-    if record is None:
+    if journal is None:
         return list(plan)
-    finished = {done.step for done in record.steps if done.seconds is not None}
+    finished = {done.step for done in journal.steps if done.seconds is not None}
     return [planned for planned in plan if {"endpoint": "predictions"}.get(planned.step, planned.step) not in finished]
 
 
-def cost(place: Place, record: Record) -> str:
+def cost(backend: Backend, journal: Journal) -> str:
     """What a run has cost, in a line; empty where nothing costs."""
-    if place.price is None:
+    if backend.price is None:
         return ""
-    without = f", and what {', '.join(record.unpriced)} costs" if record.unpriced else ""
-    return f"{dollars(record.spent)} for instances, by the price table{without}"
+    without = f", and what {', '.join(journal.unpriced)} costs" if journal.unpriced else ""
+    return f"{dollars(journal.spent)} for instances, by the price table{without}"
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -179,32 +183,32 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "data": str(path)}
 
 
-def find_record(runs: Path, request: Request, given: Mapping[str, Any]) -> Record:
+def find_journal(runs: Path, request: Request, given: Mapping[str, Any]) -> Journal:
     """The run to go on with, as a new attempt.
 
     Raises:
         UsageError: there is none, or it was started with other options, or elsewhere.
     """
     workflow, run_id = request.workflow, request.resume
-    record = Record.read(runs / f"{run_id}.json" if run_id else last_unfinished(runs, workflow))
-    known = {field.name: field.default for field in fields(WORKFLOWS[workflow].options)} | record.options
+    journal = Journal.read(runs / f"{run_id}.json" if run_id else last_unfinished(runs, workflow))
+    known = {field.name: field.default for field in fields(WORKFLOWS[workflow].options)} | journal.options
     for name, value in given.items():
         if known[name] != value:
             raise UsageError(
-                f"{record.id} was started with {name} {known[name]}, not {value}: leave the option out, "
+                f"{journal.id} was started with {name} {known[name]}, not {value}: leave the option out, "
                 "or --resume to start a new run"
             )
-    if record.workflow != workflow:
-        raise UsageError(f"{record.id} is a run of {record.workflow}: `microjobs run {record.workflow} --resume`")
-    if record.on != request.on:
-        raise UsageError(f"{record.id} was started with --on {record.on}: resume it there, with --on {record.on}")
-    if record.base != request.base:
+    if journal.workflow != workflow:
+        raise UsageError(f"{journal.id} is a run of {journal.workflow}: `microjobs run {journal.workflow} --resume`")
+    if journal.on != request.on:
+        raise UsageError(f"{journal.id} was started with --on {journal.on}: resume it there, with --on {journal.on}")
+    if journal.base != request.base:
         raise UsageError(
-            f"the data of {record.id} lies below {record.base}, not {request.base}: set bucket and prefix as they were"
+            f"the data of {journal.id} is below {journal.base}, not {request.base}: set bucket and prefix as they were"
         )
-    record.attempt += 1
-    record.save()
-    return record
+    journal.attempt += 1
+    journal.save()
+    return journal
 
 
 def need_images(jobs: tuple[str, ...]) -> None:
@@ -218,17 +222,17 @@ def need_images(jobs: tuple[str, ...]) -> None:
         raise LauncherError(f"no image of {', '.join(missing)}: `microjobs build {' '.join(missing)}` makes them")
 
 
-def finish(console: Console, place: Place, record: Record, results: Results, folder: Path) -> None:
+def finish(console: Console, backend: Backend, journal: Journal, results: RunResults, folder: Path) -> None:
     """Write the report and show the summary."""
-    base = place.uri(record.id)
-    heading = f"{record.id}  {place.title}  {duration(sum(done.seconds or 0.0 for done in record.steps))}"
+    base = backend.uri(journal.id)
+    heading = f"{journal.id}  {backend.title}  {duration(sum(done.seconds or 0.0 for done in journal.steps))}"
     lying = [("S3", base)]
-    if (here := place.folder(base)) is not None:
+    if (here := backend.folder(base)) is not None:
         lying.append(("disk", near(here)))
-    if costs := cost(place, record):
+    if costs := cost(backend, journal):
         lying.append(("cost", costs))
     report = folder / "report.html"
-    write_text(report, page(results, heading, record.steps, [*lying, *results.places]))
+    write_text(report, page(results, heading, journal.steps, [*lying, *results.places]))
     model = dict(results.places)["model"].removeprefix(f"{base}/")
     for line in results.table:
         console.print(Text(line))

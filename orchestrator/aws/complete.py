@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.runs.place import Answer, Complete
+from microjobs_orchestrator.runs.backend import Complete, Members
 
 RUN_TAG = "microjobs:run"
 """On everything that a run creates: bills can be split by it."""
@@ -19,7 +19,7 @@ Source: the API reference on VolumeKmsKeyId. The names have a `d`, but for some 
 def completing(settings: Settings) -> Complete:
     """What adds to each request what the settings ask for."""
 
-    def complete(run: str, operation: str, request: Answer) -> Answer:
+    def complete(run: str, operation: str, request: Members) -> Members:
         asked: dict[str, Any] = deepcopy(dict(request))
         if operation in ADDED:
             ADDED[operation](settings, asked)

@@ -9,10 +9,10 @@ from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.runs.plan import Planned
+from microjobs_orchestrator.runs.plan import PlannedRequest
 
 
-def show(console: Console, settings: Settings, plan: Iterable[Planned]) -> None:
+def show(console: Console, settings: Settings, plan: Iterable[PlannedRequest]) -> None:
     """The table of what will run and what it costs."""
     known = prices(settings)
     found = costs.estimates(plan, 60 * settings.max_minutes)

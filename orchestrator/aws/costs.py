@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
+from microjobs_orchestrator.runs.backend import Members
 from microjobs_orchestrator.runs.costs import HOUR, dollars
-from microjobs_orchestrator.runs.place import Answer
-from microjobs_orchestrator.runs.plan import Planned
+from microjobs_orchestrator.runs.plan import PlannedRequest
 
 EXPECTED_SECONDS = 300.0
 """Of an instance in one of these workflows' jobs, or under their endpoint: they are small. Bills will differ."""
@@ -36,7 +36,7 @@ class Estimate:
         return None if an_hour is None else self.instances * seconds / HOUR * an_hour
 
 
-def estimates(plan: Iterable[Planned], max_seconds: int) -> list[Estimate]:
+def estimates(plan: Iterable[PlannedRequest], max_seconds: int) -> list[Estimate]:
     """An estimate for each request that starts instances.
 
     Args:
@@ -47,7 +47,7 @@ def estimates(plan: Iterable[Planned], max_seconds: int) -> list[Estimate]:
     return [estimate for estimate in found if estimate is not None]
 
 
-def _estimate(title: str, operation: str, request: Answer, max_seconds: int) -> Estimate | None:
+def _estimate(title: str, operation: str, request: Members, max_seconds: int) -> Estimate | None:
     if operation == "CreateProcessingJob":
         return _job(title, request["ProcessingResources"]["ClusterConfig"], request, 1)
     if operation == "CreateTrainingJob":
@@ -62,7 +62,7 @@ def _estimate(title: str, operation: str, request: Answer, max_seconds: int) -> 
     return None
 
 
-def _job(title: str, resources: Answer, request: Answer, jobs: int) -> Estimate:
+def _job(title: str, resources: Members, request: Members, jobs: int) -> Estimate:
     seconds = request["StoppingCondition"]["MaxRuntimeInSeconds"]
     return Estimate(title, resources["InstanceType"], jobs * resources["InstanceCount"], seconds)
 

@@ -9,7 +9,7 @@ from microjobs_orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.aws.settings import Settings
-    from microjobs_orchestrator.runs.place import Place
+    from microjobs_orchestrator.runs.backend import Backend
     from microjobs_orchestrator.runs.viewing import View
 
 PREFIX = "aws_"
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
         parser: a verb's.
         requests: also what only requests need.
     """
-    parser.add_argument("--on", choices=("here", "aws"), default="here", help="the place (default: %(default)s)")
+    parser.add_argument("--on", choices=("here", "aws"), default="here", help="the backend (default: %(default)s)")
     group = parser.add_argument_group("on AWS", "Each is also a setting in [aws] of microjobs.toml: docs/using/aws.md")
     flag = _adder(group)
     flag("--profile", metavar="P", help="of ~/.aws/config (default: as boto3 finds it)")
@@ -96,7 +96,7 @@ def _step_and_type(text: str) -> tuple[str, str]:
 def chosen(options: argparse.Namespace) -> "Settings":
     """Settings of the file and the flags, with boto3's region; not yet checked."""
     from microjobs_orchestrator.aws import settings
-    from microjobs_orchestrator.aws.place import with_region
+    from microjobs_orchestrator.aws.backend import with_region
 
     return with_region(settings.changed(settings.read(), given(options)))
 
@@ -111,7 +111,7 @@ def account(options: argparse.Namespace, *, requests: bool) -> "Settings":
         UsageError: settings or credentials are missing or wrong, all of them at once.
     """
     from microjobs_orchestrator.aws import settings
-    from microjobs_orchestrator.aws.place import credentials_problems
+    from microjobs_orchestrator.aws.backend import credentials_problems
 
     found = chosen(options)
     problems = settings.problems(found) if requests else settings.region_problems(found)
@@ -128,8 +128,8 @@ def profile(options: argparse.Namespace) -> str:
     return ""
 
 
-def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
-    """The place of a command that changes what is there and starts nothing new.
+def reached(options: argparse.Namespace) -> "AbstractContextManager[Backend]":
+    """The backend of a command that changes what is there and starts nothing new.
 
     Raises:
         UsageError: no region or no credentials are known, or flags for AWS are given without it.
@@ -137,9 +137,9 @@ def reached(options: argparse.Namespace) -> "AbstractContextManager[Place]":
     if on_aws(options):
         return nullcontext(_account(options))
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.runs import place
+    from microjobs_orchestrator.runs import backend
 
-    return place.on_this_machine(Home.from_environment())
+    return backend.local_backend(Home.from_environment())
 
 
 def viewed(options: argparse.Namespace) -> "View":
@@ -152,8 +152,8 @@ def viewed(options: argparse.Namespace) -> "View":
     from microjobs_orchestrator.runs import viewing
 
     if on_aws(options):
-        place = _account(options)
-        return viewing.PlaceView(place, f"AWS, region {place.sagemaker.meta.region_name}")
+        backend = _account(options)
+        return viewing.BackendView(backend, f"AWS, region {backend.sagemaker.meta.region_name}")
     return viewing.HomeView(Home.from_environment())
 
 
@@ -170,8 +170,8 @@ def need_jobs(options: argparse.Namespace) -> None:
         need_state(Home.from_environment())
 
 
-def _account(options: argparse.Namespace) -> "Place":
-    from microjobs_orchestrator.aws.place import connect
+def _account(options: argparse.Namespace) -> "Backend":
+    from microjobs_orchestrator.aws.backend import connect
 
     return connect(account(options, requests=False), no_image)
 

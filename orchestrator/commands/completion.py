@@ -45,7 +45,7 @@ def answer(parser: argparse.ArgumentParser) -> None:
 
 
 def jobs(**_: object) -> list[str]:
-    """Names of jobs and endpoints here, newest first."""
+    """PlanNames of jobs and endpoints here, newest first."""
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.runs.viewing import Filter, HomeView
 
@@ -53,7 +53,7 @@ def jobs(**_: object) -> list[str]:
 
 
 def images(**_: object) -> list[str]:
-    """Names of the jobs of this repository."""
+    """PlanNames of the jobs of this repository."""
     from pathlib import Path
 
     containers = Path(__file__).resolve().parents[2] / "containers"

@@ -45,14 +45,14 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.local.lifecycle.group import Interruption
     from microjobs_orchestrator.local.resources.training import interruptions
+    from microjobs_orchestrator.runs.backend import connect_local
     from microjobs_orchestrator.runs.kinds import TRAINING
-    from microjobs_orchestrator.runs.place import local_place
     from microjobs_orchestrator.runs.viewing import HomeView
 
     home = Home.from_environment()
     if (address := control.running(home)) is None:
         raise UsageError(control.why_not_running(home))
-    place = local_place(address, home.buckets)
+    backend = connect_local(address, home.buckets)
     kind, job = HomeView(home).need(options.job)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):
         raise UsageError(
@@ -64,10 +64,10 @@ def call(options: argparse.Namespace) -> int:
     before = len(job["SecondaryStatusTransitions"])
     deadline = time.monotonic() + TAKEN_SECONDS
     while time.monotonic() < deadline:
-        new = (kind.describe(place.sagemaker, options.job) or {}).get("SecondaryStatusTransitions", [])[before:]
+        new = (kind.describe(backend.sagemaker, options.job) or {}).get("SecondaryStatusTransitions", [])[before:]
         if new:
             break
-        time.sleep(place.poll)
+        time.sleep(backend.poll)
     if not any(step["Status"] == "Interrupted" for step in new):
         interruptions.withdraw(home, options.job)
         status = new[0]["Status"] if new else "Training"

@@ -10,7 +10,7 @@ from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.kinds import Answer, Kind
+    from microjobs_orchestrator.runs.kinds import Kind, Members
     from microjobs_orchestrator.runs.logs import Event
     from microjobs_orchestrator.runs.viewing import View
 
@@ -47,7 +47,7 @@ def _print(event: "Event", *, flush: bool) -> None:
         print(f"{host}  {row}", flush=flush)
 
 
-def _tell_failure(kind: "Kind", description: "Answer", name: str) -> None:
+def _tell_failure(kind: "Kind", description: "Members", name: str) -> None:
     """Say on stderr why it failed: a job that did not start has no log."""
     from microjobs_orchestrator.terminal import safe
 

@@ -12,7 +12,7 @@ from microjobs_orchestrator.terminal import safe
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.viewing import Filter, Listed
+    from microjobs_orchestrator.runs.viewing import Filter, ResourceRow
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -59,7 +59,7 @@ def _status(text: str) -> str:
     return known[text.lower()]
 
 
-def table(listed: Sequence["Listed"], now: datetime) -> list[str]:
+def table(listed: Sequence["ResourceRow"], now: datetime) -> list[str]:
     """Lines with aligned columns: kind, name, status, age, and how long it took or takes."""
     from microjobs_orchestrator.durations import duration
 

@@ -60,7 +60,7 @@ def _request(options: argparse.Namespace) -> "Request":
 
     from microjobs_orchestrator import images
     from microjobs_orchestrator.aws import settings
-    from microjobs_orchestrator.aws.place import credentials_problems, with_region
+    from microjobs_orchestrator.aws.backend import credentials_problems, with_region
     from microjobs_orchestrator.push import ecr
     from microjobs_orchestrator.push.plan import Destination
     from microjobs_orchestrator.push.push import Request

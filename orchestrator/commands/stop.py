@@ -8,7 +8,7 @@ from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.place import Place
+    from microjobs_orchestrator.runs.backend import Backend
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -24,8 +24,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 def call(options: argparse.Namespace) -> int:
     if options.run:
         flags.need_jobs(options)
-        with flags.reached(options) as place:
-            return stop_run(place, options.run)
+        with flags.reached(options) as backend:
+            return stop_run(backend, options.run)
     return stop_one(options, options.job)
 
 
@@ -36,9 +36,9 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
     if kind is not ENDPOINT and description[kind.status] not in kind.going:
         print(f"{kind.title} {name} is {description[kind.status]} already")
         return 0
-    with flags.reached(options) as place:  # starts a server if none runs, so not before there is something to stop
-        stopped = kind.stop(place.sagemaker, name)
-        found = None if stopped else kind.describe(place.sagemaker, name)  # it ended meanwhile
+    with flags.reached(options) as backend:  # starts a server if none runs, so not before there is something to stop
+        stopped = kind.stop(backend.sagemaker, name)
+        found = None if stopped else kind.describe(backend.sagemaker, name)  # it ended meanwhile
     if stopped:
         print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
     else:
@@ -46,9 +46,9 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
     return 0
 
 
-def stop_run(place: "Place", run: str) -> int:
+def stop_run(backend: "Backend", run: str) -> int:
     from microjobs_orchestrator.runs import cleaning
 
-    ended = cleaning.stop_run(place, run, lambda line: print(line, flush=True))
+    ended = cleaning.stop_run(backend, run, lambda line: print(line, flush=True))
     print(f"{run}: nothing runs" if ended else f"nothing of {run} was running")
     return 0

@@ -18,7 +18,7 @@ from microjobs_orchestrator.push.plan import Destination, Item, asked, image_uri
 from microjobs_orchestrator.push.record import Pushed
 from microjobs_orchestrator.push.registry import Manifest, Registry
 from microjobs_orchestrator.push.source import read_source
-from microjobs_orchestrator.runs.progress import Progress, Step
+from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -146,7 +146,7 @@ def _send(client: "DockerClient", opened: Opened, item: Item, progress: Progress
     progress.note(f"  {item.tag}: layers pushed {upload.pushed}, already there {upload.there}")
 
 
-def shower(progress: Progress, step: Step) -> Callable[[engine.Upload], None]:
+def shower(progress: Progress, step: StepDisplay) -> Callable[[engine.Upload], None]:
     """Shows each state of an upload on a terminal, and elsewhere one every `PLAIN_SECONDS`."""
     last = step.started
 

@@ -7,9 +7,9 @@ from html import escape
 from microjobs_orchestrator.durations import duration
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.summary import aligned, number
-from microjobs_orchestrator.runs.journal import Done
+from microjobs_orchestrator.runs.journal import JournalEntry
 from microjobs_orchestrator.runs.progress import Trial, short
-from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.results import RunResults
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #667; --line: #d5d8dd; --paper: #fff; --card: #f6f7f9;
@@ -37,7 +37,7 @@ svg circle, svg rect { fill: var(--blue); fill-opacity: .75 } .axis { fill: none
 """
 
 
-def page(results: Results, heading: str, steps: Sequence[Done], places: Sequence[tuple[str, str]]) -> str:
+def page(results: RunResults, heading: str, steps: Sequence[JournalEntry], places: Sequence[tuple[str, str]]) -> str:
     """The page's text.
 
     Args:
@@ -73,7 +73,7 @@ def _tiles(figures: Sequence[tuple[str, float]]) -> str:
     return f"<p></p><div class='tiles'>{''.join(tiles)}</div>"
 
 
-def _plots(results: Results) -> str:
+def _plots(results: RunResults) -> str:
     targets, predicted = results.scored
     figures = [
         _figure(
@@ -117,13 +117,13 @@ def _trials(trials: Sequence[Trial], objective: str) -> str:
     return f"{table}<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
 
 
-def _predictions(results: Results) -> str:
+def _predictions(results: RunResults) -> str:
     numbers = map(str, range(len(results.targets)))
     columns = (numbers, aligned(results.predictions), aligned(results.targets))
     return _table(["row", "predicted", "target"], list(zip(*columns, strict=True)))
 
 
-def _times(steps: Sequence[Done]) -> list[tuple[str, float, str]]:
+def _times(steps: Sequence[JournalEntry]) -> list[tuple[str, float, str]]:
     return [(done.title, done.seconds or 0.0, duration(done.seconds or 0.0)) for done in steps]
 
 

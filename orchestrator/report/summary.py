@@ -11,12 +11,12 @@ from rich.table import Table
 from rich.text import Text
 
 from microjobs_orchestrator.runs.progress import trial_table
-from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.results import RunResults
 
 TOP_TRIALS = 3
 
 
-def summary(results: Results, heading: str, places: Sequence[tuple[str, str]]) -> RenderableType:
+def summary(results: RunResults, heading: str, places: Sequence[tuple[str, str]]) -> RenderableType:
     """What came out, and where everything lies.
 
     Args:
@@ -42,7 +42,7 @@ def _figures(figures: Sequence[tuple[str, float]]) -> Table:
     return table
 
 
-def _predictions(results: Results) -> Table:
+def _predictions(results: RunResults) -> Table:
     table = Table.grid(padding=(0, 1, 0, 0))
     rows = [("predicted", *aligned(results.predictions)), ("target", *aligned(results.targets))]
     for name, *values in rows:

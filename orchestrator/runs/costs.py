@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Answer, Kind
+from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Kind, Members
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
@@ -20,7 +20,7 @@ Price = Callable[[str], float | None]
 
 
 @dataclass(frozen=True)
-class Use:
+class Usage:
     """Time of instances that AWS bills."""
 
     instance_type: str
@@ -32,29 +32,29 @@ class Use:
         return None if an_hour is None else self.seconds / HOUR * an_hour
 
 
-def use(sagemaker: "SageMakerClient", kind: Kind, description: Answer) -> Use | None:
+def usage(sagemaker: "SageMakerClient", kind: Kind, description: Members) -> Usage | None:
     """What a job has used until now, or until its end; None for what is not a job."""
     if kind is PROCESSING:
         cluster = description["ProcessingResources"]["ClusterConfig"]
-        return Use(cluster["InstanceType"], _wall(description, "Processing") * cluster["InstanceCount"])
+        return Usage(cluster["InstanceType"], _wall(description, "Processing") * cluster["InstanceCount"])
     if kind is TRAINING:
         return _training(description)
     if kind is TUNING:
         instance_type = description["TrainingJobDefinition"]["ResourceConfig"]["InstanceType"]
-        return Use(instance_type, sum(_trials(sagemaker, description)))
+        return Usage(instance_type, sum(_trials(sagemaker, description)))
     return None
 
 
-def _training(description: Answer) -> Use:
+def _training(description: Members) -> Usage:
     """Facts: BillableTimeInSeconds is there when the job has ended, and less than its time on spot instances."""
     resources = description["ResourceConfig"]
     seconds = description.get("BillableTimeInSeconds")
     if seconds is None:
         seconds = _wall(description, "Training")
-    return Use(resources["InstanceType"], seconds * resources["InstanceCount"])
+    return Usage(resources["InstanceType"], seconds * resources["InstanceCount"])
 
 
-def _trials(sagemaker: "SageMakerClient", tuning: Answer) -> list[float]:
+def _trials(sagemaker: "SageMakerClient", tuning: Members) -> list[float]:
     """Seconds of each training job: of those that go on by the clock, when all is over as they are billed."""
     over = tuning["HyperParameterTuningJobStatus"] not in TUNING.going
     pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
@@ -69,7 +69,7 @@ def _trials(sagemaker: "SageMakerClient", tuning: Answer) -> list[float]:
     return [_training(job).seconds for job in jobs]
 
 
-def _wall(description: Answer, what: str) -> float:
+def _wall(description: Members, what: str) -> float:
     """Seconds by the clock; none before the start, when instances are prepared and not yet billed."""
     if (start := description.get(f"{what}StartTime")) is None:
         return 0.0

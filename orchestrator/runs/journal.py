@@ -12,7 +12,7 @@ from microjobs_orchestrator.failures import UsageError
 
 
 @dataclass
-class Done:
+class JournalEntry:
     """A step that was started: a job, or a value that was computed."""
 
     step: str
@@ -26,7 +26,7 @@ class Done:
 
 
 @dataclass
-class Record:
+class Journal:
     """A run's file, `runs/<id>.json`. Every change is written at once, whole."""
 
     path: Path
@@ -34,7 +34,7 @@ class Record:
     workflow: str
     options: dict[str, Any]
     on: str = "here"
-    """The place: `here` or `aws`."""
+    """The backend: `here` or `aws`."""
     base: str = ""
     """On AWS: the S3 address below which its data lies."""
     attempt: int = 1
@@ -45,10 +45,12 @@ class Record:
     """Dollars of all attempts, as far as prices are known."""
     unpriced: list[str] = field(default_factory=list)
     """Instance types whose price is not known, so that `spent` lacks them."""
-    steps: list[Done] = field(default_factory=list)
+    steps: list[JournalEntry] = field(default_factory=list)
 
     @classmethod
-    def new(cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here", base: str = "") -> "Record":
+    def new(
+        cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here", base: str = ""
+    ) -> "Journal":
         """A new run, named by its workflow and the time."""
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -59,13 +61,13 @@ class Record:
                 path.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            record = cls(path, name, workflow, dict(options), on, base)
-            record.save()
-            return record
+            journal = cls(path, name, workflow, dict(options), on, base)
+            journal.save()
+            return journal
         raise UsageError(f"{folder} already has nine runs of this second, {stem}: start the next one a second later")
 
     @classmethod
-    def read(cls, path: Path) -> "Record":
+    def read(cls, path: Path) -> "Journal":
         """Read a run's file.
 
         Raises:
@@ -73,14 +75,14 @@ class Record:
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            content["steps"] = [Done(**step) for step in content["steps"]]
+            content["steps"] = [JournalEntry(**step) for step in content["steps"]]
             return cls(path=path, **content)
         except FileNotFoundError:
             raise UsageError(
                 f"there is no run {path.stem} in {path.parent}: leave the name out for the last one"
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise UsageError(f"{path} is not the record of a run ({error}): start a new run") from error
+            raise UsageError(f"{path} is not the journal of a run ({error}): start a new run") from error
 
     def save(self) -> None:
         content = {name: value for name, value in asdict(self).items() if name != "path"}
@@ -93,7 +95,7 @@ class Record:
         self.spent += dollars or 0.0
         self.save()
 
-    def step(self, step: str) -> Done | None:
+    def step(self, step: str) -> JournalEntry | None:
         return next((done for done in self.steps if done.step == step), None)
 
     def drop_from(self, number: int) -> None:
@@ -110,7 +112,7 @@ def last_unfinished(folder: Path, workflow: str) -> Path:
     """
     for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
         try:
-            finished = not path.stat().st_size or Record.read(path).finished
+            finished = not path.stat().st_size or Journal.read(path).finished
         except (UsageError, OSError):  # damaged: it cannot be resumed, but one before it can
             continue
         if not finished:

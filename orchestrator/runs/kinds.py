@@ -10,7 +10,7 @@ from microjobs_orchestrator.failures import UsageError
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
-Answer = Mapping[str, Any]
+Members = Mapping[str, Any]
 
 ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
 """What AWS says of a name that is well-formed and not there, or of one that cannot be stopped any more."""
@@ -56,7 +56,7 @@ class Kind:
         """The resource type in its ARN: `training-job`."""
         return re.sub(r"(?<!^)(?=[A-Z])", "-", self.word).lower()
 
-    def create(self, client: "SageMakerClient", request: Answer) -> None:
+    def create(self, client: "SageMakerClient", request: Members) -> None:
         self._method(client, "Create")(**request)
 
     def _method(self, client: "SageMakerClient", verb: str) -> Callable[..., Any]:
@@ -64,12 +64,12 @@ class Kind:
         method: Callable[..., Any] = getattr(client, f"{verb}-{self.arn_type}".replace("-", "_").lower())
         return method
 
-    def describe(self, client: "SageMakerClient", name: str) -> Answer | None:
+    def describe(self, client: "SageMakerClient", name: str) -> Members | None:
         """The description, or None if there is no such thing."""
         from botocore.exceptions import ClientError  # takes as long as all the rest of `microjobs ps`
 
         try:
-            answer: Answer = self._method(client, "Describe")(**{self.name: name})
+            answer: Members = self._method(client, "Describe")(**{self.name: name})
         except ClientError as error:
             if error.response["Error"]["Code"] in ABSENT:
                 return None

@@ -61,7 +61,7 @@ class Tail(ABC):
 
     @abstractmethod
     def _streams(self) -> list[str]:
-        """Names of the streams, sorted."""
+        """PlanNames of the streams, sorted."""
 
     @abstractmethod
     def _page(self, stream: str) -> Iterable[Event]:

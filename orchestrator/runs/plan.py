@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from microjobs_orchestrator.runs.place import Answer
+from microjobs_orchestrator.runs.backend import Members
 
 
-class Named(Protocol):
+class Namer(Protocol):
     """Gives things their names: a run, or what stands for one before it starts."""
 
     @property
@@ -18,7 +18,7 @@ class Named(Protocol):
 
 
 @dataclass(frozen=True)
-class Names:
+class PlanNames:
     """The names of a first attempt."""
 
     id: str
@@ -28,11 +28,11 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedRequest:
     """A request that a workflow will send."""
 
     step: str
     title: str
     operation: str
     """Such as `CreateTrainingJob`."""
-    request: Answer
+    request: Members

@@ -35,7 +35,7 @@ def best_first(trials: Sequence[Trial]) -> list[Trial]:
 
 
 @dataclass
-class Step:
+class StepDisplay:
     """What is known of the step that goes on."""
 
     title: str
@@ -74,9 +74,9 @@ class Progress:
         self.verbose = verbose
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
+    def step(self, title: str) -> Iterator[StepDisplay]:
         """Show a step while it goes on, and a line for it when it has ended."""
-        step = Step(title)
+        step = StepDisplay(title)
         if not self.console.is_terminal:
             self.console.print(f"{title} …", highlight=False)
         try:
@@ -87,12 +87,12 @@ class Progress:
             raise
         self._mark("✓", "green", step)
 
-    def _live(self, step: Step) -> AbstractContextManager[object]:
+    def _live(self, step: StepDisplay) -> AbstractContextManager[object]:
         if not self.console.is_terminal:
             return nullcontext()
         return Live(step, console=self.console, transient=True, refresh_per_second=8)
 
-    def _mark(self, sign: str, style: str, step: Step) -> None:
+    def _mark(self, sign: str, style: str, step: StepDisplay) -> None:
         line = Text.assemble(
             (sign, style), f" {step.title}  ", (f"{duration(step.seconds)}  {step.cost}".rstrip(), "dim")
         )
@@ -103,18 +103,18 @@ class Progress:
         with suppress(OSError):
             self.console.print(Text(safe(text), style="dim"))
 
-    def status(self, step: Step, status: str) -> None:
+    def status(self, step: StepDisplay, status: str) -> None:
         if status != step.status and not self.console.is_terminal:
             self.console.print(f"  {duration(step.seconds):>8}  {status}", highlight=False)
         step.status = status
 
-    def log(self, step: Step, events: Iterable[Event]) -> None:
+    def log(self, step: StepDisplay, events: Iterable[Event]) -> None:
         for event in events:
             step.tail.append(safe(event.text))
             if self.verbose:
                 self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 
-    def trials(self, step: Step, trials: Sequence[Trial]) -> None:
+    def trials(self, step: StepDisplay, trials: Sequence[Trial]) -> None:
         """Show the trials; where nothing can change in place, each one when it has ended."""
         if not self.console.is_terminal:
             known = {trial.name for trial in step.trials if trial.status not in ("InProgress", "Stopping")}

@@ -15,7 +15,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Results:
+class RunResults:
     """Plain values, all read from what the jobs wrote."""
 
     title: str

@@ -10,12 +10,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from microjobs_orchestrator.failures import JobFailedError, LauncherError
-from microjobs_orchestrator.runs.costs import Use, dollars, use
-from microjobs_orchestrator.runs.journal import Done, Record
-from microjobs_orchestrator.runs.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Answer, Kind
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.costs import Usage, dollars, usage
+from microjobs_orchestrator.runs.journal import Journal, JournalEntry
+from microjobs_orchestrator.runs.kinds import ABSENT, ENDPOINT, KINDS, TUNING, Kind, Members
 from microjobs_orchestrator.runs.logs import LogTail
-from microjobs_orchestrator.runs.place import Place
-from microjobs_orchestrator.runs.progress import Progress, Step, Trial
+from microjobs_orchestrator.runs.progress import Progress, StepDisplay, Trial
 
 STOP_SECONDS = 150
 """How long a stop may take: a job has 120 s to save its work."""
@@ -72,46 +72,46 @@ class Run:
     """What a workflow calls. Steps that an earlier attempt finished are not done again.
 
     Args:
-        place: where.
-        record: what was done so far.
+        backend: where.
+        journal: what was done so far.
         progress: shows it.
         keep: leave what runs as it is after Ctrl-C or a failure.
     """
 
-    def __init__(self, place: Place, record: Record, progress: Progress, *, keep: bool = False) -> None:
-        self.place = place
+    def __init__(self, backend: Backend, journal: Journal, progress: Progress, *, keep: bool = False) -> None:
+        self.backend = backend
         self.keep = keep
-        self.record = record
+        self.journal = journal
         self.progress = progress
         self._verify()
-        if record.endpoint is not None:  # the launcher was killed while it was up, or it was kept
-            self._delete_endpoint(record.endpoint)
+        if journal.endpoint is not None:  # the launcher was killed while it was up, or it was kept
+            self._delete_endpoint(journal.endpoint)
 
     @property
     def id(self) -> str:
-        return self.record.id
+        return self.journal.id
 
     def _verify(self) -> None:
         """Keep the steps up to the first whose job is neither good nor going on: later ones built on it."""
         kinds = {kind.word: kind for kind in KINDS}
-        for number, done in enumerate(self.record.steps):
+        for number, done in enumerate(self.journal.steps):
             if not done.kind:
                 continue
             kind = kinds[done.kind]
-            description = kind.describe(self.place.sagemaker, done.name)
+            description = kind.describe(self.backend.sagemaker, done.name)
             if description is None or description[kind.status] not in (kind.good, *kind.going):
-                self.record.drop_from(number)
+                self.journal.drop_from(number)
                 return
 
     def name(self, step: str) -> str:
         """A step's name on SageMaker, for a job, model or endpoint: unique, and new in each attempt."""
-        done = self.record.step(step)
+        done = self.journal.step(step)
         if done is not None and done.kind:
             return done.name
-        attempt = "" if self.record.attempt == 1 else f"-{self.record.attempt}"
+        attempt = "" if self.journal.attempt == 1 else f"-{self.journal.attempt}"
         return f"{self.id}-{step}{attempt}"
 
-    def job(self, step: str, title: str, kind: Kind, request: Answer) -> Answer:
+    def job(self, step: str, title: str, kind: Kind, request: Members) -> Members:
         """Create a job and wait for its end.
 
         Args:
@@ -127,14 +127,14 @@ class Run:
             JobFailedError: it did not end as Completed.
         """
         name = request[kind.name]
-        done = self.record.step(step)
+        done = self.journal.step(step)
         with self.progress.step(title) as shown:
             if done is None:
-                done = Done(step, title, kind.word, name)
-                self.record.steps.append(done)
-                self.record.save()
+                done = JournalEntry(step, title, kind.word, name)
+                self.journal.steps.append(done)
+                self.journal.save()
                 with self._stopped_if_interrupted(kind, name), _whole():
-                    kind.create(self.place.sagemaker, self._complete(f"Create{kind.word}", request))
+                    kind.create(self.backend.sagemaker, self._complete(f"Create{kind.word}", request))
             with self._stopped_if_interrupted(kind, name):
                 description = self._follow(kind, name, shown)
             if done.seconds is None:  # an earlier attempt has counted the others
@@ -142,22 +142,22 @@ class Run:
             self._need_good(kind, name, description, shown)
             if done.seconds is None:
                 done.seconds = shown.seconds
-                self.record.save()
+                self.journal.save()
         return description
 
     def once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
         """A value that JSON can hold, computed once and remembered."""
-        done = self.record.step(step)
+        done = self.journal.step(step)
         if done is None:
             started = time.monotonic()
             value = compute()
-            done = Done(step, title, "", step, time.monotonic() - started, value)
-            self.record.steps.append(done)
-            self.record.save()
+            done = JournalEntry(step, title, "", step, time.monotonic() - started, value)
+            self.journal.steps.append(done)
+            self.journal.save()
         return done.value
 
     @contextlib.contextmanager
-    def endpoint(self, title: str, model: Answer, config: Answer, endpoint: Answer) -> Iterator[str]:
+    def endpoint(self, title: str, model: Members, config: Members, endpoint: Members) -> Iterator[str]:
         """Create a model, its configuration and an endpoint, all of one name, which is given to the block.
 
         All three are gone afterwards, whatever happens.
@@ -166,9 +166,9 @@ class Run:
             JobFailedError: it did not come into service.
         """
         name = str(endpoint["EndpointName"])
-        self.record.endpoint = name
-        self.record.save()
-        sagemaker, started = self.place.sagemaker, time.monotonic()
+        self.journal.endpoint = name
+        self.journal.save()
+        sagemaker, started = self.backend.sagemaker, time.monotonic()
         try:
             with self.progress.step(title) as shown:
                 sagemaker.create_model(**self._complete("CreateModel", model))
@@ -186,12 +186,12 @@ class Run:
             self._count_endpoint(config, time.monotonic() - started)
 
     def _delete_endpoint(self, name: str) -> None:
-        delete_endpoint(self.place, name, self.progress.note)
-        self.record.endpoint = None
-        self.record.save()
+        delete_endpoint(self.backend, name, self.progress.note)
+        self.journal.endpoint = None
+        self.journal.save()
 
     def _abandon_endpoint(self, name: str) -> None:
-        """Delete it after a failure, which is told even if that fails too: then the record keeps the name."""
+        """Delete it after a failure, which is told even if that fails too: then the journal keeps the name."""
         if self.keep:
             self.progress.note(f"endpoint {name} is kept, and costs until it is deleted: {self._stop_hint(name)}")
             return
@@ -200,40 +200,40 @@ class Run:
         except (ClientError, BotoCoreError, LauncherError) as error:
             self.progress.note(f"endpoint {name} could not be deleted ({error}): {self._stop_hint(name)}")
 
-    def _complete(self, operation: str, request: Answer) -> Answer:
-        return self.place.complete(self.id, operation, request)
+    def _complete(self, operation: str, request: Members) -> Members:
+        return self.backend.complete(self.id, operation, request)
 
     # --- what it costs ---
 
-    def _count(self, kind: Kind, description: Answer | None) -> None:
+    def _count(self, kind: Kind, description: Members | None) -> None:
         """Add a job that has ended to what the run has cost."""
-        if self.place.price is None or description is None:
+        if self.backend.price is None or description is None:
             return
-        if (used := use(self.place.sagemaker, kind, description)) is not None:
-            self.record.add_cost(used.instance_type, used.dollars(self.place.price))
+        if (used := usage(self.backend.sagemaker, kind, description)) is not None:
+            self.journal.add_cost(used.instance_type, used.dollars(self.backend.price))
 
-    def _count_endpoint(self, config: Answer, seconds: float) -> None:
+    def _count_endpoint(self, config: Members, seconds: float) -> None:
         """Facts: an endpoint's time is not described; ours, from the request to the deletion, is a little longer."""
-        if self.place.price is not None:
+        if self.backend.price is not None:
             for variant in config["ProductionVariants"]:
-                used = Use(variant["InstanceType"], seconds * variant["InitialInstanceCount"])
-                self.record.add_cost(used.instance_type, used.dollars(self.place.price))
-        self.record.save()
+                used = Usage(variant["InstanceType"], seconds * variant["InitialInstanceCount"])
+                self.journal.add_cost(used.instance_type, used.dollars(self.backend.price))
+        self.journal.save()
 
-    def _cost_so_far(self, kind: Kind, description: Answer) -> str:
-        if self.place.price is None:
+    def _cost_so_far(self, kind: Kind, description: Members) -> str:
+        if self.backend.price is None:
             return ""
-        used = use(self.place.sagemaker, kind, description)
-        now = (used.dollars(self.place.price) or 0.0) if used is not None else 0.0
-        return f"{dollars(self.record.spent + now)} so far"
+        used = usage(self.backend.sagemaker, kind, description)
+        now = (used.dollars(self.backend.price) or 0.0) if used is not None else 0.0
+        return f"{dollars(self.journal.spent + now)} so far"
 
     # --- to the end, or to a stop ---
 
-    def _follow(self, kind: Kind, name: str, shown: Step) -> Answer:
+    def _follow(self, kind: Kind, name: str, shown: StepDisplay) -> Members:
         """Show a job until it has ended; its last description."""
-        tail = LogTail.of(self.place.logs, kind, name)
+        tail = LogTail.of(self.backend.logs, kind, name)
         while True:
-            description = kind.describe(self.place.sagemaker, name)
+            description = kind.describe(self.backend.sagemaker, name)
             if description is None:
                 raise JobFailedError(shown.title, name, "gone", "it was deleted", tuple(shown.tail))
             status = description[kind.status]
@@ -241,7 +241,7 @@ class Run:
             self.progress.status(shown, status if secondary == status else f"{status}: {secondary}")
             shown.cost = self._cost_so_far(kind, description)
             if kind is TUNING:
-                self.progress.trials(shown, trials(self.place, name))
+                self.progress.trials(shown, trials(self.backend, name))
             # The many streams of a tuning job are worth reading only for who sees them, and for what they end with.
             if ended := status not in kind.going:
                 self.progress.log(shown, tail.rest())
@@ -249,14 +249,14 @@ class Run:
                 self.progress.log(shown, tail.read())
             if ended:
                 return description
-            if kind is ENDPOINT and shown.seconds > self.place.max_seconds:
+            if kind is ENDPOINT and shown.seconds > self.backend.max_seconds:
                 raise JobFailedError(
-                    shown.title, name, status, f"not in service within {self.place.max_seconds} s", tuple(shown.tail)
+                    shown.title, name, status, f"not in service within {self.backend.max_seconds} s", tuple(shown.tail)
                 )
             # Ever more rarely on this machine: the job needs its processors more than we do.
-            time.sleep(min(max(self.place.poll, shown.seconds / 40), self.place.poll_longest))
+            time.sleep(min(max(self.backend.poll, shown.seconds / 40), self.backend.poll_longest))
 
-    def _need_good(self, kind: Kind, name: str, description: Answer, shown: Step) -> None:
+    def _need_good(self, kind: Kind, name: str, description: Members, shown: StepDisplay) -> None:
         status = description[kind.status]
         if status != kind.good:
             reason = description.get("FailureReason") or "no reason is given"
@@ -279,33 +279,33 @@ class Run:
             raise
 
     def _stop_hint(self, name: str) -> str:
-        return f"`microjobs stop {name}{'' if self.record.on == 'here' else f' --on {self.record.on}'}`"
+        return f"`microjobs stop {name}{'' if self.journal.on == 'here' else f' --on {self.journal.on}'}`"
 
     def _stop(self, kind: Kind, name: str) -> None:
-        if not kind.stop(self.place.sagemaker, name):
+        if not kind.stop(self.backend.sagemaker, name):
             return
         deadline = time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline:
-            description = kind.describe(self.place.sagemaker, name)
+            description = kind.describe(self.backend.sagemaker, name)
             if description is None or description[kind.status] not in kind.going:
                 self._count(kind, description)
                 return
-            time.sleep(self.place.poll)
+            time.sleep(self.backend.poll)
         self.progress.note(f"{name} has not stopped after {STOP_SECONDS} s: `microjobs ps` shows it")
 
 
-def delete_endpoint(place: Place, name: str, note: Callable[[str], None]) -> None:
+def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) -> None:
     """Delete what is there of an endpoint, its configuration and its model, and see it gone.
 
     Args:
-        place: where.
+        backend: where.
         name: of all three.
         note: takes a line for people.
 
     Raises:
         LauncherError: the endpoint is still there after half an hour.
     """
-    sagemaker = place.sagemaker
+    sagemaker = backend.sagemaker
     deadline = time.monotonic() + DELETE_SECONDS
     status = ""
     while (description := ENDPOINT.describe(sagemaker, name)) is not None:
@@ -316,7 +316,7 @@ def delete_endpoint(place: Place, name: str, note: Callable[[str], None]) -> Non
         # AWS refuses while it is being created; then it is to be asked again.
         ENDPOINT.stop(sagemaker, name)
         if ENDPOINT.describe(sagemaker, name) is not None:
-            time.sleep(place.poll)
+            time.sleep(backend.poll)
     deletions: tuple[Callable[[], object], ...] = (
         lambda: sagemaker.delete_endpoint_config(EndpointConfigName=name),
         lambda: sagemaker.delete_model(ModelName=name),
@@ -329,9 +329,9 @@ def delete_endpoint(place: Place, name: str, note: Callable[[str], None]) -> Non
                 raise
 
 
-def trials(place: Place, name: str) -> list[Trial]:
+def trials(backend: Backend, name: str) -> list[Trial]:
     """The training jobs of a tuning job, in the order of their start."""
-    answer = place.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
+    answer = backend.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
         HyperParameterTuningJobName=name, SortBy="CreationTime", SortOrder="Ascending", MaxResults=100
     )
     return [
@@ -345,6 +345,6 @@ def trials(place: Place, name: str) -> list[Trial]:
     ]
 
 
-def _objective(summary: Answer) -> float | None:
+def _objective(summary: Members) -> float | None:
     metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
     return None if metric is None else float(metric["Value"])

@@ -8,8 +8,8 @@ from typing import Any
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.runs import store
-from microjobs_orchestrator.runs.place import Answer, Place, Site
-from microjobs_orchestrator.runs.plan import Named, Planned
+from microjobs_orchestrator.runs.backend import Backend, Members, RequestContext
+from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
 from microjobs_orchestrator.runs.results import Picture
 from microjobs_orchestrator.runs.run import Run
 
@@ -29,13 +29,13 @@ def s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
 
 
 def processing_request(
-    site: Site,
+    context: RequestContext,
     name: str,
-    application: Answer,
-    inputs: Sequence[Answer],
+    application: Members,
+    inputs: Sequence[Members],
     outputs: Mapping[str, tuple[str, str]],
-    instances: Answer,
-) -> Answer:
+    instances: Members,
+) -> Members:
     """A processing job's request.
 
     Args:
@@ -47,7 +47,7 @@ def processing_request(
     """
     return {
         "ProcessingJobName": name,
-        "RoleArn": site.role,
+        "RoleArn": context.role,
         "AppSpecification": application,
         "ProcessingInputs": inputs,
         "ProcessingOutputConfig": {
@@ -60,19 +60,21 @@ def processing_request(
             ]
         },
         "ProcessingResources": {"ClusterConfig": {**instances, "VolumeSizeInGB": 30}},
-        "StoppingCondition": {"MaxRuntimeInSeconds": site.max_seconds},
+        "StoppingCondition": {"MaxRuntimeInSeconds": context.max_seconds},
     }
 
 
-def raw_uri(site: Site, names: Named) -> str:
-    return site.uri(f"{names.id}/raw")
+def raw_uri(context: RequestContext, names: Namer) -> str:
+    return context.uri(f"{names.id}/raw")
 
 
-def raw_request(site: Site, names: Named, arguments: Sequence[str], inputs: Sequence[Answer] = ()) -> Answer:
+def raw_request(
+    context: RequestContext, names: Namer, arguments: Sequence[str], inputs: Sequence[Members] = ()
+) -> Members:
     """Raw arrays, made by preprocess's `dataset`."""
-    application = {"ImageUri": site.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
-    outputs = {"raw": ("output", raw_uri(site, names))}
-    return processing_request(site, names.name("raw"), application, inputs, outputs, site.instances("raw"))
+    application = {"ImageUri": context.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
+    outputs = {"raw": ("output", raw_uri(context, names))}
+    return processing_request(context, names.name("raw"), application, inputs, outputs, context.instances("raw"))
 
 
 def channel(name: str, uri: str) -> dict[str, Any]:
@@ -86,77 +88,77 @@ def channel(name: str, uri: str) -> dict[str, Any]:
 
 
 def train_request(
-    site: Site,
-    names: Named,
+    context: RequestContext,
+    names: Namer,
     trainer: str,
     hyperparameters: Mapping[str, str],
-    channels: Sequence[Answer],
+    channels: Sequence[Members],
     metrics: Sequence[Mapping[str, str]],
-) -> Answer:
+) -> Members:
     """A training job of one of the trainers."""
     return {
         "TrainingJobName": names.name("train"),
         "HyperParameters": dict(hyperparameters),
-        **training_definition(site, names, "train", trainer, channels, metrics),
+        **training_definition(context, names, "train", trainer, channels, metrics),
     }
 
 
 def training_definition(
-    site: Site,
-    names: Named,
+    context: RequestContext,
+    names: Namer,
     step: str,
     trainer: str,
-    channels: Sequence[Answer],
+    channels: Sequence[Members],
     metrics: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
     """What a training job has in common with those that a tuning job starts."""
     return {
-        "RoleArn": site.role,
+        "RoleArn": context.role,
         "AlgorithmSpecification": {
-            "TrainingImage": site.image(trainer),
+            "TrainingImage": context.image(trainer),
             "TrainingInputMode": "File",
             "MetricDefinitions": metrics,
         },
         "InputDataConfig": channels,
-        "OutputDataConfig": {"S3OutputPath": site.uri(f"{names.id}/models")},
-        "ResourceConfig": {**site.instances(step), "VolumeSizeInGB": 30},
-        "StoppingCondition": {"MaxRuntimeInSeconds": site.max_seconds},
+        "OutputDataConfig": {"S3OutputPath": context.uri(f"{names.id}/models")},
+        "ResourceConfig": {**context.instances(step), "VolumeSizeInGB": 30},
+        "StoppingCondition": {"MaxRuntimeInSeconds": context.max_seconds},
     }
 
 
-def model_uri(site: Site, names: Named) -> str:
+def model_uri(context: RequestContext, names: Namer) -> str:
     """Where the training job's model is going to lie: AWS derives it from the job's name."""
-    return site.uri(f"{names.id}/models/{names.name('train')}/output/model.tar.gz")
+    return context.uri(f"{names.id}/models/{names.name('train')}/output/model.tar.gz")
 
 
-def endpoint_requests(site: Site, names: Named, model: str) -> tuple[Answer, Answer, Answer]:
+def endpoint_requests(context: RequestContext, names: Namer, model: str) -> tuple[Members, Members, Members]:
     """A model, an endpoint's configuration, and the endpoint, all of one name."""
     name = names.name("endpoint")
-    instances = site.instances("endpoint")
+    instances = context.instances("endpoint")
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": name,
-        "InitialInstanceCount": site.endpoint_instances,
+        "InitialInstanceCount": context.endpoint_instances,
         "InstanceType": instances["InstanceType"],
     }
-    container = {"Image": site.image("serve"), "ModelDataUrl": model}
+    container = {"Image": context.image("serve"), "ModelDataUrl": model}
     return (
-        {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": site.role},
+        {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": context.role},
         {"EndpointConfigName": name, "ProductionVariants": [variant]},
         {"EndpointName": name, "EndpointConfigName": name},
     )
 
 
 @contextmanager
-def endpoint(place: Place, run: Run, model: str) -> Iterator[str]:
+def endpoint(backend: Backend, run: Run, model: str) -> Iterator[str]:
     """An endpoint for a model archive, while the block runs; its name."""
-    with run.endpoint("Endpoint", *endpoint_requests(place, run, model)) as name:
+    with run.endpoint("Endpoint", *endpoint_requests(backend, run, model)) as name:
         yield name
 
 
-def predict(place: Place, endpoint_name: str, rows: list[list[float]]) -> list[float]:
+def predict(backend: Backend, endpoint_name: str, rows: list[list[float]]) -> list[float]:
     """What an endpoint says about rows of features, one number a row."""
-    answer = place.runtime.invoke_endpoint(
+    answer = backend.runtime.invoke_endpoint(
         EndpointName=endpoint_name,
         ContentType="application/json",
         Accept="application/json",
@@ -165,44 +167,46 @@ def predict(place: Place, endpoint_name: str, rows: list[list[float]]) -> list[f
     return [float(value) for [value] in json.load(answer["Body"])["predictions"]]
 
 
-def serve_and_predict(place: Place, run: Run, model: str, rows: list[list[float]]) -> list[float]:
+def serve_and_predict(backend: Backend, run: Run, model: str, rows: list[list[float]]) -> list[float]:
     """Predictions of an endpoint that lives as long as this takes."""
-    with endpoint(place, run, model) as name:
-        return predict(place, name, rows)
+    with endpoint(backend, run, model) as name:
+        return predict(backend, name, rows)
 
 
-def batch_uri(site: Site, names: Named) -> str:
-    return site.uri(f"{names.id}/batch")
+def batch_uri(context: RequestContext, names: Namer) -> str:
+    return context.uri(f"{names.id}/batch")
 
 
-def batch_score_request(site: Site, names: Named, model: str, test: str) -> Answer:
+def batch_score_request(context: RequestContext, names: Namer, model: str, test: str) -> Members:
     """Score the test data with a model archive."""
     return processing_request(
-        site,
+        context,
         names.name("batch-score"),
-        {"ImageUri": site.image("batch-score")},
+        {"ImageUri": context.image("batch-score")},
         [s3_input("model", model), s3_input("test", f"{test}/")],
-        {"batch": ("batch", batch_uri(site, names))},
-        site.instances("batch-score"),
+        {"batch": ("batch", batch_uri(context, names))},
+        context.instances("batch-score"),
     )
 
 
-def last_requests(site: Site, names: Named, model: str, test: str) -> list[Planned]:
+def last_requests(context: RequestContext, names: Namer, model: str, test: str) -> list[PlannedRequest]:
     """How both workflows end: an endpoint for the model, and the batch score."""
     create = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
     titles = ("Model", "Endpoint's configuration", "Endpoint")
     return [
         *(
-            Planned("endpoint", title, operation, request)
-            for title, operation, request in zip(titles, create, endpoint_requests(site, names, model), strict=True)
+            PlannedRequest("endpoint", title, operation, request)
+            for title, operation, request in zip(titles, create, endpoint_requests(context, names, model), strict=True)
         ),
-        Planned("batch-score", "Batch score", "CreateProcessingJob", batch_score_request(site, names, model, test)),
+        PlannedRequest(
+            "batch-score", "Batch score", "CreateProcessingJob", batch_score_request(context, names, model, test)
+        ),
     ]
 
 
-def scores(place: Place, batch: str, folder: Path) -> tuple[str, list[float]]:
+def scores(backend: Backend, batch: str, folder: Path) -> tuple[str, list[float]]:
     """The score report's line, and the predictions of all test rows, from files fetched into a folder."""
-    files = store.fetch(place, batch, folder / "batch")
+    files = store.fetch(backend, batch, folder / "batch")
     predictions = store.read_predictions(files).ravel().tolist()
     return (files / "score-report.txt").read_text(encoding="utf-8"), predictions
 

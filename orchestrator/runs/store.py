@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microjobs.arrays import array_files, load_array
-from microjobs_orchestrator.runs.place import Place
+from microjobs_orchestrator.runs.backend import Backend
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -20,21 +20,21 @@ def split(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def get(place: Place, uri: str) -> bytes:
+def get(backend: Backend, uri: str) -> bytes:
     """An object's content."""
     bucket, key = split(uri)
-    return place.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+    return backend.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
 
 
-def fetch(place: Place, uri: str, folder: Path) -> Path:
+def fetch(backend: Backend, uri: str, folder: Path) -> Path:
     """Download the objects below an address into a folder, new each time."""
     bucket, prefix = split(f"{uri}/")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for page in place.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+    for page in backend.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
         for found in page.get("Contents", []):
             target = folder / Path(found["Key"]).name
-            place.s3.download_file(bucket, found["Key"], str(target))
+            backend.s3.download_file(bucket, found["Key"], str(target))
     return folder
 
 
@@ -48,9 +48,9 @@ def read_predictions(folder: Path) -> NDArray[Any]:
     return np.concatenate([load_array(path) for path in sorted(folder.glob("predictions*.npy"))])
 
 
-def read_output(place: Place, model_artifacts: str) -> dict[str, bytes]:
+def read_output(backend: Backend, model_artifacts: str) -> dict[str, bytes]:
     """The files of a training job's `output.tar.gz`, which lies beside its model."""
-    content = get(place, model_artifacts.removesuffix("model.tar.gz") + "output.tar.gz")
+    content = get(backend, model_artifacts.removesuffix("model.tar.gz") + "output.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
         return {
             member.name.removeprefix("./"): file.read()

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, TRAINING, Answer, Kind, not_found
+from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, TRAINING, Kind, Members, not_found
 from microjobs_orchestrator.runs.logs import Event, LogTail, Tail
 
 if TYPE_CHECKING:
-    from microjobs_orchestrator.runs.place import Place
+    from microjobs_orchestrator.runs.backend import Backend
 
 POLL_SECONDS = 0.25
 PAGE_LINES = 10_000
@@ -29,7 +29,7 @@ PAGE_LINES = 10_000
 
 
 @dataclass(frozen=True)
-class Listed:
+class ResourceRow:
     """One row of a listing."""
 
     kind: Kind
@@ -67,7 +67,7 @@ class Filter:
             return (*kind.going, kind.good) if kind is ENDPOINT else kind.going
         return ()
 
-    def takes(self, row: Listed) -> bool:
+    def takes(self, row: ResourceRow) -> bool:
         if self.status:
             return self.status in (row.status, row.secondary)
         return not self.running or row.status in self.statuses(row.kind)
@@ -76,7 +76,7 @@ class Filter:
         """Whether no row of the kind can be selected."""
         return bool(self.status) and self.status not in kind.statuses and kind is not TRAINING
 
-    def newest(self, rows: Iterable[Listed]) -> list[Listed]:
+    def newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
         return sorted(rows, key=lambda row: row.created, reverse=True)[: self.limit]
 
 
@@ -85,18 +85,18 @@ LAST_TIME = 253_402_300_799
 
 
 class View(ABC):
-    """What reading commands need of a place."""
+    """What reading commands need of a backend."""
 
     where: str
     """For people: a folder, or a region of AWS."""
     poll: float
 
     @abstractmethod
-    def newest(self, wanted: Filter) -> list[Listed]:
+    def newest(self, wanted: Filter) -> list[ResourceRow]:
         """The newest rows that the filter selects, newest first."""
 
     @abstractmethod
-    def describe(self, kind: Kind, name: str) -> Answer | None:
+    def describe(self, kind: Kind, name: str) -> Members | None:
         """The description, or None if there is no such resource."""
 
     @abstractmethod
@@ -118,7 +118,7 @@ class View(ABC):
     def not_found(self, name: str) -> UsageError:
         return not_found(name, f" in {self.where}")
 
-    def need(self, name: str) -> tuple[Kind, Answer]:
+    def need(self, name: str) -> tuple[Kind, Members]:
         """The resource of that name, whatever its kind; one that has not ended before one that has.
 
         Raises:
@@ -156,7 +156,7 @@ class HomeView(View):
         self._home = home
         self.where = str(home.root)
 
-    def newest(self, wanted: Filter) -> list[Listed]:
+    def newest(self, wanted: Filter) -> list[ResourceRow]:
         with self._database() as database:
             kinds = [kind for kind in wanted.kinds if not wanted.excludes(kind)]
             return wanted.newest(row for kind in kinds for row in _rows(database, kind, wanted))
@@ -165,7 +165,7 @@ class HomeView(View):
         need_state(self._home)
         return super().not_found(name)
 
-    def describe(self, kind: Kind, name: str) -> Answer | None:
+    def describe(self, kind: Kind, name: str) -> Members | None:
         query = "SELECT description FROM resources WHERE kind = ? AND name = ?"
         with self._database() as database:
             row = database.execute(query, (kind.arn_type, name)).fetchone()
@@ -224,7 +224,7 @@ class HomeView(View):
             raise LauncherError(f"{path} cannot be read ({error}): `microjobs local up` says more") from error
 
 
-def _rows(database: sqlite3.Connection, kind: Kind, wanted: Filter) -> list[Listed]:
+def _rows(database: sqlite3.Connection, kind: Kind, wanted: Filter) -> list[ResourceRow]:
     """The newest rows of one kind, without damaged ones."""
     statuses = (wanted.status,) if wanted.status else wanted.statuses(kind)
     marks = ", ".join("?" * len(statuses))
@@ -239,7 +239,7 @@ def _rows(database: sqlite3.Connection, kind: Kind, wanted: Filter) -> list[List
     """  # noqa: S608  the parts are constants
     values = (f"$.{kind.ended or 'none'}", kind.arn_type, wanted.name, *statuses, *statuses, wanted.limit)
     return [
-        Listed(kind, name, status, _time(created), _time(ended) if _is_time(ended) else None, secondary)
+        ResourceRow(kind, name, status, _time(created), _time(ended) if _is_time(ended) else None, secondary)
         for name, status, created, ended, secondary in database.execute(query, values)
     ]
 
@@ -274,15 +274,15 @@ class HomeTail(Tail):
             yield Event.of(stream.removeprefix(self.prefix), event.time, event.message)
 
 
-class PlaceView(View):
-    """The view of a place that answers requests, such as AWS."""
+class BackendView(View):
+    """The view of a backend that answers requests, such as AWS."""
 
-    def __init__(self, place: "Place", where: str) -> None:
-        self._place = place
+    def __init__(self, backend: "Backend", where: str) -> None:
+        self._backend = backend
         self.where = where
-        self.poll = place.poll
+        self.poll = backend.poll
 
-    def newest(self, wanted: Filter) -> list[Listed]:
+    def newest(self, wanted: Filter) -> list[ResourceRow]:
         kinds = [kind for kind in wanted.kinds if not wanted.excludes(kind)]
         asked = ((kind, status) for kind in kinds for status in wanted.statuses(kind) or ("",))
         return wanted.newest(
@@ -291,20 +291,20 @@ class PlaceView(View):
             for row in islice(filter(wanted.takes, self._list(kind, status, wanted)), wanted.limit)
         )
 
-    def _list(self, kind: Kind, status: str, wanted: Filter) -> Iterator[Listed]:
+    def _list(self, kind: Kind, status: str, wanted: Filter) -> Iterator[ResourceRow]:
         """Rows, newest first, page by page: AWS counts a page's rows before it filters them."""
         filters = {"StatusEquals": status, "NameContains": wanted.name}
         request = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": min(wanted.limit, 100)}
-        client: Any = self._place.sagemaker  # its stubs know no operation but by a literal
+        client: Any = self._backend.sagemaker  # its stubs know no operation but by a literal
         paginator = client.get_paginator(f"list-{kind.arn_type}s".replace("-", "_"))
         for page in paginator.paginate(**request, **{name: value for name, value in filters.items() if value}):
             for row in next(value for value in page.values() if isinstance(value, list)):
                 created, ended = row["CreationTime"], row.get(kind.ended)
                 secondary = row.get("SecondaryStatus", "")
-                yield Listed(kind, row[kind.name], row[kind.status], created, ended, secondary)
+                yield ResourceRow(kind, row[kind.name], row[kind.status], created, ended, secondary)
 
-    def describe(self, kind: Kind, name: str) -> Answer | None:
-        return kind.describe(self._place.sagemaker, name)
+    def describe(self, kind: Kind, name: str) -> Members | None:
+        return kind.describe(self._backend.sagemaker, name)
 
     def tail(self, kind: Kind, name: str) -> Tail:
-        return LogTail.of(self._place.logs, kind, name)
+        return LogTail.of(self._backend.logs, kind, name)

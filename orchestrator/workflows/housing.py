@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator.runs import steps, store
-from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Answer
-from microjobs_orchestrator.runs.place import Place, Site
-from microjobs_orchestrator.runs.plan import Named, Planned
+from microjobs_orchestrator.runs.backend import Backend, RequestContext
+from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Members
+from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
 from microjobs_orchestrator.runs.progress import Trial, best_first
-from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run, trials
 
 METRICS = {
@@ -60,34 +60,36 @@ class Model:
     output: dict[str, bytes]
 
 
-def housing(place: Place, run: Run, options: Options, folder: Path) -> Results:
+def housing(backend: Backend, run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow; what was read from its results lies in `folder`."""
     if options.data is not None:
-        place.s3.upload_file(options.data, *store.split(source_uri(place, run)))
-    run.job("raw", "Raw data", PROCESSING, raw_request(place, run, options))
-    run.job("scale", scale_title(options), PROCESSING, scale_request(place, run, options))
-    models = {"trained": read_model(place, run.job("train", "Training", TRAINING, train_request(place, run, options)))}
+        backend.s3.upload_file(options.data, *store.split(source_uri(backend, run)))
+    run.job("raw", "Raw data", PROCESSING, raw_request(backend, run, options))
+    run.job("scale", scale_title(options), PROCESSING, scale_request(backend, run, options))
+    models = {
+        "trained": read_model(backend, run.job("train", "Training", TRAINING, train_request(backend, run, options)))
+    }
     tried: list[Trial] = []
     if options.tuning:
-        tuning = run.job("tune", "Tuning", TUNING, tune_request(place, run, options))
-        tried = trials(place, tuning["HyperParameterTuningJobName"])
+        tuning = run.job("tune", "Tuning", TUNING, tune_request(backend, run, options))
+        tried = trials(backend, tuning["HyperParameterTuningJobName"])
         winner = tuning["BestTrainingJob"]["TrainingJobName"]
-        models["tuned"] = read_model(place, place.sagemaker.describe_training_job(TrainingJobName=winner))
+        models["tuned"] = read_model(backend, backend.sagemaker.describe_training_job(TrainingJobName=winner))
     best = min(models.values(), key=lambda model: model.test_mse)
 
-    train_data, test_data = scaled(place, run)
-    test = store.fetch(place, test_data, folder / "test")
+    train_data, test_data = scaled(backend, run)
+    test = store.fetch(backend, test_data, folder / "test")
     x_test, y_test = store.read_arrays(test, "x"), store.read_arrays(test, "y").ravel().tolist()
     predictions = run.once(
         "predictions",
         "Predictions",
-        lambda: steps.serve_and_predict(place, run, best.uri, x_test[: steps.ROWS].tolist()),
+        lambda: steps.serve_and_predict(backend, run, best.uri, x_test[: steps.ROWS].tolist()),
     )
-    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(place, run, best.uri, test_data))
-    batch = steps.batch_uri(place, run)
-    report, predicted = steps.scores(place, batch, folder)
+    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(backend, run, best.uri, test_data))
+    batch = steps.batch_uri(backend, run)
+    report, predicted = steps.scores(backend, batch, folder)
 
-    return Results(
+    return RunResults(
         title=f"housing, {options.framework}",
         figures=[(f"Test MSE, {name}", model.test_mse) for name, model in models.items()],
         predictions=predictions,
@@ -101,74 +103,74 @@ def housing(place: Place, run: Run, options: Options, folder: Path) -> Results:
     )
 
 
-def requests(site: Site, names: Named, options: Options) -> list[Planned]:
+def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
     """All requests of the workflow. The model of the first training stands for the best one, which nobody knows yet."""
-    tuning = [Planned("tune", "Tuning", "CreateHyperParameterTuningJob", tune_request(site, names, options))]
+    tuning = [PlannedRequest("tune", "Tuning", "CreateHyperParameterTuningJob", tune_request(context, names, options))]
     return [
-        Planned("raw", "Raw data", "CreateProcessingJob", raw_request(site, names, options)),
-        Planned("scale", scale_title(options), "CreateProcessingJob", scale_request(site, names, options)),
-        Planned("train", "Training", "CreateTrainingJob", train_request(site, names, options)),
+        PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names, options)),
+        PlannedRequest("scale", scale_title(options), "CreateProcessingJob", scale_request(context, names, options)),
+        PlannedRequest("train", "Training", "CreateTrainingJob", train_request(context, names, options)),
         *(tuning if options.tuning else []),
-        *steps.last_requests(site, names, steps.model_uri(site, names), scaled(site, names)[1]),
+        *steps.last_requests(context, names, steps.model_uri(context, names), scaled(context, names)[1]),
     ]
 
 
 # --- a request a step ---
 
 
-def source_uri(site: Site, names: Named) -> str:
+def source_uri(context: RequestContext, names: Namer) -> str:
     """Where the file of `--data` is put."""
-    return site.uri(f"{names.id}/source/data.npz")
+    return context.uri(f"{names.id}/source/data.npz")
 
 
-def raw_request(site: Site, names: Named, options: Options) -> Answer:
+def raw_request(context: RequestContext, names: Namer, options: Options) -> Members:
     """The raw arrays, each in a file a host."""
     shards = ["--shards", str(options.instance_count)]
     if options.data is None:
-        return steps.raw_request(site, names, ["diabetes", *shards])
-    file = {**steps.s3_input("input", source_uri(site, names)), "InputName": "source"}
-    return steps.raw_request(site, names, ["boston", "--from", "data.npz", *shards], [file])
+        return steps.raw_request(context, names, ["diabetes", *shards])
+    file = {**steps.s3_input("input", source_uri(context, names)), "InputName": "source"}
+    return steps.raw_request(context, names, ["boston", "--from", "data.npz", *shards], [file])
 
 
 def scale_title(options: Options) -> str:
     return f"Scaling on {options.instance_count} hosts" if options.instance_count > 1 else "Scaling"
 
 
-def scaled(site: Site, names: Named) -> tuple[str, str]:
+def scaled(context: RequestContext, names: Namer) -> tuple[str, str]:
     """Where scaled training and test data lie."""
-    return site.uri(f"{names.id}/train"), site.uri(f"{names.id}/test")
+    return context.uri(f"{names.id}/train"), context.uri(f"{names.id}/test")
 
 
-def scale_request(site: Site, names: Named, options: Options) -> Answer:
+def scale_request(context: RequestContext, names: Namer, options: Options) -> Members:
     """Standard scaling on several hosts, each with its share of the files."""
-    train_data, test_data = scaled(site, names)
-    raw = f"{steps.raw_uri(site, names)}/"
+    train_data, test_data = scaled(context, names)
+    raw = f"{steps.raw_uri(context, names)}/"
     return steps.processing_request(
-        site,
+        context,
         names.name("scale"),
-        {"ImageUri": site.image("preprocess")},
+        {"ImageUri": context.image("preprocess")},
         [steps.s3_input("input", raw, S3DataDistributionType="ShardedByS3Key")],
         {"train": ("train", train_data), "test": ("test", test_data)},
-        site.instances("scale", options.instance_count),
+        context.instances("scale", options.instance_count),
     )
 
 
-def channels(site: Site, names: Named) -> list[Answer]:
-    return [steps.channel(name, uri) for name, uri in zip(("train", "test"), scaled(site, names), strict=True)]
+def channels(context: RequestContext, names: Namer) -> list[Members]:
+    return [steps.channel(name, uri) for name, uri in zip(("train", "test"), scaled(context, names), strict=True)]
 
 
-def train_request(site: Site, names: Named, options: Options) -> Answer:
+def train_request(context: RequestContext, names: Namer, options: Options) -> Members:
     """Hosted training, with the notebook's hyperparameters."""
     hyperparameters = {
         "epochs": str(options.epochs),
         "batch_size": str(options.batch_size),
         "learning_rate": str(options.learning_rate),
     }
-    data = channels(site, names)
-    return steps.train_request(site, names, options.trainer, hyperparameters, data, METRICS[options.framework])
+    data = channels(context, names)
+    return steps.train_request(context, names, options.trainer, hyperparameters, data, METRICS[options.framework])
 
 
-def tune_request(site: Site, names: Named, options: Options) -> Answer:
+def tune_request(context: RequestContext, names: Namer, options: Options) -> Members:
     """Search for better hyperparameters, three training jobs at a time."""
     return {
         "HyperParameterTuningJobName": names.name("tune"),
@@ -188,7 +190,7 @@ def tune_request(site: Site, names: Named, options: Options) -> Answer:
             "TrainingJobEarlyStoppingType": "Off",
         },
         "TrainingJobDefinition": steps.training_definition(
-            site, names, "tune", options.trainer, channels(site, names), METRICS[options.framework]
+            context, names, "tune", options.trainer, channels(context, names), METRICS[options.framework]
         ),
     }
 
@@ -196,8 +198,8 @@ def tune_request(site: Site, names: Named, options: Options) -> Answer:
 # --- a result ---
 
 
-def read_model(place: Place, training: Answer) -> Model:
+def read_model(backend: Backend, training: Members) -> Model:
     """A training job's model, from its description."""
     uri = training["ModelArtifacts"]["S3ModelArtifacts"]
-    output = store.read_output(place, uri)
+    output = store.read_output(backend, uri)
     return Model(uri, store.read_metrics(output)["test_mse"], output)

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator.runs import steps, store
-from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, Answer
+from microjobs_orchestrator.runs.backend import Backend, RequestContext
+from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, Members
 from microjobs_orchestrator.runs.logs import LogTail
-from microjobs_orchestrator.runs.place import Place, Site
-from microjobs_orchestrator.runs.plan import Named, Planned
-from microjobs_orchestrator.runs.results import Results
+from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
+from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run
 
 METRICS = [
@@ -31,26 +31,26 @@ class Options:
         return ("preprocess", "train-pytorch", "serve", "batch-score")
 
 
-def straight_line(place: Place, run: Run, options: Options, folder: Path) -> Results:
+def straight_line(backend: Backend, run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow; what was read from its results lies in `folder`."""
-    run.job("raw", "Raw data", PROCESSING, raw_request(place, run))
-    job = run.job("train", "Training", TRAINING, train_request(place, run, options))
+    run.job("raw", "Raw data", PROCESSING, raw_request(backend, run))
+    job = run.job("train", "Training", TRAINING, train_request(backend, run, options))
     model = job["ModelArtifacts"]["S3ModelArtifacts"]
 
     # A program that did not train it has loaded the model: what it says at 0 is the bias, and the rise to 1 the weight.
-    raw = steps.raw_uri(place, run)
-    test = store.fetch(place, raw, folder / "test")
+    raw = steps.raw_uri(backend, run)
+    test = store.fetch(backend, raw, folder / "test")
     rows = [[0.0], [1.0], *store.read_arrays(test, "x")[: steps.ROWS].tolist()]
     at_zero, at_one, *predictions = run.once(
-        "predictions", "Predictions", lambda: steps.serve_and_predict(place, run, model, rows)
+        "predictions", "Predictions", lambda: steps.serve_and_predict(backend, run, model, rows)
     )
-    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(place, run, model, raw))
-    batch = steps.batch_uri(place, run)
+    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(backend, run, model, raw))
+    batch = steps.batch_uri(backend, run)
     y_test = store.read_arrays(test, "y").ravel().tolist()
-    report, predicted = steps.scores(place, batch, folder)
+    report, predicted = steps.scores(backend, batch, folder)
 
-    output = store.read_output(place, model)
-    return Results(
+    output = store.read_output(backend, model)
+    return RunResults(
         title="straight-line, pytorch",
         figures=[
             ("weight", at_one - at_zero),
@@ -62,26 +62,26 @@ def straight_line(place: Place, run: Run, options: Options, folder: Path) -> Res
         score_report=report,
         scored=(y_test, predicted),
         places=[("data", raw), ("model", model), ("scores", batch)],
-        table=epoch_table(place, job),
+        table=epoch_table(backend, job),
         pictures=steps.pictures(output, PICTURES),
     )
 
 
-def requests(site: Site, names: Named, options: Options) -> list[Planned]:
+def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
     """All requests of the workflow."""
-    model, raw = steps.model_uri(site, names), steps.raw_uri(site, names)
+    model, raw = steps.model_uri(context, names), steps.raw_uri(context, names)
     return [
-        Planned("raw", "Raw data", "CreateProcessingJob", raw_request(site, names)),
-        Planned("train", "Training", "CreateTrainingJob", train_request(site, names, options)),
-        *steps.last_requests(site, names, model, raw),
+        PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names)),
+        PlannedRequest("train", "Training", "CreateTrainingJob", train_request(context, names, options)),
+        *steps.last_requests(context, names, model, raw),
     ]
 
 
-def raw_request(site: Site, names: Named) -> Answer:
-    return steps.raw_request(site, names, ["straight-line"])
+def raw_request(context: RequestContext, names: Namer) -> Members:
+    return steps.raw_request(context, names, ["straight-line"])
 
 
-def train_request(site: Site, names: Named, options: Options) -> Answer:
+def train_request(context: RequestContext, names: Namer, options: Options) -> Members:
     """Nothing to scale: both channels are the raw folder."""
     hyperparameters = {
         "model": "linear",
@@ -94,12 +94,12 @@ def train_request(site: Site, names: Named, options: Options) -> Answer:
         # The full batch, as in the notebook's loop.
         "batch_size": "0",
     }
-    raw = steps.raw_uri(site, names)
+    raw = steps.raw_uri(context, names)
     channels = [steps.channel("train", raw), steps.channel("test", raw)]
-    return steps.train_request(site, names, "train-pytorch", hyperparameters, channels, METRICS)
+    return steps.train_request(context, names, "train-pytorch", hyperparameters, channels, METRICS)
 
 
-def epoch_table(place: Place, job: Answer) -> list[str]:
+def epoch_table(backend: Backend, job: Members) -> list[str]:
     """The lines of the log that the notebook prints."""
-    lines = LogTail.of(place.logs, TRAINING, job["TrainingJobName"]).rest()
+    lines = LogTail.of(backend.logs, TRAINING, job["TrainingJobName"]).rest()
     return [line.text for line in lines if line.text.startswith("Epoch: ")]

@@ -16,7 +16,7 @@ from microjobs_orchestrator.failures import JobFailedError, LauncherError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.runs import cleaning, steps
 from microjobs_orchestrator.runs import run as run_module
-from microjobs_orchestrator.runs.journal import Record
+from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run, delete_endpoint, interruptible
 from microjobs_orchestrator.workflows import housing
@@ -55,10 +55,12 @@ def aws() -> Aws:
     return Aws()
 
 
-def started(aws: Cloud, folder: Path, screen: io.StringIO, *, keep: bool = False, record: Record | None = None) -> Run:
-    place = replace(aws.place(), price={"ml.m5.large": 3600.0}.get)
-    record = record or Record.new(folder / "runs", "housing", {}, "aws")
-    return Run(place, record, Progress(Console(file=screen, width=200)), keep=keep)
+def started(
+    aws: Cloud, folder: Path, screen: io.StringIO, *, keep: bool = False, journal: Journal | None = None
+) -> Run:
+    backend = replace(aws.backend(), price={"ml.m5.large": 3600.0}.get)
+    journal = journal or Journal.new(folder / "runs", "housing", {}, "aws")
+    return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)
 
 
 def pressing_ctrl_c(step: str) -> Any:
@@ -71,7 +73,7 @@ def pressing_ctrl_c(step: str) -> Any:
 
 def interrupted(run: Run, folder: Path) -> None:
     with pytest.raises(KeyboardInterrupt), interruptible():
-        housing.housing(run.place, run, QUICK, folder)
+        housing.housing(run.backend, run, QUICK, folder)
 
 
 @pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
@@ -88,24 +90,24 @@ def test_endpoint_that_is_created_is_waited_for_and_deleted(aws: Aws, tmp_path: 
     interrupted(run, tmp_path)
     assert len(aws.asked("DeleteEndpoint")) > 1  # refused, and asked for again
     assert f"deleting endpoint {run.id}-endpoint, which is Creating" in screen.getvalue()
-    assert run.record.endpoint is None
+    assert run.journal.endpoint is None
 
 
 def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.failing["endpoint"] = "no /ping"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="is Failed: no /ping"):
-        housing.housing(run.place, run, QUICK, tmp_path)
+        housing.housing(run.backend, run, QUICK, tmp_path)
     assert aws.left() == []
 
 
 def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, screen: io.StringIO) -> None:
     aws = Aws(looks=30)
     run = started(aws, tmp_path, screen)
-    run.place = replace(run.place, max_seconds=0)
+    run.backend = replace(run.backend, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
-        steps.endpoint(run.place, run, "s3://bucket/model.tar.gz"),
+        steps.endpoint(run.backend, run, "s3://bucket/model.tar.gz"),
     ):
         pytest.fail("it is not in service")
     assert aws.left() == []
@@ -121,9 +123,9 @@ def test_failure_of_deleting_does_not_hide_why(
     aws.failing["endpoint"] = "no /ping"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
-        housing.housing(run.place, run, QUICK, tmp_path)
+        housing.housing(run.backend, run, QUICK, tmp_path)
     assert f"`microjobs stop {run.id}-endpoint --on aws`" in screen.getvalue()
-    assert Record.read(run.record.path).endpoint == f"{run.id}-endpoint"
+    assert Journal.read(run.journal.path).endpoint == f"{run.id}-endpoint"
 
 
 def test_endpoint_that_cannot_be_deleted_is_an_error(
@@ -132,7 +134,7 @@ def test_endpoint_that_cannot_be_deleted_is_an_error(
     monkeypatch.setattr(run_module, "DELETE_SECONDS", 0.01)
     aws.things["Endpoint", "stuck"] = {"EndpointName": "stuck", "EndpointStatus": "Creating", "looks": -9999}
     with pytest.raises(LauncherError, match="endpoint stuck is Creating and could not be deleted"):
-        delete_endpoint(started(aws, tmp_path, screen).place, "stuck", print)
+        delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
 
 
 def test_kept_job_and_endpoint_stay_and_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
@@ -158,7 +160,7 @@ def test_next_attempt_deletes_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: 
     run = started(aws, tmp_path, screen, keep=True)
     interrupted(run, tmp_path)
     aws.on_describe = lambda _name: None
-    started(aws, tmp_path, screen, record=Record.read(run.record.path))
+    started(aws, tmp_path, screen, journal=Journal.read(run.journal.path))
     assert aws.left() == []
 
 
@@ -168,14 +170,14 @@ def test_all_that_a_run_left_is_ended_by_its_name(aws: Aws, tmp_path: Path, scre
     for word in ("Endpoint", "EndpointConfig", "Model"):
         aws.things[word, "run-1-endpoint"] = {f"{word}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
     said: list[str] = []
-    assert cleaning.stop_run(started(aws, tmp_path, screen).place, "run-1", said.append) == 3
+    assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", said.append) == 3
     assert aws.left() == [("TrainingJob", "run-10-train")]
     assert "stopping training run-1-train" in said
 
 
 def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.things["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
-    assert cleaning.stop_run(started(aws, tmp_path, screen).place, "run-1", print) == 1
+    assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", print) == 1
     assert aws.things == {}
 
 
@@ -183,20 +185,20 @@ def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen:
     aws.failing["batch-score"] = "no luck"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
-        housing.housing(run.place, run, QUICK, tmp_path)
-    first = Record.read(run.record.path).spent
+        housing.housing(run.backend, run, QUICK, tmp_path)
+    first = Journal.read(run.journal.path).spent
     hosts = 1 + 4 + 1 + 1  # raw, scale, train, batch-score
     assert first == pytest.approx(10 * hosts, abs=5)  # a dollar a second, and the endpoint's few
     aws.failing.clear()
-    again = started(aws, tmp_path, screen, record=run.record)
-    again.record.attempt += 1
-    housing.housing(again.place, again, QUICK, tmp_path)
-    assert Record.read(run.record.path).spent == pytest.approx(first + 10)
+    again = started(aws, tmp_path, screen, journal=run.journal)
+    again.journal.attempt += 1
+    housing.housing(again.backend, again, QUICK, tmp_path)
+    assert Journal.read(run.journal.path).spent == pytest.approx(first + 10)
     assert "so far" in screen.getvalue()
 
 
 def test_unpriced_types_are_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     run = started(aws, tmp_path, screen)
-    run.place = replace(run.place, price=lambda _type: None)
-    housing.housing(run.place, run, QUICK, tmp_path)
-    assert Record.read(run.record.path).unpriced == ["ml.m5.large"]
+    run.backend = replace(run.backend, price=lambda _type: None)
+    housing.housing(run.backend, run, QUICK, tmp_path)
+    assert Journal.read(run.journal.path).unpriced == ["ml.m5.large"]

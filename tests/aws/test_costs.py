@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.aws import consent, costs
-from microjobs_orchestrator.aws.place import site
+from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.runs.costs import Use, dollars, use
+from microjobs_orchestrator.runs.costs import Usage, dollars, usage
 from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
-from microjobs_orchestrator.runs.plan import Names
+from microjobs_orchestrator.runs.plan import PlanNames
 from microjobs_orchestrator.workflows import housing
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
@@ -24,14 +24,14 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def estimates(settings: Settings) -> list[costs.Estimate]:
-    there = site(settings, URIS.__getitem__)
-    return costs.estimates(housing.requests(there, Names("run"), housing.Options()), 60 * settings.max_minutes)
+    there = request_context(settings, URIS.__getitem__)
+    return costs.estimates(housing.requests(there, PlanNames("run"), housing.Options()), 60 * settings.max_minutes)
 
 
 def shown(settings: Settings) -> str:
     screen = io.StringIO()
-    there = site(settings, URIS.__getitem__)
-    plan = housing.requests(there, Names("run"), housing.Options())
+    there = request_context(settings, URIS.__getitem__)
+    plan = housing.requests(there, PlanNames("run"), housing.Options())
     consent.show(Console(file=screen, width=100), settings, plan)
     return screen.getvalue()
 
@@ -114,24 +114,24 @@ def training(**members: Any) -> dict[str, Any]:
 
 def test_training_is_billed_as_described_times_hosts() -> None:
     ended = training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
-    assert use(NOBODY, TRAINING, ended) == Use("ml.m5.large", 60)
+    assert usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 60)
 
 
 def test_job_without_billable_time_counts_by_the_clock() -> None:
     ended = training(TrainingEndTime=START + timedelta(seconds=100))
-    assert use(NOBODY, TRAINING, ended) == Use("ml.m5.large", 200)
+    assert usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 200)
 
 
 def test_processing_counts_from_start_to_end() -> None:
     cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 4}
     job = {"ProcessingResources": {"ClusterConfig": cluster}}
-    assert use(NOBODY, PROCESSING, job) == Use("ml.c5.large", 0)
+    assert usage(NOBODY, PROCESSING, job) == Usage("ml.c5.large", 0)
     times = {"ProcessingStartTime": START, "ProcessingEndTime": START + timedelta(seconds=9)}
-    assert use(NOBODY, PROCESSING, {**job, **times}) == Use("ml.c5.large", 36)
+    assert usage(NOBODY, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
 
 
 def test_job_that_goes_on_counts_until_now() -> None:
-    used = use(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
+    used = usage(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
     assert used is not None
     assert 100 <= used.seconds < 110
 
@@ -150,16 +150,16 @@ def test_tuning_is_the_sum_of_its_jobs(cloud: Cloud, status: str, seconds: float
         "HyperParameterTuningJobStatus": status,
         "TrainingJobDefinition": {"ResourceConfig": resources},
     }
-    assert use(cloud.place().sagemaker, TUNING, tuning) == Use("ml.m5.large", seconds)
+    assert usage(cloud.backend().sagemaker, TUNING, tuning) == Usage("ml.m5.large", seconds)
 
 
 def test_endpoint_is_no_job() -> None:
-    assert use(NOBODY, ENDPOINT, {}) is None
+    assert usage(NOBODY, ENDPOINT, {}) is None
 
 
 def test_use_costs_by_the_hour() -> None:
-    assert Use("ml.m5.large", 1800).dollars({"ml.m5.large": 0.5}.get) == 0.25
-    assert Use("ml.m5.large", 1800).dollars(lambda _type: None) is None
+    assert Usage("ml.m5.large", 1800).dollars({"ml.m5.large": 0.5}.get) == 0.25
+    assert Usage("ml.m5.large", 1800).dollars(lambda _type: None) is None
 
 
 @pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.aws.place import POLL, connect
+from microjobs_orchestrator.aws.backend import POLL, connect
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.launch import Request, find_record, left_to_do
+from microjobs_orchestrator.launch import Request, find_journal, left_to_do
 from microjobs_orchestrator.local.home import HOME
-from microjobs_orchestrator.runs.journal import Done, Record
-from microjobs_orchestrator.runs.plan import Names, Planned
+from microjobs_orchestrator.runs.journal import Journal, JournalEntry
+from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
 from microjobs_orchestrator.workflows import housing
 from tests.aws import account
 from tests.launcher.cloud import Cloud
@@ -82,31 +82,35 @@ def test_flag_for_scaling_hosts_goes_over_the_setting(settings: Settings, given:
     assert Request("straight-line", {}, aws=aws).chosen == {}
 
 
-def planned(cloud: Cloud) -> list[Planned]:
-    return housing.requests(cloud.place(), Names("run"), housing.Options())
+def planned(cloud: Cloud) -> list[PlannedRequest]:
+    return housing.requests(cloud.backend(), PlanNames("run"), housing.Options())
 
 
 def test_resumed_run_costs_what_is_left(cloud: Cloud, tmp_path: Path) -> None:
-    record = Record(tmp_path / "r.json", "run", "housing", {}, "aws")
-    record.steps = [Done("raw", "", "", "", 1.0), Done("scale", "", "", "", 1.0), Done("train", "", "", "", None)]
-    assert [item.step for item in left_to_do(planned(cloud), record)][:2] == ["train", "tune"]
-    record.steps += [Done(step, "", "", "", 1.0) for step in ("tune", "predictions")]
-    assert [item.step for item in left_to_do(planned(cloud), record)] == ["train", "batch-score"]
+    journal = Journal(tmp_path / "r.json", "run", "housing", {}, "aws")
+    journal.steps = [
+        JournalEntry("raw", "", "", "", 1.0),
+        JournalEntry("scale", "", "", "", 1.0),
+        JournalEntry("train", "", "", "", None),
+    ]
+    assert [item.step for item in left_to_do(planned(cloud), journal)][:2] == ["train", "tune"]
+    journal.steps += [JournalEntry(step, "", "", "", 1.0) for step in ("tune", "predictions")]
+    assert [item.step for item in left_to_do(planned(cloud), journal)] == ["train", "batch-score"]
     assert left_to_do(planned(cloud), None) == planned(cloud)
 
 
 def test_run_is_resumed_only_where_its_data_lies(settings: Settings, home: Path) -> None:
     runs = home / "runs"
-    Record.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
+    Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
     elsewhere = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
-    with pytest.raises(UsageError, match=r"lies below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
-        find_record(runs, Request("straight-line", {}, aws=elsewhere), {})
+    with pytest.raises(UsageError, match=r"is below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
+        find_journal(runs, Request("straight-line", {}, aws=elsewhere), {})
     there = Settings(**{**vars(elsewhere), "prefix": "old"})
-    assert find_record(runs, Request("straight-line", {}, aws=there), {}).attempt == 2
+    assert find_journal(runs, Request("straight-line", {}, aws=there), {}).attempt == 2
 
 
 def test_aws_is_asked_every_five_seconds_and_more_slowly_when_it_says_so(settings: Settings) -> None:
-    place = connect(settings, str)
-    assert (place.poll, place.poll_longest) == (POLL, POLL) == (5.0, 5.0)
-    retries = place.sagemaker.meta.config.retries  # type: ignore[attr-defined]
+    backend = connect(settings, str)
+    assert (backend.poll, backend.poll_longest) == (POLL, POLL) == (5.0, 5.0)
+    retries = backend.sagemaker.meta.config.retries  # type: ignore[attr-defined]
     assert retries["mode"] == "adaptive"

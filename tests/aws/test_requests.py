@@ -10,13 +10,13 @@ import pytest
 from botocore import xform_name
 
 from microjobs_orchestrator.aws import complete
-from microjobs_orchestrator.aws.place import site
+from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import lines
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity import refuse
-from microjobs_orchestrator.runs.place import Site
-from microjobs_orchestrator.runs.plan import Names, Planned
+from microjobs_orchestrator.runs.backend import RequestContext
+from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
 from microjobs_orchestrator.workflows import housing, straight_line
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
@@ -25,10 +25,14 @@ from tests.launcher.conftest import StartRun
 SAGEMAKER: Any = boto3.client("sagemaker", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
 
 PLANS = {
-    "housing": lambda site, names: housing.requests(site, names, housing.Options()),
-    "housing in PyTorch": lambda site, names: housing.requests(site, names, housing.Options("pytorch", tuning=False)),
-    "own data": lambda site, names: housing.requests(site, names, housing.Options(data="x.npz", instance_count=2)),
-    "straight-line": lambda site, names: straight_line.requests(site, names, straight_line.Options()),
+    "housing": lambda context, names: housing.requests(context, names, housing.Options()),
+    "housing in PyTorch": lambda context, names: housing.requests(
+        context, names, housing.Options("pytorch", tuning=False)
+    ),
+    "own data": lambda context, names: housing.requests(
+        context, names, housing.Options(data="x.npz", instance_count=2)
+    ),
+    "straight-line": lambda context, names: straight_line.requests(context, names, straight_line.Options()),
 }
 
 AWS_ONLY = ("EnableManagedSpotTraining",)
@@ -37,9 +41,9 @@ AWS_ONLY = ("EnableManagedSpotTraining",)
 
 def completed(settings: Settings, plan: str) -> dict[str, list[dict[str, Any]]]:
     """A plan's requests as AWS gets them, by operation."""
-    there = site(settings, URIS.__getitem__)
+    there = request_context(settings, URIS.__getitem__)
     found: dict[str, list[dict[str, Any]]] = {}
-    for planned in PLANS[plan](there, Names("run")):
+    for planned in PLANS[plan](there, PlanNames("run")):
         found.setdefault(planned.operation, []).append(dict(there.complete("run", planned.operation, planned.request)))
     return found
 
@@ -53,8 +57,8 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("which", ["settings", "full"])
 def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, request: pytest.FixtureRequest) -> None:
-    there = site(request.getfixturevalue(which), URIS.__getitem__)
-    for command, line in lines(there, "run", PLANS[plan](there, Names("run"))):
+    there = request_context(request.getfixturevalue(which), URIS.__getitem__)
+    for command, line in lines(there, "run", PLANS[plan](there, PlanNames("run"))):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
         asked = json.loads(line)
@@ -67,32 +71,32 @@ def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, req
 @pytest.mark.parametrize("tuning", [True, False])
 def test_plan_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
-    housing.housing(run.place, run, options, tmp_path)
-    planned = housing.requests(run.place, Names(run.id), options)
+    housing.housing(run.backend, run, options, tmp_path)
+    planned = housing.requests(run.backend, PlanNames(run.id), options)
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
 def test_plan_of_own_data_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
-    housing.housing(run.place, run, options, tmp_path)
-    raw = housing.requests(run.place, Names(run.id), options)[0]
+    housing.housing(run.backend, run, options, tmp_path)
+    raw = housing.requests(run.backend, PlanNames(run.id), options)[0]
     assert cloud.asked("CreateProcessingJob")[0] == raw.request
     assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
 
 def test_plan_of_the_line_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
-    straight_line.straight_line(run.place, run, straight_line.Options(), tmp_path)
-    planned = straight_line.requests(run.place, Names(run.id), straight_line.Options())
+    straight_line.straight_line(run.backend, run, straight_line.Options(), tmp_path)
+    planned = straight_line.requests(run.backend, PlanNames(run.id), straight_line.Options())
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
-def wire(planned: list[Planned]) -> Any:
+def wire(planned: list[PlannedRequest]) -> Any:
     return json.loads(json.dumps([item.request for item in planned]))
 
 
-def sent(cloud: Cloud, item: Planned, number: int, planned: list[Planned]) -> Any:
+def sent(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
     """The request that was sent for a planned one; the best model is known only then, and taken for the planned one."""
     before = sum(other.operation == item.operation for other in planned[:number])
     text = json.dumps(cloud.asked(item.operation)[before])
@@ -168,8 +172,8 @@ def test_steps_have_their_own_instance_types(full: Settings) -> None:
 
 
 def test_completing_leaves_the_request_as_it_was(full: Settings) -> None:
-    there: Site = site(full, URIS.__getitem__)
-    planned = housing.requests(there, Names("run"), housing.Options())
+    there: RequestContext = request_context(full, URIS.__getitem__)
+    planned = housing.requests(there, PlanNames("run"), housing.Options())
     before = json.dumps([item.request for item in planned])
     for item in planned:
         there.complete("run", item.operation, item.request)

@@ -19,7 +19,7 @@ from botocore.response import StreamingBody
 from microjobs_orchestrator.images import local_image
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.validation import validate
-from microjobs_orchestrator.runs.place import Place
+from microjobs_orchestrator.runs.backend import Backend
 
 ROWS = 12
 PNG = b"\x89PNG not drawn"
@@ -27,7 +27,7 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 SESSION: Any = boto3.Session()  # one for all tests: it reads AWS's large models once
 
-Answer = dict[str, Any]
+Members = dict[str, Any]
 
 
 def npy(values: Any) -> bytes:
@@ -51,8 +51,8 @@ class Cloud:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.things: dict[tuple[str, str], Answer] = {}
-        self.requests: list[tuple[str, Answer]] = []
+        self.things: dict[tuple[str, str], Members] = {}
+        self.requests: list[tuple[str, Members]] = []
         self.failing: dict[str, str] = {}
         self.hanging: set[str] = set()
         self.on_describe: Callable[[str], None] = lambda _name: None
@@ -60,8 +60,8 @@ class Cloud:
 
     # --- clients ---
 
-    def place(self) -> Place:
-        return Place(
+    def backend(self) -> Backend:
+        return Backend(
             title="memory",
             why="a test",
             sagemaker=self.client("sagemaker"),
@@ -80,10 +80,10 @@ class Cloud:
         client.meta.events.register("before-call", self._answer)
         return client
 
-    def _remember(self, params: Answer, context: Answer, **_: object) -> None:
+    def _remember(self, params: Members, context: Members, **_: object) -> None:
         context["asked"] = dict(params)
 
-    def _answer(self, model: Any, params: Answer, context: Answer, **_: object) -> tuple[Any, Answer]:
+    def _answer(self, model: Any, params: Members, context: Members, **_: object) -> tuple[Any, Members]:
         asked, name = context["asked"], model.name
         try:
             if model.service_model.service_name == "sagemaker":
@@ -93,15 +93,15 @@ class Cloud:
         except ServiceError as error:
             return SimpleNamespace(status_code=400), {"Error": {"Code": error.code, "Message": error.message}}
 
-    def asked(self, operation: str) -> list[Answer]:
+    def asked(self, operation: str) -> list[Members]:
         return [asked for name, asked in self.requests if name == operation]
 
     # --- operations ---
 
-    def _handle(self, operation: str, asked: Answer) -> Answer:
+    def _handle(self, operation: str, asked: Members) -> Members:
         own = getattr(self, operation, None)
         if own is not None:
-            answer: Answer = own(asked)
+            answer: Members = own(asked)
             return answer
         verb = next(verb for verb in ("Create", "Describe", "Stop", "Delete", "List") if operation.startswith(verb))
         word = operation.removeprefix(verb)
@@ -110,7 +110,7 @@ class Cloud:
         handler = {"Create": self._create, "Describe": self._describe, "Stop": self._stop, "Delete": self._delete}[verb]
         return handler(word, asked[f"{word}Name"], asked)
 
-    def _create(self, word: str, name: str, asked: Answer) -> Answer:
+    def _create(self, word: str, name: str, asked: Members) -> Members:
         if (word, name) in self.things:
             raise ServiceError("ResourceInUse", f"{name} is there already")
         status = "Creating" if word == "Endpoint" else "InProgress"
@@ -121,7 +121,7 @@ class Cloud:
         """A second later for each thing."""
         return START + timedelta(seconds=len(self.things))
 
-    def _describe(self, word: str, name: str, _asked: Answer) -> Answer:
+    def _describe(self, word: str, name: str, _asked: Members) -> Members:
         thing = self._thing(word, name)
         self.on_describe(name)
         before = dict(thing)
@@ -129,7 +129,7 @@ class Cloud:
             self._advance(word, name, thing)
         return before
 
-    def _advance(self, word: str, name: str, thing: Answer) -> None:
+    def _advance(self, word: str, name: str, thing: Members) -> None:
         step = next((step for step in (*self.failing, *self.hanging) if step in name), "")
         if step in self.failing:
             thing |= {f"{word}Status": "Failed", "FailureReason": self.failing[step]}
@@ -137,21 +137,21 @@ class Cloud:
             getattr(self, f"_end_{word}", lambda _name, _thing: None)(name, thing)
             thing[f"{word}Status"] = "InService" if word == "Endpoint" else "Completed"
 
-    def _thing(self, word: str, name: str) -> Answer:
+    def _thing(self, word: str, name: str) -> Members:
         if (word, name) not in self.things:
             raise ServiceError("ValidationException", f"Could not find {word} {name}")
         return self.things[word, name]
 
-    def _stop(self, word: str, name: str, _asked: Answer) -> Answer:
+    def _stop(self, word: str, name: str, _asked: Members) -> Members:
         self._thing(word, name)[f"{word}Status"] = "Stopped"
         return {}
 
-    def _delete(self, word: str, name: str, _asked: Answer) -> Answer:
+    def _delete(self, word: str, name: str, _asked: Members) -> Members:
         self._thing(word, name)
         del self.things[word, name]
         return {}
 
-    def _list(self, word: str, asked: Answer) -> Answer:
+    def _list(self, word: str, asked: Members) -> Members:
         wanted, text = asked.get("StatusEquals"), asked.get("NameContains", "")
         rows = [
             thing
@@ -163,7 +163,7 @@ class Cloud:
 
     # --- what jobs leave ---
 
-    def _end_ProcessingJob(self, _name: str, thing: Answer) -> None:  # noqa: N802  found by the kind's word
+    def _end_ProcessingJob(self, _name: str, thing: Members) -> None:  # noqa: N802  found by the kind's word
         files = {
             "raw": {"x_test.npy": npy(np.zeros((ROWS, 3))), "y_test.npy": npy(np.arange(ROWS))},
             "train": {"x_train.npy": npy(np.zeros((ROWS, 3)))},
@@ -178,14 +178,14 @@ class Cloud:
             for name, content in files[output["OutputName"]].items():
                 self.objects[f"{output['S3Output']['S3Uri']}/{name}"] = content
 
-    def _end_TrainingJob(self, name: str, thing: Answer, mse: float = 30.0) -> None:  # noqa: N802
+    def _end_TrainingJob(self, name: str, thing: Members, mse: float = 30.0) -> None:  # noqa: N802
         folder = f"{thing['OutputDataConfig']['S3OutputPath']}/{name}/output"
         metrics = json.dumps({"test_mse": mse, "test_loss": mse}).encode()
         self.objects[f"{folder}/output.tar.gz"] = tar_gz({"metrics.json": metrics, "learning-curve.png": PNG})
         self.objects[f"{folder}/model.tar.gz"] = b"model"
         thing["ModelArtifacts"] = {"S3ModelArtifacts": f"{folder}/model.tar.gz"}
 
-    def _end_HyperParameterTuningJob(self, name: str, thing: Answer) -> None:  # noqa: N802
+    def _end_HyperParameterTuningJob(self, name: str, thing: Members) -> None:  # noqa: N802
         for number in range(1, 7):
             job = f"{name}-{number:03}-abcd1234"
             own = {
@@ -198,7 +198,7 @@ class Cloud:
             self._end_TrainingJob(job, self.things["TrainingJob", job], mse=20.0 + number)
         thing["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}
 
-    def ListTrainingJobsForHyperParameterTuningJob(self, asked: Answer) -> Answer:  # noqa: N802
+    def ListTrainingJobsForHyperParameterTuningJob(self, asked: Members) -> Members:  # noqa: N802
         prefix = f"{asked['HyperParameterTuningJobName']}-"
         trials = [(name, thing) for (_, name), thing in self.things.items() if name.startswith(prefix)]
         return {
@@ -213,7 +213,7 @@ class Cloud:
             ]
         }
 
-    def InvokeEndpoint(self, asked: Answer) -> Answer:  # noqa: N802
+    def InvokeEndpoint(self, asked: Members) -> Members:  # noqa: N802
         self._thing("Endpoint", asked["EndpointName"])
         rows = json.loads(asked["Body"])["instances"]
         body = json.dumps({"predictions": [[row[0] * 0.3 + 0.9] for row in rows]}).encode()
@@ -221,29 +221,29 @@ class Cloud:
 
     # --- logs and objects ---
 
-    def DescribeLogStreams(self, asked: Answer) -> Answer:  # noqa: N802
+    def DescribeLogStreams(self, asked: Members) -> Members:  # noqa: N802
         return {
             "logStreams": [{"logStreamName": f"{asked.get('logStreamNamePrefix', 'AllTraffic/')}algo-1-1763778749000"}]
         }
 
-    def GetLogEvents(self, asked: Answer) -> Answer:  # noqa: N802
+    def GetLogEvents(self, asked: Members) -> Members:  # noqa: N802
         start = int(asked.get("nextToken", "0"))
         events = [{"timestamp": index, "message": line} for index, line in enumerate(self.log)]
         page = events[start : start + 1]
         return {"events": page, "nextForwardToken": str(start + len(page))}
 
-    def PutObject(self, asked: Answer) -> Answer:  # noqa: N802
+    def PutObject(self, asked: Members) -> Members:  # noqa: N802
         self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"] = asked["Body"].read()
         return {}
 
-    def HeadObject(self, asked: Answer) -> Answer:  # noqa: N802
+    def HeadObject(self, asked: Members) -> Members:  # noqa: N802
         return {"ContentLength": len(self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"]), "ETag": '"1"'}
 
-    def GetObject(self, asked: Answer) -> Answer:  # noqa: N802
+    def GetObject(self, asked: Members) -> Members:  # noqa: N802
         content = self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"]
         return {"Body": StreamingBody(io.BytesIO(content), len(content)), "ContentLength": len(content)}
 
-    def ListObjectsV2(self, asked: Answer) -> Answer:  # noqa: N802
+    def ListObjectsV2(self, asked: Members) -> Members:  # noqa: N802
         bucket = f"s3://{asked['Bucket']}/"
         keys = [uri.removeprefix(bucket) for uri in sorted(self.objects) if uri.startswith(bucket + asked["Prefix"])]
         return {"Contents": [{"Key": key} for key in keys], "IsTruncated": False}

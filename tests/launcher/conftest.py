@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from microjobs_orchestrator.runs.journal import Record
+from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run
 from tests.launcher.cloud import Cloud
@@ -27,11 +27,11 @@ def screen() -> io.StringIO:
 
 @pytest.fixture
 def start(cloud: Cloud, tmp_path: Path, screen: io.StringIO) -> StartRun:
-    """A run on the cloud: a new one, or the next attempt of a record."""
+    """A run on the cloud: a new one, or the next attempt of a journal."""
 
-    def start(workflow: str = "housing", record: Record | None = None, *, verbose: bool = False) -> Run:
+    def start(workflow: str = "housing", journal: Journal | None = None, *, verbose: bool = False) -> Run:
         progress = Progress(Console(file=screen, width=80), verbose=verbose)
-        record = record or Record.new(tmp_path / "runs", workflow, {})
-        return Run(cloud.place(), record, progress)
+        journal = journal or Journal.new(tmp_path / "runs", workflow, {})
+        return Run(cloud.backend(), journal, progress)
 
     return start

@@ -19,9 +19,9 @@ from microjobs_orchestrator.cli import describe_error, main
 from microjobs_orchestrator.failures import JobFailedError, UsageError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import HOME
-from microjobs_orchestrator.runs import place, viewing
+from microjobs_orchestrator.runs import backend, viewing
 from tests.conftest import REPOSITORY
-from tests.launcher.cloud import Answer, Cloud
+from tests.launcher.cloud import Cloud, Members
 
 Microjobs = Callable[..., int]
 
@@ -31,13 +31,13 @@ def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     """`microjobs` with these words."""
 
     @contextmanager
-    def here(*_: object) -> Iterator[place.Place]:
-        yield cloud.place()
+    def here(*_: object) -> Iterator[backend.Backend]:
+        yield cloud.backend()
 
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
-    monkeypatch.setattr(place, "on_this_machine", here)
-    monkeypatch.setattr(launch, "on_this_machine", here)
-    monkeypatch.setattr(viewing, "HomeView", lambda _home: viewing.PlaceView(cloud.place(), "memory"))
+    monkeypatch.setattr(backend, "local_backend", here)
+    monkeypatch.setattr(launch, "local_backend", here)
+    monkeypatch.setattr(viewing, "HomeView", lambda _home: viewing.BackendView(cloud.backend(), "memory"))
     return lambda *words: main(words)
 
 
@@ -117,8 +117,8 @@ def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsy
 def test_missing_images_are_said_before_anything_runs(
     microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needy = replace(cloud.place(), needs_images=True)
-    monkeypatch.setattr(launch, "on_this_machine", lambda *_: nullcontext(needy))
+    needy = replace(cloud.backend(), needs_images=True)
+    monkeypatch.setattr(launch, "local_backend", lambda *_: nullcontext(needy))
     monkeypatch.setattr(images, "labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
     assert microjobs("run", "straight-line") == 1
     assert "`microjobs build train-pytorch batch-score` makes them" in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_ps_lists_all_kinds_newest_first(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     microjobs("run", "housing")
-    cloud.place().sagemaker.create_endpoint(EndpointName="mine", EndpointConfigName="mine")
+    cloud.backend().sagemaker.create_endpoint(EndpointName="mine", EndpointConfigName="mine")
     capsys.readouterr()
     assert microjobs("ps") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -191,7 +191,7 @@ def test_stop_tells_the_status_of_a_job_that_ended_meanwhile(
 ) -> None:
     cloud.things["TransformJob", "quick"] = {"TransformJobStatus": "InProgress"}
 
-    def refuse(word: str, name: str, _asked: object) -> Answer:
+    def refuse(word: str, name: str, _asked: object) -> Members:
         cloud.things[word, name][f"{word}Status"] = "Failed"
         raise ServiceError("ValidationException", "it is Failed")
 

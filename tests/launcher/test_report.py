@@ -17,9 +17,9 @@ from microjobs_orchestrator.durations import duration
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.page import page
 from microjobs_orchestrator.report.summary import aligned, near, number, summary
-from microjobs_orchestrator.runs.journal import Done
+from microjobs_orchestrator.runs.journal import JournalEntry
 from microjobs_orchestrator.runs.progress import Trial
-from microjobs_orchestrator.runs.results import Picture, Results
+from microjobs_orchestrator.runs.results import Picture, RunResults
 from microjobs_orchestrator.workflows.housing import Options, housing
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
@@ -35,7 +35,7 @@ TRIALS = tuple(
     )
     for number in range(1, 7)
 )
-RESULTS = Results(
+RESULTS = RunResults(
     title="housing, tensorflow",
     figures=[("Test MSE, trained", 3054.334869), ("Test MSE, tuned", 2891.20003)],
     predictions=[159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 0.0],
@@ -53,10 +53,10 @@ PLACES = [
     ("model", f"models/{TRIALS[0].name}/output/model.tar.gz"),
     ("report", "/home/somebody/with/a/long/way/to/the/clone/.microjobs/runs/housing-20261122-013229/report.html"),
 ]
-STEPS = [Done("train", "Training", "TrainingJob", "job", 4.2), Done("tune", "Tuning", "", "job", 61.0)]
+STEPS = [JournalEntry("train", "Training", "TrainingJob", "job", 4.2), JournalEntry("tune", "Tuning", "", "job", 61.0)]
 
 
-def shown(results: Results) -> list[str]:
+def shown(results: RunResults) -> list[str]:
     screen = io.StringIO()
     Console(file=screen, width=80).print(summary(results, HEADING, PLACES))
     return screen.getvalue().splitlines()
@@ -148,7 +148,7 @@ def test_page_needs_nothing_from_outside() -> None:
 
 def test_predictions_are_plotted_once(start: StartRun, tmp_path: Path) -> None:
     run = start()
-    results = housing(run.place, run, Options(tuning=False), tmp_path)
+    results = housing(run.backend, run, Options(tuning=False), tmp_path)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page(results, HEADING, STEPS, PLACES))
     assert [caption for caption in captions if "redict" in caption] == [captions[0]]
 

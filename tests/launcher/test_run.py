@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, UsageError
-from microjobs_orchestrator.runs.journal import Record, last_unfinished
+from microjobs_orchestrator.runs.journal import Journal, last_unfinished
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run, interruptible
 from microjobs_orchestrator.workflows.housing import Options, housing
@@ -27,8 +27,8 @@ def names(cloud: Cloud, operation: str) -> list[str]:
     return [asked[f"{word}Name"] for asked in cloud.asked(operation)]
 
 
-def next_attempt(record: Record) -> Record:
-    again = Record.read(record.path)
+def next_attempt(journal: Journal) -> Journal:
+    again = Journal.read(journal.path)
     again.attempt += 1
     return again
 
@@ -37,7 +37,7 @@ def test_failed_job_tells_reason_and_tail_of_log(cloud: Cloud, start: StartRun, 
     cloud.failing["train"] = "the training diverged"
     run = start()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     assert failure.value.tail == tuple(cloud.log)
     assert cloud.asked("StopTrainingJob") == []
 
@@ -46,10 +46,10 @@ def test_resumed_run_goes_on_after_last_finished_step(cloud: Cloud, start: Start
     cloud.failing["train"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     cloud.failing.clear()
-    again = start(record=next_attempt(run.record))
-    assert housing(again.place, again, QUICK, tmp_path).score_report
+    again = start(journal=next_attempt(run.journal))
+    assert housing(again.backend, again, QUICK, tmp_path).score_report
     assert names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
 
@@ -58,10 +58,10 @@ def test_resumed_run_does_not_serve_again(cloud: Cloud, start: StartRun, tmp_pat
     cloud.failing["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     cloud.failing.clear()
-    again = start(record=next_attempt(run.record))
-    assert housing(again.place, again, QUICK, tmp_path).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    again = start(journal=next_attempt(run.journal))
+    assert housing(again.backend, again, QUICK, tmp_path).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
     assert len(cloud.asked("CreateEndpoint")) == 1
 
 
@@ -69,11 +69,11 @@ def test_resumed_run_takes_up_a_job_that_still_goes_on(cloud: Cloud, start: Star
     cloud.on_describe = killed_at("train")
     run = start()
     with pytest.raises(SystemExit):
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     cloud.on_describe = lambda _name: None
     cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
-    again = start(record=next_attempt(run.record))
-    housing(again.place, again, QUICK, tmp_path)
+    again = start(journal=next_attempt(run.journal))
+    housing(again.backend, again, QUICK, tmp_path)
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
@@ -89,22 +89,22 @@ def test_steps_are_done_again_from_a_job_that_is_gone(cloud: Cloud, start: Start
     cloud.failing["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     cloud.failing.clear()
     del cloud.things["ProcessingJob", f"{run.id}-scale"]
-    again = start(record=next_attempt(run.record))
-    housing(again.place, again, QUICK, tmp_path)
+    again = start(journal=next_attempt(run.journal))
+    housing(again.backend, again, QUICK, tmp_path)
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
     assert names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
 
 
 def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start: StartRun) -> None:
     run = start()
-    run.record.endpoint = f"{run.id}-endpoint"
-    run.place.sagemaker.create_endpoint(EndpointName=run.record.endpoint, EndpointConfigName="config")
-    start(record=run.record)
+    run.journal.endpoint = f"{run.id}-endpoint"
+    run.backend.sagemaker.create_endpoint(EndpointName=run.journal.endpoint, EndpointConfigName="config")
+    start(journal=run.journal)
     assert cloud.things == {}
-    assert Record.read(run.record.path).endpoint is None
+    assert Journal.read(run.journal.path).endpoint is None
 
 
 @pytest.mark.parametrize(("step", "word"), [("raw", "ProcessingJob"), ("train", "TrainingJob")])
@@ -115,7 +115,7 @@ def test_ctrl_c_stops_the_job_that_goes_on(
     cloud.on_describe = pressing_ctrl_c(step)
     run = start()
     with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     assert names(cloud, f"Stop{word}") == [f"{run.id}-{step}"]
     assert cloud.things[word, f"{run.id}-{step}"][f"{word}Status"] == "Stopped"
     assert f"stopping {run.id}-{step}" in screen.getvalue()
@@ -136,7 +136,7 @@ def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Pa
     cloud.on_describe = pressing_ctrl_c("endpoint")
     run = start()
     with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
@@ -149,7 +149,7 @@ def test_ctrl_c_while_the_endpoint_is_deleted_does_not_leave_it(cloud: Cloud, st
     cloud.on_describe = interrupt_deletion
     run = start()
     with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
@@ -175,7 +175,7 @@ def test_ctrl_c_while_a_job_is_created_stops_it(
     cloud.hanging.add("train")
     run = start()
     with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     assert later.wait(10)
     assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
     assert cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
@@ -202,10 +202,10 @@ def test_stop_that_cannot_be_told_is_made(cloud: Cloud, tmp_path: Path) -> None:
 
     cloud.hanging.add("train")
     cloud.on_describe = interrupt
-    record = Record.new(tmp_path / "runs", "housing", {})
-    run = Run(cloud.place(), record, Progress(Console(file=screen, width=80)))
+    journal = Journal.new(tmp_path / "runs", "housing", {})
+    run = Run(cloud.backend(), journal, Progress(Console(file=screen, width=80)))
     with pytest.raises((KeyboardInterrupt, OSError)), interruptible():
-        housing(run.place, run, QUICK, tmp_path)
+        housing(run.backend, run, QUICK, tmp_path)
     assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
 
 
@@ -230,25 +230,25 @@ def test_run_that_is_to_survive_its_terminal_does() -> None:
 
 
 def test_runs_of_the_same_second_have_names_of_their_own(tmp_path: Path) -> None:
-    records = [Record.new(tmp_path, "housing", {}) for _ in range(3)]
-    assert len({record.id for record in records}) == 3
-    # Names of a run's jobs begin with its own, and a dash.
+    journals = [Journal.new(tmp_path, "housing", {}) for _ in range(3)]
+    assert len({journal.id for journal in journals}) == 3
+    # PlanNames of a run's jobs begin with its own, and a dash.
     assert not [
-        one for one in records for other in records if one is not other and f"{other.id}-".startswith(f"{one.id}-")
+        one for one in journals for other in journals if one is not other and f"{other.id}-".startswith(f"{one.id}-")
     ]
-    assert max(len(f"{record.id}-tune-2") for record in records) <= 32
+    assert max(len(f"{journal.id}-tune-2") for journal in journals) <= 32
 
 
 def test_record_reads_back_what_was_written(start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run.place, run, QUICK, tmp_path)
-    assert Record.read(run.record.path) == run.record
-    assert [done.step for done in run.record.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
-    assert all(done.seconds is not None for done in run.record.steps)
+    housing(run.backend, run, QUICK, tmp_path)
+    assert Journal.read(run.journal.path) == run.journal
+    assert [done.step for done in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
+    assert all(done.seconds is not None for done in run.journal.steps)
 
 
 def test_last_unfinished_run_is_found(tmp_path: Path) -> None:
-    old, new, done = (Record.new(tmp_path, "housing", {}) for _ in range(3))
+    old, new, done = (Journal.new(tmp_path, "housing", {}) for _ in range(3))
     done.finished = True
     done.save()
     assert last_unfinished(tmp_path, "housing") == new.path != old.path
@@ -263,5 +263,5 @@ def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
 def test_damaged_record_is_refused_by_name(tmp_path: Path, content: str) -> None:
     path = tmp_path / "housing-1.json"
     path.write_text(content)
-    with pytest.raises(UsageError, match=r"housing-1\.json is not the record of a run"):
-        Record.read(path)
+    with pytest.raises(UsageError, match=r"housing-1\.json is not the journal of a run"):
+        Journal.read(path)

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
-from microjobs_orchestrator.runs.viewing import Filter, HomeView, PlaceView, View
+from microjobs_orchestrator.runs.viewing import BackendView, Filter, HomeView, View
 from tests.launcher.cloud import Cloud
 
 HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
@@ -53,7 +53,7 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     for kind, name, status, members in ROWS:
         thing = {kind.name: name, kind.status: status, "CreationTime": cloud._now(), **members}
         cloud.things[kind.word, name] = thing
-    return PlaceView(cloud.place(), "memory")
+    return BackendView(cloud.backend(), "memory")
 
 
 @pytest.mark.parametrize(

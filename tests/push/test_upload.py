@@ -10,7 +10,7 @@ from rich.console import Console
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.push.engine import Upload, failure
 from microjobs_orchestrator.push.push import PLAIN_SECONDS, shower
-from microjobs_orchestrator.runs.progress import Progress, Step
+from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 
 def after(*events: dict[str, Any]) -> Upload:
@@ -49,7 +49,7 @@ def test_end_of_a_push_is_no_layer() -> None:
 def test_plain_output_has_a_line_now_and_then(terminal: bool, lines: int) -> None:
     text = io.StringIO()
     progress = Progress(Console(file=text, force_terminal=terminal))
-    step = Step("Pushing serve", started=time.monotonic() - PLAIN_SECONDS - 1)
+    step = StepDisplay("Pushing serve", started=time.monotonic() - PLAIN_SECONDS - 1)
     show = shower(progress, step)
     for number in range(3):
         show(after(layer("a", "Pushing", current=number * 1_000_000, total=3_000_000)))

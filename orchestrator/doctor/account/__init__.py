@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from microjobs_orchestrator.aws.place import credentials_problems, session
+from microjobs_orchestrator.aws.backend import credentials_problems, session
 from microjobs_orchestrator.aws.remedies import DENIED
 from microjobs_orchestrator.aws.settings import Settings, problems
 from microjobs_orchestrator.doctor.account.account import Account

@@ -6,7 +6,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from microjobs_orchestrator.aws.place import CLIENT
+from microjobs_orchestrator.aws.backend import CLIENT
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.local.home import Home
 

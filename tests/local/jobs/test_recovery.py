@@ -26,7 +26,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.local.trees import remove
-from microjobs_orchestrator.runs.journal import Record, last_unfinished
+from microjobs_orchestrator.runs.journal import Journal, last_unfinished
 from tests.local.jobs.conftest import Parts, transform_request, until
 
 MAKERS: Mapping[str, Any] = {
@@ -142,7 +142,7 @@ def check(parts: Parts, watch: Watch, control: Control) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff", '{"steps": 5}', "[" * 100_000])
 def test_damaged_run_is_passed_over(tmp_path: Path, content: str) -> None:
-    Record(tmp_path / "w-1.json", "w-1", "w", {}, "local", "base").save()
+    Journal(tmp_path / "w-1.json", "w-1", "w", {}, "local", "base").save()
     (tmp_path / "w-2.json").write_text(content, encoding="latin-1")
     (tmp_path / "w-3.json").mkdir()
     assert last_unfinished(tmp_path, "w").name == "w-1.json"

@@ -1,4 +1,4 @@
-"""AWS as a place where workflows run."""
+"""AWS as a backend where workflows run."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +14,7 @@ from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.remedies import login, remedy
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.runs.place import SERVICES, Place, Site
+from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext
 
 POLL = 5.0
 """Seconds between two looks at a job: all runs of an account share the limits of Describe calls."""
@@ -62,9 +62,9 @@ def credentials_problems(settings: Settings) -> list[Problem]:
     return [] if found else [Problem("no credentials for AWS are found", login(settings.profile))]
 
 
-def site(settings: Settings, image: Callable[[str], str]) -> Site:
+def request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
     """What requests need to know of an account; nothing is asked of AWS for it."""
-    return Site(
+    return RequestContext(
         bucket=settings.bucket,
         prefix=settings.key_prefix,
         role=settings.role,
@@ -77,12 +77,12 @@ def site(settings: Settings, image: Callable[[str], str]) -> Site:
     )
 
 
-def connect(settings: Settings, image: Callable[[str], str]) -> Place:
-    """The account's place. Credentials are looked for at the first request."""
+def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
+    """The account's backend. Credentials are looked for at the first request."""
     opened = session(settings)
     clients: Any = {name: opened.client(name, config=CLIENT) for name in SERVICES}  # type: ignore[call-overload]
-    known = site(settings, image)
-    return Place(
+    known = request_context(settings, image)
+    return Backend(
         **{item.name: getattr(known, item.name) for item in fields(known)},
         title=f"AWS account {settings.account}",
         why=f"region {settings.region}, as {settings.role_name}",

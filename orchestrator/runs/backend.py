@@ -27,20 +27,20 @@ POLL_LOCAL = 0.25
 """Seconds between two looks at a job on this machine."""
 
 
-Answer = Mapping[str, Any]
-Complete = Callable[[str, str, Answer], Answer]
+Members = Mapping[str, Any]
+Complete = Callable[[str, str, Members], Members]
 
 DAY = 86_400
 
 
-def as_it_is(_run: str, _operation: str, request: Answer) -> Answer:
+def as_it_is(_run: str, _operation: str, request: Members) -> Members:
     """Nothing is added to a request."""
     return request
 
 
 @dataclass(frozen=True, kw_only=True)
-class Site:
-    """What requests have of a place: names and sizes, no connection to it."""
+class RequestContext:
+    """What requests have of a backend: names and sizes, no connection to it."""
 
     bucket: str
     prefix: str = ""
@@ -55,7 +55,7 @@ class Site:
     max_seconds: int = DAY
     """How long a job may run, and an endpoint may take to be in service."""
     complete: Complete = as_it_is
-    """Run, operation and request give the request with what this place wants of all: tags, a network, keys."""
+    """Run, operation and request give the request with what this backend wants of all: tags, a network, keys."""
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
@@ -66,13 +66,13 @@ class Site:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place(Site):
+class Backend(RequestContext):
     """A site with clients that reach it, and its manners."""
 
     title: str
     """For people, such as `docker on this machine`."""
     why: str
-    """Why it is this place."""
+    """Why it is this backend."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"
@@ -93,8 +93,8 @@ class Place(Site):
 
 
 @contextmanager
-def on_this_machine(home: "Home", runtime: str = "auto") -> Iterator[Place]:
-    """The place of this folder's server; if none runs, of one that runs as long as the block.
+def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
+    """The backend of this folder's server; if none runs, of one that runs as long as the block.
 
     Raises:
         UsageError: a server runs that has another runtime.
@@ -111,11 +111,11 @@ def on_this_machine(home: "Home", runtime: str = "auto") -> Iterator[Place]:
                 f"a server with runtime {address.runtime} runs for {home.root}, and this run needs runtime {runtime}: "
                 "end the server with `microjobs local down`, or leave out --runtime"
             )
-        yield local_place(address, home.buckets)
+        yield connect_local(address, home.buckets)
 
 
-def local_place(address: "Address", buckets: Path) -> Place:
-    """A local server's place."""
+def connect_local(address: "Address", buckets: Path) -> Backend:
+    """A local server's backend."""
     session = boto3.Session(address.access_key_id, address.secret_access_key, region_name=address.region)
     settings = {
         "endpoint_url": address.url,
@@ -123,7 +123,7 @@ def local_place(address: "Address", buckets: Path) -> Place:
         "config": Config(connect_timeout=5, read_timeout=70, retries={"mode": "standard", "max_attempts": 3}),
     }
     clients: Any = {name: session.client(name, **settings) for name in SERVICES}  # type: ignore[call-overload]
-    return Place(
+    return Backend(
         title=f"{address.runtime} on this machine",
         why=address.why,
         sagemaker=clients["sagemaker"],
