@@ -20,7 +20,7 @@ from microjobs.interpreter import EXECUTABLE
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
 from microjobs_orchestrator.local.runtimes.process import process_shim
-from microjobs_orchestrator.local.runtimes.process.managed_process import Kept
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import (
@@ -113,12 +113,12 @@ def test_lines_come_while_the_host_runs(start: Start, tmp_path: Path) -> None:
 
 def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    kept = Kept(["/bin/sleep", "1"], {}, log)
+    process = ManagedProcess(["/bin/sleep", "1"], {}, log)
     log.write_bytes(b"1000000 ha")
     rest = threading.Timer(0.3, log.write_bytes, [b"1000000 half\n"])
     rest.start()
-    assert list(kept.lines()) == [Line(1.0, b"half")]
-    assert kept.wait() == 0
+    assert list(process.lines()) == [Line(1.0, b"half")]
+    assert process.wait() == 0
 
 
 def test_slow_reader_does_not_hold_the_host_up(start: Start, tmp_path: Path) -> None:
@@ -335,7 +335,7 @@ time.sleep(600)
 FREEZING = """
 import os, signal, time
 print("up", flush=True)
-time.sleep(0.5)  # the keeper passes the line on
+time.sleep(0.5)  # the shim passes the line on
 os.kill(os.getppid(), signal.SIGSTOP)
 time.sleep(600)
 """
@@ -354,7 +354,7 @@ def wait_for_shim(argument: str) -> int:
     return wait_until(lambda: [*{*processes_with(argument)} & {*processes_with("process_shim")}])[0]
 
 
-def test_program_that_freezes_its_keeper_is_stopped(start: Start, tmp_path: Path) -> None:
+def test_program_that_stops_its_shim_is_ended(start: Start, tmp_path: Path) -> None:
     seconds = any_seconds()
     host = start(program(tmp_path, FREEZING, seconds))
     wait_for_state(wait_for_shim(seconds), STOPPED)
@@ -364,7 +364,7 @@ def test_program_that_freezes_its_keeper_is_stopped(start: Start, tmp_path: Path
     assert processes_with(seconds) == []
 
 
-def test_next_server_ends_a_frozen_keeper(place: Path, tmp_path: Path) -> None:
+def test_next_server_ends_a_stopped_shim(place: Path, tmp_path: Path) -> None:
     seconds = any_seconds()
     arguments = [sys.executable, "-c", SERVER, str(place), str(tmp_path), FREEZING, seconds]
     environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY / 'shared'}"}
@@ -392,7 +392,7 @@ def test_killed_server_leaves_no_process(code: str, place: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killed_keeper_ends_its_program(number: int, start: Start, tmp_path: Path) -> None:
+def test_killed_shim_ends_its_program(number: int, start: Start, tmp_path: Path) -> None:
     seconds = any_seconds()
     code = "import os, sys, time; print('up in', os.getcwd(), flush=True); time.sleep(float(sys.argv[1]))"
     host = start(program(tmp_path, code, seconds))
@@ -405,8 +405,8 @@ def test_killed_keeper_ends_its_program(number: int, start: Start, tmp_path: Pat
 
 def test_ctrl_c_at_the_server_does_not_reach_its_hosts(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "import os; print(os.getsid(0), os.getppid())"))
-    session, keeper = output(host).split()
-    assert session == keeper
+    session, shim = output(host).split()
+    assert session == shim
 
 
 def test_closed_runtime_ends_its_hosts(runtime: ProcessRuntime, start: Start, tmp_path: Path) -> None:
@@ -427,17 +427,19 @@ with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 18786)):
         wait_for_line(host, b"up")
 
 
-def keep(log: str, scratch: Path, script: str, **options: Any) -> int:
-    """The exit code of a keeper by itself."""
+def run_shim(log: str, scratch: Path, script: str, **options: Any) -> int:
+    """Run a shim without a server; return its exit code."""
     scratch.mkdir()
     command = [sys.executable, "-I", "-S", process_shim.__file__, log, str(scratch), "", "sh", "-c", script]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **options) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options
+    ) as process:
         return process.wait(30)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_log_on_a_full_disk_does_not_change_the_exit_code(tmp_path: Path) -> None:
-    assert keep("/dev/full", tmp_path / "scratch", "echo x; exit 3") == 3
+    assert run_shim("/dev/full", tmp_path / "scratch", "echo x; exit 3") == 3
 
 
 def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
@@ -446,7 +448,7 @@ def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
     # More than one read of the shim, and less than the pipe holds; the shim is stopped until the program has ended.
     code = "import fcntl, os; fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20); os.kill(os.getppid(), 19)"
     command = [*shim, sys.executable, "-c", f"{code}; os.write(1, b'line\\n' * 100_000)"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as process:
         wait_for_state(process.pid, STOPPED)
         (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         wait_for_state(int(child), ZOMBIE)
@@ -458,7 +460,7 @@ def test_output_left_in_the_pipe_at_the_end_is_logged(tmp_path: Path) -> None:
 def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
     folder = tmp_path / "scratch" / "cache"
     script = f"mkdir -p {folder}/inner && touch {folder}/inner/file && chmod 555 {folder}/inner {folder}"
-    assert keep(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=as_any_user) == 0
+    assert run_shim(str(tmp_path / "log"), tmp_path / "scratch", script, preexec_fn=as_any_user) == 0
     assert not folder.exists()
 
 
@@ -472,5 +474,5 @@ def test_program_that_cannot_be_started_leaves_no_folder(tmp_path: Path, monkeyp
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     with pytest.raises(ValueError, match="null"):
-        Kept(["true"], {"A": "a\0b"}, tmp_path / "log")
+        ManagedProcess(["true"], {"A": "a\0b"}, tmp_path / "log")
     assert list((tmp_path / "temporary").iterdir()) == []

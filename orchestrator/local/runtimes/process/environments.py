@@ -23,7 +23,7 @@ from microjobs import locks
 from microjobs.files import write_text
 from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
-from microjobs_orchestrator.local.runtimes.process.managed_process import Kept
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
 
 logger = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Environments:
         self._folder = folder
         self._jobs = jobs
         self._lock = threading.Lock()
-        self._installing: set[Kept] = set()
+        self._installing: set[ManagedProcess] = set()
         self._closed = False
 
     def get(self, image: str) -> Environment:
@@ -128,7 +128,7 @@ class Environments:
         with self._lock:
             if self._closed:
                 raise MachineFailedError("the server stops")
-            running = Kept(command, installer.environment(wanted), log, hold=[held])
+            running = ManagedProcess(command, installer.environment(wanted), log, inherited_files=[held])
             self._installing.add(running)
         try:
             for line in running.lines():

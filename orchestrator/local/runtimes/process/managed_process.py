@@ -1,4 +1,4 @@
-"""A program that ends with this server, however the server ends: started, followed and stopped from here."""
+"""A program that ends with this server, however the server ends. `process_shim` runs between the two."""
 
 import contextlib
 import os
@@ -6,38 +6,36 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.runtimes.process import process_shim
 
-POLL_SECONDS = 0.05
 KILL_SECONDS = 10.0
-"""What a keeper has to end, after the grace of its program, until it is killed."""
+"""After the grace period of its program a shim has this long to end before it is killed."""
 
-OF_THE_CALLER = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
-"""What a program gets of the caller's environment, with what says the language. Nothing else: who knows which of it is
-a secret."""
-
-
-def callers_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The part of an environment that is nobody's secret."""
-    return {
-        name: value for name, value in environ.items() if name in OF_THE_CALLER or name == "LANG" or name[:3] == "LC_"
-    }
+INHERITED = ("CUDA_VISIBLE_DEVICES", "LD_LIBRARY_PATH", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR", "TZ")
+"""Variables of the server that a program inherits, besides the locale's. Any other variable may hold a secret."""
 
 
-class Kept:
-    """A program and its keeper (`process_shim`).
+def inherited_environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return the variables of an environment that a program may see."""
+    return {name: value for name, value in environ.items() if name in INHERITED or name == "LANG" or name[:3] == "LC_"}
+
+
+class ManagedProcess:
+    """A running program and its shim.
 
     Args:
         command: starts with the program's absolute path.
-        environment: all of it; besides, TMPDIR, and what else `scratch` names, is a folder that goes with the program.
-        log: the file for its output.
-        cpus: those that it may use; none: any.
-        hold: file descriptors that stay open until the last process has ended.
+        environment: the whole environment. TMPDIR and the variables of `scratch` are added to it: they name a
+            temporary folder that is removed when the program ends.
+        log: the file for the program's output.
+        cpus: the CPUs that the program may use; none: all.
+        inherited_files: file descriptors that stay open until the last process of the program has ended.
     """
 
     def __init__(
@@ -48,79 +46,104 @@ class Kept:
         *,
         scratch: Iterable[str] = (),
         cpus: Iterable[int] = (),
-        hold: Sequence[int] = (),
+        inherited_files: Sequence[int] = (),
     ) -> None:
-        self.scratch = folder = tempfile.mkdtemp(
-            prefix="microjobs-"
-        )  # not below the log: names of sockets have 107 bytes
+        # Not next to the log: names of sockets have at most 107 bytes.
+        self.scratch = folder = tempfile.mkdtemp(prefix="microjobs-")
         self._log = log
+        self._changed = threading.Condition()
+        self._writes_count = 0
+        self._exit_code: int | None = None
+        shim = [sys.executable, "-I", "-S", process_shim.__file__, str(log), folder, ",".join(map(str, cpus))]
         try:
             log.touch()
-            self._keeper = subprocess.Popen(
-                [
-                    *(sys.executable, "-I", "-S", process_shim.__file__),
-                    *(str(log), folder, ",".join(map(str, cpus))),
-                    *command,
-                ],
+            self._shim = subprocess.Popen(
+                [*shim, *command],
                 cwd=folder,
                 env={**environment, **dict.fromkeys(("TMPDIR", *scratch), folder)},
                 stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
                 bufsize=0,
-                pass_fds=hold,
+                pass_fds=inherited_files,
                 start_new_session=True,
             )
         except BaseException:
             process_shim.remove(folder)
             raise
+        threading.Thread(target=self._watch, name=f"watch process {self.pid}", daemon=True).start()
 
-    def lines(self) -> Iterator[Line]:
-        """Each line, until the program has ended."""
-        with self._log.open("rb") as file:
-            while True:
-                ended = self.code() is not None  # asked first: what came until then is read below
-                while (raw := file.readline()).endswith(b"\n"):
-                    stamp, _, text = raw[:-1].partition(b" ")
-                    yield Line(int(stamp.rstrip(b"+")) / 1e6, text, is_whole=not stamp.endswith(b"+"))
-                if ended:
-                    return
-                file.seek(-len(raw), os.SEEK_CUR)
-                time.sleep(POLL_SECONDS)
+    def _watch(self) -> None:
+        """Wake waiting threads at each write to the log and at the end."""
+        assert self._shim.stdout is not None  # noqa: S101  for mypy
+        with self._shim.stdout as notifications:
+            while notifications.read(1 << 12):
+                with self._changed:
+                    self._writes_count += 1
+                    self._changed.notify_all()
+        code = self._shim.wait()
+        if code < 0:  # a shim that is not killed removes the folder
+            process_shim.remove(self.scratch)
+        self.release()
+        with self._changed:
+            self._exit_code = code
+            self._changed.notify_all()
 
     @property
     def pid(self) -> int:
-        """Of the keeper."""
-        return self._keeper.pid
+        """The process id of the shim."""
+        return self._shim.pid
 
-    def code(self) -> int | None:
-        """Its exit code, negative if somebody killed the keeper; None while it runs."""
-        return self._keeper.poll()
+    @property
+    def exit_code(self) -> int | None:
+        """The program's exit code, negative if the shim was killed; None while the program runs."""
+        return self._exit_code
+
+    def lines(self) -> Iterator[Line]:
+        """Return each line of output as it comes, until the program has ended."""
+        with self._log.open("rb") as file:
+            while True:
+                with self._changed:
+                    writes_count, has_ended = self._writes_count, self._exit_code is not None
+                yield from _read_lines(file)
+                if has_ended:
+                    return
+                self._wait_for_change(writes_count)
+
+    def _wait_for_change(self, writes_count: int) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._writes_count != writes_count or self._exit_code is not None)
 
     def wait(self) -> int:
-        """Block until it has ended; `code` then."""
-        code = self._keeper.wait()
-        if code < 0:  # else it did so itself
-            process_shim.remove(self.scratch)
-        self._close()
-        return code
+        """Wait until the program has ended; return its exit code."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._exit_code is not None)
+        return self._exit_code or 0
 
     def stop(self, grace: float) -> int:
-        """SIGTERM, and SIGKILL after `grace` seconds; `code` when it has ended."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds; return the exit code when the program has ended."""
         with contextlib.suppress(OSError, ValueError):  # it has ended
-            if self._keeper.stdin is not None:
-                self._keeper.stdin.write(b"%f\n" % grace)
-        self._keeper.send_signal(signal.SIGCONT)  # a program can stop its keeper
-        try:
-            self._keeper.wait(grace + KILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._keeper.kill()
+            if self._shim.stdin is not None:
+                self._shim.stdin.write(b"%f\n" % grace)
+        self._resume()
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._exit_code is not None, grace + KILL_SECONDS):
+                self._shim.kill()
         return self.wait()
 
     def release(self) -> None:
-        """Have it end as if this server had."""
-        self._close()
-        self._keeper.send_signal(signal.SIGCONT)
+        """Close the connection to the shim, which then ends the program as if the server had died."""
+        if self._shim.stdin is not None:
+            self._shim.stdin.close()
+        self._resume()
 
-    def _close(self) -> None:
-        if self._keeper.stdin is not None:
-            self._keeper.stdin.close()
+    def _resume(self) -> None:
+        """Continue the shim: a program can stop it."""
+        self._shim.send_signal(signal.SIGCONT)
+
+
+def _read_lines(file: BinaryIO) -> Iterator[Line]:
+    """Read the complete lines that a log has now, and leave the file at the first incomplete one."""
+    while (raw := file.readline()).endswith(b"\n"):
+        stamp, _, text = raw[:-1].partition(b" ")
+        yield Line(int(stamp.rstrip(b"+")) / 1e6, text, is_whole=not stamp.endswith(b"+"))
+    file.seek(-len(raw), os.SEEK_CUR)

@@ -1,11 +1,14 @@
-"""Keeps one program: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…` runs it and ends with its exit code.
+"""Runs one program and ends with its exit code: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…`.
 
-Every line of output goes into the log with the time it was read, in microseconds, and a `+` behind the time if it is
-only a part of a line that was rewritten with carriage returns. A number on stdin asks for the end:
-SIGTERM, and SIGKILL after so many seconds. When stdin closes, whoever started us is gone, however it died, and so the
-program ends too. As in a container, nothing that the program left running outlives it.
+Each line of output is written to the log, after the time when it was read, in microseconds. A `+` after the time marks
+a part of a line that was rewritten with carriage returns. After each write to the log the shim writes a byte to
+stdout, so that the server need not poll the log.
 
-A program of its own, standard library only and quick to start: the server may be killed, this one ends in order.
+A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
+server is gone, so the program ends too. As in a container, no process that the program started outlives it.
+
+The shim is a separate program, because it must end the program in order even if the server is killed. It imports the
+standard library only, so that it starts quickly.
 """
 
 import contextlib
@@ -22,27 +25,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
-LOST_SECONDS = 3.0
-"""Between SIGTERM and SIGKILL when the server is gone."""
+ORPHAN_GRACE_SECONDS = 3.0
+"""Time between SIGTERM and SIGKILL when the server is gone."""
 DRAIN_SECONDS = 2.0
-"""What output is read for after the end, should somebody who is none of ours hold it open."""
-LONGEST_LINE = 1 << 20
+"""Time for which output is read after the program's end: an unrelated process may keep the pipe open."""
+MAX_LINE_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
 
 
 class Log:
-    """A file of lines, each with a time of its own: later than the one before."""
+    """Writes lines of output to a file, each with a time that is later than that of the line before.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    Args:
+        file: the log.
+        notify: is called after each write.
+    """
+
+    def __init__(self, file: IO[bytes], notify: Callable[[], None] = lambda: None) -> None:
         self._file = file
+        self._notify = notify
         self._rest = b""
-        self._last = 0
+        self._last_time = 0
 
     def add(self, chunk: bytes) -> None:
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         self._write(lines)
-        if len(self._rest) > LONGEST_LINE:
+        if len(self._rest) > MAX_LINE_BYTES:
             end = self._rest.rfind(b"\r", 0, -1) + 1  # a last one may belong to the end of the line
             piece, self._rest = self._rest[: end or None], self._rest[end:] if end else b""
             self._write([piece], mark=b"+" if end else b"")
@@ -52,16 +61,17 @@ class Log:
             self._write([self._rest])
 
     def _write(self, lines: Sequence[bytes], mark: bytes = b"") -> None:
-        # A full disk must not end the program, which may know better what to do about it.
+        # A full disk must not end the program, which may handle it.
         with contextlib.suppress(OSError):
             for line in lines:
-                self._last = max(time.time_ns() // 1000, self._last + 1)
-                self._file.write(b"%d%s %s\n" % (self._last, mark, line))
+                self._last_time = max(time.time_ns() // 1000, self._last_time + 1)
+                self._file.write(b"%d%s %s\n" % (self._last_time, mark, line))
             self._file.flush()
+        self._notify()
 
 
-class Keeper:
-    """A program from its start to the last process of it."""
+class Shim:
+    """Runs a program until its last process has ended."""
 
     def __init__(self, command: Sequence[str], log: Log) -> None:
         self._log = log
@@ -80,7 +90,7 @@ class Keeper:
             stderr=subprocess.STDOUT,
             bufsize=0,
             process_group=0,
-            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # should somebody kill us
+            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # if the shim is killed
         )
         assert self._program.stdout is not None  # noqa: S101  for mypy
         self._output = self._program.stdout.fileno()
@@ -88,13 +98,13 @@ class Keeper:
         self._sources = {self._wake, self._output, sys.stdin.fileno()}
 
     def run(self) -> int:
-        """Look after the program until it has ended; its exit code, 128 + N if signal N ended it."""
+        """Wait for the end of the program; return its exit code, 128 + N if signal N ended it."""
         while self._program.poll() is None:
             self._step()
         _end_descendants()
-        drained = time.monotonic() + DRAIN_SECONDS
-        while self._output in self._sources and time.monotonic() < drained:
-            self._read_output(0.1)
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while self._output in self._sources and time.monotonic() < deadline:
+            self._read_output(max(0.0, deadline - time.monotonic()))
         self._log.end()
         code: int = self._program.returncode
         return 128 - code if code < 0 else code
@@ -107,7 +117,7 @@ class Keeper:
         if sys.stdin.fileno() in ready:
             self._read_request()
         if self._wake in ready and signal.SIGTERM in os.read(self._wake, 512):
-            self._end(LOST_SECONDS)
+            self._end(ORPHAN_GRACE_SECONDS)
         if time.monotonic() >= self._deadline:
             os.killpg(self._program.pid, signal.SIGKILL)
             self._deadline = time.monotonic() + 1.0
@@ -123,7 +133,7 @@ class Keeper:
         requests = os.read(sys.stdin.fileno(), 512).split()
         if not requests:
             self._sources.discard(sys.stdin.fileno())
-        self._end(min(map(float, requests), default=LOST_SECONDS))
+        self._end(min(map(float, requests), default=ORPHAN_GRACE_SECONDS))
 
     def _end(self, grace: float) -> None:
         self._deadline = min(self._deadline, time.monotonic() + grace)
@@ -230,20 +240,27 @@ def main(log_path: str, scratch: str, cpus: str, *command: str) -> int:
         os.sched_setaffinity(0, map(int, cpus.split(",")))
     file = Path(log_path).open("ab")  # noqa: SIM115  closed below, where that may fail
     try:
-        return _keep(command, Log(file))
+        return _run(command, Log(file, _notify_server))
     finally:
         with contextlib.suppress(OSError):  # a full disk: the program's exit code is what counts
             file.close()
         remove(scratch)
 
 
-def _keep(command: Sequence[str], log: Log) -> int:
+def _notify_server() -> None:
+    """Wake the server. The pipe may be full, which wakes the server too, or closed."""
+    with contextlib.suppress(OSError):
+        os.write(sys.stdout.fileno(), b"\0")
+
+
+def _run(command: Sequence[str], log: Log) -> int:
+    os.set_blocking(sys.stdout.fileno(), False)
     try:
-        keeper = Keeper(command, log)
+        shim = Shim(command, log)
     except OSError as error:
         log.add(f"cannot start {command[0]!r}: {error.strerror}\n".encode())
-        return 127 if isinstance(error, FileNotFoundError) else 126  # as Docker and shells have it
-    return keeper.run()
+        return 127 if isinstance(error, FileNotFoundError) else 126  # as in Docker and shells
+    return shim.run()
 
 
 if __name__ == "__main__":

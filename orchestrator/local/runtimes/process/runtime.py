@@ -1,13 +1,13 @@
-"""Runtime `process`: the jobs' folders in virtual environments, for a Linux machine with Python 3.11 and nothing else.
+"""Runtime `process`: runs jobs in virtual environments, on a Linux machine that has Python 3.11 and no engine.
 
-What is different from containers:
+Differences from containers:
 
-- Only the jobs of this repository run: an image's name says which. Script mode is not there (`packages`).
-- The contract's root is a folder of the host's own, said by `SAGEMAKER_BASE_DIR`. A request's entry point and its
-  arguments are moved there; a user's script that spells the root itself does not find it.
-- Hosts are processes with loopback addresses (`microjobs.network`). They see this machine's files and network as the
-  caller does, so network isolation is refused, and memory is not limited.
-- Hosts end with the server, in order and whatever happens to it: nobody could take them up again.
+- Only the jobs of this repository run, chosen by the image's name. Script mode is not available (see `packages`).
+- The contract's root is a folder of the host, named by `SAGEMAKER_BASE_DIR`. Paths in a request's entry point and
+  arguments are changed accordingly. A user's script that contains a path below the usual root does not find it.
+- Hosts are processes with loopback addresses (`microjobs.network`). They have the caller's access to files and to the
+  network. So network isolation is refused, and memory is not limited.
+- Hosts end with the server, however the server ends, because a later server could not adopt them.
 """
 
 import contextlib
@@ -43,57 +43,59 @@ from microjobs_orchestrator.local.runtimes.base import (
 from microjobs_orchestrator.local.runtimes.process import commands, local_pipes
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, exclusive
-from microjobs_orchestrator.local.runtimes.process.managed_process import POLL_SECONDS, Kept, callers_environment
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, inherited_environment
 from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 
 KILLED = 128 + 9
 LOCK = "lock"
-"""The file in a host's folder that is locked until its last process has ended; it names the keeper."""
+"""A file in a host's folder, locked until the host's last process has ended. It contains the shim's process id."""
 MAX_PID_DIGITS = 9
 END_SECONDS = 20.0
-"""What the processes of a server that was killed have to end; they take less (`process_shim.LOST_SECONDS`)."""
+"""Time for the hosts of a killed server to end. They need less: see `process_shim.ORPHAN_GRACE_SECONDS`."""
+POLL_SECONDS = 0.05
 
 
 class ProcessHost:
-    """A process, with all that it starts."""
+    """A process and all processes that it starts."""
 
-    def __init__(self, name: str, kept: Kept, layout: Layout) -> None:
+    def __init__(self, name: str, process: ManagedProcess, layout: Layout) -> None:
         self.name = name
-        self._kept = kept
+        self._process = process
         self._layout = layout
-        self._killed = False
+        self._is_stopped = False
 
     def lines(self) -> Iterator[Line]:
-        return self._kept.lines()
+        return self._process.lines()
 
     def wait(self) -> Exit:
-        code = self._kept.wait()
+        code = self._process.wait()
         if code < 0:
-            return Exit(KILLED, "the process that looks after it was killed from outside", lost=True)
-        if code == KILLED and not self._killed:
+            return Exit(KILLED, "the host's shim process was killed from outside", lost=True)
+        if code == KILLED and not self._is_stopped:
             return Exit(code, "killed by SIGKILL: most likely out of memory")
         return Exit(code)
 
     def stop(self, grace: float) -> None:
-        self._killed = True
-        self._kept.stop(grace)
+        self._is_stopped = True
+        self._process.stop(grace)
 
     def release(self) -> None:
-        self._killed = True
-        self._kept.release()
+        """End the host as if the server had died."""
+        self._is_stopped = True
+        self._process.release()
 
     def copy(self, path: str, to: Path) -> Tree | None:
-        code = self._kept.code()
-        over = code is not None and code >= 0  # then nobody is left who could write
-        return files.take(commands.inside(self._layout, path), to, link=over)
+        code = self._process.exit_code
+        no_writer = code is not None and code >= 0  # a killed shim may leave processes
+        return files.take(commands.inside(self._layout, path), to, link=no_writer)
 
     def connect(self, timeout: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
         try:
             connection.settimeout(timeout)
-            connection.connect(str(Network.socket_in(self._kept.scratch)))
+            connection.connect(str(Network.socket_in(self._process.scratch)))
         except BaseException:
             connection.close()
             raise
@@ -104,7 +106,7 @@ class ProcessHost:
         return local_pipes.pour(commands.inside(self._layout, path), self._has_ended, chunks)
 
     def _has_ended(self) -> bool:
-        return self._kept.code() is not None
+        return self._process.exit_code is not None
 
 
 class ProcessRuntime:
@@ -176,16 +178,16 @@ class ProcessRuntime:
             path.parent.mkdir(parents=True, exist_ok=True)
             os.mkfifo(path)
         with exclusive(folder / LOCK) as lock:
-            kept = Kept(
+            process = ManagedProcess(
                 command,
                 _variables(host, environment, layout, network),
                 folder / "log",
                 scratch=("HOME", "MPLCONFIGDIR", *((SOCKET_FOLDER,) if host.port else ())),
                 cpus=self._cpus(host),
-                hold=(lock, *(holder.fileno() for holder in holders)),
+                inherited_files=(lock, *(holder.fileno() for holder in holders)),
             )
-            os.write(lock, b"%d" % kept.pid)
-        return ProcessHost(host.name, kept, layout)
+            os.write(lock, b"%d" % process.pid)
+        return ProcessHost(host.name, process, layout)
 
     def _cpus(self, host: HostPlan) -> Sequence[int]:
         """As many CPUs as the limits say, another choice for each host; none if there is no limit."""
@@ -238,22 +240,22 @@ def _remove(folder: Path) -> None:
 
 
 def _wait_for_end(lock: Path) -> None:
-    """Wait until the last process of a host has ended; continue its keeper, which a program can stop.
+    """Wait until the last process of a host has ended, and resume its shim, which a program can stop.
 
     Raises:
-        TimeoutError: it does not end.
+        TimeoutError: a process is still running after `END_SECONDS`.
     """
     deadline = time.monotonic() + END_SECONDS
     with lock.open("rb") as file:
-        keeper = file.read(MAX_PID_DIGITS)
+        shim = file.read(MAX_PID_DIGITS)
         while not _is_free(file.fileno()):
             if time.monotonic() > deadline:
                 raise TimeoutError(
-                    f"processes of {lock.parent} do not end: end process {keeper.decode(errors='replace')}"
+                    f"processes of {lock.parent} do not end: end process {shim.decode(errors='replace')}"
                 )
-            if keeper.isdigit() and int(keeper) > 1:
+            if shim.isdigit() and int(shim) > 1:
                 with contextlib.suppress(OSError):
-                    os.kill(int(keeper), signal.SIGCONT)
+                    os.kill(int(shim), signal.SIGCONT)
             time.sleep(POLL_SECONDS)
 
 
@@ -267,13 +269,13 @@ def _is_free(lock: int) -> bool:
 
 def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
     """What the image sets (containers/Dockerfile), what the request says, and where everything is here."""
-    callers = callers_environment()
+    inherited = inherited_environment()
     users = {name: value for name, value in host.environment.items() if name not in EXECUTABLE}
     if host.entrypoint is not None:
         users = {name: commands.moved(value, layout) for name, value in users.items()}
     values = {
-        **callers,
-        "PATH": f"{commands.search_path(environment)}:{callers.get('PATH', os.defpath)}",
+        **inherited,
+        "PATH": f"{commands.search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         **users,
         JOB: str(environment.job),
