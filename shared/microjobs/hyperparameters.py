@@ -144,32 +144,3 @@ def _boolean(value: object) -> bool:
     if word not in _TRUE | _FALSE:
         raise ValueError("is neither true nor false")
     return word in _TRUE
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainerHyperparameters:
-    """What both trainers take, whatever the framework; defaults as in the housing notebook."""
-
-    epochs: int = parameter(70, "passes over the training rows", minimum=1)
-    batch_size: int = parameter(128, "rows a step; 0 is the full batch", minimum=0)
-    learning_rate: float = parameter(0.01, "step size of the optimizer", above=0)
-    optimizer: str = parameter(
-        "sgd", "the optimizer, with its framework's defaults", choices=("sgd", "adam", "rmsprop")
-    )
-    loss: str = parameter("mse", "what is minimised; l1 is mae", choices=("mse", "mae", "l1", "huber"))
-    seed: int = parameter(
-        42, "of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
-    )
-    early_stopping: int = parameter(0, "epochs without a lower test loss that end the training; 0 is never", minimum=0)
-    best_weights: bool = parameter(False, "whether the model is that of the lowest test loss, not of the last epoch")
-    checkpoint_every: int = parameter(1, "epochs between checkpoints, more if saving them takes too long", minimum=1)
-    keep_checkpoints: int = parameter(3, "how many of the last checkpoints are kept", minimum=1)
-
-    def rows_a_step(self, rows: int) -> int:
-        """The batch size for a training set of so many rows."""
-        return min(self.batch_size or rows, rows)
-
-    def identity(self) -> dict[str, bool | int | float | str]:
-        """What shapes the weights of an epoch: a training can go on only with the same values."""
-        free = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
-        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}

@@ -134,7 +134,9 @@ def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
     package = package_name(job)
     if not (CONTAINERS / job / package / "hyperparameters.py").exists():
         return []
-    return describe(importlib.import_module(f"{package}.hyperparameters").Hyperparameters)
+    description = describe(importlib.import_module(f"{package}.hyperparameters").Hyperparameters)
+    as_json: list[dict[str, Any]] = json.loads(json.dumps(description))
+    return as_json
 
 
 def test_labels_say_what_the_image_is(job: str, image_attributes: Attributes) -> None:

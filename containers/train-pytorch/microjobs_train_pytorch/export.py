@@ -1,4 +1,4 @@
-"""The trained network as files: `model.pth` for PyTorch, `model.onnx` for everybody."""
+"""Files of the trained network: `model.pth` for PyTorch, `model.onnx` for ONNX runtimes."""
 
 import warnings
 from pathlib import Path
@@ -8,31 +8,34 @@ from torch import nn
 
 from microjobs.bundle import MODEL_FILE
 
-from .fit import predict
+from .network import predict
 
 STATE_FILE = "model.pth"
 
 
 def save_state(network: nn.Module, new: nn.Module, x: torch.Tensor, folder: Path) -> None:
-    """Write the `state_dict`, and load it into a new instance of the network to see that it predicts the same.
+    """Write the `state_dict`, and check that a new instance of the network predicts the same with it.
+
+    Args:
+        x: rows of shape (rows, features) to predict.
 
     Raises:
-        RuntimeError: it does not, for the rows `x` of shape (rows, features).
+        RuntimeError: the predictions differ.
     """
-    with (folder / STATE_FILE).open("wb") as file:  # PyTorch's own writer does not report a full disk as such
+    with (folder / STATE_FILE).open("wb") as file:  # torch does not open it: it hides that a disk is full
         torch.save(network.state_dict(), file)
     new.load_state_dict(torch.load(folder / STATE_FILE, weights_only=True))
     if not torch.equal(predict(new, x), predict(network, x)):
-        raise RuntimeError(f"{STATE_FILE} loaded into a new instance predicts something else")
+        raise RuntimeError(f"{STATE_FILE} loaded into a new instance predicts other values")
 
 
 def save_onnx(network: nn.Module, features: int, folder: Path) -> None:
     """Write `model.onnx`: `features` of shape (rows, features) in, `predictions` of shape (rows, 1) out.
 
-    By tracing: PyTorch's newer exporter writes the same graph and takes 4 s, most of it for imports, to this one's 0.3.
+    Uses the older exporter, which traces: it takes 0.3 s, the newer one 4 s for the same graph, mostly for imports.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # PyTorch's advice to use the newer one
+        warnings.simplefilter("ignore", DeprecationWarning)  # advises to use the newer exporter
         torch.onnx.export(
             network.eval(),
             (torch.zeros(2, features),),

@@ -1,8 +1,9 @@
-"""What the PyTorch trainer takes: what both trainers take, the model, and how often to test it."""
+"""Hyperparameters of the PyTorch trainer."""
 
 from dataclasses import dataclass
 
-from microjobs.hyperparameters import TrainerHyperparameters, parameter
+from microjobs.hyperparameters import parameter
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
 
 
 @dataclass(frozen=True)
@@ -13,3 +14,7 @@ class Hyperparameters(TrainerHyperparameters):
     eval_every: int = parameter(1, "epochs between two lines of the log", minimum=1)
     mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights stay as they are")
     compile: bool = parameter(False, "on GPUs, whether torch.compile makes the training step faster")
+
+    @property
+    def test_interval(self) -> int:
+        return self.eval_every

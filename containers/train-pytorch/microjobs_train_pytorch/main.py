@@ -1,41 +1,32 @@
 """Trains a regression model with PyTorch: channels `train` and `test` in, a model bundle out."""
 
 import logging
+from collections.abc import Callable
 
-from microjobs.contract import Layout, read_training_resource_config
-from microjobs.distributed import gpu_count, launch, must_launch, torchrun
-from microjobs.stopping import stop_request
-from microjobs.trainer.training import load_data
+from microjobs.contract import ResourceConfig
+from microjobs.distributed import Program, gpu_count, must_launch, torchrun
+from microjobs.trainer import job
+from microjobs.trainer.framework import Framework
 
 from .hyperparameters import Hyperparameters
 
-logger = logging.getLogger("microjobs")
-
 
 def train(hyperparameters: Hyperparameters) -> None:
-    """Train, test and save, from the newest checkpoint if there is one; a stop signal keeps what is trained so far.
-
-    Raises:
-        UserError: the data is bad, the training diverged, or the checkpoint is of another training.
-        PlatformError: another host was lost.
-        RuntimeError: a saved model does not predict what the trained one does.
-        Stopped: the signal came before anything was trained.
-    """
-    layout = Layout.from_environment()
-    resources, processes = read_training_resource_config(layout), max(1, gpu_count())
-    if must_launch(resources, processes):
-        launch(torchrun(resources, processes), resources)
-        return
-    data = load_data(layout)  # before PyTorch, which takes seconds to import: bad data is told at once
-    _settle_logging()
-    from .job import Job
-
-    with stop_request() as stop:  # to the end: from here on there is something to save
-        Job(layout, hyperparameters, data, stop).run()
+    """Train, test and save; see `microjobs.trainer.job.train`."""
+    job.train(hyperparameters, _load_framework, _workers)
 
 
-def _settle_logging() -> None:
-    for chatty in ("torch", "onnx_ir", "onnxscript"):  # at INFO they report each of their steps
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    # The exporter warns that torchvision is not there, whose operators no model here has.
+def _workers(resources: ResourceConfig) -> Program | None:
+    """Return torchrun with one process per GPU, or one per host without GPUs; None if one process is enough."""
+    processes = max(1, gpu_count())
+    return torchrun(resources, processes) if must_launch(resources, processes) else None
+
+
+def _load_framework() -> Callable[[Hyperparameters], Framework]:
+    for name in ("torch", "onnx_ir", "onnxscript"):  # at INFO they log each of their steps
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # The exporter warns that torchvision is missing, but no model of this job uses its operators.
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(logging.ERROR)
+    from .framework import PyTorch
+
+    return PyTorch

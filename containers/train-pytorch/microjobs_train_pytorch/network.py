@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from microjobs.trainer.training import HIDDEN_UNITS
+from microjobs.trainer.framework import HIDDEN_UNITS
 
 
 class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # the host has no PyTorch to check against
@@ -15,33 +15,41 @@ class LinearRegressionModel(nn.Module):  # type: ignore[misc]  # the host has no
         self.bias = nn.Parameter(torch.randn(1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Predictions of shape (rows, 1) for x of shape (rows, features)."""
+        """Return predictions of shape (rows, 1) for x of shape (rows, features)."""
         return (self.weight * x).sum(dim=1, keepdim=True) + self.bias
 
 
-def mlp(features: int) -> nn.Sequential:
-    """Two hidden ReLU layers and one output."""
+def build_network(model: str, features: int) -> nn.Module:
+    """Return a new network of the kind `mlp` or `linear`."""
+    return LinearRegressionModel(features) if model == "linear" else _build_mlp(features)
+
+
+def _build_mlp(features: int) -> nn.Sequential:
+    """Return a network with two hidden ReLU layers and one output."""
     layers: list[nn.Module] = []
     for units in HIDDEN_UNITS:
-        layers += [_dense(features, units), nn.ReLU()]
+        layers += [_build_layer(features, units), nn.ReLU()]
         features = units
-    return nn.Sequential(*layers, _dense(features, 1))
+    return nn.Sequential(*layers, _build_layer(features, 1))
 
 
-def _dense(inputs: int, outputs: int) -> nn.Linear:
+def _build_layer(inputs: int, outputs: int) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
-    # He's initialisation, made for ReLU, and the same as in the TensorFlow trainer.
+    # He initialisation, which was designed for ReLU, as in the TensorFlow trainer.
     nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
     nn.init.zeros_(layer.bias)
     return layer
 
 
-def build(model: str, features: int) -> nn.Module:
-    """A new network of the kind `mlp` or `linear`."""
-    return LinearRegressionModel(features) if model == "linear" else mlp(features)
-
-
-def start_at(network: nn.Module, mean_target: float) -> None:
-    """Let an MLP predict the mean target at first: the epochs go into what differs between rows."""
+def set_output_bias(network: nn.Module, mean_target: float) -> None:
+    """Let a perceptron predict the mean target at first: the epochs then learn the differences between rows."""
     if isinstance(network, nn.Sequential):
         nn.init.constant_(network[-1].bias, mean_target)
+
+
+def predict(network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    """Return predictions of shape (rows, 1), in evaluation mode."""
+    network.eval()
+    with torch.inference_mode():
+        predictions: torch.Tensor = network(x)
+        return predictions

@@ -1,4 +1,4 @@
-"""The trained network as files: a SavedModel under `1/` for TensorFlow, `model.onnx` for everybody."""
+"""Files of the trained network: a SavedModel in `1/` for TensorFlow, `model.onnx` for ONNX runtimes."""
 
 from pathlib import Path
 
@@ -10,20 +10,20 @@ from microjobs.bundle import MODEL_FILE, RAW, SERVING_DEFAULT
 from microjobs.scaler import Scaler
 
 VERSION = "1"
-"""The folder's name: TensorFlow Serving takes the highest number."""
+"""Name of the folder: TensorFlow Serving loads the highest number."""
 
 
 def save_savedmodel(network: keras.Model, scaler: Scaler | None, folder: Path) -> None:
     """Write the SavedModel: `serving_default` takes scaled features, `raw` scales them itself.
 
-    Both take `features` of shape (rows, features) and give `predictions` of shape (rows, 1).
+    Both take `features` of shape (rows, features) and return `predictions` of shape (rows, 1).
     """
     features = [_features(network)]
     mean = tf.constant(scaler.mean if scaler else 0.0, tf.float64)
     scale = tf.constant(scaler.scale if scaler else 1.0, tf.float64)
 
     def raw(features: tf.Tensor) -> dict[str, tf.Tensor]:
-        # In double precision, as the preprocess job scales: a large mean would cost digits in single.
+        # In double precision, as in the preprocess job: in single precision, a large mean would cost digits.
         scaled = (tf.cast(features, tf.float64) - mean) / scale
         return {"predictions": network(tf.cast(scaled, tf.float32))}
 

@@ -1,7 +1,6 @@
-"""The processes of one training, one a host, and the devices that each of them computes on."""
+"""The processes of one training job, one per host, and the devices that each of them computes on."""
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,99 +9,71 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from microjobs import worker
+from microjobs.trainer import group
 
 
 @dataclass
-class Group:
-    """What a process does together with the others; with one process nothing is sent."""
+class Group(group.Group):
+    """The workers of a tf.distribute strategy."""
 
     strategy: tf.distribute.Strategy
     rank: int = 0
-    world: int = 1
+    world_size: int = 1
     local_rank = 0
-    local_world = 1
+    local_world_size = 1
 
     def __post_init__(self) -> None:
-        self._sums: dict[tf.DType, Any] = {}
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
+        self._sum_functions: dict[tf.DType, Any] = {}
 
     @property
     def devices(self) -> int:
-        """On this host."""
-        return int(self.strategy.num_replicas_in_sync) // self.world
+        """Number of devices of this host."""
+        return int(self.strategy.num_replicas_in_sync) // self.world_size
 
-    def describe(self) -> str:
-        """The devices that are computed on, for the log."""
+    def take_first(self, value: Any) -> Any:
+        """Return the value of this host's first device from a result that is the same on all devices."""
+        return tf.nest.map_structure(lambda item: self.strategy.experimental_local_results(item)[0], value)
+
+    def _describe_devices(self) -> str:
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
-        names = f"{self.devices} {kind}s" if self.devices > 1 else f"the {kind}"
-        return names if self.world == 1 else f"{names} of each of {self.world} hosts"
+        return f"{self.devices} {kind}s" if self.devices > 1 else f"the {kind}"
 
-    def sum(self, *values: float) -> list[float]:
-        """The sum over all processes of each value."""
-        total = self.sum_arrays([np.asarray(values, np.float64)])[0]
-        return [float(value) for value in total]
-
-    def sum_arrays(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """The sum over all processes of each array; shapes and types are the same in all of them."""
-        if self.world == 1:
-            return list(arrays)
-        return [self._sum_array(array) for array in arrays]
-
-    def share(self, arrays: Sequence[NDArray[Any]]) -> list[NDArray[Any]]:
-        """What the first process has, to all, which have arrays of the same shapes and types."""
-        return self.sum_arrays([array if self.is_first else np.zeros_like(array) for array in arrays])
-
-    def share_bytes(self, content: bytes) -> bytes:
-        """The first process's, to all."""
-        if self.world == 1:
-            return content
+    def _share_bytes(self, content: bytes) -> bytes:
         length = int(self.sum(len(content) if self.is_first else 0)[0])
-        own = np.frombuffer(content, np.uint8) if self.is_first else np.zeros(length, np.uint8)
-        return self.share([own])[0].tobytes()
+        return self._sum(np.frombuffer(content, np.uint8) if self.is_first else np.zeros(length, np.uint8)).tobytes()
 
-    def gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        """The rows that every process has, by rank; there may be more in one than in another."""
-        if self.world == 1:
-            return [array]
-        lengths = self.sum_arrays([np.eye(self.world, dtype=np.int64)[self.rank] * len(array)])[0]
+    def _gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
+        lengths = self._sum(np.eye(self.world_size, dtype=np.int64)[self.rank] * len(array))
         ends = np.cumsum(lengths)
         whole = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
         whole[ends[self.rank] - len(array) : ends[self.rank]] = array
-        return np.split(self.sum_arrays([whole])[0], ends[:-1])
+        return np.split(self._sum(whole), ends[:-1])
 
-    def leave(self) -> None:
-        """Nobody leaves while the first still writes, nor while others still read what this process has sent them."""
-        if self.world > 1:
-            self.sum(0)
-            worker.finish()
-
-    def _sum_array(self, array: NDArray[Any]) -> NDArray[Any]:
-        flat = tf.constant(array.astype(np.int64) if array.dtype.kind in "biu" else array)  # TensorFlow sums no bytes
-        if flat.dtype not in self._sums:  # traced once for arrays of any length
+    def _sum(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return the sum over all processes of arrays with the same shape and type in all of them."""
+        # TensorFlow does not sum bytes.
+        flat = tf.constant(values.astype(np.int64) if values.dtype.kind in "biu" else values)
+        if flat.dtype not in self._sum_functions:  # traced once for arrays of any length
             signature = [tf.TensorSpec([None], flat.dtype)]
-            self._sums[flat.dtype] = tf.function(self._sum_everywhere, input_signature=signature)
-        total = self._sums[flat.dtype](tf.reshape(flat, [-1]))
-        return np.asarray(total).astype(array.dtype).reshape(array.shape)
+            self._sum_functions[flat.dtype] = tf.function(self._sum_everywhere, input_signature=signature)
+        total = self._sum_functions[flat.dtype](tf.reshape(flat, [-1]))
+        return np.asarray(total).astype(values.dtype).reshape(values.shape)
 
     def _sum_everywhere(self, value: tf.Tensor) -> tf.Tensor:
-        def on_device(value: tf.Tensor) -> tf.Tensor:
+        def sum_on_device(value: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
-            # A host counts once, however many devices it has. A copy, since an argument lies on no device yet.
-            once = tf.cast(context.replica_id_in_sync_group % self.devices == 0, value.dtype)
-            return context.all_reduce(tf.distribute.ReduceOp.SUM, value * once)
+            # Each host counts once, however many devices it has. The product copies the value to the device.
+            is_counted = tf.cast(context.replica_id_in_sync_group % self.devices == 0, value.dtype)
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, value * is_counted)
 
-        return self.first(self.strategy.run(on_device, args=(value,)))
+        return self.take_first(self.strategy.run(sum_on_device, args=(value,)))
 
-    def first(self, value: Any) -> Any:
-        """What the first device of this host has of something that is the same on all."""
-        return tf.nest.map_structure(lambda one: self.strategy.experimental_local_results(one)[0], value)
+    def _close(self) -> None:
+        worker.finish()  # waits: other processes may still read what this one has sent
 
 
 def join() -> Group:
-    """The group of this process. Before anything is computed: TensorFlow settles then what it computes on."""
+    """Join the group of this process, before anything is computed: TensorFlow then fixes its devices."""
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

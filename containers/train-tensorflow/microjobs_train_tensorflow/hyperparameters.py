@@ -1,8 +1,9 @@
-"""What the TensorFlow trainer takes: what both trainers take, and what makes GPUs faster."""
+"""Hyperparameters of the TensorFlow trainer."""
 
 from dataclasses import dataclass
 
-from microjobs.hyperparameters import TrainerHyperparameters, parameter
+from microjobs.hyperparameters import parameter
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""Which rows a step of the training takes, and which of them are this process's.
+"""The rows of each training step, and which of them belong to this process.
 
-The order of an epoch follows from the seed and the epoch's number alone: a training that was stopped goes on in the
-same order, and several processes agree on it without a word. Needs numpy.
+The seed and the number of an epoch determine its order: a training job that was stopped continues in the same order,
+and processes need no messages to agree on it. Needs numpy.
 """
 
 from collections.abc import Sequence
@@ -15,55 +15,66 @@ Indices = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Step:
-    """One step as one process sees it: its rows are `order[first:last]`, maybe none, of `of_all` in all processes."""
+    """One step of one process: its rows are `order[first:last]`, which may be empty.
+
+    total_rows: rows of this step in all processes.
+    """
 
     first: int
     last: int
-    of_all: int
+    total_rows: int
 
 
 @dataclass(frozen=True)
 class Batches:
-    """The part of each global batch of `step_rows` rows that falls to process `rank` of `world`.
+    """The part of each global batch of `rows_per_step` rows that belongs to process `rank`.
 
-    rows: of the training set, those of all processes.
-    shards: how many rows each process has, where each has its own; None where all have the same.
+    rows: training rows in all processes.
+    shard_sizes: number of rows per process if each process has its own rows; None if all processes have all rows.
     """
 
     rows: int
-    step_rows: int
+    rows_per_step: int
     seed: int
     rank: int = 0
-    world: int = 1
-    shards: Sequence[int] | None = None
+    world_size: int = 1
+    shard_sizes: Sequence[int] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-self.rows // self.rows_per_step)
 
     def steps(self) -> list[Step]:
-        """The steps of an epoch: as many in every process, and the same in every epoch."""
-        count = -(-self.rows // self.step_rows)
-        if self.shards is not None:  # spread evenly, so that nobody runs out before the others
-            ends = [[rows * step // count for step in range(count + 1)] for rows in self.shards]
+        """Return the steps of an epoch: the same number in every process, and the same steps in every epoch."""
+        count = self.steps_per_epoch
+        if self.shard_sizes is not None:  # in even parts, so that all processes have rows until the last step
+            ends = [[rows * step // count for step in range(count + 1)] for rows in self.shard_sizes]
         else:
-            sizes = [min(self.step_rows, self.rows - step * self.step_rows) for step in range(count)]
-            ends = [_ends([len(range(rank, size, self.world)) for size in sizes]) for rank in range(self.world)]
-        of_all = [sum(end[step + 1] - end[step] for end in ends) for step in range(count)]
+            sizes = [min(self.rows_per_step, self.rows - step * self.rows_per_step) for step in range(count)]
+            ends = [_ends([len(range(rank, size, self.world_size)) for size in sizes]) for rank in self._ranks]
+        totals = [sum(end[step + 1] - end[step] for end in ends) for step in range(count)]
         own = ends[self.rank]
-        return [Step(own[step], own[step + 1], of_all[step]) for step in range(count)]
+        return [Step(own[step], own[step + 1], totals[step]) for step in range(count)]
 
     def order(self, epoch: int) -> Indices:
-        """This process's rows in the order that the epoch takes them; the full batch needs no shuffling."""
-        if self.shards is not None:
-            return self._order(self.shards[self.rank], epoch, self.rank)
-        order = self._order(self.rows, epoch)
-        if self.world == 1:
+        """Return the indices of this process's rows in the order of the epoch; a full batch is not shuffled."""
+        if self.shard_sizes is not None:
+            return self._shuffle(self.shard_sizes[self.rank], epoch, self.rank)
+        order = self._shuffle(self.rows, epoch)
+        if self.world_size == 1:
             return order
-        whole = len(order) // self.step_rows * self.step_rows
-        batches = order[:whole].reshape(-1, self.step_rows)
-        return np.concatenate([batches[:, self.rank :: self.world].ravel(), order[whole:][self.rank :: self.world]])
+        cut = len(order) // self.rows_per_step * self.rows_per_step
+        batches, rest = order[:cut].reshape(-1, self.rows_per_step), order[cut:]
+        return np.concatenate([batches[:, self.rank :: self.world_size].ravel(), rest[self.rank :: self.world_size]])
 
-    def _order(self, rows: int, epoch: int, *more: int) -> Indices:
-        if self.step_rows >= self.rows:
+    @property
+    def _ranks(self) -> range:
+        return range(self.world_size)
+
+    def _shuffle(self, rows: int, epoch: int, *seeds: int) -> Indices:
+        if self.rows_per_step >= self.rows:
             return np.arange(rows)
-        return np.random.default_rng((epoch, self.seed, *more)).permutation(rows)
+        return np.random.default_rng((epoch, self.seed, *seeds)).permutation(rows)
 
 
 def _ends(sizes: Sequence[int]) -> list[int]:

@@ -115,8 +115,8 @@ class Checkpoints:
             _remove(old)
         self._next_save = time.monotonic() + SAVE_SHARE * (time.monotonic() - start)
 
-    def done(self) -> None:
-        """The job is done: a folder that was only there to go on from is removed."""
+    def close(self) -> None:
+        """Remove the folder if it is temporary, because the job is done."""
         if self.temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 

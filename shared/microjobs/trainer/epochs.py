@@ -1,73 +1,81 @@
-"""The epochs of a training, whatever the framework: how far they go, when they are saved, and what a stop leaves."""
+"""The epochs of a training job: the training loop with tests, checkpoints, early stopping and stop signals."""
 
 import time
-from abc import ABC, abstractmethod
-from typing import Protocol
+from dataclasses import dataclass
 
-from microjobs.hyperparameters import TrainerHyperparameters
+from microjobs.trainer.batches import Batches
 from microjobs.trainer.checkpoints import Checkpoints
+from microjobs.trainer.framework import Training
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.progress import Progress
 
 
-class State(Protocol):
-    """What a checkpoint holds."""
+@dataclass
+class Epochs:
+    """Runs the training from `progress` until all epochs are done, the test loss has plateaued, or a stop signal.
 
+    checkpoints: where this process saves checkpoints; None in other processes than the first.
+    """
+
+    training: Training
     progress: Progress
-
-    def save(self, checkpoints: Checkpoints) -> None: ...
-
-
-class Group(Protocol):
-    """The processes of the training."""
-
-    @property
-    def is_first(self) -> bool: ...
-
-
-class Epochs(ABC):
-    """One run of the training, from where `state` is until the epochs are done, it is over, or a stop is asked for."""
-
-    state: State
+    batches: Batches
     hyperparameters: TrainerHyperparameters
-    checkpoints: Checkpoints
-    group: Group
+    checkpoints: Checkpoints | None
 
     def run(self) -> None:
-        """Train; whatever ends it, the last checkpoint is of the state that it ends with.
+        """Train. However the training ends, the last checkpoint contains its final state.
 
         Raises:
-            UserError: the loss is not finite any more.
+            UserError: the loss is not finite.
         """
-        self._saved = self.state.progress.where
-        progress, started, before = self.state.progress, time.monotonic(), self.state.progress.seconds
-        patience = self.hyperparameters.early_stopping
-        while progress.epoch < self.hyperparameters.epochs and not progress.history.is_over(patience):
-            whole = self._train()
-            if whole:
+        self._steps, self._saved_position = self.batches.steps(), self.progress.position
+        progress, start, seconds_before = self.progress, time.monotonic(), self.progress.seconds
+        is_complete = True
+        while is_complete and not self._is_finished():
+            if is_complete := self._train_epoch():
                 self._end_epoch()
-            progress.seconds = before + time.monotonic() - started
-            if not whole:
+            progress.seconds = seconds_before + time.monotonic() - start
+            if is_complete:
+                self._save_if_due()
+        if progress.step:  # a part of an epoch is not in the history, but a diverged network must not be saved
+            progress.history.check(progress.epoch, progress.loss / progress.rows, self.training.test_loss())
+        self._save()
+
+    def _is_finished(self) -> bool:
+        patience = self.hyperparameters.early_stopping
+        return self.progress.epoch >= self.hyperparameters.epochs or self.progress.history.has_plateaued(patience)
+
+    def _train_epoch(self) -> bool:
+        """Train the rest of the epoch. Return False if a stop signal ended it."""
+        progress, training = self.progress, self.training
+        training.begin_epoch(progress.epoch, self.batches.order(progress.epoch), progress.loss)
+        for step in self._steps[progress.step :]:
+            if training.is_stopping():
                 break
-            if progress.epoch % self.hyperparameters.checkpoint_every == 0 and self.checkpoints.due:
-                self._save()
-        if progress.step:  # this part of an epoch is not in the history, but a diverged network must not be saved
-            progress.history.check(progress.epoch, progress.loss / progress.rows, self._test_loss())
-        if progress.where != self._saved:
+            training.step(step)
+            progress.step, progress.rows = progress.step + 1, progress.rows + step.total_rows
+        progress.loss = training.epoch_loss()
+        return progress.step == len(self._steps)
+
+    def _end_epoch(self) -> None:
+        """Test the network, if the epoch is one to test after, and begin the next epoch."""
+        progress, training, epoch = self.progress, self.training, self.progress.epoch
+        if self.hyperparameters.is_tested(epoch):
+            losses = progress.loss / progress.rows, training.test_loss()
+            progress.history.add(epoch, *losses)
+            if self.hyperparameters.best_weights and progress.history.best_epoch == epoch:
+                training.keep_best()
+            training.log_epoch(epoch, *losses)
+        progress.end_epoch()
+
+    def _save_if_due(self) -> None:
+        is_due = self.progress.epoch % self.hyperparameters.checkpoint_every == 0
+        if is_due and self.checkpoints is not None and self.checkpoints.due:
             self._save()
 
     def _save(self) -> None:
-        if self.group.is_first:
-            self.state.save(self.checkpoints)
-        self._saved = self.state.progress.where
-
-    @abstractmethod
-    def _train(self) -> bool:
-        """Train what is left of the epoch; false if a stop came before its end."""
-
-    @abstractmethod
-    def _end_epoch(self) -> None:
-        """Put the epoch into the history, if that is due, and begin the next."""
-
-    @abstractmethod
-    def _test_loss(self) -> float:
-        """Over the test rows of all processes."""
+        """Save a checkpoint, unless the last one has this position."""
+        if self.checkpoints is not None and self.progress.position != self._saved_position:
+            self.checkpoints.save(self.progress.epoch, self.training.write, self.progress.to_json())
+            self._saved_position = self.progress.position

@@ -1,13 +1,13 @@
-"""How far a training is, in the numbers that a checkpoint holds, whatever the framework."""
+"""Progress of a training job: the numbers that a checkpoint contains, whatever the framework."""
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from microjobs.errors import UserError
-from microjobs.trainer.training import History
 
 NUMBERS = ("epoch", "step", "loss", "rows", "seconds")
 
@@ -15,12 +15,47 @@ logger = logging.getLogger("microjobs")
 
 
 @dataclass
-class Progress:
-    """Where a training is, in all runs of the job together.
+class History:
+    """Losses of the epochs that were tested. Epochs count from 0 and are complete."""
 
-    epoch: whole epochs done.
-    step: steps done of the next one; `loss` and `rows` are the sums over them.
-    seconds: of training.
+    epochs: list[int] = field(default_factory=list)
+    train: list[float] = field(default_factory=list)
+    test: list[float] = field(default_factory=list)
+
+    def add(self, epoch: int, train: float, test: float) -> None:
+        """Check the losses of an epoch and append them."""
+        self.check(epoch, train, test)
+        self.epochs.append(epoch)
+        self.train.append(train)
+        self.test.append(test)
+
+    @staticmethod
+    def check(epoch: int, train: float, test: float) -> None:
+        """Raise UserError if a loss is not finite, because no later loss would be finite."""
+        if not (math.isfinite(train) and math.isfinite(test)):
+            raise UserError(
+                f"the training diverged: in epoch {epoch} the train loss is {train:g} and the test loss {test:g}; "
+                "use a smaller learning_rate"
+            )
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The first epoch with the lowest test loss; None before the first test."""
+        return self.epochs[self.test.index(min(self.test))] if self.epochs else None
+
+    def has_plateaued(self, patience: int) -> bool:
+        """Return whether the last `patience` epochs had no lower test loss; never with a patience of 0."""
+        best = self.best_epoch
+        return patience > 0 and best is not None and self.epochs[-1] - best >= patience
+
+
+@dataclass
+class Progress:
+    """Position of a training job, counted over all its runs.
+
+    epoch: number of complete epochs.
+    step: number of steps done in the next epoch; `loss` and `rows` are the sums over these steps.
+    seconds: training time.
     """
 
     epoch: int = 0
@@ -31,15 +66,11 @@ class Progress:
     history: History = field(default_factory=History)
 
     @property
-    def begun(self) -> bool:
-        return self.epoch > 0 or self.step > 0
-
-    @property
-    def where(self) -> tuple[int, int]:
+    def position(self) -> tuple[int, int]:
         return self.epoch, self.step
 
-    def passes(self, rows: int) -> float:
-        """Passes over so many training rows, with a fraction for one that was stopped."""
+    def epochs_done(self, rows: int) -> float:
+        """Return the number of epochs done over `rows` training rows, with the fraction of a stopped epoch."""
         return self.epoch + round(self.rows / rows, 3)
 
     def end_epoch(self) -> None:
@@ -52,13 +83,13 @@ class Progress:
     def from_json(cls, content: Mapping[str, Any]) -> "Progress":
         return cls(**{name: content[name] for name in NUMBERS}, history=History(**content["history"]))
 
-    def announce(self, rows: int, epochs: int, folder: Path) -> None:
-        """Say from where the training goes on.
+    def log_resumption(self, rows: int, epochs: int, folder: Path) -> None:
+        """Log the position at which the training resumes from the checkpoint in `folder`.
 
         Raises:
-            UserError: it is further than asked for.
+            UserError: the checkpoint has more epochs than requested.
         """
-        done = self.passes(rows)
+        done = self.epochs_done(rows)
         if done > epochs:
             raise UserError(
                 f"the checkpoint in {folder} is after {done:.10g} epochs, more than the {epochs} asked for: "

@@ -1,4 +1,4 @@
-"""Runs in the PyTorch image: small steps take one thread, large ones and those of a user's choice as many as before."""
+"""Runs in the PyTorch image: small steps use one thread; large steps, or a user's setting, keep the number."""
 
 import os
 import sys
@@ -8,16 +8,16 @@ sys.path.insert(0, str(Path(os.environ["MICROJOBS_JOB"])))
 
 import torch
 
-from microjobs_train_pytorch.acceleration import choose_threads
-from microjobs_train_pytorch.network import build
+from microjobs_train_pytorch.acceleration import set_threads
+from microjobs_train_pytorch.network import build_network
 
-network = build("mlp", 13)
+network = build_network("mlp", 13)
 torch.set_num_threads(3)
-choose_threads(network, 160_000)
+set_threads(network, 160_000)
 assert torch.get_num_threads() == 3, torch.get_num_threads()
 os.environ["OMP_NUM_THREADS"] = "3"
-choose_threads(network, 128)
+set_threads(network, 128)
 assert torch.get_num_threads() == 3, torch.get_num_threads()
 del os.environ["OMP_NUM_THREADS"]
-choose_threads(network, 128)
+set_threads(network, 128)
 assert torch.get_num_threads() == 1, torch.get_num_threads()

@@ -1,4 +1,4 @@
-"""Runs in the TensorFlow image: training on two devices of a host, as on two GPUs, equals training on one."""
+"""Runs in the TensorFlow image: training on two devices of one host, such as two GPUs, equals training on one."""
 
 import importlib
 import logging
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-# As the job sets them: TensorFlow would report missing GPUs, and that oneDNN is on.
+# As the job sets them: TensorFlow would log missing GPUs and that oneDNN is on.
 os.environ |= {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0"}
 sys.path.insert(0, os.environ["MICROJOBS_JOB"])
 
@@ -18,31 +18,33 @@ from microjobs.bundle import read_bundle
 from microjobs.contract import Layout
 from microjobs.predictor import Predictor
 from microjobs.stopping import StopRequest
-from microjobs.trainer.training import Array, TrainingData
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.job import Job
+from microjobs.trainer.process_data import ProcessData
 
-# Before anything is computed: afterwards the devices are settled.
+# Before anything is computed, because TensorFlow then fixes its devices.
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-job, group, hyperparameters = (
-    importlib.import_module(f"microjobs_train_tensorflow.{name}") for name in ("job", "group", "hyperparameters")
+framework, group, hyperparameters = (
+    importlib.import_module(f"microjobs_train_tensorflow.{name}") for name in ("framework", "group", "hyperparameters")
 )
 
 
 def train(strategy: tf.distribute.Strategy, data: TrainingData) -> Array:
-    """Predictions of the model that the strategy gives; an epoch's last batch has a single row."""
-    vars(job)["join"] = lambda: group.Group(strategy)
+    """Return the predictions of a model that the strategy trained; the last batch of an epoch has a single row."""
+    settings = hyperparameters.Hyperparameters(epochs=4, batch_size=8, optimizer="adam", mixed_precision=True)
+    tensorflow = framework.TensorFlow(settings, group.Group(strategy))
     layout = Layout(Path(tempfile.mkdtemp()))
-    wanted = hyperparameters.Hyperparameters(epochs=4, batch_size=8, optimizer="adam", mixed_precision=True)
-    job.Job(layout, wanted, data, StopRequest()).run()
+    Job(layout, settings, tensorflow, ProcessData(data, tensorflow.group), StopRequest()).run()
     return Predictor(read_bundle(layout.model)).predict(data.x_test)
 
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
-logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that these devices are no GPUs
+logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that these devices are not GPUs
 x = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 y = x.sum(axis=1, keepdims=True) + 20
 data = TrainingData(x, y, x, y, None)
 one = train(tf.distribute.get_strategy(), data)
 two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), data)
 np.testing.assert_allclose(one, two, atol=1e-4)
-assert one.std() > 0.1  # it has learned something
+assert one.std() > 0.1  # the model has learned

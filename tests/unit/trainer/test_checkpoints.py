@@ -239,7 +239,7 @@ def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     write_checkpoint_config(layout, layout.spell(layout.checkpoints / "mine"))
     store = job_checkpoints(layout, IDENTITY, 3)
     store.save(1, write(""), {})
-    store.done()
+    store.close()
     assert (layout.checkpoints / "mine" / "checkpoint-000001").is_dir()
 
 
@@ -248,7 +248,7 @@ def test_folder_that_nobody_gave_goes_when_the_job_is_done(tmp_path: Path) -> No
     job_checkpoints(layout, IDENTITY, 3).save(1, write(""), {})
     again = job_checkpoints(layout, IDENTITY, 3)
     assert again.restore() is not None
-    again.done()
+    again.close()
     assert not layout.checkpoints.exists()
 
 

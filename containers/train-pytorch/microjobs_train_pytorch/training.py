@@ -1,0 +1,131 @@
+"""Training of a PyTorch network: forward pass, loss, backward pass, step."""
+
+import copy
+import io
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from microjobs.stopping import StopRequest
+from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.framework import GRADIENT_NORM
+from microjobs.trainer.process_data import ProcessData
+
+from .acceleration import autocast
+from .export import save_onnx, save_state
+from .group import Group
+from .hyperparameters import Hyperparameters
+from .network import build_network, predict
+
+LOSSES: dict[str, type[nn.Module]] = {"mse": nn.MSELoss, "mae": nn.L1Loss, "l1": nn.L1Loss, "huber": nn.HuberLoss}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "rmsprop": torch.optim.RMSprop}
+
+
+class Training:
+    """One process's part of the training; see `microjobs.trainer.framework.Training`.
+
+    Args:
+        network: the network itself, on the group's device.
+        model: the network as steps call it: compiled or parallel, depending on the job.
+    """
+
+    checkpoint_file = "training.pt"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        model: nn.Module,
+        data: ProcessData,
+        hyperparameters: Hyperparameters,
+        group: Group,
+        stop: StopRequest,
+    ) -> None:
+        self.network, self.model = network, model
+        self.hyperparameters, self.group, self.stop = hyperparameters, group, stop
+        optimizer = OPTIMIZERS[hyperparameters.optimizer]
+        self.optimizer: torch.optim.Optimizer = optimizer(network.parameters(), lr=hyperparameters.learning_rate)
+        self.best: dict[str, torch.Tensor] | None = None
+        self._train = self._to_device(data.data.x_train), self._to_device(data.data.y_train)
+        self._test = self._to_device(data.test[0]), self._to_device(data.test[1])
+        # Sums, divided by the rows of all processes: the parts of a batch have different sizes, and may be empty.
+        self._loss = LOSSES[hyperparameters.loss](reduction="sum")
+
+    def _to_device(self, array: Array | Indices) -> torch.Tensor:
+        return torch.from_numpy(array).to(self.group.device)
+
+    def write(self, folder: Path) -> None:
+        tensors = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": self.best,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all(),
+        }
+        with (folder / self.checkpoint_file).open("wb") as file:  # torch does not open it: it hides that a disk is full
+            torch.save(tensors, file)
+
+    def load(self, content: bytes) -> None:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        self.network.load_state_dict(loaded["network"])
+        self.optimizer.load_state_dict(loaded["optimizer"])
+        self.best = loaded["best"]
+        torch.set_rng_state(loaded["random"])
+        if len(loaded["random_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(loaded["random_cuda"])
+
+    def begin_epoch(self, _epoch: int, order: Indices, loss: float) -> None:
+        self._order = self._to_device(order)
+        self._total = torch.tensor(loss if self.group.is_first else 0.0, device=self.group.device)
+        self.model.train()
+        # Processes receive the signal at different times, but stop before the same step.
+        self._read_stop = self.group.request_stop(self.stop)
+
+    def is_stopping(self) -> bool:
+        if is_stopping := self._read_stop():
+            return is_stopping
+        self._read_stop = self.group.request_stop(self.stop)
+        return False
+
+    def step(self, step: Step) -> None:
+        (x, y), rows = self._train, self._order[step.first : step.last]
+        with autocast(self.group.device, self.hyperparameters):
+            predictions = self.model(x[rows])
+        loss: torch.Tensor = self._loss(predictions.float(), y[rows])
+        self.optimizer.zero_grad()
+        # The mean over the rows of all processes: DistributedDataParallel takes the mean over the processes.
+        (loss / step.total_rows * self.group.world_size).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        self.optimizer.step()
+        self._total += loss.detach()
+
+    def epoch_loss(self) -> float:
+        self._read_stop()  # completes the last request
+        return self.group.sum(self._total.item())[0]
+
+    def test_loss(self) -> float:
+        x, y = self._test
+        loss, rows = self.group.sum(self._loss(predict(self.network, x), y).item(), len(x))
+        return loss / rows
+
+    def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None:
+        if epoch % self.hyperparameters.test_interval == 0 and self.group.is_first:
+            print(f"Epoch: {epoch} | Train loss: {train_loss:.3f} | Test loss: {test_loss:.3f}", flush=True)
+
+    def keep_best(self) -> None:
+        self.best = copy.deepcopy(self.network.state_dict())
+
+    def finish(self) -> None:
+        if self.best is not None:
+            self.network.load_state_dict(self.best)
+
+    def predict(self, x: Array) -> Array:
+        predictions: Array = predict(self.network, self._to_device(x)).cpu().numpy()
+        return predictions
+
+    def export(self, data: TrainingData, folder: Path) -> None:
+        self.network.cpu()  # so that the model can be loaded without a GPU
+        new = build_network(self.hyperparameters.model, data.features)
+        save_state(self.network, new, torch.from_numpy(data.sample), folder)
+        save_onnx(self.network, data.features, folder)

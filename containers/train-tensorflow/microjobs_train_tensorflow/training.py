@@ -1,0 +1,139 @@
+"""Training of a Keras network: one step of all hosts and devices at a time."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from microjobs.stopping import StopRequest
+from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.process_data import ProcessData
+
+from .acceleration import compile_function
+from .group import Group
+from .hyperparameters import Hyperparameters
+from .network import LOSSES, build_network, predict
+
+FLOAT = tf.TensorSpec([], tf.float32)
+STEP_SIGNATURE = (tf.TensorSpec([None], tf.int64), FLOAT, FLOAT, FLOAT)
+"""Arguments of a step: indices of the rows, number of rows of all hosts, sum of losses, stop flag."""
+
+
+class Training:
+    """One host's part of the training; see `microjobs.trainer.framework.Training`."""
+
+    checkpoint_file = "training.npz"
+
+    def __init__(
+        self,
+        network: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        data: ProcessData,
+        hyperparameters: Hyperparameters,
+        group: Group,
+        stop: StopRequest,
+    ) -> None:
+        self.network, self.optimizer, self.group, self.stop = network, optimizer, group, stop
+        self.best: list[NDArray[Any]] | None = None
+        self._test = data.test
+        self._loss = LOSSES[hyperparameters.loss]
+        with tf.device("CPU:0"):  # rows are selected on the CPU, so that only a step's rows go to the devices
+            self._x, self._y = tf.constant(data.data.x_train), tf.constant(data.data.y_train)
+        self._gradients = compile_function(self._compute_gradients, hyperparameters)
+        self._step = tf.function(self._step_everywhere, input_signature=STEP_SIGNATURE)
+        steps = data.batches(hyperparameters).steps_per_epoch
+        self._log = keras.callbacks.ProgbarLogger()
+        self._log.set_params({"verbose": 2 if group.is_first else 0, "epochs": hyperparameters.epochs, "steps": steps})
+        self._log.on_train_begin()
+
+    def write(self, folder: Path) -> None:
+        arrays = {f"variable-{number}": np.asarray(variable) for number, variable in enumerate(self._variables)}
+        arrays |= {f"best-{number}": array for number, array in enumerate(self.best or [])}
+        np.savez(folder / self.checkpoint_file, allow_pickle=False, **arrays)
+
+    def load(self, content: bytes) -> None:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            for number, variable in enumerate(self._variables):
+                variable.assign(arrays[f"variable-{number}"])
+            self.best = [arrays[name] for name in arrays.files if name.startswith("best-")] or None
+
+    @property
+    def _variables(self) -> list[keras.Variable]:
+        """Variables of the network, Keras's random generators among them, and of the optimizer."""
+        return [*self.network.variables, *self.optimizer.variables]
+
+    def begin_epoch(self, epoch: int, order: Indices, loss: float) -> None:
+        self._order, self._total = order, tf.constant(loss)
+        self._is_stopping = self.group.world_size == 1 and bool(self.stop)
+        self._log.on_epoch_begin(epoch)
+
+    def is_stopping(self) -> bool:
+        return self._is_stopping
+
+    def step(self, step: Step) -> None:
+        rows, stop = self._order[step.first : step.last], tf.constant(float(bool(self.stop)))
+        self._total, stops = self._step(rows, tf.constant(float(step.total_rows)), self._total, stop)
+        # Hosts receive the signal at different times: all stop after the step in which one of them had received it.
+        self._is_stopping = bool(self.stop) if self.group.world_size == 1 else float(stops) > 0
+
+    def _step_everywhere(
+        self, rows: tf.Tensor, total_rows: tf.Tensor, total: tf.Tensor, stop: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        """Run one step on all hosts. Return the sum of losses so far and the number of hosts with a stop signal."""
+        results = self.group.strategy.run(self._step_on_device, args=(rows, total_rows, stop))
+        *gradients, loss, stops = self.group.take_first(results)
+        # Applied once, not per device, so that the norm of the summed gradients is limited.
+        self.optimizer.apply(gradients, self.network.trainable_variables)
+        return total + loss, stops
+
+    def _step_on_device(self, rows: tf.Tensor, total_rows: tf.Tensor, stop: tf.Tensor) -> list[tf.Tensor]:
+        """Return the sums of gradients, losses and stop flags over all devices of all hosts."""
+        context = tf.distribute.get_replica_context()
+        with tf.device("CPU:0"):
+            own = rows[context.replica_id_in_sync_group % self.group.devices :: self.group.devices]
+            x, y = tf.gather(self._x, own), tf.gather(self._y, own)
+        results = [*self._gradients(x, y, total_rows), tf.identity(stop)]
+        summed: list[tf.Tensor] = context.all_reduce(tf.distribute.ReduceOp.SUM, results)
+        return summed
+
+    def _compute_gradients(self, x: tf.Tensor, y: tf.Tensor, total_rows: tf.Tensor) -> list[tf.Tensor]:
+        """Return these rows' part of the gradients of the mean loss of all rows, and the sum of their losses."""
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(self._loss(y, self.network(x, training=True)))
+            mean = loss / total_rows  # not of these rows alone: the parts of a batch differ in size, and may be empty
+        return [*tape.gradient(mean, self.network.trainable_variables), loss]
+
+    def epoch_loss(self) -> float:
+        return float(self._total)
+
+    def test_loss(self) -> float:
+        x, y = self._test
+        losses = np.asarray(self._loss(y, predict(self.network, x)), np.float64)
+        total, rows = self.group.sum(losses.sum(), len(x))
+        return total / rows
+
+    def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None:
+        self._log.on_epoch_end(epoch, {"loss": train_loss, "val_loss": test_loss})
+
+    def keep_best(self) -> None:
+        self.best = self.network.get_weights()
+
+    def finish(self) -> None:
+        # A new network without connections to other hosts or devices, so that the model can be loaded anywhere.
+        weights = self.network.get_weights() if self.best is None else self.best
+        self.network = build_network(int(self._x.shape[1]))
+        self.network.set_weights(weights)
+
+    def predict(self, x: Array) -> Array:
+        return predict(self.network, x)
+
+    def export(self, data: TrainingData, folder: Path) -> None:
+        from .export import save_onnx, save_savedmodel
+
+        save_savedmodel(self.network, data.scaler, folder)
+        save_onnx(self.network, folder)

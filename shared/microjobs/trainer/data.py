@@ -1,0 +1,98 @@
+"""The training and test data of a job: reads the channels `train` and `test`. Needs numpy."""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microjobs.arrays import load_share, load_split
+from microjobs.contract import Layout, read_input_data_config, read_training_resource_config
+from microjobs.errors import UserError
+from microjobs.scaler import Scaler, read_scaler
+
+Array = NDArray[np.float32]
+
+SAMPLE_ROWS = 1024
+"""Number of test rows that saved models are checked with."""
+
+logger = logging.getLogger("microjobs")
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Both channels in memory: x of shape (rows, features), y of shape (rows, 1), and the scaler if x was scaled.
+
+    sharded: channels of which each host has different rows (`ShardedByS3Key`). A host without rows has x of shape
+        (0, 0).
+    """
+
+    x_train: Array
+    y_train: Array
+    x_test: Array
+    y_test: Array
+    scaler: Scaler | None
+    sharded: frozenset[str] = frozenset()
+
+    @property
+    def features(self) -> int:
+        return int(self.x_train.shape[1])
+
+    @property
+    def sample(self) -> Array:
+        """The first test rows, to check a saved model with."""
+        return self.x_test[:SAMPLE_ROWS]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return shape and digest of each array, which do not depend on how rows are divided into files."""
+        arrays = {"x_train": self.x_train, "y_train": self.y_train, "x_test": self.x_test, "y_test": self.y_test}
+        return {name: f"{array.shape} sha256:{_digest(array)}" for name, array in arrays.items()}
+
+
+def _digest(array: Array) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()[:16]
+
+
+def load_data(layout: Layout) -> TrainingData:
+    """Read the channels `train` and `test`, all shards of them.
+
+    Raises:
+        UserError: a channel or a file is missing or invalid, or the channels do not fit each other.
+    """
+    sharded = _sharded_channels(layout)
+    x_train, y_train = _load_channel(layout, "train", sharded)
+    x_test, y_test = _load_channel(layout, "test", sharded)
+    data = TrainingData(x_train, y_train, x_test, y_test, read_scaler(layout.channel("train")), sharded)
+    _check_widths(data)
+    logger.info("%d training rows, %d test rows, %d features", len(x_train), len(x_test), data.features)
+    return data
+
+
+def _sharded_channels(layout: Layout) -> frozenset[str]:
+    if len(read_training_resource_config(layout).hosts) == 1:
+        return frozenset()
+    channels = read_input_data_config(layout).items()
+    return frozenset(name for name, channel in channels if channel.distribution == "ShardedByS3Key")
+
+
+def _load_channel(layout: Layout, name: str, sharded: frozenset[str]) -> tuple[Array, Array]:
+    folder = layout.channel(name)
+    if name in sharded:
+        return load_share(folder, name)
+    if not folder.is_dir():
+        raise UserError(f"channel {name!r} is missing: give the job an input with x_{name}.npy and y_{name}.npy")
+    return load_split(folder, name)
+
+
+def _check_widths(data: TrainingData) -> None:
+    width = data.x_test.shape[1]
+    if width != data.features and len(data.x_train) and len(data.x_test):
+        raise UserError(
+            f"x_train has {data.features} values a row, x_test has {width}: preprocess both in the same job"
+        )
+    if data.scaler is not None and data.scaler.features != data.features and len(data.x_train):
+        raise UserError(
+            f"scaler.json of channel train has {data.scaler.features} features, x_train has {data.features}: "
+            "take both from the same preprocess job"
+        )

@@ -1,0 +1,99 @@
+"""Interface of a deep learning framework to the trainer."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from microjobs.stopping import StopRequest
+from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.group import Group
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
+from microjobs.trainer.process_data import ProcessData
+
+HIDDEN_UNITS = (128, 64)
+"""Units of the two hidden layers of the multilayer perceptron, the same in both frameworks."""
+GRADIENT_NORM = 20.0
+"""Maximum norm of the gradients. Targets are not scaled, so gradients are large: without this limit, plain SGD diverges
+on the housing data from a learning rate of 0.02, which is in the range that the notebook tunes."""
+
+H_contra = TypeVar("H_contra", bound=TrainerHyperparameters, contravariant=True)
+
+
+class Training(Protocol):
+    """A network and its optimizer, as one process trains them.
+
+    An epoch is `begin_epoch`, then `is_stopping` and `step` for each step, then `epoch_loss`.
+    """
+
+    checkpoint_file: str
+    """Name of the file that `write` writes."""
+
+    @property
+    def best(self) -> object | None:
+        """Weights that `keep_best` kept; None if there are none."""
+
+    def write(self, folder: Path) -> None:
+        """Write all that the next step depends on: weights, optimizer, best weights, random generators."""
+
+    def load(self, content: bytes) -> None:
+        """Continue from the content of a checkpoint file."""
+
+    def begin_epoch(self, epoch: int, order: Indices, loss: float) -> None:
+        """Prepare for the rest of an epoch.
+
+        Args:
+            order: indices of this process's training rows, in the order in which the epoch takes them.
+            loss: sum over the steps of this epoch that are done.
+        """
+
+    def is_stopping(self) -> bool:
+        """Return whether to stop before the next step; the result is the same in all processes."""
+
+    def step(self, step: Step) -> None:
+        """Update the weights once, together with all other processes."""
+
+    def epoch_loss(self) -> float:
+        """Return the sum of the losses of all rows, over all processes and all steps of the epoch that are done."""
+
+    def test_loss(self) -> float:
+        """Return the mean loss of the test rows of all processes."""
+
+    def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None: ...
+
+    def keep_best(self) -> None:
+        """Keep a copy of the current weights."""
+
+    def finish(self) -> None:
+        """Use the best weights, if there are any. Nothing is trained afterwards."""
+
+    def predict(self, x: Array) -> Array:
+        """Return predictions of shape (rows, 1)."""
+
+    def export(self, data: TrainingData, folder: Path) -> None:
+        """Write the network's files into a model folder, `model.onnx` among them."""
+
+
+class Framework(Protocol):
+    """A framework with its devices and its connections to other processes.
+
+    name: as logs and checkpoints show it.
+    model_format: `framework` of the model bundle's manifest.
+    """
+
+    name: str
+    model_format: str
+    version: str
+
+    @property
+    def group(self) -> Group: ...
+
+    @property
+    def has_gpu(self) -> bool: ...
+
+    def begin(self, data: ProcessData, stop: StopRequest) -> Training:
+        """Return a new network with its optimizer, the same in every process."""
+
+
+Load = Callable[[], Callable[[H_contra], Framework]]
+"""Function that imports the framework, which takes seconds, and returns its class."""

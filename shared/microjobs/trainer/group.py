@@ -1,0 +1,68 @@
+"""The processes of one training job and the messages between them."""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Group(ABC):
+    """All processes of a training job, as one of them sees them. A single process sends nothing.
+
+    rank: number of this process, from 0 to `world_size` - 1.
+    local_rank, local_world_size: the same among the processes of this host.
+    """
+
+    rank: int
+    world_size: int
+    local_rank: int
+    local_world_size: int
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    def describe(self) -> str:
+        """Return the devices that compute, for the log."""
+        hosts = self.world_size // self.local_world_size
+        devices = self._describe_devices()
+        return devices if hosts == 1 else f"{devices} of each of {hosts} hosts"
+
+    def sum(self, *values: float) -> list[float]:
+        """Return the sum of each value over all processes."""
+        if self.world_size == 1:
+            return [float(value) for value in values]
+        return [float(value) for value in self._sum(np.asarray(values, np.float64))]
+
+    def share_bytes(self, content: bytes) -> bytes:
+        """Return the content of the first process in all processes."""
+        return content if self.world_size == 1 else self._share_bytes(content)
+
+    def gather(self, array: Array) -> list[Array]:
+        """Return the arrays of all processes in the order of their ranks; only their numbers of rows may differ."""
+        return [array] if self.world_size == 1 else self._gather(array)
+
+    def leave(self) -> None:
+        """Close the connections, after all processes have reached this point: the first one writes until then."""
+        if self.world_size > 1:
+            self.sum(0)
+            self._close()
+
+    @abstractmethod
+    def _describe_devices(self) -> str:
+        """Return the devices of this host."""
+
+    @abstractmethod
+    def _sum(self, values: NDArray[np.float64]) -> Array: ...
+
+    @abstractmethod
+    def _share_bytes(self, content: bytes) -> bytes: ...
+
+    @abstractmethod
+    def _gather(self, array: Array) -> list[Array]: ...
+
+    @abstractmethod
+    def _close(self) -> None: ...

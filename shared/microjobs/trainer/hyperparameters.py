@@ -1,0 +1,43 @@
+"""Hyperparameters of both trainers. Standard library only."""
+
+import dataclasses
+
+from microjobs.hyperparameters import parameter
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainerHyperparameters:
+    """Names, defaults and ranges, whatever the framework; defaults as in the housing notebook."""
+
+    epochs: int = parameter(70, "passes over the training rows", minimum=1)
+    batch_size: int = parameter(128, "rows a step; 0 is the full batch", minimum=0)
+    learning_rate: float = parameter(0.01, "step size of the optimizer", above=0)
+    optimizer: str = parameter(
+        "sgd", "the optimizer, with its framework's defaults", choices=("sgd", "adam", "rmsprop")
+    )
+    loss: str = parameter("mse", "what is minimised; l1 is mae", choices=("mse", "mae", "l1", "huber"))
+    seed: int = parameter(
+        42, "of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
+    )
+    early_stopping: int = parameter(0, "epochs without a lower test loss that end the training; 0 is never", minimum=0)
+    best_weights: bool = parameter(False, "whether the model is that of the lowest test loss, not of the last epoch")
+    checkpoint_every: int = parameter(1, "epochs between checkpoints, more if saving them takes too long", minimum=1)
+    keep_checkpoints: int = parameter(3, "how many of the last checkpoints are kept", minimum=1)
+
+    def rows_per_step(self, rows: int) -> int:
+        """Return the batch size for a training set of `rows` rows."""
+        return min(self.batch_size or rows, rows)
+
+    @property
+    def test_interval(self) -> int:
+        """Number of epochs from one test to the next."""
+        return 1
+
+    def is_tested(self, epoch: int) -> bool:
+        """Return whether the test loss is computed after this epoch, as it is after the last one."""
+        return epoch % self.test_interval == 0 or epoch == self.epochs - 1
+
+    def fingerprint(self) -> dict[str, bool | int | float | str]:
+        """Return the values that determine the weights: training continues only with equal values."""
+        free = ("epochs", "early_stopping", "checkpoint_every", "keep_checkpoints")
+        return {name: value for name, value in dataclasses.asdict(self).items() if name not in free}

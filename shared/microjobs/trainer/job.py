@@ -1,0 +1,132 @@
+"""The training job of both trainers: reads channels, trains with the image's framework, writes a model bundle."""
+
+import json
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from microjobs.contract import Layout, ResourceConfig, read_training_resource_config
+from microjobs.distributed import Program, launch
+from microjobs.errors import Stopped
+from microjobs.files import filled
+from microjobs.stopping import StopRequest, stop_request
+from microjobs.trainer.checkpoints import Checkpoints, job_checkpoints
+from microjobs.trainer.data import load_data
+from microjobs.trainer.epochs import Epochs
+from microjobs.trainer.framework import Framework, Training
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
+from microjobs.trainer.process_data import ProcessData
+from microjobs.trainer.progress import Progress
+from microjobs.trainer.results import TrainingResult, close_checkpoints, write_results
+
+H = TypeVar("H", bound=TrainerHyperparameters)
+
+logger = logging.getLogger("microjobs")
+
+
+def train(
+    hyperparameters: H,
+    load_framework: Callable[[], Callable[[H], Framework]],
+    workers: Callable[[ResourceConfig], Program | None],
+) -> None:
+    """Train, test and save; resume from the newest checkpoint if there is one. After a stop signal, save and end.
+
+    Args:
+        load_framework: imports the framework, which takes seconds, and returns its class.
+        workers: returns the program that starts this host's worker processes; None if this process trains itself.
+
+    Raises:
+        UserError: the data is invalid, the training diverged, or the checkpoint belongs to another training.
+        PlatformError: another host was lost.
+        RuntimeError: an exported model predicts other values than the trained network.
+        Stopped: the signal arrived before the first step.
+    """
+    layout = Layout.from_environment()
+    resources = read_training_resource_config(layout)
+    if (program := workers(resources)) is not None:
+        launch(program, resources)
+        return
+    data = load_data(layout)  # before the framework, so that invalid data is reported at once
+    framework_class = load_framework()
+    with stop_request() as stop:  # until the end of the job: from now on there is something to save
+        framework = framework_class(hyperparameters)
+        Job(layout, hyperparameters, framework, ProcessData(data, framework.group), stop).run()
+
+
+@dataclass
+class Job:
+    """The part of one process in a training job."""
+
+    layout: Layout
+    hyperparameters: TrainerHyperparameters
+    framework: Framework
+    data: ProcessData
+    stop: StopRequest
+
+    def run(self) -> None:
+        """Train and save; see `train`."""
+        group, checkpoints = self.framework.group, self._open_checkpoints()
+        if group.is_first:
+            logger.info("%s %s on %s", self.framework.name, self.framework.version, group.describe())
+            _log_acceleration(self.hyperparameters, has_gpu=self.framework.has_gpu)
+        training = self.framework.begin(self.data, self.stop)
+        progress = self._resume(training, checkpoints)
+        batches = self.data.batches(self.hyperparameters)
+        Epochs(training, progress, batches, self.hyperparameters, checkpoints if group.is_first else None).run()
+        if progress.position == (0, 0):  # all processes stop, also those that have not received the signal yet
+            raise Stopped(self.stop.signal_number or signal.SIGTERM)
+        if group.is_first or self.data.data.sharded:
+            self._save(training, progress, checkpoints)
+        group.leave()
+
+    def _open_checkpoints(self) -> Checkpoints:
+        # Builds of one version for different devices (2.13.0+cpu, 2.13.0+cu130) can use each other's checkpoints.
+        version = {self.framework.name: self.framework.version.partition("+")[0]}
+        fingerprint = {**version, **self.hyperparameters.fingerprint(), **self.data.fingerprint()}
+        return job_checkpoints(self.layout, fingerprint, self.hyperparameters.keep_checkpoints)
+
+    def _resume(self, training: Training, checkpoints: Checkpoints) -> Progress:
+        """Load the newest checkpoint in all processes; only the first one needs to have the folder.
+
+        Raises:
+            UserError: the checkpoint belongs to another training.
+        """
+        group, state, content = self.framework.group, None, b""
+        if group.is_first and (checkpoint := checkpoints.restore()) is not None:
+            state, content = checkpoint.state, (checkpoint.folder / training.checkpoint_file).read_bytes()
+        state = json.loads(group.share_bytes(json.dumps(state).encode()))
+        if state is None:
+            return Progress()
+        training.load(group.share_bytes(content))
+        progress = Progress.from_json(state)
+        progress.log_resumption(self.data.rows, self.hyperparameters.epochs, checkpoints.folder)
+        return progress
+
+    def _save(self, training: Training, progress: Progress, checkpoints: Checkpoints) -> None:
+        """Write the model bundle in the first process, with the predictions of all processes."""
+        best_epoch = None if training.best is None else progress.history.best_epoch
+        training.finish()
+        local = self.data.data
+        data, train_predictions, test_predictions = self.data.gather_results(
+            training.predict(local.x_train), training.predict(local.x_test)
+        )
+        if not self.framework.group.is_first:
+            return
+        epochs, model_format = progress.epochs_done(self.data.rows), self.framework.model_format
+        history, seconds = progress.history, progress.seconds
+        result = TrainingResult(model_format, epochs, seconds, history, train_predictions, test_predictions, best_epoch)
+        with filled(self.layout.model):
+            training.export(data, self.layout.model)
+            write_results(self.layout, self.hyperparameters, data, result)
+            close_checkpoints(epochs, self.hyperparameters, self.stop, checkpoints)
+
+
+def _log_acceleration(hyperparameters: TrainerHyperparameters, *, has_gpu: bool) -> None:
+    """Log which of the GPU settings are used, or that there is no GPU to use them on."""
+    requested = [name for name in ("mixed_precision", "compile") if getattr(hyperparameters, name, False)]
+    if requested and has_gpu:
+        logger.info("with %s", " and ".join(requested))
+    elif requested:
+        logger.info("without %s: they are for GPUs, and there is none", " and ".join(requested))

@@ -1,0 +1,128 @@
+"""Splits training data across the processes of a job.
+
+All hosts have the same files of `FullyReplicated` channels; their rows are divided here. Each host has other files of
+`ShardedByS3Key` channels, or none. Needs numpy.
+"""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from microjobs.errors import UserError
+from microjobs.scaler import Scaler
+from microjobs.trainer.batches import Batches
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.group import Group
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
+
+
+class ProcessData:
+    """The data as one process sees it.
+
+    data: this process's rows of sharded channels, all rows of other channels; x has the same width in every process.
+    rows: number of training rows in all processes.
+
+    Raises:
+        UserError: the widths of rows differ between hosts, or no host has rows.
+    """
+
+    def __init__(self, data: TrainingData, group: Group) -> None:
+        self.group = group
+        self.data = _share_scaler_and_width(_take_local_rows(data, group), group)
+        local_rows = len(self.data.x_train)
+        self._shard_sizes = _gather_int(local_rows, group) if "train" in data.sharded else None
+        self.rows = local_rows if self._shard_sizes is None else sum(self._shard_sizes)
+        test_rows = sum(_gather_int(len(self.test[0]), group))
+        for split, rows in (("train", self.rows), ("test", test_rows)):
+            if rows == 0:
+                raise UserError(f"x_{split} is empty on every host; add data to channel {split!r}")
+
+    @property
+    def mean_target(self) -> float:
+        """Mean target of the training rows of all processes."""
+        y = self.data.y_train
+        if self._shard_sizes is None:
+            return float(y.mean())
+        return float(np.sum(self.group.gather(y.sum(axis=0, dtype=np.float64)))) / self.rows
+
+    def batches(self, hyperparameters: TrainerHyperparameters) -> Batches:
+        """Return the steps of an epoch; the batch size counts the rows of all processes."""
+        rows_per_step = hyperparameters.rows_per_step(self.rows)
+        rank, world_size = self.group.rank, self.group.world_size
+        return Batches(self.rows, rows_per_step, hyperparameters.seed, rank, world_size, self._shard_sizes)
+
+    @property
+    def test(self) -> tuple[Array, Array]:
+        """The test rows of this process; each test row belongs to one process."""
+        x, y = self.data.x_test, self.data.y_test
+        if "test" in self.data.sharded:
+            return x, y
+        return x[self.group.rank :: self.group.world_size], y[self.group.rank :: self.group.world_size]
+
+    def fingerprint(self) -> dict[str, str]:
+        """Return `TrainingData.fingerprint` of the rows of all processes."""
+        local = self.data.fingerprint()
+        if not self.data.sharded:
+            return local
+        gathered = [json.loads(text) for text in _gather_text(json.dumps(local), self.group)]
+        sharded = {name for name in local if name.partition("_")[2] in self.data.sharded}
+        return {
+            name: ", ".join(dict.fromkeys(item[name] for item in gathered)) if name in sharded else local[name]
+            for name in local
+        }
+
+    def gather_results(self, train_predictions: Array, test_predictions: Array) -> tuple[TrainingData, Array, Array]:
+        """Return the data and the predictions of all processes, in the order of their ranks.
+
+        Training x is only gathered for single-feature models, for the plot.
+        """
+        data = self.data
+        x_train, y_train, x_test, y_test = data.x_train, data.y_train, data.x_test, data.y_test
+        if "train" in data.sharded:
+            y_train, train_predictions = self._gather(y_train), self._gather(train_predictions)
+            x_train = self._gather(x_train) if data.features == 1 else x_train
+        if "test" in data.sharded:
+            x_test, y_test, test_predictions = map(self._gather, (x_test, y_test, test_predictions))
+        return TrainingData(x_train, y_train, x_test, y_test, data.scaler), train_predictions, test_predictions
+
+    def _gather(self, array: Array) -> Array:
+        return np.concatenate(self.group.gather(array))
+
+
+def _take_local_rows(data: TrainingData, group: Group) -> TrainingData:
+    """Divide the rows of the host's own files among its processes."""
+    local = slice(group.local_rank, None, group.local_world_size)
+    if "train" in data.sharded:
+        data = dataclasses.replace(data, x_train=data.x_train[local], y_train=data.y_train[local])
+    if "test" in data.sharded:
+        data = dataclasses.replace(data, x_test=data.x_test[local], y_test=data.y_test[local])
+    return data
+
+
+def _share_scaler_and_width(data: TrainingData, group: Group) -> TrainingData:
+    """Give every process the scaler and the width of x, which only some hosts have."""
+    if not data.sharded:
+        return data
+    scalers = _gather_text(json.dumps(data.scaler and dataclasses.asdict(data.scaler)), group)
+    scaler = next((content for text in scalers if (content := json.loads(text))), None)
+    widths = sorted({width for x in (data.x_train, data.x_test) for width in _gather_int(x.shape[1], group)} - {0})
+    if len(widths) > 1:
+        raise UserError(
+            f"x arrays have different widths across hosts ({', '.join(map(str, widths))}): preprocess all in one job"
+        )
+    width = widths[0] if widths else 1
+    return dataclasses.replace(
+        data,
+        x_train=data.x_train.reshape(-1, width),
+        x_test=data.x_test.reshape(-1, width),
+        scaler=Scaler(**scaler) if scaler else None,
+    )
+
+
+def _gather_int(number: int, group: Group) -> list[int]:
+    return [int(item[0]) for item in group.gather(np.array([number], np.int64))]
+
+
+def _gather_text(text: str, group: Group) -> list[str]:
+    return [item.tobytes().decode() for item in group.gather(np.frombuffer(text.encode(), np.uint8))]

@@ -1,0 +1,107 @@
+"""A framework in NumPy: linear regression by gradient descent."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from microjobs.stopping import StopRequest
+from microjobs.trainer.batches import Indices, Step
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.group import Group
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
+from microjobs.trainer.process_data import ProcessData
+from tests.bundles import linear_bundle
+from tests.unit.trainer.processes import Exchange, ThreadGroup
+
+
+@dataclass
+class LinearTraining:
+    """The weights include the bias.
+
+    stop_after: number of steps after which a stop signal arrives; None for never.
+    """
+
+    data: ProcessData
+    hyperparameters: TrainerHyperparameters
+    group: Group
+    stop: StopRequest
+    stop_after: int | None = None
+    checkpoint_file = "weights.json"
+    best: list[float] | None = None
+    steps: int = 0
+    epochs: list[tuple[int, float, float]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.weights = np.zeros(self.data.data.features + 1)
+        self.weights[-1] = self.data.mean_target
+        self._x, self._y = _with_ones(self.data.data.x_train), self.data.data.y_train[:, 0]
+
+    def write(self, folder: Path) -> None:
+        content = {"weights": self.weights.tolist(), "best": self.best}
+        (folder / self.checkpoint_file).write_text(json.dumps(content))
+
+    def load(self, content: bytes) -> None:
+        loaded = json.loads(content)
+        self.weights, self.best = np.array(loaded["weights"]), loaded["best"]
+
+    def begin_epoch(self, _epoch: int, order: Indices, loss: float) -> None:
+        self._order, self._loss = order, loss if self.group.is_first else 0.0
+
+    def is_stopping(self) -> bool:
+        if self.steps == self.stop_after:
+            self.stop.signal_number = 15
+        return self.group.sum(bool(self.stop))[0] > 0
+
+    def step(self, step: Step) -> None:
+        rows = self._order[step.first : step.last]
+        error = self._x[rows] @ self.weights - self._y[rows]
+        gradient = self.group.sum(*(self._x[rows].T @ error * 2 / step.total_rows).tolist())
+        self.weights -= self.hyperparameters.learning_rate * np.array(gradient)
+        self._loss += float(error @ error)
+        self.steps += 1
+
+    def epoch_loss(self) -> float:
+        return self.group.sum(self._loss)[0]
+
+    def test_loss(self) -> float:
+        x, y = self.data.test
+        error = _with_ones(x) @ self.weights - y[:, 0]
+        loss, rows = self.group.sum(float(error @ error), len(x))
+        return loss / rows
+
+    def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None:
+        self.epochs.append((epoch, train_loss, test_loss))
+
+    def keep_best(self) -> None:
+        self.best = self.weights.tolist()
+
+    def finish(self) -> None:
+        if self.best is not None:
+            self.weights = np.array(self.best)
+
+    def predict(self, x: Array) -> Array:
+        return (_with_ones(x) @ self.weights)[:, np.newaxis].astype(np.float32)
+
+    def export(self, _data: TrainingData, folder: Path) -> None:
+        linear_bundle(folder, self.weights[:-1], self.weights[-1])
+
+
+def _with_ones(x: Array) -> Array:
+    return np.column_stack([x, np.ones(len(x))])
+
+
+@dataclass
+class LinearFramework:
+    hyperparameters: TrainerHyperparameters
+    group: Group = field(default_factory=lambda: ThreadGroup(Exchange(1), 0))
+    version: str = "1.0+cpu"
+    stop_after: int | None = None
+    has_gpu: bool = False
+    name = "Linear"
+    model_format = "linear"
+
+    def begin(self, data: ProcessData, stop: StopRequest) -> LinearTraining:
+        self.training = LinearTraining(data, self.hyperparameters, self.group, stop, self.stop_after)
+        return self.training

@@ -1,0 +1,72 @@
+"""Groups whose processes are threads of the test."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microjobs.trainer import group
+
+T = TypeVar("T")
+Array = NDArray[Any]
+
+
+@dataclass
+class Exchange:
+    """Arrays that the threads of one test exchange."""
+
+    world_size: int
+    arrays: dict[int, Array] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.barrier = threading.Barrier(self.world_size, timeout=5)
+
+
+@dataclass
+class ThreadGroup(group.Group):
+    exchange: Exchange
+    rank: int
+    local_rank: int = 0
+    local_world_size: int = 1
+    is_closed: bool = False
+
+    def __post_init__(self) -> None:
+        self.world_size = self.exchange.world_size
+
+    def _describe_devices(self) -> str:
+        return "a thread"
+
+    def _sum(self, values: NDArray[np.float64]) -> Array:
+        total: Array = np.sum(self._gather(values), axis=0)
+        return total
+
+    def _share_bytes(self, content: bytes) -> bytes:
+        return self._gather(np.frombuffer(content, np.uint8))[0].tobytes()
+
+    def _gather(self, array: Array) -> list[Array]:
+        self.exchange.arrays[self.rank] = array
+        self.exchange.barrier.wait()
+        gathered = [self.exchange.arrays[rank] for rank in range(self.world_size)]
+        self.exchange.barrier.wait()
+        return gathered
+
+    def _close(self) -> None:
+        self.is_closed = True
+
+
+def run_processes(work: Callable[[ThreadGroup], T], world_size: int, local_world_size: int = 1) -> list[T]:
+    """Return the result of `work` in each process."""
+    exchange, results = Exchange(world_size), dict[int, T]()
+
+    def run(rank: int) -> None:
+        results[rank] = work(ThreadGroup(exchange, rank, rank % local_world_size, local_world_size))
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world_size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [results[rank] for rank in range(world_size)]

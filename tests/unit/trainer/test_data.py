@@ -1,0 +1,116 @@
+"""Reading the channels of a training job."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from microjobs.arrays import load_share, save_array
+from microjobs.contract import (
+    Channel,
+    Layout,
+    ResourceConfig,
+    write_input_data_config,
+    write_training_resource_config,
+)
+from microjobs.errors import UserError
+from microjobs.scaler import Scaler, write_scaler
+from microjobs.trainer.data import load_data
+
+Write = Callable[..., Layout]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write both channels with the given number of features."""
+
+    def channels(train: int = 2, test: int = 2) -> Layout:
+        layout = Layout(tmp_path)
+        for split, features in (("train", train), ("test", test)):
+            layout.channel(split).mkdir(parents=True)
+            np.save(layout.channel(split) / f"x_{split}.npy", np.ones((3, features)))
+            np.save(layout.channel(split) / f"y_{split}.npy", np.ones(3))
+        return layout
+
+    return channels
+
+
+def test_channels_are_read_as_columns_of_float32(write: Write) -> None:
+    data = load_data(write())
+    assert (data.x_train.shape, data.y_test.shape) == ((3, 2), (3, 1))
+    assert data.x_train.dtype == data.y_train.dtype == np.float32
+    assert data.scaler is None
+
+
+def test_missing_channel_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="channel 'train' is missing"):
+        load_data(Layout(tmp_path))
+
+
+def test_channels_of_different_width_raise(write: Write) -> None:
+    with pytest.raises(UserError, match="x_train has 2 values a row, x_test has 3"):
+        load_data(write(2, 3))
+
+
+def test_scaler_feature_count_mismatch_raises(write: Write) -> None:
+    layout = write()
+    write_scaler(layout.channel("train"), Scaler([3], [0.0], [1.0]))
+    with pytest.raises(UserError, match=r"scaler\.json of channel train has 1 features, x_train has 2"):
+        load_data(layout)
+
+
+def test_fingerprint_depends_on_values_and_shapes(write: Write) -> None:
+    data = load_data(write())
+    other = dataclasses.replace(data, y_test=data.y_test + 1)
+    before, after = data.fingerprint(), other.fingerprint()
+    assert {name for name in before if before[name] != after[name]} == {"y_test"}
+    assert before["x_train"].startswith("(3, 2) sha256:")
+
+
+def test_sample_is_the_first_1024_test_rows(write: Write) -> None:
+    data = load_data(write())
+    rows = np.arange(2000, dtype=np.float32)[:, np.newaxis]
+    assert dataclasses.replace(data, x_test=rows).sample[:, 0].tolist() == list(range(1024))
+
+
+def write_shards(layout: Layout, distribution: str, *hosts: str) -> None:
+    write_training_resource_config(layout, ResourceConfig(hosts[0], hosts))
+    write_input_data_config(layout, {"train": Channel(distribution=distribution), "test": Channel()})
+    for kind in "xy":
+        save_array(layout.channel("train") / f"{kind}_train-00001-of-00002.npy", np.ones((3, 1)))
+        save_array(layout.channel("test") / f"{kind}_test.npy", np.ones((2, 1)))
+
+
+def test_sharded_channel_needs_only_some_shards(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    write_shards(layout, "ShardedByS3Key", "algo-1", "algo-2")
+    loaded = load_data(layout)
+    assert loaded.sharded == {"train"}
+    assert len(loaded.x_train) == 3
+
+
+@pytest.mark.parametrize(
+    ("distribution", "hosts"), [("FullyReplicated", ("algo-1", "algo-2")), ("ShardedByS3Key", ("algo-1",))]
+)
+def test_missing_shard_of_a_replicated_channel_raises(
+    distribution: str, hosts: tuple[str, ...], tmp_path: Path
+) -> None:
+    write_shards(Layout(tmp_path), distribution, *hosts)
+    with pytest.raises(UserError, match=r"x_train-00000-of-00002.npy is missing"):
+        load_data(Layout(tmp_path))
+
+
+def test_host_without_files_has_empty_arrays(tmp_path: Path) -> None:
+    x, y = load_share(tmp_path / "nowhere", "train")
+    assert (x.shape, y.shape) == ((0, 0), (0, 1))
+
+
+def test_shards_of_x_and_y_on_different_hosts_raise(tmp_path: Path) -> None:
+    save_array(tmp_path / "x_train-00000-of-00003.npy", np.ones((3, 1)))
+    save_array(tmp_path / "y_train-00001-of-00003.npy", np.ones(3))
+    with pytest.raises(
+        UserError, match=r"x_train-00000-of-00003.npy is on this host and y_train-00000-of-00003.npy is"
+    ):
+        load_share(tmp_path, "train")

@@ -1,0 +1,132 @@
+"""Division of the training data among processes, which are threads in these tests."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from microjobs.errors import UserError
+from microjobs.scaler import Scaler
+from microjobs.trainer.data import Array, TrainingData
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
+from microjobs.trainer.process_data import ProcessData
+from tests.unit.trainer.processes import ThreadGroup, run_processes
+
+
+def make_rows(targets: Iterable[float], features: int = 2) -> tuple[Array, Array]:
+    y = np.array(list(targets), np.float32)[:, np.newaxis]
+    return (np.repeat(y, features, axis=1), y) if len(y) else (np.empty((0, 0), np.float32), y.reshape(0, 1))
+
+
+def make_data(
+    train: Iterable[float], test: Iterable[float] = range(4), *sharded: str, features: int = 2
+) -> TrainingData:
+    return TrainingData(*make_rows(train, features), *make_rows(test, features), None, frozenset(sharded))
+
+
+def targets_of_steps(data: ProcessData, epoch: int) -> list[list[float]]:
+    batches = data.batches(TrainerHyperparameters(batch_size=4))
+    order = batches.order(epoch)
+    return [[*data.data.y_train[order[step.first : step.last], 0].tolist()] for step in batches.steps()]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_processes_divide_replicated_rows_like_one_process(world_size: int) -> None:
+    def work(group: ThreadGroup) -> list[list[float]]:
+        return targets_of_steps(ProcessData(make_data(range(10)), group), 1)
+
+    (single,), processes = run_processes(work, 1), run_processes(work, world_size)
+    for step, expected in enumerate(single):
+        assert sorted(row for process in processes for row in process[step]) == sorted(expected)
+
+
+def test_replicated_test_rows_belong_to_one_process() -> None:
+    tested = run_processes(lambda group: ProcessData(make_data([0]), group).test[1][:, 0].tolist(), 3)
+    assert sorted(row for process in tested for row in process) == [0, 1, 2, 3]
+
+
+FILES = [[0, 1, 2, 3, 4, 5, 6], [7, 8], []]
+"""Targets of nine rows in the files of three hosts, one of which has none."""
+
+
+def test_each_epoch_takes_all_rows_of_uneven_shards() -> None:
+    def work(group: ThreadGroup) -> list[list[float]]:
+        return targets_of_steps(ProcessData(make_data(FILES[group.rank], range(4), "train"), group), 0)
+
+    processes = run_processes(work, 3)
+    assert {len(process) for process in processes} == {3}  # nine rows, four a step
+    assert sorted(row for process in processes for step in process for row in step) == list(range(9))
+
+
+def test_all_processes_have_row_count_and_mean_target() -> None:
+    def work(group: ThreadGroup) -> tuple[int, float, int]:
+        process = ProcessData(make_data(FILES[group.rank], range(4), "train"), group)
+        return process.rows, process.mean_target, process.data.features
+
+    assert run_processes(work, 3) == [(9, 4.0, 2)] * 3
+
+
+def test_processes_of_one_host_divide_its_rows() -> None:
+    def work(group: ThreadGroup) -> list[float]:
+        process = ProcessData(make_data(range(5), range(4), "train"), group)
+        assert process.rows == 5
+        return [float(row) for row in process.data.y_train[:, 0]]
+
+    assert run_processes(work, 2, local_world_size=2) == [[0, 2, 4], [1, 3]]
+
+
+def test_all_processes_get_the_scaler_of_one_host() -> None:
+    scaler = Scaler([9, 9], [0.0, 1.0], [1.0, 2.0])
+
+    def work(group: ThreadGroup) -> Scaler | None:
+        data = make_data(FILES[group.rank], range(4), "train")
+        return ProcessData(dataclasses.replace(data, scaler=scaler if group.rank == 1 else None), group).data.scaler
+
+    assert run_processes(work, 3) == [scaler] * 3
+
+
+def test_predictions_are_gathered_with_their_targets() -> None:
+    tests = [[1, 2, 3], [], [4]]
+
+    def predict(group: ThreadGroup) -> list[list[float]]:
+        process = ProcessData(make_data(FILES[group.rank], tests[group.rank], "train", "test", features=1), group)
+        whole, on_train, on_test = process.gather_results(process.data.y_train * 10, process.data.y_test * 10)
+        arrays = (whole.x_train, whole.y_train, on_train, whole.x_test, whole.y_test, on_test)
+        return [array[:, 0].tolist() for array in arrays]
+
+    nine, four = [float(row) for row in range(9)], [1.0, 2.0, 3.0, 4.0]
+    expected = [nine, nine, [row * 10 for row in nine], four, four, [row * 10 for row in four]]
+    assert run_processes(predict, 3) == [expected] * 3
+
+
+def test_fingerprint_covers_the_rows_of_all_hosts() -> None:
+    def fingerprint(files: list[list[int]]) -> list[dict[str, str]]:
+        def work(group: ThreadGroup) -> dict[str, str]:
+            return ProcessData(make_data(files[group.rank], range(4), "train"), group).fingerprint()
+
+        return run_processes(work, 3)
+
+    first, *others = fingerprint(FILES)
+    assert others == [first, first]
+    changed = fingerprint([FILES[0], [7, 9], FILES[2]])[0]
+    assert {name for name in first if first[name] != changed[name]} == {"x_train", "y_train"}
+
+
+def test_different_widths_across_hosts_raise() -> None:
+    def work(group: ThreadGroup) -> str:
+        with pytest.raises(UserError) as raised:
+            ProcessData(make_data([1, 2], range(4), "train", features=2 + group.rank), group)
+        return str(raised.value)
+
+    expected = "x arrays have different widths across hosts (2, 3): preprocess all in one job"
+    assert run_processes(work, 2) == [expected] * 2
+
+
+def test_split_that_is_empty_on_every_host_raises() -> None:
+    def work(group: ThreadGroup) -> str:
+        with pytest.raises(UserError) as raised:
+            ProcessData(make_data([], range(4), "train"), group)
+        return str(raised.value)
+
+    assert run_processes(work, 2) == ["x_train is empty on every host; add data to channel 'train'"] * 2

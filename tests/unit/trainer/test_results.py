@@ -1,0 +1,50 @@
+"""Metrics and hyperparameters that both trainers share."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from microjobs.hyperparameters import load
+from microjobs.trainer.data import TrainingData
+from microjobs.trainer.hyperparameters import TrainerHyperparameters
+from microjobs.trainer.progress import History
+from microjobs.trainer.results import TrainingResult, measure
+
+
+def make_result(*predictions: float) -> TrainingResult:
+    column = np.asarray(predictions, np.float32)[:, np.newaxis]
+    return TrainingResult("any", 1, 1.5, History([0], [1.0], [1.0]), column, column * 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "train", "test"), [("mse", 5.0, 20.0), ("mae", 2.0, 4.0), ("l1", 2.0, 4.0), ("huber", 1.5, 3.5)]
+)
+def test_losses_match_the_frameworks(loss: str, train: float, test: float) -> None:
+    zeros = np.zeros((2, 1), np.float32)
+    metrics = measure(loss, TrainingData(zeros, zeros, zeros, zeros, None), make_result(1.0, -3.0))
+    assert (metrics["train_loss"], metrics["test_loss"]) == (train, test)
+    assert (metrics["test_mse"], metrics["test_mae"], metrics["epochs"], metrics["seconds"]) == (20.0, 4.0, 1, 1.5)
+    assert "best_epoch" not in metrics
+
+
+def test_best_epoch_0_is_a_metric() -> None:
+    zeros = np.zeros((1, 1), np.float32)
+    result = dataclasses.replace(make_result(1.0), best_epoch=0)
+    assert measure("mse", TrainingData(zeros, zeros, zeros, zeros, None), result)["best_epoch"] == 0
+
+
+def test_defaults_match_the_notebook() -> None:
+    defaults = load(TrainerHyperparameters, {})
+    assert (defaults.epochs, defaults.batch_size, defaults.learning_rate) == (70, 128, 0.01)
+
+
+@pytest.mark.parametrize(("batch_size", "expected"), [("0", 404), ("128", 128), ("1000", 404)])
+def test_batch_size_0_is_the_full_batch(batch_size: str, expected: int) -> None:
+    assert load(TrainerHyperparameters, {"batch_size": batch_size}).rows_per_step(404) == expected
+
+
+def test_fingerprint_ignores_settings_that_do_not_change_weights() -> None:
+    first, second = TrainerHyperparameters(epochs=1), TrainerHyperparameters(epochs=2, keep_checkpoints=9)
+    assert first.fingerprint() == second.fingerprint()
+    assert first.fingerprint() != TrainerHyperparameters(seed=1).fingerprint()
