@@ -18,7 +18,6 @@ from microjobs_orchestrator.failures import LauncherError
 if TYPE_CHECKING:
     from docker import DockerClient
 
-PLATFORM = "linux/amd64"
 REMEDY = 'docs/maintaining/building.md, "Air-gapped", tells how to build without a registry'
 
 
@@ -63,7 +62,7 @@ def pull_base_image(client: "DockerClient", console: Console) -> str | None:
     else:
         return None
     try:
-        client.images.pull(name, platform=PLATFORM)
+        client.images.pull(name, platform=images.PLATFORM)
     except DockerException as error:
         cause = str(getattr(error, "explanation", None) or error).splitlines()[0]
         return f"The Docker engine cannot pull {name} ({cause})"

@@ -9,6 +9,8 @@ from microjobs_orchestrator import sources
 from microjobs_orchestrator.failures import LauncherError, UsageError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PLATFORM = "linux/amd64"
+"""The platform of SageMaker's instances."""
 REVISION = "org.opencontainers.image.revision"
 VARIANT = "org.microjobs.variant"
 """`cpu` or `cuda`."""

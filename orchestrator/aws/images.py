@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.push import record
-from microjobs_orchestrator.push.plan import Destination, image_uri
+from microjobs_orchestrator.push import pushed_images
+from microjobs_orchestrator.push.destination import Destination, image_uri
 
 Images = dict[str, str]
 """Addresses with digests, by job."""
@@ -19,7 +19,7 @@ def pushed(home: Home, destination: Destination) -> Images:
     Raises:
         LauncherError: the record is damaged.
     """
-    return {job: image.uri for job, image in record.read(home).get(str(destination), {}).items()}
+    return {job: image.uri for job, image in pushed_images.load(home).get(str(destination), {}).items()}
 
 
 def need(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:

@@ -7,8 +7,8 @@ https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
 from collections.abc import Iterable
 from typing import Any
 
+from microjobs_orchestrator.push.destination import PREFIX
 from microjobs_orchestrator.push.ecr import LIFECYCLE
-from microjobs_orchestrator.push.plan import PREFIX
 
 Json = dict[str, Any]
 

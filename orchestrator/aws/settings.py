@@ -25,7 +25,7 @@ from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.config import FILE, ConfigError, read_section
-from microjobs_orchestrator.push.plan import Destination
+from microjobs_orchestrator.push.destination import Destination
 
 STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
 ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")

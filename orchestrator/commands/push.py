@@ -7,7 +7,7 @@ from microjobs_orchestrator.commands.completion import complete, images
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.push.push import Request
+    from microjobs_orchestrator.push.push import PushOptions
 
 EXAMPLES = """examples:
   microjobs push
@@ -25,15 +25,15 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     add = parser.add_argument
     complete(add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)"), images)
-    add("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
+    add("--variant", choices=("cpu", "cuda"), default="cpu", help="`cuda` for images that use GPUs (default: cpu)")
     add(
         "--registry",
         metavar="HOST[/PREFIX]",
-        help="where (default: as `registry` in [aws] of microjobs.toml, or the account's ECR)",
+        help="target (default: `registry` in [aws] of microjobs.toml, or the account's ECR)",
     )
-    add("--allow-dirty", action="store_true", help="also what no commit stands for, under a tag that says so")
-    add("--region", metavar="R", help="of ECR (default: of microjobs.toml, or as boto3 finds it)")
-    add("--profile", metavar="P", help="of ~/.aws/config (default: of microjobs.toml, or as boto3 finds it)")
+    add("--allow-dirty", action="store_true", help="also push images that match no commit; their tags show it")
+    add("--region", metavar="R", help="region of ECR (default: from microjobs.toml, or from boto3's settings)")
+    add("--profile", metavar="P", help="profile of ~/.aws/config (default: from microjobs.toml, or boto3's)")
     parser.set_defaults(call=call)
 
 
@@ -43,18 +43,17 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.push.push import push
 
-    request = _request(options)
-    # What is under way goes to stderr: stdout is the digests, one a line.
-    for pushed in push(request, Home.from_environment(), Console(stderr=True, highlight=False)):
+    # Progress goes to stderr: stdout has one digest per line.
+    for pushed in push(read_options(options), Home.from_environment(), Console(stderr=True, highlight=False)):
         print(pushed.uri)
     return 0
 
 
-def _request(options: argparse.Namespace) -> "Request":
-    """The flags, over [aws] of microjobs.toml: images go where `microjobs run --on aws` takes them from.
+def read_options(options: argparse.Namespace) -> "PushOptions":
+    """Complete the flags from [aws] of microjobs.toml, so that `microjobs run --on aws` finds the images.
 
     Raises:
-        UsageError: ECR is to be asked, and region or credentials are missing.
+        UsageError: there is no such job; or ECR needs a region or credentials, and there are none.
     """
     from dataclasses import replace
 
@@ -62,20 +61,20 @@ def _request(options: argparse.Namespace) -> "Request":
     from microjobs_orchestrator.aws import settings
     from microjobs_orchestrator.aws.backend import credentials_problems, with_region
     from microjobs_orchestrator.push import ecr
-    from microjobs_orchestrator.push.plan import Destination
-    from microjobs_orchestrator.push.push import Request
+    from microjobs_orchestrator.push.destination import Destination
+    from microjobs_orchestrator.push.push import PushOptions
 
-    known = settings.read()
-    images.chosen(options.jobs, options.variant)  # a wrong name needs no account
-    registry = options.registry or known.registry or None
+    defaults = settings.read()
+    images.chosen(options.jobs, options.variant)  # reports a wrong name even without an account
+    registry = options.registry or defaults.registry or None
     region, profile = options.region, options.profile
-    host_region = ecr.region_of(Destination.parse(registry).host) if registry else None
+    host_region = ecr.parse_region(Destination.parse(registry).host) if registry else None
     if registry is None or host_region:
-        profile = profile or known.profile
-        region = region or host_region or known.region
-        found = with_region(replace(known, region=region, profile=profile))
-        settings.refuse([*settings.region_problems(found), *credentials_problems(found)])
-        region = found.region
-        if registry is None and found.account:
-            registry = str(found.destination)
-    return Request(options.jobs, registry, options.allow_dirty, region, profile, options.variant)
+        profile = profile or defaults.profile
+        region = region or host_region or defaults.region
+        completed = with_region(replace(defaults, region=region, profile=profile))
+        settings.refuse([*settings.region_problems(completed), *credentials_problems(completed)])
+        region = completed.region
+        if registry is None and completed.account:
+            registry = str(completed.destination)
+    return PushOptions(options.jobs, registry, options.allow_dirty, region, profile, options.variant)

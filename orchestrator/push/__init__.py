@@ -1,1 +1,1 @@
-"""`microjobs push`: the jobs' images to ECR or to another registry, each under a tag that never changes its meaning."""
+"""`microjobs push`: pushes the images of jobs to ECR or another registry. A pushed tag is never overwritten."""

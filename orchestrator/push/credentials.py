@@ -1,4 +1,4 @@
-"""Who we are to a registry. Nothing of it is ever written down."""
+"""Login for a registry, in memory only."""
 
 import os
 from collections.abc import Mapping
@@ -12,25 +12,28 @@ PASSWORD = "MICROJOBS_REGISTRY_PASSWORD"  # noqa: S105 - a variable's name
 
 @dataclass(frozen=True)
 class Credentials:
-    """A user with a password, or a token that stands for both."""
+    """A user and a password, or an identity token that replaces both."""
 
     user: str = ""
     password: str = field(default="", repr=False)
     identity_token: str = field(default="", repr=False)
 
-    def for_engine(self) -> dict[str, str]:
-        """What the engine wants with each push."""
+    def auth_config(self) -> dict[str, str]:
+        """Return the login as the engine's API takes it.
+
+        https://docs.docker.com/reference/api/engine/version/v1.45/#section/Authentication
+        """
         if self.identity_token:
             return {"identitytoken": self.identity_token}
         return {"username": self.user, "password": self.password}
 
 
-def find(host: str, environ: Mapping[str, str] = os.environ) -> Credentials | None:
-    """From the environment; else from the Docker client's own settings, where `docker login` keeps them.
+def read_credentials(host: str, environ: Mapping[str, str] = os.environ) -> Credentials | None:
+    """Read the login from the environment, or from the settings that `docker login` writes.
 
     Raises:
         UsageError: only one of the two variables is set.
-        docker.errors.DockerException: the settings name a helper that fails.
+        docker.errors.DockerException: the credential helper of the settings fails.
     """
     from docker.auth import load_config
 
@@ -39,8 +42,8 @@ def find(host: str, environ: Mapping[str, str] = os.environ) -> Credentials | No
         return Credentials(user, password)
     if user or password:
         raise UsageError(f"only {USER if user else PASSWORD} is set: set {PASSWORD if user else USER} too, or neither")
-    # A helper's answer has its names in capitals, a file's has not.
-    known = {key.lower(): value for key, value in (load_config().resolve_authconfig(host) or {}).items()}
-    if not (known.get("identitytoken") or known.get("username")):
+    # A credential helper returns capitalised keys (`Username`), a settings file lower-case ones.
+    login = {key.lower(): value for key, value in (load_config().resolve_authconfig(host) or {}).items()}
+    if not (login.get("identitytoken") or login.get("username")):
         return None
-    return Credentials(known.get("username", ""), known.get("password", ""), known.get("identitytoken", ""))
+    return Credentials(login.get("username", ""), login.get("password", ""), login.get("identitytoken", ""))

@@ -1,4 +1,4 @@
-"""Amazon's registry: its repositories, and the token that opens it for twelve hours."""
+"""Amazon ECR: repositories, and the login token, which is valid for twelve hours."""
 
 import base64
 import json
@@ -20,16 +20,16 @@ _HOST = re.compile(
     r"(?P<account>\d{12})\.dkr[.-]ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|on\.aws)"
 )
 
-KEPT = 50
-KEPT_DIRTY = 10
-KEPT_UNTAGGED = 5
+MAX_IMAGES = 50
+MAX_DIRTY_IMAGES = 10
+MAX_UNTAGGED_IMAGES = 5
 
 
-def _expire(priority: int, kept: int, description: str, **selection: object) -> dict[str, object]:
+def _expire(priority: int, max_images: int, description: str, **selection: object) -> dict[str, object]:
     return {
         "rulePriority": priority,
         "description": description,
-        "selection": {**selection, "countType": "imageCountMoreThan", "countNumber": kept},
+        "selection": {**selection, "countType": "imageCountMoreThan", "countNumber": max_images},
         "action": {"type": "expire"},
     }
 
@@ -37,77 +37,81 @@ def _expire(priority: int, kept: int, description: str, **selection: object) -> 
 LIFECYCLE = json.dumps(
     {
         "rules": [
-            _expire(1, KEPT_UNTAGGED, "images that lost their tag", tagStatus="untagged"),
-            _expire(2, KEPT_DIRTY, "images of no commit", tagStatus="tagged", tagPatternList=["*-dirty-*"]),
-            _expire(3, KEPT, "old images", tagStatus="any"),
+            _expire(1, MAX_UNTAGGED_IMAGES, "images that lost their tag", tagStatus="untagged"),
+            _expire(2, MAX_DIRTY_IMAGES, "images of no commit", tagStatus="tagged", tagPatternList=["*-dirty-*"]),
+            _expire(3, MAX_IMAGES, "old images", tagStatus="any"),
         ]
     }
 )
-"""A new repository's rule: what is more than this many, the oldest first, is deleted."""
+"""The lifecycle policy of a new repository: ECR deletes the oldest images above these limits."""
 
 
 @dataclass(frozen=True)
-class Account:
-    """Where ECR lets us in, and as whom."""
+class Login:
+    """An account's registry, and the credentials for it."""
 
     host: str
     credentials: Credentials
 
 
-def region_of(host: str) -> str | None:
-    """The region of an ECR registry; None for any other registry."""
+def parse_region(host: str) -> str | None:
+    """Return the region of an ECR registry, or None for any other registry."""
     match = _HOST.fullmatch(host)
     return match["region"] if match else None
 
 
 def connect(region: str | None, profile: str | None) -> "ECRClient":
-    """A client; region and credentials as boto3 finds them where they are not given."""
+    """Return a client. boto3 finds the region and the credentials that are None."""
     return boto3.Session(profile_name=profile, region_name=region).client("ecr")
 
 
-def log_in(client: "ECRClient") -> Account:
-    """Ask for a token: it is held in memory alone."""
-    (given,) = client.get_authorization_token()["authorizationData"]
-    user, _, password = base64.b64decode(given["authorizationToken"]).decode().partition(":")
-    return Account(urlsplit(given["proxyEndpoint"]).netloc, Credentials(user, password))
+def log_in(client: "ECRClient") -> Login:
+    """Request a login token. It is kept in memory only."""
+    (data,) = client.get_authorization_token()["authorizationData"]
+    user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
+    return Login(urlsplit(data["proxyEndpoint"]).netloc, Credentials(user, password))
 
 
-def check_account(named: str, ours: str) -> None:
-    """Refuse a registry that these credentials do not open.
+def check_account(registry: str, own_registry: str) -> None:
+    """Check that a registry belongs to the account of the credentials.
+
+    Args:
+        registry: the host to push to.
+        own_registry: the host of the credentials' account.
 
     Raises:
-        UsageError: it is another account's.
+        UsageError: the registry belongs to another account.
     """
-    wanted, there = _HOST.fullmatch(named), _HOST.fullmatch(ours)
-    if wanted and there and wanted["account"] != there["account"]:
+    target, own = _HOST.fullmatch(registry), _HOST.fullmatch(own_registry)
+    if target and own and target["account"] != own["account"]:
         raise UsageError(
-            f"--registry {named} is of account {wanted['account']}, these credentials are of {there['account']}: "
-            "choose others with --profile"
+            f"--registry {registry} belongs to account {target['account']}, and these credentials to account "
+            f"{own['account']}: choose other credentials with --profile"
         )
 
 
-def need_repository(client: "ECRClient", name: str) -> bool:
-    """Make a repository if it is missing: scanned on push, tags immutable, old images expire.
+def create_missing_repository(client: "ECRClient", name: str) -> bool:
+    """Create a repository unless it exists, with scans on push, immutable tags and a lifecycle policy.
 
-    One that is there stays as it is: somebody may have wanted it so.
+    The settings of an existing repository stay as they are.
 
     Returns:
-        Whether it was made.
+        Whether the repository was created.
     """
     try:
         client.describe_repositories(repositoryNames=[name])
     except client.exceptions.RepositoryNotFoundException:
-        _make(client, name)
+        _create_repository(client, name)
         return True
     return False
 
 
-def _make(client: "ECRClient", name: str) -> None:
+def _create_repository(client: "ECRClient", name: str) -> None:
     client.create_repository(
         repositoryName=name, imageTagMutability="IMMUTABLE", imageScanningConfiguration={"scanOnPush": True}
     )
     try:
         client.put_lifecycle_policy(repositoryName=name, lifecyclePolicyText=LIFECYCLE)
-    except BaseException:  # the next push would take it for finished
+    except BaseException:  # without the policy, the next push would find the repository and leave it so
         client.delete_repository(repositoryName=name)
         raise

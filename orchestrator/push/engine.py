@@ -1,4 +1,4 @@
-"""The Docker engine's part: what images it has, and sending one, of which it sends the missing layers only."""
+"""The Docker engine: its images of jobs, and uploads. The engine sends only the layers that a registry lacks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -10,62 +10,64 @@ from docker.errors import ImageNotFound
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.images import REVISION, VARIANT, local_image
 from microjobs_orchestrator.push.credentials import Credentials
-from microjobs_orchestrator.push.plan import Image, asked
+from microjobs_orchestrator.push.tags import Image, format_arguments
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-SECONDS = 600
-"""How long the engine may be silent: a registry takes its time to check a large layer."""
+TIMEOUT_SECONDS = 600
+"""Longest silence of the engine: a registry needs minutes to check a large layer."""
 REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
-"""What registries say that a second try would not change."""
+"""Parts of a registry's errors that a second try would not change."""
 
 
-def find(client: "DockerClient", job: str, variant: str) -> Image:
-    """A job's image.
+def read_image(client: "DockerClient", job: str, variant: str) -> Image:
+    """Return a job's image.
 
     Raises:
-        LauncherError: it is not built.
+        LauncherError: the image is not built.
     """
     name = local_image(job, variant)
     try:
-        found = client.images.get(name)
+        image = client.images.get(name)
     except ImageNotFound:
-        raise LauncherError(f"no image {name}: `microjobs build {asked([job], variant)}` makes it") from None
-    platform = f"{found.attrs['Os']}/{found.attrs['Architecture']}"
-    media_type = (found.attrs.get("Descriptor") or {}).get("mediaType", "")
-    labels = found.labels
-    return Image(job, name, str(found.id), labels.get(REVISION, ""), platform, media_type, labels.get(VARIANT, "cpu"))
+        build = f"microjobs build {format_arguments([job], variant)}"
+        raise LauncherError(f"image {name} is not built: `{build}` builds it") from None
+    platform = f"{image.attrs['Os']}/{image.attrs['Architecture']}"
+    media_type = (image.attrs.get("Descriptor") or {}).get("mediaType", "")
+    labels = image.labels
+    return Image(job, name, str(image.id), labels.get(REVISION, ""), platform, media_type, labels.get(VARIANT, "cpu"))
 
 
 @dataclass
 class Upload:
-    """How far a push is, from what the engine says."""
+    """The progress of a push, from the events of the engine."""
 
     layers: dict[str, str] = field(default_factory=dict)
-    """What the engine said last of each."""
-    sent: dict[str, int] = field(default_factory=dict)
-    """Bytes by layer, before compression."""
-    sizes: dict[str, int] = field(default_factory=dict)
+    """The latest status of each layer."""
+    sent_bytes: dict[str, int] = field(default_factory=dict)
+    """By layer, before compression."""
+    total_bytes: dict[str, int] = field(default_factory=dict)
     error: str = ""
 
-    def take(self, event: Mapping[str, Any]) -> None:
-        """Learn from an event of the engine's stream."""
+    def update(self, event: Mapping[str, Any]) -> None:
+        """Update the progress from one event."""
         self.error = event.get("error", self.error)
         if layer := event.get("id"):
             self.layers[layer] = event["status"]
             detail = event.get("progressDetail") or {}
             if "current" in detail:
-                self.sent[layer] = detail["current"]
-                self.sizes[layer] = max(detail.get("total", 0), detail["current"])
+                self.sent_bytes[layer] = detail["current"]
+                self.total_bytes[layer] = max(detail.get("total", 0), detail["current"])
 
     @property
     def pushed(self) -> int:
+        """The number of layers that were sent."""
         return sum(status == "Pushed" for status in self.layers.values())
 
     @property
-    def there(self) -> int:
-        """Layers that the registry had, in this repository or in another one."""
+    def existing(self) -> int:
+        """The number of layers that the registry already had, in this repository or another one."""
         return sum(status.startswith(("Layer already exists", "Mounted from")) for status in self.layers.values())
 
     @property
@@ -73,9 +75,9 @@ class Upload:
         return any(status.startswith("Retrying") for status in self.layers.values())
 
     def __str__(self) -> str:
-        text = f"{self.pushed + self.there} of {len(self.layers)} layers"
-        if self.sizes:
-            text += f", {_megabytes(self.sent)} of {_megabytes(self.sizes)} MB"
+        text = f"{self.pushed + self.existing} of {len(self.layers)} layers"
+        if self.total_bytes:
+            text += f", {_megabytes(self.sent_bytes)} of {_megabytes(self.total_bytes)} MB"
         return f"{text}, connection lost, trying again" if self.retrying else text
 
 
@@ -83,7 +85,7 @@ def _megabytes(layers: Mapping[str, int]) -> str:
     return f"{sum(layers.values()) / 1e6:.1f}"
 
 
-def push(
+def push_image(
     client: "DockerClient",
     image: Image,
     repository: str,
@@ -91,45 +93,52 @@ def push(
     credentials: Credentials | None,
     show: Callable[[Upload], None],
 ) -> Upload:
-    """Send an image.
+    """Push an image.
 
     Args:
-        show: called with every step of the upload.
+        show: called with the progress after each event.
 
     Raises:
-        LauncherError: the registry refused it, or the connection broke for good.
+        LauncherError: the registry refuses the image, or the connection breaks and the engine gives up.
     """
     upload = Upload()
-    login = credentials.for_engine() if credentials else {}
+    auth_config = credentials.auth_config() if credentials else {}
     with _tagged(client, image, repository, tag):
-        events = client.api.push(repository, tag, stream=True, decode=True, auth_config=login)
-        for event in events:
-            upload.take(event)
+        for event in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth_config):
+            upload.update(event)
             show(upload)
     if upload.error:
-        raise failure(f"{repository}:{tag}", asked([image.job], image.variant), upload)
+        raise upload_error(f"{repository}:{tag}", format_arguments([image.job], image.variant), upload)
     return upload
 
 
 @contextmanager
 def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> Iterator[None]:
-    """Engines push by name only. The image has it for a while: for good, each push would keep an old image alive."""
+    """Give the image a name in the registry during the block, because engines push by name.
+
+    A name that stays would keep each pushed image on the disk.
+    """
     name = f"{repository}:{tag}"
-    had = name in client.images.get(image.id).tags
+    existed = name in client.images.get(image.id).tags
     client.api.tag(image.id, repository, tag)
     try:
         yield
     finally:
-        if not had:
-            with suppress(ImageNotFound):  # another push of it has ended before
+        if not existed:
+            with suppress(ImageNotFound):  # a concurrent push of the same image removed it
                 client.api.remove_image(name, noprune=True)
 
 
-def failure(target: str, words: str, upload: Upload) -> LauncherError:
-    if any(word in upload.error.lower() for word in REFUSALS):
-        return LauncherError(f"the registry refuses {target}: {upload.error}; check what your login may do there")
-    there = upload.pushed + upload.there
+def upload_error(target: str, arguments: str, upload: Upload) -> LauncherError:
+    """Return the error for an upload that failed.
+
+    Args:
+        target: the URI with the tag.
+        arguments: of the `microjobs push` that tries again.
+    """
+    if any(refusal in upload.error.lower() for refusal in REFUSALS):
+        return LauncherError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
     return LauncherError(
-        f"pushing {target} broke off with {there} of {len(upload.layers)} layers there: {upload.error}; "
-        f"`microjobs push {words}` again sends what is missing"
+        f"the push of {target} failed with {upload.pushed + upload.existing} of {len(upload.layers)} layers in the "
+        f"registry: {upload.error}; `microjobs push {arguments}` sends the missing layers"
     )

@@ -1,8 +1,8 @@
-"""All of a push: look, decide, open the registry, send, write down."""
+"""One push, in order: read the images, tag them, open the registry, upload, save the digests."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -12,29 +12,30 @@ from rich.console import Console
 from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.push import credentials, ecr, engine, record
-from microjobs_orchestrator.push.credentials import Credentials
-from microjobs_orchestrator.push.plan import Destination, Item, asked, image_uri, make_plan, refused_format
-from microjobs_orchestrator.push.record import Pushed
+from microjobs_orchestrator.push import ecr, engine, pushed_images
+from microjobs_orchestrator.push.credentials import Credentials, read_credentials
+from microjobs_orchestrator.push.destination import Destination, image_uri
+from microjobs_orchestrator.push.pushed_images import PushedImage
 from microjobs_orchestrator.push.registry import Manifest, Registry
 from microjobs_orchestrator.push.source import read_source
+from microjobs_orchestrator.push.tags import TaggedImage, format_arguments, format_problem, tag_images
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-PLAIN_SECONDS = 10.0
-"""Between two lines about an upload where nothing can change in place."""
+PRINT_INTERVAL_SECONDS = 10.0
+"""Between two lines about an upload, if the output is not a terminal."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What the command line asks for."""
+class PushOptions:
+    """The arguments of `microjobs push`, completed from microjobs.toml."""
 
     jobs: Sequence[str] = ()
-    """All, if there are none."""
+    """Empty for all jobs."""
     registry: str | None = None
-    """`HOST[/PREFIX]`; the account's ECR if it is not given."""
+    """`HOST[/PREFIX]`; None for the account's ECR."""
     allow_dirty: bool = False
     region: str | None = None
     profile: str | None = None
@@ -42,130 +43,130 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A registry that lets us in."""
+class RegistryAccess:
+    """A destination, and the login for its registry."""
 
     destination: Destination
     credentials: Credentials | None
 
 
-def push(request: Request, home: Home, console: Console) -> list[Pushed]:
-    """Push images; each is written down as soon as it is there.
+def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage]:
+    """Push images, and save the digest of each as soon as the registry has it.
 
     Raises:
-        UsageError: a job, the registry or the variables of its login cannot be.
-        LauncherError: an image may not be pushed, or the registry refuses it, or the connection broke.
-        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses, or cannot be asked.
+        UsageError: there is no such job, or the registry or its login is invalid.
+        LauncherError: an image may not be pushed, the registry refuses it, or the connection broke.
+        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
         docker.errors.DockerException: no engine answers.
     """
-    named = Destination.parse(request.registry) if request.registry else None
-    jobs = images.chosen(request.jobs, request.variant)
-    with _engine() as client:
-        found = [engine.find(client, job, request.variant) for job in jobs]
-        judged = [(image, read_source(images.REPOSITORY, image.job, image.variant, image.revision)) for image in found]
-        plan = make_plan(judged, allow_dirty=request.allow_dirty)
-        opened = open_registry(request, named, jobs, console)
-        with closing(Registry(opened.destination.host, opened.credentials)) as registry:
-            # All are looked at before any is sent.
-            there = [look(registry, opened.destination, item) for item in plan]
+    named = Destination.parse(options.registry) if options.registry else None
+    jobs = images.chosen(options.jobs, options.variant)
+    with closing(docker_engine.connect(timeout=engine.TIMEOUT_SECONDS)) as client:
+        tagged = _tag_images(client, jobs, options)
+        access = open_registry(options, named, jobs, console)
+        with closing(Registry(access.destination.host, access.credentials)) as registry:
+            # All tags are checked before the first upload.
+            manifests = [find_manifest(registry, access.destination, image) for image in tagged]
             home.make()
             pushed = []
-            for item, manifest in zip(plan, there, strict=True):
+            for image, manifest in zip(tagged, manifests, strict=True):
                 if manifest is None:
-                    _send(client, opened, item, Progress(console))
-                    manifest = look(registry, opened.destination, item)
+                    _upload(client, access, image, Progress(console))
+                    manifest = find_manifest(registry, access.destination, image)
                 else:
-                    console.print(f"{item.image.job}: {item.tag} is already there")
-                pushed.append(_note(home, opened.destination, item, manifest))
+                    console.print(f"{image.image.job}: {image.tag} is already in the registry")
+                pushed.append(_save(home, access.destination, image, manifest))
     return pushed
 
 
-@contextmanager
-def _engine() -> "Iterator[DockerClient]":
-    with closing(docker_engine.connect(timeout=engine.SECONDS)) as client:
-        yield client
+def _tag_images(client: "DockerClient", jobs: Sequence[str], options: PushOptions) -> list[TaggedImage]:
+    built = [engine.read_image(client, job, options.variant) for job in jobs]
+    sources = [read_source(images.REPOSITORY, image.job, image.variant, image.revision) for image in built]
+    return tag_images(list(zip(built, sources, strict=True)), allow_dirty=options.allow_dirty)
 
 
-def open_registry(request: Request, named: Destination | None, jobs: Sequence[str], console: Console) -> Opened:
-    """Log in; on ECR, make the repositories that are missing.
+def open_registry(
+    options: PushOptions, named: Destination | None, jobs: Sequence[str], console: Console
+) -> RegistryAccess:
+    """Log in. On ECR, also create the missing repositories.
 
     Args:
-        named: the request's registry, if it names one.
+        named: the destination in the options; None for the account's ECR.
 
     Raises:
-        UsageError: the registry is in another region, of another account or not ECR's, or half a login is set.
-        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses, or cannot be asked.
+        UsageError: the registry is in another region, belongs to another account or is not ECR, or half a login is set.
+        botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
     """
-    region = ecr.region_of(named.host) if named else request.region
+    region = ecr.parse_region(named.host) if named else options.region
     if named and region is None:
-        if request.region or request.profile:
-            raise UsageError(f"--region and --profile are for ECR, which {named.host} is not: leave them out")
-        return Opened(named, credentials.find(named.host))
-    if named and request.region not in (None, region):
-        raise UsageError(f"--registry {named} is in {region}, not in {request.region}: leave --region out")
-    client = ecr.connect(region, request.profile)
+        if options.region or options.profile:
+            raise UsageError(f"--region and --profile are for ECR, and {named.host} is not ECR: leave them out")
+        return RegistryAccess(named, read_credentials(named.host))
+    if named and options.region not in (None, region):
+        raise UsageError(f"--registry {named} is in {region}, not in {options.region}: leave --region out")
+    client = ecr.connect(region, options.profile)
     with closing(client):
-        account = ecr.log_in(client)
+        login = ecr.log_in(client)
         if named:
-            ecr.check_account(named.host, account.host)
-        destination = named or Destination(account.host)
+            ecr.check_account(named.host, login.host)
+        destination = named or Destination(login.host)
         for job in jobs:
-            if ecr.need_repository(client, destination.name(job)):
-                console.print(f"made repository {destination.repository(job)}", soft_wrap=True)
-    return Opened(destination, account.credentials)
+            if ecr.create_missing_repository(client, destination.name(job)):
+                console.print(f"created repository {destination.repository(job)}", soft_wrap=True)
+    return RegistryAccess(destination, login.credentials)
 
 
-def look(registry: Registry, destination: Destination, item: Item) -> Manifest | None:
-    """What the registry has under an image's tag: this image, or nothing.
+def find_manifest(registry: Registry, destination: Destination, tagged: TaggedImage) -> Manifest | None:
+    """Return the manifest of an image's tag; None if the registry does not have the tag.
 
     Raises:
-        LauncherError: the tag means another image there, or SageMaker would refuse the one that it has.
+        LauncherError: the tag belongs to another image, or SageMaker refuses the type of the manifest.
     """
-    job = item.image.job
-    manifest = registry.manifest(destination.name(job), item.tag)
+    image = tagged.image
+    manifest = registry.get_manifest(destination.name(image.job), tagged.tag)
     if manifest is None:
         return None
-    uri = image_uri(destination, job, item.tag)
-    if not manifest.holds(item.image):
+    uri = image_uri(destination, image.job, tagged.tag)
+    if not manifest.describes(image):
         raise LauncherError(
-            f"{uri} is another image already, {manifest.digest}, than {item.image.name} here: a tag is never "
-            "overwritten, so commit and build anew, or use the one there"
+            f"{uri} is already another image, {manifest.digest}, not {image.name} of this machine: tags are never "
+            "overwritten, so commit and build again, or use the image in the registry"
         )
-    if reason := refused_format(manifest.media_type):
-        words = asked([job], item.image.variant)
-        raise LauncherError(f"{uri} {reason}: delete that tag, then `microjobs build {words}` and push again")
+    if problem := format_problem(manifest.media_type):
+        rebuild = f"microjobs build {format_arguments([image.job], image.variant)}"
+        raise LauncherError(f"{uri} {problem}: delete that tag, then `{rebuild}` and push again")
     return manifest
 
 
-def _send(client: "DockerClient", opened: Opened, item: Item, progress: Progress) -> None:
-    job = item.image.job
-    repository = opened.destination.repository(job)
+def _upload(client: "DockerClient", access: RegistryAccess, tagged: TaggedImage, progress: Progress) -> None:
+    job = tagged.image.job
+    repository = access.destination.repository(job)
     with progress.step(f"Pushing {job}") as step:
-        show = shower(progress, step)
-        upload = engine.push(client, item.image, repository, item.tag, opened.credentials, show)
-    progress.note(f"  {item.tag}: layers pushed {upload.pushed}, already there {upload.there}")
+        show = upload_printer(progress, step)
+        upload = engine.push_image(client, tagged.image, repository, tagged.tag, access.credentials, show)
+    progress.note(f"  {tagged.tag}: layers pushed {upload.pushed}, already in the registry {upload.existing}")
 
 
-def shower(progress: Progress, step: StepDisplay) -> Callable[[engine.Upload], None]:
-    """Shows each state of an upload on a terminal, and elsewhere one every `PLAIN_SECONDS`."""
+def upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.Upload], None]:
+    """Return a function that shows an upload: always on a terminal, else every `PRINT_INTERVAL_SECONDS`."""
     last = step.started
 
     def show(upload: engine.Upload) -> None:
         nonlocal last
-        if progress.console.is_terminal or time.monotonic() - last >= PLAIN_SECONDS:
+        if progress.console.is_terminal or time.monotonic() - last >= PRINT_INTERVAL_SECONDS:
             last = time.monotonic()
             progress.status(step, str(upload))
 
     return show
 
 
-def _note(home: Home, destination: Destination, item: Item, manifest: Manifest | None) -> Pushed:
-    image = item.image
+def _save(home: Home, destination: Destination, tagged: TaggedImage, manifest: Manifest | None) -> PushedImage:
+    image = tagged.image
     if manifest is None:
-        uri = image_uri(destination, image.job, item.tag)
+        uri = image_uri(destination, image.job, tagged.tag)
         raise LauncherError(f"{uri} was pushed, but the registry does not have it: push again")
     uri = f"{destination.repository(image.job)}@{manifest.digest}"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    pushed = Pushed(uri, item.tag, image.revision, image.id, now)
-    record.note(home, destination, image.job, pushed)
+    pushed = PushedImage(uri, tagged.tag, image.revision, image.id, now)
+    pushed_images.save(home, destination, image.job, pushed)
     return pushed

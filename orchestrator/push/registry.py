@@ -1,4 +1,4 @@
-"""As much of a registry's HTTP API as tells what a tag means there.
+"""The part of a registry's HTTP API that reads the manifest of a tag.
 
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md and, for tokens,
 https://distribution.github.io/distribution/spec/auth/token/
@@ -15,11 +15,11 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.push.credentials import PASSWORD, USER, Credentials
-from microjobs_orchestrator.push.plan import Image
+from microjobs_orchestrator.push.tags import Image
 
-SECONDS = 30
-"""How long a registry may be silent."""
-MANIFESTS = ", ".join(
+TIMEOUT_SECONDS = 30
+"""Longest silence of a registry."""
+MANIFEST_TYPES = ", ".join(
     (
         "application/vnd.oci.image.index.v1+json",
         "application/vnd.oci.image.manifest.v1+json",
@@ -27,97 +27,96 @@ MANIFESTS = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-DOCKER_HUB = {"docker.io": "registry-1.docker.io"}
-"""Where a registry answers that is named otherwise."""
+API_HOSTS = {"docker.io": "registry-1.docker.io"}
+"""Registries whose API has another host than their images' names."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a tag stands for."""
-
     digest: str
     config: str
     """The digest of the image's config; empty for an index of several images."""
     media_type: str
 
-    def holds(self, image: Image) -> bool:
-        """Whether it is this image, whichever of the two digests its engine knows it by."""
+    def describes(self, image: Image) -> bool:
+        """Return whether this is the manifest of an image. Engines use either digest as the image's ID."""
         return image.id in (self.digest, self.config)
 
 
 class Registry:
-    """A registry, with our login."""
+    """A client for one registry."""
 
     def __init__(self, host: str, credentials: Credentials | None) -> None:
         self.host = host
         self.credentials = credentials
         local = is_loopback(host)
-        self.base = f"{'http' if local else 'https'}://{DOCKER_HUB.get(host, host)}/v2"
+        self.base = f"{'http' if local else 'https'}://{API_HOSTS.get(host, host)}/v2"
         self.session = requests.Session()
-        self.session.trust_env = not local  # no proxy stands between this machine and itself
+        self.session.trust_env = not local  # requests to this machine need no proxy
 
     def close(self) -> None:
         self.session.close()
 
-    def manifest(self, name: str, tag: str) -> Manifest | None:
-        """What a repository has under a tag; None if there is nothing.
+    def get_manifest(self, name: str, tag: str) -> Manifest | None:
+        """Return the manifest of a tag in a repository; None if the tag does not exist.
 
         Raises:
-            LauncherError: the registry does not answer, or does not let us look.
+            LauncherError: the registry does not answer, or refuses the request.
         """
         try:
-            answer = self._get(name, tag)
-            if answer.status_code == requests.codes.not_found:
+            response = self._get(name, tag)
+            if response.status_code == requests.codes.not_found:
                 return None
-            answer.raise_for_status()
-            content = answer.json()
+            response.raise_for_status()
+            content = response.json()
         except requests.HTTPError as error:
             raise self._refusal(name, error.response) from error
         except requests.RequestException as error:
             raise LauncherError(
-                f"registry {self.host} does not answer as one: {error}; check its name and the network, then push again"
+                f"{self.host} does not answer as a registry: {error}; check its name and the network, then push again"
             ) from error
-        digest = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
-        media_type = content.get("mediaType") or answer.headers.get("Content-Type", "")
+        digest = f"sha256:{hashlib.sha256(response.content).hexdigest()}"
+        media_type = content.get("mediaType") or response.headers.get("Content-Type", "")
         return Manifest(digest, content.get("config", {}).get("digest", ""), media_type)
 
     def _get(self, name: str, tag: str) -> requests.Response:
         url = f"{self.base}/{name}/manifests/{tag}"
-        answer = self.session.get(url, headers={"Accept": MANIFESTS}, timeout=SECONDS)
-        if answer.status_code != requests.codes.unauthorized:
-            return answer
-        kind, _, parameters = answer.headers.get("WWW-Authenticate", "").partition(" ")
+        headers = {"Accept": MANIFEST_TYPES}
+        response = self.session.get(url, headers=headers, timeout=TIMEOUT_SECONDS)
+        if response.status_code != requests.codes.unauthorized:
+            return response
+        scheme, _, parameters = response.headers.get("WWW-Authenticate", "").partition(" ")
         challenge = requests.utils.parse_dict_header(parameters)  # type: ignore[no-untyped-call]
-        auth = self._bearer(challenge, name) if kind.lower() == "bearer" else self._basic()
-        return self.session.get(url, headers={"Accept": MANIFESTS}, timeout=SECONDS, auth=auth)
+        auth = self._bearer(challenge, name) if scheme.lower() == "bearer" else self._basic()
+        return self.session.get(url, headers=headers, timeout=TIMEOUT_SECONDS, auth=auth)
 
     def _basic(self) -> HTTPBasicAuth | None:
         return HTTPBasicAuth(self.credentials.user, self.credentials.password) if self.credentials else None
 
     def _bearer(self, challenge: dict[str, str | None], name: str) -> "_Bearer":
-        """A token for one repository, from who the registry says gives it."""
+        """Fetch a token for one repository from the address in the challenge."""
         realm = challenge.get("realm") or ""
         if urlsplit(realm).scheme != "https" and not is_loopback(urlsplit(realm).netloc):
             raise LauncherError(
-                f"registry {self.host} wants a login at {realm!r}, which is not https: nothing was sent"
+                f"registry {self.host} requests a login at {realm!r}, which is not https: no login was sent"
             )
-        # To push as well, or a registry may say "denied" for a repository that the push would make.
-        wanted = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
+        # `push` too: for a repository that the push will create, a registry may deny a token to pull.
+        scope = {"service": challenge.get("service") or "", "scope": f"repository:{name}:pull,push"}
         if self.credentials is not None and self.credentials.identity_token:
-            form = {"grant_type": "refresh_token", "client_id": "microjobs", **wanted}
+            form = {"grant_type": "refresh_token", "client_id": "microjobs", **scope}
             form["refresh_token"] = self.credentials.identity_token
-            answer = self.session.post(realm, data=form, timeout=SECONDS)
+            response = self.session.post(realm, data=form, timeout=TIMEOUT_SECONDS)
         else:
-            answer = self.session.get(realm, params=wanted, timeout=SECONDS, auth=self._basic())
-        answer.raise_for_status()
-        content = answer.json()
+            response = self.session.get(realm, params=scope, timeout=TIMEOUT_SECONDS, auth=self._basic())
+        response.raise_for_status()
+        content = response.json()
         return _Bearer(content.get("token") or content.get("access_token") or "")
 
-    def _refusal(self, name: str, answer: requests.Response) -> LauncherError:
-        said = f"registry {self.host} answers {answer.status_code} {answer.reason} to a look at {name}"
-        if answer.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
-            return LauncherError(f"{said}: `docker login {self.host}`, or set {USER} and {PASSWORD}")
-        return LauncherError(f"{said}: push again when it is well")
+    def _refusal(self, name: str, response: requests.Response) -> LauncherError:
+        problem = f"registry {self.host} answers {response.status_code} {response.reason} for repository {name}"
+        if response.status_code in (requests.codes.unauthorized, requests.codes.forbidden):
+            return LauncherError(f"{problem}: `docker login {self.host}`, or set {USER} and {PASSWORD}")
+        return LauncherError(f"{problem}: push again later")
 
 
 class _Bearer(AuthBase):
@@ -130,7 +129,7 @@ class _Bearer(AuthBase):
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a registry is on this machine, where engines speak plain HTTP to it."""
+    """Return whether a registry is on this machine. Engines use plain HTTP for such registries."""
     name = urlsplit(f"//{host}").hostname or ""
     try:
         return ipaddress.ip_address(name).is_loopback

@@ -1,4 +1,4 @@
-"""What git says of the files that an image is built from."""
+"""The state of the files that an image is built from, from git."""
 
 import subprocess
 from dataclasses import dataclass
@@ -10,31 +10,29 @@ from microjobs_orchestrator.failures import LauncherError
 
 @dataclass(frozen=True)
 class Source:
-    """The files of one image, as git sees them."""
+    """The files of one image in a repository."""
 
     head: str
-    """The commit's hash, all 40 digits."""
+    """The hash of the commit at HEAD, all 40 digits."""
     changes: tuple[str, ...] = ()
-    """Files that differ from HEAD, or that it does not have."""
+    """Files that differ from HEAD or that HEAD does not have."""
     since: tuple[str, ...] | None = ()
-    """Files that HEAD has differently from the image's revision; None if the repository does not have that one."""
+    """Files that differ between the image's revision and HEAD; None if the repository does not have the revision."""
 
 
 def read_source(repository: Path, job: str, variant: str, revision: str) -> Source:
-    """Look at a repository for an image that was built from a revision.
+    """Read the state of the files of an image that was built from a revision.
 
     Raises:
-        LauncherError: it is none, or has no commit.
+        LauncherError: the folder is not a git repository, or has no commit.
     """
     try:
         head = sources.head(repository)
         changes = sources.uncommitted(repository, job, variant)
         since = sources.changed_since(repository, job, variant, revision.removesuffix("-dirty"), new=head)
     except FileNotFoundError:
-        raise LauncherError("git is not installed: images are tagged by git's revision, so install it") from None
+        raise LauncherError("git is not installed: install it, because the tags of images contain revisions") from None
     except subprocess.CalledProcessError as error:
-        said = error.stderr.strip().splitlines()
-        raise LauncherError(
-            f"git cannot say the revision of {repository}: {said[0] if said else error}; push from a clone"
-        ) from error
+        reason = next(iter(error.stderr.strip().splitlines()), str(error))
+        raise LauncherError(f"git cannot read the revision of {repository}: {reason}; push from a clone") from error
     return Source(head, tuple(changes), None if since is None else tuple(since))

@@ -1,4 +1,4 @@
-"""A registry with a login, a repository with a commit, and images that are built from it."""
+"""A registry with a login, a git repository with a commit, and images that are built from it."""
 
 import contextlib
 import os
@@ -19,13 +19,13 @@ from microjobs_orchestrator import images
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.push import credentials
-from microjobs_orchestrator.push.plan import Image
+from microjobs_orchestrator.push.tags import Image
 from tests.conftest import REQUIRE_ENGINE
 from tests.push import tiny
 
 HEAD = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "correct horse"  # noqa: S105 - the test registry's
-# Of that password, by bcrypt, which is all that the registry takes; `AWS` is the user of every ECR token.
+# The bcrypt hash of that password: the registry accepts no other hash. `AWS` is the user of every ECR token.
 HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
 USERS = ("anna", "AWS")
 SECONDS = 30
@@ -37,7 +37,7 @@ def image(job: str = "serve", revision: str = HEAD, platform: str = "linux/amd64
 
 @dataclass(frozen=True)
 class Running:
-    """A registry on this machine, for the time of a test."""
+    """A registry on this machine."""
 
     port: int
     storage: Path
@@ -82,7 +82,7 @@ def registry(tmp_path: Path) -> Iterator[Running]:
 
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
-    """Where it listens, which it says in its log."""
+    """Return the port, from the registry's log."""
     for _ in range(SECONDS * 20):
         if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()):
             return int(match[1])
@@ -96,7 +96,7 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with two jobs, which push takes for ours."""
+    """A repository with two jobs, which `microjobs push` uses."""
     root = tmp_path / "clone"
     for job in ("serve", "train"):
         folder = root / "containers" / job
@@ -125,7 +125,7 @@ Microjobs = Callable[..., int]
 
 @pytest.fixture
 def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """Puts an image of a job with these layers into the engine, built from HEAD unless another revision is given."""
+    """A function that loads an image of a job into the engine. The default revision is HEAD."""
     mine = f"microjobs-test-{secrets.token_hex(4)}"
     monkeypatch.setenv("REGISTRY", mine)
     monkeypatch.delenv("TAG", raising=False)
@@ -144,7 +144,7 @@ def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
 
 
 def remove_images(identities: Collection[str]) -> None:
-    """Remove images with all their names, those of pushes too."""
+    """Remove images with all their names, also names of registries."""
     client = docker.from_env()
     try:
         for found in (image for image in client.api.images() if image["Id"] in identities):
@@ -157,7 +157,7 @@ def remove_images(identities: Collection[str]) -> None:
 
 @pytest.fixture
 def microjobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
-    """`microjobs` with these words, logged in by the two variables."""
+    """A function that runs `microjobs` with these arguments, and with a login in the two variables."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv(credentials.USER, "anna")

@@ -1,4 +1,4 @@
-"""A network between an engine and a registry that breaks in the middle of a layer."""
+"""A proxy between the engine and a registry that breaks a connection in the middle of a layer."""
 
 import contextlib
 import socket
@@ -9,17 +9,17 @@ DOWN = (
     b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"
     b"Content-Length: 8\r\nConnection: close\r\n\r\nno route"
 )
-"""What a gateway says that is no registry: an engine gives up at once, after mere silence it tries on for 50 s."""
+"""Response of a gateway. It makes the engine give up at once; without a response the engine retries for 50 s."""
 
 
 class Proxy:
-    """Passes bytes on to a port of this machine.
+    """Forwards bytes to a port of this machine.
 
     Args:
-        port: of the registry.
-        cut_after: bytes from a client on one connection, after which that connection breaks. From then on nothing is
-            let through, and a gateway says so, until `heal`.
-        before_cut: waited for before it breaks.
+        port: the registry's port.
+        cut_after: the number of bytes of one connection after which it breaks. After that, all requests get `DOWN`
+            until `heal` is called.
+        before_cut: called before the connection breaks; may wait.
     """
 
     def __init__(self, port: int, cut_after: int, before_cut: Callable[[], object]) -> None:

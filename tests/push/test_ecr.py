@@ -1,4 +1,4 @@
-"""Amazon's registry: by moto, and by a stub that lets the token open a real registry."""
+"""Amazon ECR: with moto, and with a stub whose token is valid for a real registry."""
 
 import base64
 import json
@@ -16,9 +16,9 @@ from rich.console import Console
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.push import ecr, record
-from microjobs_orchestrator.push.plan import Destination
-from microjobs_orchestrator.push.push import Request, open_registry
+from microjobs_orchestrator.push import ecr, pushed_images
+from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.push import PushOptions, open_registry
 from tests.push.conftest import PASSWORD, Build, Microjobs, Running
 
 if TYPE_CHECKING:
@@ -40,15 +40,15 @@ def client(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ECRClient]":
         client.close()
 
 
-def test_missing_repository_is_made_immutable_and_scanned(client: "ECRClient") -> None:
-    assert ecr.need_repository(client, NAME)
+def test_new_repository_is_immutable_and_scanned(client: "ECRClient") -> None:
+    assert ecr.create_missing_repository(client, NAME)
     (made,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
     assert made["imageTagMutability"] == "IMMUTABLE"
     assert made["imageScanningConfiguration"]["scanOnPush"]
 
 
-def test_old_images_of_a_new_repository_expire(client: "ECRClient") -> None:
-    ecr.need_repository(client, NAME)
+def test_new_repository_expires_old_images(client: "ECRClient") -> None:
+    ecr.create_missing_repository(client, NAME)
     rules = json.loads(client.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"])["rules"]
     kept = {rule["selection"]["tagStatus"]: rule["selection"]["countNumber"] for rule in rules}
     assert kept == {"untagged": 5, "tagged": 10, "any": 50}
@@ -56,21 +56,21 @@ def test_old_images_of_a_new_repository_expire(client: "ECRClient") -> None:
     assert max(rules, key=lambda rule: rule["rulePriority"])["selection"]["tagStatus"] == "any"
 
 
-def test_repository_that_is_there_stays_as_it_is(client: "ECRClient") -> None:
+def test_existing_repository_is_unchanged(client: "ECRClient") -> None:
     client.create_repository(repositoryName=NAME, imageTagMutability="MUTABLE")
-    assert not ecr.need_repository(client, NAME)
+    assert not ecr.create_missing_repository(client, NAME)
     (there,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
     assert there["imageTagMutability"] == "MUTABLE"
 
 
-def test_half_made_repository_is_removed(client: "ECRClient", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repository_without_a_policy_is_deleted(client: "ECRClient", monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ecr, "LIFECYCLE", "no policy" * 20)
     with pytest.raises(ClientError, match="PutLifecyclePolicy"):
-        ecr.need_repository(client, NAME)
+        ecr.create_missing_repository(client, NAME)
     assert client.describe_repositories()["repositories"] == []
 
 
-def test_token_is_a_user_and_a_password(client: "ECRClient") -> None:
+def test_token_contains_user_and_password(client: "ECRClient") -> None:
     account = ecr.log_in(client)
     assert account.host == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
     assert account.credentials.user == "AWS"
@@ -88,51 +88,53 @@ def test_token_is_a_user_and_a_password(client: "ECRClient") -> None:
         ("dkr.ecr.eu-west-1.amazonaws.com.example.com", None),
     ],
 )
-def test_ecr_is_known_by_its_host(host: str, region: str | None) -> None:
-    assert ecr.region_of(host) == region
+def test_region_is_parsed_from_the_host(host: str, region: str | None) -> None:
+    assert ecr.parse_region(host) == region
 
 
-def test_registry_of_another_account_is_refused() -> None:
+def test_registry_of_another_account_raises() -> None:
     ours, other = (f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321"))
     ecr.check_account(ours, ours)
-    with pytest.raises(UsageError, match="is of account 210987654321, these credentials are of 123456789012"):
+    with pytest.raises(
+        UsageError, match="belongs to account 210987654321, and these credentials to account 123456789012"
+    ):
         ecr.check_account(other, ours)
 
 
 @pytest.mark.usefixtures("client")
-def test_nothing_is_made_for_the_registry_of_another_account() -> None:
+def test_no_repository_is_created_in_another_account() -> None:
     named = Destination("210987654321.dkr.ecr.eu-central-1.amazonaws.com")
-    with pytest.raises(UsageError, match="is of account 210987654321"):
-        open_registry(Request(registry=str(named)), named, ["serve"], CONSOLE)
+    with pytest.raises(UsageError, match="belongs to account 210987654321"):
+        open_registry(PushOptions(registry=str(named)), named, ["serve"], CONSOLE)
     with closing(ecr.connect("eu-central-1", None)) as client:
         assert client.describe_repositories()["repositories"] == []
 
 
 @pytest.mark.usefixtures("client")
-def test_ecr_may_be_named_with_a_prefix() -> None:
+def test_ecr_with_a_prefix() -> None:
     named = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
-    opened = open_registry(Request(registry=str(named)), named, ["serve", "train"], CONSOLE)
+    opened = open_registry(PushOptions(registry=str(named)), named, ["serve", "train"], CONSOLE)
     assert opened.destination == named
     with closing(ecr.connect("eu-central-1", None)) as client:
         made = {str(item["repositoryName"]) for item in client.describe_repositories()["repositories"]}
     assert made == {"team/serve", "team/train"}
 
 
-def test_region_that_contradicts_the_registry_is_refused() -> None:
+def test_region_must_match_the_registry() -> None:
     named = Destination("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
     with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: leave --region out"):
-        open_registry(Request(registry=str(named), region="us-east-1"), named, ["serve"], CONSOLE)
+        open_registry(PushOptions(registry=str(named), region="us-east-1"), named, ["serve"], CONSOLE)
 
 
 @pytest.mark.parametrize(("region", "profile"), [("eu-west-1", None), (None, "research")])
-def test_words_for_ecr_are_refused_elsewhere(region: str | None, profile: str | None) -> None:
-    request = Request(registry="example.com", region=region, profile=profile)
-    with pytest.raises(UsageError, match=r"are for ECR, which example\.com is not"):
+def test_flags_for_ecr_raise_for_other_registries(region: str | None, profile: str | None) -> None:
+    request = PushOptions(registry="example.com", region=region, profile=profile)
+    with pytest.raises(UsageError, match=r"are for ECR, and example\.com is not ECR"):
         open_registry(request, Destination("example.com"), ["serve"], CONSOLE)
 
 
 def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
-    """A client of an account whose registry is here, and which has no repository."""
+    """Return a client of an account whose registry is `host`, without repositories."""
     client = boto3.client("ecr", "eu-west-1", aws_access_key_id="testing", aws_secret_access_key="testing")  # noqa: S106
     stub = Stubber(client)
     token = base64.b64encode(f"AWS:{PASSWORD}".encode()).decode()
@@ -149,7 +151,7 @@ def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
 
 
 @pytest.mark.engine
-def test_push_makes_the_repository_and_logs_in_with_the_token(
+def test_push_creates_the_repository_and_logs_in_with_the_token(
     microjobs: Microjobs,
     build: Build,
     registry: Running,
@@ -166,7 +168,7 @@ def test_push_makes_the_repository_and_logs_in_with_the_token(
         assert microjobs("push", "serve", "--region", "eu-west-1", "--profile", "research") == 0
     stub.assert_no_pending_responses()
     said = capsys.readouterr()
-    assert f"made repository {registry.host}/microjobs/serve" in said.err
-    known = record.read(Home.from_environment())[str(Destination(registry.host))]["serve"]
+    assert f"created repository {registry.host}/microjobs/serve" in said.err
+    known = pushed_images.load(Home.from_environment())[str(Destination(registry.host))]["serve"]
     assert said.out.strip() == known.uri
     assert registry.tags(NAME) == [known.tag]

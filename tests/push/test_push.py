@@ -1,4 +1,4 @@
-"""Pushing to a registry that is real, asks who one is, and has no immutable tags of its own."""
+"""Pushes to a real registry, which requires a login and allows tags to be overwritten."""
 
 import json
 import secrets
@@ -11,9 +11,9 @@ import docker
 import pytest
 
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.push import record
+from microjobs_orchestrator.push import pushed_images
+from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.engine import Upload
-from microjobs_orchestrator.push.plan import Destination
 from tests.push.conftest import PASSWORD, Build, Microjobs, Running, commit, git
 from tests.push.proxy import Proxy
 
@@ -22,9 +22,7 @@ pytestmark = pytest.mark.engine
 Capture = pytest.CaptureFixture[str]
 
 
-def test_digest_that_is_printed_can_be_pulled(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
-) -> None:
+def test_printed_digest_can_be_pulled(microjobs: Microjobs, build: Build, registry: Running, capsys: Capture) -> None:
     image = build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     uri = capsys.readouterr().out.strip()
@@ -45,7 +43,7 @@ def test_tag_is_the_commit(microjobs: Microjobs, build: Build, registry: Running
     assert registry.tags("some/team/serve") == [git(clone, "rev-parse", "HEAD")[:12]]
 
 
-def test_all_jobs_are_pushed_and_written_down(
+def test_all_jobs_are_pushed_and_saved(
     microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
 ) -> None:
     image = build("serve")
@@ -53,23 +51,21 @@ def test_all_jobs_are_pushed_and_written_down(
     assert microjobs("push", "--registry", registry.host) == 0
     destination = Destination(registry.host)
     home = Home.from_environment()
-    known = [record.read(home)[str(destination)][job] for job in ("serve", "train")]
+    known = [pushed_images.load(home)[str(destination)][job] for job in ("serve", "train")]
     assert [item.uri for item in known] == capsys.readouterr().out.split()
     assert known[0].image == image
     assert known[0].revision == git(clone, "rev-parse", "HEAD")
 
 
-def test_second_push_finds_it_already_there(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
-) -> None:
+def test_second_push_sends_nothing(microjobs: Microjobs, build: Build, registry: Running, capsys: Capture) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     first = capsys.readouterr()
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     second = capsys.readouterr()
     assert second.out == first.out
-    assert "is already there" in second.err
-    assert "is already there" not in first.err
+    assert "is already in the registry" in second.err
+    assert "is already in the registry" not in first.err
 
 
 def test_tag_is_never_overwritten(
@@ -81,23 +77,23 @@ def test_tag_is_never_overwritten(
     build("serve")
     build("train")
     assert microjobs("push", "--registry", registry.host) == 1
-    assert f"is another image already, {digest}" in capsys.readouterr().err
+    assert f"is already another image, {digest}" in capsys.readouterr().err
     tag = git(clone, "rev-parse", "HEAD")[:12]
     assert registry.get(f"microjobs/serve/manifests/{tag}").headers["Docker-Content-Digest"] == digest
     assert registry.tags("microjobs/train") == []
 
 
-def test_only_missing_layers_travel(
+def test_only_missing_layers_are_sent(
     microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
 ) -> None:
     below = secrets.token_bytes(1000)
     build("serve", below, b"code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    assert "layers pushed 2, already there 0" in capsys.readouterr().err
+    assert "layers pushed 2, already in the registry 0" in capsys.readouterr().err
     commit(clone)
     build("serve", below, b"other code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    assert "layers pushed 1, already there 1" in capsys.readouterr().err
+    assert "layers pushed 1, already in the registry 1" in capsys.readouterr().err
 
 
 def test_dirty_tag_names_the_content(
@@ -113,30 +109,28 @@ def test_dirty_tag_names_the_content(
     assert registry.tags("microjobs/serve") == [f"{head[:12]}-dirty-{image.removeprefix('sha256:')[:12]}"]
 
 
-def test_image_of_another_platform_is_refused(
+def test_image_of_another_platform_is_not_pushed(
     microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
 ) -> None:
     build("serve", architecture="arm64")
     assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 1
-    assert "is for linux/arm64: SageMaker runs linux/amd64" in capsys.readouterr().err
+    assert "is for linux/arm64, but SageMaker runs linux/amd64" in capsys.readouterr().err
 
 
-def test_image_that_is_not_built_names_the_command(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
-) -> None:
+def test_missing_image_has_a_remedy(microjobs: Microjobs, build: Build, registry: Running, capsys: Capture) -> None:
     build("train")
     assert microjobs("push", "--registry", registry.host) == 1
-    assert "/serve:dev: `microjobs build serve` makes it" in capsys.readouterr().err
+    assert "/serve:dev is not built: `microjobs build serve` builds it" in capsys.readouterr().err
     assert registry.tags("microjobs/train") == []
 
 
-def test_wrong_password_is_told_and_nothing_sent(
+def test_wrong_password_sends_nothing(
     microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("serve")
     monkeypatch.setenv("MICROJOBS_REGISTRY_PASSWORD", "wrong")
     assert microjobs("push", "serve", "--registry", registry.host) == 1
-    assert f"401 Unauthorized to a look at microjobs/serve: `docker login {registry.host}`" in capsys.readouterr().err
+    assert f"401 Unauthorized for repository microjobs/serve: `docker login {registry.host}`" in capsys.readouterr().err
     assert registry.tags("microjobs/serve") == []
 
 
@@ -152,7 +146,7 @@ def test_login_of_the_docker_client_is_used(
     assert microjobs("push", "serve", "--registry", registry.host) == 0
 
 
-def test_password_is_nowhere_afterwards(
+def test_password_is_not_stored(
     microjobs: Microjobs, build: Build, registry: Running, tmp_path: Path, capsys: Capture
 ) -> None:
     build("serve")
@@ -164,7 +158,7 @@ def test_password_is_nowhere_afterwards(
     assert PASSWORD not in said
 
 
-def test_engine_keeps_no_name_of_the_push(microjobs: Microjobs, build: Build, registry: Running) -> None:
+def test_engine_keeps_no_name_of_the_registry(microjobs: Microjobs, build: Build, registry: Running) -> None:
     image = build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     client = docker.from_env()
@@ -174,28 +168,28 @@ def test_engine_keeps_no_name_of_the_push(microjobs: Microjobs, build: Build, re
         client.close()
 
 
-def test_broken_connection_is_told_and_the_next_push_goes_on(
+def test_push_after_a_broken_connection_sends_the_rest(
     microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_is_there = threading.Event()
-    take = Upload.take
+    update = Upload.update
 
     def watched(upload: Upload, event: Mapping[str, Any]) -> None:
-        take(upload, event)
+        update(upload, event)
         if upload.pushed:
             small_is_there.set()
 
-    monkeypatch.setattr(Upload, "take", watched)
+    monkeypatch.setattr(Upload, "update", watched)
     proxy = Proxy(registry.port, 1_000_000, lambda: small_is_there.wait(10))
     try:
         build("serve", b"small", secrets.token_bytes(4_000_000))
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1
         said = capsys.readouterr()
-        assert "broke off with 1 of 2 layers there" in said.err
-        assert "`microjobs push serve` again sends what is missing" in said.err
+        assert "failed with 1 of 2 layers in the registry" in said.err
+        assert "`microjobs push serve` sends the missing layers" in said.err
         assert said.out == ""
         proxy.heal()
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 0
-        assert "layers pushed 1, already there 1" in capsys.readouterr().err
+        assert "layers pushed 1, already in the registry 1" in capsys.readouterr().err
     finally:
         proxy.close()

@@ -1,4 +1,4 @@
-"""The registry's HTTP API, with a server that answers as registries of each kind do."""
+"""The client of a registry's HTTP API, with a fake server, and logins."""
 
 import base64
 import hashlib
@@ -16,9 +16,10 @@ import pytest
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.push import credentials
 from microjobs_orchestrator.push.credentials import Credentials
-from microjobs_orchestrator.push.plan import Destination, Item
-from microjobs_orchestrator.push.push import look
+from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.push import find_manifest
 from microjobs_orchestrator.push.registry import Manifest, Registry, is_loopback
+from microjobs_orchestrator.push.tags import TaggedImage
 from tests.push.conftest import image
 
 ANNA = Credentials("anna", "secret")
@@ -33,7 +34,7 @@ Seen = list[tuple[str, str]]
 
 
 class Fake:
-    """A registry in a few lines: who asks is answered by `answer`."""
+    """A registry whose responses come from the function `answer`."""
 
     def __init__(self, answer: "Callable[[Fake, Any, str], Answer]") -> None:
         self.seen: Seen = []
@@ -56,7 +57,7 @@ class Fake:
                 self.wfile.write(content)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Print nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self.server.server_port}"
@@ -70,7 +71,7 @@ class Fake:
 
     def look(self, who: Credentials | None = ANNA) -> Manifest | None:
         with closing(Registry(self.host, who)) as registry:
-            return registry.manifest("team/serve", "v1")
+            return registry.get_manifest("team/serve", "v1")
 
 
 Serve = Callable[[Callable[[Fake, Any, str], Answer]], Fake]
@@ -90,7 +91,7 @@ def serve() -> Iterator[Serve]:
 
 
 def with_tokens(fake: Fake, request: Any, body: str) -> Answer:
-    """As Docker Hub and GitHub: a token for one repository, from another address."""
+    """Answer as Docker Hub and GitHub do: with a token for one repository, from another address."""
     query = parse_qs(urlsplit(request.path).query or body)
     if request.path.startswith("/token"):
         granted = request.headers.get("Authorization") == BASIC or query.get("refresh_token") == ["long"]
@@ -102,17 +103,17 @@ def with_tokens(fake: Fake, request: Any, body: str) -> Answer:
     return 401, {"WWW-Authenticate": challenge}, b""
 
 
-def test_tag_that_is_not_there_is_none(serve: Serve) -> None:
+def test_missing_tag_has_no_manifest(serve: Serve) -> None:
     fake = serve(lambda *_: (404, {}, b"{}"))
     assert fake.look() is None
     assert fake.seen == [("/v2/team/serve/manifests/v1", "")]
 
 
-def test_digest_is_that_of_the_content(serve: Serve) -> None:
+def test_digest_is_computed_from_the_content(serve: Serve) -> None:
     assert serve(lambda *_: (200, {}, MANIFEST)).look() == HERE
 
 
-def test_password_is_sent_when_asked_for(serve: Serve) -> None:
+def test_password_is_sent_after_a_basic_challenge(serve: Serve) -> None:
     def with_password(_: Fake, request: Any, __: str) -> Answer:
         known = request.headers.get("Authorization") == BASIC
         return (200, {}, MANIFEST) if known else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
@@ -121,54 +122,58 @@ def test_password_is_sent_when_asked_for(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize("who", [ANNA, BOB], ids=["password", "identity token"])
-def test_token_is_fetched_for_the_repository(serve: Serve, who: Credentials) -> None:
+def test_token_is_fetched_after_a_bearer_challenge(serve: Serve, who: Credentials) -> None:
     fake = serve(with_tokens)
     assert fake.look(who) == HERE
 
 
-def test_login_that_is_refused_says_how_to_log_in(serve: Serve) -> None:
+def test_refused_login_has_a_remedy(serve: Serve) -> None:
     fake = serve(with_tokens)
     with pytest.raises(LauncherError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
         fake.look(None)
 
 
-def test_password_goes_to_no_plain_http_address(serve: Serve) -> None:
+def test_password_is_not_sent_over_plain_http(serve: Serve) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
     fake = serve(lambda *_: (401, challenge, b""))
-    with pytest.raises(LauncherError, match="which is not https: nothing was sent"):
+    with pytest.raises(LauncherError, match="which is not https: no login was sent"):
         fake.look()
 
 
-@pytest.mark.parametrize(("status", "said"), [(503, "503 Service Unavailable"), (200, "does not answer as one")])
-def test_what_answers_badly_is_told(serve: Serve, status: int, said: str) -> None:
+@pytest.mark.parametrize(("status", "said"), [(503, "503 Service Unavailable"), (200, "does not answer as a registry")])
+def test_invalid_response_raises(serve: Serve, status: int, said: str) -> None:
     with pytest.raises(LauncherError, match=said):
         serve(lambda *_: (status, {}, b"<html>")).look()
 
 
-def test_registry_that_is_not_there_is_told() -> None:
+def test_unreachable_registry_raises() -> None:
     with closing(Registry("127.0.0.1:1", None)) as registry, pytest.raises(LauncherError, match="does not answer"):
-        registry.manifest("a", "b")
+        registry.get_manifest("a", "b")
 
 
-def test_image_is_known_by_either_digest() -> None:
+def test_manifest_describes_an_image_with_either_digest() -> None:
     mine = image()
-    assert Manifest("sha256:other", mine.id, "").holds(mine)
-    assert Manifest(mine.id, "", "").holds(mine)
-    assert not Manifest("sha256:other", "", "").holds(mine)
+    assert Manifest("sha256:other", mine.id, "").describes(mine)
+    assert Manifest(mine.id, "", "").describes(mine)
+    assert not Manifest("sha256:other", "", "").describes(mine)
 
 
 @pytest.mark.parametrize(
     ("media_type", "config", "told"),
     [
-        (TYPE, "sha256:other", f"is another image already, sha256:.*, than {image().name} here: a tag is never"),
+        (
+            TYPE,
+            "sha256:other",
+            f"is already another image, sha256:.*, not {image().name} of this machine: tags are never",
+        ),
         ("application/vnd.oci.image.manifest.v1+json", image().id, "which SageMaker refuses: delete that tag"),
     ],
 )
-def test_tag_that_may_not_be_used_is_told(serve: Serve, media_type: str, config: str, told: str) -> None:
+def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, config: str, told: str) -> None:
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
     fake = serve(lambda *_: (200, {}, manifest))
     with closing(Registry(fake.host, None)) as registry, pytest.raises(LauncherError, match=told):
-        look(registry, Destination(fake.host), Item(image(), "v1"))
+        find_manifest(registry, Destination(fake.host), TaggedImage(image(), "v1"))
 
 
 @pytest.mark.parametrize(
@@ -182,28 +187,33 @@ def test_tag_that_may_not_be_used_is_told(serve: Serve, media_type: str, config:
         ("127.example.com", False),
     ],
 )
-def test_plain_http_is_for_this_machine_only(host: str, local: bool) -> None:
+def test_plain_http_only_on_this_machine(host: str, local: bool) -> None:
     assert is_loopback(host) is local
     with closing(Registry(host, None)) as registry:
         assert registry.base.startswith("http://" if local else "https://")
 
 
-def test_variables_come_before_the_docker_clients_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     auths = {"example.com": {"auth": BASIC.removeprefix("Basic ")}, "token.example.com": {"identitytoken": "long"}}
     (tmp_path / "config.json").write_text(json.dumps({"auths": auths}))
     variables = {credentials.USER: "otto", credentials.PASSWORD: "other"}
-    assert credentials.find("example.com", variables) == Credentials("otto", "other")
-    assert credentials.find("example.com", {}) == ANNA
-    assert credentials.find("token.example.com", {}) == BOB
-    assert credentials.find("unknown.example.com", {}) is None
+    assert credentials.read_credentials("example.com", variables) == Credentials("otto", "other")
+    assert credentials.read_credentials("example.com", {}) == ANNA
+    assert credentials.read_credentials("token.example.com", {}) == BOB
+    assert credentials.read_credentials("unknown.example.com", {}) is None
 
 
-def test_half_a_login_is_refused() -> None:
+def test_half_a_login_raises() -> None:
     with pytest.raises(UsageError, match="only MICROJOBS_REGISTRY_USER is set: set MICROJOBS_REGISTRY_PASSWORD"):
-        credentials.find("example.com", {credentials.USER: "otto"})
+        credentials.read_credentials("example.com", {credentials.USER: "otto"})
 
 
-def test_credentials_do_not_show_when_printed() -> None:
+def test_identity_token_replaces_user_and_password() -> None:
+    assert BOB.auth_config() == {"identitytoken": "long"}
+    assert ANNA.auth_config() == {"username": "anna", "password": "secret"}
+
+
+def test_repr_hides_credentials() -> None:
     assert "secret" not in repr(ANNA)
     assert "long" not in repr(BOB)

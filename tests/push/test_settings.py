@@ -1,13 +1,13 @@
-"""`microjobs push` follows [aws] of microjobs.toml; flags go over it."""
+"""Options of `microjobs push`: from [aws] of microjobs.toml, and from flags, which override the file."""
 
 from pathlib import Path
 
 import pytest
 
 from microjobs_orchestrator.cli import make_parser
-from microjobs_orchestrator.commands.push import _request
+from microjobs_orchestrator.commands.push import read_options
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.push.push import Request
+from microjobs_orchestrator.push.push import PushOptions
 
 OWN = "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
 ROLE = 'region = "eu-west-1"\nrole = "arn:aws:iam::123456789012:role/microjobs"\n'
@@ -29,9 +29,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def request(folder: Path, settings: str, *words: str) -> Request:
+def request(folder: Path, settings: str, *words: str) -> PushOptions:
     (folder / "microjobs.toml").write_text(f"[aws]\n{settings}")
-    return _request(make_parser().parse_args(["push", *words]))
+    return read_options(make_parser().parse_args(["push", *words]))
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def request(folder: Path, settings: str, *words: str) -> Request:
         (f'{ROLE}registry = "{OWN}/team"', ("--registry", "example.com"), "example.com", None, None),
     ],
 )
-def test_push_follows_the_settings(
+def test_settings_complete_the_flags(
     folder: Path, settings: str, words: tuple[str, ...], registry: str | None, region: str | None, profile: str | None
 ) -> None:
     found = request(folder, settings, *words)
     assert (found.registry, found.region, found.profile) == (registry, region, profile)
 
 
-def test_wrong_registry_of_the_file_is_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"registry 'https://example.com' is no HOST\[/PREFIX\]"):
+def test_invalid_registry_in_the_file_raises(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"registry 'https://example.com' is not HOST\[/PREFIX\]"):
         request(folder, 'registry = "https://example.com"')

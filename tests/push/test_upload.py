@@ -1,4 +1,4 @@
-"""What is made of the engine's stream."""
+"""Progress and errors of an upload, from the engine's events."""
 
 import io
 import time
@@ -8,15 +8,15 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.push.engine import Upload, failure
-from microjobs_orchestrator.push.push import PLAIN_SECONDS, shower
+from microjobs_orchestrator.push.engine import Upload, upload_error
+from microjobs_orchestrator.push.push import PRINT_INTERVAL_SECONDS, upload_printer
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 
 def after(*events: dict[str, Any]) -> Upload:
     upload = Upload()
     for event in events:
-        upload.take(event)
+        upload.update(event)
     return upload
 
 
@@ -35,22 +35,22 @@ def test_progress_counts_layers_and_bytes() -> None:
     assert str(upload) == "2 of 4 layers, 1.0 of 4.0 MB"
 
 
-def test_lost_connection_shows() -> None:
+def test_lost_connection_is_shown() -> None:
     assert str(after(layer("a", "Retrying in 5 seconds"))) == "0 of 1 layers, connection lost, trying again"
 
 
-def test_end_of_a_push_is_no_layer() -> None:
+def test_last_events_are_not_layers() -> None:
     aux = {"Tag": "t", "Digest": "sha256:1", "Size": 2}
     upload = after(layer("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux})
-    assert (len(upload.layers), upload.pushed, upload.there, upload.error) == (1, 1, 0, "")
+    assert (len(upload.layers), upload.pushed, upload.existing, upload.error) == (1, 1, 0, "")
 
 
 @pytest.mark.parametrize(("terminal", "lines"), [(True, 0), (False, 1)])
-def test_plain_output_has_a_line_now_and_then(terminal: bool, lines: int) -> None:
+def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
     text = io.StringIO()
     progress = Progress(Console(file=text, force_terminal=terminal))
-    step = StepDisplay("Pushing serve", started=time.monotonic() - PLAIN_SECONDS - 1)
-    show = shower(progress, step)
+    step = StepDisplay("Pushing serve", started=time.monotonic() - PRINT_INTERVAL_SECONDS - 1)
+    show = upload_printer(progress, step)
     for number in range(3):
         show(after(layer("a", "Pushing", current=number * 1_000_000, total=3_000_000)))
     assert len(text.getvalue().splitlines()) == lines
@@ -60,12 +60,18 @@ def test_plain_output_has_a_line_now_and_then(terminal: bool, lines: int) -> Non
 @pytest.mark.parametrize(
     ("error", "told"),
     [
-        ("denied: requested access to the resource is denied", "refuses x:t: denied: .*; check what your login may do"),
+        (
+            "denied: requested access to the resource is denied",
+            "refuses x:t: denied: .*; check the permissions of your login",
+        ),
         ("tag invalid: The image tag 't' already exists and is immutable", "refuses x:t: tag invalid"),
-        ("write: broken pipe", "broke off with 1 of 2 layers there: write: broken pipe; `microjobs push serve` again"),
+        (
+            "write: broken pipe",
+            "failed with 1 of 2 layers in the registry: write: broken pipe; `microjobs push serve` sends",
+        ),
     ],
 )
-def test_failure_says_whether_a_second_try_helps(error: str, told: str) -> None:
+def test_upload_error_has_a_remedy(error: str, told: str) -> None:
     upload = after(layer("a", "Pushed"), layer("b", "Pushing", current=1), {"error": error})
     with pytest.raises(LauncherError, match=told):
-        raise failure("x:t", "serve", upload)
+        raise upload_error("x:t", "serve", upload)

@@ -1,4 +1,4 @@
-"""Images of a few bytes, as `docker save` writes them: made without a build, with any label and any platform."""
+"""Images of a few bytes in the format of `docker save`, with any label and any platform, without a build."""
 
 import hashlib
 import io
@@ -12,7 +12,7 @@ from microjobs_orchestrator.images import REVISION
 
 
 def load(name: str, layers: Sequence[bytes], revision: str, architecture: str = "amd64") -> str:
-    """Give the engine an image with one file a layer; its id."""
+    """Load an image with one file per layer into the engine, and return its ID."""
     trees = [_tar({"content": layer}) for layer in layers]
     config = {
         "architecture": architecture,

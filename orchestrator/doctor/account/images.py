@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from microjobs_orchestrator.aws import architecture, images
 from microjobs_orchestrator.doctor.account.account import Account
 from microjobs_orchestrator.doctor.check import Finding
-from microjobs_orchestrator.images import jobs
-from microjobs_orchestrator.push.plan import PLATFORM
+from microjobs_orchestrator.images import PLATFORM, jobs
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient

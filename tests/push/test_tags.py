@@ -1,4 +1,4 @@
-"""What is pushed under which tag, and what is refused, without engine and registry."""
+"""Tags of images, and images that may not be pushed, without an engine or a registry."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.push.plan import Destination, Image, image_uri, make_plan
+from microjobs_orchestrator.push.destination import Destination, image_uri
 from microjobs_orchestrator.push.source import Source, read_source
+from microjobs_orchestrator.push.tags import Image, tag_images
 from tests.push.conftest import HEAD, Microjobs, commit, git, image
 
 OTHER = "f" * 40
@@ -16,8 +17,8 @@ CONTENT = "5" * 12
 
 
 def planned(image: Image, source: Source = CLEAN, *, allow_dirty: bool = False) -> str:
-    """The tag that an image gets."""
-    (item,) = make_plan([(image, source)], allow_dirty=allow_dirty)
+    """Return the tag of an image."""
+    (item,) = tag_images([(image, source)], allow_dirty=allow_dirty)
     return item.tag
 
 
@@ -26,11 +27,11 @@ def test_tag_is_the_short_commit() -> None:
 
 
 @pytest.mark.parametrize(("changes", "tag"), [((), "-cuda"), (("README.md",), f"-cuda-dirty-{CONTENT}")])
-def test_cuda_image_has_a_tag_of_its_own(changes: tuple[str, ...], tag: str) -> None:
+def test_tag_of_a_cuda_image_has_a_suffix(changes: tuple[str, ...], tag: str) -> None:
     assert planned(replace(image(), variant="cuda"), Source(HEAD, changes), allow_dirty=True) == HEAD[:12] + tag
 
 
-def test_refused_cuda_image_names_its_variant() -> None:
+def test_remedy_for_a_cuda_image_has_the_variant() -> None:
     with pytest.raises(LauncherError, match="`microjobs build serve --variant cuda`"):
         planned(replace(image(), variant="cuda", revision=OTHER), Source(HEAD, since=("shared/new.py",)))
 
@@ -47,16 +48,16 @@ FILES = ("a", "b", "c", "d", "e")
     [
         (OTHER, Source(HEAD, since=FILES), rf"was built from revision {OTHER[:12]}, and HEAD, {HEAD[:12]}, has other"),
         (OTHER, Source(HEAD, since=None), f"was built from revision {OTHER[:12]}, which this clone does not have"),
-        (f"{HEAD}-dirty", CLEAN, "was built from files with changes"),
-        (HEAD, Source(HEAD, FILES), r"have changes that are not committed \(a, b, c and 2 more\)"),
-        ("unknown", CLEAN, "does not say which revision"),
-        ("", CLEAN, "does not say which revision"),
+        (f"{HEAD}-dirty", CLEAN, "was built from files with uncommitted changes"),
+        (HEAD, Source(HEAD, FILES), r"have uncommitted changes \(a, b, c and 2 more\)"),
+        ("unknown", CLEAN, "has no label with the revision"),
+        ("", CLEAN, "has no label with the revision"),
     ],
 )
-def test_image_that_no_commit_stands_for_is_refused(revision: str, source: Source, reason: str) -> None:
+def test_image_of_no_commit_raises(revision: str, source: Source, reason: str) -> None:
     others = (image("train"), CLEAN)
     with pytest.raises(LauncherError, match=rf"microjobs/serve:dev {reason}.*: commit, then `microjobs build serve`"):
-        make_plan([others, (image("serve", revision), source)])
+        tag_images([others, (image("serve", revision), source)])
 
 
 @pytest.mark.parametrize(
@@ -69,18 +70,18 @@ def test_image_that_no_commit_stands_for_is_refused(revision: str, source: Sourc
         (HEAD, CLEAN, HEAD[:12]),
     ],
 )
-def test_allowed_dirty_tag_says_so(revision: str, source: Source, tag: str) -> None:
+def test_allow_dirty_adds_the_digest_to_the_tag(revision: str, source: Source, tag: str) -> None:
     assert planned(image(revision=revision), source, allow_dirty=True) == tag
 
 
-def test_other_platform_is_refused_even_if_dirty_is_allowed() -> None:
-    with pytest.raises(LauncherError, match=r"serve:dev is for linux/arm64: SageMaker runs linux/amd64"):
+def test_other_platform_raises_even_if_dirty_is_allowed() -> None:
+    with pytest.raises(LauncherError, match=r"serve:dev is for linux/arm64, but SageMaker runs linux/amd64"):
         planned(image(platform="linux/arm64"), allow_dirty=True)
 
 
-def test_format_that_sagemaker_refuses_is_refused() -> None:
+def test_manifest_type_that_sagemaker_refuses_raises() -> None:
     index = replace(image(), media_type="application/vnd.oci.image.index.v1+json")
-    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` makes one"):
+    with pytest.raises(LauncherError, match=r"serve:dev .*oci.image.index.*`microjobs build serve` builds one"):
         planned(index, allow_dirty=True)
     planned(replace(image(), media_type="application/vnd.docker.distribution.manifest.v2+json"))
 
@@ -95,20 +96,20 @@ def test_format_that_sagemaker_refuses_is_refused() -> None:
         ("[::1]:5000", "[::1]:5000/microjobs/serve"),
     ],
 )
-def test_registry_is_a_host_and_a_prefix(text: str, repository: str) -> None:
+def test_registry_has_a_host_and_a_prefix(text: str, repository: str) -> None:
     destination = Destination.parse(text)
     assert image_uri(destination, "serve", "t") == f"{repository}:t"
     assert destination.name("serve") == repository.partition("/")[2]
 
 
 @pytest.mark.parametrize("text", ["https://example.com", "team", "example.com/Team", "example.com/a//b", "a b.com", ""])
-def test_what_is_no_registry_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match=r"is no HOST\[/PREFIX\]"):
+def test_invalid_registry_raises(text: str) -> None:
+    with pytest.raises(UsageError, match=r"is not HOST\[/PREFIX\]"):
         Destination.parse(text)
 
 
 @pytest.mark.usefixtures("clone")
-def test_job_that_there_is_not_is_refused(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_job_raises(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
     assert microjobs("push", "server", "--registry", "example.com") == 2
     assert "no job server: there are serve, train" in capsys.readouterr().err
 
@@ -121,7 +122,7 @@ def test_clean_clone_has_no_changes(clone: Path) -> None:
     assert read(clone) == Source(git(clone, "rev-parse", "HEAD"))
 
 
-def test_only_files_that_the_image_is_made_of_count(clone: Path) -> None:
+def test_changes_include_only_files_of_the_image(clone: Path) -> None:
     for name in ("README.md", "containers/my-job/main.py", "containers/serve/README.md", "containers/serve/tests/x.py"):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text("not in the image")
@@ -132,7 +133,7 @@ def test_only_files_that_the_image_is_made_of_count(clone: Path) -> None:
     assert set(read(clone).changes) == {"containers/serve/new.py", "shared/new.py", "containers/Dockerfile"}
 
 
-def test_commits_of_other_files_do_not_count(clone: Path) -> None:
+def test_commits_of_other_files_are_ignored(clone: Path) -> None:
     first = git(clone, "rev-parse", "HEAD")
     (clone / "containers" / "train" / "new.py").write_text("another image has it")
     commit(clone)
@@ -143,14 +144,14 @@ def test_commits_of_other_files_do_not_count(clone: Path) -> None:
 
 
 @pytest.mark.parametrize("revision", [OTHER, "unknown", "--output=file"])
-def test_revision_that_the_clone_lacks_is_told_apart(revision: str, clone: Path) -> None:
+def test_unknown_revision_has_no_files(revision: str, clone: Path) -> None:
     assert read(clone, revision).since is None
     assert not (clone / "file").exists()
 
 
-def test_folder_without_git_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_git_raises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(
-        LauncherError, match=r"git cannot say the revision of .*not a git repository.*push from a clone"
+        LauncherError, match=r"git cannot read the revision of .*not a git repository.*push from a clone"
     ):
         read_source(tmp_path, "serve", "cpu", OTHER)

@@ -1,0 +1,53 @@
+"""Registries and repositories that images are pushed to."""
+
+import re
+from dataclasses import dataclass
+
+from microjobs_orchestrator.failures import UsageError
+
+PREFIX = "microjobs"
+
+# https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pulling-manifests
+_COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
+_HOST = re.compile(r"(?:localhost|\[[0-9a-fA-F:]+\]|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9-]+(?=:))(?::\d+)?")
+
+
+@dataclass(frozen=True)
+class Destination:
+    """A registry, and the prefix of the repositories in it."""
+
+    host: str
+    """With the port, unless it is the default port."""
+    prefix: str = PREFIX
+
+    def __str__(self) -> str:
+        return f"{self.host}/{self.prefix}"
+
+    def name(self, job: str) -> str:
+        """Return the name of a job's repository inside the registry."""
+        return f"{self.prefix}/{job}"
+
+    def repository(self, job: str) -> str:
+        """Return the name of a job's repository with the registry's host."""
+        return f"{self}/{job}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Destination":
+        """Parse `HOST[/PREFIX]`.
+
+        Raises:
+            UsageError: the text has another form.
+        """
+        host, _, prefix = text.partition("/")
+        if not _HOST.fullmatch(host) or (prefix and not _REPOSITORY.fullmatch(prefix)):
+            raise UsageError(
+                f"registry {text!r} is not HOST[/PREFIX]: write it like registry.example.com/team, in lower case and "
+                "without https://"
+            )
+        return cls(host, prefix or PREFIX)
+
+
+def image_uri(destination: Destination, job: str, tag: str) -> str:
+    """Return the URI of a job's image with a tag. (`pushed_images` has URIs with digests.)"""
+    return f"{destination.repository(job)}:{tag}"

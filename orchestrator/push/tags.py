@@ -1,0 +1,121 @@
+"""Tags of images to push, and the reasons not to push an image."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.images import PLATFORM
+from microjobs_orchestrator.push.source import Source
+from microjobs_orchestrator.sources import UNKNOWN
+
+OCI_PREFIX = "application/vnd.oci."
+"""Prefix of the manifest types that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
+DIGITS = 12
+"""Digits of a commit or a digest in a tag."""
+MAX_FILES = 3
+"""Changed files that an error lists for each image."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """A job's image, as the engine describes it."""
+
+    job: str
+    name: str
+    """Such as `microjobs/serve:dev`."""
+    id: str
+    """The digest of the image's config, or of its manifest if the engine keeps images in containerd."""
+    revision: str
+    """The revision label: a commit's hash, with `-dirty` if the files had changes; may be empty."""
+    platform: str
+    media_type: str = ""
+    """The manifest's type; empty if the engine keeps no manifest."""
+    variant: str = "cpu"
+    """The variant label: `cpu` or `cuda`."""
+
+
+@dataclass(frozen=True)
+class TaggedImage:
+    image: Image
+    tag: str
+
+
+def tag_images(sources: Sequence[tuple[Image, Source]], *, allow_dirty: bool = False) -> list[TaggedImage]:
+    """Return each image with its tag.
+
+    Only the files that an image is built from decide whether it matches a commit.
+
+    Args:
+        sources: each image with the state of its files.
+        allow_dirty: also accept images that match no commit; `-dirty` in their tags shows it.
+
+    Raises:
+        LauncherError: SageMaker cannot run an image; or an image matches no commit and `allow_dirty` is False.
+    """
+    images = [image for image, _ in sources]
+    _check_platforms(images)
+    _check_formats(images)
+    problems = {image.job: problem for image, source in sources if (problem := commit_problem(image, source))}
+    if problems and not allow_dirty:
+        rebuild = f"microjobs build {format_arguments(problems, images[0].variant)}"
+        summary = "; ".join(dict.fromkeys(problems.values()))
+        raise LauncherError(f"{summary}: commit, then `{rebuild}`; or push with --allow-dirty")
+    return [TaggedImage(image, format_tag(image, dirty=image.job in problems)) for image in images]
+
+
+def format_arguments(jobs: Iterable[str], variant: str) -> str:
+    """Return jobs and their variant as arguments of `microjobs build` and `microjobs push`."""
+    return " ".join([*jobs, *([] if variant == "cpu" else ["--variant", variant])])
+
+
+def format_tag(image: Image, *, dirty: bool) -> str:
+    """Return `COMMIT`, or `COMMIT-cuda` for CUDA; an image without a commit has `-dirty-DIGEST` at the end."""
+    revision = (image.revision.removesuffix("-dirty") or UNKNOWN)[:DIGITS]
+    name = revision if image.variant == "cpu" else f"{revision}-{image.variant}"
+    return f"{name}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else name
+
+
+def commit_problem(image: Image, source: Source) -> str:
+    """Return why an image matches no commit, or differs from HEAD; empty if it matches."""
+    if image.revision in ("", UNKNOWN):
+        return f"{image.name} has no label with the revision that it was built from"
+    if image.revision.endswith("-dirty"):
+        files = f" ({_format_files(source.changes)})" if source.changes else ""
+        return f"{image.name} was built from files with uncommitted changes{files}"
+    built = f"{image.name} was built from revision {image.revision[:DIGITS]}"
+    if source.since is None:
+        return f"{built}, which this clone does not have"
+    if source.since:
+        return f"{built}, and HEAD, {source.head[:DIGITS]}, has other files ({_format_files(source.since)})"
+    if source.changes:
+        return f"files of {image.name} have uncommitted changes ({_format_files(source.changes)})"
+    return ""
+
+
+def format_problem(media_type: str) -> str:
+    """Return why SageMaker refuses a manifest of this type; empty if it accepts the type.
+
+    Builds with attestations create OCI manifests in engines that keep images in containerd.
+    """
+    is_refused = media_type.startswith(OCI_PREFIX)
+    return f"has a manifest of type {media_type}, which SageMaker refuses" if is_refused else ""
+
+
+def _format_files(files: Sequence[str]) -> str:
+    more = len(files) - MAX_FILES
+    return ", ".join(files[:MAX_FILES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _check_platforms(images: Iterable[Image]) -> None:
+    wrong = [image for image in images if image.platform != PLATFORM]
+    if wrong:
+        platforms = ", ".join(f"{image.name} is for {image.platform}" for image in wrong)
+        rebuild = f"microjobs build {format_arguments([image.job for image in wrong], wrong[0].variant)}"
+        raise LauncherError(f"{platforms}, but SageMaker runs {PLATFORM}: `{rebuild}` builds for it")
+
+
+def _check_formats(images: Iterable[Image]) -> None:
+    for image in images:
+        if problem := format_problem(image.media_type):
+            rebuild = f"microjobs build {format_arguments([image.job], image.variant)}"
+            raise LauncherError(f"{image.name} {problem}: `{rebuild}` builds one with a manifest of Docker's type")
