@@ -19,16 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator import terminal
+from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.trees import Kind, walk
-
-GROUPS = {
-    "training-job": "/aws/sagemaker/TrainingJobs",
-    "processing-job": "/aws/sagemaker/ProcessingJobs",
-    "transform-job": "/aws/sagemaker/TransformJobs",
-}
-"""The log group of each kind of job; an endpoint has one of its own."""
-
 
 MOST_NAME_BYTES = 255
 """Of a file's name."""
@@ -40,10 +33,6 @@ MAX_STAMP_DIGITS = 15
 """Of a time in milliseconds."""
 FULL_SECONDS = 1.0
 """Between two tries to write where no space is left."""
-
-
-def endpoint_group(name: str) -> str:
-    return f"/aws/sagemaker/Endpoints/{name}"
 
 
 @dataclass(frozen=True)
@@ -193,10 +182,16 @@ class LogStore:
 
     def groups(self) -> list[str]:
         """Every group that has a stream."""
-        kinds = [group for group in GROUPS.values() if self.has_group(group)]
-        endpoints = self._folder("/aws/sagemaker/Endpoints")
-        names = sorted(path.name for path in endpoints.iterdir()) if endpoints.is_dir() else []
-        return kinds + [endpoint_group(name) for name in names]
+        patterns = sorted({kind.logs.group for kind in all_kinds() if kind.logs is not None})
+        return [group for pattern in patterns for group in self._matching(pattern) if self.has_group(group)]
+
+    def _matching(self, pattern: str) -> list[str]:
+        """The groups that a pattern such as `/aws/sagemaker/Endpoints/{name}` may stand for, sorted."""
+        parent, placeholder, _ = pattern.partition("{name}")
+        folder = self._folder(parent)
+        if not placeholder:
+            return [pattern]
+        return sorted(f"{parent}{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
 
     def create(self, group: str, name: str) -> Stream:
         stream = Stream(self._folder(group) / name)

@@ -22,19 +22,10 @@ from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import get_default_bucket
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
-from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.proof import prove
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
-from microjobs_orchestrator.local.resources.processing import job as processing
-from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from microjobs_orchestrator.local.resources.training import job as training
-from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.transform import job as transform
-from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
-from microjobs_orchestrator.local.resources.tuning import job as tuning
-from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
+from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.s3.service import S3
@@ -155,7 +146,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
     application = _application(context, registry, Forwarder(config.services))
-    registry.recover(_makers(registry))
+    registry.recover(list_makers(load_operations(context, registry)))
     cleanup.callback(registry.shut_down)
     listeners = [first]
     if runtime.machine not in NAMES:
@@ -184,7 +175,7 @@ def services(context: Context, registry: Registry) -> Mapping[str, Service]:
     """The operations of the services with the JSON and query protocols, by botocore's name of the service."""
     roles = Iam(context.state)
     return {
-        "sagemaker": SageMaker(context, registry).operations(),
+        "sagemaker": SageMaker(context.state, load_operations(context, registry)).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),
         "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
         "iam": roles.operations(),
@@ -200,14 +191,3 @@ def _application(context: Context, registry: Registry, forwarder: Forwarder) -> 
     home, hosts = context.home, {*NAMES, context.runtime.machine}
     prover = partial(prove, home.server_key(), home.root, os.getpid())
     return Application(home.credentials(), services(context, registry), raw, hosts, prover, forwarder)
-
-
-def _makers(registry: Registry) -> dict[str, Maker]:
-    """By kind, what makes a runnable of a record; training before tuning, which looks for its training jobs."""
-    return {
-        PROCESSING_JOB.arn_type: processing.ProcessingJob,
-        TRAINING_JOB.arn_type: training.TrainingJob,
-        TRANSFORM_JOB.arn_type: transform.TransformJob,
-        TUNING_JOB.arn_type: partial(tuning.TuningJob, registry=registry),
-        ENDPOINT.arn_type: endpoints.Endpoint,
-    }

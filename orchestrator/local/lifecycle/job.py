@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 from microjobs.contract import Layout
 from microjobs.job_secret import write_job_secret
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.kinds import find_kind
 from microjobs_orchestrator.local.lifecycle import group
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import Control, Outcome, Why
-from microjobs_orchestrator.local.logs import GROUPS, Stream
+from microjobs_orchestrator.local.logs import Stream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, MachineFailedError, Plan
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
@@ -186,7 +187,9 @@ class Job(ABC):
 
     def stream(self, host: str) -> Stream:
         """A host's log stream, named as SageMaker names it."""
-        return self.context.logs.create(GROUPS[self.kind], f"{self.name}/{host}-{self.created * 1000:.0f}")
+        return self.context.logs.create(
+            find_kind(self.kind).log_group(self.name), f"{self.name}/{host}-{self.created * 1000:.0f}"
+        )
 
     def note(self, sentence: str) -> None:
         """Tell the user something that the job itself cannot know, in its log."""

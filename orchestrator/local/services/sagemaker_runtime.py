@@ -20,7 +20,6 @@ from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.logs import endpoint_group
 from microjobs_orchestrator.local.parity import refuse
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
@@ -152,7 +151,7 @@ class Runtime:
 
     def _model_error(self, name: str, status: int, said: str) -> Response:
         """The model's own error, as REST JSON: it has members beyond a message."""
-        group, region = endpoint_group(name), self._context.settings.region
+        group, region = ENDPOINT.log_group(name), self._context.settings.region
         whose = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         content = {
             "Message": f'Received {whose} error ({status}) from {CONTAINER} with message "{said[:SHOWN]}". '
@@ -211,5 +210,5 @@ def _invalid(message: str) -> ServiceError:
 
 def _unavailable(name: str, variant: str) -> ServiceError:
     """SDKs ask again after this one."""
-    message = f"The container of {variant} ended and is being started again; see {endpoint_group(name)}."
+    message = f"The container of {variant} ended and is being started again; see {ENDPOINT.log_group(name)}."
     return ServiceError("ServiceUnavailable", message, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.resources.operations import load_operations
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
@@ -119,7 +120,7 @@ class Server:
             home, self.state, store, LogStore(home.logs), self.engine, Settings("http://127.0.0.1:1")
         )
         self.registry = Registry(self.context)
-        self.operations = SageMaker(self.context, self.registry).operations()
+        self.operations = SageMaker(self.context.state, load_operations(self.context, self.registry)).operations()
 
     def stop(self) -> None:
         self.operations["StopTrainingJob"]({"TrainingJobName": "job"})

@@ -7,18 +7,15 @@ from hypothesis import strategies as st
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
-from microjobs_orchestrator.local.services.listing import (
-    CONFIG,
-    ENDPOINT,
-    MODEL,
-    PROCESSING,
-    TRAINING,
-    TRANSFORM,
-    TUNING,
-    Kind,
-)
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
 from tests.local.security.shapes import odd_texts
 
@@ -87,7 +84,7 @@ BASES: Mapping[str, Any] = {
     "GetLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamName": "seen/algo-1"},
     "DescribeLogStreams": {"logGroupName": "/aws/sagemaker/TrainingJobs", "logStreamNamePrefix": "seen/"},
     "FilterLogEvents": {"logGroupName": "/aws/sagemaker/TrainingJobs", "filterPattern": "a"},
-    **{f"{verb}{kind.noun}": {} for kind in (PROCESSING, TRAINING, TUNING, TRANSFORM) for verb in ("Describe", "Stop")},
+    **{kind.operations[verb]: {} for kind in all_kinds() if "Stop" in kind.verbs for verb in ("Describe", "Stop")},
 }
 
 
@@ -103,7 +100,7 @@ def _jobs(kind: Kind, *more: str) -> st.SearchStrategy[Request]:
 
 
 HOSTING = ("DeleteModel", "DeleteEndpointConfig", "DeleteEndpoint", "UpdateEndpoint", "UpdateEndpoint")
-LISTS = [f"List{kind.noun}s" for kind in (PROCESSING, TRAINING, TUNING, TRANSFORM, MODEL, CONFIG, ENDPOINT)]
+LISTS = [kind.operations["List"] for kind in all_kinds()]
 TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
 
 encodable = odd_texts.map(lambda text: text.encode(errors="replace").decode())
@@ -134,11 +131,11 @@ CALLS: Mapping[str, st.SearchStrategy[Any]] = {
 }
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
-    "processing": lambda: _jobs(PROCESSING, "DeleteProcessingJob"),
-    "training": lambda: _jobs(TRAINING, "DeleteTrainingJob"),
-    "tuning": lambda: _jobs(TUNING, "DeleteHyperParameterTuningJob", "ListTrainingJobsForHyperParameterTuningJob"),
-    "transform": lambda: _jobs(TRANSFORM),
-    "hosting": lambda: json_requests("sagemaker", _about(MODEL, CONFIG, ENDPOINT, more=HOSTING), BASES),
+    "processing": lambda: _jobs(PROCESSING_JOB, "DeleteProcessingJob"),
+    "training": lambda: _jobs(TRAINING_JOB, "DeleteTrainingJob"),
+    "tuning": lambda: _jobs(TUNING_JOB, "DeleteHyperParameterTuningJob", "ListTrainingJobsForHyperParameterTuningJob"),
+    "transform": lambda: _jobs(TRANSFORM_JOB),
+    "hosting": lambda: json_requests("sagemaker", _about(MODEL, ENDPOINT_CONFIG, ENDPOINT, more=HOSTING), BASES),
     "listing": lambda: json_requests("sagemaker", [*LISTS, "AddTags", "ListTags", "DeleteTags"], BASES),
     "logs": lambda: json_requests(
         "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES

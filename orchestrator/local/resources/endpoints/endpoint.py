@@ -17,7 +17,6 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.group import SHUTDOWN_GRACE_SECONDS, Control, Why
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
-from microjobs_orchestrator.local.logs import endpoint_group
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
@@ -247,7 +246,7 @@ class Endpoint:
             stream = next(_stream_name(item) for item in variants if item["VariantName"] == name)
             return CannotRunError(
                 f"The primary container for production variant {name} did not pass the ping health check. {error} "
-                f"Its log: {stream} in {endpoint_group(self.name)}."
+                f"Its log: {stream} in {ENDPOINT.log_group(self.name)}."
             )
         if isinstance(error, CannotRunError | ServiceError):
             return CannotRunError(f"Production variant {name}: {error}")
@@ -259,7 +258,7 @@ class Endpoint:
             self._context,
             self._plan_name(variant),
             partial(self._plan, variant),
-            self._context.logs.create(endpoint_group(self.name), _stream_name(variant)),
+            self._context.logs.create(ENDPOINT.log_group(self.name), _stream_name(variant)),
             variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_SECONDS),
         )
 

@@ -1,6 +1,60 @@
 """The kinds of endpoints and of their configurations."""
 
-from microjobs_orchestrator.local.resources.kind import Kind
+from enum import StrEnum
 
-ENDPOINT_CONFIG = Kind("endpoint-config", "EndpointConfig")
-ENDPOINT = Kind("endpoint", "Endpoint")
+from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+
+
+class EndpointStatus(StrEnum):
+    """AWS's statuses of endpoints."""
+
+    OUT_OF_SERVICE = "OutOfService"
+    CREATING = "Creating"
+    UPDATING = "Updating"
+    SYSTEM_UPDATING = "SystemUpdating"
+    ROLLING_BACK = "RollingBack"
+    IN_SERVICE = "InService"
+    DELETING = "Deleting"
+    FAILED = "Failed"
+    UPDATE_ROLLBACK_FAILED = "UpdateRollbackFailed"
+
+
+_BEGINNING = (EndpointStatus.CREATING, EndpointStatus.UPDATING)
+_ANY = (*_BEGINNING, EndpointStatus.IN_SERVICE, EndpointStatus.FAILED, EndpointStatus.DELETING)
+
+ENDPOINT_CONFIG = Kind(
+    "endpoint-config",
+    "EndpointConfig",
+    "endpoint configuration",
+    verbs=("Describe", "List", "Delete"),
+    summaries="EndpointConfigs",
+    newest_first=True,
+)
+ENDPOINT = Kind(
+    "endpoint",
+    "Endpoint",
+    "endpoint",
+    life=Life(
+        statuses=EndpointStatus,
+        first=EndpointStatus.CREATING,
+        good=EndpointStatus.IN_SERVICE,
+        changing=(
+            *_BEGINNING,
+            EndpointStatus.SYSTEM_UPDATING,
+            EndpointStatus.ROLLING_BACK,
+            EndpointStatus.DELETING,
+        ),
+        is_lasting=True,
+        transitions={
+            EndpointStatus.CREATING: _ANY,
+            EndpointStatus.UPDATING: _ANY,
+            EndpointStatus.IN_SERVICE: _ANY,  # a server that starts again starts its hosts again
+            EndpointStatus.FAILED: (EndpointStatus.DELETING,),
+            EndpointStatus.DELETING: (EndpointStatus.FAILED,),
+        },
+    ),
+    logs=LogNames("/aws/sagemaker/Endpoints/{name}", prefix=""),
+    verbs=("Describe", "List", "Delete"),
+    summaries="Endpoints",
+    newest_first=True,
+)

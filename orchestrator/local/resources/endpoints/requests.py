@@ -1,6 +1,6 @@
 """Requests that create, update and delete endpoints and their configurations. Source: facts §2.4."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
@@ -12,7 +12,8 @@ from microjobs_orchestrator.local.resources.endpoints.deployments import Deploym
 from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, forget
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models import model as models
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.resources.records import add_resource
+from microjobs_orchestrator.local.state import Record
 
 
 def create_config(context: Context, request: Mapping[str, Any]) -> Record:
@@ -31,8 +32,8 @@ def create_config(context: Context, request: Mapping[str, Any]) -> Record:
     if "AsyncInferenceConfig" in request:
         asynchronous.check(context, request["AsyncInferenceConfig"])
     defaults = {"InitialInstanceCount": 1, "InitialVariantWeight": 1.0}
-    described = {**request, "ProductionVariants": [{**defaults, **variant} for variant in variants]}
-    return _add(context, ENDPOINT_CONFIG.arn_type, "EndpointConfig", "", described, request.get("Tags", []))
+    variants = [{**defaults, **variant} for variant in variants]
+    return add_resource(context, ENDPOINT_CONFIG, request, members={"ProductionVariants": variants})
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
@@ -42,22 +43,8 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
     """
     deployment = deployments.deploy(context, request["EndpointConfigName"])
-    described = deployments.describe(deployment, serves=False)
-    members = {**request, "EndpointStatus": "Creating", DEPLOYMENT: deployment, **described}
-    return _add(context, ENDPOINT.arn_type, "Endpoint", "Creating", members, request.get("Tags", []))
-
-
-def _add(
-    context: Context, kind: str, noun: str, status: str, members: Mapping[str, Any], tags: Sequence[Mapping[str, str]]
-) -> Record:
-    name = members[f"{noun}Name"]
-    own_arn = format_arn(f"{kind}/{name}", context.settings.region)
-    description = {**{key: value for key, value in members.items() if key != "Tags"}, f"{noun}Arn": own_arn}
-    try:
-        return context.state.add(kind, name, own_arn, status, members, description, tags=tags)
-    except NameTakenError as error:
-        words = "endpoint configuration" if kind == ENDPOINT_CONFIG.arn_type else "endpoint"
-        raise ValidationError(f'Cannot create already existing {words} "{own_arn}".') from error
+    members = {DEPLOYMENT: deployment, **deployments.describe(deployment, serves=False)}
+    return add_resource(context, ENDPOINT, request, members=members)
 
 
 def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:

@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model import container, find_source
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.resources.records import add_resource
+from microjobs_orchestrator.local.state import Record
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
@@ -21,13 +21,4 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     if "Image" not in given:
         raise ValidationError("A model needs a container with an Image: give it in PrimaryContainer.")
     find_source(context, given)
-    name = request["ModelName"]
-    model_arn = format_arn(f"{MODEL.arn_type}/{name}", context.settings.region)
-    members = {member: value for member, value in request.items() if member != "Tags"}
-    description = {"EnableNetworkIsolation": False, **members, "ModelArn": model_arn}
-    try:
-        return context.state.add(
-            MODEL.arn_type, name, model_arn, "", request, description, tags=request.get("Tags", [])
-        )
-    except NameTakenError as error:
-        raise ValidationError(f'Cannot create already existing model "{model_arn}".') from error
+    return add_resource(context, MODEL, request, defaults={"EnableNetworkIsolation": False})

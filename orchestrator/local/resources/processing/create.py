@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
-from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
+from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 FOLDER = LAYOUT.processing("")
 """Inputs and outputs lie below it (facts §2.3)."""
@@ -33,17 +33,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         _check_path(item["S3Output"].get("LocalPath"), f"output {item['OutputName']!r}")
         bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
         context.store.check(bucket, outputs.join(prefix, "output"))
-    name = request["ProcessingJobName"]
-    description = {
-        **{member: value for member, value in request.items() if member != "Tags"},
-        "ProcessingJobArn": format_arn(f"{PROCESSING_JOB.arn_type}/{name}", context.settings.region),
-        "ProcessingJobStatus": "InProgress",
-    }
-    job_arn, tags = description["ProcessingJobArn"], request.get("Tags", [])
-    try:
-        return context.state.add(PROCESSING_JOB.arn_type, name, job_arn, "InProgress", request, description, tags=tags)
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Job name must be unique: {name} already exists.") from error
+    return add_resource(context, PROCESSING_JOB, request)
 
 
 def output_items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:

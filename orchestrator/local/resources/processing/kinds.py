@@ -1,5 +1,11 @@
 """The kind of processing jobs."""
 
-from microjobs_orchestrator.local.resources.kind import Kind
+from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
 
-PROCESSING_JOB = Kind("processing-job", "ProcessingJob")
+PROCESSING_JOB = Kind(
+    "processing-job",
+    "ProcessingJob",
+    "processing",
+    life=Life(ended="ProcessingEndTime"),
+    logs=LogNames("/aws/sagemaker/ProcessingJobs"),
+)

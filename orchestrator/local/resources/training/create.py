@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ResourceInUseError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import compile_definition
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 CREATED = "CreationMoment"
 """A member of descriptions as `Moment` stores it; no answer has it."""
@@ -35,34 +35,21 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
     attempts.check(request)
     check_channels(request, context.store)
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
-    name, now, region = request["TrainingJobName"], Moment.now(), context.settings.region
-    description = {
+    now, region = Moment.now(), context.settings.region
+    defaults = {
         "EnableNetworkIsolation": False,
         "EnableInterContainerTrafficEncryption": False,
         "EnableManagedSpotTraining": False,
-        **{member: value for member, value in request.items() if member != "Tags"},
-        "TrainingJobArn": format_arn(f"{TRAINING_JOB.arn_type}/{name}", region),
+    }
+    members = {
         # The SDK reads KmsKeyId without asking whether it is there (facts §6).
         "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
         "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
-        "TrainingJobStatus": "InProgress",
         **enter_status([], "Starting", now.wall),
         CREATED: now.stored(),
         **({"TuningJobArn": format_arn(f"hyper-parameter-tuning-job/{parent}", region)} if parent else {}),
     }
-    try:
-        return context.state.add(
-            TRAINING_JOB.arn_type,
-            name,
-            description["TrainingJobArn"],
-            "InProgress",
-            request,
-            description,
-            tags=request.get("Tags", []),
-            parent=parent,
-        )
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Training job names must be unique: {name} already exists.") from error
+    return add_resource(context, TRAINING_JOB, request, defaults=defaults, members=members, parent=parent)
 
 
 def model_uri(request: Mapping[str, Any]) -> str:

@@ -1,5 +1,28 @@
 """The kind of training jobs."""
 
-from microjobs_orchestrator.local.resources.kind import Kind
+from enum import StrEnum
 
-TRAINING_JOB = Kind("training-job", "TrainingJob")
+from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+
+LOG_GROUP = "/aws/sagemaker/TrainingJobs"
+
+
+class TrainingJobStatus(StrEnum):
+    """AWS's statuses of training jobs."""
+
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    DELETING = "Deleting"
+
+
+TRAINING_JOB = Kind(
+    "training-job",
+    "TrainingJob",
+    "training",
+    life=Life(ended="TrainingEndTime", statuses=TrainingJobStatus),
+    logs=LogNames(LOG_GROUP),
+    filters_pages=True,
+)

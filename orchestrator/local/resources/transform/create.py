@@ -4,16 +4,16 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.resources.transform.feeder import Options
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import StoredObject
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
@@ -23,25 +23,14 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ValidationError: the model, the input or the output's bucket is missing, or numbers do not go together.
         ResourceInUseError: there is a job of that name.
     """
-    name = request["TransformJobName"]
     model = models.find(context, request["ModelName"])
     Options.of({"MaxPayloadInMB": 1, **request}, {})  # what the container says may still be too much
     list_objects(context, request)
-    members = {member: value for member, value in request.items() if member != "Tags"}
-    description = {
-        **members,
-        "TransformJobArn": format_arn(f"{TRANSFORM_JOB.arn_type}/{name}", context.settings.region),
-        "TransformJobStatus": "InProgress",
+    members = {
         "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
         "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
     }
-    job_arn, kept = description["TransformJobArn"], {**members, "Model": model}
-    try:
-        return context.state.add(
-            TRANSFORM_JOB.arn_type, name, job_arn, "InProgress", kept, description, tags=request.get("Tags", [])
-        )
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Job name must be unique: {name} already exists.") from error
+    return add_resource(context, TRANSFORM_JOB, request, members=members, kept={"Model": model})
 
 
 def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:

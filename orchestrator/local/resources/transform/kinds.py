@@ -1,5 +1,13 @@
 """The kind of batch transform jobs."""
 
-from microjobs_orchestrator.local.resources.kind import Kind
+from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
 
-TRANSFORM_JOB = Kind("transform-job", "TransformJob")
+TRANSFORM_JOB = Kind(
+    "transform-job",
+    "TransformJob",
+    "transform",
+    life=Life(ended="TransformEndTime"),
+    logs=LogNames("/aws/sagemaker/TransformJobs"),
+    verbs=("Describe", "List", "Stop"),
+    newest_first=True,
+)

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.clock import Moment
-from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
+from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.resources.tuning.definition import (
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import check_grid, check_ranges, read_ranges
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import NameTakenError, Record
+from microjobs_orchestrator.local.state import Record
 
 CREATED = "CreationMoment"
 """A member of descriptions as `Moment` stores it; no answer has it."""
@@ -41,11 +41,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         raise ValidationError("HyperParameterTuningJobConfig.HyperParameterTuningJobObjective is required.")
     _check(context, config, definition)
     warm_start.check(context, request)
-    name = request["HyperParameterTuningJobName"]
-    description = {
-        **{member: value for member, value in request.items() if member != "Tags"},
-        "HyperParameterTuningJobArn": format_arn(f"{TUNING_JOB.arn_type}/{name}", context.settings.region),
-        "HyperParameterTuningJobStatus": "InProgress",
+    members = {
         CREATED: Moment.now().stored(),
         "TrainingJobDefinition": {
             **definition,
@@ -57,11 +53,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
             },
         },
     }
-    job_arn, tags = description["HyperParameterTuningJobArn"], request.get("Tags", [])
-    try:
-        return context.state.add(TUNING_JOB.arn_type, name, job_arn, "InProgress", request, description, tags=tags)
-    except NameTakenError as error:
-        raise ResourceInUseError(f"Hyperparameter tuning job names must be unique: {name} already exists.") from error
+    return add_resource(context, TUNING_JOB, request, members=members)
 
 
 def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str, Any]) -> None:

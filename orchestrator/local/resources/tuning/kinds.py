@@ -1,5 +1,29 @@
 """The kind of hyperparameter tuning jobs."""
 
-from microjobs_orchestrator.local.resources.kind import Kind
+from enum import StrEnum
 
-TUNING_JOB = Kind("hyper-parameter-tuning-job", "HyperParameterTuningJob")
+from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+from microjobs_orchestrator.local.resources.training.kinds import LOG_GROUP, TRAINING_JOB
+
+
+class TuningJobStatus(StrEnum):
+    """AWS's statuses of hyperparameter tuning jobs."""
+
+    IN_PROGRESS = "InProgress"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPING = "Stopping"
+    STOPPED = "Stopped"
+    DELETING = "Deleting"
+    DELETE_FAILED = "DeleteFailed"
+
+
+TUNING_JOB = Kind(
+    "hyper-parameter-tuning-job",
+    "HyperParameterTuningJob",
+    "tuning",
+    life=Life(ended="HyperParameterTuningEndTime", statuses=TuningJobStatus),
+    logs=LogNames(LOG_GROUP, prefix="{name}-"),  # those of its training jobs
+    sort_by="Name",
+    owns=(TRAINING_JOB,),
+)

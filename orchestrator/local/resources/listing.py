@@ -4,12 +4,12 @@ import base64
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from botocore.model import StructureShape
 
 from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.state import Query, Record, State
 
@@ -17,67 +17,6 @@ PAGE = 100
 """What one answer lists at most, as on SageMaker."""
 
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of resource, and how SageMaker calls it."""
-
-    kind: str
-    """In ARNs: `training-job`."""
-    noun: str
-    """In names of operations and members: `TrainingJob`."""
-    listed: str
-    """The member of the list: `TrainingJobSummaries`."""
-    descending: bool
-    """The order of lists that do not ask for one."""
-    sort_by: str = "CreationTime"
-    filters_pages: bool = False
-    """With MaxResults, StatusEquals filters the jobs of the page, as AWS documents for ListTrainingJobs alone."""
-
-    @property
-    def name(self) -> str:
-        return f"{self.noun}Name"
-
-    @property
-    def arn(self) -> str:
-        return f"{self.noun}Arn"
-
-    @property
-    def status(self) -> str:
-        return f"{self.noun}Status"
-
-    @property
-    def words(self) -> str:
-        """In sentences: `training job`."""
-        return self.kind.replace("-", " ")
-
-
-PROCESSING = Kind("processing-job", "ProcessingJob", "ProcessingJobSummaries", descending=False)
-TRAINING = Kind("training-job", "TrainingJob", "TrainingJobSummaries", descending=False, filters_pages=True)
-TUNING = Kind(
-    "hyper-parameter-tuning-job",
-    "HyperParameterTuningJob",
-    "HyperParameterTuningJobSummaries",
-    descending=False,
-    sort_by="Name",
-)
-TRANSFORM = Kind("transform-job", "TransformJob", "TransformJobSummaries", descending=True)
-MODEL = Kind("model", "Model", "Models", descending=True)
-CONFIG = Kind("endpoint-config", "EndpointConfig", "EndpointConfigs", descending=True)
-ENDPOINT = Kind("endpoint", "Endpoint", "Endpoints", descending=True)
-
-
-def find(state: State, kind: Kind, name: str) -> Record:
-    """A resource that must be there.
-
-    Raises:
-        ValidationError: it is not; SDKs look for "Could not find" (facts §6).
-    """
-    record = state.get(kind.kind, name)
-    if record is None:
-        raise ValidationError(f'Could not find {kind.words} "{name}": there is none of that name here.')
-    return record
 
 
 def members(record: Record) -> dict[str, Any]:
@@ -103,19 +42,19 @@ def list_resources(
     limit, status = request.get("MaxResults", PAGE), request.get("StatusEquals", "")
     filters_page = kind.filters_pages and "MaxResults" in request
     query = Query(
-        kind.kind,
+        kind.arn_type,
         name_contains=request.get("NameContains", ""),
         status="" if filters_page else status,
         created=_times(request, "CreationTime"),
         modified=_times(request, "LastModifiedTime"),
         order_by=SORT_COLUMNS[request.get("SortBy", kind.sort_by)],
-        descending=request.get("SortOrder", "Descending" if kind.descending else "Ascending") == "Descending",
+        descending=request.get("SortOrder", "Descending" if kind.newest_first else "Ascending") == "Descending",
         limit=limit + 1,
         after=read_token(request["NextToken"]) if "NextToken" in request else None,
     )
     records = state.find(query)
     page = [record for record in records[:limit] if status in ("", record.status)]
-    answer: dict[str, Any] = {kind.listed: [_summary(kind, record, more(record)) for record in page]}
+    answer: dict[str, Any] = {kind.summaries_member: [_summary(kind, record, more(record)) for record in page]}
     if len(records) > limit:
         last = records[limit - 1]
         answer["NextToken"] = write_token([getattr(last, query.order_by), last.name])
@@ -129,7 +68,7 @@ def _times(request: Mapping[str, Any], member: str) -> tuple[float, float]:
 def _summary(kind: Kind, record: Record, more: Mapping[str, Any]) -> dict[str, Any]:
     known = {**members(record), **more}
     listed: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
-    return {name: known[name] for name in listed.members[kind.listed].member.members if name in known}
+    return {name: known[name] for name in listed.members[kind.summaries_member].member.members if name in known}
 
 
 def page(items: Sequence[Any], request: Mapping[str, Any], limit: int = PAGE) -> tuple[Sequence[Any], dict[str, str]]:

@@ -1,0 +1,157 @@
+"""The type of the values that declare resource kinds, and the discovery of these values.
+
+Each folder below `resources` is a family. Its module `kinds` declares one value per kind, and imports nothing but this
+module and other families' `kinds`: commands that only read must not load boto3, Docker's client or Optuna.
+"""
+
+import pkgutil
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cache
+from graphlib import TopologicalSorter
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+FAMILIES = "microjobs_orchestrator.local.resources"
+
+
+class JobStatus(StrEnum):
+    """The statuses of a job that the local server uses; AWS has more for some kinds."""
+
+    IN_PROGRESS = "InProgress"
+    STOPPING = "Stopping"
+    COMPLETED = "Completed"
+    FAILED = "Failed"
+    STOPPED = "Stopped"
+
+
+_ENDS = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.STOPPED)
+
+JOB_TRANSITIONS: Mapping[str, Collection[str]] = {
+    JobStatus.IN_PROGRESS: (JobStatus.STOPPING, *_ENDS),
+    JobStatus.STOPPING: _ENDS,
+}
+
+
+@dataclass(frozen=True)
+class Life:
+    """The statuses of a kind of resource that runs. The default values are those of jobs."""
+
+    ended: str = ""
+    """The member of Describe and List that holds the time of the end."""
+    statuses: type[StrEnum] = JobStatus
+    """All statuses that AWS documents, for filters."""
+    first: str = JobStatus.IN_PROGRESS
+    good: str = JobStatus.COMPLETED
+    """The status of success."""
+    changing: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
+    """Statuses that end by themselves: someone who waits, waits for another one."""
+    is_lasting: bool = False
+    """It runs until it is deleted: hosts run in the status `good`, too."""
+    transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
+    """Statuses that may follow a status."""
+
+    @property
+    def active(self) -> tuple[str, ...]:
+        """The statuses in which hosts should run: a server that starts resumes these resources."""
+        return (*self.changing, self.good) if self.is_lasting else self.changing
+
+    def allows(self, before: str, after: str) -> bool:
+        """Whether a resource may change from one status to another one, or keep its status."""
+        return before == after or after in self.transitions.get(before, ())
+
+
+@dataclass(frozen=True)
+class LogNames:
+    """Where the log streams of a resource are. `{name}` stands for the resource's name."""
+
+    group: str
+    prefix: str = "{name}/"
+    """The beginning of the streams' names."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether all resources of the kind have one group."""
+        return "{name}" not in self.group
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """A kind of resource: everything that is the same for all operations, and that commands need to show it."""
+
+    arn_type: str
+    """In ARNs and in the state: `training-job`."""
+    noun: str
+    """In names of operations and members: `TrainingJob`."""
+    title: str
+    """In the output of commands: `training`."""
+    life: Life | None = None
+    """None if nothing runs for it."""
+    logs: LogNames | None = None
+    verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
+    """The operations that all kinds with these verbs have alike; Create is always one."""
+    summaries: str = ""
+    """The member of the List operation's answer that holds the list; empty: `<noun>Summaries`."""
+    newest_first: bool = False
+    """The order of lists whose request names none."""
+    sort_by: str = "CreationTime"
+    filters_pages: bool = False
+    """With MaxResults, StatusEquals filters the resources of a page, as AWS documents for ListTrainingJobs alone."""
+    owns: tuple["Kind", ...] = ()
+    """Kinds of resources that it creates. They are recovered before it."""
+
+    @property
+    def name_member(self) -> str:
+        return f"{self.noun}Name"
+
+    @property
+    def arn_member(self) -> str:
+        return f"{self.noun}Arn"
+
+    @property
+    def status_member(self) -> str:
+        return f"{self.noun}Status"
+
+    @property
+    def summaries_member(self) -> str:
+        return self.summaries or f"{self.noun}Summaries"
+
+    @property
+    def words(self) -> str:
+        """In sentences: `training job`."""
+        return self.arn_type.replace("-", " ")
+
+    @property
+    def operations(self) -> Mapping[str, str]:
+        """The names of the common operations, by their verbs."""
+        return {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in ("Create", *self.verbs)}
+
+    def log_group(self, name: str) -> str:
+        """The log group of a resource."""
+        return self.logs.group.format(name=name) if self.logs else ""
+
+    def log_prefix(self, name: str) -> str:
+        """What the names of a resource's log streams start with."""
+        return self.logs.prefix.format(name=name) if self.logs else ""
+
+
+def load_modules(name: str) -> Iterator[ModuleType]:
+    """Yield the module of a name of each family that has one."""
+    package = import_module(FAMILIES)
+    for family in pkgutil.iter_modules(package.__path__, f"{FAMILIES}."):
+        if family.ispkg and find_spec(f"{family.name}.{name}") is not None:
+            yield import_module(f"{family.name}.{name}")
+
+
+@cache
+def all_kinds() -> tuple[Kind, ...]:
+    """The declared kinds of all families; owners come after what they own."""
+    kinds = [value for module in load_modules("kinds") for value in vars(module).values() if isinstance(value, Kind)]
+    return tuple(TopologicalSorter({kind: kind.owns for kind in kinds}).static_order())
+
+
+def find_kind(arn_type: str) -> Kind:
+    """Return the kind of an ARN type such as `training-job`."""
+    return next(kind for kind in all_kinds() if kind.arn_type == arn_type)

@@ -1,0 +1,35 @@
+"""The operations on training jobs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request, RunningOperations
+from microjobs_orchestrator.local.resources.training.create import create
+from microjobs_orchestrator.local.resources.training.job import TrainingJob
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.state import Record
+
+
+class TrainingJobOperations(RunningOperations):
+    kind = TRAINING_JOB
+
+    def add(self, request: Request) -> Record:
+        return create(self.context, request)
+
+    def make_runnable(self, record: Record) -> Runnable:
+        return TrainingJob(self.context, record)
+
+    def stopping_members(self) -> Mapping[str, Any]:
+        return {**super().stopping_members(), "SecondaryStatus": "Stopping"}
+
+    def more(self) -> Mapping[str, Handler]:
+        return {"UpdateTrainingJob": self.update}
+
+    def update(self, request: Request) -> Answer:
+        """Change the description. Nothing else changes: profiler settings and KeepAlivePeriod have no meaning."""
+        record = self.find(request)
+        profiler = {name: request[name] for name in ("ProfilerConfig", "ProfilerRuleConfigurations") if name in request}
+        resources = {**record.description["ResourceConfig"], **request.get("ResourceConfig", {})}
+        self.context.state.update(self.kind.arn_type, record.name, {**profiler, "ResourceConfig": resources})
+        return {"TrainingJobArn": record.arn}

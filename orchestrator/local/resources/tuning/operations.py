@@ -1,0 +1,53 @@
+"""The operations on hyperparameter tuning jobs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources import listing
+from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request, RunningOperations
+from microjobs_orchestrator.local.resources.tuning.create import create
+from microjobs_orchestrator.local.resources.tuning.job import TuningJob
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
+from microjobs_orchestrator.local.resources.tuning.results import FINAL, Results
+from microjobs_orchestrator.local.state import Record
+
+
+class TuningJobOperations(RunningOperations):
+    kind = TUNING_JOB
+
+    def add(self, request: Request) -> Record:
+        return create(self.context, request)
+
+    def make_runnable(self, record: Record) -> Runnable:
+        return TuningJob(self.context, record, self.registry)
+
+    def compute_members(self, record: Record) -> Mapping[str, Any]:
+        """Return what follows from the request and from the training jobs."""
+        config = record.request["HyperParameterTuningJobConfig"]
+        return {**config, **Results(self.context, record.request).describe()}
+
+    def more(self) -> Mapping[str, Handler]:
+        return {"ListTrainingJobsForHyperParameterTuningJob": self.list_training_jobs}
+
+    def list_training_jobs(self, request: Request) -> Answer:
+        results = Results(self.context, self.find(request).request)
+        status, sort_by = request.get("StatusEquals"), request.get("SortBy", "Name")
+        summaries = [results.summary(job) for job in results.jobs]
+        chosen = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
+        chosen.sort(key=_SORT_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
+        page, token = listing.page(chosen, request)
+        return {"TrainingJobSummaries": page, **token}
+
+
+def _objective(summary: Mapping[str, Any]) -> float:
+    metric = summary.get(FINAL)
+    return float(metric["Value"]) if metric else float("inf")
+
+
+_SORT_KEYS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+    "Name": lambda item: item["TrainingJobName"],
+    "CreationTime": lambda item: item["CreationTime"],
+    "Status": lambda item: item["TrainingJobStatus"],
+    "FinalObjectiveMetricValue": _objective,
+}
