@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
 
-from microjobs.bundle import leads_inside
+from microjobs.archives import leads_inside
 from microjobs_orchestrator.local.runtimes.process import process_shim
 from microjobs_orchestrator.terminal import printable
 

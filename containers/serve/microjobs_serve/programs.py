@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from microjobs import bundle, source
+from microjobs import archives, source
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 from microjobs.interpreter import user_paths
@@ -78,7 +78,7 @@ def _code(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
     found = source.locate(layout, uri, SUBMIT_DIRECTORY, work)
     if found.is_dir():
         return found
-    bundle.unpack(found, work / "code")
+    archives.unpack(found, work / "code")
     return work / "code"
 
 

@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from microjobs.bundle import unpack as unpack_model
+from microjobs.archives import unpack as unpack_model
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.validation import validate

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from microjobs.bundle import unpack
+from microjobs.archives import unpack
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.identity import format_arn

@@ -1,4 +1,4 @@
-"""Model archives under fire: a model that predicts, or one sentence; nothing outside its folder, nothing left behind.
+"""Damaged and harmful models: a model that predicts, or an error in one sentence, and no other files.
 
 MICROJOBS_EXAMPLES sets how many archives are generated.
 """
@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from microjobs import bundle
+from microjobs import archives, bundle
 from microjobs.errors import UserError
 from microjobs.predictor import Predictor
 from tests.bundles import linear_bundle
@@ -37,7 +37,7 @@ def good_files() -> dict[str, bytes]:
 
 GOOD = good_files()
 
-# --- archives made to harm ---
+# --- archives made to do harm ---
 
 PARTS = st.sampled_from(["a", "b", "..", ".", "", "/", "model.onnx", "1", "x" * 300, "\0", "é", "\udcff", "a\nb"])
 PATHS = st.one_of(
@@ -58,8 +58,8 @@ def members(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
 
 
 @st.composite
-def archives(draw: st.DrawFn) -> bytes:
-    """Good files and harmful members, packed; perhaps with bytes changed or missing, before or after compression."""
+def archive_files(draw: st.DrawFn) -> bytes:
+    """Return valid files and harmful members as an archive, perhaps damaged before or after compression."""
     packed = io.BytesIO()
     harmful = draw(st.lists(members(), max_size=4))
     with tarfile.open(
@@ -93,7 +93,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 
 
 def load(folder: Path) -> Predictor | None:
-    """The model in `folder`, as batch-score and serve load it; None if it was refused in one sentence."""
+    """Load the model in `folder` like batch-score and serve. Return None after an error in one sentence."""
     try:
         with bundle.extracted(folder) as model:
             return Predictor(bundle.read_bundle(model))
@@ -103,9 +103,9 @@ def load(folder: Path) -> Predictor | None:
     return None
 
 
-@given(content=archives())
+@given(content=archive_files())
 @under_fire
-def test_any_archive_loads_or_is_refused_and_leaves_nothing(content: bytes) -> None:
+def test_any_archive_loads_or_raises_and_leaves_nothing(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", folder)
         mounted = Path(folder) / "mounted"
@@ -142,7 +142,7 @@ SCALERS = st.one_of(
 
 @given(manifest=MANIFESTS, scaler=st.one_of(st.none(), SCALERS), model=damaged(GOOD[bundle.MODEL_FILE]))
 @under_fire
-def test_any_model_folder_loads_or_is_refused(manifest: bytes, scaler: bytes | None, model: bytes) -> None:
+def test_any_model_folder_loads_or_raises(manifest: bytes, scaler: bytes | None, model: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = {bundle.MANIFEST_FILE: manifest, bundle.MODEL_FILE: model, "scaler.json": scaler}
         for name, content in files.items():
@@ -151,7 +151,7 @@ def test_any_model_folder_loads_or_is_refused(manifest: bytes, scaler: bytes | N
         load(Path(folder))
 
 
-# --- models that ONNX Runtime loads, but that are none of ours ---
+# --- models that ONNX Runtime loads, but that the trainers do not write ---
 
 
 def save_model(folder: Path, node: onnx.NodeProto, inputs: list[Any], output: Any) -> None:
@@ -186,7 +186,7 @@ IDENTITY = helper.make_node("Identity", ["x"], ["y"])
     ],
     ids=["width", "double", "text", "one row", "two values a row", "two inputs"],
 )
-def test_other_model_is_refused_when_it_is_loaded(
+def test_model_with_other_inputs_or_outputs_raises(
     node: onnx.NodeProto, inputs: list[Any], output: Any, words: str, tmp_path: Path
 ) -> None:
     save_model(tmp_path, node, inputs, output)
@@ -195,7 +195,7 @@ def test_other_model_is_refused_when_it_is_loaded(
 
 
 def test_large_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundle, "MAX_HEADER_BYTES", 1 << 20)
+    monkeypatch.setattr(archives, "MAX_HEADER_BYTES", 1 << 20)
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
         info = tarfile.TarInfo("model.onnx")
@@ -203,4 +203,4 @@ def test_large_header_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pyte
         tar.addfile(info)
     (tmp_path / bundle.ARCHIVE_FILE).write_bytes(packed.getvalue())
     with pytest.raises(UserError, match=r"a header of \d+ bytes"):
-        bundle.unpack(tmp_path / bundle.ARCHIVE_FILE, tmp_path / "out")
+        archives.unpack(tmp_path / bundle.ARCHIVE_FILE, tmp_path / "out")

@@ -1,0 +1,160 @@
+"""Extraction of `.tar.gz` archives that may be damaged or made to do harm. Standard library only."""
+
+import errno
+import gzip
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from microjobs.errors import UserError
+
+MAX_MEMBERS = 100_000
+MAX_DEPTH = 64
+MAX_HEADER_BYTES = 1 << 20
+"""Maximum size of a member's header, which tarfile reads at once, whatever its size."""
+MAX_RATIO = 100
+"""Maximum size of the extracted files, as a multiple of the archive's size; real models stay below 10."""
+MIN_LIMIT_BYTES = 1 << 30
+"""Size of extracted files that is always allowed, whatever the ratio."""
+
+_INVALID_NAME_ERRORS = (
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+)
+"""Errors of the operating system that names in the archive cause; other errors come from the disk."""
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Extract a `.tar.gz` archive into a new `folder`. If it fails, there is no folder.
+
+    Raises:
+        UserError: the file is not such an archive, it is damaged, a member would leave the folder or is neither a file,
+            a folder nor a link, or the extracted files would be much larger than the archive.
+    """
+    if not archive.exists():
+        raise UserError(f"{archive} does not exist")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as work:
+        partial = Path(work) / "model"
+        partial.mkdir()
+        try:
+            _Extraction(archive, partial).run()
+        except UserError:
+            raise
+        except Exception as error:  # tarfile raises many types of errors on archives made to do harm
+            if isinstance(error, OSError) and error.errno not in (None, *_INVALID_NAME_ERRORS):
+                error.filename = error.filename or str(folder)
+                raise
+            raise UserError(f"{archive.name} is not a whole tar archive: {error}: copy or make it again") from error
+        partial.rename(folder)
+
+
+class _BoundedGzipFile(gzip.GzipFile):
+    """Refuses large reads: tarfile reads a header at once, and a header with a false size would fill the memory."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        if size is None or not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return super().read(size)
+
+
+class _Extraction:
+    """Extracts one archive into an empty folder."""
+
+    def __init__(self, archive: Path, folder: Path) -> None:
+        self._archive, self._folder, self._name = archive, folder, archive.name
+        self._limit = max(MIN_LIMIT_BYTES, MAX_RATIO * archive.stat().st_size)
+        self._links: list[tuple[Path, str]] = []
+
+    def run(self) -> None:
+        with _BoundedGzipFile(self._archive) as content, tarfile.TarFile(fileobj=content) as tar:
+            size = 0
+            for count, member in enumerate(tar, start=1):
+                size += member.size
+                if size > self._limit or count > MAX_MEMBERS:
+                    raise self._bomb_error()
+                self._extract(tar, member)
+            self._make_links()
+            self._read_to_end(content)
+
+    def _extract(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        target = self._folder / self._relative_path(member.name)
+        if member.isdir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif member.isfile() and (content := tar.extractfile(member)):
+            _write(content, target, executable=bool(member.mode & 0o100))
+        elif member.islnk() and (source := self._folder / self._relative_path(member.linkname)).is_file():
+            target.hardlink_to(source)
+        elif member.issym():
+            self._check_link(member)
+            self._links.append((target, member.linkname))
+        else:
+            raise UserError(f"{self._name}: {member.name!r} is neither a file nor a folder: refused")
+
+    def _check_link(self, member: tarfile.TarInfo) -> None:
+        self._relative_path(str(PurePosixPath(member.name).parent / member.linkname))
+        if not leads_inside(PurePosixPath(member.name), member.linkname):
+            raise UserError(f"{self._name}: {member.name!r} links to {member.linkname!r}: refused")
+
+    def _make_links(self) -> None:
+        """Make symbolic links last, so that no member is written through one, and no link is made through another."""
+        for target, _ in self._links:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        for target, link in self._links:
+            target.symlink_to(link)
+            if not target.resolve().is_relative_to(self._folder.resolve()):
+                raise UserError(f"{self._name}: {target.name!r} links out of the archive: refused")
+
+    def _read_to_end(self, content: gzip.GzipFile) -> None:
+        """Read past the last member, because gzip compares its checksum at the end of the content."""
+        while content.read(MAX_HEADER_BYTES):
+            if content.tell() > self._limit + MAX_MEMBERS * 1024 + MIN_LIMIT_BYTES:
+                raise self._bomb_error()
+
+    def _relative_path(self, member: str) -> PurePosixPath:
+        """Return the path of a member below the folder.
+
+        Raises:
+            UserError: the path leaves the folder, or it is too deep.
+        """
+        parts: list[str] = []
+        for part in PurePosixPath(member).parts:
+            if part == "/" or (part == ".." and not parts) or "\0" in part:
+                raise UserError(f"{self._name}: {member!r} leaves the archive's folder: refused")
+            if part == "..":
+                parts.pop()
+            else:
+                parts.append(part)
+        if len(parts) > MAX_DEPTH:
+            raise UserError(f"{self._name}: {member[:80]!r}… is more than {MAX_DEPTH} folders deep: refused")
+        return PurePosixPath(*parts)
+
+    def _bomb_error(self) -> UserError:
+        return UserError(
+            f"{self._name} unpacks to more than {self._limit} bytes or {MAX_MEMBERS} members: refused as a bomb"
+        )
+
+
+def _write(content: IO[bytes], target: Path, *, executable: bool) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with content, target.open("wb") as file:
+        shutil.copyfileobj(content, file)
+    target.chmod(0o755 if executable else 0o644)
+
+
+def leads_inside(link: PurePosixPath, target: str) -> bool:
+    """Return whether a link in a folder stays in the folder, wherever other links of the folder lead.
+
+    `..` may only stand for the link's own parents: `a/../b` leaves the folder if `a` is a link to its top, which is
+    only known when all links exist.
+    """
+    parts = PurePosixPath(target).parts
+    up = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return not target.startswith("/") and ".." not in parts[up:] and up < len(link.parts)
