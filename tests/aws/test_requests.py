@@ -14,7 +14,7 @@ from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import lines
 from microjobs_orchestrator.local.gateway.validation import validate
-from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
 from microjobs_orchestrator.workflows import housing, straight_line

@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.spool import MAX_FORMS, Spool
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.identity import Credentials
-from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.proof import NONCE, Prover
 from microjobs_orchestrator.local.protocols import aws_json, query
 from microjobs_orchestrator.local.protocols.models import operation_model, signing_name

@@ -17,7 +17,7 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.models import service_model, signing_name
 
 CONNECT_SECONDS = 5.0

@@ -8,7 +8,7 @@ from botocore.model import OperationModel, StructureShape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError, is_full
-from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.s3 import buckets, copying, forms, listing, multipart, objects, settings
 from microjobs_orchestrator.local.s3.answer import error_response, write_answer
 from microjobs_orchestrator.local.s3.body import Input, drain, receive_document

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint

@@ -24,8 +24,8 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
+from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.s3.body import Input
 from microjobs_orchestrator.local.s3.call import Call

@@ -8,9 +8,9 @@ import pytest
 from botocore.model import ListShape, Shape, StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.parity import TABLE, refuse
 from microjobs_orchestrator.local.parity.page import render
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
+from microjobs_orchestrator.local.parity.table import TABLE, refuse
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.s3 import service as s3
 from microjobs_orchestrator.local.server import services

@@ -1,5 +1,7 @@
 """CreateProcessingJob."""
 
+from collections.abc import Mapping
+
 from microjobs_orchestrator.local.parity.common import (
     ARGUMENTS,
     DISTRIBUTION,
@@ -45,7 +47,7 @@ OUTPUT: Rows = {
     "S3UploadMode": Honoured("at the end, or while the job runs as well"),
 }
 
-CREATE_PROCESSING_JOB: Rows = {
+CREATE: Rows = {
     "ProcessingInputs": Members(
         {
             "InputName": Honoured(),
@@ -103,3 +105,5 @@ CREATE_PROCESSING_JOB: Rows = {
     "Tags": TAGS,
     "ExperimentConfig": EXPERIMENT,
 }
+
+ROWS: Mapping[str, Rows] = {"CreateProcessingJob": CREATE}

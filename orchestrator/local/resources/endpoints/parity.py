@@ -1,66 +1,19 @@
-"""Models, endpoints and batch transform."""
+"""Parity rows of endpoints and their configurations."""
+
+from collections.abc import Mapping
 
 from microjobs_orchestrator.local.parity.common import (
-    ACCESS,
-    ENVIRONMENT,
-    EXPERIMENT,
-    HUB,
     INSTANCE_TYPE,
-    ISOLATION,
     KMS,
-    ONE_MACHINE,
     ROLE,
-    S3_PREFIX,
     TAGS,
     VOLUME,
     VPC,
 )
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
 
-PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
 ONE_CONTAINER = NoMeaning("one container serves a variant")
 DEPLOYMENT = NoMeaning("an update starts the new containers, moves all requests at once and drains the old ones")
-MODEL_SOURCE: Rows = {
-    "S3DataSource": Members(
-        {
-            "S3Uri": Honoured(),
-            "S3DataType": Honoured("one archive, or the files below a prefix"),
-            "CompressionType": Honoured("extracted, or taken as they are"),
-            "ModelAccessConfig": ACCESS,
-            "HubAccessConfig": HUB,
-            "ManifestS3Uri": Refused("put the files under one prefix"),
-            "ETag": Refused("the bucket's present objects are taken"),
-            "ManifestEtag": Refused("the bucket's present objects are taken"),
-        }
-    )
-}
-
-CONTAINER: Rows = {
-    "ContainerHostname": NoMeaning("there is one container"),
-    "Image": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
-    "ImageConfig": NoMeaning("the engine's own logins are used"),
-    "Mode": Honoured("one model", only=("SingleModel",), why="make a model and an endpoint for each"),
-    "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
-    "ModelDataSource": Members(MODEL_SOURCE),
-    "AdditionalModelDataSources": Refused("put all files into one model archive"),
-    "Environment": ENVIRONMENT,
-    "ModelPackageName": PACKAGE,
-    "InferenceSpecificationName": PACKAGE,
-    "MultiModelConfig": Refused("make a model and an endpoint for each"),
-    "ContainerMetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
-}
-
-CREATE_MODEL: Rows = {
-    "ModelName": Honoured(),
-    "PrimaryContainer": Members(CONTAINER),
-    "Containers": Members(CONTAINER, most=1, why="inference pipelines are not run: put the steps into one image"),
-    "InferenceExecutionConfig": NoMeaning("there is one container"),
-    "ExecutionRoleArn": ROLE,
-    "Tags": TAGS,
-    "VpcConfig": VPC,
-    "EnableNetworkIsolation": ISOLATION,
-}
-
 VARIANT: Rows = {
     "VariantName": Honoured(),
     "ModelName": Honoured(needed=True),
@@ -157,46 +110,9 @@ UPDATE_WEIGHTS: Rows = {
     ),
 }
 
-CREATE_TRANSFORM_JOB: Rows = {
-    "TransformJobName": Honoured(),
-    "ModelName": Honoured(),
-    "MaxConcurrentTransforms": Honoured("requests at once"),
-    "ModelClientConfig": Members({"InvocationsTimeoutInSeconds": Honoured(), "InvocationsMaxRetries": Honoured()}),
-    "MaxPayloadInMB": Honoured(),
-    "BatchStrategy": Honoured(),
-    "Environment": ENVIRONMENT,
-    "TransformInput": Members(
-        {
-            "DataSource": Members({"S3DataSource": Members({"S3DataType": S3_PREFIX, "S3Uri": Honoured()})}),
-            "ContentType": Honoured(),
-            "CompressionType": Honoured("objects are decompressed; outputs are not compressed"),
-            "SplitType": Honoured("whole objects, lines, or the records of RecordIO and TFRecord"),
-        }
-    ),
-    "TransformOutput": Members(
-        {
-            "S3OutputPath": Honoured("`.out` is added to an input's name"),
-            "Accept": Honoured(),
-            "AssembleWith": Honoured(),
-            "KmsKeyId": KMS,
-        }
-    ),
-    "DataCaptureConfig": Refused("inputs and outputs are in their buckets already"),
-    "TransformResources": Members(
-        {
-            "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": Honoured("as many containers, which share the objects", most=100, why=ONE_MACHINE),
-            "VolumeKmsKeyId": KMS,
-            "TransformAmiVersion": NoMeaning("the machine is this one"),
-        }
-    ),
-    "DataProcessing": Members(
-        {
-            "InputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
-            "OutputFilter": Honoured("AWS's part of JSONPath; `[a:b]` ends before `b`"),
-            "JoinSource": Honoured("of CSV, JSON and JSON lines"),
-        }
-    ),
-    "Tags": TAGS,
-    "ExperimentConfig": EXPERIMENT,
+ROWS: Mapping[str, Rows] = {
+    "CreateEndpointConfig": CREATE_ENDPOINT_CONFIG,
+    "CreateEndpoint": CREATE_ENDPOINT,
+    "UpdateEndpoint": UPDATE_ENDPOINT,
+    "UpdateEndpointWeightsAndCapacities": UPDATE_WEIGHTS,
 }
