@@ -226,7 +226,7 @@ def test_update_loses_no_invocation(parts: Parts, invoke: Invoker, model: Model)
 def test_invocation_cut_off_by_an_update_is_made_again(
     parts: Parts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running
 
     def never_in_the_old_one(asked: Asked) -> Reply:

@@ -186,7 +186,7 @@ def test_other_operations_are_named(invoke: Invoker) -> None:
 def test_request_that_a_drain_is_too_short_for_goes_to_the_new_container(
     parts: Parts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running
 
     def keep_until_the_end(asked: Asked) -> Reply:
