@@ -19,9 +19,9 @@ import simdjson
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from . import media
-from .answers import Problem, shown
-from .media import CSV, FORMATS, JSON, JSON_LINES, NPY
+from . import content_negotiation as media
+from .content_negotiation import CSV, FORMATS, JSON, JSON_LINES, NPY
+from .responses import Problem, shown
 
 Numbers = NDArray[Any]
 

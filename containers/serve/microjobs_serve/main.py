@@ -14,11 +14,11 @@ from microjobs.errors import UserError
 from microjobs.network import Network
 
 from . import workers
-from .hot import Front, Rest
+from .fast_path import Front, Rest
 from .metrics import Metrics
-from .requirements import RestartNeededError
-from .served import find
+from .model_source import find
 from .service import MB, Service
+from .user_requirements import RestartNeededError
 
 logger = logging.getLogger("microjobs")
 
@@ -81,7 +81,7 @@ def _serve() -> None:
 
 def _rest(service: Service) -> Rest:
     # Imported at the first request that needs it: an endpoint should be ready soon, and most never do.
-    from .application import answering, create
+    from .flask_routes import answering, create
 
     return answering(create(service))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from .board import Board
+from .shared_counters import Board
 
 ROUTES = ("/ping", "/invocations", "other")
 STATUSES = (200, 400, 404, 405, 406, 408, 413, 415, 500, 503)

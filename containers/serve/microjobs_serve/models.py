@@ -9,8 +9,9 @@ import numpy as np
 from microjobs.bundle import RAW, SERVING_DEFAULT, Bundle
 from microjobs.predictor import Predictor
 
-from . import formats, media
-from .answers import Answer, Problem, shown
+from . import content_negotiation as media
+from . import formats
+from .responses import Answer, Problem, shown
 
 QUICK_SECONDS = 0.001
 

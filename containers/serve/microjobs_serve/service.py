@@ -3,10 +3,10 @@
 import logging
 import time
 
-from .answers import FAILED, Answer, Problem
-from .arrivals import too_large
+from .body_reader import too_large
 from .metrics import Metrics
 from .models import Model, Request
+from .responses import FAILED, Answer, Problem
 
 logger = logging.getLogger("microjobs")
 

@@ -18,8 +18,8 @@ from granian.server import MPServer
 
 from microjobs.errors import PlatformError, UserError
 
+from .direct_listener import Application, spawn_worker
 from .metrics import Metrics
-from .rsgi import Application, spawn_worker
 
 QUIET_SECONDS = 0.25
 """After SIGTERM: no request for so long, and the server stops."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.errors import UserError
-from microjobs_serve.handlers import HandlerModel
+from microjobs_serve.handler_model import HandlerModel
 from microjobs_serve.metrics import Metrics
 from microjobs_serve.models import Request
 from microjobs_serve.service import Service

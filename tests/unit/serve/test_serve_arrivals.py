@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from microjobs_serve import arrivals
-from microjobs_serve.answers import Problem
-from microjobs_serve.arrivals import Arrivals
+from microjobs_serve import body_reader as arrivals
+from microjobs_serve.body_reader import Arrivals
+from microjobs_serve.responses import Problem
 
 
 class Piece:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from microjobs_serve.answers import Problem
-from microjobs_serve.media import attribute, choose, negotiate
+from microjobs_serve.content_negotiation import attribute, choose, negotiate
+from microjobs_serve.responses import Problem
 
 JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
 

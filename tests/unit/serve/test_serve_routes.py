@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from microjobs.bundle import read_bundle
-from microjobs_serve.answers import Answer
-from microjobs_serve.application import create
-from microjobs_serve.hot import Front
+from microjobs_serve.fast_path import Front
+from microjobs_serve.flask_routes import create
 from microjobs_serve.metrics import Metrics
 from microjobs_serve.models import BundleModel
+from microjobs_serve.responses import Answer
 from microjobs_serve.service import Service
 from tests.unit.serve.conftest import Server, started
 

@@ -11,8 +11,9 @@ import numpy as np
 import orjson
 from numpy.typing import DTypeLike
 
-from .. import formats, media
-from ..answers import Problem
+from .. import content_negotiation as media
+from .. import formats
+from ..responses import Problem
 from . import content_types, errors
 
 MAX_COLUMNS = 100_000

@@ -1,6 +1,6 @@
 """Errors of the convention. Users' code raises them; their statuses reach the client."""
 
-from ..answers import Problem
+from ..responses import Problem
 
 
 class UnsupportedFormatError(Exception):

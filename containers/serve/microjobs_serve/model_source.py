@@ -10,7 +10,9 @@ from microjobs import bundle as bundles
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 
-from . import handlers, programs, requirements
+from . import handler_model as handlers
+from . import user_program as programs
+from . import user_requirements as requirements
 from .models import BundleModel, Model
 
 BUNDLE_IN_FLIGHT = 128

@@ -5,8 +5,8 @@ import time
 from asyncio import CancelledError
 from collections.abc import Callable
 
-from .answers import Problem
-from .rsgi import Exchange, Future
+from .direct_listener import Exchange, Future
+from .responses import Problem
 
 SMALL = 256 * 1024
 """Bytes up to which a body is taken in one piece; a larger one, or one of unknown length, is counted as it comes."""

@@ -12,8 +12,9 @@ import numpy as np
 from microjobs.bundle import read_bundle
 from microjobs.predictor import Predictor
 
-from . import formats, media
-from .answers import Problem
+from . import content_negotiation as media
+from . import formats
+from .responses import Problem
 from .toolkit import decoder, encoder, errors, utils
 
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from .answers import FAILED, JSON, Answer, Problem
+from .direct_listener import Scope
 from .models import Request
-from .rsgi import Scope
+from .responses import FAILED, JSON, Answer, Problem
 from .service import MB, Service
 
 logger = logging.getLogger("microjobs")

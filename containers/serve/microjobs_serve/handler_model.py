@@ -14,12 +14,15 @@ from typing import Any
 
 from microjobs.errors import UserError
 
-from . import defaults, formats, media, programs
-from .answers import Answer, Problem
-from .context import Context, answer_headers, checked
+from . import content_negotiation as media
+from . import default_handlers as defaults
+from . import formats
+from . import user_program as programs
+from .handler_context import Context, answer_headers, checked
 from .models import Request
-from .programs import Function, summary
+from .responses import Answer, Problem
 from .toolkit.content_types import UTF8_TYPES
+from .user_program import Function, summary
 
 logger = logging.getLogger("microjobs")
 

@@ -4,8 +4,8 @@ import codecs
 import functools
 from collections.abc import Iterator
 
-from .answers import JSON as JSON
-from .answers import Problem
+from .responses import JSON as JSON
+from .responses import Problem
 
 CSV = "text/csv"
 JSON_LINES = "application/jsonlines"

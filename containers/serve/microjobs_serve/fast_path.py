@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import BoundedSemaphore
 
-from .answers import BUSY, FAILED, Answer, Problem
-from .arrivals import SMALL, Arrivals
+from .body_reader import SMALL, Arrivals
+from .direct_listener import Exchange, Headers, Scope
 from .models import Request
-from .rsgi import Exchange, Headers, Scope
+from .responses import BUSY, FAILED, Answer, Problem
 from .service import Service
 
 logger = logging.getLogger("microjobs")
