@@ -1,151 +1,151 @@
-"""Bodies on their way to one worker. None takes a thread; all have a deadline, and share the room there is."""
+"""Reads request bodies without occupying threads. Each body has a deadline; large bodies share a memory budget."""
 
 import threading
 import time
-from asyncio import CancelledError
 from collections.abc import Callable
 
-from .direct_listener import Exchange, Future
-from .responses import Problem
+from .listener import CANCELLED, Exchange, Read
+from .responses import HttpError
 
-SMALL = 256 * 1024
-"""Bytes up to which a body is taken in one piece; a larger one, or one of unknown length, is counted as it comes."""
+SMALL_BODY_BYTES = 256 * 1024
+"""A body up to this size is read in one piece. A larger one, or one of unknown length, is counted as it arrives."""
 
-BODY_SECONDS = 60.0
-"""What a body gets to arrive: as much as SageMaker gives a whole invocation…"""
+BODY_TIMEOUT = 60.0
+"""Seconds in which a body must arrive, as long as SageMaker allows for a whole invocation."""
 BYTES_PER_SECOND = 1024 * 1024
-"""…and a second more for each so many bytes of it that are here."""
+"""The deadline of a body grows by one second per so many bytes received."""
+TIMEOUT_CHECK_INTERVAL = 1.0
 
-ROOM = 256 * 1024 * 1024
-"""Bytes that large bodies on their way may take together, if it is not too little for two of them."""
+MAX_BUFFERED_BYTES = 256 * 1024 * 1024
+"""Memory budget for large bodies that are arriving; never less than two bodies of maximum size."""
 
-Taken = Callable[[bytes | Problem], None]
-"""Is told the body, or why there is none."""
+OnBody = Callable[[bytes | HttpError], None]
+"""Receives the body, or the error that ended it."""
 
 
-class Arrivals:
-    """The bodies on their way.
+class BodyReader:
+    """Reads the bodies of one worker's requests.
 
     Args:
-        limit: bytes that a body may have.
+        limit: maximum size of a body in bytes.
     """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.waiting: dict[Future, _Arrival] = {}
-        self._room = max(ROOM, 2 * limit)
+        self.pending: dict[Read, _Body] = {}
+        self._free_bytes = max(MAX_BUFFERED_BYTES, 2 * limit)
         self._lock = threading.Lock()
 
-    def start(self) -> None:
-        """Called in the worker: threads do not survive its fork."""
-        threading.Thread(target=self._watch, name="arrivals", daemon=True).start()
+    def start_timeouts(self) -> None:
+        """Start the thread that enforces deadlines, in the worker: a fork does not copy threads."""
+        threading.Thread(target=self._enforce_deadlines, name="body-timeouts", daemon=True).start()
 
-    def take(self, exchange: Exchange, length: str, then: Taken) -> None:
-        """Call `then` once; `length` is the header Content-Length, or empty."""
-        arrival = _Arrival(self, exchange, then)
-        if length and int(length) <= SMALL:
-            arrival.wait(exchange(), arrival.whole)
+    def read(self, exchange: Exchange, content_length: str, on_body: OnBody) -> None:
+        """Read a body and call `on_body` once; `content_length` is the header, or empty."""
+        body = _Body(self, exchange, on_body)
+        if content_length and int(content_length) <= SMALL_BODY_BYTES:
+            body.wait(exchange.read_body(), body.finish)
         else:
-            arrival.next(exchange.__aiter__())
+            body.read_chunk()
 
     def discard(self, exchange: Exchange) -> None:
-        """Read on after an early answer: a client that is still sending would lose it with the connection."""
-        arrival = _Arrival(self, exchange, None)
-        arrival.next(exchange.__aiter__())
+        """Read and drop the rest of a body: a client that is still sending would otherwise miss an early response."""
+        _Body(self, exchange, None).read_chunk()
 
     def reserve(self, size: int) -> bool:
-        """Count bytes that came, or by a negative size that went; whether there was room for them."""
+        """Take bytes from the memory budget, or return them if `size` is negative; return whether it suffices."""
         with self._lock:  # bodies end in several threads
-            self._room -= size
-            return self._room >= 0
+            self._free_bytes -= size
+            return self._free_bytes >= 0
 
-    def expire(self, now: float) -> None:
-        """Give up the bodies that had to be here before `now` (`time.perf_counter`)."""
-        for future, arrival in list(self.waiting.items()):
-            if now > arrival.started + BODY_SECONDS + arrival.size / BYTES_PER_SECOND:
-                future.cancel()
+    def cancel_overdue(self, now: float) -> None:
+        """Cancel the reads of bodies whose deadline is before `now` (`time.perf_counter`)."""
+        for read, body in list(self.pending.items()):
+            if now > body.started + BODY_TIMEOUT + body.size / BYTES_PER_SECOND:
+                read.cancel()
 
-    def _watch(self) -> None:
+    def _enforce_deadlines(self) -> None:
         while True:
-            time.sleep(1)
-            self.expire(time.perf_counter())
+            time.sleep(TIMEOUT_CHECK_INTERVAL)
+            self.cancel_overdue(time.perf_counter())
 
 
-class _Arrival:
-    """One body; discarded if nobody waits for it."""
+class _Body:
+    """One body; without `on_body` it is discarded."""
 
-    __slots__ = ("_arrivals", "_exchange", "_pieces", "_then", "size", "started")
+    __slots__ = ("_chunks", "_exchange", "_on_body", "_reader", "size", "started")
 
-    def __init__(self, arrivals: Arrivals, exchange: Exchange, then: Taken | None) -> None:
+    def __init__(self, reader: BodyReader, exchange: Exchange, on_body: OnBody | None) -> None:
         self.started = time.perf_counter()
         self.size = 0
-        self._arrivals = arrivals
+        self._reader = reader
         self._exchange = exchange
-        self._then = then
-        self._pieces: list[bytes] = []
+        self._on_body = on_body
+        self._chunks: list[bytes] = []
 
-    def wait(self, future: Future, then: Callable[[Future], object]) -> None:
-        # The future knows this arrival. If the arrival knew the future too, neither would ever be freed.
-        self._arrivals.waiting[future] = self
-        future.add_done_callback(then)
+    def wait(self, read: Read, on_done: Callable[[Read], object]) -> None:
+        # The read refers to this body. A reference from the body to the read would be a cycle that is never freed.
+        self._reader.pending[read] = self
+        read.add_done_callback(on_done)
 
-    def whole(self, future: Future) -> None:
-        self._tell(self._result(future))
+    def finish(self, read: Read) -> None:
+        """Pass on a body that was read in one piece."""
+        self._pass_on(self._take_result(read))
 
-    def next(self, exchange: Exchange) -> None:
-        self.wait(exchange.__anext__(), self.piece)
+    def read_chunk(self) -> None:
+        self.wait(self._exchange.read_chunk(), self._handle_chunk)
 
-    def piece(self, future: Future) -> None:
-        piece = self._result(future)
-        if isinstance(piece, Problem):
-            self._tell(piece)
-        elif piece:
-            self._add(piece)
-            self.next(self._exchange)
+    def _handle_chunk(self, read: Read) -> None:
+        chunk = self._take_result(read)
+        if isinstance(chunk, HttpError):
+            self._pass_on(chunk)
+        elif chunk:
+            self._add(chunk)
+            self.read_chunk()
         else:
             self._end()
 
-    def _add(self, piece: bytes) -> None:
-        self.size += len(piece)
-        if self._then is None:
+    def _add(self, chunk: bytes) -> None:
+        self.size += len(chunk)
+        if self._on_body is None:
             return
-        self._pieces.append(piece)
-        room = self._arrivals.reserve(len(piece))
-        if self.size > self._arrivals.limit:
-            self._tell(too_large("larger", self._arrivals.limit))
-        elif not room:
-            self._tell(CROWDED)
+        self._chunks.append(chunk)
+        fits = self._reader.reserve(len(chunk))
+        if self.size > self._reader.limit:
+            self._pass_on(body_too_large("larger", self._reader.limit))
+        elif not fits:
+            self._pass_on(MEMORY_FULL)
 
     def _end(self) -> None:
-        """An empty piece is the end, and then there is no next one; else the connection broke, or is no HTTP."""
+        """Handle the last chunk: if the body is not complete, the connection broke, or the chunks are malformed."""
         try:
-            self.wait(self._exchange.__anext__(), self._result)
+            self.wait(self._exchange.read_chunk(), self._take_result)
         except StopAsyncIteration:
-            self._tell(b"".join(self._pieces))
+            self._pass_on(b"".join(self._chunks))
         else:
-            self._tell(BROKEN)
+            self._pass_on(INCOMPLETE)
 
-    def _tell(self, body: bytes | Problem) -> None:
-        then, self._then = self._then, None
-        self._arrivals.reserve(-sum(map(len, self._pieces)))
-        self._pieces = []
-        if then is not None:
-            then(body)
+    def _pass_on(self, body: bytes | HttpError) -> None:
+        on_body, self._on_body = self._on_body, None
+        self._reader.reserve(-sum(map(len, self._chunks)))
+        self._chunks = []
+        if on_body is not None:
+            on_body(body)
 
-    def _result(self, future: Future) -> bytes | Problem:
-        del self._arrivals.waiting[future]
+    def _take_result(self, read: Read) -> bytes | HttpError:
+        del self._reader.pending[read]
         try:
-            return future.result()
-        except CancelledError:
-            return LATE
-        except RuntimeError:  # Granian's word for a connection that broke, and for chunks that are none
-            return BROKEN
+            return read.result()
+        except CANCELLED:
+            return TIMED_OUT
+        except RuntimeError:
+            return INCOMPLETE
 
 
-def too_large(size: str, limit: int) -> Problem:
-    return Problem(413, f"the body is {size}, the limit is {limit} bytes: send fewer rows at a time")
+def body_too_large(size: str, limit: int) -> HttpError:
+    return HttpError(413, f"the body is {size}, the limit is {limit} bytes: send fewer rows at a time")
 
 
-LATE = Problem(408, f"the body did not arrive within {BODY_SECONDS:g} s: send it faster")
-BROKEN = Problem(400, "the body ended before its end: send it whole")
-CROWDED = Problem(503, "too many large bodies are arriving: send fewer at a time", retry_after="1")
+TIMED_OUT = HttpError(408, f"the body did not arrive within {BODY_TIMEOUT:g} s: send it faster")
+INCOMPLETE = HttpError(400, "the body is incomplete: send all of it")
+MEMORY_FULL = HttpError(503, "too many large bodies are arriving: send fewer at a time", retry_after="1")

@@ -1,110 +1,89 @@
-"""Which format a body is in and which one the client wants: Content-Type, Accept, Custom-Attributes."""
+"""Reads Content-Type, Accept and Custom-Attributes, and chooses the media type of the response."""
 
 import codecs
 import functools
 from collections.abc import Iterator
 
-from .responses import JSON as JSON
-from .responses import Problem
-
-CSV = "text/csv"
-JSON_LINES = "application/jsonlines"
-NPY = "application/x-npy"
-
-FORMATS = {
-    JSON: JSON,
-    CSV: CSV,
-    JSON_LINES: JSON_LINES,
-    "application/x-jsonlines": JSON_LINES,
-    "application/jsonlines+json": JSON_LINES,
-    "application/x-ndjson": JSON_LINES,
-    NPY: NPY,
-}
-"""Media type → the format it means; an alias that a client uses is answered with that alias."""
+from .media_types import FORMATS, JSON, SUPPORTED, parse_media_type
+from .responses import HttpError, quote
 
 CHARSETS = frozenset(
     {"utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso8859-1", "iso8859-15", "cp1252"}
 )
 """Encodings of text bodies, by Python's names. Python's other codecs do not encode text, or decode slowly."""
 
-OFFERED = ", ".join((JSON, CSV, JSON_LINES, NPY))
-
-
-def plain(content_type: str) -> str:
-    """`Text/CSV; charset=utf-8` → `text/csv`."""
-    return content_type.partition(";")[0].strip().lower()
-
 
 @functools.lru_cache(maxsize=256)
-def charset(content_type: str) -> str:
-    """Python's name of the encoding that a Content-Type declares; UTF-8 where it declares none.
+def parse_charset(content_type: str) -> str:
+    """Return Python's name of the encoding that a Content-Type declares; the default is UTF-8.
 
     Raises:
-        Problem: 415, the encoding is unknown.
+        HttpError: 415, the encoding is not supported.
     """
     for parameter in content_type.split(";")[1:]:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset":
-            return _codec(value.strip().strip('"'))
+            return _codec_name(value.strip().strip('"'))
     return "utf-8"
 
 
-def _codec(name: str) -> str:
+def _codec_name(charset: str) -> str:
     try:
-        codec = codecs.lookup(name).name
+        name = codecs.lookup(charset).name
     except (LookupError, ValueError):
-        codec = ""
-    if codec not in CHARSETS:
-        raise Problem(415, f"charset {shorten(name)!r} cannot be read: send UTF-8")
-    return codec
+        name = ""
+    if name not in CHARSETS:
+        raise HttpError(415, f"charset {quote(charset)} is not supported: send UTF-8")
+    return name
 
 
 @functools.lru_cache(maxsize=256)
 def negotiate(content_type: str, accept: str) -> tuple[str, str]:
-    """The media types of the request and of its answer, both keys of `FORMATS`.
+    """Return the media types of the request and of the response, both keys of `FORMATS`.
 
-    An absent Content-Type is JSON; an absent Accept, or one that leaves it open, is the request's own type.
+    The default of Content-Type is JSON. The default of Accept is the request's own media type.
 
     Raises:
-        Problem: 415 for a type that cannot be read, 406 for an Accept that cannot be met.
+        HttpError: 415, the Content-Type is not supported; 406, no supported media type matches Accept.
     """
-    given = plain(content_type) or JSON
-    if given not in FORMATS:
-        raise Problem(415, f"Content-Type {shorten(content_type)!r} cannot be read: send {OFFERED}")
-    return given, choose(accept, given)
+    request_type = parse_media_type(content_type) or JSON
+    if request_type not in FORMATS:
+        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED}")
+    return request_type, choose_media_type(accept, request_type)
 
 
 @functools.lru_cache(maxsize=256)
-def choose(accept: str, default: str) -> str:
-    """The acceptable media type of highest quality; among equals `default`, then the order of the header.
+def choose_media_type(accept: str, default: str) -> str:
+    """Return the acceptable media type of the highest quality; of several, `default` or the first one in the header.
 
     Raises:
-        Problem: 406, none of ours is acceptable.
+        HttpError: 406, no supported media type matches Accept.
     """
-    ranges = dict(_ranges(accept)) or {"*/*": 1.0}
-
-    def quality(media: str) -> float:
-        # The most specific range that matches decides, whatever the others say.
-        for wanted in (media, f"{media.partition('/')[0]}/*", "*/*"):
-            if wanted in ranges:
-                return ranges[wanted]
-        return 0.0
-
-    best = max((default, *(media for media in ranges if media in FORMATS), *FORMATS), key=quality)
-    if not quality(best):
-        raise Problem(406, f"Accept {shorten(accept)!r} cannot be met: accept {OFFERED}")
+    ranges = dict(_parse_ranges(accept)) or {"*/*": 1.0}
+    candidates = (default, *(name for name in ranges if name in FORMATS), *FORMATS)
+    best = max(candidates, key=lambda name: _quality(name, ranges))
+    if not _quality(best, ranges):
+        raise HttpError(406, f"Accept {quote(accept)} is not supported: accept {SUPPORTED}")
     return best
 
 
-def _ranges(accept: str) -> Iterator[tuple[str, float]]:
+def _quality(media_type: str, ranges: dict[str, float]) -> float:
+    """Return the quality that the most specific matching range has."""
+    for name in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
+        if name in ranges:
+            return ranges[name]
+    return 0.0
+
+
+def _parse_ranges(accept: str) -> Iterator[tuple[str, float]]:
     for part in accept.split(","):
-        media, *parameters = (text.strip().lower() for text in part.split(";"))
-        qualities = [_quality(text.partition("=")[2]) for text in parameters if text.startswith("q=")]
-        if media:
-            yield media, qualities[0] if qualities else 1.0
+        name, *parameters = (text.strip().lower() for text in part.split(";"))
+        qualities = [_parse_quality(text.partition("=")[2]) for text in parameters if text.startswith("q=")]
+        if name:
+            yield name, qualities[0] if qualities else 1.0
 
 
-def _quality(text: str) -> float:
+def _parse_quality(text: str) -> float:
     try:
         return min(1.0, max(0.0, float(text)))
     except ValueError:
@@ -112,14 +91,10 @@ def _quality(text: str) -> float:
 
 
 @functools.lru_cache(maxsize=256)
-def attribute(header: str, name: str) -> str | None:
-    """One attribute of X-Amzn-SageMaker-Custom-Attributes: `signature_name=raw,trace=7` → `raw`."""
+def parse_attribute(header: str, name: str) -> str | None:
+    """Return one attribute of X-Amzn-SageMaker-Custom-Attributes: `signature_name=raw,trace=7` → `raw`."""
     for part in header.replace(";", ",").split(","):
         key, separator, value = part.partition("=")
         if separator and key.strip() == name:
             return value.strip()
     return None
-
-
-def shorten(text: str, limit: int = 80) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}…"

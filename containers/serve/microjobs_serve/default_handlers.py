@@ -1,7 +1,7 @@
-"""What is done where a user's program defines no function for it.
+"""Functions that replace those that a user's program does not define.
 
-Around the user's predict_fn the defaults are those of `sagemaker-inference`. Where predict_fn is missing too, which
-that package refuses, bodies are rows and answers are predictions as those of a bundle.
+The defaults around the user's predict_fn behave as those of `sagemaker-inference`. That package rejects a program
+without predict_fn; here, requests and responses are then those of a bundle.
 """
 
 from pathlib import Path
@@ -12,9 +12,11 @@ import numpy as np
 from microjobs.bundle import read_bundle
 from microjobs.predictor import Predictor
 
-from . import content_negotiation as media
 from . import formats
-from .responses import Problem
+from .content_negotiation import choose_media_type, negotiate
+from .formats.rows import Numbers, check_rows
+from .media_types import FORMATS, JSON, JSON_LINES, SUPPORTED, parse_media_type
+from .responses import HttpError, quote
 from .toolkit import decoder, encoder, errors, utils
 
 
@@ -23,91 +25,91 @@ def load_bundle(model_dir: str) -> Predictor:
 
 
 def decode_array(body: bytes | str, content_type: str) -> Any:
-    """Decode a body as `sagemaker-inference` does, and JSON lines of numbers too.
+    """Decode a body as `sagemaker-inference` does, and also JSON lines of numbers.
 
     Raises:
-        Problem: 415, no decoder for the type; 400, a body that is not of it.
+        HttpError: 415, no decoder for the type; 400, the body is malformed.
     """
-    given = media.plain(content_type)
-    if media.FORMATS.get(given) == media.JSON_LINES:
+    media_type = parse_media_type(content_type)
+    if FORMATS.get(media_type) == JSON_LINES:
         return decode_rows(body, content_type)
     try:
-        return decoder.decode(body, given)
+        return decoder.decode(body, media_type)
     except errors.UnsupportedFormatError:
-        offered = f"{media.OFFERED}, or define input_fn"
-        raise Problem(415, f"Content-Type {media.shorten(content_type)!r} cannot be read: send {offered}") from None
+        remedy = f"send {SUPPORTED}, or define input_fn"
+        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: {remedy}") from None
 
 
 def encode_array(prediction: Any, accept: str) -> tuple[Any, str]:
-    """Encode a prediction as `sagemaker-inference` does, and as JSON lines too.
+    """Encode a prediction as `sagemaker-inference` does, and also as JSON lines; return it with its media type.
 
     Raises:
-        Problem: 406, no encoder for the type; 500, a prediction that the type cannot hold.
+        HttpError: 406, no encoder for the type; 500, the type cannot represent the prediction.
     """
     exact = next((name for name in utils.parse_accept(accept) if name in encoder.SUPPORTED_CONTENT_TYPES), None)
-    wanted = exact or media.choose(accept, media.JSON)
-    return _encode(prediction, wanted), wanted
+    media_type = exact or choose_media_type(accept, JSON)
+    return _encode(prediction, media_type), media_type
 
 
-def decode_rows(body: bytes | str, content_type: str) -> formats.Numbers:
-    """Decode a body as a bundle does: numbers, a row per record.
+def decode_rows(body: bytes | str, content_type: str) -> Numbers:
+    """Decode a body as for a bundle: numbers, one row per record.
 
     Raises:
-        Problem: 415, no decoder for the type; 400, a body that is not of it.
+        HttpError: 415, no decoder for the type; 400, the body is malformed.
     """
-    given, _ = media.negotiate(content_type, "")
-    content = body.encode() if isinstance(body, str) else formats.utf8(body, content_type)
-    return formats.decode(content, given).copy()  # the decoders' own may be read-only
+    media_type, _ = negotiate(content_type, "")
+    content = body.encode() if isinstance(body, str) else formats.to_utf8(body, content_type)
+    return formats.decode(content, media_type).copy()  # a decoder's own array can be read-only
 
 
 def predict_rows(data: Any, model: Any) -> Any:
     if isinstance(model, Predictor):
-        return model.predict(formats.as_rows(data, model.features))
+        return model.predict(check_rows(data, model.features))
     predict = getattr(model, "predict", None)
     return predict(data) if callable(predict) else model(data)
 
 
 def can_predict(model: object) -> bool:
-    """Whether `predict_rows` knows what to do with a model."""
+    """Return whether `predict_rows` supports the model."""
     return callable(model) or callable(getattr(model, "predict", None))
 
 
 def encode_predictions(prediction: Any, accept: str) -> tuple[Any, str]:
-    """Encode a prediction as a bundle does, whatever its type: in JSON as `predictions`, an object as it is.
+    """Encode a prediction of any type as for a bundle: in JSON as `predictions`, but an object as it is.
+
+    Return it with its media type.
 
     Raises:
-        Problem: 406, no encoder for the type; 500, a prediction that the type cannot hold.
+        HttpError: 406, no encoder for the type; 500, the type cannot represent the prediction.
     """
-    wanted = media.choose(accept, media.JSON)
-    numbers = _numbers(prediction)
+    media_type = choose_media_type(accept, JSON)
+    numbers = _to_rows(prediction)
     if numbers is not None:
-        return formats.encode(numbers, wanted), wanted
-    if media.FORMATS[wanted] == media.JSON and not isinstance(prediction, dict | str):
+        return formats.encode(numbers, media_type), media_type
+    if FORMATS[media_type] == JSON and not isinstance(prediction, dict | str):
         prediction = {"predictions": prediction}
-    return _encode(prediction, wanted), wanted
+    return _encode(prediction, media_type), media_type
 
 
-def _numbers(prediction: Any) -> formats.Numbers | None:
-    """Numbers with one or two dimensions as rows; None for any other prediction."""
+def _to_rows(prediction: Any) -> Numbers | None:
+    """Return numbers with one or two dimensions as rows; None for any other prediction."""
     try:
         array = np.asarray(prediction)
-    except Exception:  # ragged lists, and whatever other libraries' arrays raise
+    except Exception:  # ragged lists, and arrays of other libraries, which raise errors of many types
         return None
     if array.dtype.kind not in "fiu" or array.dtype.itemsize > 8 or array.ndim > 2:  # JSON has no longer floats
         return None
     return np.ascontiguousarray(array.reshape(-1, 1) if array.ndim < 2 else array)
 
 
-def _encode(prediction: Any, wanted: str) -> Any:
-    form = media.FORMATS[wanted]
+def _encode(prediction: Any, media_type: str) -> Any:
     try:
-        if form != media.JSON_LINES:
-            return encoder.encode(prediction, form)
+        if FORMATS[media_type] != JSON_LINES:
+            return encoder.encode(prediction, FORMATS[media_type])
         records = [prediction] if isinstance(prediction, dict | str) else prediction
-        return "".join(f"{encoder.encode(record, media.JSON)}\n" for record in records)
-    except Exception as error:  # json, numpy and the prediction's own class raise many kinds
+        return "".join(f"{encoder.encode(record, JSON)}\n" for record in records)
+    except Exception as error:  # json, numpy and the prediction's own class raise errors of many types
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         kind = type(prediction).__name__
-        raise Problem(
-            500, f"a prediction of type {kind} cannot be written as {wanted}: {reason}; define output_fn"
-        ) from error
+        message = f"a prediction of type {kind} cannot be written as {media_type}: {reason}; define output_fn"
+        raise HttpError(500, message) from error

@@ -1,66 +1,56 @@
-"""Granian's RSGI worker without an event loop.
+"""The default listener: Granian's RSGI worker without an event loop. Uses private modules of Granian.
 
-RSGI gives the head of a request, and its body as a future that is done when the client has sent it: Granian's own
-threads read, and a slow client takes none of Python's. asyncio in between would cost as much as the rest of a small
-request, for nothing: no answer here awaits anything but its body. So callbacks are called at once, on the one thread
-on which Granian calls Python, and what takes long is for its callers to give to other threads.
+RSGI provides the head of a request, and its body as a future that is done when Granian's own threads have read it. A
+slow client therefore occupies none of Python's threads. An event loop would take as much time as the rest of a small
+request, and nothing needs it, because this job awaits only bodies. So callbacks run at once, in the one thread in which
+Granian calls Python. Slow work must run in other threads.
 """
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from granian._granian import CallbackScheduler, RSGIWorker
 from granian._signals import set_sync_signals
 from granian.server.common import WORKERS_METHODS
 from granian.server.mp import WorkerProcess
 
-
-class Headers(Protocol):
-    """Header fields by their names in lower case."""
-
-    def get(self, name: str, default: str = "") -> str: ...
-
-    def items(self) -> Iterable[tuple[str, str]]: ...
+from .granian_server import make_server
+from .listener import Application, ListenerSettings, Read, StartWorker
 
 
-class Scope(Protocol):
-    """The head of a request; `path` is decoded."""
+class DirectListener:
+    """Calls the application without an event loop."""
 
-    method: str
-    path: str
-    query_string: str
-    headers: Headers
+    def serve(self, start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
+        make_server(drain, settings).serve(_run_worker, start_worker, wrap_loader=False)
 
 
-class Future(Protocol):
-    """A piece of a body; its callback is called once, with the future."""
+class _Exchange:
+    """Granian's object for one exchange, with the names of our interface."""
 
-    def add_done_callback(self, callback: Callable[["Future"], object]) -> None: ...
+    __slots__ = ("_chunks", "_protocol")
 
-    def cancel(self) -> bool: ...
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._chunks: Any = None
 
-    def result(self) -> bytes: ...
+    def read_body(self) -> Read:
+        read: Read = self._protocol()
+        return read
 
+    def read_chunk(self) -> Read:
+        if self._chunks is None:
+            self._chunks = self._protocol.__aiter__()
+        read: Read = self._chunks.__anext__()
+        return read
 
-class Exchange(Protocol):
-    """The other half of a request: its body, whole or in pieces, and its answer, which any thread may send."""
-
-    def __call__(self) -> Future: ...
-
-    def __aiter__(self) -> "Exchange": ...
-
-    def __anext__(self) -> Future: ...
-
-    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None: ...
-
-
-Application = Callable[[Scope, Exchange], None]
-"""Called for each request; must not raise."""
+    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._protocol.response_bytes(status, headers, body)
 
 
-class _Immediate:
-    """In place of an event loop: what is to be called soon is called now."""
+class _InlineLoop:
+    """Stands in for an event loop: calls at once what is to be called soon."""
 
     def call_soon(self, callback: Callable[..., object], *arguments: object, **_context: object) -> None:
         callback(*arguments)
@@ -69,13 +59,15 @@ class _Immediate:
 
 
 class _Scheduler(CallbackScheduler):
-    def __init__(self, _loop: _Immediate, application: Application, *_: object) -> None:
+    """Granian calls `_schedule_fn` with each request."""
+
+    def __init__(self, _loop: _InlineLoop, application: Application, *_: object) -> None:
         super().__init__()
-        self._schedule_fn = lambda watcher: application(watcher.scope, watcher.proto)
+        self._schedule_fn = lambda watcher: application(watcher.scope, _Exchange(watcher.proto))
 
 
 @WorkerProcess.wrap_target  # type: ignore[untyped-decorator]
-def spawn_worker(
+def _run_worker(
     number: int,
     application: Application,
     sock: Any,
@@ -85,12 +77,12 @@ def spawn_worker(
     threads: int,
     *settings: Any,
 ) -> None:
-    """A worker process, as Granian's own for WSGI is one; to be given to `MPServer.serve`."""
+    """Run a worker process, as Granian's function of the same purpose does for WSGI."""
     runtime, http, (_log_format, ssl, _scope, metrics) = settings[:4], settings[5:10], settings[10:]
     stop, stopped = set_sync_signals(), threading.Event()  # type: ignore[no-untyped-call]
     stop.add_cb(stopped.set)
-    make_worker: Any = RSGIWorker  # its stub is behind its code
+    make_worker: Any = RSGIWorker  # its type stub lacks some parameters
     worker = make_worker(number, sock, ipc, threads, *runtime, *http, *ssl, metrics)
     serve = getattr(worker, WORKERS_METHODS[mode][(sock[0] or sock[1]).is_uds()])
-    serve(_Scheduler(_Immediate(), application, None, None, None), _Immediate(), stop)
+    serve(_Scheduler(_InlineLoop(), application, None, None, None), _InlineLoop(), stop)
     stopped.wait()

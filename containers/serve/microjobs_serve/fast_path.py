@@ -1,109 +1,115 @@
-"""What stands in front of Flask: takes every request in, and answers the two routes that carry the load."""
+"""Dispatches requests: answers the two routes that carry the load, and passes all others to Flask."""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import BoundedSemaphore
 
-from .body_reader import SMALL, Arrivals
-from .direct_listener import Exchange, Headers, Scope
-from .models import Request
-from .responses import BUSY, FAILED, Answer, Problem
+from .body_reader import SMALL_BODY_BYTES, BodyReader
+from .listener import Exchange, Headers, RequestHead
+from .models import Invocation
+from .responses import INTERNAL_ERROR, QUEUE_FULL, HttpError, HttpResponse
 from .service import Service
 
 logger = logging.getLogger("microjobs")
 
 CLOSE = ("connection", "close")
 
-Rest = Callable[[Scope], Answer]
+FallbackHandler = Callable[[RequestHead], HttpResponse]
+"""Answers a request without its body."""
 
 
-class Front:
-    """One worker's front: GET /ping and POST /invocations here, everything else by `rest`.
+class Dispatcher:
+    """Answers one worker's requests: those of `FAST_ROUTES` itself, all others by `fallback`.
 
-    Granian calls it on one thread. Small requests to a quick model are answered there; the others wait for a thread
-    that answers one at a time, so that /ping and refusals never wait for a prediction.
+    The listener calls it in one thread. Small requests to a fast model are answered in that thread; other invocations
+    wait for a thread that answers one at a time, so that /ping and errors never wait for a prediction.
 
     Args:
-        in_flight: requests that may wait for that thread; one more is answered 503.
+        queue_size: invocations that may wait for that thread; one more gets status 503.
     """
 
-    def __init__(self, service: Service, rest: Rest, *, in_flight: int) -> None:
+    def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int) -> None:
         self._service = service
-        self._rest = rest
-        self._arrivals = Arrivals(service.limit)
-        self._arrivals.start()
-        self._tickets = BoundedSemaphore(in_flight)
-        self._predicting = ThreadPoolExecutor(1, "predict")
-        self._resting = ThreadPoolExecutor(1, "rest")
+        self._fallback = fallback
+        self._body_reader = BodyReader(service.limit)
+        self._body_reader.start_timeouts()
+        self._queue_slots = BoundedSemaphore(queue_size)
+        self._predict_executor = ThreadPoolExecutor(1, "predict")
+        self._fallback_executor = ThreadPoolExecutor(1, "fallback")
 
-    def __call__(self, scope: Scope, exchange: Exchange) -> None:
-        """Answer one request, now or later."""
+    def __call__(self, head: RequestHead, exchange: Exchange) -> None:
+        """Answer one request, at once or later."""
         try:
-            path, method = scope.path, scope.method
-            if path == "/invocations" and method == "POST":
-                self._invoke(scope.headers, exchange)
-            elif path == "/ping" and method == "GET":
-                self._send(exchange, self._service.ping())
-            else:
-                self._resting.submit(self._answer_rest, scope, exchange)
+            answer = FAST_ROUTES.get((head.path, head.method), Dispatcher.submit_to_fallback)
+            answer(self, head, exchange)
         except Exception:
             logger.exception("a request failed")
-            self._send(exchange, FAILED.answer())
+            self._respond(exchange, INTERNAL_ERROR.response())
 
-    def _invoke(self, headers: Headers, exchange: Exchange) -> None:
-        started = time.perf_counter()
-        length = headers.get("content-length", "")
+    def answer_ping(self, _head: RequestHead, exchange: Exchange) -> None:
+        self._respond(exchange, self._service.ping())
+
+    def answer_invocation(self, head: RequestHead, exchange: Exchange) -> None:
+        started, headers = time.perf_counter(), head.headers
+        content_length = headers.get("content-length", "")
         try:
-            self._service.admit(length, headers.get("content-encoding", ""))
-        except Problem as problem:
-            self._send(exchange, self._service.refuse(problem, started))
+            self._service.check_head(content_length, headers.get("content-encoding", ""))
+        except HttpError as error:
+            self._respond(exchange, self._service.reject(error, started))
             self._discard(headers, exchange)
         else:
-            self._arrivals.take(exchange, length, partial(self._arrived, headers, exchange, started))
+            self._body_reader.read(exchange, content_length, partial(self._handle_body, headers, exchange, started))
 
-    def _arrived(self, headers: Headers, exchange: Exchange, started: float, body: bytes | Problem) -> None:
-        if isinstance(body, Problem):
-            self._send(exchange, self._service.refuse(body, started))
+    def submit_to_fallback(self, head: RequestHead, exchange: Exchange) -> None:
+        self._fallback_executor.submit(self._answer_by_fallback, head, exchange)
+
+    def _handle_body(self, headers: Headers, exchange: Exchange, started: float, body: bytes | HttpError) -> None:
+        if isinstance(body, HttpError):
+            self._respond(exchange, self._service.reject(body, started))
             return
-        request = Request(
-            body,
-            headers.get("content-type", ""),
-            headers.get("accept", ""),
-            headers.get("x-amzn-sagemaker-custom-attributes", ""),
-            headers,
-        )
-        if self._service.quick and len(body) <= SMALL:
-            self._send(exchange, self._service.invoke(request, started))
-        elif self._tickets.acquire(blocking=False):
-            self._predicting.submit(self._predict, request, exchange, started)
+        get = headers.get
+        attributes = get("x-amzn-sagemaker-custom-attributes", "")
+        invocation = Invocation(body, get("content-type", ""), get("accept", ""), attributes, headers)
+        if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
+            self._respond(exchange, self._service.invoke(invocation, started))
+        elif self._queue_slots.acquire(blocking=False):
+            self._predict_executor.submit(self._predict, invocation, exchange, started)
         else:
-            self._send(exchange, self._service.refuse(BUSY, started))
+            self._respond(exchange, self._service.reject(QUEUE_FULL, started))
 
-    def _predict(self, request: Request, exchange: Exchange, started: float) -> None:
+    def _predict(self, invocation: Invocation, exchange: Exchange, started: float) -> None:
         try:
-            self._send(exchange, self._service.invoke(request, started))
+            self._respond(exchange, self._service.invoke(invocation, started))
         finally:
-            self._tickets.release()
+            self._queue_slots.release()
 
-    def _answer_rest(self, scope: Scope, exchange: Exchange) -> None:
+    def _answer_by_fallback(self, head: RequestHead, exchange: Exchange) -> None:
         try:
-            answer = self._rest(scope)
+            response = self._fallback(head)
         except Exception:
-            logger.exception("%s %s failed", scope.method, scope.path)
-            answer = FAILED.answer()
-        self._send(exchange, answer)
-        self._discard(scope.headers, exchange)
+            logger.exception("%s %s failed", head.method, head.path)
+            response = INTERNAL_ERROR.response()
+        self._respond(exchange, response)
+        self._discard(head.headers, exchange)
 
     def _discard(self, headers: Headers, exchange: Exchange) -> None:
-        """Take the body of a request that is answered already, unless the client waits to be told to send it."""
-        coming = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
-        if coming and not headers.get("expect", ""):
-            self._arrivals.discard(exchange)
+        """Discard the body of a request that has been answered, unless the client waits for permission to send it."""
+        has_body = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
+        if has_body and not headers.get("expect", ""):
+            self._body_reader.discard(exchange)
 
-    def _send(self, exchange: Exchange, answer: Answer) -> None:
-        # A server that stops asks its clients to come back on a new connection, so that none sends into a closing one.
-        headers = [*answer.headers, CLOSE] if self._service.metrics.stopping() else answer.headers
-        exchange.response_bytes(answer.status, headers, answer.body)
+    def _respond(self, exchange: Exchange, response: HttpResponse) -> None:
+        # While the server stops, clients must open new connections: a request on a connection that closes is lost.
+        headers = [*response.headers, CLOSE] if self._service.metrics.is_stopping() else response.headers
+        exchange.respond(response.status, headers, response.body)
+
+
+FAST_ROUTES: Mapping[tuple[str, str], Callable[[Dispatcher, RequestHead, Exchange], None]] = {
+    ("/invocations", "POST"): Dispatcher.answer_invocation,
+    ("/ping", "GET"): Dispatcher.answer_ping,
+    ("/ping", "HEAD"): Dispatcher.answer_ping,
+}
+"""Path and method of each request that Flask does not get."""

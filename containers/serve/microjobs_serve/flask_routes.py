@@ -1,96 +1,89 @@
-"""The Flask application: every route, and errors as JSON."""
+"""The Flask application: the routes that `fast_path` does not answer, and errors as JSON."""
 
 import io
 import logging
 import sys
-import time
-from collections.abc import Callable
+from functools import partial
 
 from flask import Flask, Response, request
 from werkzeug.exceptions import HTTPException
 
-from .direct_listener import Scope
-from .models import Request
-from .responses import FAILED, JSON, Answer, Problem
+from .fast_path import FAST_ROUTES, FallbackHandler
+from .listener import RequestHead
+from .metrics import Metrics
+from .responses import INTERNAL_ERROR, HttpError, HttpResponse
 from .service import MB, Service
 
 logger = logging.getLogger("microjobs")
 
-PAYLOADS_LIMIT_MB = 100
-"""SageMaker refuses a transform job whose MaxPayloadInMB times MaxConcurrentTransforms is more."""
+MAX_CONCURRENT_PAYLOADS_MB = 100
+"""SageMaker's limit of MaxConcurrentTransforms times MaxPayloadInMB.
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob.html"""
 
 
-def create(service: Service) -> Flask:
-    """The application; in a worker `hot.Front` answers two of its routes before it is asked."""
+def create_app(service: Service) -> Flask:
     app = Flask("serve", static_folder=None)
-
-    @app.get("/ping")
-    def ping() -> Response:
-        return respond(service.ping())
-
-    @app.post("/invocations")
-    def invocations() -> Response:
-        get = request.headers.get
-        attributes = get("X-Amzn-SageMaker-Custom-Attributes", "")
-        body = Request(request.get_data(), get("Content-Type", ""), get("Accept", ""), attributes, request.headers)
-        return respond(service.invoke(body, time.perf_counter()))
-
-    @app.get("/execution-parameters")
-    def execution_parameters() -> dict[str, object]:
-        payload = max(1, service.limit // MB)
-        return {
-            "MaxConcurrentTransforms": max(1, min(service.workers, PAYLOADS_LIMIT_MB // payload)),
-            "BatchStrategy": "MULTI_RECORD",
-            "MaxPayloadInMB": payload,
-        }
-
-    @app.get("/metrics")
-    def metrics() -> Response:
-        return Response(service.metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8")
-
-    @app.errorhandler(Exception)
-    def refuse(error: Exception) -> Response:
-        if not isinstance(error, HTTPException):
-            logger.error("%s %s failed", request.method, request.path, exc_info=error)
-            return respond(FAILED.answer())
-        response = Response(headers=[pair for pair in error.get_headers() if pair[0] == "Allow"])
-        allowed = ", ".join(getattr(error, "valid_methods", None) or ())
-        hint = f"send {allowed}" if allowed else "use /ping, /invocations, /execution-parameters or /metrics"
-        sentence = f"{request.method} {request.path} is {str(error.name).lower()}: {hint}"
-        response.status_code = error.code or 500
-        response.content_type = JSON
-        response.data = Problem(response.status_code, sentence).answer().body
-        return response
-
-    @app.after_request
-    def count(response: Response) -> Response:
-        if request.path not in ("/ping", "/invocations") or response.status_code == 405:
-            service.metrics.count("other", response.status_code)
-        return response
-
+    for path, method in FAST_ROUTES:  # without a view: Flask answers other methods on these paths with status 405
+        app.add_url_rule(path, f"{method} {path}", methods=[method])
+    app.add_url_rule("/execution-parameters", "execution-parameters", partial(execution_parameters, service))
+    app.add_url_rule("/metrics", "metrics", partial(render_metrics, service.metrics))
+    app.register_error_handler(Exception, render_error)
+    app.after_request(partial(count_response, service.metrics))
     return app
 
 
-def respond(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, answer.headers)
+def execution_parameters(service: Service) -> dict[str, object]:
+    """Return the parameters that suit Batch Transform."""
+    payload = max(1, service.limit // MB)
+    return {
+        "MaxConcurrentTransforms": max(1, min(service.workers, MAX_CONCURRENT_PAYLOADS_MB // payload)),
+        "BatchStrategy": "MULTI_RECORD",
+        "MaxPayloadInMB": payload,
+    }
 
 
-def answering(app: Flask) -> Callable[[Scope], Answer]:
-    """The application as a function of a request without a body."""
+def render_metrics(metrics: Metrics) -> Response:
+    return Response(metrics.render(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
-    def answer(scope: Scope) -> Answer:
-        with app.request_context(_environ(scope)):
+
+def render_error(error: Exception) -> Response:
+    """Return the JSON response for an error of HTTP or of a view."""
+    if not isinstance(error, HTTPException):
+        logger.error("%s %s failed", request.method, request.path, exc_info=error)
+        return make_response(INTERNAL_ERROR.response())
+    allowed = ", ".join(getattr(error, "valid_methods", None) or ())
+    remedy = f"send {allowed}" if allowed else "use /ping, /invocations, /execution-parameters or /metrics"
+    message = f"{request.method} {request.path} is {str(error.name).lower()}: {remedy}"
+    response = make_response(HttpError(error.code or 500, message).response())
+    response.headers.extend(pair for pair in error.get_headers() if pair[0] == "Allow")
+    return response
+
+
+def count_response(metrics: Metrics, response: Response) -> Response:
+    metrics.record_request("other", response.status_code)
+    return response
+
+
+def make_response(response: HttpResponse) -> Response:
+    return Response(response.body, response.status, response.headers)
+
+
+def as_fallback_handler(app: Flask) -> FallbackHandler:
+    """Return a function that answers a request without its body by this application."""
+
+    def answer(head: RequestHead) -> HttpResponse:
+        with app.request_context(wsgi_environ(head)):
             response = app.full_dispatch_request()
-            return Answer(response.status_code, response.headers.to_wsgi_list(), response.get_data())
+            return HttpResponse(response.status_code, response.headers.to_wsgi_list(), response.get_data())
 
     return answer
 
 
-def _environ(scope: Scope) -> dict[str, object]:
+def wsgi_environ(head: RequestHead) -> dict[str, object]:
     return {
-        "REQUEST_METHOD": scope.method,
-        "PATH_INFO": scope.path.encode().decode("latin-1"),  # as WSGI wants it
-        "QUERY_STRING": scope.query_string,
+        "REQUEST_METHOD": head.method,
+        "PATH_INFO": head.path.encode().decode("latin-1"),  # WSGI's way to pass bytes in a string
+        "QUERY_STRING": head.query_string,
         "SERVER_NAME": "localhost",
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",

@@ -1,6 +1,6 @@
-"""The context that handlers may take: the request's headers in, status and headers of the answer out.
+"""The context that handlers can take: it has the request's headers, and receives the response's status and headers.
 
-Its methods are those of multi-model-server's context, which the sagemaker-inference convention passes on.
+Its methods are those of the context of multi-model-server, which `sagemaker-inference` passes to handlers.
 """
 
 import logging
@@ -12,7 +12,7 @@ logger = logging.getLogger("microjobs")
 
 
 class RequestHeaders(dict[str, str]):
-    """Header fields under the names that clients usually write, found in any case."""
+    """Header fields by their usual names, such as `Content-Type`; lookups ignore case."""
 
     def __init__(self, fields: Mapping[str, str]) -> None:
         super().__init__({_canonical(name): value for name, value in fields.items()})
@@ -28,7 +28,7 @@ class RequestHeaders(dict[str, str]):
 
 
 class RequestProcessor:
-    """One request's headers, and the status and headers of its answer."""
+    """The headers of one request, and the status and headers of its response."""
 
     def __init__(self, headers: Mapping[str, str]) -> None:
         self._request_headers = RequestHeaders(headers)
@@ -63,7 +63,7 @@ class RequestProcessor:
 
 
 class Metrics:
-    """Metrics of users' code: they are logged, as AWS's images do."""
+    """Logs the metrics of users' code, as AWS's images do."""
 
     def _log(self, name: str, value: object, *_: object, **__: object) -> None:
         logger.info("metric %s: %s", name, value)
@@ -72,10 +72,10 @@ class Metrics:
 
 
 class Context:
-    """What a handler with one more parameter than the convention's gets in it.
+    """The value of a handler's parameter `context`.
 
     Args:
-        headers: the request's; None while the model is loaded.
+        headers: headers of the request; None while the model is being loaded.
     """
 
     model_name = "model"
@@ -94,13 +94,13 @@ class Context:
         self.metrics = Metrics()
 
     def request(self, index: int = 0) -> RequestProcessor:
-        """The request's processor.
+        """Return the processor of the request.
 
         Raises:
             RuntimeError: the model is being loaded.
         """
         if self.request_processor is None:
-            raise RuntimeError("there is no request while the model is loaded")
+            raise RuntimeError("no request is available while the model is being loaded")
         return self.request_processor[index]
 
     def get_request_id(self, idx: int = 0) -> str | None:
@@ -135,28 +135,28 @@ class Context:
 
 
 def _canonical(name: str) -> str:
-    """`content-type` → `Content-Type`; SageMaker's own headers as AWS writes them."""
+    """Return the usual form of a name: `content-type` → `Content-Type`; SageMaker's own headers as AWS writes them."""
     words = (word.capitalize() for word in name.split("-"))
     return "-".join(words).replace("Sagemaker", "SageMaker")
 
 
-def answer_headers(processor: RequestProcessor) -> Iterator[tuple[str, str]]:
-    """The headers that a handler set for its answer, except the content type.
+def response_headers(processor: RequestProcessor) -> Iterator[tuple[str, str]]:
+    """Yield the headers that a handler set, except the content type and those that the server sets.
 
     Raises:
-        ValueError: one of them cannot stand in a header.
+        ValueError: a name or value contains a character that headers must not contain.
     """
     for name, value in processor.get_response_headers().items():
         if name.lower() not in ("content-type", "content-length", "transfer-encoding", "connection"):
-            yield checked(name).lower(), checked(value)
+            yield check_header(name).lower(), check_header(value)
 
 
-def checked(text: object) -> str:
-    """A header's name or value.
+def check_header(text: object) -> str:
+    """Return a header's name or value.
 
     Raises:
-        ValueError: it holds a character that headers must not hold.
+        ValueError: it contains a character that headers must not contain.
     """
     if not (value := str(text)).isascii() or not value.isprintable():
-        raise ValueError(f"{value!r} cannot stand in a header: use printable ASCII characters")
+        raise ValueError(f"{value!r} is not valid in a header: use printable ASCII characters")
     return value

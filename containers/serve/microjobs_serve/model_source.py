@@ -1,4 +1,4 @@
-"""What the model folder holds, and how a worker gets and runs it."""
+"""Finds what the model folder contains, and how a worker loads and runs it."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -6,72 +6,78 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs import bundle as bundles
+from microjobs.bundle import MODEL_FILE, extracted, read_bundle
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 
-from . import handler_model as handlers
-from . import user_program as programs
-from . import user_requirements as requirements
-from .models import BundleModel, Model
+from .bundle_model import BundleModel
+from .handler_model import HandlerModel
+from .models import Model
+from .user_program import MAX_NAMES, find_program
+from .user_requirements import ensure_installed
 
-BUNDLE_IN_FLIGHT = 128
-HANDLER_IN_FLIGHT = 32
-"""Requests that may wait in one worker for their prediction, or run; one more is answered 503."""
+BUNDLE_QUEUE_SIZE = 128
+HANDLER_QUEUE_SIZE = 32
+"""Invocations that may wait or run in one worker; one more gets status 503."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """What is served: how a worker gets it, and how many requests may wait for it."""
+class ModelSource:
+    """The model to serve.
+
+    Args:
+        load: loads the model in a worker.
+        loads_slowly: whether the worker serves before the model is loaded.
+        labels: labels for the log and the metrics.
+        queue_size: invocations that may wait or run in one worker.
+    """
 
     load: Callable[[], Model]
-    slow: bool
+    loads_slowly: bool
     labels: Mapping[str, str]
-    in_flight: int
+    queue_size: int
 
 
-def find(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> Served:
-    """What there is to serve: a user's own code if the model folder brings some, else a bundle.
+def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitStack) -> ModelSource:
+    """Return the user's own code if the model folder has some, otherwise the bundle.
 
     Raises:
-        UserError: there is neither, or the bundle cannot be loaded.
-        RestartNeededError: the user's requirements were installed for another interpreter.
+        UserError: the folder has neither, or the bundle cannot be loaded.
+        RestartNeededError: the user's requirements have been installed for another interpreter.
     """
-    folder = cleanup.enter_context(bundles.extracted(layout.model))
-    program = programs.find(layout, folder, environ, cleanup)
-    return _bundle(folder) if program is None else _handlers(program, folder, environ)
+    folder = cleanup.enter_context(extracted(layout.model))
+    program = find_program(layout, folder, environ, cleanup)
+    return _bundle_source(folder) if program is None else _handler_source(program, folder, environ)
 
 
-def _bundle(folder: Path) -> Served:
-    """A bundle, loaded here before the workers are forked: once for all, and a bad model ends the job at once."""
-    if not (folder / bundles.MODEL_FILE).is_file():
-        raise UserError(_nothing_to_serve(folder))
-    bundle = bundles.read_bundle(folder)
+def _bundle_source(folder: Path) -> ModelSource:
+    """Load the bundle before the workers are forked: they share it, and an invalid model ends the job at once."""
+    if not (folder / MODEL_FILE).is_file():
+        raise UserError(_no_model_message(folder))
+    bundle = read_bundle(folder)
     model = BundleModel(bundle)
     labels = {"framework": bundle.manifest.framework, "features": str(bundle.manifest.features)}
-    return Served(lambda: model, slow=False, labels=labels, in_flight=BUNDLE_IN_FLIGHT)
+    return ModelSource(lambda: model, loads_slowly=False, labels=labels, queue_size=BUNDLE_QUEUE_SIZE)
 
 
-def _nothing_to_serve(folder: Path) -> str:
-    """Name what was found and what is missing."""
+def _no_model_message(folder: Path) -> str:
+    """Return a message that states which files the folder has, and how to mend it."""
     scripts = sorted(path.name for path in (folder / "code").glob("*.py"))
     if (folder / "inference.py").is_file():
         remedy = "move inference.py into the folder code/"
     elif scripts:
-        some = ", ".join(scripts[: programs.MAX_NAMES])
-        remedy = f"code/ has {some}: name the program inference.py, or set SAGEMAKER_PROGRAM"
+        names = ", ".join(scripts[:MAX_NAMES])
+        remedy = f"code/ has {names}: name the program inference.py, or set SAGEMAKER_PROGRAM"
     else:
         remedy = "serve runs bundles of the train jobs, and your own code in code/inference.py"
-    names = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
-    found = ", ".join(names[: programs.MAX_NAMES]) or "nothing"
-    return (
-        f"{folder} has no {bundles.MODEL_FILE}: it is not a model bundle of the train jobs. It holds {found}; {remedy}"
-    )
+    entries = sorted(path.name + "/" * path.is_dir() for path in folder.iterdir())
+    content = ", ".join(entries[:MAX_NAMES]) or "nothing"
+    return f"{folder} has no {MODEL_FILE}: it is not a model bundle of the train jobs. It holds {content}; {remedy}"
 
 
-def _handlers(program: Path, folder: Path, environ: Mapping[str, str]) -> Served:
-    """A user's code, loaded in each worker: frameworks with threads of their own do not survive a fork."""
-    requirements.require(program.parent)
+def _handler_source(program: Path, folder: Path, environ: Mapping[str, str]) -> ModelSource:
+    """Load the user's code in each worker, because frameworks with threads of their own do not survive a fork."""
+    ensure_installed(program.parent)
     accept = environ.get("SAGEMAKER_DEFAULT_INVOCATIONS_ACCEPT", "")
-    load = functools.partial(handlers.HandlerModel, program, folder, accept)
-    return Served(load, slow=True, labels={"program": program.name}, in_flight=HANDLER_IN_FLIGHT)
+    load = functools.partial(HandlerModel, program, folder, accept)
+    return ModelSource(load, loads_slowly=True, labels={"program": program.name}, queue_size=HANDLER_QUEUE_SIZE)

@@ -1,14 +1,14 @@
-"""What a request is answered with, and how a refusal says why."""
+"""HTTP responses and errors."""
 
 import json
 import reprlib
 from typing import NamedTuple
 
-JSON = "application/json"
+from .media_types import JSON
 
 
-class Answer(NamedTuple):
-    """One HTTP answer; `rows` is how many predictions it holds, for the metrics."""
+class HttpResponse(NamedTuple):
+    """One HTTP response; `rows` is the number of predictions in it, for the metrics."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -16,29 +16,32 @@ class Answer(NamedTuple):
     rows: int = 0
 
 
-class Problem(Exception):  # noqa: N818 - "problem" is HTTP's own word for an error told to the client
-    """A request that is refused: the status, and one sentence with what, which value and what to do."""
+class HttpError(Exception):
+    """Error that a client receives: a status, and a message that states what failed, the value and the remedy."""
 
-    def __init__(self, status: int, sentence: str, **headers: str) -> None:
-        super().__init__(sentence)
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
         self.status = status
         self.headers = headers
 
-    def answer(self) -> Answer:
-        """The JSON error body `{"error": sentence}`."""
+    def response(self) -> HttpResponse:
+        """Return a response with the body `{"error": message}`."""
         headers = [(name.replace("_", "-"), value) for name, value in self.headers.items()]
-        return Answer(self.status, [("content-type", JSON), *headers], json.dumps({"error": str(self)}).encode())
+        return HttpResponse(self.status, [("content-type", JSON), *headers], json.dumps({"error": str(self)}).encode())
 
 
-FAILED = Problem(500, "the server failed on this request: the reason is in its log")
-BUSY = Problem(503, "too many requests are waiting: send fewer at a time", retry_after="1")
+INTERNAL_ERROR = HttpError(500, "the server failed on this request: see the server's log")
+QUEUE_FULL = HttpError(503, "too many requests are waiting: send fewer at a time", retry_after="1")
 
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = 100
 
 
-def shown(value: object, limit: int = 60) -> str:
-    """Format a client's value for a sentence: short, however long or deeply nested the value is."""
-    text = _repr.repr(value)
+def quote(value: object) -> str:
+    """Format a value of a client for a message; the text is short even if the value is long or deeply nested."""
+    return shorten(_repr.repr(value), 60)
+
+
+def shorten(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]}…"

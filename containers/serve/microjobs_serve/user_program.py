@@ -1,4 +1,4 @@
-"""A user's program: where it lies, and which functions of the sagemaker-inference convention it defines."""
+"""Finds and imports a user's program, and reads its functions by the convention of `sagemaker-inference`."""
 
 import difflib
 import importlib.util
@@ -32,47 +32,47 @@ PARAMETERS = {
     "predict_fn": ("data", "model"),
     "output_fn": ("prediction", "accept"),
 }
-"""The convention's functions and their parameters; each may take `context` after them."""
+"""Functions of the convention and their parameters. Each may take one more parameter, `context`."""
 
 TRANSFORM_PARTS = ("input_fn", "predict_fn", "output_fn")
-"""The functions that transform_fn replaces."""
+"""Functions that transform_fn replaces."""
 
-FOREIGN = ("handler", "input_handler", "output_handler")
-"""The functions of TensorFlow Serving's image."""
+TENSORFLOW_SERVING_FUNCTIONS = ("handler", "input_handler", "output_handler")
+"""Functions of the convention of AWS's image for TensorFlow Serving."""
 
 MAX_NAMES = 8
-"""Names of files in an error."""
+"""Maximum number of file names in an error."""
 
-LIKELY_TYPO = 0.85
-"""Similarity from which a name is taken for a misspelt one: 0.88 for modle_fn, 0.80 for get_model_fn."""
+MIN_TYPO_SIMILARITY = 0.85
+"""Similarity from which a name counts as misspelt: modle_fn has 0.88, get_model_fn 0.80."""
 
 Function = Callable[..., Any]
-"""A handler that takes the context first, whether or not the user's function takes it."""
+"""A handler that takes the context as its first argument, even if the user's function does not take it."""
 
 
-def find(layout: Layout, model: Path, environ: Mapping[str, str], cleanup: ExitStack) -> Path | None:
-    """The user's program, or None if there is none.
+def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanup: ExitStack) -> Path | None:
+    """Return the path of the user's program, or None if there is none.
 
     Raises:
-        UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that is not there.
+        UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that does not exist.
     """
-    folder = _code(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
-    named = environ.get("SAGEMAKER_PROGRAM")
-    for name in (named, f"{named}.py") if named else ("inference.py",):
+    folder = _code_folder(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
+    program = environ.get("SAGEMAKER_PROGRAM")
+    for name in (program, f"{program}.py") if program else ("inference.py",):
         if (folder / name).is_file():
             return folder / name
-    if named:
-        holds = ", ".join(sorted(path.name for path in folder.glob("*"))[:MAX_NAMES]) or "nothing"
-        raise UserError(f"SAGEMAKER_PROGRAM {named!r} is not in {folder}, which holds {holds}")
+    if program:
+        files = ", ".join(sorted(path.name for path in folder.glob("*"))[:MAX_NAMES]) or "nothing"
+        raise UserError(f"SAGEMAKER_PROGRAM {program!r} is not in {folder}, which holds {files}")
     return None
 
 
-def _code(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
-    """The folder with the user's code, fetched and unpacked where it has to be."""
+def _code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
+    """Return the folder with the user's code, which is fetched and unpacked if necessary."""
     local = layout.local(uri.removeprefix("file://"))
     if not uri or local == layout.model / "code":
         return model / "code"
-    if local.is_relative_to(layout.model):  # the model may have been unpacked elsewhere
+    if local.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
         uri = str(model / local.relative_to(layout.model))
     work = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
     found = source.locate(layout, uri, SUBMIT_DIRECTORY, work)
@@ -82,23 +82,25 @@ def _code(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
     return work / "code"
 
 
-def load(program: Path) -> dict[str, Function]:
-    """The program's handlers by name.
+def load_handlers(program: Path) -> dict[str, Function]:
+    """Return the program's handlers by name.
 
     Raises:
-        UserError: it cannot be imported, or its functions are not the convention's.
+        UserError: the program cannot be imported, or its functions do not follow the convention.
     """
     module = _import(program)
     _check_names(program.name, module)
     found = {name: handler for name in PARAMETERS if (handler := getattr(module, name, None))}
     parts = [name for name in TRANSFORM_PARTS if name in found]
     if "transform_fn" in found and parts:
-        raise UserError(f"{program.name} has transform_fn and {parts[0]}: keep one, transform_fn does it all")
+        raise UserError(
+            f"{program.name} has transform_fn and {parts[0]}: remove one, because transform_fn replaces {parts[0]}"
+        )
     return {name: _adapt(f"{program.name}: {name}", handler, PARAMETERS[name]) for name, handler in found.items()}
 
 
 def _import(program: Path) -> ModuleType:
-    """Import the program with its folder, and then those of the user's PYTHONPATH, first on the path."""
+    """Import the program, with its folder and those of the user's PYTHONPATH first on the path."""
     toolkit.make_importable()
     sys.path[:0] = [str(program.parent), *user_paths()]
     spec = importlib.util.spec_from_file_location(program.stem, program)
@@ -115,7 +117,7 @@ def _import(program: Path) -> ModuleType:
 
 
 def _check_names(program: str, module: ModuleType) -> None:
-    """Refuse programs of another convention, and misspelt functions, which would never be called."""
+    """Reject programs of another convention, and misspelt functions, which would never be called."""
     functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
     present = [name for name in PARAMETERS if getattr(module, name, None)]
     expected = ", ".join(PARAMETERS)
@@ -123,25 +125,25 @@ def _check_names(program: str, module: ModuleType) -> None:
     if not present:
         raise UserError(f"{found}, and none that serve calls{_hint(functions)}: {expected}")
     for name in functions:
-        near = _nearest(name)
-        if near and near not in present and not _is_replaced(near, present):
-            raise UserError(f"{found}. serve does not call {name}: did you mean {near}? It calls {expected}")
+        intended = _intended_name(name)
+        if intended and intended not in present and not _is_replaced(intended, present):
+            raise UserError(f"{found}. serve does not call {name}: did you mean {intended}? It calls {expected}")
 
 
 def _hint(functions: list[str]) -> str:
-    near = next(((name, near) for name in functions if (near := _nearest(name))), None)
-    if near is not None:
-        return f" (did you mean {near[1]} by {near[0]}?)"
-    foreign = [name for name in FOREIGN if name in functions]
-    return f" ({' and '.join(foreign)} are for TensorFlow Serving's image)" if foreign else ""
+    for name in functions:
+        if intended := _intended_name(name):
+            return f" (did you mean {intended} by {name}?)"
+    other = [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]
+    return f" ({' and '.join(other)} are for TensorFlow Serving's image)" if other else ""
 
 
-def _nearest(name: str) -> str | None:
-    """The convention's name that this one misspells, if it does."""
-    # my_predict_fn is a helper of predict_fn, and many programs have a helper transform.
+def _intended_name(name: str) -> str | None:
+    """Return the convention's name that this name misspells, or None."""
+    # A name such as my_predict_fn is a helper's, and many programs have a helper named transform.
     if name in PARAMETERS or any(known in name or known == f"{name}_fn" for known in PARAMETERS):
         return None
-    return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, LIKELY_TYPO)), None)
+    return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, MIN_TYPO_SIMILARITY)), None)
 
 
 def _is_replaced(name: str, present: list[str]) -> bool:
@@ -149,10 +151,10 @@ def _is_replaced(name: str, present: list[str]) -> bool:
 
 
 def _adapt(where: str, handler: Function, names: tuple[str, ...]) -> Function:
-    """A function of the context and the convention's arguments.
+    """Return a function of the context and the convention's arguments.
 
     Raises:
-        UserError: the user's function cannot be called with them.
+        UserError: the user's function does not accept the convention's arguments.
     """
     if not callable(handler):
         raise UserError(f"{where} is {type(handler).__name__}, not a function")
@@ -164,7 +166,7 @@ def _adapt(where: str, handler: Function, names: tuple[str, ...]) -> Function:
 def _takes_context(where: str, handler: Function, names: tuple[str, ...]) -> bool:
     try:
         signature = inspect.signature(handler)
-    except ValueError:  # some functions of extension modules have none
+    except ValueError:  # some functions of extension modules have no signature
         return False
     for arguments in (len(names) + 1, len(names)):
         try:
@@ -177,7 +179,7 @@ def _takes_context(where: str, handler: Function, names: tuple[str, ...]) -> boo
 
 
 def _names_one_more(signature: inspect.Signature, arguments: int) -> bool:
-    """Whether exactly one parameter follows the convention's; of several that are optional, none is the context."""
+    """Return whether one parameter follows the convention's. If several do, only one named `context` counts."""
     positional = [
         item.name
         for item in signature.parameters.values()
@@ -187,6 +189,6 @@ def _names_one_more(signature: inspect.Signature, arguments: int) -> bool:
 
 
 def summary(error: BaseException) -> str:
-    """The error's class and the first line of its message; the traceback is the log's."""
+    """Return the error's class and the first line of its message; the log has the traceback."""
     first = next(iter(str(error).splitlines()), "")
     return f"{type(error).__name__}: {first}" if first else type(error).__name__

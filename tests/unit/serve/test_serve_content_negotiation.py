@@ -2,8 +2,8 @@
 
 import pytest
 
-from microjobs_serve.content_negotiation import attribute, choose, negotiate
-from microjobs_serve.responses import Problem
+from microjobs_serve.content_negotiation import choose_media_type, negotiate, parse_attribute
+from microjobs_serve.responses import HttpError
 
 JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines", "application/x-npy"
 
@@ -28,23 +28,23 @@ JSON, CSV, LINES, NPY = "application/json", "text/csv", "application/jsonlines",
         ("image/png, application/json;q=nonsense", JSON),
     ],
 )
-def test_accept_chooses_the_best_offer(accept: str, chosen: str) -> None:
-    assert choose(accept, CSV) == chosen
+def test_best_media_type_of_accept_is_chosen(accept: str, chosen: str) -> None:
+    assert choose_media_type(accept, CSV) == chosen
 
 
 @pytest.mark.parametrize("accept", ["image/png", "text/html, image/*", "application/json;q=0", "*/*;q=0"])
-def test_accept_of_nothing_offered_is_406(accept: str) -> None:
-    with pytest.raises(Problem) as caught:
-        choose(accept, CSV)
+def test_accept_without_a_supported_type_is_406(accept: str) -> None:
+    with pytest.raises(HttpError) as caught:
+        choose_media_type(accept, CSV)
     assert caught.value.status == 406
 
 
-def test_content_type_is_read_without_parameters() -> None:
+def test_parameters_of_content_type_are_ignored() -> None:
     assert negotiate("Text/CSV; charset=utf-8", "") == (CSV, CSV)
 
 
-def test_long_header_is_cut_in_the_error() -> None:
-    with pytest.raises(Problem, match="…") as caught:
+def test_error_shortens_long_headers() -> None:
+    with pytest.raises(HttpError, match="…") as caught:
         negotiate("x" * 5000, "")
     assert len(str(caught.value)) < 300
 
@@ -60,5 +60,5 @@ def test_long_header_is_cut_in_the_error() -> None:
         ("my_signature_name=raw", None),
     ],
 )
-def test_custom_attribute_is_found_among_others(header: str, value: str | None) -> None:
-    assert attribute(header, "signature_name") == value
+def test_custom_attribute_is_parsed(header: str, value: str | None) -> None:
+    assert parse_attribute(header, "signature_name") == value

@@ -1,4 +1,4 @@
-"""How many workers there are."""
+"""The number of workers."""
 
 import math
 import os
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_serve import workers
+from microjobs_serve import cpus
 
 
 @pytest.mark.parametrize(
-    ("files", "cpus"),
+    ("files", "expected"),
     [
         ({"cpu.max": "150000 100000\n"}, 1.5),
         ({"cpu.max": "max 100000\n"}, math.inf),
@@ -20,19 +20,19 @@ from microjobs_serve import workers
     ],
     ids=["v2", "v2-unlimited", "v1", "v1-unlimited", "no-cgroup"],
 )
-def test_cpu_quota_is_read_from_the_cgroup(tmp_path: Path, files: dict[str, str], cpus: float) -> None:
+def test_cpu_quota_is_read_from_the_cgroup(tmp_path: Path, files: dict[str, str], expected: float) -> None:
     (tmp_path / "cpu").mkdir()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    assert workers.cpu_quota(tmp_path) == cpus
+    assert cpus.cpu_quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(math.inf, 4), (8.0, 4), (2.9, 2), (0.5, 1)])
-def test_workers_are_the_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
+def test_one_worker_per_usable_cpu(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
-    monkeypatch.setattr(workers, "cpu_quota", lambda: quota)
-    assert workers.count({}) == expected
+    monkeypatch.setattr(cpus, "cpu_quota", lambda: quota)
+    assert cpus.worker_count({}) == expected
 
 
-def test_environment_overrides_the_workers() -> None:
-    assert workers.count({"SAGEMAKER_MODEL_SERVER_WORKERS": "7"}) == 7
+def test_environment_sets_the_number_of_workers() -> None:
+    assert cpus.worker_count({"SAGEMAKER_MODEL_SERVER_WORKERS": "7"}) == 7
