@@ -76,7 +76,7 @@ def check(context: Context, config: Mapping[str, Any]) -> None:
             _location(context, name, where[name], "x")
 
 
-def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, str], body: bytes) -> Invocation:
+def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
     """The invocation of an InvokeEndpointAsync request that is valid by itself.
 
     Args:

@@ -10,6 +10,8 @@ from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json, query
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.http import REQUEST_ID
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.results import ResultError
 
@@ -17,7 +19,7 @@ LIST = operation_model("sagemaker", "ListModels")
 
 
 def post(body: bytes) -> Request:
-    return Request(EnvironBuilder("/", method="POST", data=body).get_environ())
+    return Request({**EnvironBuilder("/", method="POST", data=body).get_environ(), REQUEST_ID: "id"})
 
 
 def code_of(operation: Any, body: bytes) -> str:
@@ -42,14 +44,14 @@ def test_empty_body_has_no_members() -> None:
 
 def test_answer_leaves_out_none_at_every_depth() -> None:
     summary = {"ModelName": "m", "ModelArn": None, "CreationTime": 1.5}
-    answer = aws_json.answer(LIST, {"Models": [summary], "NextToken": None}, "id")
+    answer = aws_json.format_answer(LIST, Answer({"Models": [summary], "NextToken": None}), post(b""))
     assert json.loads(answer.data) == {"Models": [{"ModelName": "m", "CreationTime": 1.5}]}
 
 
 @pytest.mark.parametrize("result", [{"Model": []}, {"Models": [{"Name": "m"}]}])
 def test_answer_with_an_unknown_member_is_a_bug(result: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match=r"has no (Model|Name)$"):
-        aws_json.answer(LIST, result, "id")
+        aws_json.format_answer(LIST, Answer(result), post(b""))
 
 
 def test_query_form_becomes_typed_members() -> None:
@@ -58,7 +60,7 @@ def test_query_form_becomes_typed_members() -> None:
         b"Action=AssumeRole&Version=2011-06-15&RoleArn=a%2Fb&DurationSeconds=900"
         b"&Tags.member.2.Key=k2&Tags.member.1.Key=k1&Tags.member.1.Value=v+1&Unknown=x"
     )
-    assert query.operation_name(post(body)) == "AssumeRole"
+    assert query.find_operation("sts", post(body)) == "AssumeRole"
     assert query.parse(operation, post(body)) == {
         "RoleArn": "a/b",
         "DurationSeconds": 900,
@@ -77,13 +79,14 @@ def test_query_form_of_another_shape_is_malformed(form: bytes) -> None:
 def test_query_answer_writes_lists_times_and_truths() -> None:
     operation = operation_model("iam", "ListRoles")
     role = {"RoleName": "r", "CreateDate": 60}
-    tree = ElementTree.fromstring(query.answer(operation, {"Roles": [role], "IsTruncated": False}, "id").data)  # noqa: S314
+    response = query.format_answer(operation, Answer({"Roles": [role], "IsTruncated": False}), post(b""))
+    tree = ElementTree.fromstring(response.data)  # noqa: S314
     texts = [element.text for element in tree.iter() if element.text]
     assert texts == ["r", "1970-01-01T00:01:00Z", "false", "id"]
 
 
 def test_query_error_is_xml_whatever_its_message_holds() -> None:
-    failure = query.failure(ServiceError("Code", "a < b \x00", 418), "id")
+    failure = query.format_error(ServiceError("Code", "a < b \x00", 418), post(b""))
     assert failure.status_code == 418
     assert "a < b \ufffd" in ElementTree.fromstring(failure.data).itertext()  # noqa: S314
 
@@ -92,5 +95,7 @@ def test_query_error_is_xml_whatever_its_message_holds() -> None:
 def test_answer_leaves_out_numbers_that_json_does_not_have(value: float) -> None:
     operation = operation_model("sagemaker", "DescribeTrainingJob")
     metrics = [{"MetricName": "loss", "Value": value}, {"MetricName": "accuracy", "Value": 0.5}]
-    response = aws_json.answer(operation, {"TrainingJobName": "j", "FinalMetricDataList": metrics}, "id")
+    response = aws_json.format_answer(
+        operation, Answer({"TrainingJobName": "j", "FinalMetricDataList": metrics}), post(b"")
+    )
     assert response.get_json(force=True)["FinalMetricDataList"] == metrics[1:]
