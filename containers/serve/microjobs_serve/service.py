@@ -1,27 +1,26 @@
-"""Readiness, limits, and one invocation from its request to its response."""
+"""The service behind the routes: readiness, one invocation from its request to its answer, limits."""
 
 import logging
 import time
 
-from .body_reader import body_too_large
+from .answers import FAILED, Answer, Problem
+from .arrivals import too_large
 from .metrics import Metrics
-from .models import Invocation, Model
-from .responses import INTERNAL_ERROR, HttpError, HttpResponse
+from .models import Model, Request
 
 logger = logging.getLogger("microjobs")
 
 MB = 1024 * 1024
 
-READY = HttpResponse(200, [], b"")
-LOADING = HttpError(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
+LOADING = Problem(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
 
 
 class Service:
     """One worker's service.
 
     Args:
-        limit: maximum size of a request body in bytes.
-        workers: number of workers that must have loaded the model before /ping answers 200.
+        limit: bytes a request body may have.
+        workers: how many must have loaded the model before /ping says so.
     """
 
     def __init__(self, metrics: Metrics, *, limit: int, workers: int) -> None:
@@ -29,63 +28,69 @@ class Service:
         self.workers = workers
         self.limit = limit
         self._model: Model | None = None
-        self._is_ready = False
+        self._ready = False
 
-    def set_model(self, model: Model) -> None:
-        """Start to answer invocations with this model."""
+    def loaded(self, model: Model) -> None:
         self._model = model
-        self.metrics.mark_loaded()
+        self.metrics.loaded()
 
     @property
-    def is_fast(self) -> bool:
-        """Whether the model answers a small request in less time than another thread would need to take it over."""
-        return self._model is not None and self._model.is_fast
+    def quick(self) -> bool:
+        """Whether a small request takes no longer than handing it to another thread would."""
+        return self._model is not None and self._model.quick
 
-    def ping(self) -> HttpResponse:
-        """Return 200 without a body if all workers have loaded the model and the server is not stopping; else 503."""
-        if not self._is_ready:
-            self._is_ready = self._model is not None and self.metrics.loaded_worker_count() >= self.workers
-        if self._is_ready and not self.metrics.is_stopping():
-            response = READY
+    def ping(self) -> Answer:
+        """200 with an empty body once each worker has its model and until the server stops, else 503."""
+        if not self._ready:
+            self._ready = self._model is not None and self.metrics.workers_loaded() >= self.workers
+        if self._ready and not self.metrics.stopping():
+            answer = READY
         else:
-            state = "stopping" if self._is_ready else "still loading the model"
-            response = HttpError(503, f"the server is {state}: try again", retry_after="1").response()
-        self.metrics.record_request("/ping", response.status)
-        return response
+            state = "stopping" if self._ready else "still loading the model"
+            answer = Problem(503, f"the server is {state}: ask again", retry_after="1").answer()
+        self.metrics.count("/ping", answer.status)
+        return answer
 
-    def check_head(self, content_length: str, content_encoding: str) -> None:
-        """Check an invocation before its body is read. A header that is absent is an empty string.
+    def admit(self, length: str, encoding: str) -> None:
+        """What can be said of an invocation before its body is there.
+
+        Args:
+            length: the header Content-Length, or empty.
+            encoding: the header Content-Encoding, or empty.
 
         Raises:
-            HttpError: the model is not loaded, the body is too large, or its encoding is not supported.
+            Problem: it is refused.
         """
         if self._model is None:
             raise LOADING
-        if content_length and int(content_length) > self.limit:
-            raise body_too_large(f"{content_length} bytes", self.limit)
-        if content_encoding and content_encoding.strip().lower() != "identity":
-            raise HttpError(415, f"Content-Encoding {content_encoding!r} is not supported: send the body unencoded")
+        if length and int(length) > self.limit:
+            raise too_large(f"{length} bytes", self.limit)
+        if encoding and encoding.strip().lower() != "identity":
+            raise Problem(415, f"Content-Encoding {encoding!r} cannot be read: send the body as it is")
 
-    def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
-        """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""
+    def invoke(self, request: Request, started: float) -> Answer:
+        """Answer one invocation that began at `started` (`time.perf_counter`), whatever happens."""
         try:
-            response = self._invoke(invocation)
-        except HttpError as error:
-            response = error.response()
+            answer = self._invoke(request)
+        except Problem as problem:
+            answer = problem.answer()
         except Exception:
             logger.exception("an invocation failed")
-            response = INTERNAL_ERROR.response()
-        self.metrics.record_invocation(response.status, time.perf_counter() - started, response.rows)
-        return response
+            answer = FAILED.answer()
+        self.metrics.invocation(answer.status, time.perf_counter() - started, answer.rows)
+        return answer
 
-    def reject(self, error: HttpError, started: float) -> HttpResponse:
-        """Return the response to an invocation that never reaches the model."""
-        self.metrics.record_invocation(error.status, time.perf_counter() - started, 0)
-        return error.response()
+    def refuse(self, problem: Problem, started: float) -> Answer:
+        """The answer to an invocation that never got to the model."""
+        self.metrics.invocation(problem.status, time.perf_counter() - started, 0)
+        return problem.answer()
 
-    def _invoke(self, invocation: Invocation) -> HttpResponse:
+    def _invoke(self, request: Request) -> Answer:
         if self._model is None:
             raise LOADING
-        if not invocation.body:
-            raise HttpError(400, "the body is empty: send rows of features")
-        return self._model.invoke(invocation)
+        if not request.body:
+            raise Problem(400, "the body is empty: send rows of features")
+        return self._model.invoke(request)
+
+
+READY = Answer(200, [], b"")

@@ -1,15 +1,15 @@
-"""Errors of requests without a valid signature, under the names that each protocol has for them."""
+"""Why a request is not from whom it should be, in the words of each protocol."""
 
 from typing import Literal
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
 
 REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
 
+Kind = Literal["json", "query", "s3"]
 Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
 
-CODES: dict[Fault, dict[ErrorStyle, str]] = {
+CODES: dict[Fault, dict[Kind, str]] = {
     "missing": {
         "json": "MissingAuthenticationTokenException",
         "query": "MissingAuthenticationToken",
@@ -32,16 +32,16 @@ CODES: dict[Fault, dict[ErrorStyle, str]] = {
         "s3": "XAmzContentSHA256Mismatch",
     },
 }
-"""Error codes by fault and protocol."""
+"""Each protocol has words of its own for the same fault."""
 
 
 class AuthError(Exception):
-    """A request whose sender is not proven."""
+    """A request that is not from who it should be."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)
         self.fault = fault
 
-    def to_service_error(self, style: ErrorStyle) -> ServiceError:
-        """Return the error under the name that a protocol has for it."""
-        return ServiceError(CODES[self.fault][style], str(self), 403)
+    def worded(self, kind: Kind) -> ServiceError:
+        """The error as a protocol has it."""
+        return ServiceError(CODES[self.fault][kind], str(self), 403)

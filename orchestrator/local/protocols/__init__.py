@@ -1,1 +1,1 @@
-"""Protocols of AWS, one module each, driven by botocore's service models."""
+"""AWS's wire protocols, driven by botocore's own service models."""
