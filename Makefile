@@ -74,8 +74,9 @@ lint: setup ## ruff, the import layers, and mypy in strict mode, tests too
 
 # --- test ---
 
-test: setup ## every test that this machine can run, in WORKERS processes (2); each skip says why
-	uv run pytest --numprocesses $(or $(WORKERS),2) --dist loadfile $(OPTIONS)
+# Most tests wait for processes and containers, so more workers than cores are faster.
+test: setup ## all tests that this machine can run, in WORKERS processes (4), and a reason for each skipped one
+	uv run pytest --numprocesses $(or $(WORKERS),4) --dist loadfile --no-loadscope-reorder $(OPTIONS)
 
 test/%: setup ## the tests of one image, such as test/serve
 	uv run pytest -k '$*'

@@ -16,7 +16,7 @@ from hypothesis import settings
 from microjobs_orchestrator import docker_engine
 from microjobs_orchestrator.local.runtimes.process.packages import TORCH_INDEX_URL
 
-pytest_plugins = ["tests.passes"]
+pytest_plugins = ["tests.order", "tests.passes"]
 
 settings.load_profile("ci")
 """Hypothesis' own: each run tries the same, and a slow machine is no failure."""
@@ -99,8 +99,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in pytorch:
             item.add_marker(pytest.mark.skip(reason=reason))
     needy = [item for item in items if item.get_closest_marker("engine")]
-    # Fast ones first: a mistake shows in seconds, not after the images' tests.
-    items.sort(key=lambda item: item.get_closest_marker("engine") is not None)
     if not needy or os.environ.get(REQUIRE_ENGINE) or (reason := _what_is_missing()) is None:
         return
     for item in needy:

@@ -4,6 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
@@ -79,8 +80,13 @@ def endings() -> Iterator[Snippet]:
             yield Snippet(message.path, message.line, text)
 
 
-def _messages() -> Iterator[Snippet]:
-    """Texts of our tools that are not documentation strings."""
+@cache
+def _messages() -> list[Snippet]:
+    """Return the texts in our tools' code, without docstrings."""
+    return list(_parse_messages())
+
+
+def _parse_messages() -> Iterator[Snippet]:
     folders = ("orchestrator", "scripts", "containers", "shared", "bench")
     for path in sorted(path for folder in folders for path in (REPOSITORY / folder).rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))

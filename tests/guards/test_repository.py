@@ -14,6 +14,7 @@ import yaml
 from microjobs import contract
 from microjobs.contract import DEFAULT_ROOT, Layout
 from microjobs.run import package_name
+from tests import order
 from tests.conftest import CONTAINERS, JOBS, REPOSITORY, tracked_files
 
 CONTRACT = REPOSITORY / "shared" / "microjobs" / "contract.py"
@@ -25,6 +26,10 @@ CODE = {".py", ".sh", ""}
 
 def tracked() -> list[Path]:
     return [REPOSITORY / path for path in tracked_files()]
+
+
+def test_files_of_the_test_order_exist() -> None:
+    assert [name for name in order.LONG if not (REPOSITORY / name).exists()] == []
 
 
 def test_contract_root_is_spelled_once() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sklearn.preprocessing import StandardScaler
 
 from microjobs.arrays import NAME
 from microjobs.contract import Layout, read_failure
@@ -57,6 +56,13 @@ def output(layout: Layout, name: str) -> NDArray[Any]:
     return loaded
 
 
+def standard_scaler() -> Any:
+    """A scaler of scikit-learn, which takes seconds to import."""
+    from sklearn.preprocessing import StandardScaler
+
+    return StandardScaler()
+
+
 def scaler_of(layout: Layout) -> Scaler:
     scaler = read_scaler(layout.processing("train"))
     assert scaler is not None
@@ -66,7 +72,7 @@ def scaler_of(layout: Layout) -> Scaler:
 def test_result_equals_scikit_learn(layout: Layout) -> None:
     arrays = housing_like()
     assert preprocess(layout, arrays=arrays).returncode == 0
-    expected = StandardScaler().fit(arrays["x_train"])
+    expected = standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(
         output(layout, "x_train.npy"), expected.transform(arrays["x_train"]), rtol=1e-9, atol=1e-12
     )
@@ -109,7 +115,7 @@ def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
         for number, part in enumerate(np.array_split(whole[name], 3))
     }
     preprocess(layout, arrays=shards)
-    expected = StandardScaler().fit_transform(whole["x_train"])
+    expected = standard_scaler().fit_transform(whole["x_train"])
     got = np.concatenate([output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
     np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
@@ -191,7 +197,7 @@ def test_other_folders_are_refused(layout: Layout) -> None:
 def test_allowed_missing_value_stays_out_of_the_statistics(keep: str, becomes: float, layout: Layout) -> None:
     arrays = with_value("x_train", 17_000, np.nan)
     assert preprocess(layout, "--allow-missing", keep, arrays=arrays).returncode == 0
-    expected = StandardScaler().fit(arrays["x_train"])
+    expected = standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(scaler_of(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(scaler_of(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
     assert scaler_of(layout).count == [20_000, 19_999, 20_000, 20_000]

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPException
-from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -31,9 +30,10 @@ MOST_FINDINGS = 15
 """After so many different ones it goes on no further."""
 
 
-@pytest.fixture
-def stub(tmp_path: Path) -> Iterator[Local]:
-    with stubbed(tmp_path / "home") as local:
+@pytest.fixture(scope="module")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+    """One server for all families."""
+    with stubbed(tmp_path_factory.mktemp("fuzz") / "home") as local:
         local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"])
         local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASES["CreateEndpointConfig"])
         local.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")

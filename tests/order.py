@@ -1,0 +1,38 @@
+"""The order of the test files: engine-free tests first, and the files that take longest before the others.
+
+A worker runs whole files, so a long file that starts last would keep one worker busy after the others have ended.
+`make test` passes `--no-loadscope-reorder`, which keeps this order.
+"""
+
+import pytest
+
+LONG = (
+    "tests/aws/test_page.py",
+    "tests/clients/",
+    "tests/e2e/",
+    "tests/images/",
+    "tests/launcher/test_shell.py",
+    "tests/local/jobs/test_endpoints_containers.py",
+    "tests/local/runtimes/test_process_jobs.py",
+    "tests/local/s3/test_aws_cli.py",
+    "tests/local/security/test_fuzz.py",
+    "tests/local/security/test_networks.py",
+    "tests/local/test_both_runtimes.py",
+    "tests/local/test_hanging.py",
+    "tests/local/test_many_hosts.py",
+    "tests/local/test_server.py",
+    "tests/local/test_spot.py",
+    "tests/local/test_training.py",
+    "tests/unit/serve/",
+    "tests/unit/test_batch_score.py",
+    "tests/unit/test_cluster.py",
+    "tests/unit/test_distributed.py",
+    "tests/unit/test_preprocess.py",
+)
+"""Files, and folders of files, that take about 30 seconds or more."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Engine-free tests first: a mistake shows in seconds, not after the images' tests.
+    items.sort(key=lambda item: (item.get_closest_marker("engine") is not None, not item.nodeid.startswith(LONG)))
