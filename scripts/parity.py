@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.parity.page import render
+from microjobs_orchestrator.local.parity.table import TABLE
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "maintaining" / "parity.md"
 

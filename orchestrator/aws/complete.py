@@ -6,8 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.runs.backend import Complete
-from microjobs_orchestrator.runs.kinds import Members
+from microjobs_orchestrator.runs.backend import Complete, Members
 
 RUN_TAG = "microjobs:run"
 """On everything that a run creates: bills can be split by it."""

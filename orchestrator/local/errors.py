@@ -2,22 +2,25 @@
 
 import errno
 import sqlite3
+from collections.abc import Mapping
 
 
 class ServiceError(Exception):
-    """What a client gets instead of an answer.
+    """Error that a client receives instead of a result.
 
     Args:
-        code: AWS's own word, such as `ValidationException`.
-        message: what, which value, and what to do.
-        status: of the HTTP answer.
+        code: AWS's name for the error, such as `ValidationException`.
+        message: what failed, with which value, and how to fix it.
+        status: HTTP status.
+        members: what the model gives this error beyond a message.
     """
 
-    def __init__(self, code: str, message: str, status: int = 400) -> None:
+    def __init__(self, code: str, message: str, status: int = 400, members: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.status = status
+        self.members = members or {}
 
 
 class ValidationError(ServiceError):

@@ -16,7 +16,8 @@ from microjobs.files import write_text
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.control import ServerError
-from microjobs_orchestrator.local.gateway.application import Application, RawService
+from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
+from microjobs_orchestrator.local.gateway.exchange import AnyService
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.home import Home
@@ -35,7 +36,7 @@ from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
 from microjobs_orchestrator.local.services.logs import Logs
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
-from microjobs_orchestrator.local.services.sagemaker_runtime import Runtime as SageMakerRuntime
+from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from microjobs_orchestrator.local.state import State
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         store.create_bucket(get_default_bucket(config.region))
     context = Context(home, state, store, LogStore(home.logs), runtime, settings)
     registry = Registry(context)
-    application = _application(context, registry, Forwarder(config.services))
+    gateway = _create_gateway(context, registry, Forwarder(config.services))
     registry.recover(list_makers(load_operations(context, registry)))
     cleanup.callback(registry.shut_down)
     listeners = [first]
@@ -156,7 +157,7 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
         except ServerError as error:  # clients do without; jobs that ask the server for something will say so
             logger.warning("jobs cannot reach this server: %s", error)
     for listener in listeners:
-        listener.wsgi_app = application
+        listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
@@ -171,11 +172,12 @@ def _listener(address: str, port: int) -> Server:
     return server
 
 
-def services(context: Context, registry: Registry) -> Mapping[str, Service]:
-    """The operations of the services with the JSON and query protocols, by botocore's name of the service."""
+def create_services(context: Context, registry: Registry) -> Mapping[str, Service]:
+    """Return the handlers of all services but S3, by botocore's name of the service."""
     roles = Iam(context.state)
     return {
         "sagemaker": SageMaker(context.state, load_operations(context, registry)).operations(),
+        "sagemaker-runtime": EndpointInvoker(context, registry).operations(),
         "logs": Logs(context.logs, context.settings.region).operations(),
         "sts": sts.operations(context.home.credentials(), lambda name: str(roles.role(name)["RoleId"])),
         "iam": roles.operations(),
@@ -183,11 +185,11 @@ def services(context: Context, registry: Registry) -> Mapping[str, Service]:
     }
 
 
-def _application(context: Context, registry: Registry, forwarder: Forwarder) -> Application:
-    raw: dict[str, RawService] = {
-        "s3": S3(context.store, context.settings.region),
-        "sagemaker-runtime": SageMakerRuntime(context, registry),
-    }
+def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) -> Gateway:
     home, hosts = context.home, {*NAMES, context.runtime.machine}
+    services: dict[str, AnyService] = {
+        "s3": S3(context.store, context.settings.region),
+        **create_services(context, registry),
+    }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
-    return Application(home.credentials(), services(context, registry), raw, hosts, prover, forwarder)
+    return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder))

@@ -61,7 +61,7 @@ def issue(home: Credentials, who: Caller, seconds: int) -> Session:
     return Session(Credentials(key, _text(_digest(home, "secret", content))), token, expiry)
 
 
-def read(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
+def parse_token(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
     """The credentials and the caller that a session token is for.
 
     Raises:
@@ -95,7 +95,7 @@ def _text(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
-def shown(session: Session) -> Mapping[str, object]:
+def format_credentials(session: Session) -> Mapping[str, object]:
     """The credentials as STS answers them."""
     return {
         "AccessKeyId": session.credentials.access_key_id,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.values import clean
 
 logger = logging.getLogger(__name__)
@@ -54,6 +55,10 @@ RESERVE_BYTES = 4 << 20
 
 class NameTakenError(Exception):
     """There is a resource of that kind and name."""
+
+
+class TransitionError(Exception):
+    """The kind of the resource does not allow this change of its status."""
 
 
 @dataclass(frozen=True)
@@ -175,11 +180,15 @@ class State:
 
         Returns:
             What it is now; None if the resource is gone or in another status.
+
+        Raises:
+            TransitionError: the kind does not allow the change of the status; nothing was changed.
         """
         with self._transaction() as database:
             record = self.get(kind, name)
             if record is None or (only_if is not None and record.status not in only_if):
                 return None
+            _check_transition(record, status)
             description = {**record.description, **changes}
             database.execute(
                 "UPDATE resources SET description = ?, status = ?, modified = ? WHERE kind = ? AND name = ?",
@@ -286,6 +295,13 @@ class State:
     def delete_tags(self, arn: str, keys: Sequence[str]) -> None:
         with self._transaction() as database:
             database.executemany("DELETE FROM tags WHERE arn = ? AND key = ?", [(arn, key) for key in keys])
+
+
+def _check_transition(record: Record, status: str | None) -> None:
+    """Raise TransitionError if a resource cannot change to a status."""
+    life = next((kind.life for kind in all_kinds() if kind.arn_type == record.kind), None)
+    if life is not None and status is not None and not life.allows(record.status, status):
+        raise TransitionError(f"{record.kind} {record.name} is {record.status} and cannot become {status}")
 
 
 def _text(content: bytes) -> str | bytes:

@@ -1,4 +1,4 @@
-"""The backend that runs jobs: the local server, or AWS. A workflow does not know which one it uses."""
+"""Where jobs run. A workflow knows nothing else of it: not whether it talks to AWS or to this machine."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,7 +11,6 @@ from botocore.config import Config
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.images import local_image
-from microjobs_orchestrator.runs.kinds import Members
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -23,95 +22,100 @@ if TYPE_CHECKING:
     from microjobs_orchestrator.local.home import Home
 
 SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
-LOCAL_POLL_INTERVAL = 0.25
-DAY_SECONDS = 86_400
 
+POLL_LOCAL = 0.25
+"""Seconds between two looks at a job on this machine."""
+
+
+Members = Mapping[str, Any]
 Complete = Callable[[str, str, Members], Members]
-"""Returns the request to send for a run, an operation and a request: with tags, a network and keys if necessary."""
+
+DAY = 86_400
 
 
-def _keep_request(_run: str, _operation: str, request: Members) -> Members:
+def as_it_is(_run: str, _operation: str, request: Members) -> Members:
+    """Nothing is added to a request."""
     return request
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """The values of a backend that its requests contain. It has no connection to the backend."""
+    """What requests have of a backend: names and sizes, no connection to it."""
 
     bucket: str
     prefix: str = ""
-    """The prefix of all keys in the bucket; ends with `/` unless it is empty."""
+    """Of all keys in the bucket; ends with `/` if there is one."""
     role: str
     image: Callable[[str], str]
-    """Returns the image URI of a job of this repository."""
+    """The image of a job of this repository, by the job's name."""
     instance_type: str = "ml.m5.large"
     instance_types: Mapping[str, str] = field(default_factory=dict)
-    """Instance types of single steps, by step."""
+    """Of the steps that have another one."""
     endpoint_instances: int = 1
-    max_seconds: int = DAY_SECONDS
-    """The time limit of a job, and of an endpoint's creation."""
-    complete: Complete = _keep_request
+    max_seconds: int = DAY
+    """How long a job may run, and an endpoint may take to be in service."""
+    complete: Complete = as_it_is
+    """Run, operation and request give the request with what this backend wants of all: tags, a network, keys."""
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
     def instances(self, step: str, count: int = 1) -> dict[str, Any]:
-        """Return the members that define a step's instances."""
+        """A step's instances, as requests spell them."""
         return {"InstanceType": self.instance_types.get(step, self.instance_type), "InstanceCount": count}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend(RequestContext):
-    """A backend: the values for its requests, its clients, and how often to poll it."""
+    """A site with clients that reach it, and its manners."""
 
     title: str
-    """The name for the user, such as `docker on this machine`."""
+    """For people, such as `docker on this machine`."""
     why: str
-    """The reason why it was chosen."""
+    """Why it is this backend."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"
     logs: "CloudWatchLogsClient"
-    poll_interval: float = LOCAL_POLL_INTERVAL
-    """Seconds between two Describe calls for a job."""
-    max_poll_interval: float = 4 * LOCAL_POLL_INTERVAL
-    """Seconds between two Describe calls for a job that runs long."""
+    poll: float = POLL_LOCAL
+    poll_longest: float = 4 * POLL_LOCAL
+    """Between two looks at a job that runs long."""
     price: Callable[[str], float | None] | None = None
-    """Returns the dollars per hour of an instance type, or None if the price is unknown. None if nothing costs."""
+    """Dollars an instance of a type costs an hour, None if that is not known; no function where nothing costs."""
     needs_images: bool = False
-    """Whether jobs run in images of this machine."""
+    """Whether the jobs' images must be here before a run."""
     buckets: Path | None = None
-    """The folder that has the buckets as folders, on this machine."""
+    """The folder that holds the buckets, if they are folders."""
 
     def folder(self, uri: str) -> Path | None:
-        """Return the folder of an S3 URI if buckets are folders on this machine."""
+        """Where an S3 address lies on this machine, if it does."""
         return None if self.buckets is None else self.buckets / uri.removeprefix("s3://")
 
 
 @contextmanager
 def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
-    """Yield the backend of a home's server. If no server runs, start one that ends after the block.
+    """The backend of this folder's server; if none runs, of one that runs as long as the block.
 
     Raises:
-        UsageError: a server with another runtime runs.
+        UsageError: a server runs that has another runtime.
         ServerError: the server does not start.
     """
     from microjobs_orchestrator.local import config, control
 
     home.make()
-    # Any free port: users who want a fixed port start a server themselves.
-    settings = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
-    with control.serving(home, settings) as address:
+    # Any free port: who wants a known one starts a server that stays.
+    chosen = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
+    with control.serving(home, chosen) as address:
         if runtime not in ("auto", address.runtime):
             raise UsageError(
                 f"a server with runtime {address.runtime} runs for {home.root}, and this run needs runtime {runtime}: "
-                "end the server with `microjobs local down`, or omit --runtime"
+                "end the server with `microjobs local down`, or leave out --runtime"
             )
         yield connect_local(address, home.buckets)
 
 
 def connect_local(address: "Address", buckets: Path) -> Backend:
-    """Return the backend of a running local server."""
+    """A local server's backend."""
     session = boto3.Session(address.access_key_id, address.secret_access_key, region_name=address.region)
     settings = {
         "endpoint_url": address.url,

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from microjobs import heartbeat
 from microjobs.codec import Codec
 from microjobs.contract import ResourceConfig
+from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
-from microjobs.heartbeat import CERTAIN, ECHO, Ending, Watch
+from microjobs.heartbeat import Watch
 from microjobs.hosts import Calls
 from microjobs.network import Network
 from microjobs.peers import Connection
@@ -104,7 +105,7 @@ def _end_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connec
         except BaseException as raised:
             error, ending = raised, _ending(resources.current_host, raised)
         verdict = watch.end(ending)
-    if error is not None and verdict == ending and ending.certainty == CERTAIN:
+    if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
         raise error  # with its traceback, if it has one to show
     verdict.conclude()
 
@@ -145,6 +146,8 @@ def _ending(host: str, error: BaseException) -> Ending:
     if isinstance(error, Stopped):
         return Ending(host, 128 + error.signal_number)
     if isinstance(error, EOFError | ConnectionError):  # most likely the echo of a host that is lost
-        return Ending(host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", ECHO)
+        return Ending(
+            host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", Certainty.LOST_CONNECTION
+        )
     code, reason = code_and_reason(error)
     return Ending(host, code, f"host {host} failed: {reason}")

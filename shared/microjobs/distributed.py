@@ -8,7 +8,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import shutil
 import signal
 import socket
@@ -18,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
+from microjobs import endings
 from microjobs.contract import ResourceConfig
-from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM
-from microjobs.heartbeat import ABRUPT, CERTAIN, DOUBTFUL, ECHO, JOIN_SECONDS, Ending, Watch
+from microjobs.endings import Ending
+from microjobs.errors import EXIT_OK
+from microjobs.heartbeat import JOIN_SECONDS, Watch
 from microjobs.interpreter import own_program
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.stopping import StopRequest, stop_request
@@ -28,11 +29,6 @@ from microjobs.supervisor import children_of
 from microjobs.worker import REPORT, in_worker
 
 Explain = Callable[[int], tuple[int, str]]
-
-LOST_CONNECTION = re.compile(
-    r"(?i)connection (was )?(likely )?(closed|reset|refused|lost)|broken pipe|socket closed|remote process exited"
-)
-"""What gloo, NCCL and gRPC say when a process at the other end is gone."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -151,7 +147,7 @@ def launch(
     with stop_request() as stop, Watch(resources, network or Network.read()) as watch:
         watch.join(join_seconds, lambda: not stop)
         if watch.verdict is None and stop.signal_number is not None:
-            watch.end(Ending(resources.current_host, 128 + stop.signal_number))
+            watch.end(endings.stopped(resources.current_host, stop.signal_number))
         if watch.verdict is None:
             with _workers(program, resources.current_host, explain) as workers:
                 started(workers.process)
@@ -164,7 +160,7 @@ def launch(
 def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
     """Until the workers of this host have ended, or must."""
     watch.wake_for(workers.reports)
-    while (ending := watch.verdict or workers.ended(watch.stop_signal)) is None:
+    while (ending := watch.verdict or workers.ending(watch.stop_signal)) is None:
         watch.step(0.1)
         if stop.signal_number is not None:
             watch.stop(stop.signal_number)
@@ -190,7 +186,7 @@ class _Workers:
         self._program, self._host, self._explain = program, host, explain
         self.reports, self._writing = os.pipe()
         os.set_blocking(self.reports, False)
-        self._told = b""
+        self._reports = b""
         self._stopped: set[int] = set()
         # The writing end stays open, so that reading never meets the end; workers open it by its name, since torchrun
         # closes what it was given.
@@ -205,36 +201,36 @@ class _Workers:
                 env=environment,
             )
 
-    def ended(self, stop_signal: int | None) -> Ending | None:
-        """How it ended, as soon as that is known; None while it runs."""
+    def ending(self, stop_signal: int | None) -> Ending | None:
+        """Return how the program ended; None while it runs.
+
+        Args:
+            stop_signal: the stop signal that a host of the job received, if any.
+        """
         code = self.process.poll()
-        with contextlib.suppress(BlockingIOError):
-            self._told += os.read(self.reports, 1 << 16)
-        if b"\n" in self._told:
-            told, reason = json.loads(self._told.partition(b"\n")[0])
-            if told == EXIT_OK:
-                return Ending(self._host)
-            return self._ending(int(told), str(reason), DOUBTFUL if told == EXIT_BUG else CERTAIN)
+        if (report := self._read_report()) is not None:
+            return endings.reported(self._host, *report)
         if code is None:
             return None
-        if code == EXIT_OK:
-            return Ending(self._host)
-        if stop_signal is not None:
-            return Ending(self._host, 128 + stop_signal)
-        if self._explain is not None:
-            code, reason = self._explain(code)
-        else:
-            how = f"exited with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
-            hint = "most likely out of memory; " if self._program.agent or code == -signal.SIGKILL else ""
-            reason = f"the training {how} without giving a reason: {hint}see the log above"
-        certainty = CERTAIN if code == -signal.SIGKILL else ABRUPT if self._explain is None or code < 0 else DOUBTFUL
-        killed = code == -signal.SIGKILL and self._explain is None
-        return self._ending(EXIT_PLATFORM if killed else EXIT_BUG, reason, certainty)
+        if code != EXIT_OK and stop_signal is not None:
+            return endings.stopped(self._host, stop_signal)
+        return self._ending_without_report(code)
 
-    def _ending(self, code: int, reason: str, certainty: int) -> Ending:
-        if certainty < CERTAIN and LOST_CONNECTION.search(reason):
-            certainty = ECHO
-        return Ending(self._host, code, f"host {self._host} failed: {reason}", certainty)
+    def _ending_without_report(self, code: int) -> Ending:
+        if code != EXIT_OK and self._explain is not None:
+            return endings.explained(self._host, *self._explain(code))
+        if code < 0:
+            return endings.killed(self._host, -code, by_agent=self._program.agent)
+        return endings.exited(self._host, code, by_agent=self._program.agent)
+
+    def _read_report(self) -> tuple[int, str] | None:
+        """Return the first report of a worker: its exit code and the reason."""
+        with contextlib.suppress(BlockingIOError):
+            self._reports += os.read(self.reports, 1 << 16)
+        if b"\n" not in self._reports:
+            return None
+        code, reason = json.loads(self._reports.partition(b"\n")[0])
+        return int(code), str(reason)
 
     def stop(self, number: int) -> None:
         """Pass a stop signal on to the workers, once to each; an agent that has none yet has nothing to save."""

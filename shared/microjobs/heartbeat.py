@@ -10,13 +10,14 @@ import json
 import logging
 import selectors
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from microjobs import peers
 from microjobs.contract import Layout, ResourceConfig
-from microjobs.errors import EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
+from microjobs.endings import Certainty, Ending
+from microjobs.errors import EXIT_OK, EXIT_PLATFORM, PlatformError
 from microjobs.job_secret import read_job_secret
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection, Door, UntrustedError
@@ -31,41 +32,8 @@ BEAT_SECONDS = 1.0
 ECHO_SECONDS = 3.0
 """How long the cause may be on its way when a host fails without a clear reason: its framework may just have lost a
 connection to the host that is the cause."""
-REASON_LIMIT = 5_000
-"""Characters."""
-
-CERTAIN, ABRUPT, DOUBTFUL, ECHO = 3, 2, 1, 0
-"""How sure a reason is the cause: it was told; a process died without a word; an exception that a lost connection may
-have caused; one that says so."""
-
-ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
 
 logger = logging.getLogger("microjobs")
-
-
-@dataclass(frozen=True)
-class Ending:
-    """How a host's part of the job ended.
-
-    code: 0, an exit code of `microjobs.errors`, or 128 + N when signal N asked for it.
-    reason: the whole sentence, with the host's name in it.
-    certainty: `CERTAIN` when the reason is the cause, less when it may be the echo of another host's end.
-    """
-
-    host: str
-    code: int = EXIT_OK
-    reason: str = ""
-    certainty: int = CERTAIN
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "reason", self.reason[:REASON_LIMIT])
-
-    def conclude(self) -> None:
-        """Raise what the code stands for: a `JobError` with the reason, `Stopped`, or nothing."""
-        if self.code > 128:
-            raise Stopped(self.code - 128)
-        if self.code != EXIT_OK:
-            raise ERRORS.get(self.code, JobError)(self.reason)
 
 
 class Watch:
@@ -290,7 +258,7 @@ class Watch:
         bad = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
         surest = max(bad, key=lambda one: one[1].certainty, default=None)  # the earliest of several
         if surest is not None:
-            if surest[1].certainty == CERTAIN or time.monotonic() - bad[0][0] > ECHO_SECONDS:
+            if surest[1].certainty == Certainty.CERTAIN or time.monotonic() - bad[0][0] > ECHO_SECONDS:
                 self.verdict = surest[1]
         elif {ending.host for _, ending in self._endings} == set(self._resources.hosts):
             self.verdict = Ending(self._resources.current_host)

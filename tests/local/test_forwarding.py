@@ -206,7 +206,7 @@ def test_answer_that_cannot_be_passed_on_is_an_error(
         request = Request.from_values("/", method="POST", data=b"{}")
         request.environ["REQUEST_URI"] = "/"
         with pytest.raises(ServiceError, match="ans") as caught:
-            Forwarder({"kms": url}).forward(request, "kms", "us-east-1")
+            Forwarder({"kms": url}).send(request, "kms", "us-east-1")
     assert caught.value.code == "ServiceUnavailable"
 
 

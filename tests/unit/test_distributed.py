@@ -13,7 +13,7 @@ import pytest
 
 from microjobs.contract import ResourceConfig
 from microjobs.distributed import gpu_count, must_launch, torchrun, with_tf_config
-from microjobs.heartbeat import Ending
+from microjobs.endings import Ending
 from microjobs.interpreter import FLAGS
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.worker import REPORT, report
@@ -213,6 +213,16 @@ def test_strangers_are_not_listened_to(hosts: Hosts) -> None:
     assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
     for stranger in strangers:
         stranger.close()
+
+
+def test_verdict_of_another_host_than_the_first_is_ignored(hosts: Hosts) -> None:
+    for name in ("algo-1", "algo-2"):
+        hosts.start(name, "")
+    verdict, ending = Ending("algo-3", 2, "a false verdict"), Ending("algo-3")
+    with contextlib.closing(hosts.call("algo-3")) as caller:
+        caller.send(json.dumps({"verdict": asdict(verdict)}).encode())
+        caller.send(json.dumps({"ending": asdict(ending)}).encode())
+        assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
 
 
 def test_report_of_a_long_reason_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,92 +14,93 @@ from microjobs.errors import UserError
 from microjobs.network import Network
 
 from . import workers
-from .hot import Front, Rest
+from .cpus import worker_count
+from .fast_path import Dispatcher, FallbackHandler
+from .listener import ListenerSettings, make_listener
 from .metrics import Metrics
-from .requirements import RestartNeededError
-from .served import find
+from .model_source import ModelSource, find_model_source
 from .service import MB, Service
+from .user_requirements import RestartNeededError
 
 logger = logging.getLogger("microjobs")
 
 DEFAULT_PAYLOAD_MB = 6
-"""What SageMaker's runtime sends at most, and Batch Transform's default."""
+"""SageMaker's limit for InvokeEndpoint, and the default of MaxPayloadInMB of Batch Transform."""
 UNLIMITED_PAYLOAD_MB = 1024
-"""For Batch Transform's MaxPayloadInMB of 0, "no limit": what asynchronous inference allows."""
+"""The limit if MaxPayloadInMB is 0, "no limit": the limit of asynchronous inference."""
 
 
 def serve() -> None:
     """Serve the model in the model folder until SIGTERM.
 
     Raises:
-        UserError: the model or the user's code cannot be loaded, or the port cannot be had.
-        PlatformError: workers died again and again.
+        UserError: the model or the user's code cannot be loaded, or the port is not available.
+        PlatformError: workers keep crashing.
     """
     try:
         _serve()
-    except RestartNeededError as needed:  # once the temporary folders of this process are removed
-        needed.restart()
+    except RestartNeededError as restart:  # after this process has removed its temporary folders
+        restart.restart()
 
 
 def _serve() -> None:
-    layout, hosting, number = Layout.from_environment(), _hosting(os.environ), workers.count(os.environ)
+    layout, hosting, network = Layout.from_environment(), _read_hosting(os.environ), Network.read()
+    listener, worker_number = make_listener(os.environ), worker_count(os.environ)
     with ExitStack() as cleanup:
-        served = find(layout, os.environ, cleanup)
-        metrics, reason = Metrics(served.labels), workers.Reason()
-        service = Service(metrics, limit=_limit(hosting), workers=number)
-
-        rest = functools.cache(functools.partial(_rest, service))
-
-        def load_slowly() -> None:
-            rest()  # before the user's folder is on sys.path: Flask must not find modules of the user
-            service.loaded(served.load())
-
-        def start_worker() -> Front:
-            metrics.claim()
-            if served.slow:
-                workers.in_background(load_slowly, reason)
-            else:
-                service.loaded(served.load())
-            return Front(service, lambda scope: rest()(scope), in_flight=served.in_flight)
-
-        what = ", ".join(f"{name} {value}" for name, value in served.labels.items())
-        age = _seconds_since_start()
-        network = Network.read()
-        where = network.socket_path or f"port {hosting.port}"
-        logger.info("serving %s on %s with %d workers, after %.2f s", what, where, number, age)
-        gc.freeze()  # what is loaded stays: collecting it again and again would also unshare its pages
-        workers.run(
-            start_worker,
-            metrics,
-            reason,
-            address=network.address,
-            port=hosting.port,
-            path=network.socket_path,
-            workers=number,
-        )
+        source = find_model_source(layout, os.environ, cleanup)
+        metrics, failures = Metrics(source.labels), workers.FailurePipe()
+        service = Service(metrics, limit=_payload_limit(hosting), workers=worker_number)
+        settings = workers.make_settings(network.address, hosting.port, network.socket_path, worker_number)
+        _log_start(source.labels, settings)
+        gc.freeze()  # collecting what stays would take time, and copy memory pages that workers share
+        start = functools.partial(_start_application, source, service, failures)
+        workers.run(listener, start, metrics, failures, settings)
 
 
-def _rest(service: Service) -> Rest:
-    # Imported at the first request that needs it: an endpoint should be ready soon, and most never do.
-    from .application import answering, create
+def _start_application(source: ModelSource, service: Service, failures: workers.FailurePipe) -> Dispatcher:
+    """Load the model in a worker and return what answers the worker's requests."""
+    service.metrics.claim_row()
+    fallback = functools.cache(functools.partial(_make_fallback, service))
 
-    return answering(create(service))
+    def load_slowly() -> None:
+        fallback()  # imports Flask before the user's folder, which may have a module such as click.py, is on the path
+        service.set_model(source.load())
+
+    if source.loads_slowly:
+        workers.run_in_background(load_slowly, failures)
+    else:
+        service.set_model(source.load())
+    return Dispatcher(service, lambda head: fallback()(head), queue_size=source.queue_size)
 
 
-def _hosting(environ: Mapping[str, str]) -> HostingEnvironment:
+def _make_fallback(service: Service) -> FallbackHandler:
+    # Imported at the first use, because the import delays the start, and most endpoints never need it.
+    from .flask_routes import as_fallback_handler, create_app
+
+    return as_fallback_handler(create_app(service))
+
+
+def _log_start(labels: Mapping[str, str], settings: ListenerSettings) -> None:
+    model = ", ".join(f"{name} {value}" for name, value in labels.items())
+    place = settings.socket_path or f"port {settings.port}"
+    seconds = _seconds_since_start()
+    logger.info("serving %s on %s with %d workers, after %.2f s", model, place, settings.workers, seconds)
+
+
+def _read_hosting(environ: Mapping[str, str]) -> HostingEnvironment:
     try:
         return HostingEnvironment.read(environ)
     except ValueError as error:
         raise UserError(f"SAGEMAKER_BIND_TO_PORT and SAGEMAKER_MAX_… must be numbers: {error}") from error
 
 
-def _limit(hosting: HostingEnvironment) -> int:
-    """Bytes that a request may have."""
+def _payload_limit(hosting: HostingEnvironment) -> int:
+    """Return the maximum size of a request body in bytes."""
     megabytes = DEFAULT_PAYLOAD_MB if hosting.max_payload_mb is None else hosting.max_payload_mb
     return (megabytes or UNLIMITED_PAYLOAD_MB) * MB
 
 
 def _seconds_since_start() -> float:
-    """The age of this process, imports included."""
-    started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
+    """Return the age of this process; imports are part of it."""
+    start_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")

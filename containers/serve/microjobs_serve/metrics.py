@@ -1,7 +1,7 @@
-"""Counters of all workers, and their Prometheus text.
+"""Metrics of all workers, and their Prometheus text.
 
-The multi-process mode of prometheus_client would need a folder of files, and each count would cost what parsing a
-request does; here its part is the text only.
+`prometheus_client` formats the text only. Its multi-process mode would need a folder of files, and one count would take
+as long as parsing a small request.
 """
 
 import itertools
@@ -10,97 +10,112 @@ from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .board import Board
+from .shared_counters import SharedCounters
 
 ROUTES = ("/ping", "/invocations", "other")
 STATUSES = (200, 400, 404, 405, 406, 408, 413, 415, 500, 503)
-CLASSES = ("2xx", "3xx", "4xx", "5xx")
-"""Where other statuses are counted: a user's code may choose any."""
-BOUNDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-"""Upper bounds of the latency histogram, in seconds."""
+STATUS_CLASSES = ("2xx", "3xx", "4xx", "5xx")
+"""Labels of all other statuses, which a user's code may choose."""
+LATENCY_BUCKETS_SECONDS = (
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0,
+)  # fmt: skip
+"""Upper bounds of the latency histogram."""
 
 _STOPPING, _LOADED, _PREDICTIONS, _SECONDS, _BUCKETS = range(5)
-_COUNTS = _BUCKETS + len(BOUNDS) + 1
-_LABELS: tuple[int | str, ...] = (*STATUSES, *CLASSES)
-_CELL = {pair: _COUNTS + index for index, pair in enumerate(itertools.product(ROUTES, _LABELS))}
+_REQUESTS = _BUCKETS + len(LATENCY_BUCKETS_SECONDS) + 1
+_LABELS: tuple[int | str, ...] = (*STATUSES, *STATUS_CLASSES)
+_CELL_INDEX = {pair: _REQUESTS + index for index, pair in enumerate(itertools.product(ROUTES, _LABELS))}
+_INVOCATIONS_INDEX = {status: _CELL_INDEX["/invocations", status] for status in STATUSES}
+"""A part of `_CELL_INDEX` with simpler keys, because each invocation looks one up."""
 
 
-_INVOCATIONS = {status: _CELL["/invocations", status] for status in STATUSES}
-"""Looked up for each invocation, so a mapping of its own."""
-
-
-def _cell(route: str, status: int) -> int:
-    return _CELL.get((route, status)) or _CELL.get((route, f"{status // 100}xx")) or _CELL["other", 500]
+def _cell_index(route: str, status: int) -> int:
+    return (
+        _CELL_INDEX.get((route, status)) or _CELL_INDEX.get((route, f"{status // 100}xx")) or _CELL_INDEX["other", 500]
+    )
 
 
 class Metrics:
-    """What this server did and is doing: made before the workers are forked, claimed in each."""
+    """Counters of this server, created before the workers are forked.
+
+    Args:
+        labels: labels of the metric `serve_model_info`.
+    """
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._labels = labels
-        self._board = Board(_COUNTS + len(_CELL))
-        self._cells = self._board.cells
+        self._counters = SharedCounters(_REQUESTS + len(_CELL_INDEX))
+        self._cells = self._counters.cells
         self._lock = threading.Lock()
 
-    def claim(self) -> None:
-        """Called in each worker before it counts."""
-        self._board.claim()
+    def claim_row(self) -> None:
+        """Assign a row of the counters to this worker, before it counts."""
+        self._counters.claim_row()
 
-    def loaded(self) -> None:
-        """This worker's model is loaded."""
-        self._cells[self._board.row + _LOADED] = 1.0
+    def mark_loaded(self) -> None:
+        """Record that this worker has loaded its model."""
+        self._cells[self._counters.row_offset + _LOADED] = 1.0
 
-    def workers_loaded(self) -> int:
-        return int(self._board.totals()[_LOADED])
+    def loaded_worker_count(self) -> int:
+        return int(self._counters.totals()[_LOADED])
 
-    def stop(self) -> None:
-        """Tell all workers that the server is about to stop; called in the main process."""
+    def mark_stopping(self) -> None:
+        """Record, in the main process, that the server is about to stop."""
         self._cells[_STOPPING] = 1.0
 
-    def stopping(self) -> bool:
+    def is_stopping(self) -> bool:
         return self._cells[_STOPPING] > 0
 
-    def invocations(self) -> int:
-        """Invocations answered so far, by all workers."""
-        return int(self._board.totals()[_BUCKETS:_COUNTS].sum())
+    def invocation_count(self) -> int:
+        """Return the number of invocations that all workers have answered."""
+        return int(self._counters.totals()[_BUCKETS:_REQUESTS].sum())
 
-    def count(self, route: str, status: int) -> None:
-        cell = self._board.row + _cell(route, status)
+    def record_request(self, route: str, status: int) -> None:
+        cell = self._counters.row_offset + _cell_index(route, status)
         with self._lock:
             self._cells[cell] += 1.0
 
-    def invocation(self, status: int, seconds: float, predictions: int) -> None:
-        cells, row = self._cells, self._board.row
+    def record_invocation(self, status: int, seconds: float, predictions: int) -> None:
+        cells, row = self._cells, self._counters.row_offset
         with self._lock:
-            cells[row + (_INVOCATIONS.get(status) or _cell("/invocations", status))] += 1.0
+            cells[row + (_INVOCATIONS_INDEX.get(status) or _cell_index("/invocations", status))] += 1.0
             cells[row + _PREDICTIONS] += predictions
             cells[row + _SECONDS] += seconds
-            cells[row + _BUCKETS + bisect_left(BOUNDS, seconds)] += 1.0
+            cells[row + _BUCKETS + bisect_left(LATENCY_BUCKETS_SECONDS, seconds)] += 1.0
 
     def render(self) -> bytes:
-        """The totals of all workers in Prometheus's text format."""
-        # Imported only here: most endpoints are never scraped, and all of them should be ready soon.
+        """Return the totals of all workers in Prometheus's text format."""
+        # Imported at the first use, because the import delays the start, and most endpoints are never scraped.
         from prometheus_client import CollectorRegistry, generate_latest
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(self)  # type: ignore[arg-type]  # a Collector in all but its base class
+        registry.register(self)  # type: ignore[arg-type]  # has all methods of a Collector, but not its base class
         return generate_latest(registry)
 
     def collect(self) -> Iterator[object]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+        """Yield the totals of all workers, as `prometheus_client` calls it."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        totals = self._board.totals()
+        totals = self._counters.totals()
         model = GaugeMetricFamily("serve_model_info", "The model that is served", labels=list(self._labels))
         model.add_metric(list(self._labels.values()), 1)
         yield model
         yield CounterMetricFamily("serve_predictions", "Rows predicted", totals[_PREDICTIONS])
         requests = CounterMetricFamily("serve_requests", "Requests answered", labels=["route", "status"])
-        for (route, status), cell in _CELL.items():
+        for (route, status), cell in _CELL_INDEX.items():
             if totals[cell]:
                 requests.add_metric([route, str(status)], totals[cell])
         yield requests
-        seconds = HistogramMetricFamily("serve_invocation_seconds", "Seconds that an invocation took in its worker")
-        below = np.cumsum(totals[_BUCKETS:_COUNTS]).tolist()
-        seconds.add_metric([], list(zip([*map(str, BOUNDS), "+Inf"], below, strict=True)), totals[_SECONDS])
-        yield seconds
+        yield _latency_histogram(totals)
+
+
+def _latency_histogram(totals: NDArray[np.float64]) -> object:
+    from prometheus_client.core import HistogramMetricFamily
+
+    histogram = HistogramMetricFamily("serve_invocation_seconds", "Seconds that an invocation took in its worker")
+    counts = np.cumsum(totals[_BUCKETS:_REQUESTS]).tolist()
+    bounds = [*map(str, LATENCY_BUCKETS_SECONDS), "+Inf"]
+    histogram.add_metric([], list(zip(bounds, counts, strict=True)), totals[_SECONDS])
+    return histogram

@@ -1,26 +1,27 @@
-"""The service behind the routes: readiness, one invocation from its request to its answer, limits."""
+"""Readiness, limits, and one invocation from its request to its response."""
 
 import logging
 import time
 
-from .answers import FAILED, Answer, Problem
-from .arrivals import too_large
+from .body_reader import body_too_large
 from .metrics import Metrics
-from .models import Model, Request
+from .models import Invocation, Model
+from .responses import INTERNAL_ERROR, HttpError, HttpResponse
 
 logger = logging.getLogger("microjobs")
 
 MB = 1024 * 1024
 
-LOADING = Problem(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
+READY = HttpResponse(200, [], b"")
+LOADING = HttpError(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
 
 
 class Service:
     """One worker's service.
 
     Args:
-        limit: bytes a request body may have.
-        workers: how many must have loaded the model before /ping says so.
+        limit: maximum size of a request body in bytes.
+        workers: number of workers that must have loaded the model before /ping answers 200.
     """
 
     def __init__(self, metrics: Metrics, *, limit: int, workers: int) -> None:
@@ -28,69 +29,63 @@ class Service:
         self.workers = workers
         self.limit = limit
         self._model: Model | None = None
-        self._ready = False
+        self._is_ready = False
 
-    def loaded(self, model: Model) -> None:
+    def set_model(self, model: Model) -> None:
+        """Start to answer invocations with this model."""
         self._model = model
-        self.metrics.loaded()
+        self.metrics.mark_loaded()
 
     @property
-    def quick(self) -> bool:
-        """Whether a small request takes no longer than handing it to another thread would."""
-        return self._model is not None and self._model.quick
+    def is_fast(self) -> bool:
+        """Whether the model answers a small request in less time than another thread would need to take it over."""
+        return self._model is not None and self._model.is_fast
 
-    def ping(self) -> Answer:
-        """200 with an empty body once each worker has its model and until the server stops, else 503."""
-        if not self._ready:
-            self._ready = self._model is not None and self.metrics.workers_loaded() >= self.workers
-        if self._ready and not self.metrics.stopping():
-            answer = READY
+    def ping(self) -> HttpResponse:
+        """Return 200 without a body if all workers have loaded the model and the server is not stopping; else 503."""
+        if not self._is_ready:
+            self._is_ready = self._model is not None and self.metrics.loaded_worker_count() >= self.workers
+        if self._is_ready and not self.metrics.is_stopping():
+            response = READY
         else:
-            state = "stopping" if self._ready else "still loading the model"
-            answer = Problem(503, f"the server is {state}: ask again", retry_after="1").answer()
-        self.metrics.count("/ping", answer.status)
-        return answer
+            state = "stopping" if self._is_ready else "still loading the model"
+            response = HttpError(503, f"the server is {state}: try again", retry_after="1").response()
+        self.metrics.record_request("/ping", response.status)
+        return response
 
-    def admit(self, length: str, encoding: str) -> None:
-        """What can be said of an invocation before its body is there.
-
-        Args:
-            length: the header Content-Length, or empty.
-            encoding: the header Content-Encoding, or empty.
+    def check_head(self, content_length: str, content_encoding: str) -> None:
+        """Check an invocation before its body is read. A header that is absent is an empty string.
 
         Raises:
-            Problem: it is refused.
+            HttpError: the model is not loaded, the body is too large, or its encoding is not supported.
         """
         if self._model is None:
             raise LOADING
-        if length and int(length) > self.limit:
-            raise too_large(f"{length} bytes", self.limit)
-        if encoding and encoding.strip().lower() != "identity":
-            raise Problem(415, f"Content-Encoding {encoding!r} cannot be read: send the body as it is")
+        if content_length and int(content_length) > self.limit:
+            raise body_too_large(f"{content_length} bytes", self.limit)
+        if content_encoding and content_encoding.strip().lower() != "identity":
+            raise HttpError(415, f"Content-Encoding {content_encoding!r} is not supported: send the body unencoded")
 
-    def invoke(self, request: Request, started: float) -> Answer:
-        """Answer one invocation that began at `started` (`time.perf_counter`), whatever happens."""
+    def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
+        """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""
         try:
-            answer = self._invoke(request)
-        except Problem as problem:
-            answer = problem.answer()
+            response = self._invoke(invocation)
+        except HttpError as error:
+            response = error.response()
         except Exception:
             logger.exception("an invocation failed")
-            answer = FAILED.answer()
-        self.metrics.invocation(answer.status, time.perf_counter() - started, answer.rows)
-        return answer
+            response = INTERNAL_ERROR.response()
+        self.metrics.record_invocation(response.status, time.perf_counter() - started, response.rows)
+        return response
 
-    def refuse(self, problem: Problem, started: float) -> Answer:
-        """The answer to an invocation that never got to the model."""
-        self.metrics.invocation(problem.status, time.perf_counter() - started, 0)
-        return problem.answer()
+    def reject(self, error: HttpError, started: float) -> HttpResponse:
+        """Return the response to an invocation that never reaches the model."""
+        self.metrics.record_invocation(error.status, time.perf_counter() - started, 0)
+        return error.response()
 
-    def _invoke(self, request: Request) -> Answer:
+    def _invoke(self, invocation: Invocation) -> HttpResponse:
         if self._model is None:
             raise LOADING
-        if not request.body:
-            raise Problem(400, "the body is empty: send rows of features")
-        return self._model.invoke(request)
-
-
-READY = Answer(200, [], b"")
+        if not invocation.body:
+            raise HttpError(400, "the body is empty: send rows of features")
+        return self._model.invoke(invocation)

@@ -1,194 +1,143 @@
-"""The worker processes: how many, forked by Granian, and what they tell the main process when they cannot go on."""
+"""Runs the worker processes from their start to SIGTERM, and reports why they cannot continue."""
 
 import contextlib
 import functools
-import math
 import os
 import resource
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-
-from granian.constants import HTTPModes, Interfaces
-from granian.log import LogLevels
-from granian.server import MPServer
 
 from microjobs.errors import PlatformError, UserError
 
+from .listener import Application, Listener, ListenerSettings, StartWorker
 from .metrics import Metrics
-from .rsgi import Application, spawn_worker
 
-QUIET_SECONDS = 0.25
-"""After SIGTERM: no request for so long, and the server stops."""
-DRAIN_SECONDS = 5.0
-"""The same for clients that never pause."""
-STOP_SECONDS = 20
-"""What requests in flight then get to end, within the 30 s that hosting gives."""
+QUIET_PERIOD = 0.25
+"""After SIGTERM the server stops when it has received no request for so many seconds."""
+DRAIN_TIMEOUT = 5.0
+"""Seconds after which it stops even if requests continue to arrive."""
+STOP_TIMEOUT = 20
+"""Seconds in which requests in flight may then end. Hosting kills a container 30 s after SIGTERM.
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 
-CONNECTIONS = 4096
-"""Clients that may be connected to one worker; more wait until one goes."""
+MAX_CONNECTIONS = 4096
+"""Open connections per worker; more connections wait until one is closed."""
 
-OTHER_FILES = 64
-"""What a worker has open besides."""
+RESERVED_FILES = 64
+"""File descriptors of a worker that are not connections."""
 
-CGROUP = Path("/sys/fs/cgroup")
-
-
-def count(environ: Mapping[str, str]) -> int:
-    """One worker for each CPU that this container may use, or SAGEMAKER_MODEL_SERVER_WORKERS.
-
-    Raises:
-        UserError: the variable is not a positive number.
-    """
-    wanted = environ.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
-    if not wanted:
-        return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
-    if not wanted.isdecimal() or int(wanted) < 1:
-        raise UserError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {wanted!r}: set it to a number from 1 up")
-    return int(wanted)
+MAX_MESSAGE_BYTES = 4000
+"""Maximum size of a failure message: writes below PIPE_BUF (4096 bytes) of several processes do not mix."""
 
 
-def cpu_quota(cgroup: Path = CGROUP) -> float:
-    """CPUs that `docker run --cpus` and its like allow, infinity if there is no such limit."""
-    try:
-        if (cgroup / "cpu.max").exists():
-            quota, period = (cgroup / "cpu.max").read_text().split()
-        else:
-            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
-        return int(quota) / int(period) if int(quota) > 0 else math.inf
-    except (OSError, ValueError):  # no such file, or "max"
-        return math.inf
-
-
-class Reason:
-    """A pipe on which a worker tells the main process why the server must end."""
+class FailurePipe:
+    """A pipe through which a worker reports to the main process why the server must end."""
 
     def __init__(self) -> None:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._read, False)
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
 
-    def tell(self, error: Exception) -> None:
-        """Called in a worker: have the main process end the server for this reason."""
-        words = str(error).encode(errors="backslashreplace")[:4000]  # below PIPE_BUF: workers do not mix their words
-        os.write(self._write, words + b"\0")
+    def send(self, error: Exception) -> None:
+        """Report an error, in a worker, and make the main process end the server."""
+        message = str(error).encode(errors="backslashreplace")[:MAX_MESSAGE_BYTES]
+        os.write(self._write_end, message + b"\0")
         os.kill(os.getppid(), signal.SIGTERM)
 
-    def told(self) -> str:
+    def receive(self) -> str:
+        """Return the first message, or an empty string."""
         try:
-            return os.read(self._read, 4001).partition(b"\0")[0].decode(errors="replace")
+            return os.read(self._read_end, MAX_MESSAGE_BYTES + 1).partition(b"\0")[0].decode(errors="replace")
         except BlockingIOError:
             return ""
 
 
-class _Server(MPServer):
-    """Granian, which on SIGTERM first takes leave of its clients."""
+def run(
+    listener: Listener,
+    start_application: StartWorker,
+    metrics: Metrics,
+    failures: FailurePipe,
+    settings: ListenerSettings,
+) -> None:
+    """Serve until SIGTERM or SIGINT. Then answer the requests in flight, and accept no others.
 
-    drain: Callable[[], None]
+    Args:
+        start_application: called in each worker; returns the application that answers the worker's requests.
 
-    def shutdown(self, exit_code: int = 0) -> None:
-        self.drain()
-        super().shutdown(exit_code)  # type: ignore[no-untyped-call]
+    Raises:
+        UserError: the port is not available, or a worker reported an error.
+        PlatformError: workers keep crashing.
+    """
+    if settings.socket_path is None:
+        _check_port(settings.address, settings.port)
+    try:
+        listener.serve(functools.partial(_start_worker, start_application), functools.partial(drain, metrics), settings)
+    except SystemExit as end:
+        raise PlatformError("workers keep crashing, probably out of memory: see the log above") from end
+    finally:
+        if message := failures.receive():
+            raise UserError(message)
+
+
+def _start_worker(start_application: StartWorker) -> Application:
+    # The main process ends the workers in order, so a signal to the job's process group must not reach them.
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Granian's thread and Python's wake each other several times per request. Batch threads that share a CPU do not
+    # interrupt each other, and each does more work at a time.
+    with contextlib.suppress(OSError):
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    return start_application()
 
 
 def drain(metrics: Metrics) -> None:
-    """Go on answering, each time with "Connection: close", until no more requests come.
+    """Continue to answer, each time with "Connection: close", until no more requests arrive.
 
-    Granian alone closes idle connections at once, and a request that is just then on its way to one is lost.
+    Granian alone closes idle connections at once; a request that arrives on one at that moment would be lost.
     """
-    metrics.stop()
-    deadline, seen = time.monotonic() + DRAIN_SECONDS, -1
-    while time.monotonic() < deadline and (answered := metrics.invocations()) != seen:
-        seen = answered
-        time.sleep(QUIET_SECONDS)
+    metrics.mark_stopping()
+    deadline, previous_count = time.monotonic() + DRAIN_TIMEOUT, -1
+    while time.monotonic() < deadline and (count := metrics.invocation_count()) != previous_count:
+        previous_count = count
+        time.sleep(QUIET_PERIOD)
 
 
-def run(
-    application: Callable[[], Application],
-    metrics: Metrics,
-    reason: Reason,
-    *,
-    address: str,
-    port: int,
-    path: Path | None = None,
-    workers: int,
-) -> None:
-    """Serve until SIGTERM or SIGINT; then requests in flight are answered, and no others taken.
-
-    Args:
-        application: called in each worker, gives what answers its requests.
-        path: a Unix socket to listen on, for this user alone, instead of address and port.
-
-    Raises:
-        UserError: the port cannot be had, or a worker told a reason.
-        PlatformError: workers died again and again.
-    """
-    if path is None:
-        _check_port(address, port)
-
-    def start_worker() -> Application:
-        # A signal to the job's process group is for the main process, which ends the workers in order.
-        os.setpgid(0, 0)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Granian's thread and Python's wake each other several times a request. As batch threads they do not interrupt
-        # each other where they share a CPU, and each does more at a time.
-        with contextlib.suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        return application()
-
-    server = _Server(
-        "serve",
-        address=address,
-        port=port,
-        uds=path,
-        uds_permissions=0o600,
-        interface=Interfaces.RSGI,
-        workers=workers,
-        backpressure=_connections(),
-        websockets=False,
-        http=HTTPModes.http1,
-        log_level=LogLevels.error,
-        respawn_failed_workers=True,
-        workers_kill_timeout=STOP_SECONDS,
-    )
-    server.drain = functools.partial(drain, metrics)
-    try:
-        server.serve(spawn_worker, start_worker, wrap_loader=False)
-    except SystemExit as end:
-        raise PlatformError("workers died again and again: the log above says how; most likely memory") from end
-    finally:
-        if told := reason.told():
-            raise UserError(told)
+def make_settings(address: str, port: int, socket_path: Path | None, workers: int) -> ListenerSettings:
+    """Return the settings; also raise this process's limit of open files to the maximum."""
+    return ListenerSettings(address, port, socket_path, workers, _max_connections(), STOP_TIMEOUT)
 
 
-def _connections() -> int:
-    """As many as the files that a process may have open: where accepting fails, Granian would try again at once."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return CONNECTIONS if most == resource.RLIM_INFINITY else max(1, min(CONNECTIONS, most - OTHER_FILES))
+def _max_connections() -> int:
+    """Return a limit that leaves enough file descriptors: if accepting fails, Granian retries in a busy loop."""
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit - RESERVED_FILES))
 
 
-def in_background(task: Callable[[], None], reason: Reason) -> None:
-    """Run a worker's slow start beside its serving, so that /ping can say that it is not ready yet."""
+def run_in_background(task: Callable[[], None], failures: FailurePipe) -> None:
+    """Run a worker's slow start in a thread, so that /ping can answer that the worker is not ready yet."""
 
     def run_task() -> None:
         try:
             task()
         except Exception as error:
-            reason.tell(error)
-        except SystemExit as end:  # a thread would end without a word, and /ping say "still loading" for ever
-            reason.tell(UserError(f"the model's own code ended its process while it was loaded: exit({end.code!r})"))
+            failures.send(error)
+        except SystemExit as end:  # it would end the thread silently, and /ping would answer "still loading" forever
+            message = f"the model's own code ended its process while it was loaded: exit({end.code!r})"
+            failures.send(UserError(message))
 
     threading.Thread(target=run_task, name="load", daemon=True).start()
 
 
 def _check_port(address: str, port: int) -> None:
-    """Granian shares its port with others that do, such as a second server started by mistake: refuse that."""
+    """Check that no other server listens on the port: Granian would share it, even with one started by mistake."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
         except OSError as error:
-            raise UserError(f"port {port} cannot be had ({error.strerror}): set SAGEMAKER_BIND_TO_PORT") from error
+            reason = f"cannot listen on port {port} ({error.strerror})"
+            raise UserError(f"{reason}: set SAGEMAKER_BIND_TO_PORT to a free port") from error

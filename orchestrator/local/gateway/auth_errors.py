@@ -1,15 +1,15 @@
-"""Why a request is not from whom it should be, in the words of each protocol."""
+"""Errors of requests without a valid signature, under the names that each protocol has for them."""
 
 from typing import Literal
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
 
 REMEDY = 'take this server\'s credentials: eval "$(microjobs local env)"'
 
-Kind = Literal["json", "query", "s3"]
 Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
 
-CODES: dict[Fault, dict[Kind, str]] = {
+CODES: dict[Fault, dict[ErrorStyle, str]] = {
     "missing": {
         "json": "MissingAuthenticationTokenException",
         "query": "MissingAuthenticationToken",
@@ -32,16 +32,16 @@ CODES: dict[Fault, dict[Kind, str]] = {
         "s3": "XAmzContentSHA256Mismatch",
     },
 }
-"""Each protocol has words of its own for the same fault."""
+"""Error codes by fault and protocol."""
 
 
 class AuthError(Exception):
-    """A request that is not from who it should be."""
+    """A request whose sender is not proven."""
 
     def __init__(self, fault: Fault, message: str) -> None:
         super().__init__(message)
         self.fault = fault
 
-    def worded(self, kind: Kind) -> ServiceError:
-        """The error as a protocol has it."""
-        return ServiceError(CODES[self.fault][kind], str(self), 403)
+    def to_service_error(self, style: ErrorStyle) -> ServiceError:
+        """Return the error under the name that a protocol has for it."""
+        return ServiceError(CODES[self.fault][style], str(self), 403)

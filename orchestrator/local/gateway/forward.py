@@ -17,7 +17,8 @@ from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.config import ConfigError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.models import service_model, signing_name
 
 CONNECT_SECONDS = 5.0
@@ -81,12 +82,17 @@ class Forwarder:
         name = self._names.get(service)
         return str(service_model(name).metadata["protocol"]) if name else None
 
-    def forward(self, request: Request, service: str, region: str) -> Response:
-        """The emulator's answer to a request whose signature was checked.
+    def forward(self, exchange: Exchange) -> Response | None:
+        """Intercept an authenticated request for another emulator, and return the emulator's response.
 
         Raises:
-            ServiceError: it does not answer, or with too much.
+            ServiceError: the emulator does not respond, or the response is too large.
         """
+        if exchange.service:
+            return None
+        return self.send(exchange.request, exchange.claim.service, exchange.claim.region)
+
+    def send(self, request: Request, service: str, region: str) -> Response:
         base = self.url(service) or ""
         sent = _signed_anew(request, base, service, region)
         try:

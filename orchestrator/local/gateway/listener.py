@@ -16,15 +16,12 @@ from microjobs_orchestrator.local.gateway.connections import Connection as Waiti
 from microjobs_orchestrator.local.gateway.connections import Connections
 from microjobs_orchestrator.local.gateway.headers import check_framing, read_headers
 from microjobs_orchestrator.local.gateway.streams import Body, Reader, Writer
+from microjobs_orchestrator.local.protocols.http import HEADERS
 
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 << 10
 """Limit for a request's first line and headers together; AWS takes 8 KB of each."""
-
-
-HEADERS = "microjobs.headers"
-"""Key of a WSGI environment for all headers under their own names: WSGI takes `x-amz-meta-a_b` for `x-amz-meta-a-b`."""
 
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -98,7 +95,7 @@ class Parser(HTTPRequest):
             self.conn.wfile.write(f"{self.server.protocol} {status}\r\n{head}".encode("latin-1") + body)
 
 
-class Gateway(Gateway_10):
+class EnvironmentBuilder(Gateway_10):
     """Makes a WSGI environment in which a header with an underscore in its name cannot pass for another header."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
@@ -153,7 +150,7 @@ class Server(wsgi.Server):
 
     def __init__(self, address: tuple[str, int], **options: Any) -> None:
         super().__init__(address, None, **options)
-        self.gateway = Gateway
+        self.gateway = EnvironmentBuilder
         self.max_request_header_size = MAX_HEAD_BYTES
 
     def prepare(self) -> None:

@@ -126,6 +126,13 @@ def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:
         yield _failed(value, path, f"Member must have length less than or equal to {most}")
 
 
+def _blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
+    """Check the content of a payload. A blob of a document is base64, and its length is not checked."""
+    most = shape.metadata.get("max")
+    if isinstance(value, bytes) and most is not None and len(value) > most:
+        yield f"Member {path} must have length less than or equal to {most}"
+
+
 def _integer(shape: Shape, value: int, path: str) -> Iterator[str]:
     beyond = INTEGERS[shape.type_name]
     if not -beyond <= value < beyond:
@@ -166,6 +173,7 @@ CHECKS: Mapping[str, Callable[[Any, Any, str], Iterator[str]]] = {
     "list": _list,
     "map": _map,
     "string": _string,
+    "blob": _blob,
     "integer": _integer,
     "long": _integer,
     "timestamp": _timestamp,
@@ -178,7 +186,7 @@ PYTHON_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
     "list": (list, "a list"),
     "map": (dict, "a map"),
     "string": (str, "a String"),
-    "blob": (str, "a blob in base64"),
+    "blob": ((str, bytes), "a blob in base64"),
     "integer": (int, "an Integer"),
     "long": (int, "a Long"),
     "float": ((int, float), "a Float"),

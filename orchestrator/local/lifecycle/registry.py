@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.group import Control, Why
+from microjobs_orchestrator.local.lifecycle.control import Control, StopReason
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
-END_SECONDS = 30.0
+END_TIMEOUT = 30.0
 """What jobs get to end in when the server ends, or when their description says already that they have."""
 
 REASON_LIMIT = 1024
@@ -35,9 +35,9 @@ class Runnable(Protocol):
 
     def run(self) -> None: ...
 
-    def resume(self, hosts: Sequence[Host]) -> None: ...
-
-    def lose(self) -> None: ...
+    def recover(self, hosts: Sequence[Host]) -> None:
+        """Run what an earlier server left, with the hosts of it that are still there."""
+        ...
 
 
 Maker = Callable[[Context, Record], Runnable]
@@ -60,9 +60,9 @@ class Registry:
             self._running[job.plan_name] = (job, thread)
             record = self._context.state.get(kind, name)
             if record is not None and record.status == "Stopping":  # asked for before there was a job to tell
-                job.control.stop(Why.ASKED)
+                job.control.stop(StopReason.REQUEST)
             if self._is_closing:  # such as the next training job of a tuning job
-                job.control.stop(Why.SHUTDOWN)
+                job.control.stop(StopReason.SHUTDOWN)
             thread.start()
 
     def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
@@ -87,7 +87,7 @@ class Registry:
         """Ask a job to stop; False if it does not run."""
         job = self.find(plan_name)
         if job is not None:
-            job.control.stop(Why.ASKED)
+            job.control.stop(StopReason.REQUEST)
         return job is not None
 
     def wait(self, plan_name: str) -> bool:
@@ -95,7 +95,7 @@ class Registry:
         with self._lock:
             entry = self._running.get(plan_name)
         if entry is not None:
-            entry[1].join(END_SECONDS)
+            entry[1].join(END_TIMEOUT)
         return entry is None or not entry[1].is_alive()
 
     def recover(self, makers: Mapping[str, Maker]) -> None:
@@ -122,11 +122,8 @@ class Registry:
         # An endpoint has a plan for each variant, below its own name.
         mine = [name for name in left if f"{name}/".startswith(f"{job.plan_name}/")]
         hosts = [host for name in mine for host in left.pop(name)]
-        if hosts:
-            logger.info("taking up %s again", job.plan_name)
-            self.start(job, functools.partial(job.resume, hosts))
-        else:
-            self.start(job, job.lose)
+        logger.info("resuming %s with %d hosts", job.plan_name, len(hosts))
+        self.start(job, functools.partial(job.recover, hosts))
 
     def _fail(self, plan_name: str, error: Exception) -> None:
         """Describe a failure that a job could not describe itself, so that nobody waits for its end."""
@@ -163,8 +160,8 @@ class Registry:
             self._is_closing = True
             running = list(self._running.values())
         for job, _ in running:
-            job.control.stop(Why.SHUTDOWN)
-        deadline = time.monotonic() + END_SECONDS
+            job.control.stop(StopReason.SHUTDOWN)
+        deadline = time.monotonic() + END_TIMEOUT
         for job, thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():

@@ -43,3 +43,11 @@ ONE_ACCOUNT = Refused("the server has one account")
 def honoured(*names: str) -> dict[str, Row]:
     """Rows for members that do what they do on AWS."""
     return {name: Honoured() for name in names}
+
+
+LIST_PAGES = ("SortBy", "SortOrder", "NextToken", "MaxResults")
+"""The members of List requests that choose a page."""
+LIST = honoured(*LIST_PAGES, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
+"""Rows of the List requests of kinds without a status."""
+LIST_WITH_STATUS = {**LIST, **honoured("LastModifiedTimeBefore", "LastModifiedTimeAfter", "StatusEquals")}
+"""Rows of the List requests of kinds with a status."""

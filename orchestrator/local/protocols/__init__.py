@@ -1,1 +1,1 @@
-"""AWS's wire protocols, driven by botocore's own service models."""
+"""Protocols of AWS, one module each, driven by botocore's service models."""

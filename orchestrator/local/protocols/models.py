@@ -1,32 +1,53 @@
-"""Botocore's service models: which operations AWS has, and what their requests and answers hold."""
+"""Botocore's service models: the operations of AWS, and the members of their requests and results."""
 
+from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 from botocore.loaders import Loader
 from botocore.model import OperationModel, ServiceModel
 
+CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "s3": {
+        # Dates that S3 stores and returns as text, whatever they are.
+        "Expires": {"type": "string"},
+        "ResponseExpires": {"type": "string"},
+        # The list of regions lacks us-east-1.
+        "BucketLocationConstraint": {"type": "string"},
+        # S3 accepts bucket-owner-full-control for a bucket, too. The parity table decides which values are supported.
+        "BucketCannedACL": {"type": "string"},
+        # AWS's client for C++, which Arrow uses, sends it in lower case.
+        "ChecksumMode": {"type": "string", "enum": ["ENABLED", "enabled"]},
+    },
+    # The model still has the limit of 6 MB that https://docs.aws.amazon.com/general/latest/gr/sagemaker.html raised.
+    "sagemaker-runtime": {"BodyBlob": {"type": "blob", "max": 25 << 20}},
+}
+"""Shapes that replace those of a service's model, where AWS itself does something else."""
+
 
 @cache
 def service_model(service: str) -> ServiceModel:
-    """The model of a service by botocore's name for it, such as `sagemaker-runtime`.
+    """Return the model of a service by botocore's name for it, such as `sagemaker-runtime`.
 
     Raises:
-        botocore.exceptions.UnknownServiceError: botocore has none of that name.
+        botocore.exceptions.UnknownServiceError: botocore has no service of that name.
     """
-    return ServiceModel(Loader().load_service_model(service, "service-2"), service)
+    model = dict(Loader().load_service_model(service, "service-2"))
+    model["shapes"] = {**model["shapes"], **CORRECTIONS.get(service, {})}
+    return ServiceModel(model, service)
 
 
 @cache
 def operation_model(service: str, operation: str) -> OperationModel:
-    """The model of an operation such as `CreateTrainingJob`.
+    """Return the model of an operation such as `CreateTrainingJob`.
 
     Raises:
-        botocore.model.OperationNotFoundError: the service has none of that name.
+        botocore.model.OperationNotFoundError: the service has no operation of that name.
     """
     return service_model(service).operation_model(operation)
 
 
 def signing_name(service: str) -> str:
-    """What clients of a service put into a signature's scope: `sagemaker` for `sagemaker-runtime`, too."""
+    """Return the name in the scope of a service's signatures: `sagemaker` for `sagemaker-runtime`, too."""
     metadata = service_model(service).metadata
     return str(metadata.get("signingName", metadata["endpointPrefix"]))

@@ -1,8 +1,6 @@
-"""AWS query: STS and IAM. The request is a form (`Tags.member.1.Key=…`), the answer is XML."""
+"""AWS Query, botocore's "query": STS and IAM. The request is a form (`Tags.member.1.Key=…`), the response is XML."""
 
-import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import parse_qsl
 from xml.etree.ElementTree import Element, SubElement, tostring
@@ -11,116 +9,104 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.results import members
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.http import get_request_id
+from microjobs_orchestrator.local.protocols.results import select_members
+from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_integer, parse_text
 
 CONTENT_TYPE = "text/xml"
-NOT_XML = re.compile(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+UNKNOWN_OPERATION = ("UnknownOperationException", 404)
 
-MOST_DEPTH = 100
-"""Dots in the name of a member."""
-
-MAX_DIGITS = 18
+MAX_DEPTH = 100
+"""Limit for the dots in the name of a parameter."""
 
 
-def _read_integer(text: str) -> int:
-    """An integer of digits alone: Python itself takes `1_0` and digits of other scripts, and refuses 5000 of them."""
-    if not re.fullmatch(f"-?[0-9]{{1,{MAX_DIGITS}}}", text):
-        raise ValueError(text)
-    return int(text)
+def find_operation(_: str, request: Request) -> str:
+    return dict(_read_form(request)).get("Action", "")
 
 
-CONVERT: Mapping[str, Callable[[Any], Any]] = {
-    "integer": _read_integer,
-    "boolean": {"true": True, "false": False}.__getitem__,
-}
-
-
-def operation_name(request: Request) -> str:
-    return dict(_form(request)).get("Action", "")
-
-
-def _form(request: Request) -> Iterable[tuple[str, str]]:
-    """A GET, such as a presigned address, has the form in its query string."""
+def _read_form(request: Request) -> Iterable[tuple[str, str]]:
+    """Return the parameters. Those of a GET, such as a presigned address, are in its query string."""
     body = request.get_data() or request.query_string
     return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
+# --- requests ---
+
+
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
-    tree: dict[str, Any] = {}
-    form = list(_form(request))
+    form = list(_read_form(request))
     if len(dict(form)) != len(form):
         raise ServiceError("MalformedQueryString", "a parameter came more than once; send it once")
+    tree: dict[str, Any] = {}
     for name, value in form:
-        if name in ("Action", "Version") or name.startswith("X-Amz-"):
-            continue
-        *branches, leaf = name.split(".")
-        if len(branches) > MOST_DEPTH:
-            raise ServiceError("MalformedInput", f"{name:.40}... is more than {MOST_DEPTH} levels deep")
-        node = tree
-        for branch in branches:
-            node = node.setdefault(branch, {})
-            if not isinstance(node, dict):
-                raise ServiceError("MalformedInput", f"{name} is a value and a list at once")
-        node[leaf] = value
-    typed: dict[str, Any] = _typed(operation.input_shape, tree, "") if operation.input_shape else tree
-    return typed
+        if name not in ("Action", "Version") and not name.startswith("X-Amz-"):
+            _add_parameter(tree, name, value)
+    members: dict[str, Any] = _convert(operation.input_shape, tree, "") if operation.input_shape else tree
+    return members
 
 
-def _typed(shape: Any, tree: Any, path: str) -> Any:
-    """Text from the form, as JSON would have it. What has no place in the model is left to validation."""
-    kind = shape.type_name
-    if isinstance(tree, dict) and kind == "structure":
+def _add_parameter(tree: dict[str, Any], name: str, value: str) -> None:
+    """Put the value of `a.b.c` into the mapping `a`, and there into the mapping `b`."""
+    *branches, leaf = name.split(".")
+    if len(branches) > MAX_DEPTH:
+        raise ServiceError("MalformedInput", f"{name:.40}... is more than {MAX_DEPTH} levels deep")
+    for branch in branches:
+        tree = tree.setdefault(branch, {})
+        if not isinstance(tree, dict):
+            raise ServiceError("MalformedInput", f"{name} is a value and a list at once")
+    tree[leaf] = value
+
+
+def _convert(shape: Any, tree: Any, path: str) -> Any:
+    """Return a tree of texts with the types of its shape. Validation refuses what the shape does not have."""
+    if isinstance(tree, dict) and shape.type_name == "structure":
         return {
-            name: _typed(shape.members[name], value, f"{path}.{name}") if name in shape.members else value
+            name: _convert(shape.members[name], value, f"{path}.{name}") if name in shape.members else value
             for name, value in tree.items()
         }
     try:
-        if kind == "list":
+        if shape.type_name == "list":
             items = tree["member"]
-            return [_typed(shape.member, items[number], path) for number in sorted(items, key=_read_integer)]
-        return CONVERT.get(kind, str)(tree)
+            return [_convert(shape.member, items[number], path) for number in sorted(items, key=parse_integer)]
+        if not isinstance(tree, str):
+            raise ValueError(tree)
+        return parse_text(shape, tree)
     except (ValueError, KeyError, TypeError) as error:
-        raise ServiceError("MalformedInput", f"{path.lstrip('.')} is {tree!r}, which is no {kind}") from error
+        message = f"{path.lstrip('.')} is {tree!r}, which is no {shape.type_name}"
+        raise ServiceError("MalformedInput", message) from error
 
 
-def answer(operation: OperationModel, result: Mapping[str, Any], request_id: str) -> Response:
-    root = _root(f"{operation.name}Response", operation.service_model.metadata["xmlNamespace"])
+# --- results ---
+
+
+def format_answer(operation: OperationModel, answer: Answer, request: Request) -> Response:
+    root = Element(f"{operation.name}Response", {"xmlns": operation.service_model.metadata["xmlNamespace"]})
     shape = operation.output_shape
     if shape is not None:
-        _write(SubElement(root, shape.serialization.get("resultWrapper", f"{operation.name}Result")), shape, result)
-    SubElement(SubElement(root, "ResponseMetadata"), "RequestId").text = request_id
-    return _response(root, 200)
+        wrapper = SubElement(root, shape.serialization.get("resultWrapper", f"{operation.name}Result"))
+        _fill(wrapper, shape, answer.members)
+    SubElement(SubElement(root, "ResponseMetadata"), "RequestId").text = get_request_id(request)
+    return Response(tostring(root), content_type=CONTENT_TYPE)
 
 
-def _write(element: Element, shape: Any, value: Any) -> None:
+def _fill(element: Element, shape: Any, value: Any) -> None:
     if shape.type_name == "structure":
-        for name, content in members(shape, value, element.tag).items():
+        for name, content in select_members(shape, value, element.tag).items():
             member = shape.members[name]
-            _write(SubElement(element, member.serialization.get("name", name)), member, content)
+            _fill(SubElement(element, member.serialization.get("name", name)), member, content)
     elif shape.type_name == "list":
         for item in value:
-            _write(SubElement(element, "member"), shape.member, item)
-    elif shape.type_name == "timestamp":
-        element.text = datetime.fromtimestamp(value, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    elif shape.type_name == "boolean":
-        element.text = str(value).lower()
+            _fill(SubElement(element, "member"), shape.member, item)
     else:
-        element.text = str(value)
+        element.text = format_text(shape, value, "seconds")
 
 
-def failure(error: ServiceError, request_id: str) -> Response:
+def format_error(error: ServiceError, request: Request) -> Response:
     root = Element("ErrorResponse")
     content = SubElement(root, "Error")
     SubElement(content, "Type").text = "Sender" if error.status < 500 else "Receiver"
     SubElement(content, "Code").text = error.code
     SubElement(content, "Message").text = NOT_XML.sub("\ufffd", error.message)
-    SubElement(root, "RequestId").text = request_id
-    return _response(root, error.status)
-
-
-def _root(name: str, namespace: str) -> Element:
-    return Element(name, {"xmlns": namespace})
-
-
-def _response(root: Element, status: int) -> Response:
-    return Response(tostring(root), status, content_type=CONTENT_TYPE)
+    SubElement(root, "RequestId").text = get_request_id(request)
+    return Response(tostring(root), error.status, content_type=CONTENT_TYPE)

@@ -1,4 +1,4 @@
-"""What is wrong with a handler's result."""
+"""Check of a handler's result against the model."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,14 +7,14 @@ from botocore.model import StructureShape
 
 
 class ResultError(Exception):
-    """A handler's mistake: its result is not what the operation's answer holds."""
+    """A bug of a handler: its result has a member that the operation's output does not have."""
 
 
-def members(shape: StructureShape, value: Mapping[str, Any], path: str) -> Mapping[str, Any]:
-    """The members that are set, none of them unknown: a client would never see those.
+def select_members(shape: StructureShape, value: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return the members that are not None.
 
     Raises:
-        ResultError: there is a member that the shape does not have.
+        ResultError: a member is unknown. Clients would never see it.
     """
     unknown = value.keys() - shape.members.keys()
     if unknown:

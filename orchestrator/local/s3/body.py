@@ -1,7 +1,6 @@
 """A request's body: taken off its transfer coding, and held against what was signed and the checksums that came."""
 
 import base64
-import contextlib
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
@@ -11,13 +10,13 @@ from math import inf
 from typing import BinaryIO
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.auth import UNSIGNED_PAYLOAD
+from microjobs_orchestrator.local.gateway.forms import Stream
+from microjobs_orchestrator.local.gateway.signatures import UNSIGNED_PAYLOAD, Proof
 from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
 from microjobs_orchestrator.local.s3.chunks import KINDS, dechunked
 from microjobs_orchestrator.local.s3.details import BLOCK
-from microjobs_orchestrator.local.s3.wire import Incoming, Stream
 
-DOCUMENT_LIMIT = 16 << 20
+MAX_DOCUMENT_BYTES = 16 << 20
 """Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""
 
 _CHECKSUM = "x-amz-checksum-"
@@ -27,30 +26,20 @@ _NOT_ALGORITHMS = frozenset({"mode", "type", "algorithm"})
 """Headers that begin as a checksum's does and are none."""
 
 
-class Input:
-    """`wsgi.input` with S3's errors; after one, it is at its end."""
+class Body:
+    """A request's body and the headers that describe it."""
 
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._is_over = False
+    def __init__(self, headers: Mapping[str, str], stream: Stream, proof: Proof | None = None) -> None:
+        self.headers = headers
+        self.stream = stream
+        self.proof = proof
+        """Signature that the signatures of the chunks continue, if the body has such."""
 
-    @property
-    def is_awaited(self) -> bool:
-        """The client waits to be told that it may send the body."""
-        return bool(getattr(self._stream, "is_awaited", False))
-
-    def read(self, size: int, /) -> bytes:
-        """Raises ServiceError: RequestTimeout, the client is slow or gone; IncompleteBody, the body is malformed."""
-        if self._is_over:
-            return b""
-        try:
-            return self._stream.read(size)
-        except OSError as error:
-            self._is_over = True
-            raise ServiceError("RequestTimeout", f"The body did not come in time: {error}.") from error
-        except ValueError as error:
-            self._is_over = True
-            raise ServiceError("IncompleteBody", f"The body cannot be read: {error}.") from error
+    def read(self) -> bytes:
+        """Read a small body, such as an XML document. Raises ServiceError, as `receive`."""
+        document = BytesIO()
+        receive(self, document, MAX_DOCUMENT_BYTES)
+        return document.getvalue()
 
 
 @dataclass(frozen=True)
@@ -62,18 +51,17 @@ class Received:
     """The one that the client sent, if it sent one, by algorithm."""
 
 
-def receive(incoming: Incoming, stream: Stream, to: BinaryIO, limit: float = inf) -> Received:
+def receive(body: Body, to: BinaryIO, limit: float = inf) -> Received:
     """Write a body to a file, block by block.
 
     Args:
-        stream: `wsgi.input`, which ends where the body ends.
         to: gets the content, which is not to be used if this raises.
         limit: of the content, in bytes.
 
     Raises:
         ServiceError: the body is not whole, or is not what was signed, or what one of its checksums says.
     """
-    headers = incoming.headers
+    headers = body.headers
     promised = _promised(headers)
     md5 = hashlib.md5(usedforsecurity=False)
     sha256 = hashlib.sha256()
@@ -83,7 +71,7 @@ def receive(incoming: Incoming, stream: Stream, to: BinaryIO, limit: float = inf
         digests.append(sha256)
     trailers: dict[str, str] = {}
     size = 0
-    for block in _content(incoming, stream, trailers):
+    for block in _content(body, trailers):
         size += len(block)
         if size > limit:
             raise ServiceError("MaxMessageLengthExceeded", f"Your request was too big: the limit is {limit} bytes.")
@@ -97,36 +85,20 @@ def receive(incoming: Incoming, stream: Stream, to: BinaryIO, limit: float = inf
     return Received(size, md5.hexdigest(), _check_checksums({**trailers, **headers}, promised))
 
 
-def receive_document(incoming: Incoming, stream: Stream) -> bytes:
-    """A small body, such as XML; as `receive`."""
-    document = BytesIO()
-    receive(incoming, stream, document, DOCUMENT_LIMIT)
-    return document.getvalue()
-
-
-def drain(stream: Input) -> None:
-    """Read what is left of a body, so that the connection can be used again, unless the client has not sent it yet."""
-    if stream.is_awaited:
-        return
-    with contextlib.suppress(ServiceError):
-        while stream.read(BLOCK):
-            pass
-
-
-def _content(incoming: Incoming, stream: Stream, trailers: dict[str, str]) -> Iterator[bytes]:
+def _content(body: Body, trailers: dict[str, str]) -> Iterator[bytes]:
     """The blocks of the content; when they are over, `trailers` has what followed them."""
     expected: int | None
-    headers, kind = incoming.headers, incoming.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
+    headers, kind = body.headers, body.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
     if kind in KINDS:
         expected = _number(headers, "x-amz-decoded-content-length")
-        blocks = dechunked(stream, kind, incoming.proof, trailers)
+        blocks = dechunked(body.stream, kind, body.proof, trailers)
     elif kind != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(kind):
         message = (
             f"x-amz-content-sha256 must be a SHA-256, {UNSIGNED_PAYLOAD}, {', '.join(sorted(KINDS))}, not {kind!r}."
         )
         raise ServiceError("InvalidArgument", message)
     else:
-        expected, blocks = _length(headers), iter(lambda: stream.read(BLOCK), b"")
+        expected, blocks = _length(headers), iter(lambda: body.stream.read(BLOCK), b"")
     size = 0
     for block in blocks:
         size += len(block)

@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3 import settings
-from microjobs_orchestrator.local.s3.answer import Answer
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 US_EAST_1 = "us-east-1"

@@ -7,10 +7,10 @@ from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
-from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.store import ObjectStore, no_such_bucket
 from microjobs_orchestrator.local.s3.uploads import Uploads
-from microjobs_orchestrator.local.s3.wire import Incoming, Stream
 
 OWNER = {"ID": ACCOUNT, "DisplayName": "microjobs"}
 
@@ -22,17 +22,18 @@ class Call:
     store: ObjectStore
     uploads: Uploads
     region: str
-    incoming: Incoming
-    stream: Stream
     members: Mapping[str, Any]
+    body: Body
 
     @property
     def bucket(self) -> str:
-        return self.incoming.bucket
+        bucket: str = self.members["Bucket"]
+        return bucket
 
     @property
     def key(self) -> str:
-        return self.incoming.key
+        key: str = self.members["Key"]
+        return key
 
     def check_bucket(self) -> None:
         """Raises ServiceError NoSuchBucket 404."""

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from hashlib import sha256
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.auth import Proof
+from microjobs_orchestrator.local.gateway.forms import Stream
+from microjobs_orchestrator.local.gateway.signatures import Proof
 from microjobs_orchestrator.local.s3.details import BLOCK
-from microjobs_orchestrator.local.s3.wire import Stream
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"

@@ -1,7 +1,6 @@
 """Requests that hold only if an object is, or is not, what the client thinks."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -68,8 +67,8 @@ def _matches(wanted: str, etag: str) -> bool:
     return wanted == "*" or etag in (item.strip().removeprefix("W/").strip('"') for item in wanted.split(","))
 
 
-def _changed_since(opened: Opened, date: datetime) -> bool:
-    return int(opened.stored.modified) > date.timestamp()  # Last-Modified has whole seconds
+def _changed_since(opened: Opened, seconds: float) -> bool:
+    return int(opened.stored.modified) > seconds  # Last-Modified has whole seconds
 
 
 def _precondition(condition: str) -> ServiceError:

@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from urllib.parse import unquote_to_bytes
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3 import conditions
-from microjobs_orchestrator.local.s3.answer import Answer
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, encode
 from microjobs_orchestrator.local.s3.content import FileBody, Span, copy, read_range

@@ -1,143 +1,30 @@
-"""Uploads by HTML forms: POST with a policy that its signer wrote (presigned POST).
+"""Uploads by HTML forms: what the signed policy allows, and the PutObject request that a form stands for.
 
-The form's fields come before its file, and the policy's signature is checked before any of the file is read.
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
 """
 
 import base64
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, unquote, urlencode, urlsplit
 from xml.etree import ElementTree
 
 from werkzeug import Request, Response
-from werkzeug.exceptions import RequestEntityTooLarge
-from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.s3.wire import Stream
-
-FORM = "microjobs.form"
-"""Where a WSGI environment has the `Form` of its request, once its policy's signature was checked."""
-
-MAX_FIELD_BYTES = 20 << 10
-"""Of all fields before the file, as on AWS."""
-MAX_PARTS = 100
-BLOCK = 64 << 10
+from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.gateway.forms import Form
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.http import HEADERS, get_request_id, get_target
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.rest_routes import wire_name
 
 UNSIGNED = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy", "file"})
 """Fields that need no condition."""
-
-
-def is_form(request: Request) -> bool:
-    """Whether a request is an upload by a form: nothing else to S3 is signed in its body."""
-    return (
-        request.method == "POST"
-        and request.mimetype == "multipart/form-data"
-        and "Authorization" not in request.headers
-        and not request.args
-    )
-
-
-class Form:
-    """A form whose fields have been read, up to its file.
-
-    Raises:
-        ServiceError: it is not a form with a file, or its fields are too long.
-    """
-
-    def __init__(self, request: Request, stream: Stream) -> None:
-        boundary = request.mimetype_params.get("boundary", "")
-        if not re.fullmatch(r"[\x20-\x7e]{1,70}", boundary):
-            raise _malformed("the boundary is missing or not valid")
-        self._stream = stream
-        self._decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
-        self._received = 0
-        self._has_file = False
-        self.fields: dict[str, str] = {}
-        """By their names in lower case."""
-        self.file_name = ""
-        self._blocks = self._content()
-        self._read_fields()
-
-    def _events(self) -> Iterator[Event]:
-        """The parts of the form; ends with it."""
-        while True:
-            try:
-                event = self._decoder.next_event()
-                if isinstance(event, NeedData):
-                    self._receive()
-                    continue
-            except (ValueError, RequestEntityTooLarge) as error:
-                raise _malformed(str(error)) from error
-            yield event
-            if isinstance(event, Epilogue):
-                return
-
-    def _receive(self) -> None:
-        """Receive a block; the decoder keeps what comes before the first boundary, and headers without an end."""
-        if not self._has_file and self._received > MAX_FIELD_BYTES + BLOCK:
-            raise _too_long()
-        block = self._stream.read(BLOCK)
-        self._received += len(block)
-        self._decoder.receive_data(block or None)
-
-    def _read_fields(self) -> None:
-        self._waiting = self._events()
-        name = ""
-        for event in self._waiting:
-            if isinstance(event, File) or (isinstance(event, Field) and event.name.lower() == "file"):
-                self.file_name = event.filename if isinstance(event, File) else ""
-                self._has_file = True
-                return
-            if isinstance(event, Field):
-                name = event.name.lower()
-                if name in self.fields:
-                    raise _malformed(f"the field {name!r} is there twice")
-                self.fields[name] = ""
-            elif isinstance(event, Data):
-                self.fields[name] += event.data.decode(errors="replace")
-            if sum(map(len, self.fields.values())) > MAX_FIELD_BYTES:
-                raise _too_long()
-        raise ServiceError("InvalidArgument", "POST requires exactly one file upload per request.")
-
-    def _content(self) -> Iterator[bytes]:
-        for event in self._waiting:
-            if not isinstance(event, Data):
-                raise _malformed("it ends within the file")
-            yield event.data
-            if not event.more_data:
-                return
-
-    def read(self, size: int, /) -> bytes:  # noqa: ARG002  blocks are as large as they came
-        """The next block of the file; empty at its end."""
-        for block in self._blocks:
-            if block:
-                return block
-        return b""
-
-    def field(self, name: str) -> str:
-        """Raises ServiceError: the form does not have it."""
-        if name not in self.fields:
-            raise ServiceError("InvalidArgument", f"Bucket POST must contain a field named '{name}'.")
-        return self.fields[name]
-
-
-def _too_long() -> ServiceError:
-    message = f"Your POST request fields preceding the upload file exceed {MAX_FIELD_BYTES} bytes."
-    return ServiceError("MaxPostPreDataLengthExceededError", message)
-
-
-def _malformed(reason: str) -> ServiceError:
-    message = f"The body of your POST request is not well-formed multipart/form-data: {reason}."
-    return ServiceError("MalformedPOSTRequest", message)
-
-
-# --- what the policy allows ---
 
 
 @dataclass(frozen=True)
@@ -236,23 +123,9 @@ class Counted:
         return block
 
 
-# --- the object, and the answer ---
+# --- the request that a form stands for, and its response ---
 
-
-def key_of(form: Form) -> str:
-    """The object's key: `${filename}` stands for the name of the file, without its folders."""
-    return form.field("key").replace("${filename}", re.split(r"[/\\]", form.file_name)[-1])
-
-
-def headers_of(form: Form) -> dict[str, str]:
-    """The form's fields as the headers that PutObject has for them."""
-    known = {name: value for name, value in form.fields.items() if name not in _NOT_HEADERS | UNSIGNED}
-    if "acl" in known:
-        known["x-amz-acl"] = known.pop("acl")
-    return {**known, "transfer-encoding": "chunked"}  # the file's length is not known
-
-
-_NOT_HEADERS = frozenset(
+NOT_HEADERS = frozenset(
     {
         "key",
         "bucket",
@@ -265,10 +138,60 @@ _NOT_HEADERS = frozenset(
         "x-amz-security-token",
     }
 )
+"""Fields that are not headers of PutObject."""
 
 
-def answer(form: Form, bucket: str, key: str, etag: str, url: str) -> Response:
-    """The answer that the form asks for."""
+def convert(exchange: Exchange, form: Form) -> Counted:
+    """Turn an upload form into a PutObject request, and return its body.
+
+    Raises:
+        ServiceError: the policy does not allow the upload, or a field is not supported.
+    """
+    target, url, request_id = get_target(exchange.request)[0], exchange.request.url, get_request_id(exchange.request)
+    bucket, key = unquote(target.split("/")[1]), _get_key(form)
+    file = Counted(form, Policy.check(form, bucket, datetime.now(UTC)))
+    headers = _get_headers(form)
+    _check_fields(headers)
+    uri = f"/{quote(bucket)}/{quote(key)}"
+    environ = {**exchange.request.environ, "REQUEST_METHOD": "PUT", "REQUEST_URI": uri, HEADERS: headers}
+    exchange.request = Request(environ, populate_request=False)
+
+    def format_answer(answer: Answer) -> Response:
+        response = _format_answer(form, bucket, key, answer.members["ETag"], url)
+        response.headers["x-amz-request-id"] = request_id
+        return response
+
+    exchange.format_answer = format_answer
+    return file
+
+
+def _get_key(form: Form) -> str:
+    """Return the object's key. `${filename}` stands for the name of the file, without its folders."""
+    key = form.field("key").replace("${filename}", re.split(r"[/\\]", form.file_name)[-1])
+    if not key:
+        raise ServiceError("InvalidArgument", "The form's field 'key' is empty: give the object a name.")
+    return key
+
+
+def _get_headers(form: Form) -> dict[str, str]:
+    """Return the form's fields as headers of PutObject."""
+    headers = {name: value for name, value in form.fields.items() if name not in NOT_HEADERS | UNSIGNED}
+    if "acl" in headers:
+        headers["x-amz-acl"] = headers.pop("acl")
+    return {**headers, "transfer-encoding": "chunked"}  # the file's length is not known
+
+
+def _check_fields(headers: Mapping[str, str]) -> None:
+    """Refuse fields that would have no effect. Raises ServiceError NotImplemented 501."""
+    shape = operation_model("s3", "PutObject").input_shape
+    known = {wire_name(name, member) for name, member in shape.members.items()} if shape else set()
+    for name in headers.keys() - known - {"transfer-encoding"}:
+        if not name.startswith(("x-amz-meta-", "x-ignore-")):
+            raise ServiceError("NotImplemented", f"The form's field {name!r} is not supported here.", 501)
+
+
+def _format_answer(form: Form, bucket: str, key: str, etag: str, url: str) -> Response:
+    """Return the response that the form asks for."""
     location = f"{url.rstrip('/')}/{quote(key)}"
     redirect = form.fields.get("success_action_redirect") or form.fields.get("redirect", "")
     if urlsplit(redirect).scheme in ("http", "https") and redirect.isprintable():

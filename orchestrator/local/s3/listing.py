@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.s3.answer import Answer
+from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 from microjobs_orchestrator.local.s3.store import StoredObject
 from microjobs_orchestrator.local.s3.walk import BEYOND

@@ -11,8 +11,9 @@ from typing import Any
 from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.rest_xml import malformed
 from microjobs_orchestrator.local.s3 import conditions
-from microjobs_orchestrator.local.s3.answer import Answer
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, COMPOSITE_ONLY, FULL_OBJECT_ONLY, composite, encode
@@ -20,7 +21,6 @@ from microjobs_orchestrator.local.s3.content import FileBody, Span, copy
 from microjobs_orchestrator.local.s3.copying import open_source
 from microjobs_orchestrator.local.s3.details import BLOCK, Details
 from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
-from microjobs_orchestrator.local.s3.parse import malformed
 from microjobs_orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
 SMALLEST_PART = 5 << 20
@@ -56,7 +56,7 @@ def upload_part(call: Call) -> Answer:
     upload, number = _upload(call), _number(call)
     with call.store.incoming() as path:
         with path.open("xb") as file:
-            received = receive(call.incoming, call.stream, file)
+            received = receive(call.body, file)
         details = _part_details(upload, Details(received.md5, checksums=received.checksums), path)
         call.uploads.put_part(upload, number, path, details)
     return Answer({"ETag": f'"{details.etag}"', **_checksums(details)})

@@ -8,8 +8,8 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3 import conditions
-from microjobs_orchestrator.local.s3.answer import Answer
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.content import FileBody, Span, part_span, read_range
@@ -68,7 +68,7 @@ def put_object(call: Call) -> Answer:
     details, condition = details_of(call.members), conditions.writing(call.members)
     with call.store.incoming() as path:
         with path.open("xb") as file:
-            received = receive(call.incoming, call.stream, file)
+            received = receive(call.body, file)
         details = replace(details, etag=received.md5, checksums=received.checksums)
         call.store.adopt(call.bucket, call.key, path, details, condition)
     return Answer({"ETag": f'"{details.etag}"', **checksum_members(details)})
@@ -108,7 +108,7 @@ def _describe(call: Call, opened: Opened) -> tuple[Answer, Span]:
         "ContentRange": span.header(stored.size) if span else None,
         "PartsCount": len(details.parts) if "PartNumber" in members and details.parts else None,
     }
-    if members.get("ChecksumMode") == "ENABLED" and span is None:  # they are of the whole
+    if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:  # they are of the whole
         answer |= checksum_members(details)
     return Answer(answer, 206 if span else 200), span or whole
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.s3.answer import Answer
-from microjobs_orchestrator.local.s3.body import receive_document
+from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 DELETED = "null"
@@ -162,13 +161,13 @@ def get_policy_status(call: Call) -> Answer:
 
 def put_policy(call: Call) -> Answer:
     call.check_bucket()
-    document = receive_document(call.incoming, call.stream)
+    document: str = call.members["Policy"]
     try:
-        if len(document) > POLICY_BYTES or not isinstance(json.loads(document), dict):
+        if len(document.encode()) > POLICY_BYTES or not isinstance(json.loads(document), dict):
             raise ValueError(f"it must be an object of at most {POLICY_BYTES} bytes")
     except (ValueError, RecursionError) as error:
         raise ServiceError("MalformedPolicy", f"The policy is not valid: {error}.") from error
-    write(call, POLICY, document.decode())
+    write(call, POLICY, document)
     return Answer(status=204)
 
 

@@ -38,14 +38,14 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
         issued = sessions.issue(credentials, Caller(arn, user_id), request.get("DurationSeconds", ROLE_SECONDS))
         source = {"SourceIdentity": request["SourceIdentity"]} if "SourceIdentity" in request else {}
         user = {"AssumedRoleId": user_id, "Arn": arn}
-        return {"Credentials": sessions.shown(issued), "AssumedRoleUser": user, **source}
+        return {"Credentials": sessions.format_credentials(issued), "AssumedRoleUser": user, **source}
 
     def get_session_token(request: Mapping[str, Any]) -> Mapping[str, Any]:
         who = sessions.caller.get()
         if who != sessions.OWNER:
             raise ServiceError("AccessDenied", "Cannot call GetSessionToken with session credentials", 403)
         issued = sessions.issue(credentials, who, request.get("DurationSeconds", TOKEN_SECONDS))
-        return {"Credentials": sessions.shown(issued)}
+        return {"Credentials": sessions.format_credentials(issued)}
 
     return {
         "GetCallerIdentity": _get_caller_identity,

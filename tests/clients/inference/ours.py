@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from microjobs.errors import UserError
-from microjobs_serve.handlers import HandlerModel
+from microjobs_serve.handler_model import HandlerModel
 from microjobs_serve.metrics import Metrics
-from microjobs_serve.models import Request
+from microjobs_serve.models import Invocation
 from microjobs_serve.service import Service
 
 
@@ -33,12 +33,12 @@ class Headers:
 def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     headers = Headers(request["headers"])
     content_type, accept = headers.get("content-type"), headers.get("accept")
-    asked = Request(base64.b64decode(request["body"]), content_type, accept, "", headers)
-    found = service.invoke(asked, time.perf_counter())
-    named = dict(found.headers)
+    invocation = Invocation(base64.b64decode(request["body"]), content_type, accept, "", headers)
+    response = service.invoke(invocation, time.perf_counter())
+    named = dict(response.headers)
     media_type = named.pop("content-type", None)
-    body = base64.b64encode(found.body).decode()
-    return {"status": found.status, "type": media_type, "headers": named, "body": body}
+    body = base64.b64encode(response.body).decode()
+    return {"status": response.status, "type": media_type, "headers": named, "body": body}
 
 
 def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -47,9 +47,9 @@ def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
     path = code / f"program_{number}.py"
     path.write_text(program["code"])
     service = Service(Metrics({}), limit=1 << 20, workers=1)
-    service.metrics.claim()
+    service.metrics.claim_row()
     try:
-        service.loaded(HandlerModel(path, code.parent))
+        service.set_model(HandlerModel(path, code.parent))
     except UserError as error:
         return {"failed": str(error), "answers": []}
     return {"failed": None, "answers": [answer(service, request) for request in program["requests"]]}

@@ -7,13 +7,17 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.gateway.application import Application
+from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
+from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.input import Input
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.identity import Credentials
+from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.runtimes.base import Image
+from microjobs_orchestrator.local.s3.service import OPERATIONS
 from microjobs_orchestrator.local.services import sts
 from microjobs_orchestrator.local.services.ecr import Ecr
 from microjobs_orchestrator.local.services.iam import Iam
@@ -49,18 +53,32 @@ def _describe(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _echo(request: Request) -> Response:
-    """What a raw service sees: the path, and the body."""
-    if request.path.endswith("refused"):
-        raise ServiceError("NoSuchKey", "refused is refused", 404)
-    return Response(request.get_data(), headers={"x-path": request.path.encode().hex()})
+class _Echo:
+    """A streaming service that returns the path and the body of each request."""
+
+    operations = OPERATIONS
+
+    def prepare(self, exchange: Exchange) -> None:
+        exchange.cleanups.append(Input(exchange.request.environ["wsgi.input"]).drain)
+
+    def invoke(self, exchange: Exchange) -> Answer:
+        if exchange.members.get("Key") == "refused":
+            raise ServiceError("NoSuchKey", "refused is refused", 404)
+        path = f"/{exchange.members['Bucket']}/{exchange.members['Key']}"
+        return Answer(body=[exchange.request.get_data()], headers={"x-path": path.encode().hex()})
+
+
+def _invoke(request: dict[str, Any]) -> dict[str, Any]:
+    return {"Body": request["Body"]}
 
 
 @pytest.fixture(scope="package")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     state = State(tmp_path_factory.mktemp("services") / "state.db")
     roles = Iam(state)
-    services = {
+    services: dict[str, AnyService] = {
+        "s3": _Echo(),
+        "sagemaker-runtime": {"InvokeEndpoint": _invoke},
         "sagemaker": {
             "DescribeEndpoint": _describe,
             "ListEndpoints": lambda _: {"Endpoints": []},
@@ -71,9 +89,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "ecr": Ecr(state, "us-east-1", lambda: IMAGES).operations(),
     }
     hosts = ["localhost", "127.0.0.1"]
-    application = Application(CREDENTIALS, services, {"s3": _echo, "sagemaker-runtime": _echo}, hosts)
+    interceptors = list_interceptors(CREDENTIALS, services, hosts, lambda *_: "", Forwarder({}))
     server = Server(("127.0.0.1", 0), server_name="localhost")
-    server.wsgi_app = application
+    server.wsgi_app = Gateway(interceptors)
     server.prepare()
     thread = threading.Thread(target=server.serve)
     thread.start()

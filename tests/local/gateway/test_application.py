@@ -72,7 +72,7 @@ def test_invalid_request_is_refused_before_its_handler(client: Client) -> None:
 def test_unknown_operation_names_what_there_is(client: Client) -> None:
     code, message, _ = error_of(client("sagemaker").list_endpoint_configs)
     assert code == "UnknownOperationException"
-    assert "'ListEndpointConfigs' of sagemaker is not here (nearest: ListEndpoints)" in message
+    assert "'ListEndpointConfigs' of sagemaker is not supported (nearest: ListEndpoints)" in message
     assert "DescribeEndpoint, ListEndpoints" in message
 
 

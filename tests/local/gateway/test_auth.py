@@ -12,8 +12,8 @@ from werkzeug import Request
 from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
-from microjobs_orchestrator.local.gateway import auth
-from microjobs_orchestrator.local.gateway.auth_errors import CODES, Fault
+from microjobs_orchestrator.local.gateway import claims, signatures
+from microjobs_orchestrator.local.gateway.auth_errors import CODES, AuthError, Fault
 from tests.local.gateway.conftest import CREDENTIALS
 
 BODY = b'{"a": 1}'
@@ -34,11 +34,13 @@ def received(path: str, headers: dict[str, str], body: bytes) -> Request:
 
 
 def verify(request: Request, now: datetime | None = None) -> None:
-    auth.verify(request, auth.claim(request), CREDENTIALS, lambda: sha256(request.get_data()).hexdigest(), now)
+    signatures.verify(
+        request, claims.read_claim(request), CREDENTIALS, lambda: sha256(request.get_data()).hexdigest(), now
+    )
 
 
 def fault(request: Request, now: datetime | None = None) -> Fault:
-    with pytest.raises(auth.AuthError) as caught:
+    with pytest.raises(AuthError) as caught:
         verify(request, now)
     return caught.value.fault
 
@@ -136,5 +138,5 @@ def test_date_that_is_none_is_malformed(date: str) -> None:
 
 
 def test_each_protocol_has_its_word_for_each_fault() -> None:
-    assert auth.AuthError("key", "m").worded("s3").code == "InvalidAccessKeyId"
+    assert AuthError("key", "m").to_service_error("s3").code == "InvalidAccessKeyId"
     assert {frozenset(codes) for codes in CODES.values()} == {frozenset({"json", "query", "s3"})}

@@ -24,18 +24,17 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.parity import TABLE
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Rows
+from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.s3.body import Input
+from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.call import Call
 from microjobs_orchestrator.local.s3.content import FileBody
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
-from microjobs_orchestrator.local.s3.wire import Incoming
-from microjobs_orchestrator.local.server import services
+from microjobs_orchestrator.local.server import create_services
 from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.state import State
 from tests.local.security.stub import StubRuntime
@@ -166,9 +165,9 @@ def test_members_of_small_requests_are_read(context: Context, service: str, oper
     context.state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", tuning, {})
     context.state.add("model", "m", "arn:m", "InService", {}, {})
     context.state.add("ecr-repository", "repository", "arn:repository", "Active", {}, {})
-    iam = services(context, Registry(context))["iam"]
+    iam = create_services(context, Registry(context))["iam"]
     iam["TagRole"]({"RoleName": "tagged", "Tags": [{"Key": "k", "Value": "v"}]})
-    handler = services(context, Registry(context))[service][operation]
+    handler = create_services(context, Registry(context))[service][operation]
     assert unread(service, operation, handler, *REQUESTS.get(operation, [sample(service, operation)])) == set()
 
 
@@ -399,7 +398,7 @@ def settle(context: Context) -> None:
 def handlers(context: Context) -> Iterator[Service]:
     """SageMaker's operations, with the model `served`, two endpoint configurations, and the endpoint `e`."""
     registry = Registry(context)
-    made = services(context, registry)["sagemaker"]
+    made = create_services(context, registry)["sagemaker"]
     made["CreateModel"]({"ModelName": "served", "PrimaryContainer": {"Image": "i"}})
     for name in ("config", "other"):
         made["CreateEndpointConfig"]({"EndpointConfigName": name, "ProductionVariants": [VARIANT]})
@@ -512,10 +511,13 @@ def test_members_of_s3_requests_are_read(context: Context, operation: str) -> No
         members["Tagging"] = "k=v"
     members |= {"UploadId": upload.id} if "UploadId" in members else {}
     bucket = "new-bucket" if operation == "CreateBucket" else "bucket"
-    incoming = Incoming("GET", bucket, "in/a", {}, {"content-length": "0"})
+    members |= {"Bucket": bucket, "Key": "in/a"}
+    if operation == "PutBucketPolicy":
+        members["Policy"] = "{}"
 
     def run(recorder: Mapping[str, Any], name: str = operation) -> None:
-        answer = S3[name](Call(context.store, uploads, "us-east-1", incoming, Input(BytesIO()), recorder))
+        body = Body({"content-length": "0"}, BytesIO())
+        answer = S3[name](Call(context.store, uploads, "us-east-1", recorder, body))
         if isinstance(answer.body, FileBody):
             answer.body.close()
 

@@ -7,7 +7,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.gateway import validation
 from microjobs_orchestrator.local.gateway.validation import compiled, validate
-from microjobs_orchestrator.local.parity import SAGEMAKER
+from microjobs_orchestrator.local.parity.table import SAGEMAKER
 from microjobs_orchestrator.local.protocols.models import operation_model, service_model
 
 MODEL = operation_model("sagemaker", "CreateModel")

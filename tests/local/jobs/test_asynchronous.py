@@ -226,7 +226,7 @@ def test_update_loses_no_invocation(parts: Parts, invoke: Invoker, model: Model)
 def test_invocation_cut_off_by_an_update_is_made_again(
     parts: Parts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running
 
     def never_in_the_old_one(asked: Asked) -> Reply:
@@ -283,7 +283,7 @@ def test_endpoint_takes_one_kind_of_request(parts: Parts, invoke: Invoker) -> No
         (b"x" * 128_001, {}, "Member body must have length less than or equal to 128000"),
         (b"", {INPUT: "nowhere"}, "at 'inputLocation' failed to satisfy constraint"),
         (b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "3601"}, "value less than or equal to 3600"),
-        (b"x", {"X-Amzn-SageMaker-RequestTTLSeconds": "soon"}, "can not be converted to an Integer"),
+        (b"x", {"X-Amzn-SageMaker-RequestTTLSeconds": "soon"}, "RequestTTLSeconds is 'soon', which is no integer"),
         (b"x", {"X-Amzn-SageMaker-S3OutputPathExtension": "../up"}, "S3OutputPath s3://bucket/out: "),
     ],
 )

@@ -11,9 +11,8 @@ import pytest
 from microjobs_orchestrator.local import clock
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.lifecycle import group
-from microjobs_orchestrator.local.lifecycle.group import Control
-from microjobs_orchestrator.local.lifecycle.job import Job
+from microjobs_orchestrator.local.lifecycle.control import Control
+from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import Stream
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
@@ -80,7 +79,7 @@ def run(tmp_path: Path, *hosts: Working, longest: float) -> None:
     path = tmp_path / "stream"
     path.touch()
     streams = {each.name: Stream(path) for each in hosts}
-    group.run(hosts, streams, Control(), seconds=longest, on_line=lambda _: None)
+    HostGroup(hosts, streams, Control(), lambda _: None).run(longest)
 
 
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +144,14 @@ def test_times_of_a_job_do_not_follow_a_clock_that_is_set(
 ) -> None:
     job = training_job(parts)
     clocks.pass_(50)
-    job.running(())
+    job.handle_start(())
     clocks.pass_(100)
     clocks.set(by)
     if restart:
         job = training_job(parts)
-    assert job.max_runtime == pytest.approx(900, abs=2)
+    assert job.remaining_time == pytest.approx(900, abs=2)
     clocks.pass_(100)
-    job.failed("a reason")
+    job.fail("a reason")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     described = record.description
@@ -168,9 +167,9 @@ def test_longest_wait_does_not_follow_a_clock_that_is_set(parts: Parts, clocks: 
     job = training_job(parts)
     clocks.pass_(2500)
     clocks.set(by)
-    job.running(())
-    assert job.max_runtime == pytest.approx(500, abs=2)
-    assert training_job(parts).max_runtime == pytest.approx(500, abs=2)
+    job.handle_start(())
+    assert job.remaining_time == pytest.approx(500, abs=2)
+    assert training_job(parts).remaining_time == pytest.approx(500, abs=2)
 
 
 def test_time_over_a_restart_of_the_machine_is_that_of_the_clock(clocks: Clock) -> None:
@@ -209,7 +208,7 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     monkeypatch.setattr(parts.runtime, "prepare", fail)
     parts.make_model()
     parts.put("in/a", b"x")
-    job: Job
+    job: training.TrainingJob | processing.ProcessingJob | transform.TransformJob
     if kind == "training":
         job = training_job(parts)
     elif kind == "processing":
@@ -217,14 +216,14 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     else:
         job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     job.run()
-    record = parts.context.state.get(job.kind, job.name)
+    record = parts.context.state.get(job.job.kind.arn_type, job.job.name)
     assert record is not None
     assert (record.status, record.description["FailureReason"]) == ("Failed", reason)
 
 
 def test_reason_has_no_control_characters(parts: Parts) -> None:
     job = training_job(parts)
-    job.failed("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
+    job.fail("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")
     assert record is not None
     assert record.description["FailureReason"] == "AlgorithmError: caf\\xe9 line\nnext"

@@ -291,7 +291,7 @@ def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
 @pytest.mark.usefixtures("model")
 def test_shut_down_removes_containers_that_do_not_end_in_time(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     ended = threading.Event()
-    monkeypatch.setattr(registry, "END_SECONDS", 0.3)
+    monkeypatch.setattr(registry, "END_TIMEOUT", 0.3)
     monkeypatch.setattr(FakeHost, "stop", lambda *_: ended.wait(20))
     parts.serve()
     parts.registry.shut_down()

@@ -4,40 +4,55 @@ import json
 import threading
 import time
 from collections import Counter
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from werkzeug import Request, Response
-from werkzeug.test import EnvironBuilder
+from werkzeug import Response
+from werkzeug.test import Client, EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.chain import Gateway, list_operation_interceptors
+from microjobs_orchestrator.local.gateway.exchange import Exchange
+from microjobs_orchestrator.local.protocols.protocol import get_protocol
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
-from microjobs_orchestrator.local.services.sagemaker_runtime import Runtime
+from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import Asked, Model, Reply, echo
 
 
 class Invoker:
-    """Requests as clients send them."""
+    """Requests as clients send them, but without a signature."""
 
     def __init__(self, parts: Parts) -> None:
-        self._runtime = Runtime(parts.context, parts.registry)
+        service = EndpointInvoker(parts.context, parts.registry).operations()
+        self._gateway = Gateway([self._choose_service, *list_operation_interceptors({"sagemaker-runtime": service})])
+
+    def _choose_service(self, exchange: Exchange) -> None:
+        exchange.service, exchange.protocol = "sagemaker-runtime", get_protocol("rest-json")
 
     def __call__(self, body: bytes = b"x", name: str = "e", path: str = "invocations", **headers: str) -> Response:
+        response = self._send(body, name, path, headers)
+        if response.status_code >= 400:
+            content = json.loads(response.data)
+            raise ServiceError(response.headers["x-amzn-ErrorType"], content["message"], response.status_code)
+        return response
+
+    def _send(self, body: bytes, name: str, path: str, headers: Mapping[str, str]) -> Response:
         named = [(name.replace("_", "-"), value) for name, value in headers.items()]
         builder = EnvironBuilder(f"/endpoints/{name}/{path}", method="POST", data=body, headers=named)
-        return self._runtime(Request(builder.get_environ()))
+        return Client(self._gateway).open(builder)
 
     def refused(self, **request: Any) -> ServiceError:
         with pytest.raises(ServiceError) as caught:
             self(**request)
         return caught.value
 
-    def model_error(self, **request: Any) -> dict[str, Any]:
-        response = self(**request)
+    def model_error(self, body: bytes = b"x") -> dict[str, Any]:
+        response = self._send(body, "e", "invocations", {})
         assert (response.status_code, response.headers["x-amzn-ErrorType"]) == (424, "ModelError")
         content: dict[str, Any] = json.loads(response.data)
         return content
@@ -96,7 +111,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
         time.sleep(0.5)
         return Reply()
 
-    monkeypatch.setattr(sagemaker_runtime, "ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(sagemaker_runtime, "RESPONSE_TIMEOUT", 0.1)
     model.invoke = slow
     error = invoke.model_error()
     assert error["OriginalStatusCode"] == 0
@@ -106,7 +121,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
 
 
 def test_too_large_an_answer_is_a_model_error(invoke: Invoker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sagemaker_runtime, "MOST_BYTES", 10)
+    monkeypatch.setattr(sagemaker_runtime, "MAX_RESPONSE_BYTES", 10)
     assert "more than 10 bytes" in invoke.model_error(body=b"x" * 11)["Message"]
     assert invoke(b"x" * 10).data == b"x" * 10
 
@@ -179,14 +194,16 @@ def test_what_cannot_be_is_refused(invoke: Invoker, header: str, reason: str) ->
 def test_other_operations_are_named(invoke: Invoker) -> None:
     error = invoke.refused(path="invocations-response-stream")
     assert error.code == "UnknownOperationException"
-    known = "there are InvokeEndpoint and InvokeEndpointAsync."
-    assert error.message == f"InvokeEndpointWithResponseStream is not here; {known}"
+    assert error.message == (
+        "operation 'InvokeEndpointWithResponseStream' of sagemaker-runtime is not supported "
+        "(nearest: InvokeEndpointAsync); supported: InvokeEndpoint, InvokeEndpointAsync"
+    )
 
 
 def test_request_that_a_drain_is_too_short_for_goes_to_the_new_container(
     parts: Parts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DRAIN_SECONDS", 0.1)
+    monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running
 
     def keep_until_the_end(asked: Asked) -> Reply:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.lifecycle.group import Control, Interruption
+from microjobs_orchestrator.local.lifecycle.control import Control, Interruption
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
@@ -134,9 +134,9 @@ def check(parts: Parts, watch: Watch, control: Control) -> None:
     file = parts.home.interruptions / "job"
     watch.start()
     until(lambda: not os.path.lexists(file))
-    assert control.events.empty()
+    assert control.wait(0) == []
     file.write_text('{"notice": 5, "away": 1.5}')
-    assert control.events.get(timeout=10) == Interruption(5.0, 1.5)
+    assert control.wait(10) == [Interruption(5.0, 1.5)]
     watch.finish()
 
 

@@ -18,7 +18,7 @@ GROUP = "/aws/sagemaker/Endpoints/e"
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in (("PING_EVERY", 0.02), ("SILENT_SECONDS", 0.3), ("FIRST_RESTART", 0.05)):
+    for name, seconds in (("PING_INTERVAL", 0.02), ("SILENCE_TIMEOUT", 0.3), ("FIRST_RESTART_DELAY", 0.05)):
         monkeypatch.setattr(replicas, name, seconds)
 
 

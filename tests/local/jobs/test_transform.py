@@ -316,7 +316,7 @@ def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
 def test_job_of_a_killed_server_goes_on(parts: Parts) -> None:
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
-    parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
+    parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
     second = parts.restarted()
     assert second.transformed()["TransformJobStatus"] == "Completed"
     assert parts.outputs() == {"a.out": b"a"}
@@ -370,7 +370,7 @@ def test_job_of_a_killed_server_starts_over(parts: Parts, left: str) -> None:
     """Its containers may have done everything before, and be fed, ended or removed already."""
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
-    parts.runtime.start(job.plan(parts.context.new_work_folder(job.plan_name)))
+    parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
     if left == "ended":
         parts.running[0].end(Exit(0))
     elif left == "none":

@@ -3,18 +3,19 @@
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 from botocore.config import Config
-from werkzeug import Request, Response
 
-from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.chain import Gateway, list_operation_interceptors
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.listener import Server
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import REGION
-from microjobs_orchestrator.local.s3.service import S3, error_response
+from microjobs_orchestrator.local.protocols.protocol import get_protocol
+from microjobs_orchestrator.local.s3.service import S3
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
 if TYPE_CHECKING:
@@ -43,21 +44,22 @@ def store(home: Home) -> Iterator[ObjectStore]:
 
 
 class Running:
-    """One server for all tests, as starting one takes longer than most of them; each gives it a store."""
+    """One server for all tests, as starting one takes longer than most of them; each gives it a store. Requests need
+    no signature."""
 
     def __init__(self) -> None:
-        self.s3: S3 | None = None
+        self.services: dict[str, AnyService] = {}
         self.server = Server(("127.0.0.1", 0), numthreads=12, shutdown_timeout=1)
-        self.server.wsgi_app = Request.application(self._answer)
+        self.server.wsgi_app = self._answer
         self.server.prepare()
         self.url = f"http://127.0.0.1:{self.server.bind_addr[1]}"
 
-    def _answer(self, request: Request) -> Response:
-        assert self.s3 is not None
-        try:
-            return self.s3(request)
-        except ServiceError as error:
-            return error_response(error, request)
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        gateway = Gateway([self._choose_s3, *list_operation_interceptors(self.services)])
+        return gateway(environ, start_response)
+
+    def _choose_s3(self, exchange: Exchange) -> None:
+        exchange.service, exchange.protocol = "s3", get_protocol("rest-xml")
 
 
 @pytest.fixture(scope="session")
@@ -72,7 +74,7 @@ def running() -> Iterator[Running]:
 
 @pytest.fixture
 def endpoint(running: Running, store: ObjectStore) -> str:
-    running.s3 = S3(store, REGION)
+    running.services = {"s3": S3(store, REGION)}
     return running.url
 
 

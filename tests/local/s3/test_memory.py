@@ -24,7 +24,7 @@ home.make()
 store = ObjectStore(home)
 store.create_bucket("a-bucket")
 running = Running()
-running.s3 = S3(store, "us-east-1")
+running.services = {"s3": S3(store, "us-east-1")}
 threading.Thread(target=running.server.serve).start()
 print(running.url, flush=True)
 for _ in sys.stdin:

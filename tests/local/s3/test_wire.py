@@ -10,11 +10,8 @@ from http.client import HTTPConnection
 from typing import NamedTuple
 
 import pytest
-from werkzeug import Request
 
-from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.s3.wire import read_request
 from tests.local.s3.conftest import BUCKET
 
 CONTENT = b"hello, world" * 10_000
@@ -157,7 +154,7 @@ def test_length_must_be_known(connection: HTTPConnection) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status", "text"),
     [
-        ("GET", f"/{BUCKET}?inventory", 501, b"is not supported here; these are: AbortMultipartUpload"),
+        ("GET", f"/{BUCKET}?inventory", 501, b"; supported: AbortMultipartUpload"),
         ("PUT", f"/{BUCKET}?lifecycle", 501, b"PutBucketLifecycleConfiguration"),
         (
             "GET",
@@ -168,7 +165,7 @@ def test_length_must_be_known(connection: HTTPConnection) -> None:
         ("PUT", f"{PATH}?partNumber=1", 501, b"PutObject has no query parameter &#39;partNumber&#39;"),
         ("GET", f"{PATH}?attributes", 400, b"GetObjectAttributes needs x-amz-object-attributes"),
         ("GET", f"{PATH}?partNumber=one", 400, b"PartNumber is &#39;one&#39;, which is no integer"),
-        ("GET", f"/{BUCKET}?encoding-type=base64", 400, b"it can be url"),
+        ("GET", f"/{BUCKET}?encoding-type=base64", 400, b"Member must satisfy enum value set: [url]"),
         ("POST", f"/{BUCKET}", 405, b"The method POST is not allowed"),
         ("PATCH", PATH, 405, b"The method PATCH is not allowed"),
         ("GET", f"/{BUCKET}/%ff", 400, b"InvalidURI"),
@@ -222,29 +219,3 @@ def test_key_that_xml_cannot_hold_is_listed_encoded(connection: HTTPConnection, 
     (home.buckets / BUCKET / "a\x01").touch()
     assert b"encoding-type=url" in send(connection, "GET", f"/{BUCKET}").body
     assert b"<Key>a%01</Key>" in send(connection, "GET", f"/{BUCKET}?encoding-type=url").body
-
-
-@pytest.mark.parametrize(
-    ("target", "host", "expected"),
-    [
-        ("/abc/x/y", "127.0.0.1:80", ("abc", "x/y")),
-        ("/abc/", "localhost", ("abc", "")),
-        ("/", "localhost", ("", "")),
-        ("//x", "localhost", ("", "x")),
-        ("http://localhost:80/abc/a://b", "localhost:80", ("abc", "a://b")),
-        ("/x/y", "abc.localhost:80", ("abc", "x/y")),
-        ("/x/y", "abc.s3.localhost", ("abc", "x/y")),
-        ("/abc/x", "s3.localhost", ("abc", "x")),
-        ("/abc/x%2Fy%252F", "[::1]:80", ("abc", "x/y%2F")),
-    ],
-)
-def test_bucket_and_key_of_an_address(target: str, host: str, expected: tuple[str, str]) -> None:
-    environ = {"REQUEST_METHOD": "GET", "REQUEST_URI": target, "HTTP_HOST": host, "wsgi.url_scheme": "http"}
-    incoming = read_request(Request(environ))
-    assert (incoming.bucket, incoming.key) == expected
-
-
-def test_key_without_bucket_is_refused() -> None:
-    environ = {"REQUEST_METHOD": "GET", "REQUEST_URI": "/%c3", "HTTP_HOST": "localhost", "wsgi.url_scheme": "http"}
-    with pytest.raises(ServiceError, match="not UTF-8"):
-        read_request(Request(environ))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.parity import TABLE
+from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB

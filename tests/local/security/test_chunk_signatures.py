@@ -11,7 +11,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.auth import Proof
+from microjobs_orchestrator.local.gateway.signatures import Proof
 from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
 from tests.local.clients import Local
 from tests.local.security.wire import Answer, Sender, Signer

@@ -12,7 +12,8 @@ from botocore.auth import S3SigV4QueryAuth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from microjobs_orchestrator.local.gateway.auth_errors import CODES, Fault, Kind
+from microjobs_orchestrator.local.gateway.auth_errors import CODES, Fault
+from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
 from tests.local.clients import Local
 from tests.local.security.wire import Answer, Sender
 
@@ -26,7 +27,7 @@ class Asked:
     """A request that is answered if it is signed."""
 
     service: str
-    kind: Kind
+    kind: ErrorStyle
     method: str = "POST"
     target: str = "/"
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -9,7 +9,10 @@ import pytest
 
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle import group, inputs, outputs
+from microjobs_orchestrator.local.lifecycle import hosts as hosts_
+from microjobs_orchestrator.local.lifecycle import inputs, outputs
+from microjobs_orchestrator.local.lifecycle.control import Control, Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import Stream
 from microjobs_orchestrator.local.resources.tuning import hyperband, search
 from microjobs_orchestrator.local.resources.tuning.hyperband import Resources
@@ -161,13 +164,13 @@ class Ending:
 
 
 def test_host_that_ends_badly_when_it_is_taken_away_has_not_failed(tmp_path: Path) -> None:
-    hosts, control = [Ending("algo-1"), Ending("algo-2")], group.Control()
+    hosts, control = [Ending("algo-1"), Ending("algo-2")], Control()
     streams = {host.name: Stream(tmp_path / host.name) for host in hosts}
-    control.interrupt(group.Interruption())
+    control.send(Interruption())
     for host in hosts:
         host.over.set()
-    outcome = group.run(hosts, streams, control, seconds=None, on_line=print)  # type: ignore[arg-type]
-    assert (outcome.first_failed, outcome.interruption) == (None, group.Interruption())
+    outcome = HostGroup(hosts, streams, control, print).run(None)  # type: ignore[arg-type]
+    assert (outcome.first_failed, outcome.interruption) == (None, Interruption())
 
 
 class Unheard(Ending):
@@ -185,11 +188,11 @@ class Unheard(Ending):
 
 
 def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "AGAIN_SECONDS", 0.01)
-    control = group.Control()
-    control.stop(group.Why.ASKED)
+    monkeypatch.setattr(hosts_, "STOP_RETRY_DELAY", 0.01)
+    control = Control()
+    control.stop(StopReason.REQUEST)
     streams = {"algo-1": Stream(tmp_path / "algo-1")}
-    outcome = group.run([Unheard()], streams, control, seconds=None, on_line=print)  # type: ignore[list-item]
+    outcome = HostGroup([Unheard()], streams, control, print).run(None)  # type: ignore[list-item]
     assert outcome.exits == {"algo-1": Exit(9)}
 
 

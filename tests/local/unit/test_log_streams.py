@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local import logs
-from microjobs_orchestrator.local.lifecycle import group
-from microjobs_orchestrator.local.lifecycle.group import Control
+from microjobs_orchestrator.local.lifecycle import hosts
+from microjobs_orchestrator.local.lifecycle.control import Control
 from microjobs_orchestrator.local.logs import Stream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
 
@@ -47,7 +47,7 @@ class Said:
 
 def follow(stream: Stream, *lines: Line, pause: float = 0.0) -> None:
     host = Said(*lines, pause=pause)
-    group.run([host], {"algo-1": stream}, Control(), seconds=None, on_line=lambda _: None)
+    hosts.HostGroup([host], {"algo-1": stream}, Control(), lambda _: None).run(None)
 
 
 def numbered(count: int, when: float = NOW) -> list[Line]:
@@ -115,13 +115,13 @@ def test_first_host_is_not_announced(stream: Stream) -> None:
 
 
 def test_lines_that_come_late_are_waited_for(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "LOG_SECONDS", 1.5)
+    monkeypatch.setattr(hosts, "LINE_TIMEOUT", 1.5)
     follow(stream, *numbered(8), pause=0.3)
     assert len(messages(stream)) == 8
 
 
 def test_log_that_never_ends_does_not_hold_the_job(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group, "LOG_SECONDS", 0.1)
+    monkeypatch.setattr(hosts, "LINE_TIMEOUT", 0.1)
     began = time.monotonic()
     follow(stream, *numbered(2), pause=3)
     assert time.monotonic() - began < 2

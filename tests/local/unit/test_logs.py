@@ -7,7 +7,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from microjobs_orchestrator.local.logs import LogStore, Stream
-from microjobs_orchestrator.local.parity import refuse
+from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.services import logs as service
 from microjobs_orchestrator.local.services.logs import Logs
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle.group import last_states
+from microjobs_orchestrator.local.lifecycle.hosts import final_parts
 from microjobs_orchestrator.local.resources.training import metrics as module
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
 from microjobs_orchestrator.local.runtimes.base import Line
@@ -129,12 +129,12 @@ def test_long_progress_bar_is_one_point_and_keeps_every_byte(split: object) -> N
     assert len(lines) > 3
     assert max(len(line.text) for line in lines) <= LONGEST_LINE + (1 << 16)
     assert b"".join(line.text for line in lines) + b"\n" == long_bar()
-    assert values([line.text.decode() for line in last_states(lines)]) == [1.0]
+    assert values([line.text.decode() for line in final_parts(lines)]) == [1.0]
 
 
 def test_part_that_shows_nothing_gives_way_to_the_part_before() -> None:
     parts = [Line(1.0, b"\rloss=1\r", is_whole=False), Line(2.0, b""), Line(3.0, b"loss=2")]
-    assert [line.text for line in last_states(parts)] == [b"\rloss=1\r", b"loss=2"]
+    assert [line.text for line in final_parts(parts)] == [b"\rloss=1\r", b"loss=2"]
 
 
 def test_slow_expression_lets_other_threads_run() -> None:

@@ -51,7 +51,7 @@ def processing_plan(context: Context, folder: Path, **application: Any) -> Plan:
         "ProcessingResources": {"ClusterConfig": cluster},
         "RoleArn": "role",
     }
-    return processing.ProcessingJob(context, create_processing_job(context, request)).plan(folder)
+    return processing.ProcessingJob(context, create_processing_job(context, request)).attempt.make_plan(folder)
 
 
 def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
@@ -63,7 +63,7 @@ def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
         "StoppingCondition": {},
         "RoleArn": "role",
     }
-    return training.TrainingJob(context, create_training_job(context, request)).plan(folder)
+    return training.TrainingJob(context, create_training_job(context, request)).attempt.make_plan(folder)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.state import NameTakenError, Query, State
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.state import NameTakenError, Query, State, TransitionError
 
 KIND = "training-job"
 
@@ -42,6 +43,37 @@ def test_update_may_depend_on_the_status(state: State) -> None:
     add(state, "a", "Completed")
     assert state.update(KIND, "a", {}, "Stopping", only_if=("InProgress",)) is None
     assert state.get(KIND, "a").status == "Completed"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in all_kinds() if kind.life], ids=lambda kind: kind.arn_type)
+def test_impossible_transition_raises_and_changes_nothing(state: State, kind: Kind) -> None:
+    assert kind.life is not None
+    refused = 0
+    for before in kind.life.statuses:
+        for after in kind.life.statuses:
+            state.add(kind.arn_type, "a", "arn", before, {}, {})
+            if kind.life.allows(before, after):
+                state.update(kind.arn_type, "a", {"b": 1}, after)
+            else:
+                refused += 1
+                with pytest.raises(TransitionError, match=f"{kind.arn_type} a is {before} and cannot become {after}"):
+                    state.update(kind.arn_type, "a", {"b": 1}, after)
+            record = state.get(kind.arn_type, "a")
+            assert record is not None
+            expected = (after, {"b": 1}) if kind.life.allows(before, after) else (before, {})
+            assert (record.status, record.description) == expected
+            state.delete(kind.arn_type, "a")
+    assert refused
+
+
+@pytest.mark.parametrize(
+    "kind", [kind for kind in all_kinds() if kind.life and not kind.life.is_lasting], ids=lambda kind: kind.arn_type
+)
+@pytest.mark.parametrize("end", ["Completed", "Failed", "Stopped"])
+@pytest.mark.parametrize("after", ["InProgress", "Stopping", "Completed", "Failed", "Stopped"])
+def test_ended_job_has_no_transitions(kind: Kind, end: str, after: str) -> None:
+    assert kind.life is not None
+    assert kind.life.allows(end, after) == (end == after)
 
 
 def test_another_resource_of_the_name_is_not_deleted(state: State) -> None:

@@ -1,4 +1,4 @@
-"""Generated request bodies of all formats, and what the server must make of each, said by slower and simpler code."""
+"""Generated request bodies of all formats, with the rows that a slower and simpler parser finds in them."""
 
 import csv
 import io
@@ -17,7 +17,7 @@ LARGEST = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class Body:
-    """A body, and the rows that it means; None for a body that means none."""
+    """A body and its rows; None if the body is invalid."""
 
     media: str
     content: bytes
@@ -30,17 +30,17 @@ numbers = st.one_of(
     st.floats(allow_nan=False, allow_infinity=False),
     st.sampled_from([0, -0.0, 1e-45, 3.5e38, 10**20, 2**63, 2**64, 9007199254740993]),
 )
-odd_values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3), st.lists(numbers, max_size=3))
-good_rows = st.lists(st.lists(numbers, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4)
-odd_rows = st.lists(st.one_of(odd_values, st.lists(odd_values, max_size=4)), max_size=4)
+invalid_values = st.one_of(numbers, st.none(), st.booleans(), st.text(max_size=3), st.lists(numbers, max_size=3))
+valid_rows = st.lists(st.lists(numbers, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4)
+invalid_rows = st.lists(st.one_of(invalid_values, st.lists(invalid_values, max_size=4)), max_size=4)
 any_rows = st.one_of(
-    good_rows, good_rows, odd_rows, st.recursive(odd_values, lambda inner: st.lists(inner, max_size=3))
+    valid_rows, valid_rows, invalid_rows, st.recursive(invalid_values, lambda inner: st.lists(inner, max_size=3))
 )
 spaces = st.sampled_from([(",", ":"), (", ", ": "), (" ,\n", "\t:\r\n")])
 
 
-def meaning(rows: Any) -> list[list[float]] | None:
-    """What rows of JSON mean: a flat list is one row."""
+def parse_rows(rows: Any) -> list[list[float]] | None:
+    """Return the rows of parsed JSON, where a flat list is one row; None if they are invalid."""
     if not isinstance(rows, list) or not rows:
         return None
     listed = rows if isinstance(rows[0], list) else [rows]
@@ -59,17 +59,17 @@ def json_bodies(draw: st.DrawFn) -> Body:
     content: Any = draw(
         st.sampled_from([{"instances": rows}, {"instances": rows}, {"inputs": rows}, rows, {"x": rows}])
     )
-    known = not (isinstance(content, dict) and "x" in content)
-    return Body(JSON, json.dumps(content, separators=separators).encode(), meaning(rows) if known else None)
+    is_known = not (isinstance(content, dict) and "x" in content)
+    return Body(JSON, json.dumps(content, separators=separators).encode(), parse_rows(rows) if is_known else None)
 
 
 @st.composite
 def lines_bodies(draw: st.DrawFn) -> Body:
-    rows = draw(st.one_of(good_rows, odd_rows))
+    rows = draw(st.one_of(valid_rows, invalid_rows))
     wrapped = draw(st.booleans())
     lines = [json.dumps({"features": row} if wrapped else row) for row in rows]
     listed = rows if all(isinstance(row, list) for row in rows) else None
-    return Body(LINES, "\n".join(lines).encode() + b"\n" * draw(st.integers(0, 2)), meaning(listed))
+    return Body(LINES, "\n".join(lines).encode() + b"\n" * draw(st.integers(0, 2)), parse_rows(listed))
 
 
 @st.composite
@@ -80,10 +80,10 @@ def csv_bodies(draw: st.DrawFn) -> Body:
         st.lists(st.lists(fields, min_size=WIDTH, max_size=WIDTH), min_size=1, max_size=4) | st.lists(st.lists(odd))
     )
     text = draw(st.sampled_from(["\n", "\r\n"])).join(",".join(row) for row in rows)
-    return Body(CSV, text.encode(), csv_meaning(text))
+    return Body(CSV, text.encode(), parse_csv(text))
 
 
-def csv_meaning(text: str) -> list[list[float]] | None:
+def parse_csv(text: str) -> list[list[float]] | None:
     try:
         lines = list(csv.reader(io.StringIO(text.strip("\r\n"), newline="")))
         rows = [[float(field) for field in line] for line in lines]
@@ -91,7 +91,7 @@ def csv_meaning(text: str) -> list[list[float]] | None:
         return None
     if any("_" in field for line in lines for field in line):
         return None
-    return meaning(rows)
+    return parse_rows(rows)
 
 
 @st.composite
@@ -102,13 +102,13 @@ def npy_bodies(draw: st.DrawFn) -> Body:
     array = np.array(values[: math.prod(shape)]).reshape(shape).astype(kind)
     file = io.BytesIO()
     np.save(file, np.asfortranarray(array) if draw(st.booleans()) else array)
-    fine = kind[1:] in ("f4", "f8", "i4", "u2", "f2") and array.size and len(shape) in (1, 2) and shape[-1] == WIDTH
-    return Body(NPY, file.getvalue(), array.reshape(-1, WIDTH).astype(float).tolist() if fine else None)
+    is_valid = kind[1:] in ("f4", "f8", "i4", "u2", "f2") and array.size and len(shape) in (1, 2) and shape[-1] == WIDTH
+    return Body(NPY, file.getvalue(), array.reshape(-1, WIDTH).astype(float).tolist() if is_valid else None)
 
 
 @st.composite
 def damaged(draw: st.DrawFn, bodies: st.SearchStrategy[Body]) -> Body:
-    """A good body with a few bytes lost, changed or added: whatever it means, it must be answered."""
+    """Return a valid body with a few bytes removed, changed or added. It can still be valid, with other rows."""
     body = draw(bodies)
     content, at = bytearray(body.content), draw(st.integers(0, max(0, len(body.content) - 1)))
     content[at : at + draw(st.integers(0, 4))] = draw(st.binary(max_size=4))

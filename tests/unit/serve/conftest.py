@@ -1,4 +1,4 @@
-"""The serve job, started as its image starts it, and asked over HTTP."""
+"""The serve job, started as its image starts it, and a client."""
 
 import contextlib
 import http.client
@@ -39,7 +39,7 @@ class Reply:
 
     @property
     def error(self) -> str:
-        """The one sentence of an error body."""
+        """Return the message of an error body."""
         assert self.headers["content-type"] == "application/json"
         assert list(self.json) == ["error"]
         assert "Traceback" not in self.json["error"]
@@ -59,27 +59,27 @@ class Server:
     def log(self) -> str:
         return self.log_file.read_text()
 
-    def complaints(self) -> list[str]:
-        return [line for line in self.log.splitlines() if any(w in line for w in ("WARN", "ERROR", "Traceback"))]
+    def logged_problems(self) -> list[str]:
+        return [line for line in self.log.splitlines() if any(word in line for word in ("WARN", "ERROR", "Traceback"))]
 
-    def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+    def request(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
-            named = {name.replace("_", "-"): value for name, value in headers.items()}
-            connection.request(method, path, body, named)
+            fields = {name.replace("_", "-"): value for name, value in headers.items()}
+            connection.request(method, path, body, fields)
             response = connection.getresponse()
             received = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, received, response.read())
 
     def invoke(self, body: bytes | str, content_type: str = "application/json", **headers: str) -> Reply:
         data = body.encode() if isinstance(body, str) else body
-        return self.ask("POST", "/invocations", data, Content_Type=content_type, **headers)
+        return self.request("POST", "/invocations", data, Content_Type=content_type, **headers)
 
     def wait_until_ready(self, seconds: float = 30) -> None:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.process.poll() is None:
             with contextlib.suppress(OSError):
-                if self.ask("GET", "/ping").status == 200:
+                if self.request("GET", "/ping").status == 200:
                     return
             time.sleep(0.02)
         raise AssertionError(f"no 200 on /ping within {seconds} s:\n{self.log}")
@@ -90,9 +90,9 @@ class Server:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
-        return self.end()
+        return self.wait()
 
-    def end(self, seconds: float = 30) -> int:
+    def wait(self, seconds: float = 30) -> int:
         return self.process.wait(seconds)
 
     @property
@@ -111,8 +111,8 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def started(root: Path, **environment: str) -> Iterator[Server]:
-    """A serve job on the model folder below `root`; ended with the block, whatever happened."""
+def running_server(root: Path, **environment: str) -> Iterator[Server]:
+    """Run a serve job on the model folder below `root` until the block ends."""
     port = free_port()
     variables = {
         "PATH": os.environ["PATH"],
@@ -137,18 +137,18 @@ def started(root: Path, **environment: str) -> Iterator[Server]:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A contract's root with a model that sums its three features."""
+    """Return the root of the contract's folders, with a model that sums its three features."""
     linear_bundle(tmp_path / "model", [1.0] * FEATURES, 0.0, SCALER)
     return tmp_path
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for a module's tests, with two workers; its log must stay free of complaints."""
+    """Run one server with two workers for the tests of a module. It must log no warnings and no errors."""
     root = tmp_path_factory.mktemp("serve")
     linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
-    with started(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
+    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as running:
         running.wait_until_ready()
         yield running
     assert running.process.returncode == 0
-    assert running.complaints() == []
+    assert running.logged_problems() == []

@@ -1,4 +1,4 @@
-"""Where a user's code comes from (folders, archives, S3), and the packages that it requires."""
+"""Sources of a user's code (folders, archives, S3), and its requirements."""
 
 import io
 import tarfile
@@ -12,7 +12,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from microjobs.contract import DEFAULT_ROOT
-from tests.unit.serve.conftest import Server, started
+from tests.unit.serve.conftest import Server, running_server
 
 PROGRAM = "import helper\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return helper.WORD\n"
 CODE = {"mine.py": PROGRAM, "helper.py": "WORD = 'fetched'\n"}
@@ -36,8 +36,8 @@ def write(folder: Path, files: Mapping[str, str]) -> None:
 
 
 @contextmanager
-def submitted(root: Path, uri: str, **environment: str) -> Iterator[Server]:
-    with started(root, SAGEMAKER_PROGRAM="mine.py", SAGEMAKER_SUBMIT_DIRECTORY=uri, **environment) as server:
+def server_with_code(root: Path, uri: str, **environment: str) -> Iterator[Server]:
+    with running_server(root, SAGEMAKER_PROGRAM="mine.py", SAGEMAKER_SUBMIT_DIRECTORY=uri, **environment) as server:
         yield server
 
 
@@ -45,18 +45,18 @@ LOCAL = ["{root}/elsewhere", "file://{root}/elsewhere", ELSEWHERE, f"file://{ELS
 
 
 @pytest.mark.parametrize("uri", LOCAL)
-def test_code_lies_in_a_folder_or_an_archive(root: Path, uri: str) -> None:
+def test_code_is_read_from_a_folder_or_an_archive(root: Path, uri: str) -> None:
     write(root / "elsewhere", CODE)
     (root / "elsewhere" / "source.tar.gz").write_bytes(archive(CODE))
-    with submitted(root, uri.format(root=root)) as server:
+    with server_with_code(root, uri.format(root=root)) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
 
 @pytest.mark.parametrize("uri", ["{ml}/model/code", "file://{ml}/model/code", "{ml}/model/other"])
 @pytest.mark.parametrize("packed", [False, True])
-def test_code_lies_in_the_model(tmp_path: Path, uri: str, packed: bool) -> None:
-    """Also where the model folder holds the archive that a training job made."""
+def test_code_is_read_from_the_model(tmp_path: Path, uri: str, packed: bool) -> None:
+    """The model folder can also contain the archive that a training job made."""
     uri = uri.format(ml=DEFAULT_ROOT)
     files = {f"{uri.rpartition('/')[2]}/{name}": text for name, text in CODE.items()}
     model = tmp_path / "model"
@@ -65,14 +65,14 @@ def test_code_lies_in_the_model(tmp_path: Path, uri: str, packed: bool) -> None:
         (model / "model.tar.gz").write_bytes(archive(files))
     else:
         write(model / uri.rpartition("/")[2], CODE)
-    with submitted(tmp_path, uri) as server:
+    with server_with_code(tmp_path, uri) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
-    """An S3 server with code in it, and the variables that lead to it."""
+    """Run an S3 server that contains code; return the environment variables for it."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -96,7 +96,7 @@ def s3() -> Iterator[dict[str, str]]:
 @pytest.mark.parametrize("region", ["", "eu-west-1"])
 def test_code_is_fetched_from_s3(root: Path, s3: dict[str, str], region: str) -> None:
     write(root / "model" / "code", {"helper.py": "WORD = 'in the model'\n"})
-    with submitted(root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3) as server:
+    with server_with_code(root, "s3://bucket/some/folder/code.tar.gz", SAGEMAKER_REGION=region, **s3) as server:
         server.wait_until_ready()
         assert server.invoke("x").body == b"fetched"
 
@@ -114,27 +114,27 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("uri", "reason"), REFUSED.items())
-def test_code_that_cannot_be_had_ends_the_job(root: Path, s3: dict[str, str], uri: str, reason: str) -> None:
-    with submitted(root, uri, **s3) as server:
-        assert server.end() == 2
+def test_unavailable_code_ends_the_job(root: Path, s3: dict[str, str], uri: str, reason: str) -> None:
+    with server_with_code(root, uri, **s3) as server:
+        assert server.wait() == 2
     assert reason in (server.failure or "")
 
 
 @pytest.mark.parametrize("variables", [{"AWS_ACCESS_KEY_ID": ""}, {"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}])
-def test_isolated_model_is_told_why_it_has_no_code(
+def test_error_explains_network_isolation(
     root: Path, s3: dict[str, str], variables: dict[str, str], tmp_path: Path
 ) -> None:
     offline = {**s3, "HOME": str(tmp_path), **variables}
-    with submitted(root, "s3://bucket/some/folder/code.tar.gz", **offline) as server:
-        assert server.end(60) == 2
+    with server_with_code(root, "s3://bucket/some/folder/code.tar.gz", **offline) as server:
+        assert server.wait(60) == 2
     assert "SAGEMAKER_SUBMIT_DIRECTORY 's3://bucket/some/folder/code.tar.gz'" in (server.failure or "")
     assert "EnableNetworkIsolation forbids" in (server.failure or "")
 
 
-def test_missing_program_is_told_with_what_is_there(root: Path) -> None:
+def test_missing_program_error_names_the_files_found(root: Path) -> None:
     write(root / "elsewhere", {"other.py": ""})
-    with submitted(root, ELSEWHERE) as server:
-        assert server.end() == 2
+    with server_with_code(root, ELSEWHERE) as server:
+        assert server.wait() == 2
     assert "'mine.py' is not in" in (server.failure or "")
     assert "which holds other.py" in (server.failure or "")
 
@@ -145,7 +145,7 @@ WORD = "import sevenwords\ndef model_fn(model_dir): return 1\ndef transform_fn(m
 
 
 def wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
-    """Write a package without any dependency."""
+    """Write a package without dependencies."""
     info = f"{name}-{version}.dist-info"
     files = {
         f"{name}.py": f"WORD = 'word {version}'\n",
@@ -159,11 +159,13 @@ def wheel(folder: Path, version: str = "1.0", name: str = "sevenwords") -> None:
 
 
 @contextmanager
-def requiring(root: Path, requirements: str, program: str = WORD, **environment: str) -> Iterator[Server]:
-    """A server whose program has requirements; its temporary folder is below the root."""
+def server_with_requirements(
+    root: Path, requirements: str, program: str = WORD, **environment: str
+) -> Iterator[Server]:
+    """Run a server whose program has requirements; its temporary folder is below the root."""
     write(root / "model" / "code", {"inference.py": program, "requirements.txt": requirements})
     (root / "tmp").mkdir(exist_ok=True)
-    with started(root, TMPDIR=str(root / "tmp"), **environment) as server:
+    with running_server(root, TMPDIR=str(root / "tmp"), **environment) as server:
         yield server
 
 
@@ -171,32 +173,34 @@ WHEELS = "--no-index\n--find-links .\n"
 
 
 def test_requirements_are_installed_once(root: Path) -> None:
-    """A restarted container finds them, and so do all workers."""
+    """All workers and a restarted container find the installed packages."""
     (root / "model" / "code").mkdir()
     wheel(root / "model" / "code")
     for installations in (1, 0):
-        with requiring(root, f"{WHEELS}sevenwords\n", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+        with server_with_requirements(root, f"{WHEELS}sevenwords\n", SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
             server.wait_until_ready(60)
             assert {server.invoke("x").body for _ in range(8)} == {b"word 1.0"}
             assert server.stop() == 0
         assert server.log.count("installing code/requirements.txt") == installations
-        assert server.complaints() == []
+        assert server.logged_problems() == []
 
 
-def test_other_requirements_are_installed_anew(root: Path) -> None:
+def test_changed_requirements_are_installed_again(root: Path) -> None:
     for version in ("1.0", "2.0"):
         (root / "model" / "code").mkdir(exist_ok=True)
         wheel(root / "model" / "code", version)
-        with requiring(root, f"{WHEELS}sevenwords\n") as server:  # the same text, and another file beside it
+        with server_with_requirements(
+            root, f"{WHEELS}sevenwords\n"
+        ) as server:  # the text is the same, but the wheel is another file
             server.wait_until_ready(60)
             assert server.invoke("x").body == f"word {version}".encode()
 
 
-def test_package_of_the_image_may_be_replaced(root: Path) -> None:
+def test_requirement_replaces_a_package_of_the_image(root: Path) -> None:
     (root / "model" / "code").mkdir()
     wheel(root / "model" / "code", "99.0", "jmespath")
     program = WORD.replace("sevenwords", "jmespath")
-    with requiring(root, f"{WHEELS}jmespath>=99\n", program) as server:
+    with server_with_requirements(root, f"{WHEELS}jmespath>=99\n", program) as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 99.0"
 
@@ -210,26 +214,28 @@ UNINSTALLABLE = {
 
 
 @pytest.mark.parametrize(("requirements", "reasons"), UNINSTALLABLE.items())
-def test_requirement_that_cannot_be_installed_is_named(root: Path, requirements: str, reasons: tuple[str, str]) -> None:
-    with requiring(root, requirements) as server:
-        assert server.end(60) == 2
+def test_error_names_a_requirement_that_cannot_be_installed(
+    root: Path, requirements: str, reasons: tuple[str, str]
+) -> None:
+    with server_with_requirements(root, requirements) as server:
+        assert server.wait(60) == 2
     reason = server.failure or ""
     assert reason.startswith("code/requirements.txt cannot be installed: ")
     assert [part for part in reasons if part not in reason] == []
     assert not (root / "model" / "code" / "build").exists()
 
 
-def test_environment_that_others_may_write_to_is_not_used(root: Path) -> None:
-    """On a machine with several users the temporary folder is everybody's."""
+def test_folder_that_other_users_can_write_to_is_not_used(root: Path) -> None:
+    """All users of a machine can write to its temporary folder."""
     (root / "model" / "code").mkdir()
     wheel(root / "model" / "code")
-    with requiring(root, f"{WHEELS}sevenwords\n") as server:
+    with server_with_requirements(root, f"{WHEELS}sevenwords\n") as server:
         server.wait_until_ready(60)
     (cache,) = (root / "tmp").glob("microjobs-requirements-*")
     (planted,) = cache.rglob("sevenwords.py")
     planted.write_text("WORD = 'evil'\n")
     cache.chmod(0o777)
-    with requiring(root, f"{WHEELS}sevenwords\n") as server:
+    with server_with_requirements(root, f"{WHEELS}sevenwords\n") as server:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 1.0"
-    assert "is not this user's alone" in server.log
+    assert "other users can write to" in server.log

@@ -1,8 +1,8 @@
-"""Thousands of generated bodies: each answered as slower and simpler code says, no traceback, no worker lost.
+"""Thousands of generated bodies, compared with the results of a slower and simpler parser.
 
     FUZZ_BODIES=20000 FUZZ_SEED=7 pytest tests/unit/serve/test_serve_fuzz.py
 
-The seed is fixed, so that each run sends the same; another number of bodies or seed comes from the environment.
+The seed is fixed, so that each run sends the same bodies. The environment can set another seed or number of bodies.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ Send = Callable[[Body], tuple[int, bytes]]
 
 @pytest.fixture
 def send(server: Server) -> Iterator[Send]:
-    """Sends bodies over one connection that is kept."""
+    """Return a function that sends bodies over one connection."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
 
     def send(body: Body) -> tuple[int, bytes]:
@@ -50,13 +50,13 @@ def run(strategy: st.SearchStrategy[Body], check: Callable[[Body], None], bodies
     seed(SEED)(options(given(strategy)(check)))()
 
 
-def test_generated_bodies_are_answered_as_they_mean(send: Send) -> None:
+def test_generated_bodies_get_the_expected_response(send: Send) -> None:
     def check(body: Body) -> None:
         status, answer = send(body)
         if body.rows is None:
             assert status == 400, (body, status, answer)
             assert set(json.loads(answer)) == {"error"}
-        elif status == 500:  # three numbers that a float32 holds, whose sum it does not
+        elif status == 500:  # each of the three numbers fits a float32, but their sum does not
             assert np.abs(np.array(body.rows)).max() > 1e38, (body, answer)
         else:
             (predictions,) = json.loads(answer).values()
@@ -68,7 +68,7 @@ def test_generated_bodies_are_answered_as_they_mean(send: Send) -> None:
     run(whole_bodies, check, BODIES // 2)
 
 
-def test_damaged_bodies_are_answered_with_200_or_400(send: Send) -> None:
+def test_damaged_bodies_get_a_prediction_or_an_error(send: Send) -> None:
     def check(body: Body) -> None:
         status, answer = send(body)
         assert status in (200, 400, 500), (body, status)

@@ -1,4 +1,4 @@
-"""A user's own code in the model folder, in the convention of sagemaker-inference."""
+"""A user's own code in the model folder, by the convention of sagemaker-inference."""
 
 import threading
 from collections.abc import Iterator
@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.serve.conftest import Reply, Server, started
+from tests.unit.serve.conftest import Reply, Server, running_server
 
 
 @contextmanager
-def serving(root: Path, program: str, name: str = "inference.py", **environment: str) -> Iterator[Server]:
-    """A server whose model folder brings this program."""
+def server_with_program(root: Path, program: str, name: str = "inference.py", **environment: str) -> Iterator[Server]:
+    """Run a server whose model folder contains this program."""
     code = root / "model" / "code"
     code.mkdir(exist_ok=True)
     (code / name).write_text(program)
-    with started(root, **environment) as server:
+    with running_server(root, **environment) as server:
         server.wait_until_ready()
         yield server
 
@@ -34,16 +34,16 @@ def output_fn(prediction, accept):
 """
 
 
-def test_four_functions_make_an_answer(root: Path) -> None:
-    with serving(root, ALL_FOUR) as server:
+def test_four_functions_make_a_response(root: Path) -> None:
+    with server_with_program(root, ALL_FOUR) as server:
         reply = server.invoke('{"values": [1, 2]}')
     assert (reply.json, reply.headers["content-type"]) == ({"doubled": [2, 4]}, "application/json")
-    assert server.complaints() == []
+    assert server.logged_problems() == []
 
 
-def test_defaults_load_and_run_our_bundle(root: Path) -> None:
+def test_defaults_load_and_run_a_bundle(root: Path) -> None:
     program = "def output_fn(prediction, accept):\n    return f'{accept}: {prediction[0][0]:.2f}', 'text/plain'\n"
-    with serving(root, program) as server:
+    with server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv", Accept="text/plain")
         wrong = server.invoke("1,2", "text/csv", Accept="text/plain")
     assert (reply.body, reply.headers["content-type"]) == (b"text/plain: 6.00", "text/plain")
@@ -53,9 +53,9 @@ def test_defaults_load_and_run_our_bundle(root: Path) -> None:
 ANSWERS = {"application/json": b'{"predictions":[[6.0]]}', "text/csv": b"6.0\n", "application/jsonlines": b"[6.0]\n"}
 
 
-def test_default_formats_surround_a_users_model(root: Path) -> None:
+def test_default_formats_serve_a_users_model(root: Path) -> None:
     program = "def model_fn(model_dir):\n    return lambda rows: rows.sum(axis=1)\n"
-    with serving(root, program) as server:
+    with server_with_program(root, program) as server:
         replies = {accept: server.invoke("1,2,3", "text/csv", Accept=accept) for accept in ANSWERS}
         assert server.invoke("x", "text/csv").status == 400
         assert server.invoke("x", "image/png").status == 415
@@ -63,14 +63,14 @@ def test_default_formats_surround_a_users_model(root: Path) -> None:
     assert {accept: reply.body for accept, reply in replies.items()} == ANSWERS
 
 
-def test_transform_fn_does_it_all(root: Path) -> None:
+def test_transform_fn_makes_the_response(root: Path) -> None:
     program = "def transform_fn(model, body, content_type, accept):\n    return body[::-1], accept\n"
-    with serving(root, program) as server:
+    with server_with_program(root, program) as server:
         reply = server.invoke(b"abc", "application/x-text", Accept="application/x-other")
     assert (reply.body, reply.headers["content-type"]) == (b"cba", "application/x-other")
 
 
-def test_context_is_given_to_functions_that_take_it(root: Path) -> None:
+def test_functions_with_one_more_parameter_get_the_context(root: Path) -> None:
     program = """
 import os
 def model_fn(model_dir, context):
@@ -78,28 +78,35 @@ def model_fn(model_dir, context):
 def transform_fn(model, body, content_type, accept, context):
     return f"{model} {context.get_request_header(0, 'Content-Type')}"
 """
-    with serving(root, program) as server:
+    with server_with_program(root, program) as server:
         assert server.invoke("x", "application/x-mine").body == b"True application/x-mine"
 
 
-@pytest.mark.parametrize("module", ["metrics", "formats", "application", "helper"])
-def test_users_modules_come_before_ours(root: Path, module: str) -> None:
+@pytest.mark.parametrize("module", ["metrics", "main", "serve", "helper"])
+def test_users_modules_come_before_those_of_the_image(root: Path, module: str) -> None:
     (root / "model" / "code").mkdir()
-    (root / "model" / "code" / f"{module}.py").write_text("WORD = 'theirs'\n")
+    (root / "model" / "code" / f"{module}.py").write_text("WORD = 'from the user'\n")
     program = f"import {module}\ndef transform_fn(model, body, content_type, accept):\n    return {module}.WORD\n"
-    with serving(root, program) as server:
-        assert server.invoke("x").body == b"theirs"
-        assert server.ask("GET", "/metrics").status == 200
+    with server_with_program(root, program) as server:
+        assert server.invoke("x").body == b"from the user"
+        assert server.request("GET", "/metrics").status == 200
+
+
+def test_users_module_does_not_replace_a_dependency_of_flask(root: Path) -> None:
+    (root / "model" / "code").mkdir()
+    (root / "model" / "code" / "click.py").write_text("raise ImportError('from the user')")
+    with server_with_program(root, ALL_FOUR) as server:
+        assert server.request("GET", "/metrics").status == 200
 
 
 def test_program_is_named_by_the_environment(root: Path) -> None:
-    with serving(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
+    with server_with_program(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine.py") as server:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
-def test_exception_is_500_with_the_traceback_in_the_log(root: Path) -> None:
+def test_exception_is_500_and_logged_with_its_traceback(root: Path) -> None:
     program = "def predict_fn(data, model):\n    raise ValueError('no luck\\nsecond line')\n"
-    with serving(root, program) as server:
+    with server_with_program(root, program) as server:
         reply = server.invoke("1,2,3", "text/csv")
         again = server.invoke("1,2,3", "text/csv")
     assert (reply.status, again.status) == (500, 500)
@@ -112,11 +119,11 @@ def test_ping_is_503_while_the_model_loads(root: Path) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
     seen: list[int] = []
-    with started(root) as server:
+    with running_server(root) as server:
         while 200 not in seen:
             try:
-                seen.append(server.ask("GET", "/ping").status)
-                if seen == [503]:  # a second and a half before the model is there
+                seen.append(server.request("GET", "/ping").status)
+                if seen == [503]:  # the model needs 1.5 s to load
                     assert server.invoke("1").status == 503
             except ConnectionRefusedError:
                 continue
@@ -133,7 +140,7 @@ def transform_fn(model, body, content_type, accept):
 """
 
 
-def in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
+def invoke_in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
     replies: list[Reply] = []
     threads = [threading.Thread(target=lambda body=body: replies.append(server.invoke(body))) for body in bodies]
     for thread in threads:
@@ -144,18 +151,18 @@ def in_parallel(server: Server, bodies: list[str]) -> list[Reply]:
 
 
 def test_ping_answers_while_predictions_run(root: Path) -> None:
-    with serving(root, SLOW) as server:
-        waiting = threading.Thread(target=in_parallel, args=(server, ["1"] * 3))
+    with server_with_program(root, SLOW) as server:
+        waiting = threading.Thread(target=invoke_in_parallel, args=(server, ["1"] * 3))
         waiting.start()
-        statuses = [server.ask("GET", "/ping").status for _ in range(5)]
+        statuses = [server.request("GET", "/ping").status for _ in range(5)]
         assert waiting.is_alive()
         waiting.join()
     assert statuses == [200] * 5
 
 
-def test_one_request_too_many_is_503(root: Path) -> None:
-    with serving(root, SLOW) as server:
-        replies = in_parallel(server, ["0.05"] * 80)
+def test_excess_requests_are_503(root: Path) -> None:
+    with server_with_program(root, SLOW) as server:
+        replies = invoke_in_parallel(server, ["0.05"] * 80)
     assert sorted({reply.status for reply in replies}) == [200, 503]
     refused = [reply for reply in replies if reply.status == 503]
     assert len(refused) <= 48  # 32 may wait
@@ -175,8 +182,8 @@ def transform_fn(model, body, content_type, accept):
 """
 
 
-def test_hooks_surround_the_loading_of_the_model(root: Path) -> None:
-    with serving(root, HOOKS) as server:
+def test_hooks_run_before_and_after_model_fn(root: Path) -> None:
+    with server_with_program(root, HOOKS) as server:
         assert server.invoke("x").json == ["pre_model_fn", "model_fn", "model_warmup_fn"]
 
 
@@ -195,20 +202,22 @@ def transform_fn(model, body, content_type, accept, context):
 """
 
 
-def test_code_chooses_statuses_and_headers(root: Path) -> None:
-    with serving(root, CONTEXT) as server:
+def test_code_sets_statuses_and_headers(root: Path) -> None:
+    with server_with_program(root, CONTEXT) as server:
         fine, busy = server.invoke("x", X_Theirs="theirs"), server.invoke("busy")
         broken = server.invoke("break")
-        metrics = server.ask("GET", "/metrics").body.decode()
+        metrics = server.request("GET", "/metrics").body.decode()
     assert (fine.status, fine.headers["x-mine"], fine.body) == (202, "theirs", b"x")
     assert (busy.status, busy.error) == (429, "come later")
-    assert (broken.status, "cannot stand in a header" in broken.error) == (500, True)
+    assert (broken.status, "is not valid in a header" in broken.error) == (500, True)
     for status in ("2xx", "4xx", "500"):
         assert f'serve_requests_total{{route="/invocations",status="{status}"}}' in metrics
 
 
-def test_accept_that_no_header_can_hold_is_406(root: Path) -> None:
-    with serving(root, ALL_FOUR.replace("    return json.dumps", "    return b'x' or json.dumps")) as server:
+def test_accept_with_a_control_character_is_406(root: Path) -> None:
+    with server_with_program(
+        root, ALL_FOUR.replace("    return json.dumps", "    return b'x' or json.dumps")
+    ) as server:
         reply = server.invoke('{"values": []}', Accept="image/png,\tx")
     assert (reply.status, bool(reply.error)) == (406, True)
 
@@ -228,13 +237,13 @@ LABEL_ANSWERS = {
 }
 
 
-def test_labels_are_answered_in_each_format(root: Path) -> None:
-    with serving(root, LABELS) as server:
+def test_labels_are_encoded_in_each_format(root: Path) -> None:
+    with server_with_program(root, LABELS) as server:
         for accept, expected in LABEL_ANSWERS.items():
             for body, content_type in (("1,2\n6,7", "text/csv"), ("[[1,2],[6,7]]", "application/json")):
                 reply = server.invoke(body, content_type, Accept=accept)
                 assert (reply.status, reply.body, reply.headers["content-type"]) == (200, expected, accept)
-    assert server.complaints() == []
+    assert server.logged_problems() == []
 
 
 MODEL = "def model_fn(model_dir):\n    return 1\n"
@@ -257,19 +266,19 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize(("program", "reason"), UNUSABLE.items())
-def test_program_of_another_convention_is_named(root: Path, program: str, reason: str) -> None:
+def test_error_explains_a_program_of_another_convention(root: Path, program: str, reason: str) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    with started(root) as server:
-        assert server.end() == 2
+    with running_server(root) as server:
+        assert server.wait() == 2
     assert reason in (server.failure or "")
 
 
-def test_missing_model_names_the_functions_that_are_there(tmp_path: Path) -> None:
+def test_missing_model_error_names_the_functions_found(tmp_path: Path) -> None:
     (tmp_path / "model" / "code").mkdir(parents=True)
     (tmp_path / "model" / "code" / "inference.py").write_text(PREDICT)
-    with started(tmp_path) as server:
-        assert server.end() == 2
+    with running_server(tmp_path) as server:
+        assert server.wait() == 2
     assert "inference.py defines predict_fn and no model_fn" in (server.failure or "")
     assert "has no model.onnx" in (server.failure or "")
 
@@ -280,8 +289,8 @@ HELPERS = (
 )
 
 
-def test_helpers_with_similar_names_are_no_misspelt_functions(root: Path) -> None:
-    with serving(root, MODEL + HELPERS) as server:
+def test_helpers_with_similar_names_are_accepted(root: Path) -> None:
+    with server_with_program(root, MODEL + HELPERS) as server:
         assert server.invoke("[1]").json == 1
 
 
@@ -294,24 +303,24 @@ FOLDERS = {
 
 
 @pytest.mark.parametrize(("file", "reason"), FOLDERS.items())
-def test_folder_without_a_model_names_what_it_holds(tmp_path: Path, file: str, reason: str) -> None:
+def test_missing_model_error_names_the_files_found(tmp_path: Path, file: str, reason: str) -> None:
     path = tmp_path / "model" / file
     path.parent.mkdir(parents=True)
     path.write_text("x")
-    with started(tmp_path) as server:
-        assert server.end() == 2
+    with running_server(tmp_path) as server:
+        assert server.wait() == 2
     assert "has no model.onnx" in (server.failure or "")
     assert reason in (server.failure or "")
 
 
-def test_program_may_be_named_without_its_ending(root: Path) -> None:
-    with serving(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
+def test_program_can_be_named_without_its_suffix(root: Path) -> None:
+    with server_with_program(root, ALL_FOUR, name="mine.py", SAGEMAKER_PROGRAM="mine") as server:
         assert server.invoke('{"values": [3]}').json == {"doubled": [6]}
 
 
-def test_body_that_could_fill_the_memory_is_refused(root: Path) -> None:
+def test_body_that_could_fill_the_memory_is_400(root: Path) -> None:
     body = '["' + "x" * 100_000 + '"' + ', "y"' * 100_000 + "]"  # 40 GB as an array of text
-    with serving(root, MODEL + PREDICT) as server:
+    with server_with_program(root, MODEL + PREDICT) as server:
         assert server.invoke(body).status == 400
         assert server.invoke(body[1:-1], "text/csv").status == 400
         assert server.invoke(",".join(["1.5", "2"] * 100_000), "text/csv").status == 400
@@ -328,23 +337,23 @@ FAILURES = {
 
 @pytest.mark.parametrize(("program", "reason"), FAILURES.items())
 @pytest.mark.parametrize("workers", ["1", "3"])
-def test_program_that_cannot_start_ends_the_job(root: Path, program: str, reason: str, workers: str) -> None:
+def test_program_that_fails_at_start_ends_the_job(root: Path, program: str, reason: str, workers: str) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    with started(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
-        assert server.end() == 2
+    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS=workers) as server:
+        assert server.wait() == 2
     assert (server.failure or "").count(reason) == 1  # and not by each worker
 
 
-def test_program_that_exits_on_a_request_is_a_500(root: Path) -> None:
+def test_program_that_exits_on_a_request_is_500(root: Path) -> None:
     program = "import sys\ndef model_fn(model_dir): return sys.exit\n"
-    with serving(root, program) as server:
+    with server_with_program(root, program) as server:
         reply = server.invoke("[[1.0]]")
         assert (reply.status, reply.error.partition(":")[0]) == (500, "the model's own code failed")
-        assert server.ask("GET", "/ping").status == 200
+        assert server.request("GET", "/ping").status == 200
 
 
 def test_missing_program_ends_the_job(root: Path) -> None:
-    with started(root, SAGEMAKER_PROGRAM="absent.py") as server:
-        assert server.end() == 2
+    with running_server(root, SAGEMAKER_PROGRAM="absent.py") as server:
+        assert server.wait() == 2
     assert "'absent.py' is not in" in (server.failure or "")

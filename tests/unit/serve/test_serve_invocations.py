@@ -1,4 +1,4 @@
-"""What /invocations takes and gives, over HTTP."""
+"""Requests to /invocations and their responses, over HTTP."""
 
 import io
 import json
@@ -39,19 +39,19 @@ ANSWERS = {
 
 @pytest.mark.parametrize("wanted", BODIES)
 @pytest.mark.parametrize("given", BODIES)
-def test_any_format_is_answered_in_any_other(server: Server, given: str, wanted: str) -> None:
+def test_each_format_is_answered_in_each_format(server: Server, given: str, wanted: str) -> None:
     reply = server.invoke(BODIES[given], given, Accept=wanted)
     assert (reply.status, reply.headers["content-type"], reply.body) == (200, wanted, ANSWERS[wanted])
 
 
 @pytest.mark.parametrize("given", BODIES)
-def test_answer_has_the_requests_type_by_default(server: Server, given: str) -> None:
+def test_response_has_the_requests_type_by_default(server: Server, given: str) -> None:
     reply = server.invoke(BODIES[given], given)
     assert (reply.headers["content-type"], reply.body) == (given, ANSWERS[given])
 
 
 def test_absent_content_type_is_json(server: Server) -> None:
-    assert server.ask("POST", "/invocations", JSON_ROWS.encode()).body == ANSWERS["application/json"]
+    assert server.request("POST", "/invocations", JSON_ROWS.encode()).body == ANSWERS["application/json"]
 
 
 def test_alias_of_json_lines_is_answered_with_it(server: Server) -> None:
@@ -89,8 +89,8 @@ def test_flat_list_is_one_row(server: Server, body: bytes | str, content_type: s
 @pytest.mark.parametrize(
     "body", ["[[1, 2, 3]]", "[1, 2, 3]", "\n [[1, 2, 3]]", "[[1, 2, 18446744073709551619e-20], [1, 2, 3]]"]
 )
-def test_bare_list_is_instances(server: Server, body: str) -> None:
-    """The SDK's JSONSerializer sends lists so."""
+def test_bare_list_is_equivalent_to_instances(server: Server, body: str) -> None:
+    """The SDK's JSONSerializer sends bare lists."""
     reply = server.invoke(body)
     assert (reply.status, reply.json["predictions"][-1]) == (200, [6.0])
 
@@ -104,14 +104,14 @@ TEXTS = {"application/json": JSON_ROWS, "text/csv": "1,2,3\n4,5,6.5\n", LINES: "
 
 @pytest.mark.parametrize("media", TEXTS)
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_byte_order_mark_tells_the_encoding(server: Server, media: str, encoding: str) -> None:
+def test_byte_order_mark_sets_the_encoding(server: Server, media: str, encoding: str) -> None:
     reply = server.invoke(TEXTS[media].encode(encoding), media)
     assert (reply.status, reply.body) == (200, ANSWERS[media])
 
 
 @pytest.mark.parametrize("media", TEXTS)
 @pytest.mark.parametrize("charset", ["UTF-8", '"utf-8"', "utf-16-be", "iso-8859-1", "windows-1252", "us-ascii"])
-def test_charset_tells_the_encoding(server: Server, media: str, charset: str) -> None:
+def test_charset_sets_the_encoding(server: Server, media: str, charset: str) -> None:
     body = TEXTS[media].encode(charset.strip('"'))
     assert server.invoke(body, f"{media}; charset={charset}").body == ANSWERS[media]
 
@@ -126,23 +126,23 @@ def test_charset_tells_the_encoding(server: Server, media: str, charset: str) ->
         ("ascii", b"\xff", 400),
     ],
 )
-def test_charset_that_does_not_fit_is_refused(server: Server, charset: str, body: bytes, status: int) -> None:
+def test_unsupported_or_wrong_charset_is_an_error(server: Server, charset: str, body: bytes, status: int) -> None:
     reply = server.invoke(body, f"text/csv; charset={charset}")
     assert (reply.status, bool(reply.error)) == (status, True)
 
 
-def test_features_members_are_json_lines_too(server: Server) -> None:
+def test_json_lines_can_be_objects_with_features(server: Server) -> None:
     assert server.invoke('{"features": [1, 2, 3]}\n', LINES).body == b"[6.0]\n"
 
 
-def test_predictions_are_the_shortest_float32(server: Server) -> None:
+def test_predictions_are_the_shortest_text_of_a_float32(server: Server) -> None:
     assert server.invoke("0.1,0.2,0\n1e-20,0,0", "text/csv").body == b"0.3\n1e-20\n"
 
 
 @pytest.mark.parametrize(
     "body", ["1,2,3\r\n4,5,6.5\r\n", " 1 , 2,3\n4,5,6.5", "+1,2.,3\n4,5,065e-1", '"1","2",3\n4,5,6.5']
 )
-def test_csv_dialects_read_alike(server: Server, body: str) -> None:
+def test_csv_dialects_are_equivalent(server: Server, body: str) -> None:
     assert server.invoke(body, "text/csv").body == ANSWERS["text/csv"]
 
 
@@ -213,25 +213,25 @@ MALFORMED_JSON = {
 @pytest.mark.parametrize("depth", [60, 65, 200, 1000, 1023, 1025, 100_000])
 @pytest.mark.parametrize("pair", ["[]", ('{"a":', "}")], ids=["lists", "objects"])
 @pytest.mark.parametrize("media", ["application/json", LINES])
-def test_deeply_nested_json_is_refused(server: Server, depth: int, pair: tuple[str, str], media: str) -> None:
+def test_deeply_nested_json_is_400(server: Server, depth: int, pair: tuple[str, str], media: str) -> None:
     nested = pair[0] * depth + "1" + pair[1] * depth
     for body in (nested, f"[{nested}]", f'{{"instances": [{nested}]}}'):
         assert server.invoke(body, media).status == 400
 
 
-def test_last_of_two_members_with_one_name_counts(server: Server) -> None:
+def test_last_of_two_members_of_the_same_name_is_used(server: Server) -> None:
     assert server.invoke('{"instances": [[9, 9, 9]], "instances": [[1, 2, 3]]}').json == {"predictions": [[6.0]]}
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED_JSON.items(), ids=lambda text: str(text)[:40])
-def test_malformed_json_is_refused_with_its_reason(server: Server, body: str, reason: str) -> None:
+def test_malformed_json_is_400_with_a_reason(server: Server, body: str, reason: str) -> None:
     reply = server.invoke(body)
     assert (reply.status, reason in reply.error) == (400, True), reply.error
 
 
 MALFORMED_CSV = {
     "\n": "(rows, 3)",
-    "a,b,c\n1,2,3": "row 0 has 'a' in column 0, which is no number: send no header line",
+    "a,b,c\n1,2,3": "row 0 has 'a' in column 0, which is not a number: send no header line",
     "1,2,3\n1,x,3": "row 1 has 'x' in column 1",
     "1,2,3\n1,,3": "row 1 has ''",
     "1,2,3\n1,2": "row 1 has 2 values but row 0 has 3",
@@ -245,21 +245,21 @@ MALFORMED_CSV = {
     "1 2 3": "'1 2 3'",
     "1;2;3": "separate the values by commas",
     "1\t2\t3": "separate the values by commas",
-    '"1,5",2,3': "no number: write numbers such as 1234.5, without commas",
-    '"1,2,3\n1,2,3': "no number: close each quote",
-    "1\0,\0002\0,\0003\0": "no number: send UTF-8, or name the encoding in Content-Type",
+    '"1,5",2,3': "not a number: write numbers such as 1234.5, without commas",
+    '"1,2,3\n1,2,3': "not a number: close each quote",
+    "1\0,\0002\0,\0003\0": "not a number: send UTF-8, or name the encoding in Content-Type",
 }
-NO_HEADERS = ["1,,3", "1,2,", "1,NA,3", "NA,2,3", "1%,2,3", "nan,x,3", "1_0,2,3"]
+ROWS_OF_DATA = ["1,,3", "1,2,", "1,NA,3", "NA,2,3", "1%,2,3", "nan,x,3", "1_0,2,3"]
 
 
-@pytest.mark.parametrize("body", NO_HEADERS)
-def test_first_row_of_data_is_not_called_a_header(server: Server, body: str) -> None:
+@pytest.mark.parametrize("body", ROWS_OF_DATA)
+def test_error_does_not_call_data_a_header(server: Server, body: str) -> None:
     reply = server.invoke(f"{body}\n1,2,3", "text/csv")
     assert (reply.status, "header" in reply.error) == (400, False), reply.error
 
 
 @pytest.mark.parametrize(("body", "reason"), MALFORMED_CSV.items())
-def test_malformed_csv_is_refused_with_its_row(server: Server, body: str, reason: str) -> None:
+def test_malformed_csv_is_400_with_its_row(server: Server, body: str, reason: str) -> None:
     reply = server.invoke(body, "text/csv")
     assert (reply.status, reason in reply.error) == (400, True), reply.error
 
@@ -267,7 +267,7 @@ def test_malformed_csv_is_refused_with_its_row(server: Server, body: str, reason
 @pytest.mark.parametrize(
     "body", ["[1,2,3]\n[1,2", "1\n2\n3", "[1,2,3]\n{}", "[1,2,3]\n4", "x", "\n\n", "[1,2,3],[1,2,3]\n[1,2]"]
 )
-def test_malformed_json_lines_are_refused(server: Server, body: str) -> None:
+def test_malformed_json_lines_are_400(server: Server, body: str) -> None:
     reply = server.invoke(body, LINES)
     assert (reply.status, bool(reply.error)) == (400, True)
 
@@ -303,13 +303,13 @@ MALFORMED_NPY = {
 
 
 @pytest.mark.parametrize("name", MALFORMED_NPY)
-def test_malformed_npy_is_refused_with_its_reason(server: Server, name: str) -> None:
+def test_malformed_npy_is_400_with_a_reason(server: Server, name: str) -> None:
     body, reason = MALFORMED_NPY[name]
     reply = server.invoke(body, NPY)
     assert (reply.status, reason in reply.error) == (400, True), reply.error
 
 
-def test_prediction_out_of_range_is_an_error(server: Server) -> None:
+def test_prediction_out_of_range_is_500(server: Server) -> None:
     reply = server.invoke("1,2,3\n3e38,3e38,3e38", "text/csv")
     assert (reply.status, "row 1" in reply.error) == (500, True)
 
@@ -324,7 +324,7 @@ def test_compressed_body_is_415(server: Server) -> None:
     assert server.invoke(JSON_ROWS, Content_Encoding="gzip").status == 415
 
 
-def test_identity_is_no_compression(server: Server) -> None:
+def test_content_encoding_identity_is_accepted(server: Server) -> None:
     assert server.invoke(JSON_ROWS, Content_Encoding="identity").status == 200
 
 
@@ -346,7 +346,7 @@ def test_body_above_the_limit_is_413(server: Server) -> None:
 
 
 def chunked(server: Server, body: bytes, size: int) -> bytes:
-    """The answer to a body of unknown length, sent in chunks."""
+    """Return the response to a body of unknown length, sent in chunks."""
     with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
         connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
         for start in range(0, len(body), size):

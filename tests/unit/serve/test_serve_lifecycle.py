@@ -1,4 +1,4 @@
-"""From start to SIGTERM: readiness, failures to start, workers that die, requests in flight."""
+"""Start, readiness, failures to start, workers that die, and SIGTERM."""
 
 import contextlib
 import http.client
@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from microjobs.bundle import ARCHIVE_FILE, MANIFEST_FILE, MODEL_FILE
-from tests.unit.serve.conftest import Reply, Server, started
-from tests.unit.serve.test_serve_handlers import SLOW, in_parallel, serving
+from tests.unit.serve.conftest import Reply, Server, running_server
+from tests.unit.serve.test_serve_handlers import SLOW, invoke_in_parallel, server_with_program
 
 ROW = '{"instances": [[1, 2, 3]]}'
 
 
-def test_start_is_one_log_line(root: Path) -> None:
-    with started(root) as server:
+def test_start_logs_one_line(root: Path) -> None:
+    with running_server(root) as server:
         server.wait_until_ready()
         server.invoke(ROW)
         assert server.stop() == 0
@@ -29,14 +29,14 @@ def test_start_is_one_log_line(root: Path) -> None:
         assert word in line
 
 
-def test_archive_in_the_model_folder_is_unpacked(root: Path) -> None:
+def test_archive_in_the_model_folder_is_extracted(root: Path) -> None:
     with tarfile.open(root / ARCHIVE_FILE, "w:gz") as tar:
         tar.add(root / "model", arcname=".")
     shutil.rmtree(root / "model")
     (root / "model").mkdir()
     shutil.move(root / ARCHIVE_FILE, root / "model")
     (root / "tmp").mkdir()
-    with started(root, TMPDIR=str(root / "tmp")) as server:
+    with running_server(root, TMPDIR=str(root / "tmp")) as server:
         server.wait_until_ready()
         assert server.invoke(ROW).json == {"predictions": [[6.0]]}
         server.stop()
@@ -47,15 +47,15 @@ def test_archive_in_the_model_folder_is_unpacked(root: Path) -> None:
 @pytest.mark.parametrize("missing", [MODEL_FILE, MANIFEST_FILE])
 def test_incomplete_bundle_ends_the_job(root: Path, missing: str) -> None:
     (root / "model" / missing).unlink()
-    with started(root) as server:
-        assert server.end() == 2
+    with running_server(root) as server:
+        assert server.wait() == 2
     assert f"has no {missing}" in (server.failure or "")
 
 
-def test_model_that_does_not_load_ends_the_job(root: Path) -> None:
+def test_invalid_model_ends_the_job(root: Path) -> None:
     (root / "model" / MODEL_FILE).write_bytes(b"no model")
-    with started(root) as server:
-        assert server.end() == 2
+    with running_server(root) as server:
+        assert server.wait() == 2
     assert "ONNX Runtime" in (server.failure or "")
 
 
@@ -69,29 +69,29 @@ def test_model_that_does_not_load_ends_the_job(root: Path) -> None:
     ],
 )
 def test_malformed_variable_ends_the_job(root: Path, variable: str, value: str) -> None:
-    with started(root, **{variable: value}) as server:
-        assert server.end() == 2
+    with running_server(root, **{variable: value}) as server:
+        assert server.wait() == 2
     assert value in (server.failure or "")
 
 
-def test_taken_port_ends_the_job(root: Path, server: Server) -> None:
-    with started(root, SAGEMAKER_BIND_TO_PORT=str(server.port)) as second:
-        assert second.end() == 2
-    assert f"port {server.port} cannot be had" in (second.failure or "")
+def test_port_in_use_ends_the_job(root: Path, server: Server) -> None:
+    with running_server(root, SAGEMAKER_BIND_TO_PORT=str(server.port)) as second:
+        assert second.wait() == 2
+    assert f"cannot listen on port {server.port}" in (second.failure or "")
 
 
 def test_serving_writes_nothing(root: Path) -> None:
-    """Neither we nor a library that we use, such as ONNX Runtime with its reports to its maker."""
+    """Libraries must not write files either: ONNX Runtime, for example, can store telemetry."""
     (root / "tmp").mkdir()
     before = {*root.rglob("*")}
-    with started(root, TMPDIR=str(root / "tmp"), HOME=str(root)) as server:
+    with running_server(root, TMPDIR=str(root / "tmp"), HOME=str(root)) as server:
         server.wait_until_ready()
         assert server.invoke(ROW).status == 200
     assert {*root.rglob("*")} - before == {server.log_file}
 
 
 def test_worker_that_dies_is_replaced(root: Path) -> None:
-    with started(root) as server:
+    with running_server(root) as server:
         server.wait_until_ready()
         (before,) = server.worker_pids()
         os.kill(before, signal.SIGKILL)
@@ -100,20 +100,20 @@ def test_worker_that_dies_is_replaced(root: Path) -> None:
             time.sleep(0.05)
         server.wait_until_ready()
         assert server.invoke(ROW).status == 200
-        assert 'route="/invocations",status="200"} 1.0' in server.ask("GET", "/metrics").body.decode()
+        assert 'route="/invocations",status="200"} 1.0' in server.request("GET", "/metrics").body.decode()
 
 
-def test_workers_that_keep_dying_end_the_job(root: Path) -> None:
+def test_workers_that_keep_crashing_end_the_job(root: Path) -> None:
     program = "import os\ndef model_fn(model_dir):\n    os.kill(os.getpid(), 9)\n"
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "inference.py").write_text(program)
-    with started(root) as server:
-        assert server.end() == 3
-    assert "workers died" in (server.failure or "")
+    with running_server(root) as server:
+        assert server.wait() == 3
+    assert "workers keep crashing" in (server.failure or "")
 
 
 def test_sigterm_leaves_no_process(root: Path) -> None:
-    with started(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
+    with running_server(root, SAGEMAKER_MODEL_SERVER_WORKERS="2") as server:
         server.wait_until_ready()
         pids = server.worker_pids()
         assert server.stop() == 0
@@ -122,9 +122,9 @@ def test_sigterm_leaves_no_process(root: Path) -> None:
 
 
 def test_requests_in_flight_at_sigterm_are_answered(root: Path) -> None:
-    with serving(root, SLOW) as server:
+    with server_with_program(root, SLOW) as server:
         replies: list[Reply] = []
-        waiting = threading.Thread(target=lambda: replies.extend(in_parallel(server, ["0.5"] * 4)))
+        waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 4)))
         waiting.start()
         time.sleep(0.3)
         started_at = time.monotonic()
@@ -132,11 +132,11 @@ def test_requests_in_flight_at_sigterm_are_answered(root: Path) -> None:
         waiting.join()
     assert [reply.status for reply in replies] == [200] * 4
     assert 1 < time.monotonic() - started_at < 20
-    assert server.complaints() == []
+    assert server.logged_problems() == []
 
 
-def test_idle_connections_do_not_delay_the_end(root: Path) -> None:
-    with started(root) as other:
+def test_idle_connections_do_not_delay_the_stop(root: Path) -> None:
+    with running_server(root) as other:
         other.wait_until_ready()
         connection = http.client.HTTPConnection("127.0.0.1", other.port, timeout=5)
         with contextlib.closing(connection):
@@ -148,33 +148,33 @@ def test_idle_connections_do_not_delay_the_end(root: Path) -> None:
 
 
 def test_no_request_is_lost_while_stopping(root: Path) -> None:
-    """Clients that keep connections until told to close them, and stay away once /ping is no longer 200."""
+    """Clients keep their connections until a response closes them, and stop when /ping is not 200 any more."""
     outcomes: list[object] = []
-    with started(root) as server:
+    with running_server(root) as server:
         server.wait_until_ready()
-        gone = threading.Event()
-        clients = [threading.Thread(target=ask_until, args=(gone, server, outcomes)) for _ in range(4)]
+        stop = threading.Event()
+        clients = [threading.Thread(target=invoke_until, args=(stop, server, outcomes)) for _ in range(4)]
         for client in clients:
             client.start()
         time.sleep(0.5)
         server.process.send_signal(signal.SIGTERM)
-        while server.ask("GET", "/ping").status == 200:
+        while server.request("GET", "/ping").status == 200:
             time.sleep(0.01)
         time.sleep(0.3)
-        gone.set()
+        stop.set()
         for client in clients:
             client.join()
-        assert server.end() == 0
+        assert server.wait() == 0
     assert set(outcomes) == {200}
     assert len(outcomes) > 100
 
 
-def ask_until(gone: threading.Event, server: Server, outcomes: list[object]) -> None:
-    while not gone.is_set():
+def invoke_until(stop: threading.Event, server: Server, outcomes: list[object]) -> None:
+    while not stop.is_set():
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)
         with contextlib.closing(connection):
             closed = False
-            while not closed and not gone.is_set():
+            while not closed and not stop.is_set():
                 try:
                     connection.request("POST", "/invocations", ROW)
                     response = connection.getresponse()
@@ -186,15 +186,15 @@ def ask_until(gone: threading.Event, server: Server, outcomes: list[object]) -> 
                     closed = True
 
 
-def test_second_sigterm_changes_nothing(root: Path) -> None:
-    with serving(root, SLOW) as server:
+def test_second_sigterm_is_ignored(root: Path) -> None:
+    with server_with_program(root, SLOW) as server:
         replies: list[Reply] = []
-        waiting = threading.Thread(target=lambda: replies.extend(in_parallel(server, ["1"])))
+        waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["1"])))
         waiting.start()
         time.sleep(0.3)
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.2)
         server.process.send_signal(signal.SIGTERM)
-        assert server.end() == 0
+        assert server.wait() == 0
         waiting.join()
     assert [reply.status for reply in replies] == [200]

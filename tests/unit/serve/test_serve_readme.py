@@ -46,7 +46,7 @@ def run(clone: Path, port: int, block: str) -> str:
 
 
 @contextmanager
-def started(clone: Path) -> Iterator[int]:
+def running_server(clone: Path) -> Iterator[int]:
     """The port of the server that the page's first block starts."""
     port = free_port()
     with (clone / "log.txt").open("wb") as log:
@@ -56,14 +56,14 @@ def started(clone: Path) -> Iterator[int]:
     server = Server(Layout(clone / "run"), port, clone / "log.txt", shell)
     try:
         server.wait_until_ready()
-        assert server.complaints() == []
+        assert server.logged_problems() == []
         yield port
     finally:
         server.stop()
 
 
 def test_examples_are_answered(clone: Path) -> None:
-    with started(clone) as port:
+    with running_server(clone) as port:
         assert run(clone, port, ASK) == '{"predictions":[[6.0]]}'
         assert run(clone, port, FORMATS).splitlines() == ['{"predictions":[[6.0]]}6.0', "6.0"]
     assert (clone / "predictions.npy").read_bytes().startswith(b"\x93NUMPY")
@@ -75,5 +75,5 @@ def test_own_code_answers_each_content_type(clone: Path, content_type: str) -> N
     code.mkdir(parents=True)
     (code / "inference.py").write_text(PROGRAM)
     (code.parent / "weights.txt").write_text("!")
-    with started(clone) as port:
+    with running_server(clone) as port:
         assert run(clone, port, TEXT.replace("text/plain", content_type)) == "HELLO!"

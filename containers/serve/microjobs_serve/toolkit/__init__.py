@@ -1,7 +1,7 @@
-"""The parts of the `sagemaker-inference` package that users' code imports: encoders, decoders, errors, content types.
+"""The parts of the package `sagemaker-inference` that users' code imports: encoders, decoders, errors, content types.
 
-They behave as those of version 1.10.1, except that nothing is pickled or unpickled. Users' code imports them by the
-package's own name: its installation would add scipy and boto3 to the image, and its decoder unpickles requests.
+They behave as in version 1.10.1, except that they neither pickle nor unpickle. Users' code imports them by the name of
+the package. The package itself is not installed, because it would add scipy to the image and unpickles requests.
 """
 
 import importlib.util
@@ -13,7 +13,7 @@ PACKAGE = "sagemaker_inference"
 
 
 def make_importable() -> None:
-    """Let `import sagemaker_inference` find these modules where the package itself is not installed."""
+    """Make `import sagemaker_inference` find these modules, unless the package itself is installed."""
     if importlib.util.find_spec(PACKAGE) is not None:
         return
     sys.modules[PACKAGE] = sys.modules[__name__]

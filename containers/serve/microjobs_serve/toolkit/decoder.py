@@ -4,93 +4,95 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import DTypeLike
 
-from .. import formats, media
-from ..answers import Problem
+from ..formats.json_rows import BYTES_PER_CHARACTER, MAX_ARRAY_BYTES, parse_plain_rows
+from ..formats.npy_rows import read_npy
+from ..responses import HttpError, shorten
 from . import content_types, errors
 
 MAX_COLUMNS = 100_000
-"""Columns of CSV that is not all integers or all decimals: genfromtxt takes 50 µs and 1 KB for each."""
+"""Maximum number of columns of CSV that numpy's genfromtxt parses: it needs 50 µs and 1 KB for each."""
 MAX_UNPACKED_BYTES = 1 << 30
-"""Size of an .npz archive after decompression."""
-EXACT_INTEGER = 2.0**53
-OTHER_THAN_NUMBERS = re.compile(r"[^0-9\s,.\-]")
+"""Maximum size of an .npz archive after decompression."""
+FIRST_INEXACT_INTEGER = 2.0**53
+"""From here on, floats do not represent all integers."""
+NOT_PLAIN_NUMBERS = re.compile(r"[^0-9\s,.\-]")
 LONG_NUMBER = re.compile(r"\d{19}")
-"""orjson makes floats of integers that exceed 64 bits; the standard library keeps them."""
+"""Matches integers that may exceed 64 bits: orjson converts them to floats, and the standard library keeps them."""
 
 
 def _json_to_numpy(string_like: str | bytes, dtype: DTypeLike | None = None) -> Any:
-    """Convert JSON to an array. An object becomes an array of no dimensions that holds a dict."""
+    """Convert JSON to an array. An object becomes an array without dimensions that holds a dict."""
     text = string_like if isinstance(string_like, str) else string_like.decode()
-    if dtype is None and text.startswith("[[") and (plain := _plain_rows(text)) is not None:
-        return plain
+    if dtype is None and text.startswith("[[") and (rows := _parse_plain_rows(text)) is not None:
+        return rows
     try:
         value = _parse(text)
         if '"' in text:
             _check_size(re.split(r'[",\[]', text))
         return np.array(value, dtype=dtype)
     except (ValueError, OverflowError, RecursionError) as error:
-        raise errors.MalformedBodyError(f"the body is not JSON that fits an array: {_sentence(error)}") from None
+        raise errors.MalformedBodyError(f"the body is not JSON that fits an array: {_one_line(error)}") from None
 
 
 def _parse(text: str) -> Any:
     if LONG_NUMBER.search(text) is None:
         try:
             return orjson.loads(text)
-        except ValueError:  # NaN, Infinity, or broken: the standard library decides, as it does in the package
+        except ValueError:  # NaN, Infinity or malformed: the standard library parses it, as in the package
             pass
     return json.loads(text)
 
 
 def _csv_to_numpy(string_like: str, dtype: DTypeLike | None = None) -> Any:
-    """Convert CSV to an array; columns of several types make a structured one, a single row or column a flat one."""
-    if dtype is None and (plain := _plain_csv(string_like)) is not None:
-        return plain
+    """Convert CSV to an array: structured if the columns have several types, flat for a single row or column."""
+    if dtype is None and (rows := _parse_plain_csv(string_like)) is not None:
+        return rows
     if string_like.partition("\n")[0].count(",") >= MAX_COLUMNS:
         raise errors.MalformedBodyError(f"the body has more than {MAX_COLUMNS} columns")
     try:
         _check_size(re.split(r"[,\n]", string_like))
         return np.genfromtxt(io.StringIO(string_like), dtype=dtype, delimiter=",")
     except (ValueError, OverflowError) as error:
-        raise errors.MalformedBodyError(f"the body is not CSV: {_sentence(error)}") from None
+        raise errors.MalformedBodyError(f"the body is not CSV: {_one_line(error)}") from None
 
 
-def _plain_csv(text: str) -> Any:
-    """What genfromtxt makes of integers only or of decimals only, ten times faster; None for all other text."""
+def _parse_plain_csv(text: str) -> Any:
+    """Return the array that genfromtxt makes of integers only or decimals only, ten times faster; otherwise None."""
     lines = text.strip("\r\n")
-    if OTHER_THAN_NUMBERS.search(lines):
+    if NOT_PLAIN_NUMBERS.search(lines):
         return None
-    rows = _plain_rows("[[" + lines.replace("\n", "],[") + "]]")
+    rows = _parse_plain_rows("[[" + lines.replace("\n", "],[") + "]]")
     return None if rows is None else np.squeeze(rows)
 
 
-def _plain_rows(text: str) -> Any:
-    """JSON rows of integers only or of decimals only, several times faster; None for all other text."""
+def _parse_plain_rows(text: str) -> Any:
+    """Return JSON rows of integers only or decimals only, several times faster than numpy; otherwise None."""
     decimals = text.count(".")
     if decimals not in (0, text.count(",") + 1) or "e" in text or "E" in text:
         return None
-    rows = formats.plain_rows(text.encode())
-    if rows is None or (not decimals and np.abs(rows).max(initial=0) >= EXACT_INTEGER):
+    rows = parse_plain_rows(text.encode())
+    if rows is None or (not decimals and np.abs(rows).max(initial=0) >= FIRST_INEXACT_INTEGER):
         return None
     return rows.astype(np.float64 if decimals else np.int64)
 
 
 def _npy_to_numpy(npy_array: bytes) -> Any:
-    """Convert .npy to an array of its own, without pickle."""
+    """Convert .npy to a writable array, without pickle."""
     try:
-        return formats.read_npy(npy_array).copy()
-    except Problem as problem:
-        raise errors.MalformedBodyError(str(problem)) from None
+        return read_npy(npy_array).copy()
+    except HttpError as error:
+        raise errors.MalformedBodyError(str(error)) from None
 
 
 def _npz_to_sparse(npz_bytes: bytes) -> Any:
-    """Convert .npz to a sparse matrix, where scipy is installed."""
+    """Convert .npz to a sparse matrix, if scipy is installed."""
     try:
         from scipy import sparse
     except ModuleNotFoundError:
@@ -100,13 +102,13 @@ def _npz_to_sparse(npz_bytes: bytes) -> Any:
         if sum(member.file_size for member in members) > MAX_UNPACKED_BYTES:
             raise errors.MalformedBodyError(f"the body unpacks to more than {MAX_UNPACKED_BYTES} bytes")
         return sparse.load_npz(io.BytesIO(npz_bytes))
-    except Problem:
+    except HttpError:
         raise
-    except Exception as error:  # zipfile, zlib and numpy raise many kinds
-        raise errors.MalformedBodyError(f"the body is not a sparse matrix in .npz: {_sentence(error)}") from None
+    except Exception as error:  # zipfile, zlib and numpy raise errors of many types
+        raise errors.MalformedBodyError(f"the body is not a sparse matrix in .npz: {_one_line(error)}") from None
 
 
-_decoder_map: Mapping[str, Callable[[Any], Any]] = {
+_decoder_map: dict[str, Callable[[Any], Any]] = {
     content_types.NPY: _npy_to_numpy,
     content_types.CSV: _csv_to_numpy,
     content_types.JSON: _json_to_numpy,
@@ -118,8 +120,8 @@ def decode(obj: Any, content_type: str) -> Any:
     """Decode a body.
 
     Raises:
-        UnsupportedFormatError: there is no decoder for the type.
-        MalformedBodyError: the body is not of the type.
+        UnsupportedFormatError: the type has no decoder.
+        MalformedBodyError: the body does not match the type.
     """
     if content_type not in _decoder_map:
         raise errors.UnsupportedFormatError(content_type)
@@ -127,12 +129,12 @@ def decode(obj: Any, content_type: str) -> Any:
 
 
 def _check_size(fields: Iterable[str]) -> None:
-    """Refuse text whose array could fill the memory: numpy gives each element the width of the longest."""
+    """Reject text whose array could fill the memory: numpy gives each element the width of the longest one."""
     lengths = [len(field) for field in fields]
-    if max(lengths) * len(lengths) * formats.BYTES_PER_CHARACTER > formats.MAX_ARRAY_BYTES:
+    if max(lengths) * len(lengths) * BYTES_PER_CHARACTER > MAX_ARRAY_BYTES:
         raise errors.MalformedBodyError(f"a value of {max(lengths)} characters among {len(lengths)}: send shorter text")
 
 
-def _sentence(error: BaseException) -> str:
-    """An error's message on one line."""
-    return media.shorten(" ".join(str(error).split()), 200) or type(error).__name__
+def _one_line(error: BaseException) -> str:
+    """Return an error's message on one line."""
+    return shorten(" ".join(str(error).split()), 200) or type(error).__name__

@@ -6,7 +6,7 @@ from . import decoder, encoder, errors, utils
 
 
 class DefaultInferenceHandler:
-    """Decodes and encodes by content type; loading and predicting is the user's."""
+    """Decodes and encodes by content type; the user's code loads the model and predicts."""
 
     def default_model_fn(self, model_dir: str, context: object = None) -> Any:
         raise NotImplementedError("Please provide a model_fn implementation.")
@@ -22,7 +22,7 @@ class DefaultInferenceHandler:
         """Encode a prediction in the first type of an Accept header that has an encoder.
 
         Raises:
-            UnsupportedFormatError: none has.
+            UnsupportedFormatError: no type has one.
         """
         for content_type in utils.parse_accept(accept):
             if content_type in encoder.SUPPORTED_CONTENT_TYPES:

@@ -10,7 +10,7 @@ from . import content_types, errors
 
 
 def _array_to_json(array_like: Any) -> str:
-    """Convert anything that JSON can hold, with arrays as nested lists."""
+    """Convert any JSON value to text, with arrays as nested lists."""
 
     def default(value: Any) -> Any:
         if hasattr(value, "tolist"):
@@ -47,7 +47,7 @@ def encode(array_like: Any, content_type: str) -> Any:
     """Encode a prediction.
 
     Raises:
-        UnsupportedFormatError: there is no encoder for the type.
+        UnsupportedFormatError: the type has no encoder.
     """
     if content_type not in _encoder_map:
         raise errors.UnsupportedFormatError(content_type)

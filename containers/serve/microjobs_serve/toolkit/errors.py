@@ -1,10 +1,10 @@
 """Errors of the convention. Users' code raises them; their statuses reach the client."""
 
-from ..answers import Problem
+from ..responses import HttpError
 
 
 class UnsupportedFormatError(Exception):
-    """A content type has no decoder or no encoder."""
+    """A content type without a decoder or an encoder."""
 
     def __init__(self, content_type: object, **_: object) -> None:
         self._message = f"Content type {content_type} is not supported by this framework."
@@ -12,7 +12,7 @@ class UnsupportedFormatError(Exception):
 
 
 class BaseInferenceToolkitError(Exception):
-    """A failure whose status and message users' code chooses."""
+    """An error with a status and a message that users' code chooses."""
 
     def __init__(self, status_code: int, message: str, phrase: str) -> None:
         self.status_code = status_code
@@ -22,15 +22,15 @@ class BaseInferenceToolkitError(Exception):
 
 
 class GenericInferenceToolkitError(BaseInferenceToolkitError):
-    """A failure with a default message."""
+    """An error with a default message."""
 
     def __init__(self, status_code: int, message: str | None = None, phrase: str | None = None) -> None:
         message = message or "Invalid Request"
         super().__init__(status_code, message, phrase or message)
 
 
-class MalformedBodyError(Problem, ValueError):
-    """A request's body is not of its content type. The package raises ValueError, which becomes status 500."""
+class MalformedBodyError(HttpError, ValueError):
+    """A body does not match its content type. The package raises ValueError, which becomes status 500."""
 
-    def __init__(self, sentence: str) -> None:
-        super().__init__(400, sentence)
+    def __init__(self, message: str) -> None:
+        super().__init__(400, message)

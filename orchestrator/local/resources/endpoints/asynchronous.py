@@ -35,8 +35,8 @@ QUEUED = "QueueMoment"
 
 DEFAULT_MOST = 4
 """Invocations at once, where AWS chooses a number."""
-LOOK_SECONDS = 0.2
-"""Between two looks whether a container serves."""
+RETRY_DELAY = 0.5
+"""Seconds before an invocation is sent again to a container that did not take it."""
 SHOWN = 500
 """Characters of a model's error in the log."""
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
@@ -76,7 +76,7 @@ def check(context: Context, config: Mapping[str, Any]) -> None:
             _location(context, name, where[name], "x")
 
 
-def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, str], body: bytes) -> Invocation:
+def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
     """The invocation of an InvokeEndpointAsync request that is valid by itself.
 
     Args:
@@ -150,6 +150,8 @@ class Queue:
         self._choose = choose
         self._closing = threading.Event()
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._changes = 0
         self._under_way: set[str] = set()
         self._pools: list[ThreadPoolExecutor] = []
         """The last one works; those before it end what they have begun."""
@@ -185,8 +187,20 @@ class Queue:
 
     def stop(self) -> None:
         """Begin no more; those under way end with their containers."""
-        with self._lock:
+        with self._changed:
             self._closing.set()
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Make invocations that wait for a container choose again."""
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()
+
+    def _wait_for_change(self, changes: int, timeout: float) -> None:
+        """Wait until a container changes after so many changes, the queue is closed, or time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._changes != changes or self._closing.is_set(), timeout)
 
     def close(self) -> None:
         """As `stop`, and wait for those under way."""
@@ -256,18 +270,22 @@ class Queue:
             ServiceError: the input is not there.
         """
         while not self._closing.is_set():
-            if queued.elapsed() > invocation.lifetime:
+            changes = self._changes
+            if (left := invocation.lifetime - queued.elapsed()) < 0:
                 raise FailedError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
             if (chosen := self._choose()) is not None:
                 try:
                     return self._ask_once(invocation, chosen[1], file)
                 except NoAnswerError as error:
-                    # Without an answer since an update, or the server, ended the container: another one is asked.
-                    if error.was_sent and not chosen[1].is_closed() and not self._closing.is_set():
-                        late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
-                        raise FailedError(f"the container did not answer{late}: {error}") from error
-            self._closing.wait(LOOK_SECONDS)
+                    self._check_retry(invocation, chosen[1], error)
+            self._wait_for_change(changes, left if chosen is None else min(left, RETRY_DELAY))
         raise _ClosedError
+
+    def _check_retry(self, invocation: Invocation, replica: Replica, error: NoAnswerError) -> None:
+        """Raise FailedError unless another container can answer: an update, or the server, has ended this one."""
+        if error.was_sent and not replica.is_closed() and not self._closing.is_set():
+            late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
+            raise FailedError(f"the container did not answer{late}: {error}") from error
 
     def _ask_once(self, invocation: Invocation, replica: Replica, file: Path) -> str:
         with self._input(invocation) as (body, known), file.open("wb") as answered:

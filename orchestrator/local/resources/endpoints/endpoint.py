@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.lifecycle import attempt as attempts
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.group import SHUTDOWN_GRACE_SECONDS, Control, Why
+from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
+from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
@@ -23,19 +26,17 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
 from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.resources.models import serving
-from microjobs_orchestrator.local.resources.models.serving import StoppedError, Switch, UnhealthyError
+from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from microjobs_orchestrator.local.state import Record
-from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
 
 DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
 """Members of the stored description that are ours; no answer has members of these names."""
 
-DRAIN_SECONDS = 60.0
-"""What containers that were replaced get to answer the requests that they have: as long as an answer may take."""
-DRAIN_LOOK = 0.05
+DRAIN_TIMEOUT = 60.0
+"""Seconds that replaced containers may take to answer their requests: as long as one answer may take."""
 
 _choose = random.SystemRandom().choices
 
@@ -55,8 +56,7 @@ class Endpoint:
 
     def __init__(self, context: Context, record: Record) -> None:
         self.name = record.name
-        self._switch = Switch()
-        self.control: Control = self._switch
+        self.control = Control()
         self._context = context
         self._replicas: Mapping[str, Replica] = {}
         """Those that serve, by their variants' names."""
@@ -73,17 +73,14 @@ class Endpoint:
     def run(self) -> None:
         self._live({})
 
-    def resume(self, hosts: Sequence[Host]) -> None:
-        """Go on with containers that an earlier server started; those that are gone are started anew."""
-        kept = {self._plan_name(variant) for variant in self._known()[DEPLOYMENT]["Variants"]}
-        for name in self._context.runtime.running():  # of an update that was under way
-            if name.startswith(f"{self.plan_name}/") and name not in kept:
-                self._remove(name)
+    def recover(self, hosts: Sequence[Host]) -> None:
+        """Resume with the containers that an earlier server started; start the others again."""
+        if hosts:
+            kept = {self._plan_name(variant) for variant in self._known()[DEPLOYMENT]["Variants"]}
+            for name in self._context.runtime.running():  # of an interrupted update
+                if name.startswith(f"{self.plan_name}/") and name not in kept:
+                    attempts.remove(self._context, name)
         self._live({host.name: host for host in hosts})
-
-    def lose(self) -> None:
-        """Start all containers anew: an earlier server ended them, or they ended with it."""
-        self._live({})
 
     def choose(self, variant: str | None = None) -> tuple[str, Replica] | None:
         """The variant that answers the next request, by weight if none is asked for; None if it does not serve."""
@@ -95,8 +92,9 @@ class Endpoint:
         return (variant, replica) if variant is not None and replica is not None else None
 
     def wake(self) -> None:
-        """Have it look at its record: there is something to do."""
-        self._switch.changed.set()
+        """Make the endpoint read its description again, because it or a replica changed."""
+        self.control.send(Change.ENDPOINT)
+        self.queue.wake()
 
     # --- its life ---
 
@@ -108,8 +106,7 @@ class Endpoint:
                 if (following := self._known().get(NEXT)) is not None:
                     self._update(following)
                     continue
-                self._switch.changed.wait()
-                self._switch.changed.clear()
+                self.control.wait()
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
             self._describe("Failed", FailureReason=f"InternalServerError: {error!r:.900}; see the server's log")
@@ -118,7 +115,7 @@ class Endpoint:
 
     def _is_unwanted(self) -> bool:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
-        return self.control.why is not None or record is None or record.status == "Deleting"
+        return self.control.reason is not None or record is None or record.status == "Deleting"
 
     def _known(self) -> Mapping[str, Any]:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
@@ -151,15 +148,15 @@ class Endpoint:
         self._retire([replica for replica in old.values() if replica.plan_name not in planned])
 
     def _retire(self, replicas: Collection[Replica]) -> None:
-        """End containers when they have answered what they have; requests that come now go elsewhere."""
-        deadline = time.monotonic() + DRAIN_SECONDS
+        """Stop replicas when they have answered their requests; new requests go to others."""
+        deadline = time.monotonic() + DRAIN_TIMEOUT
         for replica in replicas:
             replica.close()
-        while any(replica.is_busy() for replica in replicas) and time.monotonic() < deadline:
-            if self._is_unwanted():
+        while any(replica.is_busy() for replica in replicas) and not self._is_unwanted():
+            if (left := deadline - time.monotonic()) <= 0:
                 break
-            time.sleep(DRAIN_LOOK)
-        _stop(replicas, serving.GRACE_SECONDS)
+            self.control.wait(left)
+        _stop(replicas, FINISHED_GRACE_PERIOD)
 
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
         self._weights = {item["VariantName"]: item["InitialVariantWeight"] for item in deployment["Variants"]}
@@ -170,6 +167,7 @@ class Endpoint:
             self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_MOST))
         known = {DEPLOYMENT: deployment, "FailureReason": None, **deployments.describe(deployment, serves=True)}
         self._describe(status, **known, **({NEXT: None} if status == "InService" else {}))
+        self.queue.wake()
 
     def _describe(self, status: str, **changes: Any) -> None:
         # A deletion that was asked for meanwhile stays.
@@ -180,19 +178,15 @@ class Endpoint:
     def _end(self) -> None:
         self.queue.stop()
         ending, self._replicas = self._replicas, {}
-        is_shutdown = self.control.why is Why.SHUTDOWN
-        _stop(ending.values(), SHUTDOWN_GRACE_SECONDS if is_shutdown else serving.GRACE_SECONDS)
+        is_shutdown = self.control.reason is StopReason.SHUTDOWN
+        _stop(ending.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
         self.queue.close()
         known = self._known()
         for deployment in (known.get(DEPLOYMENT), known.get(NEXT)):
             for variant in deployment["Variants"] if deployment else ():
-                self._remove(self._plan_name(variant))
+                attempts.remove(self._context, self._plan_name(variant))
         if known.get("EndpointStatus") == "Deleting":
             forget(self._context, self.name)
-
-    def _remove(self, plan_name: str) -> None:
-        self._context.runtime.remove(plan_name)
-        discard(self._context.work_folder(plan_name))
 
     # --- its containers ---
 
@@ -221,17 +215,16 @@ class Endpoint:
             self._await(replicas, starts)
         failures = {name: error for name, start in starts.items() if (error := start.exception()) is not None}
         if failures:
-            _stop(replicas.values(), SHUTDOWN_GRACE_SECONDS)
+            _stop(replicas.values(), SHUTDOWN_GRACE_PERIOD)
             raise self._reason(failures, variants)
         return replicas
 
     def _await(self, replicas: Mapping[str, Replica], starts: Mapping[str, Future[None]]) -> None:
         """Wait until all have started; if one cannot, or nobody wants them any more, the others need not."""
         for start in starts.values():
-            start.add_done_callback(lambda _: self._switch.changed.set())
+            start.add_done_callback(lambda _: self.wake())
         while not all(start.done() for start in starts.values()):
-            self._switch.changed.wait()
-            self._switch.changed.clear()
+            self.control.wait()
             if self._is_unwanted() or any(start.done() and start.exception() for start in starts.values()):
                 for replica in replicas.values():
                     replica.abandon()
@@ -254,17 +247,17 @@ class Endpoint:
         return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
 
     def _replica(self, variant: Mapping[str, Any]) -> Replica:
-        return Replica(
-            self._context,
+        attempt = Attempt(
             self._plan_name(variant),
-            partial(self._plan, variant),
-            self._context.logs.create(ENDPOINT.log_group(self.name), _stream_name(variant)),
-            variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_SECONDS),
+            serving.image(self._context, variant["Model"]),
+            partial(self._make_plan, variant),
+            lambda _: self._context.logs.create(ENDPOINT.log_group(self.name), _stream_name(variant)),
         )
+        timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_SECONDS)
+        return Replica(self._context, attempt, timeout, self.wake)
 
-    def _plan(self, variant: Mapping[str, Any], folder: Path) -> Plan:
+    def _make_plan(self, variant: Mapping[str, Any], folder: Path) -> Plan:
         model = variant["Model"]
-        self._context.runtime.prepare(serving.image(self._context, model))
         data = models.fetch(self._context, model, folder / "model")
         host = serving.host_plan(
             self._context, model, variant["InstanceId"], folder / "files", data, variant["InstanceType"]

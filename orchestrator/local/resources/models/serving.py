@@ -8,7 +8,6 @@ from typing import Any
 
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.group import Control, Why
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.resources.models.client import Client
@@ -17,8 +16,6 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Hos
 PORT = 8080
 STARTUP_SECONDS = 240
 """What a container gets until `/ping` answers, unless its variant says otherwise."""
-GRACE_SECONDS = 30.0
-"""Between SIGTERM and SIGKILL."""
 FIRST_PING, SLOWEST_PING = 0.1, 1.0
 
 
@@ -28,18 +25,6 @@ class UnhealthyError(CannotRunError):
 
 class StoppedError(Exception):
     """Nobody wants the container any more."""
-
-
-class Switch(Control):
-    """A control whose turning can be waited for."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.changed = threading.Event()
-
-    def stop(self, why: Why) -> None:
-        super().stop(why)
-        self.changed.set()
 
 
 def image(context: Context, model: Mapping[str, Any]) -> str:

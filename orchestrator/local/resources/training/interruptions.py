@@ -12,7 +12,7 @@ from pathlib import Path
 
 from microjobs.files import write_text
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.lifecycle.group import Control, Interruption
+from microjobs_orchestrator.local.lifecycle.control import Control, Interruption
 from microjobs_orchestrator.local.trees import discard
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Watch:
             except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
                 logger.warning("%s is left out: %s", self._file, error)
             else:
-                self._control.interrupt(asked)
+                self._control.send(asked)
             discard(self._file)
 
 

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.group import Control, Why
+from microjobs_orchestrator.local.lifecycle.control import Control, StopReason
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
@@ -71,11 +71,8 @@ class TuningJob:
     def plan_name(self) -> str:
         return f"{TUNING_JOB.arn_type}/{self.name}"
 
-    def resume(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  it has no hosts of its own
-        self.run()
-
-    def lose(self) -> None:
-        """An earlier server ended: its training jobs were taken up or ended, and the search goes on."""
+    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  it has no hosts of its own
+        """Continue the search. The training jobs of an earlier server have been resumed, or have ended."""
         self.run()
 
     def run(self) -> None:
@@ -110,9 +107,9 @@ class TuningJob:
         while True:
             results = Results(self._context, self._request)
             running = self._learn(chooser, results)
-            if self.control.why is not None or self._created.elapsed() > longest:
+            if self.control.reason is not None or self._created.elapsed() > longest:
                 self._stop_children()
-                shut_down = self.control.why is Why.SHUTDOWN
+                shut_down = self.control.reason is StopReason.SHUTDOWN
                 return (
                     ("Failed", "InternalServerError: the local server was shut down") if shut_down else ("Stopped", "")
                 )

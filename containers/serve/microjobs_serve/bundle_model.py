@@ -1,0 +1,98 @@
+"""The model of a bundle, which a training job of this project wrote."""
+
+import time
+
+import numpy as np
+
+from microjobs.bundle import RAW, SERVING_DEFAULT, Bundle
+from microjobs.predictor import Predictor
+
+from . import formats
+from .content_negotiation import negotiate, parse_attribute
+from .formats.json_rows import parse_json, parse_plain_rows, to_array
+from .formats.rows import Numbers, check_rows
+from .media_types import CSV, FORMATS, JSON, NPY
+from .models import Invocation
+from .responses import HttpError, HttpResponse, quote
+
+FAST_SECONDS = 0.001
+
+HEADERS = {name: [("content-type", name)] for name in FORMATS}
+
+
+class BundleModel:
+    """A bundle's model. It is run a few times when it is loaded, so that the first client does not wait."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._predictor = Predictor(bundle)
+        self._features = bundle.manifest.features
+        self._signatures = bundle.manifest.signatures
+        self.is_fast = min(self._time_one_row() for _ in range(3)) < FAST_SECONDS
+
+    def invoke(self, invocation: Invocation) -> HttpResponse:
+        request_type, response_type = negotiate(invocation.content_type, invocation.accept)
+        numbers, signature, member = self._read(invocation, request_type)
+        if signature not in self._signatures:
+            names = " or ".join(self._signatures)
+            raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {names}")
+        rows = check_rows(numbers, self._features)
+        predictions = self._predict(rows, signature)
+        body = formats.encode(predictions, response_type, member)
+        # In text a number that is not finite is null, and to search the text is faster than to check each number.
+        if b"null" in body or response_type == NPY:
+            _check_finite(predictions)
+        return HttpResponse(200, HEADERS[response_type], body, len(rows))
+
+    def _time_one_row(self) -> float:
+        """Return the seconds that a request with one row takes."""
+        started = time.perf_counter()
+        self.invoke(Invocation(formats.encode(np.zeros((1, self._features)), CSV), CSV, "", ""))
+        return time.perf_counter() - started
+
+    def _read(self, invocation: Invocation, media_type: str) -> tuple[Numbers, str, str]:
+        """Return the rows, the name of the signature, and the name of the response's member."""
+        body, content_type, attributes = invocation.body, invocation.content_type, invocation.attributes
+        signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
+        if ";" in content_type or body[0] not in formats.UNMARKED:
+            body = formats.to_utf8(body, content_type)
+        if media_type == JSON:
+            return _read_json(body, signature)
+        return formats.decode(body, media_type), signature, "predictions"
+
+    def _predict(self, rows: Numbers, signature: str) -> Numbers:
+        if signature != RAW:
+            return self._predictor.predict(rows, signature)
+        with np.errstate(over="ignore"):  # scaling can overflow float32; `invoke` reports the prediction then
+            return self._predictor.predict(rows, signature)
+
+
+def _read_json(body: bytes, signature: str) -> tuple[Numbers, str, str]:
+    """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
+
+    As in TensorFlow Serving, `predictions` answer `instances` and bare rows, and `outputs` answer `inputs`.
+    """
+    if (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None:
+        return rows, signature, "predictions"
+    content = parse_json(body)
+    if isinstance(content, list):
+        return to_array(content, body), signature, "predictions"
+    if not isinstance(content, dict):
+        raise HttpError(400, f'the body is {quote(content)}: send {{"instances": [[…], …]}} or [[…], …]')
+    request_member, member = _check_members(content)
+    return to_array(content[request_member], body), content.get("signature_name", signature) or SERVING_DEFAULT, member
+
+
+def _check_members(content: dict[str, object]) -> tuple[str, str]:
+    """Return the names of the member with the rows, and of the response's member."""
+    unknown = content.keys() - {"instances", "inputs", "signature_name"}
+    if unknown or ("instances" in content) == ("inputs" in content):
+        names = ", ".join(sorted(map(quote, content))) or "nothing"
+        raise HttpError(400, f'the body has {names}: send "instances" or "inputs", and "signature_name" if needed')
+    return ("instances", "predictions") if "instances" in content else ("inputs", "outputs")
+
+
+def _check_finite(predictions: Numbers) -> None:
+    is_finite = np.isfinite(predictions)
+    if not is_finite.all():
+        row = np.argwhere(~is_finite)[0][0]
+        raise HttpError(500, f"the prediction for row {row} is not a finite number: its features are out of range")

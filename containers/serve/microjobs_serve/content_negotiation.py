@@ -1,0 +1,100 @@
+"""Reads Content-Type, Accept and Custom-Attributes, and chooses the media type of the response."""
+
+import codecs
+import functools
+from collections.abc import Iterator
+
+from .media_types import FORMATS, JSON, SUPPORTED, parse_media_type
+from .responses import HttpError, quote
+
+CHARSETS = frozenset(
+    {"utf-8", "ascii", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "iso8859-1", "iso8859-15", "cp1252"}
+)
+"""Encodings of text bodies, by Python's names. Python's other codecs do not encode text, or decode slowly."""
+
+
+@functools.lru_cache(maxsize=256)
+def parse_charset(content_type: str) -> str:
+    """Return Python's name of the encoding that a Content-Type declares; the default is UTF-8.
+
+    Raises:
+        HttpError: 415, the encoding is not supported.
+    """
+    for parameter in content_type.split(";")[1:]:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset":
+            return _codec_name(value.strip().strip('"'))
+    return "utf-8"
+
+
+def _codec_name(charset: str) -> str:
+    try:
+        name = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        name = ""
+    if name not in CHARSETS:
+        raise HttpError(415, f"charset {quote(charset)} is not supported: send UTF-8")
+    return name
+
+
+@functools.lru_cache(maxsize=256)
+def negotiate(content_type: str, accept: str) -> tuple[str, str]:
+    """Return the media types of the request and of the response, both keys of `FORMATS`.
+
+    The default of Content-Type is JSON. The default of Accept is the request's own media type.
+
+    Raises:
+        HttpError: 415, the Content-Type is not supported; 406, no supported media type matches Accept.
+    """
+    request_type = parse_media_type(content_type) or JSON
+    if request_type not in FORMATS:
+        raise HttpError(415, f"Content-Type {quote(content_type)} is not supported: send {SUPPORTED}")
+    return request_type, choose_media_type(accept, request_type)
+
+
+@functools.lru_cache(maxsize=256)
+def choose_media_type(accept: str, default: str) -> str:
+    """Return the acceptable media type of the highest quality; of several, `default` or the first one in the header.
+
+    Raises:
+        HttpError: 406, no supported media type matches Accept.
+    """
+    ranges = dict(_parse_ranges(accept)) or {"*/*": 1.0}
+    candidates = (default, *(name for name in ranges if name in FORMATS), *FORMATS)
+    best = max(candidates, key=lambda name: _quality(name, ranges))
+    if not _quality(best, ranges):
+        raise HttpError(406, f"Accept {quote(accept)} is not supported: accept {SUPPORTED}")
+    return best
+
+
+def _quality(media_type: str, ranges: dict[str, float]) -> float:
+    """Return the quality that the most specific matching range has."""
+    for name in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
+        if name in ranges:
+            return ranges[name]
+    return 0.0
+
+
+def _parse_ranges(accept: str) -> Iterator[tuple[str, float]]:
+    for part in accept.split(","):
+        name, *parameters = (text.strip().lower() for text in part.split(";"))
+        qualities = [_parse_quality(text.partition("=")[2]) for text in parameters if text.startswith("q=")]
+        if name:
+            yield name, qualities[0] if qualities else 1.0
+
+
+def _parse_quality(text: str) -> float:
+    try:
+        return min(1.0, max(0.0, float(text)))
+    except ValueError:
+        return 1.0
+
+
+@functools.lru_cache(maxsize=256)
+def parse_attribute(header: str, name: str) -> str | None:
+    """Return one attribute of X-Amzn-SageMaker-Custom-Attributes: `signature_name=raw,trace=7` → `raw`."""
+    for part in header.replace(";", ",").split(","):
+        key, separator, value = part.partition("=")
+        if separator and key.strip() == name:
+            return value.strip()
+    return None

@@ -1,0 +1,88 @@
+"""The default listener: Granian's RSGI worker without an event loop. Uses private modules of Granian.
+
+RSGI provides the head of a request, and its body as a future that is done when Granian's own threads have read it. A
+slow client therefore occupies none of Python's threads. An event loop would take as much time as the rest of a small
+request, and nothing needs it, because this job awaits only bodies. So callbacks run at once, in the one thread in which
+Granian calls Python. Slow work must run in other threads.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from granian._granian import CallbackScheduler, RSGIWorker
+from granian._signals import set_sync_signals
+from granian.server.common import WORKERS_METHODS
+from granian.server.mp import WorkerProcess
+
+from .granian_server import make_server
+from .listener import Application, ListenerSettings, Read, StartWorker
+
+
+class DirectListener:
+    """Calls the application without an event loop."""
+
+    def serve(self, start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
+        make_server(drain, settings).serve(_run_worker, start_worker, wrap_loader=False)
+
+
+class _Exchange:
+    """Granian's object for one exchange, with the names of our interface."""
+
+    __slots__ = ("_chunks", "_protocol")
+
+    def __init__(self, protocol: Any) -> None:
+        self._protocol = protocol
+        self._chunks: Any = None
+
+    def read_body(self) -> Read:
+        read: Read = self._protocol()
+        return read
+
+    def read_chunk(self) -> Read:
+        if self._chunks is None:
+            self._chunks = self._protocol.__aiter__()
+        read: Read = self._chunks.__anext__()
+        return read
+
+    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._protocol.response_bytes(status, headers, body)
+
+
+class _InlineLoop:
+    """Stands in for an event loop: calls at once what is to be called soon."""
+
+    def call_soon(self, callback: Callable[..., object], *arguments: object, **_context: object) -> None:
+        callback(*arguments)
+
+    call_soon_threadsafe = call_soon
+
+
+class _Scheduler(CallbackScheduler):
+    """Granian calls `_schedule_fn` with each request."""
+
+    def __init__(self, _loop: _InlineLoop, application: Application, *_: object) -> None:
+        super().__init__()
+        self._schedule_fn = lambda watcher: application(watcher.scope, _Exchange(watcher.proto))
+
+
+@WorkerProcess.wrap_target  # type: ignore[untyped-decorator]
+def _run_worker(
+    number: int,
+    application: Application,
+    sock: Any,
+    ipc: Any,
+    _loop: Any,
+    mode: Any,
+    threads: int,
+    *settings: Any,
+) -> None:
+    """Run a worker process, as Granian's function of the same purpose does for WSGI."""
+    runtime, http, (_log_format, ssl, _scope, metrics) = settings[:4], settings[5:10], settings[10:]
+    stop, stopped = set_sync_signals(), threading.Event()  # type: ignore[no-untyped-call]
+    stop.add_cb(stopped.set)
+    make_worker: Any = RSGIWorker  # its type stub lacks some parameters
+    worker = make_worker(number, sock, ipc, threads, *runtime, *http, *ssl, metrics)
+    serve = getattr(worker, WORKERS_METHODS[mode][(sock[0] or sock[1]).is_uds()])
+    serve(_Scheduler(_InlineLoop(), application, None, None, None), _InlineLoop(), stop)
+    stopped.wait()

@@ -1,0 +1,115 @@
+"""Dispatches requests: answers the two routes that carry the load, and passes all others to Flask."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import BoundedSemaphore
+
+from .body_reader import SMALL_BODY_BYTES, BodyReader
+from .listener import Exchange, Headers, RequestHead
+from .models import Invocation
+from .responses import INTERNAL_ERROR, QUEUE_FULL, HttpError, HttpResponse
+from .service import Service
+
+logger = logging.getLogger("microjobs")
+
+CLOSE = ("connection", "close")
+
+FallbackHandler = Callable[[RequestHead], HttpResponse]
+"""Answers a request without its body."""
+
+
+class Dispatcher:
+    """Answers one worker's requests: those of `FAST_ROUTES` itself, all others by `fallback`.
+
+    The listener calls it in one thread. Small requests to a fast model are answered in that thread; other invocations
+    wait for a thread that answers one at a time, so that /ping and errors never wait for a prediction.
+
+    Args:
+        queue_size: invocations that may wait for that thread; one more gets status 503.
+    """
+
+    def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int) -> None:
+        self._service = service
+        self._fallback = fallback
+        self._body_reader = BodyReader(service.limit)
+        self._body_reader.start_timeouts()
+        self._queue_slots = BoundedSemaphore(queue_size)
+        self._predict_executor = ThreadPoolExecutor(1, "predict")
+        self._fallback_executor = ThreadPoolExecutor(1, "fallback")
+
+    def __call__(self, head: RequestHead, exchange: Exchange) -> None:
+        """Answer one request, at once or later."""
+        try:
+            answer = FAST_ROUTES.get((head.path, head.method), Dispatcher.submit_to_fallback)
+            answer(self, head, exchange)
+        except Exception:
+            logger.exception("a request failed")
+            self._respond(exchange, INTERNAL_ERROR.response())
+
+    def answer_ping(self, _head: RequestHead, exchange: Exchange) -> None:
+        self._respond(exchange, self._service.ping())
+
+    def answer_invocation(self, head: RequestHead, exchange: Exchange) -> None:
+        started, headers = time.perf_counter(), head.headers
+        content_length = headers.get("content-length", "")
+        try:
+            self._service.check_head(content_length, headers.get("content-encoding", ""))
+        except HttpError as error:
+            self._respond(exchange, self._service.reject(error, started))
+            self._discard(headers, exchange)
+        else:
+            self._body_reader.read(exchange, content_length, partial(self._handle_body, headers, exchange, started))
+
+    def submit_to_fallback(self, head: RequestHead, exchange: Exchange) -> None:
+        self._fallback_executor.submit(self._answer_by_fallback, head, exchange)
+
+    def _handle_body(self, headers: Headers, exchange: Exchange, started: float, body: bytes | HttpError) -> None:
+        if isinstance(body, HttpError):
+            self._respond(exchange, self._service.reject(body, started))
+            return
+        get = headers.get
+        attributes = get("x-amzn-sagemaker-custom-attributes", "")
+        invocation = Invocation(body, get("content-type", ""), get("accept", ""), attributes, headers)
+        if self._service.is_fast and len(body) <= SMALL_BODY_BYTES:
+            self._respond(exchange, self._service.invoke(invocation, started))
+        elif self._queue_slots.acquire(blocking=False):
+            self._predict_executor.submit(self._predict, invocation, exchange, started)
+        else:
+            self._respond(exchange, self._service.reject(QUEUE_FULL, started))
+
+    def _predict(self, invocation: Invocation, exchange: Exchange, started: float) -> None:
+        try:
+            self._respond(exchange, self._service.invoke(invocation, started))
+        finally:
+            self._queue_slots.release()
+
+    def _answer_by_fallback(self, head: RequestHead, exchange: Exchange) -> None:
+        try:
+            response = self._fallback(head)
+        except Exception:
+            logger.exception("%s %s failed", head.method, head.path)
+            response = INTERNAL_ERROR.response()
+        self._respond(exchange, response)
+        self._discard(head.headers, exchange)
+
+    def _discard(self, headers: Headers, exchange: Exchange) -> None:
+        """Discard the body of a request that has been answered, unless the client waits for permission to send it."""
+        has_body = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
+        if has_body and not headers.get("expect", ""):
+            self._body_reader.discard(exchange)
+
+    def _respond(self, exchange: Exchange, response: HttpResponse) -> None:
+        # While the server stops, clients must open new connections: a request on a connection that closes is lost.
+        headers = [*response.headers, CLOSE] if self._service.metrics.is_stopping() else response.headers
+        exchange.respond(response.status, headers, response.body)
+
+
+FAST_ROUTES: Mapping[tuple[str, str], Callable[[Dispatcher, RequestHead, Exchange], None]] = {
+    ("/invocations", "POST"): Dispatcher.answer_invocation,
+    ("/ping", "GET"): Dispatcher.answer_ping,
+    ("/ping", "HEAD"): Dispatcher.answer_ping,
+}
+"""Path and method of each request that Flask does not get."""

@@ -1,0 +1,63 @@
+"""CSV without a header."""
+
+import csv
+import io
+
+import numpy as np
+
+from ..responses import HttpError, quote
+from .json_rows import parse_plain_rows
+from .rows import Numbers, ragged_rows_error
+
+HINTS = {
+    "\0": "send UTF-8, or name the encoding in Content-Type, as in text/csv; charset=utf-16-le",
+    "\n": "close each quote",
+    ";": "separate the values by commas",
+    "\t": "separate the values by commas",
+    ",": "write numbers such as 1234.5, without commas",
+}
+"""Remedy for each character of a field that is not a number."""
+
+
+def decode_csv(body: bytes) -> Numbers:
+    """Decode CSV. It is first rewritten as JSON for the fast parser, which accepts plain numbers only."""
+    body = body.strip(b"\r\n")
+    rows = None if b"[" in body else parse_plain_rows(b"[[" + body.replace(b"\n", b"],[") + b"]]")
+    return _decode_quoted_csv(body) if rows is None else rows
+
+
+def _decode_quoted_csv(body: bytes) -> Numbers:
+    try:
+        lines = list(csv.reader(io.StringIO(body.decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise HttpError(400, f"the body is not CSV: {error}") from None
+    rows = [[_parse_number(line, row, column) for column in range(len(line))] for row, line in enumerate(lines)]
+    try:
+        return np.array(rows, np.float64)
+    except ValueError:
+        raise ragged_rows_error(rows) from None
+
+
+def _parse_number(line: list[str], row: int, column: int) -> float:
+    field = line[column]
+    if _is_number(field):
+        return float(field)
+    remedy = ": send no header line" if row == 0 and _is_header(line) else _remedy(field)
+    raise HttpError(400, f"row {row} has {quote(field)} in column {column}, which is not a number{remedy}")
+
+
+def _is_number(field: str) -> bool:
+    try:
+        float(field)
+    except ValueError:
+        return False
+    return "_" not in field  # `float` accepts digit separators
+
+
+def _is_header(line: list[str]) -> bool:
+    """Return whether the fields are names: none is empty or begins as a number does."""
+    return all(field.strip()[:1].isalpha() and not _is_number(field) for field in line)
+
+
+def _remedy(field: str) -> str:
+    return next((f": {hint}" for mark, hint in HINTS.items() if mark in field), "")

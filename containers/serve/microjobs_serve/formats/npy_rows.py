@@ -1,0 +1,73 @@
+"""NumPy's .npy format, without pickle."""
+
+import functools
+import io
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy
+
+from ..responses import HttpError, quote
+from .rows import Numbers
+
+MAX_HEADER_CHARACTERS = 10_000
+"""Maximum size of a header. numpy parses headers as Python literals, which is slow for long ones."""
+
+Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
+"""Shape, whether in Fortran's order, and type."""
+
+
+def read_npy(body: bytes) -> Numbers:
+    """Return an array of any type except objects, which need pickle. It shares the body's memory, so it is read-only.
+
+    Raises:
+        HttpError: 400, the body is not such an array, or is truncated.
+    """
+    return _read_array(body, _parse_header)
+
+
+def decode_npy(body: bytes) -> Numbers:
+    """Decode an array of real numbers."""
+    return _read_array(body, _parse_numeric_header)
+
+
+def encode_npy(array: Numbers) -> bytes:
+    file = io.BytesIO()
+    npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(array))
+    return file.getvalue() + array.tobytes("A")
+
+
+def _read_array(body: bytes, parse_header: Callable[[bytes], Header]) -> Numbers:
+    size = body[8:10] if body[6:7] == b"\1" else body[8:12]
+    start = 8 + len(size) + int.from_bytes(size, "little")
+    shape, fortran, dtype = parse_header(body[: min(start, 12 + MAX_HEADER_CHARACTERS)])
+    missing = start + math.prod(shape) * dtype.itemsize - len(body)
+    if missing:
+        problem = f"truncated by {missing}" if missing > 0 else f"too long by {-missing}"
+        raise HttpError(400, f"the .npy body is {problem} bytes: its header states shape {shape} of {dtype}")
+    return np.ndarray(shape, dtype, body, start, order="F" if fortran else "C")
+
+
+@functools.lru_cache(64)  # clients send the same header many times, and numpy parses it slowly
+def _parse_numeric_header(head: bytes) -> Header:
+    shape, fortran, dtype = _parse_header(head)
+    if dtype.kind not in "fiu" or min(shape, default=0) < 1:
+        raise HttpError(400, f"the array holds {dtype} in shape {shape}: save real numbers as (rows, features)")
+    return shape, fortran, dtype
+
+
+def _parse_header(head: bytes) -> Header:
+    file = io.BytesIO(head)
+    try:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+        shape, fortran, dtype = read(file, max_header_size=MAX_HEADER_CHARACTERS)
+    except KeyError:
+        raise HttpError(400, f"the body is .npy version {version}: send version 1.0 or 2.0") from None
+    except Exception as error:  # numpy passes on errors of ast and tokenize, MemoryError among them
+        raise HttpError(400, f"the body is not a .npy array: {quote(str(error))}") from None
+    if dtype.hasobject or min(shape, default=0) < 0:
+        raise HttpError(400, f"the array holds {dtype} in shape {shape}: save numbers or text, without pickle")
+    return shape, fortran, dtype

@@ -1,0 +1,39 @@
+"""Granian's process manager, with the settings that both listeners use. Public interfaces of Granian only."""
+
+from collections.abc import Callable
+
+from granian.constants import HTTPModes, Interfaces
+from granian.log import LogLevels
+from granian.server import MPServer
+
+from .listener import ListenerSettings
+
+
+class DrainingServer(MPServer):
+    """Granian, but it calls `drain` before it closes the connections."""
+
+    drain: Callable[[], None]
+
+    def shutdown(self, exit_code: int = 0) -> None:
+        self.drain()
+        super().shutdown(exit_code)  # type: ignore[no-untyped-call]
+
+
+def make_server(drain: Callable[[], None], settings: ListenerSettings) -> DrainingServer:
+    server = DrainingServer(
+        "serve",
+        address=settings.address,
+        port=settings.port,
+        uds=settings.socket_path,
+        uds_permissions=0o600,
+        interface=Interfaces.RSGI,
+        workers=settings.workers,
+        backpressure=settings.max_connections,
+        websockets=False,
+        http=HTTPModes.http1,
+        log_level=LogLevels.error,
+        respawn_failed_workers=True,
+        workers_kill_timeout=settings.stop_timeout,
+    )
+    server.drain = drain
+    return server

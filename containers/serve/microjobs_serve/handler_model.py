@@ -1,0 +1,179 @@
+"""Runs a user's own model code, by the convention of the `sagemaker-inference` toolkit.
+
+A program can define `pre_model_fn`, `model_fn`, `model_warmup_fn`, and either `transform_fn` or `input_fn`,
+`predict_fn` and `output_fn`. Default functions replace those that it does not define.
+"""
+
+import contextlib
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from microjobs.errors import UserError
+
+from . import default_handlers as defaults
+from .formats import to_utf8
+from .handler_context import Context, check_header, response_headers
+from .media_types import JSON, parse_media_type
+from .models import Invocation
+from .responses import HttpError, HttpResponse, quote
+from .toolkit.content_types import UTF8_TYPES
+from .user_program import Function, load_handlers, summary
+
+logger = logging.getLogger("microjobs")
+
+STATUSES = range(200, 600)
+STATUSES_WITHOUT_BODY = (204, 304)
+
+
+class HandlerModel:
+    """The user's functions and model. It runs one invocation at a time, because user code is not always thread-safe.
+
+    Raises:
+        UserError: the program cannot be imported, a function is missing, or the model cannot be loaded.
+    """
+
+    is_fast = False
+
+    def __init__(self, program: Path, model_dir: Path, default_accept: str = "") -> None:
+        self._program = program.name
+        self._functions = load_handlers(program)
+        self._model_dir = str(model_dir)
+        self._default_accept = default_accept or JSON
+        self._lock = threading.Lock()
+        has_predict_fn = "predict_fn" in self._functions
+        decode = defaults.decode_array if has_predict_fn else defaults.decode_rows
+        encode = defaults.encode_array if has_predict_fn else defaults.encode_predictions
+        self._input_fn = self._function("input_fn", decode)
+        self._predict_fn = self._function("predict_fn", defaults.predict_rows)
+        self._output_fn = self._function("output_fn", encode)
+        self._transform_fn: Function = self._functions.get("transform_fn", self._transform)
+        self._model = self._load_model()
+
+    def _function(self, name: str, default: Function) -> Function:
+        return self._functions.get(name, lambda _context, *values: default(*values))
+
+    def invoke(self, invocation: Invocation) -> HttpResponse:
+        content_type = invocation.content_type or JSON
+        accept = invocation.accept if invocation.accept not in ("", "*/*") else self._default_accept
+        _check_accept(accept)
+        context = Context(self._model_dir, _header_dict(invocation))
+        body: bytes | str = invocation.body
+        if parse_media_type(content_type) in UTF8_TYPES:
+            body = _decode_text(invocation.body, content_type)
+        try:
+            with self._lock, _convert_unsupported_format(415):
+                result = self._transform_fn(context, self._model, body, content_type, accept)
+            return _make_response(result, accept, context)
+        except HttpError:
+            raise
+        except (Exception, SystemExit) as error:  # SystemExit would end the thread without a response
+            logger.exception("%s failed on a request", self._program)
+            raise _http_error(error) from error
+
+    def _transform(self, context: Context, model: Any, body: bytes | str, content_type: str, accept: str) -> Any:
+        data = self._input_fn(context, body, content_type)
+        prediction = self._predict_fn(context, data, model)
+        with _convert_unsupported_format(406):
+            return self._output_fn(context, prediction, accept)
+
+    def _load_model(self) -> Any:
+        context = Context(self._model_dir)
+        self._run_at_start("pre_model_fn", context, self._model_dir)
+        if "model_fn" in self._functions:
+            model = self._run_at_start("model_fn", context, self._model_dir)
+        else:
+            model = self._load_bundle()
+        if not {"predict_fn", "transform_fn"} & self._functions.keys() and not defaults.can_predict(model):
+            kind = type(model).__name__
+            raise UserError(f"{self._program}: model_fn returned {kind}, which has no predict(): define predict_fn")
+        self._run_at_start("model_warmup_fn", context, self._model_dir, model)
+        return model
+
+    def _load_bundle(self) -> Any:
+        try:
+            return defaults.load_bundle(self._model_dir)
+        except UserError as error:
+            defined = ", ".join(self._functions)
+            raise UserError(
+                f"{self._program} defines {defined} and no model_fn, so that serve loads a bundle, but {error}"
+            ) from error
+
+    def _run_at_start(self, name: str, context: Context, *values: object) -> Any:
+        if name not in self._functions:
+            return None
+        try:
+            return self._functions[name](context, *values)
+        except UserError:
+            raise
+        except Exception as error:
+            logger.exception("%s failed", name)
+            raise UserError(f"{self._program} could not load the model: {summary(error)} (in {name})") from error
+
+
+def _header_dict(invocation: Invocation) -> dict[str, str]:
+    return {} if invocation.headers is None else dict(invocation.headers.items())
+
+
+def _check_accept(accept: str) -> None:
+    """Check the request's Accept, because it can become the response's content type."""
+    try:
+        check_header(accept)
+    except ValueError:
+        raise HttpError(406, f"Accept {quote(accept)} is not supported: send printable ASCII characters") from None
+
+
+def _decode_text(body: bytes, content_type: str) -> str:
+    try:
+        return to_utf8(body, content_type).decode()
+    except UnicodeDecodeError as error:
+        raise HttpError(400, f"the body is not UTF-8 text: {error}") from None
+
+
+@contextlib.contextmanager
+def _convert_unsupported_format(status: int) -> Iterator[None]:
+    """Convert the convention's UnsupportedFormatError to an error with this status."""
+    try:
+        yield
+    except Exception as error:
+        if not _has_class(error, "UnsupportedFormatError"):
+            raise
+        reason = str(error).partition("\n")[0].rstrip(".")
+        raise HttpError(status, f"{reason}: send another type, or define input_fn and output_fn") from error
+
+
+def _has_class(error: BaseException, name: str) -> bool:
+    """Return whether an error has this class, ours or that of the package itself, which a program can install."""
+    return any(kind.__name__ == name for kind in type(error).__mro__)
+
+
+def _http_error(error: BaseException) -> HttpError:
+    """Convert an error of the user's code, which can choose the status and the message."""
+    if not _has_class(error, "BaseInferenceToolkitError"):
+        return HttpError(500, f"the model's own code failed: {summary(error)}")
+    status = getattr(error, "status_code", None)
+    if not isinstance(status, int) or status not in STATUSES:
+        status = 500
+    return HttpError(status, str(getattr(error, "message", "")))
+
+
+def _make_response(result: Any, accept: str, context: Context) -> HttpResponse:
+    """Convert the result of transform_fn or output_fn: a response, or a response and its content type."""
+    content, media_type = (result[0], result[1]) if isinstance(result, tuple) else (result, accept)
+    body = _to_bytes(content)
+    processor = context.request()
+    status = processor.get_response_status_code()
+    if status not in STATUSES:
+        raise ValueError(f"{status!r} is not a status of a response: set one from 200 to 599")
+    headers = [("content-type", check_header(media_type))] if media_type else []
+    body = b"" if status in STATUSES_WITHOUT_BODY else body
+    return HttpResponse(int(status), [*headers, *response_headers(processor)], body)
+
+
+def _to_bytes(content: Any) -> bytes:
+    if isinstance(content, bytes | bytearray | memoryview):
+        return bytes(content)
+    return content.encode() if isinstance(content, str) else json.dumps(content, indent=2).encode()

@@ -1,0 +1,47 @@
+"""HTTP responses and errors."""
+
+import json
+import reprlib
+from typing import NamedTuple
+
+from .media_types import JSON
+
+
+class HttpResponse(NamedTuple):
+    """One HTTP response; `rows` is the number of predictions in it, for the metrics."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+    rows: int = 0
+
+
+class HttpError(Exception):
+    """Error that a client receives: a status, and a message that states what failed, the value and the remedy."""
+
+    def __init__(self, status: int, message: str, **headers: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+
+    def response(self) -> HttpResponse:
+        """Return a response with the body `{"error": message}`."""
+        headers = [(name.replace("_", "-"), value) for name, value in self.headers.items()]
+        return HttpResponse(self.status, [("content-type", JSON), *headers], json.dumps({"error": str(self)}).encode())
+
+
+INTERNAL_ERROR = HttpError(500, "the server failed on this request: see the server's log")
+QUEUE_FULL = HttpError(503, "too many requests are waiting: send fewer at a time", retry_after="1")
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 100
+
+
+def quote(value: object) -> str:
+    """Format a value of a client for a message; the text is short even if the value is long or deeply nested."""
+    return shorten(_repr.repr(value), 60)
+
+
+def shorten(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[:limit]}…"

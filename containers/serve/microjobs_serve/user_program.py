@@ -1,0 +1,194 @@
+"""Finds and imports a user's program, and reads its functions by the convention of `sagemaker-inference`."""
+
+import difflib
+import importlib.util
+import inspect
+import logging
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from microjobs import archives, source
+from microjobs.contract import Layout
+from microjobs.errors import UserError
+from microjobs.interpreter import user_paths
+
+from . import toolkit
+
+logger = logging.getLogger("microjobs")
+
+SUBMIT_DIRECTORY = "SAGEMAKER_SUBMIT_DIRECTORY"
+
+PARAMETERS = {
+    "pre_model_fn": ("model_dir",),
+    "model_fn": ("model_dir",),
+    "model_warmup_fn": ("model_dir", "model"),
+    "transform_fn": ("model", "input_data", "content_type", "accept"),
+    "input_fn": ("input_data", "content_type"),
+    "predict_fn": ("data", "model"),
+    "output_fn": ("prediction", "accept"),
+}
+"""Functions of the convention and their parameters. Each may take one more parameter, `context`."""
+
+TRANSFORM_PARTS = ("input_fn", "predict_fn", "output_fn")
+"""Functions that transform_fn replaces."""
+
+TENSORFLOW_SERVING_FUNCTIONS = ("handler", "input_handler", "output_handler")
+"""Functions of the convention of AWS's image for TensorFlow Serving."""
+
+MAX_NAMES = 8
+"""Maximum number of file names in an error."""
+
+MIN_TYPO_SIMILARITY = 0.85
+"""Similarity from which a name counts as misspelt: modle_fn has 0.88, get_model_fn 0.80."""
+
+Function = Callable[..., Any]
+"""A handler that takes the context as its first argument, even if the user's function does not take it."""
+
+
+def find_program(layout: Layout, model: Path, environ: Mapping[str, str], cleanup: ExitStack) -> Path | None:
+    """Return the path of the user's program, or None if there is none.
+
+    Raises:
+        UserError: SAGEMAKER_PROGRAM or SAGEMAKER_SUBMIT_DIRECTORY names something that does not exist.
+    """
+    folder = _code_folder(layout, model, environ.get(SUBMIT_DIRECTORY, ""), cleanup)
+    program = environ.get("SAGEMAKER_PROGRAM")
+    for name in (program, f"{program}.py") if program else ("inference.py",):
+        if (folder / name).is_file():
+            return folder / name
+    if program:
+        files = ", ".join(sorted(path.name for path in folder.glob("*"))[:MAX_NAMES]) or "nothing"
+        raise UserError(f"SAGEMAKER_PROGRAM {program!r} is not in {folder}, which holds {files}")
+    return None
+
+
+def _code_folder(layout: Layout, model: Path, uri: str, cleanup: ExitStack) -> Path:
+    """Return the folder with the user's code, which is fetched and unpacked if necessary."""
+    local = layout.local(uri.removeprefix("file://"))
+    if not uri or local == layout.model / "code":
+        return model / "code"
+    if local.is_relative_to(layout.model):  # `model` is another folder if the model was an archive
+        uri = str(model / local.relative_to(layout.model))
+    work = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="code-")))
+    found = source.locate(layout, uri, SUBMIT_DIRECTORY, work)
+    if found.is_dir():
+        return found
+    archives.unpack(found, work / "code")
+    return work / "code"
+
+
+def load_handlers(program: Path) -> dict[str, Function]:
+    """Return the program's handlers by name.
+
+    Raises:
+        UserError: the program cannot be imported, or its functions do not follow the convention.
+    """
+    module = _import(program)
+    _check_names(program.name, module)
+    found = {name: handler for name in PARAMETERS if (handler := getattr(module, name, None))}
+    parts = [name for name in TRANSFORM_PARTS if name in found]
+    if "transform_fn" in found and parts:
+        raise UserError(
+            f"{program.name} has transform_fn and {parts[0]}: remove one, because transform_fn replaces {parts[0]}"
+        )
+    return {name: _adapt(f"{program.name}: {name}", handler, PARAMETERS[name]) for name, handler in found.items()}
+
+
+def _import(program: Path) -> ModuleType:
+    """Import the program, with its folder and those of the user's PYTHONPATH first on the path."""
+    toolkit.make_importable()
+    sys.path[:0] = [str(program.parent), *user_paths()]
+    spec = importlib.util.spec_from_file_location(program.stem, program)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{program.name} is not a Python program: name it *.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[program.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        logger.exception("%s cannot be imported", program.name)
+        raise UserError(f"{program.name} cannot be imported: {summary(error)}") from error
+    return module
+
+
+def _check_names(program: str, module: ModuleType) -> None:
+    """Reject programs of another convention, and misspelt functions, which would never be called."""
+    functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
+    present = [name for name in PARAMETERS if getattr(module, name, None)]
+    expected = ", ".join(PARAMETERS)
+    found = f"{program} defines {', '.join(functions) or 'no functions'}"
+    if not present:
+        raise UserError(f"{found}, and none that serve calls{_hint(functions)}: {expected}")
+    for name in functions:
+        intended = _intended_name(name)
+        if intended and intended not in present and not _is_replaced(intended, present):
+            raise UserError(f"{found}. serve does not call {name}: did you mean {intended}? It calls {expected}")
+
+
+def _hint(functions: list[str]) -> str:
+    for name in functions:
+        if intended := _intended_name(name):
+            return f" (did you mean {intended} by {name}?)"
+    other = [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]
+    return f" ({' and '.join(other)} are for TensorFlow Serving's image)" if other else ""
+
+
+def _intended_name(name: str) -> str | None:
+    """Return the convention's name that this name misspells, or None."""
+    # A name such as my_predict_fn is a helper's, and many programs have a helper named transform.
+    if name in PARAMETERS or any(known in name or known == f"{name}_fn" for known in PARAMETERS):
+        return None
+    return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, MIN_TYPO_SIMILARITY)), None)
+
+
+def _is_replaced(name: str, present: list[str]) -> bool:
+    return name in TRANSFORM_PARTS and "transform_fn" in present
+
+
+def _adapt(where: str, handler: Function, names: tuple[str, ...]) -> Function:
+    """Return a function of the context and the convention's arguments.
+
+    Raises:
+        UserError: the user's function does not accept the convention's arguments.
+    """
+    if not callable(handler):
+        raise UserError(f"{where} is {type(handler).__name__}, not a function")
+    if _takes_context(where, handler, names):
+        return lambda context, *values: handler(*values, context)
+    return lambda _context, *values: handler(*values)
+
+
+def _takes_context(where: str, handler: Function, names: tuple[str, ...]) -> bool:
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # some functions of extension modules have no signature
+        return False
+    for arguments in (len(names) + 1, len(names)):
+        try:
+            signature.bind(*range(arguments))
+        except TypeError:
+            continue
+        return arguments > len(names) and _names_one_more(signature, len(names))
+    called = ", ".join(names)
+    raise UserError(f"{where} takes {signature}: it must take ({called}), or ({called}, context)")
+
+
+def _names_one_more(signature: inspect.Signature, arguments: int) -> bool:
+    """Return whether one parameter follows the convention's. If several do, only one named `context` counts."""
+    positional = [
+        item.name
+        for item in signature.parameters.values()
+        if item.kind in (item.POSITIONAL_ONLY, item.POSITIONAL_OR_KEYWORD)
+    ]
+    return len(positional) == arguments + 1 or "context" in positional[arguments : arguments + 1]
+
+
+def summary(error: BaseException) -> str:
+    """Return the error's class and the first line of its message; the log has the traceback."""
+    first = next(iter(str(error).splitlines()), "")
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__

@@ -1,0 +1,166 @@
+"""Installs `code/requirements.txt` into a virtual environment on top of the image's packages.
+
+The environment is in the temporary folder, so that workers share it and a restarted container finds it again. Packages
+of the image stay visible, and a requirement of another version hides the image's, as on AWS. The server restarts with
+the environment's interpreter, because it has already imported some packages, such as numpy.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import re
+import shutil
+import signal
+import site
+import stat
+import subprocess
+import sys
+import tempfile
+import venv
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from microjobs.errors import UserError
+from microjobs.interpreter import FLAGS
+from microjobs.run import STOPPING
+
+logger = logging.getLogger("microjobs")
+
+FILE = "requirements.txt"
+PINNED_PACKAGES = ("granian",)
+"""Packages of the image that a requirement must not replace: the server depends on their version."""
+MARKER = "complete"
+"""File in each environment whose installation succeeded."""
+TAIL_LINES = 200
+"""Number of pip's last lines of output in which the reason of a failure is searched."""
+MAX_ERRORS = 3
+"""Maximum number of pip's errors in the reason of a failure."""
+FROM_INDEX = re.compile(r"\s*(#|$|(?!\S*\.(whl|zip|gz)\b)[A-Za-z0-9._-]+(\[[^]]*\])?\s*([<>=!~;#\\]|$))")
+"""Matches the beginning of a line that names a package of an index or is empty, but not of a path or an option."""
+UNREACHABLE = ("from versions: none", "Retrying (", "Connection", "resolution", "No route")
+"""Parts of pip's output when it cannot reach an index."""
+OFFLINE = (
+    ". If endpoints have no network (EnableNetworkIsolation, a VPC), put the packages into the image, or their wheels "
+    f"into code/ with the line --no-index --find-links . in {FILE}"
+)
+
+
+class RestartNeededError(Exception):
+    """The server must restart with another interpreter."""
+
+    def __init__(self, python: Path) -> None:
+        super().__init__(f"restart with {python}")
+        self._python = python
+
+    def restart(self) -> None:
+        """Replace this process. The new one unblocks the signals as soon as it can handle them."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
+        os.execv(  # noqa: S606 - runs without a shell on purpose
+            self._python, [str(self._python), FLAGS, "-m", "microjobs.run", "serve"]
+        )
+
+
+def ensure_installed(code: Path) -> None:
+    """Check that this process has the requirements of a code folder, and install them if it does not.
+
+    Raises:
+        UserError: the requirements cannot be installed; the message names them.
+        RestartNeededError: they are installed in another environment.
+    """
+    if not (code / FILE).is_file():
+        return
+    digest = _digest(code)
+    if Path(sys.prefix).name == digest:
+        return
+    folder = _cache_folder() / digest
+    with _locked(folder.with_suffix(".lock")):
+        if not (folder / MARKER).exists():
+            _make_environment(folder)
+            _install(folder, code)
+            (folder / MARKER).write_text(_image_prefix())
+    raise RestartNeededError(folder / "bin" / "python")
+
+
+def _cache_folder() -> Path:
+    """Return this user's folder for environments, or a new folder if other users could write to it."""
+    folder = Path(tempfile.gettempdir()) / f"microjobs-requirements-{os.getuid()}"
+    with contextlib.suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077:
+        return folder
+    logger.warning("other users can write to %s: requirements are installed in a new folder", folder)
+    return Path(tempfile.mkdtemp(prefix="microjobs-requirements-"))
+
+
+def _digest(code: Path) -> str:
+    """Return a name for the requirements; if a requirement is a file, the name depends on all files of the folder."""
+    text = (code / FILE).read_bytes()
+    parts = [_image_prefix().encode(), sys.version.encode(), text]
+    if not all(FROM_INDEX.match(line) for line in text.decode(errors="replace").splitlines()):
+        for path in sorted(path for path in code.rglob("*") if path.is_file()):
+            parts += [str(path.relative_to(code)).encode(), path.read_bytes()]
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
+
+
+def _image_prefix() -> str:
+    """Return the path of the image's own environment, also in a process of an environment on top of it."""
+    marker = Path(sys.prefix) / MARKER
+    return marker.read_text() if marker.is_file() else sys.prefix
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock, because several servers of one machine can start at the same time."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _make_environment(folder: Path) -> None:
+    """Make a virtual environment that also finds the packages of this one, after its own."""
+    shutil.rmtree(folder, ignore_errors=True)
+    venv.EnvBuilder(symlinks=True).create(folder)
+    lines = (f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
+    packages = folder / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    (packages / "image.pth").write_text("".join(lines))
+    pins = (f"{name}=={importlib.metadata.version(name)}\n" for name in PINNED_PACKAGES)
+    (folder / "constraints.txt").write_text("".join(pins))
+
+
+def _install(folder: Path, code: Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise UserError(f"code/{FILE} needs pip, which is not in this image: put the packages into the image")
+    if os.environ.get("CA_REPOSITORY_ARN"):
+        raise UserError("CA_REPOSITORY_ARN is not supported: set PIP_INDEX_URL to the address of the repository")
+    logger.info("installing code/%s", FILE)
+    options = ["--no-input", "--disable-pip-version-check", "--progress-bar", "off", "--retries", "2"]
+    options += ["--root-user-action", "ignore", "--no-warn-script-location"]
+    files = ["--constraint", str(folder / "constraints.txt"), "--requirement", FILE]
+    exit_code, output = _run([str(folder / "bin" / "python"), "-I", "-m", "pip", "install", *options, *files], code)
+    if exit_code:
+        hint = OFFLINE if any(part in line for part in UNREACHABLE for line in output) else ""
+        raise UserError(f"code/{FILE} cannot be installed: {_reason(output)}{hint}")
+
+
+def _run(command: Sequence[str], folder: Path) -> tuple[int, Sequence[str]]:
+    """Run a program whose output goes to the log. Return its exit code and its last lines of output."""
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    with subprocess.Popen(
+        command, cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout or ():
+            sys.stderr.write(line)
+            tail.append(line.rstrip())
+    return process.returncode, tail
+
+
+def _reason(output: Sequence[str]) -> str:
+    """Return pip's last errors, which name the requirement."""
+    errors = [line.removeprefix("ERROR: ") for line in output if line.startswith("ERROR: ")]
+    return "; ".join(errors[-MAX_ERRORS:]) or (output[-1] if output else "pip failed without a message")

@@ -1,0 +1,118 @@
+"""The gateway: everything that a request passes through, from its bytes to its operation."""
+
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from werkzeug import Request, Response
+
+from microjobs_orchestrator.local.errors import ServiceError, full, is_full
+from microjobs_orchestrator.local.gateway.auth_errors import AuthError
+from microjobs_orchestrator.local.gateway.authentication import make_authenticator, make_signature_reader
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, StreamingService
+from microjobs_orchestrator.local.gateway.forward import Forwarder
+from microjobs_orchestrator.local.gateway.operations import (
+    make_body_setup,
+    make_invoker,
+    make_operation_finder,
+    parse_members,
+    refuse_unsupported,
+    validate_members,
+)
+from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_pages
+from microjobs_orchestrator.local.gateway.routing import make_service_choice
+from microjobs_orchestrator.local.identity import Credentials
+from microjobs_orchestrator.local.proof import Prover
+from microjobs_orchestrator.local.protocols.http import REQUEST_ID
+from microjobs_orchestrator.local.protocols.protocol import error_style, guess_protocol
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+
+def list_interceptors(
+    credentials: Credentials,
+    services: Mapping[str, AnyService],
+    hosts: Collection[str],
+    prove: Prover,
+    forwarder: Forwarder,
+) -> Sequence[Interceptor]:
+    """Return the interceptors in their order.
+
+    Args:
+        credentials: the home's; requests must be signed with them.
+        services: handlers by botocore's name of the service.
+        hosts: names and addresses of this server without a port. Requests may also come to their subdomains.
+        prove: proves to the command line that this is the server of the home.
+        forwarder: other emulators, which answer for further services.
+    """
+    return (
+        make_host_check(hosts),
+        refuse_pages,
+        make_health_check(prove),
+        make_signature_reader(),
+        make_service_choice(services, forwarder),
+        make_authenticator(credentials, list_streaming(services)),
+        forwarder.forward,
+        *list_operation_interceptors(services),
+    )
+
+
+def list_operation_interceptors(services: Mapping[str, AnyService]) -> Sequence[Interceptor]:
+    """Return the interceptors that an authenticated request passes through, in their order."""
+    operations = {
+        name: service if isinstance(service, Mapping) else service.operations for name, service in services.items()
+    }
+    return (
+        make_body_setup(list_streaming(services)),
+        make_operation_finder(operations),
+        parse_members,
+        validate_members,
+        refuse_unsupported,
+        make_invoker(services),
+    )
+
+
+def list_streaming(services: Mapping[str, AnyService]) -> Mapping[str, StreamingService]:
+    return {name: service for name, service in services.items() if not isinstance(service, Mapping)}
+
+
+class Gateway:
+    """WSGI application that passes each request through interceptors until one of them returns a response."""
+
+    def __init__(self, interceptors: Sequence[Interceptor]) -> None:
+        self._interceptors = interceptors
+
+    def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
+        environ[REQUEST_ID] = str(uuid4())
+        request = Request(environ, populate_request=False)  # no cycle: the body is freed with the request
+        response = self.respond(Exchange(request, guess_protocol(request)))
+        response.headers["x-amzn-RequestId"] = environ[REQUEST_ID]
+        return response(environ, start_response)
+
+    def respond(self, exchange: Exchange) -> Response:
+        try:
+            responses = (intercept(exchange) for intercept in self._interceptors)
+            return next(response for response in responses if response is not None)
+        except Exception as error:
+            failure = _describe_failure(error, exchange)
+            return exchange.protocol.format_error(failure, exchange.request)
+        finally:
+            for clean_up in exchange.cleanups:
+                clean_up()
+
+
+def _describe_failure(error: Exception, exchange: Exchange) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, AuthError):
+        return error.to_service_error(error_style(exchange.protocol))
+    if is_full(error):
+        return full()
+    request, request_id = exchange.request, exchange.request.environ[REQUEST_ID]
+    log.exception("%s %s failed, request %s", request.method, request.path, request_id, exc_info=error)
+    hint = f"the server failed; its log says why at request {request_id}"
+    return ServiceError("InternalFailure", hint, 500)

@@ -1,0 +1,57 @@
+"""One request on its way through the gateway."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from botocore.model import OperationModel
+from werkzeug import Request, Response
+
+from microjobs_orchestrator.local.gateway.claims import Claim
+from microjobs_orchestrator.local.gateway.forms import Form
+from microjobs_orchestrator.local.gateway.signatures import Proof
+from microjobs_orchestrator.local.protocols.answer import Answer, Service
+from microjobs_orchestrator.local.protocols.protocol import WireProtocol
+
+
+@dataclass
+class Exchange:
+    """A request, and what the interceptors have found out about it. Each attribute without a default is set by one
+    interceptor and read by later ones."""
+
+    request: Request
+    protocol: WireProtocol
+    """Protocol of the response: a guess until the service is known."""
+    claim: Claim = field(init=False)
+    form: Form | None = None
+    """The upload form, if the request is one."""
+    proof: Proof | None = None
+    """The verified signature. Signatures of version 2 and of forms have none."""
+    service: str = ""
+    """Botocore's name of the service; empty if another emulator answers."""
+    operation: OperationModel = field(init=False)
+    members: dict[str, Any] = field(init=False)
+    format_answer: Callable[[Answer], Response] | None = None
+    """Replaces the protocol's format of the result."""
+    cleanups: list[Callable[[], None]] = field(default_factory=list)
+    """Called when the response is ready, or the request has failed."""
+
+
+Interceptor = Callable[[Exchange], Response | None]
+"""A step of the gateway: it returns a response, or None to pass the request on. It raises ServiceError or AuthError."""
+
+
+class StreamingService(Protocol):
+    """A service whose requests and results have bodies of any size, such as S3."""
+
+    @property
+    def operations(self) -> Collection[str]: ...
+
+    def prepare(self, exchange: Exchange) -> None:
+        """Set up the body of an authenticated request, before its operation is known."""
+
+    def invoke(self, exchange: Exchange) -> Answer:
+        """Perform the operation."""
+
+
+AnyService = Service | StreamingService

@@ -1,0 +1,128 @@
+"""HTML forms that upload an object to S3 (presigned POST): their fields, and the file that follows them.
+
+The policy in the fields is signed, so its signature is verified before any of the file is read.
+https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Protocol
+
+from werkzeug import Request
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
+
+from microjobs_orchestrator.local.errors import ServiceError
+
+MAX_FIELD_BYTES = 20 << 10
+"""Limit for all fields before the file, as on AWS."""
+MAX_PARTS = 100
+BLOCK_BYTES = 64 << 10
+
+
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+def is_form(request: Request) -> bool:
+    """Return whether a request is an upload form: only its signature is in the body."""
+    return (
+        request.method == "POST"
+        and request.mimetype == "multipart/form-data"
+        and "Authorization" not in request.headers
+        and not request.args
+    )
+
+
+class Form:
+    """A form. The constructor reads its fields, and `read` its file.
+
+    Raises:
+        ServiceError: the body is not a form with a file, or the fields are too long.
+    """
+
+    def __init__(self, request: Request, stream: Stream) -> None:
+        boundary = request.mimetype_params.get("boundary", "")
+        if not re.fullmatch(r"[\x20-\x7e]{1,70}", boundary):
+            raise _malformed("the boundary is missing or not valid")
+        self._stream = stream
+        self._decoder = MultipartDecoder(boundary.encode(), max_parts=MAX_PARTS)
+        self._received = 0
+        self._has_file = False
+        self.fields: dict[str, str] = {}
+        """Values by the fields' names in lower case."""
+        self.file_name = ""
+        self._blocks = self._content()
+        self._read_fields()
+
+    def _events(self) -> Iterator[Event]:
+        """Yield the parts of the form."""
+        while True:
+            try:
+                event = self._decoder.next_event()
+                if isinstance(event, NeedData):
+                    self._receive()
+                    continue
+            except (ValueError, RequestEntityTooLarge) as error:
+                raise _malformed(str(error)) from error
+            yield event
+            if isinstance(event, Epilogue):
+                return
+
+    def _receive(self) -> None:
+        """Receive a block. The decoder keeps all that comes before the first boundary, so its size is limited."""
+        if not self._has_file and self._received > MAX_FIELD_BYTES + BLOCK_BYTES:
+            raise _too_long()
+        block = self._stream.read(BLOCK_BYTES)
+        self._received += len(block)
+        self._decoder.receive_data(block or None)
+
+    def _read_fields(self) -> None:
+        self._pending = self._events()
+        name = ""
+        for event in self._pending:
+            if isinstance(event, File) or (isinstance(event, Field) and event.name.lower() == "file"):
+                self.file_name = event.filename if isinstance(event, File) else ""
+                self._has_file = True
+                return
+            if isinstance(event, Field):
+                name = event.name.lower()
+                if name in self.fields:
+                    raise _malformed(f"the field {name!r} came more than once")
+                self.fields[name] = ""
+            elif isinstance(event, Data):
+                self.fields[name] += event.data.decode(errors="replace")
+            if sum(map(len, self.fields.values())) > MAX_FIELD_BYTES:
+                raise _too_long()
+        raise ServiceError("InvalidArgument", "POST requires exactly one file upload per request.")
+
+    def _content(self) -> Iterator[bytes]:
+        for event in self._pending:
+            if not isinstance(event, Data):
+                raise _malformed("it ends within the file")
+            yield event.data
+            if not event.more_data:
+                return
+
+    def read(self, size: int, /) -> bytes:  # noqa: ARG002  a block has the size in which it was received
+        """Return the next block of the file; empty at its end."""
+        for block in self._blocks:
+            if block:
+                return block
+        return b""
+
+    def field(self, name: str) -> str:
+        """Return a field. Raises ServiceError if the form does not have it."""
+        if name not in self.fields:
+            raise ServiceError("InvalidArgument", f"Bucket POST must contain a field named '{name}'.")
+        return self.fields[name]
+
+
+def _too_long() -> ServiceError:
+    message = f"Your POST request fields preceding the upload file exceed {MAX_FIELD_BYTES} bytes."
+    return ServiceError("MaxPostPreDataLengthExceededError", message)
+
+
+def _malformed(reason: str) -> ServiceError:
+    message = f"The body of your POST request is not well-formed multipart/form-data: {reason}."
+    return ServiceError("MalformedPOSTRequest", message)

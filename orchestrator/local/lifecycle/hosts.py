@@ -1,0 +1,175 @@
+"""The hosts of one attempt: followed, waited for and stopped together."""
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from microjobs_orchestrator.local.lifecycle.control import Control, Event, HostExit, Interruption, StopReason
+from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line
+
+logger = logging.getLogger(__name__)
+
+GRACE_PERIOD = 120.0
+"""Seconds between SIGTERM and SIGKILL, as on SageMaker:
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html"""
+SHUTDOWN_GRACE_PERIOD = 10.0
+"""The same when the server ends, because a user waits for that."""
+FINISHED_GRACE_PERIOD = 30.0
+"""The same for containers that serve and are no longer needed."""
+STOP_RETRY_DELAY = 1.0
+"""Seconds before a host is stopped again because the engine failed to stop it."""
+LINE_TIMEOUT = 30.0
+"""Seconds that the next line may take to arrive after the end of its host."""
+
+GRACE_PERIODS = {StopReason.SHUTDOWN: SHUTDOWN_GRACE_PERIOD, StopReason.FINISHED: FINISHED_GRACE_PERIOD}
+
+
+@dataclass
+class Outcome:
+    """How the hosts of an attempt ended."""
+
+    hosts: Sequence[Host] = ()
+    """Empty if the job was stopped before they started."""
+    exits: dict[str, Exit] = field(default_factory=dict)
+    first_failed: str | None = None
+    """The host that failed by itself; the others were stopped because of it."""
+    interruption: Interruption | None = None
+    """The interruption that ended the hosts, whatever their exit codes."""
+
+
+class HostGroup:
+    """The running hosts of one attempt.
+
+    Args:
+        streams: the log stream of each host, by its name; output that a stream contains is not written again.
+        on_line: called with each line, from the hosts' threads.
+        on_interruption: called before the hosts are stopped for an interruption.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        streams: Mapping[str, Stream],
+        control: Control,
+        on_line: Callable[[Line], None],
+        on_interruption: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._hosts = hosts
+        self._streams = streams
+        self._control = control
+        self._on_line = on_line
+        self._on_interruption = on_interruption
+        self._outcome = Outcome(hosts)
+
+    def run(self, timeout: float | None) -> Outcome:
+        """Write the hosts' output to their streams until all hosts have ended; stop them after `timeout` seconds."""
+        followers = [_start_thread(self._follow, host) for host in self._hosts]
+        for host in self._hosts:
+            _start_thread(self._report_exit, host)
+        end = None if timeout is None else time.monotonic() + timeout
+        while len(self._outcome.exits) < len(self._hosts):
+            events = self._control.wait(None if end is None else max(0.0, end - time.monotonic()))
+            for event in events:
+                self._handle(event)
+            if end is not None and not events:
+                end = None
+                self._control.stop(StopReason.TIMEOUT)
+        for host, follower in zip(self._hosts, followers, strict=True):
+            _wait_for_lines(follower, self._streams[host.name])
+        return self._outcome
+
+    def _follow(self, host: Host) -> None:
+        stream = self._streams[host.name]
+        with stream.writer() as write:
+            # Lines are counted, because times repeat within a millisecond and decrease when the clock is set.
+            new_lines = itertools.islice(host.lines(), stream.known(), None)
+            for line in final_parts(_write_each(new_lines, write)):
+                self._on_line(line)
+
+    def _report_exit(self, host: Host) -> None:
+        self._control.send(HostExit(host.name, host.wait()))
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, StopReason):
+            self._stop(GRACE_PERIODS.get(event, GRACE_PERIOD))
+        elif isinstance(event, Interruption):
+            self._interrupt(event)
+        elif isinstance(event, HostExit):
+            self._add_exit(event)
+
+    def _interrupt(self, interruption: Interruption) -> None:
+        if self._is_undisturbed():
+            self._outcome.interruption = interruption
+            self._on_interruption()
+            self._stop(interruption.notice)
+
+    def _add_exit(self, event: HostExit) -> None:
+        self._outcome.exits[event.name] = event.exit
+        if event.exit.code != 0 and self._is_undisturbed():
+            self._outcome.first_failed = event.name
+            self._stop(GRACE_PERIOD)
+
+    def _is_undisturbed(self) -> bool:
+        """Return whether no host was stopped yet, so that each host ends by itself."""
+        outcome = self._outcome
+        return self._control.reason is None and outcome.first_failed is None and outcome.interruption is None
+
+    def _stop(self, grace: float) -> None:
+        for host in self._hosts:
+            _start_thread(self._stop_host, host, grace)
+
+    def _stop_host(self, host: Host, grace: float) -> None:
+        """Stop a host; retry if the engine fails, because the request to stop is sent only once."""
+        while host.name not in self._outcome.exits:
+            try:
+                host.stop(grace)
+                return
+            except Exception:
+                logger.exception("could not stop %s; trying again in %g s", host.name, STOP_RETRY_DELAY)
+                time.sleep(STOP_RETRY_DELAY)
+
+
+def _write_each(lines: Iterable[Line], write: Callable[[Line], None]) -> Iterator[Line]:
+    for line in lines:
+        write(line)
+        yield line
+
+
+def final_parts(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield each line once: of a line that was rewritten, the last part with visible text."""
+    part: Line | None = None
+    for line in lines:
+        if not line.is_whole:
+            part = line
+            continue
+        yield line if part is None or line.text.strip() else part
+        part = None
+    if part is not None:
+        yield part
+
+
+def _wait_for_lines(follower: threading.Thread, stream: Stream) -> None:
+    """Wait for the last lines of a host that has ended, as long as new lines arrive."""
+    size_before = -1
+    while follower.is_alive() and stream.size() > size_before:
+        size_before = stream.size()
+        follower.join(LINE_TIMEOUT)
+    if follower.is_alive():
+        logger.warning("%s: no more lines arrived, and the end of the output was not seen", stream.path)
+
+
+def _start_thread(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=_log_errors, args=(target, *arguments), daemon=True)
+    thread.start()
+    return thread
+
+
+def _log_errors(target: Callable[..., None], *arguments: object) -> None:
+    try:
+        target(*arguments)
+    except Exception:
+        logger.exception("a thread of a job failed")

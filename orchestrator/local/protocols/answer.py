@@ -1,0 +1,28 @@
+"""Handlers of operations, and their results before a protocol formats them."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Output members of an operation, and how they are sent."""
+
+    members: Mapping[str, Any] = field(default_factory=dict)
+    status: int | None = None
+    """None: the status that the model gives the operation."""
+    body: Iterable[bytes] | None = None
+    """Content of a streaming payload. The server calls its `close`, if it has one."""
+    events: Iterable[tuple[str, Mapping[str, Any]]] = ()
+    """Names and members of the events, if the result is an event stream."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers that the model does not describe."""
+
+
+Handler = Callable[[dict[str, Any]], "Mapping[str, Any] | Answer"]
+"""Function that performs an operation. It takes the members of a validated request, with times in seconds since 1970,
+returns the members of the result, and raises ServiceError."""
+
+Service = Mapping[str, Handler]
+"""Handlers of a service, by the names of the operations."""

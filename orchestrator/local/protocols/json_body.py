@@ -1,0 +1,111 @@
+"""JSON bodies of the json and rest-json protocols."""
+
+import json
+import logging
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.results import select_members
+from microjobs_orchestrator.local.values import clean
+
+log = logging.getLogger(__name__)
+
+MAX_DEPTH = 100
+"""Limit for lists and objects inside each other; requests of AWS have 20 at most."""
+
+MAX_DIGITS = 20
+"""Limit for an integer: 64 bits and a sign."""
+
+SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
+def parse_object(operation: str, body: bytes) -> dict[str, Any]:
+    """Parse a JSON object without its members that are null; an empty body has no members.
+
+    Raises:
+        ServiceError: SerializationException; the body is not a JSON object, or could not be stored or sent back.
+    """
+    try:
+        content = _load(body or b"{}")
+    except (ValueError, RecursionError) as error:
+        raise ServiceError("SerializationException", f"{operation} takes a JSON object: {error}") from error
+    if not isinstance(content, dict):
+        raise ServiceError("SerializationException", f"{operation} takes a JSON object, not {content!r:.60}")
+    return content
+
+
+def _load(body: bytes) -> Any:
+    content = json.loads(
+        body.decode(),
+        object_hook=_drop_nulls,
+        parse_constant=_refuse_constant,
+        parse_float=_parse_float,
+        parse_int=_parse_integer,
+    )
+    if SURROGATE.search(body):  # half a character, which UTF-8 does not have
+        json.dumps(content, ensure_ascii=False).encode()
+    level, depth = [content], 0
+    while level := [inner for outer in level for inner in _inside(outer)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
+    return content
+
+
+def _inside(value: Any) -> list[Any]:
+    return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+
+
+def _drop_nulls(value: dict[str, Any]) -> dict[str, Any]:
+    """Return the members that are not null: for AWS a null member is absent."""
+    return {name: content for name, content in value.items() if content is not None}
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text:.40} is too large a number")
+    return value
+
+
+def _parse_integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text:.40} is too large a number")
+    return int(text)
+
+
+def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
+    """Format a result without its members that are None.
+
+    Raises:
+        ResultError: a member is unknown.
+    """
+    content = _select(shape, result, "") if shape else {}
+    try:
+        return json.dumps(content, separators=(",", ":"), allow_nan=False)
+    except ValueError:
+        # The client cannot repair the value, so it gets the rest.
+        log.exception("an answer has values that JSON does not have")
+        return json.dumps(clean(content), separators=(",", ":"))
+
+
+def _select(shape: Shape, value: Any, path: str) -> Any:
+    if isinstance(shape, StructureShape):
+        return {
+            shape.members[name].serialization.get("name", name): _select(shape.members[name], content, f"{path}.{name}")
+            for name, content in select_members(shape, value, path).items()
+        }
+    if isinstance(shape, ListShape):
+        return [_select(shape.member, item, f"{path}[]") for item in value]
+    if isinstance(shape, MapShape):
+        return {key: _select(shape.value, item, f"{path}.{key}") for key, item in value.items()}
+    return value

@@ -1,0 +1,67 @@
+"""REST JSON, botocore's "rest-json": SageMaker Runtime. The operation is in the address; the members are in the
+address, the headers and a JSON object, unless the body is the payload.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from werkzeug import Request, Response
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols import rest
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.json_body import format_object, parse_object
+from microjobs_orchestrator.local.protocols.rest_routes import Codes, find_route
+
+CONTENT_TYPE = "application/json"
+UNKNOWN_OPERATION = ("UnknownOperationException", 404)
+
+CODES = Codes(
+    unknown_address=UNKNOWN_OPERATION,
+    incomplete=("ValidationException", 400),
+    malformed_address=("SerializationException", 400),
+    malformed_value=("SerializationException", 400),
+    unknown_parameter=("ValidationException", 400),
+)
+
+
+def find_operation(service: str, request: Request) -> str:
+    return find_route(service, request, CODES).operation.name
+
+
+def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
+    return rest.parse_members(operation, request, CODES, _parse_document)
+
+
+def _parse_document(shape: StructureShape, body: bytes) -> dict[str, Any]:
+    members: dict[str, Any] = _rename(shape, parse_object(shape.name, body))
+    return members
+
+
+def _rename(shape: Shape, value: Any) -> Any:
+    """Return a JSON value with the members' names in place of those that they have in JSON."""
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        names = {member.serialization.get("name", name): name for name, member in shape.members.items()}
+        known = {names[key]: _rename(shape.members[names[key]], item) for key, item in value.items() if key in names}
+        return known | {key: item for key, item in value.items() if key not in names}
+    if isinstance(shape, ListShape) and isinstance(value, list):
+        return [_rename(shape.member, item) for item in value]
+    if isinstance(shape, MapShape) and isinstance(value, dict):
+        return {key: _rename(shape.value, item) for key, item in value.items()}
+    return value
+
+
+def format_answer(operation: OperationModel, answer: Answer, _: Request) -> Response:
+    return rest.format_answer(operation, answer, CONTENT_TYPE, _format_document)
+
+
+def _format_document(shape: StructureShape, members: Mapping[str, Any], _: str) -> bytes:
+    return format_object(shape, members).encode()
+
+
+def format_error(error: ServiceError, _: Request) -> Response:
+    """Format an error. One with members of its own consists of those."""
+    content = json.dumps(dict(error.members) or {"__type": error.code, "message": error.message})
+    return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)

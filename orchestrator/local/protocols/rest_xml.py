@@ -1,0 +1,244 @@
+"""REST XML, botocore's "rest-xml": S3. The operation is in the address; the members are in the address, the headers
+and an XML document, unless the body is the payload.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from werkzeug import Request, Response
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols import rest
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.http import get_request_id
+from microjobs_orchestrator.local.protocols.rest_routes import Codes, find_route
+from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_text
+
+CONTENT_TYPE = "application/xml"
+UNKNOWN_OPERATION = ("NotImplemented", 501)
+
+CODES = Codes(
+    unknown_address=("MethodNotAllowed", 405),
+    incomplete=("InvalidRequest", 400),
+    malformed_address=("InvalidURI", 400),
+    malformed_value=("InvalidArgument", 400),
+    unknown_parameter=UNKNOWN_OPERATION,
+)
+
+INSTANCE = "http://www.w3.org/2001/XMLSchema-instance"
+ElementTree.register_namespace("xsi", INSTANCE)
+
+ROOTS = {
+    "CompleteMultipartUpload": "CompleteMultipartUploadResult",
+    "CreateMultipartUpload": "InitiateMultipartUploadResult",
+    "DeleteObjects": "DeleteResult",
+    "GetBucketAccelerateConfiguration": "AccelerateConfiguration",
+    "GetBucketAcl": "AccessControlPolicy",
+    "GetBucketCors": "CORSConfiguration",
+    "GetBucketLifecycleConfiguration": "LifecycleConfiguration",
+    "GetBucketLocation": "LocationConstraint",
+    "GetBucketLogging": "BucketLoggingStatus",
+    "GetBucketNotificationConfiguration": "NotificationConfiguration",
+    "GetBucketRequestPayment": "RequestPaymentConfiguration",
+    "GetBucketTagging": "Tagging",
+    "GetBucketVersioning": "VersioningConfiguration",
+    "GetObjectAttributes": "GetObjectAttributesResponse",
+    "GetObjectAcl": "AccessControlPolicy",
+    "GetObjectTagging": "Tagging",
+    "ListBuckets": "ListAllMyBucketsResult",
+    "ListMultipartUploads": "ListMultipartUploadsResult",
+    "ListObjectVersions": "ListVersionsResult",
+    "ListObjects": "ListBucketResult",
+    "ListObjectsV2": "ListBucketResult",
+    "ListParts": "ListPartsResult",
+}
+"""Root elements of S3's documents, which botocore's model does not have; other services' are named as their shapes."""
+
+TEXT_DOCUMENTS = {"LocationConstraint"}
+"""Root elements that hold the text of their only member."""
+
+
+def find_operation(service: str, request: Request) -> str:
+    return find_route(service, request, CODES).operation.name
+
+
+# --- requests ---
+
+
+def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
+    return rest.parse_members(operation, request, CODES, _parse_document)
+
+
+def _parse_document(shape: StructureShape, document: bytes) -> dict[str, Any]:
+    if not document:
+        raise malformed("there is no document")
+    try:
+        text = document.decode()  # in another encoding a document type could hide
+        if "<!DOCTYPE" in text:  # without a document type there are no entities to expand
+            raise malformed("a document type is not allowed")
+        root = ElementTree.fromstring(text)  # noqa: S314
+    except (ElementTree.ParseError, LookupError, ValueError) as error:
+        raise malformed(str(error)) from None
+    expected = shape.serialization.get("name", shape.name)
+    if _tag(root) != expected:
+        raise malformed(f"the document is a <{_tag(root)}> and not a <{expected}>")
+    return _parse_structure(shape, root)
+
+
+def malformed(reason: str) -> ServiceError:
+    return ServiceError("MalformedXML", f"The XML you provided was not well-formed or not what S3 expects: {reason}.")
+
+
+def _tag(element: ElementTree.Element) -> str:
+    return element.tag.rpartition("}")[2]
+
+
+def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
+    if isinstance(shape, StructureShape):
+        return _parse_structure(shape, element)
+    if isinstance(shape, ListShape):
+        return [_parse_element(shape.member, child) for child in element]
+    if isinstance(shape, MapShape):
+        return dict(_parse_entry(shape, entry) for entry in element)
+    text = element.text or ""
+    try:
+        return parse_text(shape, text)
+    except ValueError:
+        message = f"{_tag(element)} is {text!r}, which is no {shape.type_name}."
+        raise ServiceError(CODES.malformed_value[0], message) from None
+
+
+def _parse_entry(shape: MapShape, entry: ElementTree.Element) -> tuple[str, Any]:
+    """Parse a map's `<entry><key/><value/></entry>`."""
+    if len(entry) != 2:
+        raise malformed(f"<{_tag(entry)}> has {len(entry)} elements, not a key and a value")
+    return entry[0].text or "", _parse_element(shape.value, entry[1])
+
+
+def _parse_structure(shape: StructureShape, element: ElementTree.Element) -> dict[str, Any]:
+    inner = {name: member for name, member in shape.members.items() if not rest.is_beside_body(member)}
+    names = {_element_name(name, member): name for name, member in inner.items()}
+    values: dict[str, Any] = {}
+    for child in element:
+        name = names.get(_tag(child))
+        if name is None:
+            raise malformed(f"<{_tag(element)}> has no <{_tag(child)}>")
+        _add_value(values, name, inner[name], child)
+    for name in shape.required_members:
+        if name in inner and name not in values:
+            raise malformed(f"<{_tag(element)}> needs a <{name}>")
+    return values
+
+
+def _add_value(values: dict[str, Any], name: str, member: Shape, child: ElementTree.Element) -> None:
+    if not member.serialization.get("flattened"):
+        values[name] = _parse_element(member, child)
+    elif isinstance(member, ListShape):
+        values.setdefault(name, []).append(_parse_element(member.member, child))
+    elif isinstance(member, MapShape):
+        key, value = _parse_entry(member, child)
+        values.setdefault(name, {})[key] = value
+
+
+def _element_name(name: str, member: Shape) -> str:
+    """Return the name of a member's elements. Those of a flattened list may have the name of the list's items."""
+    own: str | None = member.serialization.get("name")
+    if isinstance(member, ListShape) and member.serialization.get("flattened") and own is None:
+        own = member.member.serialization.get("name")
+    return own or name
+
+
+# --- results ---
+
+
+def format_answer(operation: OperationModel, answer: Answer, request: Request) -> Response:
+    namespace = operation.service_model.metadata.get("xmlNamespace") or ""
+
+    def format_document(shape: StructureShape, members: Mapping[str, Any], name: str) -> bytes:
+        root = ElementTree.Element(name or ROOTS.get(operation.name, shape.name))
+        if namespace:
+            root.set("xmlns", namespace)
+        if root.tag in TEXT_DOCUMENTS:
+            root.text = next(iter(members.values()), None)
+        else:
+            _fill_structure(root, shape, members)
+        return _to_bytes(root)
+
+    response = rest.format_answer(operation, answer, CONTENT_TYPE, format_document)
+    response.headers["x-amz-request-id"] = get_request_id(request)
+    return response
+
+
+def format_error(error: ServiceError, request: Request) -> Response:
+    """Format an error. With status 204 or 304 it has no document."""
+    root = ElementTree.Element("Error")
+    texts = {
+        "Code": error.code,
+        "Message": NOT_XML.sub("\ufffd", error.message),
+        "Resource": quote(request.path, safe="/~"),
+        "RequestId": get_request_id(request),
+    }
+    for name, text in texts.items():
+        ElementTree.SubElement(root, name).text = text
+    response = Response(_to_bytes(root), error.status, content_type=CONTENT_TYPE)
+    response.headers["x-amz-request-id"] = texts["RequestId"]
+    if error.status in (204, 304):
+        response.set_data(b"")
+    return response
+
+
+def _to_bytes(root: ElementTree.Element) -> bytes:
+    # A parser would read a carriage return as a line feed.
+    document: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
+    return document.replace(b"\r", b"&#13;")
+
+
+def _fill_structure(element: ElementTree.Element, shape: StructureShape, value: Mapping[str, Any]) -> None:
+    for name, member in shape.members.items():
+        item = value.get(name)
+        if item is None:
+            continue
+        tag = member.serialization.get("name", name)
+        if member.serialization.get("xmlAttribute"):
+            element.set(f"{{{INSTANCE}}}{tag.rpartition(':')[2]}", str(item))
+        elif isinstance(member, ListShape):
+            _fill_list(element, tag, member, item)
+        elif isinstance(member, MapShape):
+            _fill_map(element, tag, member, item)
+        else:
+            _fill(ElementTree.SubElement(element, tag), member, item)
+
+
+def _fill(element: ElementTree.Element, shape: Shape, value: Any) -> None:
+    if isinstance(shape, StructureShape):
+        _fill_structure(element, shape, value)
+    else:
+        element.text = _format_text(shape, value)
+
+
+def _fill_list(element: ElementTree.Element, tag: str, shape: ListShape, items: Any) -> None:
+    flattened = shape.serialization.get("flattened")
+    parent = element if flattened else ElementTree.SubElement(element, tag)
+    inner = tag if flattened else shape.member.serialization.get("name", "member")
+    for item in items:
+        _fill(ElementTree.SubElement(parent, inner), shape.member, item)
+
+
+def _fill_map(element: ElementTree.Element, tag: str, shape: MapShape, items: Mapping[str, Any]) -> None:
+    flattened = shape.serialization.get("flattened")
+    parent = element if flattened else ElementTree.SubElement(element, tag)
+    for key, item in items.items():
+        entry = ElementTree.SubElement(parent, tag if flattened else "entry")
+        ElementTree.SubElement(entry, shape.key.serialization.get("name", "key")).text = key
+        _fill(ElementTree.SubElement(entry, shape.value.serialization.get("name", "value")), shape.value, item)
+
+
+def _format_text(shape: Shape, value: Any) -> str:
+    text = format_text(shape, value, "milliseconds")
+    if NOT_XML.search(text):
+        message = f"{text!r} has characters that XML cannot hold; ask for it with encoding-type=url."
+        raise ServiceError("InvalidArgument", message)
+    return text

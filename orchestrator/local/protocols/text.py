@@ -1,0 +1,91 @@
+"""Single values as text: in forms, query strings, headers and XML."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+
+from botocore.model import Shape
+from werkzeug.http import http_date
+
+MAX_DIGITS = 18
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that XML 1.0 cannot hold."""
+
+TimeFormat = Literal["http", "seconds", "milliseconds"]
+"""Format of a timestamp: HTTP's date, or ISO 8601 with this precision."""
+
+
+def parse_text(shape: Shape, text: str) -> Any:
+    """Return the value of a text, with the type of its shape: times in seconds since 1970, blobs in base64.
+
+    Raises:
+        ValueError: the text has another type.
+    """
+    return PARSERS.get(shape.type_name, str)(text)
+
+
+def parse_integer(text: str) -> int:
+    """Parse decimal digits. Python's own parser accepts `1_0` and digits of other scripts, and any length.
+
+    Raises:
+        ValueError: the text is not an integer of at most MAX_DIGITS digits.
+    """
+    if not re.fullmatch(f"-?[0-9]{{1,{MAX_DIGITS}}}", text):
+        raise ValueError(text)
+    return int(text)
+
+
+def _parse_boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError(text)
+    return text.lower() == "true"
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
+
+
+def _parse_timestamp(text: str) -> float:
+    """Parse a date of HTTP or of ISO 8601; without a time zone it is UTC."""
+    try:
+        date = parsedate_to_datetime(text)
+    except ValueError:
+        date = datetime.fromisoformat(text)
+    try:
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except OverflowError as error:
+        raise ValueError(text) from error
+
+
+PARSERS: Mapping[str, Callable[[str], Any]] = {
+    "integer": parse_integer,
+    "long": parse_integer,
+    "float": _parse_float,
+    "double": _parse_float,
+    "boolean": _parse_boolean,
+    "timestamp": _parse_timestamp,
+}
+
+
+def format_text(shape: Shape, value: Any, times: TimeFormat) -> str:
+    """Format a value as its shape requires. A time is a datetime or seconds since 1970."""
+    if shape.type_name == "timestamp":
+        return _format_timestamp(value, times)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def _format_timestamp(value: datetime | float | str, times: TimeFormat) -> str:
+    if isinstance(value, str):
+        return value
+    date = value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
+    if times == "http":
+        return http_date(date)
+    return date.isoformat(timespec=times).replace("+00:00", "Z")

@@ -1,0 +1,118 @@
+"""Parity rows of endpoints and their configurations."""
+
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.parity.common import (
+    INSTANCE_TYPE,
+    KMS,
+    ROLE,
+    TAGS,
+    VOLUME,
+    VPC,
+)
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+
+ONE_CONTAINER = NoMeaning("one container serves a variant")
+DEPLOYMENT = NoMeaning("an update starts the new containers, moves all requests at once and drains the old ones")
+VARIANT: Rows = {
+    "VariantName": Honoured(),
+    "ModelName": Honoured(needed=True),
+    "InitialInstanceCount": ONE_CONTAINER,
+    "InstanceType": INSTANCE_TYPE,
+    "InstancePools": Refused("one instance type: give InstanceType"),
+    "VariantInstanceProvisionTimeoutInSeconds": NoMeaning("there are no instances to wait for"),
+    "InitialVariantWeight": Honoured("the share of the requests"),
+    "AcceleratorType": Refused("there is no Elastic Inference: choose a GPU type"),
+    "CoreDumpConfig": Refused("set it up in the engine"),
+    "ServerlessConfig": Refused("give InstanceType and InitialInstanceCount"),
+    "VolumeSizeInGB": VOLUME,
+    "ModelDataDownloadTimeoutInSeconds": NoMeaning("nothing is downloaded"),
+    "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("how long `/ping` may take to answer 200"),
+    "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
+    "ManagedInstanceScaling": ONE_CONTAINER,
+    "RoutingConfig": ONE_CONTAINER,
+    "InferenceAmiVersion": NoMeaning("the machine is this one"),
+    "CapacityReservationConfig": NoMeaning("there is no capacity to reserve"),
+    "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
+}
+
+NOT_CAPTURED = NoMeaning("nothing is captured")
+
+NO_TOPICS = Refused("there is no SNS: look for the output's object, or the failure's")
+
+ASYNC: Rows = {
+    "ClientConfig": Members(
+        {"MaxConcurrentInvocationsPerInstance": Honoured("of the endpoint, 4 if it is not said; the others wait")}
+    ),
+    "OutputConfig": Members(
+        {
+            "KmsKeyId": KMS,
+            "S3OutputPath": Honoured("answers, each `.out` of a name of its own", needed=True),
+            "NotificationConfig": Members(
+                {"SuccessTopic": NO_TOPICS, "ErrorTopic": NO_TOPICS, "IncludeInferenceResponseIn": NO_TOPICS}
+            ),
+            "S3FailurePath": Honoured("`-error.out`: the model's error, or why there is none"),
+        }
+    ),
+}
+
+CREATE_ENDPOINT_CONFIG: Rows = {
+    "EndpointConfigName": Honoured(),
+    "ProductionVariants": Members(VARIANT),
+    "DataCaptureConfig": Members(
+        {
+            # AWS captures if it is not told.
+            "EnableCapture": Honoured("nothing is captured", only=(False,), why="log in the container", needed=True),
+            "InitialSamplingPercentage": NOT_CAPTURED,
+            "DestinationS3Uri": NOT_CAPTURED,
+            "KmsKeyId": NOT_CAPTURED,
+            "CaptureOptions": NOT_CAPTURED,
+            "CaptureContentTypeHeader": NOT_CAPTURED,
+        }
+    ),
+    "Tags": TAGS,
+    "KmsKeyId": KMS,
+    "AsyncInferenceConfig": Members(ASYNC),
+    "ExplainerConfig": Refused("there is no Clarify"),
+    "ShadowProductionVariants": Refused("make a second endpoint, and send it the requests too"),
+    "ExecutionRoleArn": ROLE,
+    "VpcConfig": VPC,
+    "EnableNetworkIsolation": Refused("it is for inference components: set it in CreateModel"),
+    "MetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
+    "CrossRegionTrafficConfig": Refused("there is one region"),
+}
+
+CREATE_ENDPOINT: Rows = {
+    "EndpointName": Honoured(),
+    "EndpointConfigName": Honoured(),
+    "DeploymentConfig": DEPLOYMENT,
+    "Tags": TAGS,
+}
+
+UPDATE_ENDPOINT: Rows = {
+    "EndpointName": Honoured(),
+    "EndpointConfigName": Honoured(),
+    "RetainAllVariantProperties": Honoured("the counts and weights of variants that both have"),
+    "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
+    "DeploymentConfig": DEPLOYMENT,
+    "RetainDeploymentConfig": DEPLOYMENT,
+}
+
+UPDATE_WEIGHTS: Rows = {
+    "EndpointName": Honoured(),
+    "DesiredWeightsAndCapacities": Members(
+        {
+            "VariantName": Honoured(),
+            "DesiredWeight": Honoured("the share of the requests"),
+            "DesiredInstanceCount": ONE_CONTAINER,
+            "ServerlessUpdateConfig": Refused("variants have instances"),
+        }
+    ),
+}
+
+ROWS: Mapping[str, Rows] = {
+    "CreateEndpointConfig": CREATE_ENDPOINT_CONFIG,
+    "CreateEndpoint": CREATE_ENDPOINT,
+    "UpdateEndpoint": UPDATE_ENDPOINT,
+    "UpdateEndpointWeightsAndCapacities": UPDATE_WEIGHTS,
+}

@@ -1,0 +1,59 @@
+"""Parity rows of models."""
+
+from collections.abc import Mapping
+
+from microjobs_orchestrator.local.parity.common import (
+    ACCESS,
+    ENVIRONMENT,
+    HUB,
+    ISOLATION,
+    ROLE,
+    TAGS,
+    VPC,
+)
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+
+PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
+
+MODEL_SOURCE: Rows = {
+    "S3DataSource": Members(
+        {
+            "S3Uri": Honoured(),
+            "S3DataType": Honoured("one archive, or the files below a prefix"),
+            "CompressionType": Honoured("extracted, or taken as they are"),
+            "ModelAccessConfig": ACCESS,
+            "HubAccessConfig": HUB,
+            "ManifestS3Uri": Refused("put the files under one prefix"),
+            "ETag": Refused("the bucket's present objects are taken"),
+            "ManifestEtag": Refused("the bucket's present objects are taken"),
+        }
+    )
+}
+
+CONTAINER: Rows = {
+    "ContainerHostname": NoMeaning("there is one container"),
+    "Image": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
+    "ImageConfig": NoMeaning("the engine's own logins are used"),
+    "Mode": Honoured("one model", only=("SingleModel",), why="make a model and an endpoint for each"),
+    "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
+    "ModelDataSource": Members(MODEL_SOURCE),
+    "AdditionalModelDataSources": Refused("put all files into one model archive"),
+    "Environment": ENVIRONMENT,
+    "ModelPackageName": PACKAGE,
+    "InferenceSpecificationName": PACKAGE,
+    "MultiModelConfig": Refused("make a model and an endpoint for each"),
+    "ContainerMetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
+}
+
+CREATE: Rows = {
+    "ModelName": Honoured(),
+    "PrimaryContainer": Members(CONTAINER),
+    "Containers": Members(CONTAINER, most=1, why="inference pipelines are not run: put the steps into one image"),
+    "InferenceExecutionConfig": NoMeaning("there is one container"),
+    "ExecutionRoleArn": ROLE,
+    "Tags": TAGS,
+    "VpcConfig": VPC,
+    "EnableNetworkIsolation": ISOLATION,
+}
+
+ROWS: Mapping[str, Rows] = {"CreateModel": CREATE}

@@ -1,0 +1,55 @@
+"""The checkpoints of a training job: from the bucket to its hosts, and back while the hosts run."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from microjobs_orchestrator.local.lifecycle import inputs, outputs
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT, JobHandle
+from microjobs_orchestrator.local.lifecycle.sync import Sync
+from microjobs_orchestrator.local.runtimes.base import Host, Input
+from microjobs_orchestrator.local.s3.keys import parse_uri
+from microjobs_orchestrator.local.s3.store import StoredObject
+
+logger = logging.getLogger(__name__)
+
+
+class Checkpoints:
+    """The checkpoint folder of a job's hosts. A job whose request has no CheckpointConfig has none."""
+
+    def __init__(self, job: JobHandle) -> None:
+        self._job = job
+        config = job.request.get("CheckpointConfig", {})
+        self._uri: str = config.get("S3Uri", "")
+        self.folder: str | None = config.get("LocalPath", str(LAYOUT.checkpoints)) if config else None
+        """Where the hosts find and write checkpoints."""
+        self._sync: Sync | None = None
+
+    def _saved(self) -> list[tuple[str, StoredObject]]:
+        """Return the checkpoints in the bucket, of this job or of an earlier one, with their paths."""
+        bucket, prefix = parse_uri(self._uri)
+        objects = self._job.context.store.list(bucket, outputs.join(prefix, ""))
+        return [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
+
+    def inputs(self, folder: Path) -> list[Input]:
+        """Return one host's input with the saved checkpoints, linked into a new folder; none without a folder."""
+        return [] if self.folder is None else [Input(self.folder, inputs.link(self._saved(), folder))]
+
+    def start(self, hosts: Sequence[Host]) -> None:
+        """Upload checkpoints from now on."""
+        if self.folder is None:
+            return
+        there = [name for name, _ in self._saved()]
+        folder, store, note = self._job.folder / "sync", self._job.context.store, self._job.note
+        self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, there=there)
+        self._sync.start()
+
+    def finish(self) -> None:
+        """Upload the last checkpoints. A failure is logged: the model, or the reason of a failure, is worth more."""
+        sync, self._sync = self._sync, None
+        if sync is not None:
+            try:
+                sync.finish()
+            except Exception as error:
+                logger.exception("%s: could not save its checkpoints", self._job.plan_name)
+                self._job.note(f"the last checkpoints could not be saved: {error}")

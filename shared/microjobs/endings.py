@@ -1,0 +1,106 @@
+"""How the part of one host in a job ended, and how certain it is that this is the cause of the job's failure."""
+
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+
+from microjobs.errors import EXIT_BUG, EXIT_OK, EXIT_PLATFORM, EXIT_USER, JobError, PlatformError, Stopped, UserError
+
+MAX_REASON_CHARACTERS = 5_000
+
+ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: PlatformError}
+
+LOST_CONNECTION = re.compile(
+    r"(?i)connection (was )?(likely )?(closed|reset|refused|lost)|broken pipe|socket closed|remote process exited"
+)
+"""Messages of Gloo, NCCL and gRPC about a process at the other end that is gone."""
+
+
+class Certainty(IntEnum):
+    """Confidence that an error is the root cause of the job's failure."""
+
+    LOST_CONNECTION = 0
+    """The error names a lost connection, so the cause is probably on another host."""
+    DOUBTFUL = 1
+    """A lost connection could explain the error."""
+    SILENT = 2
+    """A process died without a report."""
+    CERTAIN = 3
+    """The worker reported the cause, or the system killed it."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a host's part of the job ended.
+
+    code: 0, an exit code of `microjobs.errors`, or 128 + N if stop signal N ended it.
+    reason: a complete sentence, with the name of the host.
+    """
+
+    host: str
+    code: int = EXIT_OK
+    reason: str = ""
+    certainty: int = Certainty.CERTAIN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", self.reason[:MAX_REASON_CHARACTERS])
+
+    def conclude(self) -> None:
+        """Raise the error that the code stands for: a `JobError` with the reason, or `Stopped`; nothing for 0."""
+        if self.code > 128:
+            raise Stopped(self.code - 128)
+        if self.code != EXIT_OK:
+            raise ERRORS.get(self.code, JobError)(self.reason)
+
+
+def stopped(host: str, number: int) -> Ending:
+    """Return the ending of a process that stop signal `number` ended."""
+    return Ending(host, 128 + number)
+
+
+def reported(host: str, code: int, reason: str) -> Ending:
+    """Return the ending of a worker that reported its exit code and the reason."""
+    if code == EXIT_OK:
+        return Ending(host)
+    return _failed(host, code, reason, Certainty.DOUBTFUL if code == EXIT_BUG else Certainty.CERTAIN)
+
+
+def explained(host: str, code: int, reason: str) -> Ending:
+    """Return the ending of a user's script with the exit code, -N for signal N, and the reason from its output."""
+    certainty = Certainty.DOUBTFUL if code > 0 else _signal_certainty(-code)
+    return _failed(host, EXIT_BUG, reason, certainty)
+
+
+def killed(host: str, number: int, *, by_agent: bool = False) -> Ending:
+    """Return the ending of a process that signal `number` ended, without a report.
+
+    Args:
+        by_agent: the process is an agent, such as torchrun, which hides how its workers ended.
+    """
+    reason = _silent_reason(f"was ended by {signal.Signals(number).name}", by_agent or number == signal.SIGKILL)
+    code = EXIT_PLATFORM if number == signal.SIGKILL else EXIT_BUG
+    return _failed(host, code, reason, _signal_certainty(number))
+
+
+def exited(host: str, code: int, *, by_agent: bool = False) -> Ending:
+    """Return the ending of a process that exited with `code`, without a report; see `killed` for `by_agent`."""
+    if code == EXIT_OK:
+        return Ending(host)
+    return _failed(host, EXIT_BUG, _silent_reason(f"exited with code {code}", by_agent), Certainty.SILENT)
+
+
+def _silent_reason(event: str, is_memory_likely: bool) -> str:
+    hint = "most likely out of memory; " if is_memory_likely else ""
+    return f"the training {event} without giving a reason: {hint}see the log above"
+
+
+def _signal_certainty(number: int) -> Certainty:
+    return Certainty.CERTAIN if number == signal.SIGKILL else Certainty.SILENT
+
+
+def _failed(host: str, code: int, reason: str, certainty: Certainty) -> Ending:
+    if certainty < Certainty.CERTAIN and LOST_CONNECTION.search(reason):
+        certainty = Certainty.LOST_CONNECTION
+    return Ending(host, code, f"host {host} failed: {reason}", certainty)

@@ -1,0 +1,55 @@
+"""Addresses and members of REST requests, and REST results."""
+
+import pytest
+from werkzeug import Request
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.virtual_hosts import move_bucket_to_path
+from microjobs_orchestrator.local.protocols import rest_xml
+from microjobs_orchestrator.local.protocols.models import operation_model
+
+
+def request(target: str, host: str = "localhost", method: str = "GET") -> Request:
+    return Request({"REQUEST_METHOD": method, "REQUEST_URI": target, "HTTP_HOST": host, "wsgi.url_scheme": "http"})
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "operation", "expected"),
+    [
+        ("/abc/x/y", "127.0.0.1:80", "GetObject", ("abc", "x/y")),
+        ("/abc/", "localhost", "ListObjects", ("abc",)),
+        ("/abc", "localhost", "ListObjects", ("abc",)),
+        ("/", "localhost", "ListBuckets", ()),
+        ("http://localhost:80/abc/a://b", "localhost:80", "GetObject", ("abc", "a://b")),
+        ("/x/y", "abc.localhost:80", "GetObject", ("abc", "x/y")),
+        ("/x/y", "abc.s3.localhost", "GetObject", ("abc", "x/y")),
+        ("/", "abc.localhost", "ListObjects", ("abc",)),
+        ("//x", "abc.localhost", "GetObject", ("abc", "/x")),
+        ("/abc/x", "s3.localhost", "GetObject", ("abc", "x")),
+        ("/abc/x%2Fy%252F%0A", "[::1]:80", "GetObject", ("abc", "x/y%2F\n")),
+    ],
+)
+def test_bucket_and_key_of_an_address(target: str, host: str, operation: str, expected: tuple[str, ...]) -> None:
+    received = request(target, host)
+    move_bucket_to_path(received)
+    assert rest_xml.find_operation("s3", received) == operation
+    members = rest_xml.parse(operation_model("s3", operation), received)
+    assert tuple(members[name] for name in ("Bucket", "Key") if name in members) == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "code"),
+    [
+        ("/%c3", "InvalidURI"),
+        ("//x", "MethodNotAllowed"),
+        ("/a?uploads&prefix=a&prefix=b", "InvalidArgument"),
+        ("/a?uploads&uploads", "InvalidArgument"),
+        ("/a?uploads&max-uploads=1_0", "InvalidArgument"),
+        ("/a?uploads&unknown=1", "NotImplemented"),
+    ],
+)
+def test_malformed_address_is_refused(target: str, code: str) -> None:
+    received = request(target)
+    with pytest.raises(ServiceError) as caught:
+        rest_xml.parse(operation_model("s3", rest_xml.find_operation("s3", received)), received)
+    assert caught.value.code == code

@@ -1,0 +1,71 @@
+"""An exchange whose body the test supplies, and a request head."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class FakeRead:
+    """A read that is done when the test calls `finish`."""
+
+    def __init__(self) -> None:
+        self._content: bytes | BaseException = b""
+        self._callback: Callable[[Any], object] | None = None
+
+    def add_done_callback(self, callback: Callable[[Any], object]) -> None:
+        self._callback = callback
+
+    def finish(self, content: bytes | BaseException) -> None:
+        assert self._callback is not None
+        self._content = content
+        self._callback(self)
+
+    def cancel(self) -> bool:
+        self.finish(asyncio.CancelledError())
+        return True
+
+    def result(self) -> bytes:
+        if isinstance(self._content, BaseException):
+            raise self._content
+        return self._content
+
+
+class FakeExchange:
+    """An exchange that records its reads and responses."""
+
+    def __init__(self) -> None:
+        self.reads: list[FakeRead] = []
+        self.is_complete = False
+        self.responses: list[tuple[int, list[tuple[str, str]], bytes]] = []
+
+    def read_body(self) -> FakeRead:
+        self.reads.append(FakeRead())
+        return self.reads[-1]
+
+    def read_chunk(self) -> FakeRead:
+        if self.is_complete:
+            raise StopAsyncIteration
+        return self.read_body()
+
+    def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self.responses.append((status, headers, body))
+
+    def send(self, content: bytes | BaseException, *, last: bool = False) -> None:
+        """Finish the current read."""
+        self.is_complete = last
+        self.reads[-1].finish(content)
+
+    def end(self) -> None:
+        """Finish the body."""
+        self.send(b"", last=True)
+
+
+@dataclass
+class FakeHead:
+    """The head of a request."""
+
+    method: str = "GET"
+    path: str = "/ping"
+    query_string: str = ""
+    headers: Any = field(default_factory=dict)

@@ -1,0 +1,143 @@
+"""Bodies in transit: completeness, limits, the memory budget and deadlines."""
+
+import concurrent.futures
+import time
+
+import pytest
+
+from microjobs_serve import body_reader
+from microjobs_serve.body_reader import BodyReader
+from microjobs_serve.responses import HttpError
+from tests.unit.serve.exchanges import FakeExchange
+
+Received = list[bytes | HttpError]
+
+
+def start_reading(reader: BodyReader, content_length: str = "") -> tuple[FakeExchange, Received]:
+    """Return an exchange whose body is being read, and the list that the result will be added to."""
+    exchange, received = FakeExchange(), Received()
+    reader.read(exchange, content_length, received.append)
+    return exchange, received
+
+
+def statuses(received: Received) -> list[int]:
+    return [result.status for result in received if isinstance(result, HttpError)]
+
+
+def test_chunks_are_joined() -> None:
+    exchange, received = start_reading(BodyReader(100))
+    exchange.send(b"1,")
+    exchange.send(b"2")
+    exchange.end()
+    assert received == [b"1,2"]
+
+
+def test_empty_body_is_passed_on() -> None:
+    exchange, received = start_reading(BodyReader(100))
+    exchange.end()
+    assert received == [b""]
+
+
+@pytest.mark.parametrize(("length", "in_one_piece"), [(3, True), (256 * 1024, True), (256 * 1024 + 1, False)])
+def test_small_body_is_read_in_one_piece(length: int, in_one_piece: bool) -> None:
+    exchange, received = start_reading(BodyReader(1 << 20), str(length))
+    exchange.send(b"1,2")
+    assert (received == [b"1,2"], len(exchange.reads) == 1) == (in_one_piece, in_one_piece)
+
+
+@pytest.mark.parametrize("content", [b"", RuntimeError("transport is closed")])
+def test_incomplete_body_is_400(content: bytes | BaseException) -> None:
+    exchange, received = start_reading(BodyReader(100))
+    exchange.send(b"1,2")
+    exchange.send(content)
+    assert statuses(received) == [400]
+
+
+def test_body_at_the_limit_is_read() -> None:
+    exchange, received = start_reading(BodyReader(3))
+    exchange.send(b"1,2")
+    exchange.end()
+    assert received == [b"1,2"]
+
+
+def test_too_large_body_is_413_once_and_read_to_its_end() -> None:
+    reader = BodyReader(3)
+    exchange, received = start_reading(reader)
+    exchange.send(b"1,2,")
+    exchange.send(b"3")
+    exchange.end()
+    assert statuses(received) == [413]
+    assert reader.pending == {}
+
+
+def test_large_bodies_share_a_memory_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
+    reader = BodyReader(4)
+    (first, first_received), (second, _), (third, third_received) = (start_reading(reader) for _ in range(3))
+    for exchange in (first, second, third):
+        exchange.send(b"1,23")
+    assert statuses(third_received) == [503]
+    first.end()
+    fourth, fourth_received = start_reading(reader)
+    fourth.send(b"1,23")
+    fourth.end()
+    assert (first_received, fourth_received) == ([b"1,23"], [b"1,23"])
+
+
+def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 1)
+    reader = BodyReader(4)
+    received: list[Received] = []
+    for _ in range(2):
+        exchange, result = start_reading(reader)
+        exchange.send(b"1,23")
+        received.append(result)
+    assert received == [[], []]
+
+
+def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
+    reader, discarded = BodyReader(4), FakeExchange()
+    reader.discard(discarded)
+    discarded.send(bytes(1000))
+    assert reader.reserve(8)
+    discarded.end()
+    assert reader.pending == {}
+
+
+@pytest.mark.parametrize("content_length", ["3", ""])
+def test_late_body_is_408(content_length: str) -> None:
+    reader = BodyReader(100)
+    (_, received), now = start_reading(reader, content_length), time.perf_counter()
+    reader.cancel_overdue(now + body_reader.BODY_TIMEOUT - 1)
+    assert received == []
+    reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 1)
+    assert (statuses(received), reader.pending) == ([408], {})
+
+
+def test_read_that_another_thread_cancelled_is_408() -> None:
+    exchange, received = start_reading(BodyReader(100))
+    exchange.send(concurrent.futures.CancelledError())
+    assert statuses(received) == [408]
+
+
+def test_deadline_grows_with_the_bytes_received() -> None:
+    reader = BodyReader(10 * body_reader.BYTES_PER_SECOND)
+    (exchange, received), now = start_reading(reader), time.perf_counter()
+    exchange.send(bytes(5 * body_reader.BYTES_PER_SECOND))
+    reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 4)
+    assert received == []
+    reader.cancel_overdue(now + body_reader.BODY_TIMEOUT + 6)
+    assert statuses(received) == [408]
+
+
+def test_deadlines_are_enforced_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(body_reader, "TIMEOUT_CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(body_reader, "BODY_TIMEOUT", 0.05)
+    reader = BodyReader(100)
+    _, received = start_reading(reader)
+    reader.start_timeouts()
+    deadline = time.monotonic() + 5
+    while not received and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert statuses(received) == [408]

@@ -1,0 +1,170 @@
+"""The dispatcher and the service of one worker, without a server."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs.bundle import read_bundle
+from microjobs_serve.bundle_model import BundleModel
+from microjobs_serve.fast_path import Dispatcher
+from microjobs_serve.metrics import Metrics
+from microjobs_serve.models import Invocation
+from microjobs_serve.responses import HttpResponse
+from microjobs_serve.service import Service
+from tests.unit.serve.exchanges import FakeExchange, FakeHead
+
+BODY = b'{"instances": [[1, 2, 3]]}'
+
+
+@pytest.fixture
+def service(root: Path) -> Service:
+    service = Service(Metrics({}), limit=1000, workers=1)
+    service.metrics.claim_row()
+    service.set_model(BundleModel(read_bundle(root / "model")))
+    return service
+
+
+class FakeModel:
+    """A model that runs a function of the test."""
+
+    def __init__(self, run: Any, *, is_fast: bool) -> None:
+        self._run = run
+        self.is_fast = is_fast
+
+    def invoke(self, _invocation: Invocation) -> HttpResponse:
+        self._run()
+        return HttpResponse(200, [], b"done", 1)
+
+
+def make_dispatcher(service: Service, queue_size: int = 1) -> Dispatcher:
+    return Dispatcher(service, lambda _head: HttpResponse(404, [], b""), queue_size=queue_size)
+
+
+def invoke(dispatcher: Dispatcher, body: bytes = BODY, **headers: str) -> FakeExchange:
+    """Send an invocation and its body, and return its exchange."""
+    exchange = FakeExchange()
+    named = {name.replace("_", "-"): value for name, value in headers.items()} | {"content-length": str(len(body))}
+    dispatcher(FakeHead("POST", "/invocations", headers=named), exchange)
+    if not exchange.responses:
+        exchange.send(body)
+    return exchange
+
+
+def wait_for_response(exchange: FakeExchange) -> tuple[int, list[tuple[str, str]], bytes]:
+    deadline = time.monotonic() + 5
+    while not exchange.responses and time.monotonic() < deadline:
+        time.sleep(0.001)
+    (response,) = exchange.responses
+    return response
+
+
+def test_small_request_to_a_fast_model_is_answered_in_the_same_thread(service: Service) -> None:
+    threads: list[threading.Thread] = []
+    service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=True))
+    assert invoke(make_dispatcher(service)).responses[0][0] == 200
+    assert threads == [threading.current_thread()]
+
+
+@pytest.mark.parametrize(("is_fast", "size"), [(True, 256 * 1024 + 1), (False, 1)])
+def test_other_invocations_are_answered_in_another_thread(service: Service, is_fast: bool, size: int) -> None:
+    threads: list[threading.Thread] = []
+    service.limit = 1 << 20
+    service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=is_fast))
+    exchange = FakeExchange()
+    make_dispatcher(service)(FakeHead("POST", "/invocations"), exchange)
+    exchange.send(bytes(size))
+    exchange.end()
+    assert wait_for_response(exchange)[0] == 200
+    assert threads != [threading.current_thread()]
+
+
+def test_queue_slots_are_released(service: Service) -> None:
+    permission = threading.Event()
+    service.set_model(FakeModel(permission.wait, is_fast=False))
+    dispatcher = make_dispatcher(service, queue_size=2)
+    accepted = [invoke(dispatcher), invoke(dispatcher)]
+    assert invoke(dispatcher).responses[0][0] == 503
+    permission.set()
+    assert [wait_for_response(exchange)[0] for exchange in accepted] == [200, 200]
+    assert wait_for_response(invoke(dispatcher))[0] == 200
+
+
+def test_bug_is_500_without_a_traceback(service: Service, caplog: pytest.LogCaptureFixture) -> None:
+    def fail() -> None:
+        raise RuntimeError("inner secret")
+
+    service.set_model(FakeModel(fail, is_fast=True))
+    with caplog.at_level(logging.ERROR):
+        ((status, _, body),) = invoke(make_dispatcher(service)).responses
+    assert (status, b"secret" in body, "inner secret" in caplog.text) == (500, False, True)
+
+
+def test_unreadable_head_is_500(service: Service) -> None:
+    exchange, head = FakeExchange(), FakeHead("POST", "/invocations")
+    del head.headers
+    make_dispatcher(service)(head, exchange)
+    assert [status for status, _, _ in exchange.responses] == [500]
+
+
+def test_failing_fallback_is_500(service: Service) -> None:
+    def fail(_head: object) -> HttpResponse:
+        raise RuntimeError("inner secret")
+
+    exchange = FakeExchange()
+    Dispatcher(service, fail, queue_size=1)(FakeHead("GET", "/metrics"), exchange)
+    assert wait_for_response(exchange)[0] == 500
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_discarded"),
+    [
+        ({}, False),
+        ({"content-length": "0"}, False),
+        ({"content-length": "5"}, True),
+        ({"transfer-encoding": "chunked"}, True),
+        ({"content-length": "5", "expect": "100-continue"}, False),
+    ],
+)
+def test_body_of_an_answered_request_is_discarded(
+    service: Service, headers: dict[str, str], is_discarded: bool
+) -> None:
+    exchange = FakeExchange()
+    dispatcher = make_dispatcher(service)
+    dispatcher(FakeHead("POST", "/absent", headers=headers), exchange)
+    next_exchange = FakeExchange()  # answered by the same thread when it has finished with the first one
+    dispatcher(FakeHead("GET", "/absent"), next_exchange)
+    wait_for_response(next_exchange)
+    assert bool(exchange.reads) == is_discarded
+
+
+def test_rejected_invocations_are_answered_before_their_body(service: Service) -> None:
+    exchange = invoke(make_dispatcher(service), content_encoding="gzip")
+    assert (exchange.responses[0][0], len(exchange.reads)) == (415, 1)
+
+
+def test_responses_close_the_connection_while_stopping(service: Service) -> None:
+    exchange = FakeExchange()
+    service.metrics.mark_stopping()
+    make_dispatcher(service)(FakeHead(), exchange)
+    ((status, headers, _),) = exchange.responses
+    assert (status, ("connection", "close") in headers) == (503, True)
+
+
+def test_ping_is_503_until_all_workers_have_loaded_the_model(root: Path) -> None:
+    service = Service(Metrics({}), limit=1000, workers=2)
+    model = BundleModel(read_bundle(root / "model"))
+    statuses = [service.ping().status]
+    for _ in range(2):
+        service.metrics.claim_row()
+        service.set_model(model)
+        statuses.append(service.ping().status)
+    assert statuses == [503, 503, 200]
+
+
+def test_ping_is_503_while_stopping(service: Service) -> None:
+    service.metrics.mark_stopping()
+    assert service.ping().status == 503

@@ -1,0 +1,182 @@
+"""The same requests to both listeners: Granian without an event loop, and its public RSGI interface."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from microjobs_serve.listener import IMPLEMENTATIONS, VARIABLE
+from tests.bundles import linear_bundle
+from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, running_server
+from tests.unit.serve.test_serve_handlers import SLOW, invoke_in_parallel, server_with_program
+from tests.unit.serve.test_serve_robustness import head, status
+
+ROW = '{"instances": [[1, 2, 3]]}'
+LIMIT = 6 * 1024 * 1024
+
+
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def listener(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def server(listener: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that must log no warnings and lose no worker."""
+    root = tmp_path_factory.mktemp(listener)
+    linear_bundle(root / "model", [1.0] * FEATURES, 0.0, SCALER)
+    with running_server(root, **{VARIABLE: listener}) as running:
+        running.wait_until_ready()
+        workers = running.worker_pids()
+        yield running
+        assert running.worker_pids() == workers
+    assert running.process.returncode == 0
+    assert running.logged_problems() == []
+
+
+@contextlib.contextmanager
+def connection(server: Server) -> Iterator[http.client.HTTPConnection]:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)) as opened:
+        yield opened
+
+
+def test_ping_is_200(server: Server) -> None:
+    reply = server.request("GET", "/ping")
+    assert (reply.status, reply.body) == (200, b"")
+
+
+@pytest.mark.parametrize("rows", [1, 1000, 50_000], ids=["small", "larger", "in-chunks"])
+def test_invocation_is_answered(server: Server, rows: int) -> None:
+    reply = server.invoke("1,2,3\n" * rows, "text/csv")
+    assert (reply.status, reply.body) == (200, b"6.0\n" * rows)
+    assert reply.headers["content-type"] == "text/csv"
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_chunked_body_is_answered(server: Server, size: int) -> None:
+    body = b"1,2,3\n" * 100
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    with connection(server) as client:
+        client.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"})
+        response = client.getresponse()
+        assert (response.status, response.read()) == (200, b"6.0\n" * 100)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_too_large_body_is_413_and_the_connection_stays_open(server: Server, chunked: bool) -> None:
+    body = b"1,2,3\n" * (2 * LIMIT // 6)
+    pieces = (body[start : start + 100_000] for start in range(0, len(body), 100_000))
+    length = {} if chunked else {"Content-Length": str(len(body))}
+    with connection(server) as client:
+        client.request("POST", "/invocations", pieces, {"Content-Type": "text/csv"} | length)
+        response = client.getresponse()
+        assert (response.status, b"the limit is" in response.read()) == (413, True)
+        client.request("POST", "/invocations", "1,2,3", {"Content-Type": "text/csv"})
+        assert client.getresponse().status == 200
+
+
+def test_empty_body_is_400(server: Server) -> None:
+    assert server.invoke("").status == 400
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "expected"), [("GET", "/absent", 404), ("POST", "/metrics", 405), ("GET", "/metrics", 200)]
+)
+def test_other_routes_are_answered_and_the_connection_stays_open(
+    server: Server, method: str, path: str, expected: int
+) -> None:
+    with connection(server) as client:
+        for _ in range(2):
+            client.request(method, path, b"x" * 300_000 if method == "POST" else None)
+            response = client.getresponse()
+            response.read()
+            assert response.status == expected
+
+
+@pytest.mark.parametrize("chunk", [b"zz\r\n1,2,3\r\n0\r\n\r\n", b"5\r\n1,2,3\r\nff"], ids=["malformed", "truncated"])
+def test_incomplete_body_is_never_a_prediction(server: Server, chunk: bytes) -> None:
+    lines = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+        client.sendall(lines + chunk)
+        client.shutdown(socket.SHUT_WR)
+        assert status(client) in (0, 400)
+
+
+def test_clients_that_disconnect_do_no_harm(server: Server) -> None:
+    for body in (b"1,", b"1,2,3\n" * 100_000):
+        for _ in range(20):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+                client.sendall(head(LIMIT) + body)
+    assert server.invoke(ROW).json == {"predictions": [[6.0]]}
+
+
+def test_slow_clients_do_not_delay_others(server: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        clients = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)) for _ in range(50)
+        ]
+        for client in clients:
+            client.sendall(head(5) + b"1,2")
+        assert server.invoke(ROW).status == 200
+        for client in clients:
+            client.sendall(b",3")
+        assert {status(client) for client in clients} == {200}
+
+
+def test_user_code_is_served(root: Path, listener: str) -> None:
+    with server_with_program(root, SLOW, **{VARIABLE: listener}) as server:
+        assert {reply.status for reply in invoke_in_parallel(server, ["0.01"] * 8)} == {200}
+
+
+def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -> None:
+    with server_with_program(root, SLOW, **{VARIABLE: listener}) as server:
+        replies: list[Reply] = []
+        waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 3)))
+        waiting.start()
+        time.sleep(0.3)
+        assert server.stop() == 0
+        waiting.join()
+    assert [reply.status for reply in replies] == [200] * 3
+    assert server.logged_problems() == []
+
+
+def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
+    with running_server(root, **{VARIABLE: listener}) as server:
+        server.wait_until_ready()
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while server.worker_pids() in ([worker], []) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        server.wait_until_ready()
+        assert server.invoke(ROW).status == 200
+
+
+def test_listener_serves_on_a_unix_socket(root: Path, listener: str) -> None:
+    with running_server(root, MICROJOBS_SOCKET_FOLDER=str(root), **{VARIABLE: listener}) as server:
+        path = root / "http.socket"
+        deadline = time.monotonic() + 30
+        answer = b""
+        while not answer and time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(20)
+                client.connect(str(path))
+                client.sendall(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+                answer = client.recv(100)
+            time.sleep(0.02)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert server.stop() == 0
+
+
+def test_unknown_listener_ends_the_job(root: Path) -> None:
+    with running_server(root, **{VARIABLE: "fast"}) as server:
+        assert server.wait() == 2
+    assert f"{VARIABLE} is 'fast': set it to direct or rsgi" in (server.failure or "")

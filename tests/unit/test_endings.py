@@ -1,0 +1,65 @@
+"""The ending of one host, from each kind of evidence."""
+
+import pytest
+
+from microjobs import endings
+from microjobs.endings import Certainty, Ending
+from microjobs.errors import JobError, PlatformError, Stopped, UserError
+
+MEMORY = "without giving a reason: most likely out of memory; see the log above"
+NO_HINT = "without giving a reason: see the log above"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "reason", "certainty"),
+    [
+        (endings.reported("a", 0, ""), 0, "", Certainty.CERTAIN),
+        (endings.reported("a", 2, "row 5 is bad"), 2, "row 5 is bad", Certainty.CERTAIN),
+        (endings.reported("a", 3, "disk full"), 3, "disk full", Certainty.CERTAIN),
+        (endings.reported("a", 1, "KeyError"), 1, "KeyError", Certainty.DOUBTFUL),
+        (endings.reported("a", 1, "Connection closed by peer"), 1, "Connection closed by peer", 0),
+        (endings.reported("a", 2, "broken pipe"), 2, "broken pipe", Certainty.CERTAIN),
+        (endings.stopped("a", 15), 143, "", Certainty.CERTAIN),
+        (endings.explained("a", 5, "script failed"), 1, "script failed", Certainty.DOUBTFUL),
+        (endings.explained("a", 5, "socket closed"), 1, "socket closed", Certainty.LOST_CONNECTION),
+        (endings.explained("a", -11, "SIGSEGV"), 1, "SIGSEGV", Certainty.SILENT),
+        (endings.explained("a", -9, "SIGKILL"), 1, "SIGKILL", Certainty.CERTAIN),
+        (endings.killed("a", 9), 3, f"the training was ended by SIGKILL {MEMORY}", Certainty.CERTAIN),
+        (endings.killed("a", 11), 1, f"the training was ended by SIGSEGV {NO_HINT}", Certainty.SILENT),
+        (endings.killed("a", 11, by_agent=True), 1, f"the training was ended by SIGSEGV {MEMORY}", Certainty.SILENT),
+        (endings.exited("a", 0), 0, "", Certainty.CERTAIN),
+        (endings.exited("a", 9), 1, f"the training exited with code 9 {NO_HINT}", Certainty.SILENT),
+        (endings.exited("a", 9, by_agent=True), 1, f"the training exited with code 9 {MEMORY}", Certainty.SILENT),
+    ],
+)
+def test_evidence_gives_code_reason_and_certainty(ending: Ending, code: int, reason: str, certainty: Certainty) -> None:
+    expected = f"host a failed: {reason}" if reason else ""
+    assert ending == Ending("a", code, expected, certainty)
+
+
+def test_certainty_orders_the_candidates_for_the_cause() -> None:
+    assert [*sorted(Certainty)] == [
+        Certainty.LOST_CONNECTION,
+        Certainty.DOUBTFUL,
+        Certainty.SILENT,
+        Certainty.CERTAIN,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [(1, JobError), (2, UserError), (3, PlatformError), (128 + 15, Stopped), (128 + 2, Stopped)]
+)
+def test_conclusion_raises_the_error_of_the_code(code: int, error: type[Exception]) -> None:
+    with pytest.raises(error) as raised:
+        Ending("a", code, "row 5 is bad").conclude()
+    assert type(raised.value) is error
+    assert getattr(raised.value, "signal_number", code - 128) == code - 128
+    assert issubclass(error, Stopped) or str(raised.value) == "row 5 is bad"
+
+
+def test_success_raises_nothing() -> None:
+    Ending("a").conclude()
+
+
+def test_long_reason_is_cut() -> None:
+    assert len(Ending("a", 1, "x" * 6000).reason) == 5000
