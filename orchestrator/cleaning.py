@@ -101,7 +101,8 @@ def _run(home: Home, name: str) -> Item:
 
 
 def _goes_on(home: Home, name: str) -> bool:
-    from microjobs_orchestrator.runs.viewing import Filter, HomeView
+    from microjobs_orchestrator.runs.home_view import HomeView
+    from microjobs_orchestrator.runs.view import Filter
 
     rows = HomeView(home).newest(Filter(limit=1000, name=f"{name}-", running=True))
     return any(row.name.startswith(f"{name}-") for row in rows)

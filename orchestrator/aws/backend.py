@@ -16,7 +16,7 @@ from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext
 
-POLL = 5.0
+POLL_INTERVAL = 5.0
 """Seconds between two looks at a job: all runs of an account share the limits of Describe calls."""
 
 CLIENT = Config(
@@ -90,7 +90,7 @@ def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
         runtime=clients["sagemaker-runtime"],
         s3=clients["s3"],
         logs=clients["logs"],
-        poll=POLL,
-        poll_longest=POLL,
+        poll_interval=POLL_INTERVAL,
+        max_poll_interval=POLL_INTERVAL,
         price=prices(settings).get,
     )

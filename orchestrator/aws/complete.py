@@ -6,7 +6,8 @@ from copy import deepcopy
 from typing import Any
 
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.runs.backend import Complete, Members
+from microjobs_orchestrator.runs.backend import Complete
+from microjobs_orchestrator.runs.kinds import Members
 
 RUN_TAG = "microjobs:run"
 """On everything that a run creates: bills can be split by it."""

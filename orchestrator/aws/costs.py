@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from rich.table import Table
 from rich.text import Text
 
-from microjobs_orchestrator.runs.backend import Members
-from microjobs_orchestrator.runs.costs import HOUR, dollars
+from microjobs_orchestrator.runs.costs import HOUR_SECONDS, format_dollars
+from microjobs_orchestrator.runs.kinds import Members
 from microjobs_orchestrator.runs.plan import PlannedRequest
 
 EXPECTED_SECONDS = 300.0
@@ -33,7 +33,7 @@ class Estimate:
 
     def _dollars(self, prices: Mapping[str, float], seconds: float) -> float | None:
         an_hour = prices.get(self.instance_type)
-        return None if an_hour is None else self.instances * seconds / HOUR * an_hour
+        return None if an_hour is None else self.instances * seconds / HOUR_SECONDS * an_hour
 
 
 def estimates(plan: Iterable[PlannedRequest], max_seconds: int) -> list[Estimate]:
@@ -95,9 +95,9 @@ def unpriced(found: Iterable[Estimate], prices: Mapping[str, float]) -> list[str
 
 
 def _shown(amount: float | None) -> str:
-    return "?" if amount is None else dollars(amount)
+    return "?" if amount is None else format_dollars(amount)
 
 
 def _sum(amounts: Sequence[float | None]) -> str:
-    total = dollars(sum(amount for amount in amounts if amount is not None))
+    total = format_dollars(sum(amount for amount in amounts if amount is not None))
     return f"{total} + ?" if None in amounts else total

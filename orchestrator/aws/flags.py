@@ -1,50 +1,68 @@
-"""The flags of the verbs that go to AWS. Those that are not given leave `microjobs.toml` its say."""
+"""Flags of the commands that use AWS. A flag overrides its setting in `microjobs.toml`."""
 
 import argparse
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from microjobs_orchestrator.failures import UsageError
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.aws.settings import Settings
-    from microjobs_orchestrator.runs.backend import Backend
-    from microjobs_orchestrator.runs.viewing import View
 
 PREFIX = "aws_"
-"""Of the flags' names among a verb's options."""
+"""The prefix of these flags' names among the parsed options of a command."""
 
 
 def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
-    """Add `--on`, and what it takes.
+    """Add `--on` and the flags for AWS.
 
     Args:
-        parser: a verb's.
-        requests: also what only requests need.
+        parser: the parser of a command.
+        requests: also add the flags that only requests for jobs need.
     """
-    parser.add_argument("--on", choices=("here", "aws"), default="here", help="the backend (default: %(default)s)")
-    group = parser.add_argument_group("on AWS", "Each is also a setting in [aws] of microjobs.toml: docs/using/aws.md")
-    flag = _adder(group)
-    flag("--profile", metavar="P", help="of ~/.aws/config (default: as boto3 finds it)")
-    flag("--region", metavar="R", help="(default: as boto3 finds it)")
+    parser.add_argument(
+        "--on", choices=("here", "aws"), default="here", help="use this machine or AWS (default: %(default)s)"
+    )
+    group = parser.add_argument_group(
+        "on AWS", "Each one is also a setting in [aws] of microjobs.toml: docs/using/aws.md"
+    )
+    flag = _make_adder(group)
+    flag("--profile", metavar="P", help="profile of ~/.aws/config (default: boto3's)")
+    flag("--region", metavar="R", help="AWS region (default: boto3's)")
     if requests:
-        flag("--role", metavar="ARN", help="the role that jobs run as")
-        flag("--bucket", metavar="B", help="where all data lies")
-        flag("--prefix", metavar="FOLDER", help="of all data in the bucket (default: microjobs)")
-        flag("--registry", metavar="HOST[/PREFIX]", help="of the images (default: the account's ECR)")
-        flag("--instance-type", metavar="[STEP=]TYPE", action="append", help="such as ml.m5.large, train=ml.c5.xlarge")
-        flag("--endpoint-instances", type=int, metavar="N", help="(default: 1)")
-        flag("--max-minutes", type=int, metavar="N", help="of a job, and until an endpoint is up (default: 60)")
-        flag("--spot", action="store_true", help="train on spot instances")
-        flag("--spot-wait-minutes", type=int, metavar="N", help="longer for waiting (default: 60)")
-        flag("--subnets", type=_items, metavar="ID,ID", help="of a VPC that jobs and models run in")
-        flag("--security-groups", type=_items, metavar="ID,ID", help="of that VPC")
-        flag("--kms-key", metavar="KEY", help="encrypts outputs and volumes")
-        flag("--tag", type=_pair, dest="aws_tags", metavar="KEY=VALUE", action="append", help="on all that is created")
+        _add_request_flags(flag)
 
 
-def _adder(group: Any) -> Callable[..., None]:
+def _add_request_flags(flag: Callable[..., None]) -> None:
+    flag("--role", metavar="ARN", help="execution role of the jobs")
+    flag("--bucket", metavar="B", help="bucket for all data")
+    flag("--prefix", metavar="FOLDER", help="folder for all data in the bucket (default: microjobs)")
+    flag("--registry", metavar="HOST[/PREFIX]", help="registry of the images (default: the account's ECR)")
+    flag(
+        "--instance-type",
+        metavar="[STEP=]TYPE",
+        action="append",
+        help="instance type, of one step or of all, such as train=ml.c5.xlarge or ml.m5.large",
+    )
+    flag("--endpoint-instances", type=int, metavar="N", help="instances of the endpoint (default: 1)")
+    flag("--max-minutes", type=int, metavar="N", help="time limit of a job and of an endpoint's creation (default: 60)")
+    flag("--spot", action="store_true", help="train on spot instances")
+    flag("--spot-wait-minutes", type=int, metavar="N", help="additional time limit for spot instances (default: 60)")
+    flag("--subnets", type=_parse_items, metavar="ID,ID", help="subnets of the jobs and models")
+    flag("--security-groups", type=_parse_items, metavar="ID,ID", help="security groups of the jobs and models")
+    flag("--kms-key", metavar="KEY", help="key that encrypts outputs and volumes")
+    flag(
+        "--tag",
+        type=_parse_pair,
+        dest="aws_tags",
+        metavar="KEY=VALUE",
+        action="append",
+        help="tag of all resources; can be repeated",
+    )
+
+
+def _make_adder(group: Any) -> Callable[..., None]:
     def flag(name: str, **members: Any) -> None:
         destination = PREFIX + name.removeprefix("--").replace("-", "_")
         group.add_argument(name, **{"dest": destination, "default": argparse.SUPPRESS, **members})
@@ -52,11 +70,11 @@ def _adder(group: Any) -> Callable[..., None]:
     return flag
 
 
-def _items(text: str) -> tuple[str, ...]:
+def _parse_items(text: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in text.split(",") if item.strip())
 
 
-def _pair(text: str) -> tuple[str, str]:
+def _parse_pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     if not separator or not key:
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
@@ -64,118 +82,66 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def on_aws(options: argparse.Namespace) -> bool:
-    """Whether a verb goes to AWS.
+    """Return whether a command uses AWS.
 
     Raises:
-        UsageError: it does not, and flags were given that only AWS takes.
+        UsageError: it does not, but flags for AWS are set.
     """
     if options.on == "aws":
         return True
     if names := [name.removeprefix(PREFIX) for name in vars(options) if name.startswith(PREFIX)]:
-        shown = ", ".join("--tag" if name == "tags" else f"--{name.replace('_', '-')}" for name in names)
-        raise UsageError(f"only --on aws takes {shown}")
+        flags = ", ".join("--tag" if name == "tags" else f"--{name.replace('_', '-')}" for name in names)
+        raise UsageError(f"{flags} can be used only with --on aws")
     return False
 
 
-def given(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that flags give."""
+def parse_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that flags set."""
     values = {name.removeprefix(PREFIX): value for name, value in vars(options).items() if name.startswith(PREFIX)}
     if "tags" in values:
         values["tags"] = dict(values["tags"])
-    types = dict(_step_and_type(text) for text in values.pop("instance_type", []))
+    types = dict(_parse_instance_type(text) for text in values.pop("instance_type", []))
     if "" in types:
         values["instance_type"] = types.pop("")
     return {**values, "instance_types": types}
 
 
-def _step_and_type(text: str) -> tuple[str, str]:
+def _parse_instance_type(text: str) -> tuple[str, str]:
+    """Return the step, empty for all steps, and the instance type."""
     step, _, instance_type = text.rpartition("=")
     return step, instance_type
 
 
-def chosen(options: argparse.Namespace) -> "Settings":
-    """Settings of the file and the flags, with boto3's region; not yet checked."""
+def load_settings(options: argparse.Namespace) -> "Settings":
+    """Return the settings of the file and the flags, with boto3's region. They are not yet checked."""
     from microjobs_orchestrator.aws import settings
     from microjobs_orchestrator.aws.backend import with_region
 
-    return with_region(settings.changed(settings.read(), given(options)))
+    return with_region(settings.override(settings.load(), parse_settings(options)))
 
 
-def account(options: argparse.Namespace, *, requests: bool) -> "Settings":
-    """Settings for commands that ask AWS.
+def require_settings(options: argparse.Namespace, *, requests: bool) -> "Settings":
+    """Return the settings for a command that sends requests to AWS.
 
     Args:
-        requests: whether the command makes requests for jobs, which need a role and a bucket.
+        requests: whether the command sends requests for jobs, which need a role and a bucket.
 
     Raises:
-        UsageError: settings or credentials are missing or wrong, all of them at once.
+        UsageError: settings or credentials are missing or wrong. The message has all problems.
     """
     from microjobs_orchestrator.aws import settings
     from microjobs_orchestrator.aws.backend import credentials_problems
 
-    found = chosen(options)
-    problems = settings.problems(found) if requests else settings.region_problems(found)
-    settings.refuse([*problems, *credentials_problems(found)])
-    return found
+    loaded = load_settings(options)
+    problems = settings.problems(loaded) if requests else settings.region_problems(loaded)
+    settings.raise_problems([*problems, *credentials_problems(loaded)])
+    return loaded
 
 
 def profile(options: argparse.Namespace) -> str:
-    """The profile that a command uses, by its flag or by the file; empty if neither names one."""
+    """Return the profile that flags or the file set, or an empty string."""
     from microjobs_orchestrator.aws import settings
 
     with suppress(UsageError):
-        return getattr(options, "aws_profile", None) or getattr(options, "profile", None) or settings.read().profile
+        return getattr(options, "aws_profile", None) or getattr(options, "profile", None) or settings.load().profile
     return ""
-
-
-def reached(options: argparse.Namespace) -> "AbstractContextManager[Backend]":
-    """The backend of a command that changes what is there and starts nothing new.
-
-    Raises:
-        UsageError: no region or no credentials are known, or flags for AWS are given without it.
-    """
-    if on_aws(options):
-        return nullcontext(_account(options))
-    from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.runs import backend
-
-    return backend.local_backend(Home.from_environment())
-
-
-def viewed(options: argparse.Namespace) -> "View":
-    """The view of a command that only reads.
-
-    Raises:
-        UsageError: as `reached`.
-    """
-    from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.runs import viewing
-
-    if on_aws(options):
-        backend = _account(options)
-        return viewing.BackendView(backend, f"AWS, region {backend.sagemaker.meta.region_name}")
-    return viewing.HomeView(Home.from_environment())
-
-
-def need_jobs(options: argparse.Namespace) -> None:
-    """Refuse a folder that has no jobs before a server is started for it.
-
-    Raises:
-        UsageError: as `reached`, or nothing has ever run in the folder.
-    """
-    if not on_aws(options):
-        from microjobs_orchestrator.local.home import Home
-        from microjobs_orchestrator.runs.viewing import need_state
-
-        need_state(Home.from_environment())
-
-
-def _account(options: argparse.Namespace) -> "Backend":
-    from microjobs_orchestrator.aws.backend import connect
-
-    return connect(account(options, requests=False), no_image)
-
-
-def no_image(job: str) -> str:
-    """For places that nothing is started at."""
-    raise AssertionError(f"no request is made here, yet one wants the image of {job}")

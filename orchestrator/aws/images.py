@@ -22,7 +22,7 @@ def pushed(home: Home, destination: Destination) -> Images:
     return {job: image.uri for job, image in pushed_images.load(home).get(str(destination), {}).items()}
 
 
-def need(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
+def require(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
     """The address of a job's image, when those of all these jobs are known.
 
     Raises:

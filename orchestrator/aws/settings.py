@@ -1,4 +1,4 @@
-"""How to run on AWS: `[aws]` of `microjobs.toml` in the current folder, and flags over it.
+"""Settings for AWS: the table `[aws]` of `microjobs.toml` in the current folder, and the flags that override it.
 
 [aws]
 region = "us-east-1"
@@ -31,42 +31,42 @@ STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
 ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
 PLACEHOLDER_REGION = "us-east-1"
 PLACEHOLDER_ACCOUNT = "123456789012"
-"""As AWS's documentation has it: nobody's."""
+"""The account of AWS's examples."""
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is chosen for AWS. Credentials are not here: boto3 finds them, SSO's too."""
+    """Settings for AWS. Credentials are not among them: boto3 finds them, including those of SSO."""
 
     role: str = ""
-    """The execution role's ARN."""
+    """The ARN of the execution role."""
     bucket: str = ""
     region: str = ""
-    """Empty: the profile's, as boto3 finds it."""
+    """Empty: boto3's region."""
     profile: str = ""
     prefix: str = "microjobs"
-    """Folder of all objects in the bucket."""
+    """The folder of all objects in the bucket."""
     registry: str = ""
-    """`HOST[/PREFIX]`; empty: the account's own, in the region."""
+    """`HOST[/PREFIX]`; empty: the account's ECR in the region."""
     instance_type: str = "ml.m5.large"
     instance_types: Mapping[str, str] = field(default_factory=dict)
-    """Of the steps that have another one."""
+    """Instance types of single steps, by step."""
     instance_count: int = 0
-    """Hosts of the scaling step; 0: as many as the workflow says."""
+    """Hosts of a workflow's multi-host step; 0: the workflow's default."""
     endpoint_instances: int = 1
     max_minutes: int = 60
-    """How long a job may run, and an endpoint may take to be in service."""
+    """The time limit of a job, and of an endpoint's creation."""
     spot: bool = False
-    """Train on spare instances, which cost less and may be taken away."""
+    """Train on spot instances."""
     spot_wait_minutes: int = 60
-    """How much longer a job may then take for waiting."""
+    """Additional time limit of a job on spot instances, for waiting."""
     subnets: tuple[str, ...] = ()
     security_groups: tuple[str, ...] = ()
     kms_key: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     prices: Mapping[str, float] = field(default_factory=dict)
-    """Dollars an hour by instance type, over those of `prices.toml`."""
+    """Dollars per hour by instance type. They override those of `prices.toml`."""
 
     @property
     def account(self) -> str:
@@ -74,8 +74,13 @@ class Settings:
 
     @property
     def role_name(self) -> str:
-        """Without its path."""
+        """The role's name without its path."""
         return self._role_part("name").rpartition("/")[2]
+
+    @property
+    def workflow_options(self) -> dict[str, int]:
+        """Settings that are also options of workflows, if they are set."""
+        return {"instance_count": self.instance_count} if self.instance_count else {}
 
     @property
     def key_prefix(self) -> str:
@@ -91,11 +96,11 @@ class Settings:
         return match[name] if match else ""
 
 
-def read(path: Path = FILE) -> Settings:
-    """The file's settings; the defaults if it has none.
+def load(path: Path = FILE) -> Settings:
+    """Load the settings of the file, with defaults for those that it does not have.
 
     Raises:
-        ConfigError: it is not TOML, or has a setting that there is not, or one of the wrong type.
+        ConfigError: the file is not TOML, or has an unknown setting, or a value of the wrong type.
     """
     table = read_section(path, "aws")
     return Settings(**{name: _typed(path, name, value) for name, value in table.items()})
@@ -104,7 +109,7 @@ def read(path: Path = FILE) -> Settings:
 def _typed(path: Path, name: str, value: Any) -> Any:
     defaults = {item.name: getattr(Settings(), item.name) for item in fields(Settings)}
     if name not in defaults:
-        raise ConfigError(f"{path}: [aws] has no setting {name!r}; there are {', '.join(defaults)}")
+        raise ConfigError(f"{path}: [aws] has no setting {name!r}; its settings are {', '.join(defaults)}")
     if isinstance(defaults[name], tuple):
         value = tuple(value) if isinstance(value, list) else value
     if type(value) is not type(defaults[name]):
@@ -122,18 +127,18 @@ def _check_items(path: Path, name: str, value: Any) -> None:
             raise ConfigError(f"{path}: {name} must hold {word}, not {item!r}")
 
 
-def changed(settings: Settings, given: Mapping[str, Any]) -> Settings:
-    """Settings with the flags that were given put in; tables are added to."""
+def override(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Return settings with some replaced. Tables are merged."""
     values: dict[str, Any] = {
         name: {**getattr(settings, name), **value} if isinstance(value, Mapping) else value
-        for name, value in given.items()
+        for name, value in changes.items()
     }
     return replace(settings, **values)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A setting that is missing or wrong, and what to do."""
+    """A setting that is missing or wrong, and its remedy."""
 
     message: str
     remedy: str
@@ -142,8 +147,8 @@ class Problem:
         return f"{self.message}: {self.remedy}"
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Report all problems at once.
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise one error for all problems, if there are any.
 
     Raises:
         UsageError: there is at least one.
@@ -152,7 +157,7 @@ def refuse(problems: Sequence[Problem]) -> None:
         raise UsageError(str(problems[0]))
     if problems:
         lines = "".join(f"\n  - {problem}" for problem in problems)
-        raise UsageError(f"{len(problems)} things are missing or wrong:{lines}")
+        raise UsageError(f"{len(problems)} settings are missing or wrong:{lines}")
 
 
 def region_problems(settings: Settings) -> list[Problem]:
@@ -162,7 +167,7 @@ def region_problems(settings: Settings) -> list[Problem]:
 
 
 def problems(settings: Settings) -> list[Problem]:
-    """All that keeps requests from being made of the settings."""
+    """Return all reasons why the settings cannot be used in requests."""
     found = [*region_problems(settings), *_target_problems(settings), *_instance_problems(settings)]
     if bool(settings.subnets) != bool(settings.security_groups):
         found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
@@ -193,18 +198,17 @@ def _instance_problems(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"{instance_type!r} is not an instance type", "they are written like ml.m5.large")
 
 
-def checked(settings: Settings) -> Settings:
-    """Settings that requests can be made from.
+def check(settings: Settings) -> None:
+    """Check that the settings can be used in requests.
 
     Raises:
-        UsageError: something is missing or wrong, all of it at once, with what to write.
+        UsageError: settings are missing or wrong. The message has all problems.
     """
-    refuse(problems(settings))
-    return settings
+    raise_problems(problems(settings))
 
 
-def with_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:
-    """Settings for requests that nobody sends, and the placeholders in them by name."""
+def fill_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:
+    """Return settings for requests that are only printed, and the placeholders in them by name."""
     region = settings.region or PLACEHOLDER_REGION
     account = settings.account or PLACEHOLDER_ACCOUNT
     values = {
@@ -213,4 +217,4 @@ def with_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:
         "bucket": f"microjobs-{account}-{region}",
     }
     missing = {name: value for name, value in values.items() if not getattr(settings, name)}
-    return changed(settings, missing), missing
+    return override(settings, missing), missing

@@ -47,7 +47,8 @@ def answer(parser: argparse.ArgumentParser) -> None:
 def jobs(**_: object) -> list[str]:
     """PlanNames of jobs and endpoints here, newest first."""
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.runs.viewing import Filter, HomeView
+    from microjobs_orchestrator.runs.home_view import HomeView
+    from microjobs_orchestrator.runs.view import Filter
 
     return [row.name for row in HomeView(Home.from_environment()).newest(Filter(limit=100))]
 

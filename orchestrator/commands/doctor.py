@@ -36,5 +36,5 @@ def findings(options: argparse.Namespace) -> "Iterator[Finding]":
 
     home = Home.from_environment()
     if flags.on_aws(options):
-        return account.examine(flags.chosen(options), home)
+        return account.examine(flags.load_settings(options), home)
     return machine.examine(home)

@@ -46,14 +46,14 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local.lifecycle.control import Interruption
     from microjobs_orchestrator.local.resources.training import interruptions
     from microjobs_orchestrator.runs.backend import connect_local
+    from microjobs_orchestrator.runs.home_view import HomeView
     from microjobs_orchestrator.runs.kinds import TRAINING
-    from microjobs_orchestrator.runs.viewing import HomeView
 
     home = Home.from_environment()
     if (address := control.running(home)) is None:
         raise UsageError(control.why_not_running(home))
     backend = connect_local(address, home.buckets)
-    kind, job = HomeView(home).need(options.job)
+    kind, job = HomeView(home).find(options.job)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):
         raise UsageError(
             f"{options.job} is no managed spot training job: only those are interrupted (EnableManagedSpotTraining)"
@@ -67,7 +67,7 @@ def call(options: argparse.Namespace) -> int:
         new = (kind.describe(backend.sagemaker, options.job) or {}).get("SecondaryStatusTransitions", [])[before:]
         if new:
             break
-        time.sleep(backend.poll)
+        time.sleep(backend.poll_interval)
     if not any(step["Status"] == "Interrupted" for step in new):
         interruptions.withdraw(home, options.job)
         status = new[0]["Status"] if new else "Training"

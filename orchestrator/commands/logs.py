@@ -6,13 +6,14 @@ import time
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.commands import backends
 from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
     from microjobs_orchestrator.runs.kinds import Kind, Members
     from microjobs_orchestrator.runs.logs import Event
-    from microjobs_orchestrator.runs.viewing import View
+    from microjobs_orchestrator.runs.view import View
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -24,8 +25,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    view = flags.viewed(options)
-    kind, _ = view.need(options.job)
+    view = backends.open_view(options)
+    kind, _ = view.find(options.job)
     tail = view.tail(kind, options.job)
     while True:
         follow = options.follow and _goes_on(view, kind, options.job)
@@ -35,7 +36,7 @@ def call(options: argparse.Namespace) -> int:
         if not follow:
             _tell_failure(kind, view.describe(kind, options.job) or {}, options.job)
             return 0
-        time.sleep(view.poll)
+        time.sleep(view.poll_interval)
 
 
 def _print(event: "Event", *, flush: bool) -> None:
@@ -53,7 +54,7 @@ def _tell_failure(kind: "Kind", description: "Members", name: str) -> None:
 
     if reason := description.get("FailureReason"):
         sys.stdout.flush()
-        print(f"microjobs: {kind.title} {name} is {description[kind.status]}: {safe(reason)}", file=sys.stderr)
+        print(f"microjobs: {kind.title} {name} is {description[kind.status_member]}: {safe(reason)}", file=sys.stderr)
 
 
 def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
@@ -61,8 +62,8 @@ def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
     from microjobs_orchestrator.runs.kinds import ENDPOINT
 
     description = view.describe(kind, name)
-    if description is None or description[kind.status] not in (*kind.going, ENDPOINT.good):
+    if description is None or description[kind.status_member] not in (*kind.transitional, ENDPOINT.success):
         return False
-    if not view.advances:
-        print(f"microjobs: {view.advice(going=True)}", file=sys.stderr)
-    return view.advances
+    if not view.can_change:
+        print(f"microjobs: {view.warning(shows_running=True)}", file=sys.stderr)
+    return view.can_change

@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.commands import parse_count
+from microjobs_orchestrator.commands import backends, parse_count
 from microjobs_orchestrator.terminal import safe
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.viewing import Filter, ResourceRow
+    from microjobs_orchestrator.runs.view import Filter, ResourceRow
 
 
 def add_parser(subparsers: "Subparsers") -> None:
@@ -30,18 +30,18 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def call(options: argparse.Namespace) -> int:
     wanted = _filter(options)
-    view = flags.viewed(options)
+    view = backends.open_view(options)
     listed = view.newest(wanted)
     for line in table(listed, datetime.now(UTC)):
         print(safe(line))
-    if advice := view.advice(going=any(row.status in row.kind.going for row in listed)):
+    if advice := view.warning(shows_running=any(row.status in row.kind.transitional for row in listed)):
         print(f"microjobs: {advice}", file=sys.stderr)
     return 0
 
 
 def _filter(options: argparse.Namespace) -> "Filter":
     from microjobs_orchestrator.runs.kinds import KINDS
-    from microjobs_orchestrator.runs.viewing import Filter
+    from microjobs_orchestrator.runs.view import Filter
 
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
     status = _status(options.status) if options.status else ""

@@ -64,7 +64,7 @@ def read_options(options: argparse.Namespace) -> "PushOptions":
     from microjobs_orchestrator.push.destination import Destination
     from microjobs_orchestrator.push.push import PushOptions
 
-    defaults = settings.read()
+    defaults = settings.load()
     images.chosen(options.jobs, options.variant)  # reports a wrong name even without an account
     registry = options.registry or defaults.registry or None
     region, profile = options.region, options.profile
@@ -73,7 +73,7 @@ def read_options(options: argparse.Namespace) -> "PushOptions":
         profile = profile or defaults.profile
         region = region or host_region or defaults.region
         completed = with_region(replace(defaults, region=region, profile=profile))
-        settings.refuse([*settings.region_problems(completed), *credentials_problems(completed)])
+        settings.raise_problems([*settings.region_problems(completed), *credentials_problems(completed)])
         region = completed.region
         if registry is None and completed.account:
             registry = str(completed.destination)

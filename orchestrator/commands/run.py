@@ -1,109 +1,131 @@
 """`microjobs run WORKFLOW`."""
 
 import argparse
+import os
 import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.commands import parse_count
+from microjobs_orchestrator.local.config import RUNTIMES
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.aws.settings import Settings
     from microjobs_orchestrator.commands import Subparsers
 
-EXAMPLES = """examples:
-  microjobs run housing
-  microjobs run housing --data boston_housing.npz --framework pytorch
-  microjobs run housing --no-tuning --instance-count 1
-  microjobs run housing --resume
-  microjobs run housing --on aws --dry-run
-  microjobs run housing --on aws --instance-type train=ml.c5.xlarge --spot
-"""
+METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
+"""Placeholders in `--help` by type of option. Other types have their own name, such as FILE."""
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("run", help="run a workflow to its report")
-    workflows = parser.add_subparsers(dest="workflow", metavar="housing|straight-line", required=True)
-    _add_housing(workflows)
-    _add_straight_line(workflows)
-
-
-def _add_housing(workflows: "Subparsers") -> None:
-    parser = workflows.add_parser(
-        "housing",
-        help="scale on four hosts, train, tune, serve, predict, score",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+    parser = subparsers.add_parser("run", help="run a workflow and write its report")
+    names = workflows.names()
+    choices = parser.add_subparsers(
+        dest="workflow", metavar="|".join(names), required=True, parser_class=WorkflowParser
     )
-    add = _adder(parser)
-    add("--framework", choices=("tensorflow", "pytorch"), help="who trains (default: tensorflow)")
+    for name in names:
+        workflow = choices.add_parser(name, workflow=name, help=workflows.summarize(name))
+        if name in os.environ.get("COMP_LINE", "").split():  # argcomplete reads the flags before it parses
+            workflow.add_flags()
+
+
+class WorkflowParser(argparse.ArgumentParser):
+    """Parses the flags of one workflow.
+
+    The flags are added when they are needed, because importing a workflow takes as long as the rest of `microjobs ps`.
+    """
+
+    def __init__(self, *, workflow: str, **settings: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
+        self._workflow: str | None = workflow
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.add_flags()
+        return super().parse_known_args(args, namespace)
+
+    def add_flags(self) -> None:
+        """Import the workflow and add its flags, once."""
+        if self._workflow is not None:
+            _add_flags(self, workflows.load(self._workflow))
+            self._workflow = None
+
+
+def _add_flags(parser: argparse.ArgumentParser, workflow: Any) -> None:
+    from microjobs.hyperparameters import describe
+
+    if workflow.examples:
+        parser.epilog = "\n  ".join(["examples:", *workflow.examples.splitlines()])
+    for option in describe(workflow.options):
+        _add_option(parser, option)
+    _add_common_flags(parser)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None:
+    """Add the flag of a workflow's option. Its value is parsed only if the flag is used: a resumed run keeps others."""
+    flag = f"--{option['name'].replace('_', '-')}"
+    default = option["default"]
+    if option["type"] == "bool":
+        text = f"{option['help']} (default: {'yes' if default else 'no'})"
+        parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=text)
+        return
+    parser.add_argument(
+        flag,
+        type=_make_parser_of_values(option),
+        choices=option.get("choices"),
+        metavar=None if "choices" in option else METAVARS.get(option["type"], option["type"].upper()),
+        default=argparse.SUPPRESS,
+        help=option["help"] + ("" if default == "" else f" (default: {default})"),
+    )
+
+
+def _make_parser_of_values(option: dict[str, Any]) -> Callable[[str], object]:
+    from microjobs.hyperparameters import parse_value
+
+    def parse(text: str) -> object:
+        if option["type"] == "file":
+            return str(Path(text).absolute())
+        try:
+            return parse_value({name: value for name, value in option.items() if name != "choices"}, text)
+        except (ValueError, OverflowError) as error:
+            raise argparse.ArgumentTypeError(f"{text!r} {error}") from error
+
+    return parse
+
+
+def _add_common_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--runtime", choices=RUNTIMES, default="auto", help="where jobs run on this machine (default: %(default)s)")
     add(
-        "--data", metavar="FILE.npz", help="arrays x and y, such as Keras's boston_housing.npz (default: diabetes data)"
-    )
-    add("--instance-count", type=parse_count, metavar="N", help="hosts that scale (default: 4)")
-    add("--no-tuning", dest="tuning", action="store_false", help="serve and score the first model")
-    add("--epochs", type=parse_count, metavar="N", help="of the first training (default: 70)")
-    add("--batch-size", type=int, metavar="N", help="of the first training (default: 128)")
-    add("--learning-rate", type=float, metavar="X", help="of the first training (default: 0.01)")
-    _add_common(parser)
-
-
-def _add_straight_line(workflows: "Subparsers") -> None:
-    parser = workflows.add_parser("straight-line", help="y = 0.3 x + 0.9 with one weight and one bias, in PyTorch")
-    add = _adder(parser)
-    add("--epochs", type=parse_count, metavar="N", help="(default: 300)")
-    add("--learning-rate", type=float, metavar="X", help="(default: 0.01)")
-    _add_common(parser)
-
-
-def _adder(parser: argparse.ArgumentParser) -> Any:
-    """Adds options that are in the result only if they were given: a resumed run keeps what it was not asked for."""
-
-    def add(*names: str, **settings: Any) -> None:
-        parser.add_argument(*names, default=argparse.SUPPRESS, **settings)
-
-    return add
-
-
-def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runtime", choices=("auto", "docker", "process"), default="auto", help="where jobs run (default: %(default)s)"
-    )
-    parser.add_argument(
         "--resume",
         nargs="?",
         const="",
         metavar="RUN",
-        help="go on after the last finished step of a run, or of the last",
+        help="resume a run after its last finished step (default: the last unfinished run)",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="show the jobs' logs")
-    parser.add_argument(
-        "--keep", action="store_true", help="after Ctrl-C or a failure, leave what runs: a job, an endpoint"
-    )
-    parser.add_argument(
+    add("-v", "--verbose", action="store_true", help="show the jobs' logs")
+    add("--keep", action="store_true", help="after Ctrl-C or a failure, do not stop jobs or delete endpoints")
+    add(
         "--build",
         action="store_true",
-        help="build the workflow's images first; if the engine cannot get the base image, run processes",
+        help="build the workflow's images first; if the engine cannot pull the base image, run processes",
     )
-    parser.add_argument("--yes", action="store_true", help="start without asking whether it may cost that much")
-    parser.add_argument("--dry-run", action="store_true", help="print the requests, a line of JSON each, and end")
+    add("--yes", action="store_true", help="on AWS, start without asking for consent to the cost")
+    add("--dry-run", action="store_true", help="on AWS, only print the requests, one line of JSON each")
     flags.add(parser, requests=True)
     parser.set_defaults(call=call)
 
 
-COMMON = ("workflow", "runtime", "resume", "verbose", "keep", "build", "yes", "dry_run", "on", "call")
-
-
 def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator import dry_run
-    from microjobs_orchestrator.launch import Request, launch
+    from microjobs_orchestrator.launch import LaunchRequest, launch
 
-    chosen = {
-        name: value for name, value in vars(options).items() if name not in COMMON and not name.startswith(flags.PREFIX)
-    }
-    request = Request(
+    names = [item.name for item in fields(workflows.load(options.workflow).options)]
+    request = LaunchRequest(
         options.workflow,
-        chosen,
+        {name: value for name, value in vars(options).items() if name in names},
         options.runtime,
         options.resume,
         options.verbose,
@@ -120,13 +142,14 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> "Settings":
-    """Settings for AWS; a dry run needs neither an account nor credentials."""
+    """Return the settings for AWS. A dry run needs neither an account nor credentials."""
     from microjobs_orchestrator.aws import settings
 
     if not options.dry_run:
-        return flags.account(options, requests=True)
-    filled, placeholders = settings.with_placeholders(flags.chosen(options))
+        return flags.require_settings(options, requests=True)
+    filled, placeholders = settings.fill_placeholders(flags.load_settings(options))
     if placeholders:
-        shown = ", ".join(f"{name} {value}" for name, value in placeholders.items())
-        print(f"# placeholders, as neither flags nor microjobs.toml set them: {shown}", file=sys.stderr)
-    return settings.checked(filled)
+        values = ", ".join(f"{name} {value}" for name, value in placeholders.items())
+        print(f"# placeholders, because neither flags nor microjobs.toml set them: {values}", file=sys.stderr)
+    settings.check(filled)
+    return filled

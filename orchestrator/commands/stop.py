@@ -4,6 +4,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.commands import backends
 from microjobs_orchestrator.commands.completion import complete, jobs
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 def call(options: argparse.Namespace) -> int:
     if options.run:
-        flags.need_jobs(options)
-        with flags.reached(options) as backend:
+        backends.require_jobs(options)
+        with backends.open_backend(options) as backend:
             return stop_run(backend, options.run)
     return stop_one(options, options.job)
 
@@ -32,17 +33,17 @@ def call(options: argparse.Namespace) -> int:
 def stop_one(options: argparse.Namespace, name: str) -> int:
     from microjobs_orchestrator.runs.kinds import ENDPOINT
 
-    kind, description = flags.viewed(options).need(name)
-    if kind is not ENDPOINT and description[kind.status] not in kind.going:
-        print(f"{kind.title} {name} is {description[kind.status]} already")
+    kind, description = backends.open_view(options).find(name)
+    if kind is not ENDPOINT and description[kind.status_member] not in kind.transitional:
+        print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
-    with flags.reached(options) as backend:  # starts a server if none runs, so not before there is something to stop
+    with backends.open_backend(options) as backend:  # it may start a server
         stopped = kind.stop(backend.sagemaker, name)
         found = None if stopped else kind.describe(backend.sagemaker, name)  # it ended meanwhile
     if stopped:
         print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
     else:
-        print(f"{kind.title} {name} is {found[kind.status] if found else 'deleted'} already")
+        print(f"{kind.title} {name} is {found[kind.status_member] if found else 'deleted'} already")
     return 0
 
 

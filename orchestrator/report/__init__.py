@@ -1,1 +1,1 @@
-"""What a run ends with: a summary that fits a screen, and a page with plots."""
+"""Results of a run: the summary on the terminal, and the report page with plots."""

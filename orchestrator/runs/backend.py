@@ -1,4 +1,4 @@
-"""Where jobs run. A workflow knows nothing else of it: not whether it talks to AWS or to this machine."""
+"""The backend that runs jobs: the local server, or AWS. A workflow does not know which one it uses."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +11,7 @@ from botocore.config import Config
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.images import local_image
+from microjobs_orchestrator.runs.kinds import Members
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -22,100 +23,95 @@ if TYPE_CHECKING:
     from microjobs_orchestrator.local.home import Home
 
 SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
+LOCAL_POLL_INTERVAL = 0.25
+DAY_SECONDS = 86_400
 
-POLL_LOCAL = 0.25
-"""Seconds between two looks at a job on this machine."""
-
-
-Members = Mapping[str, Any]
 Complete = Callable[[str, str, Members], Members]
+"""Returns the request to send for a run, an operation and a request: with tags, a network and keys if necessary."""
 
-DAY = 86_400
 
-
-def as_it_is(_run: str, _operation: str, request: Members) -> Members:
-    """Nothing is added to a request."""
+def _keep_request(_run: str, _operation: str, request: Members) -> Members:
     return request
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestContext:
-    """What requests have of a backend: names and sizes, no connection to it."""
+    """The values of a backend that its requests contain. It has no connection to the backend."""
 
     bucket: str
     prefix: str = ""
-    """Of all keys in the bucket; ends with `/` if there is one."""
+    """The prefix of all keys in the bucket; ends with `/` unless it is empty."""
     role: str
     image: Callable[[str], str]
-    """The image of a job of this repository, by the job's name."""
+    """Returns the image URI of a job of this repository."""
     instance_type: str = "ml.m5.large"
     instance_types: Mapping[str, str] = field(default_factory=dict)
-    """Of the steps that have another one."""
+    """Instance types of single steps, by step."""
     endpoint_instances: int = 1
-    max_seconds: int = DAY
-    """How long a job may run, and an endpoint may take to be in service."""
-    complete: Complete = as_it_is
-    """Run, operation and request give the request with what this backend wants of all: tags, a network, keys."""
+    max_seconds: int = DAY_SECONDS
+    """The time limit of a job, and of an endpoint's creation."""
+    complete: Complete = _keep_request
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
     def instances(self, step: str, count: int = 1) -> dict[str, Any]:
-        """A step's instances, as requests spell them."""
+        """Return the members that define a step's instances."""
         return {"InstanceType": self.instance_types.get(step, self.instance_type), "InstanceCount": count}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend(RequestContext):
-    """A site with clients that reach it, and its manners."""
+    """A backend: the values for its requests, its clients, and how often to poll it."""
 
     title: str
-    """For people, such as `docker on this machine`."""
+    """The name for the user, such as `docker on this machine`."""
     why: str
-    """Why it is this backend."""
+    """The reason why it was chosen."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
     s3: "S3Client"
     logs: "CloudWatchLogsClient"
-    poll: float = POLL_LOCAL
-    poll_longest: float = 4 * POLL_LOCAL
-    """Between two looks at a job that runs long."""
+    poll_interval: float = LOCAL_POLL_INTERVAL
+    """Seconds between two Describe calls for a job."""
+    max_poll_interval: float = 4 * LOCAL_POLL_INTERVAL
+    """Seconds between two Describe calls for a job that runs long."""
     price: Callable[[str], float | None] | None = None
-    """Dollars an instance of a type costs an hour, None if that is not known; no function where nothing costs."""
+    """Returns the dollars per hour of an instance type, or None if the price is unknown. None if nothing costs."""
     needs_images: bool = False
-    """Whether the jobs' images must be here before a run."""
+    """Whether jobs run in images of this machine."""
     buckets: Path | None = None
-    """The folder that holds the buckets, if they are folders."""
+    """The folder that has the buckets as folders, on this machine."""
 
     def folder(self, uri: str) -> Path | None:
-        """Where an S3 address lies on this machine, if it does."""
+        """Return the folder of an S3 URI if buckets are folders on this machine."""
         return None if self.buckets is None else self.buckets / uri.removeprefix("s3://")
 
 
 @contextmanager
 def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
-    """The backend of this folder's server; if none runs, of one that runs as long as the block.
+    """Yield the backend of a home's server. If no server runs, start one that ends after the block.
 
     Raises:
-        UsageError: a server runs that has another runtime.
+        UsageError: a server with another runtime runs.
         ServerError: the server does not start.
     """
     from microjobs_orchestrator.local import config, control
 
     home.make()
-    # Any free port: who wants a known one starts a server that stays.
-    chosen = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
-    with control.serving(home, chosen) as address:
+    # Any free port: users who want a fixed port start a server themselves.
+    settings = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
+    with control.serving(home, settings) as address:
         if runtime not in ("auto", address.runtime):
             raise UsageError(
                 f"a server with runtime {address.runtime} runs for {home.root}, and this run needs runtime {runtime}: "
-                "end the server with `microjobs local down`, or leave out --runtime"
+                "end the server with `microjobs local down`, or omit --runtime"
             )
         yield connect_local(address, home.buckets)
 
 
 def connect_local(address: "Address", buckets: Path) -> Backend:
-    """A local server's backend."""
+    """Return the backend of a running local server."""
     session = boto3.Session(address.access_key_id, address.secret_access_key, region_name=address.region)
     settings = {
         "endpoint_url": address.url,

@@ -1,4 +1,4 @@
-"""What a run has done, in a small file, so that `--resume` can go on from there."""
+"""The journal of a run: the file that stores its options and its steps, so that `--resume` can continue after them."""
 
 import json
 from collections.abc import Mapping
@@ -10,6 +10,9 @@ from typing import Any
 from microjobs.files import write_text
 from microjobs_orchestrator.failures import UsageError
 
+SUFFIXES = ("", *"bcdefghi")
+"""Of the names of runs that start in the same second."""
+
 
 @dataclass
 class JournalEntry:
@@ -18,16 +21,16 @@ class JournalEntry:
     step: str
     title: str
     kind: str
-    """The word of the job's kind; empty for a value."""
+    """The noun of the job's kind; empty for a value."""
     name: str
     seconds: float | None = None
-    """How long it took; None while it goes on."""
+    """How long the step took; None until it has finished."""
     value: Any = None
 
 
 @dataclass
 class Journal:
-    """A run's file, `runs/<id>.json`. Every change is written at once, whole."""
+    """The file `runs/<id>.json`. Each change replaces it atomically."""
 
     path: Path
     id: str
@@ -36,42 +39,47 @@ class Journal:
     on: str = "here"
     """The backend: `here` or `aws`."""
     base: str = ""
-    """On AWS: the S3 address below which its data lies."""
+    """On AWS, the S3 URI of the folder that has the data of all runs."""
     attempt: int = 1
     finished: bool = False
     endpoint: str | None = None
-    """An endpoint that is up, to be deleted whatever happens."""
+    """The name of an endpoint that must be deleted, whatever happens."""
     spent: float = 0.0
-    """Dollars of all attempts, as far as prices are known."""
+    """Dollars that all attempts cost, without the instance types in `unpriced`."""
     unpriced: list[str] = field(default_factory=list)
-    """Instance types whose price is not known, so that `spent` lacks them."""
+    """Instance types whose price is unknown."""
     steps: list[JournalEntry] = field(default_factory=list)
 
     @classmethod
     def new(
         cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here", base: str = ""
     ) -> "Journal":
-        """A new run, named by its workflow and the time."""
+        """Create the journal of a new run, which is named after its workflow and the time.
+
+        Raises:
+            UsageError: too many runs started in this second.
+        """
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(1, 10):  # runs that start in the same second
-            name = stem if number == 1 else f"{stem}{'abcdefghi'[number - 1]}"
-            path = folder / f"{name}.json"
+        for suffix in SUFFIXES:
+            path = folder / f"{stem}{suffix}.json"
             try:
                 path.touch(exist_ok=False)
             except FileExistsError:
                 continue
-            journal = cls(path, name, workflow, dict(options), on, base)
+            journal = cls(path, path.stem, workflow, dict(options), on, base)
             journal.save()
             return journal
-        raise UsageError(f"{folder} already has nine runs of this second, {stem}: start the next one a second later")
+        raise UsageError(
+            f"{folder} already has {len(SUFFIXES)} runs of this second, {stem}: start the next one a second later"
+        )
 
     @classmethod
     def read(cls, path: Path) -> "Journal":
-        """Read a run's file.
+        """Read a journal.
 
         Raises:
-            UsageError: it is not one.
+            UsageError: the file does not exist, or is not a journal.
         """
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -79,7 +87,7 @@ class Journal:
             return cls(path=path, **content)
         except FileNotFoundError:
             raise UsageError(
-                f"there is no run {path.stem} in {path.parent}: leave the name out for the last one"
+                f"there is no run {path.stem} in {path.parent}: omit the name to resume the last unfinished run"
             ) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f"{path} is not the journal of a run ({error}): start a new run") from error
@@ -88,24 +96,33 @@ class Journal:
         content = {name: value for name, value in asdict(self).items() if name != "path"}
         write_text(self.path, json.dumps(content, indent=1))
 
+    @property
+    def finished_steps(self) -> set[str]:
+        return {entry.step for entry in self.steps if entry.seconds is not None}
+
+    @property
+    def seconds(self) -> float:
+        """The duration of all steps."""
+        return sum(entry.seconds or 0.0 for entry in self.steps)
+
+    def step(self, step: str) -> JournalEntry | None:
+        return next((entry for entry in self.steps if entry.step == step), None)
+
     def add_cost(self, instance_type: str, dollars: float | None) -> None:
-        """Add what instances of a type cost."""
+        """Add the cost of instances; None if the price of their type is unknown."""
         if dollars is None and instance_type not in self.unpriced:
             self.unpriced.append(instance_type)
         self.spent += dollars or 0.0
         self.save()
 
-    def step(self, step: str) -> JournalEntry | None:
-        return next((done for done in self.steps if done.step == step), None)
-
     def drop_from(self, number: int) -> None:
-        """Forget a step and all later ones, which built on it."""
+        """Remove a step and all later ones, which depend on it."""
         del self.steps[number:]
         self.save()
 
 
 def last_unfinished(folder: Path, workflow: str) -> Path:
-    """The newest run of a workflow that did not come to its end.
+    """Return the newest journal of a workflow whose run has not finished. Damaged journals are skipped.
 
     Raises:
         UsageError: there is none.
@@ -113,8 +130,8 @@ def last_unfinished(folder: Path, workflow: str) -> Path:
     for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
         try:
             finished = not path.stat().st_size or Journal.read(path).finished
-        except (UsageError, OSError):  # damaged: it cannot be resumed, but one before it can
+        except (UsageError, OSError):
             continue
         if not finished:
             return path
-    raise UsageError(f"no run of {workflow} in {folder} is unfinished: leave --resume out to start one")
+    raise UsageError(f"no run of {workflow} in {folder} is unfinished: omit --resume to start one")

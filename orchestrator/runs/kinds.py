@@ -1,4 +1,4 @@
-"""The kinds of things that run on SageMaker. The API spells all operations on them alike, so that a kind is a word."""
+"""The kinds of resources that run on SageMaker. Operations and members of all kinds are named alike, after a noun."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
 
 Members = Mapping[str, Any]
+"""The members of a request or a response."""
 
-ABSENT = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
-"""What AWS says of a name that is well-formed and not there, or of one that cannot be stopped any more."""
+ABSENT_CODES = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
+"""Error codes of AWS for a name that no resource has, and for a job that cannot be stopped because it has ended."""
 
 JOB_STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 
@@ -22,71 +23,67 @@ JOB_STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
 class Kind:
     """A kind of resource with a name, a status and a log."""
 
-    word: str
-    """As the API spells it: `TrainingJob` of `CreateTrainingJob` and `TrainingJobName`."""
+    noun: str
+    """In names of operations and members: `TrainingJob` of `CreateTrainingJob` and `TrainingJobName`."""
     title: str
-    logs: str
-    """The log group; an endpoint has one of its own below it."""
-    ended: str
-    """The member of Describe and List that says when it ended."""
-    going: tuple[str, ...] = ("InProgress", "Stopping")
-    good: str = "Completed"
+    """The name for the user."""
+    log_group_name: str
+    """The log group; that of an endpoint has one group below it per endpoint."""
+    end_member: str
+    """The member of Describe and List that has the end time; empty if there is none."""
+    transitional: tuple[str, ...] = ("InProgress", "Stopping")
+    """Statuses of a resource that has not reached its end, or its service."""
+    success: str = "Completed"
     statuses: tuple[str, ...] = JOB_STATUSES
 
     @property
-    def name(self) -> str:
-        """The request member that holds the name."""
-        return f"{self.word}Name"
+    def name_member(self) -> str:
+        return f"{self.noun}Name"
 
     @property
-    def status(self) -> str:
-        return f"{self.word}Status"
+    def status_member(self) -> str:
+        return f"{self.noun}Status"
 
     def log_group(self, name: str) -> str:
-        return f"{self.logs}/{name}" if self is ENDPOINT else self.logs
+        return f"{self.log_group_name}/{name}" if self is ENDPOINT else self.log_group_name
 
     def log_prefix(self, name: str) -> str:
-        """What the names of its log streams start with: those of its hosts, or of its training jobs' hosts."""
+        """Return the prefix of the names of the resource's log streams. A tuning job has those of its trials."""
         if self is ENDPOINT:
             return ""
         return f"{name}-" if self is TUNING else f"{name}/"
 
     @property
     def arn_type(self) -> str:
-        """The resource type in its ARN: `training-job`."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.word).lower()
+        """The resource type in ARNs, such as `training-job`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.noun).lower()
 
     def create(self, client: "SageMakerClient", request: Members) -> None:
         self._method(client, "Create")(**request)
 
-    def _method(self, client: "SageMakerClient", verb: str) -> Callable[..., Any]:
-        """The client's method for an operation, such as `describe_training_job`."""
-        method: Callable[..., Any] = getattr(client, f"{verb}-{self.arn_type}".replace("-", "_").lower())
-        return method
-
     def describe(self, client: "SageMakerClient", name: str) -> Members | None:
-        """The description, or None if there is no such thing."""
-        from botocore.exceptions import ClientError  # takes as long as all the rest of `microjobs ps`
-
-        try:
-            answer: Members = self._method(client, "Describe")(**{self.name: name})
-        except ClientError as error:
-            if error.response["Error"]["Code"] in ABSENT:
-                return None
-            raise
-        return answer
+        """Return the description, or None if the resource does not exist."""
+        return self._call_if_exists(client, "Describe", name)
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
-        """Ask it to stop (an endpoint is deleted); False if there is nothing to be stopped."""
-        from botocore.exceptions import ClientError
+        """Stop a job or delete an endpoint. Return False if it does not exist or has ended."""
+        return self._call_if_exists(client, "Delete" if self is ENDPOINT else "Stop", name) is not None
+
+    def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:
+        from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
 
         try:
-            self._method(client, "Delete" if self is ENDPOINT else "Stop")(**{self.name: name})
+            response: Members = self._method(client, verb)(**{self.name_member: name})
         except ClientError as error:
-            if error.response["Error"]["Code"] in ABSENT:
-                return False
+            if error.response["Error"]["Code"] in ABSENT_CODES:
+                return None
             raise
-        return True
+        return response
+
+    def _method(self, client: "SageMakerClient", verb: str) -> Callable[..., Any]:
+        """Return the client's method for an operation, such as `describe_training_job`."""
+        method: Callable[..., Any] = getattr(client, f"{verb}-{self.arn_type}".replace("-", "_").lower())
+        return method
 
 
 PROCESSING = Kind("ProcessingJob", "processing", "/aws/sagemaker/ProcessingJobs", "ProcessingEndTime")
@@ -106,8 +103,8 @@ ENDPOINT = Kind(
     "endpoint",
     "/aws/sagemaker/Endpoints",
     "",
-    going=("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"),
-    good="InService",
+    transitional=("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"),
+    success="InService",
     statuses=(
         "OutOfService",
         "Creating",
@@ -136,11 +133,11 @@ SECONDARY_STATUSES = (
     "MaxRuntimeExceeded",
     "MaxWaitTimeExceeded",
 )
-"""Of training jobs, besides those that are also statuses."""
+"""Values of SecondaryStatus that are not also statuses. Only training jobs have them."""
 
 KINDS = (PROCESSING, TRAINING, TUNING, TRANSFORM, ENDPOINT)
 
 
-def not_found(name: str, where: str = "") -> UsageError:
-    """The error for a name that no job and no endpoint has."""
+def name_error(name: str, where: str = "") -> UsageError:
+    """Return the error for a name that no job and no endpoint has."""
     return UsageError(f"no job or endpoint{where} is called {name}: `microjobs ps` lists them")

@@ -1,4 +1,4 @@
-"""What one sees while jobs run: a live line on a terminal, plain lines elsewhere, and what is finished above it."""
+"""Progress of a run: a live line on a terminal, plain lines elsewhere, and one line per finished step."""
 
 import time
 from collections import deque
@@ -9,51 +9,39 @@ from dataclasses import dataclass, field
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.spinner import Spinner
-from rich.table import Table
 from rich.text import Text
 
 from microjobs_orchestrator.durations import duration
 from microjobs_orchestrator.runs.logs import Event
+from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
 from microjobs_orchestrator.terminal import safe
 
 TAIL_LINES = 15
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A training job of a tuning job."""
-
-    name: str
-    status: str
-    objective: float | None
-    hyperparameters: dict[str, str]
-
-
-def best_first(trials: Sequence[Trial]) -> list[Trial]:
-    """Those that have an objective to be minimised, the best one first."""
-    return sorted((trial for trial in trials if trial.objective is not None), key=lambda trial: trial.objective or 0.0)
+REFRESHES_PER_SECOND = 8
+RUNNING = ("InProgress", "Stopping")
+"""Statuses of a trial that has not ended."""
 
 
 @dataclass
 class StepDisplay:
-    """What is known of the step that goes on."""
+    """The state of a running step, as it is displayed."""
 
     title: str
     started: float = field(default_factory=time.monotonic)
     status: str = "starting"
     cost: str = ""
-    """What the run has cost so far, where that is known."""
+    """What the run has cost; empty if nothing costs."""
     trials: Sequence[Trial] = ()
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+    """The last lines of the log."""
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
     def __rich__(self) -> RenderableType:
-        lines: list[RenderableType] = [
-            Spinner("dots", Text(f"{self.title}  {self.status}  {duration(self.seconds)}  {self.cost}", no_wrap=True)),
-        ]
+        line = Text(f"{self.title}  {self.status}  {duration(self.seconds)}  {self.cost}", no_wrap=True)
+        lines: list[RenderableType] = [Spinner("dots", line)]
         if self.trials:
             lines.append(trial_table(self.trials))
         elif self.tail:
@@ -62,10 +50,10 @@ class StepDisplay:
 
 
 class Progress:
-    """Shows steps, one after the other.
+    """Displays the steps of a run, one after the other.
 
     Args:
-        console: where; a terminal gets a line that changes.
+        console: a terminal gets a line that changes, any other file only lines that stay.
         verbose: show every line of the jobs' logs.
     """
 
@@ -75,79 +63,56 @@ class Progress:
 
     @contextmanager
     def step(self, title: str) -> Iterator[StepDisplay]:
-        """Show a step while it goes on, and a line for it when it has ended."""
-        step = StepDisplay(title)
+        """Display a step while the block runs, and a line for it afterwards."""
+        display = StepDisplay(title)
         if not self.console.is_terminal:
             self.console.print(f"{title} …", highlight=False)
         try:
-            with self._live(step):
-                yield step
+            with self._live(display):
+                yield display
         except BaseException:
-            self._mark("✗", "red", step)
+            self._print_end("✗", "red", display)
             raise
-        self._mark("✓", "green", step)
+        self._print_end("✓", "green", display)
 
-    def _live(self, step: StepDisplay) -> AbstractContextManager[object]:
+    def _live(self, display: StepDisplay) -> AbstractContextManager[object]:
         if not self.console.is_terminal:
             return nullcontext()
-        return Live(step, console=self.console, transient=True, refresh_per_second=8)
+        return Live(display, console=self.console, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
 
-    def _mark(self, sign: str, style: str, step: StepDisplay) -> None:
-        line = Text.assemble(
-            (sign, style), f" {step.title}  ", (f"{duration(step.seconds)}  {step.cost}".rstrip(), "dim")
-        )
-        self.console.print(line)
+    def _print_end(self, sign: str, style: str, display: StepDisplay) -> None:
+        times = f"{duration(display.seconds)}  {display.cost}".rstrip()
+        self.console.print(Text.assemble((sign, style), f" {display.title}  ", (times, "dim")))
 
     def note(self, text: str) -> None:
-        """A line that stays. Nobody may be able to read it, which is no reason to leave a job running."""
+        """Print a line. A failure to print is ignored, so that the caller can stop what it started."""
         with suppress(OSError):
             self.console.print(Text(safe(text), style="dim"))
 
-    def status(self, step: StepDisplay, status: str) -> None:
-        if status != step.status and not self.console.is_terminal:
-            self.console.print(f"  {duration(step.seconds):>8}  {status}", highlight=False)
-        step.status = status
+    def status(self, display: StepDisplay, status: str) -> None:
+        """Show the status of the step's job. Without a terminal, print it if it has changed."""
+        if status != display.status and not self.console.is_terminal:
+            self.console.print(f"  {duration(display.seconds):>8}  {status}", highlight=False)
+        display.status = status
 
-    def log(self, step: StepDisplay, events: Iterable[Event]) -> None:
+    def log(self, display: StepDisplay, events: Iterable[Event]) -> None:
+        """Show new lines of the log: the last one, or all of them if verbose."""
         for event in events:
-            step.tail.append(safe(event.text))
+            display.tail.append(safe(event.text))
             if self.verbose:
                 self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 
-    def trials(self, step: StepDisplay, trials: Sequence[Trial]) -> None:
-        """Show the trials; where nothing can change in place, each one when it has ended."""
+    def trials(self, display: StepDisplay, trials: Sequence[Trial]) -> None:
+        """Show the trials. Without a terminal, print each trial once, when it has ended."""
         if not self.console.is_terminal:
-            known = {trial.name for trial in step.trials if trial.status not in ("InProgress", "Stopping")}
+            printed = {trial.name for trial in display.trials if trial.status not in RUNNING}
             for trial in trials:
-                if trial.name not in known and trial.status not in ("InProgress", "Stopping"):
-                    self.console.print(Text(f"  {duration(step.seconds):>8}  {_line(trial)}"))
-        step.trials = trials
+                if trial.name not in printed and trial.status not in RUNNING:
+                    self.console.print(Text(f"  {duration(display.seconds):>8}  {_format_trial(trial)}"))
+        display.trials = trials
 
 
-def _line(trial: Trial) -> str:
-    values = " ".join(f"{name}={short(value)}" for name, value in trial.hyperparameters.items())
+def _format_trial(trial: Trial) -> str:
+    values = " ".join(f"{name}={format_value(value)}" for name, value in trial.hyperparameters.items())
     objective = "no objective" if trial.objective is None else f"{trial.objective:.5g}"
     return f"{trial.name}  {trial.status}  {objective}  {values}"
-
-
-def trial_table(trials: Sequence[Trial], objective: str = "objective") -> Table:
-    """A row a trial with what was tried and what came out."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("trial", no_wrap=True)
-    table.add_column(objective, justify="right")
-    names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
-    for name in names:
-        table.add_column(name, justify="right")
-    for trial in trials:
-        outcome = trial.status if trial.objective is None else f"{trial.objective:.5g}"
-        values = (short(trial.hyperparameters.get(name, "")) for name in names)
-        table.add_row("-".join(trial.name.split("-")[-2:]), outcome, *values)
-    return table
-
-
-def short(value: str) -> str:
-    """A number with four digits that count; other text as it is."""
-    try:
-        return f"{float(value):.4g}"
-    except ValueError:
-        return safe(value)

@@ -1,37 +1,40 @@
-"""What a workflow came to: what the summary and the report show."""
+"""Results of a run. A workflow returns them as blocks, and each block declares how it is shown."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
-from microjobs_orchestrator.runs.progress import Trial
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+class Block(Protocol):
+    """One part of the results."""
+
+    def for_terminal(self) -> "RenderableType | None":
+        """Return the block for the summary, or None if only the page shows it."""
+        ...
+
+    def to_html(self) -> str:
+        """Return the block for the report page."""
+        ...
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A plot that a job drew."""
+class Location:
+    """An S3 URI where the run left data."""
 
-    title: str
-    png: bytes
+    name: str
+    uri: str
+    in_summary: bool = False
+    """The summary shows the location, too, relative to the run's folder."""
 
 
 @dataclass(frozen=True)
 class RunResults:
-    """Plain values, all read from what the jobs wrote."""
-
     title: str
-    figures: Sequence[tuple[str, float]]
-    """Such as the test MSE before and after tuning; the last one is the model that was served."""
-    predictions: Sequence[float]
-    """What the endpoint said about the first test rows."""
-    targets: Sequence[float]
-    score_report: str
-    scored: tuple[Sequence[float], Sequence[float]]
-    """All test rows: targets, and what batch-score predicted."""
-    places: Sequence[tuple[str, str]]
-    """What lies where, as S3 addresses."""
-    objective: str = ""
-    trials: Sequence[Trial] = ()
-    """Best first."""
-    table: Sequence[str] = ()
-    """Lines of a log that are a result themselves."""
-    pictures: Sequence[Picture] = field(default_factory=tuple)
+    blocks: Sequence[Block]
+    """In the order in which they are shown."""
+    locations: Sequence[Location] = ()
+    log: Sequence[str] = ()
+    """Log lines that are a result: printed before the summary."""

@@ -1,29 +1,32 @@
-"""The steps that both workflows have. Requests are what boto3 sends; `run.name(step)` makes their names."""
+"""Steps that several workflows have, and their requests as boto3 sends them."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.runs import store
-from microjobs_orchestrator.runs.backend import Backend, Members, RequestContext
+from microjobs_orchestrator.runs import outputs
+from microjobs_orchestrator.runs.backend import Backend, RequestContext
+from microjobs_orchestrator.runs.kinds import PROCESSING, Members
 from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
-from microjobs_orchestrator.runs.results import Picture
 from microjobs_orchestrator.runs.run import Run
 
 ROWS = 10
-"""Test rows whose predictions are shown beside their targets, as in the notebook."""
+"""Test rows that the endpoint predicts, as in the notebook."""
+
+
+PREDICTIONS = "predictions"
+"""The step that stores what the endpoint predicted. Afterwards the endpoint is not needed again."""
 
 
 def local_path(name: str) -> str:
-    """Where a processing job finds an input, or leaves an output."""
+    """Return the path of a processing job's input or output in the container."""
     return str(Layout().processing(name))
 
 
 def s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
-    """An item of ProcessingInputs, copied to the folder of its name before the job starts."""
+    """Return an item of ProcessingInputs: objects that are copied to the folder `name` before the job starts."""
     source = {"S3Uri": uri, "LocalPath": local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
     return {"InputName": name, "S3Input": {**source, **members}}
 
@@ -36,14 +39,14 @@ def processing_request(
     outputs: Mapping[str, tuple[str, str]],
     instances: Members,
 ) -> Members:
-    """A processing job's request.
+    """Return a request of CreateProcessingJob.
 
     Args:
-        name: the job's.
+        name: the job's name.
         application: its AppSpecification.
-        inputs: as `s3_input` makes them.
-        outputs: folder and S3 address by an output's name.
-        instances: type and count.
+        inputs: items of ProcessingInputs.
+        outputs: folders and S3 URIs by output name.
+        instances: instance type and count.
     """
     return {
         "ProcessingJobName": name,
@@ -71,14 +74,14 @@ def raw_uri(context: RequestContext, names: Namer) -> str:
 def raw_request(
     context: RequestContext, names: Namer, arguments: Sequence[str], inputs: Sequence[Members] = ()
 ) -> Members:
-    """Raw arrays, made by preprocess's `dataset`."""
+    """Return the request of a job that makes raw arrays, by preprocess's command `dataset`."""
     application = {"ImageUri": context.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
     outputs = {"raw": ("output", raw_uri(context, names))}
     return processing_request(context, names.name("raw"), application, inputs, outputs, context.instances("raw"))
 
 
 def channel(name: str, uri: str) -> dict[str, Any]:
-    """An item of InputDataConfig: each host gets all files."""
+    """Return an item of InputDataConfig: each host receives all files."""
     return {
         "ChannelName": name,
         "DataSource": {
@@ -95,7 +98,7 @@ def train_request(
     channels: Sequence[Members],
     metrics: Sequence[Mapping[str, str]],
 ) -> Members:
-    """A training job of one of the trainers."""
+    """Return a request of CreateTrainingJob for one of the trainers."""
     return {
         "TrainingJobName": names.name("train"),
         "HyperParameters": dict(hyperparameters),
@@ -111,7 +114,7 @@ def training_definition(
     channels: Sequence[Members],
     metrics: Sequence[Mapping[str, str]],
 ) -> dict[str, Any]:
-    """What a training job has in common with those that a tuning job starts."""
+    """Return the members that a training job and the definition of a tuning job share."""
     return {
         "RoleArn": context.role,
         "AlgorithmSpecification": {
@@ -127,12 +130,12 @@ def training_definition(
 
 
 def model_uri(context: RequestContext, names: Namer) -> str:
-    """Where the training job's model is going to lie: AWS derives it from the job's name."""
+    """Return the S3 URI of the training job's model, which AWS derives from the job's name."""
     return context.uri(f"{names.id}/models/{names.name('train')}/output/model.tar.gz")
 
 
 def endpoint_requests(context: RequestContext, names: Namer, model: str) -> tuple[Members, Members, Members]:
-    """A model, an endpoint's configuration, and the endpoint, all of one name."""
+    """Return the requests of a model, an endpoint configuration and an endpoint, all with the same name."""
     name = names.name("endpoint")
     instances = context.instances("endpoint")
     variant = {
@@ -149,15 +152,8 @@ def endpoint_requests(context: RequestContext, names: Namer, model: str) -> tupl
     )
 
 
-@contextmanager
-def endpoint(backend: Backend, run: Run, model: str) -> Iterator[str]:
-    """An endpoint for a model archive, while the block runs; its name."""
-    with run.endpoint("Endpoint", *endpoint_requests(backend, run, model)) as name:
-        yield name
-
-
 def predict(backend: Backend, endpoint_name: str, rows: list[list[float]]) -> list[float]:
-    """What an endpoint says about rows of features, one number a row."""
+    """Return an endpoint's predictions, one number per row of features."""
     answer = backend.runtime.invoke_endpoint(
         EndpointName=endpoint_name,
         ContentType="application/json",
@@ -167,10 +163,15 @@ def predict(backend: Backend, endpoint_name: str, rows: list[list[float]]) -> li
     return [float(value) for [value] in json.load(answer["Body"])["predictions"]]
 
 
-def serve_and_predict(backend: Backend, run: Run, model: str, rows: list[list[float]]) -> list[float]:
-    """Predictions of an endpoint that lives as long as this takes."""
-    with endpoint(backend, run, model) as name:
-        return predict(backend, name, rows)
+def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:
+    """Create an endpoint, store its predictions in the journal, and delete it. A resumed run only reads the journal."""
+
+    def compute() -> list[float]:
+        with run.endpoint("Endpoint", *endpoint_requests(run.backend, run, model)) as name:
+            return predict(run.backend, name, rows)
+
+    predictions: list[float] = run.once(PREDICTIONS, "Predictions", compute)
+    return predictions
 
 
 def batch_uri(context: RequestContext, names: Namer) -> str:
@@ -178,7 +179,7 @@ def batch_uri(context: RequestContext, names: Namer) -> str:
 
 
 def batch_score_request(context: RequestContext, names: Namer, model: str, test: str) -> Members:
-    """Score the test data with a model archive."""
+    """Return the request of a job that scores the test data with a model archive."""
     return processing_request(
         context,
         names.name("batch-score"),
@@ -190,12 +191,12 @@ def batch_score_request(context: RequestContext, names: Namer, model: str, test:
 
 
 def last_requests(context: RequestContext, names: Namer, model: str, test: str) -> list[PlannedRequest]:
-    """How both workflows end: an endpoint for the model, and the batch score."""
+    """Return the plan of the last steps: an endpoint for the model, and the batch score."""
     create = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
-    titles = ("Model", "Endpoint's configuration", "Endpoint")
+    titles = ("Model", "Endpoint configuration", "Endpoint")
     return [
         *(
-            PlannedRequest("endpoint", title, operation, request)
+            PlannedRequest("endpoint", title, operation, request, value_step=PREDICTIONS)
             for title, operation, request in zip(titles, create, endpoint_requests(context, names, model), strict=True)
         ),
         PlannedRequest(
@@ -204,13 +205,9 @@ def last_requests(context: RequestContext, names: Namer, model: str, test: str) 
     ]
 
 
-def scores(backend: Backend, batch: str, folder: Path) -> tuple[str, list[float]]:
-    """The score report's line, and the predictions of all test rows, from files fetched into a folder."""
-    files = store.fetch(backend, batch, folder / "batch")
-    predictions = store.read_predictions(files).ravel().tolist()
+def batch_score(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:
+    """Score the test data; return the line of the report and the predictions of all test rows."""
+    run.job("batch-score", "Batch score", PROCESSING, batch_score_request(run.backend, run, model, test))
+    files = outputs.download(run.backend, batch_uri(run.backend, run), folder / "batch")
+    predictions = outputs.read_predictions(files).ravel().tolist()
     return (files / "score-report.txt").read_text(encoding="utf-8"), predictions
-
-
-def pictures(output: Mapping[str, bytes], titles: Mapping[str, str]) -> list[Picture]:
-    """The plots among a training job's output files that are there."""
-    return [Picture(title, output[name]) for name, title in titles.items() if name in output]

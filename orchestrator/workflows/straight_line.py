@@ -1,74 +1,82 @@
 """The PyTorch notebook: y = 0.3 x + 0.9, learned as one weight and one bias."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs_orchestrator.runs import steps, store
+from microjobs.hyperparameters import parameter
+from microjobs_orchestrator.report.blocks import Figures, Metrics, Picture, PredictionPlot, Predictions, Score
+from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend, RequestContext
 from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, Members
 from microjobs_orchestrator.runs.logs import LogTail
 from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
-from microjobs_orchestrator.runs.results import RunResults
+from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
+from microjobs_orchestrator.runs.workflow import Workflow
 
 METRICS = [
     {"Name": "loss", "Regex": r"Train loss: ([0-9\.]+)"},
     {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"},
 ]
 PICTURES = {"predictions.png": "Data and predictions", "learning-curve.png": "Learning curve"}
+"""Titles of the pictures in the training job's output."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What may be chosen; the defaults are the notebook's."""
+    """Options of the workflow; the defaults are the notebook's."""
 
-    epochs: int = 300
-    learning_rate: float = 0.01
+    epochs: int = parameter(300, "epochs of the training job", minimum=1)
+    learning_rate: float = parameter(0.01, "learning rate of the training job")
 
     @property
     def jobs(self) -> tuple[str, ...]:
-        """The jobs of this repository that it runs."""
         return ("preprocess", "train-pytorch", "serve", "batch-score")
 
 
-def straight_line(backend: Backend, run: Run, options: Options, folder: Path) -> RunResults:
-    """Run the workflow; what was read from its results lies in `folder`."""
-    run.job("raw", "Raw data", PROCESSING, raw_request(backend, run))
-    job = run.job("train", "Training", TRAINING, train_request(backend, run, options))
-    model = job["ModelArtifacts"]["S3ModelArtifacts"]
+def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
+    """Run the workflow.
 
-    # A program that did not train it has loaded the model: what it says at 0 is the bias, and the rise to 1 the weight.
-    raw = steps.raw_uri(backend, run)
-    test = store.fetch(backend, raw, folder / "test")
-    rows = [[0.0], [1.0], *store.read_arrays(test, "x")[: steps.ROWS].tolist()]
-    at_zero, at_one, *predictions = run.once(
-        "predictions", "Predictions", lambda: steps.serve_and_predict(backend, run, model, rows)
-    )
-    run.job("batch-score", "Batch score", PROCESSING, steps.batch_score_request(backend, run, model, raw))
-    batch = steps.batch_uri(backend, run)
-    y_test = store.read_arrays(test, "y").ravel().tolist()
-    report, predicted = steps.scores(backend, batch, folder)
+    The endpoint loads the model in a program that did not train it: its prediction for 0 is the bias, and the
+    difference between its predictions for 1 and 0 is the weight.
+    """
+    run.job("raw", "Raw data", PROCESSING, raw_request(run.backend, run))
+    training = run.job("train", "Training", TRAINING, train_request(run.backend, run, options))
+    model, raw = training["ModelArtifacts"]["S3ModelArtifacts"], steps.raw_uri(run.backend, run)
+    test = outputs.download(run.backend, raw, folder / "test")
+    x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
+    rows = [[0.0], [1.0], *x_test[: steps.ROWS].tolist()]
+    at_zero, at_one, *predictions = steps.serve_and_predict(run, model, rows)
+    report, scored = steps.batch_score(run, model, raw, folder)
+    output = outputs.read_training_output(run.backend, model)
+    test_loss = outputs.read_metrics(output)["test_loss"]
+    blocks: list[Block] = [
+        Metrics([("weight", at_one - at_zero), ("bias", at_zero), ("test loss (L1)", test_loss)]),
+        Figures([PredictionPlot(y_test, scored), *read_pictures(output)]),
+        Predictions(predictions, y_test[: steps.ROWS]),
+        Score(report),
+    ]
+    locations = [
+        Location("data", raw),
+        Location("model", model, in_summary=True),
+        Location("scores", steps.batch_uri(run.backend, run)),
+    ]
+    return RunResults("straight-line, pytorch", blocks, locations, read_epochs(run.backend, training))
 
-    output = store.read_output(backend, model)
-    return RunResults(
-        title="straight-line, pytorch",
-        figures=[
-            ("weight", at_one - at_zero),
-            ("bias", at_zero),
-            ("test loss (L1)", store.read_metrics(output)["test_loss"]),
-        ],
-        predictions=predictions,
-        targets=y_test[: steps.ROWS],
-        score_report=report,
-        scored=(y_test, predicted),
-        places=[("data", raw), ("model", model), ("scores", batch)],
-        table=epoch_table(backend, job),
-        pictures=steps.pictures(output, PICTURES),
-    )
+
+def read_pictures(output: Mapping[str, bytes]) -> list[Picture]:
+    return [Picture(title, output[name]) for name, title in PICTURES.items() if name in output]
+
+
+def read_epochs(backend: Backend, training: Members) -> list[str]:
+    """Return the lines of the training job's log that the notebook prints."""
+    lines = LogTail.of(backend.logs, TRAINING, training["TrainingJobName"]).rest()
+    return [line.text for line in lines if line.text.startswith("Epoch: ")]
 
 
 def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
-    """All requests of the workflow."""
+    """Return the plan."""
     model, raw = steps.model_uri(context, names), steps.raw_uri(context, names)
     return [
         PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names)),
@@ -82,7 +90,7 @@ def raw_request(context: RequestContext, names: Namer) -> Members:
 
 
 def train_request(context: RequestContext, names: Namer, options: Options) -> Members:
-    """Nothing to scale: both channels are the raw folder."""
+    """Return the request for training. Both channels are the raw folder, because nothing is scaled."""
     hyperparameters = {
         "model": "linear",
         "loss": "l1",
@@ -99,7 +107,4 @@ def train_request(context: RequestContext, names: Namer, options: Options) -> Me
     return steps.train_request(context, names, "train-pytorch", hyperparameters, channels, METRICS)
 
 
-def epoch_table(backend: Backend, job: Members) -> list[str]:
-    """The lines of the log that the notebook prints."""
-    lines = LogTail.of(backend.logs, TRAINING, job["TrainingJobName"]).rest()
-    return [line.text for line in lines if line.text.startswith("Epoch: ")]
+WORKFLOW = Workflow(Options, straight_line, requests)

@@ -60,7 +60,7 @@ def load(declared: type[T], values: Mapping[str, str]) -> T:
             problems.append(f"{name!r} (value {text!r}) is unknown: {_nearest(name, parameters)}")
             continue
         try:
-            checked[name] = _check(parameters[name], text)
+            checked[name] = parse_value(parameters[name], text)
         except OverflowError:
             problems.append(f"{name} = {text!r} is too large")
         except ValueError as error:
@@ -106,7 +106,15 @@ def _nearest(name: str, known: Mapping[str, Any]) -> str:
     return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
 
 
-def _check(item: Mapping[str, Any], text: str) -> object:
+def parse_value(item: Mapping[str, Any], text: str) -> object:
+    """Parse the value of a declared parameter.
+
+    Args:
+        item: the parameter, as `describe` returns it.
+
+    Raises:
+        ValueError: the value has the wrong type, or is outside of the declared range.
+    """
     value = _convert(item["type"], text)
     if isinstance(value, int | float):
         if "minimum" in item and value < item["minimum"]:

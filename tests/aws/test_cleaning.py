@@ -14,11 +14,11 @@ from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, LauncherError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.runs import cleaning, steps
+from microjobs_orchestrator.runs import cleaning, endpoints, steps
 from microjobs_orchestrator.runs import run as run_module
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.progress import Progress
-from microjobs_orchestrator.runs.run import Run, delete_endpoint, interruptible
+from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.workflows import housing
 from tests.launcher.cloud import START, Cloud
 
@@ -56,9 +56,15 @@ def aws() -> Aws:
 
 
 def started(
-    aws: Cloud, folder: Path, screen: io.StringIO, *, keep: bool = False, journal: Journal | None = None
+    aws: Cloud,
+    folder: Path,
+    screen: io.StringIO,
+    *,
+    keep: bool = False,
+    journal: Journal | None = None,
+    **values: Any,
 ) -> Run:
-    backend = replace(aws.backend(), price={"ml.m5.large": 3600.0}.get)
+    backend = replace(aws.backend(), **{"price": {"ml.m5.large": 3600.0}.get, **values})
     journal = journal or Journal.new(folder / "runs", "housing", {}, "aws")
     return Run(backend, journal, Progress(Console(file=screen, width=200)), keep=keep)
 
@@ -72,8 +78,8 @@ def pressing_ctrl_c(step: str) -> Any:
 
 
 def interrupted(run: Run, folder: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        housing.housing(run.backend, run, QUICK, folder)
+    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+        housing.housing(run, QUICK, folder)
 
 
 @pytest.mark.parametrize("step", ["raw", "train", "endpoint"])
@@ -97,17 +103,16 @@ def test_failed_endpoint_is_deleted(aws: Aws, tmp_path: Path, screen: io.StringI
     aws.failing["endpoint"] = "no /ping"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="is Failed: no /ping"):
-        housing.housing(run.backend, run, QUICK, tmp_path)
+        housing.housing(run, QUICK, tmp_path)
     assert aws.left() == []
 
 
 def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, screen: io.StringIO) -> None:
     aws = Aws(looks=30)
-    run = started(aws, tmp_path, screen)
-    run.backend = replace(run.backend, max_seconds=0)
+    run = started(aws, tmp_path, screen, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
-        steps.endpoint(run.backend, run, "s3://bucket/model.tar.gz"),
+        run.endpoint("Endpoint", *steps.endpoint_requests(run.backend, run, "s3://bucket/model.tar.gz")),
     ):
         pytest.fail("it is not in service")
     assert aws.left() == []
@@ -123,7 +128,7 @@ def test_failure_of_deleting_does_not_hide_why(
     aws.failing["endpoint"] = "no /ping"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError, match="no /ping"):
-        housing.housing(run.backend, run, QUICK, tmp_path)
+        housing.housing(run, QUICK, tmp_path)
     assert f"`microjobs stop {run.id}-endpoint --on aws`" in screen.getvalue()
     assert Journal.read(run.journal.path).endpoint == f"{run.id}-endpoint"
 
@@ -131,10 +136,10 @@ def test_failure_of_deleting_does_not_hide_why(
 def test_endpoint_that_cannot_be_deleted_is_an_error(
     aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run_module, "DELETE_SECONDS", 0.01)
+    monkeypatch.setattr(endpoints, "DELETE_TIMEOUT", 0.01)
     aws.things["Endpoint", "stuck"] = {"EndpointName": "stuck", "EndpointStatus": "Creating", "looks": -9999}
     with pytest.raises(LauncherError, match="endpoint stuck is Creating and could not be deleted"):
-        delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
+        endpoints.delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
 
 
 def test_kept_job_and_endpoint_stay_and_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
@@ -185,20 +190,19 @@ def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen:
     aws.failing["batch-score"] = "no luck"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
-        housing.housing(run.backend, run, QUICK, tmp_path)
+        housing.housing(run, QUICK, tmp_path)
     first = Journal.read(run.journal.path).spent
     hosts = 1 + 4 + 1 + 1  # raw, scale, train, batch-score
     assert first == pytest.approx(10 * hosts, abs=5)  # a dollar a second, and the endpoint's few
     aws.failing.clear()
     again = started(aws, tmp_path, screen, journal=run.journal)
     again.journal.attempt += 1
-    housing.housing(again.backend, again, QUICK, tmp_path)
+    housing.housing(again, QUICK, tmp_path)
     assert Journal.read(run.journal.path).spent == pytest.approx(first + 10)
     assert "so far" in screen.getvalue()
 
 
 def test_unpriced_types_are_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
-    run = started(aws, tmp_path, screen)
-    run.backend = replace(run.backend, price=lambda _type: None)
-    housing.housing(run.backend, run, QUICK, tmp_path)
+    run = started(aws, tmp_path, screen, price=lambda _type: None)
+    housing.housing(run, QUICK, tmp_path)
     assert Journal.read(run.journal.path).unpriced == ["ml.m5.large"]

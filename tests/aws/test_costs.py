@@ -13,7 +13,7 @@ from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.prices import prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.runs.costs import Usage, dollars, usage
+from microjobs_orchestrator.runs.costs import Usage, format_dollars, measure_usage
 from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
 from microjobs_orchestrator.runs.plan import PlanNames
 from microjobs_orchestrator.workflows import housing
@@ -114,24 +114,24 @@ def training(**members: Any) -> dict[str, Any]:
 
 def test_training_is_billed_as_described_times_hosts() -> None:
     ended = training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
-    assert usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 60)
+    assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 60)
 
 
 def test_job_without_billable_time_counts_by_the_clock() -> None:
     ended = training(TrainingEndTime=START + timedelta(seconds=100))
-    assert usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 200)
+    assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 200)
 
 
 def test_processing_counts_from_start_to_end() -> None:
     cluster = {"InstanceType": "ml.c5.large", "InstanceCount": 4}
     job = {"ProcessingResources": {"ClusterConfig": cluster}}
-    assert usage(NOBODY, PROCESSING, job) == Usage("ml.c5.large", 0)
+    assert measure_usage(NOBODY, PROCESSING, job) == Usage("ml.c5.large", 0)
     times = {"ProcessingStartTime": START, "ProcessingEndTime": START + timedelta(seconds=9)}
-    assert usage(NOBODY, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
+    assert measure_usage(NOBODY, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
 
 
 def test_job_that_goes_on_counts_until_now() -> None:
-    used = usage(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
+    used = measure_usage(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
     assert used is not None
     assert 100 <= used.seconds < 110
 
@@ -150,11 +150,11 @@ def test_tuning_is_the_sum_of_its_jobs(cloud: Cloud, status: str, seconds: float
         "HyperParameterTuningJobStatus": status,
         "TrainingJobDefinition": {"ResourceConfig": resources},
     }
-    assert usage(cloud.backend().sagemaker, TUNING, tuning) == Usage("ml.m5.large", seconds)
+    assert measure_usage(cloud.backend().sagemaker, TUNING, tuning) == Usage("ml.m5.large", seconds)
 
 
 def test_endpoint_is_no_job() -> None:
-    assert usage(NOBODY, ENDPOINT, {}) is None
+    assert measure_usage(NOBODY, ENDPOINT, {}) is None
 
 
 def test_use_costs_by_the_hour() -> None:
@@ -164,4 +164,4 @@ def test_use_costs_by_the_hour() -> None:
 
 @pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])
 def test_dollars_have_the_digits_that_count(amount: float, text: str) -> None:
-    assert dollars(amount) == text
+    assert format_dollars(amount) == text

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.aws.backend import POLL, connect
+from microjobs_orchestrator.aws.backend import POLL_INTERVAL, connect
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import main
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.launch import Request, find_journal, left_to_do
+from microjobs_orchestrator.launch import LaunchRequest, resume_journal
 from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.runs.journal import Journal, JournalEntry
-from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
+from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest, remaining
 from microjobs_orchestrator.workflows import housing
 from tests.aws import account
 from tests.launcher.cloud import Cloud
@@ -61,13 +61,13 @@ def test_dry_run_is_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_dry_run_is_for_aws(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "housing", "--dry-run"]) == 2
-    assert "--dry-run goes with --on aws" in capsys.readouterr().err
+    assert "--dry-run needs --on aws" in capsys.readouterr().err
 
 
 def test_flags_of_aws_without_it_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["run", "housing"], ["doctor"], ["ps"]):
         assert main([*verb, "--region", "us-east-1"]) == 2
-        assert "only --on aws takes --region" in capsys.readouterr().err
+        assert "--region can be used only with --on aws" in capsys.readouterr().err
 
 
 def test_unknown_profile_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -78,8 +78,8 @@ def test_unknown_profile_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(("given", "hosts"), [({}, 3), ({"instance_count": 2}, 2)])
 def test_flag_for_scaling_hosts_goes_over_the_setting(settings: Settings, given: dict[str, int], hosts: int) -> None:
     aws = Settings(**{**vars(settings), "instance_count": 3})
-    assert Request("housing", given, aws=aws).chosen == {"instance_count": hosts}
-    assert Request("straight-line", {}, aws=aws).chosen == {}
+    assert LaunchRequest("housing", given, aws=aws).options == {"instance_count": hosts}
+    assert LaunchRequest("straight-line", {}, aws=aws).options == {}
 
 
 def planned(cloud: Cloud) -> list[PlannedRequest]:
@@ -93,10 +93,10 @@ def test_resumed_run_costs_what_is_left(cloud: Cloud, tmp_path: Path) -> None:
         JournalEntry("scale", "", "", "", 1.0),
         JournalEntry("train", "", "", "", None),
     ]
-    assert [item.step for item in left_to_do(planned(cloud), journal)][:2] == ["train", "tune"]
+    assert [item.step for item in remaining(planned(cloud), journal.finished_steps)][:2] == ["train", "tune"]
     journal.steps += [JournalEntry(step, "", "", "", 1.0) for step in ("tune", "predictions")]
-    assert [item.step for item in left_to_do(planned(cloud), journal)] == ["train", "batch-score"]
-    assert left_to_do(planned(cloud), None) == planned(cloud)
+    assert [item.step for item in remaining(planned(cloud), journal.finished_steps)] == ["train", "batch-score"]
+    assert remaining(planned(cloud), set()) == planned(cloud)
 
 
 def test_run_is_resumed_only_where_its_data_lies(settings: Settings, home: Path) -> None:
@@ -104,13 +104,13 @@ def test_run_is_resumed_only_where_its_data_lies(settings: Settings, home: Path)
     Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
     elsewhere = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
     with pytest.raises(UsageError, match=r"is below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
-        find_journal(runs, Request("straight-line", {}, aws=elsewhere), {})
+        resume_journal(runs, LaunchRequest("straight-line", {}, aws=elsewhere))
     there = Settings(**{**vars(elsewhere), "prefix": "old"})
-    assert find_journal(runs, Request("straight-line", {}, aws=there), {}).attempt == 2
+    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=there)).attempt == 2
 
 
 def test_aws_is_asked_every_five_seconds_and_more_slowly_when_it_says_so(settings: Settings) -> None:
     backend = connect(settings, str)
-    assert (backend.poll, backend.poll_longest) == (POLL, POLL) == (5.0, 5.0)
+    assert (backend.poll_interval, backend.max_poll_interval) == (POLL_INTERVAL, POLL_INTERVAL) == (5.0, 5.0)
     retries = backend.sagemaker.meta.config.retries  # type: ignore[attr-defined]
     assert retries["mode"] == "adaptive"

@@ -148,7 +148,10 @@ def test_dry_run_needs_no_account(workflow: str, capsys: pytest.CaptureFixture[s
     requests = [json.loads(line) for line in captured.out.splitlines()]
     role = "arn:aws:iam::123456789012:role/microjobs-us-east-1"
     assert {request["RoleArn"] for request in requests if "RoleArn" in request} == {role}
-    assert f"placeholders, as neither flags nor microjobs.toml set them: region us-east-1, role {role}" in captured.err
+    assert (
+        f"placeholders, because neither flags nor microjobs.toml set them: region us-east-1, role {role}"
+        in captured.err
+    )
 
 
 def test_dry_run_keeps_what_is_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

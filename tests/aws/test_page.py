@@ -71,7 +71,7 @@ def moto() -> Iterator[str]:
 def world(tmp_path: Path, moto: str) -> Iterator[World]:
     (tmp_path / "microjobs.toml").write_text(TABLES[0])
     with started(tmp_path / "local", runtime="process") as local:
-        (local.home.buckets / settings.read(tmp_path / "microjobs.toml").bucket).mkdir()
+        (local.home.buckets / settings.load(tmp_path / "microjobs.toml").bucket).mkdir()
         yield World(tmp_path, local, moto)
 
 
@@ -129,7 +129,9 @@ def test_commands_are_understood(command: str) -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_settings_of_the_page_are_settings(table: str, tmp_path: Path) -> None:
     (tmp_path / "microjobs.toml").write_text(table)
-    assert settings.checked(settings.read(tmp_path / "microjobs.toml")).account == "123456789012"
+    loaded = settings.load(tmp_path / "microjobs.toml")
+    settings.check(loaded)
+    assert loaded.account == "123456789012"
 
 
 def test_page_shows_every_setting() -> None:

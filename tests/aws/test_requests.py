@@ -12,7 +12,7 @@ from botocore import xform_name
 from microjobs_orchestrator.aws import complete
 from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.dry_run import lines
+from microjobs_orchestrator.dry_run import format_requests
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.runs.backend import RequestContext
@@ -58,7 +58,7 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
 @pytest.mark.parametrize("which", ["settings", "full"])
 def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, request: pytest.FixtureRequest) -> None:
     there = request_context(request.getfixturevalue(which), URIS.__getitem__)
-    for command, line in lines(there, "run", PLANS[plan](there, PlanNames("run"))):
+    for command, line in format_requests(there, "run", PLANS[plan](there, PlanNames("run"))):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
         asked = json.loads(line)
@@ -71,7 +71,7 @@ def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, req
 @pytest.mark.parametrize("tuning", [True, False])
 def test_plan_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
-    housing.housing(run.backend, run, options, tmp_path)
+    housing.housing(run, options, tmp_path)
     planned = housing.requests(run.backend, PlanNames(run.id), options)
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
@@ -79,7 +79,7 @@ def test_plan_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path
 def test_plan_of_own_data_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
-    housing.housing(run.backend, run, options, tmp_path)
+    housing.WORKFLOW.execute(run, options, tmp_path)
     raw = housing.requests(run.backend, PlanNames(run.id), options)[0]
     assert cloud.asked("CreateProcessingJob")[0] == raw.request
     assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
@@ -87,7 +87,7 @@ def test_plan_of_own_data_is_what_the_workflow_sends(cloud: Cloud, start: StartR
 
 def test_plan_of_the_line_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
-    straight_line.straight_line(run.backend, run, straight_line.Options(), tmp_path)
+    straight_line.straight_line(run, straight_line.Options(), tmp_path)
     planned = straight_line.requests(run.backend, PlanNames(run.id), straight_line.Options())
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 

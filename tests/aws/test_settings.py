@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.aws.settings import Settings, changed, checked, read
+from microjobs_orchestrator.aws.settings import Settings, check, load, override
 from microjobs_orchestrator.failures import UsageError
 
 FILE = """
@@ -41,13 +41,13 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_file_is_read(file: Path) -> None:
-    settings = read(file)
+    settings = load(file)
     assert (settings.region, settings.spot, settings.subnets) == ("eu-west-1", True, ("subnet-1",))
     assert settings.prices == {"ml.m5.xlarge": 0.25}
 
 
 def test_no_file_gives_the_defaults(tmp_path: Path) -> None:
-    assert read(tmp_path / "none.toml") == Settings()
+    assert load(tmp_path / "none.toml") == Settings()
 
 
 @pytest.mark.parametrize(
@@ -63,26 +63,26 @@ def test_wrong_file_is_refused_by_setting(tmp_path: Path, line: str, said: str) 
     path = tmp_path / "microjobs.toml"
     path.write_text(f"[aws]\n{line}\n")
     with pytest.raises(UsageError, match=said):
-        read(path)
+        load(path)
 
 
 def test_flags_go_over_the_file(file: Path) -> None:
-    given = flags.given(parsed("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3"))
-    settings = changed(read(file), given)
+    given = flags.parse_settings(parsed("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3"))
+    settings = override(load(file), given)
     assert (settings.region, settings.subnets) == ("us-west-2", ("subnet-2", "subnet-3"))
     assert settings.instance_type == "ml.m5.xlarge"
 
 
 def test_flags_add_to_tables_of_the_file(file: Path) -> None:
     words = ["--instance-type", "ml.m5.large", "--instance-type", "tune=ml.c5.large", "--tag", "run=a=b"]
-    settings = changed(read(file), flags.given(parsed("--on", "aws", *words)))
+    settings = override(load(file), flags.parse_settings(parsed("--on", "aws", *words)))
     assert settings.instance_type == "ml.m5.large"
     assert settings.instance_types == {"train": "ml.c5.xlarge", "tune": "ml.c5.large"}
     assert settings.tags == {"team": "houses", "run": "a=b"}
 
 
 def test_flags_of_aws_go_with_aws_alone() -> None:
-    with pytest.raises(UsageError, match="only --on aws takes --spot, --tag"):
+    with pytest.raises(UsageError, match="--spot, --tag can be used only with --on aws"):
         flags.on_aws(parsed("--spot", "--tag", "a=b"))
     assert flags.on_aws(parsed()) is False
 
@@ -93,7 +93,7 @@ def test_every_flag_is_a_setting() -> None:
     words = [word for name in valued.split() for word in (f"--{name}", "x")]
     words += [word for name in numbers.split() for word in (f"--{name}", "7")]
     words += ["--spot", "--tag", "a=b"]
-    settings = changed(Settings(), flags.given(parsed("--on", "aws", *words)))
+    settings = override(Settings(), flags.parse_settings(parsed("--on", "aws", *words)))
     same = [name for name, value in vars(settings).items() if value == getattr(Settings(), name)]
     assert same == ["instance_types", "instance_count", "prices"]
 
@@ -112,7 +112,7 @@ def test_every_flag_is_a_setting() -> None:
 )
 def test_wrong_settings_say_what_to_write(settings: Settings, wrong: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        checked(replace(settings, **wrong))  # type: ignore[arg-type]
+        check(replace(settings, **wrong))  # type: ignore[arg-type]
 
 
 def test_role_and_registry_are_taken_apart(settings: Settings) -> None:

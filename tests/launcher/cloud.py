@@ -71,7 +71,7 @@ class Cloud:
             bucket="bucket",
             role="arn:aws:iam::000000000000:role/microjobs",
             image=local_image,
-            poll=0.001,
+            poll_interval=0.001,
         )
 
     def client(self, service: Any) -> Any:

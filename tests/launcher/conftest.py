@@ -3,16 +3,25 @@
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.progress import Progress
+from microjobs_orchestrator.runs.results import Block, RunResults
 from microjobs_orchestrator.runs.run import Run
 from tests.launcher.cloud import Cloud
 
 StartRun = Callable[..., Run]
+B = TypeVar("B", bound=Block)
+
+
+def block(results: RunResults, kind: type[B]) -> B:
+    """Return the results' block of a type."""
+    (found,) = (item for item in results.blocks if isinstance(item, kind))
+    return found
 
 
 @pytest.fixture

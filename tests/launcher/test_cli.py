@@ -19,7 +19,8 @@ from microjobs_orchestrator.cli import describe_error, main
 from microjobs_orchestrator.failures import JobFailedError, UsageError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import HOME
-from microjobs_orchestrator.runs import backend, viewing
+from microjobs_orchestrator.runs import backend, home_view
+from microjobs_orchestrator.runs.backend_view import BackendView
 from tests.conftest import REPOSITORY
 from tests.launcher.cloud import Cloud, Members
 
@@ -37,7 +38,7 @@ def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setattr(backend, "local_backend", here)
     monkeypatch.setattr(launch, "local_backend", here)
-    monkeypatch.setattr(viewing, "HomeView", lambda _home: viewing.BackendView(cloud.backend(), "memory"))
+    monkeypatch.setattr(home_view, "HomeView", lambda _home: BackendView(cloud.backend(), "memory"))
     return lambda *words: main(words)
 
 

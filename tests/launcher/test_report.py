@@ -15,11 +15,22 @@ from rich.console import Console
 
 from microjobs_orchestrator.durations import duration
 from microjobs_orchestrator.report import svg
+from microjobs_orchestrator.report.blocks import (
+    Figures,
+    Metrics,
+    Picture,
+    PredictionPlot,
+    Predictions,
+    Score,
+    TrialPlot,
+    Trials,
+)
+from microjobs_orchestrator.report.numbers import align, format_number
 from microjobs_orchestrator.report.page import page
-from microjobs_orchestrator.report.summary import aligned, near, number, summary
+from microjobs_orchestrator.report.summary import relative, summary
 from microjobs_orchestrator.runs.journal import JournalEntry
-from microjobs_orchestrator.runs.progress import Trial
-from microjobs_orchestrator.runs.results import Picture, RunResults
+from microjobs_orchestrator.runs.results import Location, RunResults
+from microjobs_orchestrator.runs.trials import Trial
 from microjobs_orchestrator.workflows.housing import Options, housing
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
@@ -36,16 +47,24 @@ TRIALS = tuple(
     for number in range(1, 7)
 )
 RESULTS = RunResults(
-    title="housing, tensorflow",
-    figures=[("Test MSE, trained", 3054.334869), ("Test MSE, tuned", 2891.20003)],
-    predictions=[159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 0.0],
-    targets=[134.0, 183.0, 200.0, 210.0, 180.0, 261.0, 302.0, 59.0, 281.0, 137.0],
-    score_report="Test MSE : <2891.2>",
-    scored=([1.0, 2.0, 3.0], [1.5, 2.5, 2.0]),
-    places=[("data", f"{BASE}/train"), ("model", f"{BASE}/models/x/output/model.tar.gz")],
-    objective="val_loss",
-    trials=TRIALS,
-    pictures=[Picture("Learning curve", PNG)],
+    "housing, tensorflow",
+    [
+        Metrics([("Test MSE, trained", 3054.334869), ("Test MSE, tuned", 2891.20003)]),
+        Figures(
+            [
+                PredictionPlot([1.0, 2.0, 3.0], [1.5, 2.5, 2.0]),
+                TrialPlot(TRIALS, "learning_rate", "val_loss"),
+                Picture("Learning curve", PNG),
+            ]
+        ),
+        Trials(TRIALS, "val_loss"),
+        Predictions(
+            [159.81234, -1234.5678, 0.001234, 145.1, 159.2, 262.1, 276.3, 132.4, 92.5, 0.0],
+            [134.0, 183.0, 200.0, 210.0, 180.0, 261.0, 302.0, 59.0, 281.0, 137.0],
+        ),
+        Score("Test MSE : <2891.2>"),
+    ],
+    [Location("data", f"{BASE}/train"), Location("model", f"{BASE}/models/x/output/model.tar.gz", in_summary=True)],
 )
 PLACES = [
     ("S3", BASE),
@@ -88,12 +107,14 @@ def test_summary_shows_what_matters() -> None:
 
 
 def test_summary_without_tuning_has_no_trials() -> None:
-    assert "val_loss" not in "\n".join(shown(replace(RESULTS, trials=(), objective="")))
+    assert "val_loss" not in "\n".join(
+        shown(replace(RESULTS, blocks=[item for item in RESULTS.blocks if not isinstance(item, Trials)]))
+    )
 
 
 @pytest.mark.parametrize(("value", "text"), [(3054.334, "3054.33"), (0.30671, "0.3067"), (-1234.5, "-1234.50")])
 def test_number_keeps_the_digits_that_matter(value: float, text: str) -> None:
-    assert number(value) == text
+    assert format_number(value) == text
 
 
 @pytest.mark.parametrize(
@@ -108,7 +129,7 @@ def test_number_keeps_the_digits_that_matter(value: float, text: str) -> None:
     ],
 )
 def test_numbers_of_a_line_have_the_same_decimals(values: list[float], texts: list[str]) -> None:
-    assert aligned(values) == texts
+    assert align(values) == texts
 
 
 @pytest.mark.parametrize(
@@ -148,14 +169,14 @@ def test_page_needs_nothing_from_outside() -> None:
 
 def test_predictions_are_plotted_once(start: StartRun, tmp_path: Path) -> None:
     run = start()
-    results = housing(run.backend, run, Options(tuning=False), tmp_path)
+    results = housing(run, Options(tuning=False), tmp_path)
     captions = re.findall(r"<figcaption>(.*?)</figcaption>", page(results, HEADING, STEPS, PLACES))
     assert [caption for caption in captions if "redict" in caption] == [captions[0]]
 
 
 def test_locations_are_texts_and_trials_are_numbers() -> None:
     text = page(RESULTS, HEADING, STEPS, PLACES)
-    assert "<table class=texts><tr><th>what</th><th>where</th></tr>" in text
+    assert "<table class=texts><tr><th>data</th><th>location</th></tr>" in text
     assert "<table><tr><th>training job</th>" in text
 
 
@@ -224,5 +245,5 @@ def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
 
 def test_paths_below_here_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert near(tmp_path / "runs" / "report.html") == "runs/report.html"
-    assert near(Path("/elsewhere/report.html")) == "/elsewhere/report.html"
+    assert relative(tmp_path / "runs" / "report.html") == "runs/report.html"
+    assert relative(Path("/elsewhere/report.html")) == "/elsewhere/report.html"

@@ -12,12 +12,14 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, UsageError
+from microjobs_orchestrator.report.blocks import Predictions, Score
+from microjobs_orchestrator.runs.create_guard import CreateGuard
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
 from microjobs_orchestrator.runs.progress import Progress
-from microjobs_orchestrator.runs.run import Run, interruptible
+from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.workflows.housing import Options, housing
 from tests.launcher.cloud import Cloud
-from tests.launcher.conftest import StartRun
+from tests.launcher.conftest import StartRun, block
 
 QUICK = Options(tuning=False)
 
@@ -37,7 +39,7 @@ def test_failed_job_tells_reason_and_tail_of_log(cloud: Cloud, start: StartRun, 
     cloud.failing["train"] = "the training diverged"
     run = start()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
-        housing(run.backend, run, QUICK, tmp_path)
+        housing(run, QUICK, tmp_path)
     assert failure.value.tail == tuple(cloud.log)
     assert cloud.asked("StopTrainingJob") == []
 
@@ -46,10 +48,10 @@ def test_resumed_run_goes_on_after_last_finished_step(cloud: Cloud, start: Start
     cloud.failing["train"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run.backend, run, QUICK, tmp_path)
+        housing(run, QUICK, tmp_path)
     cloud.failing.clear()
     again = start(journal=next_attempt(run.journal))
-    assert housing(again.backend, again, QUICK, tmp_path).score_report
+    assert block(housing(again, QUICK, tmp_path), Score).report
     assert names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
 
@@ -58,10 +60,10 @@ def test_resumed_run_does_not_serve_again(cloud: Cloud, start: StartRun, tmp_pat
     cloud.failing["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run.backend, run, QUICK, tmp_path)
+        housing(run, QUICK, tmp_path)
     cloud.failing.clear()
     again = start(journal=next_attempt(run.journal))
-    assert housing(again.backend, again, QUICK, tmp_path).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    assert block(housing(again, QUICK, tmp_path), Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
     assert len(cloud.asked("CreateEndpoint")) == 1
 
 
@@ -69,11 +71,11 @@ def test_resumed_run_takes_up_a_job_that_still_goes_on(cloud: Cloud, start: Star
     cloud.on_describe = killed_at("train")
     run = start()
     with pytest.raises(SystemExit):
-        housing(run.backend, run, QUICK, tmp_path)
+        housing(run, QUICK, tmp_path)
     cloud.on_describe = lambda _name: None
     cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
     again = start(journal=next_attempt(run.journal))
-    housing(again.backend, again, QUICK, tmp_path)
+    housing(again, QUICK, tmp_path)
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
@@ -89,11 +91,11 @@ def test_steps_are_done_again_from_a_job_that_is_gone(cloud: Cloud, start: Start
     cloud.failing["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
-        housing(run.backend, run, QUICK, tmp_path)
+        housing(run, QUICK, tmp_path)
     cloud.failing.clear()
     del cloud.things["ProcessingJob", f"{run.id}-scale"]
     again = start(journal=next_attempt(run.journal))
-    housing(again.backend, again, QUICK, tmp_path)
+    housing(again, QUICK, tmp_path)
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
     assert names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
 
@@ -114,8 +116,8 @@ def test_ctrl_c_stops_the_job_that_goes_on(
     cloud.hanging.add(step)
     cloud.on_describe = pressing_ctrl_c(step)
     run = start()
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.backend, run, QUICK, tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+        housing(run, QUICK, tmp_path)
     assert names(cloud, f"Stop{word}") == [f"{run.id}-{step}"]
     assert cloud.things[word, f"{run.id}-{step}"][f"{word}Status"] == "Stopped"
     assert f"stopping {run.id}-{step}" in screen.getvalue()
@@ -135,8 +137,8 @@ def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Pa
     cloud.hanging.add("endpoint")
     cloud.on_describe = pressing_ctrl_c("endpoint")
     run = start()
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.backend, run, QUICK, tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+        housing(run, QUICK, tmp_path)
     assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
@@ -148,8 +150,8 @@ def test_ctrl_c_while_the_endpoint_is_deleted_does_not_leave_it(cloud: Cloud, st
 
     cloud.on_describe = interrupt_deletion
     run = start()
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.backend, run, QUICK, tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+        housing(run, QUICK, tmp_path)
     assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
@@ -174,8 +176,8 @@ def test_ctrl_c_while_a_job_is_created_stops_it(
     monkeypatch.setattr(cloud, "_create", interrupted)
     cloud.hanging.add("train")
     run = start()
-    with pytest.raises(KeyboardInterrupt), interruptible():
-        housing(run.backend, run, QUICK, tmp_path)
+    with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
+        housing(run, QUICK, tmp_path)
     assert later.wait(10)
     assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
     assert cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
@@ -204,8 +206,8 @@ def test_stop_that_cannot_be_told_is_made(cloud: Cloud, tmp_path: Path) -> None:
     cloud.on_describe = interrupt
     journal = Journal.new(tmp_path / "runs", "housing", {})
     run = Run(cloud.backend(), journal, Progress(Console(file=screen, width=80)))
-    with pytest.raises((KeyboardInterrupt, OSError)), interruptible():
-        housing(run.backend, run, QUICK, tmp_path)
+    with pytest.raises((KeyboardInterrupt, OSError)), run.guard.interruptible():
+        housing(run, QUICK, tmp_path)
     assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
 
 
@@ -213,7 +215,7 @@ def test_stop_that_cannot_be_told_is_made(cloud: Cloud, tmp_path: Path) -> None:
 def test_signals_are_as_before_after_a_run(number: signal.Signals) -> None:
     before = signal.signal(number, signal.SIG_DFL)
     try:
-        with interruptible():
+        with CreateGuard().interruptible():
             assert signal.getsignal(number) is not signal.SIG_DFL
         assert signal.getsignal(number) is signal.SIG_DFL
     finally:
@@ -223,7 +225,7 @@ def test_signals_are_as_before_after_a_run(number: signal.Signals) -> None:
 def test_run_that_is_to_survive_its_terminal_does() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        with interruptible():
+        with CreateGuard().interruptible():
             assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
@@ -241,7 +243,7 @@ def test_runs_of_the_same_second_have_names_of_their_own(tmp_path: Path) -> None
 
 def test_record_reads_back_what_was_written(start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run.backend, run, QUICK, tmp_path)
+    housing(run, QUICK, tmp_path)
     assert Journal.read(run.journal.path) == run.journal
     assert [done.step for done in run.journal.steps] == ["raw", "scale", "train", "predictions", "batch-score"]
     assert all(done.seconds is not None for done in run.journal.steps)

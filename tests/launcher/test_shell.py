@@ -46,6 +46,8 @@ def home(tmp_path: Path) -> Home:
         ("microjobs st", ["stop "]),
         ("microjobs ps --st", ["--status "]),
         ("microjobs run ho", ["housing "]),
+        ("microjobs run housing --fr", ["--framework "]),
+        ("microjobs run housing --framework py", ["pytorch "]),
         ("microjobs local e", ["env "]),
         ("microjobs logs my", ["my-first "]),
         ("microjobs stop my", ["my-first "]),

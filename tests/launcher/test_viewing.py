@@ -15,8 +15,10 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import HOME, Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.runs.backend_view import BackendView
+from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
-from microjobs_orchestrator.runs.viewing import BackendView, Filter, HomeView, View
+from microjobs_orchestrator.runs.view import Filter, View
 from tests.launcher.cloud import Cloud
 
 HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
@@ -41,7 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     home.make()
     state = State(home.state)
     for kind, name, status, members in ROWS:
-        state.add(kind.arn_type, name, f"arn:{name}", status, {}, {kind.status: status, **members})
+        state.add(kind.arn_type, name, f"arn:{name}", status, {}, {kind.status_member: status, **members})
     state.close()
     return home
 
@@ -51,8 +53,8 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     if request.param == "home":
         return HomeView(home)
     for kind, name, status, members in ROWS:
-        thing = {kind.name: name, kind.status: status, "CreationTime": cloud._now(), **members}
-        cloud.things[kind.word, name] = thing
+        thing = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud._now(), **members}
+        cloud.things[kind.noun, name] = thing
     return BackendView(cloud.backend(), "memory")
 
 
@@ -84,7 +86,7 @@ def test_both_statuses_are_shown_where_they_differ(view: View) -> None:
 
 def test_statuses_are_those_of_the_api() -> None:
     model: Any = get_session().get_service_model("sagemaker")
-    assert {kind.title: set(model.shape_for(kind.status).enum) for kind in KINDS} == {
+    assert {kind.title: set(model.shape_for(kind.status_member).enum) for kind in KINDS} == {
         kind.title: set(kind.statuses) for kind in KINDS
     }
     assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.statuses) == set(SECONDARY_STATUSES)
@@ -93,14 +95,14 @@ def test_statuses_are_those_of_the_api() -> None:
 def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     store = LogStore(home.logs)
     for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
-        store.create(TRAINING.logs, f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
-    store.create(TRAINING.logs, "first-of-another/algo-1-1763778749000").append(1.5, b"not this")
+        store.create(TRAINING.log_group_name, f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
+    store.create(TRAINING.log_group_name, "first-of-another/algo-1-1763778749000").append(1.5, b"not this")
     assert main(["logs", "--follow", "first"]) == 0
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
 
 def test_following_ends_where_no_server_could_write_more(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    LogStore(home.logs).create(TRAINING.logs, "spot/algo-1-1763778749000").append(1.0, b"step 1")
+    LogStore(home.logs).create(TRAINING.log_group_name, "spot/algo-1-1763778749000").append(1.0, b"step 1")
     assert main(["logs", "-f", "spot"]) == 0
     said = capsys.readouterr()
     assert said.out == "algo-1  step 1\n"
@@ -213,4 +215,4 @@ def test_damaged_row_hides_no_other(home: Home, damage: str) -> None:
         database.execute(f"UPDATE resources SET {damage} WHERE name = 'first'")  # noqa: S608  a constant
     assert [row.name for row in HomeView(home).newest(Filter())] == ["broken", "up", "second", "spot", "raw"]
     with pytest.raises(UsageError, match="no job or endpoint"):
-        HomeView(home).need("no-such")
+        HomeView(home).find("no-such")

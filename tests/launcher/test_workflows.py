@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microjobs_orchestrator.workflows.housing import Options, housing
+from microjobs_orchestrator.report.blocks import Metrics, Predictions, Score, Trials
+from microjobs_orchestrator.workflows.housing import WORKFLOW, Options, housing
 from microjobs_orchestrator.workflows.straight_line import Options as LineOptions
 from microjobs_orchestrator.workflows.straight_line import straight_line
 from tests.launcher.cloud import Cloud
-from tests.launcher.conftest import StartRun
+from tests.launcher.conftest import StartRun, block
 
 
 def test_housing_follows_the_notebook_to_its_last_cell(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
-    results = housing(run.backend, run, Options(), tmp_path)
+    results = housing(run, Options(), tmp_path)
     created = [name for name, _ in cloud.requests if name.startswith(("Create", "Invoke", "DeleteEndpoint"))]
     assert created == [
         "CreateProcessingJob",
@@ -30,13 +31,13 @@ def test_housing_follows_the_notebook_to_its_last_cell(cloud: Cloud, start: Star
         "DeleteEndpointConfig",
         "CreateProcessingJob",
     ]
-    assert results.score_report == "Test MSE : 0.25"
-    assert results.figures == [("Test MSE, trained", 30.0), ("Test MSE, tuned", 21.0)]
+    assert block(results, Score).report == "Test MSE : 0.25"
+    assert block(results, Metrics).values == [("Test MSE, trained", 30.0), ("Test MSE, tuned", 21.0)]
 
 
 def test_scaling_deals_the_files_out_to_four_hosts(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run.backend, run, Options(tuning=False), tmp_path)
+    housing(run, Options(tuning=False), tmp_path)
     raw, scaling, _ = cloud.asked("CreateProcessingJob")
     assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "diabetes", "--shards", "4"]
     assert scaling["ProcessingResources"]["ClusterConfig"]["InstanceCount"] == 4
@@ -45,7 +46,7 @@ def test_scaling_deals_the_files_out_to_four_hosts(cloud: Cloud, start: StartRun
 
 def test_tuning_searches_what_the_notebook_searches(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
-    results = housing(run.backend, run, Options(), tmp_path)
+    results = housing(run, Options(), tmp_path)
     config = cloud.asked("CreateHyperParameterTuningJob")[0]["HyperParameterTuningJobConfig"]
     assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 3}
     ranges = {item["Name"]: item for items in config["ParameterRanges"].values() for item in items}
@@ -54,12 +55,12 @@ def test_tuning_searches_what_the_notebook_searches(cloud: Cloud, start: StartRu
         "epochs": ("10", "50"),
         "batch_size": ("64", "256"),
     }
-    assert [trial.objective for trial in results.trials] == [21.0, 22.0, 23.0, 24.0, 25.0, 26.0]
+    assert [trial.objective for trial in block(results, Trials).trials] == [21.0, 22.0, 23.0, 24.0, 25.0, 26.0]
 
 
 def test_best_model_is_served_and_scored(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run.backend, run, Options(), tmp_path)
+    housing(run, Options(), tmp_path)
     tuned = f"s3://bucket/{run.id}/models/{run.id}-tune-001-abcd1234/output/model.tar.gz"
     assert cloud.asked("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned
     assert cloud.asked("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned
@@ -72,7 +73,7 @@ def test_worse_tuned_model_is_not_served(
         cloud, "_end_HyperParameterTuningJob", lambda name, thing: worse(cloud, name, thing), raising=True
     )
     run = start()
-    housing(run.backend, run, Options(), tmp_path)
+    housing(run, Options(), tmp_path)
     assert f"{run.id}-train/" in cloud.asked("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"]
 
 
@@ -83,16 +84,16 @@ def worse(cloud: Cloud, name: str, thing: dict[str, object]) -> None:
 
 def test_endpoint_predicts_ten_rows_of_all_shards(start: StartRun, tmp_path: Path) -> None:
     run = start()
-    results = housing(run.backend, run, Options(tuning=False), tmp_path)
-    assert results.predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
-    assert results.targets == list(range(10))
+    results = housing(run, Options(tuning=False), tmp_path)
+    assert block(results, Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    assert block(results, Predictions).targets == list(range(10))
 
 
 def test_own_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     data = tmp_path / "houses.npz"
     np.savez(data, x=np.zeros((5, 2)), y=np.zeros(5))
     run = start()
-    housing(run.backend, run, Options(data=str(data), instance_count=2, tuning=False), tmp_path)
+    WORKFLOW.execute(run, Options(data=str(data), instance_count=2, tuning=False), tmp_path)
     assert cloud.objects[f"s3://bucket/{run.id}/source/data.npz"] == data.read_bytes()
     raw = cloud.asked("CreateProcessingJob")[0]
     assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "boston", "--from", "data.npz", "--shards", "2"]
@@ -100,7 +101,7 @@ def test_own_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path:
 
 def test_pytorch_metrics_match_its_log(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run.backend, run, Options(framework="pytorch"), tmp_path)
+    housing(run, Options(framework="pytorch"), tmp_path)
     definition = cloud.asked("CreateHyperParameterTuningJob")[0]["TrainingJobDefinition"]["AlgorithmSpecification"]
     assert definition["TrainingImage"] == "microjobs/train-pytorch:dev"
     assert definition["MetricDefinitions"][1] == {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
@@ -108,16 +109,16 @@ def test_pytorch_metrics_match_its_log(cloud: Cloud, start: StartRun, tmp_path: 
 
 def test_straight_line_shows_table_weight_and_bias(start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
-    results = straight_line(run.backend, run, LineOptions(), tmp_path)
-    assert results.table == ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725"]
-    figures = dict(results.figures)
+    results = straight_line(run, LineOptions(), tmp_path)
+    assert results.log == ["Epoch: 0 | Train loss: 0.757 | Test loss: 0.725"]
+    figures = dict(block(results, Metrics).values)
     assert figures["weight"] == pytest.approx(0.3)
     assert figures["bias"] == 0.9
 
 
 def test_plain_progress_names_steps_and_trials(start: StartRun, tmp_path: Path, screen: io.StringIO) -> None:
     run = start()
-    housing(run.backend, run, Options(), tmp_path)
+    housing(run, Options(), tmp_path)
     text = screen.getvalue()
     assert "Scaling on 4 hosts …" in text
     assert "✓ Tuning" in text
@@ -127,7 +128,7 @@ def test_plain_progress_names_steps_and_trials(start: StartRun, tmp_path: Path, 
 
 def test_log_of_a_tuning_job_is_that_of_its_trials(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
-    housing(run.backend, run, Options(), tmp_path)
+    housing(run, Options(), tmp_path)
     looked = {(asked["logGroupName"], asked.get("logStreamNamePrefix")) for asked in cloud.asked("DescribeLogStreams")}
     assert ("/aws/sagemaker/TrainingJobs", f"{run.id}-tune-") in looked
     assert (f"/aws/sagemaker/Endpoints/{run.id}-endpoint", None) in looked
@@ -135,5 +136,5 @@ def test_log_of_a_tuning_job_is_that_of_its_trials(cloud: Cloud, start: StartRun
 
 def test_verbose_progress_streams_the_logs(start: StartRun, tmp_path: Path, screen: io.StringIO) -> None:
     run = start("straight-line", verbose=True)
-    straight_line(run.backend, run, LineOptions(), tmp_path)
+    straight_line(run, LineOptions(), tmp_path)
     assert "algo-1  Epoch: 0 | Train loss: 0.757 | Test loss: 0.725" in screen.getvalue()

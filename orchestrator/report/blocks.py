@@ -1,0 +1,168 @@
+"""Blocks that results are made of. A workflow may also declare blocks of its own: see `runs.results.Block`."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Protocol
+
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from microjobs_orchestrator.report import html, svg
+from microjobs_orchestrator.report.numbers import align, format_number
+from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
+
+SUMMARY_TRIALS = 3
+"""Trials in the summary, best first. The page shows all."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Named numbers, such as the test MSE before and after tuning."""
+
+    values: Sequence[tuple[str, float]]
+
+    def for_terminal(self) -> Table:
+        table = Table.grid(padding=(0, 3, 0, 0))
+        table.add_row(*(Text(name, style="dim") for name, _ in self.values))
+        table.add_row(*(Text(format_number(value), style="bold") for _, value in self.values))
+        return table
+
+    def to_html(self) -> str:
+        tiles = (
+            f"<div><span class='soft'>{escape(name)}</span><b>{format_number(value)}</b></div>"
+            for name, value in self.values
+        )
+        return f"<p></p><div class='tiles'>{''.join(tiles)}</div>"
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of a tuning job, best first."""
+
+    trials: Sequence[Trial]
+    objective: str
+    """The name of the objective metric."""
+
+    def for_terminal(self) -> Padding:
+        return Padding(trial_table(self.trials[:SUMMARY_TRIALS], self.objective), (1, 0, 0, 0))
+
+    def to_html(self) -> str:
+        names = list(self.trials[0].hyperparameters)
+        prefix = self.trials[0].name.rsplit("-", 2)[0]
+        rows = [
+            [
+                trial.name.removeprefix(f"{prefix}-"),
+                f"{trial.objective:.6g}",
+                *(format_value(trial.hyperparameters[name]) for name in names),
+            ]
+            for trial in self.trials
+        ]
+        # With spaces, so that long names can be wrapped on a narrow screen.
+        table = html.table(["training job", self.objective, *(name.replace("_", " ") for name in names)], rows)
+        note = f"<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
+        return html.section("Trials, best first", table + note)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of the endpoint beside their targets, one number per row of test data."""
+
+    predictions: Sequence[float]
+    targets: Sequence[float]
+
+    def for_terminal(self) -> Padding:
+        table = Table.grid(padding=(0, 1, 0, 0))
+        for name, values in (("predicted", self.predictions), ("target", self.targets)):
+            table.add_row(Text(name, style="dim"), *(Text(value, justify="right") for value in align(values)))
+        return Padding(table, (1, 0))
+
+    def to_html(self) -> str:
+        numbers = map(str, range(len(self.targets)))
+        columns = (numbers, align(self.predictions), align(self.targets))
+        table = html.table(["row", "predicted", "target"], list(zip(*columns, strict=True)))
+        return html.section("Predictions of the endpoint", table)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The report of the batch-score job."""
+
+    report: str
+
+    def for_terminal(self) -> Text:
+        return Text.assemble((f"{'score':8}", "dim"), self.report, overflow="fold")
+
+    def to_html(self) -> str:
+        return html.section("Batch score", html.preformatted(self.report))
+
+
+class Figure(Protocol):
+    """One plot or picture of the page."""
+
+    @property
+    def title(self) -> str: ...
+
+    def to_html(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Plots and pictures, side by side. Only the page shows them."""
+
+    figures: Sequence[Figure]
+
+    def for_terminal(self) -> None:
+        return None
+
+    def to_html(self) -> str:
+        figures = "".join(html.figure(figure.title, figure.to_html()) for figure in self.figures)
+        return html.section("Plots", f"<div class='plots'>{figures}</div>")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a job drew."""
+
+    title: str
+    png: bytes
+
+    def to_html(self) -> str:
+        data = base64.b64encode(self.png).decode()
+        return f"<img alt='{escape(self.title)}' src='data:image/png;base64,{data}'>"
+
+
+@dataclass(frozen=True)
+class PredictionPlot:
+    """Predictions against targets."""
+
+    targets: Sequence[float]
+    predictions: Sequence[float]
+
+    @property
+    def title(self) -> str:
+        return f"Predicted and target, all {len(self.targets)} test rows"
+
+    def to_html(self) -> str:
+        points = list(zip(self.targets, self.predictions, strict=True))
+        return svg.scatter(points, "target", "predicted", diagonal=True)
+
+
+@dataclass(frozen=True)
+class TrialPlot:
+    """Objectives of trials against one of their hyperparameters, on a logarithmic axis."""
+
+    trials: Sequence[Trial]
+    hyperparameter: str
+    objective: str
+    title: str = "Trials"
+
+    def to_html(self) -> str:
+        points = [(float(trial.hyperparameters[self.hyperparameter]), trial.objective or 0.0) for trial in self.trials]
+        labels = [
+            " ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
+            for trial in self.trials
+        ]
+        return svg.scatter(points, self.hyperparameter.replace("_", " "), self.objective, log_x=True, labels=labels)

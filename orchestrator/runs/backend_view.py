@@ -1,0 +1,46 @@
+"""The view of a backend that answers requests, such as AWS."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.kinds import Kind, Members
+from microjobs_orchestrator.runs.logs import LogTail, Tail
+from microjobs_orchestrator.runs.view import Filter, ResourceRow, View
+
+MAX_PAGE_ROWS = 100
+"""The maximum of List operations."""
+
+
+class BackendView(View):
+    def __init__(self, backend: Backend, where: str) -> None:
+        self._backend = backend
+        self.where = where
+        self.poll_interval = backend.poll_interval
+
+    def newest(self, rows: Filter) -> list[ResourceRow]:
+        queries = ((kind, status) for kind in rows.matching_kinds() for status in rows.statuses(kind) or ("",))
+        return rows.newest(
+            row
+            for kind, status in queries
+            for row in islice(filter(rows.matches, self._list(kind, status, rows)), rows.limit)
+        )
+
+    def _list(self, kind: Kind, status: str, rows: Filter) -> Iterator[ResourceRow]:
+        """Yield rows, newest first, page by page. A page can have few rows: AWS counts them before it filters them."""
+        filters = {"StatusEquals": status, "NameContains": rows.name}
+        request = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": min(rows.limit, MAX_PAGE_ROWS)}
+        client: Any = self._backend.sagemaker  # its type stubs accept only literal names of operations
+        paginator = client.get_paginator(f"list-{kind.arn_type}s".replace("-", "_"))
+        for page in paginator.paginate(**request, **{name: value for name, value in filters.items() if value}):
+            for row in next(value for value in page.values() if isinstance(value, list)):
+                created, ended = row["CreationTime"], row.get(kind.end_member)
+                secondary = row.get("SecondaryStatus", "")
+                yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
+
+    def describe(self, kind: Kind, name: str) -> Members | None:
+        return kind.describe(self._backend.sagemaker, name)
+
+    def tail(self, kind: Kind, name: str) -> Tail:
+        return LogTail.of(self._backend.logs, kind, name)

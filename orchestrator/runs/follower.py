@@ -1,0 +1,81 @@
+"""Follows a job or an endpoint until it has ended or is in service."""
+
+import time
+
+from microjobs_orchestrator.failures import JobFailedError
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.costs import CostMeter
+from microjobs_orchestrator.runs.kinds import ENDPOINT, TUNING, Kind, Members
+from microjobs_orchestrator.runs.logs import LogTail
+from microjobs_orchestrator.runs.progress import Progress, StepDisplay
+from microjobs_orchestrator.runs.trials import list_trials
+
+POLLS_PER_DURATION = 40
+"""A job that has run for a time t is polled every t / POLLS_PER_DURATION, within the backend's bounds: on this machine
+the job needs the processors more than the launcher does."""
+
+
+class Follower:
+    """Polls resources and shows their status, cost and log."""
+
+    def __init__(self, backend: Backend, progress: Progress, costs: CostMeter) -> None:
+        self._backend = backend
+        self._progress = progress
+        self._costs = costs
+
+    def follow(self, kind: Kind, name: str, display: StepDisplay) -> Members:
+        """Follow a resource to its end and return its last description.
+
+        Raises:
+            JobFailedError: the resource was deleted, or did not succeed.
+        """
+        tail = LogTail.of(self._backend.logs, kind, name)
+        while True:
+            description = self._describe(kind, name, display)
+            has_ended = description[kind.status_member] not in kind.transitional
+            self._show(kind, name, description, display)
+            self._show_log(kind, tail, display, has_ended=has_ended)
+            if has_ended:
+                return description
+            self._check_time(kind, name, description, display)
+            interval = max(self._backend.poll_interval, display.seconds / POLLS_PER_DURATION)
+            time.sleep(min(interval, self._backend.max_poll_interval))
+
+    def _describe(self, kind: Kind, name: str, display: StepDisplay) -> Members:
+        description = kind.describe(self._backend.sagemaker, name)
+        if description is None:
+            raise JobFailedError(display.title, name, "gone", "it was deleted", tuple(display.tail))
+        return description
+
+    def _show(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
+        status = description[kind.status_member]
+        secondary = description.get("SecondaryStatus", status)
+        self._progress.status(display, status if secondary == status else f"{status}: {secondary}")
+        display.cost = self._costs.format_total(kind, description)
+        if kind is TUNING:
+            self._progress.trials(display, list_trials(self._backend, name))
+
+    def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, has_ended: bool) -> None:
+        """Show new lines. A running tuning job has many streams, which are read only if they are shown."""
+        if has_ended:
+            self._progress.log(display, tail.rest())
+        elif kind is not TUNING or self._progress.verbose:
+            self._progress.log(display, tail.read())
+
+    def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
+        limit = self._backend.max_seconds
+        if kind is ENDPOINT and display.seconds > limit:
+            status, reason = description[kind.status_member], f"not in service within {limit} s"
+            raise JobFailedError(display.title, name, status, reason, tuple(display.tail))
+
+
+def check_success(kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
+    """Check the final status of a resource.
+
+    Raises:
+        JobFailedError: it is not the kind's success status.
+    """
+    status = description[kind.status_member]
+    if status != kind.success:
+        reason = description.get("FailureReason") or "no reason is given"
+        raise JobFailedError(display.title, name, status, reason, tuple(display.tail))

@@ -1,0 +1,173 @@
+"""The view of a local server's home.
+
+It reads the files of the home, whether or not a server runs, and starts none. It imports neither boto3 nor docker.
+"""
+
+import json
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
+
+from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local.home import HOME, Home
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members
+from microjobs_orchestrator.runs.logs import Event, Tail
+from microjobs_orchestrator.runs.view import Filter, ResourceRow, View
+
+POLL_INTERVAL = 0.25
+PAGE_LINES = 10_000
+"""The maximum of GetLogEvents."""
+MAX_TIME = 253_402_300_799
+"""The end of the year 9999, in seconds since 1970."""
+
+
+def no_jobs_message(home: Home) -> str:
+    return f"{home.root} has no jobs: run this where they were started, or set {HOME} to that folder's .microjobs"
+
+
+def require_state(home: Home) -> None:
+    """Check that a server has run for the home.
+
+    Raises:
+        UsageError: none has.
+        HomeError: other users own the folder or can replace it.
+    """
+    if os.path.lexists(home.root):
+        home.check()
+    if not home.state.exists():
+        raise UsageError(no_jobs_message(home))
+
+
+class HomeView(View):
+    poll_interval = POLL_INTERVAL
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+        self.where = str(home.root)
+
+    def newest(self, rows: Filter) -> list[ResourceRow]:
+        with self._database() as database:
+            return rows.newest(row for kind in rows.matching_kinds() for row in _select(database, kind, rows))
+
+    def name_error(self, name: str) -> UsageError:
+        require_state(self._home)
+        return super().name_error(name)
+
+    def describe(self, kind: Kind, name: str) -> Members | None:
+        query = "SELECT description FROM resources WHERE kind = ? AND name = ?"
+        with self._database() as database:
+            row = database.execute(query, (kind.arn_type, name)).fetchone()
+        try:
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError, RecursionError):  # a damaged row
+            return None
+
+    def tail(self, kind: Kind, name: str) -> Tail:
+        return HomeTail(kind.log_group(name), kind.log_prefix(name), LogStore(self._home.logs))
+
+    def warning(self, *, shows_running: bool) -> str:
+        if self._is_empty():
+            return no_jobs_message(self._home)
+        if shows_running and not self.can_change:
+            return (
+                f"no server runs for {self.where}: its next start resumes the jobs that have not ended, or marks them "
+                "as Failed"
+            )
+        return ""
+
+    def _is_empty(self) -> bool:
+        """Return whether the home has neither jobs nor endpoints."""
+        marks = ", ".join("?" * len(KINDS))
+        query = f"SELECT 1 FROM resources WHERE kind IN ({marks}) LIMIT 1"  # noqa: S608  the marks are constants
+        with self._database() as database:
+            return database.execute(query, [kind.arn_type for kind in KINDS]).fetchone() is None
+
+    @property
+    def can_change(self) -> bool:
+        """Whether the process that server.json names is alive."""
+        try:
+            os.kill(json.loads(self._home.server.read_text())["pid"], 0)
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
+            return False
+        return True
+
+    @contextmanager
+    def _database(self) -> Iterator[sqlite3.Connection]:
+        """Open the state without creating or changing a file. If there is no state, yield an empty database.
+
+        Raises:
+            LauncherError: the file is damaged.
+        """
+        path = self._home.state
+        try:
+            with closing(sqlite3.connect(_address(self._home), uri=True)) as database:
+                database.text_factory = lambda content: content.decode(errors="replace")
+                if not path.exists():
+                    database.execute("CREATE TABLE resources (kind, name, status, created, description)")
+                yield database
+        except sqlite3.Error as error:
+            raise LauncherError(f"{path} cannot be read ({error}): `microjobs local up` reports the damage") from error
+
+
+def _address(home: Home) -> str:
+    """Return SQLite's URI of the state."""
+    if not home.state.exists():
+        return "file::memory:"
+    if home.state.with_name(f"{home.state.name}-wal").exists():
+        return f"{home.state.as_uri()}?mode=ro"
+    return f"{home.state.as_uri()}?immutable=1"  # no server writes; otherwise SQLite would create files beside it
+
+
+def _select(database: sqlite3.Connection, kind: Kind, rows: Filter) -> list[ResourceRow]:
+    """Return the newest rows of one kind, without damaged ones."""
+    statuses = (rows.status,) if rows.status else rows.statuses(kind)
+    marks = ", ".join("?" * len(statuses))
+    content = "iif(json_valid(description), description, '{}')"
+    condition = f"AND (status IN ({marks}) OR secondary IN ({marks}))" if statuses else ""
+    query = f"""
+        SELECT name, status, created, json_extract({content}, ?) AS ended,
+               coalesce(json_extract({content}, '$.SecondaryStatus'), '') AS secondary
+        FROM resources WHERE kind = ? AND instr(name, ?) > 0 AND json_valid(description) {condition}
+              AND created BETWEEN 0 AND {MAX_TIME}
+        ORDER BY created DESC LIMIT ?
+    """  # noqa: S608  the parts are constants
+    values = (f"$.{kind.end_member or 'none'}", kind.arn_type, rows.name, *statuses, *statuses, rows.limit)
+    return [
+        ResourceRow(kind, name, status, _to_time(created), _to_time(ended) if _is_time(ended) else None, secondary)
+        for name, status, created, ended, secondary in database.execute(query, values)
+    ]
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= MAX_TIME
+
+
+def _to_time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+@dataclass
+class HomeTail(Tail):
+    """A tail that reads the log files of a home."""
+
+    store: LogStore
+    offsets: dict[str, int] = field(default_factory=dict)
+
+    def _positions(self) -> Mapping[str, object]:
+        return dict(self.offsets)
+
+    def _streams(self) -> list[str]:
+        return list(self.store.streams(self.group, self.prefix))
+
+    def _page(self, stream: str) -> Iterator[Event]:
+        file = self.store.stream(self.group, stream)
+        if file is None:  # it was removed since it was listed
+            return
+        for event in islice(file.events(self.offsets.get(stream, 0)), PAGE_LINES):
+            self.offsets[stream] = event.end
+            yield Event.of(stream.removeprefix(self.prefix), event.time, event.message)

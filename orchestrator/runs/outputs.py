@@ -1,0 +1,70 @@
+"""Reads what jobs wrote to S3."""
+
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microjobs.arrays import array_files, load_array
+from microjobs_orchestrator.runs.backend import Backend
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Return the bucket and the key of an S3 URI."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    return bucket, key
+
+
+def read_object(backend: Backend, uri: str) -> bytes:
+    bucket, key = split_uri(uri)
+    return backend.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
+
+
+def download(backend: Backend, uri: str, folder: Path) -> Path:
+    """Download the objects below an S3 URI into a folder, which is emptied first."""
+    bucket, prefix = split_uri(f"{uri}/")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for page in backend.s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
+        for item in page.get("Contents", []):
+            backend.s3.download_file(bucket, item["Key"], str(folder / Path(item["Key"]).name))
+    return folder
+
+
+def read_test_arrays(folder: Path, kind: str) -> NDArray[Any]:
+    """Read `x_test` or `y_test`, all shards in order.
+
+    Args:
+        kind: `x` or `y`.
+
+    Returns:
+        An array of shape (rows, width).
+    """
+    return np.concatenate([load_array(path) for path in array_files(folder, kind, "test")])
+
+
+def read_predictions(folder: Path) -> NDArray[Any]:
+    """Read the output of batch-score: `predictions.npy`, or one file per shard."""
+    return np.concatenate([load_array(path) for path in sorted(folder.glob("predictions*.npy"))])
+
+
+def read_training_output(backend: Backend, model_uri: str) -> dict[str, bytes]:
+    """Return the files of a training job's `output.tar.gz`, which is beside its model, by name."""
+    content = read_object(backend, model_uri.removesuffix("model.tar.gz") + "output.tar.gz")
+    with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
+        return {
+            member.name.removeprefix("./"): file.read()
+            for member in tar
+            if (file := tar.extractfile(member)) is not None
+        }
+
+
+def read_metrics(training_output: dict[str, bytes]) -> dict[str, float]:
+    """Return a trainer's `metrics.json`."""
+    metrics: dict[str, float] = json.loads(training_output["metrics.json"])
+    return metrics

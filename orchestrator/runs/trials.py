@@ -1,0 +1,70 @@
+"""Trials: the training jobs of a tuning job."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.kinds import Members
+from microjobs_orchestrator.terminal import safe
+
+MAX_TRIALS = 100
+"""Rows of one List answer. The workflows start fewer trials."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    name: str
+    status: str
+    objective: float | None
+    hyperparameters: dict[str, str]
+
+
+def list_trials(backend: Backend, tuning_job: str) -> list[Trial]:
+    """Return the trials of a tuning job in the order of their creation."""
+    answer = backend.sagemaker.list_training_jobs_for_hyper_parameter_tuning_job(
+        HyperParameterTuningJobName=tuning_job, SortBy="CreationTime", SortOrder="Ascending", MaxResults=MAX_TRIALS
+    )
+    return [
+        Trial(
+            name=summary["TrainingJobName"],
+            status=summary["TrainingJobStatus"],
+            objective=_objective(summary),
+            hyperparameters=dict(summary["TunedHyperParameters"]),
+        )
+        for summary in answer["TrainingJobSummaries"]
+    ]
+
+
+def _objective(summary: Members) -> float | None:
+    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
+    return None if metric is None else float(metric["Value"])
+
+
+def sort_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the trials that have an objective, lowest objective first."""
+    return sorted((trial for trial in trials if trial.objective is not None), key=lambda trial: trial.objective or 0.0)
+
+
+def trial_table(trials: Sequence[Trial], objective: str = "objective") -> Table:
+    """Return a table with one row per trial: its number, its objective or status, and its hyperparameters."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("trial", no_wrap=True)
+    table.add_column(objective, justify="right")
+    names = list(dict.fromkeys(name for trial in trials for name in trial.hyperparameters))
+    for name in names:
+        table.add_column(name, justify="right")
+    for trial in trials:
+        outcome = trial.status if trial.objective is None else f"{trial.objective:.5g}"
+        values = (format_value(trial.hyperparameters.get(name, "")) for name in names)
+        table.add_row("-".join(trial.name.split("-")[-2:]), outcome, *values)
+    return table
+
+
+def format_value(value: str) -> str:
+    """Format a hyperparameter: a number with four significant digits, other text unchanged."""
+    try:
+        return f"{float(value):.4g}"
+    except ValueError:
+        return safe(value)

@@ -1,0 +1,65 @@
+"""The declaration of a workflow. Each file in `workflows/` has one, named WORKFLOW."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from microjobs_orchestrator.runs.backend import RequestContext
+from microjobs_orchestrator.runs.outputs import split_uri
+from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
+from microjobs_orchestrator.runs.results import RunResults
+from microjobs_orchestrator.runs.run import Run
+
+FILE = "file"
+"""The type of an option that is the path of a file, in `microjobs.hyperparameters.describe`."""
+
+
+def file_option(help: str) -> Any:
+    """Declare an option that is the path of a file. A flag's relative path is made absolute."""
+    return field(default="", metadata={"help": help, "type": FILE})
+
+
+class WorkflowOptions(Protocol):
+    """A frozen dataclass. Its fields are declared with `microjobs.hyperparameters.parameter`; each one is a flag."""
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """The jobs of this repository whose images the workflow needs."""
+        ...
+
+
+OptionsT = TypeVar("OptionsT", bound=WorkflowOptions)
+
+
+def _accept(_options: object) -> None:
+    """Accept all options."""
+
+
+def _upload_nothing(_context: RequestContext, _names: Namer, _options: object) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Workflow(Generic[OptionsT]):
+    options: type[OptionsT]
+    run_steps: Callable[[Run, OptionsT, Path], RunResults]
+    """Runs the steps and returns their results. The path is a folder for downloaded files."""
+    requests: Callable[[RequestContext, Namer, OptionsT], Sequence[PlannedRequest]]
+    """Returns the plan: all requests, in their order."""
+    uploads: Callable[[RequestContext, Namer, OptionsT], Mapping[str, str]] = _upload_nothing
+    """Returns the files to upload before the first step: S3 URIs by path."""
+    check: Callable[[OptionsT], None] = _accept
+    """Raises UsageError for options that the declarations of the fields cannot exclude."""
+    examples: str = ""
+    """Command lines for `--help`, one per line."""
+
+    def execute(self, run: Run, options: OptionsT, folder: Path) -> RunResults:
+        """Upload the files and run the steps.
+
+        Raises:
+            JobFailedError: a job failed.
+        """
+        for path, uri in self.uploads(run.backend, run, options).items():
+            run.backend.s3.upload_file(path, *split_uri(uri))
+        return self.run_steps(run, options, folder)
