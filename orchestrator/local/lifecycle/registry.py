@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Control, StopReason
+from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
@@ -76,6 +77,19 @@ class Registry:
                 entry = self._running.get(job.plan_name)
                 if entry is not None and entry[0] is job:  # not an endpoint that was made again
                     del self._running[job.plan_name]
+            try:
+                self._notify_owner(job.plan_name)
+            except Exception:
+                logger.exception("the owner of %s does not know that it has ended", job.plan_name)
+
+    def _notify_owner(self, plan_name: str) -> None:
+        """Tell the running owner of a resource that the resource has ended."""
+        kind, _, name = plan_name.partition("/")
+        owners = [owner.arn_type for owner in all_kinds() if kind in [owned.arn_type for owned in owner.owns]]
+        record = self._context.state.get(kind, name) if owners else None
+        for owner in owners:
+            if record is not None and (found := self.find(f"{owner}/{record.parent}")) is not None:
+                found.control.send(Change.RESOURCE_ENDED)
 
     def find(self, plan_name: str) -> Runnable | None:
         """The running job of a name such as `training-job/my-job`."""

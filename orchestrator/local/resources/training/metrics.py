@@ -57,6 +57,8 @@ class Metrics:
         self._note = note
         self._missed: set[str] = set()
         self._lock = threading.Lock()
+        self.on_value: Callable[[], None] = lambda: None
+        """Called after each new value, from any thread."""
 
     def read(self, when: float, text: str) -> None:
         """Take the values of one line: the first group of each expression that is found in its last state."""
@@ -67,6 +69,7 @@ class Metrics:
             if value is not None:
                 with self._lock:
                     self._points[name].append((when, value))
+                self.on_value()
 
     def _find(self, name: str, text: str) -> regex.Match[str] | None:
         began = time.thread_time()

@@ -1,0 +1,105 @@
+"""The training jobs that a tuning job owns: started, watched and stopped."""
+
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from microjobs_orchestrator.local.lifecycle import outputs
+from microjobs_orchestrator.local.lifecycle.control import Change
+from microjobs_orchestrator.local.lifecycle.job import JobHandle
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.training.create import create as create_training_job
+from microjobs_orchestrator.local.resources.training.job import TrainingJob
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.tuning.definition import (
+    OBJECTIVE,
+    RESOURCES,
+    host_resources,
+    static_hyperparameters,
+)
+from microjobs_orchestrator.local.resources.tuning.results import Results
+
+STOP_TIMEOUT = 130.0
+"""Seconds that trials may take to end when the tuning job ends; their hosts may take 120."""
+
+OTHER_MEMBERS = ("StaticHyperParameters", "DefinitionName", "TuningObjective", "HyperParameterRanges", RESOURCES[1])
+"""Members of a TrainingJobDefinition that a training job's request does not have."""
+
+
+class Trials:
+    """The trials of one tuning job.
+
+    Args:
+        reports_metrics: send `Change.METRIC` to the tuning job for each value of a trial's metrics.
+    """
+
+    def __init__(self, job: JobHandle, registry: Registry, *, reports_metrics: bool) -> None:
+        self._job = job
+        self._registry = registry
+        self._reports_metrics = reports_metrics
+        self._metric: str = job.request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"][
+            "MetricName"
+        ]
+        self._running: dict[str, TrainingJob] = {}
+
+    def read(self) -> Results:
+        """Read all trials from the state."""
+        return Results(self._job.context, self._job.request)
+
+    def start(self, name: str, hyperparameters: Mapping[str, str]) -> None:
+        record = create_training_job(self._job.context, self._make_request(name, hyperparameters), self._job.name)
+        trial = TrainingJob(self._job.context, record)
+        self._watch(name, trial)
+        self._registry.start(trial)
+
+    def new_name(self, number: int) -> str:
+        return f"{self._job.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
+
+    def _make_request(self, name: str, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
+        definition = self._job.request["TrainingJobDefinition"]
+        request = {member: value for member, value in definition.items() if member not in OTHER_MEMBERS}
+        request["TrainingJobName"] = name
+        request["ResourceConfig"] = host_resources(definition)
+        request["HyperParameters"] = {
+            **static_hyperparameters(definition),
+            OBJECTIVE: self._metric,
+            **hyperparameters,
+        }
+        if "CheckpointConfig" in definition:  # one folder per trial: none resumes from another trial's checkpoints
+            uri = outputs.join(definition["CheckpointConfig"]["S3Uri"], name)
+            request["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": uri}
+        return request
+
+    def _watch(self, name: str, trial: TrainingJob) -> None:
+        self._running[name] = trial
+        if self._reports_metrics:
+            trial.metrics.on_value = lambda: self._job.control.send(Change.METRIC)
+
+    def values(self, name: str) -> list[float]:
+        """Return the objective values that a trial has reported, also one that an earlier server started."""
+        if name not in self._running:
+            found = self._registry.find(_plan_name(name))
+            if isinstance(found, TrainingJob):
+                self._watch(name, found)
+        trial = self._running.get(name)
+        return [] if trial is None else [value for _, value in trial.metrics.points(self._metric)]
+
+    def stop(self, name: str) -> None:
+        self._registry.stop(_plan_name(name))
+
+    def stop_all(self) -> None:
+        """Stop all running trials, and wait until they have ended."""
+        names = [trial.name for trial in self.read().jobs if trial.status in ("InProgress", "Stopping")]
+        for name in names:
+            self.stop(name)
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while self._are_running(names) and (left := deadline - time.monotonic()) > 0:
+            self._job.control.wait(left)
+
+    def _are_running(self, names: Collection[str]) -> bool:
+        return any(self._registry.find(_plan_name(name)) is not None for name in names)
+
+
+def _plan_name(name: str) -> str:
+    return f"{TRAINING_JOB.arn_type}/{name}"

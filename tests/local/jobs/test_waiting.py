@@ -1,0 +1,217 @@
+"""What jobs cost while they wait: nothing, because they wait for events."""
+
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.logs import LogStore
+from microjobs_orchestrator.local.resources.training.job import TrainingJob
+from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
+from microjobs_orchestrator.local.resources.tuning.job import TuningJob
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
+from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.state import Query, Record, State
+from tests.local.jobs.conftest import until
+
+CPU_SHARE = 0.02
+"""Of one processor. Reading 100 trials from the state ten times a second takes more than 0.1."""
+
+
+class WaitingHost:
+    """A host that writes lines and ends when a test says so, and takes no processor time until then."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
+        self.has_ended = False
+
+    def write(self, text: str) -> None:
+        self._lines.put(text.encode())
+
+    def end(self, code: int = 0) -> None:
+        if not self.has_ended:
+            self.has_ended = True
+            self._lines.put(None)
+            self._exits.put(Exit(code))
+
+    def lines(self) -> Iterator[Line]:
+        while (text := self._lines.get()) is not None:
+            yield Line(time.time(), text)
+
+    def wait(self) -> Exit:
+        return self._exits.get()
+
+    def stop(self, grace: float) -> None:  # noqa: ARG002
+        self.end()
+
+    def copy(self, path: str, to: Path) -> None:
+        """It leaves no files."""
+
+
+class WaitingRuntime:
+    name = "waiting"
+    machine = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, WaitingHost] = {}
+
+    def prepare(self, image: str) -> None:
+        """Every image is available."""
+
+    def images(self) -> Sequence[Image]:
+        return []
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        self.hosts[plan.name] = host = WaitingHost(plan.hosts[0].name)
+        return [host]  # type: ignore[list-item]
+
+    def running(self) -> Mapping[str, Sequence[Host]]:
+        return {name: [host] for name, host in self.hosts.items()}  # type: ignore[list-item]
+
+    def remove(self, plan_name: str) -> None:
+        if (host := self.hosts.pop(plan_name, None)) is not None:
+            host.end(137)
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+class Tuning:
+    """A server's parts, and one tuning job."""
+
+    def __init__(self, home: Home) -> None:
+        home.make()
+        home.credentials()  # as the server does, before anything runs
+        (home.buckets / "bucket").mkdir()
+        self.runtime = WaitingRuntime()
+        store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
+        runtime: Any = self.runtime
+        self.context = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
+        self.registry = Registry(self.context)
+
+    def start(self, trials: int, **config: Any) -> None:
+        record = create_tuning_job(self.context, request(trials, **config))
+        self.registry.start(TuningJob(self.context, record, self.registry))
+        until(lambda: len(self.runtime.hosts) == trials)
+
+    def trials(self) -> list[Record]:
+        return self.context.state.find(Query("training-job", descending=False, limit=-1))
+
+    def host(self, trial: Record) -> WaitingHost:
+        return self.runtime.hosts[f"training-job/{trial.name}"]
+
+    def status(self) -> str:
+        record = self.context.state.get("hyper-parameter-tuning-job", "t")
+        assert record is not None
+        return record.status
+
+    def close(self) -> None:
+        self.registry.shut_down()
+        self.context.store.close()
+        self.context.state.close()
+
+
+def request(trials: int, **config: Any) -> dict[str, Any]:
+    metrics = [{"Name": "loss", "Regex": "loss=([0-9.]+)"}]
+    ranges = {"ContinuousParameterRanges": [{"Name": "rate", "MinValue": "0.1", "MaxValue": "1"}]}
+    return {
+        "HyperParameterTuningJobName": "t",
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": "loss"},
+            "ResourceLimits": {"MaxNumberOfTrainingJobs": trials, "MaxParallelTrainingJobs": trials},
+            "ParameterRanges": ranges,
+            **config,
+        },
+        "TrainingJobDefinition": {
+            "AlgorithmSpecification": {"TrainingImage": "i", "TrainingInputMode": "File", "MetricDefinitions": metrics},
+            "OutputDataConfig": {"S3OutputPath": "s3://bucket/out"},
+            "ResourceConfig": {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1},
+            "StoppingCondition": {},
+            "RoleArn": "role",
+        },
+    }
+
+
+def has_value(tuning: Tuning, trial: Record) -> bool:
+    job = tuning.registry.find(f"training-job/{trial.name}")
+    assert isinstance(job, TrainingJob)
+    return bool(job.metrics.points("loss"))
+
+
+@pytest.fixture
+def tuning(tmp_path: Path) -> Iterator[Tuning]:
+    parts = Tuning(Home(tmp_path / "home"))
+    yield parts
+    parts.close()
+
+
+def test_tuning_job_takes_no_processor_time_while_it_waits(tuning: Tuning) -> None:
+    tuning.start(100, TrainingJobEarlyStoppingType="Auto")
+    until(lambda: all(trial.description["SecondaryStatus"] == "Training" for trial in tuning.trials()))
+    time.sleep(0.5)
+    used, passed = time.process_time(), time.monotonic()
+    time.sleep(2)
+    assert (time.process_time() - used) / (time.monotonic() - passed) < CPU_SHARE
+
+
+def test_end_of_the_last_trial_ends_the_tuning_job(tuning: Tuning) -> None:
+    tuning.start(2)
+    for trial in tuning.trials():
+        assert tuning.status() == "InProgress"
+        tuning.host(trial).end()
+    until(lambda: tuning.status() == "Completed")
+
+
+def test_end_of_a_trial_starts_the_next_one(tuning: Tuning) -> None:
+    tuning.start(2, ResourceLimits={"MaxNumberOfTrainingJobs": 3, "MaxParallelTrainingJobs": 2})
+    first = tuning.trials()[0]
+    tuning.host(first).end()
+    until(lambda: len(tuning.trials()) == 3)
+    until(lambda: len(tuning.runtime.hosts) == 2)
+    assert tuning.status() == "InProgress"
+
+
+def test_metric_that_is_worse_than_the_median_stops_its_trial(tuning: Tuning) -> None:
+    tuning.start(5, TrainingJobEarlyStoppingType="Auto")
+    *good, bad, last = tuning.trials()
+    for trial in good:
+        tuning.host(trial).write("loss=1.0")
+        until(partial(has_value, tuning, trial))
+        tuning.host(trial).end()
+    until(lambda: sum(trial.status == "Completed" for trial in tuning.trials()) == 3)
+    tuning.host(last).write("loss=0.5")
+    tuning.host(bad).write("loss=2.0")
+    stopped = until(lambda: [trial.name for trial in tuning.trials() if trial.status == "Stopped"])
+    assert stopped == [bad.name]
+    assert tuning.status() == "InProgress"
+
+
+def test_stop_ends_a_tuning_job_and_its_trials(tuning: Tuning) -> None:
+    tuning.start(3)
+    tuning.registry.stop("hyper-parameter-tuning-job/t")
+    until(lambda: tuning.status() == "Stopped")
+    assert [trial.status for trial in tuning.trials()] == ["Stopped"] * 3
+
+
+def test_max_runtime_ends_a_tuning_job_that_waits(tuning: Tuning) -> None:
+    limits = {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 1}
+    tuning.start(1, ResourceLimits=limits)
+    until(lambda: tuning.status() == "Stopped")
+    assert [trial.status for trial in tuning.trials()] == ["Stopped"]
+
+
+def test_shutdown_ends_a_tuning_job_that_waits(tuning: Tuning) -> None:
+    tuning.start(2)
+    tuning.registry.shut_down()
+    assert tuning.status() == "Failed"
+    assert [trial.status for trial in tuning.trials()] == ["Failed"] * 2
