@@ -24,8 +24,8 @@ from microjobs.errors import EXIT_OK
 from microjobs.heartbeat import JOIN_SECONDS, Watch
 from microjobs.interpreter import own_program
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
+from microjobs.processes import children_of
 from microjobs.stopping import StopRequest, stop_request
-from microjobs.supervisor import children_of
 from microjobs.worker import REPORT, in_worker
 
 Explain = Callable[[int], tuple[int, str]]
@@ -186,7 +186,7 @@ class _Workers:
         self._program, self._host, self._explain = program, host, explain
         self.reports, self._writing = os.pipe()
         os.set_blocking(self.reports, False)
-        self._reports = b""
+        self._report_buffer = b""
         self._stopped: set[int] = set()
         # The writing end stays open, so that reading never meets the end; workers open it by its name, since torchrun
         # closes what it was given.
@@ -226,10 +226,10 @@ class _Workers:
     def _read_report(self) -> tuple[int, str] | None:
         """Return the first report of a worker: its exit code and the reason."""
         with contextlib.suppress(BlockingIOError):
-            self._reports += os.read(self.reports, 1 << 16)
-        if b"\n" not in self._reports:
+            self._report_buffer += os.read(self.reports, 1 << 16)
+        if b"\n" not in self._report_buffer:
             return None
-        code, reason = json.loads(self._reports.partition(b"\n")[0])
+        code, reason = json.loads(self._report_buffer.partition(b"\n")[0])
         return int(code), str(reason)
 
     def stop(self, number: int) -> None:

@@ -20,7 +20,7 @@ from microjobs.heartbeat import WATCH
 from microjobs.job_secret import write_job_secret
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection
-from microjobs.supervisor import children_of
+from microjobs.processes import children_of
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
 from tests.conftest import REPOSITORY
 

@@ -193,15 +193,17 @@ def test_other_folders_are_refused(layout: Layout) -> None:
     assert preprocess(layout).returncode == 2
 
 
-@pytest.mark.parametrize(("keep", "becomes"), [("nan", np.nan), ("mean", 0.0)])
-def test_allowed_missing_value_stays_out_of_the_statistics(keep: str, becomes: float, layout: Layout) -> None:
+@pytest.mark.parametrize(("argument", "expected_value"), [((), np.nan), (("nan",), np.nan), (("mean",), 0.0)])
+def test_allowed_missing_value_is_left_out_of_the_statistics(
+    argument: tuple[str, ...], expected_value: float, layout: Layout
+) -> None:
     arrays = with_value("x_train", 17_000, np.nan)
-    assert preprocess(layout, "--allow-missing", keep, arrays=arrays).returncode == 0
+    assert preprocess(layout, "--allow-missing", *argument, arrays=arrays).returncode == 0
     expected = standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(scaler_of(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(scaler_of(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
     assert scaler_of(layout).count == [20_000, 19_999, 20_000, 20_000]
-    np.testing.assert_equal(output(layout, "x_train.npy")[17_000, 1], becomes)
+    np.testing.assert_equal(output(layout, "x_train.npy")[17_000, 1], expected_value)
 
 
 def test_infinity_is_never_a_missing_value(layout: Layout) -> None:

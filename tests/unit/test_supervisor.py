@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import Layout, read_failure, read_message
-from microjobs.supervisor import children_of
+from microjobs.processes import children_of
 from tests.conftest import REPOSITORY
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -256,7 +256,24 @@ def test_job_that_ignores_the_signal_is_killed_with_a_reason(start: Start, layou
     assert "did not end within 0.5 s" in (read_failure(layout) or "")
 
 
-def test_orphans_are_reaped_and_nobody_is_left(start: Start, tmp_path: Path) -> None:
+def test_second_stop_signal_does_not_extend_the_deadline(start: Start, tmp_path: Path) -> None:
+    up = tmp_path / "up"
+    process = start(
+        "import pathlib, signal, time\n"
+        "def process(arguments):\n"
+        f"    signal.signal(signal.SIGTERM, signal.SIG_IGN); pathlib.Path({str(up)!r}).touch(); time.sleep(60)",
+        grace=2.0,
+    )
+    wait_for(up)
+    begin = time.monotonic()
+    process.terminate()
+    time.sleep(1.6)
+    process.terminate()
+    assert finish(process)[0] == 128 + signal.SIGKILL
+    assert time.monotonic() - begin < 3.2
+
+
+def test_orphans_are_reaped_and_no_process_is_left(start: Start, tmp_path: Path) -> None:
     """A daemon that left the group outlives its parent; the entry point adopts and ends it."""
     code = f"""
 import os, pathlib, subprocess, sys
@@ -285,9 +302,10 @@ def test_results_in_a_users_folder_become_the_users(start: Start, layout: Layout
     assert (layout.model / "m").stat().st_uid == 12345
 
 
-def test_child_whose_name_is_cut_within_a_character_is_found(tmp_path: Path) -> None:
-    """The system keeps 15 bytes of a name."""
-    program = tmp_path / ("ü" * 8)
+@pytest.mark.parametrize("name", ["ü" * 8, "a) S 1 (b"])
+def test_child_with_an_unusual_name_is_found(name: str, tmp_path: Path) -> None:
+    """The system keeps 15 bytes of a name, which may end within a character or contain parentheses."""
+    program = tmp_path / name
     program.symlink_to(shutil.which("sleep") or "")
     with subprocess.Popen([program, "60"]) as process:
         try:

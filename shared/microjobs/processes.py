@@ -1,0 +1,42 @@
+"""Processes and their descendants. Standard library only."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def adopt_orphans() -> None:
+    """Become the parent of orphaned descendants, as PID 1 always is."""
+    if os.getpid() != 1 and sys.platform == "linux":
+        import ctypes  # only here, because each job in a container would wait for the import
+
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def has_children() -> bool:
+    """Return whether a child of this process, or an adopted orphan, is running or not reaped yet."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def children_of(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            # The name in parentheses may contain spaces, parentheses and part of a character; the parent's number is
+            # the second field after it.
+            if stat.read_text(errors="replace").rpartition(")")[2].split()[1] == str(parent):
+                found.append(int(stat.parent.name))
+    return found
+
+
+def signal_group(group: int, number: int) -> None:
+    """Send a signal to a process group, if it still exists."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
