@@ -13,8 +13,9 @@ import pytest
 from requests.exceptions import RequestException
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local.runtimes.docker import host as docker_host
-from microjobs_orchestrator.local.runtimes.docker.host import DockerHost, EngineAwayError, patiently
+from microjobs_orchestrator.local.runtimes.docker.engine import EngineAwayError, retry_while_away
+from microjobs_orchestrator.local.runtimes.docker.host import DockerHost
+from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
 from tests.local.clients import Local, started, until
 from tests.local.drills.leaks import machine
 from tests.local.drills.proxy import Proxy, proxy
@@ -105,9 +106,9 @@ def test_jobs_get_through_while_the_engine_comes_and_goes(behind: Local, between
     until(lambda: left(behind), lambda names: not names, seconds=30)
 
 
-def test_engine_is_waited_for_from_when_it_went(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeout_starts_when_the_engine_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job may have run for hours before."""
-    monkeypatch.setattr(docker_host, "ENGINE_BACK_SECONDS", 0.5)
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.AWAY_TIMEOUT", 0.5)
     tries = iter((1.0, 0.0))
 
     def ask() -> str:
@@ -116,13 +117,13 @@ def test_engine_is_waited_for_from_when_it_went(monkeypatch: pytest.MonkeyPatch)
             raise RequestException("connection reset")
         return "ended"
 
-    assert patiently(ask) == "ended"
+    assert retry_while_away(ask) == "ended"
 
 
 class Breaking:
     """A container whose archive breaks off the first time."""
 
-    labels = {docker_host.HOST_LABEL: "algo-1"}  # noqa: RUF012  the shape of docker's own
+    labels = {HOST_LABEL: "algo-1"}  # noqa: RUF012  the shape of docker's own
 
     def __init__(self) -> None:
         self.asked = 0
@@ -142,18 +143,18 @@ class Breaking:
         yield content[1024:]
 
 
-def test_copy_that_breaks_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_copy_that_breaks_off_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     container = Breaking()
     host = DockerHost(container, None)  # type: ignore[arg-type]
     monkeypatch.setattr(host, "_archive", container.archive)
     assert list(host.copy("model", tmp_path / "model") or ()) == ["2"]
 
 
-def test_engine_that_stays_away_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(docker_host, "ENGINE_BACK_SECONDS", 0.3)
+def test_engine_that_stays_away_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("microjobs_orchestrator.local.runtimes.docker.engine.AWAY_TIMEOUT", 0.3)
 
     def ask() -> str:
         raise RequestException("refused")
 
     with pytest.raises(EngineAwayError, match="the engine does not answer: refused"):
-        patiently(ask)
+        retry_while_away(ask)

@@ -13,8 +13,10 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.archives import packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Limits, Plan
+from microjobs_orchestrator.local.runtimes.docker.images import missing_image_remedy
+from microjobs_orchestrator.local.runtimes.docker.labels import Labels
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
-from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime, _remedy
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
 from tests.local.machine import list_containers, open_engine
 from tests.local.trees import copied, lay_out
@@ -45,8 +47,13 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
     ],
 )
 def test_missing_image_is_built_by_what_can_build_it(image: str, remedy: str) -> None:
-    assert remedy in _remedy(image)
-    assert ("microjobs build" in remedy) == ("microjobs build" in _remedy(image))
+    assert remedy in missing_image_remedy(image)
+    assert ("microjobs build" in remedy) == ("microjobs build" in missing_image_remedy(image))
+
+
+def home_labels(tmp_path: Path) -> Labels:
+    """Return the labels of the home that `docker_runtime` has."""
+    return Labels(Home(tmp_path / "home"))
 
 
 def lines(host: Host) -> list[bytes]:
@@ -121,7 +128,7 @@ def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, docker_runtime
     """Of a request whose connection broke, which the engine went on with: no removal may have seen it."""
     made = plan(tmp_path, "exit 0")
     client = docker.from_env()
-    left = client.containers.create(image_name("serve"), name=docker_runtime._container_name(made, "algo-1"))
+    left = client.containers.create(image_name("serve"), name=home_labels(tmp_path).container_name(made, "algo-1"))
     removal = threading.Timer(1.0, lambda: left.remove(force=True))
     removal.start()
     (host,) = docker_runtime.start(made)
@@ -144,7 +151,7 @@ def test_job_with_a_host_too_few_has_none(tmp_path: Path, docker_runtime: Docker
     two = replace(one, hosts=(one.hosts[0], replace(one.hosts[0], name="algo-2")))
     docker_runtime.start(two)
     client = docker.from_env()
-    client.containers.get(docker_runtime._container_name(two, "algo-2")).remove(force=True, v=True)
+    client.containers.get(home_labels(tmp_path).container_name(two, "algo-2")).remove(force=True, v=True)
     client.close()
     assert docker_runtime.running() == {"job/a": ()}
 
@@ -152,8 +159,9 @@ def test_job_with_a_host_too_few_has_none(tmp_path: Path, docker_runtime: Docker
 @pytest.mark.engine
 def test_volumes_and_networks_without_containers_are_found(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     made = replace(plan(tmp_path, "exit 0"), isolated=True)
-    docker_runtime._network(made)
-    docker_runtime._overlays.volume(tmp_path / "data", docker_runtime._labels(replace(made, name="job/b")))
+    labels = home_labels(tmp_path)
+    docker_runtime._networks.create(made, labels.plan_labels(made, 1), guarded=False)
+    docker_runtime._overlays.volume(tmp_path / "data", labels.plan_labels(replace(made, name="job/b"), 1))
     assert docker_runtime.running() == {"job/a": (), "job/b": ()}
     docker_runtime.remove("job/a")
     docker_runtime.remove("job/b")

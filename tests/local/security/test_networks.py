@@ -16,8 +16,8 @@ from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Line, Plan
-from microjobs_orchestrator.local.runtimes.docker.guards import GUARD_LABEL
-from microjobs_orchestrator.local.runtimes.docker.runtime import PLAN_LABEL, DockerRuntime
+from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL, PLAN_LABEL
+from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
 from tests.local.clients import until
 from tests.local.machine import list_containers, open_engine

@@ -12,7 +12,7 @@ import docker
 import pytest
 
 from microjobs.contract import Layout
-from microjobs_orchestrator.local.runtimes.docker.guards import GUARD_LABEL
+from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL
 from tests.conftest import image_name
 from tests.local.clients import SHELL, Local, started, unique
 from tests.local.machine import list_containers

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, LONGEST_LINE, Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, Lines
 
 STAMP = b"2026-11-22T05:12:15.772276932Z "
 OUT, ERR = 1, 2
@@ -50,7 +50,7 @@ def cut(content: bytes) -> Iterator[bytes]:
 
 def test_endless_line_comes_in_pieces() -> None:
     found = texts(*(frame(OUT, b"x" * 16384) for _ in range(129)), frame(OUT, b"end\n"))
-    assert [len(text) for text in found] == [LONGEST_LINE, LONGEST_LINE, 16384 + 3]
+    assert [len(text) for text in found] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 16384 + 3]
 
 
 def test_text_without_an_end_is_a_line() -> None:

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.lifecycle.hosts import final_parts
 from microjobs_orchestrator.local.resources.training import metrics as module
 from microjobs_orchestrator.local.resources.training.metrics import Metrics, compile_definition
 from microjobs_orchestrator.local.runtimes.base import Line
-from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, LONGEST_LINE, Lines
+from microjobs_orchestrator.local.runtimes.docker.log_frames import HEADER, MAX_LINE_BYTES, Lines
 from microjobs_orchestrator.local.runtimes.process import process_shim
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
@@ -127,7 +127,7 @@ def test_long_progress_bar_is_one_point_and_keeps_every_byte(split: object) -> N
     assert callable(split)
     lines: list[Line] = split(long_bar())
     assert len(lines) > 3
-    assert max(len(line.text) for line in lines) <= LONGEST_LINE + (1 << 16)
+    assert max(len(line.text) for line in lines) <= MAX_LINE_BYTES + (1 << 16)
     assert b"".join(line.text for line in lines) + b"\n" == long_bar()
     assert values([line.text.decode() for line in final_parts(lines)]) == [1.0]
 

@@ -1,9 +1,11 @@
-"""Named pipes in containers: made and filled by the engine's API, so nothing of this machine is mounted."""
+"""Named pipes in containers, made and filled through the engine's API. Nothing of this machine is mounted."""
 
 import contextlib
 import functools
 import io
+import select
 import socket
+import ssl
 import tarfile
 import time
 from collections.abc import Iterable
@@ -12,29 +14,30 @@ from typing import Any
 
 from docker.errors import APIError, NotFound
 from docker.models.containers import Container
+from requests.exceptions import RequestException
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 
-FILL = ["sh", "-c", 'exec cat > "$0"']
-"""What writes in the container what it is sent; it takes the path."""
+FILL_COMMAND = ["sh", "-c", 'exec cat > "$0"']
+"""The command that copies its input into a pipe in the container. Its last argument is the pipe's path."""
 
-CLOSED = (1, 128 + 13)
-"""The exit codes of a `cat` whose reader went away."""
-KILLED = (None, 128 + 9)
-"""Those of one whose container ended."""
+READER_CLOSED_CODES = (1, 128 + 13)
+"""Exit codes of a `cat` whose reader closed the pipe."""
+KILLED_CODES = (None, 128 + 9)
+"""Exit codes of a `cat` whose container ended."""
 
-LOOK_SECONDS = 0.2
-"""Between two looks whether the reader still reads."""
-ENDING_SECONDS = 0.01
-"""Between the end of a program's output and what the engine knows of its end."""
-START_SECONDS = 10.0
-"""Between the connection to a program, which the engine takes first, and the program's start."""
-ENDED_SECONDS = 10.0
-"""Between a program's end by its container's, of which the engine tells first, and the container's."""
+RECEIVE_BYTES = 1 << 16
+POLL_INTERVAL = 0.01
+EXIT_CODE_TIMEOUT = 10.0
+"""Seconds after the end of a command's output until the engine knows its exit code."""
+CONTAINER_END_TIMEOUT = 10.0
+"""Seconds after the end of a command that its container's end caused, until the engine reports the container's end."""
+
+_NOT_READY = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 def make(container: Container, path: str) -> None:
-    """Make a named pipe in a container, which may run or not."""
+    """Make a named pipe in a container, running or not."""
     info = tarfile.TarInfo(path.lstrip("/"))
     info.type, info.mode = tarfile.FIFOTYPE, 0o644
     buffer = io.BytesIO()
@@ -43,93 +46,87 @@ def make(container: Container, path: str) -> None:
     container.put_archive("/", buffer.getvalue())
 
 
-def pour(container: Container, first: Iterable[str], path: str, chunks: Iterable[bytes]) -> bool:
-    """As `pipes.Pour`, for a container.
+def pour(container: Container, existing: Iterable[str], path: str, chunks: Iterable[bytes]) -> bool:
+    """Fill a pipe of a container, as `pipes.Pour` describes.
 
     Args:
         container: the host.
-        first: the pipes that are there already.
-        path: the pipe.
-        chunks: what to write.
+        existing: the paths of the pipes that were made before the host started.
+        path: the path of the pipe.
+        chunks: the content.
     """
     try:
-        if path not in first:
+        if path not in existing:
             make(container, path)
-        code = Filler(container, path).send(chunks)
-        is_running = _is_running(container, ENDED_SECONDS if code in KILLED else 0.0)
+        code = fill(container, path, chunks)
+        is_running = _is_running(container, CONTAINER_END_TIMEOUT if code in KILLED_CODES else 0.0)
     except NotFound:
         return False
     except APIError as error:
-        if error.status_code == HTTPStatus.CONFLICT:  # it has ended
+        if error.status_code == HTTPStatus.CONFLICT:  # the container has ended
             return False
         raise CannotRunError(f"the engine cannot fill it: {error.explanation or error}") from error
-    if is_running and code not in (0, *CLOSED):
+    if is_running and code not in (0, *READER_CLOSED_CODES):
         raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: filling it ended with exit code {code}")
     return is_running
 
 
-def _is_running(container: Container, patience: float) -> bool:
-    """Whether a container runs, and still does after so many seconds."""
-    until = time.monotonic() + patience
-    while True:
-        container.reload()
-        if not container.attrs["State"]["Running"]:
-            return False
-        if time.monotonic() >= until:
-            return True
-        time.sleep(LOOK_SECONDS)
+def pourer(container: Container, existing: Iterable[str]) -> functools.partial[bool]:
+    """Return `pour` for one container."""
+    return functools.partial(pour, container, frozenset(existing))
 
 
-class Filler:
-    """A program in a container that writes into a pipe what it is sent."""
+def fill(container: Container, path: str, chunks: Iterable[bytes]) -> int | None:
+    """Send chunks to a pipe until its reader closes it.
 
-    def __init__(self, container: Container, path: str) -> None:
-        assert container.client is not None  # noqa: S101  for mypy
-        self._api = container.client.api
-        self._id: str = self._api.exec_create(container.id, [*FILL, path], stdin=True, stdout=False, user="root")["Id"]
-        self._starts_until = time.monotonic() + START_SECONDS
-
-    def send(self, chunks: Iterable[bytes]) -> int | None:
-        """Send all, or what the reader wants of it; the exit code, None if the container ended meanwhile."""
-        connection: Any = self._api.exec_start(self._id, socket=True)
-        stream = getattr(connection, "_sock", connection)  # docker-py gives a file for reading in place of the socket
-        stream.settimeout(LOOK_SECONDS)
-        try:
-            if all(self._send(stream, chunk) for chunk in chunks):
-                stream.shutdown(socket.SHUT_WR)
-            while self._is_running():
-                _wait(stream)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # it has ended, as its exit code tells
-        finally:
-            connection.close()
-        code: int | None = self._api.exec_inspect(self._id)["ExitCode"]
-        return code
-
-    def _send(self, stream: socket.socket, chunk: bytes) -> bool:
-        """Send one piece; False if the reader has closed the pipe, of which the engine does not tell a sender."""
-        rest = memoryview(chunk)
-        while rest:
-            try:
-                rest = rest[stream.send(rest) :]
-            except TimeoutError:
-                if not self._is_running():
-                    return False
-        return True
-
-    def _is_running(self) -> bool:
-        found = self._api.exec_inspect(self._id)
-        is_to_start = found["ExitCode"] is None and time.monotonic() < self._starts_until
-        return bool(found["Running"]) or is_to_start
+    Returns:
+        The exit code of the command in the container; None if the container ended.
+    """
+    assert container.client is not None  # noqa: S101  for mypy
+    api = container.client.api
+    command: str = api.exec_create(container.id, [*FILL_COMMAND, path], stdin=True, stdout=False, user="root")["Id"]
+    connection: Any = api.exec_start(command, socket=True)
+    stream = getattr(connection, "_sock", connection)  # docker-py returns a file for reading, not the socket
+    try:
+        stream.setblocking(False)
+        if all(_send(stream, chunk) for chunk in chunks):
+            stream.shutdown(socket.SHUT_WR)
+        stream.setblocking(True)
+        while stream.recv(RECEIVE_BYTES):
+            pass
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the command has ended, as its exit code shows
+    finally:
+        connection.close()
+    return _exit_code(api, command)
 
 
-def _wait(stream: socket.socket) -> None:
-    """Wait until the program says something or ends, or for a while."""
-    with contextlib.suppress(TimeoutError):
-        if not stream.recv(1 << 16):
-            time.sleep(ENDING_SECONDS)
+def _send(stream: socket.socket, chunk: bytes) -> bool:
+    """Send one chunk; return False if the command has ended, which the engine reports by the end of its output."""
+    rest, events = memoryview(chunk), select.poll()
+    events.register(stream, select.POLLIN | select.POLLOUT)
+    while rest:
+        events.poll()
+        with contextlib.suppress(*_NOT_READY):
+            if not stream.recv(RECEIVE_BYTES):
+                return False
+        with contextlib.suppress(*_NOT_READY):
+            rest = rest[stream.send(rest) :]
+    return True
 
 
-def pourer(container: Container, first: Iterable[str]) -> functools.partial[bool]:
-    """`pour` for one container."""
-    return functools.partial(pour, container, frozenset(first))
+def _exit_code(api: Any, command: str) -> int | None:
+    deadline = time.monotonic() + EXIT_CODE_TIMEOUT
+    while (found := api.exec_inspect(command))["Running"] and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL)
+    code: int | None = found["ExitCode"]
+    return code
+
+
+def _is_running(container: Container, timeout: float) -> bool:
+    """Return whether a container is running, after it had `timeout` seconds to end."""
+    if timeout:
+        with contextlib.suppress(RequestException):
+            container.wait(timeout=timeout)
+    container.reload()
+    return bool(container.attrs["State"]["Running"])

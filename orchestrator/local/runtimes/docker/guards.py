@@ -1,7 +1,7 @@
-"""Guards: containers that share the network of a host and decide who may use it; see `orchestrator/local/guard`.
+"""Guards: containers that share a host's network and run its firewall. See `orchestrator/local/guard`.
 
-A guard starts before its host, so the host is never without one, and the host joins its network. The host has no right
-to change the firewall (NET_ADMIN) or to go around it (NET_RAW).
+A guard starts before its host, and the host joins the guard's network, so the host is never unguarded. The host lacks
+the capabilities to change the firewall (NET_ADMIN) and to bypass it (NET_RAW).
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import socket
-import time
 from pathlib import Path
 from typing import Any
 
@@ -25,63 +24,61 @@ from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import PREFIX, READY, RELAY_PORT, Settings
 from microjobs_orchestrator.local.runtimes.archives import packed
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
+from microjobs_orchestrator.local.runtimes.docker.engine import AWAY_ERRORS, follow_log
+from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 
 logger = logging.getLogger(__name__)
 
-IMAGE = "MICROJOBS_GUARD_IMAGE"
+IMAGE_VARIABLE = "MICROJOBS_GUARD_IMAGE"
 NO_IMAGE = "none"
-"""As the image: hosts have no guards."""
+"""The name of an image with which hosts get no guards."""
 DEFAULT_IMAGE = "python:3.11-slim-bookworm"
-OURS = ("serve", "preprocess", "batch-score", "train-pytorch", "train-tensorflow")
-"""Our images, the smallest first: each has Python."""
-
-GUARD_LABEL = "org.microjobs.guard"
-"""The name of the host that a guard is for."""
+JOB_IMAGES = ("serve", "preprocess", "batch-score", "train-pytorch", "train-tensorflow")
+"""Images of this repository, the smallest first. Each of them has Python."""
 
 MEMORY_BYTES = 256 << 20
 FOLDER = "/guard"
-START_SECONDS = 60
-POLL_SECONDS = 0.02
-DIRECT_SECONDS = 0.5
-"""What a guard's own address gets to answer. It never does where the engine is in a virtual machine."""
+START_TIMEOUT = 60
+DIRECT_TIMEOUT = 0.5
+"""Seconds for a connection to a guard's own address, which is not reachable if the engine is in a virtual machine."""
 
 
 class Guards:
-    """Makes guards on one engine.
+    """Creates guards on one engine.
 
     Args:
-        image: their image; empty: one that the engine has, else the default.
+        image: the guards' image; empty: an image that the engine has, else `DEFAULT_IMAGE`.
     """
 
     def __init__(self, client: docker.DockerClient, image: str = "") -> None:
         self._client = client
-        self._wanted = image or os.environ.get(IMAGE, "")
+        self._image_name = image or os.environ.get(IMAGE_VARIABLE, "")
         self._image: Image | None = None
-        if self._wanted == NO_IMAGE:
+        if self._image_name == NO_IMAGE:
             logger.warning(
                 "guard image none: any local user and container can use endpoints without a signature, and an isolated "
                 "model reaches the services of this machine"
             )
 
     def are_needed(self, plan: Plan) -> bool:
-        """Whether the hosts of a plan have guards."""
-        return self._wanted != NO_IMAGE and (plan.isolated or any(host.port for host in plan.hosts))
+        """Return whether the hosts of a plan get guards."""
+        return self._image_name != NO_IMAGE and (plan.isolated or any(host.port for host in plan.hosts))
 
     def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
-        """Start a host's guard; it is ready when this returns.
+        """Start a host's guard and wait until it is ready.
 
         Args:
-            peers: the IPv4 network of the plan's hosts, if they have one of their own.
+            peers: the IPv4 network of the plan's hosts; empty if the plan has no network.
             options: the container's name, labels and network.
 
         Raises:
-            CannotRunError: there is no image with Python, or the kernel has no nftables.
+            CannotRunError: no image with Python is available, or the kernel has no nftables.
         """
         settings = Settings(secrets.token_hex(32), host.port or 0, plan.isolated, peers)
         if host.port:
             options["ports"] = {f"{RELAY_PORT}/tcp": ("127.0.0.1", None)}
         if plan.isolated:
-            options["dns"] = ["127.0.0.1"]  # else the engine would ask other servers for it
+            options["dns"] = ["127.0.0.1"]  # or the engine would forward the host's queries
         container = self._client.containers.create(
             self._get_image(),
             entrypoint=["python3", "-E", "-s", "-S", "-m", guard.__name__],
@@ -102,7 +99,7 @@ class Guards:
         with packed([(package, f"{FOLDER}/{guard.__name__.replace('.', '/')}")]) as archive:
             container.put_archive("/", archive)
         container.start()
-        _await(container)
+        _await_ready(container)
         return container
 
     def _get_image(self) -> Image:
@@ -111,14 +108,14 @@ class Guards:
         return self._image
 
     def _find_image(self) -> Image:
-        base = self._wanted or os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
+        base = self._image_name or os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
         registry = os.environ.get("REGISTRY") or "microjobs"
         try:
             return self._client.images.get(base)
         except ImageNotFound:
-            ours = () if self._wanted else (f"{registry}/{name}" for name in OURS)
-            found = next((image for name in ours for image in self._client.images.list(name)), None)
-            return found or self._pull(base)
+            names = () if self._image_name else (f"{registry}/{name}" for name in JOB_IMAGES)
+            available = (image for name in names for image in self._client.images.list(name))
+            return next(available, None) or self._pull(base)
 
     def _pull(self, name: str) -> Image:
         logger.info("pulling %s for the guards of networks", name)
@@ -128,43 +125,50 @@ class Guards:
             reason = str(getattr(error, "explanation", None) or error).strip()
             raise CannotRunError(
                 f"endpoints, transform jobs and isolated jobs need an image with Python 3 for the container that "
-                f"guards their network: {name} cannot be pulled ({reason}). Build ours (`microjobs build serve`), or "
-                f'name another one: guard_image in [local] of microjobs.toml, or {IMAGE}. "{NO_IMAGE}" does without, '
-                "unprotected"
+                f"guards their network: {name} cannot be pulled ({reason}). Build the image `serve` (`microjobs build "
+                f"serve`), or name another image: guard_image in [local] of microjobs.toml, or {IMAGE_VARIABLE}. "
+                f'"{NO_IMAGE}" disables guards: networks are then unprotected'
             ) from error
         return pulled
 
 
-def _await(container: Container) -> None:
-    """Wait until a guard has set up its firewall."""
-    deadline = time.monotonic() + START_SECONDS
-    while READY.encode() not in (said := container.logs()).splitlines():
-        container.reload()
-        if container.status not in ("created", "running"):
-            raise CannotRunError(
-                f"the container that guards the network ended: {said.decode(errors='replace').strip()}. {IMAGE}, or "
-                f"guard_image in [local] of microjobs.toml, names another image for it; {NO_IMAGE!r} does without it, "
-                "unprotected"
-            )
-        if time.monotonic() > deadline:
-            raise MachineFailedError(f"the container that guards the network is not ready after {START_SECONDS} s")
-        time.sleep(POLL_SECONDS)
+def _await_ready(container: Container) -> None:
+    """Wait until a guard has set up its firewall.
+
+    Raises:
+        CannotRunError: the guard ended.
+        MachineFailedError: the guard printed nothing within `START_TIMEOUT`.
+    """
+    output = []
+    try:
+        for line in Lines().read(follow_log(container, START_TIMEOUT)):
+            if line.text == READY.encode():
+                return
+            output.append(line.text.decode(errors="replace").strip())
+    except AWAY_ERRORS as error:
+        message = f"the container that guards the network is not ready after {START_TIMEOUT} s: {error}"
+        raise MachineFailedError(message) from error
+    raise CannotRunError(
+        f"the container that guards the network ended: {' '.join(output)}. Name another image for it in "
+        f"{IMAGE_VARIABLE}, or in guard_image in [local] of microjobs.toml; {NO_IMAGE!r} disables guards: networks are "
+        "then unprotected"
+    )
 
 
-def joined(container: Container) -> dict[str, Any]:
-    """Options of a host's container that put it behind its guard."""
+def join_options(container: Container) -> dict[str, Any]:
+    """Return the options with which a host's container joins the network of its guard."""
     return {"network_mode": f"container:{container.id}", "cap_drop": ["NET_RAW"]}
 
 
-class Door:
-    """The way to a host's port through its guard. Methods may be called from any thread."""
+class GuardedPort:
+    """A host's port, reached through its guard. Methods may be called from any thread."""
 
     def __init__(self, container: Container) -> None:
         self._container = container
         self._address: tuple[str, int] | None = None
 
     def connect(self, timeout: float) -> socket.socket:
-        """As `Host.connect`."""
+        """Open a connection, as `Host.connect` does."""
         if self._address is not None:
             return self._open(self._address, timeout)
         self._container.reload()
@@ -172,11 +176,11 @@ class Door:
         if not (published := settings["Ports"].get(f"{RELAY_PORT}/tcp")):
             raise ConnectionRefusedError("the container that guards the network has ended")
         (network,) = settings["Networks"].values()
-        with contextlib.suppress(OSError):  # the way through the engine's proxy is longer
-            return self._first((str(network["IPAddress"]), RELAY_PORT), min(timeout, DIRECT_SECONDS))
-        return self._first((str(published[0]["HostIp"]), int(published[0]["HostPort"])), timeout)
+        with contextlib.suppress(OSError):  # the engine's proxy is slower
+            return self._open_first((str(network["IPAddress"]), RELAY_PORT), min(timeout, DIRECT_TIMEOUT))
+        return self._open_first((str(published[0]["HostIp"]), int(published[0]["HostPort"])), timeout)
 
-    def _first(self, address: tuple[str, int], timeout: float) -> socket.socket:
+    def _open_first(self, address: tuple[str, int], timeout: float) -> socket.socket:
         connection = self._open(address, timeout)
         self._address = address
         return connection
@@ -197,13 +201,13 @@ class Door:
         return str(variables[f"{PREFIX}SECRET"])
 
 
-def unguarded(container: Container, port: int, timeout: float) -> socket.socket:
+def connect_unguarded(container: Container, port: int, timeout: float) -> socket.socket:
     """Connect to a host without a guard."""
     container.reload()
     settings = container.attrs["NetworkSettings"]
     if published := settings["Ports"].get(f"{port}/tcp"):
         return socket.create_connection((published[0]["HostIp"], int(published[0]["HostPort"])), timeout)
-    # A network without a way out has no published ports; on Linux this machine reaches it directly.
+    # An internal network has no published ports. On Linux, this machine reaches it directly.
     address = next(network["IPAddress"] for network in settings["Networks"].values())
     if not address:
         raise ConnectionRefusedError("the container has ended")

@@ -1,4 +1,4 @@
-"""One host of runtime `docker`: a container, followed, stopped and copied from, also over a restart of the engine."""
+"""One host of runtime `docker`: a container. Its methods survive a restart of the engine."""
 
 import itertools
 import logging
@@ -6,50 +6,39 @@ import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from docker.errors import APIError, DockerException, NotFound, create_api_error_from_http_exception
+from docker.errors import APIError
 from docker.models.containers import Container
-from requests.exceptions import HTTPError as HTTPStatusError
-from requests.exceptions import RequestException
-from urllib3.exceptions import HTTPError
 
 from microjobs_orchestrator.local.runtimes.archives import unpack
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from microjobs_orchestrator.local.runtimes.docker.engine import (
+    AWAY_ERRORS,
+    RETRY_DELAY,
+    EngineAwayError,
+    follow_log,
+    retry_while_away,
+    stream,
+)
+from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 
-HOST_LABEL = "org.microjobs.host"
+SIGNAL_DELAY = 1.0
+"""Seconds from a container's start until it can be stopped. Its first process may not have installed its signal
+handlers earlier, and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
+ARCHIVE_CHUNK_BYTES = 1 << 20
 
-ENGINE_BACK_SECONDS = 120
-"""How long the engine is waited for when it does not answer: it may be restarting."""
-AGAIN_SECONDS = 0.2
-DEAF_SECONDS = 1.0
-"""After its start a container's first process may have no handlers yet, and for that one the kernel drops signals: it
-would run on until it is killed."""
-CHUNK = 1 << 16
-ARCHIVE_CHUNK = 1 << 20
-
-AWAY = (RequestException, HTTPError)
-"""What is raised when the engine does not answer, or not to the end."""
-
-AWAY_STATUS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
-
-LEAVING = ("removing", "dead")
-"""The status of a container that somebody is removing."""
+KILLED = 128 + 9
+REMOVED = ("removing", "dead")
+"""The status of a container that is being removed."""
 
 Connect = Callable[[float], socket.socket]
-"""As `Host.connect`."""
-
-T = TypeVar("T")
-
-
-class EngineAwayError(DockerException):
-    """The engine did not come back in time."""
+"""Opens a connection, as `Host.connect` does."""
 
 
 class DockerHost:
@@ -59,38 +48,27 @@ class DockerHost:
         self.name: str = container.labels[HOST_LABEL]
         self._container = container
         self._connect = connect
-        self._hears_from = time.monotonic() + DEAF_SECONDS
+        self._handles_signals_at = time.monotonic() + SIGNAL_DELAY
 
     def lines(self) -> Iterator[Line]:
-        known = 0
+        count = 0
         while True:
             log = Lines()
             try:
-                for line in itertools.islice(log.read(self._log()), known, None):
-                    known += 1
+                for line in itertools.islice(log.read(follow_log(self._container)), count, None):
+                    count += 1
                     yield line
                 if not self._is_running():
-                    yield from log.rest()  # a line without an end is one only now
+                    yield from log.rest()  # no more can follow an incomplete line
                     return
-            except AWAY as error:
+            except AWAY_ERRORS as error:
                 logger.info("the log of %s broke off: %s", self.name, error)
-                if patiently(self._state) is None:
+                if retry_while_away(self._state) is None:
                     return
-            time.sleep(AGAIN_SECONDS)
-
-    def _log(self) -> Iterator[bytes]:
-        """The engine's stream of all that was said, until the container has ended, or the engine."""
-        assert self._container.client is not None  # noqa: S101  for mypy
-        api = self._container.client.api
-        url = f"{api.base_url}/v{api.api_version}/containers/{self._container.id}/logs"
-        wanted = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
-        with api.get(url, params=wanted, stream=True, timeout=None) as response:
-            response.raise_for_status()
-            while chunk := response.raw.read1(CHUNK):
-                yield chunk
+            time.sleep(RETRY_DELAY)
 
     def _is_running(self) -> bool:
-        state = patiently(self._state)
+        state = retry_while_away(self._state)
         return state is not None and state["Running"]
 
     def _state(self) -> Mapping[str, Any]:
@@ -100,70 +78,41 @@ class DockerHost:
 
     def wait(self) -> Exit:
         try:
-            answer = patiently(lambda: self._container.wait(timeout=None))
-            state = patiently(self._state)
+            result = retry_while_away(lambda: self._container.wait(timeout=None))
+            state = retry_while_away(self._state)
         except EngineAwayError as error:
-            return Exit(137, str(error), lost=True)
-        if answer is None or state is None or state["Status"] in LEAVING:
-            return Exit(137, "its container was removed from outside", lost=True)
+            return Exit(KILLED, str(error), lost=True)
+        if result is None or state is None or state["Status"] in REMOVED:
+            return Exit(KILLED, "its container was removed from outside", lost=True)
         if state["OOMKilled"]:
-            return Exit(int(answer["StatusCode"]), "it ran out of memory")
-        return Exit(int(answer["StatusCode"]), state["Error"] or None)
+            return Exit(int(result["StatusCode"]), "it ran out of memory")
+        return Exit(int(result["StatusCode"]), state["Error"] or None)
 
     def stop(self, grace: float) -> None:
-        time.sleep(max(0.0, self._hears_from - time.monotonic()))
-        patiently(lambda: self._container.stop(timeout=round(grace)))
+        time.sleep(max(0.0, self._handles_signals_at - time.monotonic()))
+        retry_while_away(lambda: self._container.stop(timeout=round(grace)))
 
     def copy(self, path: str, to: Path) -> Tree | None:
-        def copied() -> Tree:
-            discard(to)  # what there is of an attempt that broke off
+        def copy_again() -> Tree:
+            discard(to)  # an earlier request may have broken off
             with closing(self._archive(path)) as chunks:
                 return unpack(chunks, to, path)
 
         try:
-            return patiently(copied)
+            return retry_while_away(copy_again)
         except APIError:
-            state = patiently(self._state)
-            if state is None or state["Status"] in LEAVING:
+            state = retry_while_away(self._state)
+            if state is None or state["Status"] in REMOVED:
                 return None
             raise
 
     def _archive(self, path: str) -> Generator[bytes, None, None]:
-        """The engine's archive of a path. Close it to end it: it may have terabytes of zeros."""
-        assert self._container.client is not None  # noqa: S101  for mypy
-        api = self._container.client.api
-        url = f"{api.base_url}/v{api.api_version}/containers/{self._container.id}/archive"
-        with api.get(url, params={"path": path}, stream=True, timeout=None) as response:
-            try:
-                response.raise_for_status()
-            except HTTPStatusError as error:
-                create_api_error_from_http_exception(error)
-            yield from response.iter_content(ARCHIVE_CHUNK)
+        """Yield the engine's archive of a path. Close the generator: a sparse file may have terabytes of zeros."""
+        with stream(self._container, "archive", None, {"path": path}) as response:
+            yield from response.iter_content(ARCHIVE_CHUNK_BYTES)
 
     def connect(self, timeout: float) -> socket.socket:
         try:
             return self._connect(timeout)
-        except (*AWAY, APIError) as error:
-            raise ConnectionAbortedError(f"the engine does not say where the container listens: {error}") from error
-
-
-def patiently(ask: Callable[[], T]) -> T | None:
-    """Ask the engine, again if it is away for a while; None if what is asked for is gone.
-
-    Raises:
-        EngineAwayError: it did not come back within `ENGINE_BACK_SECONDS`.
-        APIError: it refuses.
-    """
-    deadline = None
-    while True:
-        try:
-            return ask()
-        except NotFound:
-            return None
-        except (*AWAY, APIError) as error:
-            if isinstance(error, APIError) and error.status_code not in AWAY_STATUS:
-                raise
-            deadline = deadline or time.monotonic() + ENGINE_BACK_SECONDS
-            if time.monotonic() > deadline:
-                raise EngineAwayError(f"the engine does not answer: {error}") from error
-            time.sleep(AGAIN_SECONDS)
+        except (*AWAY_ERRORS, APIError) as error:
+            raise ConnectionAbortedError(f"the engine does not report the container's address: {error}") from error

@@ -1,8 +1,10 @@
-"""A container's log as the engine's API streams it: frames of stdout and stderr, made into lines.
+"""Lines of a container's log, from the frames in which the engine's API sends it.
 
-A frame is a header, the stream's number in its first byte and the length of the rest in its last four, then a time
-stamp, and a line or a part of one: the engine cuts lines into pieces of 16 KB, between which pieces of the other
-stream may come. Source: Docker Engine API, "Attach to a container", stream format.
+A frame has a header of 8 bytes: the number of the output stream (stdout or stderr) in the first byte, and the length
+of the rest in the last four. The rest is a time stamp, a space, and a line or a part of one: the engine splits lines
+into parts of 16 KB, and parts of the other output stream may come in between.
+
+https://docs.docker.com/reference/api/engine/version/v1.43/#tag/Container/operation/ContainerAttach
 """
 
 import struct
@@ -12,61 +14,61 @@ from datetime import datetime
 
 from microjobs_orchestrator.local.runtimes.base import Line
 
-LONGEST_LINE = 1 << 20
-"""Bytes; a longer line comes in pieces, as an event of CloudWatch holds no more. `process_shim` has the same.
+MAX_LINE_BYTES = 1 << 20
+"""Longer lines are split, because an event of CloudWatch Logs cannot be longer. `process_shim` has the same limit.
 
-A line that was rewritten with carriage returns, such as a progress bar, is cut behind one of these."""
+A line with carriage returns, such as a progress bar, is split after a carriage return."""
 
 HEADER = struct.Struct(">BxxxL")
 
 
 @dataclass
-class Begun:
-    """A line whose end has not come yet."""
+class PartialLine:
+    """The parts of a line that has not ended yet."""
 
     time: float = 0.0
     parts: list[bytes] = field(default_factory=list)
     size: int = 0
 
-    def line(self) -> Line:
+    def take_line(self) -> Line:
         text = b"".join(self.parts)
         self.parts, self.size = [], 0
         return Line(self.time, text)
 
-    def piece(self) -> Line:
-        """A line that is too long, up to its last carriage return if it has one."""
+    def split(self) -> Line:
+        """Take a line that is too long, up to its last carriage return if it has one."""
         text = b"".join(self.parts)
         end = text.rfind(b"\r", 0, -1) + 1  # a last one may belong to the end of the line
         if end == 0:
-            return self.line()
+            return self.take_line()
         self.parts, self.size = [text[end:]], len(text) - end
         return Line(self.time, text[:end], is_whole=False)
 
 
 class Lines:
-    """Puts the lines of one log together; each stream's come in order, and in the order in which they ended."""
+    """Assembles the lines of one log, in the order in which they end."""
 
     def __init__(self) -> None:
-        self._begun: dict[int, Begun] = {}
+        self._partial: dict[int, PartialLine] = {}
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Line]:
-        """The lines that end in the chunks."""
-        for stream, frame in _frames(chunks):
+        """Yield the lines that end in the chunks."""
+        for output, frame in _frames(chunks):
             stamp, _, text = frame.partition(b" ")
-            begun = self._begun.setdefault(stream, Begun())
-            if not begun.size:
-                begun.time = _seconds(stamp)
+            partial = self._partial.setdefault(output, PartialLine())
+            if not partial.size:
+                partial.time = _parse_time(stamp)
             has_ended = text.endswith(b"\n")
-            begun.parts.append(text[:-1] if has_ended else text)
-            begun.size += len(text)
+            partial.parts.append(text[:-1] if has_ended else text)
+            partial.size += len(text)
             if has_ended:
-                yield begun.line()
-            elif begun.size >= LONGEST_LINE:
-                yield begun.piece()
+                yield partial.take_line()
+            elif partial.size >= MAX_LINE_BYTES:
+                yield partial.split()
 
     def rest(self) -> Iterator[Line]:
-        """What each stream said last, without an end of the line."""
-        return (begun.line() for begun in self._begun.values() if begun.size)
+        """Return each output stream's last line if it has no end."""
+        return (partial.take_line() for partial in self._partial.values() if partial.size)
 
 
 def _frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -75,17 +77,17 @@ def _frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
         buffer += chunk
         start = 0
         while len(buffer) - start >= HEADER.size:
-            stream, length = HEADER.unpack_from(buffer, start)
+            output, length = HEADER.unpack_from(buffer, start)
             end = start + HEADER.size + length
             if end > len(buffer):
                 break
-            yield stream, buffer[start + HEADER.size : end]
+            yield output, buffer[start + HEADER.size : end]
             start = end
         buffer = buffer[start:]
 
 
-def _seconds(stamp: bytes) -> float:
-    """Docker's time stamp, which has nanoseconds; a float of today's seconds keeps the microseconds."""
+def _parse_time(stamp: bytes) -> float:
+    """Return seconds since 1970. The time stamp has nanoseconds, of which a float keeps the microseconds."""
     text = stamp.decode().removesuffix("Z")
     whole, _, fraction = text.partition(".")
     return datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}")

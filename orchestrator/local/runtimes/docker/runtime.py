@@ -1,20 +1,15 @@
-"""Runtime `docker`: a container a host, by the engine's API.
+"""Runtime `docker`: runs each host in a container, through the engine's API.
 
-Everything that a host writes stays in its container and the engine's volumes, and is copied out by the API. So no file
-of root's appears in the caller's folders, and removing the container removes all.
+Files that a host writes stay in its container and in the engine's volumes, and are copied through the API. So no file
+that belongs to root appears in the caller's folders, and removing the container removes its files.
 """
 
 import contextlib
 import functools
-import hashlib
-import logging
-import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -22,7 +17,6 @@ from docker.errors import APIError, NotFound
 from docker.models.containers import Container
 from docker.models.networks import Network
 from docker.types import DeviceRequest, LogConfig, Mount
-from requests.exceptions import RequestException
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator import docker_engine
@@ -38,44 +32,32 @@ from microjobs_orchestrator.local.runtimes.base import (
     MachineFailedError,
     Plan,
 )
-from microjobs_orchestrator.local.runtimes.docker import container_pipes
-from microjobs_orchestrator.local.runtimes.docker.guards import GUARD_LABEL, Door, Guards, joined, unguarded
-from microjobs_orchestrator.local.runtimes.docker.host import (
-    AGAIN_SECONDS,
-    AWAY,
-    HOST_LABEL,
-    Connect,
-    DockerHost,
+from microjobs_orchestrator.local.runtimes.docker import container_pipes, images
+from microjobs_orchestrator.local.runtimes.docker.engine import (
+    AWAY_ERRORS,
+    RETRY_DELAY,
     EngineAwayError,
-    patiently,
+    retry_while_away,
 )
+from microjobs_orchestrator.local.runtimes.docker.guards import GuardedPort, Guards, connect_unguarded, join_options
+from microjobs_orchestrator.local.runtimes.docker.host import Connect, DockerHost
+from microjobs_orchestrator.local.runtimes.docker.labels import (
+    CONTAINERS_LABEL,
+    GUARD_LABEL,
+    HOST_LABEL,
+    PLAN_LABEL,
+    PORT_LABEL,
+    Labels,
+)
+from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, has_port, ipv4_subnet
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
-logger = logging.getLogger(__name__)
-
-HOME_LABEL = "org.microjobs.home"
-PLAN_LABEL = "org.microjobs.plan"
-CONTAINERS_LABEL = "org.microjobs.hosts"
-"""How many containers the plan has, guards too."""
-PORT_LABEL = "org.microjobs.port"
-SERVED_LABEL = "org.microjobs.served"
-"""On the network of all hosts that serve, which belongs to no plan."""
-
-NO_HOST_ADDRESS = "com.docker.network.bridge.inhibit_ipv4"
-"""This option of a network leaves this machine without an address on it. A network that is `internal` alone gives it
-one, and all that listens on all addresses can be reached there."""
-MAY_TALK = "com.docker.network.bridge.enable_icc"
-"""This option of a network says whether its containers reach each other."""
-
-JOBS = Path(__file__).resolve().parents[4] / "containers"
-"""The folders of this repository's own jobs."""
-
-REMOVE_SECONDS = 60.0
-"""What the engine gets to remove a plan, which may be under way for a server that was killed."""
+REMOVE_TIMEOUT = 60.0
+"""Seconds for the engine to remove a plan. It may still be removing it at the request of a killed server."""
 
 
-class InTheWayError(Exception):
-    """A container or network of the plan is there already."""
+class NameConflictError(Exception):
+    """A container or network of the plan exists already."""
 
 
 class DockerRuntime:
@@ -85,114 +67,63 @@ class DockerRuntime:
 
     def __init__(self, home: Home, client: docker.DockerClient | None = None, *, guard_image: str = "") -> None:
         self._client = client or docker_engine.connect(max_pool_size=100)
-        self._home = hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]
         self._info: Mapping[str, Any] = self._client.info()
+        self._labels = Labels(home)
         self._overlays = Overlays(self._client)
         self._guards = Guards(self._client, guard_image)
-        self._served = f"microjobs-{self._home}-served"
-        self._lock = threading.Lock()
+        self._networks = Networks(self._client, self._labels)
 
     @functools.cached_property
     def machine(self) -> str:
-        """The bridge's own address; where the engine is in a virtual machine, the name that it gives to this one."""
+        """The bridge's address on this machine; Docker Desktop, which is in a virtual machine, has a name for it."""
         if "Docker Desktop" in self._info["OperatingSystem"]:
-            return "host.docker.internal"
+            return DESKTOP_HOST
         bridge = self._client.networks.get("bridge").attrs["IPAM"]["Config"][0]
         return str(bridge.get("Gateway") or bridge["Subnet"].rsplit(".", 1)[0] + ".1")
 
     def prepare(self, image: str) -> None:
-        try:
-            if patiently(lambda: self._client.images.get(image)) is None:
-                self._pull(image)
-        except APIError as error:
-            raise CannotRunError(f"image name {image!r} is not valid: {error.explanation}") from error
-        except EngineAwayError as error:
-            raise MachineFailedError(str(error)) from error
+        images.prepare(self._client, image)
 
     def images(self) -> Sequence[Image]:
-        try:
-            found = patiently(self._client.api.images) or ()
-        except EngineAwayError:
-            return ()
-        return [
-            Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]))
-            for item in found
-            if item.get("RepoTags")
-        ]
-
-    def _pull(self, image: str) -> None:
-        logger.info("pulling %s", image)
-        try:
-            self._client.images.pull(image)
-        except (APIError, RequestException) as error:
-            reason = str(getattr(error, "explanation", None) or error).strip()
-            raise CannotRunError(
-                f"image {image} is not on this machine and cannot be pulled ({reason}): {_remedy(image)}"
-            ) from error
+        return images.list_images(self._client)
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        deadline = time.monotonic() + REMOVE_SECONDS
+        deadline = time.monotonic() + REMOVE_TIMEOUT
         while True:
             try:
-                return patiently(lambda: self._start_all(plan)) or ()
+                return retry_while_away(lambda: self._start_all(plan)) or ()
             except EngineAwayError as error:
                 raise MachineFailedError(f"{plan.name} could not be started: {error}") from error
-            except InTheWayError as error:
-                # The engine goes on with a request whose connection broke, and may have done so after the removal.
+            except NameConflictError as error:
+                # The engine completes a request whose connection broke, maybe after the plan was removed.
                 if time.monotonic() > deadline:
                     raise CannotRunError(str(error)) from error
-                time.sleep(AGAIN_SECONDS)
+                time.sleep(RETRY_DELAY)
 
     def _start_all(self, plan: Plan) -> Sequence[Host]:
-        """
+        """Start all hosts, or none.
+
         Raises:
-            InTheWayError: of an earlier start something was left; it is gone now, or will be.
+            NameConflictError: an earlier start left a container or a network, which is being removed now.
         """
         try:
-            network = self._network(plan)
+            network = self._networks.create(plan, self._plan_labels(plan), guarded=self._guards.are_needed(plan))
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
                 return list(pool.map(lambda host: self._start_host(plan, host, network), plan.hosts))
         except APIError as error:
             self.remove(plan.name)
+            reason = f"the engine could not start {plan.name}: {error.explanation or error}"
             if error.status_code == HTTPStatus.CONFLICT:
-                raise InTheWayError(f"the engine could not start {plan.name}: {error.explanation or error}") from error
-            # The engine answers 4xx to what is wrong with a plan: a program that is not in the image, say.
-            raised = CannotRunError if error.is_client_error() else MachineFailedError
-            raise raised(f"the engine could not start {plan.name}: {error.explanation or error}") from error
+                raise NameConflictError(reason) from error
+            # 4xx is an error of the plan, such as a program that the image does not have.
+            error_type = CannotRunError if error.is_client_error() else MachineFailedError
+            raise error_type(reason) from error
         except BaseException:
             self.remove(plan.name)
             raise
 
-    def _network(self, plan: Plan) -> Network | None:
-        """The network of the plan's hosts; None: the engine's own bridge.
-
-        Hosts that serve share one, on which only guards listen. Several hosts, and those that must not reach out, have
-        one of their own, which costs 0.3 s. Of the latter this machine has no address on it.
-        """
-        if self._guards.are_needed(plan) and _serves(plan):
-            return self._served_network()
-        if len(plan.hosts) == 1 and not plan.isolated:
-            return None
-        # Without a guard this machine reaches a host that serves by its address.
-        options = {NO_HOST_ADDRESS: "true"} if plan.isolated and not _serves(plan) else {}
-        return self._client.networks.create(
-            self._container_name(plan, "network"),
-            internal=plan.isolated,
-            options=options,
-            labels=self._labels(plan),
-            check_duplicate=True,
-        )
-
-    def _served_network(self) -> Network:
-        with self._lock:
-            try:
-                return self._client.networks.get(self._served)
-            except NotFound:
-                labels, options = {SERVED_LABEL: self._home}, {MAY_TALK: "false"}
-                return self._client.networks.create(self._served, options=options, labels=labels, check_duplicate=True)
-
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
-        options = self._networking(host, network)
+        options = self._networks.container_options(host, network, self.machine)
         if not self._guards.are_needed(plan):
             if host.port is not None:
                 options["ports"] = {f"{host.port}/tcp": ("127.0.0.1", None)}
@@ -200,13 +131,12 @@ class DockerRuntime:
         guard = self._guards.create(
             plan,
             host,
-            peers=_subnet(network) if len(plan.hosts) > 1 and not _serves(plan) else "",
-            # By none of the plan's names: what looks for a host's container by its name finds one.
-            name=f"microjobs-{self._home}-guard-{_hash(f'{plan.name}/{host.name}')}",
-            labels={**self._labels(plan), GUARD_LABEL: host.name},
+            peers=ipv4_subnet(network) if len(plan.hosts) > 1 and not has_port(plan) else "",
+            name=self._labels.guard_name(plan, host.name),
+            labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
             **options,
         )
-        return self._launch(plan, host, guard, joined(guard))
+        return self._launch(plan, host, guard, join_options(guard))
 
     def _launch(self, plan: Plan, host: HostPlan, guard: Container | None, options: Mapping[str, Any]) -> Host:
         overlaid, copied = self._overlays.divide(host.inputs)
@@ -223,10 +153,10 @@ class DockerRuntime:
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
         pour = container_pipes.pourer(container, map(pipes.first, host.pipes))
-        return pipes.fed(DockerHost(container, _way(container, guard)), host.pipes, pour)
+        return pipes.fed(DockerHost(container, _connector(container, guard)), host.pipes, pour)
 
     def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:
-        labels = {**self._labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
+        labels = {**self._plan_labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}
         mounts = [
             Mount(item.path, self._overlays.volume(item.source, labels), read_only=item.read_only) for item in overlaid
         ]
@@ -234,29 +164,20 @@ class DockerRuntime:
             host.image,
             command=None if host.arguments is None else list(host.arguments),
             entrypoint=None if host.entrypoint is None else list(host.entrypoint),
-            name=self._container_name(plan, host.name),
+            name=self._labels.container_name(plan, host.name),
             environment=dict(host.environment),
             labels=labels,
             mounts=mounts,  # `volumes` would split a path at its colons
-            # Kept whole whatever the engine's default is: it is read again after a restart of the server. Of the
-            # engine's own formats this one keeps bytes that are no text.
+            # The log must be complete, because a restarted server reads it again. Of the engine's own formats this
+            # one keeps bytes that are not text.
             log_config=LogConfig(type="local", config={"max-size": "1p"}),
             **options,
             **self._resources(host),
         )
 
-    def _networking(self, host: HostPlan, network: Network | None) -> dict[str, Any]:
-        options: dict[str, Any] = {}
-        if self.machine == "host.docker.internal":
-            options["extra_hosts"] = {"host.docker.internal": "host-gateway"}
-        if network is not None:
-            alias = self._client.api.create_endpoint_config(aliases=[host.name])
-            options |= {"network": network.name, "networking_config": {network.name: alias}}
-        return options
-
     def _resources(self, host: HostPlan) -> dict[str, Any]:
         memory = host.limits.memory_bytes if host.limits else self._info["MemTotal"]
-        # /dev/shm is where data loaders pass arrays; Docker's 64 MB are too few.
+        # Data loaders pass arrays in /dev/shm; Docker's default of 64 MB is too small.
         options: dict[str, Any] = {"shm_size": memory // 2}
         if host.limits:
             options |= {"nano_cpus": round(min(host.limits.cpus, self._info["NCPU"]) * 1e9)}
@@ -266,61 +187,46 @@ class DockerRuntime:
         return options
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        mine: dict[str, Any] = {"label": f"{HOME_LABEL}={self._home}"}
-        found: dict[str, list[Container]] = {}
-        for container in self._client.containers.list(all=True, ignore_removed=True, filters=mine):
-            found.setdefault(container.labels[PLAN_LABEL], []).append(container)
-        kept = [volume.attrs["Labels"] for volume in self._client.volumes.list(filters=mine)]
-        kept += [network.attrs["Labels"] for network in self._client.networks.list(filters=mine)]
-        return {name: _hosts(found.get(name, [])) for name in {*found, *(labels[PLAN_LABEL] for labels in kept)}}
+        filters = self._labels.filters()
+        containers: dict[str, list[Container]] = {}
+        for container in self._client.containers.list(all=True, ignore_removed=True, filters=filters):
+            containers.setdefault(container.labels[PLAN_LABEL], []).append(container)
+        labels = [volume.attrs["Labels"] for volume in self._client.volumes.list(filters=filters)]
+        labels += [network.attrs["Labels"] for network in self._client.networks.list(filters=filters)]
+        plan_names = {*containers, *(item[PLAN_LABEL] for item in labels)}
+        return {name: _hosts(containers.get(name, [])) for name in plan_names}
 
     def remove(self, plan_name: str) -> None:
-        deadline = time.monotonic() + REMOVE_SECONDS
-        while not patiently(lambda: self._is_removed(plan_name)):
+        deadline = time.monotonic() + REMOVE_TIMEOUT
+        while not retry_while_away(lambda: self._is_removed(plan_name)):
             if time.monotonic() > deadline:
-                raise EngineAwayError(f"the engine did not remove {plan_name} within {REMOVE_SECONDS:g} s")
-            time.sleep(AGAIN_SECONDS)
+                raise EngineAwayError(f"the engine did not remove {plan_name} within {REMOVE_TIMEOUT:g} s")
+            time.sleep(RETRY_DELAY)
 
     def _is_removed(self, plan_name: str) -> bool:
-        """Remove what there is; False if something could not be removed yet."""
-        mine: dict[str, Any] = {"label": [f"{HOME_LABEL}={self._home}", f"{PLAN_LABEL}={plan_name}"]}
+        """Remove all objects of a plan; return False if some cannot be removed yet."""
+        filters = self._labels.filters(plan_name)
         removals: list[Callable[[], None]] = [
             *(
                 functools.partial(container.remove, force=True, v=True)
-                for container in self._client.containers.list(all=True, ignore_removed=True, filters=mine)
+                for container in self._client.containers.list(all=True, ignore_removed=True, filters=filters)
             ),
-            *(volume.remove for volume in self._client.volumes.list(filters=mine)),
-            *(network.remove for network in self._client.networks.list(filters=mine)),
+            *(volume.remove for volume in self._client.volumes.list(filters=filters)),
+            *(network.remove for network in self._client.networks.list(filters=filters)),
         ]
-        return all(list(map(_is_gone, removals)))  # a list, so that each is tried
+        return all(list(map(_is_gone, removals)))  # a list, so that each removal is tried
 
     def close(self) -> None:
-        with contextlib.suppress(APIError, *AWAY):  # plans that go on still need it
-            self._client.networks.get(self._served).remove()
+        with contextlib.suppress(APIError, *AWAY_ERRORS):  # plans that keep running use it
+            self._networks.remove_served()
         self._client.close()
 
-    def _labels(self, plan: Plan) -> dict[str, str]:
-        count = len(plan.hosts) * (2 if self._guards.are_needed(plan) else 1)
-        return {HOME_LABEL: self._home, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(count)}
-
-    def _container_name(self, plan: Plan, part: str) -> str:
-        return f"microjobs-{self._home}-{plan.name.replace('/', '-')}-{part}"
-
-
-def _remedy(image: str) -> str:
-    """What to do about a missing image: `microjobs build` makes those of this repository only."""
-    registry, _, name = image.partition("@")[0].rpartition("/")
-    job, _, tag = name.partition(":")
-    if registry == os.environ.get("REGISTRY", "microjobs") and (JOBS / job / "image.yml").is_file():
-        return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
-    return (
-        f"build it (`docker build --tag {image} FOLDER`), log in to its registry and run `docker pull {image}`, "
-        "or give the name of an image of this machine with --image-alias"
-    )
+    def _plan_labels(self, plan: Plan) -> dict[str, str]:
+        return self._labels.plan_labels(plan, len(plan.hosts) * (2 if self._guards.are_needed(plan) else 1))
 
 
 def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
-    """The hosts of a plan; none if not all have been started, or cannot be reached any more."""
+    """Return the hosts of a plan; none if some were not started, or cannot be reached because their guard ended."""
     started = [container for container in containers if container.status != "created"]
     if not all(container.labels[CONTAINERS_LABEL] == str(len(started)) for container in containers):
         return ()
@@ -328,29 +234,15 @@ def _hosts(containers: Sequence[Container]) -> Sequence[Host]:
     hosts = [container for container in started if HOST_LABEL in container.labels]
     if any(guards[host.labels[HOST_LABEL]].status != "running" for host in hosts if guards and host.labels[PORT_LABEL]):
         return ()
-    found = [DockerHost(host, _way(host, guards.get(host.labels[HOST_LABEL]))) for host in hosts]
+    found = [DockerHost(host, _connector(host, guards.get(host.labels[HOST_LABEL]))) for host in hosts]
     return tuple(sorted(found, key=lambda host: host.name))
 
 
-def _way(host: Container, guard: Container | None) -> Connect:
-    """How a host's port is reached."""
+def _connector(host: Container, guard: Container | None) -> Connect:
+    """Return the function that connects to a host's port."""
     if guard is not None:
-        return Door(guard).connect
-    return functools.partial(unguarded, host, int(host.labels[PORT_LABEL] or 0))
-
-
-def _serves(plan: Plan) -> bool:
-    return any(host.port for host in plan.hosts)
-
-
-def _subnet(network: Network | None) -> str:
-    if network is None:
-        return ""
-    return next(str(config["Subnet"]) for config in network.attrs["IPAM"]["Config"] if "." in config["Subnet"])
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return GuardedPort(guard).connect
+    return functools.partial(connect_unguarded, host, int(host.labels[PORT_LABEL] or 0))
 
 
 def _is_gone(removal: Callable[[], None]) -> bool:
@@ -361,11 +253,5 @@ def _is_gone(removal: Callable[[], None]) -> bool:
     except APIError as error:
         if error.status_code not in (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN):
             raise
-        return False  # it is being removed already, or is in use by what is: a network, which is forbidden then
+        return False  # it is being removed, or it is a network of a container that is being removed
     return True
-
-
-def _digest(image: Mapping[str, Any]) -> str:
-    """An image's digest in its registry; of one that was only built here, its own id."""
-    known = [reference.partition("@")[2] for reference in image.get("RepoDigests") or ()]
-    return str(next(filter(None, known), image["Id"]))

@@ -1,0 +1,83 @@
+"""Requests to a Docker engine that may restart in between."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+from docker.errors import APIError, DockerException, NotFound, create_api_error_from_http_exception
+from docker.models.containers import Container
+from requests import HTTPError as HTTPStatusError
+from requests import RequestException
+from urllib3.exceptions import HTTPError
+
+AWAY_TIMEOUT = 120
+"""Seconds for which requests are repeated while the engine does not answer. It may be restarting."""
+RETRY_DELAY = 0.2
+READ_BYTES = 1 << 16
+
+AWAY_ERRORS = (RequestException, HTTPError)
+"""Errors of a request that the engine did not answer, or not to the end."""
+AWAY_STATUS = (HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT)
+
+T = TypeVar("T")
+
+
+class EngineAwayError(DockerException):
+    """The engine did not answer in time."""
+
+
+def retry_while_away(request: Callable[[], T]) -> T | None:
+    """Send a request to the engine, and repeat it while the engine does not answer.
+
+    Returns:
+        The result; None if the object of the request does not exist.
+
+    Raises:
+        EngineAwayError: the engine did not answer within `AWAY_TIMEOUT`.
+        APIError: the engine refuses the request.
+    """
+    deadline = None
+    while True:
+        try:
+            return request()
+        except NotFound:
+            return None
+        except (*AWAY_ERRORS, APIError) as error:
+            if isinstance(error, APIError) and error.status_code not in AWAY_STATUS:
+                raise
+            deadline = deadline or time.monotonic() + AWAY_TIMEOUT
+            if time.monotonic() > deadline:
+                raise EngineAwayError(f"the engine does not answer: {error}") from error
+            time.sleep(RETRY_DELAY)
+
+
+def follow_log(container: Container, timeout: float | None = None) -> Iterator[bytes]:
+    """Yield a container's log from its start as `log_frames` describes it, until the container or the engine ends.
+
+    Args:
+        timeout: seconds to wait for more; then one of `AWAY_ERRORS` is raised.
+    """
+    options = {"stdout": 1, "stderr": 1, "follow": 1, "timestamps": 1}
+    with stream(container, "logs", timeout, options) as response:
+        while chunk := response.raw.read1(READ_BYTES):
+            yield chunk
+
+
+@contextmanager
+def stream(container: Container, resource: str, timeout: float | None, options: dict[str, Any]) -> Iterator[Any]:
+    """Request one of a container's streams; docker-py's own methods read it to the end, or byte by byte.
+
+    Raises:
+        APIError: the engine refuses the request.
+    """
+    assert container.client is not None  # noqa: S101  for mypy
+    api = container.client.api
+    url = f"{api.base_url}/v{api.api_version}/containers/{container.id}/{resource}"
+    with api.get(url, params=options, stream=True, timeout=timeout) as response:
+        try:
+            response.raise_for_status()
+        except HTTPStatusError as error:
+            create_api_error_from_http_exception(error)
+        yield response

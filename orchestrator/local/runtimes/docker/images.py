@@ -1,0 +1,77 @@
+"""Images of a Docker engine."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError
+from requests.exceptions import RequestException
+
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
+from microjobs_orchestrator.local.runtimes.docker.engine import EngineAwayError, retry_while_away
+
+logger = logging.getLogger(__name__)
+
+JOBS = Path(__file__).resolve().parents[4] / "containers"
+"""The folders of this repository's jobs."""
+
+
+def prepare(client: docker.DockerClient, name: str) -> None:
+    """Pull an image unless the engine has it.
+
+    Raises:
+        CannotRunError: the image does not exist, or its name is not valid.
+        MachineFailedError: the engine does not answer.
+    """
+    try:
+        if retry_while_away(lambda: client.images.get(name)) is None:
+            _pull(client, name)
+    except APIError as error:
+        raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error
+    except EngineAwayError as error:
+        raise MachineFailedError(str(error)) from error
+
+
+def list_images(client: docker.DockerClient) -> Sequence[Image]:
+    """Return the images that have a name; none if the engine does not answer."""
+    try:
+        found = retry_while_away(client.api.images) or ()
+    except EngineAwayError:
+        return ()
+    return [
+        Image(tuple(item["RepoTags"]), _digest(item), item["Size"], float(item["Created"]))
+        for item in found
+        if item.get("RepoTags")
+    ]
+
+
+def _pull(client: docker.DockerClient, name: str) -> None:
+    logger.info("pulling %s", name)
+    try:
+        client.images.pull(name)
+    except (APIError, RequestException) as error:
+        reason = str(getattr(error, "explanation", None) or error).strip()
+        raise CannotRunError(
+            f"image {name} is not on this machine and cannot be pulled ({reason}): {missing_image_remedy(name)}"
+        ) from error
+
+
+def missing_image_remedy(image: str) -> str:
+    """Return how to get a missing image. `microjobs build` builds the images of this repository only."""
+    registry, _, name = image.partition("@")[0].rpartition("/")
+    job, _, tag = name.partition(":")
+    if registry == os.environ.get("REGISTRY", "microjobs") and (JOBS / job / "image.yml").is_file():
+        return f"run `microjobs build {job}{' --variant cuda' if tag.endswith('-cuda') else ''}`"
+    return (
+        f"build it (`docker build --tag {image} FOLDER`), log in to its registry and run `docker pull {image}`, "
+        "or give the name of an image of this machine with --image-alias"
+    )
+
+
+def _digest(image: Mapping[str, Any]) -> str:
+    """Return an image's digest in its registry, or the id of an image that was only built on this machine."""
+    known = [reference.partition("@")[2] for reference in image.get("RepoDigests") or ()]
+    return str(next(filter(None, known), image["Id"]))

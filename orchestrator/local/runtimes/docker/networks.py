@@ -1,0 +1,85 @@
+"""Networks of a plan's hosts."""
+
+import threading
+from typing import Any
+
+import docker
+from docker.errors import NotFound
+from docker.models.networks import Network
+
+from microjobs_orchestrator.local.runtimes.base import HostPlan, Plan
+from microjobs_orchestrator.local.runtimes.docker.labels import Labels
+
+INHIBIT_ADDRESS_OPTION = "com.docker.network.bridge.inhibit_ipv4"
+"""With this option of a network, this machine has no address in it. A network that is only `internal` has one, so its
+containers reach every program of this machine that listens on all addresses."""
+TRAFFIC_OPTION = "com.docker.network.bridge.enable_icc"
+"""The option of a network that allows traffic between its containers."""
+DESKTOP_HOST = "host.docker.internal"
+
+
+class Networks:
+    """Creates networks on one engine. Methods may be called from any thread."""
+
+    def __init__(self, client: docker.DockerClient, labels: Labels) -> None:
+        self._client = client
+        self._labels = labels
+        self._lock = threading.Lock()
+
+    def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
+        """Return the network of a plan's hosts; None if they use the engine's default bridge."""
+        serves = has_port(plan)
+        if guarded and serves:
+            return self._served_network()
+        if len(plan.hosts) == 1 and not plan.isolated:
+            return None
+        # Without a guard, this machine reaches a host that serves by its address.
+        options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not serves else {}
+        return self._client.networks.create(
+            self._labels.container_name(plan, "network"),
+            internal=plan.isolated,
+            options=options,
+            labels=labels,
+            check_duplicate=True,
+        )
+
+    def _served_network(self) -> Network:
+        name = self._labels.served_network
+        with self._lock:
+            try:
+                return self._client.networks.get(name)
+            except NotFound:
+                options = {TRAFFIC_OPTION: "false"}
+                return self._client.networks.create(
+                    name, options=options, labels=self._labels.served_labels, check_duplicate=True
+                )
+
+    def container_options(self, host: HostPlan, network: Network | None, machine: str) -> dict[str, Any]:
+        """Return the options with which a container joins a network.
+
+        Args:
+            machine: the name or address of this machine in containers.
+        """
+        options: dict[str, Any] = {}
+        if machine == DESKTOP_HOST:
+            options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}
+        if network is not None:
+            alias = self._client.api.create_endpoint_config(aliases=[host.name])
+            options |= {"network": network.name, "networking_config": {network.name: alias}}
+        return options
+
+    def remove_served(self) -> None:
+        """Remove the network of all hosts that serve. Raises APIError while hosts use it."""
+        self._client.networks.get(self._labels.served_network).remove()
+
+
+def has_port(plan: Plan) -> bool:
+    """Return whether a host of the plan serves."""
+    return any(host.port for host in plan.hosts)
+
+
+def ipv4_subnet(network: Network | None) -> str:
+    """Return a network's IPv4 addresses, such as `172.18.0.0/16`; empty if there is no network."""
+    if network is None:
+        return ""
+    return next(str(config["Subnet"]) for config in network.attrs["IPAM"]["Config"] if "." in config["Subnet"])

@@ -1,0 +1,95 @@
+"""Named pipes in containers, filled through an engine that answers too early or too late."""
+
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
+
+import pytest
+from docker.models.containers import Container
+from requests.exceptions import ReadTimeout
+
+from microjobs_orchestrator.local.runtimes.base import CannotRunError
+from microjobs_orchestrator.local.runtimes.docker import container_pipes
+
+RUNNING = (True, None)
+LARGE = bytes(1 << 20)
+
+
+class Engine:
+    """A container with one command, which reads its input, writes a message and ends.
+
+    Args:
+        commands: successive answers about the command: whether it runs, and its exit code. The last one repeats.
+        reads: the number of bytes that the command reads before it ends.
+        is_running: whether the container runs at the end.
+    """
+
+    def __init__(self, commands: Iterable[tuple[bool, int | None]], *, reads: int = 5, is_running: bool = True) -> None:
+        self.id = "container"
+        self.client = self.api = self
+        self.attrs: dict[str, Any] = {}
+        self.received = b""
+        self._answers, self._reads, self._is_running = list(commands), reads, is_running
+        self._has_waited = False
+
+    def exec_create(self, *_: object, **__: object) -> Mapping[str, str]:
+        return {"Id": "command"}
+
+    def exec_start(self, *_: object, **__: object) -> socket.socket:
+        ours, theirs = socket.socketpair()
+        threading.Thread(target=self._run, args=(ours,)).start()
+        return theirs
+
+    def _run(self, connection: socket.socket) -> None:
+        with connection:
+            connection.sendall(b"a message")
+            while len(self.received) < self._reads and (chunk := connection.recv(self._reads - len(self.received))):
+                self.received += chunk
+
+    def exec_inspect(self, _: str) -> Mapping[str, object]:
+        is_running, code = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        return {"Running": is_running, "ExitCode": code}
+
+    def wait(self, timeout: float) -> None:
+        assert timeout > 0
+        self._has_waited = True
+        if self._is_running:
+            raise ReadTimeout
+
+    def reload(self) -> None:
+        self.attrs = {"State": {"Running": self._is_running or not self._has_waited}}
+
+    def pour(self, *chunks: bytes) -> bool:
+        return container_pipes.pour(cast("Container", self), ["/pipe"], "/pipe", chunks)
+
+
+def test_content_is_sent_whole() -> None:
+    engine = Engine([(False, 0)], reads=len(LARGE) + 5)
+    assert engine.pour(LARGE, b"small")
+    assert engine.received == LARGE + b"small"
+
+
+@pytest.mark.parametrize("code", container_pipes.READER_CLOSED_CODES)
+def test_sending_ends_when_the_reader_closes_the_pipe(code: int) -> None:
+    assert Engine([(False, code)]).pour(LARGE, LARGE)
+
+
+def test_exit_code_is_awaited_after_the_end_of_output() -> None:
+    with pytest.raises(CannotRunError, match="ended with exit code 3"):
+        Engine([RUNNING, RUNNING, (False, 3)]).pour(b"small")
+
+
+@pytest.mark.parametrize("code", [137, None])
+def test_end_of_a_container_is_no_failure(code: int | None) -> None:
+    assert not Engine([RUNNING, (False, code)], is_running=False).pour(b"small")
+
+
+def test_killed_command_in_a_running_container_is_reported() -> None:
+    with pytest.raises(CannotRunError, match="ended with exit code 137"):
+        Engine([(False, 137)]).pour(b"small")
+
+
+def test_missing_command_is_reported() -> None:
+    with pytest.raises(CannotRunError, match="filling it ended with exit code 127"):
+        Engine([(False, 127)]).pour(b"small")
