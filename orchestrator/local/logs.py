@@ -21,7 +21,7 @@ from pathlib import Path
 from microjobs_orchestrator import terminal
 from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.runtimes.base import Line
-from microjobs_orchestrator.local.trees import Kind, walk
+from microjobs_orchestrator.local.trees import FileType, walk
 
 MOST_NAME_BYTES = 255
 """Of a file's name."""
@@ -36,7 +36,7 @@ FULL_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
-class Event:
+class LogEvent:
     """A line of output."""
 
     time: int
@@ -58,7 +58,7 @@ class Event:
         return terminal.shown(self.text.decode(errors="replace"))
 
 
-class Stream:
+class LogStream:
     """One log stream, written by the one job host that it belongs to and read by anyone."""
 
     def __init__(self, path: Path) -> None:
@@ -98,7 +98,7 @@ class Stream:
             lines = sum(content[at : at + _BLOCK].count(b"\n") for at in range(start, len(content), _BLOCK))
             return lines - sum(1 for _ in _OWN.finditer(content, start))
 
-    def events(self, start: int = 0) -> Iterator[Event]:
+    def events(self, start: int = 0) -> Iterator[LogEvent]:
         """Records from an offset on, until the last whole one."""
         if not self.path.exists():
             return
@@ -114,7 +114,7 @@ class Stream:
                     mark, stamp, text = b"", b"%d" % last, record[:-1]
                 last, end = int(stamp), start + len(record)
                 is_own = mark.startswith(b"0") and len(mark) > 1
-                yield Event(last, text, start, end, is_whole=not mark.endswith(b"+"), is_own=is_own)
+                yield LogEvent(last, text, start, end, is_whole=not mark.endswith(b"+"), is_own=is_own)
                 start = end
 
     def is_start(self, offset: int) -> bool:
@@ -127,9 +127,9 @@ class Stream:
             file.seek(offset - 1)
             return file.read(1) == b"\n"
 
-    def before(self, end: int, most: int, wanted: Callable[[Event], bool] = lambda _: True) -> list[Event]:
+    def before(self, end: int, most: int, wanted: Callable[[LogEvent], bool] = lambda _: True) -> list[LogEvent]:
         """The last wanted records before an offset, at most so many, read from the end of the file."""
-        begin, events = end, list[Event]()
+        begin, events = end, list[LogEvent]()
         window = 1 << 16
         while begin > 0 and len(events) < most:
             begin = max(0, begin - window)
@@ -137,7 +137,7 @@ class Stream:
             window *= 4
         return events[-most:]
 
-    def _whole(self, offset: int) -> Iterator[Event]:
+    def _whole(self, offset: int) -> Iterator[LogEvent]:
         """Records from the first one that begins at or after an offset."""
         if offset > 0:
             with self.path.open("rb") as file:
@@ -193,18 +193,18 @@ class LogStore:
             return [pattern]
         return sorted(f"{parent}{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
 
-    def create(self, group: str, name: str) -> Stream:
-        stream = Stream(self._folder(group) / name)
+    def create(self, group: str, name: str) -> LogStream:
+        stream = LogStream(self._folder(group) / name)
         stream.path.parent.mkdir(parents=True, exist_ok=True)
         stream.path.touch()
         return stream
 
-    def stream(self, group: str, name: str) -> Stream | None:
+    def stream(self, group: str, name: str) -> LogStream | None:
         """An existing stream, or None."""
         path = self._folder(group) / name
-        return Stream(path) if self.has_group(group) and _is_inside(name) and path.is_file() else None
+        return LogStream(path) if self.has_group(group) and _is_inside(name) and path.is_file() else None
 
-    def streams(self, group: str, prefix: str = "") -> dict[str, Stream]:
+    def streams(self, group: str, prefix: str = "") -> dict[str, LogStream]:
         """The group's streams whose names begin with a prefix, by name."""
         folder, (inner, slash, _) = self._folder(group), prefix.rpartition("/")
         if not self.has_group(group) or (slash and not _is_inside(inner)):
@@ -212,8 +212,8 @@ class LogStore:
         below = folder / inner
         if not below.is_dir():
             return {}
-        names = (f"{inner}{slash}{found.name}" for found in walk(below) if found.kind is Kind.FILE)
-        return {name: Stream(folder / name) for name in sorted(names) if name.startswith(prefix)}
+        names = (f"{inner}{slash}{found.name}" for found in walk(below) if found.type is FileType.FILE)
+        return {name: LogStream(folder / name) for name in sorted(names) if name.startswith(prefix)}
 
 
 def _record(line: Line) -> bytes:

@@ -1,7 +1,7 @@
-"""Folders of any depth: what hosts leave, and what is given to them.
+"""Trees of files of any depth: what hosts write, and what they get.
 
-What a host left is a `Tree`: names and kinds in memory, and the content of each file in a file of its own with a short
-name. So neither the depth of folders, the length of paths nor links matter, and no name becomes a path of this machine.
+The files that a host wrote become a `Tree`: names and types in memory, and the content of each file in a file with a
+short name. So deep folders, long paths and links cause no harm, and no name of the host becomes a path of this machine.
 """
 
 import errno
@@ -21,10 +21,10 @@ from microjobs_orchestrator.terminal import printable
 logger = logging.getLogger(__name__)
 
 MAX_PART_BYTES = 2000
-"""Of a path that is passed to the system at once, which takes 4,096."""
+"""Bytes of a path that are passed to the system at once. Its limit is 4,096."""
 
 
-class Kind(Enum):
+class FileType(Enum):
     FILE = "file"
     FOLDER = "folder"
     LINK = "link"
@@ -34,46 +34,46 @@ class Kind(Enum):
 class Entry:
     """A file, a folder or a link of a tree."""
 
-    kind: Kind
+    type: FileType
     mode: int = 0o755
     modified: float = 0.0
     """Seconds since 1970."""
     size: int = 0
     content: Path | None = None
-    """Of a file: where its content is."""
+    """A file's content on this machine; None for folders and links."""
     target: str = ""
-    """Of a link: where it leads, relative to its folder."""
+    """A link's target, relative to its folder; empty for files and folders."""
 
     @classmethod
     def of(cls, status: os.stat_result, content: Path) -> "Entry":
-        """A file."""
-        return cls(Kind.FILE, stat.S_IMODE(status.st_mode), status.st_mtime, status.st_size, content)
+        """Return the entry of a file."""
+        return cls(FileType.FILE, stat.S_IMODE(status.st_mode), status.st_mtime, status.st_size, content)
 
 
 Tree = dict[str, Entry]
-"""By their names relative to the tree's folder, `a/b`, each folder before what is in it."""
+"""Entries by name. Names are relative to the tree's folder, such as `a/b`. Each folder comes before its content."""
 
 
 def parent(name: str) -> str:
-    """`a/b` of `a/b/c`, and nothing of `a`."""
+    """Return `a/b` for `a/b/c`, and an empty text for `a`."""
     return name.rpartition("/")[0]
 
 
 def is_plain(name: str) -> bool:
-    """Whether a name is a path below the folder."""
+    """Return whether a name is a path below the tree's folder."""
     return not {"", ".", ".."}.intersection(name.split("/")) and "\0" not in name
 
 
 def link(name: str, target: str) -> Entry | None:
-    """A link that leads to something inside its tree; None, with a warning, for any other."""
+    """Return the entry of a link; None, with a warning, if it leads out of its tree."""
     if is_plain(name) and leads_inside(PurePosixPath(name), target):
-        return Entry(Kind.LINK, 0o777, target=target)
+        return Entry(FileType.LINK, 0o777, target=target)
     logger.warning("left out: the link %s leads to %s, outside of its folder", printable(name), printable(target))
     return None
 
 
 def in_order(tree: Tree) -> list[str]:
-    """The names, each folder before what is in it, and in the order of names within it."""
+    """Return the names sorted, each folder before its content."""
     return sorted(tree, key=lambda name: name.split("/"))
 
 
@@ -81,16 +81,16 @@ def in_order(tree: Tree) -> list[str]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a tree of any depth, folders that a job made read-only too. Harmless if it is not there.
+    """Remove a tree of any depth, also with folders that are read-only. Do nothing if it does not exist.
 
     Raises:
-        OSError: something in it cannot be removed; all else is gone.
+        OSError: something in it cannot be removed; all else was removed.
     """
     process_shim.remove_tree(str(folder))
 
 
 def discard(folder: Path) -> None:
-    """Remove a tree as far as possible; what stays is logged, for the next start to try again."""
+    """Remove a tree as far as possible, and log an error. The next start of the server tries again."""
     try:
         remove(folder)
     except OSError as error:
@@ -98,7 +98,7 @@ def discard(folder: Path) -> None:
 
 
 def make_folders(folder: Path) -> None:
-    """Make a folder and those around it, without a call for each level on the stack."""
+    """Make a folder and its parents. `Path.mkdir` recurses, so it fails for deep folders."""
     for part in [*reversed(folder.parents), folder]:
         try:
             part.mkdir()
@@ -111,49 +111,48 @@ def make_folders(folder: Path) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Something in a folder that is being walked through."""
+class FolderItem:
+    """An item of a folder that `walk` has reached."""
 
     name: str
-    """Relative to the top, `a/b`."""
+    """The name relative to the top folder, such as `a/b`."""
     status: os.stat_result
     folder: int
-    """A descriptor of the folder that it is in, open until the next one is asked for."""
+    """The descriptor of the item's folder. It is closed when the walk continues."""
 
     @property
     def base(self) -> str:
         return self.name.rpartition("/")[2]
 
-    def target(self) -> str:
-        """Where a link leads."""
+    def read_link(self) -> str:
         return os.readlink(self.base, dir_fd=self.folder)
 
     @property
-    def kind(self) -> Kind | None:
-        """None for pipes, sockets and devices."""
-        mode = self.status.st_mode
-        kinds = {stat.S_IFREG: Kind.FILE, stat.S_IFDIR: Kind.FOLDER, stat.S_IFLNK: Kind.LINK}
-        return kinds.get(stat.S_IFMT(mode))
+    def type(self) -> FileType | None:
+        """The type; None for pipes, sockets and devices."""
+        types = {stat.S_IFREG: FileType.FILE, stat.S_IFDIR: FileType.FOLDER, stat.S_IFLNK: FileType.LINK}
+        return types.get(stat.S_IFMT(self.status.st_mode))
 
 
-def walk(top: Path, *, opening: bool = False) -> Iterator[Found]:
-    """All that is below a folder, each folder before what is in it. Links are not followed, what vanishes is left out.
+def walk(top: Path, *, make_readable: bool = False) -> Iterator[FolderItem]:
+    """Yield everything below a folder, each folder before its content.
 
-    Two descriptors are open at a time, and no path is longer than the system takes, so that depth does not matter.
+    Links are not followed. Items that are deleted during the walk are left out. Only two descriptors are open at a
+    time, and no path exceeds the system's limit, so folders may be arbitrarily deep.
 
     Args:
-        opening: folders that cannot be read are made readable.
+        make_readable: change the mode of folders that cannot be read.
     """
     root = os.open(top, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        waiting = [""]
-        while waiting:
-            name = waiting.pop()
+        unread = [""]
+        while unread:
+            name = unread.pop()
             try:
-                with _opened(root, name, opening=opening) as folder:
-                    for found in _look(folder, name):
-                        if found.kind is Kind.FOLDER:
-                            waiting.append(found.name)
+                with _opened(root, name, make_readable=make_readable) as folder:
+                    for found in _list_items(folder, name):
+                        if found.type is FileType.FOLDER:
+                            unread.append(found.name)
                         yield found
             except FileNotFoundError:
                 continue
@@ -161,22 +160,22 @@ def walk(top: Path, *, opening: bool = False) -> Iterator[Found]:
         os.close(root)
 
 
-def _look(folder: int, name: str) -> Iterator[Found]:
+def _list_items(folder: int, name: str) -> Iterator[FolderItem]:
     for base in sorted(os.listdir(folder)):
         try:
             status = os.stat(base, dir_fd=folder, follow_symlinks=False)
         except FileNotFoundError:
             continue
-        yield Found(f"{name}/{base}" if name else base, status, folder)
+        yield FolderItem(f"{name}/{base}" if name else base, status, folder)
 
 
 @contextmanager
-def _opened(root: int, name: str, *, opening: bool) -> Iterator[int]:
-    """A descriptor of the folder of a name, however long."""
+def _opened(root: int, name: str, *, make_readable: bool) -> Iterator[int]:
+    """Open a folder whose name may be longer than the system's limit."""
     folder = os.dup(root)
     try:
-        for part in _parts(name):
-            inner = _open_folder(part, folder, opening=opening)
+        for part in _split_name(name):
+            inner = _open_folder(part, folder, make_readable=make_readable)
             os.close(folder)
             folder = inner
         yield folder
@@ -184,19 +183,19 @@ def _opened(root: int, name: str, *, opening: bool) -> Iterator[int]:
         os.close(folder)
 
 
-def _open_folder(path: str, folder: int, *, opening: bool) -> int:
+def _open_folder(path: str, folder: int, *, make_readable: bool) -> int:
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
     try:
         return os.open(path, flags, dir_fd=folder)
     except PermissionError:
-        if not opening:
+        if not make_readable:
             raise
         os.chmod(path, 0o700, dir_fd=folder)
         return os.open(path, flags, dir_fd=folder)
 
 
-def _parts(name: str) -> Iterable[str]:
-    """A name in parts that the system takes."""
+def _split_name(name: str) -> Iterable[str]:
+    """Split a name into parts of at most `MAX_PART_BYTES`."""
     names = name.split("/") if name else []
     part: list[str] = []
     size = 0

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.base import Host
-from microjobs_orchestrator.local.trees import Entry, Kind, Tree, in_order, walk
+from microjobs_orchestrator.local.trees import Entry, FileType, Tree, in_order, walk
 
 
 def lay_out(tree: Tree, folder: Path) -> None:
@@ -11,9 +11,9 @@ def lay_out(tree: Tree, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in in_order(tree):
         entry, path = tree[name], folder / name
-        if entry.kind is Kind.FOLDER:
+        if entry.type is FileType.FOLDER:
             path.mkdir(exist_ok=True)
-        elif entry.kind is Kind.LINK:
+        elif entry.type is FileType.LINK:
             path.symlink_to(entry.target)
         else:
             assert entry.content is not None
@@ -32,10 +32,10 @@ def tree_of(folder: Path) -> Tree:
     """A tree whose content stays where it is."""
     tree = Tree()
     for found in walk(folder):
-        if found.kind is Kind.FILE:
+        if found.type is FileType.FILE:
             tree[found.name] = Entry.of(found.status, folder / found.name)
-        elif found.kind is Kind.LINK:
-            tree[found.name] = Entry(Kind.LINK, target=found.target())
+        elif found.type is FileType.LINK:
+            tree[found.name] = Entry(FileType.LINK, target=found.read_link())
         else:
-            tree[found.name] = Entry(Kind.FOLDER)
+            tree[found.name] = Entry(FileType.FOLDER)
     return tree

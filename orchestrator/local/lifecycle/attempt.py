@@ -11,7 +11,7 @@ from microjobs.job_secret import write_job_secret
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import Control, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome
-from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Host, Line, Plan
 from microjobs_orchestrator.local.trees import discard
 
@@ -32,7 +32,7 @@ class Attempt:
     """The local name."""
     make_plan: Callable[[Path], Plan]
     """Makes the plan, with inputs and configuration files in a new folder."""
-    open_stream: Callable[[str], Stream]
+    open_stream: Callable[[str], LogStream]
     """Returns the log stream of a host."""
     on_line: Callable[[Line], None] = ignore_line
     """Called with each line of output, from the hosts' threads."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from microjobs_orchestrator.local.lifecycle.control import Control, Event, HostExit, Interruption, StopReason
-from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class HostGroup:
     def __init__(
         self,
         hosts: Sequence[Host],
-        streams: Mapping[str, Stream],
+        streams: Mapping[str, LogStream],
         control: Control,
         on_line: Callable[[Line], None],
         on_interruption: Callable[[], None] = lambda: None,
@@ -152,7 +152,7 @@ def final_parts(lines: Iterable[Line]) -> Iterator[Line]:
         yield part
 
 
-def _wait_for_lines(follower: threading.Thread, stream: Stream) -> None:
+def _wait_for_lines(follower: threading.Thread, stream: LogStream) -> None:
     """Wait for the last lines of a host that has ended, as long as new lines arrive."""
     size_before = -1
     while follower.is_alive() and stream.size() > size_before:

@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import Control
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome
-from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, MachineFailedError
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
@@ -173,7 +173,7 @@ class JobHandle:
 
     # --- logs and files ---
 
-    def open_stream(self, host: str) -> Stream:
+    def open_stream(self, host: str) -> LogStream:
         """Return the log stream of a host, named as on SageMaker."""
         return self.context.logs.create(self.kind.log_group(self.name), f"{self.name}/{host}-{self.created * 1000:.0f}")
 

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.space import LimitedFile, Room
-from microjobs_orchestrator.local.trees import Entry, Kind, Tree, discard, in_order, make_folders, parent
+from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, in_order, make_folders, parent
 from microjobs_orchestrator.terminal import printable
 
 Note = Callable[[str], None]
@@ -41,20 +41,20 @@ def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
     blocked: dict[str, str] = {}
     for name in in_order(tree):
         entry, there, above = tree[name], into.get(name), parent(name)
-        kind = into[above].kind.value if above in into else blocked.get(above, "folder")
-        if kind != Kind.FOLDER.value:
+        kind = into[above].type.value if above in into else blocked.get(above, "folder")
+        if kind != FileType.FOLDER.value:
             blocked[name] = kind
-            if entry.kind is not Kind.FOLDER:
+            if entry.type is not FileType.FOLDER:
                 note(f"{printable(name)} of {host} was left out: another host has a {kind} where it needs a folder")
         elif there is None:
             into[name] = entry
-        elif not _same(entry, there) and entry.kind is not Kind.FOLDER:
+        elif not _same(entry, there) and entry.type is not FileType.FOLDER:
             what = f"{printable(name)} of {host} differs from another host's"
             note(f"{what} and was left out: give files names of their own")
 
 
 def _same(one: Entry, other: Entry) -> bool:
-    if one.kind is not other.kind or one.target != other.target:
+    if one.type is not other.type or one.target != other.target:
         return False
     if one.content is None or other.content is None:
         return True
@@ -108,7 +108,7 @@ def pack(tree: Tree, file: IO[bytes]) -> None:
 def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
     info = tarfile.TarInfo(name)
     info.mtime = entry.modified
-    if entry.kind is Kind.LINK:
+    if entry.type is FileType.LINK:
         info.type, info.mode, info.linkname = tarfile.SYMTYPE, 0o777, entry.target
         tar.addfile(info)
     elif entry.content is None:

@@ -13,7 +13,7 @@ from typing import IO
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import Room
-from microjobs_orchestrator.local.trees import Entry, Kind, Tree, is_plain, link, parent, walk
+from microjobs_orchestrator.local.trees import Entry, FileType, Tree, is_plain, link, parent, walk
 from microjobs_orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
@@ -45,10 +45,10 @@ def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
     archive.addfile(_root_owned(archive.gettarinfo(source, target)))
     for found in walk(source):
         path = source / found.name
-        if found.kind is Kind.FILE or path.is_file():
+        if found.type is FileType.FILE or path.is_file():
             with path.open("rb") as file:
                 archive.addfile(_root_owned(archive.gettarinfo(arcname=f"{target}/{found.name}", fileobj=file)), file)
-        elif found.kind is Kind.FOLDER:
+        elif found.type is FileType.FOLDER:
             archive.addfile(_root_owned(archive.gettarinfo(path, f"{target}/{found.name}")))
 
 
@@ -102,9 +102,9 @@ def _has_place(tree: Tree, name: str) -> bool:
     missing = []
     while (name := parent(name)) and name not in tree:
         missing.append(name)
-    if name and tree[name].kind is not Kind.FOLDER:
+    if name and tree[name].type is not FileType.FOLDER:
         return False
-    tree.update((folder, Entry(Kind.FOLDER)) for folder in reversed(missing))
+    tree.update((folder, Entry(FileType.FOLDER)) for folder in reversed(missing))
     return True
 
 
@@ -122,7 +122,7 @@ def _entry(
 ) -> Entry | None:
     """A member of an archive, with its content written to a file."""
     if member.isdir():
-        return Entry(Kind.FOLDER, member.mode, member.mtime)
+        return Entry(FileType.FOLDER, member.mode, member.mtime)
     if member.issym():
         return link(name, member.linkname)
     if member.islnk():
@@ -133,13 +133,13 @@ def _entry(
         return None
     room.take(name, member.size)
     _write(source, content)
-    return Entry(Kind.FILE, member.mode, member.mtime, member.size, content)
+    return Entry(FileType.FILE, member.mode, member.mtime, member.size, content)
 
 
 def _second_name(name: str, first: str, tree: Tree, content: Path) -> Entry | None:
     """A hard link to what was read already, which may be a link."""
     found = tree.get(first)
-    if found is None or found.kind is Kind.FOLDER:
+    if found is None or found.type is FileType.FOLDER:
         logger.warning("left out: %s is another name of %s, which is no file here", printable(name), printable(first))
         return None
     if found.content is None:

@@ -1,4 +1,4 @@
-"""Files of a host: given to it, copied from it, removed with it."""
+"""Copies of files to and from hosts."""
 
 import contextlib
 import errno
@@ -7,41 +7,42 @@ import os
 import stat
 from pathlib import Path
 
-from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.runtimes.archives import UPLOAD
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import Room
-from microjobs_orchestrator.local.trees import Entry, Found, Kind, Tree, make_folders, walk
+from microjobs_orchestrator.local.trees import Entry, FileType, FolderItem, Tree, make_folders, walk
 from microjobs_orchestrator.local.trees import link as link_entry
 from microjobs_orchestrator.terminal import printable
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1 << 30
+COPY_BYTES = 1 << 30
+"""Bytes that the kernel copies in one call."""
+READ_BYTES = 1 << 20
 
 
-def give(source: Path, target: Path) -> None:
-    """Copy a tree so that who writes into the copy does not change the source; what is there already is merged."""
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy a tree into a folder. A later change of the copy does not change the source."""
     make_folders(target)
     for found in walk(source):
         copy = target / found.name
-        if found.kind is Kind.FOLDER:
+        if found.type is FileType.FOLDER:
             copy.mkdir(exist_ok=True)
-        elif found.kind is Kind.LINK:
-            copy.symlink_to(found.target())
+        elif found.type is FileType.LINK:
+            copy.symlink_to(found.read_link())
         else:
-            clone(str(source / found.name), str(copy))
+            copy_file(str(source / found.name), str(copy))
 
 
-def clone(source: str, target: str) -> None:
-    """Copy a file's content; the copy is the job's to write, and programs stay programs."""
+def copy_file(source: str, target: str) -> None:
+    """Copy a file's content and mode, and make the copy writable for its owner."""
     with open(source, "rb") as reader, open(target, "wb") as writer:  # noqa: PTH123
         _copy_content(reader.fileno(), writer.fileno())
         os.fchmod(writer.fileno(), os.fstat(reader.fileno()).st_mode & 0o777 | 0o600)
 
 
 def _copy_content(reader: int, writer: int) -> None:
-    """Copy data and leave holes; file systems that can share content until one side is written do so."""
+    """Copy data but not holes. Some file systems share the content until one of the files is changed."""
     size, position = os.fstat(reader).st_size, 0
     while (part := _next_data(reader, position, size)) is not None:
         start, position = part
@@ -50,41 +51,47 @@ def _copy_content(reader: int, writer: int) -> None:
 
 
 def _next_data(file: int, position: int, size: int) -> tuple[int, int] | None:
-    """Where the next data of a file begin and end; None if there are no more."""
+    """Return where the next data of a file begin and end; None if only a hole follows."""
     if position >= size:
         return None
     try:
         start = os.lseek(file, position, os.SEEK_DATA)
         return start, os.lseek(file, start, os.SEEK_HOLE)
     except OSError as error:
-        # ENXIO: a hole until the end; anything else: a file system that knows no holes.
+        # ENXIO: a hole until the end. Other errors: the file system does not support holes.
         return None if error.errno == errno.ENXIO else (position, size)
 
 
 def _copy_range(reader: int, writer: int, start: int, end: int) -> None:
-    with contextlib.suppress(OSError):  # two file systems, or one that cannot
-        while start < end and (copied := os.copy_file_range(reader, writer, min(end - start, _CHUNK), start, start)):
+    with contextlib.suppress(OSError):  # two file systems, or one without this call
+        while start < end and (
+            copied := os.copy_file_range(reader, writer, min(end - start, COPY_BYTES), start, start)
+        ):
             start += copied
-    while start < end and (block := os.pread(reader, min(end - start, 1 << 20), start)):
+    while start < end and (block := os.pread(reader, min(end - start, READ_BYTES), start)):
         start += os.pwrite(writer, block, start)
 
 
-def protect(folder: Path) -> None:
-    """Take the right to write into a tree from everybody; root does not ask for it."""
+def make_read_only(folder: Path) -> None:
+    """Remove all write permissions of a tree. Root ignores them."""
     for found in walk(folder):
-        if found.kind is not Kind.LINK:
+        if found.type is not FileType.LINK:
             os.chmod(found.base, stat.S_IMODE(found.status.st_mode) & ~0o222, dir_fd=found.folder)
     folder.chmod(folder.stat().st_mode & ~0o222)
 
 
-def take(source: Path, to: Path, *, link: bool) -> Tree | None:
-    """Copy what a folder holds, or a file; None if there is nothing. The content of files is put into the folder `to`.
+def collect(source: Path, to: Path, *, link: bool) -> Tree | None:
+    """Copy a folder or a file of a host.
 
-    Links that lead to something outside, pipes and the like are left out, with a warning. What vanishes meanwhile is
-    left out too.
+    Links that lead out of the folder and special files, such as pipes, are left out with a warning. Files that are
+    deleted meanwhile are left out, too.
 
     Args:
-        link: nobody writes any more, so hard links do instead of copies.
+        to: the folder for the content of files.
+        link: make hard links instead of copies, because no process writes to the files any more.
+
+    Returns:
+        The tree; None if the source does not exist.
 
     Raises:
         CannotRunError: a file does not fit on this device, or cannot be read.
@@ -92,21 +99,21 @@ def take(source: Path, to: Path, *, link: bool) -> Tree | None:
     if not os.path.lexists(source):
         return None
     to.mkdir(parents=True, exist_ok=True)
-    taker = _Taker(to, link=link)
+    collector = _Collector(to, link=link)
     if source.is_dir() and not source.is_symlink():
-        for found in walk(source, opening=link):
-            taker.take(found)
+        for found in walk(source, make_readable=link):
+            collector.add(found)
     else:
         folder = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            taker.take(Found(source.name, source.lstat(), folder))
+            collector.add(FolderItem(source.name, source.lstat(), folder))
         finally:
             os.close(folder)
-    return taker.tree
+    return collector.tree
 
 
-class _Taker:
-    """Makes a tree of what is found in a folder."""
+class _Collector:
+    """Builds a tree from the items of a folder."""
 
     def __init__(self, to: Path, *, link: bool) -> None:
         self.tree = Tree()
@@ -114,36 +121,36 @@ class _Taker:
         self._link = link
         self._room = Room(to, UPLOAD)
 
-    def take(self, found: Found) -> None:
+    def add(self, found: FolderItem) -> None:
         try:
             entry = self._entry(found)
-        except FileNotFoundError:  # gone meanwhile
+        except FileNotFoundError:  # deleted meanwhile
             return
         except PermissionError as error:
-            what = f"{printable(found.name)} cannot be read: {error.strerror}"
-            raise CannotRunError(f"ClientError: {UPLOAD} failed: {what}") from error
+            reason = f"{printable(found.name)} cannot be read: {error.strerror}"
+            raise CannotRunError(f"ClientError: {UPLOAD} failed: {reason}") from error
         if entry is not None:
             self.tree[found.name] = entry
 
-    def _entry(self, found: Found) -> Entry | None:
-        if found.kind is Kind.FOLDER:
-            return Entry(Kind.FOLDER, stat.S_IMODE(found.status.st_mode), found.status.st_mtime)
-        if found.kind is Kind.LINK:
-            return link_entry(found.name, found.target())
-        if found.kind is Kind.FILE:
+    def _entry(self, found: FolderItem) -> Entry | None:
+        if found.type is FileType.FOLDER:
+            return Entry(FileType.FOLDER, stat.S_IMODE(found.status.st_mode), found.status.st_mtime)
+        if found.type is FileType.LINK:
+            return link_entry(found.name, found.read_link())
+        if found.type is FileType.FILE:
             return self._file(found)
         logger.warning("left out: %s is neither a file nor a folder", printable(found.name))
         return None
 
-    def _file(self, found: Found) -> Entry:
+    def _file(self, found: FolderItem) -> Entry:
         content = self._to / str(len(self.tree))
         linked = self._link and self._hard_link(found, content)
         self._room.take(found.name, found.status.st_size, found.status.st_blocks * 512 if linked else 0)
         if not linked:
-            _clone_found(found, content)
+            _copy_item(found, content)
         return Entry.of(found.status, content)
 
-    def _hard_link(self, found: Found, content: Path) -> bool:
+    def _hard_link(self, found: FolderItem, content: Path) -> bool:
         try:
             os.link(found.base, content, src_dir_fd=found.folder, follow_symlinks=False)
         except FileNotFoundError:
@@ -153,7 +160,7 @@ class _Taker:
         return True
 
 
-def _clone_found(found: Found, target: Path) -> None:
+def _copy_item(found: FolderItem, target: Path) -> None:
     mode = found.status.st_mode
     if not mode & 0o400 and os.getuid() == found.status.st_uid:
         os.chmod(found.base, stat.S_IMODE(mode) | 0o400, dir_fd=found.folder)
@@ -162,6 +169,3 @@ def _clone_found(found: Found, target: Path) -> None:
         target.open("wb") as writer,
     ):
         _copy_content(reader.fileno(), writer.fileno())
-
-
-remove = trees.remove

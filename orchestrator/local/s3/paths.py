@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from microjobs_orchestrator.local.trees import Kind, walk
+from microjobs_orchestrator.local.trees import FileType, walk
 
 
 class Tree:
@@ -65,7 +65,7 @@ class Tree:
         if folder:
             return None if stat.S_ISDIR(found.st_mode) else f"{key!r} is an object or a link, not a folder"
         if stat.S_ISDIR(found.st_mode):
-            held = any(found.kind is not Kind.FOLDER for found in walk(self._root / relative))
+            held = any(found.type is not FileType.FOLDER for found in walk(self._root / relative))
             return f"there are objects whose keys begin with {key + '/'!r}" if held else None
         return None if stat.S_ISREG(found.st_mode) else "something that is not a plain file is in its place"
 

@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.s3.folders import Folders
 from microjobs_orchestrator.local.s3.intake import Intake
 from microjobs_orchestrator.local.s3.paths import Tree
 from microjobs_orchestrator.local.s3.walk import Walk
-from microjobs_orchestrator.local.trees import Kind, walk
+from microjobs_orchestrator.local.trees import FileType, walk
 
 SETTLED = 1.0
 """Seconds after which a file's change shows in its modification time for sure, whatever the file system."""
@@ -116,7 +116,7 @@ class ObjectStore:
         """Raises ServiceError NoSuchBucket 404, or BucketNotEmpty 409, also for files that no key can name."""
         folder = self._bucket(name)
         with self._lock:
-            if self.database.has_marker(name) or any(found.kind is not Kind.FOLDER for found in walk(folder)):
+            if self.database.has_marker(name) or any(found.type is not FileType.FOLDER for found in walk(folder)):
                 raise ServiceError("BucketNotEmpty", f"The bucket {name!r} is not empty: look into {folder}.", 409)
             self._tree.remove_empty(Path(name))
             self.database.change("DELETE FROM objects WHERE bucket = ?", (name,))

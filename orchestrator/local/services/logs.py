@@ -13,7 +13,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, REGION
-from microjobs_orchestrator.local.logs import Event, LogStore, Stream
+from microjobs_orchestrator.local.logs import LogEvent, LogStore, LogStream
 
 EVENTS_LIMIT = 10_000
 BYTES_LIMIT = 1 << 20
@@ -60,7 +60,7 @@ class Logs:
         page, token = _page(described, request)
         return {"logStreams": page, **token}
 
-    def _describe(self, group: str, name: str, stream: Stream) -> dict[str, Any]:
+    def _describe(self, group: str, name: str, stream: LogStream) -> dict[str, Any]:
         first, last = stream.first_time(), stream.last_time()
         times = {} if first is None else {"firstEventTimestamp": first, "lastEventTimestamp": last}
         created = round(stream.path.stat().st_ctime * 1000) if first is None else first
@@ -147,7 +147,7 @@ def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict
     return items[begin:end], {"nextToken": str(end)} if end < len(items) else {}
 
 
-def _position(request: Mapping[str, Any], stream: Stream) -> tuple[str, int]:
+def _position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:
     """Which way to read, and from which offset."""
     token = request.get("nextToken")
     if token is None:
@@ -166,11 +166,11 @@ def _invalid_token(token: str) -> ServiceError:
     return _invalid(f"The specified nextToken is invalid: {token!r}.")
 
 
-def _in_time(event: Event, request: Mapping[str, Any]) -> bool:
+def _in_time(event: LogEvent, request: Mapping[str, Any]) -> bool:
     return bool(request.get("startTime", 0) <= event.time < request.get("endTime", float("inf")))
 
 
-def _sized(events: Iterator[Event], offset: int) -> Iterator[Event]:
+def _sized(events: Iterator[LogEvent], offset: int) -> Iterator[LogEvent]:
     """Events until an answer is full; always one, so that a reader gets on.
 
     A progress bar of a megabyte may be shown as one short line, so what is read counts, too.
@@ -183,11 +183,11 @@ def _sized(events: Iterator[Event], offset: int) -> Iterator[Event]:
         yield event
 
 
-def _shown(event: Event) -> dict[str, Any]:
+def _shown(event: LogEvent) -> dict[str, Any]:
     return {"timestamp": event.time, "message": event.message, "ingestionTime": event.time}
 
 
-def _named(name: str, events: Iterator[Event]) -> Iterator[tuple[str, Event]]:
+def _named(name: str, events: Iterator[LogEvent]) -> Iterator[tuple[str, LogEvent]]:
     return ((name, event) for event in events)
 
 

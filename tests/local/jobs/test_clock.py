@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.control import Control
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
-from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.training import job as training
@@ -78,7 +78,7 @@ class Setting(Working):
 def run(tmp_path: Path, *hosts: Working, longest: float) -> None:
     path = tmp_path / "stream"
     path.touch()
-    streams = {each.name: Stream(path) for each in hosts}
+    streams = {each.name: LogStream(path) for each in hosts}
     HostGroup(hosts, streams, Control(), lambda _: None).run(longest)
 
 

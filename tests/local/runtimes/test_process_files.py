@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.local.runtimes.files import give, remove, take
-from microjobs_orchestrator.local.trees import in_order
+from microjobs_orchestrator.local.runtimes.files import collect, copy_tree
+from microjobs_orchestrator.local.trees import in_order, remove
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import names
 
@@ -26,7 +26,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def test_given_files_are_writable_copies(source: Path, tmp_path: Path) -> None:
-    give(source, tmp_path / "given")
+    copy_tree(source, tmp_path / "given")
     program = tmp_path / "given" / "folder" / "program"
     assert program.stat().st_mode & 0o777 == 0o755
     assert program.stat().st_ino != (source / "folder" / "program").stat().st_ino
@@ -36,7 +36,7 @@ def test_given_files_are_writable_copies(source: Path, tmp_path: Path) -> None:
 def test_given_folders_are_merged(source: Path, tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "before").touch()
-    give(source, tmp_path / "given")
+    copy_tree(source, tmp_path / "given")
     assert names((tmp_path / "given").iterdir()) == {"before", "file", "folder"}
 
 
@@ -47,7 +47,7 @@ def test_large_files_are_copied_whole_where_the_kernel_cannot(tmp_path: Path, mo
     monkeypatch.setattr(os, "copy_file_range", refuse)
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "file").write_bytes(content := os.urandom(3_000_000))
-    give(tmp_path / "source", tmp_path / "given")
+    copy_tree(tmp_path / "source", tmp_path / "given")
     assert (tmp_path / "given" / "file").read_bytes() == content
 
 
@@ -55,7 +55,7 @@ def test_large_files_are_copied_whole_where_the_kernel_cannot(tmp_path: Path, mo
 def test_taken_tree_is_equal(link: bool, source: Path, tmp_path: Path) -> None:
     (source / "link").symlink_to("folder/program")
     (source / "circle").symlink_to("circle")
-    tree = take(source, tmp_path / "to", link=link)
+    tree = collect(source, tmp_path / "to", link=link)
     assert tree is not None
     assert in_order(tree) == ["circle", "file", "folder", "folder/program", "link"]
     assert (tree["link"].target, tree["circle"].target) == ("folder/program", "circle")
@@ -68,8 +68,8 @@ def test_taken_tree_is_equal(link: bool, source: Path, tmp_path: Path) -> None:
 
 
 def test_one_file_is_taken_by_its_name(source: Path, tmp_path: Path) -> None:
-    assert set(take(source / "file", tmp_path / "to", link=False) or ()) == {"file"}
-    assert take(source / "none", tmp_path / "to", link=False) is None
+    assert set(collect(source / "file", tmp_path / "to", link=False) or ()) == {"file"}
+    assert collect(source / "none", tmp_path / "to", link=False) is None
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../outside"])
@@ -77,7 +77,7 @@ def test_links_that_lead_out_are_left_out(
     target: str, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (source / "link").symlink_to(target)
-    assert set(take(source, tmp_path / "to", link=True) or ()) == {"file", "folder", "folder/program"}
+    assert set(collect(source, tmp_path / "to", link=True) or ()) == {"file", "folder", "folder/program"}
     assert f"link leads to {target}" in caplog.text
 
 
@@ -85,7 +85,7 @@ def test_pipes_and_sockets_are_left_out(source: Path, tmp_path: Path, caplog: py
     os.mkfifo(source / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(source / "socket"))
-        tree = take(source, tmp_path / "to", link=False)
+        tree = collect(source, tmp_path / "to", link=False)
     assert set(tree or ()) == {"file", "folder", "folder/program"}
     assert "pipe is neither a file nor a folder" in caplog.text
 
@@ -93,7 +93,7 @@ def test_pipes_and_sockets_are_left_out(source: Path, tmp_path: Path, caplog: py
 REMOVE = """
 import os, sys
 from pathlib import Path
-from microjobs_orchestrator.local.runtimes.files import remove
+from microjobs_orchestrator.local.trees import remove
 os.setuid(int(sys.argv[2]))
 folder = Path(sys.argv[1], "tree")
 (folder / "a" / "b").mkdir(parents=True)

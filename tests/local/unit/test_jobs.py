@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle import hosts as hosts_
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.control import Control, Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
-from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.tuning import hyperband, search
 from microjobs_orchestrator.local.resources.tuning.hyperband import Resources
 from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
@@ -165,7 +165,7 @@ class Ending:
 
 def test_host_that_ends_badly_when_it_is_taken_away_has_not_failed(tmp_path: Path) -> None:
     hosts, control = [Ending("algo-1"), Ending("algo-2")], Control()
-    streams = {host.name: Stream(tmp_path / host.name) for host in hosts}
+    streams = {host.name: LogStream(tmp_path / host.name) for host in hosts}
     control.send(Interruption())
     for host in hosts:
         host.over.set()
@@ -191,7 +191,7 @@ def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(hosts_, "STOP_RETRY_DELAY", 0.01)
     control = Control()
     control.stop(StopReason.REQUEST)
-    streams = {"algo-1": Stream(tmp_path / "algo-1")}
+    streams = {"algo-1": LogStream(tmp_path / "algo-1")}
     outcome = HostGroup([Unheard()], streams, control, print).run(None)  # type: ignore[list-item]
     assert outcome.exits == {"algo-1": Exit(9)}
 

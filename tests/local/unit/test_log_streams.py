@@ -12,7 +12,7 @@ import pytest
 from microjobs_orchestrator.local import logs
 from microjobs_orchestrator.local.lifecycle import hosts
 from microjobs_orchestrator.local.lifecycle.control import Control
-from microjobs_orchestrator.local.logs import Stream
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
 
 NOW = 1_700_000_000.0
@@ -45,7 +45,7 @@ class Said:
         raise ConnectionRefusedError
 
 
-def follow(stream: Stream, *lines: Line, pause: float = 0.0) -> None:
+def follow(stream: LogStream, *lines: Line, pause: float = 0.0) -> None:
     host = Said(*lines, pause=pause)
     hosts.HostGroup([host], {"algo-1": stream}, Control(), lambda _: None).run(None)
 
@@ -54,32 +54,32 @@ def numbered(count: int, when: float = NOW) -> list[Line]:
     return [Line(when, b"line %d" % number) for number in range(count)]
 
 
-def messages(stream: Stream) -> list[str]:
+def messages(stream: LogStream) -> list[str]:
     return [event.message for event in stream.events()]
 
 
 @pytest.fixture
-def stream(tmp_path: Path) -> Stream:
+def stream(tmp_path: Path) -> LogStream:
     path = tmp_path / "stream"
     path.touch()
-    return Stream(path)
+    return LogStream(path)
 
 
 @pytest.mark.parametrize("written", [0, 1, 150, 200])
-def test_following_goes_on_within_a_millisecond(stream: Stream, written: int) -> None:
+def test_following_goes_on_within_a_millisecond(stream: LogStream, written: int) -> None:
     follow(stream, *numbered(200)[:written])
     follow(stream, *numbered(200))
     assert messages(stream) == [f"line {number}" for number in range(200)]
 
 
-def test_following_goes_on_when_the_clock_was_set_back(stream: Stream) -> None:
+def test_following_goes_on_when_the_clock_was_set_back(stream: LogStream) -> None:
     lines = [*numbered(5), *numbered(5, NOW - 3600)]
     follow(stream, *lines[:6])
     follow(stream, *lines)
     assert messages(stream) == [f"line {number}" for number in (*range(5), *range(5))]
 
 
-def test_half_a_record_of_a_killed_server_is_written_again(stream: Stream) -> None:
+def test_half_a_record_of_a_killed_server_is_written_again(stream: LogStream) -> None:
     follow(stream, *numbered(2))
     with stream.path.open("ab") as file:
         file.write(b"1700000000000 lin")
@@ -87,20 +87,20 @@ def test_half_a_record_of_a_killed_server_is_written_again(stream: Stream) -> No
     assert messages(stream) == ["line 0", "line 1", "line 2", "line 3"]
 
 
-def test_half_a_first_record_is_written_again(stream: Stream) -> None:
+def test_half_a_first_record_is_written_again(stream: LogStream) -> None:
     stream.path.write_bytes(b"17000000000" + b"x" * 100_000)
     follow(stream, *numbered(1))
     assert messages(stream) == ["line 0"]
 
 
-def test_sentences_of_the_server_are_not_the_hosts_lines(stream: Stream) -> None:
+def test_sentences_of_the_server_are_not_the_hosts_lines(stream: LogStream) -> None:
     follow(stream, *numbered(2))
     stream.note("a sentence\nof two lines")
     follow(stream, *numbered(3))
     assert messages(stream) == ["line 0", "line 1", "[microjobs] a sentence of two lines", "line 2"]
 
 
-def test_another_host_starts_from_its_own_first_line(stream: Stream) -> None:
+def test_another_host_starts_from_its_own_first_line(stream: LogStream) -> None:
     follow(stream, Line(NOW, f"[microjobs] {logs.BEGIN}".encode()), Line(NOW, b"first"))
     stream.begin()
     stream.note("and more")
@@ -109,25 +109,25 @@ def test_another_host_starts_from_its_own_first_line(stream: Stream) -> None:
     assert [text for text in messages(stream) if "[" not in text] == ["first", "second", "third"]
 
 
-def test_first_host_is_not_announced(stream: Stream) -> None:
+def test_first_host_is_not_announced(stream: LogStream) -> None:
     stream.begin()
     assert stream.size() == 0
 
 
-def test_lines_that_come_late_are_waited_for(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_that_come_late_are_waited_for(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "LINE_TIMEOUT", 1.5)
     follow(stream, *numbered(8), pause=0.3)
     assert len(messages(stream)) == 8
 
 
-def test_log_that_never_ends_does_not_hold_the_job(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_that_never_ends_does_not_hold_the_job(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts, "LINE_TIMEOUT", 0.1)
     began = time.monotonic()
     follow(stream, *numbered(2), pause=3)
     assert time.monotonic() - began < 2
 
 
-def test_writing_waits_for_space(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     full, write = threading.Event(), os.write
 
     def write_a_little(file: int, content: bytes) -> int:
@@ -145,7 +145,7 @@ def test_writing_waits_for_space(stream: Stream, monkeypatch: pytest.MonkeyPatch
     assert messages(stream) == ["line 0", "line 1", "x" * 50]
 
 
-def test_line_of_another_waits_for_one_that_waits_for_space(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_of_another_waits_for_one_that_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPatch) -> None:
     waits, write = threading.Event(), os.write
 
     def full_for_a_while(file: int, content: bytes) -> int:
@@ -166,7 +166,7 @@ def test_line_of_another_waits_for_one_that_waits_for_space(stream: Stream, monk
     assert messages(stream) == ["x" * 30, "[microjobs] between"]
 
 
-def test_line_without_a_time_is_shown_at_the_one_before(stream: Stream) -> None:
+def test_line_without_a_time_is_shown_at_the_one_before(stream: LogStream) -> None:
     """As earlier servers wrote them on a full disk."""
     stream.path.write_bytes(b"17 half of 017 [microjobs] note\nthe line\n18 next\n")
     assert [(event.time, event.message) for event in stream.events()][1:] == [(17, "the line"), (18, "next")]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
-from microjobs_orchestrator.local.logs import LogStore, Stream
+from microjobs_orchestrator.local.logs import LogStore, LogStream
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.services import logs as service
 from microjobs_orchestrator.local.services.logs import Logs
@@ -15,12 +15,12 @@ GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 @pytest.fixture
-def stream(tmp_path: Path) -> Stream:
+def stream(tmp_path: Path) -> LogStream:
     return LogStore(tmp_path).create(GROUP, "job/algo-1-5")
 
 
 @pytest.fixture
-def logs(tmp_path: Path, stream: Stream) -> Logs:
+def logs(tmp_path: Path, stream: LogStream) -> Logs:
     for second in range(5):
         stream.append(second, b"line %d" % second)
     return Logs(LogStore(tmp_path))
@@ -39,7 +39,7 @@ def test_lines_are_read_from_the_head_in_pages(logs: Logs) -> None:
     assert get(logs, nextToken=last) == ([], last, last.replace("f/", "b/"))
 
 
-def test_newer_lines_follow_the_last_token(logs: Logs, stream: Stream) -> None:
+def test_newer_lines_follow_the_last_token(logs: Logs, stream: LogStream) -> None:
     _, token, _ = get(logs, startFromHead=True)
     stream.append(9, b"late")
     assert get(logs, nextToken=token)[0] == ["late"]
@@ -60,7 +60,7 @@ def test_last_lines_before_a_time_are_found(logs: Logs) -> None:
 
 
 @pytest.mark.parametrize("lines", [1, 3000])
-def test_reading_backwards_gives_every_line_once(stream: Stream, logs: Logs, lines: int) -> None:
+def test_reading_backwards_gives_every_line_once(stream: LogStream, logs: Logs, lines: int) -> None:
     for number in range(lines):
         stream.append(10, b"%d " % number + b"x" * 100)
     found: list[str] = []
@@ -71,13 +71,13 @@ def test_reading_backwards_gives_every_line_once(stream: Stream, logs: Logs, lin
     assert found == [event.message for event in stream.events()]
 
 
-def test_half_a_record_is_not_shown(logs: Logs, stream: Stream) -> None:
+def test_half_a_record_is_not_shown(logs: Logs, stream: LogStream) -> None:
     with stream.path.open("ab") as file:
         file.write(b"6000 half a li")
     assert get(logs, startFromHead=True)[0][-1] == "line 4"
 
 
-def test_any_byte_may_be_printed(stream: Stream) -> None:
+def test_any_byte_may_be_printed(stream: LogStream) -> None:
     stream.append(1, b"\xff progress\r50%\r")
     (event,) = stream.events()
     assert event.text == b"\xff progress\r50%\r"
@@ -85,13 +85,13 @@ def test_any_byte_may_be_printed(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 5_000, 100_000])
-def test_last_time_is_found_behind_lines_of_any_length(stream: Stream, length: int) -> None:
+def test_last_time_is_found_behind_lines_of_any_length(stream: LogStream, length: int) -> None:
     stream.append(1, b"short")
     stream.append(2.5, b"x" * length)
     assert stream.last_time() == 2500
 
 
-def test_empty_stream_has_no_times(stream: Stream) -> None:
+def test_empty_stream_has_no_times(stream: LogStream) -> None:
     assert (stream.first_time(), stream.last_time(), list(stream.events())) == (None, None, [])
 
 

@@ -191,8 +191,8 @@ def test_deep_inputs_are_packed(tmp_path: Path) -> None:
         put(folder, "x")
     with packed([(tmp_path / "in", "/data")]) as file, tarfile.open(fileobj=file) as tar:
         assert f"data/{key}/x" in tar.getnames()
-    files.give(tmp_path / "in", tmp_path / "given")
-    files.protect(tmp_path / "given")
+    files.copy_tree(tmp_path / "in", tmp_path / "given")
+    files.make_read_only(tmp_path / "given")
     assert (tmp_path / "given" / key / "x").read_text() == "x"
     remove(tmp_path / "in")
     remove(tmp_path / "given")
@@ -243,7 +243,7 @@ def test_sparse_file_of_a_process_is_refused(tmp_path: Path, link: bool) -> None
     with (tmp_path / "left" / "huge.bin").open("wb") as file:
         file.truncate(4 << 40)
     with pytest.raises(CannotRunError, match=r"huge\.bin of 4\.4 TB does not fit"):
-        files.take(tmp_path / "left", tmp_path / "to", link=link)
+        files.collect(tmp_path / "left", tmp_path / "to", link=link)
 
 
 def test_holes_stay_holes(tmp_path: Path) -> None:
@@ -255,7 +255,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
     digests = [
         hashlib.sha256(content).digest() for content in (bytes(128 << 20), (tmp_path / "left" / "sparse").read_bytes())
     ]
-    trees = [files.take(tmp_path / "left", tmp_path / "taken", link=False)]
+    trees = [files.collect(tmp_path / "left", tmp_path / "taken", link=False)]
     trees.append(unpack(stream(("model/sparse", tarfile.REGTYPE, 128 << 20)), tmp_path / "unpacked"))
     for tree in trees:
         assert tree is not None
@@ -278,7 +278,7 @@ def test_archive_ends_before_the_device_is_full(
 ) -> None:
     (tmp_path / "left").mkdir()
     (tmp_path / "left" / "weights").write_bytes(os.urandom(1 << 20))
-    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
@@ -290,7 +290,7 @@ def test_archive_ends_before_the_device_is_full(
 
 def test_file_of_a_name_that_no_key_has_is_named(tmp_path: Path, store: ObjectStore) -> None:
     not_utf8(tmp_path / "left")
-    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
     with pytest.raises(ServiceError, match=r"^ClientError: Artifact upload failed: out/caf\\xe9/"):
         outputs.upload(store, tree, "s3://data/out")
@@ -311,7 +311,7 @@ def test_order_has_folders_first(tmp_path: Path) -> None:
     for name in ("a-b", "a/z", "a.txt"):
         (tmp_path / "left" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "left" / name).touch()
-    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert in_order(tree or {}) == ["a", "a/z", "a-b", "a.txt"]
 
 
@@ -319,7 +319,7 @@ def test_archive_compresses_holes(tmp_path: Path) -> None:
     (tmp_path / "left").mkdir()
     with (tmp_path / "left" / "sparse").open("wb") as file:
         file.truncate(64 << 20)
-    tree = files.take(tmp_path / "left", tmp_path / "to", link=True)
+    tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     packed_file = io.BytesIO()
     outputs.pack(tree or {}, packed_file)
     assert len(packed_file.getvalue()) < 1 << 20

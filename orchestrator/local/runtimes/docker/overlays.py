@@ -41,7 +41,7 @@ def _make_file_readable(path: Path, status: os.stat_result) -> None:
     if status.st_nlink > 1:
         number, copy = tempfile.mkstemp(dir=path.parent)
         os.close(number)
-        files.clone(str(path), copy)
+        files.copy_file(str(path), copy)
         Path(copy).replace(path)
     _add_mode(path, READABLE | (0o111 if status.st_mode & 0o100 else 0))
 

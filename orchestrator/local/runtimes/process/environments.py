@@ -21,7 +21,7 @@ from pathlib import Path
 import microjobs
 from microjobs import locks
 from microjobs.files import write_text
-from microjobs_orchestrator.local.runtimes import files
+from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, MachineFailedError
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.packages import Installer, requirements
@@ -89,7 +89,7 @@ class Environments:
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
             with exclusive(folder.with_suffix(".lock")):
                 if not (folder / COMPLETE).exists():
-                    files.remove(folder)
+                    trees.remove(folder)
 
     def _lock_file(self, image: str) -> Path:
         name, _, tag = image.partition("@")[0].rpartition("/")[2].partition(":")
@@ -110,7 +110,7 @@ class Environments:
 
     def _make(self, environment: Environment, wanted: str, held: int) -> None:
         folder, started = environment.folder, time.monotonic()
-        files.remove(folder)  # what an attempt left that was killed
+        trees.remove(folder)  # what an attempt left that was killed
         folder.mkdir()
         installer = Installer.find(self._jobs / "local-packages")
         logger.info("making the environment of %s with %s", environment.job.name, installer.name)
@@ -118,7 +118,7 @@ class Environments:
             for command in installer.commands(folder, wanted):
                 self._run(command, installer, wanted, folder, held)
         except BaseException:
-            files.remove(folder)
+            trees.remove(folder)
             raise
         (folder / COMPLETE).touch()
         logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)

@@ -28,6 +28,7 @@ from microjobs.contract import BASE_DIR, Layout
 from microjobs.interpreter import EXECUTABLE, PYTHON
 from microjobs.network import SOCKET_FOLDER, Network
 from microjobs.run import JOB
+from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import files, pipes
 from microjobs_orchestrator.local.runtimes.base import (
@@ -89,7 +90,7 @@ class ProcessHost:
     def copy(self, path: str, to: Path) -> Tree | None:
         code = self._process.exit_code
         no_writer = code is not None and code >= 0  # a killed shim may leave processes
-        return files.take(commands.inside(self._layout, path), to, link=no_writer)
+        return files.collect(commands.inside(self._layout, path), to, link=no_writer)
 
     def connect(self, timeout: float) -> socket.socket:
         connection = socket.socket(socket.AF_UNIX)
@@ -168,11 +169,11 @@ class ProcessRuntime:
         layout = Layout(folder / "root")
         command = commands.command(host, environment, layout)
         targets = [commands.inside(layout, item.path) for item in host.inputs]
-        files.give(host.files, layout.root)
+        files.copy_tree(host.files, layout.root)
         for item, target in zip(host.inputs, targets, strict=True):
-            files.give(item.source, target)
+            files.copy_tree(item.source, target)
             if item.read_only:
-                files.protect(target)
+                files.make_read_only(target)
         for pipe in host.pipes:
             path = commands.inside(layout, pipes.first(pipe))
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +237,7 @@ def _remove(folder: Path) -> None:
         if not lock.is_file():  # a pipe would wait for ever
             continue
         _wait_for_end(lock)
-    files.remove(folder)
+    trees.remove(folder)
 
 
 def _wait_for_end(lock: Path) -> None:
