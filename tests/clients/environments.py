@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local import control
-from microjobs_orchestrator.local.runtimes.process.environments import exclusive
+from microjobs_orchestrator.local.runtimes.process.environments import locked_file
 from tests.conftest import REPOSITORY
 from tests.local.clients import Local
 
@@ -26,7 +26,7 @@ def client_programs(client: str) -> Path:
     python = folder / "bin" / "python"
     done = folder / "complete"
     ENVIRONMENTS.mkdir(exist_ok=True)
-    with exclusive(folder.with_suffix(".lock")):  # tests run in several processes
+    with locked_file(folder.with_suffix(".lock")):  # tests run in several processes
         if not done.exists():
             for command in (
                 ["venv", "--quiet", "--clear", "--python", "3.11", str(folder)],

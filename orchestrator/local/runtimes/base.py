@@ -1,7 +1,7 @@
-"""What a runtime is: it starts the hosts of a plan, and each host can be followed, stopped and copied from.
+"""The interface of a runtime: it starts the hosts of a plan, and each host can be followed, stopped and copied from.
 
-A plan is a plain value that says what SageMaker would give to a container; making it has no effects. Paths in it are
-spelled as requests spell them, below the contract's root; a runtime decides where that is.
+A plan is a plain value that states what SageMaker would give to containers; creating it has no effects. Its paths are
+those of requests, below the contract's root. Each runtime chooses where that root is.
 """
 
 import socket
@@ -16,42 +16,45 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Input:
-    """A folder of objects that a host finds. It may write into it, and the bucket does not change."""
+    """A folder of objects that a host reads. A host that writes into it does not change the bucket."""
 
     path: str
-    """Where the host finds it, such as the folder of a channel."""
+    """The folder's path in the host, such as the folder of a channel."""
     source: Path
-    """A folder of hard links to the objects' files: to be read, and never written through."""
+    """A folder of hard links to the objects' files. A runtime must not write to these files."""
     read_only: bool = False
-    """The host shall not write into it, as far as the runtime can see to that."""
+    """Whether the host must not write into the folder. A runtime enforces it as far as it can."""
 
 
 @dataclass(frozen=True)
 class Pipe:
-    """Named pipes that a host finds: `<path>_0` from its start, and the next one when one has been read or closed."""
+    """Named pipes that a host reads: `<path>_0`, `<path>_1`, …
+
+    The first one exists when the host starts. The next one is made when the host has read or closed the one before.
+    """
 
     path: str
     epoch: Callable[[int], Iterator[bytes]]
-    """What the pipe of a number gives; an OSError or ValueError of it ends the host."""
+    """Returns the content of the pipe with a number. If it raises OSError or ValueError, the host is ended."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image that the engine has."""
+    """An image of the engine."""
 
     tags: tuple[str, ...]
     """References such as `microjobs/serve:dev`."""
     digest: str
-    """Such as `sha256:…`: of its manifest if the engine knows it, else of its configuration."""
+    """The digest of the manifest if the engine knows it, else of the configuration, such as `sha256:…`."""
     size: int
-    """In bytes."""
+    """Bytes."""
     created: float
-    """In seconds since 1970."""
+    """Seconds since 1970."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an instance type gives."""
+    """The size of an instance type, which limits a host."""
 
     cpus: float
     memory_bytes: int
@@ -62,30 +65,30 @@ class HostPlan:
     """One host of a job: one container."""
 
     name: str
-    """`algo-1` …: how the hosts of a job know each other."""
+    """The host name, such as `algo-1`. The hosts of a job reach each other by it."""
     image: str
     files: Path
-    """A small tree that stands for the contract's root, files and folders, written with `contract.Layout`.
-    The host gets a copy of it before it starts."""
+    """A small tree of the contract's files, written with `contract.Layout`. Before the host starts, it is copied to
+    the contract's root of the host."""
     inputs: tuple[Input, ...] = ()
     pipes: tuple[Pipe, ...] = ()
     entrypoint: tuple[str, ...] | None = None
-    """None: the image's own."""
+    """None: the image's entry point."""
     arguments: tuple[str, ...] | None = None
-    """None: the image's own."""
+    """None: the image's arguments."""
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits | None = None
     gpus: bool = False
     port: int | None = None
-    """The port that the host listens on, if it serves."""
+    """The port on which the host serves; None if it does not serve."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Hosts that belong together: those of a job, or the one of an endpoint's variant."""
+    """The hosts of a job, or of a replica of an endpoint."""
 
     name: str
-    """Unique on this server, such as `training-job/my-job`; what is left running is found again by it."""
+    """A unique name on this server, such as `training-job/my-job`. A later server finds running hosts by it."""
     hosts: tuple[HostPlan, ...]
     isolated: bool = False
     """EnableNetworkIsolation: the hosts reach each other and nothing else."""
@@ -93,32 +96,35 @@ class Plan:
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a host's output, without its end. Times are seconds since 1970."""
+    """A line of a host's output, without the line break."""
 
     time: float
+    """Seconds since 1970."""
     text: bytes
     is_whole: bool = True
-    """False for a part of a rewritten line: it ends with a carriage return, and the rest follows."""
+    """False for a part of a line with carriage returns. The rest of that line follows as the next line."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a host ended. `reason` says what the runtime knows beyond the code, such as that memory ran out."""
+    """How a host ended."""
 
     code: int
+    """The exit code, 128 + N if signal N ended the host."""
     reason: str | None = None
+    """The cause, if the runtime knows more than the code, such as that memory ran out."""
     lost: bool = False
-    """The host is gone, whatever the job did: its container was removed, or the engine went away."""
+    """Whether the job did not cause the end: the container was removed, or the engine did not come back."""
     starved: bool = False
-    """Its pipes could not be filled; `reason` says why."""
+    """Whether the host was ended because a pipe could not be filled, for the given reason."""
 
 
 class CannotRunError(Exception):
-    """A plan cannot be started, with the reason and what to do; the job fails with it."""
+    """The plan cannot be started. The message is the job's failure reason: the cause and a remedy."""
 
 
 class MachineFailedError(CannotRunError):
-    """The engine or this machine failed, not the plan: it may go well another time."""
+    """The engine or this machine failed, not the plan. Another attempt may succeed."""
 
 
 class Host(Protocol):
@@ -127,66 +133,73 @@ class Host(Protocol):
     name: str
 
     def lines(self) -> Iterator[Line]:
-        """Each line of output from the first one on, stdout and stderr together, until the host has ended.
+        """Yield each line of stdout and stderr from the first one, until the host has ended.
 
-        Asked again, also by another server, they are the same. A very long line comes in pieces.
+        Each call yields the same lines, also on a later server. A very long line is split.
         """
 
     def wait(self) -> Exit:
-        """Block until the host has ended."""
+        """Wait until the host has ended."""
 
     def stop(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL after `grace` seconds; returns when the host has ended. Harmless if it has."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds, and wait until the host has ended. It may have ended."""
 
     def copy(self, path: str, to: Path) -> "Tree | None":
-        """Copy what a folder (or the file) at a path of the contract holds now.
+        """Copy a file or a folder, while the host runs or after its end, until the plan is removed.
 
-        The content of files is put into the folder `to`, in files that belong to the caller. None if there is nothing
-        at that path. Works while the host runs and after its end, until the plan is removed.
+        Args:
+            path: a path of the contract.
+            to: the folder for the content of files. The copies belong to the caller.
+
+        Returns:
+            The tree; None if nothing exists at the path.
 
         Raises:
             CannotRunError: a file does not fit on this device, or cannot be read.
         """
 
     def connect(self, timeout: float) -> socket.socket:
-        """Open a connection to the plan's port, as this server alone can.
+        """Open a connection to the host's port. Only this server can do that.
 
         Raises:
-            OSError: nothing listens there, or not yet; the host may have ended.
+            OSError: the host does not listen yet, or has ended.
         """
 
 
 class Runtime(Protocol):
-    """A place to run plans. Methods may be called from any thread."""
+    """Runs plans. Methods may be called from any thread."""
 
     name: str
 
     @property
     def machine(self) -> str:
-        """Name or address under which hosts reach this machine, and the server that listens there."""
+        """The name or address under which hosts reach this machine, on which the server listens."""
 
     def prepare(self, image: str) -> None:
-        """Make sure that an image can be started; may take long (a pull, a virtual environment).
+        """Pull an image or make its virtual environment, so that it can be started. This may take minutes.
 
         Raises:
-            CannotRunError: there is no such image, with what to do.
+            CannotRunError: the image does not exist.
         """
 
     def images(self) -> Sequence[Image]:
-        """The images that can be started by name; none for a runtime without an engine."""
+        """Return the engine's images that have a name; none for a runtime without an engine."""
 
     def start(self, plan: Plan) -> Sequence[Host]:
         """Start all hosts of a plan, or none.
 
         Raises:
-            CannotRunError: it cannot be started; nothing is left of it.
+            CannotRunError: a host cannot be started. Everything that was started has been removed.
         """
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """What an earlier server left, by the plan's name: its hosts, ended ones too; none if not all have started."""
+        """Return the hosts that an earlier server started, also ended ones, by the plan's name.
+
+        A plan whose hosts were not all started has no hosts.
+        """
 
     def remove(self, plan_name: str) -> None:
-        """End what still runs of a plan and remove all that is left of it. Harmless if there is nothing."""
+        """End a plan's hosts and remove everything that belongs to the plan. Do nothing if it does not exist."""
 
     def close(self) -> None:
-        """Let go of the engine; running plans go on."""
+        """Close the connections to the engine. Plans keep running on a runtime that can find them again."""

@@ -1,4 +1,4 @@
-"""Which runtime: the one that was asked for, or Docker where an engine answers."""
+"""Choice of the runtime."""
 
 from pathlib import Path
 
@@ -13,10 +13,13 @@ JOBS = Path(__file__).resolve().parents[3] / "containers"
 
 
 def choose(wanted: str, home: Home, *, guard_image: str = "") -> tuple[Runtime, str]:
-    """The runtime, and why it is this one.
+    """Return the runtime and the reason for choosing it.
+
+    Args:
+        wanted: `docker`, `process`, or `auto`: Docker if an engine answers, else `process`.
 
     Raises:
-        CannotRunError: Docker was asked for, and no engine answers.
+        CannotRunError: `docker` is wanted, and no engine answers.
     """
     if wanted == "process":
         return ProcessRuntime(home, JOBS), "it was asked for"

@@ -1,4 +1,4 @@
-"""Named pipes, filled while their host runs: inputs in Pipe mode."""
+"""Inputs in Pipe mode: named pipes that are filled while their host runs."""
 
 import itertools
 import logging
@@ -14,12 +14,12 @@ from microjobs_orchestrator.local.trees import Tree
 logger = logging.getLogger(__name__)
 
 Pour = Callable[[str, Iterable[bytes]], bool]
-"""Writes into the named pipe at a path, which it makes if it is not there, and returns when the reader has had all or
-has closed it; False if the host has ended. Raises CannotRunError if it cannot."""
+"""Writes chunks into the named pipe at a path, and makes the pipe if it does not exist. Returns True when the reader
+has read everything or has closed the pipe, and False if the host has ended. Raises CannotRunError."""
 
 
-def first(pipe: Pipe) -> str:
-    """The path of the named pipe that is there before the host starts."""
+def first_path(pipe: Pipe) -> str:
+    """Return the path of the named pipe that exists before the host starts."""
     return _path(pipe, 0)
 
 
@@ -27,13 +27,13 @@ def _path(pipe: Pipe, number: int) -> str:
     return f"{pipe.path}_{number}"
 
 
-def fed(host: Host, pipes: Sequence[Pipe], pour: Pour) -> Host:
-    """The host, with something that fills its pipes until it ends."""
+def feed(host: Host, pipes: Sequence[Pipe], pour: Pour) -> Host:
+    """Fill a host's pipes until the host ends. Use the returned host in its place."""
     return FedHost(host, pipes, pour) if pipes else host
 
 
 class FedHost:
-    """A host whose pipes are filled; it is ended if one cannot be."""
+    """A host whose pipes are filled. It is ended if a pipe cannot be filled."""
 
     def __init__(self, host: Host, pipes: Sequence[Pipe], pour: Pour) -> None:
         self.name = host.name
@@ -59,10 +59,10 @@ class FedHost:
         self._host.stop(0)
 
     def wait(self) -> Exit:
-        ended = self._host.wait()
+        result = self._host.wait()
         if self._failure is None:
-            return ended
-        return replace(ended, code=ended.code or 1, reason=self._failure, starved=True)
+            return result
+        return replace(result, code=result.code or 1, reason=self._failure, starved=True)
 
     def lines(self) -> Iterator[Line]:
         return self._host.lines()

@@ -1,7 +1,8 @@
-"""Inputs in containers: a writable view of a folder without a copy, where the engine can make one.
+"""Inputs in containers: overlays of folders that a container can write to, without a copy of their files.
 
-An overlay volume has the folder below and a volume of the engine's above, which takes what the job writes. Where
-the engine cannot (it runs in a virtual machine or without root's rights), the files are copied into the container.
+An overlay volume has the folder as its lower layer and a volume of the engine as its upper layer, which takes the
+changes. If the engine cannot make overlays (it runs in a virtual machine, or without root's rights), the files are
+copied into the container.
 """
 
 import logging
@@ -19,14 +20,13 @@ from microjobs_orchestrator.local.runtimes.base import Input
 
 logger = logging.getLogger(__name__)
 
-
 READABLE = 0o444
 
 
 def make_readable(folder: Path) -> None:
     """Make a folder of hard links readable for containers whose user is not root.
 
-    A file that only its owner may read is replaced by a copy: its mode is that of the user's own file.
+    A file that only its owner may read is replaced by a copy, because a hard link has the mode of the user's file.
     """
     for parent, _, names in os.walk(folder):
         _add_mode(Path(parent), 0o755)
@@ -53,35 +53,35 @@ def _add_mode(path: Path, bits: int) -> None:
 
 
 class Overlays:
-    """Makes overlay volumes for as long as the engine can."""
+    """Makes overlay volumes, until the engine refuses one."""
 
     def __init__(self, client: docker.DockerClient) -> None:
         self._client = client
-        self._possible = True
+        self._are_supported = True
 
     def divide(self, inputs: Sequence[Input]) -> tuple[list[Input], list[Input]]:
-        """Return the inputs that are overlaid, made readable for any user, and those that are copied.
+        """Return the inputs to overlay, which are made readable for all users, and the inputs to copy.
 
-        In mount options `,` and `:` separate.
+        Paths with `,`, `:` or a backslash are copied: these characters have a meaning in mount options.
         """
-        overlaid = [item for item in inputs if self._possible and not set(str(item.source)) & set(",:\\")]
+        overlaid = [item for item in inputs if self._are_supported and not set(str(item.source)) & set(",:\\")]
         for item in overlaid:
             make_readable(item.source)
         return overlaid, [item for item in inputs if item not in overlaid]
 
     def volume(self, source: Path, labels: Mapping[str, str]) -> str:
-        """A volume that shows the folder; the engine's own volumes take the changes, so they go with the container."""
+        """Make an overlay volume of a folder. Its upper layer is a volume that is removed with the container."""
         upper, work = (self._client.volumes.create(labels=dict(labels)).attrs["Mountpoint"] for _ in ("upper", "work"))
-        # Without redirect_dir a job could not rename the folders that it was given, its checkpoints above all.
+        # Without redirect_dir, a job cannot rename folders of its inputs, such as checkpoints.
         mount = f"lowerdir={source},upperdir={upper},workdir={work},redirect_dir=on"
         options = {"type": "overlay", "device": "overlay", "o": mount}
         name: str = self._client.volumes.create(driver="local", driver_opts=options, labels=dict(labels)).name
         return name
 
-    def refused(self, error: APIError) -> bool:
-        """Whether a container did not start because of an overlay; from then on inputs are copied."""
+    def is_refusal(self, error: APIError) -> bool:
+        """Return whether a container did not start because of an overlay. If so, later inputs are copied."""
         if "mount overlay:" not in str(error.explanation):  # the engine's own files have `overlay2` in their paths
             return False
         logger.warning("this engine cannot overlay folders, so inputs are copied: %s", error.explanation)
-        self._possible = False
+        self._are_supported = False
         return True

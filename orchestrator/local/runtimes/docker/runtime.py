@@ -144,16 +144,16 @@ class DockerRuntime:
         try:
             with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
                 container.put_archive("/", archive)
-            for path in map(pipes.first, host.pipes):
+            for path in map(pipes.first_path, host.pipes):
                 container_pipes.make(container, path)
             container.start()
         except APIError as error:
-            if not (overlaid and self._overlays.refused(error)):
+            if not (overlaid and self._overlays.is_refusal(error)):
                 raise
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
-        pour = container_pipes.pourer(container, map(pipes.first, host.pipes))
-        return pipes.fed(DockerHost(container, _connector(container, guard)), host.pipes, pour)
+        pour = container_pipes.pourer(container, map(pipes.first_path, host.pipes))
+        return pipes.feed(DockerHost(container, _connector(container, guard)), host.pipes, pour)
 
     def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:
         labels = {**self._plan_labels(plan), HOST_LABEL: host.name, PORT_LABEL: str(host.port or "")}

@@ -1,4 +1,4 @@
-"""Addresses and ports of hosts: each has a loopback address of its own, so that jobs do not get in each other's way."""
+"""Addresses and ports of hosts. Each host has its own loopback address, so that jobs can use the same ports."""
 
 import contextlib
 import random
@@ -7,38 +7,39 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT, Network
 
-EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  where frameworks listen, whatever a job says
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  frameworks listen on all addresses
 
 
 @contextlib.contextmanager
 def reserve(hosts: Sequence[str]) -> Iterator[tuple[Network, list[socket.socket]]]:
-    """Addresses for the hosts of a job, and free ports for what listens on them when there are several.
+    """Reserve addresses for the hosts of a job, and ports if it has several hosts.
 
-    The sockets are bound and do not listen. As long as a copy of one is open, the system gives its port to nobody
-    else. The port of our own watch can be listened on by processes of the same user only.
+    Returns:
+        The network, and sockets that are bound but do not listen. While a copy of a socket is open, the system assigns
+        its port to no other program. Only processes of the same user can listen on the heartbeat's port.
 
     Raises:
         OSError: no address or port is available.
     """
-    numbers = random.SystemRandom().sample(range(1, 1 << 22), len(hosts))  # 10 bits are the network's
-    addresses = {host: _address(number) for host, number in zip(hosts, numbers, strict=True)}
+    numbers = random.SystemRandom().sample(range(1, 1 << 22), len(hosts))  # the network has 22 bits for hosts
+    addresses = {host: _format_address(number) for host, number in zip(hosts, numbers, strict=True)}
     with contextlib.ExitStack() as stack:
-        held = {
-            key: stack.enter_context(_bound(address, option))
+        holders = {
+            key: stack.enter_context(_bind(address, option))
             for key, (address, option) in (_listeners(addresses) if len(hosts) > 1 else {}).items()
         }
-        ports = {key: holder.getsockname()[1] for key, holder in held.items()}
-        yield Network(hosts=addresses, ports=ports), list(held.values())
+        ports = {key: holder.getsockname()[1] for key, holder in holders.items()}
+        yield Network(hosts=addresses, ports=ports), list(holders.values())
 
 
-def _address(number: int) -> str:
+def _format_address(number: int) -> str:
     return f"127.{64 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
 
 
 def _listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str, int]]:
-    """What hosts listen on, by host and usual port: an address, and the option by which they share its port.
+    """Return the listeners of a job by host and default port: an address, and the option that shares its port.
 
-    Frameworks share no port with SO_REUSEPORT, which is for sockets of one user only.
+    Frameworks do not set SO_REUSEPORT, which shares a port between sockets of one user.
     """
     first = next(iter(addresses))
     return {
@@ -48,7 +49,7 @@ def _listeners(addresses: Mapping[str, str]) -> dict[tuple[str, int], tuple[str,
     }
 
 
-def _bound(address: str, option: int) -> socket.socket:
+def _bind(address: str, option: int) -> socket.socket:
     holder = socket.socket()
     try:
         holder.setsockopt(socket.SOL_SOCKET, option, 1)

@@ -1,8 +1,8 @@
-"""Virtual environments of the process runtime: one a lock, made once, whole or not at all.
+"""Virtual environments of the process runtime: one per lock file, made once, completely or not at all.
 
-They hold what the images hold, from the same locks, with the settings of docs/maintaining/building.md. They take only
-wheels: there
-need not be a compiler. So script mode, whose toolkit comes as source, is left out, with all that only it needs.
+They contain the packages of the images, from the same lock files and with the settings of
+docs/maintaining/building.md, but only wheels, because the machine may have no compiler. So the toolkit of script mode,
+which is published as source, is left out, with the packages that only it needs.
 """
 
 import fcntl
@@ -29,13 +29,13 @@ from microjobs_orchestrator.local.runtimes.process.packages import Installer, re
 logger = logging.getLogger(__name__)
 
 COMPLETE = "complete"
-"""The file in an environment that says that all of it is there."""
+"""The file that marks an environment as complete."""
 REASON_LINES = 12
 
 
 @dataclass(frozen=True)
 class Environment:
-    """A job's folder, and the virtual environment to run it in."""
+    """A job's folder and its virtual environment."""
 
     job: Path
     folder: Path
@@ -50,10 +50,10 @@ class Environment:
 
 
 class Environments:
-    """Makes environments of the jobs.
+    """Makes the environments of jobs.
 
     Args:
-        folder: where they are kept.
+        folder: the folder of all environments.
         jobs: the folder of the jobs' folders.
     """
 
@@ -65,11 +65,11 @@ class Environments:
         self._closed = False
 
     def get(self, image: str) -> Environment:
-        """The environment for an image's name, made now if it is not there; two who ask at once get the same.
+        """Return the environment for an image's name, and make it if it does not exist.
 
         Raises:
-            CannotRunError: it is none of the jobs, its lock is older than its requirements, or its packages cannot be
-                installed.
+            CannotRunError: no job has this name, the job's lock file is older than its requirements, or its packages
+                cannot be installed.
         """
         lock = self._lock_file(image)
         self._check_lock(lock)
@@ -78,16 +78,16 @@ class Environments:
         job, key = lock.parent, _key(wanted)
         environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
         self._folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(environment.folder.with_suffix(".lock")) as held:
+        with locked_file(environment.folder.with_suffix(".lock")) as lock_file:
             if not (environment.folder / COMPLETE).exists():
-                self._make(environment, wanted, held)
+                self._make(environment, wanted, lock_file)
             _add_shared_code(environment.folder)
         return environment
 
     def remove_broken(self) -> None:
-        """Remove what a server that was killed had not made to the end; its installer ends with it."""
+        """Remove the incomplete environments of a killed server, whose installers end with it."""
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
-            with exclusive(folder.with_suffix(".lock")):
+            with locked_file(folder.with_suffix(".lock")):
                 if not (folder / COMPLETE).exists():
                     trees.remove(folder)
 
@@ -98,8 +98,8 @@ class Environments:
         if name not in jobs or not lock.is_file():
             variant = f" or has no {lock.name}" if name in jobs else ""
             raise CannotRunError(
-                f"image {image} is none of the jobs here ({', '.join(jobs)}){variant}: without an engine only "
-                "these run; name one of them (--image-alias), or start Docker"
+                f"image {image} is none of the jobs of this repository ({', '.join(jobs)}){variant}: without an engine "
+                "only these run; name one of them (--image-alias), or start Docker"
             )
         return lock
 
@@ -108,27 +108,27 @@ class Environments:
             if source.is_file() and (reason := locks.reason_if_stale(source)):
                 raise CannotRunError(reason)
 
-    def _make(self, environment: Environment, wanted: str, held: int) -> None:
+    def _make(self, environment: Environment, wanted: str, lock_file: int) -> None:
         folder, started = environment.folder, time.monotonic()
-        trees.remove(folder)  # what an attempt left that was killed
+        trees.remove(folder)  # an earlier attempt may have been killed
         folder.mkdir()
         installer = Installer.find(self._jobs / "local-packages")
         logger.info("making the environment of %s with %s", environment.job.name, installer.name)
         try:
             for command in installer.commands(folder, wanted):
-                self._run(command, installer, wanted, folder, held)
+                self._run(command, installer, wanted, folder, lock_file)
         except BaseException:
             trees.remove(folder)
             raise
         (folder / COMPLETE).touch()
         logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)
 
-    def _run(self, command: Sequence[str], installer: Installer, wanted: str, folder: Path, held: int) -> None:
+    def _run(self, command: Sequence[str], installer: Installer, wanted: str, folder: Path, lock_file: int) -> None:
         log, last = folder / "install.log", deque[str](maxlen=REASON_LINES)
         with self._lock:
             if self._closed:
-                raise MachineFailedError("the server stops")
-            running = ManagedProcess(command, installer.environment(wanted), log, inherited_files=[held])
+                raise MachineFailedError("the server is stopping")
+            running = ManagedProcess(command, installer.environment(wanted), log, inherited_files=[lock_file])
             self._installing.add(running)
         try:
             for line in running.lines():
@@ -143,12 +143,12 @@ class Environments:
         if code != 0:
             command_line = " ".join(command[:4])
             raise MachineFailedError(
-                f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and said\n"
+                f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and printed\n"
                 + "\n".join([*last, installer.sources(wanted)])
             )
 
     def close(self) -> None:
-        """End what is being installed."""
+        """End all installations."""
         with self._lock:
             self._closed = True
             installing = list(self._installing)
@@ -157,7 +157,7 @@ class Environments:
 
 
 def _add_shared_code(folder: Path) -> None:
-    """Make `microjobs` importable in an environment without PYTHONPATH, which belongs to the user."""
+    """Make `microjobs` importable in an environment, without PYTHONPATH: that variable belongs to the user."""
     path = Path(sysconfig.get_path("purelib", "venv", vars={"base": str(folder)})) / "microjobs.pth"
     content = f"{Path(microjobs.__file__).parent.parent}\n"
     if not path.exists() or path.read_text(encoding="utf-8") != content:
@@ -170,8 +170,8 @@ def _key(wanted: str) -> str:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[int]:
-    """Wait for whoever holds the file, in this process or another; an installer holds on for as long as it runs."""
+def locked_file(path: Path) -> Iterator[int]:
+    """Wait for the lock of a file and yield its descriptor. A process that inherits it keeps the lock until it ends."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield file.fileno()

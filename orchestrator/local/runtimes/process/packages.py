@@ -1,6 +1,6 @@
-"""The packages of an environment: which of a lock's, and what installs them from where.
+"""The packages of an environment and their installer.
 
-The settings are those of builds (docs/maintaining/building.md), so that both get the same files.
+The settings are those of image builds (docs/maintaining/building.md), so that both install the same files.
 """
 
 import os
@@ -13,24 +13,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SOURCE_ONLY = frozenset({"sagemaker-training"})
-"""Packages that come as source and need a compiler. Script mode goes with this one, and `microjobs.script_mode` says
-so to whoever asks for it."""
+"""Packages that are published as source only and need a compiler. Script mode needs this one; without it,
+`microjobs.script_mode` raises an error that explains it."""
 
 TORCH_INDEX_URL = "https://download.pytorch.org/whl/cpu"
 
 
 def requirements(*locks: str) -> str:
-    """Locks as one, without the packages that come as source only and what only they need.
+    """Merge lock files, without the packages of `SOURCE_ONLY` and the packages that only these need.
 
-    Each package's comments say who wants it: `-r` and a file, or another package.
+    The comments of a package name what requires it: `-r` and a file, or another package.
     """
     entries = {_name(entry): entry for lock in locks for entry in re.split(r"^(?=[\w])", lock, flags=re.MULTILINE)[1:]}
-    wanted_by = {
+    required_by = {
         name: set(re.findall(r"^ +#(?: +via)? +(\S+)", entry, re.MULTILINE)) for name, entry in entries.items()
     }
     kept: set[str] = set()
-    while more := {name for name in entries.keys() - kept - SOURCE_ONLY if wanted_by[name] & (kept | {"-r"})}:
-        kept |= more
+    while added := {name for name in entries.keys() - kept - SOURCE_ONLY if required_by[name] & (kept | {"-r"})}:
+        kept |= added
     return "".join(entries[name] for name in sorted(kept))
 
 
@@ -40,18 +40,18 @@ def _name(entry: str) -> str:
 
 @dataclass(frozen=True)
 class Installer:
-    """What installs: uv, which is ten times as fast, or pip, which every Python has."""
+    """The program that installs packages: uv, which is ten times as fast, or pip, which every Python has."""
 
     uv: str | None
     packages: Path
-    """A folder with wheels, and with a gateway's certificates, if need be."""
+    """A folder with wheels, and with a file of certificates if the package index needs one."""
 
     @classmethod
     def find(cls, packages: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
-        """uv from PATH or from beside this interpreter, where `make setup` puts it; else pip.
+        """Return uv if it is on PATH or next to this interpreter, where `make setup` installs it; else pip.
 
         Args:
-            packages: the folder of packages unless LOCAL_PACKAGES says another.
+            packages: the folder of wheels, unless LOCAL_PACKAGES names another one.
         """
         places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
         uv = shutil.which("uv", path=os.pathsep.join(places))
@@ -63,15 +63,15 @@ class Installer:
         return "uv" if self.uv else "pip"
 
     def commands(self, folder: Path, wanted: str) -> Sequence[Sequence[str]]:
-        """The commands that make a virtual environment with these requirements.
+        """Return the commands that make a virtual environment with these requirements.
 
         Args:
-            wanted: what `requirements` gave; it is kept in a file in the folder.
+            wanted: the result of `requirements`, which is written to a file in the folder.
         """
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
         file.write_text(wanted, encoding="utf-8")
         venv = [sys.executable, "-m", "venv", str(folder)]
-        # Not compiled: the first job does that for the tenth of the modules that it imports.
+        # Bytecode is not compiled: jobs import a tenth of the modules, and compile these.
         options = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
         options += ["--find-links", str(self.packages), "--requirement", str(file)]
         if self.uv is None:
@@ -80,20 +80,20 @@ class Installer:
         return [[*venv, "--without-pip"], [self.uv, "pip", "install", "--python", python, *options]]
 
     def sources(self, wanted: str, environ: Mapping[str, str] = os.environ) -> str:
-        """Where these requirements come from, and the setting that changes each place; in one sentence."""
+        """Return a sentence that names the sources of the packages, and the setting for each source."""
         index = environ.get("INDEX_URL") or "the package index"
         text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.packages} (LOCAL_PACKAGES)"
         if "+cpu" in wanted:
             torch_index = environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL) or "no index"
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
-        return f'{text}: docs/maintaining/building.md, "Air-gapped", tells how to set these'
+        return f'{text}: docs/maintaining/building.md, "Air-gapped", explains these settings'
 
     def environment(self, wanted: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-        """The caller's environment, for an installer may need its proxies and caches, with the settings of builds."""
+        """Return the caller's environment, with its proxies and caches, and the settings of image builds."""
         values = {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
         if index := environ.get("INDEX_URL"):
             values |= {"UV_DEFAULT_INDEX": index, "PIP_INDEX_URL": index}
-        # PyTorch's builds for the CPU are on its own index only.
+        # Only PyTorch's own index has its builds for CPUs.
         if "+cpu" in wanted and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
             values |= {"UV_INDEX": index, "PIP_EXTRA_INDEX_URL": index}
         certificates = self.packages / "ca-certificates.crt"

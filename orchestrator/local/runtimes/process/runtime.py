@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from microjobs.contract import BASE_DIR, Layout
@@ -33,81 +33,26 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes import files, pipes
 from microjobs_orchestrator.local.runtimes.base import (
     CannotRunError,
-    Exit,
     Host,
     HostPlan,
     Image,
-    Line,
     MachineFailedError,
     Plan,
 )
-from microjobs_orchestrator.local.runtimes.process import commands, local_pipes
+from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.addresses import reserve
-from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, exclusive
+from microjobs_orchestrator.local.runtimes.process.environments import Environment, Environments, locked_file
+from microjobs_orchestrator.local.runtimes.process.host import ProcessHost
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess, inherited_environment
-from microjobs_orchestrator.local.trees import Tree
 
 logger = logging.getLogger(__name__)
 
-KILLED = 128 + 9
 LOCK = "lock"
 """A file in a host's folder, locked until the host's last process has ended. It contains the shim's process id."""
 MAX_PID_DIGITS = 9
 END_SECONDS = 20.0
 """Time for the hosts of a killed server to end. They need less: see `process_shim.ORPHAN_GRACE_SECONDS`."""
 POLL_SECONDS = 0.05
-
-
-class ProcessHost:
-    """A process and all processes that it starts."""
-
-    def __init__(self, name: str, process: ManagedProcess, layout: Layout) -> None:
-        self.name = name
-        self._process = process
-        self._layout = layout
-        self._is_stopped = False
-
-    def lines(self) -> Iterator[Line]:
-        return self._process.lines()
-
-    def wait(self) -> Exit:
-        code = self._process.wait()
-        if code < 0:
-            return Exit(KILLED, "the host's shim process was killed from outside", lost=True)
-        if code == KILLED and not self._is_stopped:
-            return Exit(code, "killed by SIGKILL: most likely out of memory")
-        return Exit(code)
-
-    def stop(self, grace: float) -> None:
-        self._is_stopped = True
-        self._process.stop(grace)
-
-    def release(self) -> None:
-        """End the host as if the server had died."""
-        self._is_stopped = True
-        self._process.release()
-
-    def copy(self, path: str, to: Path) -> Tree | None:
-        code = self._process.exit_code
-        no_writer = code is not None and code >= 0  # a killed shim may leave processes
-        return files.collect(commands.inside(self._layout, path), to, link=no_writer)
-
-    def connect(self, timeout: float) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX)
-        try:
-            connection.settimeout(timeout)
-            connection.connect(str(Network.socket_in(self._process.scratch)))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
-        """As `pipes.Pour`."""
-        return local_pipes.pour(commands.inside(self._layout, path), self._has_ended, chunks)
-
-    def _has_ended(self) -> bool:
-        return self._process.exit_code is not None
 
 
 class ProcessRuntime:
@@ -125,7 +70,7 @@ class ProcessRuntime:
         self._environments = Environments(home.environments.absolute(), jobs.absolute())
         self._lock = threading.Lock()
         self._hosts: dict[str, list[ProcessHost]] = {}
-        self._cpu_turns = itertools.count()
+        self._host_numbers = itertools.count()
 
     def prepare(self, image: str) -> None:
         if sys.platform != "linux":
@@ -139,11 +84,7 @@ class ProcessRuntime:
         if plan.isolated:
             raise CannotRunError("network isolation needs an engine: start Docker, or leave EnableNetworkIsolation out")
         environments = [self._environments.get(host.image) for host in plan.hosts]
-        with self._lock:
-            if self._folder(plan.name).exists():
-                raise CannotRunError(f"{plan.name} was started already: remove it first")
-            self._folder(plan.name).mkdir(mode=0o700, parents=True)  # it will hold a secret
-            hosts = self._hosts.setdefault(plan.name, [])
+        hosts = self._claim(plan)
         try:
             with reserve([host.name for host in plan.hosts]) as (network, holders):
                 for host, environment in zip(plan.hosts, environments, strict=True):
@@ -155,7 +96,19 @@ class ProcessRuntime:
         except BaseException:
             self.remove(plan.name)
             raise
-        return [pipes.fed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
+        return [pipes.feed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
+
+    def _claim(self, plan: Plan) -> list[ProcessHost]:
+        """Make a plan's folder; return the list for its hosts.
+
+        Raises:
+            CannotRunError: the plan was started already.
+        """
+        with self._lock:
+            if self._folder(plan.name).exists():
+                raise CannotRunError(f"{plan.name} was started already: remove it first")
+            self._folder(plan.name).mkdir(mode=0o700, parents=True)  # it will contain a secret
+            return self._hosts.setdefault(plan.name, [])
 
     def _start_host(
         self,
@@ -167,18 +120,9 @@ class ProcessRuntime:
     ) -> ProcessHost:
         folder = self._folder(plan.name) / host.name
         layout = Layout(folder / "root")
-        command = commands.command(host, environment, layout)
-        targets = [commands.inside(layout, item.path) for item in host.inputs]
-        files.copy_tree(host.files, layout.root)
-        for item, target in zip(host.inputs, targets, strict=True):
-            files.copy_tree(item.source, target)
-            if item.read_only:
-                files.make_read_only(target)
-        for pipe in host.pipes:
-            path = commands.inside(layout, pipes.first(pipe))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.mkfifo(path)
-        with exclusive(folder / LOCK) as lock:
+        command = commands.command_line(host, environment, layout)
+        _write_files(host, layout)
+        with locked_file(folder / LOCK) as lock:
             process = ManagedProcess(
                 command,
                 _variables(host, environment, layout, network),
@@ -191,17 +135,17 @@ class ProcessRuntime:
         return ProcessHost(host.name, process, layout)
 
     def _cpus(self, host: HostPlan) -> Sequence[int]:
-        """As many CPUs as the limits say, another choice for each host; none if there is no limit."""
+        """Return the CPUs of a host, other ones for each host; none if the host has no limits."""
         if host.limits is None:
             return ()
         logger.info("%s: memory is not limited without an engine", host.name)
         all_cpus = sorted(os.sched_getaffinity(0))
-        number = min(len(all_cpus), max(1, round(host.limits.cpus)))
-        first = next(self._cpu_turns) * number
-        return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(number))
+        count = min(len(all_cpus), max(1, round(host.limits.cpus)))
+        first = next(self._host_numbers) * count
+        return sorted(all_cpus[(first + index) % len(all_cpus)] for index in range(count))
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """None: hosts end with their server. Waits for what still ends, and removes what is left."""
+        """Remove the folders of an earlier server when its hosts have ended; return no hosts."""
         self._environments.remove_broken()
         for folder in self._work.glob("*"):
             if folder.name not in {self._folder(name).name for name in self._hosts}:
@@ -219,7 +163,7 @@ class ProcessRuntime:
         _remove(self._folder(plan_name))
 
     def close(self) -> None:
-        """End what is being installed, and all hosts as if the server had died."""
+        """End installations, and all hosts as if the server had died."""
         self._environments.close()
         with self._lock:
             hosts = [host for hosts in self._hosts.values() for host in hosts]
@@ -232,9 +176,28 @@ class ProcessRuntime:
         return self._work / plan_name.replace("/", ".")
 
 
+def _write_files(host: HostPlan, layout: Layout) -> None:
+    """Write a host's files, inputs and first pipes.
+
+    Raises:
+        CannotRunError: a path is not below the contract's root.
+    """
+    targets = [commands.local_path(layout, item.path) for item in host.inputs]
+    files.copy_tree(host.files, layout.root)
+    for item, target in zip(host.inputs, targets, strict=True):
+        files.copy_tree(item.source, target)
+        if item.read_only:
+            files.make_read_only(target)
+    for pipe in host.pipes:
+        path = commands.local_path(layout, pipes.first_path(pipe))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(path)
+
+
 def _remove(folder: Path) -> None:
+    """Remove a plan's folder when the last process of its hosts has ended."""
     for lock in folder.glob(f"*/{LOCK}"):
-        if not lock.is_file():  # a pipe would wait for ever
+        if not lock.is_file():  # opening a pipe would block
             continue
         _wait_for_end(lock)
     trees.remove(folder)
@@ -269,16 +232,16 @@ def _is_free(lock: int) -> bool:
 
 
 def _variables(host: HostPlan, environment: Environment, layout: Layout, network: Network) -> dict[str, str]:
-    """What the image sets (containers/Dockerfile), what the request says, and where everything is here."""
+    """Return a host's variables: the image's (see containers/Dockerfile), the request's, and the paths of the host."""
     inherited = inherited_environment()
-    users = {name: value for name, value in host.environment.items() if name not in EXECUTABLE}
+    request = {name: value for name, value in host.environment.items() if name not in EXECUTABLE}
     if host.entrypoint is not None:
-        users = {name: commands.moved(value, layout) for name, value in users.items()}
+        request = {name: commands.translate_paths(value, layout) for name, value in request.items()}
     values = {
         **inherited,
         "PATH": f"{commands.search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
-        **users,
+        **request,
         JOB: str(environment.job),
         PYTHON: str(environment.python),
         BASE_DIR: str(layout.root),

@@ -1,0 +1,67 @@
+"""One host of runtime `process`."""
+
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from microjobs.contract import Layout
+from microjobs.network import Network
+from microjobs_orchestrator.local.runtimes import files
+from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from microjobs_orchestrator.local.runtimes.process import commands, local_pipes
+from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
+from microjobs_orchestrator.local.trees import Tree
+
+KILLED = 128 + 9
+
+
+class ProcessHost:
+    """A process and all processes that it starts."""
+
+    def __init__(self, name: str, process: ManagedProcess, layout: Layout) -> None:
+        self.name = name
+        self._process = process
+        self._layout = layout
+        self._is_stopped = False
+
+    def lines(self) -> Iterator[Line]:
+        return self._process.lines()
+
+    def wait(self) -> Exit:
+        code = self._process.wait()
+        if code < 0:
+            return Exit(KILLED, "the host's shim process was killed from outside", lost=True)
+        if code == KILLED and not self._is_stopped:
+            return Exit(code, "killed by SIGKILL: most likely out of memory")
+        return Exit(code)
+
+    def stop(self, grace: float) -> None:
+        self._is_stopped = True
+        self._process.stop(grace)
+
+    def release(self) -> None:
+        """End the host as if the server had died."""
+        self._is_stopped = True
+        self._process.release()
+
+    def copy(self, path: str, to: Path) -> Tree | None:
+        code = self._process.exit_code
+        no_writer = code is not None and code >= 0  # a killed shim may leave processes
+        return files.collect(commands.local_path(self._layout, path), to, link=no_writer)
+
+    def connect(self, timeout: float) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(str(Network.socket_in(self._process.scratch)))
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
+        """Fill a pipe of the host, as `pipes.Pour` describes."""
+        return local_pipes.pour(commands.local_path(self._layout, path), self._has_ended, chunks)
+
+    def _has_ended(self) -> bool:
+        return self._process.exit_code is not None
