@@ -1,6 +1,6 @@
-"""Guard of a container's network: a program that runs in a small container and shares its network with a host.
+"""A container's guard: a program in a small container that shares its network with a host.
 
-It runs `python3 -m microjobs_orchestrator.local.guard` with this folder and the standard library alone. It sets up
-a firewall, which the host cannot change. For a host that serves, it then relays connections of the server that
-started it.
+The guard's container has only this folder and the standard library, and runs `python3 -m
+microjobs_orchestrator.local.guard`. It sets up a firewall, which the host cannot change. For a host that serves, it
+then relays connections from the server that started it.
 """

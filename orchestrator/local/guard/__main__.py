@@ -9,10 +9,10 @@ from microjobs_orchestrator.local.guard.settings import READY, Settings
 
 
 def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # the kernel drops it for a first process without a handler
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # or the kernel drops the signal
     settings = Settings.from_environment()
     try:
-        firewall.install(firewall.rules(settings))
+        firewall.install(firewall.make_chains(settings))
     except OSError as error:
         sys.exit(f"the kernel accepts no nftables firewall: {error}")
     if settings.target:

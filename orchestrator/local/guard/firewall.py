@@ -1,6 +1,6 @@
-"""A stateful firewall for the network namespace of this process, by the kernel's nftables interface.
+"""A stateful firewall for the network namespace of this process, made with the kernel's nftables interface.
 
-Images have no `nft` command, so the few netlink messages are built here. The names in comments are those of
+Images have no `nft` command, so this module builds the netlink messages. The names in comments are from
 linux/netfilter/nf_tables.h.
 """
 
@@ -16,10 +16,10 @@ from microjobs_orchestrator.local.guard.settings import RELAY_PORT, Settings
 TABLE = "microjobs"
 
 INPUT, OUTPUT = 1, 3
-"""Where packets are seen: NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT."""
+"""Hooks for packets: NF_INET_LOCAL_IN, NF_INET_LOCAL_OUT."""
 
 LOOPBACK_INDEX = 1
-"""The interface `lo` has this index in every network namespace."""
+"""The index of the interface `lo` in every network namespace."""
 
 _NETLINK_NETFILTER = 12
 _NFTABLES = 10  # NFNL_SUBSYS_NFTABLES
@@ -31,7 +31,7 @@ _INET = 1  # NFPROTO_INET: IPv4 and IPv6
 _NESTED = 0x8000
 _DROP, _ACCEPT = 0, 1
 _REGISTER = 1
-_REPLY_SECONDS = 5.0
+_REPLY_TIMEOUT = 5.0
 
 _IIF, _OIF, _NFPROTO, _L4PROTO = 4, 5, 15, 16  # NFT_META_…
 _ESTABLISHED_OR_RELATED = 0x2 | 0x4
@@ -43,21 +43,21 @@ Rule = bytes
 
 @dataclass(frozen=True)
 class Chain:
-    """All rules of one hook; a packet that no rule accepts is dropped."""
+    """The rules of one hook. A packet that no rule accepts is dropped."""
 
     name: str
     hook: int
     rules: Sequence[Rule]
 
 
-def rules(settings: Settings) -> list[Chain]:
-    """The firewall of a host: strangers cannot reach it, and an isolated host can reach nobody but its peers."""
+def make_chains(settings: Settings) -> list[Chain]:
+    """Return the firewall of a host. Only the relay accepts connections; an isolated host reaches only its peers."""
     entering = [from_interface(_IIF), established()]
     leaving = [from_interface(_OIF), established()]
     if settings.target:
         entering.append(tcp_port(RELAY_PORT))
     if not settings.isolated:
-        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 finds its neighbours by it
+        entering.append(_meta(_L4PROTO) + _equals(bytes([_ICMPV6])))  # IPv6 needs it to find neighbours
         return [Chain("input", INPUT, entering)]
     if settings.peers:
         entering.append(ipv4_network(12, settings.peers))
@@ -66,12 +66,12 @@ def rules(settings: Settings) -> list[Chain]:
 
 
 def from_interface(direction: int) -> Rule:
-    """Packets of the loopback interface."""
+    """Match packets of the loopback interface."""
     return _meta(direction) + _equals(struct.pack("=I", LOOPBACK_INDEX))
 
 
 def established() -> Rule:
-    """Packets of connections that were accepted."""
+    """Match packets of accepted connections."""
     state = _expression("ct", _number(1, _REGISTER) + _number(2, 0))
     mask = _attribute(4, _attribute(1, struct.pack("=I", _ESTABLISHED_OR_RELATED)), nested=True)
     zero = _attribute(5, _attribute(1, bytes(4)), nested=True)
@@ -80,13 +80,13 @@ def established() -> Rule:
 
 
 def tcp_port(port: int) -> Rule:
-    """TCP packets to a port."""
+    """Match TCP packets to a port."""
     destination = _payload(base=2, offset=2, length=2)
     return _meta(_L4PROTO) + _equals(bytes([socket.IPPROTO_TCP])) + destination + _equals(struct.pack(">H", port))
 
 
 def ipv4_network(offset: int, network: str) -> Rule:
-    """IPv4 packets whose source (offset 12) or destination (offset 16) is in a network."""
+    """Match IPv4 packets whose source (offset 12) or destination (offset 16) is in a network."""
     parsed = ipaddress.IPv4Network(network)
     mask = _attribute(4, _attribute(1, parsed.netmask.packed), nested=True)
     zero = _attribute(5, _attribute(1, bytes(4)), nested=True)
@@ -96,7 +96,7 @@ def ipv4_network(offset: int, network: str) -> Rule:
 
 
 def install(chains: Iterable[Chain]) -> None:
-    """Set the firewall up, all of it or nothing.
+    """Set up the firewall, completely or not at all.
 
     Raises:
         OSError: the kernel refuses it.
@@ -120,7 +120,7 @@ def _rule(chain: Chain, rule: Rule) -> bytes:
 def _send(messages: Sequence[bytes], expected: int) -> None:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
         kernel.bind((0, 0))
-        kernel.settimeout(_REPLY_SECONDS)
+        kernel.settimeout(_REPLY_TIMEOUT)
         kernel.send(b"".join(messages))
         while expected:
             expected -= _check(kernel.recv(1 << 16))

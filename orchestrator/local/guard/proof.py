@@ -1,6 +1,9 @@
-"""How the two ends of a relayed connection prove to each other that they know its secret, which never travels.
+"""Mutual proof that both ends of a relayed connection know the secret, which is never sent.
 
-Caller: MAGIC, 32 random bytes. Guard: 32 random bytes, its proof. Caller: its proof. Guard: whether the host answers.
+1. The caller sends MAGIC and 32 random bytes.
+2. The guard sends 32 random bytes and its proof.
+3. The caller sends its proof.
+4. The guard sends whether it has connected to the host.
 """
 
 import hashlib
@@ -23,12 +26,12 @@ def prove(secret: str, role: bytes, caller_nonce: bytes, guard_nonce: bytes) -> 
 
 
 def call(connection: socket.socket, secret: str) -> None:
-    """The caller's part.
+    """Prove the secret to a guard, as the caller.
 
     Raises:
-        StrangerError: a program without the secret has taken the guard's port.
+        StrangerError: a program without the secret listens on the guard's port.
         ConnectionError: the host does not listen, or the guard has ended.
-        TimeoutError: the connection's timeout ran out.
+        TimeoutError: the connection's timeout has passed.
     """
     nonce = secrets.token_bytes(NONCE_BYTES)
     connection.sendall(MAGIC + nonce)
@@ -41,12 +44,12 @@ def call(connection: socket.socket, secret: str) -> None:
 
 
 def answer(connection: socket.socket, secret: str) -> None:
-    """The guard's part, but for its last byte.
+    """Prove the secret to a caller, as the guard. The last byte, which reports the host, is not sent.
 
     Raises:
         StrangerError: the caller does not know the secret.
-        ConnectionError: the caller has gone.
-        TimeoutError: the connection's timeout ran out.
+        ConnectionError: the caller has closed the connection.
+        TimeoutError: the connection's timeout has passed.
     """
     for expected in MAGIC:
         if receive(connection, 1)[0] != expected:
@@ -58,10 +61,10 @@ def answer(connection: socket.socket, secret: str) -> None:
 
 
 def receive(connection: socket.socket, size: int) -> bytes:
-    """Exactly so many bytes."""
+    """Receive exactly `size` bytes."""
     received = b""
     while len(received) < size:
         if not (chunk := connection.recv(size - len(received))):
-            raise ConnectionAbortedError("the connection was closed before it was proven")
+            raise ConnectionAbortedError("the connection was closed before the proof")
         received += chunk
     return received

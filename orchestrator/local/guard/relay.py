@@ -1,4 +1,4 @@
-"""Relay of TCP connections, from callers that know the secret to the host's port."""
+"""Relay of TCP connections from callers that know the secret to the host's port."""
 
 import contextlib
 import socket
@@ -11,11 +11,12 @@ from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT
 
 MAX_CONNECTIONS = 1024
-"""Callers that have proven the secret; the server asks a container less often at a time."""
-MAX_STRANGERS = 64
-"""Callers that have proven nothing yet. The next one takes the place of the oldest."""
-PROOF_SECONDS = 3.0
-CONNECT_SECONDS = 5.0
+"""Callers that have proven the secret. The server sends fewer requests to a container at a time."""
+MAX_UNPROVEN = 64
+"""Callers that have not proven the secret yet. A further caller replaces the oldest one."""
+PROOF_TIMEOUT = 3.0
+CONNECT_TIMEOUT = 5.0
+RETRY_DELAY = 0.1
 CHUNK_BYTES = 1 << 17
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
@@ -24,14 +25,14 @@ class Relay:
     """Connects callers to one port of this machine.
 
     Args:
-        secret: what a caller must prove to know.
-        target: the port.
+        secret: the secret that a caller must prove.
+        target: the host's port.
     """
 
     def __init__(self, secret: str, target: int) -> None:
         self._secret = secret
         self._target = target
-        self._strangers: deque[socket.socket] = deque()
+        self._unproven: deque[socket.socket] = deque()
         self._connections = threading.BoundedSemaphore(MAX_CONNECTIONS)
 
     def serve(self, listener: socket.socket) -> None:
@@ -44,18 +45,18 @@ class Relay:
             except OSError:
                 if listener.fileno() < 0:
                     return
-                time.sleep(0.1)  # out of file descriptors
+                time.sleep(RETRY_DELAY)  # out of file descriptors
                 continue
             self._admit(caller)
 
     def _admit(self, caller: socket.socket) -> None:
-        self._strangers.append(caller)
-        if len(self._strangers) > MAX_STRANGERS:
+        self._unproven.append(caller)
+        if len(self._unproven) > MAX_UNPROVEN:
             with contextlib.suppress(OSError, IndexError):
-                self._strangers.popleft().shutdown(socket.SHUT_RDWR)  # its thread closes it
-        threading.Thread(target=self._attend, args=(caller,), daemon=True).start()
+                self._unproven.popleft().shutdown(socket.SHUT_RDWR)  # its thread closes it
+        threading.Thread(target=self._handle, args=(caller,), daemon=True).start()
 
-    def _attend(self, caller: socket.socket) -> None:
+    def _handle(self, caller: socket.socket) -> None:
         with caller, contextlib.suppress(OSError):
             if self._is_proven(caller) and self._connections.acquire(blocking=False):
                 try:
@@ -64,7 +65,7 @@ class Relay:
                     self._connections.release()
 
     def _is_proven(self, caller: socket.socket) -> bool:
-        caller.settimeout(PROOF_SECONDS)
+        caller.settimeout(PROOF_TIMEOUT)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             proof.answer(caller, self._secret)
@@ -73,12 +74,12 @@ class Relay:
             return False
         finally:
             with contextlib.suppress(ValueError):
-                self._strangers.remove(caller)
+                self._unproven.remove(caller)
         return True
 
     def _connect(self, caller: socket.socket) -> None:
         try:
-            host = socket.create_connection(("127.0.0.1", self._target), CONNECT_SECONDS)
+            host = socket.create_connection(("127.0.0.1", self._target), CONNECT_TIMEOUT)
         except OSError:
             caller.sendall(proof.REFUSED)
             return
@@ -94,31 +95,31 @@ class Relay:
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Copy until the source ends; an end is passed on as an end, a broken connection as a broken one."""
+    """Copy until the source ends. The sink then ends, too, or breaks if the source broke."""
     while True:
         try:
             chunk = source.recv(CHUNK_BYTES)
         except OSError:
-            _break(sink)
+            _reset(sink)
             return
         try:
             if not chunk:
                 sink.shutdown(socket.SHUT_WR)
                 return
             sink.sendall(chunk)
-        except OSError:  # what the sink sent before is still copied, in the other direction
+        except OSError:  # the other direction still copies what the sink sent
             return
 
 
-def _break(end: socket.socket) -> None:
-    """Have the peer see a reset: an answer without a length would look whole otherwise."""
+def _reset(end: socket.socket) -> None:
+    """Reset a connection. If it ended normally, a response without a length would look complete."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         end.shutdown(socket.SHUT_RD)
 
 
 def start(secret: str, target: int) -> None:
-    """Listen, and serve in the background."""
-    listener = socket.create_server(("", RELAY_PORT), backlog=MAX_STRANGERS)
+    """Listen on the relay's port, and serve in the background."""
+    listener = socket.create_server(("", RELAY_PORT), backlog=MAX_UNPROVEN)
     threading.stack_size(256 << 10)
     threading.Thread(target=Relay(secret, target).serve, args=(listener,), daemon=True).start()

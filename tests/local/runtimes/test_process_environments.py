@@ -71,7 +71,9 @@ def test_image_name_says_which_job(image: str, shared_place: Path) -> None:
 
 @pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", "", "microjobs/tiny:dev-cuda"])
 def test_other_image_is_refused_with_the_jobs_there_are(image: str, environments: Environments) -> None:
-    with pytest.raises(CannotRunError, match=rf"^image {re.escape(image)} is none of the jobs of this repository \(tiny\).*Docker"):
+    with pytest.raises(
+        CannotRunError, match=rf"^image {re.escape(image)} is none of the jobs of this repository \(tiny\).*Docker"
+    ):
         environments.get(image)
 
 

@@ -148,7 +148,7 @@ def test_host_that_does_not_listen_refuses() -> None:
 
 def test_silent_strangers_keep_nobody_out() -> None:
     with relayed(echo) as address:
-        strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_STRANGERS)]
+        strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN)]
         with call(address) as connection:
             send(connection, b"x")
             assert read(connection) == b"x"

@@ -1,0 +1,81 @@
+"""The firewall of a guard, in network namespaces of its own and without an engine."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+
+import pytest
+
+from microjobs_orchestrator.local.guard.settings import RELAY_PORT, Settings
+
+OTHER_PORT = 7001
+
+PEER = f"""
+import json, socket, sys
+listener = socket.create_server(("0.0.0.0", {OTHER_PORT}))
+def connects(port):
+    try:
+        socket.create_connection(("10.0.0.1", port), 0.3).close()
+    except OSError:
+        return False
+    return True
+for line in sys.stdin:
+    print(json.dumps([connects(port) for port in json.loads(line)]), flush=True)
+"""
+"""A program on another machine of the network: it connects to the guarded host when it gets ports."""
+
+HOST = f"""
+import json, socket, subprocess, sys
+from microjobs_orchestrator.local.guard import firewall
+from microjobs_orchestrator.local.guard.settings import Settings
+command = ["unshare", "--net", sys.executable, "-uc", sys.argv[2]]
+with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as peer:
+    def run(text):
+        subprocess.run(text.split(), check=True)
+    def connects(address):
+        try:
+            socket.create_connection((address, {OTHER_PORT}), 0.3).close()
+        except OSError:
+            return False
+        return True
+    inside = f"nsenter --net --target {{peer.pid}} ip"
+    print("[]", file=peer.stdin, flush=True)
+    assert peer.stdout.readline() == "[]\\n"  # it is in its namespace
+    run(f"ip link add host type veth peer name peer netns {{peer.pid}}")
+    for text in ("ip addr add 10.0.0.1/24 dev host", "ip link set host up", "ip link set lo up",
+                 f"{{inside}} addr add 10.0.0.2/24 dev peer", f"{{inside}} link set peer up"):
+        run(text)
+    listeners = [socket.create_server(("0.0.0.0", port)) for port in ({RELAY_PORT}, {OTHER_PORT})]
+    firewall.install(firewall.make_chains(Settings(**json.loads(sys.argv[1]))))
+    print(json.dumps([{RELAY_PORT}, {OTHER_PORT}]), file=peer.stdin, flush=True)
+    relay, other = json.loads(peer.stdout.readline())
+    print(json.dumps({{"relay": relay, "other": other, "out": connects("10.0.0.2"), "self": connects("10.0.0.1")}}))
+    peer.stdin.close()
+"""
+"""A guarded host, which prints which connections are possible."""
+
+
+def can_make_namespaces() -> bool:
+    tools = all(shutil.which(tool) for tool in ("unshare", "nsenter", "ip"))
+    return tools and subprocess.run(["unshare", "-rn", "true"], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.skipif(not can_make_namespaces(), reason="network namespaces cannot be made")
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (Settings(target=8080), {"relay", "out", "self"}),
+        (Settings(), {"out", "self"}),
+        (Settings(target=8080, isolated=True), {"relay", "self"}),
+        (Settings(isolated=True, peers="10.0.0.0/24"), {"relay", "other", "out", "self"}),
+        (Settings(isolated=True, peers="10.0.0.128/25"), {"self"}),
+    ],
+    ids=["serves", "connects", "serves isolated", "peers", "other peers"],
+)
+def test_firewall_allows_only_the_connections_of_its_settings(settings: Settings, expected: set[str]) -> None:
+    command = ["unshare", "--map-root-user", "--net", sys.executable, "-c", HOST, json.dumps(asdict(settings)), PEER]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    assert result.returncode == 0, result.stderr
+    assert {name for name, is_possible in json.loads(result.stdout).items() if is_possible} == expected
