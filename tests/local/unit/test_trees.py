@@ -115,12 +115,12 @@ def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
 def test_all_files_are_archived_given_and_removed(left: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, names = left
     for link in (True, False):
-        tree = files.take(folder, tmp_path / "to", link=link)
+        tree = files.collect(folder, tmp_path / "to", link=link)
         assert tree is not None
         assert archived(tree) == names
         remove(tmp_path / "to")
     if max(map(len, names)) < MAX_PATH_BYTES and not (folder / "pipe").exists():
-        files.give(folder, tmp_path / "to")
+        files.copy_tree(folder, tmp_path / "to")
 
 
 def archived(tree: Tree) -> set[str]:
