@@ -1,6 +1,7 @@
-"""What the server remembers, in one SQLite file: every resource with its request and its description, and tags.
+"""Store for resources and their tags, in one SQLite file.
 
-Descriptions are kept as the wire has them (JSON, times in seconds), so that Describe answers what is stored.
+Descriptions are stored as answers have them (JSON, times in seconds). The server's own values of a resource are its
+*internal state*, which no answer contains.
 """
 
 import json
@@ -10,34 +11,16 @@ import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from microjobs_orchestrator.local import schema
 from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.values import clean
 
 logger = logging.getLogger(__name__)
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS resources (
-    kind TEXT NOT NULL, name TEXT NOT NULL, arn TEXT NOT NULL, status TEXT NOT NULL, parent TEXT NOT NULL,
-    created REAL NOT NULL, modified REAL NOT NULL, request TEXT NOT NULL, description TEXT NOT NULL,
-    PRIMARY KEY (kind, name)
-) WITHOUT ROWID;
-DROP INDEX IF EXISTS by_creation;
-DROP INDEX IF EXISTS by_parent;
-CREATE INDEX IF NOT EXISTS by_arn ON resources (arn);
--- Each has all that a List may ask for: rows, which are large, are read only when they are on the page.
-CREATE INDEX IF NOT EXISTS by_kind_name ON resources (kind, name, created, status, modified, parent);
-CREATE INDEX IF NOT EXISTS by_kind_creation ON resources (kind, created, name, status, modified, parent);
-CREATE INDEX IF NOT EXISTS by_kind_change ON resources (kind, modified, name, status, created, parent);
-CREATE INDEX IF NOT EXISTS by_kind_status ON resources (kind, status, name, created, modified, parent);
-CREATE INDEX IF NOT EXISTS by_kind_parent ON resources (kind, parent, name, created, status, modified);
--- Rows that could not be read, for whoever wants to repair them.
-CREATE TABLE IF NOT EXISTS broken AS SELECT * FROM resources WHERE 0;
-CREATE TABLE IF NOT EXISTS tags (arn TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (arn, key));
-"""
 COLUMNS = {
     "created": ("created", "by_kind_creation"),
     "modified": ("modified", "by_kind_change"),
@@ -61,6 +44,13 @@ class TransitionError(Exception):
     """The kind of the resource does not allow this change of its status."""
 
 
+class Owner(NamedTuple):
+    """The resource that created another one."""
+
+    kind: str
+    name: str
+
+
 @dataclass(frozen=True)
 class Record:
     """A resource: a job, a model, an endpoint …"""
@@ -74,24 +64,29 @@ class Record:
     modified: float
     request: Mapping[str, Any]
     description: Mapping[str, Any]
-    parent: str = ""
-    """The name of the tuning job that made it."""
+    """The public members."""
+    internal: Mapping[str, Any] = field(default_factory=dict)
+    """The server's own values."""
+    owner: Owner | None = None
+    version: int = 0
+    """Of resources that have several versions below one name; 0 for all others."""
 
 
 @dataclass(frozen=True)
 class Query:
-    """What a List operation asks for. `after` is the position that the page before it ended at."""
+    """The filters, the order and the page of a List operation."""
 
     kind: str
     name_contains: str = ""
     status: str = ""
-    parent: str = ""
+    owner: Owner | None = None
     created: tuple[float, float] = (float("-inf"), float("inf"))
     modified: tuple[float, float] = (float("-inf"), float("inf"))
     order_by: str = "created"
     descending: bool = True
     limit: int = 100
-    after: tuple[float | str, str] | None = None
+    after: tuple[float | str, str, int] | None = None
+    """The value that the list is ordered by, the name and the version of the last resource of the page before."""
 
 
 class State:
@@ -101,7 +96,12 @@ class State:
         self._lock = threading.RLock()
         self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
         self._database.text_factory = _text
-        self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
+        self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
+        try:
+            schema.prepare(self._database, path)
+        except BaseException:
+            self._database.close()
+            raise
         self._reserve()
 
     def _reserve(self) -> None:
@@ -139,28 +139,36 @@ class State:
         request: Mapping[str, Any],
         description: Mapping[str, Any],
         *,
+        internal: Mapping[str, Any] | None = None,
         tags: Sequence[Mapping[str, str]] = (),
-        parent: str = "",
+        owner: Owner | None = None,
+        version: int = 0,
     ) -> Record:
-        """Remember a new resource.
+        """Store a new resource.
 
         Raises:
-            NameTakenError: there is one of that kind and name.
+            NameTakenError: a resource of that kind, name and version exists.
         """
         now = time.time()
-        record = Record(kind, name, arn, status, now, now, request, description, parent)
-        values = (kind, name, arn, status, parent, now, now, _encoded(request), _encoded(description))
+        record = Record(kind, name, arn, status, now, now, request, description, internal or {}, owner, version)
+        texts = (_encoded(request), _encoded(description), _encoded(record.internal))
+        values = (kind, name, version, arn, status, *(owner or ("", "")), now, now, *texts)
         with self._transaction() as database:
             try:
-                database.execute("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+                database.execute("INSERT INTO resources VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             except sqlite3.IntegrityError as error:
                 raise NameTakenError(name) from error
             self._put_tags(arn, tags)
         return record
 
-    def get(self, kind: str, name: str) -> Record | None:
+    def get(self, kind: str, name: str, version: int = 0) -> Record | None:
         with self._lock:
-            rows = self._select("kind = ? AND name = ?", (kind, name))
+            rows = self._select("kind = ? AND name = ? AND version = ?", (kind, name, version))
+        return rows[0] if rows else None
+
+    def get_by_arn(self, arn: str) -> Record | None:
+        with self._lock:
+            rows = self._select("arn = ?", (arn,), "INDEXED BY by_arn")
         return rows[0] if rows else None
 
     def update(
@@ -170,40 +178,46 @@ class State:
         changes: Mapping[str, Any],
         status: str | None = None,
         *,
+        internal: Mapping[str, Any] | None = None,
         only_if: Collection[str] | None = None,
+        version: int = 0,
     ) -> Record | None:
         """Merge members into a description.
 
         Args:
-            status: the new one; None keeps it.
+            status: the new status; None keeps the present one.
+            internal: values to merge into the internal state.
             only_if: do it only in one of these statuses.
 
         Returns:
-            What it is now; None if the resource is gone or in another status.
+            The changed resource; None if it does not exist or has another status.
 
         Raises:
             TransitionError: the kind does not allow the change of the status; nothing was changed.
         """
         with self._transaction() as database:
-            record = self.get(kind, name)
+            record = self.get(kind, name, version)
             if record is None or (only_if is not None and record.status not in only_if):
                 return None
             _check_transition(record, status)
-            description = {**record.description, **changes}
+            description = _encoded({**record.description, **changes})
+            values = (description, _encoded({**record.internal, **(internal or {})}), status or record.status)
             database.execute(
-                "UPDATE resources SET description = ?, status = ?, modified = ? WHERE kind = ? AND name = ?",
-                (_encoded(description), status or record.status, time.time(), kind, name),
+                "UPDATE resources SET description = ?, internal = ?, status = ?, modified = ?"
+                " WHERE kind = ? AND name = ? AND version = ?",
+                (*values, time.time(), kind, name, version),
             )
-            return self.get(kind, name)
+            return self.get(kind, name, version)
 
-    def delete(self, kind: str, name: str, created: float | None = None) -> bool:
-        """Forget a resource and its tags; False if there was none, or (with `created`) another one of that name."""
+    def delete(self, kind: str, name: str, created: float | None = None, version: int = 0) -> bool:
+        """Delete a resource and its tags; False if it does not exist, or (with `created`) was created again since."""
         with self._transaction() as database:
-            record = self.get(kind, name)
+            record = self.get(kind, name, version)
             if record is None or created not in (None, record.created):
                 return False
             database.execute("DELETE FROM tags WHERE arn = ?", (record.arn,))
-            database.execute("DELETE FROM resources WHERE kind = ? AND name = ?", (kind, name))
+            values = (kind, name, version)
+            database.execute("DELETE FROM resources WHERE kind = ? AND name = ? AND version = ?", values)
             return True
 
     def delete_named(self, prefix: str) -> int:
@@ -215,35 +229,25 @@ class State:
             return database.execute("DELETE FROM resources WHERE substr(name, 1, ?) = ?", values).rowcount
 
     def find(self, query: Query) -> list[Record]:
-        """A page of resources, at most `limit` of them, ties in the order of their names."""
+        """A page of resources, at most `limit` of them, ties in the order of their names and versions."""
         column, index = COLUMNS[query.order_by]
-        index = "by_kind_parent" if query.parent else "by_kind_status" if query.status else index
+        index = "by_kind_owner" if query.owner else "by_kind_status" if query.status else index
         direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
-        conditions, values = ["kind = ?"], list[Any]([query.kind])
-        for condition, value in (
-            ("instr(name, ?) > 0", query.name_contains),
-            ("status = ?", query.status),
-            ("parent = ?", query.parent),
-            ("created >= ?", query.created[0]),
-            ("created <= ?", query.created[1]),
-            ("modified >= ?", query.modified[0]),
-            ("modified <= ?", query.modified[1]),
-        ):
-            if value not in ("", float("-inf"), float("inf")):
-                conditions.append(condition)
-                values.append(value)
+        conditions, values = _conditions(query)
         if query.after is not None:
-            conditions.append(f"({column}, name) {beyond} (?, ?)")
+            conditions.append(f"({column}, name, version) {beyond} (?, ?, ?)")
             values += query.after
         page = (
-            f"SELECT name FROM resources INDEXED BY {index}"  # noqa: S608  parts are constants above
-            f" WHERE {' AND '.join(conditions)} ORDER BY {column} {direction}, name {direction} LIMIT ?"
+            f"SELECT name, version FROM resources INDEXED BY {index} WHERE {' AND '.join(conditions)}"  # noqa: S608
+            f" ORDER BY {column} {direction}, name {direction}, version {direction} LIMIT ?"
         )
         with self._lock:
-            names = [name for (name,) in self._database.execute(page, (*values, query.limit))]
-            marks = ", ".join("?" * len(names))
-            found = {item.name: item for item in self._select(f"kind = ? AND name IN ({marks})", (query.kind, *names))}
-        return [found[name] for name in names if name in found]  # without broken ones
+            keys = self._database.execute(page, (*values, query.limit)).fetchall()
+            marks = ", ".join("?" * len(keys))
+            names = [name for name, _ in keys]
+            rows = self._select(f"kind = ? AND name IN ({marks})", (query.kind, *names))
+        found = {(record.name, record.version): record for record in rows}
+        return [found[key] for key in keys if key in found]  # without broken ones
 
     def unfinished(self, kind: str, statuses: Sequence[str]) -> list[Record]:
         """Resources in one of the statuses, oldest first."""
@@ -253,9 +257,8 @@ class State:
         return sorted(found, key=lambda record: (record.created, record.name))
 
     def _select(self, condition: str, values: Sequence[Any], index: str = "") -> list[Record]:
-        columns = "kind, name, arn, status, created, modified, request, description, parent"
         rows = self._database.execute(
-            f"SELECT {columns} FROM resources {index} WHERE {condition}",  # noqa: S608  parts are constants above
+            f"SELECT {_COLUMNS} FROM resources {index} WHERE {condition}",  # noqa: S608  parts are constants above
             tuple(values),
         ).fetchall()
         records = []
@@ -263,15 +266,15 @@ class State:
             try:
                 records.append(_record(row))
             except (ValueError, TypeError, RecursionError) as error:
-                self._set_aside(row[0], row[1], error)
+                self._set_aside(row[0], row[1], row[2], error)
         return records
 
-    def _set_aside(self, kind: str, name: str, error: Exception) -> None:
+    def _set_aside(self, kind: str, name: str, version: int, error: Exception) -> None:
         """Move a row that cannot be read out of the way of all others."""
         logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
-        where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT)"  # as `_text` returns them
-        self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name))
-        self._database.execute(f"DELETE {where}", (kind, name))
+        where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT) AND version = ?"
+        self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name, version))
+        self._database.execute(f"DELETE {where}", (kind, name, version))
 
     # --- tags ---
 
@@ -333,12 +336,39 @@ _HALF = "\\ud"
 """How JSON spells the halves of a character; one by itself is no text."""
 
 
+def _conditions(query: Query) -> tuple[list[str], list[Any]]:
+    """Return the conditions of a query in SQL, and their values."""
+    conditions, values = ["kind = ?"], list[Any]([query.kind])
+    owner = query.owner or Owner("", "")
+    for condition, value in (
+        ("instr(name, ?) > 0", query.name_contains),
+        ("status = ?", query.status),
+        ("owner_kind = ?", owner.kind),
+        ("owner_name = ?", owner.name),
+        ("created >= ?", query.created[0]),
+        ("created <= ?", query.created[1]),
+        ("modified >= ?", query.modified[0]),
+        ("modified <= ?", query.modified[1]),
+    ):
+        if value not in ("", float("-inf"), float("inf")):
+            conditions.append(condition)
+            values.append(value)
+    return conditions, values
+
+
+_COLUMNS = """
+    kind, name, version, arn, status, created, modified, owner_kind, owner_name, request, description, internal
+"""
+
+
 def _record(row: Sequence[Any]) -> Record:
-    kind, name, arn, status, created, modified, request, description, parent = row
-    if not all(isinstance(text, str) for text in (kind, name, arn, status, parent)):
+    kind, name, version, arn, status, created, modified, owner_kind, owner_name, *texts = row
+    if not all(isinstance(text, str) for text in (kind, name, arn, status, owner_kind, owner_name)):
         raise TypeError("its names are no text")
     if not (isinstance(created, float) and isinstance(modified, float)):
         raise TypeError("its times are no numbers")
     if not (0 <= created < END_OF_TIME and 0 <= modified < END_OF_TIME):
         raise ValueError("its times are not between the years 1970 and 9999")
-    return Record(kind, name, arn, status, created, modified, _decoded(request), _decoded(description), parent)
+    request, description, internal = map(_decoded, texts)
+    owner = Owner(owner_kind, owner_name) if owner_name else None
+    return Record(kind, name, arn, status, created, modified, request, description, internal, owner, version)

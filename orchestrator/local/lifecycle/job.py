@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL}: ")
 """How SageMaker's reasons begin: the user's mistake, the container's failure, the service's failure."""
 
 STARTED = "StartMoment"
-"""A member of descriptions as `Moment` stores it; no answer contains it."""
+"""A key of the internal state, with a value as `Moment` stores it."""
 
 
 STATUSES = {
@@ -84,7 +84,7 @@ class JobHandle:
         self.created = record.created
         self.control = Control()
         start: float | None = record.description.get(f"{self._activity}StartTime")
-        self.started = None if start is None else Moment.read(record.description.get(STARTED), start)
+        self.started = None if start is None else Moment.read(record.internal.get(STARTED), start)
         """When the hosts started first."""
 
     @property
@@ -138,25 +138,30 @@ class JobHandle:
 
     # --- the description ---
 
-    def describe(self, status: str | None = None, **changes: Any) -> None:
-        """Change the description. None leaves a member out; texts lose control characters, because SDKs print them."""
+    def describe(self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
+        """Change the description. None leaves a member out; texts lose control characters, because SDKs print them.
+
+        Args:
+            internal: values of the internal state that change with it.
+        """
         members = {name: value for name, value in changes.items() if value is not None}
         members |= {name: safe(members[name]) for name in ("FailureReason", "ExitMessage") if name in members}
         if status is not None:
             members[self.kind.status_member] = status
-        self.context.state.update(self.kind.arn_type, self.name, members, status)
+        self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
 
-    def start_members(self) -> dict[str, Any]:
-        """Return the members that describe that the hosts run, unless they did on an earlier server or attempt."""
+    def record_start(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return members and internal values that describe that hosts run; none if they ran on an earlier attempt."""
         if self.started is not None:
-            return {}
+            return {}, {}
         self.started = Moment.now()
-        return {f"{self._activity}StartTime": self.started.wall, STARTED: self.started.stored()}
+        return {f"{self._activity}StartTime": self.started.wall}, {STARTED: self.started.stored()}
 
     def describe_start(self) -> float:
         """Describe that the hosts run; return the seconds since they started first."""
-        if members := self.start_members():
-            self.describe(**members)
+        members, internal = self.record_start()
+        if members:
+            self.describe(internal=internal, **members)
         return self.started.elapsed() if self.started else 0.0
 
     def end_time(self) -> float:

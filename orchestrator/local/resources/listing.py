@@ -16,6 +16,9 @@ from microjobs_orchestrator.local.state import Query, Record, State
 PAGE = 100
 """What one answer lists at most, as on SageMaker."""
 
+MAX_VERSIONS = 1 << 53
+"""The versions of a resource are less than this."""
+
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
 
 
@@ -57,7 +60,7 @@ def list_resources(
     answer: dict[str, Any] = {kind.summaries_member: [_summary(kind, record, more(record)) for record in page]}
     if len(records) > limit:
         last = records[limit - 1]
-        answer["NextToken"] = write_token([getattr(last, query.order_by), last.name])
+        answer["NextToken"] = write_token([getattr(last, query.order_by), last.name, last.version])
     return answer
 
 
@@ -82,12 +85,18 @@ def write_token(position: list[Any]) -> str:
     return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
 
 
-def read_token(token: str) -> tuple[str | float, str]:
-    """What `write_token` wrote. Raises ValidationError: it is none of its."""
+def read_token(token: str) -> tuple[str | float, str, int]:
+    """Parse a token of `write_token`: a value, a name and a version.
+
+    Raises:
+        ValidationError: `write_token` did not write it.
+    """
     try:
-        value, name = json.loads(base64.urlsafe_b64decode(token), parse_int=float)
-        if isinstance(name, str) and (isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))):
-            return value, name
+        position: list[Any] = [*json.loads(base64.urlsafe_b64decode(token), parse_int=float), 0.0]
+        value, name, version = position[:3]
+        is_value = isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
+        if is_value and isinstance(name, str) and isinstance(version, float) and 0 <= version < MAX_VERSIONS:
+            return value, name, int(version)
     except (ValueError, TypeError, RecursionError):
         pass
     raise ValidationError(f"NextToken {token!r} is not one of ours: pass the one of the last answer.")
@@ -95,7 +104,7 @@ def read_token(token: str) -> tuple[str | float, str]:
 
 def read_offset(token: str) -> int:
     """The same, of a list that is not the state's. Raises ValidationError."""
-    value, _ = read_token(token)
+    value, *_ = read_token(token)
     if isinstance(value, str) or value < 0:
         raise ValidationError(f"NextToken {token!r} is not one of this list: pass the one of its last answer.")
     return int(value)

@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.state import NameTakenError, Record, State
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Record, State
 
 
 def add_resource(
@@ -18,7 +18,8 @@ def add_resource(
     defaults: Mapping[str, Any] | None = None,
     members: Mapping[str, Any] | None = None,
     kept: Mapping[str, Any] | None = None,
-    parent: str = "",
+    internal: Mapping[str, Any] | None = None,
+    owner: Owner | None = None,
 ) -> Record:
     """Add the resource of a valid Create request: its description has the request's members, its ARN and its status.
 
@@ -26,7 +27,8 @@ def add_resource(
         defaults: members of the description that the request may replace.
         members: members of the description that replace those of the request.
         kept: values that the server keeps with the request, for whatever runs.
-        parent: the name of the tuning job that creates it.
+        internal: the server's own values.
+        owner: the resource that creates it.
 
     Raises:
         ServiceError: a resource of that kind and name exists.
@@ -36,10 +38,17 @@ def add_resource(
     own = {member: value for member, value in request.items() if member != "Tags"}
     status = {kind.status_member: first} if first else {}
     description = {**(defaults or {}), **own, **(members or {}), kind.arn_member: arn, **status}
-    tags = request.get("Tags", [])
     try:
         return context.state.add(
-            kind.arn_type, name, arn, first, {**request, **(kept or {})}, description, tags=tags, parent=parent
+            kind.arn_type,
+            name,
+            arn,
+            first,
+            {**request, **(kept or {})},
+            description,
+            internal=internal,
+            tags=request.get("Tags", []),
+            owner=owner,
         )
     except NameTakenError as error:
         raise _name_taken(kind, name, arn) from error

@@ -277,7 +277,7 @@ def test_what_a_killed_server_left_of_an_update_goes(parts: Parts) -> None:
 def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
-    (variant,) = endpoint_requests.create(parts.context, request).description[endpoints.DEPLOYMENT]["Variants"]
+    (variant,) = endpoint_requests.create(parts.context, request).internal[endpoints.DEPLOYMENT]["Variants"]
     folder = parts.context.new_work_folder("left")
     left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))

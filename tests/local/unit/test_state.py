@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
-from microjobs_orchestrator.local.state import NameTakenError, Query, State, TransitionError
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Query, State, TransitionError
 
 KIND = "training-job"
+TUNING = Owner("hyper-parameter-tuning-job", "tuning")
 
 
 @pytest.fixture
@@ -21,8 +22,8 @@ def state(tmp_path: Path) -> Iterator[State]:
     opened.close()
 
 
-def add(state: State, name: str, status: str = "InProgress", parent: str = "") -> None:
-    state.add(KIND, name, f"arn:{name}", status, {"a": 1}, {"b": 2}, parent=parent)
+def add(state: State, name: str, status: str = "InProgress", owner: Owner | None = None) -> None:
+    state.add(KIND, name, f"arn:{name}", status, {"a": 1}, {"b": 2}, owner=owner)
 
 
 def test_name_is_taken_once(state: State) -> None:
@@ -98,24 +99,24 @@ def test_pages_give_each_once_in_order(state: State, order_by: str, descending: 
     for number in range(7):
         add(state, f"job-{number}", "Completed" if number % 2 else "Failed")
     found: list[str] = []
-    after: tuple[float | str, str] | None = None
+    after: tuple[float | str, str, int] | None = None
     while True:
         page = state.find(Query(KIND, order_by=order_by, descending=descending, limit=2, after=after))
         if not page:
             break
         found += [record.name for record in page]
-        after = (getattr(page[-1], order_by), page[-1].name)
+        after = (getattr(page[-1], order_by), page[-1].name, page[-1].version)
     assert sorted(found) == [f"job-{number}" for number in range(7)]
     keys = [(getattr(state.get(KIND, name), order_by), name) for name in found]
     assert keys == sorted(keys, reverse=descending)
 
 
 def test_filters_go_together(state: State) -> None:
-    add(state, "x-1", "Completed", parent="tuning")
-    add(state, "x-2", "Failed", parent="tuning")
-    add(state, "y-1", "Completed", parent="tuning")
+    add(state, "x-1", "Completed", owner=TUNING)
+    add(state, "x-2", "Failed", owner=TUNING)
+    add(state, "y-1", "Completed", owner=TUNING)
     add(state, "x-3", "Completed")
-    query = Query(KIND, name_contains="x", status="Completed", parent="tuning")
+    query = Query(KIND, name_contains="x", status="Completed", owner=TUNING)
     assert [record.name for record in state.find(query)] == ["x-1"]
 
 
@@ -139,27 +140,22 @@ def test_everything_is_there_after_reopening(tmp_path: Path) -> None:
     second.close()
 
 
-def test_old_file_is_taken_over(tmp_path: Path) -> None:
-    """Indexes were others once, and a server may have been killed while it made its reserve."""
+def test_reserve_of_a_killed_server_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     State(path).close()
     with closing(sqlite3.connect(path)) as database:
-        database.executescript(
-            "DROP INDEX by_kind_parent; CREATE INDEX by_parent ON resources (parent) WHERE parent != '';"
-            "CREATE TABLE reserve (content BLOB);"
-        )
-    again = State(path)
-    again.add("job", "a", "arn", "InProgress", {}, {}, parent="tuning")
-    assert [record.name for record in again.find(Query("job", parent="tuning"))] == ["a"]
-    again.close()
+        database.execute("CREATE TABLE reserve (content BLOB)")
+    State(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT name FROM sqlite_master WHERE name = 'reserve'").fetchall() == []
 
 
 @pytest.mark.parametrize("order_by", ["created", "modified", "name", "status"])
 def test_every_list_has_an_index_in_its_order(tmp_path: Path, order_by: str) -> None:
     state = State(tmp_path / "state.db")
     for number in range(30):
-        state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, parent="tuning")
-    narrowings: list[dict[str, Any]] = [{}, {"status": "1"}, {"parent": "tuning"}, {"name_contains": "-1"}]
+        state.add("job", f"job-{number % 7}-{number}", f"arn-{number}", str(number % 3), {}, {}, owner=TUNING)
+    narrowings: list[dict[str, Any]] = [{}, {"status": "1"}, {"owner": TUNING}, {"name_contains": "-1"}]
     for narrower in narrowings:
         found = state.find(Query("job", order_by=order_by, limit=1000, **narrower))
         keys = [(getattr(record, order_by), record.name) for record in found]

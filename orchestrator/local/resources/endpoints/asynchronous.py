@@ -21,17 +21,18 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
 from microjobs_orchestrator.local.resources.models.client import Body, NoAnswerError
 from microjobs_orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import Query, Record
+from microjobs_orchestrator.local.state import Owner, Query, Record
 
 logger = logging.getLogger(__name__)
 
 KIND = "async-invocation"
 QUEUED = "QueueMoment"
-"""A member of descriptions as `Moment` stores it."""
+"""A key of the internal state, with a value as `Moment` stores it."""
 
 DEFAULT_MOST = 4
 """Invocations at once, where AWS chooses a number."""
@@ -126,7 +127,11 @@ def discard(context: Context, endpoint: str) -> None:
 
 def _waiting(context: Context, endpoint: str) -> list[Record]:
     """An endpoint's invocations, oldest first."""
-    return context.state.find(Query(KIND, parent=endpoint, descending=False, limit=-1))
+    return context.state.find(Query(KIND, owner=_owner(endpoint), descending=False, limit=-1))
+
+
+def _owner(endpoint: str) -> Owner:
+    return Owner(ENDPOINT.arn_type, endpoint)
 
 
 class FailedError(Exception):
@@ -180,7 +185,14 @@ class Queue:
             if self._closing.is_set():
                 raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)
             state.add(
-                KIND, name, "", "Waiting", asdict(invocation), {QUEUED: Moment.now().stored()}, parent=self._endpoint
+                KIND,
+                name,
+                "",
+                "Waiting",
+                asdict(invocation),
+                {},
+                internal={QUEUED: Moment.now().stored()},
+                owner=_owner(self._endpoint),
             )
             if self._pools:
                 self._pools[-1].submit(self._make, name)
@@ -216,7 +228,7 @@ class Queue:
         try:
             record = self._context.state.get(KIND, name)
             if record is not None:
-                queued = Moment.read(record.description.get(QUEUED), record.created)
+                queued = Moment.read(record.internal.get(QUEUED), record.created)
                 self._answer(Invocation(**record.request), queued)
                 self._context.state.delete(KIND, name)
         except _ClosedError:

@@ -33,7 +33,7 @@ from microjobs_orchestrator.local.state import Record
 logger = logging.getLogger(__name__)
 
 DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
-"""Members of the stored description that are ours; no answer has members of these names."""
+"""Keys of the internal state."""
 
 DRAIN_TIMEOUT = 60.0
 """Seconds that replaced containers may take to answer their requests: as long as one answer may take."""
@@ -76,7 +76,7 @@ class Endpoint:
     def recover(self, hosts: Sequence[Host]) -> None:
         """Resume with the containers that an earlier server started; start the others again."""
         if hosts:
-            kept = {self._plan_name(variant) for variant in self._known()[DEPLOYMENT]["Variants"]}
+            kept = {self._plan_name(variant) for variant in self._read_internal()[DEPLOYMENT]["Variants"]}
             for name in self._context.runtime.running():  # of an interrupted update
                 if name.startswith(f"{self.plan_name}/") and name not in kept:
                     attempts.remove(self._context, name)
@@ -103,7 +103,7 @@ class Endpoint:
             if not self._is_unwanted():
                 self._bring_up(hosts)
             while not self._is_unwanted():
-                if (following := self._known().get(NEXT)) is not None:
+                if (following := self._read_internal().get(NEXT)) is not None:
                     self._update(following)
                     continue
                 self.control.wait()
@@ -117,12 +117,12 @@ class Endpoint:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
         return self.control.reason is not None or record is None or record.status == "Deleting"
 
-    def _known(self) -> Mapping[str, Any]:
+    def _read_internal(self) -> Mapping[str, Any]:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
-        return record.description if record else {}
+        return record.internal if record else {}
 
     def _bring_up(self, hosts: Mapping[str, Host]) -> None:
-        known = self._known()
+        known = self._read_internal()
         deployment, is_updating = known[DEPLOYMENT], known.get(NEXT) is not None
         if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):
             self._describe("Updating" if is_updating else "Creating")
@@ -131,7 +131,7 @@ class Endpoint:
         except StoppedError:
             return
         except CannotRunError as error:  # an update that was under way has nothing to start from
-            self._describe("Failed", FailureReason=str(error)[:REASON_LIMIT], **{NEXT: None})
+            self._describe("Failed", FailureReason=str(error)[:REASON_LIMIT], internal={NEXT: None})
 
     def _update(self, deployment: Deployment) -> None:
         old = self._replicas
@@ -142,7 +142,7 @@ class Endpoint:
         except StoppedError:
             return
         except CannotRunError as error:
-            self._describe("InService", FailureReason=str(error)[:REASON_LIMIT], **{NEXT: None})
+            self._describe("InService", FailureReason=str(error)[:REASON_LIMIT], internal={NEXT: None})
             return
         self._serve(deployment, {**kept, **fresh}, "InService")
         self._retire([replica for replica in old.values() if replica.plan_name not in planned])
@@ -165,15 +165,15 @@ class Endpoint:
         if self.asynchronous is not None:
             client = self.asynchronous.get("ClientConfig", {})
             self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_MOST))
-        known = {DEPLOYMENT: deployment, "FailureReason": None, **deployments.describe(deployment, serves=True)}
-        self._describe(status, **known, **({NEXT: None} if status == "InService" else {}))
+        internal = {DEPLOYMENT: deployment, **({NEXT: None} if status == "InService" else {})}
+        self._describe(status, internal=internal, FailureReason=None, **deployments.describe(deployment, serves=True))
         self.queue.wake()
 
-    def _describe(self, status: str, **changes: Any) -> None:
+    def _describe(self, status: str, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
         # A deletion that was asked for meanwhile stays.
         states = ("Creating", "Updating", "InService")
         changes = {"EndpointStatus": status, **changes}
-        self._context.state.update(ENDPOINT.arn_type, self.name, changes, status, only_if=states)
+        self._context.state.update(ENDPOINT.arn_type, self.name, changes, status, internal=internal, only_if=states)
 
     def _end(self) -> None:
         self.queue.stop()
@@ -181,11 +181,12 @@ class Endpoint:
         is_shutdown = self.control.reason is StopReason.SHUTDOWN
         _stop(ending.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
         self.queue.close()
-        known = self._known()
+        record = self._context.state.get(ENDPOINT.arn_type, self.name)
+        known = record.internal if record else {}
         for deployment in (known.get(DEPLOYMENT), known.get(NEXT)):
             for variant in deployment["Variants"] if deployment else ():
                 attempts.remove(self._context, self._plan_name(variant))
-        if known.get("EndpointStatus") == "Deleting":
+        if record is not None and record.status == "Deleting":
             forget(self._context, self.name)
 
     # --- its containers ---

@@ -43,8 +43,8 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
     """
     deployment = deployments.deploy(context, request["EndpointConfigName"])
-    members = {DEPLOYMENT: deployment, **deployments.describe(deployment, serves=False)}
-    return add_resource(context, ENDPOINT, request, members=members)
+    members = deployments.describe(deployment, serves=False)
+    return add_resource(context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})
 
 
 def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
@@ -75,13 +75,15 @@ def _serving(context: Context, name: str) -> Deployment:
     record = context.state.get(ENDPOINT.arn_type, name)
     if record is None or record.status != "InService":
         raise _not_in_service(context, name, record)
-    deployment: Deployment = record.description[DEPLOYMENT]
+    deployment: Deployment = record.internal[DEPLOYMENT]
     return deployment
 
 
 def _follow(context: Context, registry: Registry, name: str, following: Deployment) -> Record:
-    changes = {"EndpointStatus": "Updating", NEXT: following}
-    updated = context.state.update(ENDPOINT.arn_type, name, changes, "Updating", only_if=("InService",))
+    changes, internal = {"EndpointStatus": "Updating"}, {NEXT: following}
+    updated = context.state.update(
+        ENDPOINT.arn_type, name, changes, "Updating", internal=internal, only_if=("InService",)
+    )
     if updated is None:
         raise _not_in_service(context, name, context.state.get(ENDPOINT.arn_type, name))
     if isinstance(endpoint := registry.find(f"{ENDPOINT.arn_type}/{name}"), Endpoint):

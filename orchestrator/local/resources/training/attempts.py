@@ -2,7 +2,7 @@
 
 A managed spot job starts over when its hosts are taken away, any job when it loses them to an error that is not its own
 (RetryStrategy). All attempts together have MaxRuntimeInSeconds on hosts, and a spot job has MaxWaitTimeInSeconds from
-its creation on. What they have used is in the job's description, so a restarted server knows it.
+its creation on. What they have used is in the job's internal state, so a restarted server knows it.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from microjobs_orchestrator.local.errors import ValidationError
 
 DAY = 86_400
 
-MEMBER = "Attempts"
-"""Of descriptions; no answer has a member of that name, so it stays with the server."""
+KEY = "Attempts"
+"""Of the internal state."""
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Before a retry: an engine that is away must get the time to come back."""
@@ -47,15 +47,15 @@ class Attempts:
     retries: int = 0
 
     @classmethod
-    def of(cls, description: Mapping[str, Any]) -> "Attempts":
-        members = {**description.get(MEMBER, {})}
+    def of(cls, internal: Mapping[str, Any]) -> "Attempts":
+        members = {**internal.get(KEY, {})}
         if (since := members.get("since")) is not None:  # an earlier version stored a number
             members["since"] = Moment.read(since, since if isinstance(since, float) else 0.0)
         return cls(**members)
 
-    def member(self) -> dict[str, Any]:
-        """For the description."""
-        return {MEMBER: asdict(self)}
+    def stored(self) -> dict[str, Any]:
+        """For the internal state."""
+        return {KEY: asdict(self)}
 
     @property
     def used(self) -> float:

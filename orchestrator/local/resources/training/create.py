@@ -14,17 +14,17 @@ from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import compile_definition
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.local.state import Owner, Record
 
 CREATED = "CreationMoment"
-"""A member of descriptions as `Moment` stores it; no answer has it."""
+"""A key of the internal state, with a value as `Moment` stores it."""
 
 
-def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Record:
+def create(context: Context, request: Mapping[str, Any], owner: Owner | None = None) -> Record:
     """Take a CreateTrainingJob request that is valid by itself; nothing runs yet.
 
     Args:
-        parent: the tuning job that it belongs to.
+        owner: the tuning job that creates it.
 
     Raises:
         ValidationError: an input has no objects, the output no bucket, a metric no regular expression.
@@ -46,10 +46,12 @@ def create(context: Context, request: Mapping[str, Any], parent: str = "") -> Re
         "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
         "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
         **enter_status([], "Starting", now.wall),
-        CREATED: now.stored(),
-        **({"TuningJobArn": format_arn(f"hyper-parameter-tuning-job/{parent}", region)} if parent else {}),
+        **({"TuningJobArn": format_arn(f"{owner.kind}/{owner.name}", region)} if owner else {}),
     }
-    return add_resource(context, TRAINING_JOB, request, defaults=defaults, members=members, parent=parent)
+    internal = {CREATED: now.stored()}
+    return add_resource(
+        context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
+    )
 
 
 def model_uri(request: Mapping[str, Any]) -> str:

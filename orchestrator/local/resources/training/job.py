@@ -30,7 +30,7 @@ from microjobs_orchestrator.local.state import Record
 logger = logging.getLogger(__name__)
 
 ABANDONED_METRICS = "MetricsGivenUp"
-"""A member of descriptions with the names of metrics; no answer contains it."""
+"""A key of the internal state, with the names of metrics."""
 
 
 class TrainingJob:
@@ -41,11 +41,11 @@ class TrainingJob:
         self.control = self.job.control
         self.plan_name = self.job.plan_name
         definitions = record.request["AlgorithmSpecification"].get("MetricDefinitions", [])
-        abandoned = record.description.get(ABANDONED_METRICS, ())
+        abandoned = record.internal.get(ABANDONED_METRICS, ())
         self.metrics = Metrics(definitions, self._note_metric, abandoned)
         self._transitions = list(record.description["SecondaryStatusTransitions"])
-        self._created = Moment.read(record.description.get(CREATED), record.created)
-        self._attempts = Attempts.of(record.description)
+        self._created = Moment.read(record.internal.get(CREATED), record.created)
+        self._attempts = Attempts.of(record.internal)
         self._limits = Limits.of(record.request)
         self._channels = channels(record.request)
         self._checkpoints = Checkpoints(self.job)
@@ -127,7 +127,8 @@ class TrainingJob:
             self.job.note("ProfilerRuleConfigurations has no effect: there is no profiler")
         if self._attempts.since is None:
             self._attempts.since = Moment.now()
-            self._enter("Training", **self.job.start_members(), **self._attempts.member())
+            members, internal = self.job.record_start()
+            self._enter("Training", internal={**internal, **self._attempts.stored()}, **members)
         self._checkpoints.start(hosts)
         if self._limits.spot:
             self._watch = Watch(self.job.context.home, self.job.name, self.control)
@@ -145,8 +146,9 @@ class TrainingJob:
     def _note_metric(self, sentence: str) -> None:
         if not any(event.is_own and sentence in event.message for event in self.job.open_stream("algo-1").events()):
             self.job.note(sentence)
-        changes: dict[str, Any] = {ABANDONED_METRICS: self.metrics.given_up}
-        self.job.describe(**changes)  # so that a restarted server does not try again
+        self.job.describe(
+            internal={ABANDONED_METRICS: self.metrics.given_up}
+        )  # so that a restarted server does not try again
 
     def _handle_interruption(self) -> None:
         if self._transitions[-1]["Status"] != "Interrupted":
@@ -174,7 +176,7 @@ class TrainingJob:
     def _end_attempt(self, note: str, pause: float) -> None:
         """Remove the present hosts, and wait until new ones are available."""
         self._attempts.end()
-        self.job.describe(**self._attempts.member())
+        self.job.describe(internal=self._attempts.stored())
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
         left = self._limits.left(self._attempts, self._created)

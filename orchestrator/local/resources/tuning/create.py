@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Record
 
 CREATED = "CreationMoment"
-"""A member of descriptions as `Moment` stores it; no answer has it."""
+"""A key of the internal state, with a value as `Moment` stores it."""
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
@@ -42,7 +42,6 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     _check(context, config, definition)
     warm_start.check(context, request)
     members = {
-        CREATED: Moment.now().stored(),
         "TrainingJobDefinition": {
             **definition,
             "ResourceConfig": host_resources(definition),  # SDKs that send it by its other name read this one
@@ -53,7 +52,8 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
             },
         },
     }
-    return add_resource(context, TUNING_JOB, request, members=members)
+    internal = {CREATED: Moment.now().stored()}
+    return add_resource(context, TUNING_JOB, request, members=members, internal=internal)
 
 
 def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ class TuningJob:
         self.job = JobHandle(context, record, TUNING_JOB)
         self.control = self.job.control
         self.plan_name = self.job.plan_name
-        self._created = Moment.read(record.description.get(CREATED), record.created)
+        self._created = Moment.read(record.internal.get(CREATED), record.created)
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
         self._ranges = read_ranges(self._config["ParameterRanges"])

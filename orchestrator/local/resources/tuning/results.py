@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, tuned_names
-from microjobs_orchestrator.local.state import Query, Record
+from microjobs_orchestrator.local.state import Owner, Query, Record
 
 OVER = ("Completed", "Failed", "Stopped")
 
@@ -33,7 +33,7 @@ class Results:
         self._context, self._request = context, request
         query = Query(
             TRAINING_JOB.arn_type,
-            parent=request["HyperParameterTuningJobName"],
+            owner=Owner(TUNING_JOB.arn_type, request["HyperParameterTuningJobName"]),
             descending=False,
             limit=MAX_TRAINING_JOBS,
         )
@@ -73,7 +73,7 @@ class Results:
             "TrainingJobName": job.name,
             "TrainingJobArn": job.arn,
             "TrainingJobStatus": job.status,
-            "TuningJobName": job.parent,
+            "TuningJobName": job.owner.name if job.owner else None,
             "CreationTime": job.created,
             "TunedHyperParameters": {name: described["HyperParameters"][name] for name in self._tuned},
             "ObjectiveStatus": "Succeeded" if finished and value is not None else "Failed" if finished else "Pending",

@@ -12,6 +12,8 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
+from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.resources.tuning.definition import (
     OBJECTIVE,
     RESOURCES,
@@ -48,7 +50,8 @@ class Trials:
         return Results(self._job.context, self._job.request)
 
     def start(self, name: str, hyperparameters: Mapping[str, str]) -> None:
-        record = create_training_job(self._job.context, self._make_request(name, hyperparameters), self._job.name)
+        request, owner = self._make_request(name, hyperparameters), Owner(TUNING_JOB.arn_type, self._job.name)
+        record = create_training_job(self._job.context, request, owner)
         trial = TrainingJob(self._job.context, record)
         self._watch(name, trial)
         self._registry.start(trial)

@@ -1,0 +1,161 @@
+"""A home that an earlier version wrote: nothing of it is lost, and a server continues with it.
+
+`home_version_1.sql` is the state of a server of commit 2daa2d7 that was killed while jobs of all kinds ran.
+"""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
+from microjobs_orchestrator.local.schema import INTERNAL, NewerStateError
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from microjobs_orchestrator.local.state import Owner, Query, State
+from microjobs_orchestrator.runs.viewing import Filter, HomeView
+from tests.conftest import REPOSITORY
+from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.fakes import FakeRuntime, Model
+
+DUMP = Path(__file__).with_name("home_version_1.sql").read_text()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.make()
+    with closing(sqlite3.connect(made.state)) as database:
+        database.executescript(DUMP)
+    return made
+
+
+def rows(path: Path) -> list[dict[str, Any]]:
+    """Return all resources of a state, without opening it as a State."""
+    with closing(sqlite3.connect(path)) as database:
+        database.row_factory = sqlite3.Row
+        return [dict(row) for row in database.execute("SELECT * FROM resources ORDER BY kind, name")]
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return list(database.iterdump())
+
+
+def test_migrated_state_has_everything(home: Home) -> None:
+    old = rows(home.state)
+    State(home.state).close()
+    new = rows(home.state)
+    for name in ("kind", "name", "arn", "status", "created", "modified", "request"):
+        assert [row[name] for row in new] == [row[name] for row in old]
+    for before, after in zip(old, new, strict=True):
+        description, internal = json.loads(after["description"]), json.loads(after["internal"])
+        assert {**description, **internal} == json.loads(before["description"])
+        assert description.keys().isdisjoint(INTERNAL.get(after["kind"], ()))
+    assert {name for row in new for name in json.loads(row["internal"])} == {
+        *("CreationMoment", "StartMoment", "Attempts", "Deployment", "NextDeployment", "QueueMoment")
+    }
+
+
+def test_migrated_resources_have_owners_and_tags(home: Home) -> None:
+    state = State(home.state)
+    tuned = Query("training-job", owner=Owner("hyper-parameter-tuning-job", "tuned"))
+    assert [record.name[:9] for record in state.find(tuned)] == ["tuned-002", "tuned-001"]
+    assert len(state.find(Query("async-invocation", owner=Owner("endpoint", "queue")))) == 3
+    record = state.get("training-job", "trained")
+    assert record is not None
+    assert state.get_by_arn(record.arn) == record
+    assert state.tags(record.arn) == [{"Key": "k", "Value": "v"}, {"Key": "team", "Value": "é"}]
+    state.close()
+
+
+def test_migration_that_is_killed_starts_over(home: Home) -> None:
+    before = dump(home.state)
+    program = (
+        "import os, sys\nfrom pathlib import Path\nfrom microjobs_orchestrator.local import schema, state\n"
+        "split = schema._split\n"
+        "def kill(kind, text):\n    return os._exit(9) if kind == 'training-job' else split(kind, text)\n"
+        "schema._split = kill\nstate.State(Path(sys.argv[1]))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, home.state], cwd=REPOSITORY, check=False)
+    assert ended.returncode == 9
+    assert dump(home.state) == before
+    state = State(home.state)
+    assert len(state.find(Query("training-job", limit=100))) == 9
+    state.close()
+
+
+def test_rows_that_cannot_be_read_are_migrated_as_they_are(home: Home) -> None:
+    with closing(sqlite3.connect(home.state)) as database, database:
+        database.execute("INSERT INTO broken SELECT * FROM resources WHERE name = 'failed'")
+        database.execute("UPDATE resources SET description = '{\"a\": ' WHERE name = 'trained'")
+        database.execute("UPDATE resources SET description = CAST(x'7bff' AS TEXT) WHERE name = 'to-stop'")
+    state = State(home.state)
+    names = [record.name for record in state.find(Query("training-job", limit=100))]
+    assert {"trained", "to-stop"}.isdisjoint(names)
+    assert len(names) == 7
+    state.close()
+    with closing(sqlite3.connect(home.state)) as database:
+        broken = database.execute("SELECT name, CAST(description AS BLOB) FROM broken ORDER BY name").fetchall()
+    assert [name for name, _ in broken] == ["failed", "to-stop", "trained"]
+    assert broken[1][1] == b"{\xff"
+
+
+def test_state_of_a_later_version_is_not_opened(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    State(path).close()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+    with pytest.raises(NewerStateError, match="later version"):
+        State(path)
+
+
+def test_reading_commands_read_an_old_home(home: Home) -> None:
+    before = dump(home.state)
+    view = HomeView(home)
+    listed = {row.name: row.status for row in view.newest(Filter(limit=100))}
+    assert (len(listed), listed["trained"], listed["spot"], listed["e"]) == (18, "Completed", "InProgress", "InService")
+    assert view.find("tuned")[1]["HyperParameterTuningJobStatus"] == "Completed"
+    assert dump(home.state) == before
+
+
+@pytest.fixture
+def server(home: Home) -> Iterator[Parts]:
+    """A server that starts with the old home, after its hosts were lost."""
+    home.credentials()
+    (home.buckets / "bucket" / "in").mkdir(parents=True)
+    (home.buckets / "bucket" / "in" / "a").write_text("1,2\n")
+    runtime = FakeRuntime()
+    runtime.models |= {"slow": Model(), "forever": Model()}
+    parts = Parts.over(home, runtime)
+    parts.registry.recover(list_makers(load_operations(parts.context, parts.registry)))
+    yield parts
+    parts.close()
+    runtime.close()
+
+
+def test_server_continues_with_an_old_home(server: Parts) -> None:
+    def status(kind: str, name: str) -> str:
+        record = server.context.state.get(kind, name)
+        return record.status if record else ""
+
+    for name in ("e", "queue", "broken"):
+        until(lambda name=name: status("endpoint", name) == "InService")  # type: ignore[misc]
+    until(lambda: status("transform-job", "transforming") == "Completed")
+    until(lambda: len(list(server.context.store.list("bucket", "answers/"))) == 3)
+    assert server.context.state.find(Query("async-invocation", limit=10)) == []
+    until(lambda: status("training-job", "training") == "Failed")
+    until(lambda: status("processing-job", "processing") == "Failed")
+    operations = SageMaker(server.context.state, load_operations(server.context, server.registry)).operations()
+    described = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
+    assert "the local server ended while the job ran" in described["FailureReason"]
+    children = operations["ListTrainingJobsForHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
+    assert {job["TuningJobName"] for job in children["TrainingJobSummaries"]} == {"tuning"}
+    assert operations["DescribeEndpoint"]({"EndpointName": "e"})["EndpointConfigName"] == "c"
+    operations["StopHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
