@@ -81,7 +81,7 @@ def fill(home: Home, jobs: int) -> None:
     state = State(home.state)
     with state._transaction():
         rows = (_row(number) for number in range(jobs))
-        state._database.executemany("INSERT INTO resources VALUES (?, ?, ?, ?, '', ?, ?, ?, ?)", rows)
+        state._database.executemany("INSERT INTO resources VALUES (?, ?, 0, ?, ?, '', '', ?, ?, ?, ?, '{}')", rows)
     state.close()
 
 
