@@ -19,7 +19,8 @@ from microjobs_orchestrator.local.resources.operations import list_makers, load_
 from microjobs_orchestrator.local.schema import INTERNAL, NewerStateError
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Owner, Query, State
-from microjobs_orchestrator.runs.viewing import Filter, HomeView
+from microjobs_orchestrator.runs.home_view import HomeView
+from microjobs_orchestrator.runs.view import Filter
 from tests.conftest import REPOSITORY
 from tests.local.jobs.conftest import Parts, until
 from tests.local.jobs.fakes import FakeRuntime, Model
