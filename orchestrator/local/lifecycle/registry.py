@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
 from microjobs_orchestrator.local.runtimes.base import Host
@@ -85,11 +84,11 @@ class Registry:
     def _notify_owner(self, plan_name: str) -> None:
         """Tell the running owner of a resource that the resource has ended."""
         kind, _, name = plan_name.partition("/")
-        owners = [owner.arn_type for owner in all_kinds() if kind in [owned.arn_type for owned in owner.owns]]
-        record = self._context.state.get(kind, name) if owners else None
-        for owner in owners:
-            if record is not None and (found := self.find(f"{owner}/{record.parent}")) is not None:
-                found.control.send(Change.RESOURCE_ENDED)
+        record = self._context.state.get(kind, name)
+        if record is None or record.owner is None:
+            return
+        if (owner := self.find(f"{record.owner.kind}/{record.owner.name}")) is not None:
+            owner.control.send(Change.RESOURCE_ENDED)
 
     def find(self, plan_name: str) -> Runnable | None:
         """The running job of a name such as `training-job/my-job`."""

@@ -12,15 +12,15 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.resources.tuning.definition import (
     OBJECTIVE,
     RESOURCES,
     host_resources,
     static_hyperparameters,
 )
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.results import Results
+from microjobs_orchestrator.local.state import Owner
 
 STOP_TIMEOUT = 130.0
 """Seconds that trials may take to end when the tuning job ends; their hosts may take 120."""
