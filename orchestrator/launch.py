@@ -64,7 +64,7 @@ class LaunchRequest:
     @property
     def options(self) -> dict[str, Any]:
         """The workflow's options that flags or settings set."""
-        names = {item.name for item in fields(workflows.load(self.workflow).options)}
+        names = workflows.load(self.workflow).option_names
         settings = {} if self.aws is None else self.aws.workflow_options
         return {**{name: value for name, value in settings.items() if name in names}, **self.flags}
 

@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from microjobs_orchestrator.aws.complete import completing
-from microjobs_orchestrator.aws.prices import prices
+from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.remedies import login, remedy
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
@@ -92,5 +92,5 @@ def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
         logs=clients["logs"],
         poll_interval=POLL_INTERVAL,
         max_poll_interval=POLL_INTERVAL,
-        price=prices(settings).get,
+        price=load_prices(settings).get,
     )

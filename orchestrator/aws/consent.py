@@ -1,4 +1,4 @@
-"""What a run on AWS may cost, shown before anything starts, and the question whether it may."""
+"""Consent to the cost of a run on AWS."""
 
 import sys
 from collections.abc import Iterable
@@ -6,46 +6,45 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from microjobs_orchestrator.aws import costs
-from microjobs_orchestrator.aws.prices import prices
+from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.runs.plan import PlannedRequest
 
 
 def show(console: Console, settings: Settings, plan: Iterable[PlannedRequest]) -> None:
-    """The table of what will run and what it costs."""
-    known = prices(settings)
-    found = costs.estimates(plan, 60 * settings.max_minutes)
-    console.print(costs.table(found, known))
-    if unknown := costs.unpriced(found, known):
+    """Print what the plan costs."""
+    prices = load_prices(settings)
+    estimates = costs.estimate(plan, 60 * settings.max_minutes)
+    console.print(costs.table(estimates, prices))
+    if unpriced := costs.unpriced(estimates, prices):
         console.print(
-            f"No price is known of {', '.join(unknown)} in {settings.region}: "
-            'write it into microjobs.toml, [aws.prices] "TYPE" = DOLLARS_AN_HOUR',
+            f"The price of {', '.join(unpriced)} in {settings.region} is unknown: "
+            'add it to microjobs.toml, [aws.prices] "TYPE" = DOLLARS_PER_HOUR',
             soft_wrap=True,
         )
     if settings.spot:
-        console.print("Spot instances cost less than these prices, which are those on demand.")
+        console.print("These are on-demand prices. Spot instances cost less.")
     console.print(
-        f"Expected: {costs.EXPECTED_SECONDS / 60:g} min an instance. At most: {settings.max_minutes} min, then AWS "
-        "ends a job, and the launcher its endpoint. Storage and logs cost a little more.",
+        f"Expected: {costs.EXPECTED_SECONDS / 60:g} min per instance. At most: {settings.max_minutes} min, then AWS "
+        "ends the job, and the launcher deletes the endpoint. Storage and logs cost a little more.",
         soft_wrap=True,
     )
 
 
 def ask(console: Console, *, yes: bool) -> None:
-    """Ask whether to start.
+    """Ask whether to start the run.
 
     Args:
-        console: where.
-        yes: the answer was given beforehand.
+        yes: start without asking.
 
     Raises:
-        UsageError: there is nobody to answer.
-        LauncherError: the answer is no.
+        UsageError: standard input is not a terminal.
+        LauncherError: the user does not consent.
     """
     if yes:
         return
     if not sys.stdin.isatty():
-        raise UsageError("this costs money, and nobody can be asked here: add --yes")
+        raise UsageError("this run costs money, and standard input is not a terminal: add --yes to consent")
     if console.input("Start? [y/N] ").strip().lower() not in ("y", "yes"):
         raise LauncherError("nothing was started")

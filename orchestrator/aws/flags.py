@@ -1,7 +1,7 @@
 """Flags of the commands that use AWS. A flag overrides its setting in `microjobs.toml`."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -120,11 +120,12 @@ def load_settings(options: argparse.Namespace) -> "Settings":
     return with_region(settings.override(settings.load(), parse_settings(options)))
 
 
-def require_settings(options: argparse.Namespace, *, requests: bool) -> "Settings":
+def require_settings(options: argparse.Namespace, steps: Collection[str] | None) -> "Settings":
     """Return the settings for a command that sends requests to AWS.
 
     Args:
-        requests: whether the command sends requests for jobs, which need a role and a bucket.
+        steps: the steps of all workflows, for a command that creates jobs, which need a role and a bucket; None for
+            other commands.
 
     Raises:
         UsageError: settings or credentials are missing or wrong. The message has all problems.
@@ -133,7 +134,7 @@ def require_settings(options: argparse.Namespace, *, requests: bool) -> "Setting
     from microjobs_orchestrator.aws.backend import credentials_problems
 
     loaded = load_settings(options)
-    problems = settings.problems(loaded) if requests else settings.region_problems(loaded)
+    problems = settings.region_problems(loaded) if steps is None else settings.problems(loaded, steps)
     settings.raise_problems([*problems, *credentials_problems(loaded)])
     return loaded
 

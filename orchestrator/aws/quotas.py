@@ -1,46 +1,34 @@
-"""How many instances an account may use at once: a quota a type and kind of use."""
+"""Quotas of an AWS account: how many instances of a type it may use at the same time, for one use."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from microjobs_orchestrator.aws.settings import Settings
+from microjobs_orchestrator.aws.instances import Instances, planned_instances
+from microjobs_orchestrator.runs.plan import PlannedRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_service_quotas import ServiceQuotasClient
 
-SCALING_HOSTS = 4
-TRIALS_AT_ONCE = 3
+
+def needed_quotas(plan: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
+    """Return the instances that a plan needs at the same time, by quota. The requests run one after the other.
+
+    Args:
+        spot: training jobs run on spot instances.
+    """
+    needed: dict[str, int] = {}
+    for instances in planned_instances(plan):
+        quota = _quota_name(instances, spot=spot)
+        needed[quota] = max(needed.get(quota, 0), instances.concurrent)
+    return needed
 
 
-@dataclass(frozen=True)
-class Need:
-    """Instances that are used at once under a quota."""
-
-    name: str
-    instances: int
-
-
-def needs(settings: Settings) -> Iterator[Need]:
-    """What the housing workflow uses, the most of each quota."""
-    training = "spot training job" if settings.spot else "training job"
-    steps = {
-        "raw": ("processing job", 1),
-        "scale": ("processing job", settings.instance_count or SCALING_HOSTS),
-        "train": (training, 1),
-        "tune": (training, TRIALS_AT_ONCE),
-        "endpoint": ("endpoint", settings.endpoint_instances),
-        "batch-score": ("processing job", 1),
-    }
-    most: dict[str, int] = {}
-    for step, (kind, instances) in steps.items():
-        name = f"{settings.instance_types.get(step, settings.instance_type)} for {kind} usage"
-        most[name] = max(most.get(name, 0), instances)
-    for name, instances in most.items():
-        yield Need(name, instances)
+def _quota_name(instances: Instances, *, spot: bool) -> str:
+    use = f"spot {instances.use}" if spot and instances.use == "training job" else instances.use
+    return f"{instances.instance_type} for {use} usage"
 
 
 def read(client: "ServiceQuotasClient") -> dict[str, float]:
-    """The account's quotas of SageMaker, by name."""
+    """Return the account's quotas of SageMaker, by name."""
     pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
     return {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}

@@ -18,7 +18,7 @@ team = "houses"
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.config import FILE, ConfigError, read_section
 from microjobs_orchestrator.push.destination import Destination
 
-STEPS = ("raw", "scale", "train", "tune", "endpoint", "batch-score")
 ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
 PLACEHOLDER_REGION = "us-east-1"
 PLACEHOLDER_ACCOUNT = "123456789012"
@@ -166,9 +165,13 @@ def region_problems(settings: Settings) -> list[Problem]:
     return [Problem("no region is set", "--region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION")]
 
 
-def problems(settings: Settings) -> list[Problem]:
-    """Return all reasons why the settings cannot be used in requests."""
-    found = [*region_problems(settings), *_target_problems(settings), *_instance_problems(settings)]
+def problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
+    """Return all reasons why the settings cannot be used in requests.
+
+    Args:
+        steps: the steps of all workflows.
+    """
+    found = [*region_problems(settings), *_target_problems(settings), *_instance_problems(settings, steps)]
     if bool(settings.subnets) != bool(settings.security_groups):
         found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
     return found + [
@@ -189,22 +192,22 @@ def _target_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem("no bucket is set", f"--bucket, or `bucket` in [aws] of microjobs.toml ({template})")
 
 
-def _instance_problems(settings: Settings) -> Iterator[Problem]:
+def _instance_problems(settings: Settings, steps: Collection[str]) -> Iterator[Problem]:
     for step in settings.instance_types:
-        if step not in STEPS:
-            yield Problem(f"no step is called {step}", f"the steps are {', '.join(STEPS)}")
+        if step not in steps:
+            yield Problem(f"no step is called {step}", f"the steps are {', '.join(steps)}")
     for instance_type in (settings.instance_type, *settings.instance_types.values()):
         if not INSTANCE_TYPE.fullmatch(instance_type):
             yield Problem(f"{instance_type!r} is not an instance type", "they are written like ml.m5.large")
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings, steps: Collection[str]) -> None:
     """Check that the settings can be used in requests.
 
     Raises:
         UsageError: settings are missing or wrong. The message has all problems.
     """
-    raise_problems(problems(settings))
+    raise_problems(problems(settings, steps))
 
 
 def fill_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:

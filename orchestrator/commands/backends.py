@@ -58,7 +58,7 @@ def require_jobs(options: argparse.Namespace) -> None:
 def _connect_aws(options: argparse.Namespace) -> "Backend":
     from microjobs_orchestrator.aws.backend import connect
 
-    return connect(flags.require_settings(options, requests=False), _refuse_image)
+    return connect(flags.require_settings(options, steps=None), _refuse_image)
 
 
 def _refuse_image(job: str) -> str:

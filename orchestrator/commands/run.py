@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,7 +121,7 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator import dry_run
     from microjobs_orchestrator.launch import LaunchRequest, launch
 
-    names = [item.name for item in fields(workflows.load(options.workflow).options)]
+    names = workflows.load(options.workflow).option_names
     request = LaunchRequest(
         options.workflow,
         {name: value for name, value in vars(options).items() if name in names},
@@ -146,10 +145,10 @@ def _settings(options: argparse.Namespace) -> "Settings":
     from microjobs_orchestrator.aws import settings
 
     if not options.dry_run:
-        return flags.require_settings(options, requests=True)
+        return flags.require_settings(options, workflows.steps())
     filled, placeholders = settings.fill_placeholders(flags.load_settings(options))
     if placeholders:
         values = ", ".join(f"{name} {value}" for name, value in placeholders.items())
         print(f"# placeholders, because neither flags nor microjobs.toml set them: {values}", file=sys.stderr)
-    settings.check(filled)
+    settings.check(filled, workflows.steps())
     return filled

@@ -1,9 +1,9 @@
 """The declaration of a workflow. Each file in `workflows/` has one, named WORKFLOW."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.outputs import split_uri
@@ -22,6 +22,8 @@ def file_option(help: str) -> Any:
 
 class WorkflowOptions(Protocol):
     """A frozen dataclass. Its fields are declared with `microjobs.hyperparameters.parameter`; each one is a flag."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def jobs(self) -> tuple[str, ...]:
@@ -53,6 +55,10 @@ class Workflow(Generic[OptionsT]):
     """Raises UsageError for options that the declarations of the fields cannot exclude."""
     examples: str = ""
     """Command lines for `--help`, one per line."""
+
+    @property
+    def option_names(self) -> set[str]:
+        return {item.name for item in fields(self.options)}
 
     def execute(self, run: Run, options: OptionsT, folder: Path) -> RunResults:
         """Upload the files and run the steps.

@@ -2,12 +2,14 @@
 
 import ast
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Mapping
 from importlib import import_module, util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from microjobs_orchestrator.runs.backend import RequestContext
+    from microjobs_orchestrator.runs.plan import PlannedRequest
     from microjobs_orchestrator.runs.workflow import Workflow
 
 
@@ -31,8 +33,27 @@ def load(name: str) -> "Workflow[Any]":
     return workflow
 
 
-def load_all() -> "Iterator[Workflow[Any]]":
-    return map(load, names())
+def plan_all(context: "RequestContext", options: Mapping[str, Any]) -> "list[PlannedRequest]":
+    """Return the plans of all workflows.
+
+    Args:
+        options: values of those options that a workflow has. The other options have their defaults.
+    """
+    from microjobs_orchestrator.runs.plan import PlanNames
+
+    plan: list[PlannedRequest] = []
+    for workflow in map(load, names()):
+        own = {name: value for name, value in options.items() if name in workflow.option_names}
+        plan += workflow.requests(context, PlanNames("planned"), workflow.options(**own))
+    return plan
+
+
+def steps() -> list[str]:
+    """Return the names of all workflows' steps, in the order of their requests."""
+    from microjobs_orchestrator.runs.backend import RequestContext
+
+    context = RequestContext(bucket="", role="", image=str)
+    return list(dict.fromkeys(planned.step for planned in plan_all(context, {})))
 
 
 def _module(name: str) -> str:

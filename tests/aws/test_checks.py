@@ -14,7 +14,9 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.stub import Stubber
 from moto import mock_aws
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import architecture, images, quotas
+from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.doctor import account as checks
 from microjobs_orchestrator.doctor.account import images as image_check
@@ -189,7 +191,8 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
 
 
 def test_spot_and_other_types_have_quotas_of_their_own(full: Settings) -> None:
-    assert {need.name: need.instances for need in quotas.needs(full)} == {
+    plan = workflows.plan_all(request_context(full, image=str), {})
+    assert quotas.needed_quotas(plan, spot=True) == {
         "ml.m5.large for processing job usage": 4,
         "ml.g5.xlarge for spot training job usage": 1,
         "ml.m5.large for spot training job usage": 3,

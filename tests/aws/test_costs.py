@@ -10,7 +10,7 @@ from rich.console import Console
 
 from microjobs_orchestrator.aws import consent, costs
 from microjobs_orchestrator.aws.backend import request_context
-from microjobs_orchestrator.aws.prices import prices
+from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.runs.costs import Usage, format_dollars, measure_usage
@@ -25,7 +25,7 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 def estimates(settings: Settings) -> list[costs.Estimate]:
     there = request_context(settings, URIS.__getitem__)
-    return costs.estimates(housing.requests(there, PlanNames("run"), housing.Options()), 60 * settings.max_minutes)
+    return costs.estimate(housing.requests(there, PlanNames("run"), housing.Options()), 60 * settings.max_minutes)
 
 
 def shown(settings: Settings) -> str:
@@ -37,7 +37,7 @@ def shown(settings: Settings) -> str:
 
 
 def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> None:
-    assert [(item.title, item.instances) for item in estimates(settings)] == [
+    assert [(item.instances.title, item.instances.total) for item in estimates(settings)] == [
         ("Raw data", 1),
         ("Scaling on 4 hosts", 4),
         ("Training", 1),
@@ -49,14 +49,14 @@ def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> No
 
 def test_most_is_what_time_limits_allow(settings: Settings) -> None:
     tuning = estimates(replace(settings, max_minutes=30))[3]
-    assert tuning.most({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
+    assert tuning.maximum({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
     assert tuning.expected({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
-    assert tuning.most({}) is None
+    assert tuning.maximum({}) is None
 
 
 def test_expected_is_never_more_than_most(settings: Settings) -> None:
     for item in estimates(replace(settings, max_minutes=1)):
-        assert item.expected({"ml.m5.large": 1.0}) == item.most({"ml.m5.large": 1.0})
+        assert item.expected({"ml.m5.large": 1.0}) == item.maximum({"ml.m5.large": 1.0})
 
 
 def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
@@ -67,15 +67,15 @@ def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
 
 def test_unknown_price_is_said(settings: Settings) -> None:
     text = shown(replace(settings, instance_types={"train": "ml.x9.large"}))
-    assert "No price is known of ml.x9.large in us-east-1" in text
+    assert "The price of ml.x9.large in us-east-1 is unknown" in text
     assert "+ ?" in text
 
 
 def test_other_region_has_no_prices_but_the_users(settings: Settings) -> None:
     there = replace(settings, region="eu-north-1")
-    assert prices(there) == {}
-    assert prices(replace(there, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
-    assert prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
+    assert load_prices(there) == {}
+    assert load_prices(replace(there, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
+    assert load_prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
 
 
 def test_nobody_to_ask_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import settings
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.cli import make_parser
@@ -130,7 +131,7 @@ def test_commands_are_understood(command: str) -> None:
 def test_settings_of_the_page_are_settings(table: str, tmp_path: Path) -> None:
     (tmp_path / "microjobs.toml").write_text(table)
     loaded = settings.load(tmp_path / "microjobs.toml")
-    settings.check(loaded)
+    settings.check(loaded, workflows.steps())
     assert loaded.account == "123456789012"
 
 

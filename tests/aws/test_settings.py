@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.aws.settings import Settings, check, load, override
 from microjobs_orchestrator.failures import UsageError
@@ -112,7 +113,7 @@ def test_every_flag_is_a_setting() -> None:
 )
 def test_wrong_settings_say_what_to_write(settings: Settings, wrong: dict[str, object], said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        check(replace(settings, **wrong))  # type: ignore[arg-type]
+        check(replace(settings, **wrong), workflows.steps())  # type: ignore[arg-type]
 
 
 def test_role_and_registry_are_taken_apart(settings: Settings) -> None:

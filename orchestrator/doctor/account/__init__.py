@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws.backend import credentials_problems, session
 from microjobs_orchestrator.aws.remedies import DENIED
 from microjobs_orchestrator.aws.settings import Settings, problems
@@ -27,7 +28,7 @@ def examine(settings: Settings, home: Home) -> Iterator[Finding]:
 
     Missing settings and missing credentials are findings, and end the examination.
     """
-    incomplete, unknown = problems(settings), credentials_problems(settings)
+    incomplete, unknown = problems(settings, workflows.steps()), credentials_problems(settings)
     yield from (Finding("problem", problem.message, problem.remedy) for problem in (*incomplete, *unknown))
     if unknown or not settings.region:
         return

@@ -1,9 +1,11 @@
-"""The quotas: whether the account may use as many instances as the housing workflow uses."""
+"""The quotas: whether the account may use as many instances as the workflows need."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import quotas
+from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.doctor.account.account import Account
 from microjobs_orchestrator.doctor.check import Finding
 
@@ -15,8 +17,10 @@ class Quotas:
 
     def run(self) -> Iterator[Finding]:
         limits = quotas.read(self.account.client("service-quotas"))
-        for need in quotas.needs(self.account.settings):
-            yield compare(need.name, limits.get(need.name), need.instances)
+        settings = self.account.settings
+        plan = workflows.plan_all(request_context(settings, image=str), settings.workflow_options)
+        for quota, instances in quotas.needed_quotas(plan, spot=settings.spot).items():
+            yield compare(quota, limits.get(quota), instances)
 
 
 def compare(quota: str, limit: float | None, needed: int) -> Finding:
