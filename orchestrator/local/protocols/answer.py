@@ -14,7 +14,7 @@ class Answer:
     """None: the status that the model gives the operation."""
     body: Iterable[bytes] | None = None
     """Content of a streaming payload. The server calls its `close`, if it has one."""
-    events: Iterable[tuple[str, Mapping[str, Any]]] = ()
+    events: Iterable[tuple[str, Mapping[str, Any]]] | None = None
     """Names and members of the events, if the result is an event stream."""
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers that the model does not describe."""

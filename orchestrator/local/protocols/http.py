@@ -8,14 +8,21 @@ HEADERS = "microjobs.headers"
 """WSGI variable with all headers under their own names: WSGI uses one variable for `x-amz-meta-a_b` and
 `x-amz-meta-a-b`."""
 
+LOWER_HEADERS = "microjobs.lower_headers"
+"""WSGI variable with the same headers by their names in lower case, once `get_headers` was called."""
+
 REQUEST_ID = "microjobs.request_id"
 """WSGI variable with the id of a request."""
 
 
 def get_headers(request: Request) -> Mapping[str, str]:
     """Return the headers by their names in lower case."""
-    received = request.environ.get(HEADERS, request.headers)
-    return {name.lower(): value for name, value in received.items()}
+    headers: Mapping[str, str] | None = request.environ.get(LOWER_HEADERS)
+    if headers is None:
+        received = request.environ.get(HEADERS, request.headers)
+        headers = {name.lower(): value for name, value in received.items()}
+        request.environ[LOWER_HEADERS] = headers
+    return headers
 
 
 def get_target(request: Request) -> tuple[str, str]:

@@ -2,8 +2,9 @@
 which member is where.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -24,8 +25,9 @@ from microjobs_orchestrator.local.protocols.rest_routes import (
 from microjobs_orchestrator.local.protocols.results import select_members
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
 
-SIGNATURE = frozenset({"AWSAccessKeyId", "Expires", "Signature"})
-"""Parameters of addresses presigned with version 2. Those of version 4 begin with `X-Amz-`."""
+UNBOUND = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
+"""Parameters that belong to no operation: those of addresses presigned with version 2, and the operation's name, which
+newer SDKs send."""
 
 _BESIDE_BODY = frozenset({"uri", "querystring", "header", "headers", "statusCode"})
 """Places of members outside of the body."""
@@ -40,52 +42,37 @@ def is_beside_body(member: Shape) -> bool:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """What the members of one request are read from."""
+class Bindings:
+    """Members of an operation's request by their places, with the name and the shape of each."""
 
-    labels: Mapping[str, str]
-    parameters: Mapping[str, Sequence[str]]
-    headers: Mapping[str, str]
-    codes: Codes
+    path: PathTemplate
+    literals: frozenset[str]
+    labels: Mapping[str, tuple[str, Shape]]
+    parameters: Mapping[str, tuple[str, Shape]]
+    all_parameters: Sequence[tuple[str, MapShape]]
+    """Members that hold all parameters."""
+    headers: Mapping[str, tuple[str, Shape]]
+    prefixes: Mapping[str, str]
+    """Members that hold all headers of a prefix."""
 
-    def read(self, name: str, member: Shape) -> Iterator[Any]:
-        """Yield the value of a member, if the request has it."""
-        wire = member.serialization.get("name", name)
-        location = member.serialization.get("location")
-        if location == "uri":
-            yield self._convert(name, member, self.labels[wire])
-        elif location == "querystring" and isinstance(member, MapShape):
-            yield {key: self._parse_parameter(name, member.value, key) for key in self.parameters}
-        elif location == "querystring" and wire in self.parameters:
-            yield self._parse_parameter(name, member, wire)
-        elif location == "header" and wire.lower() in self.headers:
-            yield self._parse_header(name, member, self.headers[wire.lower()])
-        elif location == "headers":
-            yield from self._read_prefixed(wire.lower())
 
-    def _read_prefixed(self, prefix: str) -> Iterator[dict[str, str]]:
-        found = {name.removeprefix(prefix): text for name, text in self.headers.items() if name.startswith(prefix)}
-        if found:
-            yield found
-
-    def _parse_parameter(self, name: str, member: Shape, wire: str) -> Any:
-        values = self.parameters[wire]
-        if isinstance(member, ListShape):
-            return [self._convert(name, member.member, value) for value in values]
-        return self._convert(name, member, values[0])
-
-    def _parse_header(self, name: str, member: Shape, value: str) -> Any:
-        if isinstance(member, ListShape):
-            return [self._convert(name, member.member, item.strip()) for item in value.split(",")]
-        return self._convert(name, member, value)
-
-    def _convert(self, name: str, shape: Shape, text: str) -> Any:
-        try:
-            return parse_text(shape, text)
-        except ValueError:
-            raise make_error(
-                self.codes.malformed_value, f"{name} is {text!r}, which is no {shape.type_name}."
-            ) from None
+@cache
+def _bind(operation: OperationModel) -> Bindings:
+    path, _, query = operation.http["requestUri"].partition("?")
+    places: dict[str, dict[str, tuple[str, Shape]]] = {}
+    for name, member in (operation.input_shape.members if operation.input_shape else {}).items():
+        location = member.serialization.get("location", "")
+        places.setdefault(location, {})[wire_name(name, member)] = (name, member)
+    parameters = places.get("querystring", {})
+    return Bindings(
+        PathTemplate.parse(path),
+        frozenset(dict(parse_qsl(query, keep_blank_values=True))),
+        places.get("uri", {}),
+        {wire: bound for wire, bound in parameters.items() if not isinstance(bound[1], MapShape)},
+        [(name, member) for name, member in parameters.values() if isinstance(member, MapShape)],
+        places.get("header", {}),
+        {prefix.lower(): name for prefix, (name, _) in places.get("headers", {}).items()},
+    )
 
 
 def parse_address(operation: OperationModel, request: Request, codes: Codes) -> dict[str, Any]:
@@ -94,39 +81,78 @@ def parse_address(operation: OperationModel, request: Request, codes: Codes) -> 
     Raises:
         ServiceError: a value is not of its type, a parameter is repeated, or the operation does not have it.
     """
-    template, _, literals = operation.http["requestUri"].partition("?")
-    path, query = get_target(request)
-    encoded = PathTemplate.parse(template).match(path) or {}
-    labels = {label: decode(text, codes) for label, text in encoded.items()}
-    parameters: dict[str, list[str]] = {}
+    bindings, (path, query) = _bind(operation), get_target(request)
+    labels = bindings.path.read_labels(path)
+    members = {
+        name: _convert(name, shape, decode(labels[wire], codes), codes)
+        for wire, (name, shape) in bindings.labels.items()
+    }
+    if query:
+        members |= _parse_parameters(operation, bindings, query, codes)
+    return members | _parse_headers(bindings, get_headers(request), codes)
+
+
+def _parse_headers(bindings: Bindings, headers: Mapping[str, str], codes: Codes) -> dict[str, Any]:
+    members = {
+        name: _parse_header(name, shape, headers[wire], codes)
+        for wire, (name, shape) in bindings.headers.items()
+        if wire in headers
+    }
+    for prefix, name in bindings.prefixes.items():
+        if found := {key.removeprefix(prefix): text for key, text in headers.items() if key.startswith(prefix)}:
+            members[name] = found
+    return members
+
+
+def _parse_header(name: str, shape: Shape, text: str, codes: Codes) -> Any:
+    if isinstance(shape, ListShape):
+        return [_convert(name, shape.member, item.strip(), codes) for item in text.split(",")]
+    return _convert(name, shape, text, codes)
+
+
+def _parse_parameters(operation: OperationModel, bindings: Bindings, query: str, codes: Codes) -> dict[str, Any]:
+    values: dict[str, list[str]] = {}
     for parameter, value in parse_query(query, codes):
-        parameters.setdefault(parameter, []).append(value)
-    source = _Source(labels, parameters, get_headers(request), codes)
-    known = operation.input_shape.members if operation.input_shape else {}
-    if parameters:
-        _check_parameters(operation, parameters, dict(parse_qsl(literals, keep_blank_values=True)).keys(), codes)
-    return {name: value for name, member in known.items() for value in source.read(name, member)}
+        values.setdefault(parameter, []).append(value)
+    _check_parameters(operation, bindings, values, codes)
+    members = {
+        name: _parse_values(name, shape, values[wire], codes)
+        for wire, (name, shape) in bindings.parameters.items()
+        if wire in values
+    }
+    for name, shape in bindings.all_parameters:
+        members[name] = {key: _parse_values(key, shape.value, texts, codes) for key, texts in values.items()}
+    return members
 
 
 def _check_parameters(
-    operation: OperationModel, parameters: Mapping[str, Sequence[str]], literals: Collection[str], codes: Codes
+    operation: OperationModel, bindings: Bindings, values: Mapping[str, Sequence[str]], codes: Codes
 ) -> None:
     """Refuse parameters that are repeated, and those that could change the meaning of the request unnoticed."""
-    shape = operation.input_shape
+    if bindings.all_parameters:
+        return
     # Headers may be parameters, too: in addresses that are presigned with version 2.
-    members = [
-        (wire_name(name, member), member)
-        for name, member in (shape.members if shape else {}).items()
-        if member.serialization.get("location") in ("querystring", "header")
-    ]
-    takes_all = any(isinstance(member, MapShape) for _, member in members)
-    lists = {name for name, member in members if isinstance(member, ListShape)}
-    known = {name for name, _ in members} | SIGNATURE | {"x-id", *literals}
-    for name, values in parameters.items():
-        if len(values) > 1 and name not in lists and not takes_all:
+    known = {*bindings.literals, *bindings.parameters, *bindings.headers, *UNBOUND}
+    for name, texts in values.items():
+        member = bindings.parameters.get(name)
+        if len(texts) > 1 and not (member and isinstance(member[1], ListShape)):
             raise make_error(codes.malformed_value, f"The parameter {name!r} came more than once; send it once.")
-        if not (name in known or takes_all or name.lower().startswith("x-amz-")):
+        if name not in known and not name.lower().startswith("x-amz-"):
             raise make_error(codes.unknown_parameter, f"{operation.name} has no query parameter {name!r} here.")
+
+
+def _parse_values(name: str, shape: Shape, texts: Sequence[str], codes: Codes) -> Any:
+    if isinstance(shape, ListShape):
+        return [_convert(name, shape.member, text, codes) for text in texts]
+    return _convert(name, shape, texts[0], codes)
+
+
+def _convert(name: str, shape: Shape, text: str, codes: Codes) -> Any:
+    try:
+        return parse_text(shape, text)
+    except ValueError:
+        message = f"{name} is {text!r}, which is no {shape.type_name}."
+        raise make_error(codes.malformed_value, message) from None
 
 
 ParseDocument = Callable[[StructureShape, bytes], dict[str, Any]]
@@ -197,7 +223,7 @@ def format_answer(
     """
     shape = operation.output_shape
     members = select_members(shape, answer.members, "") if shape else {}
-    body, body_type = _format_body(operation, replace(answer, members=members), content_type, format_document)
+    body, body_type = _format_body(operation, members, answer, content_type, format_document)
     response = Response(body, answer.status or int(operation.http.get("responseCode", 200)), content_type=None)
     response.direct_passthrough = True
     if body_type:
@@ -210,22 +236,27 @@ def format_answer(
 
 
 def _format_body(
-    operation: OperationModel, answer: Answer, content_type: str, format_document: FormatDocument
+    operation: OperationModel,
+    members: Mapping[str, Any],
+    answer: Answer,
+    content_type: str,
+    format_document: FormatDocument,
 ) -> tuple[Iterable[bytes] | bytes, str]:
     """Return the body and its type; the type is empty if headers state it."""
-    shape, stream = operation.output_shape, operation.get_event_stream_output()
+    shape = operation.output_shape
     if answer.body is not None or shape is None:
         return answer.body or b"", ""
-    if stream is not None:
+    if answer.events is not None:
+        stream = operation.get_event_stream_output()
         events = event_stream.encode_events(stream, answer.events, content_type, format_document)
         return events, event_stream.CONTENT_TYPE
     name = shape.serialization.get("payload")
     if name is None and not has_document(shape):
         return b"", ""
     if name is None:
-        inner = {key: value for key, value in answer.members.items() if not is_beside_body(shape.members[key])}
+        inner = {key: value for key, value in members.items() if not is_beside_body(shape.members[key])}
         return format_document(shape, inner, ""), content_type
-    payload, content = shape.members[name], answer.members.get(name)
+    payload, content = shape.members[name], members.get(name)
     if isinstance(payload, StructureShape):
         return format_document(payload, content or {}, name), content_type
     return content.encode() if isinstance(content, str) else content or b"", ""

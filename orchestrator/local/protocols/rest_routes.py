@@ -51,10 +51,13 @@ class PathTemplate:
         end = "" if pattern.endswith(("(.+)", "/")) else "/?"
         return PathTemplate(re.compile(pattern + end, re.DOTALL), tuple(label.removesuffix("+") for label in labels))
 
-    def match(self, path: str) -> Mapping[str, str] | None:
-        """Return the percent-encoded labels of a path; None if the path has another form."""
+    def matches(self, path: str) -> bool:
+        return self.pattern.fullmatch(path) is not None
+
+    def read_labels(self, path: str) -> Mapping[str, str]:
+        """Return the percent-encoded labels of a path; none if the path has another form."""
         match = self.pattern.fullmatch(path)
-        return None if match is None else dict(zip(self.labels, match.groups(), strict=True))
+        return dict(zip(self.labels, match.groups(), strict=True)) if match else {}
 
 
 @dataclass(frozen=True)
@@ -123,17 +126,21 @@ def find_route(service: str, request: Request, codes: Codes) -> Route:
         ServiceError: no operation has this address, or a required header or parameter is missing.
     """
     path, query = get_target(request)
-    parameters = dict(parse_query(query, codes))
+    parameters = dict(parse_query(query, codes)) if query else {}
     routes = [
         route
         for route in _routes(service).get(request.method, ())
-        if route.literals.items() <= parameters.items() and route.path.match(path) is not None
+        if _has_literals(route, parameters) and route.path.matches(path)
     ]
     if not routes:
         message = f"The method {request.method} is not allowed on {decode(path, codes)}."
         raise make_error(codes.unknown_address, message)
     most = max(len(route.literals) for route in routes)
     return _choose([route for route in routes if len(route.literals) == most], request, parameters, codes)
+
+
+def _has_literals(route: Route, parameters: Mapping[str, str]) -> bool:
+    return not route.literals or (bool(parameters) and route.literals.items() <= parameters.items())
 
 
 def _choose(routes: Sequence[Route], request: Request, parameters: Mapping[str, str], codes: Codes) -> Route:

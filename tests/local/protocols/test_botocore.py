@@ -1,0 +1,147 @@
+"""REST protocols against botocore: it serializes requests that we parse, and parses results that we format."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+import pytest
+from botocore.awsrequest import AWSRequest, HeadersDict, prepare_request_dict
+from botocore.parsers import create_parser
+from botocore.serialize import create_serializer
+from werkzeug import Request, Response
+from werkzeug.test import EnvironBuilder
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols import rest_json, rest_xml
+from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.http import REQUEST_ID
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.protocol import protocol_of
+
+TIME = datetime(2026, 1, 31, 23, 59, 59, tzinfo=UTC)
+
+
+def send(service: str, operation: str, members: Mapping[str, Any]) -> Request:
+    """Return the request that botocore sends."""
+    model = operation_model(service, operation)
+    protocol = model.service_model.metadata["protocol"]
+    sent = create_serializer(protocol).serialize_to_request(dict(members), model)
+    prepare_request_dict(sent, "http://localhost:1")
+    request = AWSRequest(sent["method"], sent["url"], sent["headers"], sent["body"]).prepare()
+    target, body = request.url.removeprefix("http://localhost:1"), request.body or b""
+    assert isinstance(body, bytes | str)
+    builder = EnvironBuilder(target, method=request.method, data=body, headers=list(request.headers.items()))
+    environ = builder.get_environ()
+    return Request({**environ, "REQUEST_URI": target, REQUEST_ID: "an-id"})
+
+
+def receive(service: str, operation: str, response: Response) -> dict[str, Any]:
+    """Return the result that botocore's clients read."""
+    model = operation_model(service, operation)
+    parser = create_parser(model.service_model.metadata["protocol"])
+    content = {
+        "status_code": response.status_code,
+        "headers": HeadersDict(response.headers),
+        "body": response.get_data(),
+    }
+    assert model.output_shape is not None
+    parsed: dict[str, Any] = parser.parse(content, model.output_shape)
+    return parsed
+
+
+def id_of(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+RULE = {"Name": "n", "Type": "A", "TTL": 60, "ResourceRecords": [{"Value": "1.2.3.4"}, {"Value": "5.6.7.8"}]}
+
+REQUESTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("sagemaker-runtime", "InvokeEndpoint", {"EndpointName": "e", "Body": b"\x00\xff", "ContentType": "text/csv"}),
+    ("lambda", "Invoke", {"FunctionName": "f/g h", "Payload": b"{}", "InvocationType": "Event", "Qualifier": "1"}),
+    ("lambda", "UntagResource", {"Resource": "arn:a", "TagKeys": ["a&b", "c"]}),
+    ("lambda", "TagResource", {"Resource": "arn:a", "Tags": {"a": "b"}}),
+    ("lambda", "ListFunctions", {"MaxItems": 5, "FunctionVersion": "ALL"}),
+    ("pinpoint", "GetApp", {"ApplicationId": "a-b"}),
+    ("pinpoint", "CreateApp", {"CreateApplicationRequest": {"Name": "n", "tags": {"a": "b"}}}),
+    ("mediaconvert", "CreateQueue", {"Name": "n", "ConcurrentJobs": 2, "Tags": {"a": "b"}}),
+    ("route53", "ChangeResourceRecordSets", {
+        "HostedZoneId": "z",
+        "ChangeBatch": {"Comment": "c & d", "Changes": [{"Action": "CREATE", "ResourceRecordSet": RULE}]},
+    }),
+    ("cloudfront", "CreateInvalidation", {
+        "DistributionId": "d",
+        "InvalidationBatch": {"Paths": {"Quantity": 1, "Items": ["/*"]}, "CallerReference": "r"},
+    }),
+    ("s3", "PutObjectTagging", {"Bucket": "b", "Key": "a/ü", "Tagging": {"TagSet": [{"Key": "k", "Value": ""}]}}),
+    ("s3", "GetObjectAttributes", {"Bucket": "b", "Key": "k", "ObjectAttributes": ["ETag", "ObjectSize"]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "operation", "members"), REQUESTS, ids=id_of)
+def test_request_of_botocore_is_parsed(service: str, operation: str, members: dict[str, Any]) -> None:
+    request, protocol = send(service, operation, members), protocol_of(service)
+    assert protocol.find_operation(service, request) == operation
+    assert protocol.parse(operation_model(service, operation), request) == members
+
+
+def test_times_are_seconds_and_metadata_has_its_prefix_removed() -> None:
+    members = {"Bucket": "b", "Key": "k", "Metadata": {"a": "1"}, "ObjectLockRetainUntilDate": TIME}
+    parsed = rest_xml.parse(operation_model("s3", "PutObject"), send("s3", "PutObject", {**members, "Body": b""}))
+    assert parsed == members | {"ObjectLockRetainUntilDate": TIME.timestamp()}
+
+
+def test_map_parameter_has_all_parameters() -> None:
+    members = {"restApiId": "r", "stageName": "s", "exportType": "swagger", "parameters": {"extensions": "a", "x": "b"}}
+    parsed = rest_json.parse(operation_model("apigateway", "GetExport"), send("apigateway", "GetExport", members))
+    assert parsed == members
+
+
+RESULTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("lambda", "Invoke", {"StatusCode": 202, "FunctionError": "Unhandled", "ExecutedVersion": "1", "Payload": "p"}),
+    ("lambda", "GetAccountSettings", {"AccountUsage": {"FunctionCount": 3}}),
+    ("pinpoint", "GetApp", {"ApplicationResponse": {"Arn": "a", "Id": "i", "Name": "n"}}),
+    ("mediaconvert", "GetQueue", {"Queue": {"Name": "n", "CreatedAt": TIME.timestamp(), "Status": "ACTIVE"}}),
+    ("route53", "ListHostedZones", {
+        "HostedZones": [{"Id": "z", "Name": "n", "CallerReference": "c", "Config": {"PrivateZone": True}}],
+        "IsTruncated": False,
+        "MaxItems": "100",
+    }),
+    ("cloudfront", "GetInvalidation", {"Invalidation": {"Id": "i", "Status": "s", "CreateTime": TIME}}),
+    ("s3", "HeadObject", {"LastModified": TIME, "ContentLength": 5, "Metadata": {"a": "b"}, "DeleteMarker": True}),
+    ("s3", "ListParts", {"Bucket": "b", "Parts": [{"PartNumber": 1, "Size": 3}, {"PartNumber": 2, "Size": 4}]}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("service", "operation", "members"), RESULTS, ids=id_of)
+def test_result_is_parsed_by_botocore(service: str, operation: str, members: dict[str, Any]) -> None:
+    request = Request({**EnvironBuilder("/").get_environ(), REQUEST_ID: "an-id"})
+    response = protocol_of(service).format_answer(operation_model(service, operation), Answer(members), request)
+    received = receive(service, operation, response)
+    del received["ResponseMetadata"]
+    assert _with_seconds(received) == _with_seconds(members)
+
+
+def _with_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _with_seconds(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_seconds(item) for item in value]
+    return value.timestamp() if isinstance(value, datetime) else value
+
+
+@pytest.mark.parametrize("module", [rest_json, rest_xml])
+def test_error_is_parsed_by_botocore(module: ModuleType) -> None:
+    request = Request({**EnvironBuilder("/a b").get_environ(), REQUEST_ID: "an-id"})
+    response = module.format_error(ServiceError("NoSuchThing", "no <thing>", 404), request)
+    service, operation = ("s3", "GetObject") if module is rest_xml else ("lambda", "Invoke")
+    error = receive(service, operation, response)["Error"]
+    assert (error["Code"], error["Message"], response.status_code) == ("NoSuchThing", "no <thing>", 404)
+
+
+def test_json_error_with_members_consists_of_them() -> None:
+    error = ServiceError("ModelError", "m", 424, {"Message": "m", "OriginalStatusCode": 500})
+    response = rest_json.format_error(error, Request(EnvironBuilder("/").get_environ()))
+    assert json.loads(response.data) == {"Message": "m", "OriginalStatusCode": 500}
+    assert response.headers["x-amzn-ErrorType"] == "ModelError"
