@@ -1,10 +1,11 @@
-"""Batch scoring: the batch-score job beside Keras's model.predict and a bare loop with ONNX Runtime, the same weights.
+"""Batch scoring: the batch-score job, compared with Keras's model.predict and a loop over ONNX Runtime.
 
     uv run python bench/batch_score.py [--rows 1000000] [--runs 5] [--more 10] [--markdown]
 
-In turns, each as a process of its own that loads the rows, predicts them and saves the predictions; the job also
-checks every row, compares with the targets and draws. What a row takes is told without what the start takes: the peers
-stop that time themselves, after a first batch; the job runs on some times more rows too, and the difference counts.
+All use the same weights. Each candidate is a process that loads the rows, predicts and saves the predictions; the job
+also checks every row, compares with the targets and draws plots. Rounds alternate between the candidates. The rate
+excludes the start: peers measure the time after their first batch, and for the job the rate is the difference to a
+run on `--more` times the rows.
 """
 
 import argparse
@@ -16,46 +17,46 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from harness import Used
+from harness import Usage
 
 from microjobs.contract import Layout
 
 BATCH = 4_096
 KERAS_DEFAULT = 32
 JOB = "batch-score"
-BARE = f"bare ONNX Runtime, batches of {BATCH}"
+LOOP = f"ONNX Runtime in a loop, batches of {BATCH}"
 KERAS = f"Keras predict, batches of {BATCH}"
 DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT}"
 
-Side = Callable[[], "Scored"]
+Candidate = Callable[[], "Scored"]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """A whole run, and the seconds of it that the rows took; of the job, also one on more rows."""
-
-    whole: Used
-    rows: float
-    more: Used | None = None
+    whole: Usage
+    rows_seconds: float
+    """The part of the run that processes rows."""
+    more: Usage | None = None
+    """Of the job only: a run on more rows."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--more", type=int, default=10)
+    parser.add_argument("--more", type=int, default=10, help="factor for the larger run (default: %(default)s)")
     parser.add_argument("--markdown", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        measured = sides(Path(folder), options.rows, options.more)
-        default = measured.pop(DEFAULT)  # takes most of a minute
-        results = harness.in_turns(measured, options.runs)
+        candidates = make_candidates(Path(folder), options.rows, options.more)
+        default = candidates.pop(DEFAULT)  # takes almost a minute
+        results = harness.run_interleaved(candidates, options.runs)
         results[DEFAULT] = [default()]
     report(results, options)
 
 
-def sides(folder: Path, rows: int, times: int) -> dict[str, Side]:
-    once, often = job(folder, rows), job(folder, rows * times)
+def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate]:
+    small, large = prepare_job(folder, rows), prepare_job(folder, rows * factor)
     layout = Layout(folder / str(rows))
     features, output = layout.processing("test") / "x_test.npy", layout.root / "predictions.npy"
     keras, bare = harness.peer_python("keras"), harness.peer_python("onnxruntime")
@@ -64,56 +65,66 @@ def sides(folder: Path, rows: int, times: int) -> dict[str, Side]:
     loop = [bare, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
 
     def ours() -> Scored:
-        whole, more = harness.used(*once), harness.used(*often)
-        return Scored(whole, (more.seconds - whole.seconds) / (times - 1), more)
+        whole, more = harness.measure(*small), harness.measure(*large)
+        return Scored(whole, (more.seconds - whole.seconds) / (factor - 1), more)
 
     def peer(command: Sequence[str | Path], batch: int) -> Scored:
-        whole = harness.used([*command, str(batch)])
+        whole = harness.measure([*command, str(batch)])
         return Scored(whole, float(output.with_suffix(".seconds").read_text()))
 
     return {
         JOB: ours,
-        BARE: lambda: peer(loop, BATCH),
+        LOOP: lambda: peer(loop, BATCH),
         KERAS: lambda: peer(predict, BATCH),
         DEFAULT: lambda: peer(predict, KERAS_DEFAULT),
     }
 
 
-def job(folder: Path, rows: int) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment of the job on so many rows."""
+def prepare_job(folder: Path, rows: int) -> tuple[list[str], dict[str, str]]:
+    """Write the job's input, and return its command and environment."""
     layout = Layout(folder / str(rows))
     data = harness.REPOSITORY / "bench" / "make_data.py"
     environment = {"PYTHONPATH": str(harness.REPOSITORY / "shared")}
-    harness.used([sys.executable, data, "model", layout.processing("model")], environment)
-    harness.used(
+    harness.measure([sys.executable, data, "model", layout.processing("model")], environment)
+    harness.measure(
         [sys.executable, data, "arrays", layout.processing("test"), "test", str(rows), "float32", "1"], environment
     )
-    return harness.job(JOB, layout.root)
+    return harness.job_process(JOB, layout.root)
 
 
 def report(results: dict[str, list[Scored]], options: argparse.Namespace) -> None:
-    whole = {side: [run.whole for run in runs] for side, runs in results.items()}
-    rate = {side: options.rows / statistics.median(run.rows for run in runs) for side, runs in results.items()}
+    whole = {name: [run.whole for run in runs] for name, runs in results.items()}
+    rate = {name: options.rows / statistics.median(run.rows_seconds for run in runs) for name, runs in results.items()}
     lines = [
         [
-            side,
-            f"{rate[side] / 1e6:.3f} M",
-            f"{rate[JOB] / rate[side]:.2f}x",
-            f"{harness.median(runs):.2f} s",
-            f"{harness.median(runs) / harness.median(whole[JOB]):.2f}x",
-            f"{harness.peak(runs) / 1e6:.0f} MB",
+            name,
+            f"{rate[name] / 1e6:.3f} M",
+            f"{rate[JOB] / rate[name]:.2f}x",
+            f"{harness.median_seconds(runs):.2f} s",
+            f"{harness.median_seconds(runs) / harness.median_seconds(whole[JOB]):.2f}x",
+            f"{harness.peak_bytes(runs) / 1e6:.0f} MB",
         ]
-        for side, runs in whole.items()
+        for name, runs in whole.items()
     ]
     more = [run.more for run in results[JOB] if run.more]
-    times = f"{JOB}, {options.more} times the rows"
-    lines.append([times, "", "", f"{harness.median(more):.2f} s", "", f"{harness.peak(more) / 1e6:.0f} MB"])
-    head = ["", "rows/s", "the job's to it", f"whole, {options.rows:,} rows", "to the job's", "peak memory"]
+    title = f"{JOB}, {options.more} times the rows"
+    lines.append(
+        [title, "", "", f"{harness.median_seconds(more):.2f} s", "", f"{harness.peak_bytes(more) / 1e6:.0f} MB"]
+    )
+    head = [
+        "",
+        "rows/s",
+        "job's rate / this rate",
+        f"whole run, {options.rows:,} rows",
+        "this time / job's time",
+        "peak memory",
+    ]
     tools = [
         harness.versions(harness.PEERS / "onnxruntime.lock", "numpy", "onnxruntime"),
         harness.versions(harness.PEERS / "keras.lock", "keras", "tensorflow-cpu"),
     ]
-    title = f"Predicting rows of 13 singles, an MLP of 128 and 64 units; {harness.machine()}, {', '.join(tools)}"
+    task = "Predictions for rows of 13 float32 values, by an MLP with 128 and 64 units"
+    title = f"{task}; {harness.machine()}, {', '.join(tools)}"
     harness.table(title, head, lines, markdown=options.markdown)
 
 

@@ -1,11 +1,10 @@
-"""Training on GPUs: each trainer's CUDA image with the machine's GPUs, beside the same image without.
+"""Training on GPUs: each trainer's CUDA image with the machine's GPUs, compared with the same image without GPUs.
 
     microjobs build train-pytorch train-tensorflow --variant cuda
     uv run python bench/gpu.py [--rows 1000000] [--epochs 5] [--batch-size 16384] [--gpus all]
 
-In turns, on the same data: rows a second of the training alone, as the job's metrics.json has its seconds, and the
-whole job from `docker run` to its end. Prints a table with ratios; the device of each is what the job's log says.
-Needs the NVIDIA Container Toolkit.
+Prints rows per second of the training alone (the job's metrics.json contains its seconds), the seconds of the whole job
+from `docker run` to its end, and the device from the job's log. Needs the NVIDIA Container Toolkit.
 """
 
 import argparse
@@ -28,11 +27,11 @@ DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Measured:
-    """One job: what trained, training rows a second, and seconds from `docker run` to its end."""
-
     device: str
-    rows_a_second: float
+    rows_per_second: float
+    """Of the training alone."""
     seconds: float
+    """From `docker run` to its end."""
 
 
 def main() -> None:
@@ -40,10 +39,12 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch-size", type=int, default=16_384)
-    parser.add_argument("--gpus", default="all", help="as docker run takes it, such as device=0 (default: %(default)s)")
+    parser.add_argument(
+        "--gpus", default="all", help="value for docker run --gpus, such as device=0 (default: %(default)s)"
+    )
     options = parser.parse_args()
     images = {job: local_image(job, "cuda") for job in jobs_with("cuda")}
-    need_gpus(next(iter(images.values())), options.gpus)
+    require_gpus(next(iter(images.values())), options.gpus)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_data(root, options.rows)
@@ -55,17 +56,17 @@ def main() -> None:
             report(job, without, with_gpus)
 
 
-def need_gpus(image: str, gpus: str) -> None:
-    """Ends the program where there is nothing to measure."""
+def require_gpus(image: str, gpus: str) -> None:
+    """Exit if containers cannot use GPUs."""
     command = ["docker", "run", "--rm", "--gpus", gpus, "--entrypoint", "nvidia-smi", image, "--list-gpus"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise SystemExit(f"no GPU in a container: {(done.stderr or done.stdout).strip()}")
+        raise SystemExit(f"containers cannot use GPUs: {(done.stderr or done.stdout).strip()}")
     print(done.stdout.strip())
 
 
 def write_data(root: Path, rows: int) -> None:
-    """Both channels: a linear target with noise."""
+    """Write the channels `train` and `test`: a linear target with noise."""
     random = np.random.default_rng(0)
     weights = random.normal(size=FEATURES)
     for channel, count in (("train", rows), ("test", max(rows // 10, 1))):
@@ -92,8 +93,8 @@ def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measured:
 def report(job: str, without: Measured, with_gpus: Measured) -> None:
     print(f"{job:18} {'rows/s':>12} {'ratio':>7} {'whole job':>10}  device")
     for measured in (without, with_gpus):
-        ratio = measured.rows_a_second / without.rows_a_second
-        print(f"{'':18} {measured.rows_a_second:12,.0f} {ratio:6.2f}x {measured.seconds:8.1f} s  {measured.device}")
+        ratio = measured.rows_per_second / without.rows_per_second
+        print(f"{'':18} {measured.rows_per_second:12,.0f} {ratio:6.2f}x {measured.seconds:8.1f} s  {measured.device}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What the benchmarks share: peers in environments of their own, processes measured, tables printed.
+"""Shared code of the benchmarks: virtual environments for peers, measurements of processes, tables.
 
-Standard library only: what a process inherits of its parent's memory counts as its own peak.
+Standard library only: memory that a process inherits from its parent counts towards its peak.
 """
 
 import hashlib
@@ -20,19 +20,21 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PEERS = Path(__file__).with_name("peers")
 ENVIRONMENTS = REPOSITORY / ".venv-peers"
 
-Measured = TypeVar("Measured")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Used:
-    """What a process took: seconds from its start to its end, and the peak memory of it and its children in bytes."""
+class Usage:
+    """Resources that a process used."""
 
     seconds: float
-    peak: int
+    """From start to end."""
+    peak_bytes: int
+    """Peak memory of the process or of its largest child."""
 
 
-def used(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Used:
-    """Run a command to its end; it must end well."""
+def measure(command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> Usage:
+    """Run a command to its end. If it fails, print its output and exit."""
     began = time.perf_counter()
     variables = os.environ | (environment or {})
     process = subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -44,40 +46,43 @@ def used(command: Sequence[str | Path], environment: Mapping[str, str] | None = 
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))} ended with {process.returncode}:\n{log[-3000:]}")
-    return Used(seconds, usage.ru_maxrss * 1024)
+    return Usage(seconds, usage.ru_maxrss * 1024)
 
 
-def in_turns(sides: Mapping[str, Callable[[], Measured]], runs: int) -> dict[str, list[Measured]]:
-    """Run all sides in turns, so that a busy moment hits all alike."""
-    results: dict[str, list[Measured]] = {side: [] for side in sides}
+def run_interleaved(candidates: Mapping[str, Callable[[], Result]], runs: int) -> dict[str, list[Result]]:
+    """Run each candidate once per round, so that other load on the machine affects all of them equally."""
+    results: dict[str, list[Result]] = {name: [] for name in candidates}
     for _ in range(runs):
-        for side, run in sides.items():
-            results[side].append(run())
+        for name, run in candidates.items():
+            results[name].append(run())
     return results
 
 
-def median(runs: Sequence[Used]) -> float:
+def median_seconds(runs: Sequence[Usage]) -> float:
     return statistics.median(run.seconds for run in runs)
 
 
-def peak(runs: Sequence[Used]) -> int:
-    return max(run.peak for run in runs)
+def peak_bytes(runs: Sequence[Usage]) -> int:
+    return max(run.peak_bytes for run in runs)
 
 
-def job(name: str, root: Path) -> tuple[list[str], dict[str, str]]:
-    """The command and the environment of a processing job as a process of its own, with this interpreter."""
+def job_process(name: str, root: Path) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment that run a processing job as a process of this interpreter."""
     environment = {
         "MICROJOBS_JOB": str(REPOSITORY / "containers" / name),
         "PYTHONPATH": str(REPOSITORY / "shared"),
         "SAGEMAKER_BASE_DIR": str(root),
-        "MPLCONFIGDIR": str(ENVIRONMENTS / "matplotlib"),  # its cache of fonts, as an image has it
+        "MPLCONFIGDIR": str(ENVIRONMENTS / "matplotlib"),  # a cache of fonts, which the image has too
     }
     return [sys.executable, "-m", "microjobs"], environment
 
 
 def peer_python(peer: str) -> Path:
-    """The interpreter of a virtual environment with what `peers/<peer>.lock` names; made once and kept."""
-    uv = shutil.which("uv") or sys.exit("uv is not here: it makes the peers' virtual environments")
+    """Return the interpreter of a virtual environment with the packages of `peers/<peer>.lock`.
+
+    The environment is created once and kept.
+    """
+    uv = shutil.which("uv") or sys.exit("uv is not installed (`make setup` installs it): it installs the peers")
     lock = PEERS / f"{peer}.lock"
     folder = ENVIRONMENTS / f"{peer}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     python, done = folder / "bin" / "python", folder / "complete"
@@ -91,7 +96,7 @@ def peer_python(peer: str) -> Path:
 
 
 def versions(lock: Path, *packages: str) -> str:
-    """Their versions, as a lock with hashes has them."""
+    """Return the versions of packages in a lock with hashes."""
     pins = dict(line.split(" ")[0].split("==") for line in lock.read_text().splitlines() if "==" in line[:80])
     return ", ".join(f"{package} {pins[package]}" for package in packages)
 
@@ -106,7 +111,7 @@ def machine() -> str:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
-    """Print a table, the first column to the left; as Markdown for docs/maintaining/benchmarks.md."""
+    """Print a table with right-aligned columns; with `markdown`, as docs/maintaining/benchmarks.md has it."""
     if markdown:
         print(f"\n{title}\n")
         for row in (head, ["---", *("---:" for _ in head[1:])], *rows):

@@ -1,4 +1,4 @@
-"""Makes what the benchmarks work on; a process of its own, so that numpy's memory is none of theirs.
+"""Writes data and models for the benchmarks. A separate process, so that its memory does not count as theirs.
 
 make_data.py arrays FOLDER SPLIT ROWS DTYPE PARTS
 make_data.py model FOLDER
@@ -20,8 +20,8 @@ UNITS = (FEATURES, 128, 64, 1)
 CHUNK = 100_000
 
 
-def arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) -> None:
-    """x and y of one split, in one file each or in that many shards."""
+def write_arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) -> None:
+    """Write x and y of one split, each as one file or as `parts` shards."""
     random = np.random.default_rng(0)
     for part in range(parts):
         suffix = "" if parts == 1 else f"-{part:05}-of-{parts:05}"
@@ -32,15 +32,15 @@ def arrays(folder: Path, split: str, rows: int, dtype: str, parts: int) -> None:
         np.save(folder / f"y_{split}{suffix}.npy", random.normal(size=count).astype(dtype))
 
 
-def model(folder: Path) -> None:
-    """A bundle with the MLP, and its weights for Keras beside it."""
+def write_model(folder: Path) -> None:
+    """Write a bundle with the MLP, and the weights for Keras in the same folder."""
     random = np.random.default_rng(0)
     weights = {}
     for number, (before, after) in enumerate(pairwise(UNITS)):
         weights[f"kernel{number}"] = random.normal(0, before**-0.5, (before, after)).astype(np.float32)
         weights[f"bias{number}"] = random.normal(0, 0.1, after).astype(np.float32)
     folder.mkdir(parents=True)
-    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # its hints take a name for its switch
+    np.savez(folder / "weights.npz", **weights)  # type: ignore[arg-type]  # mypy takes a name for the parameter allow_pickle
     nodes, last = [], "features"
     for number in range(len(UNITS) - 1):
         nodes.append(helper.make_node("Gemm", [last, f"kernel{number}", f"bias{number}"], [f"dense{number}"]))
@@ -59,8 +59,8 @@ def model(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    verb, target, *rest = sys.argv[1:]
-    if verb == "arrays":
-        arrays(Path(target), rest[0], int(rest[1]), rest[2], int(rest[3]))
+    command, target, *rest = sys.argv[1:]
+    if command == "arrays":
+        write_arrays(Path(target), rest[0], int(rest[1]), rest[2], int(rest[3]))
     else:
-        model(Path(target))
+        write_model(Path(target))

@@ -1,9 +1,9 @@
-"""What a job costs beyond its container: a training job that does nothing, beside `docker run` of the same image.
+"""Overhead of a training job that does nothing, compared with `docker run` of the same image.
 
     uv run python bench/overhead.py [--runs 11]
 
-In turns, so that a busy moment hits all alike: `docker run IMAGE`; the local server, from CreateTrainingJob to
-Completed; SageMaker SDK v2 local mode, from fit() to its return. Prints medians and their ratios to `docker run`.
+Each round measures `docker run IMAGE`, the local server (from CreateTrainingJob to Completed) and SageMaker SDK v2
+local mode (from fit() to its return). Prints the median of each, and the ratio to `docker run`.
 """
 
 import argparse
@@ -15,19 +15,19 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import boto3
 import docker
+from harness import REPOSITORY, run_interleaved
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 LOCAL_MODE = Path(__file__).with_name("sdk_local_mode.py")
 IMAGE = "microjobs-bench/no-op:dev"
 
@@ -35,48 +35,39 @@ IMAGE = "microjobs-bench/no-op:dev"
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=11)
-    parser.add_argument("--base", default="microjobs/serve:dev", help="an image that is here; default: %(default)s")
+    parser.add_argument("--base", default="microjobs/serve:dev", help="an image of the engine (default: %(default)s)")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         stack.enter_context(small_image(options.base))
         address = stack.enter_context(serving(folder))
-        sides = {
+        candidates = {
             "docker run": docker_run,
             "local server": training_job(address),
             "SDK v2 local mode": stack.enter_context(local_mode(folder, address)),
         }
-        times = measure(sides, options.runs)
+        run_interleaved(candidates, 1)  # warm up
+        times = run_interleaved(candidates, options.runs)
     report(times)
 
 
-def measure(sides: Mapping[str, Callable[[], float]], runs: int) -> dict[str, list[float]]:
-    for run in sides.values():  # once to warm up
-        run()
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(runs):
-        for side, run in sides.items():
-            times[side].append(run())
-    return times
-
-
-def report(times: dict[str, list[float]]) -> None:
-    unit = statistics.median(times["docker run"])
-    for side, seconds in times.items():
+def report(times: Mapping[str, Sequence[float]]) -> None:
+    baseline = statistics.median(times["docker run"])
+    for name, seconds in times.items():
         median = statistics.median(seconds)
-        print(f"{side:18} {median:6.3f} s  {median / unit:5.2f}x  ({min(seconds):.3f}-{max(seconds):.3f} s)")
+        print(f"{name:18} {median:6.3f} s  {median / baseline:5.2f}x  ({min(seconds):.3f}-{max(seconds):.3f} s)")
 
 
 @contextmanager
 def small_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[None]:
-    """An image whose `train` does nothing, or what is given."""
+    """Build an image whose entry point does nothing (or is `entrypoint`), and remove it after the block."""
     dockerfile = f"FROM {base}\nENTRYPOINT {json.dumps(entrypoint or ['/bin/true'])}\n"
     subprocess.run(["docker", "build", "--quiet", "--tag", image, "-"], input=dockerfile.encode(), check=True)
     try:
         yield
     finally:
         client = docker.from_env()
-        for container in client.containers.list(all=True, filters={"ancestor": image}):  # SDK local mode leaves them
+        for container in client.containers.list(all=True, filters={"ancestor": image}):  # left by SDK local mode
             container.remove(force=True, v=True)
         for network in client.networks.list(names=["sagemaker-local"]):
             network.remove()
@@ -97,7 +88,7 @@ def docker_run() -> float:
 
 
 def training_job(address: control.Address, **members: Any) -> Callable[[], float]:
-    """Runs a training job; members of the request beside those of `request`."""
+    """Return a function that runs a training job. The members override those of `request`."""
     client = boto3.client(
         "sagemaker",
         endpoint_url=address.url,
@@ -135,9 +126,9 @@ def request(address: control.Address, name: str) -> dict[str, Any]:
 def local_mode(
     folder: Path, address: control.Address, image: str = IMAGE, *channel: str
 ) -> Iterator[Callable[[], float]]:
-    """SDK local mode in its own interpreter, which is started once: its import takes seconds and is not counted."""
+    """Start SDK local mode in its own interpreter, once: its import takes seconds and is not measured."""
     python = sdk_python(folder)
-    # The SDK looks for "v2" in Compose's version and else for this command (facts §1.6); distributions say "2.26.1-4".
+    # The SDK expects "v2" in the output of `docker compose version`, or else this command. Debian prints "2.26.1-4".
     shim = folder / "docker-compose"
     shim.write_text('#!/bin/sh\nexec docker compose "$@"\n')
     shim.chmod(0o755)
@@ -163,7 +154,7 @@ def local_mode(
         for line in process.stdout:
             if line.startswith("seconds: "):
                 return float(line.split()[1])
-        sys.exit("SDK local mode ended: run bench/sdk_local_mode.py by itself to see why")
+        sys.exit("SDK local mode ended: run bench/sdk_local_mode.py alone to see its error")
 
     try:
         yield fit
@@ -172,8 +163,8 @@ def local_mode(
 
 
 def sdk_python(folder: Path) -> Path:
-    """A virtual environment with the SDK, as the client tests' lock has it."""
-    uv = shutil.which("uv") or sys.exit("uv is not here: it makes the SDK's virtual environment")
+    """Create a virtual environment with the lock of the client tests, and return its interpreter."""
+    uv = shutil.which("uv") or sys.exit("uv is not installed (`make setup` installs it): it installs the SDK")
     python = folder / "sdk" / "bin" / "python"
     lock = REPOSITORY / "tests" / "clients" / "sdk.lock"
     subprocess.run([uv, "venv", "--quiet", "--python", "3.11", folder / "sdk"], check=True)

@@ -1,9 +1,9 @@
-"""What a one-line change costs: `make build/<job>` after one in the job's code, beside the same with nothing changed.
+"""Time to rebuild an image: `make build/<job>` after a one-line change in the job's code, and without a change.
 
     uv run python bench/rebuild.py [--runs 3] [--markdown] [JOB ...]
 
-In a copy of the repository, under a tag of its own that is removed again: neither the code nor the images that are in
-use are touched. The images must have been built before, for their packages to be in the builder's cache.
+Builds in a copy of the repository, with a separate tag that is removed afterwards, so that your code and images stay as
+they are. Build the images once before, so that the builder's cache contains their packages.
 """
 
 import argparse
@@ -36,14 +36,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy_repository(Path(folder))
         for job in options.jobs:
-            with built(Path(folder), job):
+            with temporary_image(Path(folder), job):
                 rows.append([job, *map("{:.2f} s".format, measure(Path(folder), job, options.runs))])
     title = f"make build/<job>, medians of {options.runs}; {harness.machine()}"
     harness.table(title, ["", "nothing changed", "one line changed"], rows, markdown=options.markdown)
 
 
 def copy_repository(folder: Path) -> None:
-    """Everything that git knows, as it lies in the working tree."""
+    """Copy all files that git tracks, with the changes in the working tree."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=harness.REPOSITORY, capture_output=True, check=True)
     for name in filter(None, listed.stdout.decode().split("\0")):
         source, target = harness.REPOSITORY / name, folder / name
@@ -53,7 +53,7 @@ def copy_repository(folder: Path) -> None:
 
 
 @contextmanager
-def built(folder: Path, job: str) -> Iterator[None]:
+def temporary_image(folder: Path, job: str) -> Iterator[None]:
     try:
         build(folder, job)
         yield
@@ -63,7 +63,7 @@ def built(folder: Path, job: str) -> Iterator[None]:
 
 
 def measure(folder: Path, job: str, runs: int) -> tuple[float, float]:
-    """Median seconds of builds with nothing changed, and with another line at the end of a module each time."""
+    """Return median seconds of builds without a change, and after a new line at the end of a module."""
     unchanged, changed = [], []
     for run in range(runs):
         unchanged.append(build(folder, job))

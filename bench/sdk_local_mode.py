@@ -1,5 +1,8 @@
-"""One side of bench/overhead.py and bench/channel.py, in the SDK's interpreter: a fit() for each line of stdin, its
-seconds on stdout. Arguments: the image, and the S3 URI of the channel `train` if there is one."""
+"""SageMaker SDK local mode, for bench/overhead.py and bench/channel.py. Runs with the SDK's interpreter.
+
+For each line on stdin, calls fit() and prints its seconds. Arguments: the image, and the S3 URI of the channel `train`,
+if there is one.
+"""
 
 import sys
 import time

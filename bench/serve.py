@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import serve_parsing
 import serve_start
-from harness import in_turns
+from harness import run_interleaved
 from serve_sides import FEATURES, SIDES, Side, Workplace, make_bundle, need, tell
 
 CLIENT_CORE = "1"
@@ -102,7 +102,7 @@ def first_pings(names: Sequence[str], folder: Path, starts: int) -> list[float]:
         with ExitStack() as stack:
             return SIDES[name](Workplace(folder, stack)).first_ping
 
-    seconds = in_turns({name: partial(first_ping, name) for name in names}, starts)
+    seconds = run_interleaved({name: partial(first_ping, name) for name in names}, starts)
     return [statistics.median(taken) for taken in seconds.values()]
 
 

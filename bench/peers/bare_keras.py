@@ -1,11 +1,11 @@
-"""A bare Keras script: reads arrays, trains, saves. ROOT EPOCHS BATCH_SIZE."""
+"""Minimal Keras script: loads arrays, trains and saves. Arguments: ROOT EPOCHS BATCH_SIZE."""
 
 import os
 import sys
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as the job has it
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as in the job
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""A bare PyTorch script: reads arrays, trains, saves. ROOT EPOCHS BATCH_SIZE."""
+"""Minimal PyTorch script: loads arrays, trains and saves. Arguments: ROOT EPOCHS BATCH_SIZE."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Keras's model.predict with the weights of a file: loads the rows, predicts them, saves them and the seconds."""
+"""Keras's model.predict: loads rows and weights, predicts, saves the predictions and the seconds.
+
+Arguments: WEIGHTS ROWS OUTPUT BATCH_SIZE.
+"""
 
 import sys
 import time
@@ -22,7 +25,7 @@ model = keras.Sequential(
 )
 model.set_weights([layers[name] for name in layers.files])
 batch = int(sys.argv[4])
-model.predict(rows[:batch], batch_size=batch, verbose=0)  # compiles it
+model.predict(rows[:batch], batch_size=batch, verbose=0)  # compiles the model
 began = time.perf_counter()
 np.save(output, model.predict(rows, batch_size=batch, verbose=0)[:, 0])
 output.with_suffix(".seconds").write_text(str(loaded + time.perf_counter() - began))

@@ -1,4 +1,7 @@
-"""A bare loop over batches with ONNX Runtime as it comes: loads the rows, predicts them, saves them and the seconds."""
+"""A loop over batches with ONNX Runtime's default settings: loads rows, predicts, saves predictions and seconds.
+
+Arguments: MODEL ROWS OUTPUT BATCH_SIZE.
+"""
 
 import sys
 import time

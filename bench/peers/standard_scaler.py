@@ -1,4 +1,4 @@
-"""Standard scaling as most do it: the whole array in memory, scikit-learn's StandardScaler, the result saved."""
+"""Standard scaling with scikit-learn: the whole array in memory. Arguments: SOURCE OUTPUT."""
 
 import sys
 from pathlib import Path
