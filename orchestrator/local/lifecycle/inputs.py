@@ -10,7 +10,8 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.lifecycle import manifests
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.s3.store import ObjectStore, StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
+from microjobs_orchestrator.local.s3.store import ObjectStore
 
 PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile"
 """What S3DataType says that S3Uri is."""

@@ -7,7 +7,8 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.s3.store import ObjectStore, StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
+from microjobs_orchestrator.local.s3.store import ObjectStore
 
 REF = "-ref"
 """The end of an attribute's name whose value is an object's address, and stands for what the object holds."""

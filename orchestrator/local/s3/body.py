@@ -13,8 +13,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.forms import Stream
 from microjobs_orchestrator.local.gateway.signatures import UNSIGNED_PAYLOAD, Proof
 from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, Digest, encode
-from microjobs_orchestrator.local.s3.chunks import KINDS, dechunked
-from microjobs_orchestrator.local.s3.details import BLOCK
+from microjobs_orchestrator.local.s3.chunks import KINDS, decode_chunks
+from microjobs_orchestrator.local.s3.details import BLOCK_BYTES
 
 MAX_DOCUMENT_BYTES = 16 << 20
 """Bytes of an XML body; ten thousand parts with two checksums each are 3 MB."""
@@ -91,14 +91,14 @@ def _content(body: Body, trailers: dict[str, str]) -> Iterator[bytes]:
     headers, kind = body.headers, body.headers.get("x-amz-content-sha256", UNSIGNED_PAYLOAD)
     if kind in KINDS:
         expected = _number(headers, "x-amz-decoded-content-length")
-        blocks = dechunked(body.stream, kind, body.proof, trailers)
+        blocks = decode_chunks(body.stream, kind, body.proof, trailers)
     elif kind != UNSIGNED_PAYLOAD and not _SHA256.fullmatch(kind):
         message = (
             f"x-amz-content-sha256 must be a SHA-256, {UNSIGNED_PAYLOAD}, {', '.join(sorted(KINDS))}, not {kind!r}."
         )
         raise ServiceError("InvalidArgument", message)
     else:
-        expected, blocks = _length(headers), iter(lambda: body.stream.read(BLOCK), b"")
+        expected, blocks = _length(headers), iter(lambda: body.stream.read(BLOCK_BYTES), b"")
     size = 0
     for block in blocks:
         size += len(block)

@@ -9,7 +9,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3.body import Body
-from microjobs_orchestrator.local.s3.store import ObjectStore, no_such_bucket
+from microjobs_orchestrator.local.s3.reader import no_such_bucket
+from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 
 OWNER = {"ID": ACCOUNT, "DisplayName": "microjobs"}

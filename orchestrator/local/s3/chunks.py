@@ -12,7 +12,7 @@ from hashlib import sha256
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.forms import Stream
 from microjobs_orchestrator.local.gateway.signatures import Proof
-from microjobs_orchestrator.local.s3.details import BLOCK
+from microjobs_orchestrator.local.s3.details import BLOCK_BYTES
 
 ALGORITHM = "AWS4-HMAC-SHA256"
 UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
@@ -23,8 +23,8 @@ KINDS = frozenset({UNSIGNED, SIGNED, SIGNED_WITH_TRAILER})
 
 TRAILER_SIGNATURE = "x-amz-trailer-signature"
 
-_LINE_LIMIT = 16 << 10
-_TRAILERS_LIMIT = 20
+_MAX_LINE_BYTES = 16 << 10
+_MAX_TRAILERS = 20
 _HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
@@ -67,7 +67,7 @@ def chain_of(kind: str, proof: Proof | None) -> Chain | None:
     return Chain(proof)
 
 
-def dechunked(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
+def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
     """The content of lines `SIZE[;chunk-signature=…]`, each before that many bytes; trailers behind size 0.
 
     A block is given before its chunk's signature is checked, so the content is not to be used if this raises.
@@ -122,8 +122,8 @@ def _trailers(body: "_Buffered") -> dict[str, str]:
     while line := body.line():
         name, _, value = line.decode("latin-1").partition(":")
         found[name.strip().lower()] = value.strip()
-        if len(found) > _TRAILERS_LIMIT:
-            raise malformed(f"it has more than {_TRAILERS_LIMIT} trailers")
+        if len(found) > _MAX_TRAILERS:
+            raise malformed(f"it has more than {_MAX_TRAILERS} trailers")
     return found
 
 
@@ -136,16 +136,18 @@ class _Buffered:
 
     def line(self) -> bytes:
         """The next line, without its end; empty at the end of the stream."""
-        while b"\n" not in self._data and len(self._data) < _LINE_LIMIT and (block := self._stream.read(BLOCK)):
+        while (
+            b"\n" not in self._data and len(self._data) < _MAX_LINE_BYTES and (block := self._stream.read(BLOCK_BYTES))
+        ):
             self._data += block
         line, _, self._data = self._data.partition(b"\n")
-        if len(line) > _LINE_LIMIT:
+        if len(line) > _MAX_LINE_BYTES:
             raise malformed("a line has no end")
         return line.rstrip(b"\r")
 
     def take(self, size: int) -> bytes:
         """Some of the next bytes, at most `size`; empty at the end of the stream."""
-        data = self._data or self._stream.read(BLOCK)
+        data = self._data or self._stream.read(BLOCK_BYTES)
         self._data = data[size:]
         return data[:size]
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.store import Condition, Opened
+from microjobs_orchestrator.local.s3.reader import Opened
+from microjobs_orchestrator.local.s3.store import Condition
 
 
 def check_reading(members: Mapping[str, Any], opened: Opened) -> None:

@@ -7,7 +7,7 @@ from typing import BinaryIO
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.checksums import Digest
-from microjobs_orchestrator.local.s3.details import BLOCK
+from microjobs_orchestrator.local.s3.details import BLOCK_BYTES
 
 _RANGE = re.compile("bytes=([0-9]*)-([0-9]*)")
 _MAX_DIGITS = 18
@@ -87,7 +87,7 @@ class FileBody:
         return self
 
     def __next__(self) -> bytes:
-        block = self._file.read(min(self._left, BLOCK)) if self._left else b""
+        block = self._file.read(min(self._left, BLOCK_BYTES)) if self._left else b""
         if not block:
             raise StopIteration
         self._left -= len(block)

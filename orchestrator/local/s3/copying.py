@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, encode
 from microjobs_orchestrator.local.s3.content import FileBody, Span, copy, read_range
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
-from microjobs_orchestrator.local.s3.store import Opened
+from microjobs_orchestrator.local.s3.reader import Opened
 
 
 def open_source(call: Call) -> tuple[Opened, Span]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import BinaryIO
 
-BLOCK = 256 << 10
+BLOCK_BYTES = 256 << 10
 """Bytes that are read and written at once."""
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
@@ -42,7 +42,7 @@ def guess_details(key: str, file: BinaryIO) -> Details:
     """Of a file that somebody dropped in: the MD5 of what it holds from its start, the type from its name."""
     file.seek(0)
     digest = hashlib.md5(usedforsecurity=False)
-    while block := file.read(BLOCK):
+    while block := file.read(BLOCK_BYTES):
         digest.update(block)
     content_type = mimetypes.guess_type(key)[0] or DEFAULT_CONTENT_TYPE
     return Details(digest.hexdigest(), {"ContentType": content_type})

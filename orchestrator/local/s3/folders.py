@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from microjobs_orchestrator.local.s3.keys import KEY_LIMIT
+from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
 SETTLED_NS = 1_000_000_000
 """Age of a folder's last change after which every later change shows in its times, whatever the file system."""
@@ -28,7 +28,7 @@ class _Listing:
     names: list[bytes]
 
 
-class Folders:
+class FolderCache:
     """Reads folders below a root. Methods may be called from any thread."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def _stamp(path: bytes) -> Stamp:
 
 def _is_key(name: bytes) -> bool:
     """Whether a file dropped in by hand has a name that is a key."""
-    if len(name) > KEY_LIMIT:
+    if len(name) > MAX_KEY_BYTES:
         return False
     try:
         name.decode()

@@ -13,7 +13,7 @@ from pathlib import Path
 from microjobs_orchestrator.local.trees import discard
 
 
-class Intake:
+class IncomingFiles:
     """Makes finished files ready to be renamed into a bucket. Methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:

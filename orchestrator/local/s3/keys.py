@@ -6,10 +6,10 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.errors import ServiceError
 
-KEY_LIMIT = 1024
+MAX_KEY_BYTES = 1024
 """Bytes of UTF-8, as on AWS."""
 
-SEGMENT_LIMIT = 255
+MAX_SEGMENT_BYTES = 255
 """Bytes between two slashes: what file systems hold."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
@@ -66,12 +66,12 @@ def relative_path(key: str) -> Path:
     """
     segments = key.removesuffix("/").split("/")
     lengths = [len(_utf8(key, segment)) for segment in segments]
-    if len(_utf8(key, key)) > KEY_LIMIT:
-        raise ServiceError("KeyTooLongError", f"Your key is too long: {key!r} has more than {KEY_LIMIT} bytes.")
-    if max(lengths) > SEGMENT_LIMIT:
+    if len(_utf8(key, key)) > MAX_KEY_BYTES:
+        raise ServiceError("KeyTooLongError", f"Your key is too long: {key!r} has more than {MAX_KEY_BYTES} bytes.")
+    if max(lengths) > MAX_SEGMENT_BYTES:
         raise ServiceError(
             "KeyTooLongError",
-            f"Objects are files here, and the key {key!r} has more than {SEGMENT_LIMIT} bytes between two slashes.",
+            f"Objects are files here, and the key {key!r} has more than {MAX_SEGMENT_BYTES} bytes between two slashes.",
         )
     if "" in segments:
         raise cannot_hold(key, "it is empty, starts with a slash, or has two slashes in a row")

@@ -10,8 +10,8 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
-from microjobs_orchestrator.local.s3.store import StoredObject
-from microjobs_orchestrator.local.s3.walk import BEYOND
+from microjobs_orchestrator.local.s3.reader import StoredObject
+from microjobs_orchestrator.local.s3.walk import PREFIX_END
 
 NULL_VERSION = "null"
 """The version of objects in buckets that keep no versions."""
@@ -73,7 +73,7 @@ def _page(call: Call, after: bytes) -> Page:
             break
         if isinstance(found, str):
             page.prefixes.append(found)
-            page.last_name, page.last = found, found.encode() + BEYOND
+            page.last_name, page.last = found, found.encode() + PREFIX_END
         else:
             page.objects.append(found)
             page.last_name, page.last = found.key, found.key.encode()
@@ -95,7 +95,7 @@ def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
             common = found if isinstance(found, str) else _common_prefix(found.key, prefix, delimiter)
             yield found if common is None else common
             if common is not None and not isinstance(found, str):
-                next_after = common.encode() + BEYOND
+                next_after = common.encode() + PREFIX_END
                 break
 
 
@@ -108,7 +108,7 @@ def _behind(call: Call, marker: str) -> bytes:
     """A marker that is a common prefix stands for all keys in it."""
     prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
     is_common = marker.startswith(prefix) and _common_prefix(marker, prefix, delimiter) == marker
-    return marker.encode() + (BEYOND if is_common else b"")
+    return marker.encode() + (PREFIX_END if is_common else b"")
 
 
 def _read_token(token: str) -> bytes:

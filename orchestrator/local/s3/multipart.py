@@ -19,11 +19,11 @@ from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 from microjobs_orchestrator.local.s3.checksums import ALGORITHMS, COMPOSITE_ONLY, FULL_OBJECT_ONLY, composite, encode
 from microjobs_orchestrator.local.s3.content import FileBody, Span, copy
 from microjobs_orchestrator.local.s3.copying import open_source
-from microjobs_orchestrator.local.s3.details import BLOCK, Details
+from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, Details
 from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
 from microjobs_orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
-SMALLEST_PART = 5 << 20
+MIN_PART_BYTES = 5 << 20
 """Bytes; the last part may have less. As on AWS."""
 
 
@@ -97,7 +97,7 @@ def _part_details(upload: Upload, details: Details, file: Path) -> Details:
         raise ServiceError("InvalidRequest", message)
     digest = ALGORITHMS[algorithm]()
     with file.open("rb") as content:
-        while block := content.read(BLOCK):
+        while block := content.read(BLOCK_BYTES):
             digest.update(block)
     return replace(details, checksums={algorithm: encode(digest)})
 
@@ -129,8 +129,8 @@ def _chosen(call: Call, upload: Upload) -> list[Part]:
     there = {part.number: part for part in call.uploads.parts(upload)}
     chosen = [_matching(there.get(part["PartNumber"]), part) for part in wanted]
     for part in chosen[:-1]:
-        if part.size < SMALLEST_PART:
-            message = f"Part {part.number} has {part.size} bytes; all but the last need at least {SMALLEST_PART}."
+        if part.size < MIN_PART_BYTES:
+            message = f"Part {part.number} has {part.size} bytes; all but the last need at least {MIN_PART_BYTES}."
             raise ServiceError("EntityTooSmall", message)
     return chosen
 

@@ -14,18 +14,18 @@ from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.content import FileBody, Span, part_span, read_range
 from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
-from microjobs_orchestrator.local.s3.store import Opened
+from microjobs_orchestrator.local.s3.reader import Opened
 
-METADATA_LIMIT = 2048
+MAX_METADATA_BYTES = 2048
 """Bytes of user metadata, names and values, as on AWS."""
 
-DESCRIBED = frozenset(
+OBJECT_HEADERS = frozenset(
     {"CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires"}
 )
 """Headers that an object keeps and gives back."""
 
 _HEADER = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
-_OVERRIDES = {f"Response{name}": name for name in DESCRIBED}
+_OVERRIDES = {f"Response{name}": name for name in OBJECT_HEADERS}
 
 
 def details_of(members: Mapping[str, Any]) -> Details:
@@ -34,14 +34,14 @@ def details_of(members: Mapping[str, Any]) -> Details:
     Raises:
         ServiceError: MetadataTooLarge or InvalidTag, 400.
     """
-    headers = {name: members[name] for name in DESCRIBED if name in members}
+    headers = {name: members[name] for name in OBJECT_HEADERS if name in members}
     headers.setdefault("ContentType", DEFAULT_CONTENT_TYPE)
     coding = [item for item in headers.pop("ContentEncoding", "").split(",") if item.strip() not in ("", "aws-chunked")]
     if coding:
         headers["ContentEncoding"] = ",".join(coding)
     metadata = members.get("Metadata", {})
-    if sum(len(name) + len(value) for name, value in metadata.items()) > METADATA_LIMIT:
-        message = f"Your metadata headers exceed the maximum allowed metadata size of {METADATA_LIMIT} bytes."
+    if sum(len(name) + len(value) for name, value in metadata.items()) > MAX_METADATA_BYTES:
+        message = f"Your metadata headers exceed the maximum allowed metadata size of {MAX_METADATA_BYTES} bytes."
         raise ServiceError("MetadataTooLarge", message)
     tags = parse_qsl(members.get("Tagging", ""), keep_blank_values=True)
     return Details(headers=headers, metadata=metadata, tags=check_tags(tags))

@@ -10,14 +10,14 @@ from pathlib import Path
 from microjobs_orchestrator.local.trees import FileType, walk
 
 
-class Tree:
+class BucketFiles:
     """The folders and files below `root`; paths are relative to it, and begin with the bucket."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._folds_names = _folds_names(root.parent)
 
-    def look(self, relative: Path) -> os.stat_result | None:
+    def stat(self, relative: Path) -> os.stat_result | None:
         """What is at a path: not what a link there points to, and nothing behind a link."""
         found: os.stat_result | None = None
         path = self._root
@@ -41,7 +41,7 @@ class Tree:
         segments = relative.removesuffix("/").split("/")
         if not {"", ".", ".."}.isdisjoint(segments) or "\0" in relative:
             return False
-        found = self.look(Path(*segments))
+        found = self.stat(Path(*segments))
         return found is not None and stat.S_ISDIR(found.st_mode)
 
     def obstacle(self, relative: Path, *, folder: bool) -> str | None:
@@ -59,7 +59,7 @@ class Tree:
         key = relative.relative_to(relative.parts[0]).as_posix()
         if (other := self._other_spelling(relative)) is not None:
             return f"this file system takes {key!r} for {other!r}, which is there already"
-        found = self.look(relative)
+        found = self.stat(relative)
         if found is None:
             return None
         if folder:

@@ -12,13 +12,13 @@ from pathlib import Path
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.database import Row
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.keys import KEY_LIMIT
+from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000
 
-LAST = chr(sys.maxunicode) * KEY_LIMIT
+LAST = chr(sys.maxunicode) * MAX_KEY_BYTES
 """`prefix + LAST` sorts behind every key with that prefix."""
 
 

@@ -9,10 +9,10 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from microjobs_orchestrator.local.s3.folders import Folders, scan
+from microjobs_orchestrator.local.s3.folders import FolderCache, scan
 
-BEYOND = b"\xff"
-"""`prefix + BEYOND` sorts behind every key with that prefix: UTF-8 has no such byte."""
+PREFIX_END = b"\xff"
+"""`prefix + PREFIX_END` sorts behind every key with that prefix: UTF-8 has no such byte."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Walk:
     """What to list, in the order of the keys."""
 
     root: bytes
-    folders: Folders
+    folders: FolderCache
     is_folder: Callable[[bytes], bool]
     """Whether a prefix such as `a/b/` can be entered: no links on the way, names spelled as on the disk."""
     prefix: bytes = b""
@@ -82,7 +82,7 @@ class Walk:
             return 0 if folder > self.after else len(names)
         rest = self.after[len(folder) :]
         subfolder = rest[: rest.find(b"/") + 1]
-        is_left = bool(subfolder) and not rest.startswith(BEYOND, len(subfolder))
+        is_left = bool(subfolder) and not rest.startswith(PREFIX_END, len(subfolder))
         index = bisect_left(names, subfolder) if is_left else len(names)
         return index if names[index : index + 1] == [subfolder] else bisect_right(names, rest)
 

@@ -191,7 +191,7 @@ def test_kept_names_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         for number in range(6):
             (tmp_path / name / str(number)).touch()
     settle(monkeypatch)
-    kept = folders.Folders()
+    kept = folders.FolderCache()
     for folder in (b"a/", b"b/", b"c/", b"c/"):
         assert len(kept.names(os.fsencode(tmp_path), folder)) == 6
     assert [path.rpartition(b"/")[0][-1:] for path in kept._listings] == [b"c"]

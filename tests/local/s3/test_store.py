@@ -15,7 +15,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.s3.database import Version
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.store import Condition, ObjectStore, StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
+from microjobs_orchestrator.local.s3.store import Condition, ObjectStore
 from tests.local.s3.conftest import BUCKET
 
 
@@ -122,7 +123,7 @@ def test_md5_of_a_settled_file_is_computed_once(
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
     first = details(store, "a.txt")
-    monkeypatch.setattr("microjobs_orchestrator.local.s3.store.guess_details", None)
+    monkeypatch.setattr("microjobs_orchestrator.local.s3.reader.guess_details", None)
     assert details(store, "a.txt") == first
 
 
@@ -327,7 +328,7 @@ def test_names_that_the_file_system_takes_for_one_are_refused(
 ) -> None:
     """As on macOS, where `A` opens `a`; here every look at the one finds the other."""
     put(store, "a")
-    monkeypatch.setattr(store._tree, "_folds_names", True)
+    monkeypatch.setattr(store._files, "_folds_names", True)
     real = Path.lstat
     monkeypatch.setattr(Path, "lstat", lambda path: real(path.with_name("a") if path.name == "A" else path))
     monkeypatch.setattr(os.path, "lexists", lambda _: True)

@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
 from microjobs_orchestrator.local.resources.models.client import Body, NoAnswerError
-from microjobs_orchestrator.local.s3.details import BLOCK, DEFAULT_CONTENT_TYPE, guess_details
+from microjobs_orchestrator.local.s3.details import BLOCK_BYTES, DEFAULT_CONTENT_TYPE, guess_details
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
@@ -326,4 +326,4 @@ class Queue:
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     """The file's content from its beginning, in pieces."""
     file.seek(0)
-    return iter(partial(file.read, BLOCK), b"")
+    return iter(partial(file.read, BLOCK_BYTES), b"")

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
 
 
 def find(context: Context, name: str) -> Mapping[str, Any]:

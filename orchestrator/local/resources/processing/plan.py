@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.job import JobHandle
 from microjobs_orchestrator.local.resources.processing.create import output_items
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
-from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
 
 
 def make_plan(job: JobHandle, folder: Path) -> Plan:

@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.lifecycle.job import LAYOUT, JobHandle
 from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.runtimes.base import Host, Input
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.resources.transform.feeder import Options
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.state import Record
 
 

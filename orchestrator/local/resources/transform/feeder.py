@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.resources.models.client import Client, NoAnswe
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
 from microjobs_orchestrator.local.resources.transform.records import DamagedError, RecordTooLargeError, bodies, chunks
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
 
 MB = 1 << 20
 MOST_MB = 100

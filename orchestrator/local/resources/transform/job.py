@@ -36,7 +36,7 @@ from microjobs_orchestrator.local.resources.transform.feeder import (
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
 from microjobs_orchestrator.local.s3.keys import parse_uri
-from microjobs_orchestrator.local.s3.store import StoredObject
+from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
