@@ -60,7 +60,9 @@ def call(options: argparse.Namespace) -> int:
         )
     if job["SecondaryStatus"] != "Training":
         raise UsageError(f"{options.job} is {job['SecondaryStatus']}: only a job that is Training can be interrupted")
-    interruptions.ask(home, options.job, Interruption(options.notice, options.away))
+    interruption = Interruption(options.notice, options.away)
+    if message := interruptions.request_interruption(address, options.job, interruption):
+        raise LauncherError(f"{options.job} was not interrupted: {message}")
     before = len(job["SecondaryStatusTransitions"])
     deadline = time.monotonic() + TAKEN_SECONDS
     while time.monotonic() < deadline:
@@ -69,7 +71,6 @@ def call(options: argparse.Namespace) -> int:
             break
         time.sleep(backend.poll_interval)
     if not any(step["Status"] == "Interrupted" for step in new):
-        interruptions.withdraw(home, options.job)
         status = new[0]["Status"] if new else "Training"
         raise LauncherError(f"{options.job} was not interrupted: it is {status}")
     print(f"{options.job} is interrupted: its hosts end within {options.notice:g} s, then it starts over on new ones")

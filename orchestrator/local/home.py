@@ -27,7 +27,7 @@ ENTRIES = (
     "credentials.json",
     "environments",
     "images.json",
-    "interruptions",
+    "interruptions",  # of version 0.1
     "lock",
     "logs",
     "objects",
@@ -92,11 +92,6 @@ class Home:
         return self.root / "work"
 
     @property
-    def interruptions(self) -> Path:
-        """Training jobs whose hosts are to be taken away: files of the jobs' names, gone when that has begun."""
-        return self.root / "interruptions"
-
-    @property
     def environments(self) -> Path:
         """Virtual environments of the process runtime, one a lock."""
         return self.root / "environments"
@@ -137,7 +132,7 @@ class Home:
                 raise HomeError(f"{self.root} cannot be made ({error.strerror}); {REMEDY}") from error
         self.check()
         self._close_to_others()
-        for folder in (self.buckets, self.logs, self.objects, self.work, self.interruptions):
+        for folder in (self.buckets, self.logs, self.objects, self.work):
             try:
                 folder.mkdir(exist_ok=True)
             except FileExistsError as error:

@@ -27,6 +27,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.proof import prove
 from microjobs_orchestrator.local.resources.operations import list_makers, load_operations
+from microjobs_orchestrator.local.resources.training import interruptions
 from microjobs_orchestrator.local.runtimes import choose as runtimes
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Runtime
 from microjobs_orchestrator.local.s3.service import S3
@@ -192,4 +193,5 @@ def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) 
         **create_services(context, registry),
     }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
-    return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder))
+    own = {interruptions.PATH: interruptions.make_interrupter(registry)}
+    return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder, own))

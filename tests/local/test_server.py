@@ -121,7 +121,7 @@ def test_damaged_secret_is_named_with_a_remedy(tmp_path: Path, name: str, conten
         home.credentials() if name == "credentials.json" else home.server_key()
 
 
-@pytest.mark.parametrize("name", ["s3", "logs", "work", "objects", "interruptions"])
+@pytest.mark.parametrize("name", ["s3", "logs", "work", "objects"])
 def test_file_in_place_of_a_folder_is_named_with_a_remedy(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     tmp_path.chmod(0o700)

@@ -21,6 +21,7 @@ from microjobs_orchestrator.local.gateway.operations import (
     validate_members,
 )
 from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_pages
+from microjobs_orchestrator.local.gateway.own_operations import OwnOperations, make_own_operations
 from microjobs_orchestrator.local.gateway.routing import make_service_choice
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.proof import Prover
@@ -39,6 +40,7 @@ def list_interceptors(
     hosts: Collection[str],
     prove: Prover,
     forwarder: Forwarder,
+    own_operations: OwnOperations | None = None,
 ) -> Sequence[Interceptor]:
     """Return the interceptors in their order.
 
@@ -48,12 +50,14 @@ def list_interceptors(
         hosts: names and addresses of this server without a port. Requests may also come to their subdomains.
         prove: proves to the command line that this is the server of the home.
         forwarder: other emulators, which answer for further services.
+        own_operations: operations of the command line, by path.
     """
     return (
         make_host_check(hosts),
         refuse_pages,
         make_health_check(prove),
         make_signature_reader(),
+        make_own_operations(credentials, own_operations or {}),
         make_service_choice(services, forwarder),
         make_authenticator(credentials, list_streaming(services)),
         forwarder.forward,

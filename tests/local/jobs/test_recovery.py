@@ -2,21 +2,19 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.local.lifecycle.control import Control, Interruption
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
-from microjobs_orchestrator.local.resources.training.interruptions import Watch
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
@@ -25,7 +23,6 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.state import State
-from microjobs_orchestrator.local.trees import remove
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
 from tests.local.jobs.conftest import Parts, transform_request, until
 
@@ -106,38 +103,6 @@ def test_plan_that_cannot_be_removed_does_not_end_the_start(parts: Parts, monkey
     (parts.home.work / "training-job-old").mkdir()
     Registry(parts.context).recover({})
     assert list(parts.home.work.iterdir()) == []
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"notice": "soon"}', '{"notice": NaN}', '{"x": 1}', "[" * 100_000])
-def test_damaged_interruption_is_left_out(parts: Parts, content: str) -> None:
-    control = Control()
-    watch = Watch(parts.home, "job", control)
-    (parts.home.interruptions / "job").write_text(content)
-    check(parts, watch, control)
-
-
-def test_folder_or_pipe_in_place_of_an_interruption_is_left_out(parts: Parts) -> None:
-    file = parts.home.interruptions / "job"
-    makes: list[Callable[[], None]] = [file.mkdir, lambda: os.mkfifo(file)]
-    for make in makes:
-        remove(file)
-        make()
-        Watch(parts.home, "job", Control())  # removes what is there
-        control = Control()
-        watch = Watch(parts.home, "job", control)
-        make()
-        check(parts, watch, control)
-
-
-def check(parts: Parts, watch: Watch, control: Control) -> None:
-    """The watch removes what is there, and takes the next one."""
-    file = parts.home.interruptions / "job"
-    watch.start()
-    until(lambda: not os.path.lexists(file))
-    assert control.wait(0) == []
-    file.write_text('{"notice": 5, "away": 1.5}')
-    assert control.wait(10) == [Interruption(5.0, 1.5)]
-    watch.finish()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff", '{"steps": 5}', "[" * 100_000])

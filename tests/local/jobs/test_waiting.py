@@ -1,8 +1,7 @@
 """What jobs cost while they wait: nothing, because they wait for events."""
 
-import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,73 +15,13 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
-from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Query, Record, State
 from tests.local.jobs.conftest import until
+from tests.local.jobs.waiting import WaitingHost, WaitingRuntime
 
 CPU_SHARE = 0.02
 """Of one processor. Reading 100 trials from the state ten times a second takes more than 0.1."""
-
-
-class WaitingHost:
-    """A host that writes lines and ends when a test says so, and takes no processor time until then."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
-        self._exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
-        self.has_ended = False
-
-    def write(self, text: str) -> None:
-        self._lines.put(text.encode())
-
-    def end(self, code: int = 0) -> None:
-        if not self.has_ended:
-            self.has_ended = True
-            self._lines.put(None)
-            self._exits.put(Exit(code))
-
-    def lines(self) -> Iterator[Line]:
-        while (text := self._lines.get()) is not None:
-            yield Line(time.time(), text)
-
-    def wait(self) -> Exit:
-        return self._exits.get()
-
-    def stop(self, grace: float) -> None:  # noqa: ARG002
-        self.end()
-
-    def copy(self, path: str, to: Path) -> None:
-        """It leaves no files."""
-
-
-class WaitingRuntime:
-    name = "waiting"
-    machine = "127.0.0.1"
-
-    def __init__(self) -> None:
-        self.hosts: dict[str, WaitingHost] = {}
-
-    def prepare(self, image: str) -> None:
-        """Every image is available."""
-
-    def images(self) -> Sequence[Image]:
-        return []
-
-    def start(self, plan: Plan) -> Sequence[Host]:
-        self.hosts[plan.name] = host = WaitingHost(plan.hosts[0].name)
-        return [host]  # type: ignore[list-item]
-
-    def running(self) -> Mapping[str, Sequence[Host]]:
-        return {name: [host] for name, host in self.hosts.items()}  # type: ignore[list-item]
-
-    def remove(self, plan_name: str) -> None:
-        if (host := self.hosts.pop(plan_name, None)) is not None:
-            host.end(137)
-
-    def close(self) -> None:
-        """Nothing is left."""
 
 
 class Tuning:

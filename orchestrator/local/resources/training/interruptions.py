@@ -1,71 +1,72 @@
-"""The drill for managed spot training: a file in the server's folder takes a training job's hosts away.
-
-AWS has no operation for that, so there is none on the wire: `microjobs interrupt` writes the file.
-"""
+"""Interruptions of managed spot training jobs by `microjobs interrupt`. AWS has no such operation."""
 
 import json
-import logging
 import math
-import threading
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
-from microjobs.files import write_text
-from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.lifecycle.control import Control, Interruption
-from microjobs_orchestrator.local.trees import discard
+import urllib3
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
-logger = logging.getLogger(__name__)
+from microjobs_orchestrator.local.control import Address
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.control import Interruption
+from microjobs_orchestrator.local.lifecycle.registry import Registry
+from microjobs_orchestrator.local.resources.training.job import TrainingJob
+from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 
-LOOK_SECONDS = 0.2
-
-
-def ask(home: Home, job: str, interruption: Interruption) -> None:
-    """Have a running training job of this folder's server interrupted."""
-    write_text(home.interruptions / job, json.dumps(asdict(interruption)))
-
-
-def withdraw(home: Home, job: str) -> None:
-    """Ask no more, if nobody has seen it yet."""
-    (home.interruptions / job).unlink(missing_ok=True)
+PATH = "/_microjobs/interruptions"
+TIMEOUT = 10.0
+"""Seconds."""
+EXPECTED = "An object with a job's name in `job`, and seconds in `notice` and `away`, is expected."
 
 
-class Watch:
-    """Looks for the file of one job while its hosts run, and hands it on."""
+def make_interrupter(registry: Registry) -> Callable[[Any], None]:
+    """Return the server's handler of these requests."""
 
-    def __init__(self, home: Home, job: str, control: Control) -> None:
-        self._file = home.interruptions / job
-        self._control = control
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name=f"watch {job}", daemon=True)
-        discard(self._file)  # of an attempt that ended before it was seen
+    def interrupt(content: Any) -> None:
+        """Interrupt a running training job.
 
-    def start(self) -> None:
-        self._thread.start()
+        Raises:
+            ValidationError: the request is malformed, or the job has no hosts now.
+        """
+        name, interruption = _parse(content)
+        job = registry.find(f"{TRAINING_JOB.arn_type}/{name}")
+        if not isinstance(job, TrainingJob) or not job.interrupt(interruption):
+            raise ValidationError(f"Training job {name!r} has no spot hosts now: only a job that is Training has.")
 
-    def finish(self) -> None:
-        self._ended.set()
-        self._thread.join()
-        discard(self._file)
-
-    def _loop(self) -> None:
-        while not self._ended.wait(LOOK_SECONDS):
-            try:
-                asked = _read(self._file)
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-                logger.warning("%s is left out: %s", self._file, error)
-            else:
-                self._control.send(asked)
-            discard(self._file)
+    return interrupt
 
 
-def _read(file: Path) -> Interruption:
-    if file.exists() and not file.is_file():
-        raise ValueError("it is no file")
-    content = json.loads(file.read_text())
-    seconds = {name: float(value) for name, value in content.items()}
-    if not all(map(math.isfinite, seconds.values())):
-        raise ValueError(f"seconds are expected, not {content}")
-    return Interruption(**seconds)
+def _parse(content: Any) -> tuple[str, Interruption]:
+    try:
+        name, seconds = content["job"], {key: float(content[key]) for key in ("notice", "away")}
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise ValidationError(EXPECTED) from error
+    if not isinstance(name, str) or not all(0 <= value < math.inf for value in seconds.values()):
+        raise ValidationError(EXPECTED)
+    return name, Interruption(**seconds)
+
+
+def request_interruption(address: Address, job: str, interruption: Interruption) -> str:
+    """Interrupt a job of the server at an address. Return an error message, or an empty text."""
+    body = json.dumps({"job": job, **asdict(interruption)})
+    headers = {"Content-Type": "application/json"}
+    request = AWSRequest("POST", f"{address.url}{PATH}", headers, body)
+    credentials = Credentials(address.access_key_id, address.secret_access_key)
+    SigV4Auth(credentials, "sagemaker", address.region).add_auth(request)
+    try:
+        response = urllib3.request(
+            "POST",
+            f"{address.url}{PATH}",
+            body=body,
+            headers=dict(request.headers.items()),
+            timeout=TIMEOUT,
+            retries=False,
+        )
+    except urllib3.exceptions.HTTPError as error:
+        return str(error)
+    return "" if response.status == 200 else str(response.json().get("message", response.status))

@@ -19,7 +19,6 @@ from microjobs_orchestrator.local.resources.training.attempts import Attempts, L
 from microjobs_orchestrator.local.resources.training.channels import PIPE, channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.create import CREATED
-from microjobs_orchestrator.local.resources.training.interruptions import Watch
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics
 from microjobs_orchestrator.local.resources.training.plan import host_names, make_plan
@@ -49,7 +48,6 @@ class TrainingJob:
         self._limits = Limits.of(record.request)
         self._channels = channels(record.request)
         self._checkpoints = Checkpoints(self.job)
-        self._watch: Watch | None = None
 
     def run(self) -> None:
         self.job.run(self._run, self.fail)
@@ -118,7 +116,7 @@ class TrainingJob:
             if self._retry(reason_of(error)):
                 return None
             raise
-        self._finish_helpers()
+        self._checkpoints.finish()
         return None if self._restarts(outcome) else outcome
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
@@ -130,9 +128,6 @@ class TrainingJob:
             members, internal = self.job.record_start()
             self._enter("Training", internal={**internal, **self._attempts.stored()}, **members)
         self._checkpoints.start(hosts)
-        if self._limits.spot:
-            self._watch = Watch(self.job.context.home, self.job.name, self.control)
-            self._watch.start()
         return self.remaining_time
 
     @property
@@ -149,6 +144,13 @@ class TrainingJob:
         self.job.describe(
             internal={ABANDONED_METRICS: self.metrics.given_up}
         )  # so that a restarted server does not try again
+
+    def interrupt(self, interruption: Interruption) -> bool:
+        """Take the hosts of a spot job away. Return whether it has any."""
+        has_hosts = self._limits.spot and self._transitions[-1]["Status"] == "Training"
+        if has_hosts:
+            self.control.send(interruption)
+        return has_hosts
 
     def _handle_interruption(self) -> None:
         if self._transitions[-1]["Status"] != "Interrupted":
@@ -186,12 +188,6 @@ class TrainingJob:
         if self.control.reason is None:
             self._enter("Starting")
 
-    def _finish_helpers(self) -> None:
-        watch, self._watch = self._watch, None
-        if watch is not None:
-            watch.finish()
-        self._checkpoints.finish()
-
     # --- its end ---
 
     def _handle(self, outcome: Outcome) -> None:
@@ -222,7 +218,7 @@ class TrainingJob:
     def fail(self, reason: str) -> None:
         """Describe a failure."""
         try:
-            self._finish_helpers()
+            self._checkpoints.finish()
         except Exception:
             logger.exception("%s: could not save its checkpoints", self.plan_name)
         self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason[:REASON_LIMIT])

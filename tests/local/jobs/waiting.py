@@ -1,0 +1,70 @@
+"""A runtime whose hosts wait until a test ends them, and take no processor time meanwhile."""
+
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
+
+
+class WaitingHost:
+    """A host that writes lines and ends when a test says so, and takes no processor time until then."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._exits: queue.SimpleQueue[Exit] = queue.SimpleQueue()
+        self.has_ended = False
+        self.graces: list[float] = []
+
+    def write(self, text: str) -> None:
+        self._lines.put(text.encode())
+
+    def end(self, code: int = 0) -> None:
+        if not self.has_ended:
+            self.has_ended = True
+            self._lines.put(None)
+            self._exits.put(Exit(code))
+
+    def lines(self) -> Iterator[Line]:
+        while (text := self._lines.get()) is not None:
+            yield Line(time.time(), text)
+
+    def wait(self) -> Exit:
+        return self._exits.get()
+
+    def stop(self, grace: float) -> None:
+        self.graces.append(grace)
+        self.end()
+
+    def copy(self, path: str, to: Path) -> None:
+        """It leaves no files."""
+
+
+class WaitingRuntime:
+    name = "waiting"
+    machine = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, WaitingHost] = {}
+
+    def prepare(self, image: str) -> None:
+        """Every image is available."""
+
+    def images(self) -> Sequence[Image]:
+        return []
+
+    def start(self, plan: Plan) -> Sequence[Host]:
+        self.hosts[plan.name] = host = WaitingHost(plan.hosts[0].name)
+        return [host]  # type: ignore[list-item]
+
+    def running(self) -> Mapping[str, Sequence[Host]]:
+        return {name: [host] for name, host in self.hosts.items()}  # type: ignore[list-item]
+
+    def remove(self, plan_name: str) -> None:
+        if (host := self.hosts.pop(plan_name, None)) is not None:
+            host.end(137)
+
+    def close(self) -> None:
+        """Nothing is left."""
