@@ -59,10 +59,8 @@ def _tell_failure(kind: "Kind", description: "Members", name: str) -> None:
 
 def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
     """Whether more lines may come; says so where only a server could write them and none runs."""
-    from microjobs_orchestrator.runs.kinds import ENDPOINT
-
     description = view.describe(kind, name)
-    if description is None or description[kind.status_member] not in (*kind.transitional, ENDPOINT.success):
+    if description is None or description[kind.status_member] not in kind.life.active:
         return False
     if not view.can_change:
         print(f"microjobs: {view.warning(shows_running=True)}", file=sys.stderr)

@@ -51,9 +51,9 @@ def _filter(options: argparse.Namespace) -> "Filter":
 def _status(text: str) -> str:
     """A status in AWS's spelling, found whatever its case."""
     from microjobs_orchestrator.failures import UsageError
-    from microjobs_orchestrator.runs.kinds import KINDS, SECONDARY_STATUSES
+    from microjobs_orchestrator.runs.kinds import KINDS
 
-    known = {status.lower(): status for status in (*SECONDARY_STATUSES, *(s for kind in KINDS for s in kind.statuses))}
+    known = {status.lower(): status for status in [s for kind in KINDS for s in (*kind.life.secondary, *kind.statuses)]}
     if text.lower() not in known:
         raise UsageError(f"no job or endpoint has a status {text!r}: take one of {', '.join(sorted(known.values()))}")
     return known[text.lower()]

@@ -31,17 +31,16 @@ def call(options: argparse.Namespace) -> int:
 
 
 def stop_one(options: argparse.Namespace, name: str) -> int:
-    from microjobs_orchestrator.runs.kinds import ENDPOINT
 
     kind, description = backends.open_view(options).find(name)
-    if kind is not ENDPOINT and description[kind.status_member] not in kind.transitional:
+    if not kind.life.is_lasting and description[kind.status_member] not in kind.transitional:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
     with backends.open_backend(options) as backend:  # it may start a server
         stopped = kind.stop(backend.sagemaker, name)
         found = None if stopped else kind.describe(backend.sagemaker, name)  # it ended meanwhile
     if stopped:
-        print(f"{kind.title} {name} is being {'deleted' if kind is ENDPOINT else 'stopped'}")
+        print(f"{kind.title} {name} is being {'deleted' if kind.life.is_lasting else 'stopped'}")
     else:
         print(f"{kind.title} {name} is {found[kind.status_member] if found else 'deleted'} already")
     return 0

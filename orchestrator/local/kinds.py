@@ -48,6 +48,8 @@ class Life:
     """The status of success."""
     changing: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
     """Statuses that end by themselves: someone who waits, waits for another one."""
+    secondary: tuple[str, ...] = ()
+    """Values of SecondaryStatus that are not also statuses."""
     is_lasting: bool = False
     """It runs until it is deleted: hosts run in the status `good`, too."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)

@@ -9,12 +9,12 @@ from botocore import xform_name
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.endpoints import delete_endpoint
-from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, Kind
+from microjobs_orchestrator.runs.kinds import KINDS, Kind
 
 STOP_TIMEOUT = 600
 """Seconds. Jobs have 120 s to save their work, which is uploaded afterwards."""
 
-JOBS = tuple(kind for kind in KINDS if kind is not ENDPOINT)
+JOBS = tuple(kind for kind in KINDS if not kind.life.is_lasting)
 
 
 def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
@@ -54,7 +54,7 @@ def _wait_until_stopped(backend: Backend, run: str) -> None:
 def _running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
     for kind in JOBS:
         for status in kind.transitional:
-            for name in _names(backend, f"List{kind.noun}s", kind.name_member, run, StatusEquals=status):
+            for name in _names(backend, kind.declared.operations["List"], kind.name_member, run, StatusEquals=status):
                 yield kind, name
 
 

@@ -1,11 +1,11 @@
 """The kinds of resources that run on SageMaker. Operations and members of all kinds are named alike, after a noun."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from microjobs_orchestrator.failures import UsageError
+from microjobs_orchestrator.local import kinds
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
@@ -16,47 +16,61 @@ Members = Mapping[str, Any]
 ABSENT_CODES = ("ValidationException", "ResourceNotFound", "ResourceNotFoundException")
 """Error codes of AWS for a name that no resource has, and for a job that cannot be stopped because it has ended."""
 
-JOB_STATUSES = ("InProgress", "Completed", "Failed", "Stopping", "Stopped")
-
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of resource with a name, a status and a log."""
+    """A kind of resource that runs, and the operations of a client on it."""
 
-    noun: str
-    """In names of operations and members: `TrainingJob` of `CreateTrainingJob` and `TrainingJobName`."""
-    title: str
-    """The name for the user."""
-    log_group_name: str
-    """The log group; that of an endpoint has one group below it per endpoint."""
-    end_member: str
-    """The member of Describe and List that has the end time; empty if there is none."""
-    transitional: tuple[str, ...] = ("InProgress", "Stopping")
-    """Statuses of a resource that has not reached its end, or its service."""
-    success: str = "Completed"
-    statuses: tuple[str, ...] = JOB_STATUSES
+    declared: kinds.Kind
+    life: kinds.Life
+
+    @property
+    def noun(self) -> str:
+        """In names of operations and members: `TrainingJob` of `CreateTrainingJob` and `TrainingJobName`."""
+        return self.declared.noun
+
+    @property
+    def title(self) -> str:
+        """The name for the user."""
+        return self.declared.title
+
+    @property
+    def end_member(self) -> str:
+        """The member of Describe and List that has the end time; empty if there is none."""
+        return self.life.ended
+
+    @property
+    def transitional(self) -> tuple[str, ...]:
+        """Statuses of a resource that has not reached its end, or its service."""
+        return self.life.changing
+
+    @property
+    def success(self) -> str:
+        return self.life.good
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        return tuple(self.life.statuses)
 
     @property
     def name_member(self) -> str:
-        return f"{self.noun}Name"
+        return self.declared.name_member
 
     @property
     def status_member(self) -> str:
-        return f"{self.noun}Status"
+        return self.declared.status_member
 
     def log_group(self, name: str) -> str:
-        return f"{self.log_group_name}/{name}" if self is ENDPOINT else self.log_group_name
+        return self.declared.log_group(name)
 
     def log_prefix(self, name: str) -> str:
         """Return the prefix of the names of the resource's log streams. A tuning job has those of its trials."""
-        if self is ENDPOINT:
-            return ""
-        return f"{name}-" if self is TUNING else f"{name}/"
+        return self.declared.log_prefix(name)
 
     @property
     def arn_type(self) -> str:
         """The resource type in ARNs, such as `training-job`."""
-        return re.sub(r"(?<!^)(?=[A-Z])", "-", self.noun).lower()
+        return self.declared.arn_type
 
     def create(self, client: "SageMakerClient", request: Members) -> None:
         self._method(client, "Create")(**request)
@@ -67,7 +81,7 @@ class Kind:
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
         """Stop a job or delete an endpoint. Return False if it does not exist or has ended."""
-        return self._call_if_exists(client, "Delete" if self is ENDPOINT else "Stop", name) is not None
+        return self._call_if_exists(client, "Delete" if self.life.is_lasting else "Stop", name) is not None
 
     def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
@@ -86,56 +100,14 @@ class Kind:
         return method
 
 
-PROCESSING = Kind("ProcessingJob", "processing", "/aws/sagemaker/ProcessingJobs", "ProcessingEndTime")
-TRAINING = Kind(
-    "TrainingJob", "training", "/aws/sagemaker/TrainingJobs", "TrainingEndTime", statuses=(*JOB_STATUSES, "Deleting")
-)
-TUNING = Kind(
-    "HyperParameterTuningJob",
-    "tuning",
-    "/aws/sagemaker/TrainingJobs",
-    "HyperParameterTuningEndTime",
-    statuses=(*JOB_STATUSES, "Deleting", "DeleteFailed"),
-)
-TRANSFORM = Kind("TransformJob", "transform", "/aws/sagemaker/TransformJobs", "TransformEndTime")
-ENDPOINT = Kind(
-    "Endpoint",
-    "endpoint",
-    "/aws/sagemaker/Endpoints",
-    "",
-    transitional=("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"),
-    success="InService",
-    statuses=(
-        "OutOfService",
-        "Creating",
-        "Updating",
-        "SystemUpdating",
-        "RollingBack",
-        "InService",
-        "Deleting",
-        "Failed",
-        "UpdateRollbackFailed",
-    ),
-)
+_BY_ARN_TYPE = {kind.arn_type: Kind(kind, kind.life) for kind in kinds.all_kinds() if kind.life is not None}
 
-SECONDARY_STATUSES = (
-    "Starting",
-    "Pending",
-    "LaunchingMLInstances",
-    "PreparingTrainingStack",
-    "Downloading",
-    "DownloadingTrainingImage",
-    "Training",
-    "Uploading",
-    "Updating",
-    "Restarting",
-    "Interrupted",
-    "MaxRuntimeExceeded",
-    "MaxWaitTimeExceeded",
-)
-"""Values of SecondaryStatus that are not also statuses. Only training jobs have them."""
+KINDS = tuple(_BY_ARN_TYPE.values())
 
-KINDS = (PROCESSING, TRAINING, TUNING, TRANSFORM, ENDPOINT)
+PROCESSING = _BY_ARN_TYPE["processing-job"]
+TRAINING = _BY_ARN_TYPE["training-job"]
+TUNING = _BY_ARN_TYPE["hyper-parameter-tuning-job"]
+ENDPOINT = _BY_ARN_TYPE["endpoint"]
 
 
 def name_error(name: str, where: str = "") -> UsageError:

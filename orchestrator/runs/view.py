@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, TRAINING, Kind, Members, name_error
+from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members, name_error
 from microjobs_orchestrator.runs.logs import Tail
 
 
@@ -46,7 +46,7 @@ class Filter:
         if self.status:
             return (self.status,) if self.status in kind.statuses else ()
         if self.running:
-            return (*kind.transitional, kind.success) if kind is ENDPOINT else kind.transitional
+            return kind.life.active
         return ()
 
     def matches(self, row: ResourceRow) -> bool:
@@ -56,11 +56,7 @@ class Filter:
 
     def matching_kinds(self) -> list[Kind]:
         """Return the kinds that can have a matching row."""
-        return [
-            kind
-            for kind in self.kinds
-            if not self.status or self.status in kind.statuses or kind is TRAINING  # it has secondary statuses
-        ]
+        return [kind for kind in self.kinds if not self.status or self.status in (*kind.statuses, *kind.life.secondary)]
 
     def newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
         return sorted(rows, key=lambda row: row.created, reverse=True)[: self.limit]

@@ -20,7 +20,7 @@ def folder(tmp_path: Path) -> Path:
     state = State(home.state)
     state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
     state.close()
-    LogStore(home.logs).create(TRAINING.log_group_name, "job/algo-1-1763778749000").append(1.0, "50 % ━━ ✓".encode())
+    LogStore(home.logs).create(TRAINING.log_group("job"), "job/algo-1-1763778749000").append(1.0, "50 % ━━ ✓".encode())
     return tmp_path
 
 

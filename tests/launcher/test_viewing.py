@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.backend_view import BackendView
 from microjobs_orchestrator.runs.home_view import HomeView
-from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, SECONDARY_STATUSES, TRAINING, Kind
+from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, PROCESSING, TRAINING, Kind
 from microjobs_orchestrator.runs.view import Filter, View
 from tests.launcher.cloud import Cloud
 
@@ -25,7 +25,7 @@ HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests"
 """Imports that take longer than the command itself."""
 
 ROWS: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
-    (KINDS[0], "raw", "Completed", {}),
+    (PROCESSING, "raw", "Completed", {}),
     (TRAINING, "spot", "InProgress", {"SecondaryStatus": "Interrupted"}),
     (TRAINING, "first", "Failed", {"SecondaryStatus": "MaxRuntimeExceeded"}),
     (TRAINING, "second", "Completed", {"SecondaryStatus": "Completed"}),
@@ -89,20 +89,20 @@ def test_statuses_are_those_of_the_api() -> None:
     assert {kind.title: set(model.shape_for(kind.status_member).enum) for kind in KINDS} == {
         kind.title: set(kind.statuses) for kind in KINDS
     }
-    assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.statuses) == set(SECONDARY_STATUSES)
+    assert set(model.shape_for("SecondaryStatus").enum) - set(TRAINING.statuses) == set(TRAINING.life.secondary)
 
 
 def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     store = LogStore(home.logs)
     for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
-        store.create(TRAINING.log_group_name, f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
-    store.create(TRAINING.log_group_name, "first-of-another/algo-1-1763778749000").append(1.5, b"not this")
+        store.create(TRAINING.log_group(""), f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
+    store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000").append(1.5, b"not this")
     assert main(["logs", "--follow", "first"]) == 0
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
 
 def test_following_ends_where_no_server_could_write_more(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    LogStore(home.logs).create(TRAINING.log_group_name, "spot/algo-1-1763778749000").append(1.0, b"step 1")
+    LogStore(home.logs).create(TRAINING.log_group(""), "spot/algo-1-1763778749000").append(1.0, b"step 1")
     assert main(["logs", "-f", "spot"]) == 0
     said = capsys.readouterr()
     assert said.out == "algo-1  step 1\n"

@@ -18,11 +18,27 @@ class TrainingJobStatus(StrEnum):
     DELETING = "Deleting"
 
 
+SECONDARY_STATUSES = (
+    "Starting",
+    "Pending",
+    "LaunchingMLInstances",
+    "PreparingTrainingStack",
+    "Downloading",
+    "DownloadingTrainingImage",
+    "Training",
+    "Uploading",
+    "Updating",
+    "Restarting",
+    "Interrupted",
+    "MaxRuntimeExceeded",
+    "MaxWaitTimeExceeded",
+)
+
 TRAINING_JOB = Kind(
     "training-job",
     "TrainingJob",
     "training",
-    life=Life(ended="TrainingEndTime", statuses=TrainingJobStatus),
+    life=Life(ended="TrainingEndTime", statuses=TrainingJobStatus, secondary=SECONDARY_STATUSES),
     logs=LogNames(LOG_GROUP),
     filters_pages=True,
 )
