@@ -226,6 +226,7 @@ def format_answer(
     body, body_type = _format_body(operation, members, answer, content_type, format_document)
     response = Response(body, answer.status or int(operation.http.get("responseCode", 200)), content_type=None)
     response.direct_passthrough = True
+    del response.headers["Content-Type"]  # werkzeug's default
     if body_type:
         response.headers["Content-Type"] = body_type
     for name, value in members.items():
