@@ -127,8 +127,9 @@ class _Body:
 
     def _pass_on(self, body: bytes | HttpError) -> None:
         on_body, self._on_body = self._on_body, None
-        self._reader.reserve(-sum(map(len, self._chunks)))
-        self._chunks = []
+        if self._chunks:
+            self._reader.reserve(-sum(map(len, self._chunks)))
+            self._chunks = []
         if on_body is not None:
             on_body(body)
 

@@ -30,34 +30,28 @@ class BundleModel:
         self.is_fast = min(self._time_one_row() for _ in range(3)) < FAST_SECONDS
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
-        request_type, response_type = negotiate(invocation.content_type, invocation.accept)
-        numbers, signature, member = self._read(invocation, request_type)
+        body, content_type, accept, attributes, _ = invocation
+        request_type, response_type = negotiate(content_type, accept)
+        signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
+        if ";" in content_type or body[0] not in formats.UNMARKED:
+            body = formats.to_utf8(body, content_type)
+        numbers, signature, member = _read(body, request_type, signature)
         if signature not in self._signatures:
             names = " or ".join(self._signatures)
             raise HttpError(400, f"signature_name {quote(signature)} is unknown: send {names}")
         rows = check_rows(numbers, self._features)
         predictions = self._predict(rows, signature)
-        body = formats.encode(predictions, response_type, member)
+        response = formats.encode(predictions, response_type, member)
         # In text a number that is not finite is null, and to search the text is faster than to check each number.
-        if b"null" in body or response_type == NPY:
+        if b"null" in response or response_type == NPY:
             _check_finite(predictions)
-        return HttpResponse(200, HEADERS[response_type], body, len(rows))
+        return HttpResponse(200, HEADERS[response_type], response, len(rows))
 
     def _time_one_row(self) -> float:
         """Return the seconds that a request with one row takes."""
         started = time.perf_counter()
         self.invoke(Invocation(formats.encode(np.zeros((1, self._features)), CSV), CSV, "", ""))
         return time.perf_counter() - started
-
-    def _read(self, invocation: Invocation, media_type: str) -> tuple[Numbers, str, str]:
-        """Return the rows, the name of the signature, and the name of the response's member."""
-        body, content_type, attributes = invocation.body, invocation.content_type, invocation.attributes
-        signature = (parse_attribute(attributes, "signature_name") if attributes else None) or SERVING_DEFAULT
-        if ";" in content_type or body[0] not in formats.UNMARKED:
-            body = formats.to_utf8(body, content_type)
-        if media_type == JSON:
-            return _read_json(body, signature)
-        return formats.decode(body, media_type), signature, "predictions"
 
     def _predict(self, rows: Numbers, signature: str) -> Numbers:
         if signature != RAW:
@@ -66,11 +60,13 @@ class BundleModel:
             return self._predictor.predict(rows, signature)
 
 
-def _read_json(body: bytes, signature: str) -> tuple[Numbers, str, str]:
+def _read(body: bytes, media_type: str, signature: str) -> tuple[Numbers, str, str]:
     """Return the rows, the name of the signature (`signature` by default), and the name of the response's member.
 
     As in TensorFlow Serving, `predictions` answer `instances` and bare rows, and `outputs` answer `inputs`.
     """
+    if media_type != JSON:
+        return formats.decode(body, media_type), signature, "predictions"
     if (rows := parse_plain_rows(body, None if body.startswith(b"[") else "instances")) is not None:
         return rows, signature, "predictions"
     content = parse_json(body)

@@ -7,8 +7,8 @@ Granian calls Python. Slow work must run in other threads.
 """
 
 import threading
-from collections.abc import Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
 
 from granian._granian import CallbackScheduler, RSGIWorker
 from granian._signals import set_sync_signals
@@ -31,19 +31,19 @@ class _Exchange:
 
     __slots__ = ("_chunks", "_protocol")
 
+    _chunks: AsyncIterator[bytes]
+
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
-        self._chunks: Any = None
 
     def read_body(self) -> Read:
         read: Read = self._protocol()
         return read
 
     def read_chunk(self) -> Read:
-        if self._chunks is None:
-            self._chunks = self._protocol.__aiter__()
-        read: Read = self._chunks.__anext__()
-        return read
+        if not hasattr(self, "_chunks"):  # set only if needed: small requests need no chunks
+            self._chunks = aiter(self._protocol)
+        return cast("Read", anext(self._chunks))
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._protocol.response_bytes(status, headers, body)

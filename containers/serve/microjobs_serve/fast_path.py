@@ -33,6 +33,7 @@ class Dispatcher:
 
     def __init__(self, service: Service, fallback: FallbackHandler, *, queue_size: int) -> None:
         self._service = service
+        self._is_stopping = service.metrics.is_stopping
         self._fallback = fallback
         self._body_reader = BodyReader(service.limit)
         self._body_reader.start_timeouts()
@@ -103,7 +104,7 @@ class Dispatcher:
 
     def _respond(self, exchange: Exchange, response: HttpResponse) -> None:
         # While the server stops, clients must open new connections: a request on a connection that closes is lost.
-        headers = [*response.headers, CLOSE] if self._service.metrics.is_stopping() else response.headers
+        headers = [*response.headers, CLOSE] if self._is_stopping() else response.headers
         exchange.respond(response.status, headers, response.body)
 
 

@@ -69,7 +69,11 @@ class Service:
     def invoke(self, invocation: Invocation, started: float) -> HttpResponse:
         """Answer an invocation that began at `started` (`time.perf_counter`). Errors become responses too."""
         try:
-            response = self._invoke(invocation)
+            if self._model is None:
+                raise LOADING
+            if not invocation.body:
+                raise HttpError(400, "the body is empty: send rows of features")
+            response = self._model.invoke(invocation)
         except HttpError as error:
             response = error.response()
         except Exception:
@@ -82,10 +86,3 @@ class Service:
         """Return the response to an invocation that never reaches the model."""
         self.metrics.record_invocation(error.status, time.perf_counter() - started, 0)
         return error.response()
-
-    def _invoke(self, invocation: Invocation) -> HttpResponse:
-        if self._model is None:
-            raise LOADING
-        if not invocation.body:
-            raise HttpError(400, "the body is empty: send rows of features")
-        return self._model.invoke(invocation)
