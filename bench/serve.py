@@ -1,11 +1,11 @@
-"""Our serve job beside its peers: requests a second, the slowest of a hundred, parsing, the start, memory under load.
+"""Compares the serve job with other servers: requests per second, latency, parsing, startup, memory under load.
 
-    uv run python bench/serve.py [--seconds 2] [--rounds 7] [--starts 7] [--sides ours static bare fastapi flask mms]
-    uv run python bench/serve.py --memory 600     # ours alone, under load for ten minutes: how its memory grows
+    uv run python bench/serve.py [--seconds 2] [--rounds 7] [--starts 7] [--servers ours static bare fastapi flask mms]
+    uv run python bench/serve.py --memory 600     # only ours, under load for ten minutes: memory over time
 
-Each server runs one worker on one core, wrk on the other, 8 connections, and all serve the same model. Rounds
-alternate between the servers, so that a busy moment hits all alike, and the others are stopped meanwhile: some are busy
-without requests too. A median of each is printed with its ratio to ours.
+Each server runs one worker on one core, and wrk runs on the other core with 8 connections. All serve the same model.
+Rounds alternate between the servers, so that other load on the machine affects all of them. Only one server runs at a
+time, because some are busy even without requests. The output has the median of each server and its ratio to ours.
 """
 
 import argparse
@@ -30,7 +30,7 @@ import numpy as np
 import serve_parsing
 import serve_start
 from harness import run_interleaved
-from serve_sides import FEATURES, SIDES, Side, Workplace, make_bundle, need, tell
+from serve_servers import FEATURES, SERVERS, Server, Workspace, make_bundle, require_programs, send_signal
 
 CLIENT_CORE = "1"
 CONNECTIONS = "8"
@@ -52,8 +52,8 @@ class Load:
 
 
 @dataclass
-class Measured:
-    """What the rounds of one side and one load gave."""
+class Measurements:
+    """Results of all rounds with one server and one load."""
 
     rates: list[float] = field(default_factory=list)
     p99: list[float] = field(default_factory=list)
@@ -63,50 +63,50 @@ class Measured:
         return statistics.median(self.rates)
 
 
-Results = Mapping[tuple[str, str], Measured]
+Results = Mapping[tuple[str, str], Measurements]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=int, default=2, help="of each measurement")
+    parser.add_argument("--seconds", type=int, default=2, help="duration of each measurement")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--servers", nargs="+", default=list(SERVERS), choices=SERVERS)
     parser.add_argument("--starts", type=int, default=7)
     parser.add_argument("--memory", type=int, default=0, metavar="SECONDS")
     options = parser.parse_args()
-    need(
+    require_programs(
         "wrk",
         "taskset",
-        *(["nginx"] if "flask" in options.sides else []),
-        *(["java"] if "mms" in options.sides else []),
+        *(["nginx"] if "flask" in options.servers else []),
+        *(["java"] if "mms" in options.servers else []),
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped, too
     with ExitStack() as stack:
-        place = Workplace(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
-        make_bundle(place.folder / "root" / "model")
+        workspace = Workspace(Path(stack.enter_context(tempfile.TemporaryDirectory())), stack)
+        make_bundle(workspace.folder / "root" / "model")
         if options.memory:
-            memory(SIDES["ours"](place), place.folder, options.memory)
+            memory(SERVERS["ours"](workspace), workspace.folder, options.memory)
             return
-        pings = first_pings(options.sides, place.folder, options.starts)
-        sides = [SIDES[name](place) for name in options.sides]
-        serve_start.report(place.folder / "root")
-        results = measure(sides, loads(), place.folder, options.seconds, options.rounds)
-    report(sides, results, pings)
+        startups = measure_startups(options.servers, workspace.folder, options.starts)
+        servers = [SERVERS[name](workspace) for name in options.servers]
+        serve_start.report(workspace.folder / "root")
+        results = measure(servers, make_loads(), workspace.folder, options.seconds, options.rounds)
+    report(servers, results, startups)
     serve_parsing.report()
 
 
-def first_pings(names: Sequence[str], folder: Path, starts: int) -> list[float]:
-    """Median seconds from each server's start to its first 200 on /ping, started in turns."""
+def measure_startups(names: Sequence[str], folder: Path, starts: int) -> list[float]:
+    """Return the median startup time of each server in seconds. The starts alternate between the servers."""
 
-    def first_ping(name: str) -> float:
+    def start(name: str) -> float:
         with ExitStack() as stack:
-            return SIDES[name](Workplace(folder, stack)).first_ping
+            return SERVERS[name](Workspace(folder, stack)).startup_seconds
 
-    seconds = run_interleaved({name: partial(first_ping, name) for name in names}, starts)
-    return [statistics.median(taken) for taken in seconds.values()]
+    seconds = run_interleaved({name: partial(start, name) for name in names}, starts)
+    return [statistics.median(times) for times in seconds.values()]
 
 
-def loads() -> list[Load]:
+def make_loads() -> list[Load]:
     few, many = rows(10), rows(1000)
     csv = "".join(",".join(map(str, row)) + "\n" for row in few.tolist())
     npy = io.BytesIO()
@@ -124,60 +124,60 @@ def rows(number: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
     return drawn.round(4)
 
 
-def measure(sides: Sequence[Side], kinds: Sequence[Load], folder: Path, seconds: int, rounds: int) -> Results:
-    results = {(side.name, load.name): Measured() for side in sides for load in kinds}
-    for side in sides:
-        tell(side.pid, signal.SIGSTOP)
-    for load in kinds:
-        for side in sides:  # a virtual machine for Java is four times slower in its first second
-            alone(side, load, folder, 3 if "MMS" in side.name else 1)
+def measure(servers: Sequence[Server], loads: Sequence[Load], folder: Path, seconds: int, rounds: int) -> Results:
+    results = {(server.name, load.name): Measurements() for server in servers for load in loads}
+    for server in servers:
+        send_signal(server.pid, signal.SIGSTOP)
+    for load in loads:
+        for server in servers:  # the Java virtual machine is four times slower in its first second
+            run_alone(server, load, folder, 3 if "MMS" in server.name else 1)
         for _ in range(rounds):
-            for side in sides:
-                rate, p99 = alone(side, load, folder, seconds)
-                results[side.name, load.name].rates.append(rate)
-                results[side.name, load.name].p99.append(p99)
+            for server in servers:
+                rate, p99 = run_alone(server, load, folder, seconds)
+                results[server.name, load.name].rates.append(rate)
+                results[server.name, load.name].p99.append(p99)
     return results
 
 
-def alone(side: Side, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
-    """What `wrk` says of a server that is stopped otherwise."""
-    tell(side.pid, signal.SIGCONT)
+def run_alone(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
+    """Return the result of `wrk` for a server; resume the server before and pause it afterwards."""
+    send_signal(server.pid, signal.SIGCONT)
     try:
-        return wrk(side, load, folder, seconds)
+        return wrk(server, load, folder, seconds)
     finally:
-        tell(side.pid, signal.SIGSTOP)
+        send_signal(server.pid, signal.SIGSTOP)
 
 
-def wrk(side: Side, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
-    """Requests a second, and the milliseconds below which 99 of 100 answers came."""
+def wrk(server: Server, load: Load, folder: Path, seconds: int) -> tuple[float, float]:
+    """Return the requests per second, and the 99th percentile of the latency in milliseconds."""
     script, body = folder / "post.lua", folder / "body"
     script.write_text(SCRIPT)
     body.write_bytes(load.body)
     pinned = ["taskset", "--cpu-list", CLIENT_CORE, "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}", "--latency"]
-    url = f"http://127.0.0.1:{side.port}/invocations"
+    url = f"http://127.0.0.1:{server.port}/invocations"
     command = [*pinned, "-s", str(script), url, "--", str(body), load.content_type]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    if "Non-2xx" in told or "Socket errors" in told:
-        raise SystemExit(f"{side.name} did not answer all of {load.name}:\n{told}")
-    rate, p99 = re.search(r"Requests/sec: *([\d.]+)", told), re.search(r"99% +([\d.]+)(us|ms|s)", told)
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    if "Non-2xx" in output or "Socket errors" in output:
+        raise SystemExit(f"{server.name} failed on some requests of {load.name}:\n{output}")
+    rate, p99 = re.search(r"Requests/sec: *([\d.]+)", output), re.search(r"99% +([\d.]+)(us|ms|s)", output)
     if rate is None or p99 is None:
-        raise SystemExit(f"wrk said something else than expected:\n{told}")
+        raise SystemExit(f"wrk printed an unexpected result:\n{output}")
     return float(rate[1]), float(p99[1]) * UNITS[p99[2]]
 
 
-def report(sides: Sequence[Side], results: Results, pings: Sequence[float]) -> None:
-    kinds = list(dict.fromkeys(load for _, load in results))
-    print(f"\n{machine()}\nRequests/s, in brackets ours to it\n")
-    print("| server | " + " | ".join(kinds) + " | p99 ms, JSON 10 | first ping s |")
-    print("|---|" + "---|" * (len(kinds) + 2))
-    for side, ping in zip(sides, pings, strict=True):
-        cells = [cell(results[sides[0].name, kind], results[side.name, kind]) for kind in kinds]
-        p99 = statistics.median(results[side.name, kinds[0]].p99)
-        print(f"| {side.name} | " + " | ".join(cells) + f" | {p99:.1f} | {ping:.2f} |")
+def report(servers: Sequence[Server], results: Results, startups: Sequence[float]) -> None:
+    names = list(dict.fromkeys(load for _, load in results))
+    print(f"\n{machine()}\nRequests/s (ratio of ours to this server)\n")
+    print("| server | " + " | ".join(names) + " | p99 ms, JSON 10 | startup s |")
+    print("|---|" + "---|" * (len(names) + 2))
+    for server, startup in zip(servers, startups, strict=True):
+        cells = [cell(results[servers[0].name, name], results[server.name, name]) for name in names]
+        p99 = statistics.median(results[server.name, names[0]].p99)
+        print(f"| {server.name} | " + " | ".join(cells) + f" | {p99:.1f} | {startup:.2f} |")
 
 
-def cell(ours: Measured, side: Measured) -> str:
-    return f"{side.rate:,.0f} ({ours.rate / side.rate:.2f})"
+def cell(ours: Measurements, other: Measurements) -> str:
+    return f"{other.rate:,.0f} ({ours.rate / other.rate:.2f})"
 
 
 def machine() -> str:
@@ -185,19 +185,19 @@ def machine() -> str:
     return f"{cpu[1] if cpu else platform.machine()}, {os.cpu_count()} CPUs, Linux {platform.release()}"
 
 
-def memory(side: Side, folder: Path, seconds: int) -> None:
-    """The memory of the server's worker while all kinds of requests come in turns."""
-    kinds, began = loads(), time.monotonic()
-    worker = youngest(side.pid)
+def memory(server: Server, folder: Path, seconds: int) -> None:
+    """Print the memory of the server's worker under all kinds of load, one after the other."""
+    kinds, began = make_loads(), time.monotonic()
+    worker = last_descendant(server.pid)
     while (passed := time.monotonic() - began) < seconds:
-        wrk(side, kinds[int(passed) % len(kinds)], folder, 5)
+        wrk(server, kinds[int(passed) % len(kinds)], folder, 5)
         print(f"{time.monotonic() - began:6.0f} s  {private_megabytes(worker):7.1f} MB", flush=True)
 
 
-def youngest(pid: int) -> int:
-    """The last process of a line of first children: job, main process, worker."""
+def last_descendant(pid: int) -> int:
+    """Return the process at the end of the chain job, main process, worker."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return youngest(int(children[-1])) if children else pid
+    return last_descendant(int(children[-1])) if children else pid
 
 
 def private_megabytes(pid: int) -> float:

@@ -1,4 +1,4 @@
-"""What our decoders cost beside the fastest ways to parse the same bodies into an array of floats."""
+"""Compares the decoders of serve with the fastest ways to parse the same bodies into an array of floats."""
 
 import io
 import json
@@ -21,14 +21,14 @@ ROWS = (10, 1000)
 
 
 def report() -> None:
-    print("\nMicroseconds a body, and ours to the fastest that does not check the rows\n")
+    print("\nMicroseconds per body, and the ratio of ours to the fastest parser that does not check the rows\n")
     print("| format | rows | ours | others | ratio |\n|---|---|---|---|---|")
     for number in ROWS:
         for name, (body, ours, others) in cases(number).items():
-            taken = {parser: fastest(parse, body) for parser, parse in (("ours", ours), *others.items())}
-            mine = taken.pop("ours")
-            listed = ", ".join(f"{parser} {seconds * 1e6:.1f}" for parser, seconds in taken.items())
-            print(f"| {name} | {number} | {mine * 1e6:.1f} | {listed} | {mine / min(taken.values()):.2f} |")
+            timings = {parser: fastest(parse, body) for parser, parse in (("ours", ours), *others.items())}
+            our_time = timings.pop("ours")
+            listed = ", ".join(f"{parser} {seconds * 1e6:.1f}" for parser, seconds in timings.items())
+            print(f"| {name} | {number} | {our_time * 1e6:.1f} | {listed} | {our_time / min(timings.values()):.2f} |")
 
 
 def cases(number: int) -> Mapping[str, tuple[bytes, Parse, Mapping[str, Parse]]]:
@@ -45,8 +45,8 @@ def cases(number: int) -> Mapping[str, tuple[bytes, Parse, Mapping[str, Parse]]]
     }
 
 
-def decoder(media: str) -> Parse:
-    return lambda body: formats.decode(body, media)
+def decoder(media_type: str) -> Parse:
+    return lambda body: formats.decode(body, media_type)
 
 
 _parser = simdjson.Parser()
@@ -87,14 +87,14 @@ LINES_PARSERS: Mapping[str, Parse] = {
 
 
 def fastest(parse: Parse, body: bytes, rounds: int = 15) -> float:
-    """Seconds of the best round: everything else is somebody else's."""
-    times = max(1, 200_000 // len(body))
+    """Return the seconds of the fastest round: other load on the machine slows the others."""
+    repeats = max(1, 200_000 // len(body))
     best = float("inf")
     for _ in range(rounds):
         began = time.perf_counter()
-        for _ in range(times):
+        for _ in range(repeats):
             parse(body)
-        best = min(best, (time.perf_counter() - began) / times)
+        best = min(best, (time.perf_counter() - began) / repeats)
     return best
 
 

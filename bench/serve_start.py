@@ -1,4 +1,4 @@
-"""From `docker run` to the first 200 on /ping, beside `docker run` of the same image that does nothing."""
+"""Time from `docker run` to the first response to /ping, compared with `docker run` of a command that does nothing."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from serve_sides import free_port
+from serve_servers import free_port
 
 from microjobs.contract import DEFAULT_ROOT
 
@@ -18,44 +18,44 @@ RUNS = 5
 
 
 def report(root: Path) -> None:
-    """Print both medians; a line that says why not, where there is no engine or image."""
-    if not there():
-        print(f"\nNo engine, or no {IMAGE} (make build/serve): the start in a container is not measured")
+    """Print both medians, or why they cannot be measured."""
+    if not image_exists():
+        print(f"\nThe start in a container is not measured: no engine, or no image {IMAGE} (run make build/serve)")
         return
-    nothing = statistics.median(no_op() for _ in range(RUNS))
-    ready = statistics.median(to_first_ping(root) for _ in range(RUNS))
-    print(f"\ndocker run: {nothing:.2f} s for a no-op, {ready:.2f} s to /ping, {ready - nothing:.2f} s more")
+    baseline = statistics.median(time_without_work() for _ in range(RUNS))
+    ready = statistics.median(time_to_first_ping(root) for _ in range(RUNS))
+    print(f"\ndocker run: {baseline:.2f} s for a no-op, {ready:.2f} s to /ping, {ready - baseline:.2f} s more")
 
 
-def there() -> bool:
+def image_exists() -> bool:
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
 
 
-def no_op() -> float:
+def time_without_work() -> float:
     began = time.perf_counter()
     subprocess.run(["docker", "run", "--rm", "--entrypoint", "/bin/true", IMAGE], check=True)
     return time.perf_counter() - began
 
 
-def to_first_ping(root: Path) -> float:
+def time_to_first_ping(root: Path) -> float:
     port = free_port()
     mounted = ["--volume", f"{root}:{DEFAULT_ROOT}", "--publish", f"127.0.0.1:{port}:8080"]
     began = time.perf_counter()
     command = ["docker", "run", "--detach", *mounted, IMAGE, "serve"]
     container = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     try:
-        while not answers(f"http://127.0.0.1:{port}/ping"):
+        while not is_healthy(f"http://127.0.0.1:{port}/ping"):
             if time.perf_counter() - began > 60:
-                raise SystemExit(f"{IMAGE} did not answer /ping: docker logs {container}")
+                raise SystemExit(f"{IMAGE} did not respond to /ping: docker logs {container}")
             time.sleep(0.005)
         return time.perf_counter() - began
     finally:
         subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
 
 
-def answers(url: str) -> bool:
+def is_healthy(url: str) -> bool:
     with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
         return bool(answer.status == 200)
     return False

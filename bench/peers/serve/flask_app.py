@@ -1,4 +1,4 @@
-"""AWS's sample stack for one's own containers: Flask behind gunicorn behind nginx."""
+"""The stack of AWS's sample for custom containers: nginx, gunicorn and Flask."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""A user's code for sagemaker-inference; its own decoders and encoders do the rest."""
+"""User code for sagemaker-inference, with the decoders and encoders of that package."""
 
 from typing import Any
 

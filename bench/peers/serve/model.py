@@ -1,4 +1,4 @@
-"""What the peers share: the model that our side serves too, and how each reads the formats."""
+"""Code that the peers share: the model, which our server serves too, and the npy format."""
 
 import io
 import os

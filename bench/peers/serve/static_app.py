@@ -1,17 +1,17 @@
-"""A static answer of our answer's size, from the server that serves ours."""
+"""A static response as large as ours, from the same HTTP server."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
-ANSWER = b'{"predictions":[' + b",".join([b"[0.12345678]"] * 10) + b"]}"
+RESPONSE = b'{"predictions":[' + b",".join([b"[0.12345678]"] * 10) + b"]}"
 
 
-LARGE = 50_000
-"""Bytes of a body that has to be read, or the connection breaks."""
+MAX_UNREAD_BYTES = 50_000
+"""A larger body must be read, otherwise the connection breaks."""
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    if int(environ.get("CONTENT_LENGTH", "0")) > LARGE:
+    if int(environ.get("CONTENT_LENGTH", "0")) > MAX_UNREAD_BYTES:
         environ["wsgi.input"].read()
     start_response("200 OK", [("content-type", "application/json")])
-    return [ANSWER]
+    return [RESPONSE]

@@ -1,4 +1,4 @@
-"""The servers that bench/serve.py measures, each started on one core with the same model."""
+"""Starts the servers that bench/serve.py measures, each on one core with the same model."""
 
 import getpass
 import itertools
@@ -26,17 +26,18 @@ PEERS = Path(__file__).resolve().parent / "peers" / "serve"
 FEATURES = 13
 SERVER_CORE = "0"
 PACKAGES = {"wrk": "wrk", "nginx": "nginx-light", "java": "default-jre-headless", "taskset": "util-linux"}
-"""What has to be on the machine, and the Debian package that has it."""
+"""Debian package of each program that the benchmark needs."""
 
 
-def need(*programs: str) -> None:
+def require_programs(*programs: str) -> None:
+    """Exit if a program is not installed."""
     missing = [name for name in programs if shutil.which(name) is None]
     if missing:
         sys.exit(f"{' and '.join(missing)} not found: apt-get install {' '.join(PACKAGES[name] for name in missing)}")
 
 
 def make_bundle(folder: Path) -> Path:
-    """A bundle whose model is a multilayer perceptron 13-128-64-1 with random weights."""
+    """Write a bundle whose model is a multilayer perceptron 13-128-64-1 with random weights; return its folder."""
     random, sizes = np.random.default_rng(0), (FEATURES, 128, 64, 1)
     nodes, weights, flow = [], [], "features"
     for layer, (width, height) in enumerate(itertools.pairwise(sizes)):
@@ -61,26 +62,26 @@ def make_bundle(folder: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Side:
+class Server:
     """A running server."""
 
     name: str
     port: int
     pid: int
-    first_ping: float
-    """Seconds from its start to the first 200 on /ping."""
+    startup_seconds: float
+    """Time from the start to the first response with status 200 to /ping."""
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where the sides live: a folder, and what ends them."""
+class Workspace:
+    """A folder for the servers' files, and the stack that stops the servers."""
 
     folder: Path
     stack: ExitStack
 
     def environment(self, lock: str) -> Path:
-        """A virtual environment with what a lock has; its interpreter."""
-        uv = shutil.which("uv") or sys.exit("uv is not here: make setup")
+        """Make a virtual environment with the packages of a lock; return its interpreter."""
+        uv = shutil.which("uv") or sys.exit("uv is not installed: run make setup")
         python = self.folder / lock / "bin" / "python"
         if python.exists():
             return python
@@ -91,8 +92,8 @@ class Workplace:
             subprocess.run([*map(str, install), str(path)], check=True)
         return python
 
-    def start(self, name: str, command: list[str | Path], port: int, ping: str = "/ping", **variables: str) -> Side:
-        """Start a server, and wait until it answers."""
+    def start(self, name: str, command: list[str | Path], port: int, ping: str = "/ping", **variables: str) -> Server:
+        """Start a server and wait until it responds."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder), "PYTHONPATH": str(PEERS)}
         environment |= {"MODEL": str(self.folder / "root" / "model" / MODEL_FILE)} | variables
         log = self.stack.enter_context((self.folder / f"{name}.log".replace(" ", "-")).open("wb"))
@@ -105,32 +106,32 @@ class Workplace:
             stderr=log,
             start_new_session=True,
         )
-        self.stack.callback(end, process)
+        self.stack.callback(stop, process)
         wait_for(f"http://127.0.0.1:{port}{ping}", process, Path(log.name))
-        return Side(name, port, process.pid, time.perf_counter() - began)
+        return Server(name, port, process.pid, time.perf_counter() - began)
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a server and all that it started."""
-    tell(process.pid, signal.SIGCONT)
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a server and all its child processes."""
+    send_signal(process.pid, signal.SIGCONT)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     deadline = time.perf_counter() + 20
-    while process.poll() is None or members(process.pid):
+    while process.poll() is None or session_members(process.pid):
         if time.perf_counter() > deadline:
-            tell(process.pid, signal.SIGKILL)
+            send_signal(process.pid, signal.SIGKILL)
         time.sleep(0.02)
 
 
-def tell(session: int, number: signal.Signals) -> None:
+def send_signal(session: int, number: signal.Signals) -> None:
     """Send a signal to all processes of a server."""
-    for pid in members(session):
+    for pid in session_members(session):
         with suppress(ProcessLookupError):
             os.kill(pid, number)
 
 
-def members(session: int) -> list[int]:
-    """The processes of a server, which began a session of its own."""
+def session_members(session: int) -> list[int]:
+    """Return the processes of a server, which has a session of its own."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
@@ -147,80 +148,81 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, seconds: flo
             if answer.status == 200:
                 return
         time.sleep(0.005)
-    sys.exit(f"{url} does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+    sys.exit(f"{url} does not respond:\n{log.read_text(errors='replace')[-2000:]}")
 
 
 def free_port() -> int:
-    """A port below those that multi-model-server takes for malformed (32767 and up)."""
+    """Return a free port below 32767: multi-model-server rejects higher ones."""
     for port in range(18080, 32000):
-        if port not in _given:
+        if port not in _assigned_ports:
             with socket.socket() as probe, suppress(OSError):
                 probe.bind(("127.0.0.1", port))
-                _given.add(port)
+                _assigned_ports.add(port)
                 return port
     sys.exit("no port between 18080 and 32000 is free")
 
 
-_given: set[int] = set()
+_assigned_ports: set[int] = set()
 
 
-def ours(place: Workplace) -> Side:
-    """As the image runs it: the same packages, the same entry point, one worker."""
-    port, python = free_port(), place.environment("ours")
-    return place.start(
+def ours(workspace: Workspace) -> Server:
+    """Start this project's server as its image does: the same packages and entry point, and one worker."""
+    port, python = free_port(), workspace.environment("ours")
+    return workspace.start(
         "microjobs serve",
         [python, "-m", "microjobs", "serve"],
         port,
         PYTHONPATH=str(REPOSITORY / "shared"),
         MICROJOBS_JOB=str(REPOSITORY / "containers" / "serve"),
-        SAGEMAKER_BASE_DIR=str(place.folder / "root"),
+        SAGEMAKER_BASE_DIR=str(workspace.folder / "root"),
         SAGEMAKER_BIND_TO_PORT=str(port),
         SAGEMAKER_MODEL_SERVER_WORKERS="1",
     )
 
 
-def static(place: Workplace) -> Side:
-    return granian(place, "static WSGI answer", place.environment("static"), "static_app:app")
+def static(workspace: Workspace) -> Server:
+    return granian(workspace, "static WSGI response", workspace.environment("static"), "static_app:app")
 
 
-def bare(place: Workplace) -> Side:
-    """Our packages without our code: how much of the way to the static answer the model and its parser take."""
-    return granian(place, "bare WSGI, no checks", place.environment("ours"), "bare_app:app")
+def bare(workspace: Workspace) -> Server:
+    """Start a server with the same packages, but without this project's code: it shows the cost of parser and model."""
+    return granian(workspace, "bare WSGI, no checks", workspace.environment("ours"), "bare_app:app")
 
 
-def granian(place: Workplace, name: str, python: Path, application: str) -> Side:
+def granian(workspace: Workspace, name: str, python: Path, application: str) -> Server:
     port = free_port()
     options = ["--interface", "wsgi", "--port", str(port), "--http", "1", "--no-ws", "--blocking-threads", "1"]
-    return place.start(name, [python, "-m", "granian", *options, application], port)
+    return workspace.start(name, [python, "-m", "granian", *options, application], port)
 
 
-def fastapi(place: Workplace) -> Side:
-    port, python = free_port(), place.environment("fastapi")
+def fastapi(workspace: Workspace) -> Server:
+    port, python = free_port(), workspace.environment("fastapi")
     options = ["--port", str(port), "--no-access-log", "--log-level", "warning"]
-    return place.start("FastAPI + uvicorn", [python, "-m", "uvicorn", *options, "fastapi_app:app"], port)
+    return workspace.start("FastAPI + uvicorn", [python, "-m", "uvicorn", *options, "fastapi_app:app"], port)
 
 
-def flask(place: Workplace) -> Side:
-    """gunicorn on a socket and nginx before it, started together as AWS's sample does."""
-    port, python = free_port(), place.environment("flask")
-    socket_file, config = place.folder / "gunicorn.sock", place.folder / "nginx.conf"
+def flask(workspace: Workspace) -> Server:
+    """Start gunicorn on a socket behind nginx, as AWS's sample does."""
+    port, python = free_port(), workspace.environment("flask")
+    socket_file, config = workspace.folder / "gunicorn.sock", workspace.folder / "nginx.conf"
     config.write_text(
-        f"daemon off; user {getpass.getuser()}; worker_processes 1; pid {place.folder}/nginx.pid; error_log stderr;\n"
+        f"daemon off; user {getpass.getuser()}; worker_processes 1; error_log stderr;\n"
+        f"pid {workspace.folder}/nginx.pid;\n"
         "events { worker_connections 1024; }\n"
         "http { access_log off; client_max_body_size 100m;\n"
-        f" client_body_temp_path {place.folder}/nginx-body; proxy_temp_path {place.folder}/nginx-proxy;\n"
+        f" client_body_temp_path {workspace.folder}/nginx-body; proxy_temp_path {workspace.folder}/nginx-proxy;\n"
         f" upstream gunicorn {{ server unix:{socket_file}; }}\n"
         f" server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://gunicorn; }} }} }}\n"
     )
     gunicorn = f"{python} -m gunicorn -k sync -w 1 -t 300 -b unix:{socket_file} flask_app:app"
     script = f"nginx -e stderr -c {config} & exec {gunicorn}"
-    return place.start("Flask + gunicorn + nginx", ["sh", "-c", script], port)
+    return workspace.start("Flask + gunicorn + nginx", ["sh", "-c", script], port)
 
 
-def mms(place: Workplace) -> Side:
-    """The model server of AWS's own inference images, without their fixed paths."""
-    port, python = free_port(), place.environment("mms")
-    archive = place.folder / "mms-models" / "model"
+def mms(workspace: Workspace) -> Server:
+    """Start the model server of AWS's own inference images, without their fixed paths."""
+    port, python = free_port(), workspace.environment("mms")
+    archive = workspace.folder / "mms-models" / "model"
     for name in ("MAR-INF", "code"):
         (archive / name).mkdir(parents=True, exist_ok=True)
     (archive / "code" / "inference.py").write_bytes((PEERS / "mms_inference.py").read_bytes())
@@ -230,25 +232,25 @@ def mms(place: Workplace) -> Side:
             {"runtime": "python", "modelServerVersion": "1.0", "specificationVersion": "1.0", "model": described}
         )
     )
-    settings = place.folder / "mms.properties"
+    settings = workspace.folder / "mms.properties"
     settings.write_text(
         f"inference_address=http://127.0.0.1:{port}\nmanagement_address=http://127.0.0.1:{free_port()}\n"
         "default_workers_per_model=1\ndecode_input_request=false\n"
     )
-    (place.folder / ".model_server.pid").unlink(missing_ok=True)  # of the one before, which does not remove it
+    (workspace.folder / ".model_server.pid").unlink(missing_ok=True)  # the previous server does not remove it
     start = "from mms.model_server import start; start()"
     options = ["--start", "--foreground", "--mms-config", settings, "--model-store", archive.parent]
-    return place.start(
+    return workspace.start(
         "sagemaker-inference + MMS",
         [python, "-c", start, *map(str, options), "--models", "model=model"],
         port,
         PATH=f"{python.parent}:{os.environ['PATH']}",
         PYTHONPATH=f"{archive / 'code'}:{PEERS}",
-        TMPDIR=str(place.folder),
+        TMPDIR=str(workspace.folder),
     )
 
 
-SIDES: Mapping[str, Callable[[Workplace], Side]] = {
+SERVERS: Mapping[str, Callable[[Workspace], Server]] = {
     "ours": ours,
     "static": static,
     "bare": bare,

@@ -1,4 +1,4 @@
-"""The formats by the fast parser, CSV too, with nothing checked."""
+"""Decodes and encodes with a fast parser and without checks. CSV is rewritten as JSON."""
 
 import model
 import numpy as np
