@@ -95,6 +95,11 @@ def test_memory_budget_suffices_for_two_bodies_of_maximum_size(monkeypatch: pyte
     assert received == [[], []]
 
 
+def test_memory_budget_is_256_mb() -> None:
+    reader = BodyReader(4)
+    assert (reader.reserve(256 * 1024 * 1024), reader.reserve(1)) == (True, False)
+
+
 def test_discarded_body_takes_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(body_reader, "MAX_BUFFERED_BYTES", 8)
     reader, discarded = BodyReader(4), FakeExchange()

@@ -62,10 +62,12 @@ def wait_for_response(exchange: FakeExchange) -> tuple[int, list[tuple[str, str]
     return response
 
 
-def test_small_request_to_a_fast_model_is_answered_in_the_same_thread(service: Service) -> None:
+@pytest.mark.parametrize("size", [1, 256 * 1024])
+def test_small_request_to_a_fast_model_is_answered_in_the_same_thread(service: Service, size: int) -> None:
     threads: list[threading.Thread] = []
+    service.limit = 1 << 20
     service.set_model(FakeModel(lambda: threads.append(threading.current_thread()), is_fast=True))
-    assert invoke(make_dispatcher(service)).responses[0][0] == 200
+    assert invoke(make_dispatcher(service), bytes(size)).responses[0][0] == 200
     assert threads == [threading.current_thread()]
 
 
