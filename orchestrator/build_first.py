@@ -75,7 +75,7 @@ def runtime_without_base_image(runtime: str, jobs: Sequence[str], problem: str, 
     Raises:
         LauncherError: the runtime is `docker`, and images are missing.
     """
-    if not images.missing(jobs):
+    if not images.find_missing(jobs):
         console.print(f"{problem}; using the images that were built before", soft_wrap=True)
         return runtime
     if runtime == "docker":

@@ -1,25 +1,25 @@
-"""Failures that a user can do something about: one sentence, no traceback."""
+"""Errors whose remedy the user knows. They are shown as one sentence, without a traceback."""
 
 
 class LauncherError(Exception):
-    """Its message says what failed, with which value, and what to do."""
+    """An error. The message states what failed, with which value, and how to fix it."""
 
     exit_code = 1
 
 
 class UsageError(LauncherError):
-    """What was asked for cannot be: an argument is wrong, or two do not go together."""
+    """A wrong argument, or arguments that exclude each other."""
 
     exit_code = 2
 
 
 class JobFailedError(LauncherError):
-    """A job or an endpoint ended otherwise than it should.
+    """A job did not complete, or an endpoint did not come into service.
 
     Args:
-        step: the workflow's title of it.
-        name: the job's name.
-        status: such as `Failed`.
+        step: the title of the step.
+        name: the name of the job or endpoint.
+        status: its status, such as `Failed`.
         reason: its FailureReason.
         tail: the last lines of its log.
     """

@@ -1,4 +1,4 @@
-"""The images of this repository's jobs. How they are built stands in the Makefile and is called from here."""
+"""The images of this repository's jobs. The Makefile builds them."""
 
 import os
 import subprocess
@@ -23,10 +23,10 @@ def local_image(job: str, variant: str = "cpu") -> str:
 
 
 def jobs() -> list[str]:
-    """The jobs, discovered: every folder that says how its image is made.
+    """Return the names of all jobs: the folders that have an `image.yml`.
 
     Raises:
-        LauncherError: this is not the repository, but an installed package.
+        LauncherError: the package is installed without the repository.
     """
     found = sorted(path.parent.name for path in (REPOSITORY / "containers").glob("*/image.yml"))
     if not found:
@@ -35,15 +35,15 @@ def jobs() -> list[str]:
 
 
 def jobs_with(variant: str) -> list[str]:
-    """The jobs that have a variant: all have `cpu`, those with a lock for it `cuda`."""
+    """Return the jobs that have a variant. All have `cpu`; those with `cuda.lock` have `cuda`."""
     return [job for job in jobs() if variant == "cpu" or (REPOSITORY / "containers" / job / f"{variant}.lock").exists()]
 
 
-def chosen(names: Sequence[str], variant: str = "cpu") -> list[str]:
-    """The jobs named, each once; all of a variant if none is.
+def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
+    """Return the named jobs without duplicates, or all jobs of the variant if no job is named.
 
     Raises:
-        UsageError: there is no such job, or not in this variant.
+        UsageError: a job does not exist, or not in this variant.
     """
     known = jobs_with(variant)
     if unknown := [name for name in names if name not in known]:
@@ -53,13 +53,13 @@ def chosen(names: Sequence[str], variant: str = "cpu") -> list[str]:
 
 
 def build(names: Sequence[str], variant: str = "cpu") -> int:
-    """Build the images of some jobs, or all; make's exit code.
+    """Build the images of the named jobs, or of all, and return make's exit code.
 
     Raises:
-        UsageError: there is no such job.
+        UsageError: a job does not exist.
         LauncherError: make is not installed.
     """
-    targets = [f"build/{name}" for name in chosen(names, variant)]
+    targets = [f"build/{name}" for name in select_jobs(names, variant)]
     command = ["make", "--no-print-directory", f"VARIANT={variant}", *targets]
     try:
         return subprocess.run(command, cwd=REPOSITORY, check=False).returncode
@@ -67,30 +67,30 @@ def build(names: Sequence[str], variant: str = "cpu") -> int:
         raise LauncherError("make is not installed: install it, or build with `docker compose build`") from None
 
 
-def missing(names: Iterable[str]) -> list[str]:
-    """Which of some jobs have no image.
+def find_missing(names: Iterable[str]) -> list[str]:
+    """Return the jobs whose images are not built.
 
     Raises:
         docker.errors.DockerException: no engine answers.
     """
-    there = labels()
-    return [name for name in names if local_image(name) not in there]
+    built = labels()
+    return [name for name in names if local_image(name) not in built]
 
 
 def labels() -> dict[str, dict[str, str]]:
-    """The labels of each image that the engine has, by its name."""
+    """Return the labels of each image of the engine, by its name."""
     from microjobs_orchestrator import docker_engine
 
     client = docker_engine.connect()
     try:
-        listed = client.api.images()  # all in one answer: an image may be removed before it is asked for by itself
+        listed = client.api.images()  # in one request: an image can be removed before a second one
         return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}
     finally:
         client.close()
 
 
 def changed_since(job: str, revision: str) -> bool | None:
-    """Whether the files of a job's image differ from those of a revision; None if that cannot be known."""
+    """Return whether the files of a job's image differ from those of a revision; None if git cannot tell."""
     try:
         found = sources.changed_since(REPOSITORY, job, "cpu", revision)
     except FileNotFoundError:

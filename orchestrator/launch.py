@@ -151,7 +151,7 @@ def require_images(jobs: Sequence[str]) -> None:
     Raises:
         LauncherError: some are not.
     """
-    if missing := images.missing(jobs):
+    if missing := images.find_missing(jobs):
         raise LauncherError(f"no image of {', '.join(missing)}: `microjobs build {' '.join(missing)}` makes them")
 
 

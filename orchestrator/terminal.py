@@ -1,4 +1,4 @@
-"""Text as a terminal shows it, and without what a terminal would obey.
+"""Text as a terminal shows it, and text without control sequences.
 
 Progress bars (tqdm, Keras) rewrite their line with carriage returns, backspaces and cursor moves. `visible` applies
 these and returns the last state. `safe` removes every control sequence, so that text of a job can be printed.
@@ -8,9 +8,9 @@ import re
 from collections.abc import Callable, Mapping
 
 MAX_COLUMNS = 1000
-"""A cursor move goes no further to the right, and only so many characters before the cursor are erased."""
+"""Limit of cursor moves to the right, and of erased characters before the cursor."""
 MAX_ROWS = 64
-"""A cursor move goes no further up or down."""
+"""Limit of cursor moves up and down."""
 
 _CONTROL = re.compile(
     r"(?:\x1b\[|\x9b)(?P<parameters>[0-?]*)[ -/]*(?P<final>[@-~])"  # CSI
@@ -38,7 +38,7 @@ def safe(text: str, *, colours: bool = False) -> str:
 
 
 def printable(text: str) -> str:
-    """Spell bytes that are not UTF-8, such as those of file names, as `\\xff`: no encoder takes lone surrogates."""
+    """Write bytes that are not UTF-8, such as those of file names, as `\\xff`: no encoder accepts surrogates."""
     return text if text.isascii() else _HALF.sub(_spelled, text)
 
 
@@ -48,7 +48,7 @@ def _spelled(match: re.Match[str]) -> str:
 
 
 def shown(line: str) -> str:
-    """A line of a log for people and clients: its last state. Colours stay if the line was not rewritten."""
+    """Return the last state of a log line. Colours are kept if the line was not rewritten."""
     if _CONTROL.search(line) is None:
         return line
     controls = (match[0] for match in _CONTROL.finditer(line.rstrip("\r")))
@@ -58,14 +58,15 @@ def shown(line: str) -> str:
 
 
 def visible(line: str) -> str:
-    """The text that a line leaves on a terminal; several rows if the cursor moved up or down in it."""
+    """Return the text that a line leaves on a terminal; several rows if the line moves the cursor up or down."""
     return line if _CONTROL.search(line) is None else _drawn(line, _Screen())
 
 
 def states(line: str) -> list[str]:
-    """The last state of a line as its program meant it, and as a terminal shows it, if that is another text.
+    """Return the last state of a line as its program meant it, and as a terminal shows it, if the two differ.
 
-    A shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`, looks like `loss=9.55`.
+    They differ if a shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`, looks
+    like `loss=9.55`.
     """
     if _CONTROL.search(line) is None:
         return [line]
@@ -83,10 +84,10 @@ def _drawn(line: str, screen: "_Screen") -> str:
 
 
 class _Screen:
-    """The rows that one line of output has written to.
+    """The rows that one line of output has changed.
 
     Args:
-        rewrites: text at the start of a row replaces the whole row.
+        rewrites: whether text at the start of a row replaces the whole row.
     """
 
     def __init__(self, *, rewrites: bool = False) -> None:
@@ -180,7 +181,7 @@ _ACTIONS: Mapping[str, Callable[[_Screen, int | None], None]] = {
     "u": lambda screen, _: screen._restore(),
     "K": lambda screen, which: screen._erase_in_row(which or 0),
 }
-"""What a control sequence does, by its last character."""
+"""Actions of control sequences, by their last character."""
 
 _SAVING = ("\x1b7", "\x1b8")
-"""Save the cursor's position, and go back to it."""
+"""The sequences that save and restore the cursor's position."""

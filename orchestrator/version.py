@@ -5,7 +5,7 @@ from typing import Any
 
 
 class Version(argparse.Action):
-    """Prints the version, and the revision where this is a clone: versions follow the repository."""
+    """Prints the version, and the revision in a clone of the repository."""
 
     def __init__(self, option_strings: list[str], **members: Any) -> None:
         super().__init__(option_strings, **{**members, "dest": argparse.SUPPRESS, "nargs": 0})
@@ -23,12 +23,12 @@ def describe() -> str:
 
 
 def _revision() -> str:
-    """The commit that the code is of; empty if that cannot be known."""
+    """Return the commit of the code, or an empty string if it is unknown."""
     import subprocess
     from pathlib import Path
 
     repository = Path(__file__).resolve().parent.parent
-    if not (repository / ".git").exists():  # installed below somebody else's repository
+    if not (repository / ".git").exists():  # the package may be installed inside of another repository
         return ""
     command = ["git", "-C", str(repository), "describe", "--always", "--dirty", "--exclude=*"]
     try:

@@ -1,1 +1,1 @@
-"""The same workflows on AWS: settings, costs, what an account needs for them, and whether it has it."""
+"""The same workflows on AWS: settings, costs, and what an account needs for them."""

@@ -1,4 +1,4 @@
-"""Which machines an image in ECR is for: its index says so, or else its config."""
+"""Platforms of an image in ECR, from its index or its config."""
 
 import json
 import urllib.request
@@ -16,12 +16,11 @@ TYPES = [
 
 
 def platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
-    """Such as `linux/amd64`; none if there is no such image.
+    """Return the platforms of an image, such as `linux/amd64`; none if the image does not exist.
 
     Args:
-        ecr: a client.
-        repository: without the registry's host.
-        digest: of a manifest or an index.
+        repository: its name, without the registry's host.
+        digest: the digest of a manifest or an index.
     """
     try:
         answer = ecr.batch_get_image(
@@ -34,11 +33,11 @@ def platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     manifest: dict[str, Any] = json.loads(answer["images"][0]["imageManifest"])
     if "manifests" in manifest:
         found = (item.get("platform", {}) for item in manifest["manifests"])
-        return [_spelled(platform) for platform in found if platform.get("os") != "unknown"]
+        return [_format(platform) for platform in found if platform.get("os") != "unknown"]
     url = ecr.get_download_url_for_layer(repositoryName=repository, layerDigest=manifest["config"]["digest"])
     with urllib.request.urlopen(url["downloadUrl"], timeout=30) as config:
-        return [_spelled(json.load(config))]
+        return [_format(json.load(config))]
 
 
-def _spelled(platform: dict[str, Any]) -> str:
+def _format(platform: dict[str, Any]) -> str:
     return f"{platform.get('os')}/{platform.get('architecture')}"

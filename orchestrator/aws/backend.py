@@ -1,4 +1,4 @@
-"""AWS as a backend where workflows run."""
+"""AWS as a backend."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,7 +9,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from microjobs_orchestrator.aws.complete import completing
+from microjobs_orchestrator.aws.complete import make_complete
 from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.remedies import login, remedy
 from microjobs_orchestrator.aws.settings import Problem, Settings
@@ -17,22 +17,22 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext
 
 POLL_INTERVAL = 5.0
-"""Seconds between two looks at a job: all runs of an account share the limits of Describe calls."""
+"""Seconds between two Describe calls for a job. All runs of an account share AWS's rate limits."""
 
 CLIENT = Config(
     connect_timeout=10,
     read_timeout=70,
-    # Asks more slowly as soon as AWS says that it was asked too often, and again after broken connections.
+    # Retries, and slows down when AWS reports that the rate limit is exceeded.
     retries={"mode": "adaptive", "max_attempts": 10},
     user_agent_extra="microjobs",
 )
 
 
 def session(settings: Settings) -> boto3.Session:
-    """boto3's session: environment, profile, SSO, instance role, in its own order. Opens no connection.
+    """Return boto3's session, which finds credentials in the environment, a profile, SSO or the instance's role.
 
     Raises:
-        UsageError: there is no such profile.
+        UsageError: the profile does not exist.
     """
     try:
         return _open(settings)
@@ -45,16 +45,16 @@ def _open(settings: Settings) -> boto3.Session:
 
 
 def with_region(settings: Settings) -> Settings:
-    """Settings with the region that boto3 finds, if none is set."""
+    """Return settings with boto3's region, if none is set."""
     if settings.region:
         return settings
-    with suppress(BotoCoreError):  # no such profile: `credentials_problems` reports it
+    with suppress(BotoCoreError):  # the profile does not exist: `credentials_problems` reports it
         return replace(settings, region=_open(settings).region_name or "")
     return settings
 
 
 def credentials_problems(settings: Settings) -> list[Problem]:
-    """Whether boto3 finds credentials; whether AWS takes them, only AWS knows."""
+    """Return problems with finding credentials. Only AWS knows whether it accepts them."""
     try:
         found = _open(settings).get_credentials()
     except BotoCoreError as error:
@@ -63,7 +63,7 @@ def credentials_problems(settings: Settings) -> list[Problem]:
 
 
 def request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
-    """What requests need to know of an account; nothing is asked of AWS for it."""
+    """Return the values of an account that requests contain. AWS is not called."""
     return RequestContext(
         bucket=settings.bucket,
         prefix=settings.key_prefix,
@@ -73,17 +73,17 @@ def request_context(settings: Settings, image: Callable[[str], str]) -> RequestC
         instance_types=settings.instance_types,
         endpoint_instances=settings.endpoint_instances,
         max_seconds=60 * settings.max_minutes,
-        complete=completing(settings),
+        complete=make_complete(settings),
     )
 
 
 def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
-    """The account's backend. Credentials are looked for at the first request."""
+    """Return the backend of an account. boto3 looks for credentials at the first request."""
     opened = session(settings)
     clients: Any = {name: opened.client(name, config=CLIENT) for name in SERVICES}  # type: ignore[call-overload]
-    known = request_context(settings, image)
+    context = request_context(settings, image)
     return Backend(
-        **{item.name: getattr(known, item.name) for item in fields(known)},
+        **{item.name: getattr(context, item.name) for item in fields(context)},
         title=f"AWS account {settings.account}",
         why=f"region {settings.region}, as {settings.role_name}",
         sagemaker=clients["sagemaker"],

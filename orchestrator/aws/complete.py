@@ -1,4 +1,4 @@
-"""What AWS wants of requests beside the work itself: tags, a network, keys, spot instances."""
+"""Adds to requests what the settings ask for on AWS: tags, a network, keys, spot instances."""
 
 import re
 from collections.abc import Callable
@@ -10,69 +10,72 @@ from microjobs_orchestrator.runs.backend import Complete
 from microjobs_orchestrator.runs.kinds import Members
 
 RUN_TAG = "microjobs:run"
-"""On everything that a run creates: bills can be split by it."""
+"""The tag of everything that a run creates, so that bills can be split by run."""
 
 LOCAL_DISKS = re.compile(r"ml\.(?:[a-z]+\d+[a-z]*d[a-z]*|g[5-9][a-z]*|p[4-9][a-z]*|i\d\w*|trn\d\w*)\.")
-"""Families with disks of their own, which hardware encrypts: AWS refuses a key for their volume.
-Source: the API reference on VolumeKmsKeyId. The names have a `d`, but for some with GPUs."""
+"""Instance types with local disks, which hardware encrypts. AWS refuses a key for their volume. Most names have a `d`;
+some types with GPUs do not.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_ResourceConfig.html
+"""
 
 
-def completing(settings: Settings) -> Complete:
-    """What adds to each request what the settings ask for."""
+def make_complete(settings: Settings) -> Complete:
+    """Return the function that completes each request."""
 
     def complete(run: str, operation: str, request: Members) -> Members:
-        asked: dict[str, Any] = deepcopy(dict(request))
-        if operation in ADDED:
-            ADDED[operation](settings, asked)
+        completed: dict[str, Any] = deepcopy(dict(request))
+        if operation in COMPLETIONS:
+            COMPLETIONS[operation](settings, completed)
         tags = {**settings.tags, RUN_TAG: run}
-        return {**asked, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
+        return {**completed, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
 
     return complete
 
 
-# --- an operation each ---
+# --- one function per operation ---
 
 
-def _processing(settings: Settings, asked: dict[str, Any]) -> None:
+def _processing(settings: Settings, request: dict[str, Any]) -> None:
     if settings.subnets:
-        asked["NetworkConfig"] = {"VpcConfig": _network(settings)}
+        request["NetworkConfig"] = {"VpcConfig": _network(settings)}
     if settings.kms_key:
-        asked["ProcessingOutputConfig"]["KmsKeyId"] = settings.kms_key
-    _encrypt_volume(settings, asked["ProcessingResources"]["ClusterConfig"])
+        request["ProcessingOutputConfig"]["KmsKeyId"] = settings.kms_key
+    _encrypt_volume(settings, request["ProcessingResources"]["ClusterConfig"])
 
 
-def _training(settings: Settings, asked: dict[str, Any]) -> None:
-    """A training job, or the definition of those that a tuning job starts."""
-    _into_network(settings, asked)
+def _training(settings: Settings, request: dict[str, Any]) -> None:
+    """Complete the request of a training job, or a tuning job's definition of training jobs."""
+    _add_network(settings, request)
     if settings.kms_key:
-        asked["OutputDataConfig"]["KmsKeyId"] = settings.kms_key
-    _encrypt_volume(settings, asked["ResourceConfig"])
+        request["OutputDataConfig"]["KmsKeyId"] = settings.kms_key
+    _encrypt_volume(settings, request["ResourceConfig"])
     if settings.spot:
-        asked["EnableManagedSpotTraining"] = True
-        stopping = asked["StoppingCondition"]
+        request["EnableManagedSpotTraining"] = True
+        stopping = request["StoppingCondition"]
         stopping["MaxWaitTimeInSeconds"] = stopping["MaxRuntimeInSeconds"] + 60 * settings.spot_wait_minutes
 
 
-def _tuning(settings: Settings, asked: dict[str, Any]) -> None:
-    _training(settings, asked["TrainingJobDefinition"])
+def _tuning(settings: Settings, request: dict[str, Any]) -> None:
+    _training(settings, request["TrainingJobDefinition"])
 
 
-def _into_network(settings: Settings, asked: dict[str, Any]) -> None:
+def _add_network(settings: Settings, request: dict[str, Any]) -> None:
     if settings.subnets:
-        asked["VpcConfig"] = _network(settings)
+        request["VpcConfig"] = _network(settings)
 
 
-def _endpoint_config(settings: Settings, asked: dict[str, Any]) -> None:
-    types = [variant["InstanceType"] for variant in asked["ProductionVariants"]]
+def _endpoint_config(settings: Settings, request: dict[str, Any]) -> None:
+    types = [variant["InstanceType"] for variant in request["ProductionVariants"]]
     if settings.kms_key and not any(map(LOCAL_DISKS.match, types)):
-        asked["KmsKeyId"] = settings.kms_key
+        request["KmsKeyId"] = settings.kms_key
 
 
-ADDED: dict[str, Callable[[Settings, dict[str, Any]], None]] = {
+COMPLETIONS: dict[str, Callable[[Settings, dict[str, Any]], None]] = {
     "CreateProcessingJob": _processing,
     "CreateTrainingJob": _training,
     "CreateHyperParameterTuningJob": _tuning,
-    "CreateModel": _into_network,
+    "CreateModel": _add_network,
     "CreateEndpointConfig": _endpoint_config,
 }
 

@@ -1,4 +1,4 @@
-"""The images that `microjobs push` pushed, by their digests: what ran is known, whatever becomes of tags."""
+"""URIs of the images that `microjobs push` pushed. They have digests, because tags can change."""
 
 from collections.abc import Callable, Iterable
 
@@ -8,33 +8,33 @@ from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination, image_uri
 
 Images = dict[str, str]
-"""Addresses with digests, by job."""
+"""Image URIs with digests, by job."""
 
 NO_TAG = "not-pushed-yet"
 
 
 def pushed(home: Home, destination: Destination) -> Images:
-    """What was pushed to a registry from here.
+    """Return the images that were pushed to a registry from this home.
 
     Raises:
-        LauncherError: the record is damaged.
+        LauncherError: the file that lists them is damaged.
     """
     return {job: image.uri for job, image in pushed_images.load(home).get(str(destination), {}).items()}
 
 
 def require(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
-    """The address of a job's image, when those of all these jobs are known.
+    """Return the function from a job to its image URI.
 
     Raises:
-        UsageError: some were not pushed, with the command that does it.
+        UsageError: the images of some of the jobs were not pushed.
     """
     if missing := [job for job in jobs if job not in images]:
         raise UsageError(
-            f"no image of {', '.join(missing)} was pushed to {destination} from here: `microjobs push` does it"
+            f"no image of {', '.join(missing)} was pushed to {destination} from this home: `microjobs push` pushes it"
         )
     return images.__getitem__
 
 
 def planned(images: Images, destination: Destination) -> Callable[[str], str]:
-    """The address of a job's image; with a tag that there is not, where no digest is known yet."""
+    """Return the function from a job to its image URI, which has the tag NO_TAG if the image was not pushed."""
     return lambda job: images.get(job, image_uri(destination, job, NO_TAG))

@@ -1,6 +1,6 @@
-"""What an account needs for the workflows, as a CloudFormation template: role, bucket, repositories, no more.
+"""CloudFormation template of what the workflows need in an account: a role, a bucket and repositories.
 
-Source of what SageMaker asks of an execution role:
+The permissions of an execution role:
 https://docs.aws.amazon.com/sagemaker/latest/dg/sagemaker-roles.html
 """
 
@@ -26,15 +26,15 @@ NETWORK_ACTIONS = [
 
 
 def template(jobs: Iterable[str]) -> Json:
-    """A template that makes all that runs need.
+    """Return the template.
 
     Args:
-        jobs: of which each has a repository.
+        jobs: names of jobs. Each one gets a repository.
     """
     repositories = {_logical(job): repository(job) for job in jobs}
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
-        "Description": "What microjobs needs to run on SageMaker: a role, a bucket, repositories",
+        "Description": "Resources that microjobs needs to run on SageMaker: a role, a bucket, repositories",
         "Parameters": PARAMETERS,
         "Conditions": {
             "HasKey": {"Fn::Not": [{"Fn::Equals": [{"Ref": "KmsKeyArn"}, ""]}]},
@@ -80,7 +80,7 @@ PARAMETERS: Json = {
 
 BUCKET: Json = {
     "Type": "AWS::S3::Bucket",
-    # A stack is not deleted while there is something in its bucket: AWS refuses, and data is never lost with it.
+    # AWS refuses to delete a stack whose bucket has objects, so deleting the stack never deletes data.
     "DeletionPolicy": "Delete",
     "UpdateReplacePolicy": "Retain",
     "Properties": {
@@ -137,7 +137,7 @@ BUCKET_POLICY: Json = {
 
 
 def repository(job: str) -> Json:
-    """A job's repository, as `microjobs push` would make it."""
+    """Return the repository of a job, with the settings that `microjobs push` uses."""
     return {
         "Type": "AWS::ECR::Repository",
         "Properties": {
@@ -151,10 +151,10 @@ def repository(job: str) -> Json:
 
 
 def role(repositories: Iterable[str]) -> Json:
-    """The role that jobs run as.
+    """Return the execution role of the jobs.
 
     Args:
-        repositories: their names in the template.
+        repositories: the names of the repositories in the template.
     """
     return {
         "Type": "AWS::IAM::Role",
@@ -178,7 +178,7 @@ TRUST: Json = {
             "Effect": "Allow",
             "Principal": {"Service": "sagemaker.amazonaws.com"},
             "Action": "sts:AssumeRole",
-            # SageMaker on behalf of this account alone: the confused deputy's problem.
+            # Only on behalf of this account: https://docs.aws.amazon.com/IAM/latest/UserGuide/confused-deputy.html
             "Condition": {"StringEquals": {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}},
         }
     ],
@@ -186,7 +186,7 @@ TRUST: Json = {
 
 
 def statements(repositories: Iterable[str]) -> list[Json]:
-    """The role's permissions. `*` stands only where AWS knows no narrower resource."""
+    """Return the permissions of the role. Resources are `*` only if the action accepts no narrower one."""
     logs = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/sagemaker/*"
     return [
         _allow(
@@ -215,7 +215,7 @@ def statements(repositories: Iterable[str]) -> list[Json]:
             "Condition": {"StringLike": {"cloudwatch:namespace": ["aws/sagemaker/*", "/aws/sagemaker/*"]}},
         },
         _if("HasKey", _allow("Key", ["kms:CreateGrant", "kms:Decrypt", "kms:GenerateDataKey"], {"Ref": "KmsKeyArn"})),
-        # Describe actions have no narrower resource, and the interfaces' names are SageMaker's.
+        # Describe actions accept no narrower resource, and SageMaker chooses the names of network interfaces.
         _if("InVpc", _allow("Network", NETWORK_ACTIONS, "*")),
     ]
 

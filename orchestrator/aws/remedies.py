@@ -1,4 +1,4 @@
-"""Remedies for errors that boto3 raises before or instead of an answer of AWS."""
+"""Remedies for errors of boto3."""
 
 from botocore import exceptions
 
@@ -31,23 +31,23 @@ UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutErro
 
 
 def login(profile: str = "") -> str:
-    """The commands that make credentials."""
+    """Return the commands that make credentials."""
     option = f" --profile {profile}" if profile else ""
     return f"`aws sso login{option}`, or `aws configure{option}`"
 
 
 def remedy(error: Exception, profile: str = "") -> str:
-    """What to do about an error of boto3; empty if only the error itself tells."""
+    """Return the remedy for an error of boto3, or an empty string if the error itself has to suffice."""
     if isinstance(error, exceptions.ClientError):
         return _of_code(str(error.response["Error"].get("Code")), profile)
     if isinstance(error, NO_CREDENTIALS):
         return login(profile)
     if isinstance(error, exceptions.ProfileNotFound):
-        return "`aws configure list-profiles` shows those that exist"
+        return "`aws configure list-profiles` lists the existing ones"
     if isinstance(error, exceptions.NoRegionError):
         return "set --region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION"
     if isinstance(error, WRONG_FILES):
-        return "mend ~/.aws/config and ~/.aws/credentials, or choose another --profile"
+        return "correct ~/.aws/config and ~/.aws/credentials, or choose another --profile"
     if isinstance(error, UNREACHABLE):
         return "check the network, the proxy, and that the region exists"
     return ""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("logs", help="print the log of a job or endpoint")
-    parser.add_argument("-f", "--follow", action="store_true", help="go on until it ends")
-    complete(parser.add_argument("job", metavar="JOB", help="its name, as `microjobs ps` shows it"), jobs)
+    parser.add_argument("-f", "--follow", action="store_true", help="print new lines until the job ends")
+    complete(parser.add_argument("job", metavar="JOB", help="name of the job, as `microjobs ps` lists it"), jobs)
     flags.add(parser)
     parser.set_defaults(call=call)
 
@@ -29,18 +29,18 @@ def call(options: argparse.Namespace) -> int:
     kind, _ = view.find(options.job)
     tail = view.tail(kind, options.job)
     while True:
-        follow = options.follow and _goes_on(view, kind, options.job)
-        # After the look at the status, so that the last lines of a job that has ended are among them.
+        # The status is read before the log, so that no last line of a job that has ended is missed.
+        follow = options.follow and _can_grow(view, kind, options.job)
         for event in tail.read() if follow else tail.rest():
             _print(event, flush=follow)
         if not follow:
-            _tell_failure(kind, view.describe(kind, options.job) or {}, options.job)
+            _print_failure(kind, view.describe(kind, options.job) or {}, options.job)
             return 0
         time.sleep(view.poll_interval)
 
 
 def _print(event: "Event", *, flush: bool) -> None:
-    """Each row of an event behind its host, so that a job cannot speak in the name of another host."""
+    """Print each row of an event after the name of its host, so that a job cannot imitate lines of another host."""
     from microjobs_orchestrator.terminal import safe
 
     host, text = safe(event.host), safe(event.text, colours=sys.stdout.isatty())
@@ -48,8 +48,8 @@ def _print(event: "Event", *, flush: bool) -> None:
         print(f"{host}  {row}", flush=flush)
 
 
-def _tell_failure(kind: "Kind", description: "Members", name: str) -> None:
-    """Say on stderr why it failed: a job that did not start has no log."""
+def _print_failure(kind: "Kind", description: "Members", name: str) -> None:
+    """Print the reason of a failure on stderr: a job that did not start has no log."""
     from microjobs_orchestrator.terminal import safe
 
     if reason := description.get("FailureReason"):
@@ -57,8 +57,8 @@ def _tell_failure(kind: "Kind", description: "Members", name: str) -> None:
         print(f"microjobs: {kind.title} {name} is {description[kind.status_member]}: {safe(reason)}", file=sys.stderr)
 
 
-def _goes_on(view: "View", kind: "Kind", name: str) -> bool:
-    """Whether more lines may come; says so where only a server could write them and none runs."""
+def _can_grow(view: "View", kind: "Kind", name: str) -> bool:
+    """Return whether the log can get more lines. If only a missing server could write them, print a warning."""
     description = view.describe(kind, name)
     if description is None or description[kind.status_member] not in kind.life.active:
         return False

@@ -22,50 +22,59 @@ def add_parser(subparsers: "Subparsers") -> None:
     add("--kind", choices=("processing", "training", "tuning", "transform", "endpoint"), help="only this kind")
     add("--name", default="", metavar="TEXT", help="only names that contain TEXT")
     states = parser.add_mutually_exclusive_group()
-    states.add_argument("--running", action="store_true", help="only what has not ended, and endpoints in service")
+    states.add_argument(
+        "--running", action="store_true", help="only jobs that have not ended, and endpoints in service"
+    )
     states.add_argument("--status", metavar="S", help="only this status, such as Failed or Interrupted")
     flags.add(parser)
     parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    wanted = _filter(options)
+    rows_filter = _make_filter(options)
     view = backends.open_view(options)
-    listed = view.newest(wanted)
-    for line in table(listed, datetime.now(UTC)):
+    rows = view.newest(rows_filter)
+    for line in format_table(rows, datetime.now(UTC)):
         print(safe(line))
-    if advice := view.warning(shows_running=any(row.status in row.kind.transitional for row in listed)):
-        print(f"microjobs: {advice}", file=sys.stderr)
+    if warning := view.warning(shows_running=any(row.status in row.kind.transitional for row in rows)):
+        print(f"microjobs: {warning}", file=sys.stderr)
     return 0
 
 
-def _filter(options: argparse.Namespace) -> "Filter":
+def _make_filter(options: argparse.Namespace) -> "Filter":
     from microjobs_orchestrator.runs.kinds import KINDS
     from microjobs_orchestrator.runs.view import Filter
 
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
-    status = _status(options.status) if options.status else ""
+    status = _parse_status(options.status) if options.status else ""
     return Filter(options.limit, kinds, options.name, status, options.running)
 
 
-def _status(text: str) -> str:
-    """A status in AWS's spelling, found whatever its case."""
+def _parse_status(text: str) -> str:
+    """Return a status in AWS's spelling; the case of the text is ignored.
+
+    Raises:
+        UsageError: no resource can have the status.
+    """
     from microjobs_orchestrator.failures import UsageError
     from microjobs_orchestrator.runs.kinds import KINDS
 
-    known = {status.lower(): status for status in [s for kind in KINDS for s in (*kind.life.secondary, *kind.statuses)]}
-    if text.lower() not in known:
-        raise UsageError(f"no job or endpoint has a status {text!r}: take one of {', '.join(sorted(known.values()))}")
-    return known[text.lower()]
+    statuses = [status for kind in KINDS for status in (*kind.life.secondary, *kind.statuses)]
+    spellings = {status.lower(): status for status in statuses}
+    if text.lower() not in spellings:
+        names = ", ".join(sorted(spellings.values()))
+        raise UsageError(f"no job or endpoint can have status {text!r}: choose one of {names}")
+    return spellings[text.lower()]
 
 
-def table(listed: Sequence["ResourceRow"], now: datetime) -> list[str]:
-    """Lines with aligned columns: kind, name, status, age, and how long it took or takes."""
+def format_table(rows: Sequence["ResourceRow"], now: datetime) -> list[str]:
+    """Return lines with aligned columns: kind, name, status, age, and how long the resource has run."""
     from microjobs_orchestrator.durations import duration
 
-    rows = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
-    for row in listed:
+    cells = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
+    for row in rows:
+        age = duration((now - row.created).total_seconds())
         took = duration(((row.ended or now) - row.created).total_seconds())
-        rows.append((row.kind.title, row.name, row.full_status, duration((now - row.created).total_seconds()), took))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        cells.append((row.kind.title, row.name, row.full_status, age, took))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

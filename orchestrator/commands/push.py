@@ -65,7 +65,7 @@ def read_options(options: argparse.Namespace) -> "PushOptions":
     from microjobs_orchestrator.push.push import PushOptions
 
     defaults = settings.load()
-    images.chosen(options.jobs, options.variant)  # reports a wrong name even without an account
+    images.select_jobs(options.jobs, options.variant)  # reports a wrong name even without an account
     registry = options.registry or defaults.registry or None
     region, profile = options.region, options.profile
     host_region = ecr.parse_region(Destination.parse(registry).host) if registry else None

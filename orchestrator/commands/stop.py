@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("stop", help="stop a job, delete an endpoint, or end all that a run left")
-    what = parser.add_mutually_exclusive_group(required=True)
-    job = what.add_argument("job", nargs="?", metavar="JOB", help="its name, as `microjobs ps` shows it")
+    parser = subparsers.add_parser("stop", help="stop a job, delete an endpoint, or stop everything of a run")
+    target = parser.add_mutually_exclusive_group(required=True)
+    job = target.add_argument("job", nargs="?", metavar="JOB", help="name of the job, as `microjobs ps` lists it")
     complete(job, jobs)
-    what.add_argument("--run", metavar="RUN", help="a run's jobs and its endpoint, such as of housing-20261122-101500")
+    target.add_argument(
+        "--run", metavar="RUN", help="name of a run, whose jobs and endpoint are stopped: housing-20261122-101500"
+    )
     flags.add(parser)
     parser.set_defaults(call=call)
 
@@ -37,18 +39,18 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
     with backends.open_backend(options) as backend:  # it may start a server
-        stopped = kind.stop(backend.sagemaker, name)
-        found = None if stopped else kind.describe(backend.sagemaker, name)  # it ended meanwhile
-    if stopped:
+        is_stopping = kind.stop(backend.sagemaker, name)
+        current = None if is_stopping else kind.describe(backend.sagemaker, name)
+    if is_stopping:
         print(f"{kind.title} {name} is being {'deleted' if kind.life.is_lasting else 'stopped'}")
-    else:
-        print(f"{kind.title} {name} is {found[kind.status_member] if found else 'deleted'} already")
+    else:  # it ended before the request
+        print(f"{kind.title} {name} is {current[kind.status_member] if current else 'deleted'} already")
     return 0
 
 
 def stop_run(backend: "Backend", run: str) -> int:
     from microjobs_orchestrator.runs import cleaning
 
-    ended = cleaning.stop_run(backend, run, lambda line: print(line, flush=True))
-    print(f"{run}: nothing runs" if ended else f"nothing of {run} was running")
+    stopped = cleaning.stop_run(backend, run, lambda line: print(line, flush=True))
+    print(f"{run}: nothing runs" if stopped else f"nothing of {run} was running")
     return 0

@@ -60,7 +60,7 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
         docker.errors.DockerException: no engine answers.
     """
     named = Destination.parse(options.registry) if options.registry else None
-    jobs = images.chosen(options.jobs, options.variant)
+    jobs = images.select_jobs(options.jobs, options.variant)
     with closing(docker_engine.connect(timeout=engine.TIMEOUT_SECONDS)) as client:
         tagged = _tag_images(client, jobs, options)
         access = open_registry(options, named, jobs, console)

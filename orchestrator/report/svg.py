@@ -1,4 +1,4 @@
-"""Plots as SVG text, coloured by the page's style so that they follow light and dark."""
+"""Plots as SVG text. The page's style has the colours, so that plots are light or dark as the page is."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 12, 44
 
 @dataclass(frozen=True)
 class Axis:
-    """A range of values on a length of pixels."""
+    """Maps a range of values to a range of pixels."""
 
     low: float
     high: float
@@ -20,13 +20,13 @@ class Axis:
     logarithmic: bool = False
 
     def at(self, value: float) -> float:
-        """Where a value lies."""
+        """Return the pixel of a value."""
         scale: Callable[[float], float] = math.log10 if self.logarithmic else float
         share = (scale(value) - scale(self.low)) / (scale(self.high) - scale(self.low))
         return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self) -> list[float]:
-        """Round values: powers of ten and their halves, or steps of 1, 2 or 5."""
+        """Return round values: 1, 2 and 5 times powers of ten, or multiples of such a value."""
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
@@ -43,7 +43,7 @@ def _step(rough: float) -> float:
 
 
 def axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False) -> Axis:
-    """An axis that shows all values, with a little room around them."""
+    """Return an axis that shows all values with some space around them."""
     low, high = min(values), max(values)
     if logarithmic and low > 0:
         return Axis(low / 1.2, high * 1.2, start, end, logarithmic=True)
@@ -60,7 +60,13 @@ def scatter(
     log_x: bool = False,
     labels: Sequence[str] = (),
 ) -> str:
-    """A point each; with a diagonal both axes have the same range. Labels show when one points at a point."""
+    """Return a scatter plot.
+
+    Args:
+        diagonal: draw the diagonal, and give both axes the same range.
+        log_x: make the x axis logarithmic.
+        labels: tooltips of the points.
+    """
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if diagonal:
         xs = ys = xs + ys
@@ -78,7 +84,11 @@ def scatter(
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """A bar a row: its name, its length, and what stands beside it."""
+    """Return a bar chart.
+
+    Args:
+        rows: name, value and text of each bar.
+    """
     longest = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
     for number, (name, value, text) in enumerate(rows):

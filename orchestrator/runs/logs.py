@@ -1,4 +1,8 @@
-"""The log of a job, read as it grows. Facts §6: DescribeLogStreams gives no token, GetLogEvents always does."""
+"""Logs of jobs, read while they grow.
+
+GetLogEvents always returns a token for the next call, even at the end of a stream:
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
+"""
 
 import re
 from abc import ABC, abstractmethod
@@ -15,44 +19,44 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Event:
-    """A line of a log."""
+    """One line of a log."""
 
     stream: str
-    """Without the job's name: `algo-1-1763778749000`."""
+    """The log stream without the job's name: `algo-1-1763778749000`."""
     time: int
     """Milliseconds since 1970."""
     text: str
-    """What a terminal shows of it. Colours are left, and nothing else that a terminal would obey."""
+    """The line as a terminal shows it. Its only control sequences are colours."""
 
     @classmethod
     def of(cls, stream: str, time: int, message: str) -> "Event":
-        """An event with a message that may hold anything."""
+        """Return the event of a message, which may contain any characters."""
         return cls(stream, time, terminal.safe(terminal.shown(message), colours=True))
 
     @property
     def host(self) -> str:
-        """`algo-1`: the stream without the time at its end."""
+        """The stream without the time at its end: `algo-1`."""
         return re.sub(r"-\d{10,}$", "", self.stream)
 
 
 @dataclass
 class Tail(ABC):
-    """Reads the new lines of the log streams in a group whose names start with a prefix."""
+    """Reads new lines of those log streams of a group whose names start with a prefix."""
 
     group: str
     prefix: str
 
     def read(self) -> list[Event]:
-        """Lines since the last call, at most one page per stream, sorted by time.
+        """Return the lines since the last call, at most one page per stream, sorted by time.
 
-        A log may grow faster than it can be read, so the caller can look at the job between two pages.
+        A log can grow faster than it is read; with pages, the caller can check the job's status in between.
         """
         events = [event for stream in self._streams() for event in self._page(stream)]
         return sorted(events, key=lambda event: event.time)
 
     def rest(self) -> Iterator[Event]:
-        """All lines since the last call, for a job that has ended."""
-        while True:  # a page may be empty although there is more: the positions tell
+        """Yield all lines since the last call, for a job that has ended."""
+        while True:  # an empty page is the last one only if the positions have not changed
             before = self._positions()
             events = self.read()
             yield from events
@@ -65,16 +69,16 @@ class Tail(ABC):
 
     @abstractmethod
     def _page(self, stream: str) -> Iterable[Event]:
-        """The next lines of a stream."""
+        """Return the next lines of a stream."""
 
     @abstractmethod
     def _positions(self) -> Mapping[str, object]:
-        """How far each stream was read."""
+        """Return the position in each stream."""
 
 
 @dataclass
 class LogTail(Tail):
-    """A tail that reads from CloudWatch Logs, or from the local server as its client does."""
+    """A tail that reads from CloudWatch Logs, or from the local server's API."""
 
     client: "CloudWatchLogsClient"
     tokens: dict[str, str] = field(default_factory=dict)
@@ -87,7 +91,7 @@ class LogTail(Tail):
         return dict(self.tokens)
 
     def _streams(self) -> list[str]:
-        from botocore.exceptions import ClientError  # takes as long as all the rest of `microjobs logs`
+        from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs logs`
 
         request: dict[str, Any] = {"logGroupName": self.group}
         if self.prefix:
@@ -96,7 +100,7 @@ class LogTail(Tail):
             pages = self.client.get_paginator("describe_log_streams").paginate(**request)
             return [stream["logStreamName"] for page in pages for stream in page["logStreams"]]
         except ClientError as error:
-            if error.response["Error"]["Code"] == "ResourceNotFoundException":  # nothing was logged yet
+            if error.response["Error"]["Code"] == "ResourceNotFoundException":  # nothing has been logged
                 return []
             raise
 

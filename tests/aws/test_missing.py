@@ -121,7 +121,7 @@ def test_wrong_configuration_of_aws_has_a_remedy(
     (folder / "config").write_text(content)
     monkeypatch.setenv("AWS_PROFILE", "work" if "work" in content else "default")
     assert main(ASKING["ps"]) == 2
-    assert "mend ~/.aws/config" in said(capsys)
+    assert "correct ~/.aws/config" in said(capsys)
 
 
 def test_unknown_job_is_refused_before_an_account_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,9 +47,9 @@ def test_build_refuses_an_unknown_job() -> None:
 
 
 def test_only_trainers_have_a_cuda_variant() -> None:
-    assert images.chosen([], "cuda") == ["train-pytorch", "train-tensorflow"]
+    assert images.select_jobs([], "cuda") == ["train-pytorch", "train-tensorflow"]
     with pytest.raises(UsageError, match="no cuda variant of serve: there are train-pytorch, train-tensorflow"):
-        images.chosen(["serve"], "cuda")
+        images.select_jobs(["serve"], "cuda")
 
 
 def test_repository_is_this_one() -> None:

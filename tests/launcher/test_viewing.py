@@ -123,7 +123,7 @@ def test_status_is_found_whatever_its_case(capsys: pytest.CaptureFixture[str]) -
     assert main(["ps", "--status", "interrupted", "--kind", "training"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["training", "spot", "InProgress:", "Interrupted"]
     assert main(["ps", "--status", "Exploded"]) == 2
-    assert "no job or endpoint has a status 'Exploded': take one of Completed, " in capsys.readouterr().err
+    assert "no job or endpoint can have status 'Exploded': choose one of Completed, " in capsys.readouterr().err
 
 
 def listing(root: Path) -> dict[str, int]:

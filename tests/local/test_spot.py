@@ -194,7 +194,7 @@ def test_times_that_do_not_go_together_are_refused(processes: Local, members: di
 
 def test_only_spot_jobs_that_train_are_interrupted(processes: Local) -> None:
     on_demand = processes.train("true")["TrainingJobName"]
-    assert "is no managed spot training job" in interrupt(processes, on_demand).stderr
+    assert "is not a managed spot training job" in interrupt(processes, on_demand).stderr
     over = processes.train("true", **spot(processes, "over"))["TrainingJobName"]
     assert "is Completed: only a job that is Training" in interrupt(processes, over).stderr
     assert f"no job or endpoint in {processes.home.root} is called nothing" in interrupt(processes, "nothing").stderr
