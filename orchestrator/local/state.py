@@ -7,16 +7,16 @@ Descriptions are stored as answers have them (JSON, times in seconds). The serve
 import json
 import logging
 import sqlite3
-import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from microjobs_orchestrator.local import schema
 from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.local.sqlite import Database
 from microjobs_orchestrator.local.values import clean
 
 logger = logging.getLogger(__name__)
@@ -93,14 +93,13 @@ class State:
     """The store. Every method is one transaction; a change that was made is on the disk when it returns."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.RLock()
-        self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._file = Database(path)
+        self._lock, self._database, self._transaction = self._file.lock, self._file.connection, self._file.transaction
         self._database.text_factory = _text
-        self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;")
         try:
             schema.prepare(self._database, path)
         except BaseException:
-            self._database.close()
+            self._file.close()
             raise
         self._reserve()
 
@@ -116,19 +115,7 @@ class State:
                 self._database.executescript("DROP TABLE reserve; PRAGMA wal_checkpoint(RESTART);")
 
     def close(self) -> None:
-        with self._lock:
-            self._database.close()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._database.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._database
-            except BaseException:
-                self._database.execute("ROLLBACK")
-                raise
-            self._database.execute("COMMIT")
+        self._file.close()
 
     def add(
         self,

@@ -1,9 +1,7 @@
-"""Amazon SageMaker's contract with a container, spelled once: paths, files, environment variables.
+"""Amazon SageMaker's contract with a container: paths, files and environment variables.
 
-The image reads with this module what the platform (or our local server, or a test) writes with it, so the writer
-and the reader of each file stand side by side. Standard library only; importing it does nothing.
-
-Sources: docs/maintaining/contract.md lists each path and variable with its writer, its reader and AWS's page.
+The local server and the tests write files with this module, and images read them with it, so that the writer and the
+reader of each file are next to each other. docs/maintaining/contract.md links AWS's pages. Standard library only.
 """
 
 import json
@@ -26,7 +24,7 @@ MESSAGE_LIMIT = 1024
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things lie below the contract's root (`/opt/ml`, or what `SAGEMAKER_BASE_DIR` says)."""
+    """Paths below the contract's root: `/opt/ml`, or the value of `SAGEMAKER_BASE_DIR`."""
 
     root: Path = Path(DEFAULT_ROOT)
 
@@ -47,12 +45,12 @@ class Layout:
         return self.root / "input" / "data"
 
     def channel(self, name: str) -> Path:
-        """The folder of one input channel of a training job."""
+        """Return the folder of an input channel of a training job."""
         return self.input_data / name
 
     @property
     def model(self) -> Path:
-        """Training writes its model here, hosting finds the extracted archive here."""
+        """Folder to which training writes its model, and in which hosting finds the extracted archive."""
         return self.root / "model"
 
     @property
@@ -88,16 +86,16 @@ class Layout:
         return self.root / "secret" / "job"
 
     def processing(self, name: str) -> Path:
-        """The usual `LocalPath` of a processing input or output called `name`."""
+        """Return the default `LocalPath` of a processing input or output."""
         return self.root / "processing" / name
 
     def local(self, path: str) -> Path:
-        """A `LocalPath` of a request (always written below `/opt/ml`), below this layout's root."""
+        """Return the path below this root for a `LocalPath` of a request, which is always below `/opt/ml`."""
         inside = PurePosixPath(path)
         return self.root / inside.relative_to(DEFAULT_ROOT) if inside.is_relative_to(DEFAULT_ROOT) else Path(path)
 
     def spell(self, path: Path) -> str:
-        """The opposite of `local`: how a request spells a path below this layout's root."""
+        """Return the `LocalPath` in a request for a path below this root; the inverse of `local`."""
         return str(PurePosixPath(DEFAULT_ROOT) / path.relative_to(self.root))
 
 
@@ -114,14 +112,14 @@ def _read(path: Path) -> Any:
 
 
 def encode_hyperparameter(value: object) -> str:
-    """A value as a string on the wire: text as it is, all else as JSON (as SageMaker SDK v3 does)."""
+    """Return a value as requests contain it: text unchanged, other values as JSON, like SageMaker SDK v3."""
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def decode_hyperparameter(text: str) -> Any:
-    """A value from the wire: what the JSON says if it is JSON, else the text.
+    """Return the value of a request's text: parsed if it is JSON, else the text.
 
-    Reads all three encodings in use: SDK v2's `str(value)`, its framework estimators' and SDK v3's JSON.
+    Clients use both: SDK v2 sends `str(value)`; its framework estimators and SDK v3 send JSON.
     """
     try:
         return json.loads(text)
@@ -130,19 +128,17 @@ def decode_hyperparameter(text: str) -> Any:
 
 
 def write_hyperparameters(layout: Layout, values: Mapping[str, object]) -> None:
-    _write(
-        layout.input_config / "hyperparameters.json",
-        {name: encode_hyperparameter(value) for name, value in values.items()},
-    )
+    content = {name: encode_hyperparameter(value) for name, value in values.items()}
+    _write(layout.input_config / "hyperparameters.json", content)
 
 
 def read_hyperparameters(layout: Layout) -> dict[str, str]:
-    """The hyperparameters as they are on the wire, all strings; empty if the request had none."""
+    """Return the hyperparameters as strings; empty if the request has none."""
     path = layout.input_config / "hyperparameters.json"
     return {str(name): str(value) for name, value in _read(path).items()} if path.exists() else {}
 
 
-# --- inputdataconfig.json: one entry a channel ---
+# --- inputdataconfig.json: one entry per channel ---
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,7 @@ class InstanceGroup:
 
 @dataclass(frozen=True)
 class ResourceConfig:
-    """The hosts of a job. Processing knows `current_host` and `hosts` only; the rest is training's."""
+    """The hosts of a job. Processing jobs only have `current_host` and `hosts`."""
 
     current_host: str = "algo-1"
     hosts: tuple[str, ...] = ("algo-1",)
@@ -245,7 +241,7 @@ def read_processing_resource_config(layout: Layout) -> ResourceConfig:
 
 
 def _read_resource_config(path: Path) -> ResourceConfig:
-    if not path.exists():  # a plain `docker run` of the image: one host
+    if not path.exists():  # the image was started by `docker run`, on one host
         return ResourceConfig()
     content = _read(path)
     return ResourceConfig(
@@ -262,16 +258,16 @@ def _read_resource_config(path: Path) -> ResourceConfig:
 
 
 def _natural(host: str) -> tuple[str, int]:
-    """Sorts `algo-10` after `algo-9`, the same on every host whatever order the file has."""
+    """Return a sort key that puts `algo-10` after `algo-9`: all hosts have the same order, whatever the file has."""
     stem, _, number = host.rpartition("-")
     return (stem, int(number)) if number.isdigit() else (host, 0)
 
 
-# --- processingjobconfig.json: the request, echoed ---
+# --- processingjobconfig.json: the request ---
 
 
 def write_processing_job_config(layout: Layout, request: Mapping[str, Any], arn: str) -> None:
-    """Echo a CreateProcessingJob request as the container sees it."""
+    """Write a CreateProcessingJob request as containers get it."""
     application = dict(request["AppSpecification"])
     content = {
         "ProcessingJobArn": arn,
@@ -288,13 +284,13 @@ def write_processing_job_config(layout: Layout, request: Mapping[str, Any], arn:
 
 
 def read_processing_job_config(layout: Layout) -> dict[str, Any]:
-    """The echoed request; empty when the image was not started as a processing job."""
+    """Return the request; empty if the image was not started as a processing job."""
     path = layout.processing_config / "processingjobconfig.json"
     content: dict[str, Any] = _read(path) if path.exists() else {}
     return content
 
 
-# --- checkpointconfig.json: only there when the request has a CheckpointConfig ---
+# --- checkpointconfig.json: exists only if the request has a CheckpointConfig ---
 
 
 def write_checkpoint_config(layout: Layout, local_path: str) -> None:
@@ -302,38 +298,50 @@ def write_checkpoint_config(layout: Layout, local_path: str) -> None:
 
 
 def read_checkpoint_folder(layout: Layout) -> Path:
-    """Where the platform syncs checkpoints from and to."""
+    """Return the folder that the platform synchronizes with S3."""
     path = layout.input_config / "checkpointconfig.json"
     return layout.local(_read(path)["LocalPath"]) if path.exists() else layout.checkpoints
 
 
 def checkpoints_are_kept(layout: Layout) -> bool:
-    """Whether somebody gave the job a place for checkpoints, by the request or by mounting a folder there."""
+    """Return whether checkpoints outlive the job: by the request, or because a folder is mounted for them."""
     return (layout.input_config / "checkpointconfig.json").exists() or layout.checkpoints.is_dir()
 
 
-# --- failure and message: the job's last words ---
+# --- failure and message: why the job failed, and how it ended ---
 
 
 def write_failure(layout: Layout, reason: str) -> None:
-    """Give the reason of a failure, its first 1024 characters. The first reason stays: later ones are its echo."""
-    if not layout.failure.exists():  # whole: an empty one would keep the supervisor from saying what it knows
+    """Write the reason of a failure. The first reason is kept, because later ones may be consequences."""
+    if not layout.failure.exists():  # all or nothing: after an empty file, the supervisor would not write its reason
         write_whole(layout.failure, reason[:FAILURE_LIMIT].encode(errors="backslashreplace"))
 
 
+def parse_failure(content: bytes) -> str:
+    """Return the text of a failure file that becomes FailureReason."""
+    return content.decode(errors="replace").strip()[:FAILURE_LIMIT]
+
+
 def read_failure(layout: Layout) -> str | None:
-    return layout.failure.read_text("utf-8", "replace")[:FAILURE_LIMIT] if layout.failure.exists() else None
+    return parse_failure(layout.failure.read_bytes()) if layout.failure.exists() else None
 
 
 def write_message(layout: Layout, message: str) -> None:
-    """A processing job's `ExitMessage`, cut to 1 KB without splitting a character."""
-    cut = message.encode(errors="backslashreplace")[:MESSAGE_LIMIT].decode(errors="ignore")
-    write_whole(layout.message, cut.encode())
+    """Write the `ExitMessage` of a processing job."""
+    write_whole(layout.message, parse_message(message.encode(errors="backslashreplace")).encode())
+
+
+def parse_message(content: bytes) -> str:
+    """Return the text of a message file that becomes ExitMessage: its first kilobyte, without a part of a character.
+
+    Raises:
+        UnicodeDecodeError: it is not UTF-8. AWS fails such a job.
+    """
+    return content.decode().encode()[:MESSAGE_LIMIT].decode(errors="ignore")
 
 
 def read_message(layout: Layout) -> str | None:
-    """The message, or None. Bytes that are not UTF-8 raise UnicodeDecodeError: AWS fails such a job."""
-    return layout.message.read_bytes()[:MESSAGE_LIMIT].decode() if layout.message.exists() else None
+    return parse_message(layout.message.read_bytes()) if layout.message.exists() else None
 
 
 # --- environment variables ---
@@ -341,7 +349,7 @@ def read_message(layout: Layout) -> str | None:
 
 @dataclass(frozen=True)
 class TrainingEnvironment:
-    """What a training job finds in its environment besides the request's own `Environment`."""
+    """Variables that a training job has in addition to the `Environment` of its request."""
 
     job_name: str = ""
     job_arn: str = ""
@@ -352,17 +360,10 @@ class TrainingEnvironment:
         own = {"TRAINING_JOB_NAME": self.job_name, "TRAINING_JOB_ARN": self.job_arn, "AWS_REGION": self.region}
         return {**self.extra, **own}
 
-    @classmethod
-    def read(cls, environ: Mapping[str, str]) -> "TrainingEnvironment":
-        own = ("TRAINING_JOB_NAME", "TRAINING_JOB_ARN", "AWS_REGION")
-        extra = {name: value for name, value in environ.items() if name not in own}
-        name, arn, region = (environ.get(variable, "") for variable in own)
-        return cls(name, arn, region, extra)
-
 
 @dataclass(frozen=True)
 class HostingEnvironment:
-    """What tells a hosting container how to serve; `transform` fields are set for Batch Transform only."""
+    """Variables for a hosting container; all but the ports are for Batch Transform."""
 
     port: int = 8080
     safe_port_range: str | None = None

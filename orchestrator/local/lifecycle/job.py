@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from microjobs.contract import Layout
+from microjobs.contract import Layout, parse_failure
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import JobStatus, Kind
@@ -206,7 +206,7 @@ class JobHandle:
         if exited.starved:
             return f"ClientError: Data download failed: {exited.reason}"
         content = self.read_file([host for host in outcome.hosts if host.name == name], LAYOUT.failure).get(name, b"")
-        text = content.decode(errors="replace").strip()
+        text = parse_failure(content)
         cause = text or exited.reason or "See job logs for more information"
         known = f", {exited.reason}" if text and exited.reason else ""
         where = f" on {name}" if len(outcome.hosts) > 1 else ""

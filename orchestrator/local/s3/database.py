@@ -4,14 +4,10 @@ A row about an object holds for a file of exactly that size and modification tim
 once somebody has replaced the file by hand.
 """
 
-import sqlite3
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from microjobs_orchestrator.local import sqlite
 from microjobs_orchestrator.local.s3.details import Details
 
 SCHEMA = """
@@ -35,8 +31,6 @@ CREATE TABLE IF NOT EXISTS parts (
 ) WITHOUT ROWID;
 """
 
-Row = tuple[Any, ...]
-
 
 @dataclass(frozen=True)
 class Version:
@@ -48,36 +42,11 @@ class Version:
     modified_ns: int
 
 
-class Database:
-    """One connection for all threads. What was changed is on the disk when a method returns."""
+class Database(sqlite.Database):
+    """The tables of the store."""
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.Lock()
-        self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + SCHEMA)
-
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    def select(self, statement: str, values: Sequence[object] = ()) -> list[Row]:
-        with self._lock:
-            return self._connection.execute(statement, values).fetchall()
-
-    def change(self, statement: str, values: Sequence[object] = ()) -> None:
-        with self._lock:
-            self._connection.execute(statement, values)
-
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        super().__init__(path, SCHEMA)
 
     def details(self, version: Version) -> Details | None:
         rows = self.select(

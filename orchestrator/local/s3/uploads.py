@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.s3.database import Row
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 from microjobs_orchestrator.local.s3.store import ObjectStore
+from microjobs_orchestrator.local.sqlite import Row
 from microjobs_orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microjobs_orchestrator.local.recordio import MAGIC
 from microjobs_orchestrator.local.resources.transform.records import (
-    RECORDIO_MAGIC,
     DamagedError,
     RecordTooLargeError,
     bodies,
@@ -20,10 +20,7 @@ from microjobs_orchestrator.local.resources.transform.records import (
 
 def recordio(*parts: tuple[int, bytes]) -> list[bytes]:
     """MXNet's parts of records, with their flags."""
-    return [
-        struct.pack("<II", RECORDIO_MAGIC, flag << 29 | len(data)) + data + bytes(-len(data) % 4)
-        for flag, data in parts
-    ]
+    return [struct.pack("<II", MAGIC, flag << 29 | len(data)) + data + bytes(-len(data) % 4) for flag, data in parts]
 
 
 def tfrecord(data: bytes) -> bytes:
@@ -126,7 +123,12 @@ def test_tfrecords_are_found_by_their_lengths(file: Path, strategy: str) -> None
 @pytest.mark.parametrize(
     ("split", "content", "error", "reason"),
     [
-        ("RecordIO", b"not what it says", DamagedError, "record 1 does not begin so"),
+        (
+            "RecordIO",
+            b"not what it says",
+            DamagedError,
+            "begins with 0xced7230a, not 0x20746f6e",
+        ),
         ("RecordIO", PARTS[0] + PARTS[1][:-1], DamagedError, "record 2 is cut off"),
         ("RecordIO", PARTS[0] + PARTS[2], DamagedError, "record 2 ends before its last part"),
         ("RecordIO", PARTS[0] + b"".join(recordio((0, bytes(99)))), RecordTooLargeError, "record 2 is larger"),

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
+from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
 from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
-from microjobs_orchestrator.local.resources.transform.records import RECORDIO_MAGIC
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import Parts, transform_request, until
 from tests.local.jobs.fakes import Asked, Model, Reply, watched
@@ -92,9 +92,11 @@ def test_compressed_objects_are_decompressed(parts: Parts, model: Model, payload
 
 def test_damaged_records_fail_their_object_alone(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"not RecordIO")
-    parts.put("in/b", struct.pack("<II", RECORDIO_MAGIC, 4) + b"data")
+    parts.put("in/b", struct.pack("<II", recordio.MAGIC, 4) + b"data")
     reason = parts.transform(SplitType="RecordIO")["FailureReason"]
-    assert reason == "ClientError: s3://bucket/in/a: SplitType is RecordIO, and record 1 does not begin so"
+    assert reason.startswith(
+        "ClientError: s3://bucket/in/a: SplitType is RecordIO, and record 1 is invalid: a RecordIO"
+    )
     assert list(parts.outputs()) == ["b.out"]
     assert len(model.asked) == 1
 

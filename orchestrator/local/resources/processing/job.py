@@ -96,7 +96,6 @@ class ProcessingJob:
         """Return the first kilobyte of all hosts' messages."""
         content = b"".join(self.job.read_file(hosts, LAYOUT.message).values())
         try:
-            text = content.decode()
+            return contract.parse_message(content) or None
         except UnicodeDecodeError as error:
             raise ServiceError("ClientError", f"ClientError: the exit message is not UTF-8: {error}") from error
-        return text.encode()[: contract.MESSAGE_LIMIT].decode(errors="ignore") or None

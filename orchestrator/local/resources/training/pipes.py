@@ -2,22 +2,16 @@
 
 import gzip
 import random
-import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.lifecycle.manifests import Record
 
 CHUNK = 1 << 20
-
-MAGIC = 0xCED7230A
-"""Begins a RecordIO record: this number, the length, the content, and zeros to a multiple of four bytes. Source: the
-data format of MXNet, which Amazon's readers have too."""
-LONGEST = (1 << 29) - 1
-"""Bytes of a RecordIO record."""
 
 Item = TypeVar("Item")
 
@@ -48,9 +42,9 @@ class Stream:
                 if not self.record_io:
                     yield from content
                 elif isinstance(piece, bytes):
-                    yield from _wrapped(len(piece), content)
+                    yield from recordio.wrap(len(piece), content)
                 else:
-                    yield from _wrapped(self._size(piece.path), content)
+                    yield from recordio.wrap(self._size(piece.path), content)
 
     def _content(self, path: Path) -> Iterator[bytes]:
         return _unpacked(path) if self.gzip else _chunks(path)
@@ -67,14 +61,6 @@ def shuffled(items: Sequence[Item], seed: int | None, epoch: int) -> Sequence[It
     order = list(items)
     random.Random(f"{seed} {epoch}").shuffle(order)  # noqa: S311  it is to be repeatable, not secret
     return order
-
-
-def _wrapped(size: int, content: Iterator[bytes] | list[bytes]) -> Iterator[bytes]:
-    if size > LONGEST:
-        raise ValueError(f"a RecordIO record has {LONGEST} bytes at most, not {size}: set RecordWrapperType to None")
-    yield struct.pack("<II", MAGIC, size)
-    yield from content
-    yield bytes(-size % 4)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:

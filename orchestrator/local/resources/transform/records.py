@@ -13,10 +13,9 @@ from io import BufferedReader
 from pathlib import Path
 from typing import IO
 
-CHUNK = 1 << 20
+from microjobs_orchestrator.local import recordio
 
-RECORDIO_MAGIC = 0xCED7230A
-"""https://mxnet.apache.org/versions/1.9.1/api/architecture/note_data_loading"""
+CHUNK = 1 << 20
 
 
 class RecordTooLargeError(Exception):
@@ -100,23 +99,27 @@ def _lines(file: IO[bytes], most: int, _: bool) -> Iterator[bytes]:
 
 
 def _recordio(file: IO[bytes], most: int, without_padding: bool) -> Iterator[bytes]:
-    """MXNet's: magic, flag and length, data, up to 3 bytes of padding. A record may have several of these parts."""
+    """Read RecordIO records, each of which may have several parts."""
     record, number = bytearray(), 1
-    while header := file.read(8):
-        magic, word = struct.unpack("<II", _complete(header, 8, number))
-        if magic != RECORDIO_MAGIC:
-            raise DamagedError(f"SplitType is RecordIO, and record {number} does not begin so")
-        flag, length = word >> 29, word & 0x1FFFFFFF
-        padded = -(-length // 4) * 4
-        if len(record) + 8 + padded > most:
+    while content := file.read(recordio.HEADER_BYTES):
+        header = _recordio_header(_complete(content, recordio.HEADER_BYTES, number), number)
+        if len(record) + recordio.HEADER_BYTES + header.padded_length > most:
             raise RecordTooLargeError(f"record {number} is larger than a request may be")
-        record += header + _complete(file.read(padded), padded, number)
-        if flag in (0, 3):  # all of it, or its last part
-            yield bytes(record[: len(record) - padded + length] if without_padding else record)
+        record += content + _complete(file.read(header.padded_length), header.padded_length, number)
+        if header.is_last:
+            end = len(record) - header.padded_length + header.length if without_padding else None
+            yield bytes(record[:end])
             record.clear()
             number += 1
     if record:
         raise DamagedError(f"record {number} ends before its last part")
+
+
+def _recordio_header(content: bytes, number: int) -> recordio.Header:
+    try:
+        return recordio.parse_header(content)
+    except ValueError as error:
+        raise DamagedError(f"SplitType is RecordIO, and record {number} is invalid: {error}") from None
 
 
 def _tfrecord(file: IO[bytes], most: int, _: bool) -> Iterator[bytes]:

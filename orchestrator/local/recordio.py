@@ -1,0 +1,58 @@
+"""MXNet's RecordIO format, https://mxnet.apache.org/versions/1.9.1/api/architecture/note_data_loading.
+
+A part of a record is a magic number, a word with a flag of 3 bits and a length of 29 bits, the content, and zeros up to
+a multiple of four bytes. The flag of a record with a single part is 0, of the last of several parts it is 3.
+"""
+
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+MAGIC = 0xCED7230A
+HEADER_BYTES = 8
+MAX_LENGTH_BYTES = (1 << 29) - 1
+"""Maximum length of the content of a part."""
+
+_LAST_FLAGS = (0, 3)
+
+
+@dataclass(frozen=True)
+class Header:
+    """Header of a part; `length` does not count the padding."""
+
+    is_last: bool
+    length: int
+
+    @property
+    def padded_length(self) -> int:
+        return self.length + -self.length % 4
+
+
+def parse_header(content: bytes) -> Header:
+    """Parse the header of a part.
+
+    Raises:
+        ValueError: it does not begin with the magic number.
+    """
+    magic, word = struct.unpack("<II", content)
+    if magic != MAGIC:
+        raise ValueError(f"a RecordIO part begins with {MAGIC:#x}, not {magic:#x}")
+    return Header(word >> 29 in _LAST_FLAGS, word & MAX_LENGTH_BYTES)
+
+
+def wrap(length: int, content: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield a record with a single part.
+
+    Args:
+        length: total length of `content`.
+
+    Raises:
+        ValueError: the content is too long for one part.
+    """
+    if length > MAX_LENGTH_BYTES:
+        raise ValueError(
+            f"a RecordIO record has {MAX_LENGTH_BYTES} bytes at most, not {length}: set RecordWrapperType to None"
+        )
+    yield struct.pack("<II", MAGIC, length)
+    yield from content
+    yield bytes(-length % 4)
