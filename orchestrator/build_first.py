@@ -18,7 +18,7 @@ from microjobs_orchestrator.failures import LauncherError
 if TYPE_CHECKING:
     from docker import DockerClient
 
-REMEDY = 'docs/maintaining/building.md, "Air-gapped", tells how to build without a registry'
+REMEDY = 'docs/maintaining/building.md, "Air-gapped", describes builds without a registry'
 
 
 def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
@@ -41,12 +41,14 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
     if problem is not None:
         return runtime_without_base_image(runtime, jobs, problem, console)
     if images.build(jobs) != 0:
-        raise LauncherError("the images were not built; the messages above say why, `microjobs doctor` what is missing")
+        raise LauncherError(
+            "the images were not built: see the messages above; `microjobs doctor` checks what is missing"
+        )
     return runtime
 
 
 def base_image() -> str:
-    """Name of the image that all images are built from: PYTHON_IMAGE, or the default of `containers/Dockerfile`."""
+    """Return the name of the base image: PYTHON_IMAGE, or the default of `containers/Dockerfile`."""
     dockerfile = (images.REPOSITORY / "containers" / "Dockerfile").read_text(encoding="utf-8")
     default = re.findall(r"^ARG PYTHON_IMAGE=(\S+)$", dockerfile, re.MULTILINE)[0]
     return os.environ.get("PYTHON_IMAGE") or str(default)

@@ -1,4 +1,4 @@
-"""What `microjobs clean` can remove: old runs, images, environments, the home."""
+"""What `microjobs clean` removes: old runs, images, environments, or the whole home."""
 
 import fcntl
 import glob
@@ -16,8 +16,8 @@ DAY_SECONDS = 86_400
 
 
 @dataclass(frozen=True)
-class Item:
-    """Something that can be removed."""
+class Removable:
+    """A run, an image, or a file with its size and a function that removes it."""
 
     title: str
     size_bytes: int
@@ -25,11 +25,11 @@ class Item:
 
 
 @contextmanager
-def unused(home: Home) -> Iterator[None]:
-    """Keep servers away from a home.
+def lock_home(home: Home) -> Iterator[None]:
+    """Lock a home during the block, so that no server starts for it.
 
     Raises:
-        UsageError: a server uses it.
+        UsageError: a server uses the home.
     """
     if not home.root.is_dir():
         yield
@@ -39,16 +39,16 @@ def unused(home: Home) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UsageError(f"a server uses {home.root}: end it with `microjobs local down`") from None
+            raise UsageError(f"a server uses {home.root}: stop it with `microjobs local down`") from None
         if not existed:
             home.lock.unlink()
         yield
 
 
 def size_bytes(path: Path) -> int:
-    """The space that a file or a tree takes on its device; hard links count once."""
+    """Return the disk space of a file or a tree. Hard links count once."""
     total, seen, pending = 0, set[int](), [path]
-    while pending:  # not os.walk, which recurses: jobs may nest folders as deep as they like
+    while pending:  # os.walk recurses, and jobs may nest folders to any depth
         current = pending.pop()
         try:
             found = current.lstat()
@@ -57,13 +57,13 @@ def size_bytes(path: Path) -> int:
                 total += found.st_blocks * 512
             if current.is_dir() and not current.is_symlink():
                 pending += current.iterdir()
-        except OSError:  # removed meanwhile, or not readable
+        except OSError:  # removed during the walk, or not readable
             continue
     return total
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a file, a link or a tree. Harmless if it does not exist."""
+    """Remove a file, a link or a tree, if it exists."""
     from microjobs_orchestrator.local import trees
 
     if path.is_dir() and not path.is_symlink():
@@ -75,32 +75,32 @@ def remove_tree(path: Path) -> None:
 # --- runs ---
 
 
-def runs(home: Home, days: float) -> list[Item]:
-    """Runs whose records did not change for some days: their data, models, logs, reports and jobs.
+def list_runs(home: Home, days: float) -> list[Removable]:
+    """List the runs whose records have not changed for some days, with their data, models, logs, reports and jobs.
 
-    A run that has something unfinished is left out.
+    Runs with an unfinished job or endpoint are not listed.
     """
     latest = time.time() - days * DAY_SECONDS
     records = sorted((home.root / "runs").glob("*.json"))
     old = [path.stem for path in records if path.stat().st_mtime <= latest]
-    return [_run(home, name) for name in old if not _goes_on(home, name)]
+    return [_run(home, name) for name in old if not _is_running(home, name)]
 
 
-def _run(home: Home, name: str) -> Item:
+def _run(home: Home, name: str) -> Removable:
     paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
     paths += home.buckets.glob(f"*/{glob.escape(name)}")
     groups = home.logs / "aws" / "sagemaker"
     paths += groups.glob(f"*/{glob.escape(name)}-*")
 
     def remove() -> None:
-        for path in reversed(paths):  # the record goes last: a run that was half removed is found again
+        for path in reversed(paths):  # the record last: if the removal fails, the run is listed again
             remove_tree(path)
         _forget(home, name)
 
-    return Item(name, sum(map(size_bytes, paths)), remove)
+    return Removable(name, sum(map(size_bytes, paths)), remove)
 
 
-def _goes_on(home: Home, name: str) -> bool:
+def _is_running(home: Home, name: str) -> bool:
     from microjobs_orchestrator.runs.home_view import HomeView
     from microjobs_orchestrator.runs.view import Filter
 
@@ -109,7 +109,7 @@ def _goes_on(home: Home, name: str) -> bool:
 
 
 def _forget(home: Home, name: str) -> None:
-    """Remove a run's jobs, models and endpoints from the state."""
+    """Delete a run's jobs, models and endpoints from the state."""
     from microjobs_orchestrator.local.state import State
 
     if not home.state.exists():
@@ -121,11 +121,11 @@ def _forget(home: Home, name: str) -> None:
 # --- images, environments, home ---
 
 
-def images() -> list[Item]:
-    """The images of this repository's jobs, under all tags.
+def list_images() -> list[Removable]:
+    """List the images of the repository's jobs, with all tags.
 
     Raises:
-        LauncherError: this is not the repository.
+        LauncherError: microjobs does not run from a clone of the repository.
         docker.errors.DockerException: no engine answers.
     """
     from microjobs_orchestrator import docker_engine
@@ -134,7 +134,7 @@ def images() -> list[Item]:
     prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in jobs())
     with closing(docker_engine.connect()) as client:
         sizes = {tag: image["Size"] for image in client.api.images() for tag in image.get("RepoTags") or ()}
-    return [Item(tag, sizes[tag], _remover(tag)) for tag in sorted(sizes) if tag.startswith(prefixes)]
+    return [Removable(tag, sizes[tag], _remover(tag)) for tag in sorted(sizes) if tag.startswith(prefixes)]
 
 
 def _remover(tag: str) -> Callable[[], None]:
@@ -147,25 +147,25 @@ def _remover(tag: str) -> Callable[[], None]:
             try:
                 client.api.remove_image(tag)
             except APIError as error:
-                raise LauncherError(f"{tag} stays: {error.explanation}") from error
+                raise LauncherError(f"cannot remove image {tag}: {error.explanation}") from error
 
     return remove
 
 
-def environments(home: Home) -> list[Item]:
-    """Virtual environments of the process runtime, and locks beside them."""
+def list_environments(home: Home) -> list[Removable]:
+    """List the virtual environments of the process runtime, and their lock files."""
     paths = sorted(home.environments.glob("*")) if home.environments.is_dir() else []
     return [_file(path) for path in paths]
 
 
-def everything(home: Home) -> list[Item]:
-    """All that a home has, and the folder itself if nothing else is in it."""
-    found = [_file(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
-    return [*found, Item(str(home.root), 0, lambda: _remove_if_empty(home.root))] if found else []
+def list_home(home: Home) -> list[Removable]:
+    """List all files of a home, and the folder itself, which is removed if it contains nothing else."""
+    entries = [_file(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
+    return [*entries, Removable(str(home.root), 0, lambda: _remove_if_empty(home.root))] if entries else []
 
 
-def _file(path: Path) -> Item:
-    return Item(str(path), size_bytes(path), lambda: remove_tree(path))
+def _file(path: Path) -> Removable:
+    return Removable(str(path), size_bytes(path), lambda: remove_tree(path))
 
 
 def _remove_if_empty(folder: Path) -> None:

@@ -13,8 +13,8 @@ from microjobs_orchestrator.version import Version
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     parser = make_parser()
-    if completion.wanted():
-        completion.answer(parser)
+    if completion.is_requested():
+        completion.print_completions(parser)
     return program.run(parser, arguments, describe_error)
 
 

@@ -35,12 +35,12 @@ def connect(
 def check_socket(environment: dict[str, str]) -> None:
     """Connect to the engine's Unix socket once.
 
-    The Docker SDK never closes its own socket when this fails, and Python reports that later, in unrelated code.
+    When a connection fails, the Docker SDK does not close its socket, and Python warns later, in unrelated code.
 
     Raises:
-        DockerException: nothing accepts connections there.
+        DockerException: nothing accepts connections on the socket.
     """
-    # With a version, the client sends nothing yet.
+    # With a version, the client sends no request yet.
     client = docker.from_env(version=DEFAULT_DOCKER_API_VERSION, environment=environment)
     try:
         path = getattr(client.api.get_adapter(client.api.base_url), "socket_path", None)

@@ -1,4 +1,4 @@
-"""The files that an image is made of, and what git says of them: other files of the repository do not count.
+"""The files that an image is built from, and their state in git. Other files of the repository are ignored.
 
 Standard library only, because `make build` needs it before anything is installed.
 """
@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 UNKNOWN = "unknown"
-"""The revision of a tree without git, as images have it in their label."""
+"""The revision label of images that are built without git."""
 
 COMMIT = re.compile(r"[0-9a-f]{7,64}")
 
@@ -19,37 +19,37 @@ NOT_IN_IMAGES = (":!*.md", ":!*/tests/*", ":!*.in")
 
 
 def paths(job: str, variant: str = "cpu") -> list[str]:
-    """Return the paths of an image's own files and of the shared ones, as git takes them."""
+    """Return git pathspecs of an image's own files and of the shared files."""
     own = [f"containers/{job}", *(["docker-compose.cuda.yml"] if variant == "cuda" else [])]
     return [*own, *SHARED, *NOT_IN_IMAGES]
 
 
 def head(repository: Path) -> str:
-    """Return the hash of the commit at HEAD; raises as `uncommitted`."""
+    """Return the hash of the commit at HEAD. Raises the same errors as `uncommitted`."""
     return _git(repository, "rev-parse", "HEAD").strip()
 
 
 def uncommitted(repository: Path, job: str, variant: str = "cpu") -> list[str]:
-    """Return the image's files that differ from HEAD, or that no commit has.
+    """Return the image's files that differ from HEAD, or that HEAD does not have.
 
     Raises:
         OSError: git is not installed.
-        subprocess.CalledProcessError: git refuses.
+        subprocess.CalledProcessError: git fails.
     """
-    said = _git(repository, "status", "--porcelain", "--untracked-files=all", "--", *paths(job, variant))
-    return [line[3:] for line in said.splitlines()]
+    output = _git(repository, "status", "--porcelain", "--untracked-files=all", "--", *paths(job, variant))
+    return [line[3:] for line in output.splitlines()]
 
 
 def changed_since(repository: Path, job: str, variant: str, old: str, *, new: str | None = None) -> list[str] | None:
-    """Return the image's files that differ from a revision; None if the repository does not have it.
+    """Return the image's files that differ from a revision; None if the repository does not have the revision.
 
     Args:
-        new: the revision to compare; the working tree if it is None.
+        new: the revision to compare with; None for the working tree.
 
     Raises:
         OSError: git is not installed.
     """
-    if not COMMIT.fullmatch(old):  # the label of an image may hold anything, an option of git's too
+    if not COMMIT.fullmatch(old):  # a label may contain any text, even an option of git
         return None
     compared = [old] if new is None else [old, new]
     try:
@@ -59,7 +59,7 @@ def changed_since(repository: Path, job: str, variant: str, old: str, *, new: st
 
 
 def revision(repository: Path, job: str, variant: str = "cpu") -> str:
-    """Return the commit at HEAD, with `-dirty` if it does not have the image's files as they are now."""
+    """Return the commit at HEAD, with `-dirty` if the image's files have changes."""
     try:
         return head(repository) + ("-dirty" if uncommitted(repository, job, variant) else "")
     except (OSError, subprocess.CalledProcessError):

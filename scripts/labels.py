@@ -1,6 +1,6 @@
-"""Writes each job's hyperparameters into its image.yml, from which the image gets them as a label.
+"""Writes each job's hyperparameters into its image.yml, as a label of the image.
 
-A label cannot be computed inside a build, so the file contains it; a test compares it with the job.
+A build cannot compute a label, so the file contains it. A test compares it with the job.
 """
 
 import importlib
@@ -20,7 +20,7 @@ LABEL = "org.microjobs.hyperparameters"
 LINE = re.compile(rf"^( +){re.escape(LABEL)}:.*$", re.MULTILINE)
 
 
-def declared(job: Path) -> list[dict[str, Any]]:
+def describe_job(job: Path) -> list[dict[str, Any]]:
     """Return the description of the job's hyperparameters; empty if the job declares none."""
     package = package_name(job.name)
     if not (job / package / "hyperparameters.py").exists():
@@ -30,14 +30,14 @@ def declared(job: Path) -> list[dict[str, Any]]:
 
 
 def label_line(description: list[dict[str, Any]]) -> str:
-    """The label as a line of YAML, with what YAML and compose would interpret escaped."""
+    """Return the label as a line of YAML, with escapes for YAML and Compose."""
     text = json.dumps(description).replace("'", "''").replace("$", "$$")
     return f"{LABEL}: '{text}'"
 
 
 def main() -> None:
     for path in sorted((REPOSITORY / "containers").glob("*/image.yml")):
-        description = declared(path.parent)
+        description = describe_job(path.parent)
         text = path.read_text()
         if not description:
             continue

@@ -30,11 +30,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 IMPLAUSIBLE = re.compile(
     r"BitOr_|_(Pow|RShift|LShift|BitOr|BitAnd|BitXor)$|_(Eq|NotEq|Is|IsNot)_(Lt|LtE|Gt|GtE|Is|Eq)$"
 )
-"""Operators that change type hints, or that nobody confuses."""
+"""Operators that change type hints, or that are not plausible mistakes."""
 
 TIMEOUT_FACTOR = 5
 TIMEOUT_SECONDS = 20
-"""A change may make the tests this much slower; then it counts as noticed."""
+"""A change that makes the tests slower than this counts as noticed."""
 
 
 def main() -> int:

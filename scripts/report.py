@@ -1,6 +1,6 @@
-"""The end of the pipeline: the score report, and the endpoint's predictions beside the targets.
+"""Last step of the Compose pipeline: prints the score report, and predictions of the endpoint with their targets.
 
-Runs in the batch-score image, where numpy is: docker-compose.yml's service `report`.
+Runs in the batch-score image, which contains numpy, as the service `report` of docker-compose.yml.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Prints the revision that an image of a job gets when it is built now: `python3 scripts/revision.py JOB [VARIANT]`."""
+"""Prints the revision label for an image of a job: `python3 scripts/revision.py JOB [VARIANT]`."""
 
 import sys
 from pathlib import Path

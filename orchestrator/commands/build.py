@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("build", help="build the images of jobs, as `make build` does")
     complete(parser.add_argument("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)"), images)
-    parser.add_argument("--variant", choices=("cpu", "cuda"), default="cpu", help="for GPUs: cuda (default: cpu)")
+    parser.add_argument(
+        "--variant", choices=("cpu", "cuda"), default="cpu", help="`cuda` for images that use GPUs (default: cpu)"
+    )
     parser.set_defaults(call=call)
 
 

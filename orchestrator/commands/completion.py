@@ -1,4 +1,4 @@
-"""`microjobs completion SHELL`: what completes verbs, flags and jobs at a press of the tab key."""
+"""`microjobs completion SHELL`: completion of commands, flags and names with the tab key."""
 
 import argparse
 import os
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
 
-EXAMPLES = """put one of these into the file that your shell reads at its start:
+EXAMPLES = """add one of these lines to the file that your shell reads when it starts:
   bash, ~/.bashrc                    eval "$(microjobs completion bash)"
   zsh, ~/.zshrc                      autoload -U compinit && compinit && eval "$(microjobs completion zsh)"
   fish, ~/.config/fish/config.fish   microjobs completion fish | source
@@ -17,7 +17,7 @@ EXAMPLES = """put one of these into the file that your shell reads at its start:
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser(
         "completion",
-        help="print what lets a shell complete words: bash, zsh, fish",
+        help="print the code that enables completion in bash, zsh or fish",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -32,20 +32,20 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
-def wanted() -> bool:
-    """Whether a shell called this program for words, and not to run."""
+def is_requested() -> bool:
+    """Return whether a shell called this program to complete a command line."""
     return "_ARGCOMPLETE" in os.environ
 
 
-def answer(parser: argparse.ArgumentParser) -> None:
-    """Give the shell the words that may follow, and end the process."""
+def print_completions(parser: argparse.ArgumentParser) -> None:
+    """Print the possible completions for the shell, and end the process."""
     import argcomplete
 
     argcomplete.autocomplete(parser)
 
 
 def jobs(**_: object) -> list[str]:
-    """PlanNames of jobs and endpoints here, newest first."""
+    """Return the names of jobs and endpoints in the home, newest first."""
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.runs.home_view import HomeView
     from microjobs_orchestrator.runs.view import Filter
@@ -54,7 +54,7 @@ def jobs(**_: object) -> list[str]:
 
 
 def images(**_: object) -> list[str]:
-    """PlanNames of the jobs of this repository."""
+    """Return the names of the repository's jobs."""
     from pathlib import Path
 
     containers = Path(__file__).resolve().parents[2] / "containers"
@@ -62,5 +62,5 @@ def images(**_: object) -> list[str]:
 
 
 def complete(argument: argparse.Action, completer: object) -> None:
-    """Let an argument be completed by a function."""
-    argument.completer = completer  # type: ignore[attr-defined]  # argcomplete looks for it there
+    """Complete an argument with the values that a function returns."""
+    argument.completer = completer  # type: ignore[attr-defined]  # argcomplete reads this attribute

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
 
-TOLD = """{path}: a CloudFormation template with a role, a bucket and {count} repositories. Next:
+NEXT_STEPS = """{path} is a CloudFormation template with a role, a bucket and {count} repositories. Next steps:
 
   aws cloudformation deploy --stack-name microjobs --template-file {path} --capabilities CAPABILITY_NAMED_IAM
   aws cloudformation describe-stacks --stack-name microjobs --query 'Stacks[0].Outputs'
 
-and what the second prints goes into microjobs.toml:
+Write the output of the second command into microjobs.toml:
 
   [aws]
   region = "us-east-1"
@@ -22,12 +22,16 @@ and what the second prints goes into microjobs.toml:
 
 def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser(
-        "init", help="write a CloudFormation template of what an AWS account needs: role, bucket, repositories"
+        "init", help="write a CloudFormation template for an AWS account, with a role, a bucket and repositories"
     )
     parser.add_argument(
-        "file", nargs="?", default="microjobs-aws.json", metavar="FILE", help="(default: %(default)s; - is stdout)"
+        "file",
+        nargs="?",
+        default="microjobs-aws.json",
+        metavar="FILE",
+        help="output file (default: %(default)s; - for stdout)",
     )
-    parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing file")
     parser.set_defaults(call=call)
 
 
@@ -47,11 +51,11 @@ def call(options: argparse.Namespace) -> int:
         return 0
     path = Path(options.file)
     if path.exists() and not options.force:
-        raise UsageError(f"{path} is there already: --force writes over it")
+        raise UsageError(f"{path} already exists: --force overwrites it")
     try:
         write_text(path, text)
     except OSError as error:
         reason = f"{error.strerror}: {error.filename}"
-        raise UsageError(f"cannot write {path}: {reason}; name another file, or - for stdout") from error
-    print(TOLD.format(path=path, count=len(jobs)), end="")
+        raise UsageError(f"cannot write {path}: {reason}; choose another file, or - for stdout") from error
+    print(NEXT_STEPS.format(path=path, count=len(jobs)), end="")
     return 0

@@ -1,4 +1,4 @@
-"""`microjobs clean` says what and how much, asks, removes that and nothing else, and refuses while a server runs."""
+"""`microjobs clean`: lists, asks, removes only what it listed, and refuses while a server runs."""
 
 import fcntl
 import io
@@ -20,7 +20,7 @@ OLD, NEW, UNFINISHED = "housing-20200101-000000", "housing-20200102-000000", "ho
 
 
 class Terminal(io.StringIO):
-    """Standard input of somebody who answers."""
+    """Standard input with an answer, as a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -28,7 +28,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home with an old run, a new one and an old one that has not ended."""
+    """A home with an old run, a new run, and an old run that has not ended."""
     home = Home(tmp_path / "home")
     monkeypatch.setenv(HOME, str(home.root))
     home.make()
@@ -52,7 +52,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 def names(home: Home) -> set[str]:
-    """Runs that something is left of."""
+    """Return the runs of which files or resources exist."""
     paths = [path for path in home.root.rglob("*") if "housing-" in path.name]
     state = State(home.state)
     known = [name for name in (OLD, NEW, UNFINISHED) if state.get("training-job", f"{name}-train")]
@@ -60,7 +60,7 @@ def names(home: Home) -> set[str]:
     return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(known)
 
 
-def test_old_runs_are_removed_with_all_that_is_theirs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_old_runs_are_removed_completely(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", "runs", "--yes"]) == 0
     assert names(home) == {NEW, UNFINISHED}
     assert (home.buckets / "b" / "mine.csv").exists()
@@ -69,7 +69,7 @@ def test_old_runs_are_removed_with_all_that_is_theirs(home: Home, capsys: pytest
     assert NEW not in said
 
 
-def test_runs_with_folders_of_any_depth_and_read_only_ones_are_removed(home: Home) -> None:
+def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
     output = home.buckets / "b" / OLD
     folder = os.open(output, os.O_DIRECTORY)
     for _ in range(1500):
@@ -85,13 +85,13 @@ def test_runs_with_folders_of_any_depth_and_read_only_ones_are_removed(home: Hom
     assert names(home) == {NEW, UNFINISHED}
 
 
-def test_age_of_runs_can_be_chosen(home: Home) -> None:
+def test_older_than_selects_runs(home: Home) -> None:
     assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
     assert names(home) == {UNFINISHED}
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, False), ("\n", 1, True), ("n\n", 1, True)])
-def test_it_asks_first(
+def test_clean_asks_first(
     home: Home, answer: str, code: int, left: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
@@ -100,7 +100,7 @@ def test_it_asks_first(
     assert "Remove 8 KB? [y/N]" in capsys.readouterr().out
 
 
-def test_nobody_to_ask_is_refused(
+def test_clean_without_a_terminal_needs_yes(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
@@ -109,7 +109,7 @@ def test_nobody_to_ask_is_refused(
     assert home.state.exists()
 
 
-def test_survey_removes_nothing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_summary_removes_nothing(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(home.root.rglob("*"))
     assert main(["clean"]) == 0
     assert sorted(home.root.rglob("*")) == before
@@ -118,12 +118,12 @@ def test_survey_removes_nothing(home: Home, capsys: pytest.CaptureFixture[str]) 
     assert runs.endswith("(older than 7 days)")  # the home has more runs
 
 
-def test_home_goes_whole(home: Home) -> None:
+def test_home_is_removed(home: Home) -> None:
     assert main(["clean", "home", "--yes"]) == 0
     assert not home.root.exists()
 
 
-def test_what_is_not_ours_stays(home: Home, tmp_path: Path) -> None:
+def test_files_of_others_stay(home: Home, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "thesis.tex").write_text("years of work")
@@ -134,7 +134,7 @@ def test_what_is_not_ours_stays(home: Home, tmp_path: Path) -> None:
     assert (elsewhere / "thesis.tex").exists()
 
 
-def test_home_goes_where_no_engine_could_remove_images(
+def test_home_is_removed_without_an_engine(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
@@ -145,22 +145,22 @@ def test_home_goes_where_no_engine_could_remove_images(
     assert not home.root.exists()
 
 
-def test_every_entry_of_a_home_is_known(home: Home) -> None:
+def test_all_paths_of_a_home_are_entries(home: Home) -> None:
     paths = {value for name in dir(Home) if isinstance(value := getattr(home, name), Path)} - {home.root}
     assert {path.relative_to(home.root).parts[0] for path in paths} <= set(ENTRIES)
 
 
 @pytest.mark.parametrize("what", ["runs", "environments", "home"])
-def test_home_of_a_running_server_is_left_alone(home: Home, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_home_of_a_running_server_is_refused(home: Home, what: str, capsys: pytest.CaptureFixture[str]) -> None:
     with home.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert main(["clean", what, "--yes", "--older-than", "0"]) == 2
-    assert f"a server uses {home.root}: end it with `microjobs local down`" in capsys.readouterr().err
+    assert f"a server uses {home.root}: stop it with `microjobs local down`" in capsys.readouterr().err
     assert names(home) == {OLD, NEW, UNFINISHED}
     assert any(home.environments.iterdir())
 
 
-def test_what_cannot_be_removed_is_named_and_the_rest_goes(
+def test_failed_removal_is_reported_and_the_rest_is_removed(
     home: Home, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     remove = cleaning.remove_tree
@@ -176,7 +176,7 @@ def test_what_cannot_be_removed_is_named_and_the_rest_goes(
     assert [path.name for path in home.root.iterdir()] == ["logs"]
 
 
-def test_another_folder_has_nothing_to_remove(
+def test_missing_home_has_nothing_to_remove(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(HOME, str(tmp_path / "none"))
@@ -185,7 +185,7 @@ def test_another_folder_has_nothing_to_remove(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_size_counts_hard_links_once_and_deep_folders(tmp_path: Path) -> None:
+def test_size_counts_hard_links_once(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"x" * 100_000)
     alone = cleaning.size_bytes(tmp_path)
     (tmp_path / "b").hardlink_to(tmp_path / "a")

@@ -38,7 +38,7 @@ def test_build_without_an_engine_has_a_remedy() -> None:
     command = ["make", "--no-print-directory", "build/serve"]
     made = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert made.returncode != 0
-    assert "build: no Docker engine answers: start it (`microjobs doctor` says more)" in made.stderr
+    assert "build: no Docker engine answers: start it (`microjobs doctor` helps)" in made.stderr
 
 
 def test_build_refuses_an_unknown_job() -> None:
