@@ -142,7 +142,7 @@ def _promised(headers: Mapping[str, str]) -> dict[str, Digest]:
 
 def _digest(algorithm: str) -> Digest:
     if algorithm not in ALGORITHMS:
-        message = f"Checksums {algorithm} are not supported here; use one of {', '.join(ALGORITHMS)}."
+        message = f"Checksums {algorithm} are not supported; use one of {', '.join(ALGORITHMS)}."
         raise ServiceError("NotImplemented", message, 501)
     return ALGORITHMS[algorithm]()
 

@@ -1,4 +1,4 @@
-"""The operations on buckets."""
+"""Operations on buckets."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -10,16 +10,15 @@ from microjobs_orchestrator.local.s3 import settings
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 US_EAST_1 = "us-east-1"
-"""The region whose buckets have no location, for history's sake."""
+"""The region whose buckets have no location constraint: it existed before regions did."""
 
 
 def list_buckets(call: Call) -> Answer:
     prefix, after = call.members.get("Prefix", ""), call.members.get("ContinuationToken", "")
     limit = call.limit("MaxBuckets", 10_000)
-    here = call.members.get("BucketRegion", call.region) == call.region
-    found = [
-        bucket for bucket in call.store.buckets() if bucket.name.startswith(prefix) and bucket.name > after and here
-    ]
+    is_region = call.members.get("BucketRegion", call.region) == call.region
+    buckets = call.store.buckets() if is_region else []
+    found = [bucket for bucket in buckets if bucket.name.startswith(prefix) and bucket.name > after]
     page = [
         {"Name": bucket.name, "CreationDate": datetime.fromtimestamp(bucket.created, UTC), "BucketRegion": call.region}
         for bucket in found[:limit]
@@ -33,7 +32,7 @@ def list_buckets(call: Call) -> Answer:
 def create_bucket(call: Call) -> Answer:
     wanted = call.members.get("CreateBucketConfiguration", {}).get("LocationConstraint", call.region)
     if wanted != call.region:
-        message = f"LocationConstraint is {wanted!r}; this server is in {call.region!r} alone."
+        message = f"LocationConstraint is {wanted!r}, but this server has only the region {call.region!r}."
         raise ServiceError("IllegalLocationConstraintException", message)
     call.store.create_bucket(call.bucket)
     return Answer({"Location": f"/{call.bucket}"})

@@ -1,4 +1,4 @@
-"""The checksums that S3 knows and this server computes."""
+"""Checksum algorithms of S3."""
 
 import base64
 import hashlib
@@ -38,20 +38,20 @@ ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
     "SHA512": hashlib.sha512,
     "MD5": lambda: hashlib.md5(usedforsecurity=False),
 }
-"""By the name that S3's members have behind `Checksum`."""
+"""Algorithms by name, which is the end of S3's member names, such as `ChecksumCRC32`."""
 
 FULL_OBJECT_ONLY = frozenset({"CRC64NVME"})
 COMPOSITE_ONLY = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
-"""For uploads in parts; the other algorithms can be either."""
+"""Types of checksums of multipart uploads. The algorithms in neither set support both types."""
 
 
 def encode(digest: Digest) -> str:
-    """A checksum as it is on the wire."""
+    """Return a checksum in base64, as in requests and responses."""
     return base64.b64encode(digest.digest()).decode()
 
 
 def composite(algorithm: str, parts: Iterable[str]) -> str:
-    """The checksum of the parts' checksums, and their number."""
+    """Return the checksum of the parts' checksums, followed by the number of parts."""
     digest = ALGORITHMS[algorithm]()
     count = 0
     for part in parts:

@@ -1,4 +1,4 @@
-"""Bodies in `aws-chunked`: taken apart, and each chunk held against its signature if the chunks are signed.
+"""Decoding of `aws-chunked` bodies, with a check of each chunk's signature if the chunks are signed.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
@@ -19,7 +19,7 @@ UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 SIGNED = f"STREAMING-{ALGORITHM}-PAYLOAD"
 SIGNED_WITH_TRAILER = f"{SIGNED}-TRAILER"
 KINDS = frozenset({UNSIGNED, SIGNED, SIGNED_WITH_TRAILER})
-"""What `x-amz-content-sha256` says of such a body."""
+"""Values of the header `x-amz-content-sha256` for such bodies."""
 
 TRAILER_SIGNATURE = "x-amz-trailer-signature"
 
@@ -29,18 +29,18 @@ _HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
 class Chain:
-    """The signatures of a body's chunks, each made over the one before; the first over the request's own."""
+    """Checks the chain of signatures: each chunk's covers the signature before it, the first one the request's."""
 
     def __init__(self, proof: Proof) -> None:
         self._proof = proof
         self._last = proof.signature
 
     def check_chunk(self, digest: bytes, signature: str) -> None:
-        """Raises ServiceError SignatureDoesNotMatch, 403. `digest` is the chunk's SHA-256."""
+        """Check a chunk's SHA-256 digest. Raises ServiceError SignatureDoesNotMatch 403."""
         self._check("PAYLOAD", (sha256().hexdigest(), digest.hex()), signature, "a chunk")
 
     def check_trailers(self, trailers: Mapping[str, str], signature: str) -> None:
-        """Raises ServiceError SignatureDoesNotMatch, 403."""
+        """Check the trailers. Raises ServiceError SignatureDoesNotMatch 403."""
         signed = "".join(f"{name}:{value}\n" for name, value in sorted(trailers.items()))
         self._check("TRAILER", (sha256(signed.encode()).hexdigest(),), signature, "the trailer")
 
@@ -49,40 +49,40 @@ class Chain:
         head = (f"{ALGORITHM}-{kind}", proof.timestamp, proof.scope, self._last)
         self._last = proof.sign("\n".join((*head, *hashes)))
         if not hmac.compare_digest(self._last.encode(), signature.encode()):
-            message = f"The signature of {of} is not what your secret key gives: {signature[:64]!r}."
+            message = f"The signature of {of} does not match your secret key: {signature[:64]!r}."
             raise ServiceError("SignatureDoesNotMatch", message, 403)
 
 
 def chain_of(kind: str, proof: Proof | None) -> Chain | None:
-    """What checks the signatures of a body of a kind; None if it has none.
+    """Return the chain of a body's signatures; None if its chunks are not signed.
 
     Raises:
-        ServiceError: AccessDenied 403; the request itself has no signature that theirs could follow.
+        ServiceError: AccessDenied 403: the request has no signature on which those of the chunks could be based.
     """
     if kind == UNSIGNED:
         return None
     if proof is None:
-        message = f"The body is {kind}, and the request's own signature is not of version 4: nothing proves its chunks."
+        message = f"The body is {kind}, so the request needs a signature of version 4, on which the chunks' are based."
         raise ServiceError("AccessDenied", message, 403)
     return Chain(proof)
 
 
 def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
-    """The content of lines `SIZE[;chunk-signature=…]`, each before that many bytes; trailers behind size 0.
+    """Yield the content of the chunks: lines `SIZE[;chunk-signature=…]`, each followed by that many bytes.
 
-    A block is given before its chunk's signature is checked, so the content is not to be used if this raises.
+    Blocks are yielded before their chunk's signature is checked. If this raises, discard the content.
 
     Args:
         kind: one of `KINDS`.
         proof: the request's own signature.
-        trailers: gets what follows the content, names in lower case.
+        trailers: receives the trailers after the last chunk, by their names in lower case.
 
     Raises:
         ServiceError: IncompleteBody 400, or SignatureDoesNotMatch 403.
     """
     chain, body, size = chain_of(kind, proof), _Buffered(stream), -1
     while size:
-        size, signature = _head(body.line())
+        size, signature = _parse_size_line(body.line())
         digest = sha256()
         for block in _chunk(body, size):
             digest.update(block)
@@ -92,25 +92,25 @@ def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict
     trailers |= _trailers(body)
     signature = trailers.pop(TRAILER_SIGNATURE, "")
     if kind == SIGNED and trailers:
-        raise malformed(f"it has a trailer, and {SIGNED_WITH_TRAILER} is what has one")
+        raise malformed(f"it has a trailer, which only {SIGNED_WITH_TRAILER} allows")
     if chain is not None and kind == SIGNED_WITH_TRAILER:
         chain.check_trailers(trailers, signature)
 
 
 def _chunk(body: "_Buffered", size: int) -> Iterator[bytes]:
-    left = size
-    while left:
-        block = body.take(left)
+    missing = size
+    while missing:
+        block = body.take(missing)
         if not block:
             raise malformed("it ends inside a chunk")
-        left -= len(block)
+        missing -= len(block)
         yield block
     if size and body.line():
         raise malformed("a chunk is longer than its size")
 
 
-def _head(line: bytes) -> tuple[int, str]:
-    """A chunk's size and signature, from the line before it."""
+def _parse_size_line(line: bytes) -> tuple[int, str]:
+    """Return a chunk's size and signature from the line before it."""
     size, _, extension = line.partition(b";")
     if not _HEX.fullmatch(size):
         raise malformed(f"{size[:20]!r} is not the size of a chunk")
@@ -128,14 +128,14 @@ def _trailers(body: "_Buffered") -> dict[str, str]:
 
 
 class _Buffered:
-    """Lines and bytes of a stream. Cheroot's own `readline` with a limit does not end in a body of HTTP chunks."""
+    """Reads lines and bytes of a stream. Cheroot's `readline` with a limit blocks in a body of HTTP chunks."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._data = b""
 
     def line(self) -> bytes:
-        """The next line, without its end; empty at the end of the stream."""
+        """Return the next line without its line break; empty at the end of the stream."""
         while (
             b"\n" not in self._data and len(self._data) < _MAX_LINE_BYTES and (block := self._stream.read(BLOCK_BYTES))
         ):
@@ -146,7 +146,7 @@ class _Buffered:
         return line.rstrip(b"\r")
 
     def take(self, size: int) -> bytes:
-        """Some of the next bytes, at most `size`; empty at the end of the stream."""
+        """Return some of the next bytes, at most `size`; empty at the end of the stream."""
         data = self._data or self._stream.read(BLOCK_BYTES)
         self._data = data[size:]
         return data[:size]

@@ -1,4 +1,4 @@
-"""Requests that hold only if an object is, or is not, what the client thinks."""
+"""Conditions of requests, such as If-Match."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,9 @@ from microjobs_orchestrator.local.s3.store import Condition
 
 
 def check_reading(members: Mapping[str, Any], opened: Opened) -> None:
-    """If-Match and its kin, where If-Match outranks If-Unmodified-Since and If-None-Match If-Modified-Since.
+    """Check the conditions of GetObject and HeadObject.
+
+    If-Match takes precedence over If-Unmodified-Since, and If-None-Match over If-Modified-Since.
 
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 
@@ -25,16 +27,16 @@ def check_reading(members: Mapping[str, Any], opened: Opened) -> None:
 
 
 def check_source(members: Mapping[str, Any], opened: Opened) -> None:
-    """The same of the source of a copy, where nothing is a 304."""
+    """Check the conditions for the source of a copy. Raises ServiceError PreconditionFailed 412."""
     if failed := _failed(members, opened, "CopySource"):
         raise _precondition(failed)
 
 
 def writing(members: Mapping[str, Any]) -> Condition | None:
-    """If-None-Match: *, and If-Match, of what is written or deleted."""
+    """Return the check of `If-None-Match: *` and If-Match for a write or a deletion; None without conditions."""
     none_match, match = members.get("IfNoneMatch"), members.get("IfMatch")
     if none_match is not None and none_match != "*":
-        raise ServiceError("NotImplemented", f"If-None-Match is {none_match!r}; only * is supported in writing.", 501)
+        raise ServiceError("NotImplemented", f"If-None-Match is {none_match!r}; only * is supported for writes.", 501)
     if none_match is None and match is None:
         return None
 
@@ -42,7 +44,7 @@ def writing(members: Mapping[str, Any]) -> Condition | None:
         if none_match is not None and current is not None:
             raise _precondition("If-None-Match")
         if match is not None and current is None:
-            raise ServiceError("NoSuchKey", "The specified key does not exist, so If-Match cannot hold.", 404)
+            raise ServiceError("NoSuchKey", "The specified key does not exist, so If-Match fails.", 404)
         if match is not None and current is not None and not _matches(match, current.etag):
             raise _precondition("If-Match")
 

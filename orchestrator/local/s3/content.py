@@ -1,4 +1,4 @@
-"""Parts of files: which bytes a request wants, and how they are read and copied."""
+"""Ranges of files, and reading and copying them."""
 
 import re
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ _MAX_DIGITS = 18
 
 @dataclass(frozen=True)
 class Span:
-    """Bytes of a file: `length` of them from `start`."""
+    """A range of a file: `length` bytes from `start`."""
 
     start: int
     length: int
 
     def header(self, size: int) -> str:
-        """For Content-Range."""
+        """Return the value of Content-Range."""
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
 def read_range(text: str | None, size: int) -> Span | None:
-    """What a Range header asks for; None for all of it, also if it asks for several ranges, as on AWS.
+    """Parse a Range header. Return None for the whole object, also for several ranges, as on AWS.
 
     Raises:
         ServiceError: InvalidRange 416.
@@ -35,7 +35,7 @@ def read_range(text: str | None, size: int) -> Span | None:
     if found is None or found.groups() == ("", ""):
         return None
     first, last = map(_position, found.groups())
-    if first is None:  # the last so many bytes
+    if first is None:  # a suffix: the last bytes
         length = min(last or 0, size)
         start = size - length
     else:
@@ -49,7 +49,7 @@ def read_range(text: str | None, size: int) -> Span | None:
 
 
 def _position(digits: str) -> int | None:
-    """A number of a Range header; one of more digits than any file has bytes is as good as the largest."""
+    """Parse a number of a Range header. A number with too many digits is replaced by the largest one."""
     significant = digits.lstrip("0")
     if len(significant) > _MAX_DIGITS:
         return int("9" * _MAX_DIGITS)
@@ -57,40 +57,40 @@ def _position(digits: str) -> int | None:
 
 
 def _is_less(digits: str, than: str) -> bool:
-    """Compare numbers of any length, which Python does not convert."""
+    """Compare numbers of any length. Python refuses to convert very long ones."""
     digits, than = digits.lstrip("0"), than.lstrip("0")
     return (len(digits), digits) < (len(than), than)
 
 
 def part_span(parts: tuple[int, ...], size: int, number: int) -> Span:
-    """The bytes of one part of an object that was uploaded in parts; any other object is one part.
+    """Return the range of one part of a multipart object; any other object has one part.
 
     Raises:
         ServiceError: InvalidPartNumber 416.
     """
     sizes = parts or (size,)
     if not 1 <= number <= len(sizes):
-        message = f"The requested part {number} is not there: the object has {len(sizes)}."
+        message = f"The requested part {number} does not exist: the object has {len(sizes)}."
         raise ServiceError("InvalidPartNumber", message, 416)
     return Span(sum(sizes[: number - 1]), sizes[number - 1])
 
 
 class FileBody:
-    """The blocks of a part of an open file, which `close` closes."""
+    """An iterator of the blocks of a range of an open file, which `close` closes."""
 
     def __init__(self, file: BinaryIO, span: Span) -> None:
         self._file = file
-        self._left = span.length
+        self._remaining = span.length
         file.seek(span.start)
 
     def __iter__(self) -> "FileBody":
         return self
 
     def __next__(self) -> bytes:
-        block = self._file.read(min(self._left, BLOCK_BYTES)) if self._left else b""
+        block = self._file.read(min(self._remaining, BLOCK_BYTES)) if self._remaining else b""
         if not block:
             raise StopIteration
-        self._left -= len(block)
+        self._remaining -= len(block)
         return block
 
     def close(self) -> None:
@@ -98,7 +98,7 @@ class FileBody:
 
 
 def copy(blocks: Iterable[bytes], to: BinaryIO, digests: Iterable[Digest]) -> None:
-    """Write blocks to a file, and show each to the digests."""
+    """Write blocks to a file, and update digests with them."""
     digests = tuple(digests)
     for block in blocks:
         to.write(block)

@@ -1,4 +1,4 @@
-"""Copies of objects: CopyObject, and where the parts of uploads are copied from."""
+"""Copies of objects: CopyObject, and the sources of UploadPartCopy."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,10 +19,13 @@ from microjobs_orchestrator.local.s3.reader import Opened
 
 
 def open_source(call: Call) -> tuple[Opened, Span]:
-    """The object that is copied, if its conditions hold, and which of its bytes. Close the file.
+    """Open the source of a copy, if its conditions hold. The caller closes the file.
+
+    Returns:
+        The source, and the range to copy.
 
     Raises:
-        ServiceError: NoSuchKey, PreconditionFailed, InvalidRange, or InvalidArgument for what is not a source.
+        ServiceError: NoSuchKey, PreconditionFailed, InvalidRange, or InvalidArgument for an invalid CopySource.
     """
     bucket, key = _source(call)
     opened = call.store.open(bucket, key)
@@ -38,7 +41,7 @@ def open_source(call: Call) -> tuple[Opened, Span]:
 def _source(call: Call) -> tuple[str, str]:
     text, _, version = call.members["CopySource"].partition("?")
     if version not in ("", "versionId=null"):
-        message = f"Copying a version ({version!r}) is not supported here: no versions are kept."
+        message = f"Version {version!r} cannot be copied: the local server keeps no versions."
         raise ServiceError("NotImplemented", message, 501)
     try:
         bucket, _, key = unquote_to_bytes(text.encode("latin-1")).decode().removeprefix("/").partition("/")
@@ -77,10 +80,10 @@ def _check_not_itself(call: Call) -> None:
 
 
 def _algorithm(call: Call, source: Details) -> str:
-    """The checksum that the copy gets: the one asked for, else the source's."""
+    """Return the checksum algorithm of the copy: the requested one, else the source's."""
     algorithm: str = call.members.get("ChecksumAlgorithm") or next(iter(source.checksums), "")
     if algorithm and algorithm not in ALGORITHMS:
-        message = f"Checksums {algorithm} are not supported here; use one of {', '.join(ALGORITHMS)}."
+        message = f"Checksums {algorithm} are not supported; use one of {', '.join(ALGORITHMS)}."
         raise ServiceError("NotImplemented", message, 501)
     return algorithm
 

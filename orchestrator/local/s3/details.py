@@ -1,4 +1,4 @@
-"""What an object's file does not say itself: content type, user metadata, ETag, checksums."""
+"""Details of objects that their files do not contain: content type, user metadata, ETag, checksums."""
 
 import hashlib
 import json
@@ -8,26 +8,26 @@ from dataclasses import asdict, dataclass, field
 from typing import BinaryIO
 
 BLOCK_BYTES = 256 << 10
-"""Bytes that are read and written at once."""
+"""Bytes that are read or written in one call."""
 
 DEFAULT_CONTENT_TYPE = "binary/octet-stream"
 
 
 @dataclass(frozen=True)
 class Details:
-    """Of one object, or of an upload that will be one."""
+    """The details of an object, or of a multipart upload that will become an object."""
 
     etag: str = ""
-    """Without its quotes: MD5 in hex, `-N` behind it after an upload in N parts."""
+    """The ETag without quotes: MD5 in hex, followed by `-N` after an upload in N parts."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Under the names of S3's members: ContentType, CacheControl, Expires …"""
+    """Headers by the names of S3's members: ContentType, CacheControl, Expires …"""
     metadata: Mapping[str, str] = field(default_factory=dict)
     checksums: Mapping[str, str] = field(default_factory=dict)
-    """By algorithm, such as CRC32, in base64."""
+    """Checksums in base64 by algorithm, such as CRC32."""
     checksum_type: str = "FULL_OBJECT"
     tags: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[int, ...] = ()
-    """Sizes in bytes of the parts that the object was uploaded in."""
+    """The sizes of the parts of a multipart upload, in bytes."""
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -39,7 +39,7 @@ class Details:
 
 
 def guess_details(key: str, file: BinaryIO) -> Details:
-    """Of a file that somebody dropped in: the MD5 of what it holds from its start, the type from its name."""
+    """Return the details of a file that a user copied into a bucket, from its content and its name."""
     file.seek(0)
     digest = hashlib.md5(usedforsecurity=False)
     while block := file.read(BLOCK_BYTES):

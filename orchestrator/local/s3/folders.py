@@ -1,6 +1,6 @@
-"""Sorted names of folders that were read, kept until the folders change.
+"""A cache of the sorted names in folders.
 
-A listing comes in pages, and each page would otherwise read and sort the whole folder that it lies in.
+A listing has pages. Without the cache, each page would read and sort its whole folder.
 """
 
 import os
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
 SETTLED_NS = 1_000_000_000
-"""Age of a folder's last change after which every later change shows in its times, whatever the file system."""
+"""Age of a folder from which every later change shows in its times, whatever the file system."""
 
 MAX_NAMES = 500_000
-"""Names that are kept, some 50 MB. One folder is always kept, however large."""
+"""The size of the cache, about 50 MB. It always keeps the last folder, however large."""
 
 Stamp = tuple[int, int, int, int]
-"""Device, inode and times of a folder. Unlike mtime, ctime cannot be set back, as `rsync --times` does."""
+"""A folder's device, inode, mtime and ctime. Programs such as `rsync --times` set mtime back, but never ctime."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class _Listing:
 
 
 class FolderCache:
-    """Reads folders below a root. Methods may be called from any thread."""
+    """Reads the names in folders. Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -37,9 +37,9 @@ class FolderCache:
         self._names_count = 0
 
     def names(self, root: bytes, folder: bytes) -> list[bytes]:
-        """The names in a folder, in the order of their keys; subfolders end with a slash. Do not change the list.
+        """Return the names in a folder, in the order of their keys. Subfolders end with a slash.
 
-        Links and names that no key can have are left out; a folder that does not exist is empty.
+        Links and names that are not keys are left out. A folder that does not exist is empty. Do not change the list.
         """
         path = root + b"/" + folder
         try:
@@ -75,7 +75,7 @@ class FolderCache:
 
 
 def scan(path: bytes, folder: bytes) -> Iterator[bytes]:
-    """The names in a folder, in any order; subfolders end with a slash."""
+    """Yield the names in a folder, in any order. Subfolders end with a slash."""
     with os.scandir(path) as found:
         for item in found:
             name = item.name
@@ -88,12 +88,12 @@ def scan(path: bytes, folder: bytes) -> Iterator[bytes]:
 
 
 def _stamp(path: bytes) -> Stamp:
-    found = os.stat(path)  # noqa: PTH116  paths are bytes here
+    found = os.stat(path)  # noqa: PTH116  paths are bytes
     return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _is_key(name: bytes) -> bool:
-    """Whether a file dropped in by hand has a name that is a key."""
+    """Return whether a file's name is a valid key."""
     if len(name) > MAX_KEY_BYTES:
         return False
     try:

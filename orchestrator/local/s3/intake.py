@@ -1,4 +1,4 @@
-"""Files under way: outside the buckets, on their file system, and gone with the request that wrote them."""
+"""Incomplete files. They are outside the buckets, on the same file system, and removed with their request."""
 
 import contextlib
 import os
@@ -14,10 +14,10 @@ from microjobs_orchestrator.local.trees import discard
 
 
 class IncomingFiles:
-    """Makes finished files ready to be renamed into a bucket. Methods may be called from any thread."""
+    """Prepares complete files for renaming into a bucket. Methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        discard(folder)  # what a killed server left
+        discard(folder)  # files of a killed server
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._lock = threading.Lock()
@@ -25,7 +25,7 @@ class IncomingFiles:
 
     @contextlib.contextmanager
     def file(self) -> Iterator[Path]:
-        """The name of a file to write; gone at the end unless it was renamed."""
+        """Yield the path of a new file. It is removed at the end unless it was renamed."""
         path = self._folder / uuid.uuid4().hex
         try:
             yield path
@@ -34,10 +34,10 @@ class IncomingFiles:
 
     @contextlib.contextmanager
     def own(self, file: Path) -> Iterator[Path]:
-        """The file itself if renaming it will do, else a copy that is gone at the end unless it was renamed."""
+        """Yield a file that can be renamed: the file itself, or a copy, which is removed at the end unless renamed."""
         found = file.lstat()
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{file} is not a plain file")
+            raise ValueError(f"{file} is not a regular file")
         if found.st_nlink == 1 and found.st_dev == self._folder.stat().st_dev:
             yield file
             return
@@ -46,7 +46,7 @@ class IncomingFiles:
             yield copy
 
     def stamp(self, file: Path) -> None:
-        """Set the modification time to now: that of the upload, and never the same twice."""
+        """Set a file's modification time to now, and later than that of every file before."""
         with self._lock:
             now = self._last_stamp = max(time.time_ns(), self._last_stamp + 1)
         os.utime(file, ns=(now, now))

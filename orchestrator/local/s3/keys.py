@@ -1,4 +1,4 @@
-"""Which names a bucket and a key may have, and why a folder cannot hold some keys."""
+"""Rules for names of buckets and for keys, and the paths of keys' files."""
 
 import ipaddress
 import re
@@ -10,7 +10,7 @@ MAX_KEY_BYTES = 1024
 """Bytes of UTF-8, as on AWS."""
 
 MAX_SEGMENT_BYTES = 255
-"""Bytes between two slashes: what file systems hold."""
+"""Limit between two slashes: the length of names in file systems."""
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -19,10 +19,10 @@ _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """The bucket and the key (or key prefix, maybe empty) of `s3://bucket/key`.
+    """Parse `s3://bucket/key`; return the bucket and the key, which may be a prefix or empty.
 
     Raises:
-        ServiceError: ValidationException; it is not such a URI.
+        ServiceError: ValidationException: the text is not an S3 URI.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
@@ -44,35 +44,33 @@ def is_bucket_name(name: str) -> bool:
 
 
 def check_bucket_name(name: str) -> None:
-    """Raises ServiceError InvalidBucketName, 400."""
+    """Check a bucket's name. Raises ServiceError InvalidBucketName 400."""
     if not is_bucket_name(name):
         raise ServiceError(
             "InvalidBucketName",
             f"The specified bucket is not valid: {name!r}. Use 3 to 63 lower case letters, digits, dots and hyphens, "
-            "a letter or digit at both ends, and none of AWS's reserved prefixes and suffixes.",
+            "a letter or digit at each end, and none of AWS's reserved prefixes and suffixes.",
         )
 
 
 def is_folder_marker(key: str) -> bool:
-    """Consoles make an empty object `folder/` to show an empty folder."""
+    """Return whether a key names a folder marker: consoles store an empty object `folder/` for an empty folder."""
     return key.endswith("/")
 
 
 def relative_path(key: str) -> Path:
-    """The path of a key's file below its bucket's folder; of a marker `folder/`, its folder's.
+    """Return the path of a key's file below its bucket's folder. A marker `folder/` has the path of its folder.
 
     Raises:
-        ServiceError: KeyTooLongError or InvalidArgument, 400; the key is not S3's, or no folder can hold it.
+        ServiceError: KeyTooLongError or InvalidArgument 400: the key is not valid on S3, or no file can have it.
     """
     segments = key.removesuffix("/").split("/")
     lengths = [len(_utf8(key, segment)) for segment in segments]
     if len(_utf8(key, key)) > MAX_KEY_BYTES:
         raise ServiceError("KeyTooLongError", f"Your key is too long: {key!r} has more than {MAX_KEY_BYTES} bytes.")
     if max(lengths) > MAX_SEGMENT_BYTES:
-        raise ServiceError(
-            "KeyTooLongError",
-            f"Objects are files here, and the key {key!r} has more than {MAX_SEGMENT_BYTES} bytes between two slashes.",
-        )
+        message = f"Objects are files on this server: {key!r} has over {MAX_SEGMENT_BYTES} bytes between two slashes."
+        raise ServiceError("KeyTooLongError", message)
     if "" in segments:
         raise cannot_hold(key, "it is empty, starts with a slash, or has two slashes in a row")
     if "." in segments or ".." in segments:
@@ -83,7 +81,9 @@ def relative_path(key: str) -> Path:
 
 
 def cannot_hold(key: str, reason: str) -> ServiceError:
-    return ServiceError("InvalidArgument", f"Objects are files here, and none can have the key {key!r}: {reason}.")
+    return ServiceError(
+        "InvalidArgument", f"Objects are files on this server, and no file can have the key {key!r}: {reason}."
+    )
 
 
 def _utf8(key: str, text: str) -> bytes:

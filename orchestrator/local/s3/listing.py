@@ -1,4 +1,4 @@
-"""The operations that list objects, a page at a time."""
+"""Operations that list objects, in pages."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.s3.walk import PREFIX_END
 
 NULL_VERSION = "null"
-"""The version of objects in buckets that keep no versions."""
+"""The version id of objects in buckets without versioning."""
 
 
 @dataclass
@@ -22,14 +22,14 @@ class Page:
     objects: list[StoredObject] = field(default_factory=list)
     prefixes: list[str] = field(default_factory=list)
     last: bytes = b""
-    """Where the next page goes on."""
+    """The position after which the next page starts."""
     last_name: str = ""
     truncated: bool = False
 
 
 def list_objects(call: Call) -> Answer:
     marker = call.members.get("Marker", "")
-    page = _page(call, _behind(call, marker))
+    page = _page(call, _after_marker(call, marker))
     members = _members(call, page) | {"Marker": call.encode(marker)}
     members["Contents"] = [{**content, "Owner": OWNER} for content in _contents(call, page)]
     if page.truncated:
@@ -50,11 +50,11 @@ def list_objects_v2(call: Call) -> Answer:
 
 
 def list_object_versions(call: Call) -> Answer:
-    """Each object's only version."""
+    """List the only version of each object."""
     marker = call.members.get("KeyMarker", "")
     if call.members.get("VersionIdMarker", NULL_VERSION) != NULL_VERSION:
         raise ServiceError("InvalidArgument", f"VersionIdMarker must be {NULL_VERSION!r}: versions are not kept.")
-    page = _page(call, _behind(call, marker))
+    page = _page(call, _after_marker(call, marker))
     only = {"VersionId": NULL_VERSION, "IsLatest": True, "Owner": OWNER}
     members = _members(call, page) | {"Versions": [{**content, **only} for content in _contents(call, page)]}
     members["KeyMarker"] = call.encode(marker)
@@ -81,10 +81,10 @@ def _page(call: Call, after: bytes) -> Page:
 
 
 def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
-    """Objects, and common prefixes once each.
+    """Yield objects, and each common prefix once.
 
-    A slash is the end of a folder, which is not entered. For other delimiters the walk starts again behind each
-    common prefix, so that the keys that have it are not read.
+    If the delimiter is a slash, a common prefix is a folder, which is not read. For other delimiters, the walk starts
+    again after each common prefix, so that keys with that prefix are not read.
     """
     prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
     next_after: bytes | None = after
@@ -104,8 +104,8 @@ def _common_prefix(key: str, prefix: str, delimiter: str) -> str | None:
     return prefix + head + found if found else None
 
 
-def _behind(call: Call, marker: str) -> bytes:
-    """A marker that is a common prefix stands for all keys in it."""
+def _after_marker(call: Call, marker: str) -> bytes:
+    """Return the position after a marker. A marker that is a common prefix stands for all keys with that prefix."""
     prefix, delimiter = call.members.get("Prefix", ""), call.members.get("Delimiter", "")
     is_common = marker.startswith(prefix) and _common_prefix(marker, prefix, delimiter) == marker
     return marker.encode() + (PREFIX_END if is_common else b"")
@@ -115,12 +115,12 @@ def _read_token(token: str) -> bytes:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        message = f"The continuation token {token!r} is not one that this server gave."
+        message = f"The continuation token {token!r} is not from this server."
         raise ServiceError("InvalidArgument", message) from None
 
 
 def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
-    """Objects as they are now; those that are gone meanwhile are left out."""
+    """Describe a page's objects as they are now. Objects that were deleted meanwhile are left out."""
     contents = []
     for found in page.objects:
         described = call.store.describe(found)

@@ -1,4 +1,4 @@
-"""The operations of uploads in parts."""
+"""Operations of multipart uploads."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
 from microjobs_orchestrator.local.s3.uploads import MAX_PARTS, Part, Upload
 
 MIN_PART_BYTES = 5 << 20
-"""Bytes; the last part may have less. As on AWS."""
+"""The minimum size of all parts but the last one, as on AWS."""
 
 
 def create_multipart_upload(call: Call) -> Answer:
@@ -39,7 +39,7 @@ def create_multipart_upload(call: Call) -> Answer:
 
 def _check_algorithm(algorithm: str, kind: str) -> None:
     if algorithm and algorithm not in ALGORITHMS:
-        message = f"Checksums {algorithm} are not supported here; use one of {', '.join(ALGORITHMS)}."
+        message = f"Checksums {algorithm} are not supported; use one of {', '.join(ALGORITHMS)}."
         raise ServiceError("NotImplemented", message, 501)
     if algorithm in (COMPOSITE_ONLY if kind == "FULL_OBJECT" else FULL_OBJECT_ONLY):
         message = f"The {kind} checksum type cannot be used with the {algorithm} checksum algorithm."
@@ -88,12 +88,12 @@ def _number(call: Call) -> int:
 
 
 def _part_details(upload: Upload, details: Details, file: Path) -> Details:
-    """With the checksum that the upload was begun with, which is computed if the client did not send it."""
+    """Add the checksum of the upload's algorithm. It is computed if the client did not send it."""
     algorithm = upload.algorithm
     if not algorithm or algorithm in details.checksums:
         return details
     if details.checksums:
-        message = f"The upload was begun for {algorithm} checksums, and the part has {', '.join(details.checksums)}."
+        message = f"The upload was created for {algorithm} checksums, but the part has {', '.join(details.checksums)}."
         raise ServiceError("InvalidRequest", message)
     digest = ALGORITHMS[algorithm]()
     with file.open("rb") as content:
@@ -120,14 +120,14 @@ def complete_multipart_upload(call: Call) -> Answer:
 
 
 def _chosen(call: Call, upload: Upload) -> list[Part]:
-    """The parts that the client wants, which must be those that it has uploaded."""
+    """Return the parts that the request lists. Raises ServiceError if they are not the uploaded ones."""
     wanted: Sequence[Mapping[str, Any]] = call.members.get("MultipartUpload", {}).get("Parts", ())
     if not wanted or any("PartNumber" not in part or "ETag" not in part for part in wanted):
         raise malformed("it must list at least one part, each with its PartNumber and ETag")
     if any(first["PartNumber"] >= second["PartNumber"] for first, second in pairwise(wanted)):
         raise ServiceError("InvalidPartOrder", "The list of parts was not in ascending order of their numbers.")
-    there = {part.number: part for part in call.uploads.parts(upload)}
-    chosen = [_matching(there.get(part["PartNumber"]), part) for part in wanted]
+    uploaded = {part.number: part for part in call.uploads.parts(upload)}
+    chosen = [_matching(uploaded.get(part["PartNumber"]), part) for part in wanted]
     for part in chosen[:-1]:
         if part.size < MIN_PART_BYTES:
             message = f"Part {part.number} has {part.size} bytes; all but the last need at least {MIN_PART_BYTES}."
@@ -138,16 +138,16 @@ def _chosen(call: Call, upload: Upload) -> list[Part]:
 def _matching(part: Part | None, wanted: Mapping[str, Any]) -> Part:
     if part is not None:
         expected = {"ETag": part.details.etag, **_checksums(part.details)}
-        given = {name: value for name, value in wanted.items() if name != "PartNumber"}
-        given["ETag"] = given["ETag"].strip('"')
-        if all(expected.get(name) == value for name, value in given.items()):
+        listed = {name: value for name, value in wanted.items() if name != "PartNumber"}
+        listed["ETag"] = listed["ETag"].strip('"')
+        if all(expected.get(name) == value for name, value in listed.items()):
             return part
-    message = f"Part {wanted['PartNumber']} was not uploaded, or is not what {wanted['ETag']} says."
+    message = f"Part {wanted['PartNumber']} was not uploaded, or its ETag is not {wanted['ETag']}."
     raise ServiceError("InvalidPart", message)
 
 
 def _assemble(upload: Upload, parts: Sequence[Part], path: Path) -> Details:
-    """Write the parts one behind the other, and find out what is to be known about the whole."""
+    """Write the parts into one file; return the details of the object."""
     algorithm, full = upload.algorithm, upload.details.checksum_type == "FULL_OBJECT"
     digest = ALGORITHMS[algorithm]() if algorithm and full else None
     with path.open("xb") as file:
@@ -163,14 +163,14 @@ def _assemble(upload: Upload, parts: Sequence[Part], path: Path) -> Details:
 
 
 def _check_whole(call: Call, details: Details) -> None:
-    """Hold what the client says about the whole object against it."""
+    """Check the object against the size, type and checksums in the request."""
     size = call.members.get("MpuObjectSize")
     if size is not None and size != sum(details.parts):
-        message = f"x-amz-mp-object-size is {size}, and the parts have {sum(details.parts)} bytes."
+        message = f"x-amz-mp-object-size is {size}, but the parts have {sum(details.parts)} bytes."
         raise ServiceError("InvalidRequest", message)
     kind = call.members.get("ChecksumType", details.checksum_type)
     if kind != details.checksum_type:
-        message = f"The upload was begun for checksums of the type {details.checksum_type}, and not {kind}."
+        message = f"The upload was created for checksums of the type {details.checksum_type}, not {kind}."
         raise ServiceError("InvalidRequest", message)
     for name, value in _checksums(details).items():
         if call.members.get(name, value) not in (value, value.partition("-")[0]):
@@ -213,7 +213,7 @@ def list_multipart_uploads(call: Call) -> Answer:
     call.check_bucket()
     limit, prefix = call.limit("MaxUploads"), call.members.get("Prefix", "")
     key, upload_id = call.members.get("KeyMarker", ""), call.members.get("UploadIdMarker")
-    # Without an id the marker stands for all uploads of its key; ids are hexadecimal and sort before this.
+    # A marker without an id skips all uploads of its key. Ids are hexadecimal and sort before "~".
     after = (key, "~" if upload_id is None else upload_id) if key else ("", "")
     found = call.uploads.find(call.bucket, prefix, after, limit + 1)
     page = found[:limit]

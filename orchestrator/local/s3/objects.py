@@ -1,4 +1,4 @@
-"""The operations on single objects."""
+"""Operations on single objects."""
 
 import re
 from collections.abc import Mapping
@@ -17,19 +17,19 @@ from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Detail
 from microjobs_orchestrator.local.s3.reader import Opened
 
 MAX_METADATA_BYTES = 2048
-"""Bytes of user metadata, names and values, as on AWS."""
+"""Limit for the names and values of user metadata, as on AWS."""
 
 OBJECT_HEADERS = frozenset(
     {"CacheControl", "ContentDisposition", "ContentEncoding", "ContentLanguage", "ContentType", "Expires"}
 )
-"""Headers that an object keeps and gives back."""
+"""Headers that are stored with an object and returned with it."""
 
 _HEADER = re.compile(r"[\t\x20-\x7e\xa0-\xff]*")
 _OVERRIDES = {f"Response{name}": name for name in OBJECT_HEADERS}
 
 
 def details_of(members: Mapping[str, Any]) -> Details:
-    """What a request says about the object that it makes.
+    """Return the details of the object that a request creates.
 
     Raises:
         ServiceError: MetadataTooLarge or InvalidTag, 400.
@@ -48,13 +48,15 @@ def details_of(members: Mapping[str, Any]) -> Details:
 
 
 def check_tags(pairs: list[tuple[str, str]]) -> dict[str, str]:
-    """Raises ServiceError InvalidTag, or BadRequest for more than ten."""
+    """Check an object's tags. Raises ServiceError InvalidTag, or BadRequest for more than ten tags."""
     tags = dict(pairs)
     if len(tags) < len(pairs) or any(not 1 <= len(key) <= 128 or len(value) > 256 for key, value in pairs):
-        message = f"The tags {pairs!r} are not valid: each key once, of 1 to 128 characters, values of at most 256."
+        message = (
+            f"The tags {pairs!r} are not valid: use each key once, with 1 to 128 characters, and values up to 256."
+        )
         raise ServiceError("InvalidTag", message)
     if len(tags) > 10:
-        raise ServiceError("BadRequest", f"Object tags cannot be greater than 10, and there are {len(tags)}.")
+        raise ServiceError("BadRequest", f"Object tags cannot be greater than 10, but there are {len(tags)}.")
     return tags
 
 
@@ -108,21 +110,21 @@ def _describe(call: Call, opened: Opened) -> tuple[Answer, Span]:
         "ContentRange": span.header(stored.size) if span else None,
         "PartsCount": len(details.parts) if "PartNumber" in members and details.parts else None,
     }
-    if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:  # they are of the whole
+    if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:  # checksums cover the whole object
         answer |= checksum_members(details)
     return Answer(answer, 206 if span else 200), span or whole
 
 
 def _overridden(members: Mapping[str, Any]) -> dict[str, Any]:
-    """The headers that the client wants in place of the object's own.
+    """Return the headers that the request overrides.
 
     Raises:
-        ServiceError: InvalidArgument 400; it would be no header.
+        ServiceError: InvalidArgument 400: a value is not valid in a header.
     """
     wanted = {name: members[override] for override, name in _OVERRIDES.items() if override in members}
     for name, value in wanted.items():
         if not _HEADER.fullmatch(value):
-            message = f"{name} is {value!r}: a header value is of ISO-8859-1, without control characters."
+            message = f"{name} is {value!r}: a header's value must be in ISO-8859-1, without control characters."
             raise ServiceError("InvalidArgument", message)
     return wanted
 

@@ -1,4 +1,4 @@
-"""Looking into the buckets' folders without following links, and with names exactly as they are on the disk."""
+"""Access to the files of buckets, which follows no links and compares names exactly."""
 
 import errno
 import os
@@ -11,14 +11,14 @@ from microjobs_orchestrator.local.trees import FileType, walk
 
 
 class BucketFiles:
-    """The folders and files below `root`; paths are relative to it, and begin with the bucket."""
+    """The files and folders of all buckets. Paths are relative to `root` and begin with the bucket's name."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._folds_names = _folds_names(root.parent)
+        self._ignores_case = _ignores_case(root.parent)
 
     def stat(self, relative: Path) -> os.stat_result | None:
-        """What is at a path: not what a link there points to, and nothing behind a link."""
+        """Return the status of a file, folder or link; None if it does not exist or a parent folder is a link."""
         found: os.stat_result | None = None
         path = self._root
         for name in relative.parts:
@@ -32,12 +32,12 @@ class BucketFiles:
             is_last = path == self._root / relative
             if not is_last and not stat.S_ISDIR(found.st_mode):
                 return None
-            if self._folds_names and name not in _names(parent):
+            if self._ignores_case and name not in _names(parent):
                 return None
         return found
 
     def is_folder(self, relative: str) -> bool:
-        """Whether there is a folder; not for a path that no key can have, such as one with `..`."""
+        """Return whether a folder exists. Paths that are not keys, such as those with `..`, do not exist."""
         segments = relative.removesuffix("/").split("/")
         if not {"", ".", ".."}.isdisjoint(segments) or "\0" in relative:
             return False
@@ -45,50 +45,50 @@ class BucketFiles:
         return found is not None and stat.S_ISDIR(found.st_mode)
 
     def obstacle(self, relative: Path, *, folder: bool) -> str | None:
-        """Why a file (or a folder) cannot be put at a path; None if it can, also in place of a file, or empty folders.
+        """Return why a file (or a folder) cannot be created at a path; None if it can.
 
-        A folder marker in such folders is not seen here.
+        A file can replace a file, or a folder with only empty folders. Folder markers are not considered.
         """
         for part in (*reversed(relative.parents[:-2]), relative):
-            reason = self._in_the_way(part, folder=folder or part != relative)
+            reason = self._obstacle_at(part, folder=folder or part != relative)
             if reason is not None:
                 return reason
         return None
 
-    def _in_the_way(self, relative: Path, *, folder: bool) -> str | None:
+    def _obstacle_at(self, relative: Path, *, folder: bool) -> str | None:
         key = relative.relative_to(relative.parts[0]).as_posix()
         if (other := self._other_spelling(relative)) is not None:
-            return f"this file system takes {key!r} for {other!r}, which is there already"
+            return f"this file system ignores case, and {other!r} exists already"
         found = self.stat(relative)
         if found is None:
             return None
         if folder:
             return None if stat.S_ISDIR(found.st_mode) else f"{key!r} is an object or a link, not a folder"
         if stat.S_ISDIR(found.st_mode):
-            held = any(found.type is not FileType.FOLDER for found in walk(self._root / relative))
-            return f"there are objects whose keys begin with {key + '/'!r}" if held else None
-        return None if stat.S_ISREG(found.st_mode) else "something that is not a plain file is in its place"
+            has_files = any(found.type is not FileType.FOLDER for found in walk(self._root / relative))
+            return f"there are objects whose keys begin with {key + '/'!r}" if has_files else None
+        return None if stat.S_ISREG(found.st_mode) else "a special file or a link exists at its path"
 
     def prune(self, relative: Path, is_kept: Callable[[Path], bool]) -> None:
-        """Remove a folder and those around it as far as they are empty; a bucket's own folder stays."""
+        """Remove a folder and its parents as long as they are empty. The bucket's folder stays."""
         while len(relative.parts) > 1 and not is_kept(relative):
             try:
                 (self._root / relative).rmdir()
-            except OSError:  # not empty, or gone
+            except OSError:  # not empty, or removed meanwhile
                 return
             relative = relative.parent
 
     def remove_empty(self, relative: Path) -> None:
-        """Remove a folder and those in it. Raises OSError if there is a file."""
+        """Remove a folder of empty folders. Raises OSError if it contains a file."""
         folder = self._root / relative
         for found in [*walk(folder)][::-1]:  # not recursive: folders may be very deep
             (folder / found.name).rmdir()
         folder.rmdir()
 
     def _other_spelling(self, relative: Path) -> str | None:
-        """The name on the disk that the file system takes for the path's last one, such as `Train` for `train`."""
+        """Return the name of an existing file that differs only in case, such as `Train` for `train`."""
         path = self._root / relative
-        if not self._folds_names or not os.path.lexists(path):
+        if not self._ignores_case or not os.path.lexists(path):
             return None
         names = _names(path.parent)
         if path.name in names:
@@ -100,8 +100,8 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def _folds_names(folder: Path) -> bool:
-    """Whether the file system takes names that differ only in case for one."""
+def _ignores_case(folder: Path) -> bool:
+    """Return whether the file system ignores the case of names."""
     probe = folder / f"Probe-{uuid.uuid4().hex}"
     probe.touch()
     try:

@@ -29,7 +29,7 @@ class StoredObject:
     bucket: str
     key: str
     path: Path
-    """The file to read, and never to write. A folder marker's is an empty file elsewhere."""
+    """The file, which must not be written to. A folder marker has an empty file outside the buckets."""
     size: int
     modified_ns: int
 
@@ -47,7 +47,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Opened:
-    """An object's file, open for reading, and what is known about exactly that file."""
+    """An object's file, open for reading, and the details of exactly that file."""
 
     stored: StoredObject
     details: Details
@@ -83,10 +83,10 @@ class ObjectReader:
         return keys.is_bucket_name(name) and self._files.is_folder(name)
 
     def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
-        """The objects whose keys begin with `prefix`, behind the key `after`, in the order of their UTF-8.
+        """Yield the objects whose keys begin with `prefix` and follow the key `after`, in the order of their UTF-8.
 
-        Folders are read as they are reached, and only those that can match. Folder markers hold nothing and are left
-        out.
+        Folders are read when they are reached, and only those that can match. Folder markers are left out, because
+        they have no content.
 
         Raises:
             ServiceError: NoSuchBucket 404.
@@ -107,7 +107,7 @@ class ObjectReader:
         self._bucket(bucket)
         try:
             relative = keys.relative_path(key)
-        except ServiceError:  # no folder can hold it, so it is not there
+        except ServiceError:  # no folder can contain such a key
             raise no_such_key(key) from None
         found = self._files.stat(bucket / relative)
         if found is None:
@@ -119,7 +119,9 @@ class ObjectReader:
         return StoredObject(bucket, key, self._root / bucket / relative, found.st_size, found.st_mtime_ns)
 
     def open(self, bucket: str, key: str) -> Opened:
-        """Open an object and tell about exactly what was opened, whoever replaces it meanwhile. Close the file.
+        """Open an object. The details are those of the opened file, even if the object is replaced meanwhile.
+
+        The caller closes the file.
 
         Raises:
             ServiceError: NoSuchKey or NoSuchBucket, 404.
@@ -141,10 +143,10 @@ class ObjectReader:
             if details is not None:
                 return Opened(stored, details, file)
             file.close()
-        raise ServiceError("OperationAborted", f"{key!r} is being replaced again and again: try later.", 409)
+        raise ServiceError("OperationAborted", f"{key!r} is replaced again and again: try later.", 409)
 
     def describe(self, stored: StoredObject) -> tuple[StoredObject, Details] | None:
-        """An object with its details, as it is now; None if it is gone."""
+        """Return an object with its details as it is now; None if it was deleted."""
         details = self.database.details(version_of(stored))
         if details is not None:
             return stored, details
@@ -156,7 +158,10 @@ class ObjectReader:
         return opened.stored, opened.details
 
     def walk(self, bucket: str, prefix: str, after: bytes, *, fold: bool) -> Iterator[StoredObject | str]:
-        """As `list`, with folder markers; with `fold`, folders below the prefix as one entry, their common prefix.
+        """Yield objects as `list` does, and folder markers.
+
+        Args:
+            fold: yield the common prefix of a folder below the prefix instead of its objects.
 
         Raises:
             ServiceError: NoSuchBucket 404.
@@ -202,7 +207,7 @@ class ObjectReader:
         return StoredObject(bucket, key, self._empty, 0, modified_ns)
 
     def _details(self, stored: StoredObject, file: BinaryIO) -> Details | None:
-        """What is known about an open file, or is found out now; None if it is not the object any more."""
+        """Return or compute the details of an open file; None if the file is no longer the object's."""
         details = self.database.details(version_of(stored))
         if details is not None:
             return details

@@ -1,7 +1,7 @@
-"""A bucket's settings: as those of a new bucket on AWS, until somebody changes them.
+"""Settings of buckets. A new bucket has the settings of a new bucket on AWS.
 
-They are stored and described. What would change what happens (versions, expiry, replication …) is not supported, so
-that a bucket never has it.
+Settings are stored and described. Settings that would change the server's behaviour (versioning, expiry, replication …)
+are refused.
 """
 
 import json
@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
 
 DELETED = "null"
-"""A setting that a new bucket has and that was deleted."""
+"""The stored value of a setting that was deleted."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class Setting:
     """A setting that buckets can have."""
 
     name: str
-    """In names of operations: `BucketEncryption` of GetBucketEncryption."""
+    """The name in operations, such as `BucketEncryption` in GetBucketEncryption."""
     member: str = ""
-    """The member of the request that has the setting; empty: it cannot be set."""
+    """The request's member with the setting; empty if it cannot be set."""
     initial: Mapping[str, Any] | None = None
-    """What Get answers for a new bucket; None: an error."""
+    """The setting of a new bucket; None: Get returns the error `missing`."""
     missing: tuple[str, str] = ("", "")
-    """The error's code, and what there is none of."""
+    """The error's code, and the name of the setting in its message."""
     answered: str = ""
-    """The member of Get's answer; the members of the setting itself if it is empty."""
+    """The response's member with the setting; empty: the members of the response are those of the setting."""
     verbs: tuple[str, ...] = field(default=("Get", "Put", "Delete"))
 
     def operations(self) -> dict[str, Operation]:
@@ -68,7 +68,7 @@ def write(call: Call, name: str, value: str) -> None:
 
 
 def forget(call: Call) -> None:
-    """Drop the settings of a bucket that was deleted."""
+    """Delete the settings of a deleted bucket."""
     call.store.database.change("DELETE FROM bucket_settings WHERE bucket = ?", (call.bucket,))
 
 
@@ -154,7 +154,7 @@ def _policy(call: Call) -> str:
 
 
 def get_policy_status(call: Call) -> Answer:
-    """Nobody but the holder of the server's credentials can read a bucket, whatever its policy says."""
+    """Return that a bucket is not public: the server requires its credentials, whatever the policy allows."""
     _policy(call)
     return Answer({"PolicyStatus": {"IsPublic": False}})
 
@@ -183,7 +183,7 @@ ACL = {
     "Owner": OWNER,
     "Grants": [{"Grantee": {"Type": "CanonicalUser", **OWNER}, "Permission": "FULL_CONTROL"}],
 }
-"""The only list that buckets and objects have: the owner may do everything."""
+"""The access control list of all buckets and objects: the owner has full control."""
 
 
 def get_bucket_acl(call: Call) -> Answer:
@@ -192,7 +192,7 @@ def get_bucket_acl(call: Call) -> Answer:
 
 
 def put_bucket_acl(call: Call) -> Answer:
-    """The lists that are accepted are the one that the bucket has."""
+    """Change nothing: the only accepted list is the bucket's."""
     call.check_bucket()
     return Answer()
 

@@ -41,21 +41,27 @@ class ObjectStore(ObjectReader):
         return keys.is_bucket_name(name) and self._files.is_folder(name)
 
     def create_bucket(self, name: str) -> None:
-        """Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
+        """Make a bucket. Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
         keys.check_bucket_name(name)
         try:
             (self._root / name).mkdir()
         except FileExistsError:
-            message = f"The bucket {name!r} is there already, and you own it."
+            message = f"The bucket {name!r} exists already, and you own it."
             raise ServiceError("BucketAlreadyOwnedByYou", message, 409) from None
         self.database.change("INSERT OR REPLACE INTO buckets VALUES (?, ?)", (name, time.time()))
 
     def delete_bucket(self, name: str) -> None:
-        """Raises ServiceError NoSuchBucket 404, or BucketNotEmpty 409, also for files that no key can name."""
+        """Delete an empty bucket.
+
+        Raises:
+            ServiceError: NoSuchBucket 404; BucketNotEmpty 409, also for a file whose name is not a key.
+        """
         folder = self._bucket(name)
         with self._lock:
             if self.database.has_marker(name) or any(found.type is not FileType.FOLDER for found in walk(folder)):
-                raise ServiceError("BucketNotEmpty", f"The bucket {name!r} is not empty: look into {folder}.", 409)
+                raise ServiceError(
+                    "BucketNotEmpty", f"The bucket {name!r} is not empty: remove the files in {folder}.", 409
+                )
             self._files.remove_empty(Path(name))
             self.database.change("DELETE FROM objects WHERE bucket = ?", (name,))
             self.database.change("DELETE FROM buckets WHERE name = ?", (name,))
@@ -63,20 +69,20 @@ class ObjectStore(ObjectReader):
     # --- writing ---
 
     def incoming(self) -> AbstractContextManager[Path]:
-        """The name of a file to write, outside the buckets; gone at the end unless it was adopted."""
+        """Return the path of a new file outside the buckets. It is removed at the end unless it was adopted."""
         return self._incoming.file()
 
     def check(self, bucket: str, key: str) -> None:
-        """Raise what `adopt` would raise, before work is done.
+        """Check that a key can be written, as `adopt` does.
 
         Raises:
-            ServiceError: NoSuchBucket 404; KeyTooLongError or InvalidArgument 400, the folder cannot hold the key.
+            ServiceError: NoSuchBucket 404; KeyTooLongError or InvalidArgument 400 if no file can have the key.
         """
         self._bucket(bucket)
         relative, marker = keys.relative_path(key), keys.is_folder_marker(key)
         reason = self._files.obstacle(bucket / relative, folder=marker)
         if reason is None and not marker and self.database.has_marker(bucket, f"{key}/"):
-            reason = f"there are folders whose keys begin with {key + '/'!r}"
+            reason = f"there are folder markers whose keys begin with {key + '/'!r}"
         if reason is not None:
             raise keys.cannot_hold(key, reason)
 
@@ -88,12 +94,14 @@ class ObjectStore(ObjectReader):
         details: Details | None = None,
         condition: Condition | None = None,
     ) -> StoredObject:
-        """Make a finished file the object, at once and whole; the file is gone from where it was.
+        """Move a complete file into a bucket in one step, as the object of a key.
 
-        Without details they are found out from the file when somebody asks.
+        Args:
+            details: the object's details; None: they are computed from the file when they are needed.
+            condition: is checked before the object is replaced.
 
         Raises:
-            ServiceError: as `check`, and what the condition raises; the file is still there then.
+            ServiceError: the errors of `check` and of the condition. The file is then unchanged.
         """
         with self._incoming.own(file) as own, self._lock:
             self.check(bucket, key)
@@ -104,10 +112,10 @@ class ObjectStore(ObjectReader):
         return stored
 
     def delete(self, bucket: str, key: str, condition: Condition | None = None) -> bool:
-        """Remove an object, and the folders that are empty without it; False if there was none.
+        """Remove an object and its empty folders; return False if the object did not exist.
 
         Raises:
-            ServiceError: NoSuchBucket 404, and what the condition raises.
+            ServiceError: NoSuchBucket 404, and the errors of the condition.
         """
         with self._lock:
             if condition is not None:
@@ -127,7 +135,7 @@ class ObjectStore(ObjectReader):
             return True
 
     def update(self, stored: StoredObject, details: Details) -> None:
-        """Change what is known about an object, not the object."""
+        """Change the details of an object, not its content."""
         self.database.remember(version_of(stored), details)
 
     # --- inside ---
@@ -147,7 +155,7 @@ class ObjectStore(ObjectReader):
         self._incoming.stamp(file)
         found = file.stat()
         stored = StoredObject(bucket, key, self._root / relative, found.st_size, found.st_mtime_ns)
-        if details is not None:  # before the file is there: killed in between, both old and new rows are right
+        if details is not None:  # before the file is moved: after a crash in between, both rows are correct
             self.database.remember(version_of(stored), details)
         try:
             stored.path.parent.mkdir(parents=True, exist_ok=True)
@@ -162,7 +170,7 @@ class ObjectStore(ObjectReader):
 
     def _place_marker(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
         if file.stat().st_size:
-            raise keys.cannot_hold(key, "it ends with a slash, so it is a folder, and a folder has no content")
+            raise keys.cannot_hold(key, "it ends with a slash, so it names a folder, which cannot have content")
         (self._root / bucket / keys.relative_path(key)).mkdir(parents=True, exist_ok=True)
         self._incoming.stamp(file)
         stored = StoredObject(bucket, key, self._empty, 0, file.stat().st_mtime_ns)

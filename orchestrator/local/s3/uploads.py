@@ -1,4 +1,4 @@
-"""Uploads in parts: under way they lie outside the buckets; when completed, their parts become one file."""
+"""Multipart uploads. Their parts are files outside the buckets until they are completed into one file."""
 
 import contextlib
 import sys
@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.trees import discard
 MAX_PARTS = 10_000
 
 LAST = chr(sys.maxunicode) * MAX_KEY_BYTES
-"""`prefix + LAST` sorts behind every key with that prefix."""
+"""`prefix + LAST` sorts after every key with that prefix."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Upload:
     key: str
     created: float
     algorithm: str
-    """Of the parts' checksums; empty if the client chose none."""
+    """The algorithm of the parts' checksums; empty if the client chose none."""
     details: Details
-    """What the object will have: its type, metadata and tags."""
+    """The type, metadata and tags of the object."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Part:
 
 
 class Uploads:
-    """Methods may be called from any thread."""
+    """The uploads of a home. Methods may be called from any thread."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._folder = store.home.objects / "uploads"
@@ -56,7 +56,7 @@ class Uploads:
         self._clean()
 
     def create(self, bucket: str, key: str, algorithm: str, details: Details) -> Upload:
-        """Raises ServiceError: what `ObjectStore.check` does."""
+        """Create an upload. Raises ServiceError, as `ObjectStore.check` does."""
         self._store.check(bucket, key)
         upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), algorithm, details)
         (self._folder / upload.id).mkdir()
@@ -67,15 +67,15 @@ class Uploads:
         return upload
 
     def get(self, bucket: str, key: str, id: str) -> Upload:
-        """Raises ServiceError NoSuchUpload 404."""
+        """Return an upload. Raises ServiceError NoSuchUpload 404."""
         rows = self._database.select("SELECT * FROM uploads WHERE id = ? AND bucket = ? AND key = ?", (id, bucket, key))
         if not rows:
-            message = f"There is no upload {id!r} of {key!r} under way: it was never begun, or is completed or aborted."
+            message = f"There is no upload {id!r} of {key!r}: it was never created, or it was completed or aborted."
             raise ServiceError("NoSuchUpload", message, 404)
         return _upload(rows[0])
 
     def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
-        """At most `limit` uploads (-1: all) behind a key and id, by key."""
+        """Return at most `limit` uploads (-1: all) after a key and id, sorted by key and id."""
         rows = self._database.select(
             "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
             (bucket, *max(after, (prefix, "")), prefix + LAST, limit),
@@ -92,7 +92,7 @@ class Uploads:
         return [Part(row[0], folder / row[1], row[2], row[3], Details.from_json(row[4])) for row in rows]
 
     def put_part(self, upload: Upload, number: int, file: Path, details: Details) -> Part:
-        """Take a finished file of the store's `incoming` as a part, in place of an earlier one of that number."""
+        """Move a file of the store's `incoming` into an upload. It replaces an earlier part with its number."""
         name = uuid.uuid4().hex
         path = self._folder / upload.id / name
         with self.exclusive(upload):
@@ -113,7 +113,7 @@ class Uploads:
             self.forget(upload)
 
     def forget(self, upload: Upload) -> None:
-        """Remove an upload and its parts; for who has it exclusively."""
+        """Remove an upload and its parts. The caller holds `exclusive`."""
         with self._database.transaction() as database:
             database.execute("DELETE FROM parts WHERE upload = ?", (upload.id,))
             database.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
@@ -123,10 +123,10 @@ class Uploads:
 
     @contextlib.contextmanager
     def exclusive(self, upload: Upload) -> Iterator[None]:
-        """Keep others from changing an upload meanwhile.
+        """Lock an upload.
 
         Raises:
-            ServiceError: NoSuchUpload 404, it was completed or aborted meanwhile.
+            ServiceError: NoSuchUpload 404: the upload was completed or aborted meanwhile.
         """
         with self._lock:
             lock = self._locks.setdefault(upload.id, threading.Lock())
@@ -135,7 +135,7 @@ class Uploads:
             yield
 
     def _clean(self) -> None:
-        """Remove what a killed server left: folders and files that no row knows."""
+        """Remove the files of a killed server: those without a row in the database."""
         known = {(row[0], row[1]) for row in self._database.select("SELECT upload, file FROM parts")}
         uploads = {row[0] for row in self._database.select("SELECT id FROM uploads")}
         for folder in self._folder.iterdir():

@@ -1,6 +1,6 @@
-"""A bucket's folder as a sorted list of keys, read only as far as it is asked for.
+"""The keys of a bucket in sorted order, read from its folder only as far as they are needed.
 
-Keys are bytes here: S3 sorts keys by their UTF-8, and file names are bytes.
+Keys are bytes in this module: S3 sorts keys by their UTF-8, and file names are bytes.
 """
 
 import os
@@ -12,34 +12,34 @@ from dataclasses import dataclass, replace
 from microjobs_orchestrator.local.s3.folders import FolderCache, scan
 
 PREFIX_END = b"\xff"
-"""`prefix + PREFIX_END` sorts behind every key with that prefix: UTF-8 has no such byte."""
+"""`prefix + PREFIX_END` sorts after every key with that prefix, because UTF-8 does not use this byte."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something found in a bucket."""
+    """An object, a folder marker, or the common prefix of a folder."""
 
     key: bytes
     stat: os.stat_result | None = None
-    """Of an object's file; a folder marker has none."""
+    """The status of an object's file; None for folder markers and common prefixes."""
     folded: bool = False
-    """All keys in a folder, as one; `key` is their common prefix."""
+    """Whether the entry stands for all keys of a folder. `key` is their common prefix."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """What to list, in the order of the keys."""
+    """An iterable of the entries of a bucket, in the order of their keys."""
 
     root: bytes
     folders: FolderCache
     is_folder: Callable[[bytes], bool]
-    """Whether a prefix such as `a/b/` can be entered: no links on the way, names spelled as on the disk."""
+    """Returns whether a prefix such as `a/b/` is a folder. It must not contain links, and the case must match."""
     prefix: bytes = b""
     after: bytes = b""
     is_marker: Callable[[bytes], bool] = lambda _: False
-    """Whether a folder's own key is an object."""
+    """Returns whether a folder's key is a folder marker."""
     fold: bool = False
-    """A folder below the prefix is one entry, if there is any key in it."""
+    """Whether a folder below the prefix is one entry, if it has any key."""
 
     def __iter__(self) -> Iterator[Entry]:
         start = self.prefix[: self.prefix.rfind(b"/") + 1]
@@ -56,7 +56,7 @@ class Walk:
                 stack.append(self._entries(entry))
 
     def _entries(self, folder: bytes) -> Iterator[Entry | bytes]:
-        """What is directly in a folder; folders that are to be walked as bytes."""
+        """Yield the entries directly in a folder, and as bytes the subfolders to read."""
         if folder.startswith(self.prefix) and folder > self.after and self.is_marker(folder):
             yield Entry(folder)
         for key in self._keys(folder):
@@ -68,7 +68,7 @@ class Walk:
                 yield Entry(key, folded=True)
 
     def _keys(self, folder: bytes) -> Iterator[bytes]:
-        """The keys of files and subfolders in a folder that match the prefix and can matter behind `after`."""
+        """Yield the keys of a folder's files and subfolders that match the prefix and may have keys after `after`."""
         names = self.folders.names(self.root, folder)
         wanted = self.prefix[len(folder) :] if self.prefix.startswith(folder) else b""
         for index in range(max(bisect_left(names, wanted), self._start(folder, names)), len(names)):
@@ -77,13 +77,13 @@ class Walk:
             yield folder + names[index]
 
     def _start(self, folder: bytes, names: list[bytes]) -> int:
-        """The index of the first name behind `after`, or of the subfolder that holds `after`."""
+        """Return the index of the first name after `after`, or of the subfolder that contains `after`."""
         if not self.after.startswith(folder):
             return 0 if folder > self.after else len(names)
         rest = self.after[len(folder) :]
         subfolder = rest[: rest.find(b"/") + 1]
-        is_left = bool(subfolder) and not rest.startswith(PREFIX_END, len(subfolder))
-        index = bisect_left(names, subfolder) if is_left else len(names)
+        is_inside = bool(subfolder) and not rest.startswith(PREFIX_END, len(subfolder))
+        index = bisect_left(names, subfolder) if is_inside else len(names)
         return index if names[index : index + 1] == [subfolder] else bisect_right(names, rest)
 
     def _object(self, key: bytes) -> Iterator[Entry]:
@@ -95,7 +95,7 @@ class Walk:
             yield Entry(key, found)
 
     def _holds_key(self, folder: bytes) -> bool:
-        """Whether there is any key in a folder, behind `after`."""
+        """Return whether a folder has any key after `after`."""
         if self.after.startswith(folder):
             return any(replace(self, prefix=folder, fold=False))
         unread = [folder]

@@ -142,7 +142,7 @@ def test_bucket_is_made_once(s3: "S3Client") -> None:
 
 
 def test_bucket_elsewhere_is_refused(s3: "S3Client") -> None:
-    with pytest.raises(ClientError, match="this server is in 'us-east-1' alone"):
+    with pytest.raises(ClientError, match="this server has only the region 'us-east-1'"):
         s3.create_bucket(Bucket="another", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
 
 

@@ -58,7 +58,7 @@ def test_key_comes_back_as_it_was(s3: "S3Client", home: Home, key: str) -> None:
 
 @pytest.mark.parametrize("key", ["a//b", "/a", "a/../b", "x/."])
 def test_key_without_a_file_is_refused(s3: "S3Client", home: Home, key: str) -> None:
-    with pytest.raises(ClientError, match="Objects are files here") as raised:
+    with pytest.raises(ClientError, match="Objects are files on this server") as raised:
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
     assert code(raised) == ("InvalidArgument", 400)
     with pytest.raises(s3.exceptions.NoSuchKey):
@@ -220,7 +220,7 @@ def test_body_with_another_checksum_is_refused(s3: "S3Client", home: Home, wrong
 
 
 def test_unknown_checksum_is_refused_by_name(s3: "S3Client") -> None:
-    with pytest.raises(ClientError, match="XXHASH64 are not supported here; use one of CRC32") as raised:
+    with pytest.raises(ClientError, match="XXHASH64 are not supported; use one of CRC32") as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ChecksumXXHASH64="AAAAAAAAAAA=")
     assert code(raised) == ("NotImplemented", 501)
 

@@ -150,7 +150,7 @@ def test_prefix_cannot_leave_the_bucket(store: ObjectStore, prefix: str) -> None
 def test_object_and_folder_of_one_name_are_refused(store: ObjectStore, first: str, second: str) -> None:
     put(store, first, b"")
     for write in (put, lambda store, key: store.check(BUCKET, key)):
-        with pytest.raises(ServiceError, match=f"none can have the key '{second}': .*a") as raised:
+        with pytest.raises(ServiceError, match=f"no file can have the key '{second}': .*a") as raised:
             write(store, second)
         assert raised.value.code == "InvalidArgument"
     assert store.get(BUCKET, first).key == first
@@ -174,7 +174,7 @@ def test_folder_marker_is_a_folder_that_stays(store: ObjectStore, home: Home) ->
 
 
 def test_folder_marker_with_content_is_refused(store: ObjectStore, home: Home) -> None:
-    with pytest.raises(ServiceError, match="a folder has no content"):
+    with pytest.raises(ServiceError, match="which cannot have content"):
         put(store, "a/", b"x")
     assert not list((home.buckets / BUCKET).iterdir())
 
@@ -328,11 +328,11 @@ def test_names_that_the_file_system_takes_for_one_are_refused(
 ) -> None:
     """As on macOS, where `A` opens `a`; here every look at the one finds the other."""
     put(store, "a")
-    monkeypatch.setattr(store._files, "_folds_names", True)
+    monkeypatch.setattr(store._files, "_ignores_case", True)
     real = Path.lstat
     monkeypatch.setattr(Path, "lstat", lambda path: real(path.with_name("a") if path.name == "A" else path))
     monkeypatch.setattr(os.path, "lexists", lambda _: True)
-    with pytest.raises(ServiceError, match="takes 'A' for 'a'"):
+    with pytest.raises(ServiceError, match="ignores case, and 'a' exists already"):
         store.check(BUCKET, "A")
     with pytest.raises(ServiceError, match="does not exist"):
         store.get(BUCKET, "A")

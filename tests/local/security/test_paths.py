@@ -177,7 +177,7 @@ def test_image_name_is_no_path_for_processes(tmp_path_factory: pytest.TempPathFa
     for folder in (root, root / "jobs"):  # what a way out of the jobs' folder would find
         (folder / "image.yml").touch()
         (folder / "cpu.lock").touch()
-    with pytest.raises(CannotRunError, match="is none of the jobs here"):
+    with pytest.raises(CannotRunError, match="is none of the jobs of this repository"):
         Environments(root / "environments", root / "jobs").get(image)
 
 
