@@ -201,7 +201,7 @@ def _no_http(request: Emulator) -> None:
 def test_answer_that_cannot_be_passed_on_is_an_error(
     answer: Callable[[Emulator], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forward, "MAX_ANSWER_BYTES", 1_000)
+    monkeypatch.setattr(forward, "MAX_RESPONSE_BYTES", 1_000)
     with emulator(answer) as (url, _):
         request = Request.from_values("/", method="POST", data=b"{}")
         request.environ["REQUEST_URI"] = "/"
@@ -240,7 +240,7 @@ def test_service_that_cannot_be_forwarded_is_refused(service: str, reason: str) 
 
 def test_server_says_which_setting_is_wrong(tmp_path: Path) -> None:
     with (
-        pytest.raises(ServerError, match=r"has 'nonsense', which is no service"),
+        pytest.raises(ServerError, match=r"has 'nonsense', which is not a service"),
         started(tmp_path, runtime="process", services={"nonsense": "http://127.0.0.1:1"}),
     ):
         pass

@@ -1,8 +1,8 @@
-"""Connections that no thread works on: they wait for a request, or for the client to read a last answer.
+"""Connections that wait: for a request, or for the client to read the last response.
 
-Cheroot gives each new connection to a worker thread at once, which then waits for the request: as many silent clients
-as there are threads stop the server. Here one thread watches all connections that wait, receives the first line, the
-headers and a small body, and gives a connection to a worker when they are complete.
+Cheroot passes each new connection to a worker thread, which then waits for the request, so as many silent clients as
+there are threads stop the server. This module replaces that: one thread watches all waiting connections, receives the
+first line, the headers and a small body, and passes a connection to a worker when these are complete.
 """
 
 import logging
@@ -22,23 +22,23 @@ from microjobs_orchestrator.local.gateway.streams import BLOCK_BYTES, Reader
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
-"""Open connections of one listener, where the process may open four times as many files."""
+"""Limit of one listener. It is lower where the process may open fewer than four times as many files."""
 
-HEAD_SECONDS = 10.0
+HEAD_TIMEOUT = 10.0
 """Time for a request's first line, headers and small body together."""
 
-IDLE_SECONDS = 60.0
-"""Time that a connection is kept between two requests."""
+IDLE_TIMEOUT = 60.0
+"""Time for which a connection is kept between two requests."""
 
-LINGER_SECONDS = 1.0
+LINGER_TIMEOUT = 1.0
 LINGER_BYTES = 1 << 20
-"""Received after a refusal: otherwise a client that still sends is reset before it has read the answer."""
+"""Limits for what is received after a refusal. Without it, a client that still sends would lose the response."""
 
-CHECK_SECONDS = 0.25
-"""Interval between two looks for connections whose time is up."""
+CHECK_INTERVAL = 0.25
+"""Interval between two checks for connections that have timed out."""
 
 SMALL_BODY_BYTES = 64 << 10
-"""A body of this size is received together with the headers: clients that do not send it occupy no worker."""
+"""Bodies up to this size are received with the headers, so that slow clients occupy no worker."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")
 _SMALL_LENGTH = re.compile(rb"(?i)\ncontent-length:[ \t]*([0-9]{1,5})[ \t]*\r?\n")
@@ -49,43 +49,43 @@ _LATE = b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0
 
 
 class Connection(Protocol):
-    """A connection as cheroot has it, with what is needed here."""
+    """The attributes of cheroot's connections that this module uses."""
 
     rfile: Reader
     socket: socket.socket
     has_served: bool
-    """A request was answered: the client is no stranger that only occupies a place."""
+    """Whether a request of it has been answered."""
     deadline: float
     needed_bytes: int | None
-    """Bytes of the first line, the headers and a small body; None before the headers have come."""
+    """Bytes of the first line, the headers and a small body; None before the headers are complete."""
     linger_bytes: int | None
-    """Bytes that may still be received after the last answer; None while requests are expected."""
+    """Bytes that may still be received after the last response; None while requests are expected."""
 
     def release(self) -> None:
         """Close the socket."""
 
 
 def _count_small_body(head: bytes) -> int:
-    """The bytes of a body that is received with the headers; 0 for one that a worker reads, or that is not sent yet."""
+    """Return the size of a body that is received with the headers; 0 if a worker reads it later."""
     length = _SMALL_LENGTH.search(head)
     return 0 if length is None or _EXPECT.search(head) else min(int(length[1]), SMALL_BODY_BYTES)
 
 
 def _is_writable(connected: socket.socket) -> bool:
-    """Whether there is room for an answer, because the client has read most of those before it."""
+    """Return whether a response can be sent without waiting for the client to read earlier ones."""
     poll = select.poll()
     poll.register(connected, select.POLLOUT)
     return bool(poll.poll(0))
 
 
 class Connections:
-    """Stands in for cheroot's `ConnectionManager`. `put` may be called from any thread.
+    """Replaces cheroot's `ConnectionManager`. `put` may be called from any thread.
 
     Args:
-        listener: accepts connections; its timeout does not matter.
-        connect: makes a connection of an accepted socket and its address.
-        serve: gives a connection with a complete request to a worker.
-        max_head_bytes: a longer first line and headers are given to a worker as they are, to be refused.
+        listener: accepts connections.
+        connect: creates a connection from an accepted socket and its address.
+        serve: passes a connection with a complete request to a worker.
+        max_head_bytes: limit for the first line and the headers. A worker refuses longer ones.
     """
 
     can_add_keepalive_connection = True
@@ -113,22 +113,22 @@ class Connections:
     # --- called by workers ---
 
     def put(self, connection: Connection) -> None:
-        """Take back a connection whose request was answered."""
+        """Accept a connection whose request was answered."""
         connection.has_served = True
         connection.needed_bytes = None
         if not self._is_complete(connection, 0):
-            self._wait_or_close(connection, HEAD_SECONDS if connection.rfile.buffered else IDLE_SECONDS)
+            self._wait_or_close(connection, HEAD_TIMEOUT if connection.rfile.buffered else IDLE_TIMEOUT)
         elif _is_writable(connection.socket):
             self._serve(connection)
-        else:  # a worker would wait for a client that sends requests and reads no answers
-            self._wait_or_close(connection, HEAD_SECONDS, selectors.EVENT_WRITE)
+        else:  # a worker would have to wait for a client that sends requests and reads no responses
+            self._wait_or_close(connection, HEAD_TIMEOUT, selectors.EVENT_WRITE)
 
     def linger(self, connection: Connection) -> None:
-        """Receive the rest of a refused request for a moment, then close the connection."""
+        """Receive the rest of a refused request for a short time, then close the connection."""
         connection.linger_bytes = LINGER_BYTES
         with suppress(OSError):  # the client is gone
             connection.socket.shutdown(socket.SHUT_WR)
-        self._wait_or_close(connection, LINGER_SECONDS)
+        self._wait_or_close(connection, LINGER_TIMEOUT)
 
     def close_connection(self, connection: Connection) -> None:
         with self._lock:
@@ -141,13 +141,13 @@ class Connections:
         """Serve until `stop`."""
         self._is_running = True
         try:
-            next_check = time.monotonic() + CHECK_SECONDS
+            next_check = time.monotonic() + CHECK_INTERVAL
             while not self._is_stopping:
-                for key, _events in self._selector.select(CHECK_SECONDS):
+                for key, _events in self._selector.select(CHECK_INTERVAL):
                     self._advance(key)
                 if time.monotonic() >= next_check:
-                    self._close_late_ones()
-                    next_check = time.monotonic() + CHECK_SECONDS
+                    self._close_late_connections()
+                    next_check = time.monotonic() + CHECK_INTERVAL
         finally:
             self._is_running = False
 
@@ -164,7 +164,7 @@ class Connections:
         for connection in waiting:
             self.close_connection(connection)
 
-    # --- inside ---
+    # --- called by this module ---
 
     def _wait(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         connection.deadline = time.monotonic() + seconds
@@ -176,10 +176,10 @@ class Connections:
     def _wait_or_close(self, connection: Connection, seconds: float, event: int = selectors.EVENT_READ) -> None:
         try:
             self._wait(connection, seconds, event)
-        except (OSError, ValueError, KeyError):  # the server ends, and its selector is closed
+        except (OSError, ValueError, KeyError):  # the server stops, and its selector is closed
             self.close_connection(connection)
 
-    def _unwait(self, connection: Connection) -> None:
+    def _stop_waiting(self, connection: Connection) -> None:
         with self._lock:
             del self._waiting[connection.socket.fileno()]
             self._selector.unregister(connection.socket)
@@ -187,25 +187,29 @@ class Connections:
     def _advance(self, key: selectors.SelectorKey) -> None:
         connection: Connection | None = key.data
         if connection is not None and self._waiting.get(key.fd) is not connection:
-            return  # it was closed to make room
+            return  # it was closed for a new one
         try:
             if connection is None:
                 self._accept()
-            elif key.events == selectors.EVENT_WRITE:
-                self._unwait(connection)
-                self._serve(connection)
-            elif connection.linger_bytes is None:
-                self._receive(connection)
             else:
-                self._discard(connection, connection.linger_bytes)
+                self._advance_connection(connection, key.events)
         except BlockingIOError:
             return
         except OSError as error:
             if connection is None:  # such as too many open files
                 logger.warning("cannot accept a connection: %s", error)
-                time.sleep(CHECK_SECONDS)
+                time.sleep(CHECK_INTERVAL)
             else:
                 self._drop(connection)
+
+    def _advance_connection(self, connection: Connection, event: int) -> None:
+        if event == selectors.EVENT_WRITE:
+            self._stop_waiting(connection)
+            self._serve(connection)
+        elif connection.linger_bytes is None:
+            self._receive(connection)
+        else:
+            self._discard(connection, connection.linger_bytes)
 
     def _accept(self) -> None:
         accepted, address = self._listener.accept()
@@ -221,22 +225,22 @@ class Connections:
         try:
             self._receive_first(connection)
         except BlockingIOError:
-            self._wait(connection, HEAD_SECONDS)
+            self._wait(connection, HEAD_TIMEOUT)
         except OSError:
             self.close_connection(connection)
 
     def _receive_first(self, connection: Connection) -> None:
-        """Most clients have sent their request when they are accepted: then nothing needs to be registered."""
+        """Receive from a new connection. Most clients have sent their request by now, so it need not be registered."""
         connection.rfile.fill()
         if not connection.rfile.buffered:
             self.close_connection(connection)
         elif self._is_complete(connection, 0):
             self._serve(connection)
         else:
-            self._wait(connection, HEAD_SECONDS)
+            self._wait(connection, HEAD_TIMEOUT)
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest, of those that have sent no request if there are any."""
+        """Close the connection that has waited longest, preferably one without any request so far."""
         with self._lock:
             waiting = list(self._waiting.values())
         if not waiting:
@@ -245,32 +249,32 @@ class Connections:
         return True
 
     def _receive(self, connection: Connection) -> None:
-        known = len(connection.rfile.buffered)
-        if not known:
-            connection.deadline = min(connection.deadline, time.monotonic() + HEAD_SECONDS)
+        old_size = len(connection.rfile.buffered)
+        if not old_size:
+            connection.deadline = min(connection.deadline, time.monotonic() + HEAD_TIMEOUT)
         is_open = connection.rfile.fill()
-        if self._is_complete(connection, known) or (not is_open and known):
-            self._unwait(connection)
+        if self._is_complete(connection, old_size) or (not is_open and old_size):
+            self._stop_waiting(connection)
             self._serve(connection)
         elif not is_open:
             self._drop(connection)
 
-    def _is_complete(self, connection: Connection, known: int) -> bool:
-        """Whether a worker can read the first line, the headers and a small body without waiting."""
+    def _is_complete(self, connection: Connection, old_size: int) -> bool:
+        """Return whether a worker can read the first line, the headers and a small body without waiting."""
         buffered = connection.rfile.buffered
-        if connection.needed_bytes is None and (end := _HEAD_END.search(buffered, max(known - 2, 0))):
+        if connection.needed_bytes is None and (end := _HEAD_END.search(buffered, max(old_size - 2, 0))):
             connection.needed_bytes = end.end() + _count_small_body(bytes(buffered[: end.end()]))
         if connection.needed_bytes is None:
             return len(buffered) > self._max_head_bytes
         return len(buffered) >= connection.needed_bytes
 
-    def _discard(self, connection: Connection, left: int) -> None:
+    def _discard(self, connection: Connection, limit: int) -> None:
         received = len(connection.socket.recv(BLOCK_BYTES))
-        connection.linger_bytes = left - received
+        connection.linger_bytes = limit - received
         if not received or connection.linger_bytes <= 0:
             self._drop(connection)
 
-    def _close_late_ones(self) -> None:
+    def _close_late_connections(self) -> None:
         now = time.monotonic()
         with self._lock:
             late = [connection for connection in self._waiting.values() if connection.deadline <= now]
@@ -281,5 +285,5 @@ class Connections:
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
-        self._unwait(connection)
+        self._stop_waiting(connection)
         self.close_connection(connection)

@@ -1,7 +1,7 @@
 """Requests for services that another emulator answers: `[local.services]` in `microjobs.toml`.
 
-The sender's signature has been checked when a request comes here. It is signed anew with credentials that mean
-nothing, so that the emulator never gets one that this server would accept.
+Only authenticated requests are forwarded. They are signed again with dummy credentials, so that the emulator never
+receives a signature that this server would accept.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,13 @@ from microjobs_orchestrator.local.gateway.exchange import Exchange
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.protocols.models import service_model, signing_name
 
-CONNECT_SECONDS = 5.0
-ANSWER_SECONDS = 60.0
-MAX_ANSWER_BYTES = 64 << 20
-BLOCK = 64 << 10
+CONNECT_TIMEOUT = 5.0
+RESPONSE_TIMEOUT = 60.0
+MAX_RESPONSE_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 10
 
-EVERY_OTHER = "*"
-"""The setting for all services that are not named."""
+ALL_OTHERS = "*"
+"""Key of the setting for all services without one of their own."""
 
 DUMMY = botocore_credentials.Credentials("test", "test")
 
@@ -46,39 +46,39 @@ HOP_BY_HOP = frozenset(
 )
 """Headers about one connection."""
 
-OF_THE_SIGNATURE = frozenset(
+REPLACED_HEADERS = frozenset(
     {"authorization", "host", "content-length", "expect", "x-amz-date", "x-amz-security-token", "x-amz-content-sha256"}
 )
-"""Headers that the new request gets anew."""
+"""Headers that the new signature replaces."""
 
 
 class Forwarder:
-    """The other emulators, by the names that requests are signed for.
+    """Sends requests to other emulators.
 
     Args:
-        services: addresses by botocore's names of services, or `*`.
+        services: addresses by botocore's names of services; `*` stands for all others.
 
     Raises:
-        ConfigError: there is no such service, or this server answers it itself.
+        ConfigError: botocore has no such service, or this server has it.
     """
 
     def __init__(self, services: Mapping[str, str]) -> None:
         own = {signing_name(service) for service in TABLE}
         self._names: dict[str, str] = {}
         self._urls: dict[str, str] = {}
-        self._every_other = services.get(EVERY_OTHER)
+        self._default_url = services.get(ALL_OTHERS)
         for name, url in services.items():
-            if name != EVERY_OTHER:
-                signed = _signed_as(name, own)
+            if name != ALL_OTHERS:
+                signed = _check_service(name, own)
                 self._names[signed], self._urls[signed] = name, url
         self._own = own
 
-    def url(self, service: str) -> str | None:
-        """The emulator for requests that are signed for a service; None: there is none."""
-        return None if service in self._own else self._urls.get(service, self._every_other)
+    def find_url(self, service: str) -> str | None:
+        """Return the address of the emulator for a signing name; None if this server answers, or nothing does."""
+        return None if service in self._own else self._urls.get(service, self._default_url)
 
-    def protocol(self, service: str) -> str | None:
-        """The protocol of a service by the name that requests are signed for, if its name is in the settings."""
+    def find_protocol(self, service: str) -> str | None:
+        """Return the protocol of a signing name; None if the settings do not name the service."""
         name = self._names.get(service)
         return str(service_model(name).metadata["protocol"]) if name else None
 
@@ -93,28 +93,28 @@ class Forwarder:
         return self.send(exchange.request, exchange.claim.service, exchange.claim.region)
 
     def send(self, request: Request, service: str, region: str) -> Response:
-        base = self.url(service) or ""
-        sent = _signed_anew(request, base, service, region)
+        base = self.find_url(service) or ""
+        sent = _sign_again(request, base, service, region)
         try:
             with requests.Session() as session:
-                session.trust_env = False  # no proxy: the address is the user's own
+                session.trust_env = False  # no proxy: the user has set the address
                 answer = session.send(
                     requests.Request(sent.method, sent.url, dict(sent.headers), data=sent.body).prepare(),
                     stream=True,
-                    timeout=(CONNECT_SECONDS, ANSWER_SECONDS),
+                    timeout=(CONNECT_TIMEOUT, RESPONSE_TIMEOUT),
                     allow_redirects=False,
                 )
-                return _passed_on(answer, service, base)
+                return _convert_response(answer, service, base)
         except (requests.RequestException, HTTPError) as error:
             message = f"{base}, which answers for {service} by [local.services], does not answer: {error}"
             raise ServiceError("ServiceUnavailable", f"{message}. Start it, or remove the setting.", 503) from error
 
 
-def _signed_as(name: str, own: set[str]) -> str:
+def _check_service(name: str, own: set[str]) -> str:
     try:
         signed = signing_name(name)
     except UnknownServiceError as error:
-        message = f"[local.services] has {name!r}, which is no service: use boto3's names, such as secretsmanager"
+        message = f"[local.services] has {name!r}, which is not a service: use boto3's names, such as secretsmanager"
         raise ConfigError(message) from error
     if signed in own:
         raise ConfigError(
@@ -123,27 +123,27 @@ def _signed_as(name: str, own: set[str]) -> str:
     return signed
 
 
-def _signed_anew(request: Request, base: str, service: str, region: str) -> AWSRequest:
+def _sign_again(request: Request, base: str, service: str, region: str) -> AWSRequest:
     path, _, query = str(request.environ["REQUEST_URI"]).partition("?")
     if not path.startswith("/"):  # the absolute form of a request's target
         path = urlsplit(path).path or "/"
     kept = "&".join(part for part in query.split("&") if not part.startswith("X-Amz-"))
     url = f"{base.rstrip('/')}{path}{'?' if kept else ''}{kept}"
-    dropped = HOP_BY_HOP | OF_THE_SIGNATURE | _named_by_connection(request.headers.get("Connection", ""))
+    dropped = HOP_BY_HOP | REPLACED_HEADERS | _parse_connection(request.headers.get("Connection", ""))
     headers = {name: value for name, value in request.headers.items() if name.lower() not in dropped}
     signed = AWSRequest(method=request.method, url=url, data=request.get_data(), headers=headers)
     SigV4Auth(DUMMY, service, region).add_auth(signed)
     return signed
 
 
-def _named_by_connection(header: str) -> set[str]:
+def _parse_connection(header: str) -> set[str]:
     return {name.strip().lower() for name in header.split(",")}
 
 
-def _passed_on(answer: requests.Response, service: str, base: str) -> Response:
-    content = b"".join(_limited(answer, service, base))
+def _convert_response(answer: requests.Response, service: str, base: str) -> Response:
+    content = b"".join(_read_blocks(answer, service, base))
     dropped = (
-        HOP_BY_HOP | {"content-length", "date", "server"} | _named_by_connection(answer.headers.get("Connection", ""))
+        HOP_BY_HOP | {"content-length", "date", "server"} | _parse_connection(answer.headers.get("Connection", ""))
     )
     headers = [(name, value) for name, value in answer.headers.items() if name.lower() not in dropped]
     response = Response(content, answer.status_code)
@@ -153,12 +153,12 @@ def _passed_on(answer: requests.Response, service: str, base: str) -> Response:
     return response
 
 
-def _limited(answer: requests.Response, service: str, base: str) -> Iterator[bytes]:
-    """The answer's content as it is on the wire."""
+def _read_blocks(answer: requests.Response, service: str, base: str) -> Iterator[bytes]:
+    """Yield the content of a response as it is sent, up to the limit."""
     size = 0
-    while block := answer.raw.read(BLOCK, decode_content=False):
+    while block := answer.raw.read(BLOCK_BYTES, decode_content=False):
         size += len(block)
-        if size > MAX_ANSWER_BYTES:
-            message = f"{base} answered for {service} with more than {MAX_ANSWER_BYTES} bytes"
+        if size > MAX_RESPONSE_BYTES:
+            message = f"{base} answered for {service} with more than {MAX_RESPONSE_BYTES} bytes"
             raise ServiceError("ServiceUnavailable", message, 502)
         yield block

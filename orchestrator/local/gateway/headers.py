@@ -1,7 +1,7 @@
-"""Header fields of a request, parsed strictly: one name, one meaning, one value.
+"""Strict parser of header fields: each name has one meaning and one value.
 
 WSGI turns `X-Amz-Target` and `X_Amz_Target` into the same variable, and a header that is sent twice has two values.
-In both cases a header that nobody signed could replace one that the sender signed.
+In both cases a header without a signature could replace the signed one.
 """
 
 import re
@@ -33,7 +33,7 @@ _SINGLE = frozenset(
 )
 _SINGLE_PREFIXES = ("content-", "sec-", "x-amz-", "x-amzn-")
 _LISTS = ("x-amz-meta-", "x-amz-object-attributes", "x-amz-optional-object-attributes")
-"""Amazon's headers that clients may repeat: some SDKs send one header per item."""
+"""Headers of Amazon that may be repeated: some SDKs send one header per item."""
 
 
 class Lines(Protocol):
@@ -43,7 +43,7 @@ class Lines(Protocol):
 def read_headers(lines: Lines, headers: MutableMapping[bytes, bytes]) -> None:
     """Read the fields up to the empty line into `headers`, with names in title case, as cheroot expects them.
 
-    Repeated fields are joined by commas, as signature version 4 does, unless the field can have one value only.
+    Repeated fields are joined by commas, as for signatures of version 4, unless the field can have only one value.
 
     Raises:
         ValueError: a field is malformed, ambiguous or sent twice; the message says which.
@@ -67,8 +67,8 @@ def _line(lines: Lines) -> bytes:
 
 def _field(line: bytes) -> tuple[bytes, bytes]:
     name, colon, value = line.partition(b":")
-    if not colon or not _TOKEN.fullmatch(name):  # folded lines and blanks before the colon, too
-        raise ValueError(f"The header line {_shown(line)} must start with a name of ASCII letters and a colon.")
+    if not colon or not _TOKEN.fullmatch(name):  # also folded lines, and blanks before the colon
+        raise ValueError(f"The header line {_quote(line)} must start with a name of ASCII letters and a colon.")
     value = value.strip(b" \t")
     if _BAD_VALUE.search(value):
         raise ValueError(f"The header {name.decode()} contains a control character.")
@@ -80,15 +80,15 @@ def _is_single(name: str) -> bool:
 
 
 def check_framing(protocol: bytes, headers: Mapping[bytes, bytes]) -> None:
-    """Raise ValueError if two readers could disagree about where the request ends, or where it goes to."""
+    """Raise ValueError if two readers could disagree about the end of the request, or about its host."""
     length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
     if length is not None and not _LENGTH.fullmatch(length):
-        raise ValueError(f"Content-Length is {_shown(length)}; it must be a number of bytes in decimal digits.")
+        raise ValueError(f"Content-Length is {_quote(length)}; it must be a number of bytes in decimal digits.")
     if coding is not None and (length is not None or protocol != b"HTTP/1.1"):
-        raise ValueError("Transfer-Encoding goes neither with Content-Length nor with HTTP/1.0.")
+        raise ValueError("Transfer-Encoding cannot be combined with Content-Length or HTTP/1.0.")
     if protocol == b"HTTP/1.1" and b"Host" not in headers:
         raise ValueError("The header Host is missing.")
 
 
-def _shown(text: bytes) -> str:
+def _quote(text: bytes) -> str:
     return repr(text[:40].decode("latin-1"))

@@ -1,4 +1,4 @@
-"""Cheroot's WSGI server with strict parsing of requests, and errors in AWS's form for what is not valid HTTP."""
+"""Cheroot's WSGI server, with a strict parser of requests. Invalid HTTP gets an error in AWS's form."""
 
 import contextlib
 import logging
@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.protocols.http import HEADERS
 logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 64 << 10
-"""Limit for a request's first line and headers together; AWS takes 8 KB of each."""
+"""Limit for a request's first line and headers together; AWS accepts 8 KB of each."""
 
 _TARGET = re.compile(rb"[!-~]+")
 _PROTOCOL = re.compile(rb"HTTP/[0-9]\.[0-9]")
@@ -33,17 +33,17 @@ class Parser(HTTPRequest):
     def read_request_line(self) -> bool:
         try:
             is_valid = bool(super().read_request_line())  # type: ignore[no-untyped-call]
-        except ValueError as error:  # such as an address in brackets that is none
+        except ValueError as error:  # such as an invalid address in brackets
             self.simple_response("400 Bad Request", f"Malformed Request-URI: {error}")
             return False
-        # Cheroot takes `HTTP/1.+1`, and splits the target by code that leaves out tabs and line ends.
+        # Cheroot accepts `HTTP/1.+1`, and splits the target with code that drops tabs and line ends.
         if is_valid and not (_TARGET.fullmatch(self.uri) and _PROTOCOL.fullmatch(self.request_protocol)):
             self.simple_response("400 Bad Request", "Malformed Request-Line")
             return False
         return is_valid
 
     def read_request_headers(self) -> bool:
-        """Replaces cheroot's reader, which lets the last of several values win and takes `+5` for a length."""
+        """Replace cheroot's reader, which uses the last of several values and accepts `+5` as a length."""
         try:
             read_headers(self.rfile, self.inheaders)
             check_framing(self.request_protocol, self.inheaders)
@@ -53,7 +53,7 @@ class Parser(HTTPRequest):
         return self._read_connection_headers()
 
     def _read_connection_headers(self) -> bool:
-        """Find out how the body is sent and whether the connection is kept. Nothing of the body is asked for yet."""
+        """Find out how the body is sent and whether the connection is kept. Nothing is read from the body."""
         coding = self.inheaders.get(b"Transfer-Encoding", b"chunked").lower()
         expected = self.inheaders.get(b"Expect", b"100-continue").lower()
         if coding != b"chunked":
@@ -66,7 +66,7 @@ class Parser(HTTPRequest):
         return bool(coding == b"chunked" and expected == b"100-continue")
 
     def respond(self) -> None:
-        """Replaces cheroot's method, which keeps a chunk of any size in memory and continues before it is asked to."""
+        """Replace cheroot's method, which keeps a chunk of any size in memory and sends `100 Continue` too early."""
         self.chunked_read = b"Transfer-Encoding" in self.inheaders
         length = None if self.chunked_read else int(self.inheaders.get(b"Content-Length", 0))
         is_awaited = b"Expect" in self.inheaders and self.request_protocol == b"HTTP/1.1"
@@ -77,13 +77,13 @@ class Parser(HTTPRequest):
             self.conn.wfile.write(b"0\r\n\r\n")
 
     def send_headers(self) -> None:
-        """Close the connection if the body was not read: it could be long, and nobody knows who sends it."""
+        """Close the connection if the body was not read: it could be long, and its sender is not proven."""
         if not self.rfile.is_consumed():
             self.close_connection = self.conn.lingers = True
         super().send_headers()
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
-        """Answer what never comes to the application, and close the connection: nobody knows where the next begins."""
+        """Answer invalid HTTP, and close the connection, since the start of the next request is unknown."""
         reason = str(status).partition(" ")[2]
         root = ElementTree.Element("Error")
         for name, text in (("Code", reason.title().replace(" ", "")), ("Message", msg or reason)):
@@ -96,11 +96,11 @@ class Parser(HTTPRequest):
 
 
 class EnvironmentBuilder(Gateway_10):
-    """Makes a WSGI environment in which a header with an underscore in its name cannot pass for another header."""
+    """Creates a WSGI environment in which a header with an underscore in its name cannot replace another header."""
 
     def get_environ(self) -> dict[str, Any]:  # type: ignore[override]  # cheroot's stubs have no types
-        made: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
-        environ = {name: value for name, value in made.items() if not name.startswith(("HTTP_", "CONTENT_"))}
+        variables: dict[str, Any] = super().get_environ()  # type: ignore[no-untyped-call]
+        environ = {name: value for name, value in variables.items() if not name.startswith(("HTTP_", "CONTENT_"))}
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in self.req.inheaders.items()}
         environ |= {_variable(name): value for name, value in headers.items() if "_" not in name}
         return environ | {HEADERS: headers, "wsgi.input_terminated": True}
@@ -138,15 +138,15 @@ class Connection(HTTPConnection):
 
 
 def _open(accepted: socket.socket, mode: str, _: int) -> Reader | Writer:
-    """What cheroot calls to make the two streams of a connection."""
+    """Create the two streams of a connection, for cheroot."""
     return Reader(accepted) if "r" in mode else Writer(accepted)
 
 
 class Server(wsgi.Server):
-    """A listener. Set its `wsgi_app` before it serves."""
+    """Listener on one address. Set its `wsgi_app` before it serves."""
 
     _connections: Connections
-    """Replaces cheroot's own, which has methods of the same names."""
+    """Replaces cheroot's `ConnectionManager`, which has methods of the same names."""
 
     def __init__(self, address: tuple[str, int], **options: Any) -> None:
         super().__init__(address, None, **options)
@@ -156,10 +156,10 @@ class Server(wsgi.Server):
     def prepare(self) -> None:
         super().prepare()
         self._connections.close()
-        self._connections = Connections(self.socket, partial(Connection, self), self._give, MAX_HEAD_BYTES)
+        self._connections = Connections(self.socket, partial(Connection, self), self._enqueue, MAX_HEAD_BYTES)
 
-    def _give(self, connection: Waiting) -> None:
-        """Let a worker answer the request that a connection has received."""
+    def _enqueue(self, connection: Waiting) -> None:
+        """Pass a connection with a complete request to a worker."""
         connection.socket.settimeout(self.timeout)
         self.requests.put(connection)
 

@@ -23,15 +23,15 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder) -> Inte
 
     def choose_service(exchange: Exchange) -> None:
         signed = exchange.claim.service
-        if forwarder.url(signed) is not None:
-            if protocol := forwarder.protocol(signed):
+        if forwarder.find_url(signed) is not None:
+            if protocol := forwarder.find_protocol(signed):
                 exchange.protocol = get_protocol(protocol)
             return
         exchange.service = _choose(by_signing_name.get(signed, []), exchange)
         if not exchange.service:
             asked = f"{signed!r} at {exchange.request.path!r}"
             hint = "another emulator can answer it by [local.services] in microjobs.toml"
-            message = f"service {asked} is not here; there are: {', '.join(known)}; {hint}"
+            message = f"service {asked} is not supported; supported: {', '.join(known)}; {hint}"
             raise ServiceError("UnknownService", message, 404)
         exchange.protocol = protocol_of(exchange.service)
 

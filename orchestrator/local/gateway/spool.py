@@ -1,7 +1,7 @@
-"""Bodies of requests whose sender is not proven yet: on the disk, and few at a time.
+"""Bodies of requests whose sender is not proven yet: they are on the disk, and their number is limited.
 
 Most services sign the SHA-256 of the body without sending it, so the body must be read before the signature can be
-checked. Until then it must cost little memory.
+verified. Until then it must use little memory.
 """
 
 import threading
@@ -17,22 +17,23 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.streams import Body
 
 MEMORY_BYTES = 256 << 10
-"""A larger body is a temporary file until its sender is proven."""
+"""Larger bodies are temporary files until their sender is proven."""
 
 BLOCK_BYTES = 1 << 16
 
-BODY_SECONDS = 60.0
+BODY_TIMEOUT = 60.0
 """Time for a whole body."""
 
 MAX_BODIES = 32
-"""Bodies that are waited for at once, fewer than the server has threads: slow senders cannot occupy all of them."""
+"""Limit for bodies that are read at the same time: fewer than the server's threads, so that slow senders cannot occupy
+all of them."""
 
 MAX_FORMS = 16
-"""As many forms. Their senders need not even know an access key, so they have no share in `MAX_BODIES`."""
+"""Limit for forms that are read at the same time. It is separate, since senders of forms may be unknown."""
 
 
 class Spool:
-    """Reads bodies for one application; may be used from any thread."""
+    """Reads bodies. It may be used from any thread."""
 
     def __init__(self, max_bodies: int = MAX_BODIES) -> None:
         self._max_bodies = max_bodies
@@ -40,23 +41,23 @@ class Spool:
 
     @contextmanager
     def open(self, request: Request, max_bytes: int) -> Iterator["SpooledBody"]:
-        """The body of a request, which is deleted after the block."""
+        """Yield the body of a request; its file is deleted after the block."""
         with SpooledTemporaryFile(MEMORY_BYTES) as file:
             yield SpooledBody(request, max_bytes, file, self)
 
     @contextmanager
     def wait(self, request: Request) -> Iterator[None]:
-        """Allow a body to be read within the block, for `BODY_SECONDS` at most.
+        """Let the block read a body, for at most `BODY_TIMEOUT` seconds.
 
         Raises:
-            ServiceError: 503, too many bodies are read.
+            ServiceError: 503, too many bodies are being read.
         """
         stream = request.environ["wsgi.input"]
-        if isinstance(stream, Body) and stream.has_arrived():  # a small body came with its headers
+        if isinstance(stream, Body) and stream.has_arrived():  # a small body is received with the headers
             yield
             return
         if not self._slots.acquire(blocking=False):
-            message = f"{self._max_bodies} other requests are being read whose senders are not proven yet: try again"
+            message = f"{self._max_bodies} other requests without a proven sender are being read: try again"
             raise ServiceError("ServiceUnavailable", message, 503)
         try:
             with _limit(stream):
@@ -70,13 +71,13 @@ def _limit(stream: IO[bytes]) -> Iterator[None]:
     if not isinstance(stream, Body):
         yield
         return
-    stream.limit(BODY_SECONDS)
+    stream.limit(BODY_TIMEOUT)
     yield
     stream.limit(None)
 
 
 class SpooledBody:
-    """A body that is read when its digest is asked for; the request has its content after that."""
+    """A body that `digest` reads. After that it is the input of the request."""
 
     def __init__(self, request: Request, max_bytes: int, file: IO[bytes], spool: Spool) -> None:
         self._request = request
@@ -86,10 +87,10 @@ class SpooledBody:
         self._digest = ""
 
     def digest(self) -> str:
-        """The SHA-256 of the body in hexadecimal digits.
+        """Return the SHA-256 of the body in hexadecimal digits.
 
         Raises:
-            ServiceError: 413, the body is too large; 408 or 400, it is not complete; 503, too many bodies are read.
+            ServiceError: 413, the body is too large; 408 or 400, it is incomplete; 503, too many bodies are being read.
         """
         if not self._digest:
             self._check_size(self._request.content_length or 0)
@@ -110,7 +111,7 @@ class SpooledBody:
 
     def _check_size(self, size: int) -> None:
         if size > self._max_bytes:
-            message = f"the body is larger than the {self._max_bytes} bytes that this service takes"
+            message = f"the body is larger than {self._max_bytes} bytes, the limit of this service"
             raise ServiceError("RequestEntityTooLarge", message, 413)
 
 

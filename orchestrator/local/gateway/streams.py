@@ -1,4 +1,4 @@
-"""Streams of one connection: what has arrived is kept in a buffer, and a request's body is read through it."""
+"""Streams of one connection, and the body of a request without its transfer coding."""
 
 import io
 import re
@@ -22,24 +22,24 @@ class Reader:
 
     @property
     def buffered(self) -> bytearray:
-        """Bytes that have arrived and have not been read."""
+        """Received bytes that have not been read yet."""
         return self._buffer
 
     def fill(self) -> bool:
-        """Receive once; False at the end of the stream."""
+        """Receive once; return False at the end of the stream."""
         received = self._socket.recv(BLOCK_BYTES)
         self._buffer += received
         return bool(received)
 
     def readline(self, size: int) -> bytes:
-        """The next line with its end, or its first `size` bytes; less at the end of the stream."""
+        """Return the next line with its end, or its first `size` bytes; less at the end of the stream."""
         end = self._buffer.find(b"\n", 0, size)
         while end < 0 and len(self._buffer) < size and self.fill():
             end = self._buffer.find(b"\n", 0, size)
         return self._take(size if end < 0 else end + 1)
 
     def readinto(self, buffer: memoryview) -> int:
-        """Read what is there, or wait for some; 0 at the end of the stream."""
+        """Read what has arrived, or wait for more; return 0 at the end of the stream."""
         if not self._buffer:
             return self._socket.recv_into(buffer)
         data = self._take(len(buffer))
@@ -77,12 +77,12 @@ class Connected(Protocol):
 class Body(io.RawIOBase):
     """A request's body, without its transfer coding.
 
-    A client that sent `Expect: 100-continue` is told to continue when the body is read for the first time.
+    The first read sends `100 Continue` to a client that sent `Expect: 100-continue`.
 
     Args:
         length: in bytes; None for a chunked body.
-        is_awaited: the client waits for `100 Continue`.
-        timeout: seconds that one read may wait.
+        is_awaited: whether the client waits for `100 Continue`.
+        timeout: seconds for which one read may wait.
     """
 
     def __init__(self, connection: Connected, length: int | None, *, is_awaited: bool, timeout: float) -> None:
@@ -98,36 +98,36 @@ class Body(io.RawIOBase):
         return True
 
     def limit(self, seconds: float | None) -> None:
-        """Give all following reads together this much time; None: each read its own timeout."""
+        """Limit the time of all following reads together; None: each read has its own timeout."""
         self._deadline = None if seconds is None else time.monotonic() + seconds
         if seconds is None:
             self._connection.socket.settimeout(self._timeout)
 
     def has_arrived(self) -> bool:
-        """Whether the rest of the body can be read without waiting."""
+        """Return whether the rest of the body can be read without waiting."""
         is_buffered = len(self._connection.rfile.buffered) >= self._bytes_left
         return self._is_read or (is_buffered and not self._is_chunked)
 
     def is_consumed(self) -> bool:
-        """Whether nothing of the body is left on the connection. Does not wait, but drops what has arrived."""
+        """Return whether the connection is at the end of the body. Drops the rest of the body if it has arrived."""
         if not self._is_read and self.has_arrived():
             del self._connection.rfile.buffered[: self._bytes_left]
             self._is_read = True
         return self._is_read
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # any writable buffer
-        """Raises OSError if the client is slow or gone, ValueError if the body is malformed or not complete."""
+        """Raise OSError if the client is slow or gone, ValueError if the body is malformed or incomplete."""
         if self._is_read or not len(buffer):
             return 0
         self._prepare()
         if self._is_chunked and not self._bytes_left:
-            self._bytes_left = self._next_chunk()
+            self._bytes_left = self._read_chunk_size()
             if not self._bytes_left:
                 return 0
         count = self._connection.rfile.readinto(memoryview(buffer)[: self._bytes_left])
         self._bytes_left -= count
         if not self._bytes_left:
-            self._end_chunk()
+            self._finish_chunk()
         elif not count:
             raise ValueError("the connection was closed before the end of the body")
         return count
@@ -142,9 +142,9 @@ class Body(io.RawIOBase):
                 raise TimeoutError("timed out")
             self._connection.socket.settimeout(min(seconds, self._timeout))
 
-    def _next_chunk(self) -> int:
-        """The size of the next chunk; after the last one, the trailers are read and the body is at its end."""
-        size = self._line().partition(b";")[0].strip(b" \t")
+    def _read_chunk_size(self) -> int:
+        """Return the size of the next chunk; 0 after the last one, when the trailers have been read, too."""
+        size = self._read_line().partition(b";")[0].strip(b" \t")
         if not _CHUNK_SIZE.fullmatch(size):
             raise ValueError(f"{size[:20]!r} is not the size of a chunk")
         if not int(size, 16):
@@ -152,19 +152,19 @@ class Body(io.RawIOBase):
             self._is_read = True
         return int(size, 16)
 
-    def _end_chunk(self) -> None:
+    def _finish_chunk(self) -> None:
         if not self._is_chunked:
             self._is_read = True
-        elif self._line():
+        elif self._read_line():
             raise ValueError("a chunk is longer than its size")
 
     def _skip_trailers(self) -> None:
         for _ in range(_TRAILER_LINES):
-            if not self._line():
+            if not self._read_line():
                 return
         raise ValueError(f"the body has more than {_TRAILER_LINES} trailers")
 
-    def _line(self) -> bytes:
+    def _read_line(self) -> bytes:
         line = self._connection.rfile.readline(_CHUNK_LINE_BYTES)
         if not line.endswith(b"\r\n"):
             raise ValueError("a line between chunks has no end")

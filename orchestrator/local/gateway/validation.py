@@ -1,6 +1,6 @@
-"""Requests against botocore's model of them, refused in AWS's own words.
+"""Validation of requests by botocore's models, with AWS's error messages.
 
-AWS ignores members that it does not know; here nothing is ignored in silence, so they are refused.
+AWS ignores unknown members. This server refuses them, because it ignores nothing silently.
 """
 
 import json
@@ -14,27 +14,28 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 
-SHOWN = 256
+MAX_QUOTED_CHARACTERS = 256
 """Characters of a value that an error message repeats."""
 
 INTEGERS: Mapping[str, int] = {"integer": 1 << 31, "long": 1 << 63}
-"""Whole numbers are below this, and not below its negative."""
-LATEST = 253_402_300_799
-"""The end of the year 9999, in seconds since 1970; times are as far from 1970 at most."""
+"""Limits of whole numbers: they are smaller than this, and at least its negative."""
 
-MATCH_SECONDS = 2.0
-"""CPU time of one pattern on one value."""
+MAX_TIME = 253_402_300_799
+"""Limit of times, in seconds before or since 1970: the end of the year 9999."""
+
+MATCH_TIMEOUT = 2.0
+"""CPU seconds for matching one pattern with one value."""
 
 SURROGATES = r"\uD800\uDC00-\uDBFF\uDFFF"
-"""How Java's patterns spell every character beyond the 16 bits of its `char`."""
+"""The spelling, in Java's patterns, of all characters beyond 16 bits."""
 
 
 def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
-    """Check a request as the wire has it: times in seconds, blobs in base64.
+    """Validate the members of a request: times in seconds, blobs of documents in base64.
 
     Raises:
-        ValidationError: members are missing, unknown, or break the model's constraints; it lists them all.
-        ServiceError: a `SerializationException`; a value is of the wrong type.
+        ValidationError: members are missing, unknown, or violate constraints of the model; the message lists all.
+        ServiceError: SerializationException, a value is of the wrong type.
     """
     shape = operation.input_shape
     found = list(_structure(shape, params, "")) if shape else []
@@ -43,25 +44,25 @@ def validate(operation: OperationModel, params: Mapping[str, Any]) -> None:
         raise ValidationError(f"{len(found)} validation error{plural} detected: {'; '.join(found)}")
 
 
-def _failed(value: object, path: str, constraint: str) -> str:
+def _describe(value: object, path: str, constraint: str) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    shown = text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."
     quoted = "null" if value is None else f"'{shown}'"
     return f"Value {quoted} at '{path}' failed to satisfy constraint: {constraint}"
 
 
-def _below(path: str, member: str) -> str:
-    """AWS writes members with a small first letter in its errors: `resourceConfig.instanceCount`."""
+def _extend_path(path: str, member: str) -> str:
+    """Return the path of a member, in which names have a small first letter, such as `resourceConfig.instanceCount`."""
     return f"{path}.{member[:1].lower()}{member[1:]}".lstrip(".")
 
 
-# --- one check a type; each yields what is wrong ---
+# --- one check per type; each yields the violated constraints ---
 
 
 def _any(shape: Shape, value: Any, path: str) -> Iterator[str]:
     expected, name = PYTHON_TYPES[shape.type_name]
     if not isinstance(value, expected) or (isinstance(value, bool) and shape.type_name != "boolean"):
-        raise ServiceError("SerializationException", f"{_wire_type(value)} can not be converted to {name} at '{path}'")
+        raise ServiceError("SerializationException", f"{_name_type(value)} can not be converted to {name} at '{path}'")
     if shape.type_name in CHECKS:
         yield from CHECKS[shape.type_name](shape, value, path)
 
@@ -69,14 +70,14 @@ def _any(shape: Shape, value: Any, path: str) -> Iterator[str]:
 def _structure(shape: Any, value: Mapping[str, Any], path: str) -> Iterator[str]:
     for name in shape.required_members:
         if name not in value:
-            yield _failed(None, _below(path, name), "Member must not be null")
+            yield _describe(None, _extend_path(path, name), "Member must not be null")
     if shape.is_tagged_union and len(value) != 1:
-        yield _failed(value, path, f"Member must have exactly one member set of: [{', '.join(shape.members)}]")
+        yield _describe(value, path, f"Member must have exactly one member set of: [{', '.join(shape.members)}]")
     for name, content in value.items():
         if name in shape.members:
-            yield from _any(shape.members[name], content, _below(path, name))
+            yield from _any(shape.members[name], content, _extend_path(path, name))
         else:
-            yield _failed(content, _below(path, name), _unknown(name, shape))
+            yield _describe(content, _extend_path(path, name), _unknown(name, shape))
 
 
 def _unknown(name: str, shape: StructureShape) -> str:
@@ -96,24 +97,24 @@ def _map(shape: MapShape, value: dict[str, Any], path: str) -> Iterator[str]:
     for key, item in value.items():
         for wrong in _string(shape.key, key, path):
             yield f"Map keys must be valid: {wrong}"
-        yield from _any(shape.value, item, f"{path}.{key[:SHOWN]}")
+        yield from _any(shape.value, item, f"{path}.{key[:MAX_QUOTED_CHARACTERS]}")
 
 
 def _string(shape: Shape, value: str, path: str) -> Iterator[str]:
     wrong_length = list(_length(shape, value, path))
     yield from wrong_length
     if shape.metadata.get("enum") and value not in shape.metadata["enum"]:
-        yield _failed(value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
-    # One reason is enough, and patterns are slow on what is much too long.
+        yield _describe(value, path, f"Member must satisfy enum value set: [{', '.join(shape.metadata['enum'])}]")
+    # One error is enough, and patterns are slow on very long values.
     pattern = None if wrong_length else shape.metadata.get("pattern")
     if pattern and not _matches(pattern, value):
-        yield _failed(value, path, f"Member must satisfy regular expression pattern: {pattern}")
+        yield _describe(value, path, f"Member must satisfy regular expression pattern: {pattern}")
 
 
 def _matches(pattern: str, value: str) -> bool:
-    """Whether a value has a pattern; no, if that takes too long to find out. Other requests do not wait meanwhile."""
+    """Return whether a value matches a pattern; False if that takes too long. Other requests do not wait for it."""
     try:
-        return compiled(pattern).fullmatch(value, timeout=MATCH_SECONDS, concurrent=True) is not None
+        return compile_pattern(pattern).fullmatch(value, timeout=MATCH_TIMEOUT, concurrent=True) is not None
     except TimeoutError:
         return False
 
@@ -121,9 +122,9 @@ def _matches(pattern: str, value: str) -> bool:
 def _length(shape: Shape, value: Any, path: str) -> Iterator[str]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is not None and len(value) < least:
-        yield _failed(value, path, f"Member must have length greater than or equal to {least}")
+        yield _describe(value, path, f"Member must have length greater than or equal to {least}")
     if most is not None and len(value) > most:
-        yield _failed(value, path, f"Member must have length less than or equal to {most}")
+        yield _describe(value, path, f"Member must have length less than or equal to {most}")
 
 
 def _blob(shape: Shape, value: str | bytes, path: str) -> Iterator[str]:
@@ -141,7 +142,7 @@ def _integer(shape: Shape, value: int, path: str) -> Iterator[str]:
 
 
 def _timestamp(shape: Shape, value: float, path: str) -> Iterator[str]:
-    if abs(value) > LATEST:
+    if abs(value) > MAX_TIME:
         raise ServiceError("SerializationException", f"{value} is too large for {_name(shape)} at '{path}'")
     yield from ()
 
@@ -153,16 +154,16 @@ def _name(shape: Shape) -> str:
 def _number(shape: Shape, value: float, path: str) -> Iterator[str]:
     least, most = shape.metadata.get("min"), shape.metadata.get("max")
     if least is not None and value < least:
-        yield _failed(value, path, f"Member must have value greater than or equal to {least}")
+        yield _describe(value, path, f"Member must have value greater than or equal to {least}")
     if most is not None and value > most:
-        yield _failed(value, path, f"Member must have value less than or equal to {most}")
+        yield _describe(value, path, f"Member must have value less than or equal to {most}")
 
 
 @cache
-def compiled(pattern: str) -> regex.Pattern[str]:
-    """A model's pattern, which is Java's: `regex` knows its character classes, and Python has no surrogates.
+def compile_pattern(pattern: str) -> regex.Pattern[str]:
+    """Compile a pattern of the model. It is Java's: `regex` has its character classes, and Python has no surrogates.
 
-    Java's `\\w` and `\\d` are those of ASCII, so that no name looks like another one; its `\\p{L}` is Unicode's.
+    Java's `\\w` and `\\d` match ASCII only, so that no name looks like another one; its `\\p{L}` matches Unicode.
     """
     alphabet = regex.UNICODE if r"\p{" in pattern else regex.ASCII
     return regex.compile(pattern.replace(SURROGATES, r"\U00010000-\U0010FFFF"), alphabet)
@@ -196,8 +197,8 @@ PYTHON_TYPES: Mapping[str, tuple[type | tuple[type, ...], str]] = {
 }
 
 
-def _wire_type(value: Any) -> str:
-    """A JSON value's type as AWS's parser calls it."""
+def _name_type(value: Any) -> str:
+    """Return the type of a JSON value under the name that AWS's parser has for it."""
     if isinstance(value, bool):
         return f"{str(value).upper()}_VALUE"
     names = {str: "STRING_VALUE", dict: "START_OBJECT", list: "START_ARRAY", type(None): "NULL_VALUE"}

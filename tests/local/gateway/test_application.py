@@ -87,7 +87,7 @@ def test_unknown_service_names_what_there_is(client: Client, service: str) -> No
     calls = {"cloudwatch": "list_metrics", "kms": "list_keys", "rds": "describe_db_instances"}
     code, message, _ = error_of(getattr(client(service), calls[service]))
     assert code == "UnknownService"
-    assert "there are: ecr, iam, s3, sagemaker, sagemaker-runtime, sts" in message
+    assert "supported: ecr, iam, s3, sagemaker, sagemaker-runtime, sts" in message
 
 
 def test_registry_token_is_one_that_docker_login_reads(client: Client) -> None:

@@ -102,7 +102,7 @@ def serving(**options: Any) -> Iterator[str]:
 
 
 def test_headers_have_a_deadline_however_slowly_they_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
     with serving() as host, closing(connect(host)) as slow:
         began, is_open = time.monotonic(), True
         while is_open and time.monotonic() - began < HANG_SECONDS:
@@ -115,7 +115,7 @@ def test_headers_have_a_deadline_however_slowly_they_come(monkeypatch: pytest.Mo
 
 
 def test_late_request_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(connections, "HEAD_TIMEOUT", 0.5)
     with serving() as host, closing(connect(host)) as slow:
         slow.sendall(b"GET / HTTP/1.1\r\n")
         assert slow.recv(MEGABYTE).startswith(b"HTTP/1.1 408")
