@@ -39,11 +39,11 @@ class Own:
         response = self._client.post(
             "/_microjobs/x", data=body if sent is None else sent, headers=[*request.headers.items()]
         )
-        return response.status_code, response.json
+        return response.status_code, response.get_json(force=True)
 
     def post_unsigned(self) -> Response:
         response = self._client.post("/_microjobs/x", data="{}", content_type="application/json")
-        return response.status_code, response.json
+        return response.status_code, response.get_json(force=True)
 
 
 @pytest.fixture
