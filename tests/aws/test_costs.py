@@ -3,6 +3,7 @@
 import io
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.runs.costs import Usage, format_dollars, measure_usage
+from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
+from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
 from microjobs_orchestrator.runs.plan import PlanNames
 from microjobs_orchestrator.workflows import housing
@@ -160,6 +162,43 @@ def test_endpoint_is_no_job() -> None:
 def test_use_costs_by_the_hour() -> None:
     assert Usage("ml.m5.large", 1800).dollars({"ml.m5.large": 0.5}.get) == 0.25
     assert Usage("ml.m5.large", 1800).dollars(lambda _type: None) is None
+
+
+def test_job_that_ends_before_its_start_costs_nothing() -> None:
+    """Clocks of several machines may differ."""
+    ended = training(TrainingEndTime=START - timedelta(seconds=100))
+    assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 0)
+
+
+def meter(cloud: Cloud, folder: Path, price: Price | None) -> CostMeter:
+    backend = replace(cloud.backend(), price=price)
+    return CostMeter(backend, Journal(folder / "run.json", "run", "housing", {}))
+
+
+def test_endpoint_costs_for_each_instance(cloud: Cloud, tmp_path: Path) -> None:
+    costs_of_run = meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
+    variant = {"InstanceType": "ml.m5.large", "InitialInstanceCount": 3}
+    costs_of_run.add_endpoint({"ProductionVariants": [variant]}, 1800)
+    assert costs_of_run.summarize() == "$0.75 for instances, by the price table"
+
+
+def test_total_has_the_running_job_and_names_types_without_a_price(cloud: Cloud, tmp_path: Path) -> None:
+    costs_of_run = meter(cloud, tmp_path, {"ml.m5.large": 0.5}.get)
+    ended = training(TrainingEndTime=START + timedelta(seconds=1800))
+    costs_of_run.add_job(TRAINING, ended)
+    assert costs_of_run.format_total(TRAINING, ended) == "$1.00 so far"
+    assert costs_of_run.format_total(ENDPOINT, {}) == "$0.50 so far"
+    unpriced = {**ended, "ResourceConfig": {"InstanceType": "ml.x1.large", "InstanceCount": 1}}
+    assert costs_of_run.format_total(TRAINING, unpriced) == "$0.50 so far"
+    costs_of_run.add_job(TRAINING, unpriced)
+    assert costs_of_run.summarize() == "$0.50 for instances, by the price table, and what ml.x1.large costs"
+
+
+def test_nothing_costs_without_prices(cloud: Cloud, tmp_path: Path) -> None:
+    costs_of_run = meter(cloud, tmp_path, None)
+    costs_of_run.add_job(TRAINING, training())
+    costs_of_run.add_endpoint({"ProductionVariants": []}, 1800)
+    assert (costs_of_run.summarize(), costs_of_run.format_total(TRAINING, training())) == ("", "")
 
 
 @pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])
