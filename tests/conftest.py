@@ -1,4 +1,4 @@
-"""Where the project is, and whether this machine has a Docker engine."""
+"""Paths of the repository, and skips of tests that need an engine, images or PyTorch."""
 
 import os
 import subprocess
@@ -19,24 +19,24 @@ from microjobs_orchestrator.local.runtimes.process.packages import TORCH_INDEX_U
 pytest_plugins = ["tests.order", "tests.passes"]
 
 settings.load_profile("ci")
-"""Hypothesis' own: each run tries the same, and a slow machine is no failure."""
+"""Hypothesis' profile for CI: each run generates the same examples, and a slow machine is not a failure."""
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-"""Tests call `microjobs` and `uv`, which are installed beside this interpreter."""
+"""Tests call `microjobs` and `uv`, which are installed in the folder of this interpreter."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 CONTAINERS = REPOSITORY / "containers"
 JOBS = sorted(path.parent.name for path in CONTAINERS.glob("*/image.yml"))
-"""The jobs, discovered: every folder that says how its image is made."""
+"""The jobs: every folder of `containers/` with an `image.yml`."""
 
 BOSTON = REPOSITORY.parent / "shared" / "data" / "boston_housing.npz"
 
 REQUIRE_ENGINE = "MICROJOBS_REQUIRE_ENGINE"
-"""Set in CI: there, "no engine" is a failure and not a skip."""
+"""If it is set, as in CI, tests fail instead of being skipped when there is no engine."""
 
 
 def tracked_files() -> list[Path]:
-    """What a clone would have, with what is not committed yet; relative to the repository."""
+    """Return tracked files, and new files that git does not ignore, relative to the repository."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     return [Path(name) for name in listed.stdout.split("\0") if name and (REPOSITORY / name).is_file()]
@@ -48,7 +48,7 @@ def image_name(job: str) -> str:
 
 @contextmanager
 def image_from(job: str, *lines: str) -> Iterator[str]:
-    """An image made of a job's by more lines of a Dockerfile, under a name of its own as long as the block lasts."""
+    """Build an image from a job's image and more lines of a Dockerfile, and remove it after the block."""
     name = f"microjobs-test/{uuid.uuid4().hex[:8]}:dev"
     dockerfile = "\n".join([f"FROM {image_name(job)}", *lines])
     subprocess.run(["docker", "build", "--quiet", "--tag", name, "-"], input=dockerfile.encode(), check=True)
@@ -78,17 +78,17 @@ def _missing_pytorch() -> str | None:
     return None
 
 
-def _what_is_missing() -> str | None:
-    """Why tests that need containers cannot run here, or None."""
+def _missing_engine() -> str | None:
+    """Return the reason why tests that need containers cannot run, or None."""
     try:
         client = docker_engine.connect()
         try:
-            there = {tag for image in client.api.images() for tag in image.get("RepoTags") or ()}
+            tags = {tag for image in client.api.images() for tag in image.get("RepoTags") or ()}
         finally:
             client.close()
     except DockerException as error:
         return f"no Docker engine answers: {str(error).splitlines()[0][:120]}"
-    missing = [job for job in JOBS if image_name(job) not in there]
+    missing = [job for job in JOBS if image_name(job) not in tags]
     return f"images are not built: make {' '.join(f'build/{job}' for job in missing)}" if missing else None
 
 
@@ -98,18 +98,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if pytorch and (reason := _missing_pytorch()) is not None:
         for item in pytorch:
             item.add_marker(pytest.mark.skip(reason=reason))
-    needy = [item for item in items if item.get_closest_marker("engine")]
-    if not needy or os.environ.get(REQUIRE_ENGINE) or (reason := _what_is_missing()) is None:
+    engine_tests = [item for item in items if item.get_closest_marker("engine")]
+    if not engine_tests or os.environ.get(REQUIRE_ENGINE) or (reason := _missing_engine()) is None:
         return
-    for item in needy:
+    for item in engine_tests:
         item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture
 def boston() -> Path:
-    """The Boston housing data, which is not the project's to ship."""
+    """The Boston housing data, which this repository does not contain."""
     if not BOSTON.exists():
-        pytest.skip("the Boston housing data is not here: put boston_housing.npz into ../shared/data")
+        pytest.skip("the Boston housing data is missing: put boston_housing.npz into ../shared/data")
     return BOSTON
 
 

@@ -1,4 +1,4 @@
-"""What Airflow's SageMaker operators do through their hook: train, wait, list, host, delete.
+"""The hook of Airflow's SageMaker operators: trains, waits, lists, deploys and deletes.
 
 Runs in Airflow's virtual environment. Usage: airflow_hooks.py IMAGE BUCKET
 """

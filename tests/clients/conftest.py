@@ -1,4 +1,4 @@
-"""The server that the clients talk to."""
+"""The server for the clients."""
 
 from tests.local.conftest import local as local
 from tests.local.conftest import processes as processes

@@ -1,4 +1,4 @@
-"""Clients in virtual environments of their own, made from locks with hashes and kept between runs."""
+"""Virtual environments for clients, one per client, created from locks with hashes and kept between runs."""
 
 import hashlib
 import os
@@ -17,10 +17,10 @@ ENVIRONMENTS = REPOSITORY / ".venv-clients"
 
 
 def client_programs(client: str) -> Path:
-    """The folder of the programs, `python` among them, that a client's lock gives: `sdk`, `aws`."""
+    """Return the folder with the programs of a client's environment, such as `python`. Clients: `sdk`, `aws`, …"""
     uv = shutil.which("uv")
     if uv is None:
-        pytest.skip("uv is not here: it makes the clients' virtual environments")
+        pytest.skip("uv is not installed: it creates the virtual environments of clients")
     lock = Path(__file__).with_name(f"{client}.lock")
     folder = ENVIRONMENTS / f"{client}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:12]}"
     python = folder / "bin" / "python"
@@ -38,7 +38,7 @@ def client_programs(client: str) -> Path:
 
 
 def run_program(client: str, local: Local, folder: Path, script: str, *arguments: object) -> list[str]:
-    """Run a script of this folder with a client's Python, in `folder`; what it prints."""
+    """Run a script of this folder with a client's Python, with `folder` as working directory. Return its output."""
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(folder),  # no settings or credentials of the user's

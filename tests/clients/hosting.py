@@ -1,4 +1,4 @@
-"""Asynchronous inference and a transform job that joins, with the SageMaker SDK v2 as its users write them.
+"""Asynchronous inference, and a transform job that joins input and output, with the SageMaker SDK v2.
 
 Runs in the SDK's virtual environment. Usage: hosting.py SERVE-IMAGE MODEL.tar.gz
 """

@@ -1,4 +1,4 @@
-"""The housing notebook with its own calls: SageMaker SDK v2, unchanged, against the local server.
+"""The calls of the housing notebook, unchanged, with the SageMaker SDK v2 and the local server.
 
 Runs in the SDK's virtual environment. Only images and the address of the service differ from AWS.
 Usage: housing_notebook.py BOSTON.npz WORK-FOLDER IMAGE-TEMPLATE (such as microjobs/{}:dev)

@@ -1,4 +1,4 @@
-"""What users of MLflow's SageMaker plugin do: deploy a model, look at it, replace it, delete it.
+"""MLflow's SageMaker plugin: deploys a model, describes it, replaces it and deletes it.
 
 Runs in MLflow's virtual environment. Usage: mlflow_deployment.py IMAGE
 """

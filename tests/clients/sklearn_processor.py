@@ -1,4 +1,4 @@
-"""A script of the user's own in AWS's scikit-learn image, as the housing notebook runs it; a local image stands in.
+"""A user's script in AWS's scikit-learn image, as in the housing notebook. A local image replaces AWS's image.
 
 Runs in the SDK's virtual environment. Usage: sklearn_processor.py WORK-FOLDER
 """

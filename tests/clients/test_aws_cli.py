@@ -1,4 +1,4 @@
-"""The AWS CLI's `sagemaker` commands, with nothing but the variables that `microjobs local env` prints."""
+"""The AWS CLI's `sagemaker` commands, with only the variables that `microjobs local env` prints."""
 
 import json
 import os

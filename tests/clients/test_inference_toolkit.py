@@ -1,4 +1,4 @@
-"""The same handlers under AWS's own inference toolkit and under serve, function by function."""
+"""The same handlers in AWS's inference toolkit and in serve, compared function by function."""
 
 import base64
 import json

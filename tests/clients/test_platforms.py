@@ -1,4 +1,4 @@
-"""MLflow and Airflow against a server that runs nothing: what they call is tested, not what the containers do."""
+"""MLflow and Airflow with a server that runs no containers: tests the requests that they send."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The SageMaker SDK as its users have it, against the local server."""
+"""The SageMaker SDK v2, unmodified, with the local server."""
 
 import json
 import tarfile

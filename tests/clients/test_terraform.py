@@ -1,6 +1,6 @@
-"""Terraform: apply, a plan that is empty afterwards, destroy. Needs `terraform`, and its AWS provider.
+"""Terraform: apply, then an empty plan, then destroy. Needs `terraform` and its AWS provider.
 
-Where the provider cannot be downloaded, `TF_CLI_ARGS_init=-plugin-dir=FOLDER` names a folder that has it.
+If the provider cannot be downloaded, set `TF_CLI_ARGS_init=-plugin-dir=FOLDER` to a folder that contains it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Typical programs for SDKs from 2022 until today, each in a virtual environment of its own."""
+"""Typical programs for SDK versions from 2022 until today, in one virtual environment per version."""
 
 import json
 from collections.abc import Iterator

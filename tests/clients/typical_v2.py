@@ -1,4 +1,4 @@
-"""What programs for the SageMaker SDK v2 do most: train, attach, tune, process, transform, deploy, predict, delete.
+"""Typical program for the SageMaker SDK v2: train, attach, tune, process, transform, deploy, predict, delete.
 
 Runs in the SDK's virtual environment, with versions from 2.90 on. Usage: typical_v2.py TRAIN-IMAGE SERVE-IMAGE BUCKET
 """

@@ -1,4 +1,4 @@
-"""What programs for the SageMaker SDK v3 do most: train, tune, process, transform, build and deploy a model, invoke.
+"""Typical program for the SageMaker SDK v3: train, tune, process, transform, build and deploy a model, invoke.
 
 Runs in the SDK's virtual environment. Usage: typical_v3.py TRAIN-IMAGE SERVE-IMAGE BUCKET
 """

@@ -1,4 +1,4 @@
-"""A checkout of its own and a compose project of its own for every run, so that nothing of the user's is touched."""
+"""A separate checkout and Compose project for each run, so that the user's files and containers stay as they are."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ OWNER = 12345
 
 
 def _hear_interrupts() -> None:
-    """As in a terminal: where the tests run in the background, Ctrl-C is ignored, and a shell cannot undo that."""
+    """Enable SIGINT as in a terminal: processes in the background ignore it, and a shell cannot change that."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass
 class Pipeline:
-    """The compose pipeline in a clean checkout."""
+    """The Compose pipeline in a clean checkout."""
 
     checkout: Path
     project: str
@@ -53,7 +53,7 @@ class Pipeline:
         )
 
     def run(self, *overrides: str, expect: int = 0) -> str:
-        """Run to the report, or to the first failure; what was printed."""
+        """Run to the report or to the first failure, and return the output."""
         process = self.start(*overrides)
         try:
             printed, _ = process.communicate(timeout=300)

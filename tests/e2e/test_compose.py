@@ -1,4 +1,4 @@
-"""The pipelines of docker compose, started as a user starts them, in a checkout of their own."""
+"""The Compose pipelines, started as a user starts them, in a separate checkout."""
 
 import json
 import os
@@ -36,7 +36,7 @@ RESULTS = [
 
 
 def readme_curl(port: int) -> list[str]:
-    """The README's own command that asks the endpoint."""
+    """Return the README's command that invokes the endpoint."""
     found = re.search(r"^ *(curl .*?)$(?<!\\)", (REPOSITORY / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
     return shlex.split(found[1].replace("\\\n", " ").replace("127.0.0.1:8080", f"127.0.0.1:{port}"))
@@ -78,7 +78,7 @@ def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline)
 
 
 def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) -> None:
-    """The README's first command, to the letter, with image names that do not exist yet."""
+    """Run exactly the README's command, with names of images that do not exist yet."""
     pipeline.settings |= {"TAG": pipeline.project}
     try:
         pipeline.up_until("report-1 exited with code 0")
@@ -97,7 +97,7 @@ def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) 
     ],
 )
 def test_failing_last_job_stops_the_endpoint(pipeline: Pipeline, job: str, option: str, reason: str) -> None:
-    """Nothing but the report needs batch-score, and yet its failure must not leave a pipeline that looks well."""
+    """Only the report depends on batch-score, but a failure of batch-score must stop the pipeline too."""
     override = pipeline.checkout / "docker-compose.spoilt.yml"
     override.write_text(f"services: {{{job}: {{command: [{option}]}}}}")
     assert reason in pipeline.run("spoilt", expect=1)
@@ -122,7 +122,7 @@ def test_four_hosts_give_what_one_host_gives(pipeline: Pipeline) -> None:
         np.testing.assert_allclose(several[path.name], np.load(path), rtol=1e-12)
 
 
-def test_straight_line_prints_the_notebooks_table(pipeline: Pipeline) -> None:
+def test_straight_line_prints_the_table_of_the_notebook(pipeline: Pipeline) -> None:
     printed = pipeline.run("straight-line")
     table = re.findall(r"Epoch: \d+ \| Train loss: \S+ \| Test loss: \S+", printed)
     assert table == STRAIGHT_LINE_TABLE.splitlines()
@@ -155,8 +155,8 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=110)
     assert process.returncode == 130
-    # Well below the 110 s after which a job that does not hear the signal is killed.
+    # A job that ignores the signal is killed after 110 s.
     assert time.monotonic() - started < 80
     assert pipeline.left_behind() == []
-    for job in ("train-pytorch", "train-tensorflow"):  # told to stop, and not killed
+    for job in ("train-pytorch", "train-tensorflow"):  # stopped by the signal, not killed
         assert (pipeline.artifacts / job / "model/manifest.json").is_file()

@@ -1,4 +1,4 @@
-"""`make run`, the README's first command, in a fresh copy of the repository on three kinds of machines."""
+"""`make run`, the README's first command, in a copy of the repository: with and without an engine or a registry."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import copy_tracked_files, remove_images
 
 SETTINGS = ("LOCAL_PACKAGES", "MICROJOBS_HOME", "PYTHON_IMAGE", "REGISTRY", "REVISION", "TAG", "TORCH_INDEX_URL")
-"""What a newcomer has not set."""
+"""Variables that new users have not set."""
 
 NO_ENGINE = {"DOCKER_HOST": "unix:///nonexistent/docker.sock"}
 NO_REGISTRY = {"PYTHON_IMAGE": "registry.invalid/python:3.11", "TAG": "not-built"}
@@ -20,7 +20,7 @@ FAST = "--no-tuning --epochs 3"
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One copy for all tests of this file: its virtual environments are made once."""
+    """One copy for all tests of this file, so that its virtual environments are created once."""
     folder = tmp_path_factory.mktemp("checkout")
     copy_tracked_files(folder)
     return folder
@@ -71,7 +71,7 @@ def test_without_a_registry_docker_is_refused_with_the_remedy(checkout: Path) ->
 
 @pytest.fixture
 def build_settings() -> Iterator[dict[str, str]]:
-    """Settings of this machine's builds, and a tag of this test's own, whose images are removed."""
+    """The build settings of this machine, with a tag of this test, whose images are removed."""
     tag = f"test-{uuid.uuid4().hex[:8]}"
     yield {name: os.environ[name] for name in SETTINGS if name in os.environ} | {"TAG": tag, "MICROJOBS_HOME": ".home"}
     remove_images(tag)

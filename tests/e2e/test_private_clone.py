@@ -1,4 +1,4 @@
-"""A repository that was cloned with umask 077, so that only its owner may read it."""
+"""A clone that was made with umask 077, so that only its owner can read it."""
 
 import os
 import subprocess
