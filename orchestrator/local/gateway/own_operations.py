@@ -11,6 +11,7 @@ from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
 from microjobs_orchestrator.local.gateway.signatures import verify
 from microjobs_orchestrator.local.gateway.spool import Spool
 from microjobs_orchestrator.local.identity import Credentials
+from microjobs_orchestrator.local.protocols.protocol import get_protocol
 
 MAX_BODY_BYTES = 1 << 16
 
@@ -27,6 +28,7 @@ def make_own_operations(credentials: Credentials, operations: OwnOperations) -> 
         operation = operations.get(request.path) if request.method == "POST" else None
         if operation is None or exchange.form is not None:
             return None
+        exchange.protocol = get_protocol("json")
         with spool.open(request, MAX_BODY_BYTES) as body:
             verify(request, exchange.claim, credentials, body.digest)
             content = request.get_data()

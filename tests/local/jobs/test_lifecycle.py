@@ -1,0 +1,276 @@
+"""How attempts run and end: signals to jobs, groups of hosts, outcomes, and what jobs do with them."""
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from microjobs.contract import DEFAULT_ROOT
+from microjobs_orchestrator.local.lifecycle import attempt as attempts
+from microjobs_orchestrator.local.lifecycle.attempt import Ending
+from microjobs_orchestrator.local.lifecycle.control import Change, Control, HostExit, Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome
+from microjobs_orchestrator.local.logs import LogStream
+from microjobs_orchestrator.local.resources.endpoints.replicas import Traffic
+from microjobs_orchestrator.local.resources.models.client import NoAnswerError
+from microjobs_orchestrator.local.resources.processing import job as processing
+from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
+from microjobs_orchestrator.local.resources.transform import job as transform
+from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.tuning import warm_start
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit
+from microjobs_orchestrator.local.state import Owner
+from microjobs_orchestrator.local.trees import Tree
+from tests.local.jobs.conftest import Parts, transform_request, until
+from tests.local.jobs.test_clock import PROCESSING
+from tests.local.jobs.test_waiting import request as tuning_request
+from tests.local.jobs.waiting import WaitingHost
+from tests.local.trees import tree_of
+
+FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
+
+
+@pytest.mark.parametrize(
+    ("reasons", "last"),
+    [
+        ([FINISHED, REQUEST], REQUEST),
+        ([REQUEST, FINISHED], REQUEST),
+        ([REQUEST, TIMEOUT], REQUEST),
+        ([TIMEOUT, REQUEST], TIMEOUT),
+        ([REQUEST, SHUTDOWN], SHUTDOWN),
+        ([TIMEOUT, SHUTDOWN], SHUTDOWN),
+        ([SHUTDOWN, REQUEST], SHUTDOWN),
+    ],
+)
+def test_more_important_reason_replaces_a_reason(reasons: list[StopReason], last: StopReason) -> None:
+    control = Control()
+    for reason in reasons:
+        control.stop(reason)
+    assert control.reason is last
+    expected = reasons if last is reasons[1] else reasons[:1]
+    assert control.wait() == expected
+    assert control.stopped.is_set()
+
+
+def test_wait_returns_all_events_in_their_order() -> None:
+    control = Control()
+    assert control.wait(0) == []
+    control.send(Change.METRIC)
+    control.send(Interruption(1.0))
+    assert control.wait() == [Change.METRIC, Interruption(1.0)]
+    assert control.wait(0) == []
+
+
+def test_pause_drops_events_and_lasts_until_its_end() -> None:
+    control = Control()
+    control.send(Interruption())
+    started = time.monotonic()
+    control.pause(0.2)
+    assert time.monotonic() - started >= 0.2
+    assert control.wait(0) == []
+
+
+def test_stop_ends_a_pause() -> None:
+    control = Control()
+    threading.Timer(0.05, control.stop, [REQUEST]).start()
+    started = time.monotonic()
+    control.pause(20)
+    assert time.monotonic() - started < 5
+
+
+class StubbornHost(WaitingHost):
+    """A host that ends only when it is stopped with a short grace period."""
+
+    def stop(self, grace: float) -> None:
+        self.graces.append(grace)
+        if grace <= 10:
+            self.end(137)
+
+
+def run_group(tmp_path: Path, control: Control, *hosts: WaitingHost, timeout: float | None = None) -> Outcome:
+    paths = {host.name: tmp_path / host.name for host in hosts}
+    for path in paths.values():
+        path.touch()
+    streams = {name: LogStream(path) for name, path in paths.items()}
+    return HostGroup(cast("Any", hosts), streams, control, lambda _: None).run(timeout)
+
+
+def test_shutdown_after_a_stop_shortens_the_grace_period(tmp_path: Path) -> None:
+    control, host = Control(), StubbornHost("algo-1")
+    control.stop(REQUEST)
+    threading.Timer(0.1, control.stop, [SHUTDOWN]).start()
+    outcome = run_group(tmp_path, control, host)
+    assert host.graces == [120.0, 10.0]
+    assert (outcome.exits["algo-1"].code, outcome.first_failed) == (137, None)
+
+
+def test_hosts_that_are_no_longer_needed_get_half_a_minute(tmp_path: Path) -> None:
+    control, host = Control(), WaitingHost("algo-1")
+    control.stop(FINISHED)
+    run_group(tmp_path, control, host)
+    assert host.graces == [30.0]
+
+
+def test_failed_host_stops_the_others(tmp_path: Path) -> None:
+    failed, other = WaitingHost("algo-1"), WaitingHost("algo-2")
+    failed.end(3)
+    outcome = run_group(tmp_path, Control(), failed, other)
+    assert outcome.first_failed == "algo-1"
+    assert outcome.exits == {"algo-1": Exit(3), "algo-2": Exit(0)}
+    assert other.graces == [120.0]
+
+
+def test_timeout_stops_the_hosts(tmp_path: Path) -> None:
+    control, host = Control(), WaitingHost("algo-1")
+    outcome = run_group(tmp_path, control, host, timeout=0.05)
+    assert (control.reason, outcome.first_failed) == (TIMEOUT, None)
+
+
+@pytest.mark.parametrize("disturbance", ["stop", "failure", "interruption"])
+def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None:
+    control, host, failed = Control(), WaitingHost("algo-1"), WaitingHost("algo-2")
+    if disturbance == "stop":
+        control.stop(REQUEST)
+    elif disturbance == "interruption":
+        control.send(Interruption(5.0))
+    else:
+        control.send(HostExit("algo-2", Exit(1)))
+        failed.end(1)
+    control.send(Interruption(7.0))
+    outcome = run_group(tmp_path, control, host, failed)
+    assert 7.0 not in host.graces
+    assert outcome.interruption == (Interruption(5.0) if disturbance == "interruption" else None)
+
+
+@pytest.mark.parametrize(
+    ("reason", "failed", "expected"),
+    [
+        (None, None, Ending.COMPLETED),
+        (FINISHED, None, Ending.COMPLETED),
+        (REQUEST, None, Ending.STOPPED),
+        (TIMEOUT, None, Ending.TIMED_OUT),
+        (SHUTDOWN, None, Ending.SHUT_DOWN),
+        (None, "algo-1", Ending.FAILED),
+        (REQUEST, "algo-1", Ending.FAILED),
+        (TIMEOUT, "algo-1", Ending.FAILED),
+        (SHUTDOWN, "algo-1", Ending.SHUT_DOWN),
+    ],
+)
+def test_ending(reason: StopReason | None, failed: str | None, expected: Ending) -> None:
+    control = Control()
+    if reason is not None:
+        control.stop(reason)
+    assert attempts.classify(Outcome(first_failed=failed), control) is expected
+
+
+# --- replicas ---
+
+
+def test_failed_request_is_not_counted() -> None:
+    traffic = Traffic(lambda: None)
+    with suppress(NoAnswerError), traffic.request(5.0):
+        assert traffic.longest() == 5.0
+        raise NoAnswerError("no answer")
+    assert traffic.longest() == 0.0
+
+
+def test_last_request_after_close_is_reported_once() -> None:
+    calls: list[str] = []
+    traffic = Traffic(lambda: calls.append("idle"))
+    with traffic.request(1.0):
+        pass
+    with traffic.request(1.0):
+        with traffic.request(2.0):
+            traffic.close()
+            assert traffic.longest() == 2.0
+        assert calls == []
+    assert calls == ["idle"]
+    with pytest.raises(NoAnswerError), traffic.request(1.0):
+        pass
+
+
+# --- kinds of jobs ---
+
+
+class LeavingHost(WaitingHost):
+    """A host that has ended and left one folder; others cannot be copied."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__("algo-1")
+        self._folder = folder
+        self.end()
+
+    def copy(self, path: str, to: Path) -> Tree | None:  # type: ignore[override]
+        if path == self._folder:
+            to.mkdir(parents=True)
+            (to / "file").write_text("content")
+            return tree_of(to)
+        if "/output" in path and "message" not in path:
+            raise CannotRunError(f"{path} does not fit on this device")
+        return None
+
+
+def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: Parts) -> None:
+    folder = f"{DEFAULT_ROOT}/processing/output/"
+    outputs = [
+        {
+            "OutputName": name,
+            "S3Output": {"LocalPath": folder + name, "S3Uri": f"s3://bucket/{name}", "S3UploadMode": "EndOfJob"},
+        }
+        for name in ("first", "second")
+    ]
+    request = {**PROCESSING, "ProcessingOutputConfig": {"Outputs": outputs}}
+    job = processing.ProcessingJob(parts.context, create_processing_job(parts.context, request))
+    job.recover([cast("Any", LeavingHost(folder + "first"))])
+    record = parts.context.state.get("processing-job", "job")
+    assert record is not None
+    assert (record.status, record.description["FailureReason"]) == (
+        "Failed",
+        f"ClientError: {folder}second does not fit on this device",
+    )
+    assert list(parts.context.store.list("bucket", "first")) == []
+
+
+@pytest.mark.usefixtures("model")
+def test_start_time_of_a_transform_job_survives_a_restart(parts: Parts) -> None:
+    parts.put("in/a", b"x")
+    create_transform_job(parts.context, transform_request())
+    start = time.time() - 100
+    record = parts.context.state.update("transform-job", "t", {"TransformStartTime": start})
+    assert record is not None
+    transform.TransformJob(parts.context, record).recover(())
+    described = until(lambda: parts.context.state.get("transform-job", "t")).description
+    assert (described["TransformJobStatus"], described["TransformStartTime"]) == ("Completed", start)
+
+
+class Chooser:
+    def __init__(self) -> None:
+        self.inherited: list[float] = []
+
+    def inherit(self, values: Mapping[str, str], result: float) -> None:  # noqa: ARG002
+        self.inherited.append(result)
+
+
+def test_search_inherits_an_objective_of_zero(parts: Parts) -> None:
+    state, parent = parts.context.state, tuning_request(3)
+    state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", parent, {})
+    for name, value in (("a", 0.0), ("b", 1.0), ("c", None)):
+        metrics = [] if value is None else [{"MetricName": "loss", "Value": value, "Timestamp": 1.0}]
+        description = {"HyperParameters": {"rate": "0.5"}, "FinalMetricDataList": metrics}
+        state.add(
+            "training-job",
+            name,
+            f"arn:{name}",
+            "Completed",
+            {},
+            description,
+            owner=Owner("hyper-parameter-tuning-job", "t"),
+        )
+    parents = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}]}
+    chooser = Chooser()
+    warm_start.teach(parts.context, {"WarmStartConfig": parents}, cast("Any", chooser))
+    assert sorted(chooser.inherited) == [0.0, 1.0]
