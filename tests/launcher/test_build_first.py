@@ -1,0 +1,115 @@
+"""Builds before a run (`microjobs run --build`), with a fake engine and without builds."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from docker.errors import APIError, DockerException, ImageNotFound
+from rich.console import Console
+
+from microjobs_orchestrator import build_first, docker_engine, images
+from microjobs_orchestrator.failures import LauncherError
+
+BASE = "registry.example.com/python:3.11"
+CONSOLE = Console(quiet=True)
+
+
+class Engine:
+    """An engine with some images, and a registry that may be unreachable."""
+
+    def __init__(self, *, existing: tuple[str, ...] = (), has_registry: bool = True) -> None:
+        self.existing = existing
+        self.has_registry = has_registry
+        self.pulled: list[tuple[str, str]] = []
+        self.closed = False
+        self.images = SimpleNamespace(get=self._get, pull=self._pull)
+
+    def _get(self, name: str) -> None:
+        if name not in self.existing:
+            raise ImageNotFound(name)
+
+    def _pull(self, name: str, platform: str) -> None:
+        if not self.has_registry:
+            raise APIError("500 Server Error", explanation="no such host\nsecond line")
+        self.pulled.append((name, platform))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture(autouse=True)
+def built(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The jobs of each build."""
+    jobs: list[list[str]] = []
+
+    def build(names: list[str]) -> int:
+        jobs.append(names)
+        return 0
+
+    monkeypatch.setattr(images, "build", build)
+    monkeypatch.setenv("PYTHON_IMAGE", BASE)
+    return jobs
+
+
+def run(monkeypatch: pytest.MonkeyPatch, engine: Engine, runtime: str = "auto") -> str:
+    monkeypatch.setattr(docker_engine, "connect", lambda: engine)
+    try:
+        return build_first.build_first(runtime, ["serve"], CONSOLE)
+    finally:
+        assert engine.closed
+
+
+@pytest.mark.parametrize("runtime", ["auto", "docker", "process"])
+def test_without_an_engine_nothing_is_built(
+    runtime: str, monkeypatch: pytest.MonkeyPatch, built: list[list[str]]
+) -> None:
+    def fail() -> Any:
+        raise DockerException("no engine")
+
+    monkeypatch.setattr(docker_engine, "connect", fail)
+    assert build_first.build_first(runtime, ["serve"], CONSOLE) == runtime
+    assert built == []
+
+
+@pytest.mark.parametrize("existing", [(), (BASE,)])
+def test_base_image_is_pulled_if_it_is_missing(
+    existing: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, built: list[list[str]]
+) -> None:
+    engine = Engine(existing=existing)
+    assert run(monkeypatch, engine) == "auto"
+    assert engine.pulled == ([] if existing else [(BASE, "linux/amd64")])
+    assert built == [["serve"]]
+
+
+def test_default_base_image_is_the_dockerfiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHON_IMAGE", "")
+    assert build_first.base_image() == "python:3.11-slim-bookworm"
+
+
+def test_failed_build_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "build", lambda _jobs: 2)
+    with pytest.raises(LauncherError, match="images were not built"):
+        run(monkeypatch, Engine())
+
+
+def test_without_a_registry_jobs_run_as_processes(
+    monkeypatch: pytest.MonkeyPatch, built: list[list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(images, "find_missing", lambda _jobs: ["serve"])
+    monkeypatch.setattr(docker_engine, "connect", lambda: Engine(has_registry=False))
+    assert build_first.build_first("auto", ["serve"], Console(width=300)) == "process"
+    printed = capsys.readouterr().out
+    assert f"cannot pull {BASE} (no such host); the jobs run as processes" in printed
+    assert built == []
+
+
+def test_without_a_registry_existing_images_are_used(monkeypatch: pytest.MonkeyPatch, built: list[list[str]]) -> None:
+    monkeypatch.setattr(images, "find_missing", lambda _jobs: [])
+    assert run(monkeypatch, Engine(has_registry=False), "docker") == "docker"
+    assert built == []
+
+
+def test_without_a_registry_the_docker_runtime_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "find_missing", lambda _jobs: ["serve"])
+    with pytest.raises(LauncherError, match=r"cannot pull .* and --runtime process needs no images"):
+        run(monkeypatch, Engine(has_registry=False), "docker")
