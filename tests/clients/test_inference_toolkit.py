@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 
 from tests.clients.environments import client_programs
-from tests.clients.inference.cases import DIFFERENCES, PROGRAMS, REFUSED_AT_START, dump
+from tests.clients.inference.cases import DIFFERENCES, PROGRAMS, REJECTED_AT_START, dump
 from tests.conftest import CONTAINERS, REPOSITORY
 
 Answers = dict[str, Any]
-"""What a program answers: `failed`, why it cannot be loaded, and `answers` with status, type, headers and body."""
+"""Results of a program: `failed` states why it cannot be loaded; `answers` have status, type, headers and body."""
 
 FOLDER = Path(__file__).with_name("inference")
 
 
 def run(python: Path, script: str, folder: Path, **environment: str) -> list[Answers]:
-    """The answers of all programs, in order."""
+    """Return the results of all programs, in order."""
     command = [str(python), "-W", "ignore", str(FOLDER / script), str(folder)]
     variables = {"PATH": os.environ["PATH"], **environment}
     done = subprocess.run(command, input=dump(), env=variables, text=True, capture_output=True, check=False)
@@ -43,43 +43,43 @@ def ours(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
 
 
 def test_same_programs_are_loaded(real: list[Answers], ours: list[Answers]) -> None:
-    unlike = {
+    different = {
         name
         for name, theirs, mine in zip(PROGRAMS, real, ours, strict=True)
         if bool(theirs["failed"]) != bool(mine["failed"])
     }
-    assert unlike == REFUSED_AT_START
+    assert different == REJECTED_AT_START
 
 
-def test_answers_differ_only_where_it_is_intended(real: list[Answers], ours: list[Answers]) -> None:
-    pairs = [*answered(real, ours)]
-    unlike = {where: mine["status"] for where, theirs, mine in pairs if not alike(theirs, mine)}
-    told = [f"{where}:\n  {shown(theirs)}\n  {shown(mine)}" for where, theirs, mine in pairs if where in unlike]
-    assert unlike == DIFFERENCES, "\n".join(told)
+def test_only_intended_responses_differ(real: list[Answers], ours: list[Answers]) -> None:
+    pairs = [*pair_responses(real, ours)]
+    different = {where: mine["status"] for where, theirs, mine in pairs if not is_equivalent(theirs, mine)}
+    details = [f"{where}:\n  {text(theirs)}\n  {text(mine)}" for where, theirs, mine in pairs if where in different]
+    assert different == DIFFERENCES, "\n".join(details)
     assert len(pairs) > 500
 
 
-def test_users_code_is_blamed_only_where_it_failed(ours: list[Answers]) -> None:
+def test_only_failures_of_user_code_are_reported_as_such(ours: list[Answers]) -> None:
     ends = (" raises", " returns", "context.")
-    blamed = {
+    reported = {
         name
         for name, mine in zip(PROGRAMS, ours, strict=True)
         for answer in mine["answers"]
         if "own code failed" in body(answer)
     }
-    assert [name for name in blamed if not any(end in name for end in ends)] == []
-    assert "predict_fn raises ValueError" in blamed
+    assert [name for name in reported if not any(end in name for end in ends)] == []
+    assert "predict_fn raises ValueError" in reported
 
 
-def answered(real: list[Answers], ours: list[Answers]) -> Iterator[tuple[tuple[str, str], Answers, Answers]]:
-    """Where (program and request), and both answers."""
+def pair_responses(real: list[Answers], ours: list[Answers]) -> Iterator[tuple[tuple[str, str], Answers, Answers]]:
+    """Yield program and request, and both responses."""
     for (name, program), theirs, mine in zip(PROGRAMS.items(), real, ours, strict=True):
-        for asked, *both in zip(program.requests, theirs["answers"], mine["answers"], strict=False):
-            yield (name, asked), both[0], both[1]
+        for request, *both in zip(program.requests, theirs["answers"], mine["answers"], strict=False):
+            yield (name, request), both[0], both[1]
 
 
-def alike(theirs: Answers, mine: Answers) -> bool:
-    """Errors have their status in common: the toolkit's bodies are tracebacks, ours one sentence."""
+def is_equivalent(theirs: Answers, mine: Answers) -> bool:
+    """Compare responses; of errors only the status, because the toolkit's bodies are tracebacks."""
     if theirs["status"] >= 400 and theirs["body"] != mine["body"]:
         return bool(theirs["status"] == mine["status"])
     return theirs == mine
@@ -89,5 +89,5 @@ def body(answer: Answers) -> str:
     return base64.b64decode(answer["body"]).decode(errors="replace")
 
 
-def shown(answer: Answers) -> str:
+def text(answer: Answers) -> str:
     return f"{answer['status']} {answer['type']} {answer['headers']} {body(answer)[:200]!r}"

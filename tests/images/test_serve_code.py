@@ -1,4 +1,4 @@
-"""Requirements of a user's code, in the serve image."""
+"""Requirements of a user's code, in the image serve."""
 
 from pathlib import Path
 from typing import Any
@@ -12,41 +12,41 @@ from tests.unit.serve.test_serve_code import WHEELS, WORD, wheel, write
 
 pytestmark = pytest.mark.engine
 
-ASK = (
+INVOKE = (
     "import urllib.request as u; url = 'http://127.0.0.1:8080/invocations'; "
     "print(u.urlopen(u.Request(url, b'1', {'Content-Type': 'text/csv'})).read().decode())"
 )
 
 
-def require(root: Path, requirements: str) -> None:
+def write_code(root: Path, requirements: str) -> None:
     code = root / "model" / "code"
     write(code, {"inference.py": WORD, "requirements.txt": requirements})
     wheel(code)
 
 
-def answer(job: Job) -> str:
+def invoke(job: Job) -> str:
     job.wait_until(lambda: answers_ping(job), "200 on /ping", timeout=60)
-    return job.execute("python", "-c", ASK)[1].strip()
+    return job.execute("python", "-c", INVOKE)[1].strip()
 
 
 def test_restarted_container_finds_its_requirements(root: Path, start_job: StartJob) -> None:
-    require(root, f"{WHEELS}sevenwords\n")
+    write_code(root, f"{WHEELS}sevenwords\n")
     job = start_job("serve", ["serve"], root)
-    assert answer(job) == "word 1.0"
+    assert invoke(job) == "word 1.0"
     job.container.restart(timeout=30)
-    assert answer(job) == "word 1.0"
+    assert invoke(job) == "word 1.0"
     assert job.log.count("installing code/requirements.txt") == 1
 
 
 def test_hardened_container_installs_wheels_without_a_network(root: Path, start_job: StartJob) -> None:
-    require(root, f"{WHEELS}sevenwords\n")
+    write_code(root, f"{WHEELS}sevenwords\n")
     options: dict[str, Any] = {"user": "12345:23456", "read_only": True, "network_mode": "none", "cap_drop": ["ALL"]}
     job = start_job("serve", ["serve"], root, mounts=[Mount("/tmp", None, type="tmpfs")], **options)
-    assert answer(job) == "word 1.0"
+    assert invoke(job) == "word 1.0"
 
 
-def test_requirement_without_a_network_is_named(root: Path, run_job: RunJob) -> None:
-    require(root, "no-such-package==1.0\n")
+def test_error_names_a_requirement_that_needs_a_network(root: Path, run_job: RunJob) -> None:
+    write_code(root, "no-such-package==1.0\n")
     run = run_job("serve", ["serve"], root, expect=2, network_mode="none")
     assert "code/requirements.txt cannot be installed: " in (run.failure or "")
     assert "no-such-package==1.0" in (run.failure or "")

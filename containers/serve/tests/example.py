@@ -1,4 +1,4 @@
-"""A good and a bad run of this job, for the tests that every image inherits."""
+"""A successful and a failing run of this job, for the tests that all images inherit."""
 
 from microjobs.bundle import MODEL_FILE
 from microjobs.contract import Layout

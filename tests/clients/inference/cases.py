@@ -1,6 +1,6 @@
-"""Programs in the convention of sagemaker-inference, and requests to each.
+"""Programs that follow the convention of sagemaker-inference, and requests for each program.
 
-The same code runs under AWS's toolkit and under ours. `DIFFERENCES` lists where ours answers otherwise on purpose.
+The programs run with AWS's toolkit and with serve. `DIFFERENCES` lists the responses that differ on purpose.
 """
 
 import base64
@@ -22,8 +22,8 @@ JSON, CSV, NPY, NPZ, LINES = (
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request."""
+class Request:
+    """One request."""
 
     body: bytes = b"[1]"
     headers: Mapping[str, str] = field(default_factory=lambda: {"Content-Type": JSON})
@@ -34,13 +34,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Program:
-    """The code of a program, and its requests by name."""
+    """The code of a program, and its requests by their names."""
 
     code: str
-    requests: Mapping[str, Asked] = field(default_factory=lambda: {"": Asked()})
+    requests: Mapping[str, Request] = field(default_factory=lambda: {"": Request()})
 
     def content(self) -> dict[str, Any]:
-        return {"code": self.code, "requests": [asked.content() for asked in self.requests.values()]}
+        return {"code": self.code, "requests": [request.content() for request in self.requests.values()]}
 
 
 def npy(array: Any, **options: Any) -> bytes:
@@ -51,7 +51,7 @@ def npy(array: Any, **options: Any) -> bytes:
 
 MODEL = "import numpy as np\ndef model_fn(model_dir):\n    return 'model'\n"
 
-# --- what the default output_fn makes of predictions ---
+# --- predictions for the default output_fn ---
 
 PREDICTIONS = {
     "floats": "np.array([[0.1, 2.0], [1e-20, 3e38]])",
@@ -100,7 +100,7 @@ PREDICTIONS = {
 }
 ACCEPTS = {"json": JSON, "csv": CSV, "npy": NPY}
 
-# --- what the default output_fn makes of Accept ---
+# --- Accept headers for the default output_fn ---
 
 ACCEPT_HEADERS = (
     "*/*", "", CSV, f"{CSV}, {JSON}", f"{JSON}, {CSV}", f"{CSV},{JSON}", f"image/png, {CSV}", f"{NPY}, {CSV}",
@@ -108,12 +108,12 @@ ACCEPT_HEADERS = (
     f"{JSON};q=0.9", "application/*", "Text/CSV", LINES, f" {CSV} ",
 )  # fmt: skip
 
-# --- what the default input_fn makes of bodies ---
+# --- bodies for the default input_fn ---
 
 DESCRIBE = MODEL + (
     "def predict_fn(data, model):\n"
     "    array = np.asarray(data)\n"
-    "    data[...] = data  # it may be written to\n"
+    "    data[...] = data  # it must be writable\n"
     "    kinds = {'kind': type(data).__name__, 'dtype': str(array.dtype), 'shape': array.shape}\n"
     "    return {**kinds, 'values': repr(data.tolist())}\n"
 )
@@ -154,16 +154,16 @@ NPY_BODIES = {name: npy(array) for name, array in ARRAYS.items()} | {
     "trailing": npy(np.zeros(1)) + b"more",
 }
 OTHER_TYPES = {
-    "parameters": Asked(b"1,2", {"Content-Type": f"{CSV}; charset=utf-8"}),
-    "capitals": Asked(b"1,2", {"Content-Type": "Text/CSV"}),
-    "unknown": Asked(b"1,2", {"Content-Type": "image/png"}),
-    "absent": Asked(b"[1,2]", {}),
-    "lines": Asked(b"[1,2]\n", {"Content-Type": LINES}),
-    "no-utf-8": Asked(b"\xff", {"Content-Type": CSV}),
-    "npz-nonsense": Asked(b"x", {"Content-Type": NPZ}),
+    "parameters": Request(b"1,2", {"Content-Type": f"{CSV}; charset=utf-8"}),
+    "capitals": Request(b"1,2", {"Content-Type": "Text/CSV"}),
+    "unknown": Request(b"1,2", {"Content-Type": "image/png"}),
+    "absent": Request(b"[1,2]", {}),
+    "lines": Request(b"[1,2]\n", {"Content-Type": LINES}),
+    "no-utf-8": Request(b"\xff", {"Content-Type": CSV}),
+    "npz-nonsense": Request(b"x", {"Content-Type": NPZ}),
 }
 
-# --- what each function gets, returns and raises ---
+# --- arguments, results and errors of each function ---
 
 ECHO = "import json\ndef {name}:\n    return json.dumps([str(type(v)) + repr(v) for v in ({values})])\n"
 PLAIN = (
@@ -171,11 +171,11 @@ PLAIN = (
     "def input_fn(body, content_type):\n    return body\n"
 )
 BODIES = {
-    "json": Asked(b"[1]"),
-    "csv": Asked(b"1,2", {"Content-Type": CSV, "Accept": CSV}),
-    "octets": Asked(b"\xff\0", {"Content-Type": "application/octet-stream", "Accept": "image/png"}),
-    "npy": Asked(npy(np.zeros(1)), {"Content-Type": NPY, "Accept": "*/*"}),
-    "two-accepts": Asked(b"x", {"Content-Type": "text/plain", "Accept": "image/png, text/plain;q=0.5"}),
+    "json": Request(b"[1]"),
+    "csv": Request(b"1,2", {"Content-Type": CSV, "Accept": CSV}),
+    "octets": Request(b"\xff\0", {"Content-Type": "application/octet-stream", "Accept": "image/png"}),
+    "npy": Request(npy(np.zeros(1)), {"Content-Type": NPY, "Accept": "*/*"}),
+    "two-accepts": Request(b"x", {"Content-Type": "text/plain", "Accept": "image/png, text/plain;q=0.5"}),
 }
 RETURNS = {
     "text": "'é'", "bytes": "b'\\xff'", "bytearray": "bytearray(b'x')", "list": "[1, {'a': None}]",
@@ -233,21 +233,24 @@ def _defaults() -> Iterable[tuple[str, Program]]:
             f"predict_fn {name}",
             Program(
                 code,
-                {accept: Asked(headers={"Content-Type": JSON, "Accept": media}) for accept, media in ACCEPTS.items()},
+                {accept: Request(headers={"Content-Type": JSON, "Accept": media}) for accept, media in ACCEPTS.items()},
             ),
         )
     code = f"{MODEL}def predict_fn(data, model):\n    return [1]\n"
     yield (
         "Accept",
-        Program(code, {name: Asked(headers={"Content-Type": JSON, "Accept": name}) for name in ACCEPT_HEADERS}),
+        Program(code, {name: Request(headers={"Content-Type": JSON, "Accept": name}) for name in ACCEPT_HEADERS}),
     )
     for media, texts in TEXTS.items():
-        asked = {
-            text if len(text) < 60 else f"{text[:9]}…{len(text)}": Asked(text.encode(), {"Content-Type": media})
+        requests = {
+            text if len(text) < 60 else f"{text[:9]}…{len(text)}": Request(text.encode(), {"Content-Type": media})
             for text in texts
         }
-        yield f"body {media}", Program(DESCRIBE, asked)
-    yield "body npy", Program(DESCRIBE, {name: Asked(body, {"Content-Type": NPY}) for name, body in NPY_BODIES.items()})
+        yield f"body {media}", Program(DESCRIBE, requests)
+    yield (
+        "body npy",
+        Program(DESCRIBE, {name: Request(body, {"Content-Type": NPY}) for name, body in NPY_BODIES.items()}),
+    )
     yield "body other", Program(DESCRIBE, OTHER_TYPES)
 
 
@@ -304,7 +307,7 @@ def _context() -> Iterable[tuple[str, Program]]:
     headers = {"Content-Type": CSV, "Accept": "text/plain", "X-Custom": "mine"}
     yield (
         "context of a request",
-        Program(MODEL + CONTEXT, {"": Asked(b"x", headers), "bare": Asked(b"x", {"Content-Type": CSV})}),
+        Program(MODEL + CONTEXT, {"": Request(b"x", headers), "bare": Request(b"x", {"Content-Type": CSV})}),
     )
     setting = "def transform_fn(model, data, content_type, accept, context):\n    context.{call}\n    return 'x'\n"
     for call in (
@@ -324,11 +327,11 @@ def _context() -> Iterable[tuple[str, Program]]:
         "def predict_fn(data, model):\n    return data\n"
         "def output_fn(prediction, accept):\n    return handler.default_output_fn(prediction, accept)\n"
     )
-    asked = {
-        media: Asked(body, {"Content-Type": media, "Accept": media})
+    requests = {
+        media: Request(body, {"Content-Type": media, "Accept": media})
         for media, body in {JSON: b"[1]", CSV: b"1,2"}.items()
     }
-    yield "package's own functions", Program(MODEL + package + own, asked)
+    yield "package's own functions", Program(MODEL + package + own, requests)
     names = "content_types.JSON, content_types.UTF8_TYPES, sorted(encoder.SUPPORTED_CONTENT_TYPES)"
     names += ", utils.parse_accept('a, b')"
     yield "package's constants", Program(f"{MODEL}{package}def transform_fn(a, b, c, d):\n    return [{names}]\n")
@@ -345,11 +348,11 @@ PROGRAMS = {name: program for made in (_defaults, _functions, _context) for name
 
 
 def dump() -> str:
-    """All programs as real.py and ours.py read them."""
+    """Return all programs as the JSON that real.py and ours.py read."""
     return json.dumps([program.content() for program in PROGRAMS.values()])
 
 
-# --- intended differences: what ours answers where the toolkit answers otherwise ---
+# --- intended differences: the status of serve for each program and request ---
 
 NO_PICKLE = {
     **{(f"predict_fn {name}", "npy"): 500 for name in (
@@ -359,9 +362,9 @@ NO_PICKLE = {
     )},
     ("body npy", "pickle"): 400,
 }  # fmt: skip
-"""Arrays of objects are neither pickled nor unpickled. The toolkit runs what a client's pickle says."""
+"""Arrays of objects are neither pickled nor unpickled. The toolkit runs the code in a client's pickle."""
 
-CLIENTS_FAULT = {
+MALFORMED = {
     **{(f"body {JSON}", text): 400 for text in ("[[1], [1, 2]]", "[1,]", "{", "x")},
     **{(f"body {JSON}", text): 400 for text in ("[[[[[[[[[…140", "[[[[[[[[[…10000", "999999999…5000")},
     (f"body {CSV}", "1,2\n3"): 400,
@@ -369,7 +372,7 @@ CLIENTS_FAULT = {
     ("body other", "no-utf-8"): 400,
     ("body other", "npz-nonsense"): 400,
 }  # fmt: skip
-"""A malformed body is a 400. The toolkit says 500; it ignores what follows an array."""
+"""A malformed body gets status 400. The toolkit responds with 500, and ignores bytes after an array."""
 
 UNSUPPORTED = {
     ("Accept", "image/png"): 406,
@@ -377,29 +380,33 @@ UNSUPPORTED = {
     **{(f"{name} raises unsupported", ""): 415 for name in ("input_fn", "predict_fn", "transform_fn")},
     ("output_fn raises unsupported", ""): 406,
 }
-"""UnsupportedFormatError is 415 or 406. The toolkit says 500."""
+"""UnsupportedFormatError becomes 415 or 406. The toolkit responds with 500."""
 
-UNDERSTOOD = {
+SUPPORTED = {
     **{("Accept", name): 200 for name in ("text/html, */*", f"{JSON};q=0.9", "application/*", "Text/CSV", LINES)},
     (f"body {JSON}", "\ufeff[1]"): 200,
     (f"body {CSV}", "\ufeff1,2"): 200,
     **{("body other", name): 200 for name in ("parameters", "capitals", "absent", "lines")},
-    **{(f"{name} returns pair-without-type", asked): 200 for name in ("output_fn", "transform_fn") for asked in BODIES},
+    **{
+        (f"{name} returns pair-without-type", request): 200
+        for name in ("output_fn", "transform_fn")
+        for request in BODIES
+    },
 }
-"""Parameters, capitals, ranges and qualities in media types, byte order marks, JSON lines. An absent type is JSON."""
+"""Supported by serve only: parameters, capitals, ranges and qualities of media types, byte order marks, JSON lines."""
 
-UNSERIALISABLE = {
-    (f"{name} returns {what}", asked): 500
+NOT_SERIALISABLE = {
+    (f"{name} returns {what}", request): 500
     for name in ("output_fn", "transform_fn")
     for what in ("object", "set")
-    for asked in BODIES
+    for request in BODIES
 }
-"""A response that is neither text, bytes nor JSON is a 500. The toolkit says 503, which asks clients to try again."""
+"""A result that is neither text, bytes nor JSON gets status 500. The toolkit responds with 503; clients then retry."""
 
-DIFFERENCES = NO_PICKLE | CLIENTS_FAULT | UNSUPPORTED | UNDERSTOOD | UNSERIALISABLE
+DIFFERENCES = NO_PICKLE | MALFORMED | UNSUPPORTED | SUPPORTED | NOT_SERIALISABLE
 
-REFUSED_AT_START = {
+REJECTED_AT_START = {
     *(f"{name} takes too {what}" for name in ("input_fn", "predict_fn", "output_fn") for what in ("little", "much")),
     "predict_fn is None",
 }
-"""Programs that can answer no request. The toolkit loads them, and each request is a 500."""
+"""Programs that cannot answer any request. The toolkit loads them, and responds to each request with 500."""

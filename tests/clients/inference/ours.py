@@ -1,4 +1,4 @@
-"""Runs handlers with our serve job's modules, as real.py does with AWS's toolkit.
+"""Runs handlers with the modules of serve, as real.py does with AWS's toolkit.
 
 Usage: ours.py FOLDER < programs.json > answers.json, with `shared` and `containers/serve` on PYTHONPATH.
 """

@@ -1,4 +1,4 @@
-"""Runs handlers with AWS's own toolkit and multi-model-server. Needs their virtual environment, and nothing of ours.
+"""Runs handlers with AWS's own toolkit and multi-model-server, in a virtual environment that contains only those.
 
 Usage: real.py FOLDER < programs.json > answers.json, see cases.py.
 """
@@ -17,7 +17,7 @@ from sagemaker_inference.default_handler_service import DefaultHandlerService
 
 
 class Reader:
-    """Reads the binary message that multi-model-server sends to its front end."""
+    """Reads the binary message that a worker of multi-model-server sends to its front end."""
 
     def __init__(self, message: bytes) -> None:
         self._message = message
@@ -40,7 +40,7 @@ def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     parameters = [{"name": "body", "value": base64.b64decode(request["body"]), "contentType": content_type}]
     try:
         message = service.predict([{"requestId": b"1", "headers": headers, "parameters": parameters}])
-    except Exception as error:  # the worker dies of it, and its front end answers 500
+    except Exception as error:  # the worker dies, and its front end responds with 500
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return {"status": 500, "type": None, "headers": {}, "body": ""}
     reader = Reader(message)
