@@ -1,4 +1,4 @@
-"""Endpoints and transform jobs over the wire, in containers and as processes, with our serve image."""
+"""Endpoints and transform jobs through the API, in containers and as processes, with the image serve."""
 
 import io
 import json
@@ -22,11 +22,11 @@ from tests.conftest import image_name
 from tests.local.clients import OVER, Local, started, unique, until
 
 ROW = b"1,2,3\n"
-ASKERS = 4
+CLIENTS = 4
 
 
 def make_model(local: Local, weight: float) -> str:
-    """A model that sums three features, each times a weight."""
+    """Create a model that multiplies three features by a weight and returns their sum; return its name."""
     name = unique("model")
     folder = local.home.root / "bundles" / name
     linear_bundle(folder, [weight] * 3, 0.0)
@@ -46,7 +46,7 @@ def make_config(local: Local, model: str, **members: Any) -> str:
     return name
 
 
-def settled(local: Local, name: str) -> dict[str, Any]:
+def wait_for_endpoint(local: Local, name: str) -> dict[str, Any]:
     found: dict[str, Any] = until(
         lambda: local.sagemaker.describe_endpoint(EndpointName=name),
         lambda found: found["EndpointStatus"] in ("InService", "Failed"),
@@ -56,10 +56,10 @@ def settled(local: Local, name: str) -> dict[str, Any]:
 
 @pytest.fixture
 def endpoints(anywhere: Local) -> Iterator[list[str]]:
-    """Names of endpoints that a test makes; they are deleted."""
-    made: list[str] = []
-    yield made
-    for name in made:
+    """A list for the names of endpoints that a test creates. They are deleted after the test."""
+    names: list[str] = []
+    yield names
+    for name in names:
         anywhere.sagemaker.delete_endpoint(EndpointName=name)
 
 
@@ -67,18 +67,18 @@ def deploy(local: Local, config: str, endpoints: list[str]) -> str:
     name = unique("endpoint")
     endpoints.append(name)
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    assert settled(local, name)["EndpointStatus"] == "InService"
+    assert wait_for_endpoint(local, name)["EndpointStatus"] == "InService"
     return name
 
 
-def ask_until(local: Local, name: str, over: threading.Event) -> list[str]:
-    """Ask without a pause; every answer. Clients here do not try again, so one that fails is an error."""
+def invoke_until(local: Local, name: str, stop: threading.Event) -> list[str]:
+    """Invoke the endpoint until `stop` is set, and return the responses. The client does not retry after an error."""
     runtime = local.client("sagemaker-runtime")
-    said = []
-    while not over.is_set():
-        answer = runtime.invoke_endpoint(EndpointName=name, Body=ROW, ContentType="text/csv", Accept="text/csv")
-        said.append(answer["Body"].read().decode().strip())
-    return said
+    responses = []
+    while not stop.is_set():
+        response = runtime.invoke_endpoint(EndpointName=name, Body=ROW, ContentType="text/csv", Accept="text/csv")
+        responses.append(response["Body"].read().decode().strip())
+    return responses
 
 
 CODE = {
@@ -88,7 +88,7 @@ CODE = {
 
 
 def make_model_with_code(local: Local, **members: Any) -> str:
-    """A model as the SDK makes one with an entry point: its code lies in S3, and its archive has none."""
+    """Create a model as the SDK does for an entry point: the code is in S3, and not in the model archive."""
     content, name = io.BytesIO(), unique("code")
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
         for file, text in CODE.items():
@@ -114,10 +114,10 @@ def test_code_in_s3_is_served(anywhere: Local, endpoints: list[str]) -> None:
 
 
 @pytest.mark.engine
-def test_isolated_model_is_told_that_it_cannot_fetch_code(local: Local) -> None:
+def test_error_explains_that_network_isolation_forbids_fetching_code(local: Local) -> None:
     config, name = make_config(local, make_model_with_code(local, EnableNetworkIsolation=True)), unique("endpoint")
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
-    found = settled(local, name)
+    found = wait_for_endpoint(local, name)
     local.sagemaker.delete_endpoint(EndpointName=name)
     assert found["EndpointStatus"] == "Failed"
     assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in found["FailureReason"]
@@ -125,32 +125,32 @@ def test_isolated_model_is_told_that_it_cannot_fetch_code(local: Local) -> None:
 
 def test_update_drops_no_request(anywhere: Local, endpoints: list[str]) -> None:
     name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
-    new, over = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()
-    with ThreadPoolExecutor(ASKERS) as pool:
-        askers = [pool.submit(ask_until, anywhere, name, over) for _ in range(ASKERS)]
+    new, stop = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        clients = [pool.submit(invoke_until, anywhere, name, stop) for _ in range(CLIENTS)]
         try:
             assert anywhere.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=new)["EndpointArn"]
-            assert settled(anywhere, name)["EndpointConfigName"] == new
+            assert wait_for_endpoint(anywhere, name)["EndpointConfigName"] == new
         finally:
-            threading.Timer(1.0, over.set).start()  # the old container ends meanwhile
-        answers = [asker.result() for asker in askers]
-    for said in answers:
-        assert list(dict.fromkeys(said)) == ["6.0", "12.0"]
-        assert said == sorted(said, key=float)
-    assert sum(map(len, answers)) > 50
+            threading.Timer(1.0, stop.set).start()  # the old container ends within this second
+        results = [client.result() for client in clients]
+    for responses in results:
+        assert list(dict.fromkeys(responses)) == ["6.0", "12.0"]
+        assert responses == sorted(responses, key=float)
+    assert sum(map(len, results)) > 50
 
 
-def test_failed_update_keeps_what_serves(anywhere: Local, endpoints: list[str]) -> None:
+def test_failed_update_keeps_the_old_configuration(anywhere: Local, endpoints: list[str]) -> None:
     name = deploy(anywhere, old := make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
     broken = make_model(anywhere, 1.0)
     (anywhere.bucket / f"{broken}.tar.gz").unlink()
     anywhere.sagemaker.update_endpoint(EndpointName=name, EndpointConfigName=make_config(anywhere, broken))
-    found = settled(anywhere, name)
+    found = wait_for_endpoint(anywhere, name)
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", old)
     assert "Could not find model data" in found["FailureReason"]
 
 
-def test_asynchronous_answers_and_failures_become_objects(anywhere: Local, endpoints: list[str]) -> None:
+def test_asynchronous_responses_and_failures_become_objects(anywhere: Local, endpoints: list[str]) -> None:
     output = {"S3OutputPath": anywhere.uri("answers"), "S3FailurePath": anywhere.uri("failures")}
     config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 2}}
     name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0), AsyncInferenceConfig=config), endpoints)
@@ -159,11 +159,11 @@ def test_asynchronous_answers_and_failures_become_objects(anywhere: Local, endpo
     anywhere.put({"rows.csv": "1,2,3\n4,5,6\n", "bad.csv": "oops\n"})
     runtime = anywhere.client("sagemaker-runtime")
 
-    def ask(**members: Any) -> Any:
+    def invoke(**members: Any) -> Any:
         return runtime.invoke_endpoint_async(EndpointName=name, ContentType="text/csv", Accept="text/csv", **members)
 
-    good, bad = ask(InputLocation=anywhere.uri("rows.csv")), ask(InputLocation=anywhere.uri("bad.csv"))
-    inline = ask(Body=b"1,1,1\n", InferenceId="mine")
+    good, bad = invoke(InputLocation=anywhere.uri("rows.csv")), invoke(InputLocation=anywhere.uri("bad.csv"))
+    inline = invoke(Body=b"1,1,1\n", InferenceId="mine")
     assert good["ResponseMetadata"]["HTTPStatusCode"] == 202
     assert inline["InferenceId"] == "mine"
     assert read(anywhere, good["OutputLocation"]).split() == ["6.0", "15.0"]
@@ -171,16 +171,18 @@ def test_asynchronous_answers_and_failures_become_objects(anywhere: Local, endpo
     assert "oops" in read(anywhere, bad["FailureLocation"])
 
 
-def test_queue_outlives_a_killed_server(tmp_path: Path) -> None:
+def test_queue_survives_a_killed_server(tmp_path: Path) -> None:
     with started(tmp_path, runtime="process") as first:
         config = {
             "OutputConfig": {"S3OutputPath": first.uri("answers")},
             "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1},
         }
         name = deploy(first, make_config(first, make_model(first, 1.0), AsyncInferenceConfig=config), [])
-        ask = partial(first.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
-        bodies = [b"%d,1,1\n" % row * 15_000 for row in range(64)]  # long enough to be under way when it is killed
-        answers = [ask(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
+        invoke = partial(first.client("sagemaker-runtime").invoke_endpoint_async, EndpointName=name)
+        bodies = [
+            b"%d,1,1\n" % row * 15_000 for row in range(64)
+        ]  # large enough to be in progress when the server is killed
+        answers = [invoke(Body=body, ContentType="text/csv", Accept="text/csv") for body in bodies]
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
         assert len(list(first.bucket.glob("answers/*"))) < len(answers)
@@ -190,10 +192,10 @@ def test_queue_outlives_a_killed_server(tmp_path: Path) -> None:
 
 
 def read(local: Local, uri: str) -> str:
-    """An object, when it is there."""
-    where = dict(zip(("Bucket", "Key"), uri.removeprefix("s3://").split("/", 1), strict=True))
-    local.s3.get_waiter("object_exists").wait(**where, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
-    content: bytes = local.s3.get_object(**where)["Body"].read()
+    """Wait for an object and return its text."""
+    location = dict(zip(("Bucket", "Key"), uri.removeprefix("s3://").split("/", 1), strict=True))
+    local.s3.get_waiter("object_exists").wait(**location, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+    content: bytes = local.s3.get_object(**location)["Body"].read()
     return content.decode()
 
 
