@@ -1,4 +1,4 @@
-"""What runs now: one thread a job, found by the job's name, and taken up again after a restart."""
+"""The running jobs and endpoints: one thread per resource, found by its plan name, and recovered after a restart."""
 
 import functools
 import logging
@@ -7,8 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from microjobs_orchestrator.local.kinds import Kind, find_kind
+from microjobs_orchestrator.local.lifecycle import attempt as attempts
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
+from microjobs_orchestrator.local.lifecycle.job import INTERNAL, REASON_LIMIT
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
@@ -16,13 +19,7 @@ from microjobs_orchestrator.local.trees import discard
 logger = logging.getLogger(__name__)
 
 END_TIMEOUT = 30.0
-"""What jobs get to end in when the server ends, or when their description says already that they have."""
-
-REASON_LIMIT = 1024
-"""Characters of a FailureReason."""
-
-UNFINISHED = ("InProgress", "Stopping", "Creating", "Updating", "Deleting", "InService")
-"""Statuses, of any kind, in which something should be running."""
+"""Seconds that jobs may take to end when the server ends, or after their description says that they have ended."""
 
 
 class Runnable(Protocol):
@@ -36,7 +33,7 @@ class Runnable(Protocol):
     def run(self) -> None: ...
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Run what an earlier server left, with the hosts of it that are still there."""
+        """Resume what an earlier server ran, with those of its hosts that are left."""
         ...
 
 
@@ -44,7 +41,7 @@ Maker = Callable[[Context, Record], Runnable]
 
 
 class Registry:
-    """Runs jobs, each in a thread of its own."""
+    """Runs each job and each endpoint in a thread of its own. Methods may be called from any thread."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
@@ -53,15 +50,19 @@ class Registry:
         self._lock = threading.Lock()
 
     def start(self, job: Runnable, steps: Callable[[], None] | None = None) -> None:
-        """Run a job, from its beginning unless other steps are given."""
+        """Run a job.
+
+        Args:
+            steps: None: `job.run`.
+        """
         thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
         kind, _, name = job.plan_name.partition("/")
         with self._lock:
             self._running[job.plan_name] = (job, thread)
             record = self._context.state.get(kind, name)
-            if record is not None and record.status == "Stopping":  # asked for before there was a job to tell
+            if record is not None and record.status == "Stopping":  # requested before the job was here
                 job.control.stop(StopReason.REQUEST)
-            if self._is_closing:  # such as the next training job of a tuning job
+            if self._is_closing:  # a tuning job may start its next trial meanwhile
                 job.control.stop(StopReason.SHUTDOWN)
             thread.start()
 
@@ -69,20 +70,20 @@ class Registry:
         try:
             steps()
         except Exception as error:
-            logger.exception("%s ended badly", job.plan_name)
+            logger.exception("%s failed and could not describe that", job.plan_name)
             self._fail(job.plan_name, error)
         finally:
             with self._lock:
                 entry = self._running.get(job.plan_name)
-                if entry is not None and entry[0] is job:  # not an endpoint that was made again
+                if entry is not None and entry[0] is job:  # an endpoint of the same name may have been created
                     del self._running[job.plan_name]
             try:
                 self._notify_owner(job.plan_name)
             except Exception:
-                logger.exception("the owner of %s does not know that it has ended", job.plan_name)
+                logger.exception("could not notify the owner of %s", job.plan_name)
 
     def _notify_owner(self, plan_name: str) -> None:
-        """Tell the running owner of a resource that the resource has ended."""
+        """Send the running owner of a resource the event that the resource has ended."""
         kind, _, name = plan_name.partition("/")
         record = self._context.state.get(kind, name)
         if record is None or record.owner is None:
@@ -91,84 +92,87 @@ class Registry:
             owner.control.send(Change.RESOURCE_ENDED)
 
     def find(self, plan_name: str) -> Runnable | None:
-        """The running job of a name such as `training-job/my-job`."""
+        """Return the running job of a plan name such as `training-job/my-job`, or None."""
         with self._lock:
             entry = self._running.get(plan_name)
         return entry[0] if entry else None
 
     def stop(self, plan_name: str) -> bool:
-        """Ask a job to stop; False if it does not run."""
+        """Stop a job; return whether it is running."""
         job = self.find(plan_name)
         if job is not None:
             job.control.stop(StopReason.REQUEST)
         return job is not None
 
     def wait(self, plan_name: str) -> bool:
-        """Wait until nothing is left of a job whose description says that it is over; False if that takes too long."""
+        """Wait until nothing is left of a job whose description says that it has ended; return False on timeout."""
         with self._lock:
             entry = self._running.get(plan_name)
         if entry is not None:
             entry[1].join(END_TIMEOUT)
         return entry is None or not entry[1].is_alive()
 
+    # --- recovery ---
+
     def recover(self, makers: Mapping[str, Maker]) -> None:
-        """Take up what an earlier server left: attend to hosts that are still there, end jobs that have none.
+        """Resume what an earlier server ran, and remove hosts and files that belong to nothing.
 
         Args:
-            makers: by kind, what makes a runnable of a record.
+            makers: by kind, a function that makes a runnable of a record. Owners come after what they own.
         """
-        left = dict(self._context.runtime.running())
-        self._remove_scraps(left)
+        hosts = dict(self._context.runtime.running())
+        self._remove_incomplete(hosts)
         for kind, maker in makers.items():
-            for record in self._context.state.unfinished(kind, UNFINISHED):
+            for record in self._context.state.unfinished(kind, _active_statuses(find_kind(kind))):
                 try:
-                    self._take_up(maker(self._context, record), left)
+                    self._recover(maker(self._context, record), hosts)
                 except Exception as error:
-                    logger.exception("%s/%s cannot be taken up", kind, record.name)
+                    logger.exception("%s/%s cannot be resumed", kind, record.name)
                     self._fail(f"{kind}/{record.name}", error)
-        for plan_name in left:
-            logger.info("removing what is left of %s", plan_name)
+        for plan_name in hosts:
+            logger.info("removing the hosts and files of %s", plan_name)
             self._remove(plan_name)
-            discard(self._context.work_folder(plan_name))
 
-    def _take_up(self, job: Runnable, left: dict[str, Sequence[Host]]) -> None:
-        # An endpoint has a plan for each variant, below its own name.
-        mine = [name for name in left if f"{name}/".startswith(f"{job.plan_name}/")]
-        hosts = [host for name in mine for host in left.pop(name)]
-        logger.info("resuming %s with %d hosts", job.plan_name, len(hosts))
-        self.start(job, functools.partial(job.recover, hosts))
+    def _recover(self, job: Runnable, hosts: dict[str, Sequence[Host]]) -> None:
+        """Resume one job, with its hosts of the given ones, which are removed from these."""
+        own = [host for name in _plan_names(job, list(hosts)) for host in hosts.pop(name)]
+        logger.info("resuming %s with %d hosts", job.plan_name, len(own))
+        self.start(job, functools.partial(job.recover, own))
 
     def _fail(self, plan_name: str, error: Exception) -> None:
-        """Describe a failure that a job could not describe itself, so that nobody waits for its end."""
-        kind, _, name = plan_name.partition("/")
-        noun = "".join(word.title() for word in kind.split("-"))
-        reason = f"InternalServerError: {type(error).__name__}: {error}; see the server's log"[:REASON_LIMIT]
-        changes = {f"{noun}Status": "Failed", "FailureReason": reason}
+        """Describe a failure that a job could not describe itself, so that clients do not wait for its end."""
+        arn_type, _, name = plan_name.partition("/")
+        kind = find_kind(arn_type)
+        reason = f"{INTERNAL}: {type(error).__name__}: {error}; see the server's log"[:REASON_LIMIT]
+        changes = {kind.status_member: "Failed", "FailureReason": reason}
         try:
-            self._context.state.update(kind, name, changes, "Failed", only_if=UNFINISHED)
+            self._context.state.update(arn_type, name, changes, "Failed", only_if=_active_statuses(kind))
         except Exception:
-            logger.exception("%s could not be described as failed", plan_name)
+            logger.exception("could not describe the failure of %s", plan_name)
 
     def _remove(self, plan_name: str) -> None:
-        """Remove what is left of a plan; what stays is logged, and all else goes on."""
+        """Remove the hosts and files of a plan. An error is logged, so that the server can start."""
         try:
-            self._context.runtime.remove(plan_name)
+            attempts.remove(self._context, plan_name)
         except Exception:
-            logger.exception("%s could not be removed", plan_name)
+            logger.exception("could not remove %s", plan_name)
+            discard(self._context.work_folder(plan_name))
 
-    def _remove_scraps(self, left: dict[str, Sequence[Host]]) -> None:
-        """Remove what nobody can go on with: plans without hosts, and work folders without a plan."""
-        for name in [name for name, hosts in left.items() if not hosts]:
-            logger.info("removing what was being started or removed of %s", name)
+    def _remove_incomplete(self, hosts: dict[str, Sequence[Host]]) -> None:
+        """Remove plans that were being started or removed, and work folders without a plan."""
+        for name in [name for name, of_plan in hosts.items() if not of_plan]:
+            logger.info("removing the incomplete hosts of %s", name)
             self._remove(name)
-            del left[name]
-        used = {self._context.work_folder(name) for name in left}
+            del hosts[name]
+        used = {self._context.work_folder(name) for name in hosts}
         for folder in self._context.home.work.glob("*-*"):
             if folder not in used:
                 discard(folder)
 
+    # --- the end ---
+
     def shut_down(self) -> None:
-        """End all jobs, and wait for them."""
+        """Stop all jobs, and wait until they have ended."""
         with self._lock:
             self._is_closing = True
             running = list(self._running.values())
@@ -178,7 +182,15 @@ class Registry:
         for job, thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))
             if thread.is_alive():
-                logger.warning("%s did not end in time", job.plan_name)
-                for name in [job.plan_name, *self._context.runtime.running()]:  # an endpoint's are below its own
-                    if f"{name}/".startswith(f"{job.plan_name}/"):
-                        self._context.runtime.remove(name)
+                logger.warning("%s did not end within %g s", job.plan_name, END_TIMEOUT)
+                for name in [job.plan_name, *_plan_names(job, list(self._context.runtime.running()))]:
+                    self._context.runtime.remove(name)
+
+
+def _plan_names(job: Runnable, names: Sequence[str]) -> list[str]:
+    """Return the names of a job's plans: its own, or those of an endpoint's replicas, which begin with its name."""
+    return [name for name in names if f"{name}/".startswith(f"{job.plan_name}/")]
+
+
+def _active_statuses(kind: Kind) -> tuple[str, ...]:
+    return kind.life.active if kind.life else ()

@@ -1,4 +1,4 @@
-"""Keeps an S3 prefix equal to a folder of running hosts: checkpoints, and outputs with S3UploadMode `Continuous`."""
+"""Uploads of a folder of running hosts to an S3 prefix: checkpoints, and outputs with S3UploadMode `Continuous`."""
 
 import filecmp
 import logging
@@ -16,24 +16,26 @@ from microjobs_orchestrator.local.trees import Tree, discard
 
 logger = logging.getLogger(__name__)
 
-SECONDS = 5.0
-"""Between two looks; longer if a look takes long, so that copying takes a tenth of the time at most."""
+POLL_INTERVAL = 5.0
+"""Seconds between two copies of the folder: engines do not report changes of files in containers. It is longer if
+copying is slow, so that copying takes a tenth of the time at most."""
 
-SOON_SECONDS = 0.5
-"""The same while files change: those that live shortly must be found twice, too."""
+SHORT_POLL_INTERVAL = 0.5
+"""The same while files change, because also files that exist briefly must be found twice."""
 
-NEVER = (-1, 0.0)
-"""Size and time of a file that was not looked at yet."""
+UNKNOWN = (-1, 0.0)
+"""Size and time of a file that was not copied yet."""
 
 
 class Sync:
-    """Uploads what changes in a folder of each host, until `finish`.
+    """Uploads the changed files of a folder of each host, until `finish`.
 
-    A file that is being written is uploaded when two looks found it the same; `finish` uploads all that is there.
+    A file that is being written is uploaded when two copies of it are equal. `finish` uploads all files.
 
     Args:
-        deletes: what a host deletes is deleted in the bucket too (checkpoints; facts §2.2).
-        there: the files that every host found at its start.
+        deletes: also delete an object when its file is deleted, as SageMaker does with checkpoints:
+            https://docs.aws.amazon.com/sagemaker/latest/dg/model-checkpoints.html
+        initial: the files that each host finds at its start.
     """
 
     def __init__(
@@ -46,7 +48,7 @@ class Sync:
         note: Callable[[str], None],
         *,
         deletes: bool,
-        there: Collection[str] = (),
+        initial: Collection[str] = (),
     ) -> None:
         self._store = store
         self._hosts = hosts
@@ -55,7 +57,9 @@ class Sync:
         self._folder = folder
         self._note = note
         self._deletes = deletes
-        self._seen: dict[str, dict[str, tuple[int, float]]] = {host.name: dict.fromkeys(there, NEVER) for host in hosts}
+        self._seen: dict[str, dict[str, tuple[int, float]]] = {
+            host.name: dict.fromkeys(initial, UNKNOWN) for host in hosts
+        }
         self._gone: dict[str, set[str]] = {host.name: set() for host in hosts}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
@@ -64,23 +68,24 @@ class Sync:
         self._thread.start()
 
     def finish(self) -> None:
-        """Stop looking, and upload the folders' last state."""
+        """Stop polling, and upload the last state of the folders."""
         self._ended.set()
         self._thread.join()
-        self._look(final=True)
+        self.poll(final=True)
 
     def _loop(self) -> None:
-        wait = SECONDS
+        wait = POLL_INTERVAL
         while not self._ended.wait(wait):
             began, seen = time.monotonic(), dict(self._seen)
             try:
-                self._look(final=False)
+                self.poll(final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
             is_settled = all(before == self._seen[host] for host, before in seen.items())
-            wait = max(SECONDS if is_settled else SOON_SECONDS, 10 * (time.monotonic() - began))
+            wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - began))
 
-    def _look(self, *, final: bool) -> None:
+    def poll(self, *, final: bool) -> None:
+        """Copy the folder of each host, and upload what has changed."""
         for host in self._hosts:
             copied = self._folder / host.name
             try:
@@ -98,13 +103,13 @@ class Sync:
             if final or before.get(name) == now[name]:
                 try:
                     self._upload_file(content, outputs.join(self._prefix, name))
-                except ServiceError as error:  # a name that no key can have must not keep the others away
+                except ServiceError as error:  # a name that cannot be a key must not prevent the upload of others
                     refused = error
         if final and refused is not None:
             raise refused
         self._seen[host] = now
         gone = (self._gone[host] | before.keys()) - now.keys()
-        if self._deletes and (final or before.items() >= now.items()):  # what came in their place is there by now
+        if self._deletes and (final or before.items() >= now.items()):  # their replacements are uploaded
             elsewhere = {name for other, names in self._seen.items() if other != host for name in names}
             for name in gone - elsewhere:
                 self._store.delete(self._bucket, outputs.join(self._prefix, name))
@@ -113,6 +118,6 @@ class Sync:
 
     def _upload_file(self, path: Path, key: str) -> None:
         outputs.check_key(self._store, self._bucket, key)
-        there = next((item for item in self._store.list(self._bucket, key) if item.key == key), None)
-        if there is None or not filecmp.cmp(path, there.path, shallow=False):
+        existing = next((item for item in self._store.list(self._bucket, key) if item.key == key), None)
+        if existing is None or not filecmp.cmp(path, existing.path, shallow=False):
             self._store.adopt(self._bucket, key, path)

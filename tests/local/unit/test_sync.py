@@ -39,21 +39,21 @@ def test_checkpoint_stays_until_the_next_one_is_there(store: ObjectStore, sync: 
     """The host may be lost at any moment; so may the server."""
     files = tmp_path / "files"
     (files / "first").write_text("1")
-    sync._look(final=False)
-    sync._look(final=False)
+    sync.poll(final=False)
+    sync.poll(final=False)
     assert keys(store) == ["c/first"]
     (files / "second").write_text("2")
     (files / "first").unlink()
-    sync._look(final=False)
+    sync.poll(final=False)
     assert keys(store) == ["c/first"]
-    sync._look(final=False)
+    sync.poll(final=False)
     assert keys(store) == ["c/second"]
 
 
 def test_last_look_removes_what_has_gone(store: ObjectStore, sync: Sync, tmp_path: Path) -> None:
     files = tmp_path / "files"
     (files / "first").write_text("1")
-    sync._look(final=True)
+    sync.poll(final=True)
     (files / "first").rename(files / "second")
-    sync._look(final=True)
+    sync.poll(final=True)
     assert keys(store) == ["c/second"]

@@ -39,9 +39,9 @@ class Checkpoints:
         """Upload checkpoints from now on."""
         if self.folder is None:
             return
-        there = [name for name, _ in self._saved()]
+        initial = [name for name, _ in self._saved()]
         folder, store, note = self._job.folder / "sync", self._job.context.store, self._job.note
-        self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, there=there)
+        self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, initial=initial)
         self._sync.start()
 
     def finish(self) -> None:
