@@ -110,7 +110,7 @@ class ArrayFile:
 
 
 def open_array(path: Path) -> ArrayFile:
-    """Read an array's header and check that its data is all there.
+    """Read an array's header and check the size of the file.
 
     Raises:
         UserError: not a .npy file, pickled, not numbers, neither 1-D nor 2-D, or truncated.
@@ -121,25 +121,35 @@ def open_array(path: Path) -> ArrayFile:
         raise UserError(f"{path.name} is not a file")
     with path.open("rb") as file:
         head, size = BytesIO(file.read(HEADER_BYTES)), os.fstat(file.fileno()).st_size
+    array = _parse_header(path, head)
+    _check_type(array)
+    row_bytes = array.width * array.dtype.itemsize
+    missing = array.offset + array.rows * row_bytes - size
+    if missing > 0:
+        last = max(0, size - array.offset) // row_bytes
+        raise UserError(f"{path.name} is truncated at row {last} of {array.rows}: {missing} bytes are missing")
+    return array
+
+
+def _parse_header(path: Path, head: BytesIO) -> ArrayFile:
     try:
         version = npy.read_magic(head)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(head)
-    except Exception as error:  # numpy's parser raises nearly anything on headers made to harm
+    except Exception as error:  # numpy's parser raises many types of errors on headers made to do harm
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path.name} is not a .npy array: {reason[:200]}") from error
+    return ArrayFile(path, shape, dtype, fortran, head.tell())
+
+
+def _check_type(array: ArrayFile) -> None:
+    name, shape, dtype = array.path.name, array.shape, array.dtype
     if dtype.hasobject:
-        raise UserError(f"{path.name} is a pickled array: save it with a numeric dtype (allow_pickle=False)")
+        raise UserError(f"{name} is a pickled array: save it with a numeric dtype (allow_pickle=False)")
     if dtype.kind not in "biuf":
-        raise UserError(f"{path.name} holds {str(dtype)[:100]}: it must hold real numbers")
+        raise UserError(f"{name} holds {str(dtype)[:100]}: it must hold real numbers")
     if len(shape) not in (1, 2) or min(shape) < 0:
-        raise UserError(f"{path.name} has shape {str(shape)[:100]}: it must be (rows,) or (rows, features)")
-    row_bytes, offset = math.prod(shape[1:]) * dtype.itemsize, head.tell()
-    missing = offset + shape[0] * row_bytes - size
-    if missing > 0:
-        last = max(0, size - offset) // row_bytes
-        raise UserError(f"{path.name} is truncated at row {last} of {shape[0]}: {missing} bytes are missing")
-    return ArrayFile(path, shape, dtype, fortran, offset)
+        raise UserError(f"{name} has shape {str(shape)[:100]}: it must be (rows,) or (rows, features)")
 
 
 def each_part(array: ArrayFile, function: Callable[[range], T]) -> list[T]:

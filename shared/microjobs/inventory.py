@@ -1,4 +1,4 @@
-"""What lies where: the files of every host, checked together before anything is computed or written."""
+"""Inventory of the input files of all hosts, which is checked before anything is computed or written."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +9,10 @@ from microjobs.arrays import NAME, ArrayFile, check_shards, open_array
 from microjobs.errors import UserError
 
 CODE_FOLDER = "code"
-"""Where the SDK's script processors put their script, inside the usual input folder."""
+"""Folder of the script that the SDK's script processors put into the default input folder."""
 
-NO_DATA = ("Thumbs.db", "desktop.ini", "lost+found")
-"""What other systems leave in folders. Names that begin with `.` or `_` are no data either, as for Hadoop and Spark:
+SKIPPED_NAMES = ("Thumbs.db", "desktop.ini", "lost+found")
+"""Files that other systems create in folders. Names that begin with `.` or `_` are skipped too, as in Hadoop and Spark:
 .DS_Store, .ipynb_checkpoints, _SUCCESS, __MACOSX."""
 
 EXPECTED = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such as x_train-00000-of-00004.npy"
@@ -20,7 +20,7 @@ EXPECTED = "x_train.npy y_train.npy x_test.npy y_test.npy, or shards such as x_t
 
 @dataclass(frozen=True)
 class Entry:
-    """One input file, as its header describes it."""
+    """An input file, as its header describes it."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,7 +36,7 @@ class Entry:
 
     @property
     def partner(self) -> str:
-        """The file with the targets of these features, or the features of these targets."""
+        """Name of the file with the targets of these features, or the features of these targets."""
         return ("y" if self.is_features else "x") + self.name[1:]
 
 
@@ -44,35 +44,35 @@ logger = logging.getLogger("microjobs")
 
 
 def survey(folder: Path) -> list[Entry]:
-    """The input files on this host; files that other programs leave beside data are skipped with a warning.
+    """Return the input files on this host. Files of other programs are skipped with a warning.
 
     Raises:
-        UserError: a file that is no array of the housing data, or a bad array.
+        UserError: a file has an unexpected name, or is not a valid array.
     """
     entries = []
-    for path in _data_in(folder):
+    for path in _find_data(folder):
         if NAME.fullmatch(path.name) is None or not path.is_file():
-            raise UserError(f"unexpected {path.name!r} in the input: it may hold {EXPECTED}")
-        entries.append(_entry(open_array(path)))
+            raise UserError(f"unexpected {path.name!r} in the input: it may contain {EXPECTED}")
+        entries.append(_describe(open_array(path)))
     return entries
 
 
-def _data_in(folder: Path) -> Iterator[Path]:
+def _find_data(folder: Path) -> Iterator[Path]:
     skipped = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name in NO_DATA or path.name.startswith((".", "_")) or _is_empty_folder(path):
+        if path.name in SKIPPED_NAMES or path.name.startswith((".", "_")) or _is_empty_folder(path):
             skipped.append(path.name)
         elif not (path.is_dir() and path.name == CODE_FOLDER):
             yield path
     if skipped:
-        logger.warning("skipped in %s, because it is no data: %s", folder, ", ".join(skipped))
+        logger.warning("skipped in %s, because it is not data: %s", folder, ", ".join(skipped))
 
 
 def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and next(path.iterdir(), None) is None
 
 
-def _entry(array: ArrayFile) -> Entry:
+def _describe(array: ArrayFile) -> Entry:
     name = array.path.name
     if name.startswith("x_") and len(array.shape) != 2:
         raise UserError(f"{name} has shape {array.shape}: features must be (rows, features); use reshape(-1, 1)")
@@ -82,10 +82,10 @@ def _entry(array: ArrayFile) -> Entry:
 
 
 def check(files: Mapping[str, Entry]) -> None:
-    """Check that all files of all hosts belong together: shards, widths, rows of features and their targets.
+    """Check that the files of all hosts belong together: shards, widths, rows of features and targets.
 
     Raises:
-        UserError: names the file that is missing or does not fit.
+        UserError: a file is missing or does not fit; the message names it.
     """
     for kind, split in (("x", "train"), ("y", "train"), ("x", "test"), ("y", "test")):
         check_shards(name for name in files if name.startswith(f"{kind}_{split}"))
@@ -96,28 +96,31 @@ def check(files: Mapping[str, Entry]) -> None:
                 f"{entry.name} has {entry.shape[1]} features but {features[0].name} has {features[0].shape[1]}"
             )
     for entry in files.values():
-        if entry.is_features:
-            continue
-        if entry.partner not in files:
-            raise UserError(f"{entry.name} has no features: {entry.partner} is missing")
-        rows = files[entry.partner].shape[0]
-        if entry.shape[0] != rows:
-            raise UserError(f"{entry.name} has {entry.shape[0]} rows but {entry.partner} has {rows}")
+        if not entry.is_features:
+            _check_partner(entry, files)
 
 
-def need(files: Mapping[str, Entry], split: str) -> None:
-    """Raises UserError if no host has a row of this split's features."""
+def _check_partner(targets: Entry, files: Mapping[str, Entry]) -> None:
+    if targets.partner not in files:
+        raise UserError(f"{targets.name} has no features: {targets.partner} is missing")
+    rows = files[targets.partner].shape[0]
+    if targets.shape[0] != rows:
+        raise UserError(f"{targets.name} has {targets.shape[0]} rows but {targets.partner} has {rows}")
+
+
+def require(files: Mapping[str, Entry], split: str) -> None:
+    """Raise UserError if no host has a row of features for this split."""
     if not sum(entry.shape[0] for entry in files.values() if entry.is_features and entry.split == split):
-        there = ", ".join(files) or "no files"
+        found = ", ".join(files) or "no files"
         kind = "training" if split == "train" else split
-        raise UserError(f"no {kind} data on any host: the input holds {there}, and x_{split}.npy is needed")
+        raise UserError(f"no {kind} data on any host: the input contains {found}; add x_{split}.npy")
 
 
 def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
-    """All files by name.
+    """Return all files by name.
 
     Raises:
-        UserError: two hosts hold different files of one name.
+        UserError: files of the same name differ between hosts.
     """
     files: dict[str, Entry] = {}
     for host, entries in surveys.items():
@@ -128,9 +131,9 @@ def merge(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, Entry]:
 
 
 def assign(surveys: Mapping[str, Sequence[Entry]]) -> dict[str, list[str]]:
-    """Each file to one host that has it, the larger files first to whoever has the least to do.
+    """Assign each file to one of the hosts that have it: larger files first, to the host with the least work.
 
-    With `ShardedByS3Key` there is no choice; with `FullyReplicated` this is what keeps a file from being written twice.
+    This has an effect on `FullyReplicated` inputs, of which each file must be written once.
     """
     work: dict[str, list[str]] = {host: [] for host in surveys}
     load = dict.fromkeys(surveys, 0)

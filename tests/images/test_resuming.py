@@ -151,7 +151,7 @@ def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run
     np.save(y, np.load(y) + 1)
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
-    assert "is a checkpoint of another training: learning_rate 0.01 there, 0.02 here; y_train (24, 1)" in run.failure
+    assert "is a checkpoint of another training: learning_rate was 0.01, is 0.02; y_train was (24, 1)" in run.failure
 
 
 def test_early_stopping_keeps_the_best_weights(job: str, layout: Layout, run_job: RunJob) -> None:

@@ -141,8 +141,11 @@ def without(*names: str) -> Arrays:
         (housing_like(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
         (housing_like(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
         (housing_like(100) | {"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)}, "no training data on any host"),
-        (without("x_train", "y_train"), "no training data on any host: the input holds x_test.npy, y_test.npy"),
-        (without("x_train", "y_train", "x_test", "y_test"), "no training data on any host: the input holds no files"),
+        (without("x_train", "y_train"), "no training data on any host: the input contains x_test.npy, y_test.npy"),
+        (
+            without("x_train", "y_train", "x_test", "y_test"),
+            "no training data on any host: the input contains no",
+        ),
         (without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
         (housing_like(100) | {"notes": np.zeros(1)}, "unexpected 'notes.npy' in the input"),
         (housing_like(100) | {"x_train-00000-of-00002": np.zeros((1, 4))}, "do not belong together"),

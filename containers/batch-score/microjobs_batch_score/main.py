@@ -57,7 +57,7 @@ def score(task: Task, hosts: Hosts) -> None:
     """
     surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
     files = inventory.merge(surveys)
-    inventory.need(files, "test")
+    inventory.require(files, "test")
     inventory.check(files)
     features = {host: [entry for entry in entries if entry.is_features] for host, entries in surveys.items()}
     work = inventory.assign(features)

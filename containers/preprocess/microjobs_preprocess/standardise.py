@@ -59,7 +59,7 @@ def standardise(task: Task, hosts: Hosts) -> None:
     """
     surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
     files = inventory.merge(surveys)
-    inventory.need(files, "train")
+    inventory.require(files, "train")
     inventory.check(files)
     work = inventory.assign(surveys)
     for host, names in work.items():

@@ -1,12 +1,12 @@
-"""Checkpoints of a training job: each one whole or set aside, the newest good one to go on from.
+"""Checkpoints of a training job. Damaged ones are set aside; the job resumes from the newest good one.
 
     checkpoints/
-      checkpoint-000007/        what the trainer wrote, and checkpoint.json, which is written last
-      checkpoint-000006.torn/   not whole: left as it was found, and never gone on from
-      .checkpoint-000008        being written, or being removed; gone at the next start
+      checkpoint-000007/        the trainer's files, and checkpoint.json, which is written last
+      checkpoint-000006.torn/   damaged: kept unchanged, and never used
+      .checkpoint-000008        incomplete or partly removed: removed at the next start
 
-SageMaker copies the folder to S3 while the job runs and back before it starts again, file by file in no order that it
-promises, so a checkpoint may also come back in part. Standard library only.
+SageMaker copies the folder to S3 while the job runs and back before it starts again, one file at a time in no defined
+order, so that only a part of a checkpoint may come back. Standard library only.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ from microjobs.files import disk_full_named
 
 MANIFEST = "checkpoint.json"
 TORN = ".torn"
-OURS = ".made-by-the-job"
-"""Marks a folder that nobody gave the job: it is removed when the job is done."""
+TEMPORARY_MARK = ".made-by-the-job"
+"""Name of the file that marks a temporary folder, which is removed when the job is done."""
 SAVE_SHARE = 50
-"""Saves between epochs take no more than one part in so many of the time."""
+"""Saving between epochs takes at most 1 / SAVE_SHARE of the time."""
 
 _NAME = re.compile(r"checkpoint-(\d{6,})(?:\.torn)?")
 
@@ -40,7 +40,7 @@ logger = logging.getLogger("microjobs")
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One good checkpoint: the files that the trainer wrote, and the state that it gave with them."""
+    """A complete checkpoint: the trainer's files and its state."""
 
     folder: Path
     epoch: int
@@ -48,35 +48,34 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one run in a folder, which may hold other things too.
+    """The checkpoints of one job in a folder, which may contain other files.
 
     Args:
-        folder: where they lie; made at the first save.
-        identity: what must be equal for a run to go on, as JSON has it; differences are told by its names.
-        keep: how many are kept.
-        temporary: whether the folder is only there for the job to be started again, and goes when it is done. If it
-            cannot be made, nothing is saved (`enabled` is false).
+        folder: their folder; the first save creates it.
+        identity: values, as in JSON, that must be equal for a job to resume; errors name those that differ.
+        keep: number of checkpoints that are kept.
+        temporary: whether `close` removes the folder. If it cannot be created, nothing is saved (`enabled` is false).
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], keep: int, *, temporary: bool = False) -> None:
         self.folder = folder
-        self.temporary = temporary or (folder / OURS).exists()
-        # A read-only container may have no room for what nobody asked for.
+        self.temporary = temporary or (folder / TEMPORARY_MARK).exists()
+        # A read-only container cannot save checkpoints that the request does not mention.
         self.enabled = not temporary or folder.is_dir() or os.access(folder.parent, os.W_OK)
-        self._identity = json.loads(json.dumps(identity))  # as it will be read again
+        self._identity = json.loads(json.dumps(identity))  # as it is read from a file
         self._keep = keep
         self._next_save = 0.0
 
     @property
     def due(self) -> bool:
-        """Whether enough time has passed since the last save for another one not to slow the training down."""
+        """Whether enough time has passed since the last save; more frequent saves would slow the training down."""
         return self.enabled and time.monotonic() >= self._next_save
 
     def restore(self) -> Checkpoint | None:
-        """The newest good checkpoint, None if there is none; what is torn above it is set aside with a warning.
+        """Return the newest good checkpoint, if any. Set damaged ones that are newer aside, with a warning.
 
         Raises:
-            UserError: it is of other hyperparameters, data or surroundings; each difference is named.
+            UserError: it belongs to another training; the message lists the differences.
         """
         _remove_leftovers(self.folder)
         for folder in reversed(self._folders()):
@@ -90,25 +89,25 @@ class Checkpoints:
         return None
 
     def save(self, epoch: int, write: Callable[[Path], None], state: Mapping[str, object]) -> None:
-        """Add a checkpoint, whole or not at all, and remove the oldest beyond those that are kept.
+        """Add a complete checkpoint, or none if an error occurs. Remove the oldest beyond those that are kept.
 
         Args:
-            epoch: the epochs that are done.
-            write: writes the trainer's files into the folder that it is given.
-            state: what else the trainer wants back, as JSON.
+            epoch: number of complete epochs.
+            write: writes the trainer's files into a folder.
+            state: other values for the trainer, as in JSON.
         """
         if not self.enabled:
             return
         start = time.monotonic()
         self._make_folder()
-        number = max((_number(path) for path in _ours(self.folder)), default=0) + 1
+        number = max((_number(path) for path in _checkpoint_folders(self.folder)), default=0) + 1
         final = self.folder / f"checkpoint-{number:06}"
         with _removed_on_error(_hidden(final)) as partial:
             write(partial)
             files = {path.relative_to(partial).as_posix(): _describe(path) for path in _files(partial)}
             content = {"epoch": epoch, "identity": self._identity, "state": dict(state), "files": files}
             (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-            _to_disk(partial)
+            _flush(partial)
             partial.rename(final)
         _sync(self.folder)
         for old in self._folders()[: -self._keep]:
@@ -121,17 +120,17 @@ class Checkpoints:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        """The checkpoints that may be good, oldest first."""
-        return sorted((path for path in _ours(self.folder) if path.suffix != TORN), key=_number)
+        """Return the checkpoints that are not known to be damaged, oldest first."""
+        return sorted((path for path in _checkpoint_folders(self.folder) if path.suffix != TORN), key=_number)
 
     def _check(self, folder: Path, identity: Mapping[str, Any]) -> None:
         names = dict.fromkeys([*identity, *self._identity])
-        there, here = ({name: known.get(name, "unknown") for name in names} for known in (identity, self._identity))
-        differences = [f"{name} {there[name]} there, {here[name]} here" for name in names if there[name] != here[name]]
+        old, new = ({name: known.get(name, "unknown") for name in names} for known in (identity, self._identity))
+        differences = [f"{name} was {old[name]}, is {new[name]}" for name in names if old[name] != new[name]]
         if differences:
             raise UserError(
-                f"{folder} is a checkpoint of another training: {'; '.join(differences)}. Give them as they were to go "
-                "on, or empty the folder or name another one in CheckpointConfig to train anew"
+                f"{folder} is a checkpoint of another training: {'; '.join(differences)}. "
+                "Use the old values to resume; to start over, empty the folder or set another CheckpointConfig"
             )
 
     def _make_folder(self) -> None:
@@ -139,17 +138,17 @@ class Checkpoints:
             return
         self.folder.mkdir(parents=True)
         if self.temporary:
-            (self.folder / OURS).touch()
-        if os.getuid() == 0:  # what lies in the user's folder is the user's
+            (self.folder / TEMPORARY_MARK).touch()
+        if os.getuid() == 0:  # the owner of the parent folder must be able to delete it
             owner = self.folder.parent.stat()
             os.chown(self.folder, owner.st_uid, owner.st_gid)
 
 
 def job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> Checkpoints:
-    """The checkpoints of this job, where its platform wants them.
+    """Return the checkpoints of this job in the folder that the request names.
 
-    Without a place of their own they are written all the same, for a container that is started again on the same
-    folder; but they go when the job is done, so that the next training in that folder is a new one.
+    Without such a folder, checkpoints are temporary: a container that starts again on the same volume resumes, but
+    after a complete job the next one is new.
     """
     return Checkpoints(read_checkpoint_folder(layout), identity, keep, temporary=not checkpoints_are_kept(layout))
 
@@ -158,7 +157,11 @@ def job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> C
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """The manifest of a whole checkpoint. Raises ValueError, saying why, for one that is not."""
+    """Return the manifest of a checkpoint.
+
+    Raises:
+        ValueError: the checkpoint is damaged.
+    """
     try:
         content: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = {str(name): (int(file["bytes"]), str(file["sha256"])) for name, file in content["files"].items()}
@@ -167,16 +170,19 @@ def _read(folder: Path) -> dict[str, Any]:
     except OSError as error:
         raise ValueError(f"{MANIFEST}: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(f"{MANIFEST} is not whole") from None
+        raise ValueError(f"{MANIFEST} is incomplete") from None
     for name, (size, digest) in files.items():
-        path = folder / name
-        if not path.is_file():
-            raise ValueError(f"{name} is missing")
-        if path.stat().st_size != size:
-            raise ValueError(f"{name} has {path.stat().st_size} bytes, not {size}")
-        if _digest(path) != digest:
-            raise ValueError(f"{name} does not hold what was written")
+        _check_file(folder / name, size, digest)
     return content
+
+
+def _check_file(path: Path, size: int, digest: str) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path.name} is missing")
+    if path.stat().st_size != size:
+        raise ValueError(f"{path.name} has {path.stat().st_size} bytes, not {size}")
+    if _digest(path) != digest:
+        raise ValueError(f"{path.name} has other content than the manifest")
 
 
 def _digest(path: Path) -> str:
@@ -192,8 +198,8 @@ def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
-def _to_disk(folder: Path) -> None:
-    """A rename may reach the disk before the content does: after a power cut the name would be there, and empty."""
+def _flush(folder: Path) -> None:
+    """Flush content before the folder is renamed: otherwise, after a power failure, the new name could be empty."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)
@@ -210,13 +216,13 @@ def _sync(path: Path) -> None:
 # --- names in the folder ---
 
 
-def _ours(folder: Path) -> list[Path]:
+def _checkpoint_folders(folder: Path) -> list[Path]:
     return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def _number(path: Path) -> int:
     found = _NAME.fullmatch(path.name)
-    assert found is not None  # noqa: S101  only names that match come here
+    assert found is not None  # noqa: S101  callers pass matching names only
     return int(found[1])
 
 
@@ -236,9 +242,9 @@ def _removed_on_error(folder: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Under another name: half removed it would look torn."""
+    """Remove it under another name, because a partly removed checkpoint would look damaged."""
     hidden = _hidden(folder)
-    shutil.move(folder, hidden)  # a folder that came with an overlay's lower layer cannot be renamed
+    shutil.move(folder, hidden)  # a folder of an overlay's lower layer cannot be renamed
     shutil.rmtree(hidden)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or set aside, the newest good one first, and never one of another training."""
+"""Checkpoints: damaged ones are set aside, the newest good one is used, and never one of another training."""
 
 import errno
 import os
@@ -39,7 +39,7 @@ def test_empty_folder_has_nothing_to_restore(tmp_path: Path) -> None:
     assert Checkpoints(tmp_path / "none", IDENTITY, 3).restore() is None
 
 
-def test_newest_comes_back_with_its_state(tmp_path: Path) -> None:
+def test_newest_checkpoint_is_restored_with_its_state(tmp_path: Path) -> None:
     saved(tmp_path, 3)
     found = Checkpoints(tmp_path, IDENTITY, 3).restore()
     assert found is not None
@@ -47,7 +47,7 @@ def test_newest_comes_back_with_its_state(tmp_path: Path) -> None:
     assert (found.folder / "weights").read_text() == "epoch 3"
 
 
-def test_only_the_last_are_kept(tmp_path: Path) -> None:
+def test_oldest_checkpoints_are_removed(tmp_path: Path) -> None:
     saved(tmp_path, 5, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-000004", "checkpoint-000005"]
 
@@ -88,14 +88,14 @@ def empty_manifest(folder: Path) -> None:
     ("tear", "reason"),
     [
         (cut, "weights has 5 bytes, not 7"),
-        (change, "weights does not hold what was written"),
+        (change, "weights has other content than the manifest"),
         (lose, "weights is missing"),
-        (cut_manifest, "checkpoint.json is not whole"),
+        (cut_manifest, "checkpoint.json is incomplete"),
         (lose_manifest, "checkpoint.json: No such file"),
-        (empty_manifest, "checkpoint.json is not whole"),
+        (empty_manifest, "checkpoint.json is incomplete"),
     ],
 )
-def test_torn_one_is_set_aside_for_the_one_before(
+def test_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     tear: Callable[[Path], None], reason: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     saved(tmp_path, 2)
@@ -110,7 +110,7 @@ def test_torn_one_is_set_aside_for_the_one_before(
 def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As those below an overlay, such as checkpoints that a platform brought back."""
+    """Such as folders below an overlay, with checkpoints that a platform copied back."""
     saved(tmp_path, 3)
     rename, below = os.rename, {path.name for path in tmp_path.iterdir()}
 
@@ -130,7 +130,7 @@ def test_folders_that_cannot_be_renamed_are_removed_and_set_aside(
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
-def test_set_aside_one_is_not_written_over(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_not_overwritten(tmp_path: Path) -> None:
     saved(tmp_path, 2)
     lose(tmp_path / "checkpoint-000002")
     store = Checkpoints(tmp_path, IDENTITY, 3)
@@ -139,17 +139,17 @@ def test_set_aside_one_is_not_written_over(tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint-000003" / "weights").read_text() == "again"
 
 
-def test_all_torn_is_the_same_as_none(tmp_path: Path) -> None:
+def test_only_damaged_checkpoints_restore_nothing(tmp_path: Path) -> None:
     saved(tmp_path, 2)
     for folder in list(tmp_path.iterdir()):
         lose(folder)
     assert Checkpoints(tmp_path, IDENTITY, 3).restore() is None
 
 
-def test_another_training_is_refused_with_each_difference(tmp_path: Path) -> None:
+def test_checkpoint_of_another_training_raises_with_each_difference(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     other = Checkpoints(tmp_path, {"learning_rate": 0.02, "seed": 42, "hosts": 2}, 3)
-    expected = r"learning_rate 0\.01 there, 0\.02 here; hosts unknown there, 2 here\. .*empty the folder"
+    expected = r"learning_rate was 0\.01, is 0\.02; hosts was unknown, is 2\. .*empty the folder"
     with pytest.raises(UserError, match=expected):
         other.restore()
 
@@ -171,7 +171,7 @@ def test_loss_that_is_not_a_number_is_not_saved(tmp_path: Path) -> None:
         saved(tmp_path, 1).save(2, write(""), {"loss": float("nan")})
 
 
-def test_other_things_in_the_folder_stay(tmp_path: Path) -> None:
+def test_other_files_in_the_folder_are_kept(tmp_path: Path) -> None:
     for name in ("notes.txt", "checkpoint-best", ".checkpoint-mine"):
         (tmp_path / name).write_text("the user's")
     saved(tmp_path, 4, keep=1).restore()
@@ -214,7 +214,7 @@ for epoch in itertools.count(first + 1):
 """
 
 
-def test_killed_at_any_moment_leaves_a_good_one(tmp_path: Path) -> None:
+def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY / "shared")}
     for attempt in range(12):
         process = subprocess.Popen(
@@ -243,7 +243,7 @@ def test_folder_of_the_request_is_used_and_kept(tmp_path: Path) -> None:
     assert (layout.checkpoints / "mine" / "checkpoint-000001").is_dir()
 
 
-def test_folder_that_nobody_gave_goes_when_the_job_is_done(tmp_path: Path) -> None:
+def test_temporary_folder_is_removed_when_the_job_is_done(tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     job_checkpoints(layout, IDENTITY, 3).save(1, write(""), {})
     again = job_checkpoints(layout, IDENTITY, 3)
@@ -252,7 +252,7 @@ def test_folder_that_nobody_gave_goes_when_the_job_is_done(tmp_path: Path) -> No
     assert not layout.checkpoints.exists()
 
 
-def test_folder_that_cannot_be_made_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_saved_if_the_folder_cannot_be_created(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     store = job_checkpoints(Layout(tmp_path), IDENTITY, 3)
     store.save(1, write(""), {})

@@ -149,12 +149,12 @@ def test_checkpoint_with_more_epochs_than_requested_raises(layout: Layout) -> No
 
 @pytest.mark.parametrize(
     ("change", "name"),
-    [({"seed": 1}, "seed 42"), ({"batch_size": 5}, "batch_size 4"), ({"version": "2.0"}, "Linear 1.0")],
+    [({"seed": 1}, "seed was 42"), ({"batch_size": 5}, "batch_size was 4"), ({"version": "2.0"}, "Linear was 1.0")],
 )
 def test_checkpoint_of_another_training_raises(layout: Layout, change: dict[str, Any], name: str) -> None:
     run(layout, LinearFramework(SETTINGS))
     version = change.pop("version", "1.0")
-    with pytest.raises(UserError, match=f"is a checkpoint of another training: {name}"):
+    with pytest.raises(UserError, match=f"is a checkpoint of another training: {name}, is"):
         run(layout, LinearFramework(replace(SETTINGS, **change), version=version))
 
 
