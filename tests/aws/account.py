@@ -1,4 +1,4 @@
-"""An account for tests: the local server as if it were AWS, and `microjobs` as a user types it there."""
+"""An account for tests: the local server in the place of AWS."""
 
 import json
 import os
@@ -23,7 +23,7 @@ MICROJOBS = str(Path(sys.executable).with_name("microjobs"))
 
 
 def write_record(home: Path) -> None:
-    """What `microjobs push` leaves when it has pushed all images."""
+    """Write the file that `microjobs push` writes after it has pushed all images."""
     home.mkdir(exist_ok=True)
     rest = {"tag": "t", "revision": "r", "image": "i", "time": "2026-11-22T10:00:00+00:00"}
     record = {REGISTRY: {job: {"uri": uri, **rest} for job, uri in URIS.items()}}
@@ -32,7 +32,7 @@ def write_record(home: Path) -> None:
 
 @dataclass(frozen=True)
 class Account:
-    """A server that stands for AWS, and a folder that `microjobs` is called in."""
+    """A server in the place of AWS, and the folder in which `microjobs` is called."""
 
     local: Local
     folder: Path
@@ -86,7 +86,7 @@ def snake(word: str) -> str:
 
 @contextmanager
 def opened(folder: Path) -> Iterator[Account]:
-    """An account whose registry has this machine's images, and the settings for it."""
+    """Start an account whose registry has this machine's images, and write its settings."""
     with started(folder / "aws", runtime="docker", images={uri: image_name(job) for job, uri in URIS.items()}) as local:
         account = Account(local, folder)
         write_record(account.home)

@@ -1,4 +1,4 @@
-"""Settings with everything in them."""
+"""Settings for tests."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def settings() -> Settings:
 
 @pytest.fixture
 def full() -> Settings:
-    """All that requests can have."""
+    """Settings that use everything that requests can have."""
     return Settings(
         role=ROLE,
         bucket="bucket",

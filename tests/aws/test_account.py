@@ -1,4 +1,4 @@
-"""`microjobs … --on aws` as a user runs it, on the local server as if it were AWS: real requests, real containers."""
+"""`microjobs … --on aws` with the local server in the place of AWS: real requests, real containers."""
 
 import re
 import signal
@@ -33,7 +33,7 @@ def until_training(running: subprocess.Popen[str]) -> None:
     assert any("InProgress: Training" in line for line in running.stdout)
 
 
-def test_workflow_runs_to_its_report_and_leaves_nothing(account: Account) -> None:
+def test_finished_workflow_leaves_nothing_running(account: Account) -> None:
     done = account.microjobs("run", "straight-line", "--on", "aws", "--yes", "--tag", "team=lines")
     assert (done.returncode, done.stderr) == (0, "")
     assert STRAIGHT_LINE_TABLE in done.stdout
@@ -58,10 +58,10 @@ def test_ctrl_c_leaves_nothing_and_resumes_on_aws(account: Account) -> None:
     with account.start(*ENDLESS) as running:
         until_training(running)
         running.send_signal(signal.SIGINT)
-        said, _ = running.communicate(timeout=200)
+        output, _ = running.communicate(timeout=200)
     assert running.returncode == 130
-    assert "microjobs run straight-line --resume --on aws" in said
-    assert "Cost so far: $" in said
+    assert "microjobs run straight-line --resume --on aws" in output
+    assert "Cost so far: $" in output
     assert account.running() == []
     here = account.microjobs("run", "straight-line", "--resume")
     assert here.returncode == 2
@@ -75,7 +75,7 @@ def test_failed_step_leaves_nothing(account: Account) -> None:
     assert account.running() == []
 
 
-def test_run_of_a_killed_launcher_is_ended_by_its_name(account: Account) -> None:
+def test_run_of_a_killed_launcher_is_stopped_by_its_name(account: Account) -> None:
     with account.start(*ENDLESS) as running:
         until_training(running)
         running.kill()
@@ -87,7 +87,7 @@ def test_run_of_a_killed_launcher_is_ended_by_its_name(account: Account) -> None
     assert "was running" in again.stdout
 
 
-def test_images_that_were_not_pushed_stop_a_run(account: Account, tmp_path: Path) -> None:
+def test_unpushed_images_prevent_a_run(account: Account, tmp_path: Path) -> None:
     other = Account(account.local, tmp_path)
     (tmp_path / "microjobs.toml").write_text((account.folder / "microjobs.toml").read_text())
     done = other.microjobs("run", "straight-line", "--on", "aws", "--yes")
@@ -103,7 +103,7 @@ def test_jobs_and_logs_on_aws_are_shown(account: Account) -> None:
 
 
 def test_doctor_finds_bucket_and_role(account: Account) -> None:
-    said = account.microjobs("doctor", "--on", "aws").stdout
-    assert "✓ bucket sagemaker-us-east-1-000000000000 in us-east-1" in said
-    assert "✓ role microjobs, which SageMaker may assume" in said
-    assert "? quotas cannot be checked" in said
+    output = account.microjobs("doctor", "--on", "aws").stdout
+    assert "✓ bucket sagemaker-us-east-1-000000000000 in us-east-1" in output
+    assert "✓ role microjobs, which SageMaker may assume" in output
+    assert "? quotas cannot be checked" in output

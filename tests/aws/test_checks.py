@@ -190,7 +190,7 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
     }
 
 
-def test_spot_and_other_types_have_quotas_of_their_own(full: Settings) -> None:
+def test_spot_and_other_types_have_separate_quotas(full: Settings) -> None:
     plan = workflows.plan_all(request_context(full, image=str), {})
     assert quotas.needed_quotas(plan, spot=True) == {
         "ml.m5.large for processing job usage": 4,

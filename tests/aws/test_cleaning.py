@@ -1,4 +1,4 @@
-"""Nothing is left that costs: endpoints above all, on an AWS that refuses to delete them while they are created."""
+"""Nothing that costs remains, although AWS refuses to delete endpoints while it creates them."""
 
 import io
 import os
@@ -26,7 +26,7 @@ QUICK = housing.Options(tuning=False)
 
 
 class Aws(Cloud):
-    """As AWS is: an endpoint that is being created cannot be deleted; and each look at it takes a while."""
+    """A cloud that cannot delete an endpoint while it is created, as AWS."""
 
     def __init__(self, looks: int = 4) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Aws(Cloud):
     def left(self) -> list[tuple[str, str]]:
         """What costs."""
         hosting = ("Endpoint", "EndpointConfig", "Model")
-        return [key for key, thing in self.things.items() if key[0] in hosting or "InProgress" in thing.values()]
+        return [key for key, thing in self.resources.items() if key[0] in hosting or "InProgress" in thing.values()]
 
 
 @pytest.fixture
@@ -86,15 +86,15 @@ def interrupted(run: Run, folder: Path) -> None:
 def test_ctrl_c_leaves_nothing(aws: Aws, tmp_path: Path, screen: io.StringIO, step: str) -> None:
     aws.on_describe = pressing_ctrl_c(step)
     interrupted(started(aws, tmp_path, screen), tmp_path)
-    assert any(name.endswith(step) for _, name in aws.things) or step == "endpoint"
+    assert any(name.endswith(step) for _, name in aws.resources) or step == "endpoint"
     assert aws.left() == []
 
 
-def test_endpoint_that_is_created_is_waited_for_and_deleted(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_endpoint_in_creation_is_deleted_afterwards(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = pressing_ctrl_c("endpoint")
     run = started(aws, tmp_path, screen)
     interrupted(run, tmp_path)
-    assert len(aws.asked("DeleteEndpoint")) > 1  # refused, and asked for again
+    assert len(aws.requests_of("DeleteEndpoint")) > 1  # refused, and asked for again
     assert f"deleting endpoint {run.id}-endpoint, which is Creating" in screen.getvalue()
     assert run.journal.endpoint is None
 
@@ -118,7 +118,7 @@ def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, scree
     assert aws.left() == []
 
 
-def test_failure_of_deleting_does_not_hide_why(
+def test_failed_deletion_does_not_hide_the_first_error(
     aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -133,25 +133,25 @@ def test_failure_of_deleting_does_not_hide_why(
     assert Journal.read(run.journal.path).endpoint == f"{run.id}-endpoint"
 
 
-def test_endpoint_that_cannot_be_deleted_is_an_error(
+def test_undeletable_endpoint_raises(
     aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints, "DELETE_TIMEOUT", 0.01)
-    aws.things["Endpoint", "stuck"] = {"EndpointName": "stuck", "EndpointStatus": "Creating", "looks": -9999}
+    aws.resources["Endpoint", "stuck"] = {"EndpointName": "stuck", "EndpointStatus": "Creating", "looks": -9999}
     with pytest.raises(LauncherError, match="endpoint stuck is Creating and could not be deleted"):
         endpoints.delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
 
 
-def test_kept_job_and_endpoint_stay_and_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = pressing_ctrl_c("endpoint")
     run = started(aws, tmp_path, screen, keep=True)
     interrupted(run, tmp_path)
     assert ("Endpoint", f"{run.id}-endpoint") in aws.left()
     assert "is kept, and costs until it is deleted: `microjobs stop" in screen.getvalue()
-    assert aws.asked("StopTrainingJob") == []
+    assert aws.requests_of("StopTrainingJob") == []
 
 
-def test_kept_job_goes_on(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_kept_job_continues(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.hanging.add("train")
     aws.on_describe = pressing_ctrl_c("train")
     run = started(aws, tmp_path, screen, keep=True)
@@ -169,24 +169,24 @@ def test_next_attempt_deletes_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: 
     assert aws.left() == []
 
 
-def test_all_that_a_run_left_is_ended_by_its_name(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_stop_run_stops_jobs_and_deletes_the_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     for word, name in [("TrainingJob", "run-1-train"), ("ProcessingJob", "run-1-raw"), ("TrainingJob", "run-10-train")]:
-        aws.things[word, name] = {f"{word}Name": name, f"{word}Status": "InProgress"}
+        aws.resources[word, name] = {f"{word}Name": name, f"{word}Status": "InProgress"}
     for word in ("Endpoint", "EndpointConfig", "Model"):
-        aws.things[word, "run-1-endpoint"] = {f"{word}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
-    said: list[str] = []
-    assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", said.append) == 3
+        aws.resources[word, "run-1-endpoint"] = {f"{word}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
+    output: list[str] = []
+    assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", output.append) == 3
     assert aws.left() == [("TrainingJob", "run-10-train")]
-    assert "stopping training run-1-train" in said
+    assert "stopping training run-1-train" in output
 
 
 def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
-    aws.things["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
+    aws.resources["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
     assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", print) == 1
-    assert aws.things == {}
+    assert aws.resources == {}
 
 
-def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_cost_of_all_attempts_is_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.failing["batch-score"] = "no luck"
     run = started(aws, tmp_path, screen)
     with pytest.raises(JobFailedError):
@@ -202,7 +202,7 @@ def test_cost_of_all_attempts_is_in_the_record(aws: Aws, tmp_path: Path, screen:
     assert "so far" in screen.getvalue()
 
 
-def test_unpriced_types_are_in_the_record(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
+def test_unpriced_types_are_in_the_journal(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     run = started(aws, tmp_path, screen, price=lambda _type: None)
     housing.housing(run, QUICK, tmp_path)
     assert Journal.read(run.journal.path).unpriced == ["ml.m5.large"]

@@ -1,4 +1,4 @@
-"""What a run may cost, and what it has cost."""
+"""The estimated cost and the real cost of a run."""
 
 import io
 from dataclasses import replace
@@ -26,14 +26,14 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def estimates(settings: Settings) -> list[costs.Estimate]:
-    there = request_context(settings, URIS.__getitem__)
-    return costs.estimate(housing.requests(there, PlanNames("run"), housing.Options()), 60 * settings.max_minutes)
+    context = request_context(settings, URIS.__getitem__)
+    return costs.estimate(housing.requests(context, PlanNames("run"), housing.Options()), 60 * settings.max_minutes)
 
 
 def shown(settings: Settings) -> str:
     screen = io.StringIO()
-    there = request_context(settings, URIS.__getitem__)
-    plan = housing.requests(there, PlanNames("run"), housing.Options())
+    context = request_context(settings, URIS.__getitem__)
+    plan = housing.requests(context, PlanNames("run"), housing.Options())
     consent.show(Console(file=screen, width=100), settings, plan)
     return screen.getvalue()
 
@@ -49,14 +49,14 @@ def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> No
     ]
 
 
-def test_most_is_what_time_limits_allow(settings: Settings) -> None:
+def test_maximum_is_the_cost_until_the_time_limit(settings: Settings) -> None:
     tuning = estimates(replace(settings, max_minutes=30))[3]
     assert tuning.maximum({"ml.m5.large": 0.2}) == pytest.approx(6 * 0.5 * 0.2)
     assert tuning.expected({"ml.m5.large": 0.2}) == pytest.approx(6 * 5 / 60 * 0.2)
     assert tuning.maximum({}) is None
 
 
-def test_expected_is_never_more_than_most(settings: Settings) -> None:
+def test_expected_cost_is_at_most_the_maximum(settings: Settings) -> None:
     for item in estimates(replace(settings, max_minutes=1)):
         assert item.expected({"ml.m5.large": 1.0}) == item.maximum({"ml.m5.large": 1.0})
 
@@ -67,20 +67,20 @@ def test_table_shows_steps_and_their_sum(settings: Settings) -> None:
     assert text.splitlines()[7].split() == ["all", "$1.17", "$14.00"]
 
 
-def test_unknown_price_is_said(settings: Settings) -> None:
+def test_unknown_price_is_reported(settings: Settings) -> None:
     text = shown(replace(settings, instance_types={"train": "ml.x9.large"}))
     assert "The price of ml.x9.large in us-east-1 is unknown" in text
     assert "+ ?" in text
 
 
-def test_other_region_has_no_prices_but_the_users(settings: Settings) -> None:
-    there = replace(settings, region="eu-north-1")
-    assert load_prices(there) == {}
-    assert load_prices(replace(there, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
+def test_other_region_has_only_prices_of_the_settings(settings: Settings) -> None:
+    other = replace(settings, region="eu-north-1")
+    assert load_prices(other) == {}
+    assert load_prices(replace(other, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
     assert load_prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
 
 
-def test_nobody_to_ask_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_consent_without_a_terminal_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     with pytest.raises(UsageError, match="add --yes"):
         consent.ask(Console(file=io.StringIO()), yes=False)
@@ -114,12 +114,12 @@ def training(**members: Any) -> dict[str, Any]:
     return {"ResourceConfig": resources, "TrainingStartTime": START, **members}
 
 
-def test_training_is_billed_as_described_times_hosts() -> None:
+def test_training_costs_billable_time_times_hosts() -> None:
     ended = training(BillableTimeInSeconds=30, TrainingEndTime=START + timedelta(seconds=100))
     assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 60)
 
 
-def test_job_without_billable_time_counts_by_the_clock() -> None:
+def test_job_without_billable_time_costs_wall_time() -> None:
     ended = training(TrainingEndTime=START + timedelta(seconds=100))
     assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 200)
 
@@ -132,19 +132,19 @@ def test_processing_counts_from_start_to_end() -> None:
     assert measure_usage(NOBODY, PROCESSING, {**job, **times}) == Usage("ml.c5.large", 36)
 
 
-def test_job_that_goes_on_counts_until_now() -> None:
+def test_running_job_costs_until_now() -> None:
     used = measure_usage(NOBODY, TRAINING, training(TrainingStartTime=datetime.now(UTC) - timedelta(seconds=50)))
     assert used is not None
     assert 100 <= used.seconds < 110
 
 
 @pytest.mark.parametrize(("status", "seconds"), [("InProgress", 6 * 40), ("Completed", 6 * 30)])
-def test_tuning_is_the_sum_of_its_jobs(cloud: Cloud, status: str, seconds: float) -> None:
+def test_tuning_costs_the_sum_of_its_trials(cloud: Cloud, status: str, seconds: float) -> None:
     times = {"TrainingStartTime": START, "TrainingEndTime": START + timedelta(seconds=40)}
     resources = {"InstanceType": "ml.m5.large", "InstanceCount": 1}
     for number in range(6):
         job = {"TrainingJobStatus": "Completed", "BillableTimeInSeconds": 30, "ResourceConfig": resources, **times}
-        cloud.things["TrainingJob", f"tune-{number}"] = job
+        cloud.resources["TrainingJob", f"tune-{number}"] = job
     answer = {"TrainingJobSummaries": [{"TrainingJobName": f"tune-{number}", **times} for number in range(6)]}
     cloud.ListTrainingJobsForHyperParameterTuningJob = lambda _asked: answer  # type: ignore[method-assign, assignment]
     tuning = {
@@ -155,17 +155,17 @@ def test_tuning_is_the_sum_of_its_jobs(cloud: Cloud, status: str, seconds: float
     assert measure_usage(cloud.backend().sagemaker, TUNING, tuning) == Usage("ml.m5.large", seconds)
 
 
-def test_endpoint_is_no_job() -> None:
+def test_endpoint_has_no_usage() -> None:
     assert measure_usage(NOBODY, ENDPOINT, {}) is None
 
 
-def test_use_costs_by_the_hour() -> None:
+def test_usage_costs_per_hour() -> None:
     assert Usage("ml.m5.large", 1800).dollars({"ml.m5.large": 0.5}.get) == 0.25
     assert Usage("ml.m5.large", 1800).dollars(lambda _type: None) is None
 
 
 def test_job_that_ends_before_its_start_costs_nothing() -> None:
-    """Clocks of several machines may differ."""
+    """The clocks of two machines can differ."""
     ended = training(TrainingEndTime=START - timedelta(seconds=100))
     assert measure_usage(NOBODY, TRAINING, ended) == Usage("ml.m5.large", 0)
 
@@ -202,5 +202,5 @@ def test_nothing_costs_without_prices(cloud: Cloud, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("amount", "text"), [(0, "$0.00"), (0.0042, "$0.0042"), (0.00001, "$0.00"), (12.3, "$12.30")])
-def test_dollars_have_the_digits_that_count(amount: float, text: str) -> None:
+def test_dollars_have_significant_digits(amount: float, text: str) -> None:
     assert format_dollars(amount) == text

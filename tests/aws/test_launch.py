@@ -1,4 +1,4 @@
-"""`microjobs run … --on aws` before the first request: dry runs, what is left of a resumed run, hosts by setting."""
+"""`microjobs run … --on aws` before the first request: dry runs, resumed runs, options from settings."""
 
 import json
 from pathlib import Path
@@ -29,26 +29,26 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
-def test_dry_run_prints_json_alone_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_prints_only_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "housing", *ON_AWS, "--dry-run"]) == 0
-    said = capsys.readouterr()
-    requests = [json.loads(line) for line in said.out.splitlines()]
+    captured = capsys.readouterr()
+    requests = [json.loads(line) for line in captured.out.splitlines()]
     assert len(requests) == 8
     assert requests[2]["TrainingJobName"] == "housing-dry-run-train"
     assert requests[4]["PrimaryContainer"]["ModelDataUrl"] == (
         "s3://bucket/microjobs/housing-dry-run/models/housing-dry-run-train/output/model.tar.gz"
     )
-    assert "# aws sagemaker create-hyper-parameter-tuning-job --cli-input-json" in said.err
+    assert "# aws sagemaker create-hyper-parameter-tuning-job --cli-input-json" in captured.err
 
 
-def test_dry_run_has_digests_where_they_are_known(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_has_digests_of_pushed_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["run", "straight-line", *ON_AWS, "--dry-run"])
     assert "no digest is known of preprocess, train-pytorch, serve, batch-score" in capsys.readouterr().err
     account.write_record(home)
     main(["run", "straight-line", *ON_AWS, "--dry-run"])
-    said = capsys.readouterr()
-    assert "no digest" not in said.err
-    assert said.out.count("@sha256:") == 4
+    captured = capsys.readouterr()
+    assert "no digest" not in captured.err
+    assert captured.out.count("@sha256:") == 4
 
 
 def test_dry_run_is_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,26 +59,26 @@ def test_dry_run_is_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> No
     assert outputs[0] == outputs[1]
 
 
-def test_dry_run_is_for_aws(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_needs_aws(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "housing", "--dry-run"]) == 2
     assert "--dry-run needs --on aws" in capsys.readouterr().err
 
 
-def test_flags_of_aws_without_it_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+def test_flags_for_aws_need_on_aws(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in (["run", "housing"], ["doctor"], ["ps"]):
         assert main([*verb, "--region", "us-east-1"]) == 2
         assert "--region can be used only with --on aws" in capsys.readouterr().err
 
 
-def test_unknown_profile_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_profile_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ps", "--on", "aws", "--profile", "nobody"]) == 2
     assert "The config profile (nobody) could not be found: `aws configure list-profiles`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("given", "hosts"), [({}, 3), ({"instance_count": 2}, 2)])
-def test_flag_for_scaling_hosts_goes_over_the_setting(settings: Settings, given: dict[str, int], hosts: int) -> None:
+@pytest.mark.parametrize(("flags", "hosts"), [({}, 3), ({"instance_count": 2}, 2)])
+def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags: dict[str, int], hosts: int) -> None:
     aws = Settings(**{**vars(settings), "instance_count": 3})
-    assert LaunchRequest("housing", given, aws=aws).options == {"instance_count": hosts}
+    assert LaunchRequest("housing", flags, aws=aws).options == {"instance_count": hosts}
     assert LaunchRequest("straight-line", {}, aws=aws).options == {}
 
 
@@ -86,7 +86,7 @@ def planned(cloud: Cloud) -> list[PlannedRequest]:
     return housing.requests(cloud.backend(), PlanNames("run"), housing.Options())
 
 
-def test_resumed_run_costs_what_is_left(cloud: Cloud, tmp_path: Path) -> None:
+def test_estimate_of_a_resumed_run_has_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r.json", "run", "housing", {}, "aws")
     journal.steps = [
         JournalEntry("raw", "", "", "", 1.0),
@@ -99,17 +99,17 @@ def test_resumed_run_costs_what_is_left(cloud: Cloud, tmp_path: Path) -> None:
     assert remaining(planned(cloud), set()) == planned(cloud)
 
 
-def test_run_is_resumed_only_where_its_data_lies(settings: Settings, home: Path) -> None:
+def test_resume_with_another_bucket_or_prefix_fails(settings: Settings, home: Path) -> None:
     runs = home / "runs"
     Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
     elsewhere = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
     with pytest.raises(UsageError, match=r"is below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
         resume_journal(runs, LaunchRequest("straight-line", {}, aws=elsewhere))
-    there = Settings(**{**vars(elsewhere), "prefix": "old"})
-    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=there)).attempt == 2
+    same = Settings(**{**vars(elsewhere), "prefix": "old"})
+    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=same)).attempt == 2
 
 
-def test_aws_is_asked_every_five_seconds_and_more_slowly_when_it_says_so(settings: Settings) -> None:
+def test_aws_is_polled_every_five_seconds_with_adaptive_retries(settings: Settings) -> None:
     backend = connect(settings, str)
     assert (backend.poll_interval, backend.max_poll_interval) == (POLL_INTERVAL, POLL_INTERVAL) == (5.0, 5.0)
     retries = backend.sagemaker.meta.config.retries  # type: ignore[attr-defined]

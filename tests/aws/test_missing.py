@@ -1,4 +1,4 @@
-"""Every command for AWS, against what may be missing or wrong: all of it is named at once, each with its remedy."""
+"""Commands for AWS with missing or wrong settings: all problems are reported at once, each with its remedy."""
 
 import json
 import socket
@@ -48,7 +48,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize("command", ASKING)
-def test_all_that_is_missing_is_named_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_missing_settings_are_named_at_once(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(ASKING[command]) in (1, 2)
     text = said(capsys)
     for wanted in (*REGION, *CREDENTIALS, *((*ROLE, *BUCKET) if command in REQUESTING else ())):
@@ -56,7 +56,7 @@ def test_all_that_is_missing_is_named_at_once(command: str, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize("command", ASKING)
-def test_only_what_is_missing_is_named(
+def test_only_missing_settings_are_named(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -91,7 +91,7 @@ def test_profile_of_the_file_that_does_not_exist_is_named(
     ],
 )
 @pytest.mark.parametrize("command", ASKING)
-def test_wrong_file_is_refused_by_every_command(
+def test_every_command_refuses_an_invalid_file(
     command: str, content: bytes, wanted: str, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "microjobs.toml").write_bytes(content)
@@ -100,7 +100,7 @@ def test_wrong_file_is_refused_by_every_command(
 
 
 @pytest.mark.parametrize("command", ASKING)
-def test_half_of_the_credentials_have_a_remedy(
+def test_incomplete_credentials_have_a_remedy(
     command: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "credentials").write_text("[work]\naws_access_key_id = AKIA\n")  # half of them
@@ -115,7 +115,7 @@ def test_half_of_the_credentials_have_a_remedy(
 @pytest.mark.parametrize(
     "content", ["[default\n", "[profile work]\nrole_arn = arn:aws:iam::123456789012:role/r\nsource_profile = work\n"]
 )
-def test_wrong_configuration_of_aws_has_a_remedy(
+def test_invalid_aws_configuration_has_a_remedy(
     content: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (folder / "config").write_text(content)
@@ -124,12 +124,12 @@ def test_wrong_configuration_of_aws_has_a_remedy(
     assert "correct ~/.aws/config" in said(capsys)
 
 
-def test_unknown_job_is_refused_before_an_account_is_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_job_is_reported_without_an_account(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", "nope"]) == 2
     assert "no job nope: there are batch-score" in said(capsys)
 
 
-def test_silent_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_network_has_a_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIA")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -154,7 +154,7 @@ def test_dry_run_needs_no_account(workflow: str, capsys: pytest.CaptureFixture[s
     )
 
 
-def test_dry_run_keeps_what_is_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_uses_the_settings(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "microjobs.toml").write_text('[aws]\nregion = "eu-west-1"\nrole = "arn:aws:iam::111122223333:role/r"\n')
     assert main(["run", "housing", "--on", "aws", "--dry-run"]) == 0
     captured = capsys.readouterr()
@@ -163,7 +163,7 @@ def test_dry_run_keeps_what_is_set(folder: Path, capsys: pytest.CaptureFixture[s
     assert "111122223333.dkr.ecr.eu-west-1.amazonaws.com" in captured.out
 
 
-def test_dry_run_refuses_what_is_wrong_all_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_reports_all_wrong_settings_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--role", "microjobs", "--instance-type", "large", "--max-minutes", "0", "--subnets", "s-1")
     assert main(["run", "housing", "--on", "aws", "--dry-run", *words]) == 2
     text = said(capsys)

@@ -36,7 +36,7 @@ HERE = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
 
 
 class World:
-    """A folder to type the page's commands in."""
+    """The folder in which the page's commands are called."""
 
     def __init__(self, folder: Path, local: Local, moto: str) -> None:
         self.folder = folder
@@ -77,7 +77,7 @@ def world(tmp_path: Path, moto: str) -> Iterator[World]:
 
 
 IMAGES = ("microjobs build", "microjobs push")
-"""Commands that take an engine: `tests/push` runs them."""
+"""Commands that need an engine: `tests/push` runs them."""
 
 DOCTOR = [
     "✓ credentials of arn:aws",
@@ -89,10 +89,10 @@ EXPECTED: dict[str, tuple[int, list[str]]] = {
     "microjobs doctor": (1, DOCTOR),
     "microjobs logs": (2, []),  # there is no run of that name
 }
-"""Exit code and output of the commands that have others than 0 and nothing to check."""
+"""Exit code and output of the commands whose exit code is not 0, or whose output is checked."""
 
 
-def test_commands_lead_from_nothing_to_a_clean_account(world: World, moto: str) -> None:
+def test_commands_of_the_page_work_and_clean_up(world: World, moto: str) -> None:
     for group in ("TrainingJobs", "ProcessingJobs"):  # SageMaker would have made them
         client(moto, "logs").create_log_group(logGroupName=f"/aws/sagemaker/{group}")
     for command in (command for command in COMMANDS if not command.startswith(IMAGES)):
@@ -109,7 +109,7 @@ def client(moto: str, service: str) -> Any:
 
 
 def left(moto: str) -> list[str]:
-    """What an account has of ours."""
+    """Return the resources of the account."""
     buckets = client(moto, "s3").list_buckets()["Buckets"]
     repositories = client(moto, "ecr").describe_repositories()["repositories"]
     roles = client(moto, "iam").list_roles()["Roles"]
@@ -123,12 +123,12 @@ def left(moto: str) -> list[str]:
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command.startswith("microjobs")])
-def test_commands_are_understood(command: str) -> None:
+def test_commands_are_parsed(command: str) -> None:
     make_parser().parse_args(command.split()[1:])
 
 
 @pytest.mark.parametrize("table", TABLES)
-def test_settings_of_the_page_are_settings(table: str, tmp_path: Path) -> None:
+def test_settings_of_the_page_are_valid(table: str, tmp_path: Path) -> None:
     (tmp_path / "microjobs.toml").write_text(table)
     loaded = settings.load(tmp_path / "microjobs.toml")
     settings.check(loaded, workflows.steps())

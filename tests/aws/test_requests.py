@@ -1,4 +1,4 @@
-"""Every request that AWS gets, against botocore's model and against the local server's checks."""
+"""All requests for AWS, validated by botocore's model and by the local server."""
 
 import json
 from pathlib import Path
@@ -40,11 +40,13 @@ AWS_ONLY = ("EnableManagedSpotTraining",)
 
 
 def completed(settings: Settings, plan: str) -> dict[str, list[dict[str, Any]]]:
-    """A plan's requests as AWS gets them, by operation."""
-    there = request_context(settings, URIS.__getitem__)
+    """Return the completed requests of a plan, by operation."""
+    context = request_context(settings, URIS.__getitem__)
     found: dict[str, list[dict[str, Any]]] = {}
-    for planned in PLANS[plan](there, PlanNames("run")):
-        found.setdefault(planned.operation, []).append(dict(there.complete("run", planned.operation, planned.request)))
+    for planned in PLANS[plan](context, PlanNames("run")):
+        found.setdefault(planned.operation, []).append(
+            dict(context.complete("run", planned.operation, planned.request))
+        )
     return found
 
 
@@ -56,9 +58,9 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
 
 @pytest.mark.parametrize("plan", PLANS)
 @pytest.mark.parametrize("which", ["settings", "full"])
-def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, request: pytest.FixtureRequest) -> None:
-    there = request_context(request.getfixturevalue(which), URIS.__getitem__)
-    for command, line in format_requests(there, "run", PLANS[plan](there, PlanNames("run"))):
+def test_dry_run_prints_valid_requests(plan: str, which: str, request: pytest.FixtureRequest) -> None:
+    context = request_context(request.getfixturevalue(which), URIS.__getitem__)
+    for command, line in format_requests(context, "run", PLANS[plan](context, PlanNames("run"))):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
         asked = json.loads(line)
@@ -69,23 +71,23 @@ def test_every_line_of_the_dry_run_is_a_valid_request(plan: str, which: str, req
 
 
 @pytest.mark.parametrize("tuning", [True, False])
-def test_plan_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
+def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
     housing.housing(run, options, tmp_path)
     planned = housing.requests(run.backend, PlanNames(run.id), options)
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
-def test_plan_of_own_data_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
     housing.WORKFLOW.execute(run, options, tmp_path)
     raw = housing.requests(run.backend, PlanNames(run.id), options)[0]
-    assert cloud.asked("CreateProcessingJob")[0] == raw.request
+    assert cloud.requests_of("CreateProcessingJob")[0] == raw.request
     assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
 
-def test_plan_of_the_line_is_what_the_workflow_sends(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
     straight_line.straight_line(run, straight_line.Options(), tmp_path)
     planned = straight_line.requests(run.backend, PlanNames(run.id), straight_line.Options())
@@ -97,24 +99,24 @@ def wire(planned: list[PlannedRequest]) -> Any:
 
 
 def sent(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
-    """The request that was sent for a planned one; the best model is known only then, and taken for the planned one."""
+    """Return the request that was sent for a planned one, with the planned model in the place of the best model."""
     before = sum(other.operation == item.operation for other in planned[:number])
-    text = json.dumps(cloud.asked(item.operation)[before])
+    text = json.dumps(cloud.requests_of(item.operation)[before])
     return json.loads(text.replace("-tune-001-abcd1234/output", "-train/output"))
 
 
-def test_everything_is_tagged_with_its_run(full: Settings) -> None:
+def test_all_resources_are_tagged_with_their_run(full: Settings) -> None:
     for requests in completed(full, "housing").values():
         for asked in requests:
             assert asked["Tags"] == [{"Key": "team", "Value": "houses"}, {"Key": complete.RUN_TAG, "Value": "run"}]
 
 
-def test_all_data_lies_below_the_prefix(full: Settings) -> None:
+def test_all_data_is_below_the_prefix(full: Settings) -> None:
     text = json.dumps(completed(full, "own data"))
     assert text.count("s3://bucket/") == text.count("s3://bucket/team/houses/run/") > 10
 
 
-def test_spot_training_may_wait_longer_than_it_runs(full: Settings) -> None:
+def test_spot_training_has_additional_wait_time(full: Settings) -> None:
     requests = completed(full, "housing")
     [training] = requests["CreateTrainingJob"]
     definition = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
@@ -141,7 +143,7 @@ def test_outputs_and_volumes_are_encrypted(full: Settings) -> None:
     assert requests["CreateEndpointConfig"][0]["KmsKeyId"] == full.kms_key
 
 
-def test_disks_that_encrypt_themselves_get_no_key(full: Settings) -> None:
+def test_encrypted_local_disks_get_no_key(full: Settings) -> None:
     assert "VolumeKmsKeyId" not in completed(full, "housing")["CreateTrainingJob"][0]["ResourceConfig"]
 
 
@@ -158,11 +160,11 @@ def test_disks_that_encrypt_themselves_get_no_key(full: Settings) -> None:
         ("ml.p4d.24xlarge", True),
     ],
 )
-def test_types_with_disks_of_their_own_are_known(instance_type: str, own: bool) -> None:
+def test_types_with_local_disks_are_recognised(instance_type: str, own: bool) -> None:
     assert (complete.LOCAL_DISKS.match(instance_type) is not None) == own
 
 
-def test_steps_have_their_own_instance_types(full: Settings) -> None:
+def test_steps_can_have_different_instance_types(full: Settings) -> None:
     requests = completed(full, "housing")
     assert requests["CreateTrainingJob"][0]["ResourceConfig"]["InstanceType"] == "ml.g5.xlarge"
     tuning = requests["CreateHyperParameterTuningJob"][0]["TrainingJobDefinition"]
@@ -171,12 +173,12 @@ def test_steps_have_their_own_instance_types(full: Settings) -> None:
     assert (variant["InstanceType"], variant["InitialInstanceCount"]) == ("ml.c5.large", 2)
 
 
-def test_completing_leaves_the_request_as_it_was(full: Settings) -> None:
-    there: RequestContext = request_context(full, URIS.__getitem__)
-    planned = housing.requests(there, PlanNames("run"), housing.Options())
+def test_completing_does_not_change_the_request(full: Settings) -> None:
+    context: RequestContext = request_context(full, URIS.__getitem__)
+    planned = housing.requests(context, PlanNames("run"), housing.Options())
     before = json.dumps([item.request for item in planned])
     for item in planned:
-        there.complete("run", item.operation, item.request)
+        context.complete("run", item.operation, item.request)
     assert json.dumps([item.request for item in planned]) == before
 
 

@@ -1,4 +1,4 @@
-"""`microjobs.toml`, flags over it, and what is refused before anything starts."""
+"""`microjobs.toml`, the flags that override it, and validation."""
 
 import argparse
 from dataclasses import replace
@@ -41,18 +41,18 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_file_is_read(file: Path) -> None:
+def test_settings_are_read_from_the_file(file: Path) -> None:
     settings = load(file)
     assert (settings.region, settings.spot, settings.subnets) == ("eu-west-1", True, ("subnet-1",))
     assert settings.prices == {"ml.m5.xlarge": 0.25}
 
 
-def test_no_file_gives_the_defaults(tmp_path: Path) -> None:
+def test_missing_file_gives_defaults(tmp_path: Path) -> None:
     assert load(tmp_path / "none.toml") == Settings()
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "output"),
     [
         ("spots = true", "no setting 'spots'"),
         ('spot = "yes"', "spot must be like False, not 'yes'"),
@@ -60,21 +60,21 @@ def test_no_file_gives_the_defaults(tmp_path: Path) -> None:
         ("spot", "not valid TOML"),
     ],
 )
-def test_wrong_file_is_refused_by_setting(tmp_path: Path, line: str, said: str) -> None:
+def test_invalid_file_names_the_setting(tmp_path: Path, line: str, output: str) -> None:
     path = tmp_path / "microjobs.toml"
     path.write_text(f"[aws]\n{line}\n")
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises(UsageError, match=output):
         load(path)
 
 
-def test_flags_go_over_the_file(file: Path) -> None:
+def test_flags_override_the_file(file: Path) -> None:
     given = flags.parse_settings(parsed("--on", "aws", "--region", "us-west-2", "--subnets", "subnet-2, subnet-3"))
     settings = override(load(file), given)
     assert (settings.region, settings.subnets) == ("us-west-2", ("subnet-2", "subnet-3"))
     assert settings.instance_type == "ml.m5.xlarge"
 
 
-def test_flags_add_to_tables_of_the_file(file: Path) -> None:
+def test_flags_extend_tables_of_the_file(file: Path) -> None:
     words = ["--instance-type", "ml.m5.large", "--instance-type", "tune=ml.c5.large", "--tag", "run=a=b"]
     settings = override(load(file), flags.parse_settings(parsed("--on", "aws", *words)))
     assert settings.instance_type == "ml.m5.large"
@@ -82,7 +82,7 @@ def test_flags_add_to_tables_of_the_file(file: Path) -> None:
     assert settings.tags == {"team": "houses", "run": "a=b"}
 
 
-def test_flags_of_aws_go_with_aws_alone() -> None:
+def test_flags_for_aws_need_on_aws_option() -> None:
     with pytest.raises(UsageError, match="--spot, --tag can be used only with --on aws"):
         flags.on_aws(parsed("--spot", "--tag", "a=b"))
     assert flags.on_aws(parsed()) is False
@@ -100,7 +100,7 @@ def test_every_flag_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "output"),
     [
         ({"region": ""}, "no region is set"),
         ({"role": "microjobs"}, "'microjobs' is not the ARN of a role"),
@@ -111,12 +111,12 @@ def test_every_flag_is_a_setting() -> None:
         ({"max_minutes": 0}, "max_minutes must be at least 1, not 0"),
     ],
 )
-def test_wrong_settings_say_what_to_write(settings: Settings, wrong: dict[str, object], said: str) -> None:
-    with pytest.raises(UsageError, match=said):
+def test_invalid_settings_have_remedies(settings: Settings, wrong: dict[str, object], output: str) -> None:
+    with pytest.raises(UsageError, match=output):
         check(replace(settings, **wrong), workflows.steps())  # type: ignore[arg-type]
 
 
-def test_role_and_registry_are_taken_apart(settings: Settings) -> None:
+def test_account_and_registry_are_parsed(settings: Settings) -> None:
     assert (settings.account, settings.role_name) == ("123456789012", "microjobs")
     assert str(settings.destination) == "123456789012.dkr.ecr.us-east-1.amazonaws.com/microjobs"
     assert str(replace(settings, registry="registry.example.com/team").destination) == "registry.example.com/team"

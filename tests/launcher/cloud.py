@@ -1,7 +1,7 @@
 """SageMaker, S3 and logs in memory, behind real boto3 clients.
 
-botocore checks and serialises each request, the local server's validation checks it again as the wire has it, and then
-it is answered here. Jobs end at the second look at them, unless a test says otherwise.
+botocore validates and serialises each request, and the local server's validation checks the serialised one. Jobs end at
+the second Describe call, unless a test changes that.
 """
 
 import io
@@ -51,7 +51,7 @@ class Cloud:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.things: dict[tuple[str, str], Members] = {}
+        self.resources: dict[tuple[str, str], Members] = {}
         self.requests: list[tuple[str, Members]] = []
         self.failing: dict[str, str] = {}
         self.hanging: set[str] = set()
@@ -81,89 +81,91 @@ class Cloud:
         return client
 
     def _remember(self, params: Members, context: Members, **_: object) -> None:
-        context["asked"] = dict(params)
+        context["members"] = dict(params)
 
     def _answer(self, model: Any, params: Members, context: Members, **_: object) -> tuple[Any, Members]:
-        asked, name = context["asked"], model.name
+        members, name = context["members"], model.name
         try:
             if model.service_model.service_name == "sagemaker":
                 validate(model, json.loads(params["body"]))
-            self.requests.append((name, asked))
-            return SimpleNamespace(status_code=200, headers={}), self._handle(name, asked)
+            self.requests.append((name, members))
+            return SimpleNamespace(status_code=200, headers={}), self._handle(name, members)
         except ServiceError as error:
             return SimpleNamespace(status_code=400), {"Error": {"Code": error.code, "Message": error.message}}
 
-    def asked(self, operation: str) -> list[Members]:
-        return [asked for name, asked in self.requests if name == operation]
+    def requests_of(self, operation: str) -> list[Members]:
+        return [members for name, members in self.requests if name == operation]
 
     # --- operations ---
 
-    def _handle(self, operation: str, asked: Members) -> Members:
+    def _handle(self, operation: str, members: Members) -> Members:
         own = getattr(self, operation, None)
         if own is not None:
-            answer: Members = own(asked)
+            answer: Members = own(members)
             return answer
         verb = next(verb for verb in ("Create", "Describe", "Stop", "Delete", "List") if operation.startswith(verb))
-        word = operation.removeprefix(verb)
+        noun = operation.removeprefix(verb)
         if verb == "List":
-            return self._list(word.removesuffix("s"), asked)
+            return self._list(noun.removesuffix("s"), members)
         handler = {"Create": self._create, "Describe": self._describe, "Stop": self._stop, "Delete": self._delete}[verb]
-        return handler(word, asked[f"{word}Name"], asked)
+        return handler(noun, members[f"{noun}Name"], members)
 
-    def _create(self, word: str, name: str, asked: Members) -> Members:
-        if (word, name) in self.things:
-            raise ServiceError("ResourceInUse", f"{name} is there already")
-        status = "Creating" if word == "Endpoint" else "InProgress"
-        self.things[word, name] = {**asked, f"{word}Status": status, "CreationTime": self._now()}
+    def _create(self, noun: str, name: str, members: Members) -> Members:
+        if (noun, name) in self.resources:
+            raise ServiceError("ResourceInUse", f"{name} exists already")
+        status = "Creating" if noun == "Endpoint" else "InProgress"
+        self.resources[noun, name] = {**members, f"{noun}Status": status, "CreationTime": self._now()}
         return {}
 
     def _now(self) -> datetime:
-        """A second later for each thing."""
-        return START + timedelta(seconds=len(self.things))
+        """A second later for each resource."""
+        return START + timedelta(seconds=len(self.resources))
 
-    def _describe(self, word: str, name: str, _asked: Members) -> Members:
-        thing = self._thing(word, name)
+    def _describe(self, noun: str, name: str, _asked: Members) -> Members:
+        resource = self._thing(noun, name)
         self.on_describe(name)
-        before = dict(thing)
-        if thing[f"{word}Status"] in ("InProgress", "Creating"):
-            self._advance(word, name, thing)
+        before = dict(resource)
+        if resource[f"{noun}Status"] in ("InProgress", "Creating"):
+            self._advance(noun, name, resource)
         return before
 
-    def _advance(self, word: str, name: str, thing: Members) -> None:
+    def _advance(self, noun: str, name: str, resource: Members) -> None:
         step = next((step for step in (*self.failing, *self.hanging) if step in name), "")
         if step in self.failing:
-            thing |= {f"{word}Status": "Failed", "FailureReason": self.failing[step]}
+            resource |= {f"{noun}Status": "Failed", "FailureReason": self.failing[step]}
         elif step not in self.hanging:
-            getattr(self, f"_end_{word}", lambda _name, _thing: None)(name, thing)
-            thing[f"{word}Status"] = "InService" if word == "Endpoint" else "Completed"
+            getattr(self, f"_end_{noun}", lambda _name, _thing: None)(name, resource)
+            resource[f"{noun}Status"] = "InService" if noun == "Endpoint" else "Completed"
 
-    def _thing(self, word: str, name: str) -> Members:
-        if (word, name) not in self.things:
-            raise ServiceError("ValidationException", f"Could not find {word} {name}")
-        return self.things[word, name]
+    def _thing(self, noun: str, name: str) -> Members:
+        if (noun, name) not in self.resources:
+            raise ServiceError("ValidationException", f"Could not find {noun} {name}")
+        return self.resources[noun, name]
 
-    def _stop(self, word: str, name: str, _asked: Members) -> Members:
-        self._thing(word, name)[f"{word}Status"] = "Stopped"
+    def _stop(self, noun: str, name: str, _asked: Members) -> Members:
+        self._thing(noun, name)[f"{noun}Status"] = "Stopped"
         return {}
 
-    def _delete(self, word: str, name: str, _asked: Members) -> Members:
-        self._thing(word, name)
-        del self.things[word, name]
+    def _delete(self, noun: str, name: str, _asked: Members) -> Members:
+        self._thing(noun, name)
+        del self.resources[noun, name]
         return {}
 
-    def _list(self, word: str, asked: Members) -> Members:
-        wanted, text = asked.get("StatusEquals"), asked.get("NameContains", "")
+    def _list(self, noun: str, members: Members) -> Members:
+        status, text = members.get("StatusEquals"), members.get("NameContains", "")
         rows = [
-            thing
-            for (kind, name), thing in self.things.items()
-            if kind == word and text in name and wanted in (None, thing.get(f"{word}Status"))
+            resource
+            for (kind, name), resource in self.resources.items()
+            if kind == noun and text in name and status in (None, resource.get(f"{noun}Status"))
         ]
-        rows.sort(key=lambda thing: thing.get("CreationTime", START), reverse=asked.get("SortOrder") == "Descending")
-        return {f"{word}s" if word in ("Endpoint", "EndpointConfig", "Model") else f"{word}Summaries": rows}
+        rows.sort(
+            key=lambda resource: resource.get("CreationTime", START), reverse=members.get("SortOrder") == "Descending"
+        )
+        return {f"{noun}s" if noun in ("Endpoint", "EndpointConfig", "Model") else f"{noun}Summaries": rows}
 
     # --- what jobs leave ---
 
-    def _end_ProcessingJob(self, _name: str, thing: Members) -> None:  # noqa: N802  found by the kind's word
+    def _end_ProcessingJob(self, _name: str, resource: Members) -> None:  # noqa: N802  found by the kind's noun
         files = {
             "raw": {"x_test.npy": npy(np.zeros((ROWS, 3))), "y_test.npy": npy(np.arange(ROWS))},
             "train": {"x_train.npy": npy(np.zeros((ROWS, 3)))},
@@ -174,18 +176,18 @@ class Cloud:
             },
             "batch": {"predictions.npy": npy(np.arange(ROWS) + 0.5), "score-report.txt": b"Test MSE : 0.25"},
         }
-        for output in thing["ProcessingOutputConfig"]["Outputs"]:
+        for output in resource["ProcessingOutputConfig"]["Outputs"]:
             for name, content in files[output["OutputName"]].items():
                 self.objects[f"{output['S3Output']['S3Uri']}/{name}"] = content
 
-    def _end_TrainingJob(self, name: str, thing: Members, mse: float = 30.0) -> None:  # noqa: N802
-        folder = f"{thing['OutputDataConfig']['S3OutputPath']}/{name}/output"
+    def _end_TrainingJob(self, name: str, resource: Members, mse: float = 30.0) -> None:  # noqa: N802
+        folder = f"{resource['OutputDataConfig']['S3OutputPath']}/{name}/output"
         metrics = json.dumps({"test_mse": mse, "test_loss": mse}).encode()
         self.objects[f"{folder}/output.tar.gz"] = tar_gz({"metrics.json": metrics, "learning-curve.png": PNG})
         self.objects[f"{folder}/model.tar.gz"] = b"model"
-        thing["ModelArtifacts"] = {"S3ModelArtifacts": f"{folder}/model.tar.gz"}
+        resource["ModelArtifacts"] = {"S3ModelArtifacts": f"{folder}/model.tar.gz"}
 
-    def _end_HyperParameterTuningJob(self, name: str, thing: Members) -> None:  # noqa: N802
+    def _end_HyperParameterTuningJob(self, name: str, resource: Members) -> None:  # noqa: N802
         for number in range(1, 7):
             job = f"{name}-{number:03}-abcd1234"
             own = {
@@ -194,56 +196,58 @@ class Cloud:
                 "CreationTime": self._now(),
                 "number": number,
             }
-            self.things["TrainingJob", job] = {**thing["TrainingJobDefinition"], **own}
-            self._end_TrainingJob(job, self.things["TrainingJob", job], mse=20.0 + number)
-        thing["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}
+            self.resources["TrainingJob", job] = {**resource["TrainingJobDefinition"], **own}
+            self._end_TrainingJob(job, self.resources["TrainingJob", job], mse=20.0 + number)
+        resource["BestTrainingJob"] = {"TrainingJobName": f"{name}-001-abcd1234"}
 
-    def ListTrainingJobsForHyperParameterTuningJob(self, asked: Members) -> Members:  # noqa: N802
-        prefix = f"{asked['HyperParameterTuningJobName']}-"
-        trials = [(name, thing) for (_, name), thing in self.things.items() if name.startswith(prefix)]
+    def ListTrainingJobsForHyperParameterTuningJob(self, members: Members) -> Members:  # noqa: N802
+        prefix = f"{members['HyperParameterTuningJobName']}-"
+        trials = [(name, resource) for (_, name), resource in self.resources.items() if name.startswith(prefix)]
         return {
             "TrainingJobSummaries": [
                 {
                     "TrainingJobName": name,
                     "TrainingJobStatus": "Completed",
                     "TunedHyperParameters": {"learning_rate": "0.0123456", "epochs": "42", "batch_size": "77"},
-                    "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 20.0 + thing["number"]},
+                    "FinalHyperParameterTuningJobObjectiveMetric": {"Value": 20.0 + resource["number"]},
                 }
-                for name, thing in reversed(trials)
+                for name, resource in reversed(trials)
             ]
         }
 
-    def InvokeEndpoint(self, asked: Members) -> Members:  # noqa: N802
-        self._thing("Endpoint", asked["EndpointName"])
-        rows = json.loads(asked["Body"])["instances"]
+    def InvokeEndpoint(self, members: Members) -> Members:  # noqa: N802
+        self._thing("Endpoint", members["EndpointName"])
+        rows = json.loads(members["Body"])["instances"]
         body = json.dumps({"predictions": [[row[0] * 0.3 + 0.9] for row in rows]}).encode()
         return {"Body": StreamingBody(io.BytesIO(body), len(body))}
 
     # --- logs and objects ---
 
-    def DescribeLogStreams(self, asked: Members) -> Members:  # noqa: N802
+    def DescribeLogStreams(self, members: Members) -> Members:  # noqa: N802
         return {
-            "logStreams": [{"logStreamName": f"{asked.get('logStreamNamePrefix', 'AllTraffic/')}algo-1-1763778749000"}]
+            "logStreams": [
+                {"logStreamName": f"{members.get('logStreamNamePrefix', 'AllTraffic/')}algo-1-1763778749000"}
+            ]
         }
 
-    def GetLogEvents(self, asked: Members) -> Members:  # noqa: N802
-        start = int(asked.get("nextToken", "0"))
+    def GetLogEvents(self, members: Members) -> Members:  # noqa: N802
+        start = int(members.get("nextToken", "0"))
         events = [{"timestamp": index, "message": line} for index, line in enumerate(self.log)]
         page = events[start : start + 1]
         return {"events": page, "nextForwardToken": str(start + len(page))}
 
-    def PutObject(self, asked: Members) -> Members:  # noqa: N802
-        self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"] = asked["Body"].read()
+    def PutObject(self, members: Members) -> Members:  # noqa: N802
+        self.objects[f"s3://{members['Bucket']}/{members['Key']}"] = members["Body"].read()
         return {}
 
-    def HeadObject(self, asked: Members) -> Members:  # noqa: N802
-        return {"ContentLength": len(self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"]), "ETag": '"1"'}
+    def HeadObject(self, members: Members) -> Members:  # noqa: N802
+        return {"ContentLength": len(self.objects[f"s3://{members['Bucket']}/{members['Key']}"]), "ETag": '"1"'}
 
-    def GetObject(self, asked: Members) -> Members:  # noqa: N802
-        content = self.objects[f"s3://{asked['Bucket']}/{asked['Key']}"]
+    def GetObject(self, members: Members) -> Members:  # noqa: N802
+        content = self.objects[f"s3://{members['Bucket']}/{members['Key']}"]
         return {"Body": StreamingBody(io.BytesIO(content), len(content)), "ContentLength": len(content)}
 
-    def ListObjectsV2(self, asked: Members) -> Members:  # noqa: N802
-        bucket = f"s3://{asked['Bucket']}/"
-        keys = [uri.removeprefix(bucket) for uri in sorted(self.objects) if uri.startswith(bucket + asked["Prefix"])]
+    def ListObjectsV2(self, members: Members) -> Members:  # noqa: N802
+        bucket = f"s3://{members['Bucket']}/"
+        keys = [uri.removeprefix(bucket) for uri in sorted(self.objects) if uri.startswith(bucket + members["Prefix"])]
         return {"Contents": [{"Key": key} for key in keys], "IsTruncated": False}

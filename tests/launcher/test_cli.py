@@ -1,4 +1,4 @@
-"""The command line as a user types it, on a cloud in memory."""
+"""The command line, with a cloud in memory."""
 
 import subprocess
 import sys
@@ -29,7 +29,7 @@ Microjobs = Callable[..., int]
 
 @pytest.fixture
 def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
-    """`microjobs` with these words."""
+    """Run `microjobs` with these arguments."""
 
     @contextmanager
     def here(*_: object) -> Iterator[backend.Backend]:
@@ -50,40 +50,40 @@ def test_run_ends_with_summary_and_report(
     microjobs: Microjobs, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert microjobs("run", "housing") == 0
-    said = capsys.readouterr().out
-    assert "Test MSE, tuned" in said
+    output = capsys.readouterr().out
+    assert "Test MSE, tuned" in output
     (report,) = runs(tmp_path).glob("*/report.html")
     assert "Test MSE : 0.25" in report.read_text()
-    assert report.name in said
+    assert report.name in output
 
 
 def test_straight_line_prints_its_table(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
     assert microjobs("run", "straight-line") == 0
-    said = capsys.readouterr().out
-    assert "\nEpoch: 0 | Train loss: 0.757 | Test loss: 0.725\n" in said
-    assert "0.3000" in said
+    output = capsys.readouterr().out
+    assert "\nEpoch: 0 | Train loss: 0.757 | Test loss: 0.725\n" in output
+    assert "0.3000" in output
 
 
-def test_failed_step_says_why_and_how_to_go_on(
+def test_failed_step_reports_reason_and_how_to_resume(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.failing["scale"] = "x_train row 3 holds NaN"
     assert microjobs("run", "housing") == 1
-    said = capsys.readouterr()
-    assert "is Failed: x_train row 3 holds NaN\n  | Epoch: 0" in said.err
-    assert "microjobs run housing --resume" in said.out
+    captured = capsys.readouterr()
+    assert "is Failed: x_train row 3 holds NaN\n  | Epoch: 0" in captured.err
+    assert "microjobs run housing --resume" in captured.out
 
 
-def test_resume_goes_on_with_the_options_of_the_run(microjobs: Microjobs, cloud: Cloud) -> None:
+def test_resume_keeps_the_options_of_the_run(microjobs: Microjobs, cloud: Cloud) -> None:
     cloud.failing["train"] = "no luck"
     assert microjobs("run", "housing", "--no-tuning", "--instance-count", "2") == 1
     cloud.failing.clear()
     assert microjobs("run", "housing", "--resume") == 0
-    assert cloud.asked("CreateHyperParameterTuningJob") == []
-    assert len(cloud.asked("CreateProcessingJob")) == 3
+    assert cloud.requests_of("CreateHyperParameterTuningJob") == []
+    assert len(cloud.requests_of("CreateProcessingJob")) == 3
 
 
-def test_resume_with_other_options_is_refused(
+def test_resume_with_other_options_fails(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cloud.failing["train"] = "no luck"
@@ -98,7 +98,7 @@ def test_finished_run_is_not_resumed(microjobs: Microjobs, capsys: pytest.Captur
     assert "is unfinished" in capsys.readouterr().err
 
 
-def test_interrupted_run_exits_as_shells_expect(microjobs: Microjobs, cloud: Cloud) -> None:
+def test_interrupted_run_exits_with_130(microjobs: Microjobs, cloud: Cloud) -> None:
     cloud.on_describe = interrupt
     assert microjobs("run", "housing") == 130
 
@@ -115,7 +115,7 @@ def test_data_file_must_hold_x_and_y(microjobs: Microjobs, tmp_path: Path, capsy
     assert "no.npz: No such file or directory: name an .npz file with arrays x and y" in capsys.readouterr().err
 
 
-def test_missing_images_are_said_before_anything_runs(
+def test_missing_images_are_reported_before_the_first_job(
     microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needy = replace(cloud.backend(), needs_images=True)
@@ -138,7 +138,7 @@ def test_missing_images_are_said_before_anything_runs(
         ["logs"],
     ],
 )
-def test_wrong_usage_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_exits_with_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(words)
     assert exit_.value.code == 2
@@ -160,17 +160,15 @@ def test_ps_lists_all_kinds_newest_first(
     assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["endpoint", "mine", "Creating"]]
 
 
-def test_logs_finds_the_kind_by_the_name(
-    microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_logs_finds_a_job_by_its_name(microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]) -> None:
     microjobs("run", "straight-line")
-    job = cloud.asked("CreateTrainingJob")[0]["TrainingJobName"]
+    job = cloud.requests_of("CreateTrainingJob")[0]["TrainingJobName"]
     capsys.readouterr()
     assert microjobs("logs", "-f", job) == 0
     assert capsys.readouterr().out == "algo-1  Epoch: 0 | Train loss: 0.757 | Test loss: 0.725\nalgo-1  done\n"
 
 
-def test_logs_of_nothing_is_wrong_usage(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_an_unknown_job_exits_with_2(microjobs: Microjobs, capsys: pytest.CaptureFixture[str]) -> None:
     assert microjobs("logs", "nothing") == 2
     assert "no job or endpoint in memory is called nothing" in capsys.readouterr().err
 
@@ -178,22 +176,22 @@ def test_logs_of_nothing_is_wrong_usage(microjobs: Microjobs, capsys: pytest.Cap
 def test_stop_stops_a_job_and_deletes_an_endpoint(
     microjobs: Microjobs, cloud: Cloud, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloud.things["TransformJob", "slow"] = {"TransformJobStatus": "InProgress"}
-    cloud.things["Endpoint", "mine"] = {"EndpointStatus": "InService"}
+    cloud.resources["TransformJob", "slow"] = {"TransformJobStatus": "InProgress"}
+    cloud.resources["Endpoint", "mine"] = {"EndpointStatus": "InService"}
     assert microjobs("stop", "slow") == 0
     assert microjobs("stop", "mine") == 0
-    assert cloud.things == {("TransformJob", "slow"): {"TransformJobStatus": "Stopped"}}
+    assert cloud.resources == {("TransformJob", "slow"): {"TransformJobStatus": "Stopped"}}
     assert microjobs("stop", "slow") == 0
     assert capsys.readouterr().out.splitlines()[-1] == "transform slow is Stopped already"
 
 
-def test_stop_tells_the_status_of_a_job_that_ended_meanwhile(
+def test_stop_reports_the_status_of_a_job_that_ended_before_the_request(
     microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cloud.things["TransformJob", "quick"] = {"TransformJobStatus": "InProgress"}
+    cloud.resources["TransformJob", "quick"] = {"TransformJobStatus": "InProgress"}
 
     def refuse(word: str, name: str, _asked: object) -> Members:
-        cloud.things[word, name][f"{word}Status"] = "Failed"
+        cloud.resources[word, name][f"{word}Status"] = "Failed"
         raise ServiceError("ValidationException", "it is Failed")
 
     monkeypatch.setattr(cloud, "_stop", refuse)
@@ -207,7 +205,7 @@ DENIED: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "output"),
     [
         (ClientError(REFUSED, "CreateModel"), "CreateModel: 1 validation error"),
         (EndpointConnectionError(endpoint_url="http://127.0.0.1:9"), "Could not connect"),
@@ -222,15 +220,15 @@ DENIED: Any = {"Error": {"Code": "AccessDeniedException", "Message": "no"}}
         (PermissionError(13, "Permission denied", "/x"), "Permission denied: '/x'"),
     ],
 )
-def test_expected_error_is_one_sentence(error: Exception, said: str) -> None:
-    assert said in (describe_error(error, Namespace()) or "")
+def test_expected_error_is_one_sentence(error: Exception, output: str) -> None:
+    assert output in (describe_error(error, Namespace()) or "")
 
 
 def test_bug_keeps_its_traceback() -> None:
     assert describe_error(KeyError("x"), Namespace()) is None
 
 
-def test_help_loads_none_of_the_large_packages() -> None:
+def test_help_imports_no_large_package() -> None:
     program = (
         "import sys; from microjobs_orchestrator.cli import make_parser; make_parser();"
         "print([name for name in ('boto3', 'docker', 'numpy', 'optuna', 'rich') if name in sys.modules])"

@@ -1,4 +1,4 @@
-"""`microjobs` as a user runs it: a process of its own, the local server, real containers."""
+"""`microjobs` in its own process, with the local server and real containers."""
 
 import os
 import re
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.engine
 
 @pytest.fixture
 def home(tmp_path: Path) -> Iterator[Path]:
-    """A server's folder; nothing of it runs afterwards."""
+    """A home. Its server is ended afterwards."""
     home = tmp_path / "home"
     yield home
     microjobs(home, "local", "down")
@@ -42,7 +42,7 @@ def microjobs(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 @contextmanager
 def started(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
-    """The command running, as the leader of a group as shells start it."""
+    """Start the command as the leader of a process group, as shells do."""
     command = [sys.executable, "-m", "microjobs_orchestrator.cli", *words]
     with subprocess.Popen(
         command,
@@ -59,7 +59,7 @@ def started(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
             running.kill()
 
 
-def test_housing_runs_to_its_report_with_own_data_and_pytorch(home: Path, boston: Path) -> None:
+def test_housing_runs_with_user_data_and_pytorch(home: Path, boston: Path) -> None:
     words = ["--framework", "pytorch", "--data", str(boston), "--no-tuning", "--epochs", "20", "--instance-count", "2"]
     done = microjobs(home, "run", "housing", "--runtime", "docker", *words)
     assert (done.returncode, done.stderr) == (0, "")
@@ -73,7 +73,7 @@ def test_housing_runs_to_its_report_with_own_data_and_pytorch(home: Path, boston
     assert "endpoint" not in listed
 
 
-def test_straight_line_prints_the_notebooks_table(home: Path) -> None:
+def test_straight_line_prints_the_table_of_the_notebook(home: Path) -> None:
     done = microjobs(home, "run", "straight-line", "--runtime", "docker")
     assert (done.returncode, done.stderr) == (0, "")
     assert STRAIGHT_LINE_TABLE in done.stdout
@@ -88,15 +88,15 @@ def test_ctrl_c_pressed_twice_leaves_nothing_running(home: Path) -> None:
         for _ in range(2):
             os.killpg(running.pid, signal.SIGINT)  # to the whole group, as a terminal does
             time.sleep(0.3)
-        said, errors = running.communicate(timeout=200)
+        output, errors = running.communicate(timeout=200)
     assert (running.returncode, errors) == (130, "")
-    assert "stopping straight-line-" in said
-    assert "microjobs run straight-line --resume" in said
+    assert "stopping straight-line-" in output
+    assert "microjobs run straight-line --resume" in output
     assert container_names(Home(home)) == []
     assert re.search(r"^training .* Stopped ", microjobs(home, "ps").stdout, re.MULTILINE)
 
 
-def test_failed_step_says_why_and_resumes(home: Path) -> None:
+def test_failed_step_reports_reason_and_resumes(home: Path) -> None:
     failed = microjobs(home, "run", "housing", "--no-tuning", "--learning-rate", "-1", "--runtime", "docker")
     assert failed.returncode == 1
     assert "learning_rate" in failed.stderr

@@ -1,4 +1,4 @@
-"""Log lines as CloudWatch gives them."""
+"""Reading logs."""
 
 import io
 import logging
@@ -24,14 +24,14 @@ from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from tests.launcher.cloud import Cloud
 
 
-def test_empty_answer_is_not_the_end(cloud: Cloud) -> None:
-    """CloudWatch may give one while it searches; at the end the token stays the same."""
+def test_empty_page_is_not_the_end(cloud: Cloud) -> None:
+    """CloudWatch may return an empty page while it searches. At the end the token stays the same."""
     pages: dict[str, tuple[list[str], str]] = {
         "0": ([], "1"), "1": (["a"], "2"), "2": ([], "3"), "3": (["b"], "4"), "4": ([], "4"),
     }  # fmt: skip
 
-    def get(asked: Mapping[str, Any]) -> dict[str, Any]:
-        lines, token = pages[asked.get("nextToken", "0")]
+    def get(members: Mapping[str, Any]) -> dict[str, Any]:
+        lines, token = pages[members.get("nextToken", "0")]
         return {"events": [{"timestamp": 1, "message": line} for line in lines], "nextForwardToken": token}
 
     cloud.GetLogEvents = get  # type: ignore[method-assign]
@@ -41,8 +41,8 @@ def test_empty_answer_is_not_the_end(cloud: Cloud) -> None:
 def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
     streams = [f"tune-{number:03}-abcd/algo-1-1763778749000" for number in range(60)]
 
-    def describe(asked: Mapping[str, Any]) -> dict[str, Any]:
-        begin = int(asked.get("nextToken", "0"))
+    def describe(members: Mapping[str, Any]) -> dict[str, Any]:
+        begin = int(members.get("nextToken", "0"))
         more = {"nextToken": str(begin + 50)} if begin + 50 < len(streams) else {}
         return {"logStreams": [{"logStreamName": name} for name in streams[begin : begin + 50]], **more}
 
@@ -55,7 +55,7 @@ HOSTILE = f"loss {CLIPBOARD}\x1b[2J\x1b[H\x9b2J\x1bc\x1b[31m1\x1b[0m\x07"
 
 
 @pytest.mark.parametrize(("is_terminal", "expected"), [(True, " \x1b[31m1\x1b[0m"), (False, " 1")])
-def test_log_has_nothing_that_a_terminal_obeys(
+def test_log_has_no_control_sequences(
     is_terminal: bool,
     expected: str,
     tmp_path: Path,
@@ -81,10 +81,10 @@ def test_log_has_nothing_that_a_terminal_obeys(
     assert lines[-1] == "algo-1  100%"
 
 
-def test_messages_of_aws_are_as_safe(cloud: Cloud) -> None:
-    def get(asked: Mapping[str, Any]) -> dict[str, Any]:
+def test_messages_of_aws_have_no_control_sequences(cloud: Cloud) -> None:
+    def get(members: Mapping[str, Any]) -> dict[str, Any]:
         events = [{"timestamp": 1, "message": message} for message in (HOSTILE, "\r 50%\r100%")]
-        return {"events": [] if asked.get("nextToken") else events, "nextForwardToken": "1"}
+        return {"events": [] if members.get("nextToken") else events, "nextForwardToken": "1"}
 
     cloud.GetLogEvents = get  # type: ignore[method-assign]
     texts = [event.text for event in LogTail.of(cloud.backend().logs, TRAINING, "x").rest()]
@@ -92,7 +92,9 @@ def test_messages_of_aws_are_as_safe(cloud: Cloud) -> None:
     assert texts[1] == "100%"
 
 
-def test_reasons_and_live_logs_are_safe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_reasons_and_live_logs_have_no_control_sequences(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(_: object) -> int:
         raise LauncherError(f"the job failed: {HOSTILE}")
 
@@ -107,6 +109,6 @@ def test_reasons_and_live_logs_are_safe(capsys: pytest.CaptureFixture[str], monk
     assert "\x1b[2J" not in written.getvalue()
 
 
-def test_server_log_is_safe() -> None:
+def test_server_log_has_no_control_sequences() -> None:
     record = logging.makeLogRecord({"msg": f"left out: the link {CLIPBOARD}x\x1b[2J leads out"})
     assert SafeFormatter("%(message)s").format(record) == "left out: the link x leads out"

@@ -1,4 +1,4 @@
-"""The summary fits a screen, and the page needs nothing but itself."""
+"""The summary fits a screen, and the page has no external resources."""
 
 import io
 import json
@@ -87,7 +87,7 @@ def test_summary_fits_a_screen() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_summary_shows_what_matters() -> None:
+def test_summary_shows_metrics_trials_and_locations() -> None:
     text = "\n".join(shown(RESULTS))
     for wanted in (
         "3054.33",
@@ -113,7 +113,7 @@ def test_summary_without_tuning_has_no_trials() -> None:
 
 
 @pytest.mark.parametrize(("value", "text"), [(3054.334, "3054.33"), (0.30671, "0.3067"), (-1234.5, "-1234.50")])
-def test_number_keeps_the_digits_that_matter(value: float, text: str) -> None:
+def test_number_has_significant_decimals(value: float, text: str) -> None:
     assert format_number(value) == text
 
 
@@ -128,19 +128,19 @@ def test_number_keeps_the_digits_that_matter(value: float, text: str) -> None:
         ([1234567.0, 1.0], ["1e+06", "1e+00"]),
     ],
 )
-def test_numbers_of_a_line_have_the_same_decimals(values: list[float], texts: list[str]) -> None:
+def test_aligned_numbers_have_the_same_decimals(values: list[float], texts: list[str]) -> None:
     assert align(values) == texts
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(4.13, "4.1 s"), (59.99, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")]
 )
-def test_duration_reads_well(seconds: float, text: str) -> None:
+def test_duration_format(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
 class Links(HTMLParser):
-    """Addresses that a page names, and whether its elements are closed."""
+    """Collects the addresses of a page, and its elements that are not closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -157,7 +157,7 @@ class Links(HTMLParser):
             self.open.pop()
 
 
-def test_page_needs_nothing_from_outside() -> None:
+def test_page_has_no_external_resources() -> None:
     text = page(RESULTS, HEADING, STEPS, PLACES)
     links = Links()
     links.feed(text)
@@ -195,7 +195,7 @@ FRAME = """<title></title><iframe src="report.html" style="border:0;width:{width
 
 
 @pytest.mark.parametrize("width", [400, 1280])
-def test_nothing_is_cut_off_in_a_browser(width: int, tmp_path: Path) -> None:
+def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("chromium is not installed")
@@ -210,11 +210,11 @@ def test_nothing_is_cut_off_in_a_browser(width: int, tmp_path: Path) -> None:
     assert measured == {"width": width, "page": width, "wide": [], "scrolling": [], "cells": ["left"]}
 
 
-def test_page_follows_light_and_dark() -> None:
+def test_page_supports_dark_mode() -> None:
     assert "prefers-color-scheme: dark" in page(RESULTS, HEADING, STEPS, PLACES)
 
 
-def test_page_escapes_what_jobs_wrote() -> None:
+def test_page_escapes_output_of_jobs() -> None:
     text = page(RESULTS, HEADING, STEPS, PLACES)
     assert "Test MSE : &lt;2891.2&gt;" in text
     assert "<2891.2>" not in text
@@ -243,7 +243,7 @@ def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
     assert all(0 <= axis.at(tick) <= 100 for tick in axis.ticks())
 
 
-def test_paths_below_here_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_below_the_current_folder_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert relative(tmp_path / "runs" / "report.html") == "runs/report.html"
     assert relative(Path("/elsewhere/report.html")) == "/elsewhere/report.html"

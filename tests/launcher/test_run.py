@@ -26,56 +26,56 @@ QUICK = Options(tuning=False)
 
 def names(cloud: Cloud, operation: str) -> list[str]:
     word = operation.removeprefix("Create").removeprefix("Stop")
-    return [asked[f"{word}Name"] for asked in cloud.asked(operation)]
+    return [asked[f"{word}Name"] for asked in cloud.requests_of(operation)]
 
 
 def next_attempt(journal: Journal) -> Journal:
-    again = Journal.read(journal.path)
-    again.attempt += 1
-    return again
+    resumed = Journal.read(journal.path)
+    resumed.attempt += 1
+    return resumed
 
 
-def test_failed_job_tells_reason_and_tail_of_log(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_failed_job_reports_reason_and_last_log_lines(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     cloud.failing["train"] = "the training diverged"
     run = start()
     with pytest.raises(JobFailedError, match="is Failed: the training diverged") as failure:
         housing(run, QUICK, tmp_path)
     assert failure.value.tail == tuple(cloud.log)
-    assert cloud.asked("StopTrainingJob") == []
+    assert cloud.requests_of("StopTrainingJob") == []
 
 
-def test_resumed_run_goes_on_after_last_finished_step(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_resumed_run_skips_finished_steps(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     cloud.failing["train"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, QUICK, tmp_path)
     cloud.failing.clear()
-    again = start(journal=next_attempt(run.journal))
-    assert block(housing(again, QUICK, tmp_path), Score).report
+    resumed = start(journal=next_attempt(run.journal))
+    assert block(housing(resumed, QUICK, tmp_path), Score).report
     assert names(cloud, "CreateProcessingJob") == [f"{run.id}-raw", f"{run.id}-scale", f"{run.id}-batch-score-2"]
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
 
 
-def test_resumed_run_does_not_serve_again(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_resumed_run_reuses_stored_predictions(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     cloud.failing["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, QUICK, tmp_path)
     cloud.failing.clear()
-    again = start(journal=next_attempt(run.journal))
-    assert block(housing(again, QUICK, tmp_path), Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
-    assert len(cloud.asked("CreateEndpoint")) == 1
+    resumed = start(journal=next_attempt(run.journal))
+    assert block(housing(resumed, QUICK, tmp_path), Predictions).predictions == pytest.approx([0.9] * 4 + [1.2] * 6)
+    assert len(cloud.requests_of("CreateEndpoint")) == 1
 
 
-def test_resumed_run_takes_up_a_job_that_still_goes_on(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_resumed_run_follows_a_running_job(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     cloud.on_describe = killed_at("train")
     run = start()
     with pytest.raises(SystemExit):
         housing(run, QUICK, tmp_path)
     cloud.on_describe = lambda _name: None
-    cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
-    again = start(journal=next_attempt(run.journal))
-    housing(again, QUICK, tmp_path)
+    cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] = "InProgress"
+    resumed = start(journal=next_attempt(run.journal))
+    housing(resumed, QUICK, tmp_path)
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train"]
 
 
@@ -87,15 +87,15 @@ def killed_at(step: str) -> Any:
     return on_describe
 
 
-def test_steps_are_done_again_from_a_job_that_is_gone(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_steps_after_a_deleted_job_are_repeated(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     cloud.failing["batch-score"] = "no luck"
     run = start()
     with pytest.raises(JobFailedError):
         housing(run, QUICK, tmp_path)
     cloud.failing.clear()
-    del cloud.things["ProcessingJob", f"{run.id}-scale"]
-    again = start(journal=next_attempt(run.journal))
-    housing(again, QUICK, tmp_path)
+    del cloud.resources["ProcessingJob", f"{run.id}-scale"]
+    resumed = start(journal=next_attempt(run.journal))
+    housing(resumed, QUICK, tmp_path)
     assert names(cloud, "CreateTrainingJob") == [f"{run.id}-train", f"{run.id}-train-2"]
     assert names(cloud, "CreateProcessingJob")[3:] == [f"{run.id}-scale-2", f"{run.id}-batch-score-2"]
 
@@ -105,12 +105,12 @@ def test_endpoint_left_by_a_killed_run_is_deleted(cloud: Cloud, start: StartRun)
     run.journal.endpoint = f"{run.id}-endpoint"
     run.backend.sagemaker.create_endpoint(EndpointName=run.journal.endpoint, EndpointConfigName="config")
     start(journal=run.journal)
-    assert cloud.things == {}
+    assert cloud.resources == {}
     assert Journal.read(run.journal.path).endpoint is None
 
 
 @pytest.mark.parametrize(("step", "word"), [("raw", "ProcessingJob"), ("train", "TrainingJob")])
-def test_ctrl_c_stops_the_job_that_goes_on(
+def test_ctrl_c_stops_the_running_job(
     cloud: Cloud, start: StartRun, tmp_path: Path, step: str, word: str, screen: io.StringIO
 ) -> None:
     cloud.hanging.add(step)
@@ -119,12 +119,12 @@ def test_ctrl_c_stops_the_job_that_goes_on(
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
     assert names(cloud, f"Stop{word}") == [f"{run.id}-{step}"]
-    assert cloud.things[word, f"{run.id}-{step}"][f"{word}Status"] == "Stopped"
+    assert cloud.resources[word, f"{run.id}-{step}"][f"{word}Status"] == "Stopped"
     assert f"stopping {run.id}-{step}" in screen.getvalue()
 
 
 def pressing_ctrl_c(step: str) -> Any:
-    """Pressed at every look at the step's job: once to interrupt, and then again and again while it is stopped."""
+    """Press Ctrl-C at each Describe call for the step's job: once to interrupt it, then while it is stopped."""
 
     def on_describe(name: str) -> None:
         if step in name:
@@ -139,12 +139,12 @@ def test_ctrl_c_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Pa
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
-    assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
+    assert [word for word, _ in cloud.resources if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
-def test_ctrl_c_while_the_endpoint_is_deleted_does_not_leave_it(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_ctrl_c_during_deletion_deletes_the_endpoint(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     def interrupt_deletion(name: str) -> None:
-        if name.endswith("-endpoint") and cloud.asked("InvokeEndpoint"):
+        if name.endswith("-endpoint") and cloud.requests_of("InvokeEndpoint"):
             cloud.on_describe = lambda _: None
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -152,13 +152,13 @@ def test_ctrl_c_while_the_endpoint_is_deleted_does_not_leave_it(cloud: Cloud, st
     run = start()
     with pytest.raises(KeyboardInterrupt), run.guard.interruptible():
         housing(run, QUICK, tmp_path)
-    assert [word for word, _ in cloud.things if word in ("Endpoint", "EndpointConfig", "Model")] == []
+    assert [word for word, _ in cloud.resources if word in ("Endpoint", "EndpointConfig", "Model")] == []
 
 
-def test_ctrl_c_while_a_job_is_created_stops_it(
+def test_ctrl_c_during_a_create_call_stops_the_job(
     cloud: Cloud, start: StartRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A request that was broken off goes on at AWS, and creates the job after it could have been stopped."""
+    """An aborted request may still create the job on AWS, when it is too late to stop it."""
     create, later = cloud._create, threading.Event()
 
     def created(word: str, name: str, asked: dict[str, Any]) -> None:
@@ -180,11 +180,11 @@ def test_ctrl_c_while_a_job_is_created_stops_it(
         housing(run, QUICK, tmp_path)
     assert later.wait(10)
     assert names(cloud, "StopTrainingJob") == [f"{run.id}-train"]
-    assert cloud.things["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
+    assert cloud.resources["TrainingJob", f"{run.id}-train"]["TrainingJobStatus"] == "Stopped"
 
 
 class Full(io.StringIO):
-    """A terminal, or a file on a disk, that takes nothing from some moment on."""
+    """A file on a disk that becomes full."""
 
     is_full = False
 
@@ -194,7 +194,7 @@ class Full(io.StringIO):
         return super().write(text)
 
 
-def test_stop_that_cannot_be_told_is_made(cloud: Cloud, tmp_path: Path) -> None:
+def test_job_is_stopped_although_output_cannot_be_written(cloud: Cloud, tmp_path: Path) -> None:
     screen = Full()
 
     def interrupt(name: str) -> None:
@@ -212,7 +212,7 @@ def test_stop_that_cannot_be_told_is_made(cloud: Cloud, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_are_as_before_after_a_run(number: signal.Signals) -> None:
+def test_signal_handlers_are_restored(number: signal.Signals) -> None:
     before = signal.signal(number, signal.SIG_DFL)
     try:
         with CreateGuard().interruptible():
@@ -222,7 +222,7 @@ def test_signals_are_as_before_after_a_run(number: signal.Signals) -> None:
         signal.signal(number, before)
 
 
-def test_run_that_is_to_survive_its_terminal_does() -> None:
+def test_ignored_sighup_stays_ignored() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
         with CreateGuard().interruptible():
@@ -231,7 +231,7 @@ def test_run_that_is_to_survive_its_terminal_does() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_runs_of_the_same_second_have_names_of_their_own(tmp_path: Path) -> None:
+def test_runs_of_the_same_second_have_different_names(tmp_path: Path) -> None:
     journals = [Journal.new(tmp_path, "housing", {}) for _ in range(3)]
     assert len({journal.id for journal in journals}) == 3
     # PlanNames of a run's jobs begin with its own, and a dash.
@@ -241,7 +241,7 @@ def test_runs_of_the_same_second_have_names_of_their_own(tmp_path: Path) -> None
     assert max(len(f"{journal.id}-tune-2") for journal in journals) <= 32
 
 
-def test_record_reads_back_what_was_written(start: StartRun, tmp_path: Path) -> None:
+def test_saved_journal_is_read_unchanged(start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, QUICK, tmp_path)
     assert Journal.read(run.journal.path) == run.journal
@@ -249,20 +249,20 @@ def test_record_reads_back_what_was_written(start: StartRun, tmp_path: Path) -> 
     assert all(done.seconds is not None for done in run.journal.steps)
 
 
-def test_last_unfinished_run_is_found(tmp_path: Path) -> None:
+def test_last_unfinished_run_is_selected(tmp_path: Path) -> None:
     old, new, done = (Journal.new(tmp_path, "housing", {}) for _ in range(3))
     done.finished = True
     done.save()
     assert last_unfinished(tmp_path, "housing") == new.path != old.path
 
 
-def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
+def test_nothing_to_resume_raises(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no run of housing"):
         last_unfinished(tmp_path, "housing")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"id": "x"}', '{"steps": [{}]}'])
-def test_damaged_record_is_refused_by_name(tmp_path: Path, content: str) -> None:
+def test_damaged_journal_raises(tmp_path: Path, content: str) -> None:
     path = tmp_path / "housing-1.json"
     path.write_text(content)
     with pytest.raises(UsageError, match=r"housing-1\.json is not the journal of a run"):

@@ -1,4 +1,4 @@
-"""What a shell sees: the version, completed words, and variables that can be set and given back."""
+"""Shells: the version, completion, and variables that are set and restored."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ def run(command: list[str], **variables: str) -> str:
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
 
 
-def test_version_is_the_packages_and_its_revision(capsys: pytest.CaptureFixture[str]) -> None:
+def test_version_has_the_package_version(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["--version"])
     assert exit_.value.code == 0
@@ -79,10 +79,10 @@ def need(shell: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHELLS)
-def test_shell_takes_what_completes(name: str) -> None:
+def test_shell_accepts_the_completion_script(name: str) -> None:
     need(name)
-    script, said = SHELLS[name]
-    assert said in run([name, "-c", script])
+    script, output = SHELLS[name]
+    assert output in run([name, "-c", script])
 
 
 BEFORE = {"AWS_PROFILE": "work", "AWS_ACCESS_KEY_ID": "it's mine", "AWS_REGION": ""}
@@ -97,17 +97,17 @@ PROGRAMS = {
 
 @pytest.mark.parametrize("name", ["sh", "bash", "zsh"])
 @pytest.mark.parametrize("times", [1, 2])
-def test_variables_are_given_back_as_they_were(name: str, times: int, tmp_path: Path) -> None:
+def test_variables_are_restored(name: str, times: int, tmp_path: Path) -> None:
     need(name)
     for file, program in PROGRAMS.items():
         (tmp_path / file).write_text(f"import os; {program}\n")
     change = 'eval "$(python change)"\n' * times
     script = f'python show\n{change}python show\neval "$(microjobs local env --unset)"\npython show'
     environment = {"PATH": f"{BIN}:{os.environ['PATH']}", **BEFORE}
-    said = subprocess.run(
+    output = subprocess.run(
         [name, "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout
-    before, changed, after = said.splitlines()
+    before, changed, after = output.splitlines()
     assert "AWS_ENDPOINT_URL='http://127.0.0.1:1'" in changed
     assert "AWS_PROFILE" not in changed
     assert after == before
@@ -132,5 +132,5 @@ def test_first_steps_of_the_quick_start_work_when_pasted(name: str, tmp_path: Pa
     assert [line for line in done.stdout.splitlines() if line in ("[]", "ended")] == ["[]", "ended"], done.stderr
 
 
-def test_nothing_is_undone_where_nothing_was_changed() -> None:
+def test_unset_without_changes_prints_nothing() -> None:
     assert list(shell.undo(BEFORE)) == []

@@ -1,4 +1,4 @@
-"""Whatever the standard streams are, a command ends with a sentence and a proper exit code, not in a traceback."""
+"""With any standard streams, a command ends with a message and an exit code, without a traceback."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
         ("PYTHONIOENCODING=latin-1 microjobs logs job", 0),
     ],
 )
-def test_no_stream_ends_a_command_in_a_traceback(line: str, code: int, folder: Path) -> None:
+def test_broken_stream_causes_no_traceback(line: str, code: int, folder: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "DOCKER_HOST": "unix:///nonexistent/docker.sock"}
     command = ["bash", "-o", "pipefail", "-c", line]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Reading commands read a home's files: they name the folder, create nothing, start nothing, and import little."""
+"""Commands that only read use the files of a home: they create no file, start no server, and import little."""
 
 import sqlite3
 import subprocess
@@ -54,7 +54,7 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
         return HomeView(home)
     for kind, name, status, members in ROWS:
         thing = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud._now(), **members}
-        cloud.things[kind.noun, name] = thing
+        cloud.resources[kind.noun, name] = thing
     return BackendView(cloud.backend(), "memory")
 
 
@@ -74,17 +74,17 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
         (Filter(kinds=(TRAINING,), running=True, limit=1), ["spot"]),
     ],
 )
-def test_filters_select_before_the_limit_counts(view: View, wanted: Filter, names: list[str]) -> None:
+def test_filters_apply_before_the_limit(view: View, wanted: Filter, names: list[str]) -> None:
     assert [row.name for row in view.newest(wanted)] == names
 
 
-def test_both_statuses_are_shown_where_they_differ(view: View) -> None:
+def test_both_statuses_are_shown_if_they_differ(view: View) -> None:
     shown = {row.name: row.full_status for row in view.newest(Filter(kinds=(TRAINING,)))}
     assert shown["spot"] == "InProgress: Interrupted"
     assert shown["second"] == "Completed"
 
 
-def test_statuses_are_those_of_the_api() -> None:
+def test_statuses_match_the_api() -> None:
     model: Any = get_session().get_service_model("sagemaker")
     assert {kind.title: set(model.shape_for(kind.status_member).enum) for kind in KINDS} == {
         kind.title: set(kind.statuses) for kind in KINDS
@@ -101,12 +101,12 @@ def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.Capt
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
 
-def test_following_ends_where_no_server_could_write_more(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_following_ends_without_a_server(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     LogStore(home.logs).create(TRAINING.log_group(""), "spot/algo-1-1763778749000").append(1.0, b"step 1")
     assert main(["logs", "-f", "spot"]) == 0
-    said = capsys.readouterr()
-    assert said.out == "algo-1  step 1\n"
-    assert f"no server runs for {home.root}" in said.err
+    captured = capsys.readouterr()
+    assert captured.out == "algo-1  step 1\n"
+    assert f"no server runs for {home.root}" in captured.err
 
 
 def test_log_ends_with_the_reason_of_a_failed_job(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,7 +119,7 @@ def test_log_ends_with_the_reason_of_a_failed_job(home: Home, capsys: pytest.Cap
 
 
 @pytest.mark.usefixtures("home")
-def test_status_is_found_whatever_its_case(capsys: pytest.CaptureFixture[str]) -> None:
+def test_case_of_status_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["ps", "--status", "interrupted", "--kind", "training"]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:4] == ["training", "spot", "InProgress:", "Interrupted"]
     assert main(["ps", "--status", "Exploded"]) == 2
@@ -156,13 +156,13 @@ def test_command_in_another_folder_names_it_and_creates_nothing(
     monkeypatch.delenv(HOME, raising=False)
     monkeypatch.chdir(tmp_path)
     code = main(words)
-    said = capsys.readouterr()
-    assert str(tmp_path / ".microjobs") in said.out + said.err
+    captured = capsys.readouterr()
+    assert str(tmp_path / ".microjobs") in captured.out + captured.err
     assert code == 0 if words in (("ps",), ("ps", "--running"), ("local", "down")) else code in (1, 2)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_home_whose_server_has_run_no_job_is_named(
+def test_home_without_jobs_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
@@ -173,7 +173,7 @@ def test_home_whose_server_has_run_no_job_is_named(
     assert f"{home.root} has no jobs" in capsys.readouterr().err
 
 
-def test_what_a_killed_server_had_written_is_read(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_state_of_a_killed_server_is_read(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     program = (
         "import os; from pathlib import Path; from microjobs_orchestrator.local.state import State;"
         f"state = State(Path({str(home.state)!r}));"
@@ -185,7 +185,7 @@ def test_what_a_killed_server_had_written_is_read(home: Home, capsys: pytest.Cap
     assert "InProgress: Uploading" in capsys.readouterr().out
 
 
-def test_damaged_state_is_told_in_a_sentence(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_state_is_reported(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     home.state.write_bytes(b"no database" * 1000)
     assert main(["ps"]) == 1
     assert f"{home.state} cannot be read (file is not a database)" in capsys.readouterr().err

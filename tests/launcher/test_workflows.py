@@ -1,4 +1,4 @@
-"""Both workflows from the first request to the results; each request is checked against AWS's own model of it."""
+"""Both workflows from the first request to the results. Each request is validated against AWS's model."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.launcher.cloud import Cloud
 from tests.launcher.conftest import StartRun, block
 
 
-def test_housing_follows_the_notebook_to_its_last_cell(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_housing_sends_the_requests_of_the_notebook(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(), tmp_path)
     created = [name for name, _ in cloud.requests if name.startswith(("Create", "Invoke", "DeleteEndpoint"))]
@@ -35,19 +35,19 @@ def test_housing_follows_the_notebook_to_its_last_cell(cloud: Cloud, start: Star
     assert block(results, Metrics).values == [("Test MSE, trained", 30.0), ("Test MSE, tuned", 21.0)]
 
 
-def test_scaling_deals_the_files_out_to_four_hosts(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_scaling_distributes_files_to_four_hosts(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(tuning=False), tmp_path)
-    raw, scaling, _ = cloud.asked("CreateProcessingJob")
+    raw, scaling, _ = cloud.requests_of("CreateProcessingJob")
     assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "diabetes", "--shards", "4"]
     assert scaling["ProcessingResources"]["ClusterConfig"]["InstanceCount"] == 4
     assert scaling["ProcessingInputs"][0]["S3Input"]["S3DataDistributionType"] == "ShardedByS3Key"
 
 
-def test_tuning_searches_what_the_notebook_searches(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_tuning_has_the_ranges_of_the_notebook(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(), tmp_path)
-    config = cloud.asked("CreateHyperParameterTuningJob")[0]["HyperParameterTuningJobConfig"]
+    config = cloud.requests_of("CreateHyperParameterTuningJob")[0]["HyperParameterTuningJobConfig"]
     assert config["ResourceLimits"] == {"MaxNumberOfTrainingJobs": 6, "MaxParallelTrainingJobs": 3}
     ranges = {item["Name"]: item for items in config["ParameterRanges"].values() for item in items}
     assert {name: (item["MinValue"], item["MaxValue"]) for name, item in ranges.items()} == {
@@ -62,8 +62,8 @@ def test_best_model_is_served_and_scored(cloud: Cloud, start: StartRun, tmp_path
     run = start()
     housing(run, Options(), tmp_path)
     tuned = f"s3://bucket/{run.id}/models/{run.id}-tune-001-abcd1234/output/model.tar.gz"
-    assert cloud.asked("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned
-    assert cloud.asked("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned
+    assert cloud.requests_of("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"] == tuned
+    assert cloud.requests_of("CreateProcessingJob")[-1]["ProcessingInputs"][0]["S3Input"]["S3Uri"] == tuned
 
 
 def test_worse_tuned_model_is_not_served(
@@ -74,12 +74,12 @@ def test_worse_tuned_model_is_not_served(
     )
     run = start()
     housing(run, Options(), tmp_path)
-    assert f"{run.id}-train/" in cloud.asked("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"]
+    assert f"{run.id}-train/" in cloud.requests_of("CreateModel")[0]["PrimaryContainer"]["ModelDataUrl"]
 
 
 def worse(cloud: Cloud, name: str, thing: dict[str, object]) -> None:
     Cloud._end_HyperParameterTuningJob(cloud, name, thing)
-    cloud._end_TrainingJob(f"{name}-001-abcd1234", cloud.things["TrainingJob", f"{name}-001-abcd1234"], mse=99.0)
+    cloud._end_TrainingJob(f"{name}-001-abcd1234", cloud.resources["TrainingJob", f"{name}-001-abcd1234"], mse=99.0)
 
 
 def test_endpoint_predicts_ten_rows_of_all_shards(start: StartRun, tmp_path: Path) -> None:
@@ -89,20 +89,22 @@ def test_endpoint_predicts_ten_rows_of_all_shards(start: StartRun, tmp_path: Pat
     assert block(results, Predictions).targets == list(range(10))
 
 
-def test_own_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_user_data_is_uploaded_and_split(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     data = tmp_path / "houses.npz"
     np.savez(data, x=np.zeros((5, 2)), y=np.zeros(5))
     run = start()
     WORKFLOW.execute(run, Options(data=str(data), instance_count=2, tuning=False), tmp_path)
     assert cloud.objects[f"s3://bucket/{run.id}/source/data.npz"] == data.read_bytes()
-    raw = cloud.asked("CreateProcessingJob")[0]
+    raw = cloud.requests_of("CreateProcessingJob")[0]
     assert raw["AppSpecification"]["ContainerArguments"] == ["dataset", "boston", "--from", "data.npz", "--shards", "2"]
 
 
 def test_pytorch_metrics_match_its_log(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(framework="pytorch"), tmp_path)
-    definition = cloud.asked("CreateHyperParameterTuningJob")[0]["TrainingJobDefinition"]["AlgorithmSpecification"]
+    definition = cloud.requests_of("CreateHyperParameterTuningJob")[0]["TrainingJobDefinition"][
+        "AlgorithmSpecification"
+    ]
     assert definition["TrainingImage"] == "microjobs/train-pytorch:dev"
     assert definition["MetricDefinitions"][1] == {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
 
@@ -126,10 +128,12 @@ def test_plain_progress_names_steps_and_trials(start: StartRun, tmp_path: Path, 
     assert "\x1b" not in text
 
 
-def test_log_of_a_tuning_job_is_that_of_its_trials(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
+def test_log_of_a_tuning_job_has_the_logs_of_its_trials(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start()
     housing(run, Options(), tmp_path)
-    looked = {(asked["logGroupName"], asked.get("logStreamNamePrefix")) for asked in cloud.asked("DescribeLogStreams")}
+    looked = {
+        (asked["logGroupName"], asked.get("logStreamNamePrefix")) for asked in cloud.requests_of("DescribeLogStreams")
+    }
     assert ("/aws/sagemaker/TrainingJobs", f"{run.id}-tune-") in looked
     assert (f"/aws/sagemaker/Endpoints/{run.id}-endpoint", None) in looked
 
