@@ -54,7 +54,7 @@ def negotiate(content_type: str, accept: str) -> tuple[str, str]:
 
 @functools.lru_cache(maxsize=256)
 def choose_media_type(accept: str, default: str) -> str:
-    """Return the acceptable media type of the highest quality; of several, `default` or the first one in the header.
+    """Return the acceptable media type of the highest quality: of several, `default` or the first one in the header.
 
     Raises:
         HttpError: 406, no supported media type matches Accept.

@@ -58,7 +58,7 @@ def _serve() -> None:
 
 
 def _start_application(source: ModelSource, service: Service, failures: workers.FailurePipe) -> Dispatcher:
-    """Load the model in a worker and return what answers the worker's requests."""
+    """Load the model in a worker and return the application that answers the worker's requests."""
     service.metrics.claim_row()
     fallback = functools.cache(functools.partial(_make_fallback, service))
 
@@ -101,6 +101,6 @@ def _payload_limit(hosting: HostingEnvironment) -> int:
 
 
 def _seconds_since_start() -> float:
-    """Return the age of this process; imports are part of it."""
+    """Return the time since this process started, imports included."""
     start_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK")

@@ -21,7 +21,7 @@ class Model(Protocol):
 
     @property
     def is_fast(self) -> bool:
-        """Whether it answers a small request in less time than another thread would need to take it over."""
+        """True if it answers a small request in less time than another thread would need to take the request over."""
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """Answer one invocation.

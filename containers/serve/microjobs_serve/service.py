@@ -38,7 +38,7 @@ class Service:
 
     @property
     def is_fast(self) -> bool:
-        """Whether the model answers a small request in less time than another thread would need to take it over."""
+        """True if the model answers small requests in less time than another thread would need to take them over."""
         return self._model is not None and self._model.is_fast
 
     def ping(self) -> HttpResponse:

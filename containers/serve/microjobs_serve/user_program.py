@@ -173,12 +173,12 @@ def _takes_context(where: str, handler: Function, names: tuple[str, ...]) -> boo
             signature.bind(*range(arguments))
         except TypeError:
             continue
-        return arguments > len(names) and _names_one_more(signature, len(names))
+        return arguments > len(names) and _has_context_parameter(signature, len(names))
     called = ", ".join(names)
     raise UserError(f"{where} takes {signature}: it must take ({called}), or ({called}, context)")
 
 
-def _names_one_more(signature: inspect.Signature, arguments: int) -> bool:
+def _has_context_parameter(signature: inspect.Signature, arguments: int) -> bool:
     """Return whether one parameter follows the convention's. If several do, only one named `context` counts."""
     positional = [
         item.name

@@ -37,17 +37,17 @@ ANSWERS = {
 }
 
 
-@pytest.mark.parametrize("wanted", BODIES)
-@pytest.mark.parametrize("given", BODIES)
-def test_each_format_is_answered_in_each_format(server: Server, given: str, wanted: str) -> None:
-    reply = server.invoke(BODIES[given], given, Accept=wanted)
-    assert (reply.status, reply.headers["content-type"], reply.body) == (200, wanted, ANSWERS[wanted])
+@pytest.mark.parametrize("response_type", BODIES)
+@pytest.mark.parametrize("request_type", BODIES)
+def test_each_format_is_answered_in_each_format(server: Server, request_type: str, response_type: str) -> None:
+    reply = server.invoke(BODIES[request_type], request_type, Accept=response_type)
+    assert (reply.status, reply.headers["content-type"], reply.body) == (200, response_type, ANSWERS[response_type])
 
 
-@pytest.mark.parametrize("given", BODIES)
-def test_response_has_the_requests_type_by_default(server: Server, given: str) -> None:
-    reply = server.invoke(BODIES[given], given)
-    assert (reply.headers["content-type"], reply.body) == (given, ANSWERS[given])
+@pytest.mark.parametrize("request_type", BODIES)
+def test_response_has_the_requests_type_by_default(server: Server, request_type: str) -> None:
+    reply = server.invoke(BODIES[request_type], request_type)
+    assert (reply.headers["content-type"], reply.body) == (request_type, ANSWERS[request_type])
 
 
 def test_absent_content_type_is_json(server: Server) -> None:
@@ -63,9 +63,9 @@ def test_raw_signature_scales_in_the_model(server: Server) -> None:
     assert reply.json == {"predictions": [[3.0]]}
 
 
-@pytest.mark.parametrize("given", ["text/csv", LINES, NPY])
-def test_custom_attribute_chooses_the_signature(server: Server, given: str) -> None:
-    reply = server.invoke(BODIES[given], given, Accept="text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW)
+@pytest.mark.parametrize("request_type", ["text/csv", LINES, NPY])
+def test_custom_attribute_chooses_the_signature(server: Server, request_type: str) -> None:
+    reply = server.invoke(BODIES[request_type], request_type, Accept="text/csv", X_Amzn_SageMaker_Custom_Attributes=RAW)
     assert reply.body == b"0.0\n3.875\n"
 
 

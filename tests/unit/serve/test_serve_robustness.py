@@ -77,17 +77,17 @@ def test_200_clients_that_send_one_byte_per_second_do_not_delay_others(server: S
         for byte in body:
             for client in clients:
                 client.sendall(bytes([byte]))
-            began = time.monotonic()
+            started_at = time.monotonic()
             assert server.invoke(ROW).status == 200
             assert server.request("GET", "/ping").status == 200
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - started_at < 1
             time.sleep(1)
         assert {status(client) for client in clients} == {200}
 
 
 def test_a_thousand_connections_are_all_answered(server: Server) -> None:
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     with connections(server, 1000) as clients:
         for _ in range(3):
             for client in clients:
