@@ -2,7 +2,6 @@
 
 import io
 import json
-import socket
 from typing import Any
 
 import numpy as np
@@ -343,27 +342,6 @@ def test_body_at_the_limit_is_read(server: Server) -> None:
 def test_body_above_the_limit_is_413(server: Server) -> None:
     reply = server.invoke(JSON_ROWS + " " * (LIMIT - len(JSON_ROWS) + 1))
     assert (reply.status, str(LIMIT) in reply.error) == (413, True)
-
-
-def chunked(server: Server, body: bytes, size: int) -> bytes:
-    """Return the response to a body of unknown length, sent in chunks."""
-    with socket.create_connection(("127.0.0.1", server.port), 20) as connection:
-        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
-        for start in range(0, len(body), size):
-            part = body[start : start + size]
-            connection.sendall(f"{len(part):x}\r\n".encode() + part + b"\r\n")
-        connection.sendall(b"0\r\n\r\n")
-        return connection.recv(4096)
-
-
-def test_chunked_body_is_read(server: Server) -> None:
-    answer = chunked(server, JSON_ROWS.encode(), 7)
-    assert answer.startswith(b"HTTP/1.1 200")
-    assert answer.endswith(ANSWERS["application/json"])
-
-
-def test_chunked_body_above_the_limit_is_413(server: Server) -> None:
-    assert chunked(server, b" " * (LIMIT + 1), 1 << 20).startswith(b"HTTP/1.1 413")
 
 
 def test_many_rows_are_predicted_in_order(server: Server) -> None:

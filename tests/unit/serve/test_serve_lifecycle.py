@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import os
 import shutil
 import signal
 import tarfile
@@ -90,19 +89,6 @@ def test_serving_writes_nothing(root: Path) -> None:
     assert {*root.rglob("*")} - before == {server.log_file}
 
 
-def test_worker_that_dies_is_replaced(root: Path) -> None:
-    with running_server(root) as server:
-        server.wait_until_ready()
-        (before,) = server.worker_pids()
-        os.kill(before, signal.SIGKILL)
-        deadline = time.monotonic() + 10
-        while server.worker_pids() in ([before], []) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        server.wait_until_ready()
-        assert server.invoke(ROW).status == 200
-        assert 'route="/invocations",status="200"} 1.0' in server.request("GET", "/metrics").body.decode()
-
-
 def test_workers_that_keep_crashing_end_the_job(root: Path) -> None:
     program = "import os\ndef model_fn(model_dir):\n    os.kill(os.getpid(), 9)\n"
     (root / "model" / "code").mkdir()
@@ -119,20 +105,6 @@ def test_sigterm_leaves_no_process(root: Path) -> None:
         assert server.stop() == 0
     assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
     assert server.failure is None
-
-
-def test_requests_in_flight_at_sigterm_are_answered(root: Path) -> None:
-    with server_with_program(root, SLOW) as server:
-        replies: list[Reply] = []
-        waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 4)))
-        waiting.start()
-        time.sleep(0.3)
-        started_at = time.monotonic()
-        assert server.stop() == 0
-        waiting.join()
-    assert [reply.status for reply in replies] == [200] * 4
-    assert 1 < time.monotonic() - started_at < 20
-    assert server.logged_problems() == []
 
 
 def test_idle_connections_do_not_delay_the_stop(root: Path) -> None:

@@ -16,7 +16,7 @@ from microjobs_serve.listener import IMPLEMENTATIONS, VARIABLE
 from tests.bundles import linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, running_server
 from tests.unit.serve.test_serve_handlers import SLOW, invoke_in_parallel, server_with_program
-from tests.unit.serve.test_serve_robustness import head, status
+from tests.unit.serve.test_serve_robustness import connections, head, status
 
 ROW = '{"instances": [[1, 2, 3]]}'
 LIMIT = 6 * 1024 * 1024
@@ -100,11 +100,14 @@ def test_other_routes_are_answered_and_the_connection_stays_open(
             assert response.status == expected
 
 
-@pytest.mark.parametrize("chunk", [b"zz\r\n1,2,3\r\n0\r\n\r\n", b"5\r\n1,2,3\r\nff"], ids=["malformed", "truncated"])
-def test_incomplete_body_is_never_a_prediction(server: Server, chunk: bytes) -> None:
+@pytest.mark.parametrize(
+    "chunks",
+    [b"zz\r\n1,2,3\r\n0\r\n\r\n", b"5\r\n1,2,3XX0\r\n\r\n", b"5\r\n1,2,3\r\nff", b"ffffffffffffffffff\r\n1"],
+    ids=["no-number", "no-end", "cut", "overflow"],
+)
+def test_malformed_chunks_are_never_a_prediction(server: Server, chunks: bytes) -> None:
     lines = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-        client.sendall(lines + chunk)
+    with connections(server, 1, lines + chunks) as (client,):
         client.shutdown(socket.SHUT_WR)
         assert status(client) in (0, 400)
 
@@ -112,18 +115,13 @@ def test_incomplete_body_is_never_a_prediction(server: Server, chunk: bytes) -> 
 def test_clients_that_disconnect_do_no_harm(server: Server) -> None:
     for body in (b"1,", b"1,2,3\n" * 100_000):
         for _ in range(20):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
-                client.sendall(head(LIMIT) + body)
+            with connections(server, 1, head(LIMIT) + body):
+                pass
     assert server.invoke(ROW).json == {"predictions": [[6.0]]}
 
 
 def test_slow_clients_do_not_delay_others(server: Server) -> None:
-    with contextlib.ExitStack() as stack:
-        clients = [
-            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=20)) for _ in range(50)
-        ]
-        for client in clients:
-            client.sendall(head(5) + b"1,2")
+    with connections(server, 50, head(5) + b"1,2") as clients:
         assert server.invoke(ROW).status == 200
         for client in clients:
             client.sendall(b",3")
@@ -141,9 +139,11 @@ def test_requests_in_flight_at_sigterm_are_answered(root: Path, listener: str) -
         waiting = threading.Thread(target=lambda: replies.extend(invoke_in_parallel(server, ["0.5"] * 3)))
         waiting.start()
         time.sleep(0.3)
+        started_at = time.monotonic()
         assert server.stop() == 0
         waiting.join()
     assert [reply.status for reply in replies] == [200] * 3
+    assert 0.7 < time.monotonic() - started_at < 20
     assert server.logged_problems() == []
 
 
@@ -157,6 +157,7 @@ def test_worker_that_dies_is_replaced(root: Path, listener: str) -> None:
             time.sleep(0.05)
         server.wait_until_ready()
         assert server.invoke(ROW).status == 200
+        assert 'route="/invocations",status="200"} 1.0' in server.request("GET", "/metrics").body.decode()
 
 
 def test_listener_serves_on_a_unix_socket(root: Path, listener: str) -> None:

@@ -133,18 +133,6 @@ def test_body_up_to_the_limit_is_answered(server: Server) -> None:
     assert (reply.status, reply.body.count(b"6.0\n")) == (200, LIMIT // 6)
 
 
-@pytest.mark.parametrize(
-    "chunks",
-    [b"zz\r\n1,2,3\r\n0\r\n\r\n", b"5\r\n1,2,3XX0\r\n\r\n", b"5\r\n1,2,3\r\nff", b"ffffffffffffffffff\r\n1"],
-    ids=["no-number", "no-end", "cut", "overflow"],
-)
-def test_malformed_chunks_are_never_a_prediction(server: Server, chunks: bytes) -> None:
-    lines = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with connections(server, 1, lines + chunks) as (client,):
-        client.shutdown(socket.SHUT_WR)
-        assert status(client) in (0, 400)
-
-
 MALFORMED = {
     "not-http": (b"\x16\x03\x01\x02\x00", {0, 400}),
     "no-version": (b"GET /ping\r\n\r\n", {400}),
