@@ -21,7 +21,7 @@ from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
 
 
 def print_requests(request: LaunchRequest) -> None:
-    """Print one line of JSON per request on stdout, and the command that takes it on stderr.
+    """Print one line of JSON per request on stdout, and its command on stderr.
 
     Raises:
         UsageError: the options are wrong, or the run is not for AWS.

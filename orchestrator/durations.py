@@ -1,7 +1,7 @@
 """Formats durations."""
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a duration as `4.1 s`, `2 min 05 s` or `1 h 02 min`."""
     if seconds < 59.95:  # 59.95 is displayed as 60.0 s
         return f"{seconds:.1f} s"

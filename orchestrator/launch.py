@@ -16,7 +16,7 @@ from microjobs_orchestrator.aws import consent
 from microjobs_orchestrator.aws import images as aws_images
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.build_first import build_first
-from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.report.page import page
@@ -187,7 +187,7 @@ def advice_on_failure(console: Console, request: LaunchRequest, backend: Backend
 def show_results(console: Console, backend: Backend, journal: Journal, results: RunResults, folder: Path) -> None:
     """Write the report page, and print the summary."""
     base = backend.uri(journal.id)
-    heading = f"{journal.id}  {backend.title}  {duration(journal.seconds)}"
+    heading = f"{journal.id}  {backend.title}  {format_duration(journal.seconds)}"
     locations = [("S3", base)]
     if (disk := backend.folder(base)) is not None:
         locations.append(("disk", relative(disk)))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.terminal import strip_controls
 
 INTERRUPTED = 130
 
@@ -38,7 +38,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, descri
         message = describe(error, options)
         if message is None:
             raise
-        print(f"microjobs: {safe(message)}", file=sys.stderr)
+        print(f"microjobs: {strip_controls(message)}", file=sys.stderr)
         flush_or_discard()
         return error.exit_code if isinstance(error, LauncherError) else 1
 

@@ -1,7 +1,7 @@
 """Text as a terminal shows it, and text without control sequences.
 
-Progress bars (tqdm, Keras) rewrite their line with carriage returns, backspaces and cursor moves. `visible` applies
-these and returns the last state. `safe` removes every control sequence, so that text of a job can be printed.
+Progress bars (tqdm, Keras) rewrite their line with carriage returns, backspaces and cursor moves. `render` applies
+these and returns the last state. `strip_controls` removes every control sequence, so that text of a job can be printed.
 """
 
 import re
@@ -23,7 +23,7 @@ _HALF = re.compile("[\ud800-\udfff]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
-def safe(text: str, *, colours: bool = False) -> str:
+def strip_controls(text: str, *, colours: bool = False) -> str:
     """Remove control characters and sequences, except tabs and newlines.
 
     Args:
@@ -34,10 +34,10 @@ def safe(text: str, *, colours: bool = False) -> str:
         kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))
         return match[0] if kept else ""
 
-    return _CONTROL.sub(replacement, printable(text))
+    return _CONTROL.sub(replacement, escape_bytes(text))
 
 
-def printable(text: str) -> str:
+def escape_bytes(text: str) -> str:
     """Write bytes that are not UTF-8, such as those of file names, as `\\xff`: no encoder accepts surrogates."""
     return text if text.isascii() else _HALF.sub(_spelled, text)
 
@@ -47,22 +47,22 @@ def _spelled(match: re.Match[str]) -> str:
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
-def shown(line: str) -> str:
+def render_line(line: str) -> str:
     """Return the last state of a log line. Colours are kept if the line was not rewritten."""
     if _CONTROL.search(line) is None:
         return line
     controls = (match[0] for match in _CONTROL.finditer(line.rstrip("\r")))
     if all(_COLOUR.fullmatch(control) for control in controls):
         return line.rstrip("\r")
-    return visible(line)
+    return render(line)
 
 
-def visible(line: str) -> str:
+def render(line: str) -> str:
     """Return the text that a line leaves on a terminal; several rows if the line moves the cursor up or down."""
     return line if _CONTROL.search(line) is None else _drawn(line, _Screen())
 
 
-def states(line: str) -> list[str]:
+def render_states(line: str) -> list[str]:
     """Return the last state of a line as its program meant it, and as a terminal shows it, if the two differ.
 
     They differ if a shorter text does not cover the end of a longer one: `loss=10.5`, rewritten as `loss=9.5`, looks
@@ -70,7 +70,7 @@ def states(line: str) -> list[str]:
     """
     if _CONTROL.search(line) is None:
         return [line]
-    return list(dict.fromkeys((_drawn(line, _Screen(rewrites=True)), visible(line))))
+    return list(dict.fromkeys((_drawn(line, _Screen(rewrites=True)), render(line))))
 
 
 def _drawn(line: str, screen: "_Screen") -> str:

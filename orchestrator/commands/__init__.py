@@ -1,4 +1,7 @@
-"""The verbs of `microjobs`, a module each: `add_parser` says what it takes, and imports what it needs when it runs."""
+"""The commands of `microjobs`, one module per command.
+
+`add_parser` declares the arguments. Large packages are imported only when the command runs.
+"""
 
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import TYPE_CHECKING
@@ -10,10 +13,10 @@ if TYPE_CHECKING:
 
 
 def parse_count(text: str) -> int:
-    """Parse a flag's whole number above 0.
+    """Parse a whole number above 0.
 
     Raises:
-        ArgumentTypeError: the text is not one.
+        ArgumentTypeError: the text is not such a number.
     """
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number above 0")

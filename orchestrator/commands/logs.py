@@ -41,20 +41,23 @@ def call(options: argparse.Namespace) -> int:
 
 def _print(event: "Event", *, flush: bool) -> None:
     """Print each row of an event after the name of its host, so that a job cannot imitate lines of another host."""
-    from microjobs_orchestrator.terminal import safe
+    from microjobs_orchestrator.terminal import strip_controls
 
-    host, text = safe(event.host), safe(event.text, colours=sys.stdout.isatty())
+    host, text = strip_controls(event.host), strip_controls(event.text, colours=sys.stdout.isatty())
     for row in text.split("\n"):
         print(f"{host}  {row}", flush=flush)
 
 
 def _print_failure(kind: "Kind", description: "Members", name: str) -> None:
     """Print the reason of a failure on stderr: a job that did not start has no log."""
-    from microjobs_orchestrator.terminal import safe
+    from microjobs_orchestrator.terminal import strip_controls
 
     if reason := description.get("FailureReason"):
         sys.stdout.flush()
-        print(f"microjobs: {kind.title} {name} is {description[kind.status_member]}: {safe(reason)}", file=sys.stderr)
+        print(
+            f"microjobs: {kind.title} {name} is {description[kind.status_member]}: {strip_controls(reason)}",
+            file=sys.stderr,
+        )
 
 
 def _can_grow(view: "View", kind: "Kind", name: str) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, parse_count
-from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.terminal import strip_controls
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.commands import Subparsers
@@ -35,7 +35,7 @@ def call(options: argparse.Namespace) -> int:
     view = backends.open_view(options)
     rows = view.newest(rows_filter)
     for line in format_table(rows, datetime.now(UTC)):
-        print(safe(line))
+        print(strip_controls(line))
     if warning := view.warning(shows_running=any(row.status in row.kind.transitional for row in rows)):
         print(f"microjobs: {warning}", file=sys.stderr)
     return 0
@@ -69,12 +69,12 @@ def _parse_status(text: str) -> str:
 
 def format_table(rows: Sequence["ResourceRow"], now: datetime) -> list[str]:
     """Return lines with aligned columns: kind, name, status, age, and how long the resource has run."""
-    from microjobs_orchestrator.durations import duration
+    from microjobs_orchestrator.durations import format_duration
 
     cells = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in rows:
-        age = duration((now - row.created).total_seconds())
-        took = duration(((row.ended or now) - row.created).total_seconds())
+        age = format_duration((now - row.created).total_seconds())
+        took = format_duration(((row.ended or now) - row.created).total_seconds())
         cells.append((row.kind.title, row.name, row.full_status, age, took))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from microjobs_orchestrator.local import config
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.terminal import strip_controls
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.local.control import Address
@@ -73,7 +73,7 @@ class SafeFormatter(logging.Formatter):
     """Removes control sequences: records may hold names of files and texts that jobs chose."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return safe(super().format(record))
+        return strip_controls(super().format(record))
 
 
 def _service(text: str) -> tuple[str, str]:

@@ -55,7 +55,7 @@ class LogEvent:
     @functools.cached_property
     def message(self) -> str:
         """The line as a terminal shows it: a progress bar has its last state."""
-        return terminal.shown(self.text.decode(errors="replace"))
+        return terminal.render_line(self.text.decode(errors="replace"))
 
 
 class LogStream:
@@ -80,7 +80,7 @@ class LogStream:
 
     def note(self, sentence: str) -> None:
         """Add a sentence of the server's own."""
-        text = terminal.safe(sentence).replace("\n", " ").encode()
+        text = terminal.strip_controls(sentence).replace("\n", " ").encode()
         with self.path.open("ab", buffering=0) as file:
             _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
 

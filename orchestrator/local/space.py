@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import escape_bytes
 
 RESERVE_BYTES = 256 << 20
 """Stay free, or a twentieth of a small device."""
@@ -41,12 +41,12 @@ class Room:
         """
         self._left -= max(0, size - allocated)
         if self._left < 0:
-            raise self._full(f"{printable(name)} of {_spelled(size)} does not fit")
+            raise self._full(f"{escape_bytes(name)} of {_spelled(size)} does not fit")
 
     def check(self, name: str) -> None:
         """Raises CannotRunError if the device is full now."""
         if self.free() < 0:
-            raise self._full(f"{printable(name)} does not fit")
+            raise self._full(f"{escape_bytes(name)} does not fit")
 
     def _full(self, what: str) -> CannotRunError:
         free = _spelled(max(0, self.free()))

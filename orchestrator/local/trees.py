@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from microjobs.archives import leads_inside
 from microjobs_orchestrator.local.runtimes.process import process_shim
-from microjobs_orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def link(name: str, target: str) -> Entry | None:
     """Return the entry of a link; None, with a warning, if it leads out of its tree."""
     if is_plain(name) and leads_inside(PurePosixPath(name), target):
         return Entry(FileType.LINK, 0o777, target=target)
-    logger.warning("left out: the link %s leads to %s, outside of its folder", printable(name), printable(target))
+    logger.warning("left out: the link %s leads to %s, outside of its folder", escape_bytes(name), escape_bytes(target))
     return None
 
 

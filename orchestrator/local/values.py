@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from microjobs_orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import escape_bytes
 
 
 def clean(value: Any) -> Any:
@@ -13,9 +13,9 @@ def clean(value: Any) -> Any:
     without its value is no metric. Bytes of file names that are not UTF-8 are spelled out.
     """
     if isinstance(value, str):
-        return printable(value)
+        return escape_bytes(value)
     if isinstance(value, dict):
-        members = {printable(name): clean(content) for name, content in value.items()}
+        members = {escape_bytes(name): clean(content) for name, content in value.items()}
         return {name: content for name, content in members.items() if is_valid(content)}
     if isinstance(value, list):
         items = ((item, clean(item)) for item in value)

@@ -68,7 +68,7 @@ class Trials:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of the endpoint beside their targets, one number per row of test data."""
+    """Predictions of the endpoint with their targets, one number per row of test data."""
 
     predictions: Sequence[float]
     targets: Sequence[float]

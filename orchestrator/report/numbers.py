@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 MAX_CHARACTERS = 6
-"""Of one aligned number: ten of them fit a line."""
+"""Length of an aligned number: ten of them fit into a line."""
 
 
 def format_number(value: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.report import html, svg
 from microjobs_orchestrator.runs.journal import JournalEntry
 from microjobs_orchestrator.runs.results import RunResults
@@ -44,7 +44,7 @@ def page(
         entries: the steps and their durations.
         locations: names and places of the data that the run left.
     """
-    times = [(entry.title, entry.seconds or 0.0, duration(entry.seconds or 0.0)) for entry in entries]
+    times = [(entry.title, entry.seconds or 0.0, format_duration(entry.seconds or 0.0)) for entry in entries]
     parts = [
         f"<h1>{escape(results.title)}</h1><p class='soft'>{escape(heading)}</p>",
         *(block.to_html() for block in results.blocks),

@@ -1,4 +1,4 @@
-"""What a run has cost: the instance seconds that AWS describes, times the price of an hour.
+"""The cost of a run: the instance time that AWS describes, multiplied by the price per hour.
 
 Storage, requests and logs cost as well, but little compared with the instances.
 """

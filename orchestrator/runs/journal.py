@@ -11,7 +11,7 @@ from microjobs.files import write_text
 from microjobs_orchestrator.failures import UsageError
 
 SUFFIXES = ("", *"bcdefghi")
-"""Of the names of runs that start in the same second."""
+"""Suffixes of the names of runs that start in the same second."""
 
 
 @dataclass
@@ -24,7 +24,7 @@ class JournalEntry:
     """The noun of the job's kind; empty for a value."""
     name: str
     seconds: float | None = None
-    """How long the step took; None until it has finished."""
+    """The duration of the step; None until it has finished."""
     value: Any = None
 
 

@@ -54,7 +54,7 @@ def read_predictions(folder: Path) -> NDArray[Any]:
 
 
 def read_training_output(backend: Backend, model_uri: str) -> dict[str, bytes]:
-    """Return the files of a training job's `output.tar.gz`, which is beside its model, by name."""
+    """Return the files in `output.tar.gz` of a training job, by name. It is in the same folder as the model."""
     content = read_object(backend, model_uri.removesuffix("model.tar.gz") + "output.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
         return {

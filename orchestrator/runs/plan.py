@@ -37,7 +37,7 @@ class PlannedRequest:
     step: str
     title: str
     operation: str
-    """Such as `CreateTrainingJob`."""
+    """The name of the operation, such as `CreateTrainingJob`."""
     request: Members
     value_step: str = ""
     """The step that stores what this request is for: once it has finished, the request is not sent again.

@@ -11,10 +11,10 @@ from rich.live import Live
 from rich.spinner import Spinner
 from rich.text import Text
 
-from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.runs.logs import Event
 from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
-from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.terminal import strip_controls
 
 TAIL_LINES = 15
 REFRESHES_PER_SECOND = 8
@@ -30,7 +30,7 @@ class StepDisplay:
     started: float = field(default_factory=time.monotonic)
     status: str = "starting"
     cost: str = ""
-    """What the run has cost; empty if nothing costs."""
+    """The cost of the run until now; empty if nothing costs."""
     trials: Sequence[Trial] = ()
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     """The last lines of the log."""
@@ -40,7 +40,7 @@ class StepDisplay:
         return time.monotonic() - self.started
 
     def __rich__(self) -> RenderableType:
-        line = Text(f"{self.title}  {self.status}  {duration(self.seconds)}  {self.cost}", no_wrap=True)
+        line = Text(f"{self.title}  {self.status}  {format_duration(self.seconds)}  {self.cost}", no_wrap=True)
         lines: list[RenderableType] = [Spinner("dots", line)]
         if self.trials:
             lines.append(trial_table(self.trials))
@@ -81,24 +81,24 @@ class Progress:
         return Live(display, console=self.console, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
 
     def _print_end(self, sign: str, style: str, display: StepDisplay) -> None:
-        times = f"{duration(display.seconds)}  {display.cost}".rstrip()
+        times = f"{format_duration(display.seconds)}  {display.cost}".rstrip()
         self.console.print(Text.assemble((sign, style), f" {display.title}  ", (times, "dim")))
 
     def note(self, text: str) -> None:
         """Print a line. A failure to print is ignored, so that the caller can stop what it started."""
         with suppress(OSError):
-            self.console.print(Text(safe(text), style="dim"))
+            self.console.print(Text(strip_controls(text), style="dim"))
 
     def status(self, display: StepDisplay, status: str) -> None:
         """Show the status of the step's job. Without a terminal, print it if it has changed."""
         if status != display.status and not self.console.is_terminal:
-            self.console.print(f"  {duration(display.seconds):>8}  {status}", highlight=False)
+            self.console.print(f"  {format_duration(display.seconds):>8}  {status}", highlight=False)
         display.status = status
 
     def log(self, display: StepDisplay, events: Iterable[Event]) -> None:
         """Show new lines of the log: the last one, or all of them if verbose."""
         for event in events:
-            display.tail.append(safe(event.text))
+            display.tail.append(strip_controls(event.text))
             if self.verbose:
                 self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 
@@ -108,7 +108,7 @@ class Progress:
             printed = {trial.name for trial in display.trials if trial.status not in RUNNING}
             for trial in trials:
                 if trial.name not in printed and trial.status not in RUNNING:
-                    self.console.print(Text(f"  {duration(display.seconds):>8}  {_format_trial(trial)}"))
+                    self.console.print(Text(f"  {format_duration(display.seconds):>8}  {_format_trial(trial)}"))
         display.trials = trials
 
 

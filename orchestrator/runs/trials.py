@@ -7,7 +7,7 @@ from rich.table import Table
 
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.kinds import Members
-from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.terminal import strip_controls
 
 MAX_TRIALS = 100
 """Rows of one List answer. The workflows start fewer trials."""
@@ -67,4 +67,4 @@ def format_value(value: str) -> str:
     try:
         return f"{float(value):.4g}"
     except ValueError:
-        return safe(value)
+        return strip_controls(value)

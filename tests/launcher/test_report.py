@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from microjobs_orchestrator.durations import duration
+from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.blocks import (
     Figures,
@@ -136,7 +136,7 @@ def test_aligned_numbers_have_the_same_decimals(values: list[float], texts: list
     ("seconds", "text"), [(4.13, "4.1 s"), (59.99, "1 min 00 s"), (125, "2 min 05 s"), (3720, "1 h 02 min")]
 )
 def test_duration_format(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 class Links(HTMLParser):

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, MachineFailedError
 from microjobs_orchestrator.local.state import Record
 from microjobs_orchestrator.local.trees import discard
-from microjobs_orchestrator.terminal import safe
+from microjobs_orchestrator.terminal import strip_controls
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ class JobHandle:
             internal: values of the internal state that change with it.
         """
         members = {name: value for name, value in changes.items() if value is not None}
-        members |= {name: safe(members[name]) for name in ("FailureReason", "ExitMessage") if name in members}
+        members |= {name: strip_controls(members[name]) for name in ("FailureReason", "ExitMessage") if name in members}
         if status is not None:
             members[self.kind.status_member] = status
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.space import LimitedFile, Room
 from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, in_order, make_folders, parent
-from microjobs_orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import escape_bytes
 
 Note = Callable[[str], None]
 """Takes a sentence for the user, who finds it in the job's log."""
@@ -45,11 +45,11 @@ def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
         if kind != FileType.FOLDER.value:
             blocked[name] = kind
             if entry.type is not FileType.FOLDER:
-                note(f"{printable(name)} of {host} was left out: another host has a {kind} where it needs a folder")
+                note(f"{escape_bytes(name)} of {host} was left out: another host has a {kind} where it needs a folder")
         elif there is None:
             into[name] = entry
         elif not _same(entry, there) and entry.type is not FileType.FOLDER:
-            what = f"{printable(name)} of {host} differs from another host's"
+            what = f"{escape_bytes(name)} of {host} differs from another host's"
             note(f"{what} and was left out: give files names of their own")
 
 
@@ -78,8 +78,10 @@ def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
 
 def check_key(store: ObjectStore, bucket: str, key: str) -> None:
     """Raises ServiceError if a file's name cannot be a key."""
-    if key != printable(key):
-        raise ServiceError("InvalidArgument", f"ClientError: {UPLOAD} failed: {printable(key)} is not a name in UTF-8")
+    if key != escape_bytes(key):
+        raise ServiceError(
+            "InvalidArgument", f"ClientError: {UPLOAD} failed: {escape_bytes(key)} is not a name in UTF-8"
+        )
     store.check(bucket, key)
 
 

@@ -14,7 +14,7 @@ from typing import IO
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import Room
 from microjobs_orchestrator.local.trees import Entry, FileType, Tree, is_plain, link, parent, walk
-from microjobs_orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
             if (not inside and member.isdir()) or not is_plain(inside or root):
                 continue
             if (inside or root) in tree or not _has_place(tree, inside or root):
-                logger.warning("left out: %s is in the place of something else", printable(inside or root))
+                logger.warning("left out: %s is in the place of something else", escape_bytes(inside or root))
                 continue
             if member.islnk():  # names another member, which has the same folder in front
                 member.linkname = member.linkname.removeprefix(root + "/")
@@ -113,7 +113,7 @@ def _check_length(top: str, name: str) -> None:
     if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
         raise CannotRunError(
             f"ClientError: {UPLOAD} failed: the engine cannot copy paths over {MAX_ENGINE_PATH_BYTES} bytes, and there "
-            f"is one that begins with {printable(name)[:100]}: write fewer or shorter folders"
+            f"is one that begins with {escape_bytes(name)[:100]}: write fewer or shorter folders"
         )
 
 
@@ -129,7 +129,7 @@ def _entry(
         return _second_name(name, member.linkname, tree, content)
     source = archive.extractfile(member) if member.isfile() else None
     if source is None:
-        logger.warning("left out: %s is neither a file nor a folder", printable(name))
+        logger.warning("left out: %s is neither a file nor a folder", escape_bytes(name))
         return None
     room.take(name, member.size)
     _write(source, content)
@@ -140,7 +140,9 @@ def _second_name(name: str, first: str, tree: Tree, content: Path) -> Entry | No
     """A hard link to what was read already, which may be a link."""
     found = tree.get(first)
     if found is None or found.type is FileType.FOLDER:
-        logger.warning("left out: %s is another name of %s, which is no file here", printable(name), printable(first))
+        logger.warning(
+            "left out: %s is another name of %s, which is no file here", escape_bytes(name), escape_bytes(first)
+        )
         return None
     if found.content is None:
         return link(name, found.target)

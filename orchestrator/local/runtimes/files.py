@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import Room
 from microjobs_orchestrator.local.trees import Entry, FileType, FolderItem, Tree, make_folders, walk
 from microjobs_orchestrator.local.trees import link as link_entry
-from microjobs_orchestrator.terminal import printable
+from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class _Collector:
         except FileNotFoundError:  # deleted meanwhile
             return
         except PermissionError as error:
-            reason = f"{printable(found.name)} cannot be read: {error.strerror}"
+            reason = f"{escape_bytes(found.name)} cannot be read: {error.strerror}"
             raise CannotRunError(f"ClientError: {UPLOAD} failed: {reason}") from error
         if entry is not None:
             self.tree[found.name] = entry
@@ -139,7 +139,7 @@ class _Collector:
             return link_entry(found.name, found.read_link())
         if found.type is FileType.FILE:
             return self._file(found)
-        logger.warning("left out: %s is neither a file nor a folder", printable(found.name))
+        logger.warning("left out: %s is neither a file nor a folder", escape_bytes(found.name))
         return None
 
     def _file(self, found: FolderItem) -> Entry:

@@ -29,20 +29,20 @@ ATTACKS = {
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
 @pytest.mark.parametrize("colours", [True, False])
 def test_safe_text_has_no_control_sequences(attack: str, colours: bool) -> None:
-    found = terminal.safe(f"before\t{attack}\nafter", colours=colours)
+    found = terminal.strip_controls(f"before\t{attack}\nafter", colours=colours)
     assert found.startswith("before\t")
     assert not set(found) & set(map(chr, [*range(9), *range(11, 32), *range(127, 160)]))
 
 
 def test_safe_text_keeps_colours_where_they_are_wanted() -> None:
     text = "\x1b[1;31mred\x1b[0m"
-    assert terminal.safe(text, colours=True) == text
-    assert terminal.safe(text) == "red"
+    assert terminal.strip_controls(text, colours=True) == text
+    assert terminal.strip_controls(text) == "red"
 
 
 def test_bytes_that_are_not_utf8_are_spelled_out() -> None:
-    assert terminal.safe(b"caf\xe9 \xe2\x82\xac".decode(errors="surrogateescape")) == "caf\\xe9 €"
-    assert terminal.printable("half \ud83d") == "half \\ud83d"
+    assert terminal.strip_controls(b"caf\xe9 \xe2\x82\xac".decode(errors="surrogateescape")) == "caf\\xe9 €"
+    assert terminal.escape_bytes("half \ud83d") == "half \\ud83d"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_bytes_that_are_not_utf8_are_spelled_out() -> None:
     ],
 )
 def test_line_is_shown_as_by_a_terminal(line: str, expected: str) -> None:
-    assert terminal.shown(line) == expected
+    assert terminal.render_line(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_line_is_shown_as_by_a_terminal(line: str, expected: str) -> None:
 def test_cost_is_linear(unit: str) -> None:
     def seconds(count: int) -> float:
         began = time.thread_time()
-        terminal.visible(unit * count)
-        terminal.safe(unit * count)
+        terminal.render(unit * count)
+        terminal.strip_controls(unit * count)
         return time.thread_time() - began
 
     seconds(1000)
@@ -83,7 +83,7 @@ def test_cost_is_linear(unit: str) -> None:
 def test_control_costs_no_more_in_a_long_row(control: str) -> None:
     def seconds(columns: int) -> float:
         began = time.thread_time()
-        terminal.visible("a" * columns + "\r" + control * 20_000)
+        terminal.render("a" * columns + "\r" + control * 20_000)
         return time.thread_time() - began
 
     seconds(100)

@@ -62,7 +62,7 @@ class Metrics:
 
     def read(self, when: float, text: str) -> None:
         """Take the values of one line: the first group of each expression that is found in its last state."""
-        states = terminal.states(text)
+        states = terminal.render_states(text)
         for name in list(self._spent):
             match = next(filter(None, (self._find(name, state) for state in states)), None)
             value = None if match is None else _number(match[1])  # of `a (x)|b (y)` the first may be None
