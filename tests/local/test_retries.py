@@ -15,8 +15,8 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.resources.training import attempts
 from microjobs_orchestrator.local.resources.training import job as training
+from microjobs_orchestrator.local.resources.training import time_limits
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError, Plan
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
@@ -105,7 +105,7 @@ class Flaky(ProcessRuntime):
 
 @pytest.fixture
 def flaky(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Context]:
-    monkeypatch.setattr(attempts, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 0.01)
     tiny_jobs(tmp_path, "")
     home: Home = make_home(tmp_path / "home")
     state, store = State(home.state), ObjectStore(home)
@@ -148,7 +148,7 @@ def test_job_is_tried_as_often_as_it_says(flaky: Context) -> None:
 
 
 def test_retries_share_the_longest_time(flaky: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempts, "FIRST_PAUSE", 30.0)
+    monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 30.0)
     begun = time.monotonic()
     stopping = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
     job = train(flaky, 1, **retries(1), EnableManagedSpotTraining=True, StoppingCondition=stopping)

@@ -93,7 +93,7 @@ def remove(context: Context, plan_name: str) -> None:
 
 
 class Ending(Enum):
-    """What decides how a job ends, most important first."""
+    """Why a job ended; the first one that applies counts."""
 
     SHUT_DOWN = "the server was shut down"
     FAILED = "a host failed"

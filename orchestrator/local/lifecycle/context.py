@@ -1,4 +1,4 @@
-"""What every job needs of the server that runs it."""
+"""The parts of the server that jobs and endpoints use."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -17,20 +17,20 @@ from microjobs_orchestrator.local.trees import discard
 
 @dataclass(frozen=True)
 class Settings:
-    """What whoever starts the server decides."""
+    """Settings that the user, or the runtime, decides."""
 
     url: str
-    """Where hosts reach the server."""
+    """The address of the server for hosts."""
     region: str = REGION
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Names of local images by image URIs, which may have `*`."""
+    """Names of local images, by image URIs with optional `*`."""
     limits: bool = False
     """Give each host its instance type's processors and memory."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The server's parts, as jobs see them."""
+    """The parts of the server."""
 
     home: Home
     state: State
@@ -40,14 +40,14 @@ class Context:
     settings: Settings
 
     def image(self, uri: str) -> str:
-        """The local name of an image: the exact alias, else the first whose pattern fits, else its own."""
+        """Return the local name of an image: its alias, else that of the first matching pattern, else its own name."""
         if uri in self.settings.aliases:
             return self.settings.aliases[uri]
         fitting = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
         return next(fitting, None) or self._without_registry(uri)
 
     def _without_registry(self, uri: str) -> str:
-        """The name that ECR's DescribeRepositories gives for an image of the engine, without the registry's host."""
+        """Return an image's name without the host of the local registry, unless the engine has the whole name."""
         own = f"{format_registry(self.settings.region)}/"
         if not uri.startswith(own) or any(uri in image.tags for image in self.runtime.images()):
             return uri
@@ -69,7 +69,7 @@ class Context:
         return instances.limits(instance_type) if self.settings.limits else None
 
     def new_work_folder(self, plan_name: str) -> Path:
-        """An empty folder for one plan."""
+        """Make an empty folder for a plan."""
         folder = self.work_folder(plan_name)
         discard(folder)
         folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""From an S3 prefix to the files that a host finds, without a copy."""
+"""Inputs of hosts: objects below an S3 prefix, or of a manifest, as folders of hard links."""
 
 import os
 import shutil
@@ -14,17 +14,17 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
 PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile"
-"""What S3DataType says that S3Uri is."""
+"""Values of S3DataType."""
 
 Item = TypeVar("Item")
 
 
 def find(store: ObjectStore, source: Mapping[str, Any], what: str) -> list[tuple[str, StoredObject]]:
-    """The objects of a data source with S3Uri and S3DataType, a prefix or a manifest; as `select`.
+    """Return the objects of a data source, a prefix or a manifest, with their paths as `select` does.
 
     Raises:
-        ValidationError: there is nothing below the prefix.
-        CannotRunError: the manifest is none, or names what is not there.
+        ValidationError: the prefix has no objects.
+        CannotRunError: the manifest is malformed, or names an object that does not exist.
     """
     if source["S3DataType"] == MANIFEST:
         return manifests.objects(store, source["S3Uri"])
@@ -32,7 +32,7 @@ def find(store: ObjectStore, source: Mapping[str, Any], what: str) -> list[tuple
 
 
 def check_source(store: ObjectStore, source: Mapping[str, Any], what: str) -> None:
-    """Raises ValidationError if there is nothing at a data source's address."""
+    """Raise ValidationError if a data source has no objects."""
     if source["S3DataType"] == PREFIX:
         check(store, source["S3Uri"], what)
         return
@@ -43,7 +43,7 @@ def check_source(store: ObjectStore, source: Mapping[str, Any], what: str) -> No
 
 
 def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObject]]:
-    """The objects of a prefix, each with its path below the input's folder, in the order of their keys.
+    """Return the objects of a prefix with their paths below the input's folder, sorted by key.
 
     A prefix is one of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. Below the folder an object has
     what follows the prefix. If the prefix ends within a name, the path begins with that name, see
@@ -58,7 +58,7 @@ def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObj
 
 
 def check(store: ObjectStore, uri: str, what: str) -> None:
-    """Raises what `select` would raise, and lists no further than to the first object."""
+    """Raise the errors of `select`, but list only the first object."""
     if next(_objects(store, uri), None) is None:
         raise _nothing(uri, what)
 
@@ -85,19 +85,19 @@ def _below(prefix: str, key: str) -> str:
 
 
 def check_unique(what: str, values: Sequence[str]) -> None:
-    """Raises ValidationError if a value is given twice."""
+    """Raise ValidationError if a value is repeated."""
     twice = sorted({value for value in values if values.count(value) > 1})
     if twice:
         raise ValidationError(f"{what} must differ from each other; given twice: {', '.join(map(repr, twice))}.")
 
 
 def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
-    """One host's part: everything (`FullyReplicated`), or every nth item (`ShardedByS3Key`)."""
+    """Return one host's share: all items (`FullyReplicated`), or every nth item (`ShardedByS3Key`)."""
     return list(items[index::hosts]) if distribution == "ShardedByS3Key" else list(items)
 
 
 def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
-    """Make a folder of hard links to objects, for a host to read; nobody may write through them.
+    """Make a folder of hard links to objects. Hosts read it, and must not write through the links.
 
     Raises:
         CannotRunError: two objects have the same path, one lies where another needs a folder, or one is gone.

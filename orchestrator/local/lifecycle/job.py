@@ -30,7 +30,7 @@ LAYOUT = Layout()
 REASON_LIMIT = 1024
 """Characters of a FailureReason."""
 READ_BYTES = 1 << 20
-"""How much is read of a failure or message file, which may be large."""
+"""How many bytes of a failure or message file are read, because it may be large."""
 INTERNAL = "InternalServerError"
 """SageMaker's word for failures that the job did not cause."""
 SERVER_ENDED = f"{INTERNAL}: the local server ended while the job ran"
@@ -73,7 +73,7 @@ def reason_of(error: Exception) -> str:
 
 
 class JobHandle:
-    """What the class of each kind of job uses to run a job and to describe it."""
+    """The part that all kinds of jobs have in common: the description, the logs, and the run of an attempt."""
 
     def __init__(self, context: Context, record: Record, kind: Kind) -> None:
         self.context = context

@@ -1,4 +1,6 @@
-"""Lists of objects in the place of a prefix: ManifestFile and AugmentedManifestFile. Source: facts §2.2."""
+"""Manifests, which list objects instead of a prefix: ManifestFile and AugmentedManifestFile.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,14 +16,14 @@ REF = "-ref"
 """The end of an attribute's name whose value is an object's address, and stands for what the object holds."""
 
 Record = tuple[bytes | StoredObject, ...]
-"""What one line of an augmented manifest gives, in the order of AttributeNames."""
+"""The values of one line of an augmented manifest, in the order of AttributeNames."""
 
 
 def objects(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
-    """The objects that a manifest names, each with its path below the input's folder.
+    """Return the objects of a manifest, with their paths below the input's folder.
 
     Raises:
-        CannotRunError: it is no manifest, or an object is not there.
+        CannotRunError: it is not a manifest, or an object does not exist.
     """
     content = _json(_read(store, uri), uri)
     match content:
@@ -31,10 +33,10 @@ def objects(store: ObjectStore, uri: str) -> list[tuple[str, StoredObject]]:
 
 
 def records(store: ObjectStore, uri: str, attributes: Sequence[str]) -> list[Record]:
-    """What the lines of an augmented manifest give.
+    """Return the records of an augmented manifest, one per line.
 
     Raises:
-        CannotRunError: a line is no JSON object or lacks an attribute, or an object is not there.
+        CannotRunError: a line is not a JSON object or has no such attribute, or an object does not exist.
     """
     lines = enumerate(_read(store, uri).splitlines(), start=1)
     return [tuple(_values(store, uri, number, line, attributes)) for number, line in lines if line.strip()]

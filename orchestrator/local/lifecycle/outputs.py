@@ -1,4 +1,4 @@
-"""From what hosts left to objects: several hosts' trees merged, archives packed, everything whole or not at all."""
+"""Outputs of hosts as objects: trees of several hosts are merged, and archives are made. All is stored, or nothing."""
 
 import filecmp
 import os
@@ -17,13 +17,13 @@ from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, i
 from microjobs_orchestrator.terminal import escape_bytes
 
 Note = Callable[[str], None]
-"""Takes a sentence for the user, who finds it in the job's log."""
+"""Writes a sentence to the job's log."""
 
 
 def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Tree:
-    """What all hosts have at a path of the contract, as one tree whose content is below the folder `to`.
+    """Copy a path of the contract from all hosts to the folder `to`, and return one merged tree.
 
-    Where several have a file of the same name, the first host's is taken; if they differ, the user is told.
+    If several hosts have a file of the same name, the first one is taken; differences are noted in the job's log.
     """
     discard(to)  # what there is of a server that was killed
     make_folders(to)
@@ -62,12 +62,12 @@ def _same(one: Entry, other: Entry) -> bool:
 
 
 def files(tree: Tree) -> dict[str, Path]:
-    """The content of the files of a tree, links left out: SageMaker does not follow them."""
+    """Return the contents of a tree's files by name, without links: SageMaker does not follow them."""
     return {name: content for name in in_order(tree) if (content := tree[name].content) is not None}
 
 
 def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
-    """Make every file of a tree an object below a prefix. All names are checked before the first one moves."""
+    """Store each file of a tree below a prefix. All names are checked before the first file is stored."""
     bucket, prefix = parse_uri(uri)
     contents = {join(prefix, name): content for name, content in files(tree).items()}
     for key in contents:
@@ -77,7 +77,7 @@ def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
 
 
 def check_key(store: ObjectStore, bucket: str, key: str) -> None:
-    """Raises ServiceError if a file's name cannot be a key."""
+    """Raise ServiceError if a file's name cannot be a key."""
     if key != escape_bytes(key):
         raise ServiceError(
             "InvalidArgument", f"ClientError: {UPLOAD} failed: {escape_bytes(key)} is not a name in UTF-8"
@@ -86,10 +86,10 @@ def check_key(store: ObjectStore, bucket: str, key: str) -> None:
 
 
 def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None:
-    """Make one object, a tar.gz, of a tree.
+    """Store a tree as one tar.gz object.
 
     Args:
-        work: a folder for the archive until it is whole.
+        work: a folder for the unfinished archive.
     """
     bucket, key = parse_uri(uri)
     archive = work / PurePosixPath(key).name
@@ -126,5 +126,5 @@ def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
 
 
 def join(prefix: str, name: str) -> str:
-    """A key below a prefix; a prefix that does not end with `/` is a folder all the same."""
+    """Join a prefix and a name with one `/` between them."""
     return f"{prefix.rstrip('/')}/{name}" if prefix else name

@@ -248,7 +248,7 @@ def test_deletion_forgets_the_queue(parts: Parts, invoke: Invoker, model: Model)
     model.invoke = lambda _: Reply(str(held.wait(20)).encode())
     for _ in range(6):
         ask(invoke, b"x")
-    until(lambda: len(model.asked) == asynchronous.DEFAULT_MOST)
+    until(lambda: len(model.asked) == asynchronous.DEFAULT_CONCURRENCY)
     endpoint_requests.delete(parts.context, parts.registry, "e")
     until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     held.set()

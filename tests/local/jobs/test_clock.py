@@ -17,9 +17,9 @@ from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.training import job as training
-from microjobs_orchestrator.local.resources.training.attempts import Attempts
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
+from microjobs_orchestrator.local.resources.training.time_limits import Usage
 from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
@@ -182,9 +182,9 @@ def test_time_over_a_restart_of_the_machine_is_that_of_the_clock(clocks: Clock) 
 
 
 def test_attempt_of_an_earlier_version_is_read(clocks: Clock) -> None:
-    attempts = Attempts.of({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
+    usage = Usage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
     clocks.pass_(10)
-    assert attempts.used == pytest.approx(15, abs=1)
+    assert usage.seconds == pytest.approx(15, abs=1)
 
 
 REASONS: dict[Exception, str] = {

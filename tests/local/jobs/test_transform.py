@@ -277,7 +277,7 @@ def test_container_that_ends_fails_the_job(parts: Parts, model: Model) -> None:
 def test_container_that_is_never_healthy_fails_the_job(
     parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_SECONDS", 0.2)
+    monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
     model.ping = 500
     parts.put("in/a", b"a")
     assert parts.transform()["FailureReason"].startswith("AlgorithmError: GET /ping did not answer 200 within 0.2 s")
@@ -288,7 +288,7 @@ def test_one_bad_container_ends_the_others_work(parts: Parts, model: Model, monk
         time.sleep(0.05)
         return Reply(asked.body)
 
-    monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_SECONDS", 0.2)
+    monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
     model.unhealthy, model.invoke = {"algo-2"}, slow
     parts.put("in/a", b"x\n" * 1000)
     began = time.monotonic()

@@ -148,33 +148,33 @@ def test_slow_expression_lets_other_threads_run() -> None:
     assert ticks > 20  # a search that holds the interpreter's lock lets at most a few pass
 
 
-def test_slow_expression_is_noted_once_and_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.02)
-    monkeypatch.setattr(module, "BUDGET_SECONDS", 0.1)
+def test_slow_expression_is_noted_once_and_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
+    monkeypatch.setattr(module, "MAX_SEARCH_TIME", 0.1)
     notes: list[str] = []
     metrics = Metrics([LOSS, CATASTROPHIC], notes.append)
     for number in range(50):
         metrics.read(0.0, f"loss={number} {POISON}")
     assert len(metrics.points("loss")) == 50
     assert [note.partition(":")[0] for note in notes] == ["metric 'bad'", "metric 'bad' is skipped from here on"]
-    assert metrics.given_up == ["bad"]
+    assert metrics.abandoned == ["bad"]
 
 
-def test_definition_given_up_by_an_earlier_server_is_not_searched() -> None:
-    metrics = Metrics([LOSS, CATASTROPHIC], given_up=["bad"])
+def test_definition_abandoned_by_an_earlier_server_is_not_searched() -> None:
+    metrics = Metrics([LOSS, CATASTROPHIC], abandoned=["bad"])
     began = time.thread_time()
     metrics.read(0.0, f"loss=1 {POISON}")
-    assert time.thread_time() - began < module.SEARCH_SECONDS / 2
+    assert time.thread_time() - began < module.SEARCH_TIMEOUT / 2
     assert metrics.final()[0]["MetricName"] == "loss"
 
 
 def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SEARCH_SECONDS", 0.02)
-    monkeypatch.setattr(module, "BUDGET_SECONDS", 0.1)
+    monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
+    monkeypatch.setattr(module, "MAX_SEARCH_TIME", 0.1)
     metrics = Metrics([{**CATASTROPHIC, "Name": f"bad-{number}"} for number in range(40)])
     for _ in range(100):
         metrics.read(0.0, POISON)
-    assert len(metrics.given_up) > 35
+    assert len(metrics.abandoned) > 35
 
 
 @pytest.mark.parametrize(

@@ -34,43 +34,43 @@ KIND = "async-invocation"
 QUEUED = "QueueMoment"
 """A key of the internal state, with a value as `Moment` stores it."""
 
-DEFAULT_MOST = 4
-"""Invocations at once, where AWS chooses a number."""
+DEFAULT_CONCURRENCY = 4
+"""Parallel invocations of a replica if the configuration has no limit; AWS chooses a number then."""
 RETRY_DELAY = 0.5
 """Seconds before an invocation is sent again to a container that did not take it."""
-SHOWN = 500
+MAX_ERROR_LENGTH = 500
 """Characters of a model's error in the log."""
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
 PASSED = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
-"""The container's headers, by the request's members."""
+"""The headers of the container's request, by the members of the client's."""
 
 Choose = Callable[[], tuple[str, Replica] | None]
-"""The variant that answers the next request, with its container."""
+"""Returns the variant that answers the next request and its replica, or None."""
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """All that one needs, as it is kept."""
+    """An invocation, as the state stores it."""
 
     name: str
     inference_id: str
     headers: Mapping[str, str]
-    """The container's."""
+    """The headers of the container's request."""
     input: str
-    """An S3 URI; empty: the body is here."""
+    """An S3 URI; empty if `body` is the input."""
     body: str
     """In base64."""
     output: str
     failure: str | None
-    """S3 URIs of what becomes of it."""
+    """S3 URIs of the result, or of the error."""
     timeout: int
-    """Seconds for the container."""
+    """Seconds that the container may take."""
     lifetime: int
     """Seconds in the queue."""
 
 
 def check(context: Context, config: Mapping[str, Any]) -> None:
-    """Raise ValidationError unless the buckets of an AsyncInferenceConfig are there."""
+    """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
     where = config["OutputConfig"]
     for name in ("S3OutputPath", "S3FailurePath"):
         if name in where:
@@ -78,13 +78,13 @@ def check(context: Context, config: Mapping[str, Any]) -> None:
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
-    """The invocation of an InvokeEndpointAsync request that is valid by itself.
+    """Return the invocation of a validated InvokeEndpointAsync request.
 
     Args:
         config: the endpoint's AsyncInferenceConfig.
 
     Raises:
-        ValidationError: it has not just one of Body and InputLocation, or its output cannot be stored.
+        ValidationError: it has both or neither of Body and InputLocation, or its output cannot be stored.
     """
     if bool(body) == ("InputLocation" in members):
         raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
@@ -120,13 +120,13 @@ def _location(context: Context, member: str, path: str, file: str) -> str:
 
 
 def discard(context: Context, endpoint: str) -> None:
-    """Forget an endpoint's queue."""
+    """Delete an endpoint's queue."""
     for record in _waiting(context, endpoint):
         context.state.delete(KIND, record.name)
 
 
 def _waiting(context: Context, endpoint: str) -> list[Record]:
-    """An endpoint's invocations, oldest first."""
+    """Return an endpoint's invocations, oldest first."""
     return context.state.find(Query(KIND, owner=_owner(endpoint), descending=False, limit=-1))
 
 
@@ -135,7 +135,7 @@ def _owner(endpoint: str) -> Owner:
 
 
 class FailedError(Exception):
-    """There is no answer, with the reason; with a content type, the model's own error is in the answer's place."""
+    """The invocation failed. With a content type, the output file contains the model's own error."""
 
     def __init__(self, message: str, content_type: str | None = None) -> None:
         super().__init__(message)
@@ -143,11 +143,11 @@ class FailedError(Exception):
 
 
 class _ClosedError(Exception):
-    """The server ends, or the endpoint does."""
+    """The server or the endpoint is ending."""
 
 
 class Queue:
-    """An endpoint's invocations, of which some are under way at once. Methods may be called from any thread."""
+    """An endpoint's invocations, several of which run in parallel. Methods may be called from any thread."""
 
     def __init__(self, context: Context, endpoint: str, choose: Choose) -> None:
         self._context = context
@@ -159,11 +159,11 @@ class Queue:
         self._changes = 0
         self._under_way: set[str] = set()
         self._pools: list[ThreadPoolExecutor] = []
-        """The last one works; those before it end what they have begun."""
+        """The last one takes new invocations; the earlier ones only finish theirs."""
         self._most = 0
 
     def open(self, most: int) -> None:
-        """Make those that wait, and all that come, so many at once."""
+        """Start the waiting invocations, and set how many run in parallel."""
         with self._lock:
             if most == self._most:
                 return
@@ -175,10 +175,10 @@ class Queue:
                 pool.submit(self._make, record.name)
 
     def put(self, invocation: Invocation) -> None:
-        """Take an invocation; it is kept when this returns.
+        """Store and enqueue an invocation.
 
         Raises:
-            ServiceError: the endpoint, or the server, is ending.
+            ServiceError: the endpoint or the server is ending.
         """
         state, name = self._context.state, invocation.name
         with self._lock:
@@ -198,24 +198,24 @@ class Queue:
                 self._pools[-1].submit(self._make, name)
 
     def stop(self) -> None:
-        """Begin no more; those under way end with their containers."""
+        """Start no more invocations. Running ones end with their containers."""
         with self._changed:
             self._closing.set()
             self._changed.notify_all()
 
     def wake(self) -> None:
-        """Make invocations that wait for a container choose again."""
+        """Let waiting invocations choose a container again."""
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
 
     def _wait_for_change(self, changes: int, timeout: float) -> None:
-        """Wait until a container changes after so many changes, the queue is closed, or time is over."""
+        """Wait until the number of changes is another one, the queue is closed, or the time is over."""
         with self._changed:
             self._changed.wait_for(lambda: self._changes != changes or self._closing.is_set(), timeout)
 
     def close(self) -> None:
-        """As `stop`, and wait for those under way."""
+        """Stop, and wait for running invocations."""
         self.stop()
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -240,7 +240,7 @@ class Queue:
                 self._under_way.discard(name)
 
     def _answer(self, invocation: Invocation, queued: Moment) -> None:
-        """Store the answer, or the reason why there is none."""
+        """Store the answer, or the reason of the failure."""
         with self._context.store.incoming() as file:
             try:
                 content_type = self._ask(invocation, queued, file)
@@ -251,7 +251,7 @@ class Queue:
                 self._fail(invocation, FailedError(error.message), file)
 
     def _fail(self, invocation: Invocation, error: FailedError, file: Path) -> None:
-        """Store the model's own error, else the reason; the log has the reason."""
+        """Store the model's own error, or the reason, and log the reason."""
         said = f"asynchronous invocation {invocation.inference_id} failed: {error}"
         if (chosen := self._choose()) is not None:
             chosen[1].note(said)
@@ -275,11 +275,11 @@ class Queue:
     # --- asking ---
 
     def _ask(self, invocation: Invocation, queued: Moment, file: Path) -> str:
-        """Write the model's answer, or its error, into a file; the answer's content type.
+        """Write the model's answer, or its error, to a file; return the answer's content type.
 
         Raises:
-            FailedError: there is no answer, or it is an error.
-            ServiceError: the input is not there.
+            FailedError: the model did not answer, or answered with an error.
+            ServiceError: the input does not exist.
         """
         while not self._closing.is_set():
             changes = self._changes
@@ -306,13 +306,13 @@ class Queue:
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
             with file.open("rb") as error:
-                said = error.read(SHOWN).decode(errors="replace")
+                said = error.read(MAX_ERROR_LENGTH).decode(errors="replace")
             raise FailedError(f'the model answered {answer.status}: "{said}"', content_type)
         return content_type
 
     @contextmanager
     def _input(self, invocation: Invocation) -> Iterator[tuple[Body, Mapping[str, str]]]:
-        """The body, and the headers that its object says."""
+        """Open the body; yield it with the headers that its object has."""
         if not invocation.input:
             yield base64.b64decode(invocation.body), {}
             return
@@ -324,6 +324,6 @@ class Queue:
 
 
 def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """The file's content from its beginning, in pieces."""
+    """Read a file from its beginning, in blocks."""
     file.seek(0)
     return iter(partial(file.read, BLOCK_BYTES), b"")

@@ -47,9 +47,9 @@ def forget(context: Context, name: str) -> None:
 
 
 class Endpoint:
-    """An endpoint from its creation, or the server's start, to its deletion or the server's end.
+    """An endpoint, from its creation or the server's start to its deletion or the server's end.
 
-    A stop that was asked for is a deletion: there is no other stop.
+    A stop request is a deletion: endpoints have no other stop.
     """
 
     kind = ENDPOINT.arn_type
@@ -59,15 +59,15 @@ class Endpoint:
         self.control = Control()
         self._context = context
         self._replicas: Mapping[str, Replica] = {}
-        """Those that serve, by their variants' names."""
+        """The serving replicas, by the names of their variants."""
         self._weights: Mapping[str, float] = {}
         self.asynchronous: Mapping[str, Any] | None = None
-        """The AsyncInferenceConfig of what it serves: then it takes asynchronous invocations alone."""
+        """The AsyncInferenceConfig of the deployment. With one, the endpoint takes asynchronous invocations only."""
         self.queue = asynchronous.Queue(context, self.name, self.choose)
 
     @property
     def plan_name(self) -> str:
-        """The beginning of its plans' names: each variant's container has a plan of its own."""
+        """The beginning of the plan names: each replica has a plan of its own."""
         return f"{ENDPOINT.arn_type}/{self.name}"
 
     def run(self) -> None:
@@ -83,7 +83,7 @@ class Endpoint:
         self._live({host.name: host for host in hosts})
 
     def choose(self, variant: str | None = None) -> tuple[str, Replica] | None:
-        """The variant that answers the next request, by weight if none is asked for; None if it does not serve."""
+        """Return a variant and its replica, chosen by weight unless a variant is given; None if it does not serve."""
         replicas, weights = self._replicas, self._weights
         if variant is None and replicas:
             known = [weights.get(name, 1.0) for name in replicas]
@@ -164,7 +164,7 @@ class Endpoint:
         self.asynchronous = deployment.get("AsyncInferenceConfig")
         if self.asynchronous is not None:
             client = self.asynchronous.get("ClientConfig", {})
-            self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_MOST))
+            self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY))
         internal = {DEPLOYMENT: deployment, **({NEXT: None} if status == "InService" else {})}
         self._describe(status, internal=internal, FailureReason=None, **deployments.describe(deployment, serves=True))
         self.queue.wake()
@@ -194,15 +194,15 @@ class Endpoint:
     def _start(
         self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str] = ()
     ) -> Mapping[str, Replica]:
-        """Containers for all variants, or for none.
+        """Start replicas for all variants, or for none.
 
         Args:
-            hosts: those that run already, by their names.
-            kept: names of variants that need none.
+            hosts: running hosts, by their names.
+            kept: names of variants whose replicas stay.
 
         Raises:
-            CannotRunError: one could not be started or is not healthy.
-            StoppedError: the endpoint is not wanted any more.
+            CannotRunError: a replica could not be started or is not healthy.
+            StoppedError: the endpoint is being deleted, or the server ends.
         """
         variants = [variant for variant in deployment["Variants"] if variant["VariantName"] not in kept]
         replicas = {variant["VariantName"]: self._replica(variant) for variant in variants}
@@ -221,7 +221,7 @@ class Endpoint:
         return replicas
 
     def _await(self, replicas: Mapping[str, Replica], starts: Mapping[str, Future[None]]) -> None:
-        """Wait until all have started; if one cannot, or nobody wants them any more, the others need not."""
+        """Wait until all replicas have started. If one fails, or the endpoint ends, abandon the others."""
         for start in starts.values():
             start.add_done_callback(lambda _: self.wake())
         while not all(start.done() for start in starts.values()):
@@ -231,7 +231,7 @@ class Endpoint:
                     replica.abandon()
 
     def _reason(self, failures: Mapping[str, BaseException], variants: Sequence[Mapping[str, Any]]) -> Exception:
-        """Why a deployment does not serve, as SageMaker says it, with what it does not say."""
+        """Return an error in SageMaker's words with the details of the replica that failed."""
         told = {name: error for name, error in failures.items() if not isinstance(error, StoppedError)}
         if not told:
             return StoppedError()
@@ -254,7 +254,7 @@ class Endpoint:
             partial(self._make_plan, variant),
             lambda _: self._context.logs.create(ENDPOINT.log_group(self.name), _stream_name(variant)),
         )
-        timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_SECONDS)
+        timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_TIMEOUT)
         return Replica(self._context, attempt, timeout, self.wake)
 
     def _make_plan(self, variant: Mapping[str, Any], folder: Path) -> Plan:
@@ -274,6 +274,6 @@ def _stream_name(variant: Mapping[str, Any]) -> str:
 
 
 def _stop(replicas: Collection[Replica], grace: float) -> None:
-    """End containers, all at once."""
+    """Stop all replicas in parallel."""
     with ThreadPoolExecutor(max(1, len(replicas))) as pool:
         list(pool.map(lambda replica: replica.stop(grace), replicas))

@@ -209,7 +209,7 @@ class Replica:
         return "ended by itself"
 
     def _end(self, life: Life) -> None:
-        """End a container that may not even take a signal."""
+        """End a container that may ignore signals."""
         try:
             life.host.stop(SHUTDOWN_GRACE_PERIOD)
         except Exception:
@@ -244,7 +244,7 @@ class Replica:
         into: IO[bytes],
         most: float = float("inf"),
     ) -> Answer:
-        """Ask the model; as `Client.request`.
+        """Send a request to the model, as `Client.request` does.
 
         Raises:
             NoAnswerError: also, with `was_sent` false, while the container does not serve.
@@ -258,7 +258,7 @@ class Replica:
         return answer
 
     def close(self) -> None:
-        """Take no new requests; those under way go on."""
+        """Take no new requests; finish the present ones."""
         self._traffic.close()
 
     def is_closed(self) -> bool:
@@ -268,7 +268,7 @@ class Replica:
         return self._traffic.longest() > 0
 
     def abandon(self) -> None:
-        """Have a `start` that still waits end at once; call `stop` then."""
+        """Make a waiting `start` raise StoppedError; call `stop` afterwards."""
         self._control.stop(StopReason.FINISHED)
 
     def stop(self, grace: float) -> None:
@@ -285,6 +285,6 @@ class Replica:
         discard(self._context.work_folder(self.plan_name))
 
     def note(self, sentence: str) -> None:
-        """Tell the user something in the container's log."""
+        """Write a sentence of the server to the container's log."""
         logger.info("%s: %s", self.plan_name, sentence)
         self._attempt.open_stream("").note(sentence)

@@ -1,4 +1,6 @@
-"""Containers that serve a model, for endpoints and batch transform. Source: facts §2.4, §2.5."""
+"""Containers that serve a model, for endpoints and batch transform.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 
 import threading
 import time
@@ -14,9 +16,9 @@ from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input
 
 PORT = 8080
-STARTUP_SECONDS = 240
-"""What a container gets until `/ping` answers, unless its variant says otherwise."""
-FIRST_PING, SLOWEST_PING = 0.1, 1.0
+STARTUP_TIMEOUT = 240
+"""Seconds until `/ping` must answer, unless the variant has another limit."""
+FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
 
 
 class UnhealthyError(CannotRunError):
@@ -24,11 +26,11 @@ class UnhealthyError(CannotRunError):
 
 
 class StoppedError(Exception):
-    """Nobody wants the container any more."""
+    """The container is not needed any more."""
 
 
 def image(context: Context, model: Mapping[str, Any]) -> str:
-    """The local name of a model's image."""
+    """Return the local name of a model's image."""
     return context.image(models.container(model)["Image"])
 
 
@@ -41,13 +43,13 @@ def host_plan(
     instance_type: str,
     environment: Mapping[str, str] | None = None,
 ) -> HostPlan:
-    """A host that serves a model.
+    """Return the plan of a host that serves a model.
 
     Args:
         model: the request that made it.
         folder: a new one, for the host's own files.
         data: the model's files, as `models.fetch` makes them.
-        environment: beside the model's own, and before it.
+        environment: replaces variables of the model.
     """
     folder.mkdir(parents=True)
     access = {} if is_isolated(model) else context.access()
@@ -75,17 +77,17 @@ def is_isolated(model: Mapping[str, Any]) -> bool:
 def wait_until_healthy(
     host: Host, seconds: float, stopping: threading.Event, ended: Callable[[], bool] = lambda: False
 ) -> Client:
-    """Ask `/ping` until it answers 200: often at first, since most containers are quick.
+    """Request `/ping` until it answers 200, with increasing delays: containers report their health in no other way.
 
     Args:
-        stopping: set when nobody wants the answer any more.
-        ended: whether the host has ended by itself.
+        stopping: set when the container is not needed any more.
+        ended: returns whether the host has ended by itself.
 
     Raises:
         UnhealthyError: it has ended, or there was no 200 within `seconds`.
         StoppedError: `stopping` was set.
     """
-    deadline, wait = time.monotonic() + seconds, FIRST_PING
+    deadline, wait = time.monotonic() + seconds, FIRST_PING_DELAY
     while time.monotonic() < deadline:
         if ended():
             raise UnhealthyError("It ended before that.")
@@ -93,7 +95,7 @@ def wait_until_healthy(
             return client
         if stopping.wait(wait):
             raise StoppedError
-        wait = min(SLOWEST_PING, wait * 1.2)
+        wait = min(MAX_PING_DELAY, wait * 1.2)
     raise UnhealthyError(f"GET /ping did not answer 200 within {seconds:g} s.")
 
 

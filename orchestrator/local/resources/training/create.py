@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.records import add_resource
-from microjobs_orchestrator.local.resources.training import attempts
+from microjobs_orchestrator.local.resources.training import time_limits
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import compile_definition
@@ -32,7 +32,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
     """
     for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
         compile_definition(definition)
-    attempts.check(request)
+    time_limits.check(request)
     check_channels(request, context.store)
     context.store.check(*parse_uri(model_uri(request).rstrip("/")))
     now, region = Moment.now(), context.settings.region

@@ -15,7 +15,6 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome, final_parts
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, REASON_LIMIT, SERVER_ENDED, JobHandle, reason_of
-from microjobs_orchestrator.local.resources.training.attempts import Attempts, Limits
 from microjobs_orchestrator.local.resources.training.channels import PIPE, channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
 from microjobs_orchestrator.local.resources.training.create import CREATED
@@ -23,6 +22,7 @@ from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics
 from microjobs_orchestrator.local.resources.training.plan import host_names, make_plan
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
+from microjobs_orchestrator.local.resources.training.time_limits import TimeLimits, Usage
 from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailedError
 from microjobs_orchestrator.local.state import Record
 
@@ -44,8 +44,8 @@ class TrainingJob:
         self.metrics = Metrics(definitions, self._note_metric, abandoned)
         self._transitions = list(record.description["SecondaryStatusTransitions"])
         self._created = Moment.read(record.internal.get(CREATED), record.created)
-        self._attempts = Attempts.of(record.internal)
-        self._limits = Limits.of(record.request)
+        self._usage = Usage.load(record.internal)
+        self._limits = TimeLimits.read(record.request)
         self._channels = channels(record.request)
         self._checkpoints = Checkpoints(self.job)
 
@@ -80,7 +80,7 @@ class TrainingJob:
 
     def _recover_without_hosts(self) -> None:
         is_between = self._transitions[-1]["Status"] in ("Interrupted", "Starting", "Downloading")
-        if self._limits.spot and is_between:  # nothing is lost
+        if self._limits.is_spot and is_between:  # nothing is lost
             self._end_attempt("starting over on new hosts", 0.0)
             self._run()
         elif self.control.reason is not None or self._retry(SERVER_ENDED):
@@ -123,17 +123,17 @@ class TrainingJob:
         """Describe that the hosts run; return the seconds that they may run."""
         if self.job.started is None and self.job.request.get("ProfilerRuleConfigurations"):
             self.job.note("ProfilerRuleConfigurations has no effect: there is no profiler")
-        if self._attempts.since is None:
-            self._attempts.since = Moment.now()
+        if self._usage.since is None:
+            self._usage.since = Moment.now()
             members, internal = self.job.record_start()
-            self._enter("Training", internal={**internal, **self._attempts.stored()}, **members)
+            self._enter("Training", internal={**internal, **self._usage.stored()}, **members)
         self._checkpoints.start(hosts)
         return self.remaining_time
 
     @property
     def remaining_time(self) -> float:
         """Seconds that the job may run."""
-        return math.ceil(self._limits.left(self._attempts, self._created))
+        return math.ceil(self._limits.remaining(self._usage, self._created))
 
     def _read_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
@@ -142,12 +142,12 @@ class TrainingJob:
         if not any(event.is_own and sentence in event.message for event in self.job.open_stream("algo-1").events()):
             self.job.note(sentence)
         self.job.describe(
-            internal={ABANDONED_METRICS: self.metrics.given_up}
+            internal={ABANDONED_METRICS: self.metrics.abandoned}
         )  # so that a restarted server does not try again
 
     def interrupt(self, interruption: Interruption) -> bool:
         """Take the hosts of a spot job away. Return whether it has any."""
-        has_hosts = self._limits.spot and self._transitions[-1]["Status"] == "Training"
+        has_hosts = self._limits.is_spot and self._transitions[-1]["Status"] == "Training"
         if has_hosts:
             self.control.send(interruption)
         return has_hosts
@@ -168,20 +168,20 @@ class TrainingJob:
 
     def _retry(self, reason: str) -> bool:
         """Prepare the next attempt, if the RetryStrategy allows one."""
-        if self._attempts.retries >= self._limits.retries:
+        if self._usage.retries >= self._limits.max_retries:
             return False
-        self._attempts.retries += 1
-        count = f"{self._attempts.retries} of {self._limits.retries}"
-        self._end_attempt(f"{reason}; starting over on new hosts, retry {count}", self._attempts.pause)
+        self._usage.retries += 1
+        count = f"{self._usage.retries} of {self._limits.max_retries}"
+        self._end_attempt(f"{reason}; starting over on new hosts, retry {count}", self._usage.retry_delay)
         return True
 
     def _end_attempt(self, note: str, pause: float) -> None:
         """Remove the present hosts, and wait until new ones are available."""
-        self._attempts.end()
-        self.job.describe(internal=self._attempts.stored())
+        self._usage.end_attempt()
+        self.job.describe(internal=self._usage.stored())
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
-        left = self._limits.left(self._attempts, self._created)
+        left = self._limits.remaining(self._usage, self._created)
         self.control.pause(min(pause, left))
         if pause >= left:
             self.control.stop(StopReason.TIMEOUT)
@@ -195,7 +195,7 @@ class TrainingJob:
         if result.ending is not Ending.SHUT_DOWN:
             self._collect(outcome.hosts, model=bool(outcome.hosts) and result.ending is not Ending.FAILED)
         is_late = result.ending is Ending.TIMED_OUT
-        secondary = self._limits.exceeded(self._attempts, self._created) if is_late else result.status
+        secondary = self._limits.exceeded_status(self._usage, self._created) if is_late else result.status
         self._end(result.status, secondary, FailureReason=result.reason)
 
     def _collect(self, hosts: Sequence[Host], *, model: bool) -> None:
@@ -231,13 +231,13 @@ class TrainingJob:
     def _end(self, status: JobStatus, secondary: str, **changes: Any) -> None:
         started = self.job.started
         seconds = round(started.elapsed()) if started else 0
-        self._attempts.end()
+        self._usage.end_attempt()
         self.job.end(
             status,
             **enter_status(self._transitions, secondary, self.job.end_time()),
             TrainingStartTime=started.wall if started else None,
             TrainingTimeInSeconds=max(1, seconds),
-            BillableTimeInSeconds=max(1, min(seconds, round(self._attempts.ran))),
+            BillableTimeInSeconds=max(1, min(seconds, round(self._usage.ran))),
             FinalMetricDataList=self.metrics.final(),
             **changes,
         )

@@ -1,4 +1,4 @@
-"""MetricDefinitions: regular expressions that find numbers in a job's log.
+"""Metrics of a training job: its MetricDefinitions are regular expressions that find numbers in its log.
 
 The expressions are the user's, and some take exponential time. Each search has a time limit and does not hold the
 interpreter's lock, and a definition that costs too much in all is given up. Other jobs and requests do not wait.
@@ -17,14 +17,14 @@ from microjobs_orchestrator import terminal
 from microjobs_orchestrator.local.errors import ValidationError
 
 Point = tuple[float, float]
-"""When (seconds since 1970), and the value."""
+"""A time (seconds since 1970) and a value."""
 
-SEARCH_SECONDS = 1.0
-"""CPU time of one search in one line."""
-BUDGET_SECONDS = 10.0
-"""CPU time of all slow searches of a job; then the definition that used most of it is given up."""
-FREE_SECONDS, FREE_SECONDS_PER_CHARACTER = 1e-4, 1e-7
-"""A search that is this quick does not count."""
+SEARCH_TIMEOUT = 1.0
+"""Seconds of CPU time for one search in one line."""
+MAX_SEARCH_TIME = 10.0
+"""Seconds of CPU time for all slow searches of a job; then the definition that used most of it is skipped."""
+FREE_TIME, FREE_TIME_PER_CHARACTER = 1e-4, 1e-7
+"""Seconds of a search that are not counted."""
 MAX_REPEATS = 10_000
 """Copies of its parts that an expression may ask for, as `(a{100}){100}` does: each takes memory."""
 
@@ -40,20 +40,20 @@ class Metrics:
     """The metrics of one job, read line by line from all hosts.
 
     Args:
-        note: called with a sentence for the user, once for each definition that missed lines or was given up.
-        given_up: the names of definitions that an earlier server has given up.
+        note: called with a sentence for the user, once for each definition that missed lines or is skipped.
+        abandoned: the names of definitions that an earlier server skipped.
     """
 
     def __init__(
         self,
         definitions: Sequence[Mapping[str, str]],
         note: Callable[[str], None] = lambda _: None,
-        given_up: Collection[str] = (),
+        abandoned: Collection[str] = (),
     ) -> None:
         self._patterns = {item["Name"]: compile_definition(item) for item in definitions}
         self._points: dict[str, list[Point]] = {name: [] for name in self._patterns}
-        self._spent = {name: 0.0 for name in self._patterns if name not in given_up}
-        """CPU seconds of slow searches, of the definitions in use."""
+        self._spent = {name: 0.0 for name in self._patterns if name not in abandoned}
+        """Seconds of CPU time of slow searches, by the definitions in use."""
         self._note = note
         self._missed: set[str] = set()
         self._lock = threading.Lock()
@@ -61,7 +61,7 @@ class Metrics:
         """Called after each new value, from any thread."""
 
     def read(self, when: float, text: str) -> None:
-        """Take the values of one line: the first group of each expression that is found in its last state."""
+        """Read the values of one line: the first group of each expression that matches the line's last state."""
         states = terminal.render_states(text)
         for name in list(self._spent):
             match = next(filter(None, (self._find(name, state) for state in states)), None)
@@ -74,11 +74,11 @@ class Metrics:
     def _find(self, name: str, text: str) -> regex.Match[str] | None:
         began = time.thread_time()
         try:
-            match = self._patterns[name].search(text, timeout=SEARCH_SECONDS, concurrent=True)
+            match = self._patterns[name].search(text, timeout=SEARCH_TIMEOUT, concurrent=True)
         except (TimeoutError, MemoryError):
             self._miss(name, text)
             match = None
-        self._charge(name, time.thread_time() - began - FREE_SECONDS - FREE_SECONDS_PER_CHARACTER * len(text))
+        self._charge(name, time.thread_time() - began - FREE_TIME - FREE_TIME_PER_CHARACTER * len(text))
         return match
 
     def _miss(self, name: str, text: str) -> None:
@@ -87,18 +87,18 @@ class Metrics:
             self._missed.add(name)
         if is_first:
             self._note(
-                f"metric {name!r}: its Regex took more than {SEARCH_SECONDS:g} s on a line of {len(text)} characters; "
+                f"metric {name!r}: its Regex took more than {SEARCH_TIMEOUT:g} s on a line of {len(text)} characters; "
                 "such lines are skipped for this metric"
             )
 
     def _charge(self, name: str, seconds: float) -> None:
-        """Count a slow search; give the most expensive definition up if the job has no time left."""
+        """Count a slow search; skip the most expensive definition from now on if the time is used up."""
         if seconds <= 0:
             return
         with self._lock:
             if name in self._spent:
                 self._spent[name] += seconds
-            if sum(self._spent.values()) <= BUDGET_SECONDS:
+            if sum(self._spent.values()) <= MAX_SEARCH_TIME:
                 return
             worst = max(self._spent, key=lambda name: self._spent[name])
             spent = self._spent.pop(worst)
@@ -108,8 +108,8 @@ class Metrics:
         )
 
     @property
-    def given_up(self) -> list[str]:
-        """The names of the definitions that are no longer searched for."""
+    def abandoned(self) -> list[str]:
+        """The names of skipped definitions."""
         return [name for name in self._patterns if name not in self._spent]
 
     def points(self, name: str) -> list[Point]:
@@ -117,13 +117,13 @@ class Metrics:
             return list(self._points.get(name, ()))
 
     def final(self) -> list[dict[str, Any]]:
-        """FinalMetricDataList: the last value of each metric that has one."""
+        """Return FinalMetricDataList: the last value of each metric that has one."""
         last = {name: points[-1] for name in self._patterns if (points := self.points(name))}
         return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last.items()]
 
 
 def _number(text: str | None) -> float | None:
-    """A decimal number; None for anything else. AWS drops `nan` and `inf`, too."""
+    """Parse a decimal number; return None for other text. AWS drops `nan` and `inf`, too."""
     if text is None or len(text) > 400 or _NUMBER.fullmatch(text.strip()) is None:
         return None
     value = float(text)
@@ -131,7 +131,7 @@ def _number(text: str | None) -> float | None:
 
 
 def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
-    """The expression of a metric definition.
+    """Compile the expression of a metric definition.
 
     Raises:
         ValidationError: it is not a regular expression, has no group, or is too large.
@@ -149,7 +149,7 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
 
 
 def _refusal(expression: str) -> str:
-    """Why an expression could take too much memory or time, when it is compiled or in one search; empty if not."""
+    """Return why compiling or searching an expression could take too much memory or time; empty if it cannot."""
     if found := _HIDING.search(expression):
         return f"has a comment or the flag x at {found[1]!r}: write it without"
     if found := _RECURSION.search(expression):
@@ -159,7 +159,7 @@ def _refusal(expression: str) -> str:
 
 
 def _repeats(expression: str) -> int:
-    """How many items an expression has when its counted repetitions, such as `{9}` and `{9,}`, are written out."""
+    """Count the items of an expression with its repetitions, such as `{9}` and `{9,}`, written out."""
     sums, last = [0], 0
     for match in _TOKEN.finditer(expression):
         if match[1]:

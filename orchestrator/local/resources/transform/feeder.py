@@ -1,4 +1,6 @@
-"""Feeds objects to one container that serves a model, and puts its answers together. Source: facts §2.5."""
+"""Sends objects to one container that serves a model, and assembles its answers.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html"""
 
 import json
 import tempfile
@@ -22,31 +24,31 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
 MB = 1 << 20
-MOST_MB = 100
-"""Of MaxPayloadInMB, and of its product with MaxConcurrentTransforms."""
-PARAMETERS_SECONDS = 10.0
-FIRST_RETRY = 0.2
-IN_MEMORY = 1 << 20
-"""Larger answers wait on the disk for their turn."""
-SHOWN = 500
+MAX_MB = 100
+"""The limit of MaxPayloadInMB, and of its product with MaxConcurrentTransforms."""
+PARAMETERS_TIMEOUT = 10.0
+FIRST_RETRY_DELAY = 0.2
+MAX_MEMORY_BYTES = 1 << 20
+"""Larger answers are kept in files until they are assembled."""
+MAX_ERROR_LENGTH = 500
 """Characters of a container's error."""
 
 STRATEGIES = {"SINGLE_RECORD": "SingleRecord", "MULTI_RECORD": "MultiRecord"}
-"""A container's words for BatchStrategy, and a request's."""
+"""The values of BatchStrategy in requests, by those of containers."""
 
 
 class FailedError(Exception):
-    """The model did not transform a record; the message begins with whose fault it is."""
+    """The model did not transform a record. The message begins like a FailureReason."""
 
-    def __init__(self, message: str, *, may_pass: bool) -> None:
+    def __init__(self, message: str, *, can_retry: bool) -> None:
         super().__init__(message)
-        self.may_pass = may_pass
-        """Whether another try may go better."""
+        self.can_retry = can_retry
+        """Whether a retry may succeed."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How objects become requests, and answers become objects."""
+    """The settings that turn objects into requests and answers into objects."""
 
     strategy: str
     payload_mb: int
@@ -62,10 +64,10 @@ class Options:
 
     @classmethod
     def of(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
-        """What the request says, else the container, else the defaults.
+        """Return the settings of the request, else those of the container, else the defaults.
 
         Raises:
-            ValidationError: together they ask for what SageMaker does not do.
+            ValidationError: SageMaker does not support the combination.
         """
         given, client = request["TransformInput"], request.get("ModelClientConfig", {})
         named = {"Content-Type": given.get("ContentType"), "Accept": request["TransformOutput"].get("Accept")}
@@ -83,10 +85,10 @@ class Options:
             retries=client.get("InvocationsMaxRetries", 3),
             processing=DataProcessing.of(request),
         )
-        if options.payload_mb * options.concurrency > MOST_MB:
+        if options.payload_mb * options.concurrency > MAX_MB:
             raise ValidationError(
                 f"MaxPayloadInMB {options.payload_mb} times MaxConcurrentTransforms {options.concurrency} "
-                f"is more than {MOST_MB} MB: lower one of them."
+                f"is more than {MAX_MB} MB: lower one of them."
             )
         if options.payload_mb == 0 and options.split != "None":
             raise ValidationError(f"MaxPayloadInMB 0 sends whole objects: SplitType {options.split} must be None.")
@@ -96,14 +98,14 @@ class Options:
 
 
 def execution_parameters(client: Client) -> dict[str, Any]:
-    """What the container would like; nothing if it does not say.
+    """Return the settings that a container proposes; none if it has no such route.
 
     Raises:
-        CannotRunError: it says what nobody understands.
+        CannotRunError: its answer is malformed.
     """
     answered = BytesIO()
     try:
-        answer = client.request("GET", "/execution-parameters", timeout=PARAMETERS_SECONDS, into=answered)
+        answer = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=answered)
     except NoAnswerError:
         return {}
     if answer.status != HTTPStatus.OK:
@@ -115,24 +117,24 @@ def execution_parameters(client: Client) -> dict[str, Any]:
         if strategy and strategy["BatchStrategy"] not in (*STRATEGIES, *STRATEGIES.values()):
             raise ValueError(f"BatchStrategy is none of {', '.join(STRATEGIES)}")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        said = answered.getvalue()[:SHOWN].decode(errors="replace")
+        said = answered.getvalue()[:MAX_ERROR_LENGTH].decode(errors="replace")
         raise CannotRunError(f"GET /execution-parameters answered {said!r}: {error}") from error
     return {**known, **strategy}
 
 
 @dataclass
 class Output:
-    """What becomes of one object: a file, or the reason why there is none."""
+    """The output of one object: a file, or the reason of its failure."""
 
     key: str
-    """Of the output."""
+    """The key of the output."""
     item: StoredObject
     path: Path
     reason: str | None = None
     _file: IO[bytes] | None = field(default=None, repr=False)
 
     def add(self, answer: IO[bytes], assemble: str) -> None:
-        """Append one answer; `Line` has it end with a newline, one that is there already is enough."""
+        """Append one answer. `Line` adds a newline unless the answer ends with one."""
         if self._file is None:
             self._file = self.path.open("wb")
         answer.seek(0)
@@ -141,7 +143,7 @@ class Output:
             self._file.write(b"\n")
 
     def fail(self, reason: str) -> None:
-        """Nothing is left of it; the first reason counts."""
+        """Delete the output; keep the first reason."""
         self.reason = self.reason or reason
         self.close()
         self.path.unlink(missing_ok=True)
@@ -165,11 +167,11 @@ def _ends_with_newline(file: IO[bytes]) -> bool:
 
 
 class Feeder:
-    """One container's work.
+    """Transforms one container's share of the objects.
 
     Args:
-        folder: for what is not finished.
-        stopping: set when nobody wants the answers any more.
+        folder: for unfinished outputs.
+        stopping: set when the job ends.
     """
 
     def __init__(self, client: Client, options: Options, folder: Path, stopping: threading.Event) -> None:
@@ -178,7 +180,7 @@ class Feeder:
         self._folder = folder
         self._stopping = stopping
         self._window: deque[tuple[Output, Future[IO[bytes]] | None]] = deque()
-        """Requests under way and the ends of outputs, in the order of the input."""
+        """Running requests and the ends of outputs, in the order of the input."""
 
     def feed(self, outputs: Sequence[Output]) -> None:
         """Transform objects, several requests at a time, also over the border of two objects.
@@ -223,7 +225,7 @@ class Feeder:
         )
 
     def _collect(self, leave: int) -> None:
-        """Take answers in their order until the window is small enough."""
+        """Take answers in their order until `leave` entries are left."""
         while len(self._window) > leave:
             output, future = self._window.popleft()
             if future is None:
@@ -237,14 +239,14 @@ class Feeder:
                 output.fail(str(error))
 
     def _drop(self) -> None:
-        """What is left in the window after an error of ours."""
+        """Discard the rest of the window after an error."""
         for _, future in self._window:
             if future is not None and not future.cancel() and future.exception() is None:
                 future.result().close()
         self._window.clear()
 
     def _ask(self, body: bytes | Path) -> IO[bytes]:
-        """One answer, as it is kept."""
+        """Return one answer, after filters and joining."""
         processing = self._options.processing
         if processing is None or isinstance(body, Path):
             return self._answer(body)
@@ -253,21 +255,21 @@ class Feeder:
                 answered.seek(0)
                 return BytesIO(processing.after(body, answered.read()))
         except RecordError as error:
-            raise FailedError(f"ClientError: {error}", may_pass=False) from error
+            raise FailedError(f"ClientError: {error}", can_retry=False) from error
 
     def _answer(self, body: bytes | Path) -> IO[bytes]:
-        """What the model answers; server errors and silence are asked again."""
+        """Return the model's answer; retry after server errors and timeouts."""
         for attempt in range(self._options.retries):
             try:
                 return self._ask_once(body)
             except FailedError as error:
-                if not error.may_pass or self._stopping.wait(FIRST_RETRY * 2**attempt):
+                if not error.can_retry or self._stopping.wait(FIRST_RETRY_DELAY * 2**attempt):
                     raise
         return self._ask_once(body)
 
     def _ask_once(self, body: bytes | Path) -> IO[bytes]:
         options = self._options
-        answered: IO[bytes] = tempfile.SpooledTemporaryFile(IN_MEMORY, dir=str(self._folder))  # noqa: SIM115
+        answered: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=str(self._folder))  # noqa: SIM115
         try:
             answer = self._client.request(
                 "POST",
@@ -283,10 +285,10 @@ class Feeder:
             answered.close()
             late = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
             said = late if error.timed_out else f"no answer from the container: {error}"
-            raise FailedError(f"AlgorithmError: {said}", may_pass=True) from error
+            raise FailedError(f"AlgorithmError: {said}", can_retry=True) from error
         except DamagedError as error:
             answered.close()
-            raise FailedError(f"ClientError: {error}", may_pass=False) from error
+            raise FailedError(f"ClientError: {error}", can_retry=False) from error
         except BaseException:
             answered.close()
             raise
@@ -295,8 +297,8 @@ class Feeder:
 
 def _refusal(status: int, answered: IO[bytes]) -> FailedError:
     answered.seek(0)
-    said = answered.read(SHOWN).decode(errors="replace")
+    said = answered.read(MAX_ERROR_LENGTH).decode(errors="replace")
     is_ours = status < HTTPStatus.INTERNAL_SERVER_ERROR
     whose = "ClientError" if is_ours else "AlgorithmError"
     text = f'{whose}: bad HTTP status received from algorithm: {status}, "{said}"'
-    return FailedError(text, may_pass=not is_ours)
+    return FailedError(text, can_retry=not is_ours)

@@ -135,7 +135,7 @@ class TransformJob:
         folder.mkdir(parents=True, exist_ok=True)
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
-            with closing(serving.wait_until_healthy(host, serving.STARTUP_SECONDS, stopped)) as client:
+            with closing(serving.wait_until_healthy(host, serving.STARTUP_TIMEOUT, stopped)) as client:
                 options = Options.of(self.job.request, execution_parameters(client))
                 Feeder(client, options, folder, stopped).feed(outputs)
         except BaseException:

@@ -8,7 +8,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.records import add_resource
-from microjobs_orchestrator.local.resources.training import attempts
+from microjobs_orchestrator.local.resources.training import time_limits
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
 from microjobs_orchestrator.local.resources.tuning.definition import (
@@ -78,6 +78,6 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
     if metric not in known:
         raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
-    attempts.check(definition)
+    time_limits.check(definition)
     check_channels(definition, context.store)
     context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))

@@ -1,4 +1,4 @@
-"""What Describe and List tell of a tuning job, computed from its training jobs."""
+"""Members of Describe and List that are computed from a tuning job's trials."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
 
 
 def parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The requests of a tuning job's WarmStartConfig that are still there."""
+    """Return the requests of the existing parents of a WarmStartConfig."""
     listed = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
     records = [context.state.get(TUNING_JOB.arn_type, item["HyperParameterTuningJobName"]) for item in listed]
     return [record.request for record in records if record is not None]
@@ -46,7 +46,7 @@ class Results:
         return None
 
     def values(self) -> list[float]:
-        """The objective of each job that ended with one, in the order of their ends."""
+        """Return the objective values of ended trials, in the order of their ends."""
         ended = sorted(
             (job for job in self.jobs if job.status in ("Completed", "Stopped")),
             key=lambda job: job.description["TrainingEndTime"],
@@ -54,7 +54,7 @@ class Results:
         return [value for job in ended if (value := self.objective_value(job)) is not None]
 
     def best(self) -> Record | None:
-        """The job with the best objective, of those that completed or were stopped early."""
+        """Return the trial with the best objective, of those that completed or were stopped early."""
         valued = [
             (value, job)
             for job in self.jobs
@@ -64,7 +64,7 @@ class Results:
         return chosen[1] if chosen else None
 
     def summary(self, job: Record) -> dict[str, Any]:
-        """A HyperParameterTrainingJobSummary."""
+        """Return a HyperParameterTrainingJobSummary."""
         described, value = job.description, self.objective_value(job)
         metric = {"Type": self.objective["Type"], "MetricName": self.objective["MetricName"], "Value": value}
         finished = job.status in ("Completed", "Failed", "Stopped")
@@ -82,7 +82,7 @@ class Results:
         }
 
     def describe(self) -> dict[str, Any]:
-        """The members of DescribeHyperParameterTuningJob that follow from the training jobs."""
+        """Return the computed members of DescribeHyperParameterTuningJob."""
         statuses = [job.status for job in self.jobs]
         objectives = [self.summary(job)["ObjectiveStatus"] for job in self.jobs]
         best = self.best()
@@ -101,7 +101,7 @@ class Results:
         }
 
     def _overall_best(self) -> dict[str, Any] | None:
-        """The best training job of this tuning job and its parents, if they do the same; None otherwise."""
+        """Return the best trial of this tuning job and its parents, if they are identical; None otherwise."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
         everyone = [self, *(Results(self._context, parent) for parent in parents(self._context, self._request))]

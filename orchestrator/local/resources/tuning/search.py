@@ -1,6 +1,6 @@
 """The search of a tuning job: Optuna over the request's parameter ranges.
 
-Optuna is imported when a search begins: it takes half a second that no other job should pay.
+Optuna is imported when a search begins, because its import takes half a second.
 """
 
 from collections.abc import Mapping, Sequence
@@ -52,20 +52,20 @@ class Search:
         self._left = grid(ranges) if strategy == GRID else []
 
     def propose(self, name: str, proposed: int) -> dict[str, str]:
-        """Hyperparameters for the training job of a name, after so many earlier proposals."""
+        """Return hyperparameters for a new trial, after so many earlier proposals."""
         if self._left:
             self._study.enqueue_trial(self._left[proposed])
         trial = self._open[name] = self._study.ask(self._distributions)
         return {item: self._ranges[item].to_wire(value) for item, value in trial.params.items()}
 
     def adopt(self, name: str, values: Mapping[str, str]) -> None:
-        """Take a running job that an earlier server started for its own proposal."""
+        """Add a running trial that an earlier server started."""
         if name not in self._open:
             self._study.enqueue_trial(self._params(values))
             self._open[name] = self._study.ask(self._distributions)
 
     def report(self, name: str, values: Sequence[float]) -> bool:
-        """Tell all values that a running job has given so far; whether Hyperband stops it."""
+        """Report all values of a running trial; return whether Hyperband stops it."""
         if self._resources is None:
             return False
         trial, known = self._open[name], self._reported.get(name, 0)
@@ -77,7 +77,7 @@ class Search:
         return len(values) > self._resources.most
 
     def learn(self, name: str, values: Mapping[str, str], result: float | None, *, stopped: bool = False) -> None:
-        """Take a job's result, or that it has none; also of a job that an earlier server started.
+        """Add the result of a trial, if it has one; also of a trial that an earlier server started.
 
         Args:
             name: the job's.
@@ -95,7 +95,7 @@ class Search:
         self._study.add_trial(create_trial(params=params, distributions=self._distributions, value=result, state=state))
 
     def inherit(self, values: Mapping[str, str], result: float) -> None:
-        """Take the result of another tuning job's training job, if it lies in the ranges of this one."""
+        """Add the result of another tuning job's trial, if it lies in the ranges of this one."""
         if all(name in values and known.holds(values[name]) for name, known in self._ranges.items()):
             self.learn("", values, result)
 

@@ -1,4 +1,4 @@
-"""WarmStartConfig: tuning jobs that begin with what earlier ones have found. Source: botocore's model.
+"""WarmStartConfig: tuning jobs that start with the results of earlier ones. Source: botocore's model.
 
 Only the parents' own training jobs count, not those of their parents, as on SageMaker.
 """
@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.state import Record
 
 
 def check(context: Context, request: Mapping[str, Any]) -> None:
-    """Raises ValidationError if a parent is not there, not over, or too different."""
+    """Raise ValidationError if a parent does not exist, has not ended, or is too different."""
     config = request.get("WarmStartConfig")
     if config is None:
         return
@@ -76,7 +76,7 @@ def _data(request: Mapping[str, Any]) -> Any:
 
 
 def teach(context: Context, request: Mapping[str, Any], chooser: search.Search) -> None:
-    """Tell a search what the training jobs of the parents gave."""
+    """Add the results of the parents' trials to a search."""
     for parent in parents(context, request):
         results = Results(context, parent)
         for job in results.jobs:

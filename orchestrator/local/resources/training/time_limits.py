@@ -1,0 +1,106 @@
+"""The time and the retries that a training job's attempts may use together.
+
+A managed spot job starts over when its hosts are interrupted. Any job starts over when it loses its hosts to an error
+that it did not cause, as often as its RetryStrategy allows. All attempts together may use MaxRuntimeInSeconds on hosts.
+A spot job must also end within MaxWaitTimeInSeconds of its creation. The internal state contains what has been used, so
+that a restarted server continues to count.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from microjobs_orchestrator.local.clock import Moment
+from microjobs_orchestrator.local.errors import ValidationError
+
+DEFAULT_MAX_RUNTIME = 86_400
+"""Seconds: one day, as on SageMaker."""
+
+KEY = "Attempts"
+"""A key of the internal state, with the fields of a `Usage`."""
+
+FIRST_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0
+"""Seconds before a retry. The delay doubles, so that an engine has time to restart."""
+
+
+def check(request: Mapping[str, Any]) -> None:
+    """Raise ValidationError unless MaxWaitTimeInSeconds matches the other members of a training job's request."""
+    stopping = request.get("StoppingCondition", {})
+    max_wait = stopping.get("MaxWaitTimeInSeconds")
+    if not request.get("EnableManagedSpotTraining", False):
+        if max_wait is not None:
+            raise ValidationError(
+                "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true"
+            )
+    elif max_wait is None or max_wait < stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME):
+        raise ValidationError(
+            "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"
+        )
+
+
+@dataclass
+class Usage:
+    """What the attempts of a job have used."""
+
+    ran: float = 0.0
+    """Seconds on hosts, in earlier attempts."""
+    since: Moment | None = None
+    """When the hosts of the present attempt started."""
+    retries: int = 0
+
+    @classmethod
+    def load(cls, internal: Mapping[str, Any]) -> "Usage":
+        """Read the usage from an internal state."""
+        fields = {**internal.get(KEY, {})}
+        if (since := fields.get("since")) is not None:  # an earlier version stored a number
+            fields["since"] = Moment.read(since, since if isinstance(since, float) else 0.0)
+        return cls(**fields)
+
+    def stored(self) -> dict[str, Any]:
+        """Return the usage as a value of the internal state."""
+        return {KEY: asdict(self)}
+
+    @property
+    def seconds(self) -> float:
+        """Seconds on hosts until now."""
+        return self.ran + (self.since.elapsed() if self.since else 0.0)
+
+    def end_attempt(self) -> None:
+        """Count the time of the present attempt, whose hosts have ended."""
+        self.ran, self.since = self.seconds, None
+
+    @property
+    def retry_delay(self) -> float:
+        """Seconds before the present retry."""
+        return min(MAX_RETRY_DELAY, FIRST_RETRY_DELAY * 2.0 ** max(0, self.retries - 1))
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """What a request allows all attempts together."""
+
+    is_spot: bool
+    max_retries: int
+    max_runtime: float
+    """Seconds on hosts."""
+    max_wait: float
+    """Seconds since the job was created."""
+
+    @classmethod
+    def read(cls, request: Mapping[str, Any]) -> "TimeLimits":
+        stopping = request.get("StoppingCondition", {})
+        return cls(
+            request.get("EnableManagedSpotTraining", False),
+            request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0),
+            stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME),
+            stopping.get("MaxWaitTimeInSeconds", float("inf")),
+        )
+
+    def remaining(self, usage: Usage, created: Moment) -> float:
+        """Return the seconds that the job may still take."""
+        return max(0.0, min(self.max_runtime - usage.seconds, self.max_wait - created.elapsed()))
+
+    def exceeded_status(self, usage: Usage, created: Moment) -> str:
+        """Return the SecondaryStatus of a job that has no time left."""
+        has_waited = self.max_wait - created.elapsed() < self.max_runtime - usage.seconds
+        return "MaxWaitTimeExceeded" if has_waited else "MaxRuntimeExceeded"
