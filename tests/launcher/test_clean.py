@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import shutil
 import subprocess
 import sys
 import uuid
@@ -86,8 +87,17 @@ def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
 
 
 def test_older_than_selects_runs(home: Home) -> None:
+    shutil.rmtree(home.root / "runs" / OLD)  # a run without a report
     assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
     assert names(home) == {UNFINISHED}
+
+
+@pytest.mark.parametrize("days", ["many", "-1", "inf", "nan", ""])
+def test_invalid_age_is_refused(days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exited:
+        main(["clean", "runs", "--older-than", days])
+    assert exited.value.code == 2
+    assert f"{days!r} is not a number of days, such as 7 or 0.5" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, False), ("\n", 1, True), ("n\n", 1, True)])

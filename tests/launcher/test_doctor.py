@@ -1,16 +1,19 @@
 """`microjobs doctor` on this machine: each finding reports a state and its remedy."""
 
+import os
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from microjobs_orchestrator import images
+from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.doctor import machine
 from microjobs_orchestrator.doctor.check import Check, Finding, Level
-from microjobs_orchestrator.doctor.machine import build_tools, engine, resources
+from microjobs_orchestrator.doctor.machine import build_tools, engine
 from microjobs_orchestrator.doctor.machine.build_tools import BuildTools
 from microjobs_orchestrator.doctor.machine.engine import Engine
 from microjobs_orchestrator.doctor.machine.images import Images
@@ -19,6 +22,7 @@ from microjobs_orchestrator.doctor.machine.local_server import LocalServer
 from microjobs_orchestrator.doctor.machine.package_index import PackageIndex
 from microjobs_orchestrator.doctor.machine.process_runtime import ProcessRuntime
 from microjobs_orchestrator.doctor.machine.python import Python
+from microjobs_orchestrator.doctor.machine.resources import Resources
 from microjobs_orchestrator.images import local_image
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import JOBS
@@ -64,6 +68,36 @@ def test_silent_engine_is_a_problem() -> None:
 
 
 @pytest.mark.parametrize(
+    ("runtimes", "address", "messages"),
+    [
+        ({}, "unix:///var/run/docker.sock", ["Docker engine 28.1"]),
+        ({"nvidia": {}}, "", ["Docker engine 28.1, with NVIDIA's runtime for GPUs"]),
+        (
+            {},
+            "tcp://far:2375",
+            [
+                "Docker engine 28.1",
+                "the Docker engine runs on another machine, tcp://far:2375, and cannot use this machine's folders",
+            ],
+        ),
+    ],
+)
+def test_engine_that_answers(
+    runtimes: dict[str, object], address: str, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[bool] = []
+    client = SimpleNamespace(
+        version=lambda: {"Version": "28.1"}, info=lambda: {"Runtimes": runtimes}, close=lambda: closed.append(True)
+    )
+    monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
+    monkeypatch.setattr(engine, "context_address", str)
+    findings = list(Engine({"DOCKER_HOST": address}).run())
+    assert [finding.message for finding in findings] == messages
+    assert [finding.level for finding in findings] == ["ok", "problem"][: len(messages)]
+    assert closed
+
+
+@pytest.mark.parametrize(
     ("output", "level"),
     [("2.26.1-4", "ok"), ("Docker Compose version v5.0.0", "ok"), ("2.24.3", "problem"), ("", "problem")],
 )
@@ -77,9 +111,21 @@ def test_missing_venv_is_a_problem_only_without_an_engine() -> None:
     assert (required.level, optional.level) == ("problem", "note")
 
 
-def test_little_disk_space_is_noted() -> None:
-    assert resources.compare("disk space", 1 << 30, 8 << 30, "free some").message == "only 1.0 GB of disk space"
-    assert resources.compare("disk space", 9 << 30, 8 << 30, "free some").level == "ok"
+@pytest.mark.parametrize(("missing_bytes", "level"), [(0, "ok"), (1, "note")])
+def test_little_disk_space_and_memory_are_noted(
+    missing_bytes: int, level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, memory = 8 * 2**30 - missing_bytes, 4 * 2**30 - missing_bytes
+    sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(shutil, "disk_usage", {tmp_path: SimpleNamespace(free=free)}.__getitem__)
+    findings = list(Resources(Home(tmp_path / "folder" / "home")).run())
+    only = "" if level == "ok" else "only "
+    assert [(finding.level, finding.message) for finding in findings] == [
+        (level, f"{only}8.0 GB of disk space"),
+        (level, f"{only}4.0 GB of memory"),
+    ]
+    assert all(bool(finding.remedy) == (level == "note") for finding in findings)
 
 
 def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
@@ -159,6 +205,8 @@ def test_package_index_is_checked_without_an_engine(
     messages = [finding.message for finding in machine.examine(Home(tmp_path), {"INDEX_URL": "http://127.0.0.1:9"})]
     assert any("package index" in message for message in messages) == (level != "ok")
     assert ("tools" in messages, "images" in messages) == (level == "ok", level == "ok")
+    checks = machine.checks(Home(tmp_path), {}, engine_available=level == "ok")
+    assert ProcessRuntime(required=level != "ok") in checks
 
 
 def test_file_of_a_dead_server_has_a_remedy(tmp_path: Path) -> None:
