@@ -59,6 +59,9 @@ parity: setup ## write docs/maintaining/parity.md: what the local server does wi
 setup: ## install the host's tools into .venv (needs Python 3.11, or uv)
 	@scripts/setup
 
+new-resource/%: setup ## create a resource family of SageMaker's API, such as new-resource/auto-ml-job
+	@uv run python -m scripts.new_resource $*
+
 new/%: ## create a job of your own, such as new/my-job; it builds, runs and passes the inherited tests
 	@scripts/new-job $*
 

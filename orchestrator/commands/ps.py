@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, parse_count
+from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.terminal import strip_controls
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("ps", help="list jobs and endpoints")
     add = parser.add_argument
     add("-n", "--limit", type=parse_count, default=20, metavar="N", help="only the newest N (default: %(default)s)")
-    add("--kind", choices=("processing", "training", "tuning", "transform", "endpoint"), help="only this kind")
+    add("--kind", choices=[kind.title for kind in all_kinds() if kind.life], help="only this kind")
     add("--name", default="", metavar="TEXT", help="only names that contain TEXT")
     states = parser.add_mutually_exclusive_group()
     states.add_argument(

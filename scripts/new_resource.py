@@ -1,0 +1,171 @@
+"""Makes the folder of a resource family of SageMaker's API that passes the inherited tests from the start.
+
+    python -m scripts.new_resource NAME
+
+NAME is the family's noun in lower case with dashes: `auto-ml-job` for CreateAutoMLJob, DescribeAutoMLJob, ….
+"""
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from microjobs_orchestrator.local.kinds import JobStatus
+from microjobs_orchestrator.local.parity.common import LIST, LIST_WITH_STATUS
+from microjobs_orchestrator.local.protocols.models import operation_model, service_model
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATE = ROOT / "scripts" / "resource-template"
+RESOURCES = ROOT / "orchestrator" / "local" / "resources"
+
+VERBS = ("Describe", "List", "Stop", "Delete")
+
+
+class Family:
+    """The names of a family, and what botocore's model says of its operations."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.package = name.replace("-", "_")
+        self.constant = self.package.upper()
+        self.noun = find_noun(name)
+        self.verbs = [verb for verb in VERBS if self.operation(verb) in service_model("sagemaker").operation_names]
+
+    def operation(self, verb: str) -> str:
+        return f"{verb}{self.noun}{'s' if verb == 'List' else ''}"
+
+    def members(self, verb: str) -> dict[str, Any]:
+        """Return the shapes of a request's members, by name."""
+        shape: Any = operation_model("sagemaker", self.operation(verb)).input_shape
+        return dict(shape.members)
+
+    def answer(self, verb: str) -> dict[str, Any]:
+        shape: Any = operation_model("sagemaker", self.operation(verb)).output_shape
+        return dict(shape.members)
+
+    @property
+    def statuses(self) -> list[str]:
+        shape = self.answer("Describe").get(f"{self.noun}Status")
+        return list(shape.enum) if shape is not None else []
+
+    @property
+    def runs(self) -> bool:
+        """Whether the template's job can run for it: Stop exists, and the statuses are those of jobs."""
+        return "Stop" in self.verbs and set(JobStatus) <= set(self.statuses)
+
+
+def find_noun(name: str) -> str:
+    """Return the noun of a family, such as `AutoMLJob` of `auto-ml-job`.
+
+    Raises:
+        SystemExit: SageMaker has no such family.
+    """
+    created = [item.removeprefix("Create") for item in service_model("sagemaker").operation_names if "Create" in item]
+    nouns = {"-".join(split_words(noun)): noun for noun in created}
+    if name not in nouns:
+        sys.exit(f"new-resource: SageMaker has no resource {name!r}; it has: {', '.join(sorted(nouns))}")
+    return nouns[name]
+
+
+def split_words(noun: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z0-9]*", noun)]
+
+
+def write_kinds(family: Family) -> str:
+    """Return the module that declares the kind."""
+    names = [family.name, family.noun, family.name]
+    life, statuses = "", ""
+    if family.runs:
+        ended = next((name for name in family.answer("Describe") if name.endswith("EndTime")), "")
+        lines = "\n".join(f'    {"_".join(split_words(item)).upper()} = "{item}"' for item in family.statuses)
+        statuses = f'\n\nclass Status(StrEnum):\n    """AWS\'s statuses."""\n\n{lines}\n'
+        life = f'life=Life(ended="{ended}", statuses=Status), logs=LogNames("/aws/sagemaker/{family.noun}s"),'
+    listed = next((name for name, shape in family.answer("List").items() if shape.type_name == "list"), "")
+    return (
+        f'"""The kind {family.name}."""\n\n'
+        + ("from enum import StrEnum\n\n" if life else "")
+        + f"from microjobs_orchestrator.local.kinds import Kind{', Life, LogNames' if life else ''}\n"
+        + f"{statuses}\n\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {life} verbs={tuple(family.verbs)!r},"
+        + f' summaries="{listed}")\n'
+    )
+
+
+def write_parity(family: Family) -> str:
+    """Return the module with the parity rows: everything but the name and tags is refused until it is implemented."""
+    create: Any = operation_model("sagemaker", f"Create{family.noun}").input_shape
+    rows = "".join(f'    "{name}": {row},\n' for name, row in create_rows(family, create))
+    lists = "".join(f'        "{name}": {row},\n' for name, row in list_rows(family))
+    return (
+        f'"""Parity rows of the kind {family.name}."""\n\nfrom collections.abc import Mapping\n\n'
+        "from microjobs_orchestrator.local.parity.common import TAGS\n"
+        "from microjobs_orchestrator.local.parity.rows import Honoured, NoMeaning, Refused, Rows\n\n"
+        f"CREATE: Rows = {{\n{rows}}}\n\n"
+        f'ROWS: Mapping[str, Rows] = {{\n    "Create{family.noun}": CREATE,\n'
+        + (f'    "List{family.noun}s": {{\n{lists}    }},\n' if lists else "")
+        + "}\n"
+    )
+
+
+def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
+    for name in create.members:
+        if name == f"{family.noun}Name":
+            yield name, "Honoured()"
+        elif name == "Tags":
+            yield name, "TAGS"
+        elif name in create.required_members:
+            yield name, 'NoMeaning("it is stored and described")'
+        else:
+            yield name, 'Refused("it is not supported yet")'
+
+
+def list_rows(family: Family) -> Iterable[tuple[str, str]]:
+    """Return the rows of the List operation, or none if they are those of other kinds."""
+    usual = LIST_WITH_STATUS if family.runs else LIST
+    if family.members("List").keys() == usual.keys():
+        return []
+    known = LIST_WITH_STATUS if family.statuses else LIST
+    other = 'Refused("it is not supported yet")'
+    return [(name, "Honoured()" if name in known else other) for name in family.members("List")]
+
+
+def write_family(family: Family, folder: Path) -> None:
+    """Write the modules of a family."""
+    folder.mkdir()
+    (folder / "__init__.py").write_text(f'"""The resource family {family.name}."""\n')
+    (folder / "kinds.py").write_text(write_kinds(family))
+    (folder / "parity.py").write_text(write_parity(family))
+    names = {"job.py": "job.py", "operations.py": "operations.py"}
+    for source, target in (names if family.runs else {"operations_without_job.py": "operations.py"}).items():
+        text = (TEMPLATE / source).read_text()
+        text = text.replace("greetings", f"the kind {family.name}").replace("Greetings", f"The kind {family.name}")
+        text = text.replace("Greeting", family.noun).replace("GREETING", family.constant)
+        (folder / target).write_text(text.replace("greeting", family.package))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="new-resource", description="Make the folder of a resource family.")
+    parser.add_argument("name", help="such as auto-ml-job")
+    family = Family(parser.parse_args().name)
+    for verb in ("Describe", "List"):
+        if verb not in family.verbs or (verb == "Describe" and family.members(verb).keys() != {f"{family.noun}Name"}):
+            sys.exit(f"new-resource: {family.operation(verb)} is not an operation on resources with a name")
+    folder = RESOURCES / family.package
+    if folder.exists():
+        sys.exit(f"new-resource: {folder.relative_to(ROOT)} exists")
+    try:
+        write_family(family, folder)
+        for command in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):
+            subprocess.run([sys.executable, "-m", "ruff", *command, str(folder)], cwd=ROOT, check=True)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    print(f"Made {folder.relative_to(ROOT)}. Next: make parity, and read docs/maintaining/adding-a-resource.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,17 @@
+"""The operations on greetings."""
+
+from microjobs_orchestrator.local.resources.greeting.job import GreetingRun
+from microjobs_orchestrator.local.resources.greeting.kinds import GREETING
+
+from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources.operations import RunningOperations
+from microjobs_orchestrator.local.state import Record
+
+
+class GreetingOperations(RunningOperations):
+    """Replace `add` to check a Create request, and `more` for operations beside the common ones."""
+
+    kind = GREETING
+
+    def make_runnable(self, record: Record) -> Runnable:
+        return GreetingRun(self.context, record)

@@ -1,0 +1,100 @@
+"""A resource family that SageMaker does not have, for tests: botocore's model of `Greeting`, and a copy of the server.
+
+botocore merges `service-2.sdk-extras.json` below `~/.aws/models` into its own model, so the server and clients with
+this home folder know the operations.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import REPOSITORY
+from tests.local.runtimes.processes import tiny_jobs
+
+STATUSES = ["InProgress", "Stopping", "Completed", "Failed", "Stopped"]
+TEXT: dict[str, Any] = {"shape": "String256"}
+TIME: dict[str, Any] = {"shape": "Timestamp"}
+SUMMARY: dict[str, Any] = {
+    "GreetingName": TEXT,
+    "GreetingArn": TEXT,
+    "GreetingStatus": {"shape": "GreetingStatus"},
+    "CreationTime": TIME,
+    "LastModifiedTime": TIME,
+}
+PAGE: dict[str, Any] = {
+    **dict.fromkeys(("SortBy", "SortOrder", "NextToken", "NameContains"), TEXT),
+    **{f"{name}Time{edge}": TIME for name in ("Creation", "LastModified") for edge in ("Before", "After")},
+    "MaxResults": {"shape": "MaxResults"},
+    "StatusEquals": {"shape": "GreetingStatus"},
+}
+
+
+def _structure(members: dict[str, Any], *required: str) -> dict[str, Any]:
+    return {"type": "structure", "required": list(required), "members": members}
+
+
+NAME = {"GreetingName": TEXT}
+SHAPES: dict[str, Any] = {
+    "GreetingStatus": {"type": "string", "enum": STATUSES},
+    "GreetingList": {"type": "list", "member": {"shape": "GreetingSummary"}},
+    "GreetingSummary": _structure(SUMMARY),
+    "CreateGreetingRequest": _structure(
+        {**NAME, "Text": TEXT, "Language": TEXT, "Tags": {"shape": "TagList"}}, "GreetingName", "Text"
+    ),
+    "CreateGreetingResponse": _structure({"GreetingArn": TEXT}),
+    "DescribeGreetingRequest": _structure(NAME, "GreetingName"),
+    "DescribeGreetingResponse": _structure(
+        {**SUMMARY, "Text": TEXT, "GreetingStartTime": TIME, "GreetingEndTime": TIME, "FailureReason": TEXT}
+    ),
+    "ListGreetingsRequest": _structure(PAGE),
+    "ListGreetingsResponse": _structure({"GreetingSummaries": {"shape": "GreetingList"}, "NextToken": TEXT}),
+    "StopGreetingRequest": _structure(NAME, "GreetingName"),
+    "DeleteGreetingRequest": _structure(NAME, "GreetingName"),
+}
+
+
+def _operation(name: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": name, "http": {"method": "POST", "requestUri": "/"}}
+    made["input"] = {"shape": f"{name}Request"}
+    return made | ({"output": {"shape": f"{name}Response"}} if f"{name}Response" in SHAPES else {})
+
+
+OPERATIONS = ("CreateGreeting", "DescribeGreeting", "ListGreetings", "StopGreeting", "DeleteGreeting")
+EXTRAS = {"version": 1.0, "merge": {"operations": {name: _operation(name) for name in OPERATIONS}, "shapes": SHAPES}}
+
+
+class Copy:
+    """A copy of the repository's server, whose home folder has the model of `Greeting`."""
+
+    def __init__(self, place: Path) -> None:
+        self.root = place / "repository"
+        tiny_jobs(place, "")
+        ignored = shutil.ignore_patterns("__pycache__")
+        for name in ("orchestrator", "scripts"):
+            shutil.copytree(REPOSITORY / name, self.root / name, ignore=ignored)
+        (self.root / "microjobs_orchestrator").symlink_to("orchestrator")
+        (self.root / "docs" / "maintaining").mkdir(parents=True)
+        self.models = place / "user" / ".aws" / "models"
+        self.home = place / "user" / "home"
+        folder = self.models / "sagemaker" / "2017-07-24"
+        folder.mkdir(parents=True)
+        (folder / "service-2.sdk-extras.json").write_text(json.dumps(EXTRAS))
+        shutil.copy(REPOSITORY / "pyproject.toml", self.root)
+
+    def run(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a module of the copy, such as `microjobs_orchestrator.cli ps`."""
+        environment = {
+            **os.environ,
+            "HOME": str(self.models.parents[1]),
+            "MICROJOBS_HOME": str(self.home),
+            "PYTHONPATH": os.pathsep.join([str(self.root), str(REPOSITORY / "shared")]),
+        }
+        command = [sys.executable, "-m", *arguments]
+        return subprocess.run(command, cwd=self.root, env=environment, check=check, capture_output=True, text=True)
+
+    def microjobs(self, *arguments: str) -> str:
+        return self.run("microjobs_orchestrator.cli", *arguments).stdout

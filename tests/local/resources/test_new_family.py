@@ -1,0 +1,156 @@
+"""A new resource family is one folder: `make new-resource/greeting`, two lines of its job, and no edit elsewhere."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.exceptions import ClientError
+
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.home import Home
+from tests.local.clients import until
+from tests.local.resources.greeting import Copy
+
+FAMILY = Path("orchestrator/local/resources/greeting")
+ENDS = ("Completed", "Failed", "Stopped")
+
+
+class Server:
+    """A running server of the copy, and a client that knows the operations on greetings."""
+
+    def __init__(self, copy: Copy) -> None:
+        self.copy = copy
+        self.start()
+
+    def start(self) -> None:
+        self.copy.microjobs("local", "up", "--detach", "--runtime", "process", "--port", "0")
+        address = control.running(Home(self.copy.home))
+        assert address is not None
+        session: Any = botocore.session.get_session()
+        session.get_component("data_loader").search_paths.insert(0, str(self.copy.models))
+        self.pid = address.pid
+        self.client = session.create_client(
+            "sagemaker",
+            region_name=address.region,
+            endpoint_url=address.url,
+            aws_access_key_id=address.access_key_id,
+            aws_secret_access_key=address.secret_access_key,
+        )
+
+    def greet(self, name: str, script: str, **members: Any) -> str:
+        """Create a greeting whose host runs a script; return its ARN."""
+        return str(self.client.create_greeting(GreetingName=name, Text=script, **members)["GreetingArn"])
+
+    def describe(self, name: str) -> dict[str, Any]:
+        return dict(self.client.describe_greeting(GreetingName=name))
+
+    def wait(self, name: str, *statuses: str) -> dict[str, Any]:
+        found: dict[str, Any] = until(
+            lambda: self.describe(name), lambda greeting: greeting["GreetingStatus"] in (statuses or ENDS)
+        )
+        return found
+
+    def wait_for_line(self, name: str, line: str) -> None:
+        until(lambda: self.copy.microjobs("logs", name), lambda log: line in log)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Copy:
+    """A repository with the new folder, whose job runs the Text of its request."""
+    made = Copy(tmp_path_factory.mktemp("copy"))
+    made.run("scripts.new_resource", "greeting")
+    job = made.root / FAMILY / "job.py"
+    text = job.read_text()
+    for old, new in (("serve:dev", "tiny:dev"), ('f"echo hello from {self.job.name}"', 'self.job.request["Text"]')):
+        assert old in text
+        text = text.replace(old, new)
+    job.write_text(text)
+    return made
+
+
+@pytest.fixture(scope="module")
+def server(copy: Copy) -> Iterator[Server]:
+    running = Server(copy)
+    yield running
+    copy.microjobs("local", "down")
+
+
+def test_family_is_created_described_and_runs(server: Server) -> None:
+    arn = server.greet("hello", "echo good morning")
+    assert arn == "arn:aws:sagemaker:us-east-1:000000000000:greeting/hello"
+    greeting = server.wait("hello")
+    assert (greeting["GreetingStatus"], greeting["Text"]) == ("Completed", "echo good morning")
+    assert greeting["GreetingStartTime"] <= greeting["GreetingEndTime"]
+    assert "good morning" in server.copy.microjobs("logs", "hello")
+    with pytest.raises(ClientError, match="Greeting names must be unique: hello already exists"):
+        server.greet("hello", "true")
+    with pytest.raises(ClientError, match=r"\(it is not supported yet\)"):
+        server.greet("other", "true", Language="en")
+
+
+def test_family_is_listed_in_pages_and_tagged(server: Server) -> None:
+    for number in range(3):
+        server.greet(f"page-{number}", "true", Tags=[{"Key": "number", "Value": str(number)}])
+        server.wait(f"page-{number}")
+    first = server.client.list_greetings(NameContains="page-", MaxResults=2)
+    second = server.client.list_greetings(NameContains="page-", MaxResults=2, NextToken=first["NextToken"])
+    pages = [[item["GreetingName"] for item in page["GreetingSummaries"]] for page in (first, second)]
+    assert pages == [["page-0", "page-1"], ["page-2"]]
+    assert "NextToken" not in second
+    arn = first["GreetingSummaries"][1]["GreetingArn"]
+    assert server.client.list_tags(ResourceArn=arn)["Tags"] == [{"Key": "number", "Value": "1"}]
+
+
+def test_family_is_stopped_and_deleted(server: Server) -> None:
+    server.greet("long", "echo begun; sleep 100")
+    server.wait_for_line("long", "begun")
+    with pytest.raises(ClientError, match="is in status InProgress: stop it first"):
+        server.client.delete_greeting(GreetingName="long")
+    server.client.stop_greeting(GreetingName="long")
+    assert server.wait("long")["GreetingStatus"] == "Stopped"
+    server.client.delete_greeting(GreetingName="long")
+    with pytest.raises(ClientError, match='Could not find greeting "long"'):
+        server.describe("long")
+
+
+def test_commands_and_the_parity_page_show_the_family(server: Server) -> None:
+    server.greet("shown", "true")
+    server.wait("shown")
+    listed = next(
+        line
+        for line in server.copy.microjobs("ps", "--kind", "greeting", "--limit", "100").splitlines()
+        if "shown" in line
+    )
+    assert "greeting" in listed
+    assert "Completed" in listed
+    server.copy.run("scripts.parity")
+    page = (server.copy.root / "docs" / "maintaining" / "parity.md").read_text()
+    assert "### CreateGreeting" in page
+    assert "`DescribeGreeting`" in page
+
+
+def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
+    """Processes end with their server, so the restarted server describes why the greeting has failed."""
+    server.greet("lost", "echo begun; sleep 100")
+    server.wait_for_line("lost", "begun")
+    os.kill(server.pid, signal.SIGKILL)
+    until(lambda: control.running(Home(server.copy.home)), lambda address: address is None)
+    server.start()
+    lost = server.wait("lost")
+    assert (lost["GreetingStatus"], lost["FailureReason"]) == (
+        "Failed",
+        "InternalServerError: the local server ended while the job ran",
+    )
+    server.greet("next", "true")
+    assert server.wait("next")["GreetingStatus"] == "Completed"
+
+
+def test_no_other_file_names_the_family(copy: Copy) -> None:
+    sources = [
+        path for path in (copy.root / "orchestrator").rglob("*.py") if not path.is_relative_to(copy.root / FAMILY)
+    ]
+    assert [path for path in sources if "greeting" in path.read_text().lower()] == []
