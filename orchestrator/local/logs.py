@@ -1,9 +1,10 @@
-"""The jobs' output, a file a log stream: `<milliseconds since 1970> <text>` a line, so that it can be read and grepped.
+"""Logs of hosts: one file per log stream, with lines `<milliseconds since 1970> <text>` that can be read and searched.
 
-The file has every byte of a line. A `+` behind the time says that the line goes on in the next record of its host.
+The file has every byte that a host printed. A `+` after the time marks a part of a line, which continues in the next
+record of the host. Lines of the server have a 0 before their time. So the lines of hosts can be counted, and the server
+that follows a killed one continues after the last of them.
 
-A position in a stream is a byte offset, which is what tokens carry. The server's own sentences have a 0 before their
-time: so the lines that hosts have said can be counted, and a server that was killed goes on behind the last of them.
+A position in a stream, such as in a token, is a byte offset.
 """
 
 import errno
@@ -23,16 +24,16 @@ from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.trees import FileType, walk
 
-MOST_NAME_BYTES = 255
-"""Of a file's name."""
+MAX_NAME_BYTES = 255
+"""Limit for the name of a file."""
 
-_BLOCK = 1 << 16
+_BLOCK_BYTES = 1 << 16
 _OWN = re.compile(rb"^0", re.MULTILINE)
 BEGIN = "a new container starts"
-MAX_STAMP_DIGITS = 15
-"""Of a time in milliseconds."""
-FULL_SECONDS = 1.0
-"""Between two tries to write where no space is left."""
+MAX_TIME_DIGITS = 15
+"""Limit for a time in milliseconds."""
+RETRY_DELAY = 1.0
+"""Seconds between two attempts to write when the disk is full."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +43,31 @@ class LogEvent:
     time: int
     """Milliseconds since 1970."""
     text: bytes
-    """Every byte that the host wrote."""
+    """All bytes that the host printed."""
     start: int
-    """Where its record begins in the stream's file."""
+    """The offset of the record in the stream's file."""
     end: int
-    """Where the next one begins."""
+    """The offset of the next record."""
     is_whole: bool = True
-    """False for a part of a rewritten line."""
+    """False for a part of a line with carriage returns."""
     is_own: bool = False
-    """Whether it is a sentence of the server."""
+    """Whether the server wrote the line."""
 
     @functools.cached_property
     def message(self) -> str:
-        """The line as a terminal shows it: a progress bar has its last state."""
+        """The line as a terminal shows it, with the last state of a progress bar."""
         return terminal.render_line(self.text.decode(errors="replace"))
 
 
 class LogStream:
-    """One log stream, written by the one job host that it belongs to and read by anyone."""
+    """One log stream. One host writes to it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     @contextmanager
     def writer(self) -> Iterator[Callable[[Line], None]]:
-        """Takes a host's lines; half a line of a killed server is dropped."""
+        """Yield a function that adds a host's lines. An incomplete line of a killed server is removed."""
         with self.path.open("ab", buffering=0) as file:
             with _locked(file.fileno()):
                 if (whole := self.whole_size()) < self.size():
@@ -74,32 +75,32 @@ class LogStream:
             yield lambda line: _write(file.fileno(), _record(line))
 
     def append(self, when: float, text: bytes) -> None:
-        """Add one line of a host; `when` in seconds since 1970."""
+        """Add one line of a host at a time in seconds since 1970."""
         with self.writer() as write:
             write(Line(when, text))
 
     def note(self, sentence: str) -> None:
-        """Add a sentence of the server's own."""
+        """Add a line of the server."""
         text = terminal.strip_controls(sentence).replace("\n", " ").encode()
         with self.path.open("ab", buffering=0) as file:
             _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
 
     def begin(self) -> None:
-        """Say that another host goes on here; its lines are counted from now on."""
+        """Mark the start of another host. `known` counts lines from here."""
         if self.size() > 0:
             self.note(BEGIN)
 
     def known(self) -> int:
-        """How many lines of its present host it has."""
+        """Return the number of lines of the current host."""
         if self.size() == 0:
             return 0
         with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            start = _begun(content)
-            lines = sum(content[at : at + _BLOCK].count(b"\n") for at in range(start, len(content), _BLOCK))
+            start = _host_start(content)
+            lines = sum(content[at : at + _BLOCK_BYTES].count(b"\n") for at in range(start, len(content), _BLOCK_BYTES))
             return lines - sum(1 for _ in _OWN.finditer(content, start))
 
     def events(self, start: int = 0) -> Iterator[LogEvent]:
-        """Records from an offset on, until the last whole one."""
+        """Yield the complete records from an offset on."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -110,7 +111,7 @@ class LogStream:
                     return
                 mark, _, text = record[:-1].partition(b" ")
                 stamp = mark.removesuffix(b"+")
-                if not stamp.isdigit() or len(stamp) > MAX_STAMP_DIGITS:  # the rest of a line that was interrupted
+                if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of an incomplete line
                     mark, stamp, text = b"", b"%d" % last, record[:-1]
                 last, end = int(stamp), start + len(record)
                 is_own = mark.startswith(b"0") and len(mark) > 1
@@ -118,7 +119,7 @@ class LogStream:
                 start = end
 
     def is_start(self, offset: int) -> bool:
-        """Whether a record begins at an offset, or would."""
+        """Return whether an offset is the start of a record, or the end of the file."""
         if offset == 0:
             return True
         if not 0 < offset <= self.size():
@@ -127,18 +128,22 @@ class LogStream:
             file.seek(offset - 1)
             return file.read(1) == b"\n"
 
-    def before(self, end: int, most: int, wanted: Callable[[LogEvent], bool] = lambda _: True) -> list[LogEvent]:
-        """The last wanted records before an offset, at most so many, read from the end of the file."""
-        begin, events = end, list[LogEvent]()
-        window = 1 << 16
-        while begin > 0 and len(events) < most:
-            begin = max(0, begin - window)
-            events = [event for event in self._whole(begin) if event.end <= end and wanted(event)]
-            window *= 4
-        return events[-most:]
+    def before(self, end: int, max_count: int, wanted: Callable[[LogEvent], bool] = lambda _: True) -> list[LogEvent]:
+        """Return the last records before an offset that match `wanted`, read from the end of the file.
 
-    def _whole(self, offset: int) -> Iterator[LogEvent]:
-        """Records from the first one that begins at or after an offset."""
+        Args:
+            max_count: the maximum number of records.
+        """
+        begin, events = end, list[LogEvent]()
+        window = _BLOCK_BYTES
+        while begin > 0 and len(events) < max_count:
+            begin = max(0, begin - window)
+            events = [event for event in self._complete_records(begin) if event.end <= end and wanted(event)]
+            window *= 4
+        return events[-max_count:]
+
+    def _complete_records(self, offset: int) -> Iterator[LogEvent]:
+        """Yield the records that start at or after an offset."""
         if offset > 0:
             with self.path.open("rb") as file:
                 file.seek(offset - 1)
@@ -146,11 +151,11 @@ class LogStream:
         return self.events(offset)
 
     def whole_size(self) -> int:
-        """Where the last whole record ends."""
+        """Return the offset of the end of the last complete record."""
         end = self.size()
         with self.path.open("rb") as file:
             while end > 0:
-                begin = max(0, end - _BLOCK)
+                begin = max(0, end - _BLOCK_BYTES)
                 file.seek(begin)
                 if (newline := file.read(end - begin).rfind(b"\n")) >= 0:
                     return begin + newline + 1
@@ -169,7 +174,7 @@ class LogStream:
 
 
 class LogStore:
-    """All log groups and their streams, below one folder. Names may contain `/`, which are folders."""
+    """All log groups and their streams, below one folder. A `/` in a name separates folders."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -200,12 +205,12 @@ class LogStore:
         return stream
 
     def stream(self, group: str, name: str) -> LogStream | None:
-        """An existing stream, or None."""
+        """Return a stream; None if it does not exist."""
         path = self._folder(group) / name
         return LogStream(path) if self.has_group(group) and _is_inside(name) and path.is_file() else None
 
     def streams(self, group: str, prefix: str = "") -> dict[str, LogStream]:
-        """The group's streams whose names begin with a prefix, by name."""
+        """Return the group's streams whose names begin with a prefix, by name."""
         folder, (inner, slash, _) = self._folder(group), prefix.rpartition("/")
         if not self.has_group(group) or (slash and not _is_inside(inner)):
             return {}
@@ -221,19 +226,19 @@ def _record(line: Line) -> bytes:
     return b"%d%s %s\n" % (line.time * 1000, mark, line.text.replace(b"\n", b"\r"))
 
 
-def _begun(content: mmap.mmap) -> int:
-    """Where the records of the present host begin."""
+def _host_start(content: mmap.mmap) -> int:
+    """Return the offset of the current host's first record."""
     sentence, end = f" [microjobs] {BEGIN}\n".encode(), len(content)
     while (found := content.rfind(sentence, 0, end)) >= 0:
         stamp = content[content.rfind(b"\n", 0, found) + 1 : found]
-        if stamp.startswith(b"0") and stamp.isdigit():  # else a host has said so
+        if stamp.startswith(b"0") and stamp.isdigit():  # or a host printed the text
             return found + len(sentence)
         end = found
     return 0
 
 
 def _write(file: int, record: bytes) -> None:
-    """Write all of it, as soon as there is space."""
+    """Write a record completely, and wait while the disk is full."""
     rest = memoryview(record)
     with _locked(file):
         while rest:
@@ -242,12 +247,12 @@ def _write(file: int, record: bytes) -> None:
             except OSError as error:
                 if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                     raise
-                time.sleep(FULL_SECONDS)
+                time.sleep(RETRY_DELAY)
 
 
 @contextmanager
 def _locked(file: int) -> Iterator[None]:
-    """So that no other's line, such as one of the server's own, comes into one that waits for space."""
+    """Lock a stream's file, so that no other line is written into a line that waits for space."""
     fcntl.flock(file, fcntl.LOCK_EX)
     try:
         yield
@@ -256,9 +261,9 @@ def _locked(file: int) -> Iterator[None]:
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name is a path below the folder that it is put to: what a client sends may be absolute, or anything."""
+    """Return whether a client's name is a path below a folder: not absolute, without `..`, and not too long."""
     segments = name.split("/")
-    return "\0" not in name and {"", ".", ".."}.isdisjoint(segments) and max(map(_bytes, segments)) <= MOST_NAME_BYTES
+    return "\0" not in name and {"", ".", ".."}.isdisjoint(segments) and max(map(_bytes, segments)) <= MAX_NAME_BYTES
 
 
 def _bytes(segment: str) -> int:

@@ -139,7 +139,7 @@ def test_writing_waits_for_space(stream: LogStream, monkeypatch: pytest.MonkeyPa
         monkeypatch.setattr(os, "write", write)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logs, "FULL_SECONDS", 0.01)
+    monkeypatch.setattr(logs, "RETRY_DELAY", 0.01)
     monkeypatch.setattr(os, "write", write_a_little)
     follow(stream, *numbered(2, NOW), Line(NOW, b"x" * 50))
     assert messages(stream) == ["line 0", "line 1", "x" * 50]
@@ -156,7 +156,7 @@ def test_line_of_another_waits_for_one_that_waits_for_space(stream: LogStream, m
         waits.set()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(logs, "FULL_SECONDS", 0.2)
+    monkeypatch.setattr(logs, "RETRY_DELAY", 0.2)
     monkeypatch.setattr(os, "write", full_for_a_while)
     host = threading.Thread(target=stream.append, args=(NOW, b"x" * 30))
     host.start()

@@ -1,0 +1,120 @@
+"""Inputs in Pipe mode, without a container."""
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Pipe
+from microjobs_orchestrator.local.runtimes.pipes import feed, first_path
+from microjobs_orchestrator.local.runtimes.process import local_pipes
+
+
+class StoppableHost:
+    """A host that runs until it is stopped."""
+
+    name = "algo-1"
+
+    def __init__(self, code: int = 0) -> None:
+        self._code = code
+        self._stopped = threading.Event()
+
+    def wait(self) -> Exit:
+        assert self._stopped.wait(10)
+        return Exit(self._code)
+
+    def stop(self, grace: float) -> None:
+        assert grace == 0
+        self._stopped.set()
+
+
+def epoch(number: int) -> Iterator[bytes]:
+    return iter([b"epoch %d" % number])
+
+
+def test_each_pipe_gets_the_content_of_its_number() -> None:
+    filled: list[tuple[str, list[bytes]]] = []
+    done = threading.Event()
+
+    def pour(path: str, chunks: Iterable[bytes]) -> bool:
+        filled.append((path, list(chunks)))
+        if len(filled) < 3:
+            return True
+        done.set()
+        return False
+
+    pipe = Pipe("/data/train", epoch)
+    feed(cast("Host", StoppableHost()), [pipe], pour)
+    assert done.wait(10)
+    assert filled == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
+    assert first_path(pipe) == "/data/train_0"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (CannotRunError("no cat"), "/train: no cat"),
+        (OSError("no bucket"), "/train: no bucket"),
+        (RuntimeError("broken"), "/train: RuntimeError: broken"),
+    ],
+)
+@pytest.mark.parametrize(("code", "expected_code"), [(0, 1), (137, 137)])
+def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str, code: int, expected_code: int) -> None:
+    def pour(*_: Any) -> bool:
+        raise error
+
+    host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", epoch)], pour)
+    result = host.wait()
+    assert (result.code, result.starved) == (expected_code, True)
+    assert result.reason == reason
+
+
+def test_host_without_failure_keeps_its_exit() -> None:
+    host = StoppableHost(3)
+    host.stop(0)
+    assert feed(cast("Host", host), [Pipe("/train", epoch)], lambda *_: False).wait() == Exit(3)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_pipe_of_a_process_is_filled_for_its_reader(tmp_path: Path, exists: bool) -> None:
+    path, content = tmp_path / "train_0", bytes(range(256)) * 1000
+    if exists:
+        os.mkfifo(path)
+    results: list[bool] = []
+    chunks = [content[:99], content[99:]]
+    writer = threading.Thread(target=lambda: results.append(local_pipes.pour(path, lambda: False, chunks)))
+    writer.start()
+    while not path.exists():
+        pass
+    assert path.read_bytes() == content
+    writer.join(10)
+    assert results == [True]
+
+
+def test_pipe_of_a_process_may_be_closed_early(tmp_path: Path) -> None:
+    path = tmp_path / "train_0"
+    os.mkfifo(path)
+
+    def close_early() -> Iterator[bytes]:
+        yield b"first"
+        os.close(reader)
+        yield bytes(1 << 20)
+
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert local_pipes.pour(path, lambda: False, close_early())
+
+
+def test_end_of_a_process_ends_the_wait_for_a_reader(tmp_path: Path) -> None:
+    answers = iter([False, False, True])
+    assert not local_pipes.pour(tmp_path / "train_0", lambda: next(answers), [b"content"])
+
+
+def test_no_pipe_follows_when_the_process_has_ended(tmp_path: Path) -> None:
+    path = tmp_path / "train_0"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    assert not local_pipes.pour(path, lambda: True, [b"content"])
+    os.close(reader)
