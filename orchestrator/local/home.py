@@ -10,7 +10,7 @@ import string
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from microjobs.files import whole
+from microjobs.files import atomic_write
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.local.identity import Credentials
 
@@ -240,6 +240,6 @@ def read_file(path: Path) -> str:
 
 
 def _write_secret(path: Path, text: str) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.touch(mode=0o600)
         partial.write_text(text)

@@ -20,7 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from microjobs.errors import UserError
-from microjobs.files import whole
+from microjobs.files import atomic_write
 
 Floats = NDArray[np.float64]
 
@@ -152,7 +152,7 @@ def _check_type(array: ArrayFile) -> None:
         raise UserError(f"{name} has shape {str(shape)[:100]}: it must be (rows,) or (rows, features)")
 
 
-def each_part(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
+def map_parts(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
     """Call the function with every part of the array's rows, on all cores at once; what it returned, in their order.
 
     numpy and ONNX Runtime let go of the interpreter while they compute, and so do reads and writes.
@@ -161,7 +161,7 @@ def each_part(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
         return list(pool.map(function, array.parts()))
 
 
-def folded(block: NDArray[Any]) -> NDArray[Any]:
+def fold_rows(block: NDArray[Any]) -> NDArray[Any]:
     """A narrow block with several rows side by side, (rows / n, n * width): numpy is slow at short rows, by half."""
     rows, width = block.shape
     return block.reshape(-1, width * math.gcd(rows, FOLD_ROWS)) if 0 < width < FOLD_WIDTH else block
@@ -327,7 +327,7 @@ def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Ite
     Raises:
         ValueError: fewer or more values were written than `shape` says.
     """
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         with partial.open("wb") as file:
             writer = ArrayWriter(file, shape, dtype)
             yield writer

@@ -1,8 +1,8 @@
-"""The same work on several hosts: the first one calls functions on all of them.
+"""Function calls from the first host of a processing job to all its hosts.
 
-`heartbeat.Watch` brings the hosts together, sees which are lost or fail, and tells all how the job ended, as in
-training. Calls and their results travel over a second connection of each host to the first. Both connections are
-authenticated (`peers`), a call names one of the functions that both sides know, and values are decoded by `codec`.
+As in training, `heartbeat.Watch` waits for all hosts, detects hosts that are lost or fail, and tells all hosts how the
+job ended. Calls and results use a second connection of each host to the first. `peers` authenticates both connections.
+A call contains the name of a function that both sides know; `codec` decodes the values.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from microjobs.peers import Connection
 CHANNEL = "calls"
 STEP_SECONDS = 0.02
 INTERRUPT = signal.SIGUSR1
-"""Wakes the main thread, whatever it waits for, when the job ends because of another host."""
+"""Signal that interrupts the main thread when the job ends because of another host."""
 
 T = TypeVar("T")
 
 
 class Cluster:
-    """The hosts of a job, seen from the first one."""
+    """The hosts of a job, as the first host sees them."""
 
     def __init__(self, current: str, others: Mapping[str, Connection], calls: Calls) -> None:
         self.names = [current, *others]
@@ -41,7 +41,7 @@ class Cluster:
         self._codec = Codec(calls.types)
 
     def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
-        """As `Hosts.each`. A function that fails on another host ends the job there, and thereby here."""
+        """Like `Hosts.each`. If a function fails on another host, the job ends on all hosts."""
         name = self._calls.name_of(function)
         called = {host: self._others[host] for host in arguments if host != self._current}
         for host, connection in called.items():
@@ -50,17 +50,17 @@ class Cluster:
         return own | {host: self._codec.decode(connection.receive_one()) for host, connection in called.items()}
 
     def dismiss(self) -> None:
-        """Tell the other hosts that there is no more work."""
+        """Tell the other hosts that the work is done."""
         for connection in self._others.values():
             connection.send(self._codec.encode(None))
 
 
 def lead(resources: ResourceConfig, work: Callable[[Cluster], None], calls: Calls) -> None:
-    """On the first host: do the work, with all hosts at its command.
+    """Run the work on the first host.
 
     Raises:
-        JobError: what ended the job, the same on every host; `PlatformError` where one did not come or was lost.
-        Stopped: a stop signal came, here or on another host.
+        JobError: the reason why the job failed, the same on every host; `PlatformError` if a host is missing or lost.
+        Stopped: a host received a stop signal.
     """
 
     def lead_all(connections: Mapping[str, Connection]) -> None:
@@ -68,28 +68,28 @@ def lead(resources: ResourceConfig, work: Callable[[Cluster], None], calls: Call
         work(cluster)
         cluster.dismiss()
 
-    _end_together(resources, lead_all)
+    _run_together(resources, lead_all)
 
 
 def follow(resources: ResourceConfig, calls: Calls) -> None:
-    """On the other hosts: do what the first one calls for, until there is no more work.
+    """Run the functions that the first host calls, until the work is done.
 
     Raises:
-        JobError, Stopped: as `lead`.
+        JobError, Stopped: see `lead`.
     """
     codec = Codec(calls.types)
 
-    def obey(connections: Mapping[str, Connection]) -> None:
+    def answer_calls(connections: Mapping[str, Connection]) -> None:
         connection = connections[resources.first_host]
         while (call := codec.decode(connection.receive_one())) is not None:
             name, arguments = call
             connection.send(codec.encode(calls.named(name)(*arguments)))
 
-    _end_together(resources, obey)
+    _run_together(resources, answer_calls)
 
 
-def _end_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connection]], None]) -> None:
-    """Do this host's part when all hosts are there; however it ends, it ends so on all of them."""
+def _run_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connection]], None]) -> None:
+    """Run this host's part when all hosts have joined. All hosts end in the same way."""
     error: BaseException | None = None
     ending = Ending(resources.current_host)
     others = resources.hosts[1:] if resources.is_first else resources.hosts[:1]
@@ -98,36 +98,36 @@ def _end_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connec
             watch.join(heartbeat.JOIN_SECONDS, lambda: True)
             if watch.verdict is None:
                 connections = {host: watch.connections[CHANNEL, host] for host in others}
-                with _watched(watch):
+                with _run_watch(watch):
                     work(connections)
-        except _Over:
+        except _JobEnded:
             pass
         except BaseException as raised:
             error, ending = raised, _ending(resources.current_host, raised)
         verdict = watch.end(ending)
     if error is not None and verdict == ending and ending.certainty == Certainty.CERTAIN:
-        raise error  # with its traceback, if it has one to show
+        raise error  # keeps the traceback
     verdict.conclude()
 
 
-class _Over(BaseException):
-    """The job has ended because of another host; a `BaseException` for the same reason as `Stopped`."""
+class _JobEnded(BaseException):
+    """The job has ended because of another host. A `BaseException`, for the same reason as `Stopped`."""
 
 
 @contextlib.contextmanager
-def _watched(watch: Watch) -> Iterator[None]:
-    """Step the watch beside the block, which `_Over` ends as soon as there is a verdict."""
-    main, left = threading.get_ident(), threading.Event()
+def _run_watch(watch: Watch) -> Iterator[None]:
+    """Step the watch in a thread while the block runs. A verdict raises `_JobEnded` in the block."""
+    main, is_done = threading.get_ident(), threading.Event()
 
     def step() -> None:
-        while watch.verdict is None and not left.is_set():
+        while watch.verdict is None and not is_done.is_set():
             watch.step(STEP_SECONDS)
-        if not left.is_set():
+        if not is_done.is_set():
             signal.pthread_kill(main, INTERRUPT)
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
-        if watch.verdict is not None and not left.is_set():
-            raise _Over
+        if watch.verdict is not None and not is_done.is_set():
+            raise _JobEnded
 
     stepping = threading.Thread(target=step, name="watch", daemon=True)
     before = signal.signal(INTERRUPT, interrupt)
@@ -135,7 +135,7 @@ def _watched(watch: Watch) -> Iterator[None]:
     try:
         yield
     finally:
-        left.set()
+        is_done.set()
         stepping.join()
         signal.signal(INTERRUPT, before)
 
@@ -145,7 +145,7 @@ def _ending(host: str, error: BaseException) -> Ending:
         return Ending(host, error.exit_code, str(error))
     if isinstance(error, Stopped):
         return Ending(host, 128 + error.signal_number)
-    if isinstance(error, EOFError | ConnectionError):  # most likely the echo of a host that is lost
+    if isinstance(error, EOFError | ConnectionError):  # most likely because another host is lost
         return Ending(
             host, EXIT_PLATFORM, f"host {host} lost a connection ({error!r}); see its log", Certainty.LOST_CONNECTION
         )

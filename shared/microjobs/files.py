@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 import contextlib
 import errno
@@ -11,7 +11,7 @@ from pathlib import Path
 from microjobs.errors import JobError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
-"""What the system reports when a disk, or the user's part of it, is full."""
+"""Error numbers for a full disk and an exceeded quota."""
 PROBE_BYTES = 1 << 16
 
 
@@ -47,13 +47,13 @@ def _probe(folder: Path) -> int | None:
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes `path` when the block succeeds, and is gone when it fails.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path. It becomes `path` if the block succeeds, and is removed if it fails.
 
-    It is not flushed to the disk: what a job wrote counts when the job has ended well, and no job outlives a power cut.
+    The file is not flushed to the disk: results count when the job has ended, and a job ends with a power failure.
 
     Raises:
-        OSError: among others that the disk is full; it names `path`.
+        OSError: for example, the disk is full. The error names `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
@@ -70,8 +70,8 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def together() -> Iterator[Callable[[Path], None]]:
-    """Files that stay all or not at all: call it with each that was written; when the block fails they are removed."""
+def atomic_group() -> Iterator[Callable[[Path], None]]:
+    """Yield a function that registers a written file. If the block fails, all registered files are removed."""
     written: list[Path] = []
     try:
         yield written.append
@@ -82,8 +82,8 @@ def together() -> Iterator[Callable[[Path], None]]:
 
 
 @contextlib.contextmanager
-def filled(folder: Path) -> Iterator[None]:
-    """A folder, made if it is not there; what the block puts into it is removed when the block fails."""
+def atomic_fill(folder: Path) -> Iterator[None]:
+    """Create the folder if it does not exist. If the block fails, remove what it has added to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
     try:
@@ -99,7 +99,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 

@@ -1,7 +1,4 @@
-"""The hosts of a processing job, one or several, behind one small interface.
-
-One host runs its own work directly. Several are a `microjobs.cluster`.
-"""
+"""Interface to the hosts of a processing job: a single host calls functions directly, several use `cluster`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,10 +11,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Calls:
-    """The calls that hosts accept from the first one.
+    """Functions that the first host may call on all hosts.
 
-    functions: the functions, each with a name of its own.
-    types: the dataclasses among their arguments and results.
+    functions: the functions; their names differ.
+    types: dataclasses of their arguments and results.
     """
 
     functions: tuple[Callable[..., Any], ...]
@@ -25,7 +22,7 @@ class Calls:
 
     def name_of(self, function: Callable[..., Any]) -> str:
         if function not in self.functions:
-            raise ValueError(f"{function!r} cannot be called on other hosts: name it in Calls.functions")
+            raise ValueError(f"{function!r} cannot be called on other hosts: add it to Calls.functions")
         return function.__name__
 
     def named(self, name: str) -> Callable[..., Any]:
@@ -33,13 +30,13 @@ class Calls:
 
 
 class Hosts(Protocol):
-    """The hosts of the job, for the first one of them to give work to."""
+    """The hosts of the job, as the first host sees them."""
 
     @property
     def names(self) -> list[str]: ...
 
     def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
-        """Call the function on every host named, at the same time, with that host's arguments.
+        """Call the function on the named hosts in parallel, each with its own arguments.
 
         Raises:
             PlatformError: a host was lost.
@@ -47,7 +44,7 @@ class Hosts(Protocol):
 
 
 class OneHost:
-    """The only host of a job: calls are just calls."""
+    """The only host of a job, which calls functions directly."""
 
     def __init__(self, name: str) -> None:
         self.names = [name]
@@ -57,15 +54,15 @@ class OneHost:
 
 
 def with_hosts(resources: ResourceConfig, lead: Callable[[Hosts], None], calls: Calls) -> None:
-    """Run `lead` on the first host, with all hosts at its command; the others do what it asks until it is done.
+    """Run `lead` on the first host. The other hosts run the functions that it calls, until it returns.
 
     Raises:
-        JobError: what ended the job, the same on every host.
+        JobError: the reason why the job failed, the same on every host.
     """
     if len(resources.hosts) == 1:
         lead(OneHost(resources.current_host))
         return
-    from microjobs import cluster  # a tenth of the start, so one host does without
+    from microjobs import cluster  # takes a tenth of the start time, so a single host does not import it
 
     if resources.is_first:
         cluster.lead(resources, lead, calls)

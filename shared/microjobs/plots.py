@@ -17,7 +17,7 @@ import numpy as np  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 from numpy.typing import ArrayLike  # noqa: E402
 
-from microjobs.files import whole  # noqa: E402
+from microjobs.files import atomic_write  # noqa: E402
 
 # A file `matplotlibrc` in the working directory must not choose the style.
 mpl.rcParams.update({name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name})
@@ -69,5 +69,5 @@ def line_and_predictions(
 
 
 def _save(figure: Figure, path: Path) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         figure.savefig(partial, format="png", dpi=100)

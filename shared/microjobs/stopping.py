@@ -1,4 +1,4 @@
-"""Stopping between two steps instead of in the middle of one."""
+"""Stop requests, which let a loop stop between two of its steps."""
 
 import contextlib
 import signal
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 received: list[int] = []
-"""The stop signals that came when nobody had asked to be told by a flag."""
+"""Stop signals that arrived outside of `stop_request`."""
 
 
 @dataclass
@@ -18,7 +18,7 @@ class StopRequest:
 
     @property
     def name(self) -> str:
-        """`SIGTERM` or `SIGINT`; empty as long as no signal came."""
+        """`SIGTERM` or `SIGINT`; empty before a signal arrives."""
         return "" if self.signal_number is None else signal.Signals(self.signal_number).name
 
     def __bool__(self) -> bool:
@@ -27,17 +27,17 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Inside this block a stop signal only sets the flag, for a loop to look at between its steps.
+    """Let stop signals set a flag while the block runs. A loop checks it between its steps.
 
-    Outside of it the entry point raises `Stopped`, which is right for everything that has nothing to keep yet.
+    Outside of the block, the entry point raises `Stopped`: there is nothing to save yet.
     """
-    # A library may have swallowed `Stopped` while it was imported.
+    # A library may have suppressed `Stopped` during its import.
     request = StopRequest(received[0] if received else None)
 
-    def remember(number: int, _frame: FrameType | None) -> None:
+    def set_flag(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number
 
-    before = {number: signal.signal(number, remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, set_flag) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield request
     finally:

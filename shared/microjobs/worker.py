@@ -1,7 +1,7 @@
-"""A worker: a process of a training job that another one of the same host has started (`microjobs.distributed`).
+"""Worker processes of a training job, which `microjobs.distributed` starts on each host.
 
-What it cannot go on for, it tells the one that started it before it ends, so that the cause is known before the other
-hosts' workers fail because of it.
+A worker that fails reports the reason to the process that started it, so that the cause is known before the workers of
+other hosts fail because of it.
 """
 
 import json
@@ -14,13 +14,13 @@ from pathlib import Path
 from microjobs.errors import EXIT_OK
 
 REPORT = "MICROJOBS_REPORT"
-"""Set for workers: where to write to, a pipe of the process that started them."""
+"""Variable with the path of the pipe to which workers write their report."""
 
-END_SECONDS = 60.0
-"""How long a worker waits to be ended; then it ends by itself."""
+EXIT_TIMEOUT_SECONDS = 60.0
+"""Time after which a worker that waits to be ended exits."""
 
-_ATOMIC = 4096
-"""Bytes that stay together in a pipe which several workers write to: PIPE_BUF of Linux."""
+_MAX_LINE_BYTES = 4096
+"""Maximum size of a line that is not mixed with lines of other workers in the pipe: PIPE_BUF of Linux."""
 
 
 def in_worker(environ: Mapping[str, str] = os.environ) -> bool:
@@ -28,34 +28,36 @@ def in_worker(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def report(code: int, reason: str) -> bool:
-    """Tell why this worker ends, with which exit code; false where nobody asked.
+    """Report why this worker ends, and its exit code. Return False if this process is not a worker.
 
-    Of a long reason, such as a traceback, the beginning and the end are told.
+    A long reason, such as a traceback, is cut in the middle.
     """
     if not in_worker():
         return False
     try:
         with Path(os.environ[REPORT]).open("ab", buffering=0) as pipe:
-            pipe.write(_line(code, reason))
-    except OSError:  # who started us is gone, and ends us next
+            pipe.write(_format_line(code, reason))
+    except OSError:  # the parent has ended; its supervisor ends this process next
         return False
     return True
 
 
 def finish() -> None:
-    """Say that this worker has done its part, and wait to be ended with the others of the job.
+    """Report success, and wait until the parent ends this process together with all workers of the job.
 
-    For frameworks whose workers must not leave before the others have read what they sent them.
+    Some frameworks need it: a worker must not exit before other workers have read its messages.
     """
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     if report(EXIT_OK, ""):
-        time.sleep(END_SECONDS)
+        time.sleep(EXIT_TIMEOUT_SECONDS)
 
 
-def _line(code: int, reason: str) -> bytes:
+def _format_line(code: int, reason: str) -> bytes:
     kept = len(reason)
-    while len(line := json.dumps([code, reason], ensure_ascii=False).encode(errors="replace") + b"\n") > _ATOMIC:
-        kept = min(kept * 3 // 4, _ATOMIC)
+    while (
+        len(line := json.dumps([code, reason], ensure_ascii=False).encode(errors="replace") + b"\n") > _MAX_LINE_BYTES
+    ):
+        kept = min(kept * 3 // 4, _MAX_LINE_BYTES)
         reason = reason[: kept // 2] + reason[-kept // 2 :]
     return line

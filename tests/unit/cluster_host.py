@@ -13,7 +13,7 @@ from typing import NoReturn
 from microjobs import cluster, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
-from microjobs.files import together, whole
+from microjobs.files import atomic_group, atomic_write
 from microjobs.hosts import Calls, Hosts, with_hosts
 from microjobs.peers import Connection
 
@@ -46,11 +46,11 @@ def wait() -> None:
 def fail_for_the_user(folder: str, fails: bool) -> None:
     """One host fails while all are in the middle of their second file."""
     path = Path(folder)
-    with together() as written:
-        with whole(path / f"{os.getpid()}-1") as partial:
+    with atomic_group() as written:
+        with atomic_write(path / f"{os.getpid()}-1") as partial:
             partial.touch()
         written(path / f"{os.getpid()}-1")
-        with whole(path / f"{os.getpid()}-2") as partial:
+        with atomic_write(path / f"{os.getpid()}-2") as partial:
             partial.touch()
             while fails and len(list(path.glob(".*-2.partial"))) < 3:
                 time.sleep(0.01)
@@ -73,7 +73,7 @@ def fail_unforeseen(fails: bool) -> None:
 
 def fill_the_disk(fails: bool) -> None:
     if fails:
-        with whole(Path("/dev/shm") / str(os.getpid())) as partial:
+        with atomic_write(Path("/dev/shm") / str(os.getpid())) as partial:
             partial.symlink_to("/dev/full")
             partial.write_text("x")
     time.sleep(60)

@@ -43,7 +43,7 @@ def test_parts_are_worked_on_once_and_answer_in_order(tmp_path: Path, monkeypatc
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 1024)
     opened = arrays.open_array(save(tmp_path / "y_test.npy", np.arange(100_000.0)))
     assert len(opened.parts()) > 50
-    read = arrays.each_part(opened, lambda part: [block[:, 0] for _, block in opened.blocks(part)])
+    read = arrays.map_parts(opened, lambda part: [block[:, 0] for _, block in opened.blocks(part)])
     np.testing.assert_array_equal(np.concatenate([block for part in read for block in part]), np.arange(100_000))
 
 
@@ -52,7 +52,7 @@ def test_failure_in_a_part_is_the_failure(tmp_path: Path) -> None:
         raise UserError(f"row {part.start}")
 
     with pytest.raises(UserError, match="row 0"):
-        arrays.each_part(arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2)))), fail)
+        arrays.map_parts(arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2)))), fail)
 
 
 def test_file_cut_while_it_is_read_is_told(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_file_cut_while_it_is_read_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(8192, 13), (100, 13), (37, 5), (64, 400)])
 def test_folded_block_holds_the_same_columns(shape: tuple[int, int]) -> None:
     block = np.arange(float(np.prod(shape))).reshape(shape)
-    folded = arrays.folded(block)
+    folded = arrays.fold_rows(block)
     np.testing.assert_array_equal(folded.sum(axis=0).reshape(-1, shape[1]).sum(axis=0), block.sum(axis=0))
     assert np.shares_memory(folded, block)
 

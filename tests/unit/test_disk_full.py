@@ -111,7 +111,7 @@ import contextlib
 import sys
 from pathlib import Path
 from microjobs.errors import UserError, code_and_reason
-from microjobs.files import filled, whole
+from microjobs.files import atomic_fill, atomic_write
 
 folder = Path(sys.argv[1])
 
@@ -126,9 +126,9 @@ def fail(error, block, path):
         print(*code_and_reason(raised))
 
 position = RuntimeError("unexpected pos 3904 vs 3856")
-fail(position, filled(folder), folder / "model.pth")
-fail(position, whole(folder / "plot.png"), folder / ".plot.png.partial")
-fail(UserError("the loss is not finite"), filled(folder), folder / "model.pth")
+fail(position, atomic_fill(folder), folder / "model.pth")
+fail(position, atomic_write(folder / "plot.png"), folder / ".plot.png.partial")
+fail(UserError("the loss is not finite"), atomic_fill(folder), folder / "model.pth")
 """
 
 

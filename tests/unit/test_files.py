@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from microjobs.files import filled
+from microjobs.files import atomic_fill
 
 
 def test_what_was_put_into_a_folder_goes_when_its_block_fails(tmp_path: Path) -> None:
     def fill() -> None:
-        with filled(tmp_path):
+        with atomic_fill(tmp_path):
             (tmp_path / "file").touch()
             (tmp_path / "folder" / "deep").mkdir(parents=True)
             raise RuntimeError
@@ -21,6 +21,6 @@ def test_what_was_put_into_a_folder_goes_when_its_block_fails(tmp_path: Path) ->
 
 
 def test_filled_folder_stays(tmp_path: Path) -> None:
-    with filled(tmp_path / "new"):
+    with atomic_fill(tmp_path / "new"):
         (tmp_path / "new" / "file").touch()
     assert (tmp_path / "new" / "file").exists()

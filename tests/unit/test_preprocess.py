@@ -281,7 +281,7 @@ def test_dataset_is_cut_into_shards_that_preprocess_takes(layout: Layout) -> Non
     [
         (["bostn"], "invalid choice: 'bostn'"),
         (["boston", "--from", "none.npz"], "none.npz cannot be read"),
-        (["diabetes", "--from", "x.npz"], "needs no file"),
+        (["diabetes", "--from", "x.npz"], "only boston does"),
         (["straight-line", "--shards", "0"], "--shards"),
         (["straight-line", "--shards", "50"], "x_test has only 20 rows"),
     ],

@@ -1,8 +1,8 @@
-"""Batch-score: a model and test arrays in, predictions and a score report out.
+"""Batch scoring: predicts test arrays with a model and reports the error.
 
-model   model.tar.gz as training left it, or the extracted folder
-test    x_test.npy and y_test.npy, or shards; without targets there are predictions only
-batch   predictions.npy (or shards alike), score-report.txt, report.json, predicted-versus-target.png
+model   model.tar.gz of a training job, or the extracted folder
+test    x_test.npy and y_test.npy, or shards; without targets, only predictions are written
+batch   predictions.npy (or shards), score-report.txt, report.json, predicted-versus-target.png
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.files import together
+from microjobs.files import atomic_group
 from microjobs.hosts import Calls, Hosts, with_hosts
 from microjobs.predictor import Predictor
 
@@ -23,7 +23,7 @@ from . import report, scoring
 
 @dataclass(frozen=True)
 class Task:
-    """The folders, spelled as a request's `LocalPath`: each host looks them up below its own root."""
+    """The folders as `LocalPath` of a request: each host resolves them below its own root."""
 
     model: str
     test: str
@@ -49,10 +49,10 @@ def process(arguments: list[str]) -> None:
 
 
 def score(task: Task, hosts: Hosts) -> None:
-    """Survey all hosts, bring targets to where their features are, score, report.
+    """List the files of all hosts, send targets to the hosts that score their features, score, and write the report.
 
     Raises:
-        UserError: the model or the arrays are wrong; no report was written.
+        UserError: the model or the arrays are invalid; no report was written.
         PlatformError: a host was lost.
     """
     surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
@@ -62,13 +62,15 @@ def score(task: Task, hosts: Hosts) -> None:
     features = {host: [entry for entry in entries if entry.is_features] for host, entries in surveys.items()}
     work = inventory.assign(features)
     fetched: dict[str, Floats] = {}
-    elsewhere = targets_elsewhere(surveys, work)
-    for targets in hosts.each(fetch, {host: (task, names) for host, names in elsewhere.items()}).values():
+    remote = find_remote_targets(surveys, work)
+    for targets in hosts.each(fetch, {host: (task, names) for host, names in remote.items()}).values():
         fetched |= targets
     parts = hosts.each(score_files, {host: (task, names, fetched) for host, names in work.items()})
     scores = {name: part for scores in parts.values() for name, part in scores.items()}
     total = scoring.Score.sum(scores[name] for name in sorted(scores))
-    report.write(task.folder(task.batch), total, with_targets=any(not entry.is_features for entry in files.values()))
+    report.write_report(
+        task.folder(task.batch), total, with_targets=any(not entry.is_features for entry in files.values())
+    )
 
 
 def survey(task: Task) -> list[inventory.Entry]:
@@ -77,10 +79,10 @@ def survey(task: Task) -> list[inventory.Entry]:
     return [entry for entry in entries if entry.split == "test"]
 
 
-def targets_elsewhere(
+def find_remote_targets(
     surveys: Mapping[str, Sequence[inventory.Entry]], work: Mapping[str, Sequence[str]]
 ) -> dict[str, list[str]]:
-    """Which targets each host has to hand over, because another one scores their features."""
+    """Return the target files that each host must send, because another host scores their features."""
     holder = {entry.name: host for host, entries in surveys.items() for entry in entries}
     own = {host: {entry.name for entry in entries} for host, entries in surveys.items()}
     needed: dict[str, list[str]] = {}
@@ -96,20 +98,20 @@ def fetch(task: Task, names: list[str]) -> dict[str, Floats]:
 
 
 def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> dict[str, scoring.Score]:
-    """Score this host's feature files, all or none; the model is unpacked and loaded on each host that has any."""
+    """Score this host's feature files. If one fails, no predictions are written."""
     if not names:
         return {}
     scores = {}
-    with extracted(task.folder(task.model)) as model, together() as written:
+    with extracted(task.folder(task.model)) as model, atomic_group() as register:
         predictor = Predictor(read_bundle(model))
         for name in names:
             features = open_array(task.folder(task.test) / name)
             output = task.folder(task.batch) / scoring.predictions_name(name)
-            targets = scoring.targets_of(features.path, fetched)
+            targets = scoring.find_targets(features.path, fetched)
             scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
-            written(output)
+            register(output)
     return scores
 
 
 CALLS = Calls((survey, fetch, score_files), (Task, inventory.Entry, scoring.Score))
-"""What travels between the hosts."""
+"""Functions and types of the calls between hosts."""

@@ -1,4 +1,4 @@
-"""What batch-score leaves for people and for programs."""
+"""The score report, as text, JSON and a plot."""
 
 import json
 import logging
@@ -11,12 +11,12 @@ from .scoring import Score
 logger = logging.getLogger("microjobs")
 
 
-def write(folder: Path, score: Score, *, with_targets: bool) -> None:
-    """score-report.txt as the notebook has it, report.json, and the plot; the plot only if targets are known."""
+def write_report(folder: Path, score: Score, *, with_targets: bool) -> None:
+    """Write score-report.txt, as in the notebook, and report.json. With targets, also draw the plot."""
     line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : not known, there are no targets"
     numbers: dict[str, float | int] = {"rows": score.rows}
     if with_targets:
-        # Imported here only: nothing else in this job draws.
+        # Imported only if it is needed, because it takes long.
         from microjobs.plots import predicted_versus_target
 
         numbers |= {"mse": score.mse, "mae": score.mae}

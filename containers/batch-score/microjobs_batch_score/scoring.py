@@ -1,4 +1,4 @@
-"""Predict the rows of array files in blocks, and add up how far off the predictions are."""
+"""Predictions for array files, in blocks, and the sums of their errors."""
 
 import logging
 import math
@@ -9,22 +9,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import ArrayFile, Floats, each_part, open_array, refuse_bad_row, write_array
+from microjobs.arrays import ArrayFile, Floats, map_parts, open_array, refuse_bad_row, write_array
 from microjobs.errors import UserError
 from microjobs.predictor import Predictor
 
 logger = logging.getLogger("microjobs")
 
-PLOTTED = 2_000
-"""Points of a file that go into the plot, spread evenly over its rows."""
+MAX_PLOT_POINTS = 2_000
+"""Maximum number of points per file in the plot; they are spread evenly over the rows."""
 
 Targets = Callable[[range], Floats]
-"""Gives the targets of some rows, shape (rows,)."""
+"""Function that returns the targets of a range of rows, shape (rows,)."""
 
 
 @dataclass
 class Score:
-    """Sums over rows that were predicted, addable over files and hosts."""
+    """Sums over predicted rows, which can be added over files and hosts."""
 
     rows: int = 0
     squared: float = 0.0
@@ -58,27 +58,27 @@ class Score:
 def score_file(
     predictor: Predictor, features: ArrayFile, targets: Targets | None, output: Path, signature: str
 ) -> Score:
-    """Write the predictions of one file, shape (rows,), and score them if their targets are known.
+    """Write the predictions of one file, shape (rows,), and score them if there are targets.
 
     Raises:
-        UserError: a row holds NaN or infinity or is predicted so, or the model takes another width.
+        UserError: a row or its prediction is NaN or infinite, or the model takes rows of another width.
     """
-    every = max(1, features.rows // PLOTTED)
+    every = max(1, features.rows // MAX_PLOT_POINTS)
     with write_array(output, (features.rows,), np.dtype(np.float32)) as writer:
 
         def score_part(part: range) -> Score:
             score = Score()
             for start, block in features.blocks(part):
                 refuse_bad_row(features.path, start, block)
-                with np.errstate(over="ignore"):  # shows in the prediction
+                with np.errstate(over="ignore"):  # then the prediction is not finite
                     predicted = predictor.predict(block, signature)[:, 0]
-                _check(features.path, start, predicted)
+                _check_finite(features.path, start, predicted)
                 writer.write(start, predicted)
                 known = None if targets is None else targets(range(start, start + len(block)))
                 score.add(_compare(known, predicted, first=-start % every, every=every))
             return score
 
-        score = Score.sum(each_part(features, score_part))
+        score = Score.sum(map_parts(features, score_part))
         if not math.isfinite(score.squared):
             raise UserError(f"the targets of {features.path.name} are too large to square their errors: rescale them")
     logger.info("wrote %s: %d predictions", output.name, features.rows)
@@ -86,14 +86,14 @@ def score_file(
 
 
 def targets_in_file(path: Path) -> Targets:
-    """The targets of one file, read when they are needed.
+    """Return a function that reads targets from a file.
 
     Raises:
-        UserError: more than one value a row; when read, a bad one.
+        UserError: the file has more than one value per row; when reading, a value is not finite.
     """
     array = open_array(path)
     if array.width != 1:
-        raise UserError(f"{path.name} has {array.width} values a row: one target is expected")
+        raise UserError(f"{path.name} has {array.width} values per row: one target is expected")
 
     def read(rows: range) -> Floats:
         block = array.read(rows)
@@ -108,35 +108,35 @@ def targets_in_memory(values: Floats) -> Targets:
 
 
 def load_targets(path: Path) -> Floats:
-    """All targets of one file, shape (rows,).
+    """Return all targets of one file, shape (rows,).
 
     Raises:
-        UserError: as `targets_in_file`.
+        UserError: see `targets_in_file`.
     """
     return targets_in_file(path)(range(open_array(path).rows))
 
 
 def predictions_name(features: str) -> str:
-    """`x_test-00001-of-00004.npy` → `predictions-00001-of-00004.npy`."""
+    """Return the name of the predictions: `predictions-00001-of-00004.npy` for `x_test-00001-of-00004.npy`."""
     return features.replace("x_test", "predictions", 1)
 
 
 def _compare(target: Floats | None, predicted: NDArray[np.float32], first: int, every: int) -> Score:
     if target is None:
         return Score(rows=len(predicted))
-    apart = predicted - target
-    with np.errstate(over="ignore"):  # shows in the sum
-        squared = float(np.square(apart).sum())
+    error = predicted - target
+    with np.errstate(over="ignore"):  # then the sum is not finite
+        squared = float(np.square(error).sum())
     return Score(
         rows=len(predicted),
         squared=squared,
-        absolute=float(np.abs(apart).sum()),
+        absolute=float(np.abs(error).sum()),
         target=target[first::every].tolist(),
         predicted=predicted[first::every].tolist(),
     )
 
 
-def _check(path: Path, start: int, predicted: NDArray[np.float32]) -> None:
+def _check_finite(path: Path, start: int, predicted: NDArray[np.float32]) -> None:
     bad = np.flatnonzero(~np.isfinite(predicted))
     if bad.size:
         raise UserError(
@@ -145,8 +145,8 @@ def _check(path: Path, start: int, predicted: NDArray[np.float32]) -> None:
         )
 
 
-def targets_of(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
-    """Targets of a feature file: from memory if another host sent them, else from the file beside it."""
+def find_targets(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
+    """Return the targets of a feature file: those that another host sent, or those of the file in its folder."""
     path = features.with_name("y" + features.name[1:])
     if path.name in fetched:
         return targets_in_memory(fetched[path.name])

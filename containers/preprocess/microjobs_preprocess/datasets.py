@@ -1,4 +1,4 @@
-"""Raw data to start from: x and y arrays of a training and a test split."""
+"""Raw data sets: x and y arrays of a training split and a test split."""
 
 import hashlib
 import math
@@ -16,19 +16,19 @@ from microjobs.errors import PlatformError, UserError
 
 Arrays = dict[str, NDArray[Any]]
 
-# Keras's own file of boston_housing.load_data, and the checksum that Keras verifies it by.
+# The file that keras.datasets.boston_housing.load_data downloads, and the checksum that Keras expects.
 BOSTON_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/boston_housing.npz"
 BOSTON_SHA256 = "f553886a1f8d56431e820c5b82552d9d95cfcb96d1e678153f8839538947dff5"
 
 SPLIT_SEED = 113
-"""The seed of Keras's split of the Boston data: shuffle, then cut at 80 %."""
+"""Seed with which Keras shuffles the Boston data before it splits them at 80 %."""
 TRAIN_SHARE = 0.8
 
 
 def diabetes(source: Path | None) -> Arrays:
-    """scikit-learn's diabetes data: 442 patients, 10 features as measured, disease progression after a year."""
-    _no_file("diabetes", source)
-    # Imported here only: it takes longer to load than everything else in this job.
+    """Return scikit-learn's diabetes data: 442 patients, 10 measured features, disease progression after a year."""
+    _reject_source("diabetes", source)
+    # Imported only if it is needed: it takes longer to load than the rest of this job.
     from sklearn.datasets import load_diabetes
 
     x, y = load_diabetes(return_X_y=True, scaled=False)
@@ -36,26 +36,26 @@ def diabetes(source: Path | None) -> Arrays:
 
 
 def straight_line(source: Path | None) -> Arrays:
-    """y = 0.3 x + 0.9 at 100 points from 0 to 0.99, in single precision and in order, as in the PyTorch notebook."""
-    _no_file("straight-line", source)
+    """Return y = 0.3 x + 0.9 at 100 points from 0 to 0.99, in single precision and in order, as in the notebook."""
+    _reject_source("straight-line", source)
     x = (np.arange(100) * 0.01).astype(np.float32).reshape(-1, 1)
     y = np.float32(0.3) * x + np.float32(0.9)
-    return _cut(x, y)
+    return _split(x, y)
 
 
 def boston(source: Path | None) -> Arrays:
-    """The Boston housing data, 506 towns and 13 features, in Keras's own split.
+    """Return the Boston housing data, 506 towns with 13 features, with the split of Keras.
 
     Raises:
-        UserError: the file is not the data set.
-        PlatformError: no file was given and Keras's cannot be had.
+        UserError: the file is not this data set.
+        PlatformError: there is no source, and the download failed.
     """
     content = _download() if source is None else _read(source)
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
             x, y = arrays["x"], arrays["y"]
     except (ValueError, KeyError, OSError) as error:
-        raise UserError(f"{source or BOSTON_URL} is no .npz file with arrays x and y: {error}") from error
+        raise UserError(f"{source or BOSTON_URL} is not a .npz file with arrays x and y: {error}") from error
     if x.ndim != 2 or y.shape != (len(x),):
         raise UserError(f"{source}: x has shape {x.shape} and y {y.shape}; (rows, features) and (rows,) are expected")
     return shuffled_split(x, y)
@@ -71,11 +71,11 @@ DATASETS: dict[str, Callable[[Path | None], Arrays]] = {
 def shuffled_split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
     order = np.arange(len(x))
     np.random.RandomState(SPLIT_SEED).shuffle(order)
-    return _cut(x[order], y[order])
+    return _split(x[order], y[order])
 
 
 def write(arrays: Arrays, folder: Path, shards: int) -> list[str]:
-    """Save the arrays, each in one file or in that many shards; the names of the files.
+    """Save each array in `shards` files. Return the names of the files.
 
     Raises:
         UserError: an array has fewer rows than there are shards.
@@ -92,14 +92,14 @@ def write(arrays: Arrays, folder: Path, shards: int) -> list[str]:
     return names
 
 
-def _cut(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
+def _split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
     rows = math.floor(len(x) * TRAIN_SHARE)
     return {"x_train": x[:rows], "y_train": y[:rows], "x_test": x[rows:], "y_test": y[rows:]}
 
 
-def _no_file(name: str, source: Path | None) -> None:
+def _reject_source(name: str, source: Path | None) -> None:
     if source is not None:
-        raise UserError(f"dataset {name} needs no file: --from {source} is for boston")
+        raise UserError(f"dataset {name} does not take --from {source}: only boston does")
 
 
 def _read(path: Path) -> bytes:
@@ -114,10 +114,12 @@ def _download() -> bytes:
         with urllib.request.urlopen(BOSTON_URL, timeout=30) as answer:
             content: bytes = answer.read(10_000_000)
     except OSError as error:
-        raise PlatformError(f"cannot download {BOSTON_URL} ({error}): give the file with --from FILE") from error
+        raise PlatformError(
+            f"cannot download {BOSTON_URL} ({error}): download it elsewhere and use --from FILE"
+        ) from error
     checksum = hashlib.sha256(content).hexdigest()
     if checksum != BOSTON_SHA256:
         raise PlatformError(
-            f"{BOSTON_URL} has checksum {checksum}, not {BOSTON_SHA256}: give the file with --from FILE"
+            f"{BOSTON_URL} has checksum {checksum}, not {BOSTON_SHA256}: download it elsewhere and use --from FILE"
         )
     return content

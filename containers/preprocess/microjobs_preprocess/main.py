@@ -1,4 +1,4 @@
-"""Preprocess: scale features for training, or make raw data to start from.
+"""Preprocessing: scales features for training, or makes raw data.
 
 (no arguments)                    standardise x_* and copy y_* from input to train and test
 dataset NAME [--from FILE]        write raw arrays to output
@@ -33,9 +33,9 @@ def _standardise(arguments: list[str]) -> None:
         choices=("nan", "mean"),
         nargs="?",
         const="nan",
-        help="take NaN in features as missing: leave it out of the statistics, and keep it (nan) or write the mean",
+        help="accept NaN in features as missing values, which the statistics ignore: keep NaN (nan) or write the mean",
     )
-    parser.epilog = "`preprocess dataset --help` tells how to make raw data."
+    parser.epilog = "`preprocess dataset --help` describes how to make raw data."
     options = parser.parse_args(arguments)
     task = Task(options.input, options.train, options.test, options.allow_missing)
     with_hosts(read_processing_resource_config(layout), lambda hosts: standardise(task, hosts), CALLS)
@@ -49,7 +49,7 @@ def _dataset(arguments: list[str]) -> None:
     parser.add_argument("name", choices=tuple(datasets.DATASETS))
     parser.add_argument("--from", dest="source", help="boston: the .npz file, relative to the input folder")
     parser.add_argument("--output", default=layout.spell(layout.processing("output")), help="default: %(default)s")
-    parser.add_argument("--shards", type=int, choices=range(1, 100), default=1, metavar="N", help="files an array")
+    parser.add_argument("--shards", type=int, choices=range(1, 100), default=1, metavar="N", help="files per array")
     options = parser.parse_args(arguments)
     source = None if options.source is None else layout.processing("input") / layout.local(options.source)
     names = datasets.write(datasets.DATASETS[options.name](source), layout.local(options.output), options.shards)

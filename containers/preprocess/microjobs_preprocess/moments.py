@@ -1,7 +1,7 @@
-"""Mean and variance of each feature in one streaming pass, mergeable: over blocks, files and hosts alike.
+"""Mean and variance of each feature in one pass over the data. Results of blocks, files and hosts can be merged.
 
-Block by block with Chan, Golub and LeVeque's update (1979, "Updating formulae and a pairwise algorithm"), which loses
-no digits where the mean is large against the spread.
+Blocks are merged by the update of Chan, Golub and LeVeque (1979, "Updating formulae and a pairwise algorithm"), which
+stays precise if the mean is much larger than the standard deviation.
 """
 
 from dataclasses import dataclass
@@ -11,37 +11,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microjobs.arrays import ArrayFile, Floats, each_part, first_bad_row, folded
+from microjobs.arrays import ArrayFile, Floats, first_bad_row, fold_rows, map_parts
 from microjobs.errors import UserError
 from microjobs.scaler import Scaler
 
 
 @dataclass(frozen=True)
 class Moments:
-    """Per feature: values seen, their mean, and the sum of squared distances to it."""
+    """Per feature: number of values, their mean, and the sum of squared deviations from it."""
 
     count: NDArray[np.int64]
     mean: Floats
     squares: Floats
 
     @classmethod
-    def none(cls, features: int) -> "Moments":
+    def empty(cls, features: int) -> "Moments":
         return cls(np.zeros(features, np.int64), np.zeros(features), np.zeros(features))
 
     def merge(self, other: "Moments") -> "Moments":
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
-        apart = other.mean - self.mean
+        deviations = other.mean - self.mean
         return Moments(
             count,
-            self.mean + apart * share,
-            self.squares + other.squares + apart * apart * self.count * share,
+            self.mean + deviations * share,
+            self.squares + other.squares + deviations * deviations * self.count * share,
         )
 
     def scaler(self) -> Scaler:
-        """Mean and population standard deviation; a feature that does not vary is scaled by 1.
+        """Return mean and population standard deviation; the scale of a constant feature is 1.
 
-        "Does not vary" allows for rounding, by the bound that scikit-learn's StandardScaler uses.
+        A feature is constant within the rounding error that scikit-learn's StandardScaler allows.
 
         Raises:
             UserError: a feature has no value in any training row.
@@ -56,22 +56,22 @@ class Moments:
 
 
 def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
-    """Read a features file once, checking every value.
+    """Read a features file once and check each value.
 
     Raises:
-        UserError: a row holds infinity, or NaN when missing values are not allowed; names file and row.
+        UserError: a value is infinite, or NaN if missing values are not allowed; the message names file and row.
     """
 
     def measure_part(part: range) -> Moments:
-        moments = Moments.none(array.width)
+        moments = Moments.empty(array.width)
         for start, block in array.blocks(part):
             measured = _measure_block(block, allow_missing)
             if not np.isfinite(measured.squares).all():
-                raise UserError(_what_is_wrong(array, block, start, allow_missing))
+                raise UserError(_describe_bad_block(array, block, start, allow_missing))
             moments = moments.merge(measured)
         return moments
 
-    return reduce(Moments.merge, each_part(array, measure_part), Moments.none(array.width))
+    return reduce(Moments.merge, map_parts(array, measure_part), Moments.empty(array.width))
 
 
 def merge_all(parts: list[Moments]) -> Moments:
@@ -80,17 +80,17 @@ def merge_all(parts: list[Moments]) -> Moments:
 
 def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
     values = block.astype(np.float64, copy=False)
-    with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity show in the result, at no cost a value
+    with np.errstate(over="ignore", invalid="ignore"):  # the result shows NaN and infinity, without a check per value
         if allow_missing and np.isnan(values).any():
             return _measure_present(values)
         count, features = values.shape
-        rows = folded(values)
+        rows = fold_rows(values)
         mean = _unfolded_sum(rows.sum(axis=0), features) / count
-        apart = rows - np.tile(mean, rows.shape[1] // features)
-        # The mean's own rounding error, taken out again: a feature that does not vary then has variance 0, whatever
-        # its size (the "corrected two-pass algorithm" of Chan, Golub and LeVeque).
-        error = _unfolded_sum(apart.sum(axis=0), features) / count
-        squares = _unfolded_sum(np.einsum("ij,ij->j", apart, apart), features) - count * error * error
+        deviations = rows - np.tile(mean, rows.shape[1] // features)
+        # Corrects the rounding error of the mean, so that a constant feature has variance 0, however large it is (the
+        # "corrected two-pass algorithm" of Chan, Golub and LeVeque).
+        error = _unfolded_sum(deviations.sum(axis=0), features) / count
+        squares = _unfolded_sum(np.einsum("ij,ij->j", deviations, deviations), features) - count * error * error
         return Moments(np.full(features, count), mean + error, np.maximum(squares, 0.0))
 
 
@@ -103,11 +103,11 @@ def _measure_present(values: Floats) -> Moments:
     present = ~np.isnan(values)
     count = present.sum(axis=0)
     mean = np.where(present, values, 0.0).sum(axis=0) / np.maximum(count, 1)
-    apart = np.where(present, values - mean, 0.0)
-    return Moments(count, mean, np.einsum("ij,ij->j", apart, apart))
+    deviations = np.where(present, values - mean, 0.0)
+    return Moments(count, mean, np.einsum("ij,ij->j", deviations, deviations))
 
 
-def _what_is_wrong(array: ArrayFile, block: NDArray[Any], start: int, allow_missing: bool) -> str:
+def _describe_bad_block(array: ArrayFile, block: NDArray[Any], start: int, allow_missing: bool) -> str:
     row = first_bad_row(block, allow_nan=allow_missing)
     if row is None:
         return f"{array.path.name} rows {start} to {start + len(block) - 1}: values too large to square; rescale them"

@@ -1,7 +1,7 @@
-"""Standardise features with the mean and scale of all training data, wherever the files lie.
+"""Standardises features with mean and scale of the training data of all hosts.
 
-Three rounds over the hosts: survey (headers), measure (one pass), transform (a second pass). Nothing is written before
-all input was found good, and only headers, moments and the scaler travel between hosts.
+Each host runs three rounds: list files (headers), measure (first pass), transform (second pass). Nothing is written
+before all input has been checked. Hosts exchange headers, moments and the scaler only.
 """
 
 import logging
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from microjobs import inventory
-from microjobs.arrays import ArrayFile, each_part, folded, open_array, refuse_bad_row, write_array
+from microjobs.arrays import ArrayFile, fold_rows, map_parts, open_array, refuse_bad_row, write_array
 from microjobs.contract import Layout
-from microjobs.files import together, whole
+from microjobs.files import atomic_group, atomic_write
 from microjobs.hosts import Calls, Hosts
 from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 
@@ -25,11 +25,11 @@ logger = logging.getLogger("microjobs")
 
 @dataclass(frozen=True)
 class Task:
-    """Where a host finds its files and puts its results, and what becomes of NaN in features.
+    """Folders of input and results, and how to handle NaN in features.
 
-    The folders are spelled as a request's `LocalPath`, because each host looks them up below its own root.
-    `missing`: None refuses it; "nan" leaves it out of the statistics and as it is; "mean" turns it into the feature's
-    mean, which is 0 after scaling.
+    Folders are `LocalPath`s of a request, because each host resolves them below its own root.
+    missing: None raises an error for NaN; "nan" keeps it; "mean" replaces it by the mean, which is 0 after scaling.
+        Statistics ignore NaN.
     """
 
     input: str
@@ -51,10 +51,10 @@ class Task:
 
 
 def standardise(task: Task, hosts: Hosts) -> None:
-    """Run the three rounds and write scaler.json beside the training arrays of the first host.
+    """Run the three rounds; write scaler.json to the training folder of the first host.
 
     Raises:
-        UserError: the input is wrong; nothing was written.
+        UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
     surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
@@ -65,25 +65,25 @@ def standardise(task: Task, hosts: Hosts) -> None:
     for host, names in work.items():
         logger.info("%s has %s", host, ", ".join(names) or "no files")
     measured = hosts.each(measure_files, {host: (task, names) for host, names in work.items()})
-    # In the order of their names, so that the sum does not depend on which host holds what.
+    # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
     scaler = merge_all([moments for _, moments in parts]).scaler()
-    with together() as written:  # the scaler first: arrays without it would look as if never scaled
+    with atomic_group() as register:  # the scaler first: arrays without it would look unscaled
         write_scaler(task.output_folder("train"), scaler)
-        written(task.output_folder("train") / FILE_NAME)
+        register(task.output_folder("train") / FILE_NAME)
         hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
     logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
 
 
 def survey(task: Task) -> list[inventory.Entry]:
-    """This host's input files; its output folders are there from now on, even if it writes nothing to them."""
+    """Return this host's input files. Create its output folders, which are needed even if they stay empty."""
     for split in ("train", "test"):
         task.output_folder(split).mkdir(parents=True, exist_ok=True)
     return inventory.survey(task.input_folder())
 
 
 def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
-    """Check all of this host's files, and measure the training features among them."""
+    """Check all of this host's files. Return the moments of its training features."""
     measured = {}
     for name in names:
         array = open_array(task.source(name))
@@ -102,38 +102,38 @@ def check_targets(array: ArrayFile) -> None:
         for start, block in array.blocks(part):
             refuse_bad_row(array.path, start, block)
 
-    each_part(array, check)
+    map_parts(array, check)
 
 
 def transform_files(task: Task, names: list[str], scaler: Scaler) -> None:
-    """Write this host's files, all of them or none."""
-    with together() as written:
+    """Write all of this host's files, or none if an error occurs."""
+    with atomic_group() as register:
         for name in names:
             if name.startswith("x_"):
                 transform(open_array(task.source(name)), task.output(name), scaler, task.missing)
             else:
-                with whole(task.output(name)) as partial:
+                with atomic_write(task.output(name)) as partial:
                     shutil.copyfile(task.source(name), partial)
-            written(task.output(name))
+            register(task.output(name))
             logger.info("wrote %s", name)
 
 
 def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | None) -> None:
-    """(x - mean) / scale in double precision, written in the input's own floating type (double for whole numbers)."""
+    """Write (x - mean) / scale, computed in double precision; integers become doubles, floats keep their type."""
     mean, scale = np.asarray(scaler.mean), np.asarray(scaler.scale)
-    keeps = array.dtype.kind == "f" and array.dtype.itemsize <= 8
-    dtype = array.dtype.newbyteorder("=") if keeps else np.dtype(np.float64)
+    keeps_dtype = array.dtype.kind == "f" and array.dtype.itemsize <= 8
+    dtype = array.dtype.newbyteorder("=") if keeps_dtype else np.dtype(np.float64)
     with write_array(output, array.shape, dtype) as writer:
 
         def scale_part(part: range) -> None:
             for start, block in array.blocks(part):
-                scaled = folded(block.astype(np.float64, copy=False))
-                times = scaled.shape[1] // array.width
-                scaled -= np.tile(mean, times)
-                scaled /= np.tile(scale, times)
+                scaled = fold_rows(block.astype(np.float64, copy=False))
+                repeats = scaled.shape[1] // array.width
+                scaled -= np.tile(mean, repeats)
+                scaled /= np.tile(scale, repeats)
                 writer.write(start, np.nan_to_num(scaled, copy=False) if missing == "mean" else scaled)
 
-        each_part(array, scale_part)
+        map_parts(array, scale_part)
 
 
 CALLS = Calls((survey, measure_files, transform_files), (Task, inventory.Entry, Moments, Scaler))

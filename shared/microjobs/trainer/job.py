@@ -10,7 +10,7 @@ from typing import TypeVar
 from microjobs.contract import Layout, ResourceConfig, read_training_resource_config
 from microjobs.distributed import Program, launch
 from microjobs.errors import Stopped
-from microjobs.files import filled
+from microjobs.files import atomic_fill
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.trainer.checkpoints import Checkpoints, job_checkpoints
 from microjobs.trainer.data import load_data
@@ -117,7 +117,7 @@ class Job:
         epochs, model_format = progress.epochs_done(self.data.rows), self.framework.model_format
         history, seconds = progress.history, progress.seconds
         result = TrainingResult(model_format, epochs, seconds, history, train_predictions, test_predictions, best_epoch)
-        with filled(self.layout.model):
+        with atomic_fill(self.layout.model):
             training.export(data, self.layout.model)
             write_results(self.layout, self.hyperparameters, data, result)
             close_checkpoints(epochs, self.hyperparameters, self.stop, checkpoints)
