@@ -75,7 +75,7 @@ class HostGroup:
             events = self._control.wait(None if end is None else max(0.0, end - time.monotonic()))
             for event in events:
                 self._handle(event)
-            if end is not None and not events:
+            if not events:
                 end = None
                 self._control.stop(StopReason.TIMEOUT)
         for host, follower in zip(self._hosts, followers, strict=True):

@@ -1,6 +1,7 @@
 """Manifests, which list objects instead of a prefix: ManifestFile and AugmentedManifestFile.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html"""
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_S3DataSource.html
+"""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

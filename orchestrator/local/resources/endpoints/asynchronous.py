@@ -1,7 +1,7 @@
-"""Asynchronous invocations: an endpoint's queue, kept in the state, whose answers become objects. Source: facts §2.4.
+"""Asynchronous invocations: an endpoint's queue, which the state stores. The answers become objects.
 
-An invocation is forgotten when its answer, or the reason why there is none, is stored. So one that the server's end
-interrupts is made again by the next server.
+An invocation is deleted when its answer, or the reason of its failure, is stored. If the server ends before that, the
+next server runs the invocation again. Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
 """
 
 import base64

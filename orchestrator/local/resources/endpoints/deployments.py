@@ -1,4 +1,4 @@
-"""What an endpoint serves: a configuration and its models, which may be deleted while it lives. Source: facts §2.4."""
+"""Deployments: a copy of an endpoint configuration and its models, which may be deleted while the endpoint serves."""
 
 import secrets
 import time

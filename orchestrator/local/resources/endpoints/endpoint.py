@@ -1,7 +1,7 @@
-"""Endpoints and their configurations. Source: facts §2.4.
+"""Endpoints while they run.
 
-An endpoint's record has its deployment, a copy of the configuration and its models: those may be deleted while the
-endpoint lives. During an update it has the next one, too. The record says what should be, a thread makes it so.
+The internal state contains the deployment, and the next deployment during an update. The thread of the endpoint reads
+it, and starts and stops replicas accordingly.
 """
 
 import logging

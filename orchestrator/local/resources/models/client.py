@@ -1,4 +1,7 @@
-"""HTTP to one container that serves a model. Source: facts §2.4."""
+"""HTTP client for one container that serves a model.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+"""
 
 import contextlib
 import io
@@ -14,13 +17,13 @@ from urllib3.exceptions import ClosedPoolError, HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as TookTooLongError
 
 CONNECTIONS = 100
-"""Kept open at most; more may be in use."""
+"""Connections that are kept open; more may be in use."""
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
 CHUNK = 1 << 16
 
 HOST = "localhost"
-"""The header Host. It is not where a container really is: that is its runtime's affair."""
+"""The Host header. The runtime knows the real address of the container."""
 
 Connect = Callable[[float], socket.socket]
 
@@ -30,7 +33,7 @@ Body = bytes | Callable[[], Iterable[bytes]] | None
 
 @dataclass(frozen=True)
 class Answer:
-    """The head of an answer; its body is where the caller wanted it."""
+    """The head of an answer. Its body is in the caller's file."""
 
     status: int
     headers: Mapping[str, str]
@@ -38,7 +41,7 @@ class Answer:
 
 
 class NoAnswerError(Exception):
-    """The container did not answer, not in time, or not to the end."""
+    """The container did not answer completely, or not in time."""
 
     def __init__(self, message: str, *, timed_out: bool = False, was_sent: bool = True) -> None:
         super().__init__(message)
@@ -48,7 +51,7 @@ class NoAnswerError(Exception):
 
 
 class TooLargeError(Exception):
-    """The answer is larger than the caller takes."""
+    """The answer is larger than the caller's limit."""
 
 
 class _StaleError(Exception):
@@ -114,7 +117,7 @@ class Client:
         return _Pool(HOST, maxsize=connections, retries=False, connect=self._connect)
 
     def healthy(self) -> bool:
-        """Whether `/ping` answers 200 in time."""
+        """Return whether `/ping` answers 200 in time."""
         with contextlib.suppress(NoAnswerError):
             return self.request("GET", "/ping", timeout=PING_SECONDS).status == 200
         return False
@@ -219,5 +222,5 @@ def _exchange(pool: _Pool, request: _Request, receiver: _Receiver) -> Answer:
 
 
 def _is_late(error: Exception) -> bool:
-    """Whether time ran out, also while the request was sent."""
+    """Return whether the time was over, also while the request was being sent."""
     return isinstance(error, TookTooLongError) or isinstance(error.__cause__ or error.__context__, TimeoutError)

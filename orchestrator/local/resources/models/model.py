@@ -1,4 +1,7 @@
-"""Models: an image with an archive or a folder of files. Source: facts §2.4."""
+"""Models: an image, and an archive or a folder of files.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+"""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,6 +1,7 @@
 """Containers that serve a model, for endpoints and batch transform.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
+"""
 
 import threading
 import time

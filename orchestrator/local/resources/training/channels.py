@@ -1,4 +1,7 @@
-"""The channels of a training job: what they are, and what each host gets of them. Source: facts §2.2."""
+"""The channels of a training job, and each host's share of them.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-access-training-data.html
+"""
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,4 +1,7 @@
-"""What the named pipes of a channel in Pipe mode give, epoch by epoch. Source: facts §2.2, botocore's model."""
+"""The content of the named pipes of a channel in Pipe mode, epoch by epoch.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-access-training-data.html and botocore's model
+"""
 
 import gzip
 import random

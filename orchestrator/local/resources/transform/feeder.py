@@ -1,6 +1,7 @@
 """Sends objects to one container that serves a model, and assembles its answers.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html"""
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html
+"""
 
 import json
 import tempfile

@@ -1,6 +1,6 @@
-"""Batch transform's DataProcessing: what of a record goes to the model, and what of both is kept. Source: facts §2.5.
+"""DataProcessing of batch transform: filters of inputs and outputs, and joined records.
 
-https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html
 """
 
 import csv
@@ -43,7 +43,7 @@ class DataProcessing:
     accept: str
     """Of the answers."""
     by_lines: bool
-    """Whether a body has a record a line; else it is one."""
+    """Whether a body has one record per line; otherwise it is one record."""
 
     @classmethod
     def of(cls, request: Mapping[str, Any]) -> "DataProcessing | None":
@@ -123,7 +123,7 @@ class DataProcessing:
         return b"".join(_write(content_type, value) + end for value in values)
 
     def _is_whole(self, content_type: str) -> bool:
-        """Whether a body is one record, which may have several lines."""
+        """Return whether a body is one record, which may have several lines."""
         return content_type == JSON and not self.by_lines
 
 

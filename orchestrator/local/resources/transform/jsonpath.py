@@ -1,6 +1,6 @@
-"""The part of JSONPath that batch transform's filters have. Source: facts §2.5.
+"""The part of JSONPath that the filters of batch transform support.
 
-https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html#data-processing-operators
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html#data-processing-operators
 
 Not a library's: here several names select an object of these members, a name or an index that is not there is an error,
 and the letters that a path may have are AWS's. A slice ends before its second number, as in all JSONPath; AWS's page
@@ -32,7 +32,7 @@ class Step:
 
     select: Callable[[Any], list[Any]]
     is_many: bool
-    """Whether there may be any number of them: then the path selects a list."""
+    """Whether the part can select several values: then the path selects a list."""
 
 
 @dataclass(frozen=True)

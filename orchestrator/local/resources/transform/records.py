@@ -1,4 +1,6 @@
-"""From an object to the bodies of the requests that a transform job makes of it. Source: facts §2.5.
+"""The request bodies that a transform job makes of an object.
+
+Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html
 
 Joined, the bodies are the object as it is without compression, byte for byte: lines keep their ends, and empty lines
 are records too. Only binary records that are sent one by one lose what pads them, as AWS says of SplitType.
