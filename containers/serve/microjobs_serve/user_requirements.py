@@ -74,10 +74,10 @@ def ensure_installed(code: Path) -> None:
     """
     if not (code / FILE).is_file():
         return
-    digest = _digest(code)
-    if Path(sys.prefix).name == digest:
+    name = environment_name(code)
+    if Path(sys.prefix).name == name:
         return
-    folder = _cache_folder() / digest
+    folder = cache_folder() / name
     with _locked(folder.with_suffix(".lock")):
         if not (folder / MARKER).exists():
             _make_environment(folder)
@@ -86,7 +86,7 @@ def ensure_installed(code: Path) -> None:
     raise RestartNeededError(folder / "bin" / "python")
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
     """Return this user's folder for environments, or a new folder if other users could write to it."""
     folder = Path(tempfile.gettempdir()) / f"microjobs-requirements-{os.getuid()}"
     with contextlib.suppress(FileExistsError):
@@ -98,7 +98,7 @@ def _cache_folder() -> Path:
     return Path(tempfile.mkdtemp(prefix="microjobs-requirements-"))
 
 
-def _digest(code: Path) -> str:
+def environment_name(code: Path) -> str:
     """Return a name for the requirements; if a requirement is a file, the name depends on all files of the folder."""
     text = (code / FILE).read_bytes()
     parts = [_image_prefix().encode(), sys.version.encode(), text]

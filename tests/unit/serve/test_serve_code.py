@@ -1,7 +1,9 @@
 """Sources of a user's code (folders, archives, S3), and its requirements."""
 
 import io
+import os
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from microjobs.contract import DEFAULT_ROOT
+from microjobs_serve import user_requirements
 from tests.unit.serve.conftest import Server, running_server
 
 PROGRAM = "import helper\ndef model_fn(model_dir): return 1\ndef transform_fn(m, b, c, a): return helper.WORD\n"
@@ -239,3 +242,39 @@ def test_folder_that_other_users_can_write_to_is_not_used(root: Path) -> None:
         server.wait_until_ready(60)
         assert server.invoke("x").body == b"word 1.0"
     assert "other users can write to" in server.log
+
+
+@pytest.mark.parametrize(
+    ("text", "depends_on_files"),
+    [
+        ("numpy\n# comment\n\nscipy[extra]>=1 ; python_version > '3'\n", False),
+        ("./local\n", True),
+        ("package.whl\n", True),
+        ("-r other.txt\n", True),
+        ("numpy\nhttps://example.com/package.zip\n", True),
+    ],
+)
+def test_environment_depends_on_files_only_if_a_requirement_names_one(
+    tmp_path: Path, text: str, depends_on_files: bool
+) -> None:
+    (tmp_path / "requirements.txt").write_text(text)
+    (tmp_path / "model.py").write_text("1")
+    before = user_requirements.environment_name(tmp_path)
+    (tmp_path / "model.py").write_text("2")
+    assert (user_requirements.environment_name(tmp_path) != before) == depends_on_files
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_link", "is_used"), [(0o700, False, True), (0o710, False, False), (0o700, True, False)]
+)
+def test_only_a_private_folder_is_used_for_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, is_link: bool, is_used: bool
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"microjobs-requirements-{os.getuid()}"
+    target = tmp_path / "target" if is_link else folder
+    target.mkdir()
+    target.chmod(mode)
+    if is_link:
+        folder.symlink_to(target)
+    assert (user_requirements.cache_folder() == folder) == is_used
