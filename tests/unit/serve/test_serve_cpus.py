@@ -14,11 +14,12 @@ from microjobs_serve import cpus
     [
         ({"cpu.max": "150000 100000\n"}, 1.5),
         ({"cpu.max": "max 100000\n"}, math.inf),
+        ({"cpu.max": "0 100000\n"}, math.inf),
         ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2.0),
         ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, math.inf),
         ({}, math.inf),
     ],
-    ids=["v2", "v2-unlimited", "v1", "v1-unlimited", "no-cgroup"],
+    ids=["v2", "v2-unlimited", "v2-zero", "v1", "v1-unlimited", "no-cgroup"],
 )
 def test_cpu_quota_is_read_from_the_cgroup(tmp_path: Path, files: dict[str, str], expected: float) -> None:
     (tmp_path / "cpu").mkdir()
