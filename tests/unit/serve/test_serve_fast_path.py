@@ -84,6 +84,10 @@ def test_other_invocations_are_answered_in_another_thread(service: Service, is_f
     assert threads != [threading.current_thread()]
 
 
+def test_small_bundle_is_fast(service: Service) -> None:
+    assert service.is_fast
+
+
 def test_queue_slots_are_released(service: Service) -> None:
     permission = threading.Event()
     service.set_model(FakeModel(permission.wait, is_fast=False))
