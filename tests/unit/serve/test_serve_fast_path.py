@@ -13,7 +13,7 @@ from microjobs_serve.bundle_model import BundleModel
 from microjobs_serve.fast_path import Dispatcher
 from microjobs_serve.metrics import Metrics
 from microjobs_serve.models import Invocation
-from microjobs_serve.responses import HttpResponse
+from microjobs_serve.responses import HttpError, HttpResponse
 from microjobs_serve.service import Service
 from tests.unit.serve.exchanges import FakeExchange, FakeHead
 
@@ -158,6 +158,14 @@ def test_responses_close_the_connection_while_stopping(service: Service) -> None
     make_dispatcher(service)(FakeHead(), exchange)
     ((status, headers, _),) = exchange.responses
     assert (status, ("connection", "close") in headers) == (503, True)
+
+
+def test_latency_counts_from_the_start_of_an_invocation(service: Service) -> None:
+    started = time.perf_counter() - 2
+    service.reject(HttpError(503, "busy"), started)
+    service.invoke(Invocation(BODY, "", "", ""), started)
+    (line,) = (text for text in service.metrics.render().decode().splitlines() if "invocation_seconds_sum" in text)
+    assert float(line.split()[-1]) == pytest.approx(4, abs=0.9)
 
 
 def test_ping_is_503_until_all_workers_have_loaded_the_model(root: Path) -> None:
