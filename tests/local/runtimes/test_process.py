@@ -17,6 +17,7 @@ import pytest
 
 from microjobs.contract import Layout, read_failure
 from microjobs.interpreter import EXECUTABLE
+from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
 from microjobs_orchestrator.local.runtimes.process import process_shim
@@ -399,8 +400,27 @@ def test_killed_shim_ends_its_program(number: int, start: Start, tmp_path: Path)
     wait_for_line(host, b"up in")
     os.kill(wait_for_shim(seconds), number)
     assert host.wait().code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
+    assert host.wait().lost is (number == signal.SIGKILL)
     assert not Path(output(host).removeprefix("up in ")).exists()
     wait_until(lambda: processes_with(seconds) == [])
+
+
+def test_folder_that_cannot_be_removed_does_not_keep_others(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Home(place / "home").work / "process"
+    for name in ("a", "b", "c"):
+        (work / name).mkdir(parents=True)
+    remove = trees.remove
+
+    def remove_others(folder: Path) -> None:
+        if folder.name == "b":
+            raise PermissionError(1, "Operation not permitted", str(folder))
+        remove(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trees, "remove", remove_others)
+        assert tiny_runtime(place).running() == {}
+        assert list_plans(place) == ["b"]
+    remove(work / "b")
 
 
 def test_ctrl_c_at_the_server_does_not_reach_its_hosts(start: Start, tmp_path: Path) -> None:
