@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, parse_count
-from microjobs_orchestrator.local.kinds import all_kinds
+from microjobs_orchestrator.runs.kinds import KINDS
 from microjobs_orchestrator.terminal import strip_controls
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def add_parser(subparsers: "Subparsers") -> None:
     parser = subparsers.add_parser("ps", help="list jobs and endpoints")
     add = parser.add_argument
     add("-n", "--limit", type=parse_count, default=20, metavar="N", help="only the newest N (default: %(default)s)")
-    add("--kind", choices=[kind.title for kind in all_kinds() if kind.life], help="only this kind")
+    add("--kind", choices=sorted(kind.title for kind in KINDS), help="only this kind")
     add("--name", default="", metavar="TEXT", help="only names that contain TEXT")
     states = parser.add_mutually_exclusive_group()
     states.add_argument(
@@ -43,7 +43,6 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _make_filter(options: argparse.Namespace) -> "Filter":
-    from microjobs_orchestrator.runs.kinds import KINDS
     from microjobs_orchestrator.runs.view import Filter
 
     kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
@@ -58,7 +57,6 @@ def _parse_status(text: str) -> str:
         UsageError: no resource can have the status.
     """
     from microjobs_orchestrator.failures import UsageError
-    from microjobs_orchestrator.runs.kinds import KINDS
 
     statuses = [status for kind in KINDS for status in (*kind.life.secondary, *kind.statuses)]
     spellings = {status.lower(): status for status in statuses}

@@ -5,7 +5,7 @@ import time
 from microjobs_orchestrator.failures import JobFailedError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
-from microjobs_orchestrator.runs.kinds import ENDPOINT, TUNING, Kind, Members
+from microjobs_orchestrator.runs.kinds import TUNING, Kind, Members
 from microjobs_orchestrator.runs.logs import LogTail
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from microjobs_orchestrator.runs.trials import list_trials
@@ -64,7 +64,7 @@ class Follower:
 
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         limit = self._backend.max_seconds
-        if kind is ENDPOINT and display.seconds > limit:
+        if kind.life.is_lasting and display.seconds > limit:
             status, reason = description[kind.status_member], f"not in service within {limit} s"
             raise JobFailedError(display.title, name, status, reason, tuple(display.tail))
 
