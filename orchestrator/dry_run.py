@@ -17,7 +17,7 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.runs.backend import RequestContext
-from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
+from microjobs_orchestrator.runs.planned import FirstAttemptNames, PlannedRequest
 
 
 def print_requests(request: LaunchRequest) -> None:
@@ -37,7 +37,7 @@ def print_requests(request: LaunchRequest) -> None:
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
     if missing := [job for job in options.jobs if job not in pushed]:
         comments.print(f"# no digest is known of {', '.join(missing)}: run `microjobs push` before you send these")
-    names = PlanNames(f"{request.workflow}-dry-run")
+    names = FirstAttemptNames(f"{request.workflow}-dry-run")
     for path, uri in workflow.uploads(context, names, options).items():
         comments.print(f"# aws s3 cp {shlex.quote(path)} {uri}")
     for command, line in format_requests(context, names.id, workflow.requests(context, names, options)):
@@ -45,8 +45,8 @@ def print_requests(request: LaunchRequest) -> None:
         print(line, flush=True)
 
 
-def format_requests(context: RequestContext, run: str, plan: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:
+def format_requests(context: RequestContext, run: str, requests: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:
     """Yield each request's command and its JSON."""
-    for planned in plan:
+    for planned in requests:
         command = f"aws sagemaker {xform_name(planned.operation, '-')} --cli-input-json"
         yield command, json.dumps(context.complete(run, planned.operation, planned.request))

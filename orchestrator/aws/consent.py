@@ -9,13 +9,13 @@ from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.runs.plan import PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest
 
 
-def show(console: Console, settings: Settings, plan: Iterable[PlannedRequest]) -> None:
-    """Print what the plan costs."""
+def show(console: Console, settings: Settings, requests: Iterable[PlannedRequest]) -> None:
+    """Print the estimated cost of a run."""
     prices = load_prices(settings)
-    estimates = costs.estimate(plan, 60 * settings.max_minutes)
+    estimates = costs.estimate(requests, 60 * settings.max_minutes)
     console.print(costs.table(estimates, prices))
     if unpriced := costs.unpriced(estimates, prices):
         console.print(

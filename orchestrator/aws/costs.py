@@ -1,4 +1,4 @@
-"""Estimated cost of a plan."""
+"""Estimated cost of planned requests."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from rich.text import Text
 
 from microjobs_orchestrator.aws.instances import Instances, planned_instances
 from microjobs_orchestrator.runs.costs import HOUR_SECONDS, format_dollars
-from microjobs_orchestrator.runs.plan import PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest
 
 EXPECTED_SECONDS = 300.0
 """Typical time of one instance in a job of these workflows, or under their endpoint. Bills differ."""
@@ -35,13 +35,13 @@ class Estimate:
         return None if per_hour is None else self.instances.total * seconds / HOUR_SECONDS * per_hour
 
 
-def estimate(plan: Iterable[PlannedRequest], max_endpoint_seconds: int) -> list[Estimate]:
+def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: int) -> list[Estimate]:
     """Return an estimate for each request that starts instances.
 
     Args:
         max_endpoint_seconds: the time limit of an endpoint, whose requests have none.
     """
-    return [Estimate(item, item.max_seconds or max_endpoint_seconds) for item in planned_instances(plan)]
+    return [Estimate(item, item.max_seconds or max_endpoint_seconds) for item in planned_instances(requests)]
 
 
 def table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from microjobs_orchestrator.runs.kinds import Members
-from microjobs_orchestrator.runs.plan import PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class Instances:
     """The time limit of each instance; None if the request has none."""
 
 
-def planned_instances(plan: Iterable[PlannedRequest]) -> Iterator[Instances]:
+def planned_instances(requests: Iterable[PlannedRequest]) -> Iterator[Instances]:
     """Yield the instances of each request that starts some."""
-    for planned in plan:
+    for planned in requests:
         if planned.operation in READERS:
             yield READERS[planned.operation](planned.title, planned.request)
 

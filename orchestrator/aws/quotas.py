@@ -4,20 +4,20 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws.instances import Instances, planned_instances
-from microjobs_orchestrator.runs.plan import PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_service_quotas import ServiceQuotasClient
 
 
-def needed_quotas(plan: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
-    """Return the instances that a plan needs at the same time, by quota. The requests run one after the other.
+def needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
+    """Return the instances that requests need at the same time, by quota. Their steps run one after the other.
 
     Args:
         spot: training jobs run on spot instances.
     """
     needed: dict[str, int] = {}
-    for instances in planned_instances(plan):
+    for instances in planned_instances(requests):
         quota = _quota_name(instances, spot=spot)
         needed[quota] = max(needed.get(quota, 0), instances.concurrent)
     return needed

@@ -65,7 +65,7 @@ class Tail(ABC):
 
     @abstractmethod
     def _streams(self) -> list[str]:
-        """PlanNames of the streams, sorted."""
+        """Return the names of the streams, sorted."""
 
     @abstractmethod
     def _page(self, stream: str) -> Iterable[Event]:

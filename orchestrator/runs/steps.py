@@ -9,7 +9,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.runs import outputs
 from microjobs_orchestrator.runs.backend import Backend, RequestContext
 from microjobs_orchestrator.runs.kinds import PROCESSING, Members
-from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
+from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
 from microjobs_orchestrator.runs.run import Run
 
 ROWS = 10
@@ -191,7 +191,7 @@ def batch_score_request(context: RequestContext, names: Namer, model: str, test:
 
 
 def last_requests(context: RequestContext, names: Namer, model: str, test: str) -> list[PlannedRequest]:
-    """Return the plan of the last steps: an endpoint for the model, and the batch score."""
+    """Return the requests of the last steps: an endpoint for the model, and the batch score."""
     create = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
     titles = ("Model", "Endpoint configuration", "Endpoint")
     return [

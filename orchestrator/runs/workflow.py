@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.outputs import split_uri
-from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
+from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
 from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run
 
@@ -48,7 +48,7 @@ class Workflow(Generic[OptionsT]):
     run_steps: Callable[[Run, OptionsT, Path], RunResults]
     """Runs the steps and returns their results. The path is a folder for downloaded files."""
     requests: Callable[[RequestContext, Namer, OptionsT], Sequence[PlannedRequest]]
-    """Returns the plan: all requests, in their order."""
+    """Returns all requests that a run will send, in their order."""
     uploads: Callable[[RequestContext, Namer, OptionsT], Mapping[str, str]] = _upload_nothing
     """Returns the files to upload before the first step: S3 URIs by path."""
     check: Callable[[OptionsT], None] = _accept

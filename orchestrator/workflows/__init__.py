@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.runs.backend import RequestContext
-    from microjobs_orchestrator.runs.plan import PlannedRequest
+    from microjobs_orchestrator.runs.planned import PlannedRequest
     from microjobs_orchestrator.runs.workflow import Workflow
 
 
@@ -33,19 +33,19 @@ def load(name: str) -> "Workflow[Any]":
     return workflow
 
 
-def plan_all(context: "RequestContext", options: Mapping[str, Any]) -> "list[PlannedRequest]":
-    """Return the plans of all workflows.
+def plan_requests(context: "RequestContext", options: Mapping[str, Any]) -> "list[PlannedRequest]":
+    """Return the requests of all workflows.
 
     Args:
         options: values of those options that a workflow has. The other options have their defaults.
     """
-    from microjobs_orchestrator.runs.plan import PlanNames
+    from microjobs_orchestrator.runs.planned import FirstAttemptNames
 
-    plan: list[PlannedRequest] = []
+    requests: list[PlannedRequest] = []
     for workflow in map(load, names()):
         own = {name: value for name, value in options.items() if name in workflow.option_names}
-        plan += workflow.requests(context, PlanNames("planned"), workflow.options(**own))
-    return plan
+        requests += workflow.requests(context, FirstAttemptNames("planned"), workflow.options(**own))
+    return requests
 
 
 def steps() -> list[str]:
@@ -53,7 +53,7 @@ def steps() -> list[str]:
     from microjobs_orchestrator.runs.backend import RequestContext
 
     context = RequestContext(bucket="", role="", image=str)
-    return list(dict.fromkeys(planned.step for planned in plan_all(context, {})))
+    return list(dict.fromkeys(planned.step for planned in plan_requests(context, {})))
 
 
 def _module(name: str) -> str:

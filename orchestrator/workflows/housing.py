@@ -21,7 +21,7 @@ from microjobs_orchestrator.report.blocks import (
 from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend, RequestContext
 from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Members
-from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
+from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
 from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
@@ -149,7 +149,7 @@ def read_best_model(backend: Backend, tuning: Members) -> Model:
 
 
 def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
-    """Return the plan. The best model is unknown before the run; the plan has the first training job's model."""
+    """Return all requests. The best model is unknown before the run; they have the first training job's model."""
     tuning = [PlannedRequest("tune", "Tuning", "CreateHyperParameterTuningJob", tune_request(context, names, options))]
     return [
         PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names, options)),

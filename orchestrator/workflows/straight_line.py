@@ -10,7 +10,7 @@ from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend, RequestContext
 from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, Members
 from microjobs_orchestrator.runs.logs import LogTail
-from microjobs_orchestrator.runs.plan import Namer, PlannedRequest
+from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
 from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.workflow import Workflow
@@ -76,7 +76,7 @@ def read_epochs(backend: Backend, training: Members) -> list[str]:
 
 
 def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
-    """Return the plan."""
+    """Return all requests."""
     model, raw = steps.model_uri(context, names), steps.raw_uri(context, names)
     return [
         PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names)),

@@ -191,8 +191,8 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
 
 
 def test_spot_and_other_types_have_separate_quotas(full: Settings) -> None:
-    plan = workflows.plan_all(request_context(full, image=str), {})
-    assert quotas.needed_quotas(plan, spot=True) == {
+    requests = workflows.plan_requests(request_context(full, image=str), {})
+    assert quotas.needed_quotas(requests, spot=True) == {
         "ml.m5.large for processing job usage": 4,
         "ml.g5.xlarge for spot training job usage": 1,
         "ml.m5.large for spot training job usage": 3,

@@ -17,7 +17,7 @@ from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
-from microjobs_orchestrator.runs.plan import PlanNames
+from microjobs_orchestrator.runs.planned import FirstAttemptNames
 from microjobs_orchestrator.workflows import housing
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
@@ -27,14 +27,16 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 def estimates(settings: Settings) -> list[costs.Estimate]:
     context = request_context(settings, URIS.__getitem__)
-    return costs.estimate(housing.requests(context, PlanNames("run"), housing.Options()), 60 * settings.max_minutes)
+    return costs.estimate(
+        housing.requests(context, FirstAttemptNames("run"), housing.Options()), 60 * settings.max_minutes
+    )
 
 
 def shown(settings: Settings) -> str:
     screen = io.StringIO()
     context = request_context(settings, URIS.__getitem__)
-    plan = housing.requests(context, PlanNames("run"), housing.Options())
-    consent.show(Console(file=screen, width=100), settings, plan)
+    requests = housing.requests(context, FirstAttemptNames("run"), housing.Options())
+    consent.show(Console(file=screen, width=100), settings, requests)
     return screen.getvalue()
 
 

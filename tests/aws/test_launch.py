@@ -12,7 +12,7 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest, resume_journal
 from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.runs.journal import Journal, JournalEntry
-from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest, remaining
+from microjobs_orchestrator.runs.planned import FirstAttemptNames, PlannedRequest, select_remaining
 from microjobs_orchestrator.workflows import housing
 from tests.aws import account
 from tests.launcher.cloud import Cloud
@@ -83,7 +83,7 @@ def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags:
 
 
 def planned(cloud: Cloud) -> list[PlannedRequest]:
-    return housing.requests(cloud.backend(), PlanNames("run"), housing.Options())
+    return housing.requests(cloud.backend(), FirstAttemptNames("run"), housing.Options())
 
 
 def test_estimate_of_a_resumed_run_has_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_estimate_of_a_resumed_run_has_the_remaining_steps(cloud: Cloud, tmp_pat
         JournalEntry("scale", "", "", "", 1.0),
         JournalEntry("train", "", "", "", None),
     ]
-    assert [item.step for item in remaining(planned(cloud), journal.finished_steps)][:2] == ["train", "tune"]
+    assert [item.step for item in select_remaining(planned(cloud), journal.finished_steps)][:2] == ["train", "tune"]
     journal.steps += [JournalEntry(step, "", "", "", 1.0) for step in ("tune", "predictions")]
-    assert [item.step for item in remaining(planned(cloud), journal.finished_steps)] == ["train", "batch-score"]
-    assert remaining(planned(cloud), set()) == planned(cloud)
+    assert [item.step for item in select_remaining(planned(cloud), journal.finished_steps)] == ["train", "batch-score"]
+    assert select_remaining(planned(cloud), set()) == planned(cloud)
 
 
 def test_resume_with_another_bucket_or_prefix_fails(settings: Settings, home: Path) -> None:

@@ -16,7 +16,7 @@ from microjobs_orchestrator.dry_run import format_requests
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.runs.backend import RequestContext
-from microjobs_orchestrator.runs.plan import PlanNames, PlannedRequest
+from microjobs_orchestrator.runs.planned import FirstAttemptNames, PlannedRequest
 from microjobs_orchestrator.workflows import housing, straight_line
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
@@ -24,7 +24,7 @@ from tests.launcher.conftest import StartRun
 
 SAGEMAKER: Any = boto3.client("sagemaker", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
 
-PLANS = {
+REQUESTS = {
     "housing": lambda context, names: housing.requests(context, names, housing.Options()),
     "housing in PyTorch": lambda context, names: housing.requests(
         context, names, housing.Options("pytorch", tuning=False)
@@ -39,11 +39,11 @@ AWS_ONLY = ("EnableManagedSpotTraining",)
 """Honoured by AWS and refused by the local server, which has no spot instances."""
 
 
-def completed(settings: Settings, plan: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the completed requests of a plan, by operation."""
+def completed(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the completed requests of a workflow, by operation."""
     context = request_context(settings, URIS.__getitem__)
     found: dict[str, list[dict[str, Any]]] = {}
-    for planned in PLANS[plan](context, PlanNames("run")):
+    for planned in REQUESTS[workflow](context, FirstAttemptNames("run")):
         found.setdefault(planned.operation, []).append(
             dict(context.complete("run", planned.operation, planned.request))
         )
@@ -56,11 +56,11 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
     return [without(item, names) for item in value] if isinstance(value, list) else value
 
 
-@pytest.mark.parametrize("plan", PLANS)
+@pytest.mark.parametrize("workflow", REQUESTS)
 @pytest.mark.parametrize("which", ["settings", "full"])
-def test_dry_run_prints_valid_requests(plan: str, which: str, request: pytest.FixtureRequest) -> None:
+def test_dry_run_prints_valid_requests(workflow: str, which: str, request: pytest.FixtureRequest) -> None:
     context = request_context(request.getfixturevalue(which), URIS.__getitem__)
-    for command, line in format_requests(context, "run", PLANS[plan](context, PlanNames("run"))):
+    for command, line in format_requests(context, "run", REQUESTS[workflow](context, FirstAttemptNames("run"))):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
         asked = json.loads(line)
@@ -74,7 +74,7 @@ def test_dry_run_prints_valid_requests(plan: str, which: str, request: pytest.Fi
 def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
     housing.housing(run, options, tmp_path)
-    planned = housing.requests(run.backend, PlanNames(run.id), options)
+    planned = housing.requests(run.backend, FirstAttemptNames(run.id), options)
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
@@ -82,7 +82,7 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
     housing.WORKFLOW.execute(run, options, tmp_path)
-    raw = housing.requests(run.backend, PlanNames(run.id), options)[0]
+    raw = housing.requests(run.backend, FirstAttemptNames(run.id), options)[0]
     assert cloud.requests_of("CreateProcessingJob")[0] == raw.request
     assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
@@ -90,7 +90,7 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
 def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
     straight_line.straight_line(run, straight_line.Options(), tmp_path)
-    planned = straight_line.requests(run.backend, PlanNames(run.id), straight_line.Options())
+    planned = straight_line.requests(run.backend, FirstAttemptNames(run.id), straight_line.Options())
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
@@ -175,7 +175,7 @@ def test_steps_can_have_different_instance_types(full: Settings) -> None:
 
 def test_completing_does_not_change_the_request(full: Settings) -> None:
     context: RequestContext = request_context(full, URIS.__getitem__)
-    planned = housing.requests(context, PlanNames("run"), housing.Options())
+    planned = housing.requests(context, FirstAttemptNames("run"), housing.Options())
     before = json.dumps([item.request for item in planned])
     for item in planned:
         context.complete("run", item.operation, item.request)

@@ -1,4 +1,4 @@
-"""A new workflow is one file: `microjobs run` finds it, and its options, plan and results need no other edit."""
+"""A new workflow is one file: `microjobs run` finds it, and its options, requests and results need no other edit."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ from rich.text import Text
 from microjobs.hyperparameters import parameter
 from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.kinds import PROCESSING
-from microjobs_orchestrator.runs.plan import PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest
 from microjobs_orchestrator.runs.results import Location, RunResults
 from microjobs_orchestrator.runs.workflow import Workflow, file_option
 

@@ -234,7 +234,7 @@ def test_ignored_sighup_stays_ignored() -> None:
 def test_runs_of_the_same_second_have_different_names(tmp_path: Path) -> None:
     journals = [Journal.new(tmp_path, "housing", {}) for _ in range(3)]
     assert len({journal.id for journal in journals}) == 3
-    # PlanNames of a run's jobs begin with its own, and a dash.
+    # The names of a run's jobs begin with the run's name and a dash.
     assert not [
         one for one in journals for other in journals if one is not other and f"{other.id}-".startswith(f"{one.id}-")
     ]

@@ -18,8 +18,8 @@ class Quotas:
     def run(self) -> Iterator[Finding]:
         limits = quotas.read(self.account.client("service-quotas"))
         settings = self.account.settings
-        plan = workflows.plan_all(request_context(settings, image=str), settings.workflow_options)
-        for quota, instances in quotas.needed_quotas(plan, spot=settings.spot).items():
+        requests = workflows.plan_requests(request_context(settings, image=str), settings.workflow_options)
+        for quota, instances in quotas.needed_quotas(requests, spot=settings.spot).items():
             yield compare(quota, limits.get(quota), instances)
 
 

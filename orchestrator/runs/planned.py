@@ -1,4 +1,4 @@
-"""The plan of a workflow: the requests that it will send. Dry runs print it, and cost estimates add it up."""
+"""Requests that a workflow will send. Dry runs print them, and cost estimates add them up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Namer(Protocol):
 
 
 @dataclass(frozen=True)
-class PlanNames:
+class FirstAttemptNames:
     """The names of a run's first attempt."""
 
     id: str
@@ -44,6 +44,6 @@ class PlannedRequest:
     Empty: `step` itself."""
 
 
-def remaining(plan: Sequence[PlannedRequest], finished_steps: set[str]) -> list[PlannedRequest]:
+def select_remaining(requests: Sequence[PlannedRequest], finished_steps: set[str]) -> list[PlannedRequest]:
     """Return the requests that a resumed run will send."""
-    return [planned for planned in plan if (planned.value_step or planned.step) not in finished_steps]
+    return [planned for planned in requests if (planned.value_step or planned.step) not in finished_steps]
