@@ -77,7 +77,7 @@ def small_image(base: str, image: str = IMAGE, *entrypoint: str) -> Iterator[Non
 
 @contextmanager
 def serving(folder: Path) -> Iterator[control.Address]:
-    with control.serving(Home(folder / "home"), Config(port=0, runtime="docker")) as address:
+    with control.use_server(Home(folder / "home"), Config(port=0, runtime="docker")) as address:
         yield address
 
 
@@ -135,7 +135,7 @@ def local_mode(
     environment = {
         "PATH": f"{folder}:{os.environ['PATH']}",
         "HOME": str(folder),
-        **control.environment(Home(folder / "home"), address),
+        **control.make_environment(Home(folder / "home"), address),
     }
     process = subprocess.Popen(
         [python, "-W", "ignore", LOCAL_MODE, image, *channel],

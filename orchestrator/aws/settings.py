@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.local.config import FILE, ConfigError, read_section
+from microjobs_orchestrator.local.config import FILE, ConfigError, load_section
 from microjobs_orchestrator.push.destination import Destination
 
 ROLE = re.compile(r"arn:aws[\w-]*:iam::(?P<account>\d{12}):role/(?P<name>.+)")
@@ -101,7 +101,7 @@ def load(path: Path = FILE) -> Settings:
     Raises:
         ConfigError: the file is not TOML, or has an unknown setting, or a value of the wrong type.
     """
-    table = read_section(path, "aws")
+    table = load_section(path, "aws")
     return Settings(**{name: _typed(path, name, value) for name, value in table.items()})
 
 

@@ -53,8 +53,8 @@ def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.runs.backend import connect_local
 
     home = Home.from_environment()
-    if (address := control.running(home)) is None:
-        raise UsageError(control.why_not_running(home))
+    if (address := control.find_server(home)) is None:
+        raise UsageError(control.explain_missing_server(home))
     job = _find_job(home, options.job)
     interruption = Interruption(options.notice, options.away)
     if message := interruptions.request_interruption(address, options.job, interruption):

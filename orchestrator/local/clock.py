@@ -1,4 +1,4 @@
-"""Time that passes evenly, whatever happens to the system's clock, also over a restart of the server."""
+"""Elapsed time that does not depend on changes of the system's clock, across restarts of the server, too."""
 
 import time
 import uuid
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def _boot_id() -> str:
-    """An id of the time since this machine started; of this process alone where the system has none."""
+    """Return an id of the machine's current boot; of this process where the system has none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -21,14 +21,14 @@ BOOT_ID = _boot_id()
 
 @dataclass(frozen=True)
 class Moment:
-    """When something happened, by two clocks."""
+    """A time by two clocks."""
 
     wall: float
     """Seconds since 1970, by the clock that may be set."""
     steady: float = 0.0
-    """Seconds by the clock that nobody sets, which begins when the machine starts."""
+    """Seconds since the machine started, by the clock that cannot be set."""
     boot: str = ""
-    """The start of the machine that `steady` counts from; empty: unknown."""
+    """Id of the boot from which `steady` counts; empty if unknown."""
 
     @classmethod
     def now(cls) -> "Moment":
@@ -36,14 +36,14 @@ class Moment:
 
     @classmethod
     def read(cls, stored: Any, wall: float) -> "Moment":
-        """What `stored` gave; of an earlier version, or none, the time by the clock alone."""
+        """Return the moment that `stored` returned; without one, a moment by the system's clock alone."""
         return cls(**stored) if isinstance(stored, Mapping) else cls(wall)
 
     def stored(self) -> dict[str, Any]:
         return asdict(self)
 
     def elapsed(self) -> float:
-        """Seconds since then. After a restart of the machine by the clock that may be set."""
+        """Return the seconds since this moment. After a restart of the machine they depend on the system's clock."""
         if self.boot == BOOT_ID:
             return time.monotonic() - self.steady
         return max(0.0, time.time() - self.wall)

@@ -57,8 +57,8 @@ def add_parser(subparsers: "Subparsers") -> None:
 
 
 def _port(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > config.LAST_PORT:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port: give a number from 0 to {config.LAST_PORT}")
+    if not re.fullmatch("[0-9]{1,5}", text) or int(text) > config.MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port: give a number from 0 to {config.MAX_PORT}")
     return int(text)
 
 
@@ -89,8 +89,8 @@ def _config(options: argparse.Namespace) -> config.Config:
     flags: dict[str, Any] = {
         name: getattr(options, name) for name in ("port", "runtime", "region", "limits", "guard_image")
     }
-    return config.changed(
-        config.read(),
+    return config.merge_flags(
+        config.load(),
         **flags,
         images=dict(options.image_alias or ()) or None,
         services=dict(options.service or ()) or None,
@@ -102,7 +102,7 @@ def _up(options: argparse.Namespace) -> int:
 
     home, chosen = Home.from_environment(), _config(options)
     if options.detach:
-        if (address := control.find(home)) is None:
+        if (address := control.await_server(home)) is None:
             address = control.start(home, chosen)
         elif ignored := _ignored(options, address):
             raise control.ServerError(
@@ -144,9 +144,9 @@ def _status(_: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import control
 
     home = Home.from_environment()
-    address = control.running(home)
+    address = control.find_server(home)
     if address is None:
-        print(control.why_not_running(home))
+        print(control.explain_missing_server(home))
         return 1
     where = f"runtime {address.runtime} ({address.why}), region {address.region}"
     print(f"{address.url} answers, process {address.pid}, {where}")
@@ -163,8 +163,8 @@ def _env(options: argparse.Namespace) -> int:
         from microjobs_orchestrator.local import control
 
         home = Home.from_environment()
-        if (address := control.running(home)) is None:
-            raise control.ServerError(control.why_not_running(home))
-        lines = shell.change(control.environment(home, address), os.environ)
+        if (address := control.find_server(home)) is None:
+            raise control.ServerError(control.explain_missing_server(home))
+        lines = shell.change(control.make_environment(home, address), os.environ)
     print("\n".join(lines))
     return 0

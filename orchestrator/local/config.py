@@ -1,4 +1,4 @@
-"""What a server is started with: flags, and `microjobs.toml` in the current folder for those that are not given.
+"""Configuration of the local server: flags, and `microjobs.toml` in the current folder for flags that are missing.
 
 [local]
 port = 4577
@@ -24,35 +24,35 @@ from microjobs_orchestrator.local.identity import REGION
 
 FILE = Path("microjobs.toml")
 SECTIONS = ("local", "aws")
-"""The tables that the file may have."""
+"""Tables that the file may have."""
 PORT = 4577
-LAST_PORT = 65_535
+MAX_PORT = 65_535
 RUNTIMES = ("auto", "docker", "process")
 
 
 class ConfigError(UsageError):
-    """The file or a flag is wrong, with what to do."""
+    """The file or a flag is invalid. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """How to serve."""
+    """Settings of a server."""
 
     port: int = PORT
-    """0: any that is free."""
+    """0: any free port."""
     runtime: str = "auto"
     region: str = REGION
     limits: bool = False
-    """Give hosts their instance type's processors and memory."""
+    """Limit hosts to the processors and memory of their instance type."""
     guard_image: str = ""
-    """An image with Python for the containers that guard hosts' networks; empty: one that the engine has."""
+    """Image with Python for the guards of hosts' networks; empty: an image that the engine has."""
     images: Mapping[str, str] = field(default_factory=dict)
-    """Local images' names by image URIs, which may have `*`."""
+    """Names of local images by image URIs, which may contain `*`."""
     services: Mapping[str, str] = field(default_factory=dict)
-    """Addresses of other emulators by boto3's names of services, or `*` for all that this server does not answer."""
+    """Addresses of other emulators by boto3's names of services; `*` stands for all services that this server lacks."""
 
     def arguments(self) -> list[str]:
-        """The flags that say the same."""
+        """Return the flags with the same meaning."""
         flags = [f"--port={self.port}", f"--runtime={self.runtime}", f"--region={self.region}"]
         aliases = [f"--image-alias={uri}={local}" for uri, local in self.images.items()]
         guards = [f"--guard-image={self.guard_image}"] if self.guard_image else []
@@ -60,47 +60,51 @@ class Config:
         return [*flags, *aliases, *services, *guards, *(["--limits"] if self.limits else [])]
 
 
-def read(path: Path = FILE) -> Config:
-    """The file's settings; the defaults if there is no file.
+def load(path: Path = FILE) -> Config:
+    """Return the settings of the file; the defaults if there is no file.
 
     Raises:
-        ConfigError: it is not TOML, or has a setting that there is not.
+        ConfigError: the file is not TOML, or has an unknown or invalid setting.
     """
-    table = read_section(path, "local")
+    table = load_section(path, "local")
     defaults = asdict(Config())
     for name, value in table.items():
         if name not in defaults:
-            raise ConfigError(f"{path}: [local] has no setting {name!r}; there are {', '.join(defaults)}")
+            raise ConfigError(f"{path}: [local] has no setting {name!r}; the settings are {', '.join(defaults)}")
         if type(value) is not type(defaults[name]):
             raise ConfigError(f"{path}: {name} must be like {defaults[name]!r}, not {value!r}")
+    _check_tables(path, table)
+    try:
+        return merge_flags(Config(**table))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _check_tables(path: Path, table: Mapping[str, Any]) -> None:
     for uri, image in table.get("images", {}).items():
         if not isinstance(image, str):
             raise ConfigError(f"{path}: [local.images] must give {uri!r} the name of an image, not {image!r}")
     for service, url in table.get("services", {}).items():
         check_service(f"{path}: [local.services]", service, url)
-    try:
-        return changed(Config(**table))
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
 
 
 def check_service(where: str, service: str, url: object) -> None:
     """Check the address of another emulator.
 
     Raises:
-        ConfigError: it is not one.
+        ConfigError: the value is not an address.
     """
     if not isinstance(url, str) or not re.fullmatch(r"https?://[^/?#\s@]+(/[^?#\s]*)?", url):
         raise ConfigError(f"{where} must give {service!r} an address such as http://127.0.0.1:5000, not {url!r}")
 
 
-def read_section(path: Path, name: str) -> dict[str, Any]:
-    """A table of the file; an empty one if the file or the table is missing.
+def load_section(path: Path, name: str) -> dict[str, Any]:
+    """Return a table of the file; an empty one if the file or the table is missing.
 
     Raises:
         ConfigError: the file is not TOML, or has other tables than `SECTIONS`.
     """
-    import tomllib  # only commands that read the file wait for it
+    import tomllib  # slow to import, and few commands read the file
 
     if not path.exists():
         return {}
@@ -117,19 +121,19 @@ def read_section(path: Path, name: str) -> dict[str, Any]:
     return section
 
 
-def changed(config: Config, **flags: Any) -> Config:
-    """A config with the flags that are given (not None) put in; aliases are added to.
+def merge_flags(config: Config, **flags: Any) -> Config:
+    """Return a config with those flags that are not None. Aliases and services are merged.
 
     Raises:
-        ConfigError: the runtime is unknown, or there is no such port.
+        ConfigError: the runtime or the port is invalid.
     """
-    given = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
+    values = {item.name: flags[item.name] for item in fields(Config) if flags.get(item.name) is not None}
     for tables in ("images", "services"):
-        if tables in given:
-            given[tables] = {**getattr(config, tables), **given[tables]}
-    result = replace(config, **given)
+        if tables in values:
+            values[tables] = {**getattr(config, tables), **values[tables]}
+    result = replace(config, **values)
     if result.runtime not in RUNTIMES:
-        raise ConfigError(f"runtime {result.runtime!r} is unknown: take one of {', '.join(RUNTIMES)}")
-    if not 0 <= result.port <= LAST_PORT:
-        raise ConfigError(f"port {result.port} must be a number from 0 to {LAST_PORT}")
+        raise ConfigError(f"runtime {result.runtime!r} is unknown: choose one of {', '.join(RUNTIMES)}")
+    if not 0 <= result.port <= MAX_PORT:
+        raise ConfigError(f"port {result.port} must be a number from 0 to {MAX_PORT}")
     return result

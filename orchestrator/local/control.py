@@ -25,30 +25,30 @@ from microjobs_orchestrator.local.identity import ACCOUNT, ROLE, get_default_buc
 
 logger = logging.getLogger(__name__)
 
-START_SECONDS = 60.0
-END_SECONDS = 60.0
-ANSWER_SECONDS = 5.0
-HANG_SECONDS = 15.0
-"""A server that has served and gives no answer for this long is ended when another one is wanted."""
-TERM_SECONDS = 10.0
-"""Between SIGTERM and SIGKILL, for a server that does not answer."""
-POLL_SECONDS = 0.05
-MAX_ANSWER_BYTES = 4096
+START_TIMEOUT = 60.0
+STOP_TIMEOUT = 60.0
+RESPONSE_TIMEOUT = 5.0
+HANG_TIMEOUT = 15.0
+"""A server that has served and does not answer for this long is stopped when another one is needed."""
+TERM_TIMEOUT = 10.0
+"""Time between SIGTERM and SIGKILL for a server that does not answer."""
+POLL_INTERVAL = 0.05
+MAX_RESPONSE_BYTES = 4096
 
-KNOWN = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
-"""Members of `server.json`."""
+MEMBERS = {"url": str, "region": str, "runtime": str, "why": str, "pid": int}
+"""Members of `server.json`, and their types."""
 
 _started: dict[int, subprocess.Popen[bytes]] = {}
-"""Servers that this process started: its children, which nobody else can wait for."""
+"""Servers that this process started. They are its children, so that only it can wait for them."""
 
 
 class ServerError(LauncherError):
-    """The server cannot start or does not answer, with what to do."""
+    """The server cannot start or does not answer. The message says what to do."""
 
 
 @dataclass(frozen=True)
 class Address:
-    """All that a client needs."""
+    """Address of a server, and the settings that clients need."""
 
     url: str
     region: str
@@ -58,19 +58,19 @@ class Address:
     role_arn: str
     runtime: str
     why: str
-    """Why it is this runtime."""
+    """Reason for this runtime."""
     pid: int
 
 
-def running(home: Home) -> Address | None:
-    """The server that serves this folder, if it answers.
+def find_server(home: Home) -> Address | None:
+    """Return the server of a home; None if there is none, or it does not answer.
 
     Raises:
-        HomeError: other users could have written what the folder says about the server.
-        ServerError: something else answers at its address.
+        HomeError: other users could have written the server's address.
+        ServerError: another program answers at the address.
     """
     known = _read_known(home)
-    if known is None or known["pid"] != home_lock.find(home):
+    if known is None or known["pid"] != home_lock.find_holder(home):
         return None
     nonce = proof.make_nonce()
     answer = _ask(known["url"], nonce)
@@ -80,9 +80,13 @@ def running(home: Home) -> Address | None:
     expected = proof.prove(home.server_key(), home.root, known["pid"], nonce, port)
     if not hmac.compare_digest(expected.encode(), str(answer.get("proof")).encode()):
         raise ServerError(
-            f"what answers at {known['url']} does not know the secret of {home.root}: it is another program, or a "
+            f"the program at {known['url']} does not know the secret of {home.root}: it is another program, or a "
             "server of an older version; run `microjobs local down`, then `microjobs local up`"
         )
+    return _make_address(home, known)
+
+
+def _make_address(home: Home, known: dict[str, Any]) -> Address:
     credentials = home.credentials()
     return Address(
         **known,
@@ -94,26 +98,26 @@ def running(home: Home) -> Address | None:
 
 
 def _read_known(home: Home) -> dict[str, Any] | None:
-    """What the server has written about itself; None if it has not, or if that was damaged."""
+    """Return the content of `server.json`; None if it is missing or damaged."""
     if not os.path.lexists(home.root):
         return None
     home.check()
     try:
         known = json.loads(read_file(home.server))
-    except (OSError, ValueError, RecursionError):  # there is none, or it ends right now
+    except (OSError, ValueError, RecursionError):  # there is no server, or it stops right now
         return None
-    if not isinstance(known, dict) or not all(isinstance(known.get(name), kind) for name, kind in KNOWN.items()):
+    if not isinstance(known, dict) or not all(isinstance(known.get(name), kind) for name, kind in MEMBERS.items()):
         return None
-    return {name: known[name] for name in KNOWN}
+    return {name: known[name] for name in MEMBERS}
 
 
 def _ask(url: str, nonce: str) -> dict[str, Any] | None:
-    """The answer to a health check, empty if it makes no sense; None if there is none."""
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_SECONDS)  # not by a proxy
+    """Return the response to a health check; empty if it is not JSON, None if there is none."""
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=RESPONSE_TIMEOUT)  # without a proxy
     with closing(connection):
         try:
             connection.request("GET", f"/health?nonce={nonce}")
-            content = json.loads(connection.getresponse().read(MAX_ANSWER_BYTES))
+            content = json.loads(connection.getresponse().read(MAX_RESPONSE_BYTES))
         except (OSError, HTTPException):
             return None
         except ValueError:
@@ -121,31 +125,33 @@ def _ask(url: str, nonce: str) -> dict[str, Any] | None:
     return content if isinstance(content, dict) else {}
 
 
-def find(home: Home) -> Address | None:
-    """The server of this folder, to use it. Waits for one that starts or ends, and ends one that does not answer.
+def await_server(home: Home) -> Address | None:
+    """Return the server of a home; None if there is none.
+
+    Wait for a server that starts or stops, and stop one that does not answer.
 
     Raises:
-        HomeError, ServerError: as `running`.
+        HomeError, ServerError: as `find_server`.
     """
     began = time.monotonic()
-    while (address := running(home)) is None and (pid := home_lock.find(home)) is not None:
+    while (address := find_server(home)) is None and (pid := home_lock.find_holder(home)) is not None:
         known = _read_known(home)
-        patience = HANG_SECONDS if known and known["pid"] == pid else START_SECONDS
+        patience = HANG_TIMEOUT if known and known["pid"] == pid else START_TIMEOUT
         if time.monotonic() - began > patience:
-            logger.warning("the server, process %d, has not answered for %g s and is ended", pid, patience)
-            _end(home, pid, TERM_SECONDS)
+            logger.warning("the server, process %d, has not answered for %g s and is stopped", pid, patience)
+            _stop_process(home, pid, TERM_TIMEOUT)
             return None
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     return address
 
 
-def why_not_running(home: Home) -> str:
-    """What to tell a user whose command needs a server, when `running` found none."""
-    if (pid := home_lock.find(home)) is None:
+def explain_missing_server(home: Home) -> str:
+    """Return the error message for a command that needs a server, when `find_server` found none."""
+    if (pid := home_lock.find_holder(home)) is None:
         return f"no server runs for {home.root}: `microjobs local up --detach` starts one"
     return (
-        f"the server of {home.root}, process {pid}, does not answer: it starts, ends or hangs; try again, or end it "
-        "with `microjobs local down`"
+        f"the server of {home.root}, process {pid}, does not answer: it starts, stops or hangs; try again, or stop "
+        "it with `microjobs local down`"
     )
 
 
@@ -153,78 +159,93 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
     """Start a server in a process of its own, and wait until it answers.
 
     Args:
-        tied: it ends when nobody has the folder's `users` locked any more, however they ended.
+        tied: whether the server stops when no process holds a lock on the home's `users` file.
 
     Raises:
-        ServerError: it ended at once, with its last words.
+        ServerError: the server stopped; the message has the last line of its log.
     """
-    for earlier in _started.values():  # one that was killed is still a zombie of ours
+    for earlier in _started.values():  # a killed server is a zombie of this process until it is polled
         earlier.poll()
     home.make()
-    command = [sys.executable, "-m", "microjobs_orchestrator.local", *config.arguments(), *(["--tied"] if tied else [])]
+    log_size = home.server_log.stat().st_size if home.server_log.exists() else 0
+    process = _spawn(home, config, tied=tied)
+    _started[process.pid] = process
+    if (address := _wait_until_ready(home, process)) is not None:
+        return address
+    _kill(process)
+    lines = home.server_log.read_bytes()[log_size:].decode(errors="replace").strip().splitlines()
+    reason = lines[-1] if lines else f"its log is empty after {START_TIMEOUT:g} s"
+    raise ServerError(f"the server did not start: {reason} (see {home.server_log})")
+
+
+def _spawn(home: Home, config: Config, *, tied: bool) -> subprocess.Popen[bytes]:
+    arguments = [*config.arguments(), *(["--tied"] if tied else [])]
     with home.server_log.open("ab") as log:
-        begun = log.tell()
-        process = subprocess.Popen(
-            command,
+        return subprocess.Popen(
+            [sys.executable, "-m", "microjobs_orchestrator.local", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
             env={**os.environ, "MICROJOBS_HOME": str(home.root)},
         )
-    _started[process.pid] = process
-    deadline = time.monotonic() + START_SECONDS
+
+
+def _wait_until_ready(home: Home, process: subprocess.Popen[bytes]) -> Address | None:
+    """Return the address of a server that starts; None if it exits or does not answer in time."""
+    deadline = time.monotonic() + START_TIMEOUT
     try:
         while time.monotonic() < deadline and process.poll() is None:
-            if (address := running(home)) is not None and address.pid == process.pid:
+            if (address := find_server(home)) is not None and address.pid == process.pid:
                 return address
-            time.sleep(POLL_SECONDS)
-    except BaseException:  # Ctrl-C: a session of its own does not hear it
+            time.sleep(POLL_INTERVAL)
+    except BaseException:  # Ctrl-C does not reach a process in a session of its own
         process.terminate()
         raise
+    return None
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
-        process.wait(TERM_SECONDS)
+        process.wait(TERM_TIMEOUT)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    said = home.server_log.read_bytes()[begun:].decode(errors="replace").strip().splitlines()
-    last = said[-1] if said else f"it said nothing within {START_SECONDS:g} s"
-    raise ServerError(f"the server did not start: {last} (see {home.server_log})")
 
 
 def stop(home: Home) -> bool:
-    """End the server of this folder, with all that runs on it; False if there was none.
+    """Stop the server of a home and all that runs on it; return False if there is none.
 
-    A server that does not answer, or does not end, is killed.
+    A server that does not answer, or does not stop, is killed.
 
     Raises:
-        ServerError: it cannot be killed.
+        ServerError: the server cannot be killed.
     """
     known = _read_known(home)
-    if (pid := home_lock.find(home)) is None:
+    if (pid := home_lock.find_holder(home)) is None:
         if known is not None:
-            home.server.unlink(missing_ok=True)  # of a server that was killed
+            home.server.unlink(missing_ok=True)  # left by a killed server
         return False
     try:
-        answers = running(home) is not None
-    except LauncherError:  # whatever answers in its place, the process that holds the lock is the server
+        answers = find_server(home) is not None
+    except LauncherError:  # another program answers, but the process that holds the lock is the server
         answers = False
-    _end(home, pid, END_SECONDS if answers else TERM_SECONDS)
+    _stop_process(home, pid, STOP_TIMEOUT if answers else TERM_TIMEOUT)
     return True
 
 
-def _end(home: Home, pid: int, seconds: float) -> None:
-    """End the process that holds the lock, by force after some seconds."""
+def _stop_process(home: Home, pid: int, seconds: float) -> None:
+    """Stop the process that holds the lock; kill it after some seconds."""
     _signal(pid, signal.SIGTERM)
-    if _has_ended(home, pid, seconds):
+    if _wait_for_exit(home, pid, seconds):
         return
     logger.warning(
-        "the server, process %d, did not end within %g s and was killed; the next one takes up what ran on it",
+        "the server, process %d, did not stop within %g s and was killed; the next one resumes what ran on it",
         *(pid, seconds),
     )
     _signal(pid, signal.SIGKILL)
-    if not _has_ended(home, pid, TERM_SECONDS):
+    if not _wait_for_exit(home, pid, TERM_TIMEOUT):
         raise ServerError(f"the server, process {pid}, cannot be killed: its disk or engine may hang; see `ps {pid}`")
 
 
@@ -233,24 +254,24 @@ def _signal(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _has_ended(home: Home, pid: int, seconds: float) -> bool:
-    """Wait until a server has ended, at most some seconds. One that was started here is waited for as a child, too."""
+def _wait_for_exit(home: Home, pid: int, seconds: float) -> bool:
+    """Wait until a server has exited, at most some seconds; return False if it has not. Reap it if it is a child."""
     deadline = time.monotonic() + seconds
     child = _started.get(pid)
-    while (child.poll() is None) if child else (home_lock.find(home) == pid):
+    while (child.poll() is None) if child else (home_lock.find_holder(home) == pid):
         if time.monotonic() > deadline:
             return False
-        time.sleep(POLL_SECONDS)
+        time.sleep(POLL_INTERVAL)
     return True
 
 
 @contextmanager
-def serving(home: Home, config: Config) -> Iterator[Address]:
-    """The server of this folder; if none runs, one for the time of the block, and of others that use it meanwhile."""
+def use_server(home: Home, config: Config) -> Iterator[Address]:
+    """Yield the server of a home. If none runs, start one that stops after this block and those of other processes."""
     home.make()
     with home.users.open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
-        address = find(home)
+        address = await_server(home)
         if address is not None:
             yield address
             return
@@ -258,16 +279,16 @@ def serving(home: Home, config: Config) -> Iterator[Address]:
         try:
             yield address
         finally:
-            with suppress(BlockingIOError):  # somebody else uses it, too, and it ends with that one
+            with suppress(BlockingIOError):  # another process still uses the server
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 stop(home)
 
 
-def environment(home: Home, address: Address) -> dict[str, str]:
-    """The variables with which any AWS client, the SageMaker SDK too, speaks to the server.
+def make_environment(home: Home, address: Address) -> dict[str, str]:
+    """Return the variables with which AWS clients, the SageMaker SDK included, use the server.
 
-    The SDK's own settings are a file: its default bucket, that it does not report to AWS what is run, and the role,
-    which it could ask AWS's own STS only (its `get_execution_role` has that address built in).
+    The SDK's own settings are a file: its default bucket, no telemetry to AWS, and the role, because the SDK's
+    `get_execution_role` always asks AWS's own STS.
     """
     modules = {"Session": {"DefaultS3Bucket": address.bucket}, "TelemetryOptOut": True}
     settings = {

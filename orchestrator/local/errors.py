@@ -1,4 +1,4 @@
-"""An error as AWS words it; each protocol writes it in its own form."""
+"""Errors of operations, under AWS's names. Each protocol has its own format for them."""
 
 import errno
 import sqlite3
@@ -24,33 +24,33 @@ class ServiceError(Exception):
 
 
 class ValidationError(ServiceError):
-    """SageMaker's answer to a wrong request, and to one that names something that is not there."""
+    """SageMaker's error for an invalid request, and for one that names a missing resource."""
 
     def __init__(self, message: str) -> None:
         super().__init__("ValidationException", message)
 
 
 class ResourceInUseError(ServiceError):
-    """The name is taken, or the thing is busy."""
+    """The name is in use, or the resource is busy."""
 
     def __init__(self, message: str) -> None:
         super().__init__("ResourceInUse", message)
 
 
 class ResourceNotFoundError(ServiceError):
-    """CloudWatch Logs' and some SageMaker operations' word for something that is not there."""
+    """The error of CloudWatch Logs, and of some SageMaker operations, for a missing resource."""
 
     def __init__(self, message: str) -> None:
         super().__init__("ResourceNotFoundException", message)
 
 
 def is_full(error: Exception) -> bool:
-    """Whether something could not be written because the device has no space left."""
+    """Return whether an error means that the device has no space left."""
     if isinstance(error, sqlite3.Error):
         return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def full() -> ServiceError:
-    """The answer to a request for which there is no space; HTTP has a status for it, AWS no word."""
+    """Return the error for a request that needs more space. HTTP has a status for it, AWS has no name."""
     return ServiceError("InsufficientStorage", "no space left on the device of the server's folder: free some", 507)

@@ -1,4 +1,4 @@
-"""The server's folder, `.microjobs`: everything that a server keeps is in it, and nothing is elsewhere."""
+"""Home of a server: the folder `.microjobs`, which contains all its files."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ HOME = "MICROJOBS_HOME"
 REMEDY = f"set {HOME} to a folder of your own"
 
 OTHERS_WRITE = stat.S_IWOTH | stat.S_ISVTX
-"""In a folder that all can write to, such as /tmp, the sticky bit keeps them from replacing what is not theirs."""
+"""The sticky bit of a folder such as /tmp keeps users from replacing each other's files."""
 
 ENTRIES = (
     ".gitignore",
@@ -43,22 +43,22 @@ ENTRIES = (
     "users",
     "work",
 )
-"""All that a home may have. Other entries are not ours: MICROJOBS_HOME may name a folder with anything in it."""
+"""Entries that a home may have. MICROJOBS_HOME may name a folder that also has other files."""
 
 
 class HomeError(LauncherError):
-    """The server's folder cannot be made, or other users could read or replace it."""
+    """The home cannot be created, or other users could read or replace it."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """Paths below the server's folder."""
+    """Paths below a home."""
 
     root: Path
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """The home of the current folder, or the one that the variable names.
+        """Return the home in the current folder, or the one that the variable names.
 
         Raises:
             HomeError: the current folder was removed.
@@ -70,7 +70,7 @@ class Home:
 
     @property
     def buckets(self) -> Path:
-        """`s3://bucket/key` is `buckets/bucket/key`: look into it, drop files into it, keep it."""
+        """Folder of the buckets: `s3://bucket/key` is the file `bucket/key` in it. Users may change its files."""
         return self.root / "s3"
 
     @property
@@ -83,22 +83,22 @@ class Home:
 
     @property
     def objects(self) -> Path:
-        """What the buckets' files do not say themselves: content types, checksums, uploads under way."""
+        """Folder for content types, checksums and multipart uploads, which the files of buckets cannot hold."""
         return self.root / "objects"
 
     @property
     def work(self) -> Path:
-        """Folders of running jobs; a job's is removed with it. On the same file system as the buckets."""
+        """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
         return self.root / "work"
 
     @property
     def environments(self) -> Path:
-        """Virtual environments of the process runtime, one a lock."""
+        """Virtual environments of the process runtime, one per lock file of packages."""
         return self.root / "environments"
 
     @property
     def server(self) -> Path:
-        """Who serves this folder, and where: there while a server runs."""
+        """Process and address of the server. The file exists while a server runs."""
         return self.root / "server.json"
 
     @property
@@ -107,7 +107,7 @@ class Home:
 
     @property
     def users(self) -> Path:
-        """Locked, shared, by each run while it uses a server that ends with the last one."""
+        """File on which each run holds a shared lock while it uses a server that stops after the last run."""
         return self.root / "users"
 
     @property
@@ -120,16 +120,16 @@ class Home:
         return self.root / "sagemaker-sdk.yaml"
 
     def make(self) -> None:
-        """Make the folder, for its owner alone, and keep it out of any git repository.
+        """Create the folder, readable by its owner only and ignored by git.
 
         Raises:
-            HomeError: it cannot be made, or other users could read or replace it and that cannot be mended.
+            HomeError: the folder cannot be created or closed to other users.
         """
         if not os.path.lexists(self.root):
             try:
                 self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise HomeError(f"{self.root} cannot be made ({error.strerror}); {REMEDY}") from error
+                raise HomeError(f"{self.root} cannot be created ({error.strerror}); {REMEDY}") from error
         self.check()
         self._close_to_others()
         for folder in (self.buckets, self.logs, self.objects, self.work):
@@ -142,27 +142,27 @@ class Home:
             ignore.write_text("*\n")
 
     def check(self) -> None:
-        """Check that nobody else owns or can replace the folder: they could name a server of their own in it.
+        """Check that no other user owns or can replace the folder: its files could then name another server.
 
         Raises:
-            HomeError: somebody can.
+            HomeError: another user can.
         """
         resolved = self.root.resolve()
         for path in dict.fromkeys((self.root, *self.root.parents, *resolved.parents)):
-            if not os.path.lexists(path):  # behind a link to nowhere
+            if not os.path.lexists(path):  # behind a dangling link
                 continue
             found = path.lstat()
             if stat.S_ISLNK(found.st_mode) and found.st_uid not in (0, os.geteuid()):
                 raise HomeError(f"{self.root} leads through {path}, a link of another user; {REMEDY}")
             if stat.S_ISDIR(found.st_mode) and path != self.root and found.st_mode & OTHERS_WRITE == stat.S_IWOTH:
-                raise HomeError(f"all users can replace what is in {path}; change its mode (chmod o-w), or {REMEDY}")
+                raise HomeError(f"all users can replace files in {path}; change its mode (chmod o-w), or {REMEDY}")
         if not resolved.is_dir():
             raise HomeError(f"{self.root} is not a folder, or leads to one that does not exist; {REMEDY}")
         if (owner := resolved.stat().st_uid) != os.geteuid():
             raise HomeError(f"{self.root} belongs to another user (uid {owner}); {REMEDY}")
 
     def _close_to_others(self) -> None:
-        """Take the folder, and the secrets in it, from other users."""
+        """Remove other users' rights on the folder and the secrets in it."""
         for path in (self.root, self._credentials, self._key):
             found = path.stat() if path.exists() else None
             if found is None:
@@ -178,10 +178,10 @@ class Home:
         path.chmod(mode & 0o700)
         if path.stat().st_mode & 0o077:
             raise HomeError(f"other users can read {path}, and its file system keeps no modes; {REMEDY}")
-        logger.warning("%s was open to other users (mode %o): it is yours alone now", path, mode)
+        logger.warning("%s was open to other users (mode %o); now only you can read it", path, mode)
 
     def _is_ours(self, mode: int) -> bool:
-        """Whether the folder may be closed: a server has used it or it holds nothing else, and it is no /tmp."""
+        """Return whether the folder may be closed: a server has used it or it has no other files; not /tmp."""
         is_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
 
@@ -194,9 +194,9 @@ class Home:
         return self.root / "server.key"
 
     def server_key(self) -> str:
-        """The secret by which the server proves that it serves this folder, made when it is asked for first.
+        """Return the secret with which the server proves that it serves this home. The first call creates it.
 
-        Jobs know the credentials, but not this.
+        Jobs know the credentials, but not this secret.
         """
         if not self._key.exists():
             _write_secret(self._key, secrets.token_hex(32))
@@ -205,11 +205,11 @@ class Home:
         except (OSError, ValueError) as error:
             raise _damaged(self._key, error) from error
         if not re.fullmatch("[0-9a-f]{64}", key):
-            raise _damaged(self._key, "it is no key of 64 digits")
+            raise _damaged(self._key, "it is not a key of 64 digits")
         return key
 
     def credentials(self) -> Credentials:
-        """The folder's credentials, made when they are asked for first."""
+        """Return the home's credentials. The first call creates them."""
         if not self._credentials.exists():
             key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
             _write_secret(self._credentials, json.dumps(asdict(Credentials(key, secrets.token_urlsafe(30)))))
@@ -218,21 +218,21 @@ class Home:
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise _damaged(self._credentials, error) from error
         if not all(isinstance(text, str) and text for text in asdict(found).values()):
-            raise _damaged(self._credentials, "it has no text where it needs some")
+            raise _damaged(self._credentials, "a value is empty or not a text")
         return found
 
 
 def _damaged(path: Path, why: object) -> HomeError:
-    remedy = "remove it, and `microjobs local up` makes another one; clients then need `microjobs local env` again"
+    remedy = "remove it, and `microjobs local up` creates a new one; clients then need `microjobs local env` again"
     return HomeError(f"{path} cannot be used ({why}): {remedy}")
 
 
 def read_file(path: Path) -> str:
-    """The text of a file.
+    """Return the text of a file.
 
     Raises:
-        OSError: there is none, or it is something else: reading a pipe would wait for ever.
-        ValueError: it is not in UTF-8.
+        OSError: the path is missing, or is not a regular file: reading a pipe would wait forever.
+        ValueError: the file is not UTF-8.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")

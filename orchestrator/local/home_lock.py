@@ -1,7 +1,7 @@
-"""Lock of a home: which process serves it, as the kernel knows it.
+"""Lock of a home: the kernel knows which process serves it.
 
-The server holds the lock as long as it lives, however it ends, and only the home's owner can open the file. So the
-process that is named in a locked file is the server of this home, whatever listens on the server's port.
+The server holds the lock until its process ends, and only the home's owner can open the file. So the process that is
+named in a locked file is the server of this home, whatever listens on the server's port.
 """
 
 import fcntl
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.home import Home
 
-LOCK_SECONDS = 2.0
-"""A look at the lock takes it for an instant: a server that starts meanwhile tries again."""
+LOCK_TIMEOUT = 2.0
+"""Time for which a server that starts retries: other processes hold the lock for an instant to look at it."""
 
 
 class HeldError(Exception):
@@ -24,13 +24,13 @@ class HeldError(Exception):
 
 @contextmanager
 def hold(home: Home) -> Iterator[None]:
-    """Hold the lock in the name of this process.
+    """Hold the lock within the block.
 
     Raises:
         HeldError: another process holds it.
     """
     with home.lock.open("a+") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
+        deadline = time.monotonic() + LOCK_TIMEOUT
         while not _try_lock(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise HeldError
@@ -41,8 +41,8 @@ def hold(home: Home) -> Iterator[None]:
         yield
 
 
-def find(home: Home) -> int | None:
-    """The process that serves a home; None if none does."""
+def find_holder(home: Home) -> int | None:
+    """Return the process that serves a home; None if there is none."""
     try:
         with home.lock.open() as file:
             if _try_lock(file.fileno(), fcntl.LOCK_SH):
@@ -62,7 +62,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _start_time(pid: int) -> str:
-    """When a process started, in any unit: a later process of the same id has another one."""
+    """Return the start time of a process, in some unit. It tells the process from a later one with the same id."""
     stat = Path(f"/proc/{pid}/stat")
     if Path("/proc/self/stat").exists():
         try:

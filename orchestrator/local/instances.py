@@ -1,6 +1,6 @@
-"""What `ml.*` instance types have, by the rules that their names follow.
+"""Processors and memory of `ml.*` instance types, derived from their names.
 
-Source: AWS's instance type pages; sizes double, a family has a fixed ratio of memory to processors.
+Sizes double, and a family has a fixed ratio of memory to processors: https://aws.amazon.com/ec2/instance-types/
 """
 
 import re
@@ -13,16 +13,16 @@ VCPUS = {"medium": 2, "large": 2, "xlarge": 4}
 """Processors of the small sizes; `Nxlarge` has 4 N."""
 
 GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0, "t": 4.0, "g": 4.0, "p": 8.0, "i": 2.0}
-"""Memory by a family's first letter."""
+"""GiB per processor, by a family's first letter."""
 
 
 def has_gpus(instance_type: str) -> bool:
-    """G and P families have NVIDIA GPUs."""
+    """Return whether a type has NVIDIA GPUs: those of the G and P families have."""
     return re.match(r"ml\.[gp]\d", instance_type) is not None
 
 
 def limits(instance_type: str) -> Limits | None:
-    """Processors and memory of a type; None if the name does not tell."""
+    """Return the processors and memory of a type; None if the name is unknown."""
     match = re.fullmatch(r"ml\.([a-z])[a-z0-9-]*\.(medium|large|(\d*)xlarge)", instance_type)
     if match is None or match[1] not in GIB_PER_VCPU:
         return None

@@ -1,8 +1,8 @@
 """Proof of a server that it knows the secret of its home.
 
-After a crash any user of the machine can listen on the server's port and answer `/health`. The server therefore
-answers a fresh random number with a MAC over it. The port, the process and the home are part of what is signed, so
-nobody can pass the question on to another server and return its answer.
+After a crash any user of the machine can listen on the server's port and answer `/health`. A client therefore sends a
+random nonce, and the server returns a MAC of it. The MAC includes the port, the process and the home, so that another
+program cannot forward the nonce to the real server and return its MAC.
 """
 
 import hmac
@@ -14,7 +14,7 @@ from pathlib import Path
 NONCE = re.compile(r"[0-9a-f]{64}")
 
 Prover = Callable[[str, str], str]
-"""Takes a nonce and the port that was asked; returns the proof."""
+"""Takes a nonce and the port of the request; returns the proof."""
 
 
 def make_nonce() -> str:
@@ -22,6 +22,6 @@ def make_nonce() -> str:
 
 
 def prove(key: str, home: Path, pid: int, nonce: str, port: str) -> str:
-    """The MAC in hexadecimal digits."""
+    """Return the MAC in hexadecimal digits."""
     text = "\n".join(("microjobs server", nonce, port, str(pid), str(home.resolve())))
     return hmac.new(key.encode(), text.encode(), "sha256").hexdigest()

@@ -1,7 +1,7 @@
-"""Temporary credentials, as STS issues them. They are valid only on the server of the home that issued them.
+"""Temporary credentials, which STS issues. They are valid only for the home that issued them.
 
-Nothing is stored: a session token contains what it is for and until when, authenticated with the home's secret, and
-the secret access key follows from the token. So sessions survive restarts, and end when the home's credentials change.
+Nothing is stored. A session token contains the caller and the expiry, authenticated with the home's secret, and the
+secret access key is derived from the token. So sessions survive restarts, and end when the home's credentials change.
 """
 
 import base64
@@ -20,26 +20,26 @@ USER = "microjobs"
 
 
 class SessionError(Exception):
-    """A session token that is not valid."""
+    """A session token is invalid."""
 
 
 class SessionExpiredError(Exception):
-    """A session token that was valid until some time ago."""
+    """A session token has expired."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Who sends a request."""
+    """Sender of a request."""
 
     arn: str
     user_id: str
 
 
 OWNER = Caller(f"arn:aws:iam::{ACCOUNT}:user/{USER}", USER)
-"""The holder of the home's own credentials."""
+"""The caller with the home's own credentials."""
 
 caller: ContextVar[Caller] = ContextVar("caller", default=OWNER)
-"""Who sends the request that this thread answers."""
+"""Sender of the request that this thread answers."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +49,24 @@ class Session:
     credentials: Credentials
     token: str
     expiry: float
-    """In seconds since 1970."""
+    """Seconds since 1970."""
 
 
 def issue(home: Credentials, who: Caller, seconds: int) -> Session:
-    """Make temporary credentials for a caller."""
+    """Create temporary credentials for a caller."""
     key = "ASIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
     expiry = float(int(time.time()) + seconds)
     content = json.dumps({"key": key, "expiry": expiry, "caller": asdict(who)}, separators=(",", ":")).encode()
-    token = _text(content + _digest(home, "token", content))
-    return Session(Credentials(key, _text(_digest(home, "secret", content))), token, expiry)
+    token = _encode(content + _digest(home, "token", content))
+    return Session(Credentials(key, _encode(_digest(home, "secret", content))), token, expiry)
 
 
 def parse_token(home: Credentials, access_key_id: str, token: str, now: float) -> tuple[Credentials, Caller]:
-    """The credentials and the caller that a session token is for.
+    """Return the credentials and the caller of a session token.
 
     Raises:
         SessionError: the server did not issue the token, or not with this access key.
-        SessionExpiredError: it is no longer valid.
+        SessionExpiredError: the token has expired.
     """
     try:
         decoded = base64.b64decode(token, validate=True)
@@ -80,7 +80,7 @@ def parse_token(home: Credentials, access_key_id: str, token: str, now: float) -
         raise SessionError("it belongs to another access key")
     if now >= known["expiry"]:
         raise SessionExpiredError(time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(known["expiry"])))
-    return Credentials(access_key_id, _text(_digest(home, "secret", content))), Caller(**known["caller"])
+    return Credentials(access_key_id, _encode(_digest(home, "secret", content))), Caller(**known["caller"])
 
 
 DIGEST_BYTES = 32
@@ -91,12 +91,12 @@ def _digest(home: Credentials, purpose: str, content: bytes) -> bytes:
     return hmac.digest(key, content, "sha256")
 
 
-def _text(content: bytes) -> str:
+def _encode(content: bytes) -> str:
     return base64.b64encode(content).decode()
 
 
 def format_credentials(session: Session) -> Mapping[str, object]:
-    """The credentials as STS answers them."""
+    """Return the credentials as members of STS's results."""
     return {
         "AccessKeyId": session.credentials.access_key_id,
         "SecretAccessKey": session.credentials.secret_access_key,

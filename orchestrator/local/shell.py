@@ -1,4 +1,4 @@
-"""Lines that point a shell's AWS clients to the local server, and lines that undo that."""
+"""Shell commands that direct AWS clients to the local server, and commands that undo this."""
 
 import json
 import shlex
@@ -8,11 +8,11 @@ SAVED = "MICROJOBS_SAVED_ENVIRONMENT"
 """The variable that keeps the shell's earlier values, as JSON; null stands for a variable that was not set."""
 
 CONFLICTING = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-"""Clients would take other credentials by these."""
+"""Variables that would give clients other credentials."""
 
 
 def change(values: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[str]:
-    """Set the values, and save the earlier ones unless an earlier change did."""
+    """Yield commands that set variables. The first change also saves the earlier values."""
     for name, value in values.items():
         yield _export(name, value)
     yield f"unset {' '.join(CONFLICTING)}"
@@ -21,7 +21,7 @@ def change(values: Mapping[str, str], environ: Mapping[str, str]) -> Iterator[st
 
 
 def undo(environ: Mapping[str, str]) -> Iterator[str]:
-    """Give all variables their earlier values; nothing where nothing was changed."""
+    """Yield commands that restore all variables; none if nothing was changed."""
     if (text := environ.get(SAVED)) is None:
         return
     saved: dict[str, str | None] = json.loads(text)

@@ -7,10 +7,10 @@ from microjobs_orchestrator.terminal import escape_bytes
 
 
 def clean(value: Any) -> Any:
-    """A value without numbers and text that JSON or UTF-8 does not have.
+    """Return a value without numbers and text that JSON or UTF-8 does not have.
 
-    Members that are null or not finite are left out, and so are list items that lost a member by that: a metric
-    without its value is no metric. Bytes of file names that are not UTF-8 are spelled out.
+    Members that are null or not finite are dropped, and so are list items that lost a member this way, such as a
+    metric without its value. Bytes of file names that are not UTF-8 are escaped.
     """
     if isinstance(value, str):
         return escape_bytes(value)

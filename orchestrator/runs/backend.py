@@ -100,8 +100,8 @@ def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
 
     home.make()
     # Any free port: users who want a fixed port start a server themselves.
-    settings = config.changed(config.read(), port=0, runtime=None if runtime == "auto" else runtime)
-    with control.serving(home, settings) as address:
+    settings = config.merge_flags(config.load(), port=0, runtime=None if runtime == "auto" else runtime)
+    with control.use_server(home, settings) as address:
         if runtime not in ("auto", address.runtime):
             raise UsageError(
                 f"a server with runtime {address.runtime} runs for {home.root}, and this run needs runtime {runtime}: "

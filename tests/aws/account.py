@@ -43,7 +43,7 @@ class Account:
 
     def environment(self) -> dict[str, str]:
         cleared = {key: value for key, value in os.environ.items() if not key.startswith("AWS_") and key != HOME}
-        return {**cleared, **control.environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
+        return {**cleared, **control.make_environment(self.local.home, self.local.address), "PYTHONUNBUFFERED": "1"}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

@@ -43,7 +43,7 @@ class World:
         programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}
         self.plain = {**kept, "PATH": os.pathsep.join([*programs, kept["PATH"]]), "AWS_DEFAULT_REGION": "us-east-1"}
-        self.sagemaker = {**self.plain, **control.environment(local.home, local.address)}
+        self.sagemaker = {**self.plain, **control.make_environment(local.home, local.address)}
         account = {"AWS_ENDPOINT_URL": moto, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
         self.rest = {**self.plain, **account}
 

@@ -43,7 +43,7 @@ def run_program(client: str, local: Local, folder: Path, script: str, *arguments
         "PATH": os.environ["PATH"],
         "HOME": str(folder),  # no settings or credentials of the user's
         "PYTHONPATH": str(REPOSITORY / "shared"),
-        **control.environment(local.home, local.address),
+        **control.make_environment(local.home, local.address),
     }
     words = [client_programs(client) / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(

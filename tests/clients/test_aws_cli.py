@@ -20,7 +20,11 @@ Aws = Callable[..., Any]
 
 @pytest.fixture
 def aws(local: Local, tmp_path: Path) -> Aws:
-    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **control.environment(local.home, local.address)}
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        **control.make_environment(local.home, local.address),
+    }
 
     def aws(*words: str) -> Any:
         command = [str(client_programs("aws") / "aws"), *words]

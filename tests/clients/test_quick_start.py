@@ -47,7 +47,7 @@ def test_program_of_the_page_trains_a_model(client: str, local: Local, tmp_path:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),  # no settings or credentials of the user's
-        **control.environment(local.home, local.address),
+        **control.make_environment(local.home, local.address),
     }
     command = [str(client_programs(client) / "python"), "first.py"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)

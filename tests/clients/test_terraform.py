@@ -32,7 +32,7 @@ def terraform(processes: Local, tmp_path: Path) -> Terraform:
         tar.add(tmp_path / "main.tf", "file")
     environment = {
         **{name: value for name, value in os.environ.items() if name == "PATH" or name.startswith("TF_")},
-        **control.environment(processes.home, processes.address),
+        **control.make_environment(processes.home, processes.address),
         "HOME": str(tmp_path),
         "TF_VAR_bundle": str(tmp_path / "bundle.tar.gz"),
         "TF_IN_AUTOMATION": "1",

@@ -50,7 +50,7 @@ def average_by_the_page(job: str, folder: Path) -> float:
     with started(folder / "home", runtime="docker") as local:
         (local.bucket / "my-data").mkdir()
         np.save(local.bucket / "my-data" / "y_train.npy", np.arange(10.0))
-        environment = {**os.environ, **control.environment(local.home, local.address)}
+        environment = {**os.environ, **control.make_environment(local.home, local.address)}
         command = [sys.executable, "my_first.py"]
         said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
         assert said == f"s3://{local.address.bucket}/models/my-first/output/model.tar.gz\n"

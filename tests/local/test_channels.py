@@ -216,7 +216,7 @@ def test_streamed_job_is_not_taken_up_by_another_server(tmp_path: Path) -> None:
         name = local.start_training(script, InputDataConfig=[pipe])
         local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: control.running(local.home), lambda address: address is None)
+        until(lambda: control.find_server(local.home), lambda address: address is None)
         again = Local(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         assert again.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 

@@ -102,7 +102,7 @@ def write(folder: Path, text: str) -> Path:
 def test_home_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
-    with pytest.raises(HomeError, match=f"file/home cannot be made .*; set {HOME} to a folder of your own"):
+    with pytest.raises(HomeError, match=f"file/home cannot be created .*; set {HOME} to a folder of your own"):
         Home.from_environment().make()
 
 
@@ -116,7 +116,7 @@ def test_current_folder_that_was_removed_is_told(tmp_path: Path, monkeypatch: py
 
 def test_file_gives_what_flags_do_not(tmp_path: Path) -> None:
     path = write(tmp_path, '[local]\nport = 1\nlimits = true\n[local.images]\n"a" = "b"\n')
-    known = config.changed(config.read(path), port=2, images={"c": "d"})
+    known = config.merge_flags(config.load(path), port=2, images={"c": "d"})
     assert known == Config(port=2, limits=True, images={"a": "b", "c": "d"})
 
 
@@ -132,7 +132,7 @@ def test_settings_travel_as_flags() -> None:
 def test_settings_that_are_a_folder_are_told(tmp_path: Path) -> None:
     (tmp_path / "microjobs.toml").mkdir()
     with pytest.raises(ConfigError, match=r"microjobs\.toml cannot be read: Is a directory; make it a file"):
-        config.read(tmp_path / "microjobs.toml")
+        config.load(tmp_path / "microjobs.toml")
 
 
 def test_home_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,14 +145,14 @@ def test_home_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("text", "message"),
     [
         ("[local", "is not valid TOML"),
-        ("[local]\nprot = 1\n", "has no setting 'prot'; there are port"),
+        ("[local]\nprot = 1\n", "has no setting 'prot'; the settings are port"),
         ("[local]\nport = '1'\n", "port must be like"),
-        ("[local]\nruntime = 'podman'\n", "runtime 'podman' is unknown: take one of auto, docker, process"),
+        ("[local]\nruntime = 'podman'\n", "runtime 'podman' is unknown: choose one of auto, docker, process"),
     ],
 )
 def test_wrong_settings_are_told(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
-        config.read(write(tmp_path, text))
+        config.load(write(tmp_path, text))
     assert message in str(refused.value)
 
 

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from werkzeug import Request
 
-from microjobs_orchestrator.local.config import Config, ConfigError, read
+from microjobs_orchestrator.local.config import Config, ConfigError, load
 from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway import forward
@@ -226,7 +226,7 @@ def test_address_that_is_none_is_refused(tmp_path: Path, text: str, reason: str)
     path = tmp_path / "microjobs.toml"
     path.write_text(f"[local.services]\n{text}\n")
     with pytest.raises(ConfigError, match=re.escape(reason)):
-        read(path)
+        load(path)
 
 
 @pytest.mark.parametrize(

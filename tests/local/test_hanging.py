@@ -21,11 +21,11 @@ CONFIG = Config(port=0, runtime="process")
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     """A home of which no server is left, whatever fails."""
-    for name, seconds in {"ANSWER_SECONDS": 0.5, "HANG_SECONDS": 1.0, "TERM_SECONDS": 1.0}.items():
+    for name, seconds in {"RESPONSE_TIMEOUT": 0.5, "HANG_TIMEOUT": 1.0, "TERM_TIMEOUT": 1.0}.items():
         monkeypatch.setattr(control, name, seconds)
     home = Home(tmp_path / "home")
     yield home
-    if (pid := home_lock.find(home)) is not None:
+    if (pid := home_lock.find_holder(home)) is not None:
         os.kill(pid, signal.SIGKILL)
 
 
@@ -39,15 +39,15 @@ def hang(home: Home) -> int:
 def test_server_that_hangs_is_killed(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = hang(home)
     assert control.stop(home)
-    assert (home_lock.find(home), control.running(home)) == (None, None)
-    assert f"process {pid}, did not end within 1 s and was killed" in caplog.text
+    assert (home_lock.find_holder(home), control.find_server(home)) == (None, None)
+    assert f"process {pid}, did not stop within 1 s and was killed" in caplog.text
     assert not control.stop(home)
     assert not home.server.exists()
 
 
 def test_server_that_hangs_is_replaced(home: Home, caplog: pytest.LogCaptureFixture) -> None:
     pid = hang(home)
-    with control.serving(home, CONFIG) as address:
+    with control.use_server(home, CONFIG) as address:
         assert address.pid != pid
     assert f"process {pid}, has not answered for 1 s" in caplog.text
 
@@ -70,12 +70,12 @@ def test_server_that_ends_is_waited_for(home: Home) -> None:
     first = control.start(home, CONFIG)
     os.kill(first.pid, signal.SIGTERM)
     until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
-    with control.serving(home, CONFIG) as address:
+    with control.use_server(home, CONFIG) as address:
         assert address.pid != first.pid
 
 
 def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "START_SECONDS", 1.0)
+    monkeypatch.setattr(control, "START_TIMEOUT", 1.0)
     script = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('stuck', flush=True); time.sleep(99)"
     )
@@ -108,11 +108,11 @@ from pathlib import Path
 from microjobs_orchestrator.local import home_lock
 from microjobs_orchestrator.local.home import Home
 while True:
-    home_lock.find(Home(Path({str(home.root)!r})))
+    home_lock.find_holder(Home(Path({str(home.root)!r})))
 """
     with subprocess.Popen([sys.executable, "-c", look]) as watcher:
         try:
-            with control.serving(home, CONFIG) as address:
-                until(lambda: control.running(home), lambda found: found == address)
+            with control.use_server(home, CONFIG) as address:
+                until(lambda: control.find_server(home), lambda found: found == address)
         finally:
             watcher.kill()

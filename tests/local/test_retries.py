@@ -82,7 +82,7 @@ def test_job_is_run_again_when_its_server_was_killed(tmp_path: Path) -> None:
         for name in (kept, lost):
             local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: control.running(local.home), lambda address: address is None)
+        until(lambda: control.find_server(local.home), lambda address: address is None)
         again = Local(local.home, control.start(local.home, Config(port=0, runtime="process")))
         assert steps(again.ended(kept)) == TWICE
         assert "the local server ended while the job ran" in again.ended(lost)["FailureReason"]

@@ -22,7 +22,7 @@ ML = Layout()
 
 def crash(local: Local) -> None:
     os.kill(local.address.pid, signal.SIGKILL)
-    until(lambda: control.running(local.home), lambda address: address is None)
+    until(lambda: control.find_server(local.home), lambda address: address is None)
 
 
 def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
@@ -39,7 +39,11 @@ def test_taken_port_is_told(tmp_path: Path) -> None:
 
 def test_env_is_all_that_a_client_needs(tmp_path: Path) -> None:
     with started(tmp_path / "home", runtime="process") as local:
-        given = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), **control.environment(local.home, local.address)}
+        given = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            **control.make_environment(local.home, local.address),
+        }
         script = (
             "import boto3; print(boto3.client('sts').get_caller_identity()['Account'])\n"
             "print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
@@ -55,12 +59,12 @@ import time
 from pathlib import Path
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.control import serving
-with serving(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
+from microjobs_orchestrator.local.control import use_server
+with use_server(Home(Path({str(home.root)!r})), Config(port=0, runtime="process")):
     time.sleep(100)
 """
     launcher = subprocess.Popen([sys.executable, "-c", script])
-    until(lambda: control.running(home), lambda address: address is not None, seconds=30)
+    until(lambda: control.find_server(home), lambda address: address is not None, seconds=30)
     launcher.kill()
     launcher.wait()
     until(home.server.exists, lambda there: not there, seconds=30)
@@ -71,7 +75,7 @@ def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     home = Home(tmp_path / "home")
-    monkeypatch.setattr(control, "running", interrupted)
+    monkeypatch.setattr(control, "find_server", interrupted)
     with pytest.raises(KeyboardInterrupt):
         control.start(home, Config(port=0, runtime="process"))
     *_, process = control._started.values()
@@ -81,12 +85,12 @@ def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch:
 
 def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
     home, config = Home(tmp_path / "home"), Config(port=0, runtime="process")
-    first, second = control.serving(home, config), control.serving(home, config)
+    first, second = control.use_server(home, config), control.use_server(home, config)
     address = first.__enter__()
     assert second.__enter__() == address
     first.__exit__(None, None, None)
     time.sleep(1)
-    assert control.running(home) == address
+    assert control.find_server(home) == address
     second.__exit__(None, None, None)
     until(home.server.exists, lambda there: not there, seconds=30)
 
@@ -107,7 +111,7 @@ def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
     home.make()
     put(home.server, content)
     with home_lock.hold(home):
-        assert control.running(home) is None
+        assert control.find_server(home) is None
     assert not control.stop(home)
 
 

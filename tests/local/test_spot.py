@@ -164,7 +164,7 @@ def test_interruption_outlives_the_server(tmp_path: Path) -> None:
         name = interrupted(local, slow, **spot(local, "outlives"))
         local.in_status(name, "Interrupted")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: control.running(local.home), lambda address: address is None)
+        until(lambda: control.find_server(local.home), lambda address: address is None)
         again = Local(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         assert steps(again.ended(name)) == TWICE
         assert again.model(name) == {"step": "7\n"}

@@ -17,7 +17,7 @@ class LocalServer:
         from microjobs_orchestrator.local import control
 
         try:
-            address = control.running(self.home)
+            address = control.find_server(self.home)
         except LauncherError as error:
             yield Finding("problem", str(error))
             return

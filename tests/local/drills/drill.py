@@ -86,7 +86,7 @@ class Drill:
 
     def _found(self) -> Local:
         address = until(
-            lambda: control.running(self.home),
+            lambda: control.find_server(self.home),
             lambda address: address is not None and address.pid == self._process.pid,
             seconds=60,
         )

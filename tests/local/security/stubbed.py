@@ -32,7 +32,7 @@ def stubbed(folder: Path) -> Iterator[Local]:
         fcntl.flock(users, fcntl.LOCK_SH)  # it ends also when this process is killed
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(home.server.exists, bool, seconds=30)
-        address = control.running(home)
+        address = control.find_server(home)
         assert address is not None
         yield Local(home, address)
         process.send_signal(signal.SIGTERM)

@@ -72,7 +72,7 @@ def test_generated_request_has_an_answer_of_awss(stub: Local, family: str) -> No
     with closing(sender):
         ask()
     print(f"{family}: {sum(seen.values())} in {time.monotonic() - began:.0f} s; {dict(seen.most_common(12))}")
-    assert control.running(stub.home) is not None
+    assert control.find_server(stub.home) is not None
     logged = stub.home.server_log.read_text(errors="replace")
     assert not findings, "\n\n".join(f"{finding}\n  {request!r:.1500}" for finding, request in findings.items())
     assert "Traceback" not in logged, logged[-4000:]

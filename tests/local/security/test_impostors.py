@@ -64,7 +64,7 @@ def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
     """A home whose server was killed, with an impostor at the server's port."""
     with started(tmp_path / "home", runtime="process") as local:
         os.kill(local.address.pid, 9)
-        until(lambda: home_lock.find(local.home), lambda pid: pid is None)
+        until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
         port = int(local.address.url.rpartition(":")[2])
         with impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:
             yield local.home, url
@@ -83,7 +83,7 @@ def test_commands_do_not_believe_who_took_the_port_after_a_crash(
 
 def test_run_does_not_use_who_took_the_port_after_a_crash(crashed: tuple[Home, str]) -> None:
     home, url = crashed
-    with control.serving(home, Config(port=0, runtime="process")) as address:
+    with control.use_server(home, Config(port=0, runtime="process")) as address:
         assert address.url != url
 
 
@@ -102,7 +102,7 @@ def test_answer_without_proof_is_refused(guarded: Local, answer: Mapping[str, An
         point_to(guarded, url)
         try:
             with pytest.raises(control.ServerError, match="does not know the secret"):
-                control.running(guarded.home)
+                control.find_server(guarded.home)
             for command in (("local", "status"), ("local", "env"), ("run", "straight-line")):
                 done = microjobs(guarded.home, *command)
                 assert (done.returncode, "does not know the secret" in done.stderr) == (1, True), done
@@ -115,10 +115,10 @@ def test_relayed_proof_is_refused(guarded: Local) -> None:
         point_to(guarded, url)
         try:
             with pytest.raises(control.ServerError, match="does not know the secret"):
-                control.running(guarded.home)
+                control.find_server(guarded.home)
         finally:
             point_to(guarded, guarded.address.url)
-    assert control.running(guarded.home) == guarded.address
+    assert control.find_server(guarded.home) == guarded.address
 
 
 def test_proof_depends_on_all_that_it_proves(tmp_path: Path) -> None:
@@ -143,12 +143,12 @@ def test_locked_file_names_the_server_alone(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.make()
     home.lock.write_text(f"{os.getpid()} 1")
-    assert home_lock.find(home) is None  # nobody holds it
+    assert home_lock.find_holder(home) is None  # nobody holds it
     with home.lock.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        assert home_lock.find(home) is None  # a process of this id, but not the one that started then
+        assert home_lock.find_holder(home) is None  # a process of this id, but not the one that started then
     with home_lock.hold(home):
-        assert home_lock.find(home) == os.getpid()
+        assert home_lock.find_holder(home) == os.getpid()
 
 
 # --- the folder ---
@@ -178,8 +178,8 @@ def test_folder_that_others_can_replace_is_refused(tmp_path: Path, mode: int) ->
     home = Home(tmp_path / "open" / "project" / "home")
     home.root.mkdir(parents=True, mode=0o700)
     (tmp_path / "open").chmod(mode)
-    for use in (home.make, lambda: control.running(home), lambda: control.stop(home)):
-        with pytest.raises(HomeError, match="all users can replace what is in"):
+    for use in (home.make, lambda: control.find_server(home), lambda: control.stop(home)):
+        with pytest.raises(HomeError, match="all users can replace files in"):
             use()
     (tmp_path / "open").chmod(mode | 0o1000)  # as /tmp
     home.make()

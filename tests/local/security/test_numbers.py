@@ -282,4 +282,4 @@ def test_settings_that_make_no_sense_are_told(tmp_path: Path, text: str) -> None
     path = tmp_path / "microjobs.toml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(ConfigError, match=str(path)):
-        config.read(path)
+        config.load(path)
