@@ -19,58 +19,65 @@ if TYPE_CHECKING:
 
 
 def add_parser(subparsers: "Subparsers") -> None:
-    """Mount `local` and its verbs; each sets `call`, a function of the parsed options."""
+    """Add the command `local` and its verbs. Each sets `call`, a function of the parsed options."""
     local = subparsers.add_parser("local", help="SageMaker on localhost: up, down, status, env")
     verbs = local.add_subparsers(dest="verb", required=True, metavar="VERB")
-    up = verbs.add_parser("up", help="start the server, here or with --detach in the background")
-    up.add_argument("--detach", "-d", action="store_true", help="come back when it answers")
+    up = verbs.add_parser("up", help="start the server, in the foreground or with --detach in the background")
+    up.add_argument("--detach", "-d", action="store_true", help="return when the server answers")
     up.add_argument("--port", type=_port, help=f"default: {config.PORT}; 0: any that is free")
     up.add_argument("--runtime", choices=config.RUNTIMES, help="where jobs run; auto: docker if an engine answers")
-    up.add_argument("--region", help="what ARNs and the default bucket say; default: us-east-1")
-    up.add_argument("--limits", action="store_true", default=None, help="give jobs their instance type's size only")
+    up.add_argument("--region", help="region in ARNs and in the default bucket's name; default: us-east-1")
+    up.add_argument(
+        "--limits",
+        action="store_true",
+        default=None,
+        help="limit jobs to the processors and memory of their instance type",
+    )
     up.add_argument(
         "--image-alias",
         type=_alias,
         action="append",
         metavar="URI=LOCAL",
-        help="run the local image for an image URI, which may have *; may be given again",
+        help="run the local image for an image URI, which may contain *; repeatable",
     )
     up.add_argument(
         "--guard-image",
         metavar="IMAGE",
-        help="an image with Python 3 for the containers that guard endpoints and isolated jobs; none: do without",
+        help="image with Python 3 for the guards of endpoints and isolated jobs; none: no guards",
     )
     up.add_argument(
         "--service",
         type=_service,
         action="append",
         metavar="NAME=URL",
-        help="forward requests for another AWS service to an emulator; may be given again",
+        help="forward requests for another AWS service to an emulator; repeatable",
     )
-    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # ends with its users
+    up.add_argument("--tied", action="store_true", help=argparse.SUPPRESS)  # stops with its users
     up.set_defaults(call=_up)
-    verbs.add_parser("down", help="end the server and all that runs on it").set_defaults(call=_down)
-    verbs.add_parser("status", help="whether it runs, and where").set_defaults(call=_status)
-    env = verbs.add_parser("env", help='variables for any client: eval "$(microjobs local env)"')
-    env.add_argument("--unset", action="store_true", help='undo that: eval "$(microjobs local env --unset)"')
+    verbs.add_parser("down", help="stop the server and all that runs on it").set_defaults(call=_down)
+    verbs.add_parser("status", help="show whether the server runs, and its address").set_defaults(call=_status)
+    env = verbs.add_parser("env", help='print variables for clients: eval "$(microjobs local env)"')
+    env.add_argument(
+        "--unset", action="store_true", help='restore the earlier values: eval "$(microjobs local env --unset)"'
+    )
     env.set_defaults(call=_env)
 
 
 def _port(text: str) -> int:
     if not re.fullmatch("[0-9]{1,5}", text) or int(text) > config.MAX_PORT:
-        raise argparse.ArgumentTypeError(f"{text[:40]!r} is no port: give a number from 0 to {config.MAX_PORT}")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a port: use a number from 0 to {config.MAX_PORT}")
     return int(text)
 
 
 def _alias(text: str) -> tuple[str, str]:
     uri, equals, local = text.partition("=")
     if not (uri and equals and local):
-        raise argparse.ArgumentTypeError(f"{text!r} is no alias: write URI=LOCAL")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an alias: use URI=LOCAL")
     return uri, local
 
 
 class SafeFormatter(logging.Formatter):
-    """Removes control sequences: records may hold names of files and texts that jobs chose."""
+    """Removes control sequences: records may contain file names and texts of jobs."""
 
     def format(self, record: logging.LogRecord) -> str:
         return strip_controls(super().format(record))
@@ -104,7 +111,7 @@ def _up(options: argparse.Namespace) -> int:
     if options.detach:
         if (address := control.await_server(home)) is None:
             address = control.start(home, chosen)
-        elif ignored := _ignored(options, address):
+        elif ignored := _list_ignored_flags(options, address):
             raise control.ServerError(
                 f"a server runs already for {home.root}, at {address.url} with runtime {address.runtime}, and cannot "
                 f"take over {', '.join(ignored)}: end it with `microjobs local down`, or leave that out"
@@ -112,7 +119,7 @@ def _up(options: argparse.Namespace) -> int:
         print(f"{address.url} answers, runtime {address.runtime} ({address.why}); buckets are in {home.buckets}")
         print('For clients: `eval "$(microjobs local env)"`. To end it: `microjobs local down`')
         return 0
-    from microjobs_orchestrator.local.server import serve  # takes a second, and only the server itself needs it
+    from microjobs_orchestrator.local.server import serve  # the import takes a second, and only the server needs it
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
@@ -121,8 +128,8 @@ def _up(options: argparse.Namespace) -> int:
     return 0
 
 
-def _ignored(options: argparse.Namespace, address: "Address") -> list[str]:
-    """The flags that a server which runs already does not follow, or is not known to follow."""
+def _list_ignored_flags(options: argparse.Namespace, address: "Address") -> list[str]:
+    """Return the flags that a running server does not follow, or may not follow."""
     same = {
         "port": options.port in (None, 0, urlsplit(address.url).port),
         "runtime": options.runtime in (None, "auto", address.runtime),

@@ -1,4 +1,4 @@
-"""The server itself: its parts put together, and its life from start to end."""
+"""The server process: it creates the parts, serves, and stops."""
 
 import ctypes
 import fcntl
@@ -44,43 +44,40 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
 THREADS = 64
-"""Requests answered at once; an invocation of an endpoint holds one while the model answers."""
+"""Requests that are answered at the same time. An invocation occupies a thread until the model responds."""
 
 _M_MMAP_THRESHOLD = -3
 _MMAP_BYTES = 1 << 20
 
-LOOK_SECONDS = 0.5
-"""Between two looks for a signal: one that another thread receives does not wake the main thread from a wait."""
+POLL_INTERVAL = 0.5
+"""Polling interval for shutdown: `Event.wait` does not return when another thread receives the signal."""
 
 Choose = Callable[[str, Home], tuple[Runtime, str]]
-"""Takes what the configuration says; the runtime, and why it is this one."""
+"""Takes the configured name; returns the runtime and the reason for it."""
 
 NAMES = (LOOPBACK, "localhost", "host.docker.internal")
-"""What clients may call this machine, besides what the runtime's hosts call it."""
+"""Names of this machine in requests of clients. Hosts of jobs may use another one."""
 
 
 def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, then end all that runs.
+    """Serve until SIGTERM or SIGINT, then stop all that runs.
 
     Args:
-        tied: also end when nobody has the folder's `users` locked any more.
-        choose: gives the runtime; a test's runs nothing.
+        tied: also stop when no process holds a lock on the home's `users` file.
+        choose: returns the runtime; tests replace it.
 
     Raises:
-        ServerError: another server has this folder, something has the port, or there is no engine where one was
-            asked for.
+        ServerError: another server has this home, the port is in use, or the configured engine does not answer.
     """
     _return_large_blocks()
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            signal.signal(number, lambda *_: ended.set())
+    stop = threading.Event()
+    _stop_on_signals(stop)
     home.make()
     if tied:
-        threading.Thread(target=_end_with_users, args=(home, ended), daemon=True).start()
+        threading.Thread(target=_stop_with_users, args=(home, stop), daemon=True).start()
     with ExitStack() as cleanup:
-        cleanup.enter_context(_locked(home))
-        runtime, why = _chosen(choose or partial(runtimes.choose, guard_image=config.guard_image), config, home)
+        cleanup.enter_context(_lock(home))
+        runtime, why = _choose_runtime(choose or partial(runtimes.choose, guard_image=config.guard_image), config, home)
         cleanup.callback(runtime.close)
         logger.info("runtime %s: %s", runtime.name, why)
         port = _start(home, config, runtime, cleanup)
@@ -89,54 +86,60 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | No
         cleanup.callback(home.server.unlink, missing_ok=True)
         write_text(home.server, json.dumps(known))
         logger.info("serving %s at %s; buckets are in %s", home.root, url, home.buckets)
-        while not ended.wait(LOOK_SECONDS):
+        while not stop.wait(POLL_INTERVAL):
             pass
-        logger.info("ending all that runs")
+        logger.info("stopping all that runs")
+
+
+def _stop_on_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda *_: stop.set())
 
 
 def _return_large_blocks() -> None:
-    """Let glibc give each freed block of this size back to the system, such as the bodies of large requests.
+    """Let glibc return each freed block of this size to the system, such as the bodies of large requests.
 
-    By itself it raises the threshold with the first such block, and keeps later ones in the arena of each thread.
+    By default it raises the threshold with the first such block, and keeps later ones in the arena of each thread.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # not on macOS, and without effect on musl
         mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES)
 
 
-def _chosen(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:
+def _choose_runtime(choose: Choose, config: Config, home: Home) -> tuple[Runtime, str]:
     try:
         return choose(config.runtime, home)
     except CannotRunError as error:
         raise ServerError(str(error)) from error
 
 
-def _end_with_users(home: Home, ended: threading.Event) -> None:
+def _stop_with_users(home: Home, stop: threading.Event) -> None:
     with home.users.open("w") as users:
         while True:
             with suppress(BlockingIOError):
                 fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
-            time.sleep(LOOK_SECONDS)
-        ended.set()
-        threading.Event().wait()  # has the lock until the process ends: who comes meanwhile starts another server then
+            time.sleep(POLL_INTERVAL)
+        stop.set()
+        threading.Event().wait()  # keep the lock until the process ends: later users start another server
 
 
 @contextmanager
-def _locked(home: Home) -> Iterator[None]:
-    """Keep other servers away from the folder, as long as this process lives."""
+def _lock(home: Home) -> Iterator[None]:
+    """Keep other servers from using the home."""
     try:
         with home_lock.hold(home):
             yield
     except home_lock.HeldError as error:
         raise ServerError(
-            f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` ends it"
+            f"another server has {home.root}: `microjobs local status` shows it, `microjobs local down` stops it"
         ) from error
 
 
 def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> int:
-    """Put the parts together and start answering; the port."""
-    first = _listener(LOOPBACK, config.port)
+    """Create the parts and start to serve; return the port."""
+    first = _listen(LOOPBACK, config.port)
     port: int = first.bind_addr[1]
     cleanup.callback(first.stop)
     settings = Settings(f"http://{runtime.machine}:{port}", config.region, config.images, config.limits)
@@ -150,20 +153,26 @@ def _start(home: Home, config: Config, runtime: Runtime, cleanup: ExitStack) -> 
     gateway = _create_gateway(context, registry, Forwarder(config.services))
     registry.recover(list_makers(load_operations(context, registry)))
     cleanup.callback(registry.shut_down)
-    listeners = [first]
-    if runtime.machine not in NAMES:
-        try:
-            listeners.append(second := _listener(runtime.machine, port))
-            cleanup.callback(second.stop)
-        except ServerError as error:  # clients do without; jobs that ask the server for something will say so
-            logger.warning("jobs cannot reach this server: %s", error)
-    for listener in listeners:
+    for listener in [first, *_listen_for_jobs(runtime, port, cleanup)]:
         listener.wsgi_app = gateway
         threading.Thread(target=listener.serve, daemon=True).start()
     return port
 
 
-def _listener(address: str, port: int) -> Server:
+def _listen_for_jobs(runtime: Runtime, port: int, cleanup: ExitStack) -> Iterator[Server]:
+    """Listen on the address that hosts of jobs use, if that is another one."""
+    if runtime.machine in NAMES:
+        return
+    try:
+        listener = _listen(runtime.machine, port)
+    except ServerError as error:  # clients do not need it, and jobs that do report it
+        logger.warning("jobs cannot reach this server: %s", error)
+        return
+    cleanup.callback(listener.stop)
+    yield listener
+
+
+def _listen(address: str, port: int) -> Server:
     server = Server((address, port), numthreads=THREADS, request_queue_size=128, timeout=60)
     try:
         server.prepare()

@@ -28,7 +28,7 @@ class Server:
 
     def start(self) -> None:
         self.copy.microjobs("local", "up", "--detach", "--runtime", "process", "--port", "0")
-        address = control.running(Home(self.copy.home))
+        address = control.find_server(Home(self.copy.home))
         assert address is not None
         session: Any = botocore.session.get_session()
         session.get_component("data_loader").search_paths.insert(0, str(self.copy.models))
@@ -138,7 +138,7 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     server.greet("lost", "echo begun; sleep 100")
     server.wait_for_line("lost", "begun")
     os.kill(server.pid, signal.SIGKILL)
-    until(lambda: control.running(Home(server.copy.home)), lambda address: address is None)
+    until(lambda: control.find_server(Home(server.copy.home)), lambda address: address is None)
     server.start()
     lost = server.wait("lost")
     assert (lost["GreetingStatus"], lost["FailureReason"]) == (
