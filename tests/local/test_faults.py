@@ -28,7 +28,7 @@ def containers(job: str) -> list[str]:
     return subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_image_without_train_is_told(local: Local, bare: str) -> None:
+def test_missing_train_is_reported(local: Local, bare: str) -> None:
     job = local.train("", AlgorithmSpecification={"TrainingImage": bare, "TrainingInputMode": "File"})
     assert 'exec: "train": executable file not found' in job["FailureReason"]
     until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
@@ -38,13 +38,13 @@ def test_image_without_train_is_told(local: Local, bare: str) -> None:
     ("program", "reason"),
     [("/no/such/program", "no such file or directory"), ("/tmp", "(?i)permission denied|is a dir")],
 )
-def test_entrypoint_that_never_starts_is_told(local: Local, program: str, reason: str) -> None:
+def test_failed_entrypoint_is_reported(local: Local, program: str, reason: str) -> None:
     job = local.train("", algorithm={"ContainerEntrypoint": [program]})
     assert re.search(reason, job["FailureReason"]), job["FailureReason"]
     until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
 
 
-def test_killed_program_is_told(local: Local) -> None:
+def test_killed_program_is_reported(local: Local) -> None:
     job = local.train("sh -c 'kill -9 $$'; exit $?")
     assert job["FailureReason"].endswith("exit code: 137")
 

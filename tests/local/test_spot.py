@@ -60,7 +60,7 @@ TWICE = [
 ]  # fmt: skip
 
 
-def test_interrupted_job_goes_on_from_its_checkpoint(anywhere: Local) -> None:
+def test_interrupted_job_resumes_from_its_checkpoint(anywhere: Local) -> None:
     name = interrupted(anywhere, RESUMES, **spot(anywhere, "goes-on"))
     job = anywhere.ended(name)
     assert steps(job) == TWICE
@@ -77,7 +77,7 @@ def test_job_that_ignores_the_signal_is_killed_after_the_notice(anywhere: Local)
 
 
 @pytest.mark.engine
-def test_all_hosts_are_taken_away_together(local: Local) -> None:
+def test_all_hosts_are_interrupted_together(local: Local) -> None:
     name = interrupted(local, RESUMES, **spot(local, "together"), instances=2)
     assert steps(local.ended(name)) == TWICE
     assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
@@ -158,7 +158,7 @@ def test_job_is_stopped_while_it_has_no_hosts(processes: Local) -> None:
 
 
 @pytest.mark.engine
-def test_interruption_outlives_the_server(tmp_path: Path) -> None:
+def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
     slow = RESUMES.replace("exit 0' TERM", "sleep 3; exit 0' TERM")
     with started(tmp_path / "home", runtime="docker") as local:
         name = interrupted(local, slow, **spot(local, "outlives"))
@@ -187,12 +187,12 @@ def test_interruption_outlives_the_server(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_times_that_do_not_go_together_are_refused(processes: Local, members: dict[str, Any], message: str) -> None:
+def test_contradictory_time_limits_raise(processes: Local, members: dict[str, Any], message: str) -> None:
     with pytest.raises(ClientError, match=message):
         processes.start_training("true", **members)
 
 
-def test_only_spot_jobs_that_train_are_interrupted(processes: Local) -> None:
+def test_only_running_spot_jobs_are_interrupted(processes: Local) -> None:
     on_demand = processes.train("true")["TrainingJobName"]
     assert "is not a managed spot training job" in interrupt(processes, on_demand).stderr
     over = processes.train("true", **spot(processes, "over"))["TrainingJobName"]

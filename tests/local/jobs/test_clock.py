@@ -139,9 +139,7 @@ def training_job(parts: Parts) -> training.TrainingJob:
 
 @pytest.mark.parametrize("by", [DAY, -DAY, 0.0])
 @pytest.mark.parametrize("restart", [True, False])
-def test_times_of_a_job_do_not_follow_a_clock_that_is_set(
-    parts: Parts, clocks: Clock, by: float, restart: bool
-) -> None:
+def test_time_limits_ignore_clock_changes(parts: Parts, clocks: Clock, by: float, restart: bool) -> None:
     job = training_job(parts)
     clocks.pass_(50)
     job.handle_start(())
@@ -163,7 +161,7 @@ def test_times_of_a_job_do_not_follow_a_clock_that_is_set(
 
 
 @pytest.mark.parametrize("by", [DAY, -DAY])
-def test_longest_wait_does_not_follow_a_clock_that_is_set(parts: Parts, clocks: Clock, by: float) -> None:
+def test_max_wait_ignores_clock_changes(parts: Parts, clocks: Clock, by: float) -> None:
     job = training_job(parts)
     clocks.pass_(2500)
     clocks.set(by)
@@ -181,7 +179,7 @@ def test_time_over_a_restart_of_the_machine_is_that_of_the_clock(clocks: Clock) 
     assert Moment.read(stored, 0.0).elapsed() == 0.0
 
 
-def test_attempt_of_an_earlier_version_is_read(clocks: Clock) -> None:
+def test_usage_of_an_earlier_version_is_read(clocks: Clock) -> None:
     usage = Usage.load({"Attempts": {"ran": 5.0, "since": time.time(), "retries": 1}})
     clocks.pass_(10)
     assert usage.seconds == pytest.approx(15, abs=1)

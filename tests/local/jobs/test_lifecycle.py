@@ -12,7 +12,14 @@ import pytest
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.lifecycle import attempt as attempts
 from microjobs_orchestrator.local.lifecycle.attempt import Ending
-from microjobs_orchestrator.local.lifecycle.control import Change, Control, HostExit, Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.control import (
+    Change,
+    Control,
+    Event,
+    HostExit,
+    Interruption,
+    StopReason,
+)
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.endpoints.replicas import Traffic
@@ -128,6 +135,29 @@ def test_timeout_stops_the_hosts(tmp_path: Path) -> None:
     control, host = Control(), WaitingHost("algo-1")
     outcome = run_group(tmp_path, control, host, timeout=0.05)
     assert (control.reason, outcome.first_failed) == (TIMEOUT, None)
+
+
+class CountingControl(Control):
+    waits = 0
+
+    def wait(self, timeout: float | None = None) -> list[Event]:
+        self.waits += 1
+        return super().wait(timeout)
+
+
+class SlowHost(WaitingHost):
+    """A host that takes a while to stop."""
+
+    def stop(self, grace: float) -> None:
+        self.graces.append(grace)
+        threading.Timer(0.3, self.end).start()
+
+
+def test_timeout_is_not_polled_while_the_hosts_stop(tmp_path: Path) -> None:
+    control, host = CountingControl(), SlowHost("algo-1")
+    run_group(tmp_path, control, host, timeout=0.05)
+    assert host.graces == [120.0]
+    assert control.waits <= 3  # the timeout, the stop, and the host's end
 
 
 @pytest.mark.parametrize("disturbance", ["stop", "failure", "interruption"])

@@ -51,7 +51,7 @@ def status(parts: Parts, kind: str, name: str) -> tuple[str, str]:
         (ENDPOINT.arn_type, {}, {}),
     ],
 )
-def test_record_that_makes_no_sense_fails_and_the_others_go_on(
+def test_malformed_record_fails_and_the_others_are_resumed(
     parts: Parts, kind: str, request_: dict[str, Any], description: dict[str, Any]
 ) -> None:
     going = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
@@ -87,7 +87,7 @@ def garbage(work: Path) -> None:
     os.close(inner)
 
 
-def test_garbage_in_the_work_folder_is_removed(parts: Parts) -> None:
+def test_unknown_files_in_the_work_folder_are_removed(parts: Parts) -> None:
     garbage(parts.home.work)
     Registry(parts.context).recover({})
     assert [path.name for path in parts.home.work.iterdir()] == ["process"]
@@ -106,7 +106,7 @@ def test_plan_that_cannot_be_removed_does_not_end_the_start(parts: Parts, monkey
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff", '{"steps": 5}', "[" * 100_000])
-def test_damaged_run_is_passed_over(tmp_path: Path, content: str) -> None:
+def test_damaged_run_is_skipped(tmp_path: Path, content: str) -> None:
     Journal(tmp_path / "w-1.json", "w-1", "w", {}, "local", "base").save()
     (tmp_path / "w-2.json").write_text(content, encoding="latin-1")
     (tmp_path / "w-3.json").mkdir()

@@ -61,7 +61,7 @@ def test_container_is_not_silent_while_it_may_answer(parts: Parts, model: Model)
     assert len(parts.runtime.ever) == 1
 
 
-def test_container_that_ends_again_and_again_is_started_less_often(parts: Parts, model: Model) -> None:
+def test_restart_delays_increase(parts: Parts, model: Model) -> None:
     parts.serve()
     model.exits = Exit(1)
     parts.running[0].end(Exit(1))
@@ -73,7 +73,7 @@ def test_container_that_ends_again_and_again_is_started_less_often(parts: Parts,
     assert gaps[2] >= 0.4
 
 
-def test_container_that_is_started_again_takes_no_requests(parts: Parts, model: Model) -> None:
+def test_restarting_container_takes_no_requests(parts: Parts, model: Model) -> None:
     parts.serve()
     model.ping = 503
     parts.running[0].end(Exit(1))

@@ -26,7 +26,7 @@ def refuse_two(asked: Asked) -> Reply:
     return Reply(b"no two", 400) if b"two" in asked.body else Reply(asked.body)
 
 
-def test_objects_become_objects_of_their_names(parts: Parts, model: Model) -> None:
+def test_output_keys_match_input_keys(parts: Parts, model: Model) -> None:
     model.invoke = upper
     parts.put("in/a.csv", b"a")
     parts.put("in/deep/b.csv", b"b")
@@ -37,7 +37,7 @@ def test_objects_become_objects_of_their_names(parts: Parts, model: Model) -> No
     assert parts.runtime.hosts == {}
 
 
-def test_requests_have_the_types_of_the_job(parts: Parts, model: Model) -> None:
+def test_request_headers_match_job(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"a")
     parts.transform(ContentType="text/csv", Accept="application/json")
     (asked,) = model.asked
@@ -45,7 +45,7 @@ def test_requests_have_the_types_of_the_job(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_container_is_told_what_the_request_says(parts: Parts) -> None:
+def test_container_environment_from_request(parts: Parts) -> None:
     parts.put("in/a", b"a")
     parts.transform(BatchStrategy="SingleRecord", MaxPayloadInMB=2, MaxConcurrentTransforms=3, Environment={"X": "y"})
     environment = dict(parts.runtime.ever[0].plan.environment)
@@ -60,7 +60,7 @@ def test_container_is_told_what_the_request_says(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_container_is_not_told_what_the_request_leaves_open(parts: Parts) -> None:
+def test_unset_members_are_not_passed(parts: Parts) -> None:
     parts.put("in/a", b"a")
     parts.transform()
     hosting = {name for name in parts.runtime.ever[0].plan.environment if name.startswith("SAGEMAKER_")}
@@ -90,7 +90,7 @@ def test_compressed_objects_are_decompressed(parts: Parts, model: Model, payload
     assert b"one\ntwo\n" in [asked.body for asked in model.asked]
 
 
-def test_damaged_records_fail_their_object_alone(parts: Parts, model: Model) -> None:
+def test_damaged_records_fail_only_their_object(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"not RecordIO")
     parts.put("in/b", struct.pack("<II", recordio.MAGIC, 4) + b"data")
     reason = parts.transform(SplitType="RecordIO")["FailureReason"]
@@ -109,7 +109,7 @@ def test_answers_are_assembled_into_lines(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_answers_that_are_lines_get_no_empty_ones(parts: Parts) -> None:
+def test_assemble_adds_no_blank_lines(parts: Parts) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
     assert parts.outputs() == {"a.out": b"one\ntwo\n"}
@@ -135,7 +135,7 @@ def test_order_is_kept_when_requests_overtake(parts: Parts, model: Model) -> Non
     assert answered[0] != 0
 
 
-def test_as_many_requests_at_once_as_asked(parts: Parts, model: Model) -> None:
+def test_respects_max_concurrent_transforms(parts: Parts, model: Model) -> None:
     most = watched(model)
     for number in range(12):
         parts.put(f"in/{number}", b"x")
@@ -143,14 +143,14 @@ def test_as_many_requests_at_once_as_asked(parts: Parts, model: Model) -> None:
     assert max(most) == 3
 
 
-def test_container_says_what_the_request_does_not(parts: Parts, model: Model) -> None:
+def test_execution_parameters_fill_missing_members(parts: Parts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert sorted(asked.body for asked in model.asked) == [b"one\n", b"two\n"]
 
 
-def test_request_goes_before_what_the_container_says(parts: Parts, model: Model) -> None:
+def test_request_overrides_execution_parameters(parts: Parts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "SINGLE_RECORD"}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="MultiRecord")
@@ -164,7 +164,7 @@ def test_container_that_says_nonsense_fails_the_job(parts: Parts, model: Model) 
     assert reason.startswith('AlgorithmError: GET /execution-parameters answered \'{"BatchStrategy": "ALL_AT_ONCE"}\'')
 
 
-def test_refused_record_fails_its_object_alone(parts: Parts, model: Model) -> None:
+def test_refused_record_fails_only_its_object(parts: Parts, model: Model) -> None:
     model.invoke = refuse_two
     parts.put("in/a", b"one\ntwo\nthree\n")
     parts.put("in/b", b"fine\n")
@@ -185,7 +185,7 @@ def test_server_error_is_tried_again(parts: Parts, model: Model) -> None:
     assert len(model.asked) == 3
 
 
-def test_retries_are_as_many_as_asked(parts: Parts, model: Model) -> None:
+def test_respects_max_retries(parts: Parts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"broken", 500)
     parts.put("in/a", b"a")
     reason = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 1})["FailureReason"]
@@ -212,7 +212,7 @@ def test_slow_answer_fails_its_object(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_too_large_a_record_fails_with_its_line(parts: Parts) -> None:
+def test_oversized_record_reports_line(parts: Parts) -> None:
     parts.put("in/a", b"short\n" + b"x" * MB + b"\n")
     reason = parts.transform(SplitType="Line", MaxPayloadInMB=1)["FailureReason"]
     assert reason == "ClientError: s3://bucket/in/a: line 2 is larger than a request may be: MaxPayloadInMB is 1"
@@ -220,7 +220,7 @@ def test_too_large_a_record_fails_with_its_line(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_output_that_cannot_be_stored_fails_its_object_alone(parts: Parts) -> None:
+def test_unstorable_output_fails_only_its_object(parts: Parts) -> None:
     parts.put("in/a", b"a")
     parts.put(f"in/{'n' * 252}", b"b")
     assert "its output cannot be stored" in parts.transform()["FailureReason"]
@@ -228,7 +228,7 @@ def test_output_that_cannot_be_stored_fails_its_object_alone(parts: Parts) -> No
 
 
 @pytest.mark.usefixtures("model")
-def test_two_objects_of_one_output_are_refused(parts: Parts) -> None:
+def test_output_key_collision_raises(parts: Parts) -> None:
     parts.put("in-1", b"a")
     parts.put("in/in-1", b"b")
     with pytest.raises(ValidationError, match=r"2 objects of s3://bucket/in would both become out/in-1\.out"):
@@ -283,7 +283,7 @@ def test_container_that_is_never_healthy_fails_the_job(
     assert parts.transform()["FailureReason"].startswith("AlgorithmError: GET /ping did not answer 200 within 0.2 s")
 
 
-def test_one_bad_container_ends_the_others_work(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unhealthy_container_stops_other_hosts(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     def slow(asked: Asked) -> Reply:
         time.sleep(0.05)
         return Reply(asked.body)
@@ -315,7 +315,7 @@ def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_job_of_a_killed_server_goes_on(parts: Parts) -> None:
+def test_restarted_server_resumes_job(parts: Parts) -> None:
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
@@ -336,7 +336,7 @@ def test_job_of_a_killed_server_goes_on(parts: Parts) -> None:
     ],
 )
 @pytest.mark.usefixtures("model")
-def test_what_cannot_be_is_refused_at_once(parts: Parts, members: dict[str, object], message: str) -> None:
+def test_invalid_request_raises(parts: Parts, members: dict[str, object], message: str) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match=message):
         parts.start_transform(**members)
@@ -358,7 +358,7 @@ def test_name_is_taken_once(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_job_is_described_as_it_was_asked_for(parts: Parts) -> None:
+def test_describe_returns_request_members(parts: Parts) -> None:
     parts.put("in/a", b"a")
     job = parts.transform(BatchStrategy="MultiRecord", MaxPayloadInMB=3)
     assert (job["BatchStrategy"], job["MaxPayloadInMB"], job["ModelName"]) == ("MultiRecord", 3, "m")
@@ -368,7 +368,7 @@ def test_job_is_described_as_it_was_asked_for(parts: Parts) -> None:
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("left", ["running", "ended", "none"])
-def test_job_of_a_killed_server_starts_over(parts: Parts, left: str) -> None:
+def test_restarted_server_restarts_job(parts: Parts, left: str) -> None:
     """Its containers may have done everything before, and be fed, ended or removed already."""
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))

@@ -54,7 +54,7 @@ def test_links_are_the_objects_and_no_copies(store: ObjectStore, tmp_path: Path)
     assert (folder / "a").samefile(store.get("data", "train/a").path)
 
 
-def test_objects_of_one_path_are_told(store: ObjectStore, tmp_path: Path) -> None:
+def test_path_collision_raises(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "train/train-01/a", "train-01/a")
     with pytest.raises(CannotRunError, match="would both be train-01/a"):
         inputs.link(inputs.select(store, "s3://data/train", "test"), tmp_path / "linked")
@@ -89,13 +89,13 @@ def test_same_file_of_two_hosts_is_one(tmp_path: Path) -> None:
     assert gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "1"})) == ({"a": "1"}, [])
 
 
-def test_different_file_of_two_hosts_is_told(tmp_path: Path) -> None:
+def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
     found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "2"}))
     assert found == {"a": "1"}
     assert notes == ["a of algo-2 differs from another host's and was left out: give files names of their own"]
 
 
-def test_file_where_another_host_has_a_folder_is_told(tmp_path: Path) -> None:
+def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
     found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a/b": "2"}))
     assert found == {"a": "1"}
     assert "another host has a file where it needs a folder" in notes[0]
@@ -163,7 +163,7 @@ class Ending:
         """It takes its time."""
 
 
-def test_host_that_ends_badly_when_it_is_taken_away_has_not_failed(tmp_path: Path) -> None:
+def test_exit_code_of_an_interrupted_host_is_no_failure(tmp_path: Path) -> None:
     hosts, control = [Ending("algo-1"), Ending("algo-2")], Control()
     streams = {host.name: LogStream(tmp_path / host.name) for host in hosts}
     control.send(Interruption())
@@ -187,7 +187,7 @@ class Unheard(Ending):
         self.over.set()
 
 
-def test_stop_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_stop_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts_, "STOP_RETRY_DELAY", 0.01)
     control = Control()
     control.stop(StopReason.REQUEST)
@@ -238,7 +238,7 @@ def test_search_learns_from_jobs_of_an_earlier_server() -> None:
 LINE = Range("x", "Continuous", 0.0, 1.0)
 
 
-def test_search_inherits_what_lies_in_its_ranges() -> None:
+def test_search_inherits_results_within_its_ranges() -> None:
     searching = search.Search("Bayesian", (LINE,), minimise=True, seed=1)
     for number in range(12):
         searching.inherit({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
