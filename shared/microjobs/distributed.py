@@ -1,7 +1,8 @@
-"""Training on several hosts, or in several processes of one: who starts what, and how it ends on all of them.
+"""Training on several hosts, or in several processes of one host.
 
-A host's entry point waits for the other hosts, starts the workers (by torchrun, or one with `TF_CONFIG`), and watches
-over both. A worker runs the same job again, and sees by `microjobs.worker.in_worker` that it is one.
+The entry point of each host waits for the other hosts, starts the workers (by torchrun, or one worker with
+`TF_CONFIG`), and watches the workers and the other hosts. A worker runs the same job again;
+`microjobs.worker.in_worker` returns True there.
 """
 
 import contextlib
@@ -37,10 +38,10 @@ logger = logging.getLogger("microjobs")
 
 @dataclass(frozen=True)
 class Program:
-    """What a host starts.
+    """The program that a host starts.
 
-    agent: it starts the workers, as torchrun does, and is not one itself.
-    grace: seconds between SIGTERM and SIGKILL when the job ends because of another host.
+    agent: whether the program starts the workers, like torchrun, and is not a worker itself.
+    grace: seconds between SIGTERM and SIGKILL if the job ends because of another host.
     """
 
     command: Sequence[str]
@@ -52,14 +53,14 @@ class Program:
 
 
 WORKER = own_program("-m", "microjobs.run", "train")
-"""The command that runs this job again."""
+"""Command of a worker, which runs this job again."""
 
 NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
-"""Where the container toolkits put `nvidia-smi`; the user's PATH may name other folders."""
+"""Folders in which container toolkits install `nvidia-smi`; the user's PATH may not contain them."""
 
 
 def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
-    """Whether this process is to start workers instead of training itself."""
+    """Return whether this process must start workers instead of training itself."""
     return not in_worker() and (len(resources.hosts) > 1 or processes > 1)
 
 
@@ -69,11 +70,11 @@ def torchrun(
     arguments: Sequence[str] = ("--no-python", *WORKER),
     network: Network | None = None,
 ) -> Program:
-    """Torchrun with so many processes on each host; `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest are its own."""
+    """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest."""
     network = network or Network.read()
     first = resources.first_host
     command = [
-        *own_program("-m", "torch.distributed.run"),  # not isolated, it would import modules of the user's folder
+        *own_program("-m", "torch.distributed.run"),  # isolated from modules in the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
         *("--nproc-per-node", str(processes)),
         *("--master-addr", network.resolve(first), "--master-port", str(network.port(first, TORCH_PORT))),
@@ -83,7 +84,7 @@ def torchrun(
     variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
     # torchrun would set it to 1, with a warning, when it starts several processes.
     threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} if processes > 1 else {}
-    return Program(command, {**threads, **variables, **_given("OMP_NUM_THREADS")}, agent=True)
+    return Program(command, {**threads, **variables, **_get_variable("OMP_NUM_THREADS")}, agent=True)
 
 
 def with_tf_config(
@@ -98,17 +99,17 @@ def with_tf_config(
 
 
 def _interface(resources: ResourceConfig, network: Network) -> str | None:
-    """The network interface that frameworks should use; None where theirs to find."""
+    """Return the network interface for frameworks; None if they should choose it."""
     name = "lo" if network.hosts else resources.network_interface
     return name if name in {known for _, known in socket.if_nameindex()} else None
 
 
-def _given(name: str) -> dict[str, str]:
+def _get_variable(name: str) -> dict[str, str]:
     return {name: os.environ[name]} if name in os.environ else {}
 
 
 def gpu_count() -> int:
-    """The GPUs of this host, without a framework: what CUDA_VISIBLE_DEVICES leaves of what NVIDIA's driver lists."""
+    """Return the number of GPUs that CUDA may use, without a framework: by CUDA_VISIBLE_DEVICES, or NVIDIA's driver."""
     if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return len([device for device in chosen.split(",") if device.strip() not in ("", "-1")])
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), NVIDIA_FOLDERS])
@@ -129,20 +130,20 @@ def launch(
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     join_seconds: float = JOIN_SECONDS,
 ) -> None:
-    """Run the program on this host while the others run theirs, and end as all of them do.
+    """Run the program on this host, while the other hosts run theirs. All hosts end in the same way.
 
     Args:
-        program: what to run.
+        program: the program.
         resources: the hosts of the job.
-        network: where they are.
-        explain: of a program that is no worker of ours and makes no report, why it ended with an exit code; that code
-            may have been another one before an agent changed it.
-        started: gets the process as soon as there is one.
-        join_seconds: how long the hosts wait for each other.
+        network: addresses of the hosts.
+        explain: for a program that sends no reports: returns its own exit code and the reason, from the exit code of
+            the process, which an agent may have changed.
+        started: called with the process when it has started.
+        join_seconds: time for which hosts wait for each other.
 
     Raises:
-        JobError: what ended the job, the same sentence on every host, with the host's name in it.
-        Stopped: a stop signal came, here or on another host, before all hosts could save what they had.
+        JobError: the reason why the job failed, the same on every host, with the name of the host that failed.
+        Stopped: a host received a stop signal before all hosts could save their work.
     """
     with stop_request() as stop, Watch(resources, network or Network.read()) as watch:
         watch.join(join_seconds, lambda: not stop)
@@ -151,14 +152,14 @@ def launch(
         if watch.verdict is None:
             with _workers(program, resources.current_host, explain) as workers:
                 started(workers.process)
-                # The workers stay until all hosts are done: one that leaves may break what others still read from it.
+                # Workers stay until all hosts are done, because other workers may still read from them.
                 watch.end(_follow(workers, watch, stop))
     if watch.verdict is not None:
         watch.verdict.conclude()
 
 
 def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
-    """Until the workers of this host have ended, or must."""
+    """Wait until the workers of this host have ended, or there is a verdict."""
     watch.wake_for(workers.reports)
     while (ending := watch.verdict or workers.ending(watch.stop_signal)) is None:
         watch.step(0.1)
@@ -170,9 +171,9 @@ def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
 
 
 @contextlib.contextmanager
-def _signals_held_back(ours: bool) -> Iterator[None]:
-    """What starts in this block gets stop signals when it asks for them, as this job does once it can handle them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if ours else ())
+def _block_stop_signals(is_worker: bool) -> Iterator[None]:
+    """Start processes in this block with stop signals blocked: workers unblock them when they can handle them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if is_worker else ())
     try:
         yield
     finally:
@@ -180,7 +181,7 @@ def _signals_held_back(ours: bool) -> Iterator[None]:
 
 
 class _Workers:
-    """The processes of the program on this host, and what they report."""
+    """The processes of the program on this host, and their reports."""
 
     def __init__(self, program: Program, host: str, explain: Explain | None) -> None:
         self._program, self._host, self._explain = program, host, explain
@@ -188,14 +189,14 @@ class _Workers:
         os.set_blocking(self.reports, False)
         self._report_buffer = b""
         self._stopped: set[int] = set()
-        # The writing end stays open, so that reading never meets the end; workers open it by its name, since torchrun
-        # closes what it was given.
+        # This process keeps the writing end open, so that reading never reaches the end of the pipe. Workers open it by
+        # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._writing}"
         environment = {**os.environ, **program.variables, REPORT: pipe}
-        with _signals_held_back(explain is None):
+        with _block_stop_signals(explain is None):
             self.process = subprocess.Popen(
                 list(program.command),
-                start_new_session=True,  # a stop signal is passed on once, to whom it concerns
+                start_new_session=True,  # `stop` sends stop signals, once per worker
                 cwd=program.cwd,
                 stderr=program.stderr,
                 env=environment,
@@ -233,7 +234,7 @@ class _Workers:
         return int(code), str(reason)
 
     def stop(self, number: int) -> None:
-        """Pass a stop signal on to the workers, once to each; an agent that has none yet has nothing to save."""
+        """Send a stop signal to each worker, once. Kill an agent without workers, which has nothing to save."""
         workers = children_of(self.process.pid) if self._program.agent else [self.process.pid]
         if not workers and not self._stopped:
             self.kill()
@@ -243,18 +244,18 @@ class _Workers:
                 os.kill(pid, number)
 
     def kill(self) -> None:
-        """End what is still there; what outlives its agent is the supervisor's to end."""
+        """Kill the program and its workers. The supervisor ends workers that outlive their agent."""
         if self.process.poll() is not None:
             return
         workers = children_of(self.process.pid) if self._program.agent else []
         if self._program.grace:
-            self._end_gently([*workers, self.process.pid])
-        for pid in [self.process.pid, *workers]:  # the agent first: it has nothing to say about the others
+            self._terminate([*workers, self.process.pid])
+        for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report the others
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         self.process.wait()
 
-    def _end_gently(self, pids: Sequence[int]) -> None:
+    def _terminate(self, pids: Sequence[int]) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -1,8 +1,8 @@
-"""The hosts of a training job watch over each other, whatever the framework does meanwhile.
+"""Heartbeat between the hosts of a job, independent of the framework.
 
-Frameworks notice a lost host late (a frozen one after half an hour) and say it badly. Here every host keeps a TCP
-connection to the first one. The first host decides how the job ended and tells it to all: everything well, stopped,
-or the reason of the host that failed or was lost. Messages are JSON, over connections that `peers` authenticates.
+Frameworks detect a lost host late (a frozen one after half an hour) and report it unclearly. Therefore, each host has a
+TCP connection to the first host. The first host decides how the job ended and sends this verdict to all: success,
+stopped, or the reason of the host that failed or was lost. Messages are JSON; `peers` authenticates the connections.
 """
 
 import contextlib
@@ -23,26 +23,26 @@ from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection, Door, UntrustedError
 
 WATCH = "watch"
-"""The channel of the heartbeat."""
+"""Name of the heartbeat's channel."""
 JOIN_SECONDS = 45.0
-"""How long hosts wait for each other at the start."""
+"""Time for which hosts wait for each other at the start."""
 LOST_SECONDS = 20.0
-"""A host that says nothing for so long is lost: frozen, or its network is cut."""
+"""Time without a message after which a host counts as lost: it is frozen, or its network is interrupted."""
 BEAT_SECONDS = 1.0
 ECHO_SECONDS = 3.0
-"""How long the cause may be on its way when a host fails without a clear reason: its framework may just have lost a
-connection to the host that is the cause."""
+"""Time to wait for a better reason when a host fails without a certain one: its framework may have lost the connection
+to the host that caused the failure."""
 
 logger = logging.getLogger("microjobs")
 
 
 class Watch:
-    """One host's side. `verdict` is None until it is known how the job ended; `step` does all the work.
+    """The heartbeat of one host. `verdict` is None until the job has ended; `step` sends and receives messages.
 
     Args:
         resources: the hosts of the job.
-        network: where they are.
-        channels: names of connections to the first host that each other host opens as well.
+        network: addresses of the hosts.
+        channels: names of further connections that each host opens to the first one.
 
     Raises:
         UserError: the job's secret is too short.
@@ -51,9 +51,9 @@ class Watch:
     def __init__(self, resources: ResourceConfig, network: Network, channels: Sequence[str] = ()) -> None:
         self.verdict: Ending | None = None
         self.stop_signal: int | None = None
-        """The stop signal that any of the hosts got."""
+        """The first stop signal that a host received."""
         self.connections: dict[tuple[str, str], Connection] = {}
-        """The connections of the other channels, by channel and the host at the other end. They block."""
+        """The connections of the other channels, by channel and name of the peer. They block."""
         self._resources = resources
         self._network = network
         self._channels = channels
@@ -61,7 +61,7 @@ class Watch:
         self._selector = selectors.DefaultSelector()
         self._lines: dict[str, _Line] = {}
         self._endings: list[tuple[float, Ending]] = []
-        self._together = len(resources.hosts) == 1
+        self._is_complete = len(resources.hosts) == 1
         self._beaten = 0.0
         self._stepped = time.monotonic()
 
@@ -69,16 +69,16 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._say_goodbye()
+        self._close_connections()
         self._selector.close()
         for connection in self.connections.values():
             connection.close()
 
     def join(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """Wait until all hosts are there, a verdict says that they will not be, or `waiting` is false.
+        """Wait until all hosts have joined, there is a verdict, or `waiting` returns False.
 
         Raises:
-            PlatformError: nothing can be listened on or reached from here.
+            PlatformError: this host cannot listen, or cannot reach the first host.
         """
         if self._settled():
             return
@@ -96,59 +96,59 @@ class Watch:
             self.step(0.1)
 
     def step(self, seconds: float) -> None:
-        """Listen for at most so long, say that we are here, and see what follows from what was heard."""
+        """Receive messages for at most `seconds`, send a beat if it is due, and update the verdict."""
         for key, _ in self._selector.select(seconds):
             if isinstance(key.data, str) and key.data in self._lines:
                 for message in self._lines[key.data].receive():
-                    self._take(key.data, message)
-        self._excuse_others()
+                    self._handle(key.data, message)
+        self._reset_timers_after_pause()
         self._beat()
         for host, line in list(self._lines.items()):
             if line.closed or line.silent_for > LOST_SECONDS:
-                self._lose(host)
+                self._handle_lost_host(host)
         if self._resources.is_first:
             self._decide()
 
-    def _excuse_others(self) -> None:
-        """Whoever was stopped itself, with its machine or by Ctrl-Z, has not listened: nobody is lost for that."""
+    def _reset_timers_after_pause(self) -> None:
+        """Restart the timers of all hosts after a pause of this process, such as Ctrl-Z: it received nothing then."""
         now = time.monotonic()
         if now - self._stepped > LOST_SECONDS / 4:
             for line in self._lines.values():
-                line.excuse()
+                line.reset_timer()
         self._stepped = now
 
     def wake_for(self, descriptor: int) -> None:
-        """Let `step` return when there is something to read from the descriptor."""
+        """Let `step` return when the descriptor is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ)
 
     def stop(self, number: int) -> None:
-        """Let all hosts know that a stop signal came."""
+        """Send a stop signal to all hosts."""
         if self.stop_signal is None:
             self.stop_signal = number
-            self._tell({"stop": number})
+            self._send_all({"stop": number})
 
     def end(self, ending: Ending) -> Ending:
-        """Say how this host's part ended, and wait for the verdict."""
+        """Send how this host's part ended, and wait for the verdict."""
         if self.verdict is not None:
             return self.verdict
         if self._resources.is_first:
             self._endings.append((time.monotonic(), ending))
         elif self._lines:
-            self._tell({"ending": asdict(ending)})
+            self._send_all({"ending": asdict(ending)})
         else:  # the first host was never reached
             self.verdict = ending
         while self.verdict is None:
             self.step(0.1)
         return self.verdict
 
-    # --- coming together ---
+    # --- joining ---
 
     def _settled(self) -> bool:
-        """Whether all hosts are there, or will not be."""
-        return self._together or self.verdict is not None
+        """Return whether all hosts have joined, or the job has ended before."""
+        return self._is_complete or self.verdict is not None
 
     def _gather(self, door: Door, seconds: float, waiting: Callable[[], bool]) -> None:
-        """On the first host: everybody calls, and proves to be a host of the job."""
+        """Accept the connections of all other hosts, which prove that they belong to the job."""
         if not self._secret:
             logger.info(
                 "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET
@@ -165,8 +165,8 @@ class Watch:
                     self.connections[claim.channel, claim.host] = connection
             self.step(0)
         if not self._missing():
-            self._together = True
-            self._tell({"together": True})
+            self._is_complete = True
+            self._send_all({"together": True})
 
     def _describe_missing(self, missing: Sequence[str], seconds: float, refused: int) -> str:
         count = len(self._resources.hosts)
@@ -187,7 +187,7 @@ class Watch:
         return [host for host in self._resources.hosts if host not in here]
 
     def _call_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """On the other hosts: the heartbeat comes last, so that a host whose heart beats has all its connections."""
+        """Open the connections to the first host. The heartbeat comes last, after all other connections."""
         first, deadline = self._resources.first_host, time.monotonic() + seconds
         for channel in self._channels:
             if (connection := self._call(channel, deadline, seconds, waiting)) is not None:
@@ -196,7 +196,7 @@ class Watch:
             self._add_line(first, connection)
 
     def _call(self, channel: str, deadline: float, seconds: float, waiting: Callable[[], bool]) -> Connection | None:
-        """Call until the first host answers: it may come later, and names may not resolve yet."""
+        """Retry until the first host accepts: it may start later, and its name may not resolve yet."""
         first, claim = self._resources.first_host, Claim(channel, self._resources.current_host)
         while waiting():
             address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
@@ -210,30 +210,30 @@ class Watch:
                 time.sleep(0.05)
         return None
 
-    # --- staying together ---
+    # --- messages ---
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten > BEAT_SECONDS:
             self._beaten = time.monotonic()
-            self._tell({"beat": True})
+            self._send_all({"beat": True})
 
-    def _tell(self, message: dict[str, Any]) -> None:
+    def _send_all(self, message: dict[str, Any]) -> None:
         for line in self._lines.values():
             line.send(message)
 
-    def _take(self, host: str, message: dict[str, Any]) -> None:
+    def _handle(self, host: str, message: dict[str, Any]) -> None:
         if "together" in message:
-            self._together = True
+            self._is_complete = True
         elif "stop" in message and self.stop_signal is None:
             self.stop_signal = int(message["stop"])
             if self._resources.is_first:
-                self._tell(message)
+                self._send_all(message)
         elif "ending" in message and self._resources.is_first:
             self._endings.append((time.monotonic(), Ending(**message["ending"])))
         elif "verdict" in message and host == self._resources.first_host:
             self.verdict = Ending(**message["verdict"])
 
-    def _lose(self, host: str) -> None:
+    def _handle_lost_host(self, host: str) -> None:
         line = self._lines.pop(host)
         self._selector.unregister(line)
         line.close()
@@ -248,25 +248,25 @@ class Watch:
         ending = Ending(host, EXIT_PLATFORM, reason)
         if self._resources.is_first:
             self._endings.append((time.monotonic(), ending))
-        else:  # there is nobody left to ask
+        else:  # the first host, which decides, is lost
             self.verdict = ending
 
     def _decide(self) -> None:
-        """On the first host: the surest reason counts, the first of such; all is well when all say so."""
+        """Decide, on the first host, how the job ended: by the first of the most certain reasons, or all succeeded."""
         if self.verdict is not None:
             return
-        bad = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
-        surest = max(bad, key=lambda one: one[1].certainty, default=None)  # the earliest of several
-        if surest is not None:
-            if surest[1].certainty == Certainty.CERTAIN or time.monotonic() - bad[0][0] > ECHO_SECONDS:
-                self.verdict = surest[1]
+        failures = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
+        cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of several
+        if cause is not None:
+            if cause[1].certainty == Certainty.CERTAIN or time.monotonic() - failures[0][0] > ECHO_SECONDS:
+                self.verdict = cause[1]
         elif {ending.host for _, ending in self._endings} == set(self._resources.hosts):
             self.verdict = Ending(self._resources.current_host)
         if self.verdict is not None:
-            self._tell({"verdict": asdict(self.verdict)})
+            self._send_all({"verdict": asdict(self.verdict)})
 
-    def _say_goodbye(self) -> None:
-        """Close so that nothing said is lost: a connection closed with something unread drops what is under way."""
+    def _close_connections(self) -> None:
+        """Close the connections after all messages are delivered: closing one with unread data would drop them."""
         for line in self._lines.values():
             line.finish_sending()
         deadline = time.monotonic() + 1.0
@@ -291,12 +291,12 @@ def _advice(error: OSError) -> str:
 
 
 class _Line:
-    """A connection that carries JSON objects."""
+    """A connection for JSON objects."""
 
     def __init__(self, connection: Connection) -> None:
         self.closed = False
         self._connection = connection
-        # A peer that lets the few bytes of beats fill the buffer is as good as gone.
+        # A peer that does not read the few bytes of the beats counts as lost.
         self._connection.set_blocking(False)
         self._heard = time.monotonic()
 
@@ -305,11 +305,11 @@ class _Line:
 
     @property
     def silent_for(self) -> float:
-        """Seconds since something came."""
+        """Seconds since the last message."""
         return time.monotonic() - self._heard
 
-    def excuse(self) -> None:
-        """Count its silence from now on."""
+    def reset_timer(self) -> None:
+        """Measure the silence of the peer from now on."""
         self._heard = time.monotonic()
 
     def send(self, message: dict[str, Any]) -> None:
@@ -319,7 +319,7 @@ class _Line:
             self.closed = True
 
     def receive(self) -> list[dict[str, Any]]:
-        """The messages that are there by now, without waiting."""
+        """Return the messages that have arrived, without waiting."""
         try:
             received = self._connection.receive()
         except BlockingIOError:

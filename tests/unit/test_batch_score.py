@@ -132,7 +132,7 @@ def test_without_targets_there_are_predictions_only(layout: Layout) -> None:
         ({"x_test": np.zeros((5, 4)), "y_test": np.zeros(5)}, "rows have shape (5, 4): the model takes (rows, 3)"),
         ({"x_test": np.zeros((5, 3)), "y_test": np.zeros(4)}, "y_test.npy has 4 rows but x_test.npy has 5"),
         ({"x_test": np.full((5, 3), np.nan), "y_test": np.zeros(5)}, "x_test.npy row 0 holds NaN"),
-        ({"x_test": np.zeros((5, 3)), "y_test": np.zeros((5, 2))}, "y_test.npy has 2 values a row"),
+        ({"x_test": np.zeros((5, 3)), "y_test": np.zeros((5, 2))}, "y_test.npy has 2 values per row"),
     ],
     ids=["none", "width", "rows", "nan", "targets"],
 )
