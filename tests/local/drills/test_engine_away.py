@@ -63,7 +63,7 @@ def left(local: Local) -> frozenset[str]:
 
 
 @pytest.mark.engine
-def test_job_goes_on_while_the_engine_is_away(behind: Local, between: Proxy) -> None:
+def test_job_continues_while_the_engine_is_away(behind: Local, between: Proxy) -> None:
     name = behind.start_training(TALK.format(count=40), instances=2)
     time.sleep(1.5)
     between.go_away()

@@ -44,7 +44,7 @@ def full(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.engine
-def test_full_device_is_told_and_nothing_is_lost(small: Path) -> None:
+def test_full_device_is_reported_and_nothing_is_lost(small: Path) -> None:
     with started(small / "home", runtime="docker") as local:
         finished = local.train(f"echo finished > {ML.model}/weights")["TrainingJobName"]
         name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {ML.model}/big")

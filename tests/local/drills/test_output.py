@@ -33,7 +33,7 @@ def output(local: Local, job: str) -> list[bytes]:
     return [line.partition(b" ")[2] for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def test_hundreds_of_lines_a_millisecond_are_all_there(local: Local) -> None:
+def test_no_line_of_hundreds_per_millisecond_is_lost(local: Local) -> None:
     job = python(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINES})))")
     assert output(local, job) == [b"line %d" % number for number in range(LINES)]
 

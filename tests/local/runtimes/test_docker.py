@@ -46,7 +46,7 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
         ("serve", "run `docker pull serve`"),
     ],
 )
-def test_missing_image_is_built_by_what_can_build_it(image: str, remedy: str) -> None:
+def test_remedy_for_a_missing_image_names_its_builder(image: str, remedy: str) -> None:
     assert remedy in missing_image_remedy(image)
     assert ("microjobs build" in remedy) == ("microjobs build" in missing_image_remedy(image))
 
@@ -92,13 +92,13 @@ def test_long_line_is_one_line(tmp_path: Path, docker_runtime: DockerRuntime) ->
 
 
 @pytest.mark.engine
-def test_lines_are_the_same_when_asked_again(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_lines_are_the_same_on_each_call(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     (host,) = docker_runtime.start(plan(tmp_path, "for n in 1 2 3; do echo $n; sleep 0.2; done"))
     assert [line.text for line in host.lines()] == lines(host) == [b"1", b"2", b"3"]
 
 
 @pytest.mark.engine
-def test_memory_that_ran_out_is_told(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_exhausted_memory_is_reported(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     whole = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
     small = replace(whole, hosts=(replace(whole.hosts[0], limits=Limits(1, 50 << 20)),))
     (host,) = docker_runtime.start(small)
@@ -124,7 +124,7 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, docker_runtime: D
 
 
 @pytest.mark.engine
-def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """Of a request whose connection broke, which the engine went on with: no removal may have seen it."""
     made = plan(tmp_path, "exit 0")
     client = docker.from_env()
@@ -138,7 +138,7 @@ def test_start_waits_for_what_an_earlier_one_left(tmp_path: Path, docker_runtime
 
 
 @pytest.mark.engine
-def test_container_that_was_not_started_is_no_host(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_container_that_was_not_started_is_ignored(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     """It would look like one that ended well."""
     made = plan(tmp_path, "exit 0")
     docker_runtime._create(made, made.hosts[0], {}, [])
@@ -212,7 +212,7 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, target: str = "") -> tarfil
     ],
     ids=["path", "absolute link", "link outside", "device"],
 )
-def test_what_leads_outside_is_left_out(tmp_path: Path, bad: tarfile.TarInfo) -> None:
+def test_links_out_of_the_folder_are_left_out(tmp_path: Path, bad: tarfile.TarInfo) -> None:
     tree = unpack(archive(member("model", tarfile.DIRTYPE), bad, member("model/good")), tmp_path / "to")
     assert list(tree) == ["good"]
     assert [path.name for path in tmp_path.iterdir()] == ["to"]

@@ -99,7 +99,7 @@ def test_both_streams_are_lines_with_times(start: Start, tmp_path: Path) -> None
     assert before < lines[0].time < lines[1].time - 0.5 < time.time()
 
 
-def test_lines_are_the_same_when_asked_again(start: Start, tmp_path: Path) -> None:
+def test_lines_are_the_same_on_each_call(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "for number in range(20000): print(number)"))
     lines = list(host.lines())
     assert [int(line.text) for line in lines] == list(range(20000))

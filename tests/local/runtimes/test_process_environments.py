@@ -70,7 +70,7 @@ def test_image_name_says_which_job(image: str, shared_place: Path) -> None:
 
 
 @pytest.mark.parametrize("image", ["sagemaker-scikit-learn:1.2-1", "bin", ".", "", "microjobs/tiny:dev-cuda"])
-def test_other_image_is_refused_with_the_jobs_there_are(image: str, environments: Environments) -> None:
+def test_unknown_image_raises_with_the_available_jobs(image: str, environments: Environments) -> None:
     with pytest.raises(
         CannotRunError, match=rf"^image {re.escape(image)} is none of the jobs of this repository \(tiny\).*Docker"
     ):
@@ -138,7 +138,7 @@ def test_another_lock_is_another_environment(environments: Environments, jobs: P
     assert environments.get("tiny").folder != folder
 
 
-def test_closing_ends_what_is_being_installed(
+def test_closing_ends_installations(
     environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Installer, "commands", lambda *_: [["/bin/sh", "-c", "echo Downloading; sleep 600"]])
@@ -159,14 +159,14 @@ def test_closing_ends_what_is_being_installed(
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_only_what_needs_script_mode_is_left_out(job: str) -> None:
+def test_only_dependencies_of_script_mode_are_left_out(job: str) -> None:
     lock = (CONTAINERS / job / "cpu.lock").read_text()
     left_out = [line for line in lock.splitlines() if "==" in line and line not in requirements(lock)]
     assert any("sagemaker-training==" in line for line in left_out) == ("sagemaker-training==" in lock)
     assert not left_out or "sagemaker-training" in lock
 
 
-def test_what_others_need_too_is_kept() -> None:
+def test_shared_dependencies_are_kept() -> None:
     lock = """
 sagemaker-training==1 \\
     --hash=sha256:00

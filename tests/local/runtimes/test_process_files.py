@@ -25,7 +25,7 @@ def source(tmp_path: Path) -> Path:
     return source
 
 
-def test_given_files_are_writable_copies(source: Path, tmp_path: Path) -> None:
+def test_copied_files_are_writable(source: Path, tmp_path: Path) -> None:
     copy_tree(source, tmp_path / "given")
     program = tmp_path / "given" / "folder" / "program"
     assert program.stat().st_mode & 0o777 == 0o755
@@ -33,7 +33,7 @@ def test_given_files_are_writable_copies(source: Path, tmp_path: Path) -> None:
     assert program.read_text() == "#!/bin/sh"
 
 
-def test_given_folders_are_merged(source: Path, tmp_path: Path) -> None:
+def test_copied_folders_are_merged(source: Path, tmp_path: Path) -> None:
     (tmp_path / "given").mkdir()
     (tmp_path / "given" / "before").touch()
     copy_tree(source, tmp_path / "given")

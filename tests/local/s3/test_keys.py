@@ -43,12 +43,12 @@ def test_other_bucket_names_are_not(name: str) -> None:
         ("s3://abc//x", ("abc", "/x")),
     ],
 )
-def test_uri_gives_bucket_and_prefix(uri: str, expected: tuple[str, str]) -> None:
+def test_uri_is_parsed_into_bucket_and_prefix(uri: str, expected: tuple[str, str]) -> None:
     assert parse_uri(uri) == expected
 
 
 @pytest.mark.parametrize("uri", ["", "abc/x", "http://abc/x", "s3:/abc", "s3://", "s3://A/x", "s3://../x"])
-def test_what_is_no_uri_is_refused(uri: str) -> None:
+def test_invalid_uri_raises(uri: str) -> None:
     with pytest.raises(ServiceError, match="s3://bucket/prefix") as raised:
         parse_uri(uri)
     assert raised.value.code == "ValidationException"
@@ -71,7 +71,7 @@ def test_what_is_no_uri_is_refused(uri: str) -> None:
         ("a/" * 512 + "b", "KeyTooLongError", "1024 bytes"),
     ],
 )
-def test_keys_without_a_file_are_refused_with_the_reason(key: str, code: str, reason: str) -> None:
+def test_keys_without_a_file_raise_with_the_reason(key: str, code: str, reason: str) -> None:
     with pytest.raises(ServiceError, match=reason) as raised:
         relative_path(key)
     assert (raised.value.code, raised.value.status) == (code, 400)

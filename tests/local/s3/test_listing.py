@@ -65,7 +65,7 @@ def test_pages_give_everything_once(
 
 
 @pytest.mark.usefixtures("_keys")
-def test_list_goes_on_behind_a_key(s3: "S3Client") -> None:
+def test_list_continues_after_a_key(s3: "S3Client") -> None:
     answer = s3.list_objects_v2(Bucket=BUCKET, StartAfter="b/2", MaxKeys=2)
     assert [item["Key"] for item in answer["Contents"]] == ["b/c/3", "d/e/f"]
     assert (answer["KeyCount"], answer["IsTruncated"], answer["StartAfter"]) == (2, True, "b/2")
@@ -146,7 +146,7 @@ def test_bucket_elsewhere_is_refused(s3: "S3Client") -> None:
         s3.create_bucket(Bucket="another", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
 
 
-def test_bucket_takes_unfinished_uploads_along(s3: "S3Client", home: Home) -> None:
+def test_deleting_a_bucket_aborts_its_uploads(s3: "S3Client", home: Home) -> None:
     s3.create_multipart_upload(Bucket=BUCKET, Key="a")
     s3.delete_bucket(Bucket=BUCKET)
     assert not list((home.objects / "uploads").iterdir())

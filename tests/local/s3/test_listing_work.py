@@ -83,7 +83,7 @@ def pages(s3: "S3Client", **members: Any) -> Iterator[Any]:
     return iter(paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": PAGE}, **members))
 
 
-def test_page_of_a_large_folder_costs_what_it_returns(
+def test_cost_of_a_page_does_not_grow_with_its_folder(
     store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"data/{number:05}" for number in range(FILES)])
@@ -126,7 +126,7 @@ def test_common_prefix_costs_one_key(
     assert work.entries_read <= (150 + 151 if delimiter == "/" else FILES)
 
 
-def test_deep_page_behind_a_marker_skips_what_lies_before(
+def test_page_after_a_marker_skips_earlier_folders(
     store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"a/{folder:03}/{number}" for folder in range(200) for number in range(5)])

@@ -57,7 +57,7 @@ def test_key_comes_back_as_it_was(s3: "S3Client", home: Home, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a//b", "/a", "a/../b", "x/."])
-def test_key_without_a_file_is_refused(s3: "S3Client", home: Home, key: str) -> None:
+def test_key_that_no_file_can_have_raises(s3: "S3Client", home: Home, key: str) -> None:
     with pytest.raises(ClientError, match="Objects are files on this server") as raised:
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
     assert code(raised) == ("InvalidArgument", 400)
@@ -66,7 +66,7 @@ def test_key_without_a_file_is_refused(s3: "S3Client", home: Home, key: str) -> 
     assert not list((home.buckets / BUCKET).iterdir())
 
 
-def test_what_a_file_does_not_say_is_kept(s3: "S3Client") -> None:
+def test_metadata_and_headers_are_stored(s3: "S3Client") -> None:
     given: Mapping[str, Any] = {
         "ContentType": "application/x-npy",
         "CacheControl": "no-store",
@@ -80,7 +80,7 @@ def test_what_a_file_does_not_say_is_kept(s3: "S3Client") -> None:
         assert {name: value for name, value in answer.items() if name in given} == given
 
 
-def test_head_tells_what_get_gives(s3: "S3Client") -> None:
+def test_head_returns_the_headers_of_get(s3: "S3Client") -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     head, got = s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")
@@ -121,7 +121,7 @@ def test_folder_marker_is_an_object(s3: "S3Client", home: Home) -> None:
         ("bytes=9-9", b"9"),
     ],
 )
-def test_range_gives_those_bytes(s3: "S3Client", range_: str, expected: bytes) -> None:
+def test_range_returns_its_bytes(s3: "S3Client", range_: str, expected: bytes) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
     got = s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
     start = b"0123456789".index(expected)
@@ -138,7 +138,7 @@ def test_range_outside_is_refused(s3: "S3Client", range_: str) -> None:
 
 
 @pytest.mark.parametrize("range_", ["bytes=3-1", "bytes=0-1,3-4", "lines=1-2"])
-def test_what_is_no_single_range_gives_everything(s3: "S3Client", range_: str) -> None:
+def test_invalid_or_multiple_ranges_return_the_whole_object(s3: "S3Client", range_: str) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
     assert content(s3, "a", Range=range_) == b"0123456789"
 
@@ -172,7 +172,7 @@ def test_reading_under_a_condition(s3: "S3Client", conditions: dict[str, Any], s
         assert status_of(read, Key="a", **conditions) == status
 
 
-def test_if_none_match_writes_only_what_is_new(s3: "S3Client") -> None:
+def test_if_none_match_prevents_overwriting(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfNoneMatch="*")
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"two", IfNoneMatch="*")
@@ -180,7 +180,7 @@ def test_if_none_match_writes_only_what_is_new(s3: "S3Client") -> None:
     assert content(s3, "a") == b"one"
 
 
-def test_if_match_writes_only_over_what_is_known(s3: "S3Client") -> None:
+def test_if_match_prevents_overwriting_another_version(s3: "S3Client") -> None:
     with pytest.raises(s3.exceptions.NoSuchKey):
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfMatch=OTHER)
     etag = s3.put_object(Bucket=BUCKET, Key="a", Body=b"one")["ETag"]
@@ -193,7 +193,7 @@ def test_if_match_writes_only_over_what_is_known(s3: "S3Client") -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
-def test_checksum_goes_there_and_back(s3: "S3Client", algorithm: Any) -> None:
+def test_checksum_is_stored_and_returned(s3: "S3Client", algorithm: Any) -> None:
     put: Mapping[str, Any] = s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ChecksumAlgorithm=algorithm)
     head: Mapping[str, Any] = s3.head_object(Bucket=BUCKET, Key="a", ChecksumMode="ENABLED")
     assert put[f"Checksum{algorithm}"] == head[f"Checksum{algorithm}"]
@@ -231,7 +231,7 @@ def test_answers_headers_can_be_chosen(s3: "S3Client") -> None:
     assert (got["ContentType"], got["ContentDisposition"]) == ("text/x", "inline")
 
 
-def test_copy_takes_details_along_or_not(s3: "S3Client") -> None:
+def test_copy_keeps_or_replaces_metadata(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a b%", Body=b"content", Metadata={"k": "v"}, ContentType="text/x")
     source = {"Bucket": BUCKET, "Key": "a b%"}
     copied = s3.copy_object(Bucket=BUCKET, Key="kept", CopySource=source)  # type: ignore[arg-type]
@@ -299,7 +299,7 @@ def test_tags_are_kept_and_changed(s3: "S3Client") -> None:
     assert s3.get_object_tagging(Bucket=BUCKET, Key="a")["TagSet"] == []
 
 
-def test_attributes_are_those_asked_for(s3: "S3Client") -> None:
+def test_object_attributes_return_the_requested_members(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     answer = s3.get_object_attributes(Bucket=BUCKET, Key="a", ObjectAttributes=["ETag", "ObjectSize", "Checksum"])
     assert (answer["ETag"], answer["ObjectSize"], "StorageClass" in answer) == (OWN.strip('"'), 7, False)
@@ -307,7 +307,7 @@ def test_attributes_are_those_asked_for(s3: "S3Client") -> None:
 
 
 @pytest.mark.parametrize("call", ["get_object", "head_object", "put_object", "delete_object", "list_objects_v2"])
-def test_bucket_that_is_not_there_is_told(s3: "S3Client", call: str) -> None:
+def test_missing_bucket_raises(s3: "S3Client", call: str) -> None:
     key = {} if call.startswith("list") else {"Key": "a"}
     with pytest.raises(ClientError) as raised:
         getattr(s3, call)(Bucket="no-such-bucket", **key)

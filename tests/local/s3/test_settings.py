@@ -138,7 +138,7 @@ def test_settings_end_with_their_bucket(s3: Client) -> None:
         ("put_bucket_website", {"WebsiteConfiguration": {}}, "NotImplemented"),
     ],
 )
-def test_setting_that_would_change_what_happens_is_refused(
+def test_setting_that_would_change_behaviour_raises(
     s3: Client, operation: str, members: dict[str, Any], code: str
 ) -> None:
     assert code_of(getattr(s3, operation), Bucket=BUCKET, **members) == code

@@ -58,7 +58,7 @@ KEYS = st.text(st.sampled_from("ab./-0é\0\ud800\U0001f600"), max_size=8) | st.t
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=KEYS)
-def test_any_key_is_given_back_exactly_or_refused(store: ObjectStore, key: str) -> None:
+def test_any_key_is_returned_unchanged_or_refused(store: ObjectStore, key: str) -> None:
     if not could_put(store, key):
         assert not list((store.home.buckets / BUCKET).iterdir())
         return
@@ -70,9 +70,7 @@ def test_any_key_is_given_back_exactly_or_refused(store: ObjectStore, key: str) 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(names=st.sets(KEYS, max_size=12), prefix=KEYS, after=KEYS)
-def test_list_is_what_sorting_and_filtering_all_keys_gives(
-    store: ObjectStore, names: set[str], prefix: str, after: str
-) -> None:
+def test_list_equals_sorted_and_filtered_keys(store: ObjectStore, names: set[str], prefix: str, after: str) -> None:
     stored = [name for name in names if could_put(store, name) and not name.endswith("/")]
     expected = sorted((key for key in stored if key.startswith(prefix)), key=str.encode)
     assert keys(store.list(BUCKET, prefix)) == expected
@@ -156,7 +154,7 @@ def test_object_and_folder_of_one_name_are_refused(store: ObjectStore, first: st
     assert store.get(BUCKET, first).key == first
 
 
-def test_empty_folder_gives_way_to_an_object(store: ObjectStore, home: Home) -> None:
+def test_object_replaces_an_empty_folder(store: ObjectStore, home: Home) -> None:
     (home.buckets / BUCKET / "a/b").mkdir(parents=True)
     put(store, "a", b"content")
     assert (home.buckets / BUCKET / "a").read_bytes() == b"content"
@@ -179,7 +177,7 @@ def test_folder_marker_with_content_is_refused(store: ObjectStore, home: Home) -
     assert not list((home.buckets / BUCKET).iterdir())
 
 
-def test_adopt_takes_the_file_away(store: ObjectStore, home: Home) -> None:
+def test_adopt_moves_the_file(store: ObjectStore, home: Home) -> None:
     file = home.work / "output"
     file.write_bytes(b"content")
     inode = file.stat().st_ino
@@ -188,7 +186,7 @@ def test_adopt_takes_the_file_away(store: ObjectStore, home: Home) -> None:
     assert stored.modified == pytest.approx(time.time(), abs=5)
 
 
-def test_adopt_copies_what_has_another_name(store: ObjectStore, home: Home) -> None:
+def test_adopt_copies_hard_links(store: ObjectStore, home: Home) -> None:
     """A job may hand its input back as its output: a hard link to another object."""
     original = put(store, "in", b"content", Details("its own"))
     (home.work / "link").hardlink_to(original.path)
@@ -305,7 +303,7 @@ def test_a_killed_servers_files_are_removed_at_start(store: ObjectStore, home: H
 
 
 @pytest.mark.parametrize("bucket", ["no-such-bucket", "..", "", "A"])
-def test_bucket_that_is_not_there_is_told(store: ObjectStore, bucket: str) -> None:
+def test_missing_bucket_raises(store: ObjectStore, bucket: str) -> None:
     for access in (store.get, store.check, store.delete, store.list):
         with pytest.raises(ServiceError) as raised:
             access(bucket, "key")
@@ -323,9 +321,7 @@ def test_bucket_with_a_file_that_no_key_names_is_kept(store: ObjectStore, home: 
     assert not store.has_bucket(BUCKET)
 
 
-def test_names_that_the_file_system_takes_for_one_are_refused(
-    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_names_that_differ_only_in_case_are_refused(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on macOS, where `A` opens `a`; here every look at the one finds the other."""
     put(store, "a")
     monkeypatch.setattr(store._files, "_ignores_case", True)

@@ -110,7 +110,7 @@ def test_connection_is_good_after_a_refused_body(connection: HTTPConnection) -> 
 
 
 @pytest.mark.parametrize(("signed", "status"), [(CONTENT, 200), (b"other", 400)])
-def test_body_is_held_against_what_was_signed(connection: HTTPConnection, signed: bytes, status: int) -> None:
+def test_body_must_match_its_signed_hash(connection: HTTPConnection, signed: bytes, status: int) -> None:
     answer = send(connection, "PUT", PATH, CONTENT, x_amz_content_sha256=hashlib.sha256(signed).hexdigest())
     assert (answer.status, b"XAmzContentSHA256Mismatch" in answer.body) == (status, status == 400)
 
@@ -174,7 +174,7 @@ def test_length_must_be_known(connection: HTTPConnection) -> None:
         ("GET", f"/{BUCKET}/%2e%2e/%2e%2e/state.db", 404, b"NoSuchKey"),
     ],
 )
-def test_what_is_not_supported_is_told(
+def test_unsupported_requests_are_reported(
     connection: HTTPConnection, method: str, path: str, status: int, text: bytes
 ) -> None:
     answer = send(connection, method, path)

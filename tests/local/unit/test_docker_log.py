@@ -53,5 +53,5 @@ def test_endless_line_comes_in_pieces() -> None:
     assert [len(text) for text in found] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 16384 + 3]
 
 
-def test_text_without_an_end_is_a_line() -> None:
+def test_last_line_needs_no_line_break() -> None:
     assert texts(frame(OUT, b"out"), frame(ERR, b"err")) == [b"out", b"err"]

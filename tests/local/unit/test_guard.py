@@ -112,7 +112,7 @@ def test_proof_of_one_connection_is_worth_nothing_on_another() -> None:
     assert reached == []
 
 
-def test_guards_own_proof_is_no_callers() -> None:
+def test_guards_proof_is_not_accepted_from_a_caller() -> None:
     """Else a stranger could have the guard prove for it."""
     with relayed(echo) as address, socket.create_connection(address, 5) as stranger:
         stranger.sendall(proof.MAGIC + bytes(proof.NONCE_BYTES))
@@ -146,7 +146,7 @@ def test_host_that_does_not_listen_refuses() -> None:
             call(listener.getsockname())
 
 
-def test_silent_strangers_keep_nobody_out() -> None:
+def test_silent_callers_do_not_block_others() -> None:
     with relayed(echo) as address:
         strangers = [socket.create_connection(address, 5) for _ in range(2 * relay.MAX_UNPROVEN)]
         with call(address) as connection:

@@ -66,13 +66,13 @@ def stream(tmp_path: Path) -> LogStream:
 
 
 @pytest.mark.parametrize("written", [0, 1, 150, 200])
-def test_following_goes_on_within_a_millisecond(stream: LogStream, written: int) -> None:
+def test_following_continues_within_a_millisecond(stream: LogStream, written: int) -> None:
     follow(stream, *numbered(200)[:written])
     follow(stream, *numbered(200))
     assert messages(stream) == [f"line {number}" for number in range(200)]
 
 
-def test_following_goes_on_when_the_clock_was_set_back(stream: LogStream) -> None:
+def test_following_continues_after_the_clock_is_set_back(stream: LogStream) -> None:
     lines = [*numbered(5), *numbered(5, NOW - 3600)]
     follow(stream, *lines[:6])
     follow(stream, *lines)
@@ -166,7 +166,7 @@ def test_line_of_another_waits_for_one_that_waits_for_space(stream: LogStream, m
     assert messages(stream) == ["x" * 30, "[microjobs] between"]
 
 
-def test_line_without_a_time_is_shown_at_the_one_before(stream: LogStream) -> None:
+def test_line_without_a_time_gets_the_time_of_the_line_before(stream: LogStream) -> None:
     """As earlier servers wrote them on a full disk."""
     stream.path.write_bytes(b"17 half of 017 [microjobs] note\nthe line\n18 next\n")
     assert [(event.time, event.message) for event in stream.events()][1:] == [(17, "the line"), (18, "next")]

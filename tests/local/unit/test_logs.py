@@ -45,13 +45,13 @@ def test_newer_lines_follow_the_last_token(logs: Logs, stream: LogStream) -> Non
     assert get(logs, nextToken=token)[0] == ["late"]
 
 
-def test_last_lines_come_first_when_the_head_is_not_asked_for(logs: Logs) -> None:
+def test_last_lines_are_returned_unless_the_head_is_requested(logs: Logs) -> None:
     newest, _, back = get(logs, limit=2)
     older, _, _ = get(logs, nextToken=back, limit=2)
     assert (newest, older) == (["line 3", "line 4"], ["line 1", "line 2"])
 
 
-def test_times_bound_what_is_read(logs: Logs) -> None:
+def test_start_and_end_time_filter_events(logs: Logs) -> None:
     assert get(logs, startFromHead=True, startTime=1000, endTime=3000)[0] == ["line 1", "line 2"]
 
 
@@ -60,7 +60,7 @@ def test_last_lines_before_a_time_are_found(logs: Logs) -> None:
 
 
 @pytest.mark.parametrize("lines", [1, 3000])
-def test_reading_backwards_gives_every_line_once(stream: LogStream, logs: Logs, lines: int) -> None:
+def test_reading_backwards_returns_each_line_once(stream: LogStream, logs: Logs, lines: int) -> None:
     for number in range(lines):
         stream.append(10, b"%d " % number + b"x" * 100)
     found: list[str] = []
@@ -105,7 +105,7 @@ def test_streams_are_described_by_prefix(logs: Logs, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("group", ["/aws/sagemaker/ProcessingJobs", "../..", "/aws/../.."])
-def test_missing_group_is_told_as_aws_does(logs: Logs, group: str) -> None:
+def test_missing_group_raises_as_on_aws(logs: Logs, group: str) -> None:
     with pytest.raises(ResourceNotFoundError):
         logs.describe_log_streams({"logGroupName": group})
 

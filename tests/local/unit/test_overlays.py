@@ -12,5 +12,5 @@ OTHER = '"/var/lib/docker/overlay2/1f/merged/proc/x" cannot be mounted because i
 
 
 @pytest.mark.parametrize(("reason", "refused"), [(REFUSED, True), (OTHER, False)])
-def test_overlays_are_given_up_for_their_own_errors_only(reason: str, refused: bool) -> None:
+def test_only_overlay_errors_disable_overlays(reason: str, refused: bool) -> None:
     assert Overlays(Mock()).is_refusal(APIError("500 Server Error", explanation=reason)) is refused

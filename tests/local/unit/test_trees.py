@@ -112,7 +112,7 @@ def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path,
         assert not os.path.lexists(folder)
 
 
-def test_all_files_are_archived_given_and_removed(left: tuple[Path, set[str]], tmp_path: Path) -> None:
+def test_all_files_are_archived_copied_and_removed(left: tuple[Path, set[str]], tmp_path: Path) -> None:
     folder, names = left
     for link in (True, False):
         tree = files.collect(folder, tmp_path / "to", link=link)
@@ -155,7 +155,7 @@ def test_user_who_is_not_root_removes_it(make: Callable[[Path], None], tmp_path:
     assert list((tmp_path / "place").iterdir()) == []
 
 
-def test_what_cannot_be_removed_keeps_nothing_else_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_removed_does_not_keep_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "left" / "a").mkdir(parents=True)
     for name in ("immutable", "b", "a/c"):
         (tmp_path / "left" / name).touch()
