@@ -21,6 +21,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import state
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.kinds import all_kinds
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
@@ -243,6 +244,12 @@ VARIANT = {
 }
 
 STARTING: Mapping[str, list[dict[str, Any]]] = {
+    **{
+        operation: [
+            sample("sagemaker", operation) | ({"Tags": TAGS} if "Tags" in TABLE["sagemaker"][operation] else {})
+        ]
+        for operation in (kind.operations["Create"] for kind in all_kinds())
+    },
     "CreateProcessingJob": [
         {
             "ProcessingJobName": "j",
@@ -383,13 +390,13 @@ STARTING: Mapping[str, list[dict[str, Any]]] = {
 """Requests that together have every member of the table that is not refused and has a meaning."""
 
 PASSING = ("InProgress", "Stopping", "Creating", "Updating")
-KINDS = ("processing-job", "training-job", "hyper-parameter-tuning-job", "transform-job", "endpoint")
+RUNNING = [kind.arn_type for kind in all_kinds() if kind.life]
 
 
 def settle(context: Context) -> None:
     """Wait until every job has ended and every endpoint serves."""
     deadline = time.monotonic() + 60
-    while any(context.state.unfinished(kind, PASSING) for kind in KINDS):
+    while any(context.state.unfinished(kind, PASSING) for kind in RUNNING):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

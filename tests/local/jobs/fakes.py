@@ -73,7 +73,12 @@ class FakeHost:
         self.name = plan.name
         self.plan = plan
         self.model = model
-        self.files = {path.name: path.read_bytes() for path in plan.inputs[0].source.rglob("*") if path.is_file()}
+        self.files = {
+            path.name: path.read_bytes()
+            for item in plan.inputs[:1]
+            for path in item.source.rglob("*")
+            if path.is_file()
+        }
         self.graces: list[float] = []
         self.began = time.monotonic()
         self._said: list[Line] = []

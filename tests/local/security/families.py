@@ -1,6 +1,7 @@
 """The families of operations, and requests of each that are right."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
@@ -11,10 +12,6 @@ from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity.table import TABLE
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
-from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.s3.service import OPERATIONS as S3
 from tests.local.security.requests import NAMES, Request, json_requests, query_requests, rest_requests
 from tests.local.security.shapes import odd_texts
@@ -89,18 +86,18 @@ BASES: Mapping[str, Any] = {
 
 
 def _about(*kinds: Kind, more: tuple[str, ...] = ()) -> list[str]:
-    """The operations on kinds of resources; more of those that make something."""
-    made = [f"Create{kind.noun}" for kind in kinds]
-    read = [f"{verb}{kind.noun}{plural}" for kind in kinds for verb, plural in (("Describe", ""), ("List", "s"))]
-    return [*made, *made, *made, *read, *more]
+    """Operations on kinds of resources; Create operations more often than others."""
+    common = [operation for kind in kinds for operation in kind.operations.values()]
+    return [*common, *(kind.operations["Create"] for kind in kinds for _ in range(2)), *more]
 
 
-def _jobs(kind: Kind, *more: str) -> st.SearchStrategy[Request]:
-    return json_requests("sagemaker", _about(kind, more=(f"Stop{kind.noun}", *more)), BASES)
+def _of_kind(kind: Kind) -> st.SearchStrategy[Request]:
+    return json_requests("sagemaker", _about(kind), BASES)
 
 
-HOSTING = ("DeleteModel", "DeleteEndpointConfig", "DeleteEndpoint", "UpdateEndpoint", "UpdateEndpoint")
-LISTS = [kind.operations["List"] for kind in all_kinds()]
+HOSTED = (MODEL, ENDPOINT_CONFIG, ENDPOINT)
+"""Kinds that are used together."""
+LISTS = [*(kind.operations["List"] for kind in all_kinds()), "ListTrainingJobsForHyperParameterTuningJob"]
 TOKENS = ["", "x", "WzEsICJhIl0=", "W10=", "MQ==", "WyJhIl0=", "W1tdLCBbXV0=", "WzFlOTk5LCAiYSJd", "bnVsbA==", "é"]
 
 encodable = odd_texts.map(lambda text: text.encode(errors="replace").decode())
@@ -131,11 +128,8 @@ CALLS: Mapping[str, st.SearchStrategy[Any]] = {
 }
 
 FAMILIES: Mapping[str, Callable[[], st.SearchStrategy[Request]]] = {
-    "processing": lambda: _jobs(PROCESSING_JOB, "DeleteProcessingJob"),
-    "training": lambda: _jobs(TRAINING_JOB, "DeleteTrainingJob"),
-    "tuning": lambda: _jobs(TUNING_JOB, "DeleteHyperParameterTuningJob", "ListTrainingJobsForHyperParameterTuningJob"),
-    "transform": lambda: _jobs(TRANSFORM_JOB),
-    "hosting": lambda: json_requests("sagemaker", _about(MODEL, ENDPOINT_CONFIG, ENDPOINT, more=HOSTING), BASES),
+    **{kind.title: partial(_of_kind, kind) for kind in all_kinds() if kind not in HOSTED},
+    "hosting": lambda: json_requests("sagemaker", _about(*HOSTED, more=("UpdateEndpoint", "UpdateEndpoint")), BASES),
     "listing": lambda: json_requests("sagemaker", [*LISTS, "AddTags", "ListTags", "DeleteTags"], BASES),
     "logs": lambda: json_requests(
         "logs", ["DescribeLogGroups", "DescribeLogStreams", "GetLogEvents", "FilterLogEvents"], BASES

@@ -1,0 +1,181 @@
+"""What every kind of resource does, discovered kinds of new families included: no test lists the kinds."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
+from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.operations import Handler, list_makers, load_operations
+from microjobs_orchestrator.local.services.sagemaker import SageMaker
+from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.security.families import BASES, IMAGE
+
+KINDS = all_kinds()
+RUNNING = [kind for kind in KINDS if kind.life]
+TAGS = [{"Key": "k", "Value": "v"}]
+TEMPLATE_IMAGE = "microjobs/serve:dev"
+
+every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.arn_type)
+every_running_kind = pytest.mark.parametrize("kind", RUNNING, ids=lambda kind: kind.arn_type)
+
+
+def sample(shape: Shape) -> Any:
+    """Return the smallest value of a shape that has all required members."""
+    if isinstance(shape, StructureShape):
+        return {name: sample(shape.members[name]) for name in shape.required_members}
+    if isinstance(shape, ListShape):
+        return [sample(shape.member)]
+    if isinstance(shape, MapShape):
+        return {}
+    return {"string": (shape.metadata.get("enum") or ["x"])[0], "boolean": False}.get(shape.type_name, 1)
+
+
+class Server:
+    """The parts of a server over a home, with the operations on all kinds."""
+
+    def __init__(self, home: Home) -> None:
+        self.runtime = FakeRuntime()
+        self.runtime.models |= {IMAGE: Model(), TEMPLATE_IMAGE: Model()}
+        self.parts = Parts.over(home, self.runtime)
+        self._kinds = load_operations(self.parts.context, self.parts.registry)
+        self.operations = SageMaker(self.parts.context.state, self._kinds).operations()
+
+    def recover(self) -> None:
+        self.parts.registry.recover(list_makers(self._kinds))
+
+    def call(self, kind: Kind, verb: str, **members: Any) -> dict[str, Any]:
+        handler: Handler = self.operations[kind.operations[verb]]
+        return dict(handler(members))
+
+    def create(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:
+        """Create a resource, and what its request names."""
+        for other in (MODEL, ENDPOINT_CONFIG):
+            if other is kind:
+                break
+            if self.parts.context.state.get(other.arn_type, "a") is None:
+                self._add(other, "a")
+        return self._add(kind, name, **members)
+
+    def _add(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:
+        operation = kind.operations["Create"]
+        shape = operation_model("sagemaker", operation).input_shape
+        request = BASES.get(operation) or sample(shape or StructureShape("Empty", {"members": {}}))
+        return self.call(kind, "Create", **{**request, kind.name_member: name, **members})
+
+    def status(self, kind: Kind, name: str) -> str:
+        record = self.parts.context.state.get(kind.arn_type, name)
+        return record.status if record else ""
+
+    def close(self) -> None:
+        self.parts.close()
+        self.runtime.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    made = Home(tmp_path / "home")
+    made.make()
+    made.credentials()
+    (made.buckets / "fuzz" / "in").mkdir(parents=True)
+    (made.buckets / "fuzz" / "in" / "a").write_text("1,2\n")
+    return made
+
+
+@pytest.fixture
+def server(home: Home) -> Iterator[Server]:
+    running = Server(home)
+    yield running
+    running.close()
+
+
+@every_kind
+def test_resource_is_described_listed_and_tagged(server: Server, kind: Kind) -> None:
+    arn = server.create(kind, "one", Tags=TAGS)[kind.arn_member]
+    assert arn.endswith(f":{kind.arn_type}/one")
+    described = server.call(kind, "Describe", **{kind.name_member: "one"})
+    assert (described[kind.name_member], described[kind.arn_member]) == ("one", arn)
+    listed = server.call(kind, "List", NameContains="one")[kind.summaries_member]
+    assert [item[kind.name_member] for item in listed] == ["one"]
+    assert server.operations["ListTags"]({"ResourceArn": arn})["Tags"] == TAGS
+    server.operations["DeleteTags"]({"ResourceArn": arn, "TagKeys": ["k"]})
+    assert server.operations["ListTags"]({"ResourceArn": arn})["Tags"] == []
+
+
+@every_kind
+def test_name_is_taken_once(server: Server, kind: Kind) -> None:
+    server.create(kind, "one")
+    with pytest.raises(ServiceError, match="already exist"):
+        server.create(kind, "one")
+
+
+@every_kind
+def test_list_comes_in_pages(server: Server, kind: Kind) -> None:
+    for number in range(3):
+        server.create(kind, f"page-{number}")
+    names: list[str] = []
+    token: dict[str, str] = {}
+    while len(names) < 3:
+        page = server.call(
+            kind, "List", NameContains="page-", SortBy="Name", SortOrder="Ascending", MaxResults=2, **token
+        )
+        names += [item[kind.name_member] for item in page[kind.summaries_member]]
+        token = {"NextToken": page["NextToken"]} if "NextToken" in page else {}
+    assert (names, token) == (["page-0", "page-1", "page-2"], {})
+
+
+@every_kind
+def test_absent_resource_is_not_found(server: Server, kind: Kind) -> None:
+    for verb in ("Describe", *(verb for verb in kind.verbs if verb in ("Stop", "Delete"))):
+        with pytest.raises(ServiceError, match="Could not find"):
+            server.call(kind, verb, **{kind.name_member: "absent"})
+
+
+@every_kind
+def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
+    server.create(kind, "one")
+    if "Stop" in kind.verbs:
+        assert kind.life is not None
+        active = kind.life.active
+        server.call(kind, "Stop", **{kind.name_member: "one"})
+        until(lambda: server.status(kind, "one") not in active)
+        assert server.status(kind, "one") == "Stopped"
+    if "Delete" in kind.verbs:
+        server.call(kind, "Delete", **{kind.name_member: "one"})
+        until(lambda: server.parts.context.state.get(kind.arn_type, "one") is None)
+
+
+@every_running_kind
+def test_server_that_is_killed_leaves_nothing_unsettled(home: Home, server: Server, kind: Kind) -> None:
+    """The hosts are lost, too: what runs fails with a reason, or runs again and can be stopped."""
+    server.create(kind, "one")
+    after = Server(home)
+    after.recover()
+    assert kind.life is not None
+    changing = kind.life.changing
+    until(lambda: after.status(kind, "one") not in changing or after.runtime.hosts)
+    if "Stop" in kind.verbs and after.status(kind, "one") in changing:
+        after.call(kind, "Stop", **{kind.name_member: "one"})
+    until(lambda: after.status(kind, "one") not in changing)
+    described = after.call(kind, "Describe", **{kind.name_member: "one"})
+    assert described[kind.status_member] in (kind.life.good, "Stopped") or described["FailureReason"]
+    after.close()
+
+
+@every_kind
+def test_kind_is_complete(kind: Kind) -> None:
+    for operation in kind.operations.values():
+        assert operation_model("sagemaker", operation).input_shape
+    assert {owned.arn_type for owned in kind.owns} <= {known.arn_type for known in KINDS[: KINDS.index(kind)]}
+    if kind.life is not None:
+        known = set(kind.life.statuses)
+        assert {kind.life.first, kind.life.good, *kind.life.changing, *kind.life.transitions} <= known
+        assert {after for following in kind.life.transitions.values() for after in following} <= known
