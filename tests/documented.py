@@ -1,4 +1,4 @@
-"""Commands that people copy: from the documentation, and from what the tools print."""
+"""Commands in the documentation and in the messages of the tools."""
 
 import ast
 import re
@@ -16,12 +16,12 @@ SHELLS = ("sh", "bash", "zsh", "shell")
 _COMMAND = re.compile(rf"(?:{'|'.join(PROGRAMS)}) ")
 _SPAN = re.compile(r"`([^`\n]+)`")
 PLACEHOLDER = "X"
-"""Stands for a value that a message has at that place."""
+"""Replaces a value that a message formats."""
 
 
 @dataclass(frozen=True)
 class Snippet:
-    """Lines that are copied together."""
+    """Lines that a reader copies together."""
 
     path: Path
     line: int
@@ -32,7 +32,7 @@ class Snippet:
 
 
 def pages() -> list[Path]:
-    """The documentation, relative to the repository; not the history, and not what is generated."""
+    """Return the pages of the documentation, relative to the repository, without history and generated pages."""
     found = [*REPOSITORY.glob("*.md"), *REPOSITORY.glob("docs/**/*.md"), *REPOSITORY.glob("containers/*/README.md")]
     found.append(REPOSITORY / "scripts" / "job-template" / "README.md")
     left_out = ("CHANGELOG.md", "parity.md")
@@ -40,7 +40,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> Iterator[Snippet]:
-    """Indented blocks and fenced shell blocks of a page."""
+    """Yield the indented blocks and the fenced shell blocks of a page."""
     language: str | None = None
     begin, lines = 0, list[str]()
     for number, line in enumerate([*(REPOSITORY / page).read_text(encoding="utf-8").splitlines(), ""], 1):
@@ -57,7 +57,7 @@ def blocks(page: Path) -> Iterator[Snippet]:
 
 
 def spans(page: Path) -> Iterator[Snippet]:
-    """Commands within a page's sentences and tables."""
+    """Yield the commands in sentences and tables of a page."""
     for number, line in enumerate((REPOSITORY / page).read_text(encoding="utf-8").splitlines(), 1):
         for text in _SPAN.findall(line):
             if _COMMAND.match(text):
@@ -65,7 +65,7 @@ def spans(page: Path) -> Iterator[Snippet]:
 
 
 def advice() -> Iterator[Snippet]:
-    """Commands in backquotes within the messages of our tools."""
+    """Yield the commands in backquotes in messages of the tools."""
     for message in _messages():
         for text in _SPAN.findall(message.text):
             if _COMMAND.match(text):
@@ -73,7 +73,7 @@ def advice() -> Iterator[Snippet]:
 
 
 def endings() -> Iterator[Snippet]:
-    """Calls of our program in messages that quote nothing: all that follows is copied with them."""
+    """Yield the `microjobs` commands in messages without backquotes, with the rest of the line."""
     call = re.compile(r"(?<![\w$(/])microjobs (?:run|build|push|local|ps|logs|stop|interrupt|init|doctor|clean) .*")
     for message in _messages():
         for text in call.findall(message.text) if "`" not in message.text else ():
@@ -82,7 +82,7 @@ def endings() -> Iterator[Snippet]:
 
 @cache
 def _messages() -> list[Snippet]:
-    """Return the texts in our tools' code, without docstrings."""
+    """Return all texts in the tools' code, without docstrings."""
     return list(_parse_messages())
 
 

@@ -27,11 +27,11 @@ variant = {"VariantName": "v", "ModelName": "airflow", "InstanceType": "ml.m5.la
 hook.create_endpoint_config({"EndpointConfigName": "airflow", "ProductionVariants": [variant]})
 endpoint = {"EndpointName": "airflow", "EndpointConfigName": "airflow"}
 hook.create_endpoint(endpoint, wait_for_completion=True, check_interval=1)
-told = {
+results = {
     "status": described["TrainingJobStatus"],
     "listed": [item["TrainingJobName"] for item in hook.list_training_jobs(name_contains="airflow")],
     "counted": hook.count_processing_jobs_by_name("airflow"),
     "endpoint": hook.describe_endpoint("airflow")["EndpointStatus"],
 }
 hook.delete_model("airflow")
-print(json.dumps(told))
+print(json.dumps(results))

@@ -49,6 +49,6 @@ def run_program(client: str, local: Local, folder: Path, script: str, *arguments
     done = subprocess.run(
         [str(word) for word in words], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
-    said = [line for line in done.stderr.splitlines() if "INFO:" not in line]
-    assert done.returncode == 0, done.stdout[-2000:] + "\n".join(said)[-4000:]
+    errors = [line for line in done.stderr.splitlines() if "INFO:" not in line]
+    assert done.returncode == 0, done.stdout[-2000:] + "\n".join(errors)[-4000:]
     return done.stdout.splitlines()

@@ -18,14 +18,14 @@ def stub(tmp_path: Path) -> Iterator[Local]:
 
 
 def test_mlflow_deploys_a_model(stub: Local, tmp_path: Path) -> None:
-    said = run_program("mlflow", stub, tmp_path, "mlflow_deployment.py", "image:1")
-    assert json.loads(said[-1]) == {"status": "InService", "listed": ["deployed"], "left": 0}
+    lines = run_program("mlflow", stub, tmp_path, "mlflow_deployment.py", "image:1")
+    assert json.loads(lines[-1]) == {"status": "InService", "listed": ["deployed"], "left": 0}
     assert [item["Name"] for item in stub.s3.list_buckets()["Buckets"] if item["Name"].startswith("mlflow")]
 
 
 def test_airflow_trains_and_hosts(stub: Local, tmp_path: Path) -> None:
-    said = run_program("airflow", stub, tmp_path, "airflow_hooks.py", "image:1", stub.address.bucket)
-    assert json.loads(said[-1]) == {
+    lines = run_program("airflow", stub, tmp_path, "airflow_hooks.py", "image:1", stub.address.bucket)
+    assert json.loads(lines[-1]) == {
         "status": "Completed",
         "listed": ["airflow"],
         "counted": 0,

@@ -26,21 +26,21 @@ def test_users_script_runs_in_awss_own_image_by_its_alias(tmp_path: Path) -> Non
 
 @pytest.mark.timeout(900)
 def test_housing_notebook_runs_to_its_last_cell(local: Local, boston: Path, tmp_path: Path) -> None:
-    said = run(local, tmp_path, "housing_notebook.py", boston, tmp_path, image_name("{}"))
-    told = json.loads(said[-1])
-    assert told["best"] < 30
-    assert len(told["predictions"]) == 10
-    assert sum(abs(p - t) for p, t in zip(told["predictions"], told["targets"], strict=True)) / 10 < 6
-    assert told["report"].startswith("Test MSE : ")
-    assert any(" val_loss: " in line for line in said)  # fit showed the job's own log
-    assert told["endpoints"] == []
+    lines = run(local, tmp_path, "housing_notebook.py", boston, tmp_path, image_name("{}"))
+    results = json.loads(lines[-1])
+    assert results["best"] < 30
+    assert len(results["predictions"]) == 10
+    assert sum(abs(p - t) for p, t in zip(results["predictions"], results["targets"], strict=True)) / 10 < 6
+    assert results["report"].startswith("Test MSE : ")
+    assert any(" val_loss: " in line for line in lines)  # fit() printed the job's log
+    assert results["endpoints"] == []
 
 
 def test_sdk_predicts_asynchronously_and_joins(local: Local, tmp_path: Path) -> None:
     linear_bundle(tmp_path / "model", [1.0] * 3, 0.0)
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "model", ".")
-    told = json.loads(run(local, tmp_path, "hosting.py", image_name("serve"), tmp_path / "model.tar.gz")[-1])
-    assert told["predicted"] == [["6.0"], ["15.0"]]
-    assert "oops" in told["failure"]
-    assert told["joined"] == "first,6.0\nsecond,15.0\n"
+    results = json.loads(run(local, tmp_path, "hosting.py", image_name("serve"), tmp_path / "model.tar.gz")[-1])
+    assert results["predicted"] == [["6.0"], ["15.0"]]
+    assert "oops" in results["failure"]
+    assert results["joined"] == "first,6.0\nsecond,15.0\n"

@@ -41,8 +41,8 @@ def bundle(local: Local, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize(("client", "version"), [("sdk290", "2.90.0"), ("sdk", "2.257.7")])
 def test_program_for_version_2_runs(client: str, version: str, local: Local, trainer: str, tmp_path: Path) -> None:
-    said = run_program(client, local, tmp_path, "typical_v2.py", trainer, image_name("serve"), local.address.bucket)
-    assert json.loads(said[-1]) == {
+    lines = run_program(client, local, tmp_path, "typical_v2.py", trainer, image_name("serve"), local.address.bucket)
+    assert json.loads(lines[-1]) == {
         "version": version,
         "attached": True,
         "loss": 0.5,
@@ -53,13 +53,13 @@ def test_program_for_version_2_runs(client: str, version: str, local: Local, tra
         "processed": ["typical-v2/copy/rows.csv"],
     }
     noted = "ProfilerRuleConfigurations has no effect: there is no profiler"
-    assert any(noted in line for line in said) == (client == "sdk290")
+    assert any(noted in line for line in lines) == (client == "sdk290")
 
 
 @pytest.mark.usefixtures("bundle")
 def test_program_for_version_3_runs(local: Local, trainer: str, tmp_path: Path) -> None:
-    said = run_program("sdk3", local, tmp_path, "typical_v3.py", trainer, image_name("serve"), local.address.bucket)
-    assert json.loads(said[-1]) == {
+    lines = run_program("sdk3", local, tmp_path, "typical_v3.py", trainer, image_name("serve"), local.address.bucket)
+    assert json.loads(lines[-1]) == {
         "bucket": local.address.bucket,
         "trained": "Completed",
         "scripted": "Completed",

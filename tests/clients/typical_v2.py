@@ -29,7 +29,7 @@ sess = sagemaker.Session(default_bucket=bucket)
 role = os.environ["SAGEMAKER_ROLE"]
 kind = "ml.m5.large"
 metrics = [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}]
-told: dict[str, object] = {"version": sagemaker.__version__}
+results: dict[str, object] = {"version": sagemaker.__version__}
 
 # --- training, and a program that attaches to the job later
 estimator = Estimator(
@@ -37,9 +37,9 @@ estimator = Estimator(
 )
 estimator.fit({"model": f"s3://{bucket}/bundle"})
 attached = Estimator.attach(estimator.latest_training_job.name, sagemaker_session=sess)
-told["attached"] = attached.model_data == estimator.model_data
+results["attached"] = attached.model_data == estimator.model_data
 described = attached.latest_training_job.describe()
-told["loss"] = described["FinalMetricDataList"][0]["Value"]
+results["loss"] = described["FinalMetricDataList"][0]["Value"]
 
 # --- tuning, and a program that attaches to it
 tuner = HyperparameterTuner(
@@ -55,14 +55,14 @@ tuner = HyperparameterTuner(
 )
 tuner.fit({"model": f"s3://{bucket}/bundle"})
 again = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=sess)
-told["tuned"] = [again.objective_metric_name, again.best_training_job() == tuner.best_training_job()]
-told["trials"] = len(again.analytics().dataframe())
+results["tuned"] = [again.objective_metric_name, again.best_training_job() == tuner.best_training_job()]
+results["trials"] = len(again.analytics().dataframe())
 
 # --- an endpoint
 predictor = estimator.deploy(
     1, kind, image_uri=serve, serializer=CSVSerializer(), deserializer=CSVDeserializer(), endpoint_name="typical-v2"
 )
-told["predicted"] = predictor.predict([[1, 2, 3]])
+results["predicted"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
 
 # --- a model by its archive, transformed in a batch
@@ -72,7 +72,7 @@ transformer = model.transformer(1, kind, output_path=f"s3://{bucket}/typical-v2/
 transformer.transform(f"s3://{bucket}/typical-v2/rows.csv", content_type="text/csv", split_type="Line")
 transformer.wait()
 Transformer.attach(transformer.latest_transform_job.name, sagemaker_session=sess)
-told["transformed"] = sess.read_s3_file(bucket, "typical-v2/out/rows.csv.out")
+results["transformed"] = sess.read_s3_file(bucket, "typical-v2/out/rows.csv.out")
 
 # --- processing
 source, target = (str(Layout().processing(name)) for name in ("in", "out"))
@@ -82,5 +82,5 @@ processor.run(
     inputs=[ProcessingInput(f"s3://{bucket}/typical-v2/rows.csv", source)],
     outputs=[ProcessingOutput(target, f"s3://{bucket}/typical-v2/copy", output_name="copy")],
 )
-told["processed"] = sess.list_s3_files(bucket, "typical-v2/copy")
-print(json.dumps(told))
+results["processed"] = sess.list_s3_files(bucket, "typical-v2/copy")
+print(json.dumps(results))

@@ -30,13 +30,13 @@ role = os.environ["SAGEMAKER_ROLE"]
 kind = "ml.m5.large"
 compute = Compute(instance_type=kind, instance_count=1)
 data = [InputData(channel_name="model", data_source=f"s3://{bucket}/bundle")]
-told: dict[str, object] = {"bucket": sess.default_bucket()}
+results: dict[str, object] = {"bucket": sess.default_bucket()}
 
 # --- training, with the image's own program; the role is the settings file's
 trainer = ModelTrainer(training_image=train, compute=compute, base_job_name="typical-v3", hyperparameters={"a": 1})
 trainer.train(input_data_config=data)
 job = trainer._latest_training_job
-told["trained"] = job.training_job_status
+results["trained"] = job.training_job_status
 archive = job.model_artifacts.s3_model_artifacts
 
 # --- training, with a program of the user's
@@ -51,7 +51,7 @@ scripted = ModelTrainer(
     hyperparameters={"b": 2},
 )
 scripted.train()
-told["scripted"] = scripted._latest_training_job.training_job_status
+results["scripted"] = scripted._latest_training_job.training_job_status
 
 # --- tuning
 tuner = HyperparameterTuner(
@@ -65,14 +65,14 @@ tuner = HyperparameterTuner(
     base_tuning_job_name="typical-v3",  # by default it is the image's name and the minute: another program has it too
 )
 tuner.tune(inputs=data, wait=True)
-told["tuned"] = bool(tuner.best_training_job())
+results["tuned"] = bool(tuner.best_training_job())
 
 # --- a model, deployed
 builder = ModelBuilder(image_uri=serve, s3_model_data_url=archive, role_arn=role, instance_type=kind)
 builder.build(model_name="typical-v3")
 endpoint = builder.deploy(endpoint_name="typical-v3", initial_instance_count=1)
 answer = endpoint.invoke(body=b"1,2,3\n", content_type="text/csv", accept="text/csv")
-told["predicted"] = answer.body.read().decode()
+results["predicted"] = answer.body.read().decode()
 endpoint.delete()
 
 # --- transform, and processing
@@ -82,7 +82,7 @@ transformer = Transformer(
     model_name="typical-v3", instance_count=1, instance_type=kind, output_path=f"s3://{bucket}/typical-v3/out"
 )
 transformer.transform(rows, content_type="text/csv", split_type="Line", wait=True, logs=False)
-told["transformed"] = sess.read_s3_file(bucket, "typical-v3/out/rows.csv.out")
+results["transformed"] = sess.read_s3_file(bucket, "typical-v3/out/rows.csv.out")
 inside, out = (str(Layout().processing(name)) for name in ("in", "out"))
 processor = Processor(
     role=role,
@@ -98,6 +98,6 @@ processor.run(
     outputs=[ProcessingOutput(output_name="copy", s3_output=s3_output)],
     logs=False,
 )
-told["processed"] = sess.list_s3_files(bucket, "typical-v3/copy")
+results["processed"] = sess.list_s3_files(bucket, "typical-v3/copy")
 print()  # the SDK leaves a line open
-print(json.dumps(told))
+print(json.dumps(results))

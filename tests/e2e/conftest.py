@@ -64,7 +64,7 @@ class Pipeline:
         return printed
 
     def up_until(self, text: str) -> str:
-        """`docker compose up` until it has printed a text; all that it printed."""
+        """Run `docker compose up` until it prints a text. Return its output."""
         command = ["docker", "compose", "up"]
         process = subprocess.Popen(
             command,
@@ -87,10 +87,10 @@ class Pipeline:
 
     def log(self, service: str) -> str:
         command = ["docker", "compose", "logs", "--no-color", "--no-log-prefix", service]
-        said = subprocess.run(
+        logs = subprocess.run(
             command, cwd=self.checkout, env=self.environment, capture_output=True, text=True, check=True
         )
-        return said.stdout
+        return logs.stdout
 
     def remove_images(self) -> None:
         remove_images(self.settings["TAG"])
@@ -98,8 +98,8 @@ class Pipeline:
     def down(self) -> None:
         subprocess.run(["make", "down"], cwd=self.checkout, env=self.environment, check=True, capture_output=True)
 
-    def left_behind(self) -> list[str]:
-        """Names of containers, networks and volumes of this project that still exist."""
+    def list_leftovers(self) -> list[str]:
+        """Return the names of the project's containers, networks and volumes that still exist."""
         found = []
         for kind, *options in (["container", "--all"], ["network"], ["volume"]):
             command = ["docker", kind, "ls", "--quiet", *options]
@@ -110,7 +110,7 @@ class Pipeline:
 
 
 def remove_images(tag: str) -> None:
-    """Remove the images of a tag, by their names: an image may have another tag, too."""
+    """Remove the images of a tag by name, because an image may have another tag too."""
     listed = ["docker", "image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference=*/*:{tag}"]
     names = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
     subprocess.run(["docker", "image", "rm", *names], capture_output=True, check=False)

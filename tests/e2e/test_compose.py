@@ -43,7 +43,7 @@ def readme_curl(port: int) -> list[str]:
 
 
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("docker-compose.*.yml")), ids=lambda path: path.name)
-def test_override_fits_the_pipeline(path: Path) -> None:
+def test_override_is_valid(path: Path) -> None:
     files = ["--file", str(REPOSITORY / "docker-compose.yml"), "--file", str(path)]
     done = subprocess.run(["docker", "compose", *files, "config"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -74,7 +74,7 @@ def test_housing_runs_to_its_report_and_the_endpoint_answers(pipeline: Pipeline)
     assert len(json.loads(answer.stdout)["predictions"]) == 1
 
     pipeline.down()
-    assert pipeline.left_behind() == []
+    assert pipeline.list_leftovers() == []
 
 
 def test_docker_compose_up_builds_and_runs_a_clean_checkout(pipeline: Pipeline) -> None:
@@ -101,7 +101,7 @@ def test_failing_last_job_stops_the_endpoint(pipeline: Pipeline, job: str, optio
     override = pipeline.checkout / "docker-compose.spoilt.yml"
     override.write_text(f"services: {{{job}: {{command: [{option}]}}}}")
     assert reason in pipeline.run("spoilt", expect=1)
-    assert pipeline.left_behind() == []
+    assert pipeline.list_leftovers() == []
 
 
 def test_boston_beats_linear_regression(pipeline: Pipeline, boston: Path) -> None:
@@ -113,7 +113,7 @@ def test_boston_beats_linear_regression(pipeline: Pipeline, boston: Path) -> Non
     assert json.loads((pipeline.artifacts / "batch/report.json").read_text())["mse"] < 23.2
 
 
-def test_four_hosts_give_what_one_host_gives(pipeline: Pipeline) -> None:
+def test_four_hosts_give_the_results_of_one_host(pipeline: Pipeline) -> None:
     assert "do not authenticate each other" not in pipeline.run("four-hosts")
     several = {path.name: np.load(path) for path in pipeline.artifacts.glob("t*/*.npy")}
     assert len(several) == 4
@@ -138,7 +138,7 @@ def test_failing_job_stops_the_rest_and_shows_its_reason(pipeline: Pipeline) -> 
     pipeline.settings = {"EPOCHS": "many"}
     printed = pipeline.run(expect=1)
     assert "ERROR hyperparameters: epochs = 'many' is not a whole number" in printed
-    assert pipeline.left_behind() == []
+    assert pipeline.list_leftovers() == []
     assert (pipeline.artifacts / "train-pytorch/output/failure").read_text().startswith("hyperparameters: epochs")
 
 
@@ -157,6 +157,6 @@ def test_interrupted_run_leaves_nothing_behind(pipeline: Pipeline) -> None:
     assert process.returncode == 130
     # A job that ignores the signal is killed after 110 s.
     assert time.monotonic() - started < 80
-    assert pipeline.left_behind() == []
+    assert pipeline.list_leftovers() == []
     for job in ("train-pytorch", "train-tensorflow"):  # stopped by the signal, not killed
         assert (pipeline.artifacts / job / "model/manifest.json").is_file()

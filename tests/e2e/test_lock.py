@@ -46,7 +46,7 @@ def test_locks_are_made_from_their_requirements(source: Path) -> None:
     assert reason_if_stale(source) == ""
 
 
-def test_lock_of_one_job_needs_its_own_packages_only(repository: Path) -> None:
+def test_lock_of_one_job_needs_only_its_packages(repository: Path) -> None:
     source = repository / "containers" / "preprocess" / "cpu.in"
     source.write_text("polars\n")
     made = lock(repository, "lock/preprocess")
@@ -54,7 +54,7 @@ def test_lock_of_one_job_needs_its_own_packages_only(repository: Path) -> None:
     assert reason_if_stale(source) == ""
 
 
-def test_index_that_cannot_be_reached_is_named_and_costs_that_lock_alone(repository: Path) -> None:
+def test_unreachable_index_is_reported_and_other_locks_are_written(repository: Path) -> None:
     made = lock(repository, "lock")
     assert made.returncode == 2
     assert "containers/train-pytorch/cpu.in needs https://download.pytorch.org/whl/cpu" in made.stderr
@@ -65,9 +65,9 @@ def test_index_that_cannot_be_reached_is_named_and_costs_that_lock_alone(reposit
     assert repository / "containers" / "train-tensorflow" / "cpu.lock" in locked, "after PyTorch's in order"
 
 
-def test_wheels_take_the_place_of_the_index(repository: Path) -> None:
+def test_wheels_replace_the_index(repository: Path) -> None:
     assert lock(repository, "lock/train-pytorch", WHEELS="/wheels").returncode == 0
 
 
-def test_job_that_there_is_not_is_named(repository: Path) -> None:
+def test_unknown_job_is_reported(repository: Path) -> None:
     assert "there is no job nothing" in lock(repository, "lock/nothing").stderr

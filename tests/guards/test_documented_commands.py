@@ -1,4 +1,4 @@
-"""What is documented or advised can be pasted: bash and zsh give the same words to the same programs."""
+"""Commands in the documentation and in messages can be pasted: bash and zsh call the same programs with them."""
 
 import re
 import shlex
@@ -29,12 +29,12 @@ STUBS = (
 )
 FILES = (".venv/bin/activate", "microjobs/README.md")
 OWN = ("sdk/bin/pip", "sdk/bin/python", "sdk2/bin/pip", "sdk2/bin/python")
-"""Programs of a virtual environment that a page makes."""
+"""Programs of virtual environments that a page creates."""
 STUB = """#!/bin/sh
 printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
 """
 SHELLS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-fis"]}
-"""Interactive ones: there zsh knows no comments, and both look for `!` in double quotes."""
+"""Interactive shells: there, zsh has no comments, and both expand `!` in double quotes."""
 
 BLOCKS = [snippet for page in pages() for snippet in blocks(page)]
 SPANS = [*(snippet for page in pages() for snippet in spans(page)), *advice(), *endings()]
@@ -44,7 +44,7 @@ Paste = Callable[[str, str], list[str]]
 
 @pytest.fixture
 def paste(tmp_path: Path) -> Paste:
-    """The programs that a shell called, with their words, for lines that were pasted into it."""
+    """A function that pastes lines into a shell, and returns the calls of programs with their arguments."""
     folder, stubs = tmp_path / "a folder", tmp_path / "stubs"
     stubs.mkdir()
     for name in STUBS:
@@ -79,8 +79,8 @@ def test_blocks_have_no_comments() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_bash_and_zsh_understand_the_same(source: str, paste: Paste) -> None:
-    need_zsh()
+def test_bash_and_zsh_make_the_same_calls(source: str, paste: Paste) -> None:
+    require_zsh()
     for snippet in (*BLOCKS, *SPANS):
         if str(snippet.path) == source:
             in_bash = paste("bash", snippet.text)
@@ -89,7 +89,7 @@ def test_bash_and_zsh_understand_the_same(source: str, paste: Paste) -> None:
             assert first not in STUBS or any(line.startswith(first) for line in in_bash), snippet
 
 
-def need_zsh() -> None:
+def require_zsh() -> None:
     if shutil.which("zsh") is None:
         pytest.skip("zsh is not installed")
 
@@ -97,12 +97,12 @@ def need_zsh() -> None:
 @pytest.mark.parametrize(
     "text", ["make x # `make run`", "aws --query Stacks[0].Outputs", "curl http://a/b?c=d", "cp $PWD/a b"]
 )
-def test_what_the_shells_do_differently_is_found(text: str, paste: Paste) -> None:
-    need_zsh()
+def test_differences_between_shells_are_found(text: str, paste: Paste) -> None:
+    require_zsh()
     assert paste("bash", text) != paste("zsh", text)
 
 
-def test_messages_quote_commands_that_words_follow() -> None:
+def test_commands_in_sentences_are_quoted() -> None:
     assert [str(snippet) for snippet in endings() if re.search(r"(?:,|;) (?:then|or|and) ", snippet.text)] == []
 
 
@@ -113,7 +113,7 @@ def microjobs_lines() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("where", "line"), microjobs_lines())
-def test_command_of_ours_is_one(where: str, line: str) -> None:
+def test_microjobs_commands_are_valid(where: str, line: str) -> None:
     words = shlex.split(line, comments=False)[1:]
     if where.startswith("span "):  # sentences also name a verb alone
         words.append("--help")

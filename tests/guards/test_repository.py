@@ -1,4 +1,4 @@
-"""What keeps the repository honest: conventions as tests, in milliseconds."""
+"""Conventions of the repository, as quick tests."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def test_files_of_the_test_order_exist() -> None:
     assert [name for name in order.LONG if not (REPOSITORY / name).exists()] == []
 
 
-def test_contract_root_is_spelled_once() -> None:
+def test_contract_root_is_defined_once() -> None:
     spelled = [
         path
         for path in tracked()
@@ -50,7 +50,7 @@ def _uncommented(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("compose", COMPOSE_FILES, ids=lambda path: path.name)
-def test_compose_mounts_only_what_the_contract_has(compose: Path) -> None:
+def test_compose_mounts_only_paths_of_the_contract(compose: Path) -> None:
     layout = Layout()
     allowed = {
         layout.spell(path)
@@ -72,7 +72,7 @@ def test_compose_mounts_only_what_the_contract_has(compose: Path) -> None:
     assert set(mount_targets(compose)) <= allowed
 
 
-def test_every_path_and_variable_of_the_contract_is_documented() -> None:
+def test_contract_is_documented() -> None:
     page = (REPOSITORY / "docs" / "maintaining" / "contract.md").read_text()
     code = CONTRACT.read_text()
     names = set(re.findall(r'"((?:SAGEMAKER|TRAINING|AWS)_\w+)"', code)) | set(re.findall(r'"(\w+\.json)"', code))
@@ -130,13 +130,13 @@ def test_sentences_are_wrapped(page: Path) -> None:
     assert [line for line in long if "](" not in line] == []
 
 
-def test_readme_leads_to_success_on_its_first_screen() -> None:
+def test_readme_starts_with_a_quick_start() -> None:
     first_screen = README.read_text().splitlines()[:25]
     assert "    make run" in first_screen[:10]
     assert any("Test MSE" in line for line in first_screen)
 
 
-def test_no_list_of_jobs_is_kept_by_hand() -> None:
+def test_no_file_lists_all_jobs() -> None:
     keepers = [
         REPOSITORY / "Makefile",
         REPOSITORY / ".ci" / "run",
@@ -152,7 +152,7 @@ def test_no_list_of_jobs_is_kept_by_hand() -> None:
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_job_folder_is_whole(job: str) -> None:
+def test_job_folder_is_complete(job: str) -> None:
     folder = CONTAINERS / job
     main = f"{package_name(job)}/main.py"
     needed = (main, "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
@@ -171,7 +171,7 @@ def test_every_locked_package_has_a_version_and_a_hash(source: Path) -> None:
     assert len(packages) == len(lines)
 
 
-def test_shared_versions_bind_every_lock() -> None:
+def test_locks_use_the_shared_versions() -> None:
     pins = re.compile(r"^([\w.-]+)==([^ ]+)", re.MULTILINE)
     shared = dict(pins.findall((REPOSITORY / "shared" / "requirements.lock").read_text()))
     for lock in CONTAINERS.glob("*/*.lock"):
@@ -191,7 +191,7 @@ def test_hyperparameter_labels_are_up_to_date() -> None:
     assert stale == [], "run: make labels"
 
 
-def test_public_ci_calls_the_makefile_only() -> None:
+def test_public_ci_calls_only_the_makefile() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     assert commands
@@ -209,7 +209,7 @@ def test_no_credentials_are_in_the_repository() -> None:
 
 
 def compose_configs(compose: Path) -> dict[str, Any]:
-    """The configuration files that a compose file gives its jobs, with all settings at their defaults."""
+    """Return the configuration files of the jobs in a Compose file, with default settings."""
     text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", compose.read_text())
     text = text.replace("!override", "")
     return {name: json.loads(item["content"]) for name, item in (yaml.safe_load(text).get("configs") or {}).items()}

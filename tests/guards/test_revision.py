@@ -1,4 +1,4 @@
-"""What `make build` checks, and what images say of the code they are made of."""
+"""Checks of `make build`, and the revision labels of images."""
 
 import os
 import shutil
@@ -14,12 +14,12 @@ LOCKS = "shared/microjobs/locks.py"
 DOCKER = """#!/bin/sh
 case $1 in compose) echo "$REVISION" ;; buildx) cat ;; esac
 """
-"""Prints the revision that a build gets."""
+"""Prints the revision of a build."""
 
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """Two jobs, committed, and a program `docker` that builds nothing."""
+    """A repository with two committed jobs, and a program `docker` that builds nothing."""
     files = {
         "bin/docker": DOCKER,
         "containers/Dockerfile": "",
@@ -71,7 +71,7 @@ def test_revision_is_the_commit(repository: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["containers/job/main.py", "containers/job/new.py", "containers/Dockerfile", "containers/bin/new", LOCKS]
 )
-def test_file_of_the_image_that_no_commit_has_makes_it_dirty(repository: Path, name: str) -> None:
+def test_uncommitted_file_makes_an_image_dirty(repository: Path, name: str) -> None:
     path = repository / name
     path.parent.mkdir(exist_ok=True)
     path.write_text((path.read_text() if path.exists() else "") + "# changed")
@@ -102,17 +102,15 @@ def test_tree_without_git_has_no_revision(repository: Path, monkeypatch: pytest.
         ("shared/requirements.in", "numpy>=2\n", "make lock"),
     ],
 )
-def test_lock_that_is_older_than_its_requirements_ends_the_build(
-    name: str, content: str, command: str, repository: Path
-) -> None:
+def test_outdated_lock_stops_the_build(name: str, content: str, command: str, repository: Path) -> None:
     (repository / name).write_text(content)
     refused = build(repository)
     assert (refused.returncode, refused.stdout) == (2, "")
     lock = Path(name).with_suffix(".lock").name
-    said = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
-    assert said == [f"lock: {name} was changed, and {lock} was not made from it: run `{command}`"]
+    errors = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
+    assert errors == [f"lock: {name} was changed, and {lock} was not made from it: run `{command}`"]
 
 
-def test_comments_are_no_requirements(repository: Path) -> None:
+def test_comments_do_not_outdate_a_lock(repository: Path) -> None:
     (repository / "containers/job/cpu.in").write_text("# nothing yet\n\n")
     assert build(repository).returncode == 0

@@ -167,8 +167,8 @@ def test_push_creates_the_repository_and_logs_in_with_the_token(
     with stub:
         assert microjobs("push", "serve", "--region", "eu-west-1", "--profile", "research") == 0
     stub.assert_no_pending_responses()
-    said = capsys.readouterr()
-    assert f"created repository {registry.host}/microjobs/serve" in said.err
+    output = capsys.readouterr()
+    assert f"created repository {registry.host}/microjobs/serve" in output.err
     known = pushed_images.load(Home.from_environment())[str(Destination(registry.host))]["serve"]
-    assert said.out.strip() == known.uri
+    assert output.out.strip() == known.uri
     assert registry.tags(NAME) == [known.tag]

@@ -151,11 +151,11 @@ def test_password_is_not_stored(
 ) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
-    said = "".join(capsys.readouterr())
+    output = "".join(capsys.readouterr())
     kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert not (tmp_path / "docker").exists()
     assert [path for path in kept if PASSWORD in path.read_text()] == []
-    assert PASSWORD not in said
+    assert PASSWORD not in output
 
 
 def test_engine_keeps_no_name_of_the_registry(microjobs: Microjobs, build: Build, registry: Running) -> None:
@@ -184,10 +184,10 @@ def test_push_after_a_broken_connection_sends_the_rest(
     try:
         build("serve", b"small", secrets.token_bytes(4_000_000))
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1
-        said = capsys.readouterr()
-        assert "failed with 1 of 2 layers in the registry" in said.err
-        assert "`microjobs push serve` sends the missing layers" in said.err
-        assert said.out == ""
+        output = capsys.readouterr()
+        assert "failed with 1 of 2 layers in the registry" in output.err
+        assert "`microjobs push serve` sends the missing layers" in output.err
+        assert output.out == ""
         proxy.heal()
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 0
         assert "layers pushed 1, already in the registry 1" in capsys.readouterr().err

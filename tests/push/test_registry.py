@@ -140,9 +140,11 @@ def test_password_is_not_sent_over_plain_http(serve: Serve) -> None:
         fake.look()
 
 
-@pytest.mark.parametrize(("status", "said"), [(503, "503 Service Unavailable"), (200, "does not answer as a registry")])
-def test_invalid_response_raises(serve: Serve, status: int, said: str) -> None:
-    with pytest.raises(LauncherError, match=said):
+@pytest.mark.parametrize(
+    ("status", "message"), [(503, "503 Service Unavailable"), (200, "does not answer as a registry")]
+)
+def test_invalid_response_raises(serve: Serve, status: int, message: str) -> None:
+    with pytest.raises(LauncherError, match=message):
         serve(lambda *_: (status, {}, b"<html>")).look()
 
 
@@ -159,7 +161,7 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("media_type", "config", "told"),
+    ("media_type", "config", "message"),
     [
         (
             TYPE,
@@ -169,10 +171,10 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
         ("application/vnd.oci.image.manifest.v1+json", image().id, "which SageMaker refuses: delete that tag"),
     ],
 )
-def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, config: str, told: str) -> None:
+def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, config: str, message: str) -> None:
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
     fake = serve(lambda *_: (200, {}, manifest))
-    with closing(Registry(fake.host, None)) as registry, pytest.raises(LauncherError, match=told):
+    with closing(Registry(fake.host, None)) as registry, pytest.raises(LauncherError, match=message):
         find_manifest(registry, Destination(fake.host), TaggedImage(image(), "v1"))
 
 

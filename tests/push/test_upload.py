@@ -58,7 +58,7 @@ def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (
             "denied: requested access to the resource is denied",
@@ -71,7 +71,7 @@ def test_plain_output_prints_at_intervals(terminal: bool, lines: int) -> None:
         ),
     ],
 )
-def test_upload_error_has_a_remedy(error: str, told: str) -> None:
+def test_upload_error_has_a_remedy(error: str, message: str) -> None:
     upload = after(layer("a", "Pushed"), layer("b", "Pushing", current=1), {"error": error})
-    with pytest.raises(LauncherError, match=told):
+    with pytest.raises(LauncherError, match=message):
         raise upload_error("x:t", "serve", upload)

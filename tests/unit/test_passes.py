@@ -1,4 +1,4 @@
-"""The two passes of CI: what the first skips, the second runs."""
+"""The two passes of CI: the second pass runs the tests that the first one skips."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytes
     return pytester
 
 
-def test_second_pass_runs_what_the_first_skipped(
+def test_second_pass_runs_skipped_tests(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "skipped"
