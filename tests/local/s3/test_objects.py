@@ -172,6 +172,13 @@ def test_reading_under_a_condition(s3: "S3Client", conditions: dict[str, Any], s
         assert status_of(read, Key="a", **conditions) == status
 
 
+def test_object_is_unmodified_since_its_own_date(s3: "S3Client") -> None:
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
+    date = s3.head_object(Bucket=BUCKET, Key="a")["LastModified"]
+    assert status_of(s3.get_object, Key="a", IfUnmodifiedSince=date) == 200
+    assert status_of(s3.get_object, Key="a", IfModifiedSince=date) == 304
+
+
 def test_if_none_match_prevents_overwriting(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfNoneMatch="*")
     with pytest.raises(ClientError) as raised:
