@@ -49,7 +49,7 @@ class PathTemplate:
         groups = ["(.+)" if label.endswith("+") else "([^/]+)" for label in labels]
         pattern = "".join(re.escape(text) + group for text, group in zip(texts, [*groups, ""], strict=True))
         end = "" if pattern.endswith(("(.+)", "/")) else "/?"
-        return PathTemplate(re.compile(pattern + end, re.DOTALL), tuple(label.removesuffix("+") for label in labels))
+        return PathTemplate(re.compile(pattern + end), tuple(label.removesuffix("+") for label in labels))
 
     def matches(self, path: str) -> bool:
         return self.pattern.fullmatch(path) is not None

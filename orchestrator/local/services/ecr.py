@@ -1,6 +1,6 @@
-"""ECR: repositories and images. The images are the engine's; repositories are theirs, and those that were created.
+"""ECR: repositories and images. The images are the engine's. Repositories are those of the images, and created ones.
 
-The token for a registry's login opens nothing: images come from this machine's engine, with the engine's own logins.
+The token for a registry's login has no effect: the engine of this machine has the images, and its own logins.
 """
 
 import base64
@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.services.pages import cut
 from microjobs_orchestrator.local.state import NameTakenError, Query, State
 
 KIND = "ecr-repository"
-LIFETIME_SECONDS = 12 * 60 * 60
+TOKEN_LIFETIME = 12 * 60 * 60
 PAGE = 100
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
@@ -26,7 +26,7 @@ Answer = Mapping[str, Any]
 
 
 class Ecr:
-    """The operations, over the server's state and the engine's images."""
+    """The operations. Created repositories are in the server's state."""
 
     def __init__(self, state: State, region: str, images: Callable[[], Sequence[Image]]) -> None:
         self._state = state
@@ -50,7 +50,7 @@ class Ecr:
 
     def _get_token(self, request: Request) -> Answer:
         token = base64.b64encode(f"AWS:{secrets.token_urlsafe(30)}".encode()).decode()
-        expiry = time.time() + LIFETIME_SECONDS
+        expiry = time.time() + TOKEN_LIFETIME
         return {
             "authorizationData": [
                 {
@@ -73,7 +73,7 @@ class Ecr:
         return {"repositories": page, **more}
 
     def _repositories(self) -> dict[str, Mapping[str, Any]]:
-        """All repositories by name: those of the engine's images, and those that were created."""
+        """Return all repositories by name: those of the engine's images, and created ones."""
         found: dict[str, Mapping[str, Any]] = {}
         for image in self._images():
             for name, _ in self._names(image):
@@ -104,8 +104,8 @@ class Ecr:
     def _create_repository(self, request: Request) -> Answer:
         _check_registry(request)
         name = request["repositoryName"]
-        given = ("imageTagMutability", "imageScanningConfiguration", "encryptionConfiguration")
-        members = {member: request[member] for member in given if member in request}
+        settings = ("imageTagMutability", "imageScanningConfiguration", "encryptionConfiguration")
+        members = {member: request[member] for member in settings if member in request}
         repository = self._repository(name, time.time(), **members)
         try:
             self._state.add(
@@ -117,12 +117,12 @@ class Ecr:
         return {"repository": repository}
 
     def _delete_repository(self, request: Request) -> Answer:
-        """Only what was created here is deleted: images belong to the engine."""
+        """Delete a created repository. Images belong to the engine."""
         _check_registry(request)
         name = request["repositoryName"]
         repository = self._find(self._repositories(), name)
         if any(name == known for image in self._images() for known, _ in self._names(image)):
-            message = f"The repository '{name}' has images of the engine, which are not deleted here: use docker rmi."
+            message = f"The repository '{name}' has images of the engine, which stay: remove them with docker rmi."
             raise ServiceError("RepositoryNotEmptyException", message)
         self._state.delete(KIND, name)
         return {"repository": repository}
@@ -130,7 +130,7 @@ class Ecr:
     # --- images ---
 
     def _names(self, image: Image) -> list[tuple[str, str]]:
-        """An image's repositories and tags in this registry: names without a registry, and those with ours."""
+        """Return an image's repositories and tags in this registry. Names without a registry belong to it."""
         names = []
         for reference in image.tags:
             repository, _, tag = reference.removeprefix(f"{format_registry(self._region)}/").rpartition(":")
@@ -140,7 +140,7 @@ class Ecr:
         return names
 
     def _details(self, request: Request) -> list[dict[str, Any]]:
-        """The images of a repository, the newest first."""
+        """Return the images of a repository, the newest first."""
         _check_registry(request)
         name = request["repositoryName"]
         self._find(self._repositories(), name)
@@ -179,7 +179,7 @@ class Ecr:
     # --- tags and policies ---
 
     def _stored(self, arn: str) -> str:
-        """The ARN of a repository that was created; one of the engine's images alone has no tags."""
+        """Return the ARN of a created repository. Repositories of the engine's images have no tags."""
         if not self._state.has_arn(arn):
             name = arn.partition(":repository/")[2]
             self._find(self._repositories(), name)
@@ -219,7 +219,7 @@ def _check_registry(request: Request) -> None:
 
 
 def _image(found: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], request: Request) -> Mapping[str, Any]:
-    """The image of a tag, of a digest, or of both."""
+    """Return the image with a tag, a digest, or both."""
     digest, tag = wanted.get("imageDigest"), wanted.get("imageTag")
     for image in found:
         if digest in (None, image["imageDigest"]) and (tag is None or tag in image["imageTags"]):

@@ -1,7 +1,7 @@
-"""IAM: roles, with their policies. They are stored and described, and nobody asks them for permission.
+"""IAM: roles and their policies. They are stored and described, and have no effect.
 
-Every name is a role, so that clients find the one that they are used to; one that was deleted is gone until it is
-created again.
+Every name is a role, so that clients find the role that they use on AWS. A deleted role is missing until it is created
+again.
 """
 
 import json
@@ -21,7 +21,7 @@ from microjobs_orchestrator.local.state import NameTakenError, Query, Record, St
 KIND = "iam-role"
 DELETED = "Deleted"
 PAGE = 100
-ROLE_SECONDS = 60 * 60
+ROLE_LIFETIME = 60 * 60
 
 TRUST = json.dumps(
     {
@@ -31,14 +31,14 @@ TRUST = json.dumps(
         ],
     }
 )
-"""The trust policy of roles that nobody created: clients look whether SageMaker may assume them."""
+"""Trust policy of roles that were not created: clients check whether SageMaker may assume them."""
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
 
 
 class Iam:
-    """The operations, over the server's state."""
+    """The operations. Roles are in the server's state."""
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -67,11 +67,11 @@ class Iam:
             "ListInstanceProfilesForRole": self._list_profiles,
             "ListRoleTags": self._list_tags,
             "SimulatePrincipalPolicy": _simulate,
-            **{name: self._alone(change) for name, change in changing.items()},
+            **{name: self._lock_during(change) for name, change in changing.items()},
         }
 
-    def _alone(self, change: Callable[[Request], Answer]) -> Callable[[dict[str, Any]], Answer]:
-        """A change that reads a role before it writes it: one at a time."""
+    def _lock_during(self, change: Callable[[Request], Answer]) -> Callable[[dict[str, Any]], Answer]:
+        """Return a handler that runs alone, because it reads a role before it writes it."""
 
         def locked(request: Request) -> Answer:
             with self._lock:
@@ -82,10 +82,10 @@ class Iam:
     # --- roles ---
 
     def role(self, name: str) -> Mapping[str, Any]:
-        """A role's members, as stored.
+        """Return the stored members of a role.
 
         Raises:
-            ServiceError: NoSuchEntity 404; it was deleted.
+            ServiceError: NoSuchEntity 404, the role was deleted.
         """
         record = self._state.get(KIND, name)
         if record is None:
@@ -95,7 +95,7 @@ class Iam:
         return record.description
 
     def _change(self, name: str, **members: Any) -> Mapping[str, Any]:
-        """Change a role's members, and store one that was not stored yet."""
+        """Change members of a role, and store it."""
         role = {**self.role(name), **members}
         self._store(name, role)
         return role
@@ -114,7 +114,7 @@ class Iam:
             "CreateDate": int(time.time()),
             "AssumeRolePolicyDocument": _document(request["AssumeRolePolicyDocument"]),
             "Description": request.get("Description", ""),
-            "MaxSessionDuration": request.get("MaxSessionDuration", ROLE_SECONDS),
+            "MaxSessionDuration": request.get("MaxSessionDuration", ROLE_LIFETIME),
             "Tags": _tags([], request.get("Tags", [])),
         }
         self._state.delete(KIND, name)
@@ -203,7 +203,7 @@ class Iam:
         return _page("AttachedPolicies", attached, request)
 
     def _list_profiles(self, request: Request) -> Answer:
-        """No role is in an instance profile: there are no instances."""
+        """Return an empty list: there are no instances, so no role has an instance profile."""
         self.role(request["RoleName"])
         return _page("InstanceProfiles", [], request)
 
@@ -224,7 +224,7 @@ class Iam:
 
 
 def _implied(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
-    """The role that a name has before somebody creates one."""
+    """Return the role that a name stands for until it is created."""
     return {
         "Path": path,
         "RoleName": name,
@@ -233,7 +233,7 @@ def _implied(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
         "CreateDate": 0,
         "AssumeRolePolicyDocument": TRUST,
         "Description": "",
-        "MaxSessionDuration": ROLE_SECONDS,
+        "MaxSessionDuration": ROLE_LIFETIME,
         "Tags": [],
         "policies": {},
         "attached": [],
@@ -241,18 +241,18 @@ def _implied(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
 
 
 def _shown(role: Mapping[str, Any]) -> dict[str, Any]:
-    """A role as IAM describes it: documents are percent-encoded."""
+    """Return a role as IAM describes it, with percent-encoded documents."""
     members = {name: value for name, value in role.items() if name[0].isupper() and value not in ("", [])}
     return {**members, "AssumeRolePolicyDocument": quote(role["AssumeRolePolicyDocument"])}
 
 
 def _listed(role: Mapping[str, Any]) -> dict[str, Any]:
-    """A role as IAM lists it: without its tags."""
+    """Return a role as IAM lists it, without its tags."""
     return {name: value for name, value in _shown(role).items() if name != "Tags"}
 
 
 def _document(text: str) -> str:
-    """A policy document, unchanged. Raises ServiceError MalformedPolicyDocument."""
+    """Return a policy document unchanged. Raise ServiceError MalformedPolicyDocument if it is not a JSON object."""
     try:
         if not isinstance(json.loads(text), dict):
             raise ValueError("it is not an object")
@@ -271,14 +271,14 @@ def _missing(message: str) -> ServiceError:
 
 
 def _page(member: str, items: Sequence[Any], request: Request) -> dict[str, Any]:
-    """The part of a list that a request asks for."""
+    """Return the page of a list that a request asks for."""
     page, marker = cut(items, request.get("Marker", ""), request.get("MaxItems", PAGE), "ValidationError")
     more = {} if marker is None else {"Marker": marker}
     return {member: page, "IsTruncated": bool(more), **more}
 
 
 def _simulate(request: Request) -> Answer:
-    """Nothing asks for permission, so every action is allowed."""
+    """Return that every action is allowed, because permissions are not checked."""
     results = [
         {"EvalActionName": action, "EvalResourceName": resource, "EvalDecision": "allowed"}
         for action in request["ActionNames"]

@@ -1,6 +1,6 @@
-"""CloudWatch Logs: what clients read the jobs' output with.
+"""CloudWatch Logs: clients read the output of jobs with it.
 
-Source of the semantics: CloudWatch Logs API reference, GetLogEvents and FilterLogEvents; facts §6, wire facts.
+https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
 """
 
 import base64
@@ -15,18 +15,18 @@ from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceEr
 from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from microjobs_orchestrator.local.logs import LogEvent, LogStore, LogStream
 
-EVENTS_LIMIT = 10_000
-BYTES_LIMIT = 1 << 20
-"""What one answer holds at most, as CloudWatch has it."""
-SCAN_LIMIT = 64 << 20
-"""Bytes of log files that one request reads at most; the client asks again for the rest."""
-STREAMS_LIMIT = 50
+MAX_EVENTS = 10_000
+MAX_BYTES = 1 << 20
+"""Limits of one response, as on AWS. An event counts as its message and 26 bytes."""
+MAX_SCANNED_BYTES = 64 << 20
+"""Limit for bytes of log files that one request reads. The client requests the rest."""
+PAGE_SIZE = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 class Logs:
-    """The operations, over the jobs' log files."""
+    """The operations. Events are in the jobs' log files."""
 
     def __init__(self, store: LogStore, region: str = REGION) -> None:
         self._store = store
@@ -56,7 +56,7 @@ class Logs:
             described.sort(key=lambda stream: stream.get("lastEventTimestamp", 0))
         if request.get("descending"):
             described.reverse()
-        # A token only if there is more: the SageMaker SDK asks again for ever where it gets one (facts §6).
+        # Only a page that is not the last has a token: the SageMaker SDK requests pages until it gets none.
         page, token = _page(described, request)
         return {"logStreams": page, **token}
 
@@ -71,47 +71,45 @@ class Logs:
         stream = self._store.stream(self._group(request), request["logStreamName"])
         if stream is None:
             raise ResourceNotFoundError("The specified log stream does not exist.")
-        limit = min(request.get("limit", EVENTS_LIMIT), EVENTS_LIMIT)
+        limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         direction, offset = _position(request, stream)
         if direction == "f":
             wanted = (event for event in stream.events(offset) if _in_time(event, request))
-            events = list(_sized(itertools.islice(wanted, limit), offset))
+            events = list(_limit_size(itertools.islice(wanted, limit), offset))
         else:
             events = stream.before(offset, limit, lambda event: _in_time(event, request))
         begin, end = (events[0].start, events[-1].end) if events else (offset, offset)
         return {
-            "events": [_shown(event) for event in events],
+            "events": [_format_event(event) for event in events],
             "nextForwardToken": f"f/{end}",
             "nextBackwardToken": f"b/{begin}",
         }
 
     def filter_log_events(self, request: dict[str, Any]) -> Mapping[str, Any]:
-        group = self._group(request)
-        names = request.get("logStreamNames")
-        if "logStreamNames" in request and "logStreamNamePrefix" in request:
-            raise _invalid("logStreamNames and logStreamNamePrefix cannot be given together.")
-        streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
-        chosen = {name: stream for name, stream in streams.items() if names is None or name in names}
-        matches = _pattern(request.get("filterPattern", ""))
+        streams = self._choose_streams(request)
         positions: dict[str, int] = _read_token(request["nextToken"]) if "nextToken" in request else {}
-        if not all(stream.is_start(positions.get(name, 0)) for name, stream in chosen.items()):
+        if not all(stream.is_start(positions.get(name, 0)) for name, stream in streams.items()):
             raise _invalid_token(request["nextToken"])
-        merged = heapq.merge(
-            *(_named(name, stream.events(positions.get(name, 0))) for name, stream in chosen.items()),
-            key=lambda pair: pair[1].time,
-        )
+        matches = _parse_pattern(request.get("filterPattern", ""))
+        limit = min(request.get("limit", MAX_EVENTS), MAX_EVENTS)
         found: list[dict[str, Any]] = []
-        limit, more = min(request.get("limit", EVENTS_LIMIT), EVENTS_LIMIT), False
         scanned = 0
-        for name, event in merged:
-            if len(found) == limit or scanned > SCAN_LIMIT:
-                more = True
-                break
+        for name, event in _merge(streams, positions):
+            if len(found) == limit or scanned > MAX_SCANNED_BYTES:
+                return {"events": found, "searchedLogStreams": [], "nextToken": _format_token(positions)}
             positions[name] = event.end
             scanned += event.end - event.start
             if _in_time(event, request) and matches(event.message):
-                found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_shown(event)})
-        return {"events": found, "searchedLogStreams": [], **({"nextToken": _token(positions)} if more else {})}
+                found.append({"logStreamName": name, "eventId": f"{name}/{event.start}", **_format_event(event)})
+        return {"events": found, "searchedLogStreams": []}
+
+    def _choose_streams(self, request: Mapping[str, Any]) -> Mapping[str, LogStream]:
+        """Return the streams that a FilterLogEvents request names, by name."""
+        group, names = self._group(request), request.get("logStreamNames")
+        if "logStreamNames" in request and "logStreamNamePrefix" in request:
+            raise _invalid("logStreamNames and logStreamNamePrefix cannot be given together.")
+        streams = self._store.streams(group, request.get("logStreamNamePrefix", ""))
+        return {name: stream for name, stream in streams.items() if names is None or name in names}
 
     def _group(self, request: Mapping[str, Any]) -> str:
         if ("logGroupName" in request) == ("logGroupIdentifier" in request):
@@ -126,7 +124,7 @@ class Logs:
 
 
 def _group_name(identifier: str) -> str:
-    """The name of a log group, from the name itself or the ARN."""
+    """Return the name of a log group, from its name or its ARN."""
     return identifier.partition(":log-group:")[2].removesuffix(":*") or identifier
 
 
@@ -135,7 +133,7 @@ GROUP_FILTERS: Mapping[str, Callable[[str, Any], bool]] = {
     "logGroupNamePattern": lambda name, part: part in name,
     "logGroupIdentifiers": lambda name, identifiers: name in map(_group_name, identifiers),
 }
-"""Members of DescribeLogGroups that choose groups; CloudWatch accepts one of them in a request."""
+"""Filters of DescribeLogGroups. CloudWatch accepts one of them per request."""
 
 
 def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict[str, str]]:
@@ -143,12 +141,12 @@ def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict
     if not re.fullmatch(r"[0-9]{1,15}", token):
         raise _invalid_token(token)
     begin = int(token)
-    end = begin + request.get("limit", STREAMS_LIMIT)
+    end = begin + request.get("limit", PAGE_SIZE)
     return items[begin:end], {"nextToken": str(end)} if end < len(items) else {}
 
 
 def _position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:
-    """Which way to read, and from which offset."""
+    """Return the direction of reading, forward or backward, and the offset."""
     token = request.get("nextToken")
     if token is None:
         return ("f", 0) if request.get("startFromHead") else ("b", stream.whole_size())
@@ -170,31 +168,40 @@ def _in_time(event: LogEvent, request: Mapping[str, Any]) -> bool:
     return bool(request.get("startTime", 0) <= event.time < request.get("endTime", float("inf")))
 
 
-def _sized(events: Iterator[LogEvent], offset: int) -> Iterator[LogEvent]:
-    """Events until an answer is full; always one, so that a reader gets on.
+def _limit_size(events: Iterator[LogEvent], offset: int) -> Iterator[LogEvent]:
+    """Yield events until a response is full. The first one is always yielded, so that a reader never stalls.
 
-    A progress bar of a megabyte may be shown as one short line, so what is read counts, too.
+    A progress bar of a megabyte may be shown as one short line, so scanned bytes are limited, too.
     """
     size = 0
     for event in events:
         size += len(event.message) + 26
-        if size > len(event.message) + 26 and (size > BYTES_LIMIT or event.end - offset > SCAN_LIMIT):
+        if size > len(event.message) + 26 and (size > MAX_BYTES or event.end - offset > MAX_SCANNED_BYTES):
             return
         yield event
 
 
-def _shown(event: LogEvent) -> dict[str, Any]:
+def _format_event(event: LogEvent) -> dict[str, Any]:
     return {"timestamp": event.time, "message": event.message, "ingestionTime": event.time}
 
 
-def _named(name: str, events: Iterator[LogEvent]) -> Iterator[tuple[str, LogEvent]]:
+def _merge(streams: Mapping[str, LogStream], positions: Mapping[str, int]) -> Iterator[tuple[str, LogEvent]]:
+    """Yield the events of all streams from these positions, with the names of the streams, sorted by time.
+
+    The positions may change meanwhile: they are read at the start.
+    """
+    named = [_name_events(name, stream.events(positions.get(name, 0))) for name, stream in streams.items()]
+    return heapq.merge(*named, key=lambda pair: pair[1].time)
+
+
+def _name_events(name: str, events: Iterator[LogEvent]) -> Iterator[tuple[str, LogEvent]]:
     return ((name, event) for event in events)
 
 
-def _pattern(text: str) -> Callable[[str], bool]:
-    """CloudWatch's filter patterns of terms: `a "b c" -d` (all, none of d) and `?a ?b` (any)."""
+def _parse_pattern(text: str) -> Callable[[str], bool]:
+    """Parse a filter pattern of terms: `a "b c" -d` (all, none of d) and `?a ?b` (any)."""
     if text.strip().startswith(("{", "[", "%")):
-        raise _invalid(f"filterPattern {text!r}: only terms are supported here")
+        raise _invalid(f"filterPattern {text!r}: only terms are supported")
     terms = [(sign, quoted or bare) for sign, quoted, bare in re.findall(r'([?-]?)(?:"([^"]*)"|(\S+))', text)]
     wanted, unwanted, any_of = ([term for sign, term in terms if sign == kind] for kind in ("", "-", "?"))
 
@@ -206,7 +213,7 @@ def _pattern(text: str) -> Callable[[str], bool]:
     return matches
 
 
-def _token(positions: Mapping[str, int]) -> str:
+def _format_token(positions: Mapping[str, int]) -> str:
     return base64.urlsafe_b64encode(json.dumps(positions).encode()).decode()
 
 

@@ -1,4 +1,4 @@
-"""STS: who the caller is, and temporary credentials for everybody who has the server's own."""
+"""STS: the caller's identity, and temporary credentials."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -10,19 +10,19 @@ from microjobs_orchestrator.local.identity import ACCOUNT, Credentials
 from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.sessions import Caller
 
-ROLE_SECONDS = 60 * 60
-TOKEN_SECONDS = 12 * 60 * 60
+ROLE_LIFETIME = 60 * 60
+TOKEN_LIFETIME = 12 * 60 * 60
 
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(?P<account>\d{12}):role/(?:[^/]+/)*(?P<name>[^/]+)")
-"""A role's ARN; SDKs send some with a path."""
+"""ARN of a role. SDKs send some with a path."""
 
 
 def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Service:
-    """STS's operations.
+    """Return the handlers.
 
     Args:
         credentials: the home's.
-        role_id: the unique id of a role by its name; raises ServiceError NoSuchEntity.
+        role_id: returns the unique id of a role by its name; raises ServiceError NoSuchEntity.
     """
 
     def assume_role(request: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -35,16 +35,16 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
             user_id = f"{role_id(match['name'])}:{session}"
         except ServiceError as error:
             raise ServiceError("AccessDenied", f"The role {request['RoleArn']} does not exist.", 403) from error
-        issued = sessions.issue(credentials, Caller(arn, user_id), request.get("DurationSeconds", ROLE_SECONDS))
+        issued = sessions.issue(credentials, Caller(arn, user_id), request.get("DurationSeconds", ROLE_LIFETIME))
         source = {"SourceIdentity": request["SourceIdentity"]} if "SourceIdentity" in request else {}
         user = {"AssumedRoleId": user_id, "Arn": arn}
         return {"Credentials": sessions.format_credentials(issued), "AssumedRoleUser": user, **source}
 
     def get_session_token(request: Mapping[str, Any]) -> Mapping[str, Any]:
-        who = sessions.caller.get()
-        if who != sessions.OWNER:
+        caller = sessions.caller.get()
+        if caller != sessions.OWNER:
             raise ServiceError("AccessDenied", "Cannot call GetSessionToken with session credentials", 403)
-        issued = sessions.issue(credentials, who, request.get("DurationSeconds", TOKEN_SECONDS))
+        issued = sessions.issue(credentials, caller, request.get("DurationSeconds", TOKEN_LIFETIME))
         return {"Credentials": sessions.format_credentials(issued)}
 
     return {
@@ -56,11 +56,11 @@ def operations(credentials: Credentials, role_id: Callable[[str], str]) -> Servi
 
 
 def _get_caller_identity(request: Mapping[str, Any]) -> Mapping[str, Any]:  # noqa: ARG001  it has no members
-    who = sessions.caller.get()
-    return {"UserId": who.user_id, "Account": ACCOUNT, "Arn": who.arn}
+    caller = sessions.caller.get()
+    return {"UserId": caller.user_id, "Account": ACCOUNT, "Arn": caller.arn}
 
 
 def _get_access_key_info(request: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The account of an access key: every key belongs to the server's account."""
+    """Return the server's account, to which every access key belongs."""
     _ = request["AccessKeyId"]
     return {"Account": ACCOUNT}

@@ -1,12 +1,15 @@
 """Addresses and members of REST requests, and REST results."""
 
 import pytest
+from botocore.model import Shape
 from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.virtual_hosts import move_bucket_to_path
 from microjobs_orchestrator.local.protocols import rest_xml
+from microjobs_orchestrator.local.protocols.http import HEADERS, LOWER_HEADERS
 from microjobs_orchestrator.local.protocols.models import operation_model
+from microjobs_orchestrator.local.protocols.text import parse_text
 
 
 def request(target: str, host: str = "localhost", method: str = "GET") -> Request:
@@ -53,3 +56,42 @@ def test_malformed_address_is_refused(target: str, code: str) -> None:
     with pytest.raises(ServiceError) as caught:
         rest_xml.parse(operation_model("s3", rest_xml.find_operation("s3", received)), received)
     assert caught.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        ("integer", "-12", -12),
+        ("long", "9" * 18, 10**18 - 1),
+        ("double", "1e3", 1000.0),
+        ("boolean", "TRUE", True),
+        ("boolean", "false", False),
+        ("timestamp", "Sat, 31 Jan 2026 23:59:59 GMT", 1769903999.0),
+        ("timestamp", "2026-01-31T23:59:59", 1769903999.0),
+        ("timestamp", "2026-02-01T00:59:59+01:00", 1769903999.0),
+        ("string", "1", "1"),
+    ],
+)
+def test_text_has_the_type_of_its_shape(kind: str, text: str, value: object) -> None:
+    assert parse_text(Shape("S", {"type": kind}), text) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        *(("integer", text) for text in ("", "1_0", "+1", " 1", "1.0", "9" * 19, "\u0661")),
+        *(("boolean", text) for text in ("", "1", "yes")),
+        *(("double", text) for text in ("nan", "inf", "1e999", "x")),
+        *(("timestamp", text) for text in ("", "soon", "2026")),
+    ],
+)
+def test_text_of_another_type_raises(kind: str, text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  the message has the text only
+        parse_text(Shape("S", {"type": kind}), text)
+
+
+def test_operation_with_most_required_headers_is_chosen() -> None:
+    copy = request("/b/k", method="PUT")
+    assert rest_xml.find_operation("s3", copy) == "PutObject"
+    copy = Request({**copy.environ, HEADERS: {"x-amz-copy-source": "b/other"}, LOWER_HEADERS: None})
+    assert rest_xml.find_operation("s3", copy) == "CopyObject"

@@ -187,7 +187,7 @@ def test_members_that_are_not_supported_are_refused(operation: str, request_memb
 
 
 def test_filter_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "SCAN_LIMIT", 1000)
+    monkeypatch.setattr(service, "MAX_SCANNED_BYTES", 1000)
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for number in range(100):
@@ -203,7 +203,7 @@ def test_filter_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatc
 
 
 def test_answer_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service, "SCAN_LIMIT", 10_000)
+    monkeypatch.setattr(service, "MAX_SCANNED_BYTES", 10_000)
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for _ in range(10):
@@ -211,3 +211,17 @@ def test_answer_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatc
     request = {"logGroupName": GROUP, "logStreamName": "job/algo-1-1", "startFromHead": True}
     answer = Logs(store).get_log_events(request)
     assert [event["message"] for event in answer["events"]] == ["state"] * 3
+
+
+def test_event_larger_than_a_response_is_returned_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "MAX_BYTES", 100)
+    store = LogStore(tmp_path)
+    stream = store.create(GROUP, "job/algo-1-1")
+    for text in (b"a" * 100, b"b", b"c" * 100):
+        stream.append(1, text)
+    request: dict[str, Any] = {"logGroupName": GROUP, "logStreamName": "job/algo-1-1", "startFromHead": True}
+    pages = []
+    while (answer := Logs(store).get_log_events(request))["events"]:
+        pages.append([event["message"][:1] for event in answer["events"]])
+        request["nextToken"] = answer["nextForwardToken"]
+    assert pages == [["a"], ["b"], ["c"]]
