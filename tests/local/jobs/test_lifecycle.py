@@ -11,7 +11,7 @@ import pytest
 
 from microjobs.contract import DEFAULT_ROOT
 from microjobs_orchestrator.local.lifecycle import attempt as attempts
-from microjobs_orchestrator.local.lifecycle.attempt import Ending
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
 from microjobs_orchestrator.local.lifecycle.control import (
     Change,
     Control,
@@ -29,7 +29,7 @@ from microjobs_orchestrator.local.resources.processing.create import create as c
 from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.resources.tuning import warm_start
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Plan
 from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.jobs.conftest import Parts, transform_request, until
@@ -195,6 +195,40 @@ def test_ending(reason: StopReason | None, failed: str | None, expected: Ending)
     if reason is not None:
         control.stop(reason)
     assert attempts.classify(Outcome(first_failed=failed), control) is expected
+
+
+def secrets_of(parts: Parts, hosts: int) -> list[bytes]:
+    """The secrets that the hosts of a new attempt find."""
+
+    def make_plan(folder: Path) -> Plan:
+        files = [folder / str(number) for number in range(hosts)]
+        for path in files:
+            path.mkdir()
+        return Plan("plan", tuple(HostPlan(path.name, "model", path) for path in files))
+
+    attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
+    plan = attempts.prepare(parts.context, attempt)
+    paths = [path for host in plan.hosts for path in host.files.rglob("*") if path.is_file()]
+    return [path.read_bytes() for path in paths]
+
+
+def test_hosts_of_an_attempt_share_a_new_secret(parts: Parts) -> None:
+    first, second = secrets_of(parts, 2), secrets_of(parts, 2)
+    assert len(first) == len(second) == 2
+    assert first[0] == first[1] != second[0]
+    assert secrets_of(parts, 1) == []
+
+
+def test_stopped_job_starts_no_hosts(parts: Parts) -> None:
+    control = Control()
+
+    def make_plan(folder: Path) -> Plan:
+        control.stop(REQUEST)
+        return Plan("plan", (HostPlan("algo-1", "model", folder),))
+
+    attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
+    assert attempts.start(parts.context, attempt, control) == ()
+    assert parts.runtime.ever == []
 
 
 # --- replicas ---
