@@ -128,7 +128,7 @@ class JobHandle:
         hosts = hosts or attempts.start(self.context, attempt, self.control)
         if not hosts:
             return Outcome()
-        return attempts.follow(attempt, hosts, self.control, max(0.0, on_start(hosts)))
+        return attempts.follow(attempt, hosts, self.control, on_start(hosts))
 
     def result(self, outcome: Outcome) -> Result:
         """Return how the job ends after the outcome of its last attempt."""

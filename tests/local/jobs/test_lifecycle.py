@@ -33,7 +33,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Hos
 from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.jobs.conftest import Parts, transform_request, until
-from tests.local.jobs.test_clock import PROCESSING
+from tests.local.jobs.test_clock import PROCESSING, training_job
 from tests.local.jobs.test_waiting import request as tuning_request
 from tests.local.jobs.waiting import WaitingHost
 from tests.local.trees import tree_of
@@ -297,6 +297,19 @@ def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: Parts) -> None:
         f"ClientError: {folder}second does not fit on this device",
     )
     assert list(parts.context.store.list("bucket", "first")) == []
+
+
+def test_long_reason_is_cut(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(image: str) -> None:
+        raise CannotRunError(f"{image} {'x' * 2000}")
+
+    monkeypatch.setattr(parts.runtime, "prepare", fail)
+    processing.ProcessingJob(parts.context, create_processing_job(parts.context, PROCESSING)).run()
+    training_job(parts).run()
+    for kind in ("processing-job", "training-job"):
+        record = parts.context.state.get(kind, "job")
+        assert record is not None
+        assert record.description["FailureReason"] == f"ClientError: image {'x' * 2000}"[:1024]
 
 
 @pytest.mark.usefixtures("model")
