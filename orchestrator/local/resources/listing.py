@@ -1,4 +1,4 @@
-"""List and Describe, the same for every kind: what the state knows, in the members that botocore's model has."""
+"""Responses of List and Describe operations, from the state and the members of botocore's model."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.state import Query, Record, State
 
 PAGE = 100
-"""What one answer lists at most, as on SageMaker."""
+"""The maximum of resources in one response, as on SageMaker."""
 
 MAX_VERSIONS = 1 << 53
 """The versions of a resource are less than this."""
@@ -23,12 +23,12 @@ SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "
 
 
 def members(record: Record) -> dict[str, Any]:
-    """All that is known of a resource, by the members' names."""
+    """Return all members that a resource's record contains."""
     return {**record.description, "CreationTime": record.created, "LastModifiedTime": record.modified}
 
 
 def shown(operation: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that an operation's answer has, of all that is known."""
+    """Return the members that an operation's response has in botocore's model."""
     shape = operation_model("sagemaker", operation).output_shape
     assert isinstance(shape, StructureShape)  # noqa: S101  every Describe answers something
     return {name: known[name] for name in shape.members if name in known}
@@ -37,10 +37,10 @@ def shown(operation: str, known: Mapping[str, Any]) -> dict[str, Any]:
 def list_resources(
     state: State, kind: Kind, request: Mapping[str, Any], more: Callable[[Record], Mapping[str, Any]] = lambda _: {}
 ) -> dict[str, Any]:
-    """Answer a List request: filters, order and pages as SageMaker has them.
+    """Return the response of a List request, with SageMaker's filters, order and pages.
 
     Args:
-        more: what is known of a resource besides what the state has of it.
+        more: returns the computed members of a resource.
     """
     limit, status = request.get("MaxResults", PAGE), request.get("StatusEquals", "")
     filters_page = kind.filters_pages and "MaxResults" in request
@@ -75,7 +75,7 @@ def _summary(kind: Kind, record: Record, more: Mapping[str, Any]) -> dict[str, A
 
 
 def page(items: Sequence[Any], request: Mapping[str, Any], limit: int = PAGE) -> tuple[Sequence[Any], dict[str, str]]:
-    """The part of a list that a request asks for, and the NextToken if there is more."""
+    """Return one page of a list, and the NextToken if there is another page."""
     begin = read_offset(request["NextToken"]) if "NextToken" in request else 0
     end = begin + request.get("MaxResults", limit)
     return items[begin:end], {"NextToken": write_token([end, ""])} if end < len(items) else {}
@@ -99,12 +99,18 @@ def read_token(token: str) -> tuple[str | float, str, int]:
             return value, name, int(version)
     except (ValueError, TypeError, RecursionError):
         pass
-    raise ValidationError(f"NextToken {token!r} is not one of ours: pass the one of the last answer.")
+    raise ValidationError(f"NextToken {token!r} is not valid: pass the NextToken of the last response.")
 
 
 def read_offset(token: str) -> int:
-    """The same, of a list that is not the state's. Raises ValidationError."""
+    """Parse a token of a list in memory: an offset.
+
+    Raises:
+        ValidationError: the token belongs to another list.
+    """
     value, *_ = read_token(token)
     if isinstance(value, str) or value < 0:
-        raise ValidationError(f"NextToken {token!r} is not one of this list: pass the one of its last answer.")
+        raise ValidationError(
+            f"NextToken {token!r} belongs to another list: pass the NextToken of this list's last response."
+        )
     return int(value)

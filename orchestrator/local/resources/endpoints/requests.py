@@ -1,4 +1,7 @@
-"""Requests that create, update and delete endpoints and their configurations. Source: facts §2.4."""
+"""Requests that create, update and delete endpoints and their configurations.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html and API_CreateEndpointConfig.html
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,11 +20,11 @@ from microjobs_orchestrator.local.state import Record
 
 
 def create_config(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateEndpointConfig request that is valid by itself.
+    """Check a CreateEndpointConfig request and add the configuration.
 
     Raises:
-        ValidationError: a model or a bucket is missing, two variants have one name, or there is a configuration of
-            that name.
+        ValidationError: a model or a bucket does not exist, two variants have the same name, or a configuration of
+            that name exists.
     """
     variants = request["ProductionVariants"]
     names = [variant["VariantName"] for variant in variants]
@@ -37,10 +40,10 @@ def create_config(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateEndpoint request that is valid by itself; nothing runs yet.
+    """Check a CreateEndpoint request and add the endpoint, which does not run yet.
 
     Raises:
-        ValidationError: the configuration or a model of it is missing, or there is an endpoint of that name.
+        ValidationError: the configuration or one of its models does not exist, or an endpoint of that name exists.
     """
     deployment = deployments.deploy(context, request["EndpointConfigName"])
     members = deployments.describe(deployment, serves=False)
@@ -48,10 +51,10 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
-    """Have an endpoint change to another configuration; the old one serves until the new one does.
+    """Update an endpoint to another configuration. The old deployment serves until the new one does.
 
     Raises:
-        ValidationError: the configuration or a model of it is missing, or the endpoint is not InService.
+        ValidationError: the configuration or one of its models does not exist, or the endpoint is not InService.
     """
     following = deployments.deploy(context, request["EndpointConfigName"])
     if request.get("RetainAllVariantProperties", False):
@@ -61,17 +64,17 @@ def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> 
 
 
 def reweigh(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
-    """Have an endpoint's variants change their weights and counts; the containers stay.
+    """Change the weights and counts of an endpoint's variants. The replicas keep running.
 
     Raises:
-        ValidationError: there is no such variant, or the endpoint is not InService.
+        ValidationError: a variant does not exist, or the endpoint is not InService.
     """
     before, wanted = _serving(context, request["EndpointName"]), request["DesiredWeightsAndCapacities"]
     return _follow(context, registry, request["EndpointName"], deployments.change(before, wanted))
 
 
 def _serving(context: Context, name: str) -> Deployment:
-    """What an endpoint serves now."""
+    """Return the deployment that an endpoint serves."""
     record = context.state.get(ENDPOINT.arn_type, name)
     if record is None or record.status != "InService":
         raise _not_in_service(context, name, record)
@@ -100,7 +103,7 @@ def _not_in_service(context: Context, name: str, found: Record | None) -> Valida
 
 
 def delete(context: Context, registry: Registry, name: str) -> None:
-    """Have an endpoint end, whatever it is doing; its record goes when nothing is left of it."""
+    """Delete an endpoint in any status. Its record is deleted when nothing is left of it."""
     context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
     if not registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
         forget(context, name)

@@ -1,4 +1,7 @@
-"""CreateModel: checks of its request. Source: facts §2.4."""
+"""CreateModel: checks of the request.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,10 +15,11 @@ from microjobs_orchestrator.local.state import Record
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateModel request that is valid by itself.
+    """Check a CreateModel request and add the model.
 
     Raises:
-        ValidationError: not one container with an image, its data is not there, or there is a model of that name.
+        ValidationError: the model does not have exactly one container with an image, its data does not exist, or a
+            model of that name exists.
     """
     given = container(request)
     if "Image" not in given:

@@ -1,4 +1,7 @@
-"""CreateProcessingJob: checks of its request. Source: facts §2.3."""
+"""CreateProcessingJob: checks of the request.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateProcessingJob.html
+"""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
@@ -14,16 +17,16 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Record
 
 FOLDER = LAYOUT.processing("")
-"""Inputs and outputs lie below it (facts §2.3)."""
+"""The folder of all inputs and outputs."""
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateProcessingJob request that is valid by itself; nothing runs yet.
+    """Check a CreateProcessingJob request and add the job, which does not run yet.
 
     Raises:
-        ValidationError: a LocalPath is elsewhere or that of another input, a name is that of another input or output,
-            an output has no bucket.
-        ResourceInUseError: there is a job of that name.
+        ValidationError: a LocalPath is not below FOLDER, a LocalPath or a name is used twice, or the bucket of an
+            output does not exist.
+        ResourceInUseError: a job of that name exists.
     """
     _check_differences(request)
     for item in request.get("ProcessingInputs", []):

@@ -1,4 +1,7 @@
-"""CreateTrainingJob: checks of its request, and the description of a new job."""
+"""CreateTrainingJob: checks of the request, and the description of a new job.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTrainingJob.html
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,14 +24,15 @@ CREATED = "CreationMoment"
 
 
 def create(context: Context, request: Mapping[str, Any], owner: Owner | None = None) -> Record:
-    """Take a CreateTrainingJob request that is valid by itself; nothing runs yet.
+    """Check a CreateTrainingJob request and add the job, which does not run yet.
 
     Args:
         owner: the tuning job that creates it.
 
     Raises:
-        ValidationError: an input has no objects, the output no bucket, a metric no regular expression.
-        ResourceInUseError: there is a job of that name.
+        ValidationError: a channel has no objects, the bucket of the output does not exist, or the regular
+            expression of a metric cannot be used.
+        ResourceInUseError: a job of that name exists.
     """
     for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
         compile_definition(definition)
@@ -42,7 +46,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         "EnableManagedSpotTraining": False,
     }
     members = {
-        # The SDK reads KmsKeyId without asking whether it is there (facts §6).
+        # The SageMaker SDK raises KeyError if KmsKeyId is missing.
         "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
         "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
         **enter_status([], "Starting", now.wall),

@@ -1,4 +1,7 @@
-"""CreateTransformJob: checks of its request. Source: facts §2.5."""
+"""CreateTransformJob: checks of the request.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob.html
+"""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,14 +20,15 @@ from microjobs_orchestrator.local.state import Record
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateTransformJob request that is valid by itself; nothing runs yet.
+    """Check a CreateTransformJob request and add the job, which does not run yet.
 
     Raises:
-        ValidationError: the model, the input or the output's bucket is missing, or numbers do not go together.
-        ResourceInUseError: there is a job of that name.
+        ValidationError: the model, the input or the bucket of the output does not exist, or limits contradict each
+            other.
+        ResourceInUseError: a job of that name exists.
     """
     model = models.find(context, request["ModelName"])
-    Options.of({"MaxPayloadInMB": 1, **request}, {})  # what the container says may still be too much
+    Options.of({"MaxPayloadInMB": 1, **request}, {})  # the values of the container are checked when it runs
     list_objects(context, request)
     members = {
         "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
@@ -34,7 +38,11 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
-    """The objects with the keys of what becomes of them."""
+    """Return the input objects, each with the key of its output.
+
+    Raises:
+        ValidationError: two objects have the same output key, or the bucket of the output does not exist.
+    """
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
     found = [

@@ -1,4 +1,7 @@
-"""CreateHyperParameterTuningJob: checks of its request, and the description of a new job."""
+"""CreateHyperParameterTuningJob: checks of the request, and the description of a new job.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateHyperParameterTuningJob.html
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,11 +30,11 @@ CREATED = "CreationMoment"
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
-    """Take a CreateHyperParameterTuningJob request that is valid by itself; nothing runs yet.
+    """Check a CreateHyperParameterTuningJob request and add the job, which does not run yet.
 
     Raises:
-        ValidationError: ranges, objective, inputs or limits do not fit.
-        ResourceInUseError: there is a job of that name.
+        ValidationError: ranges, objective, inputs or limits cannot be used together.
+        ResourceInUseError: a job of that name exists.
     """
     config = request["HyperParameterTuningJobConfig"]
     definition = request.get("TrainingJobDefinition")
