@@ -3,6 +3,7 @@
 import fcntl
 import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,7 +183,10 @@ def test_failed_removal_is_reported_and_the_rest_is_removed(
 
     monkeypatch.setattr(cleaning, "remove_tree", refused)
     assert main(["clean", "home", "--yes"]) == 1
-    assert f"Permission denied: '{home.logs}'" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert f"Permission denied: '{home.logs}'" in printed.err
+    assert (match := re.search(r"^removed (\d+) of (\d+)$", printed.out, re.MULTILINE))
+    assert int(match[2]) - int(match[1]) == 1
     assert [path.name for path in home.root.iterdir()] == ["logs"]
 
 
@@ -195,11 +199,15 @@ def test_missing_home_has_nothing_to_remove(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_size_counts_hard_links_once(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"x" * 100_000)
-    alone = cleaning.size_bytes(tmp_path)
-    (tmp_path / "b").hardlink_to(tmp_path / "a")
-    assert cleaning.size_bytes(tmp_path) - alone < 50_000
+def test_size_counts_hard_links_once_and_follows_no_links(tmp_path: Path) -> None:
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for path in (folder, other):
+        path.mkdir()
+        (path / "a").write_bytes(b"x" * 100_000)
+    size = cleaning.size_bytes(folder)
+    (folder / "b").hardlink_to(folder / "a")
+    (folder / "c").symlink_to(other)
+    assert cleaning.size_bytes(folder) - size < 50_000
 
 
 @pytest.mark.engine

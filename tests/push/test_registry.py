@@ -193,6 +193,7 @@ def test_plain_http_only_on_this_machine(host: str, local: bool) -> None:
     assert is_loopback(host) is local
     with closing(Registry(host, None)) as registry:
         assert registry.base.startswith("http://" if local else "https://")
+        assert registry.session.trust_env is not local  # no proxy for this machine
 
 
 def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
