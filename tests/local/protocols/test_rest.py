@@ -49,6 +49,7 @@ def test_bucket_and_key_of_an_address(target: str, host: str, operation: str, ex
         ("/a?uploads&uploads", "InvalidArgument"),
         ("/a?uploads&max-uploads=1_0", "InvalidArgument"),
         ("/a?uploads&unknown=1", "NotImplemented"),
+        ("/a?uploads&x-unknown=1", "NotImplemented"),
     ],
 )
 def test_malformed_address_is_refused(target: str, code: str) -> None:
