@@ -128,6 +128,8 @@ def test_metric_that_is_worse_than_the_median_stops_its_trial(tuning: Tuning) ->
         until(partial(has_value, tuning, trial))
         tuning.host(trial).end()
     until(lambda: sum(trial.status == "Completed" for trial in tuning.trials()) == 3)
+    until(lambda: not any(tuning.registry.find(f"training-job/{trial.name}") for trial in good))
+    time.sleep(0.2)  # until the tuning job has handled the ends of these trials
     tuning.host(last).write("loss=0.5")
     tuning.host(bad).write("loss=2.0")
     stopped = until(lambda: [trial.name for trial in tuning.trials() if trial.status == "Stopped"])
