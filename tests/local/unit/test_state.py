@@ -120,6 +120,29 @@ def test_filters_go_together(state: State) -> None:
     assert [record.name for record in state.find(query)] == ["x-1"]
 
 
+def test_owner_is_found_by_kind_and_name(state: State) -> None:
+    add(state, "a", owner=TUNING)
+    add(state, "b", owner=Owner("pipeline", TUNING.name))
+    assert [record.name for record in state.find(Query(KIND, owner=TUNING))] == ["a"]
+
+
+def test_versions_of_a_name_are_separate(state: State) -> None:
+    for version in (1, 2, 3):
+        state.add("package", "a", f"arn:a/{version}", "", {}, {"v": version}, version=version)
+    state.update("package", "a", {"changed": True}, internal={"x": 1}, version=2)
+    assert state.delete("package", "a", version=1)
+    first, *_ = page = state.find(Query("package", order_by="name", descending=False, limit=1))
+    rest = state.find(Query("package", order_by="name", descending=False, after=("a", "a", first.version)))
+    assert [(record.version, record.description) for record in (*page, *rest)] == [
+        (2, {"v": 2, "changed": True}),
+        (3, {"v": 3}),
+    ]
+    found = state.get_by_arn("arn:a/2")
+    assert found is not None
+    assert (found.version, found.internal) == (2, {"x": 1})
+    assert state.get("package", "a", 1) is None
+
+
 def test_wildcards_of_sql_are_plain_letters(state: State) -> None:
     add(state, "abc")
     assert state.find(Query(KIND, name_contains="%")) == []
