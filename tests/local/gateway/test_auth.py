@@ -140,3 +140,14 @@ def test_date_that_is_none_is_malformed(date: str) -> None:
 def test_each_protocol_has_its_word_for_each_fault() -> None:
     assert AuthError("key", "m").to_service_error("s3").code == "InvalidAccessKeyId"
     assert {frozenset(codes) for codes in CODES.values()} == {frozenset({"json", "query", "s3"})}
+
+
+@pytest.mark.parametrize("query", ["X-Amz-Signature=a", "Signature=a", "X-Amz-Date=a&x-amz-date=b"])
+def test_second_signature_or_repeated_parameter_is_malformed(query: str) -> None:
+    request = signed()
+    assert fault(received(f"/?{query}", request["headers"], request["body"])) == "malformed"
+
+
+def test_trace_id_of_a_proxy_needs_no_signature() -> None:
+    request = signed()
+    verify(received(request["path"], {**request["headers"], "X-Amzn-Trace-Id": "Root=1"}, request["body"]))

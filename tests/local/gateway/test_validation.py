@@ -155,3 +155,15 @@ def test_pattern_that_takes_too_long_does_not_match(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(validation, "MATCH_TIMEOUT", 0.05)
     assert not validation._matches(r"(a+)+b", "a" * 5000)
     assert validation._matches(r"(a+)+b", "aab")
+
+
+@pytest.mark.parametrize("number", [1 << 31, -(1 << 31) - 1])
+def test_number_beyond_its_bits_is_refused(number: int) -> None:
+    with pytest.raises(ServiceError, match="is too large for an Integer"):
+        validate(operation_model("sagemaker", "ListModels"), {"MaxResults": number})
+
+
+@pytest.mark.parametrize("seconds", [253_402_300_800, -253_402_300_800])
+def test_time_beyond_the_year_9999_is_refused(seconds: int) -> None:
+    with pytest.raises(ServiceError, match="is too large for a Timestamp"):
+        validate(operation_model("sagemaker", "ListModels"), {"CreationTimeAfter": seconds})

@@ -99,3 +99,16 @@ def test_answer_leaves_out_numbers_that_json_does_not_have(value: float) -> None
         operation, Answer({"TrainingJobName": "j", "FinalMetricDataList": metrics}), post(b"")
     )
     assert response.get_json(force=True)["FinalMetricDataList"] == metrics[1:]
+
+
+@pytest.mark.parametrize("body", [rb'{"a": "\ud800"}', b'{"a":' * 101 + b"1" + b"}" * 101])
+def test_json_that_cannot_be_sent_back_is_refused(body: bytes) -> None:
+    assert code_of(LIST, body) == "SerializationException"
+
+
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [(b"RoleArn=a&RoleArn=b", "MalformedQueryString"), (b"a." * 101 + b"a=1", "MalformedInput")],
+)
+def test_form_that_is_ambiguous_or_too_deep_is_refused(form: bytes, code: str) -> None:
+    assert code_of(operation_model("sts", "AssumeRole"), form) == code

@@ -225,3 +225,8 @@ def test_event_larger_than_a_response_is_returned_alone(tmp_path: Path, monkeypa
         pages.append([event["message"][:1] for event in answer["events"]])
         request["nextToken"] = answer["nextForwardToken"]
     assert pages == [["a"], ["b"], ["c"]]
+
+
+def test_group_is_found_by_the_arn_that_lists_have(logs: Logs) -> None:
+    arn = f"arn:aws:logs:us-east-1:000000000000:log-group:{GROUP}:*"
+    assert logs.describe_log_streams({"logGroupIdentifier": arn})["logStreams"]
