@@ -92,6 +92,12 @@ def test_users_modules_come_before_those_of_the_image(root: Path, module: str) -
         assert server.request("GET", "/metrics").status == 200
 
 
+def test_program_imports_modules_that_the_server_has_not_loaded(root: Path) -> None:
+    program = "def transform_fn(model, body, content_type, accept):\n    import wave\n    return wave.__name__\n"
+    with server_with_program(root, program) as server:
+        assert server.invoke("x").body == b"wave"
+
+
 def test_users_module_does_not_replace_a_dependency_of_flask(root: Path) -> None:
     (root / "model" / "code").mkdir()
     (root / "model" / "code" / "click.py").write_text("raise ImportError('from the user')")
