@@ -138,6 +138,19 @@ def test_log_of_a_tuning_job_has_the_logs_of_its_trials(cloud: Cloud, start: Sta
     assert (f"/aws/sagemaker/Endpoints/{run.id}-endpoint", None) in looked
 
 
+def test_running_training_job_shows_its_log_and_running_tuning_job_does_not(
+    cloud: Cloud, start: StartRun, tmp_path: Path
+) -> None:
+    reads: dict[str, list[int]] = {}
+    cloud.on_describe = lambda name: reads.setdefault(name, []).append(len(cloud.requests_of("GetLogEvents")))
+    run = start()
+    housing(run, Options(), tmp_path)
+    before, after, *_ = reads[f"{run.id}-train"]
+    assert after == before + 1
+    before, after, *_ = reads[f"{run.id}-tune"]
+    assert after == before
+
+
 def test_verbose_progress_streams_the_logs(start: StartRun, tmp_path: Path, screen: io.StringIO) -> None:
     run = start("straight-line", verbose=True)
     straight_line(run, LineOptions(), tmp_path)
