@@ -33,6 +33,7 @@ def hang(home: Home) -> int:
     """Start a server and let it hang; a stopped process, as one that holds the GIL, hears SIGKILL only."""
     pid = control.start(home, CONFIG).pid
     os.kill(pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0], lambda state: state == "T")
     return pid
 
 

@@ -11,13 +11,16 @@ import pytest
 from microjobs_orchestrator.local.guard.settings import RELAY_PORT, Settings
 
 OTHER_PORT = 7001
+TIMEOUT = 0.7
+"""Seconds until a connection counts as dropped."""
 
 PEER = f"""
 import json, socket, sys
+TIMEOUT = {TIMEOUT}
 listener = socket.create_server(("0.0.0.0", {OTHER_PORT}))
 def connects(port):
     try:
-        socket.create_connection(("10.0.0.1", port), 0.3).close()
+        socket.create_connection(("10.0.0.1", port), TIMEOUT).close()
     except OSError:
         return False
     return True
@@ -36,7 +39,7 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
         subprocess.run(text.split(), check=True)
     def connects(address):
         try:
-            socket.create_connection((address, {OTHER_PORT}), 0.3).close()
+            socket.create_connection((address, {OTHER_PORT}), {TIMEOUT}).close()
         except OSError:
             return False
         return True
@@ -48,6 +51,8 @@ with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, te
                  f"{{inside}} addr add 10.0.0.2/24 dev peer", f"{{inside}} link set peer up"):
         run(text)
     listeners = [socket.create_server(("0.0.0.0", port)) for port in ({RELAY_PORT}, {OTHER_PORT})]
+    while not connects("10.0.0.2"):  # the link takes a moment
+        pass
     firewall.install(firewall.make_chains(Settings(**json.loads(sys.argv[1]))))
     print(json.dumps([{RELAY_PORT}, {OTHER_PORT}]), file=peer.stdin, flush=True)
     relay, other = json.loads(peer.stdout.readline())
