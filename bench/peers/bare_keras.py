@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
-os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # as in the job
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "0"  # the trainer also disables oneDNN
 
 import keras
 import numpy as np
@@ -13,13 +13,13 @@ import numpy as np
 root, epochs, batch_size = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 
 
-def read(split: str) -> tuple[np.ndarray, np.ndarray]:
+def read_split(split: str) -> tuple[np.ndarray, np.ndarray]:
     folder = root / "input" / "data" / split
     return np.load(folder / f"x_{split}.npy"), np.load(folder / f"y_{split}.npy")
 
 
 keras.utils.set_random_seed(42)
-(x, y), (x_test, y_test) = read("train"), read("test")
+(x, y), (x_test, y_test) = read_split("train"), read_split("test")
 network = keras.Sequential(
     [
         keras.Input((x.shape[1],)),

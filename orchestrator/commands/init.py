@@ -1,4 +1,4 @@
-"""`microjobs init`."""
+"""`microjobs init`: write a CloudFormation template for an AWS account."""
 
 import argparse
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Room on the device: files are checked before they are copied, so that none fills the device of others."""
+"""Free space of a device, checked before and while files are written, so that a job cannot fill the device."""
 
 import io
 import os
@@ -8,74 +8,76 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.terminal import escape_bytes
 
 RESERVE_BYTES = 256 << 20
-"""Stay free, or a twentieth of a small device."""
+"""Bytes that always stay free. On a small device, a twentieth of its size stays free instead."""
 CHECK_BYTES = 16 << 20
-"""Are written between two looks at what is free."""
+"""Bytes that `LimitedFile` writes between two checks of the free space."""
 
 
 class Room:
-    """What may be written to the device of a folder.
+    """The number of bytes that can be written to the device of a folder.
 
     Args:
-        what: what is being made, for the reason of a failure: `Artifact upload`.
+        action: the action that needs the space, such as `Artifact upload`. Error messages contain it.
     """
 
-    def __init__(self, folder: Path, what: str) -> None:
+    def __init__(self, folder: Path, action: str) -> None:
         self._folder = folder
-        self._what = what
-        self._left = self.free()
+        self._action = action
+        self._remaining = self.free()
 
     def free(self) -> int:
-        """Bytes that may be used now."""
+        """Return the number of bytes that can be written now; less than 0 if the reserve is in use."""
         device = os.statvfs(self._folder)
         return device.f_bavail * device.f_frsize - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 20)
 
     def take(self, name: str, size: int, allocated: int = 0) -> None:
-        """Count a file as it would be when copied elsewhere, where holes take space, too.
+        """Reserve space for a file.
+
+        The holes of a sparse file count too, because a later copy of the file can fill them.
 
         Args:
-            allocated: bytes that it takes on this device already, and that are not copied.
+            allocated: bytes of the file that are on this device already and need no copy.
 
         Raises:
-            CannotRunError: it does not fit.
+            CannotRunError: the file does not fit.
         """
-        self._left -= max(0, size - allocated)
-        if self._left < 0:
-            raise self._full(f"{escape_bytes(name)} of {_spelled(size)} does not fit")
+        self._remaining -= max(0, size - allocated)
+        if self._remaining < 0:
+            raise self._make_error(f"{escape_bytes(name)} of {_format_size(size)} does not fit")
 
     def check(self, name: str) -> None:
-        """Raises CannotRunError if the device is full now."""
+        """Raise CannotRunError if the device is full now."""
         if self.free() < 0:
-            raise self._full(f"{escape_bytes(name)} does not fit")
+            raise self._make_error(f"{escape_bytes(name)} does not fit")
 
-    def _full(self, what: str) -> CannotRunError:
-        free = _spelled(max(0, self.free()))
+    def _make_error(self, problem: str) -> CannotRunError:
+        free = _format_size(max(0, self.free()))
         return CannotRunError(
-            f"ClientError: {self._what} failed: {what}: {free} can be used on the device of {self._folder}; "
+            f"ClientError: {self._action} failed: {problem}: {free} can be used on the device of {self._folder}; "
             "write less, or free some space"
         )
 
 
 class LimitedFile(io.FileIO):
-    """A new file that stops growing before the device is full."""
+    """A new file that raises CannotRunError on a write when the device is full."""
 
     def __init__(self, path: Path, room: Room) -> None:
         super().__init__(path, "wb")
         self._room = room
         self._label = path.name
-        self._written = CHECK_BYTES
+        self._unchecked_bytes = CHECK_BYTES  # so that the first write checks the space
 
     def write(self, data: object) -> int:
-        if self._written >= CHECK_BYTES:
+        if self._unchecked_bytes >= CHECK_BYTES:
             self._room.check(self._label)
-            self._written = 0
+            self._unchecked_bytes = 0
         count = super().write(data)  # type: ignore[arg-type]  # typeshed's WriteableBuffer
-        self._written += count
+        self._unchecked_bytes += count
         return count
 
 
-def _spelled(size: float) -> str:
-    """`12.3 GB`."""
+def _format_size(size: float) -> str:
+    """Return a size with its unit, such as `12.3 GB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"

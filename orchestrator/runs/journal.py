@@ -1,4 +1,4 @@
-"""The journal of a run: the file that stores its options and its steps, so that `--resume` can continue after them."""
+"""The journal of a run: a file with the run's options and steps. `--resume` continues after the finished steps."""
 
 import json
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class JournalEntry:
     step: str
     title: str
     kind: str
-    """The noun of the job's kind; empty for a value."""
+    """The noun of the job's kind, such as `TrainingJob`; empty for a value."""
     name: str
     seconds: float | None = None
     """The duration of the step; None until it has finished."""
@@ -30,7 +30,7 @@ class JournalEntry:
 
 @dataclass
 class Journal:
-    """The file `runs/<id>.json`. Each change replaces it atomically."""
+    """The file `runs/<id>.json`. Each save replaces the file atomically."""
 
     path: Path
     id: str
@@ -39,13 +39,13 @@ class Journal:
     on: str = "here"
     """The backend: `here` or `aws`."""
     base: str = ""
-    """On AWS, the S3 URI of the folder that has the data of all runs."""
+    """On AWS, the S3 URI of the folder with the data of all runs; otherwise empty."""
     attempt: int = 1
     finished: bool = False
     endpoint: str | None = None
-    """The name of an endpoint that must be deleted, whatever happens."""
+    """The name of an endpoint that the run must delete, even if a step fails."""
     spent: float = 0.0
-    """Dollars that all attempts cost, without the instance types in `unpriced`."""
+    """The cost of all attempts in dollars, excluding the instance types in `unpriced`."""
     unpriced: list[str] = field(default_factory=list)
     """Instance types whose price is unknown."""
     steps: list[JournalEntry] = field(default_factory=list)
@@ -54,10 +54,10 @@ class Journal:
     def new(
         cls, folder: Path, workflow: str, options: Mapping[str, Any], on: str = "here", base: str = ""
     ) -> "Journal":
-        """Create the journal of a new run, which is named after its workflow and the time.
+        """Create a journal for a new run. The id of the run consists of the workflow and the time.
 
         Raises:
-            UsageError: too many runs started in this second.
+            UsageError: too many runs of the workflow started in this second.
         """
         stem = f"{workflow}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
         folder.mkdir(parents=True, exist_ok=True)
@@ -102,30 +102,30 @@ class Journal:
 
     @property
     def seconds(self) -> float:
-        """The duration of all steps."""
+        """The total duration of the finished steps."""
         return sum(entry.seconds or 0.0 for entry in self.steps)
 
     def step(self, step: str) -> JournalEntry | None:
         return next((entry for entry in self.steps if entry.step == step), None)
 
     def add_cost(self, instance_type: str, dollars: float | None) -> None:
-        """Add the cost of instances; None if the price of their type is unknown."""
+        """Add the cost of instances. None means that the price of the instance type is unknown."""
         if dollars is None and instance_type not in self.unpriced:
             self.unpriced.append(instance_type)
         self.spent += dollars or 0.0
         self.save()
 
-    def drop_from(self, number: int) -> None:
-        """Remove a step and all later ones, which depend on it."""
-        del self.steps[number:]
+    def drop_from(self, index: int) -> None:
+        """Remove the step at this index, and all later steps, because they depend on it."""
+        del self.steps[index:]
         self.save()
 
 
 def last_unfinished(folder: Path, workflow: str) -> Path:
-    """Return the newest journal of a workflow whose run has not finished. Damaged journals are skipped.
+    """Return the path of the newest journal of a workflow whose run has not finished. Damaged journals are skipped.
 
     Raises:
-        UsageError: there is none.
+        UsageError: the workflow has no unfinished run.
     """
     for path in sorted(folder.glob(f"{workflow}-*.json"), key=lambda path: path.stem, reverse=True):
         try:

@@ -30,7 +30,7 @@ class StepDisplay:
     started: float = field(default_factory=time.monotonic)
     status: str = "starting"
     cost: str = ""
-    """The cost of the run until now; empty if nothing costs."""
+    """The cost of the run so far; empty if the run costs nothing."""
     trials: Sequence[Trial] = ()
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
     """The last lines of the log."""
@@ -53,7 +53,7 @@ class Progress:
     """Displays the steps of a run, one after the other.
 
     Args:
-        console: a terminal gets a line that changes, any other file only lines that stay.
+        console: output. A terminal shows a live line; other outputs get only permanent lines.
         verbose: show every line of the jobs' logs.
     """
 
@@ -63,7 +63,7 @@ class Progress:
 
     @contextmanager
     def step(self, title: str) -> Iterator[StepDisplay]:
-        """Display a step while the block runs, and a line for it afterwards."""
+        """Display a step while the `with` block runs, then print one line for the step."""
         display = StepDisplay(title)
         if not self.console.is_terminal:
             self.console.print(f"{title} …", highlight=False)
@@ -80,30 +80,30 @@ class Progress:
             return nullcontext()
         return Live(display, console=self.console, transient=True, refresh_per_second=REFRESHES_PER_SECOND)
 
-    def _print_end(self, sign: str, style: str, display: StepDisplay) -> None:
+    def _print_end(self, symbol: str, style: str, display: StepDisplay) -> None:
         times = f"{format_duration(display.seconds)}  {display.cost}".rstrip()
-        self.console.print(Text.assemble((sign, style), f" {display.title}  ", (times, "dim")))
+        self.console.print(Text.assemble((symbol, style), f" {display.title}  ", (times, "dim")))
 
     def note(self, text: str) -> None:
-        """Print a line. A failure to print is ignored, so that the caller can stop what it started."""
+        """Print a line. Ignore errors of the console, so that the caller can still stop its jobs and endpoint."""
         with suppress(OSError):
             self.console.print(Text(strip_controls(text), style="dim"))
 
     def status(self, display: StepDisplay, status: str) -> None:
-        """Show the status of the step's job. Without a terminal, print it if it has changed."""
+        """Show the status of the step's job. Without a terminal, print the status if it has changed."""
         if status != display.status and not self.console.is_terminal:
             self.console.print(f"  {format_duration(display.seconds):>8}  {status}", highlight=False)
         display.status = status
 
     def log(self, display: StepDisplay, events: Iterable[Event]) -> None:
-        """Show new lines of the log: the last one, or all of them if verbose."""
+        """Show new lines of the log: all lines if verbose, otherwise only the last one."""
         for event in events:
             display.tail.append(strip_controls(event.text))
             if self.verbose:
                 self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 
     def trials(self, display: StepDisplay, trials: Sequence[Trial]) -> None:
-        """Show the trials. Without a terminal, print each trial once, when it has ended."""
+        """Show the trials. Without a terminal, print each ended trial once."""
         if not self.console.is_terminal:
             printed = {trial.name for trial in display.trials if trial.status not in RUNNING}
             for trial in trials:

@@ -24,7 +24,7 @@ class ResourceRow:
 
     @property
     def full_status(self) -> str:
-        """Both statuses if they differ: `InProgress: Interrupted`."""
+        """The status, followed by the secondary status if that differs: `InProgress: Interrupted`."""
         return f"{self.status}: {self.secondary}" if self.secondary not in ("", self.status) else self.status
 
 
@@ -35,14 +35,14 @@ class Filter:
     limit: int = 20
     kinds: tuple[Kind, ...] = KINDS
     name: str = ""
-    """A part of the name."""
+    """Text that the name must contain; empty for any name."""
     status: str = ""
-    """A status, or a training job's secondary status."""
+    """Required status or, for a training job, secondary status; empty for any status."""
     running: bool = False
     """Only jobs that have not ended, and endpoints in service."""
 
     def statuses(self, kind: Kind) -> tuple[str, ...]:
-        """Return the statuses to query for a kind; none stands for all."""
+        """Return the statuses to query for a kind; an empty tuple selects all statuses."""
         if self.status:
             return (self.status,) if self.status in kind.statuses else ()
         if self.running:
@@ -66,9 +66,9 @@ class View(ABC):
     """Lists and describes resources, and reads their logs."""
 
     where: str
-    """The source for the user: a folder, or a region of AWS."""
+    """Name of the source, for messages: a folder or an AWS region."""
     poll_interval: float
-    """Seconds."""
+    """Seconds between two polls."""
 
     @abstractmethod
     def newest(self, rows: Filter) -> list[ResourceRow]:
@@ -82,10 +82,10 @@ class View(ABC):
     def tail(self, kind: Kind, name: str) -> Tail: ...
 
     def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  overridden methods use it
-        """Return a sentence for the user about what the listing does not show; empty if there is none.
+        """Return a warning about the listing, for the user; empty if there is none.
 
         Args:
-            shows_running: the listing has a resource that has not ended.
+            shows_running: whether the listing contains a resource that has not ended.
         """
         return ""
 
@@ -98,7 +98,9 @@ class View(ABC):
         return name_error(name, f" in {self.where}")
 
     def find(self, name: str) -> tuple[Kind, Members]:
-        """Return the resource of a name, whatever its kind. One that has not ended precedes one that has.
+        """Return the kind and the description of the resource with this name.
+
+        If resources of several kinds have the name, a resource that has not ended comes first.
 
         Raises:
             UsageError: no resource has the name.
@@ -106,4 +108,5 @@ class View(ABC):
         found = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
         if not found:
             raise self.name_error(name)
-        return next((pair for pair in found if pair[1][pair[0].status_member] in pair[0].transitional), found[0])
+        active = ((kind, members) for kind, members in found if members[kind.status_member] in kind.transitional)
+        return next(active, found[0])

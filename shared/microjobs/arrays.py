@@ -1,6 +1,6 @@
-"""Arrays in .npy files: checked before use, read and written in blocks so that memory does not grow with them.
+"""Arrays in .npy files. They are checked before use, and read and written in blocks that limit the memory use.
 
-Needs numpy; the images that touch data have it.
+Needs numpy, which all images that process data contain.
 """
 
 import contextlib
@@ -25,27 +25,27 @@ from microjobs.files import atomic_write
 Floats = NDArray[np.float64]
 
 BLOCK_BYTES = 1 << 20
-"""Read at a time: little enough for a core's cache, enough for threads not to wait for each other's interpreter."""
+"""Size of a block. It fits into a core's cache, and is large enough that threads rarely wait for the interpreter."""
 PART_BLOCKS = 8
-"""What one core works on at a time."""
+"""Number of blocks in a part. One core processes one part at a time."""
 MAX_THREADS = 32
-"""More would wait for memory, and each takes some blocks of it."""
+"""More threads would wait for memory bandwidth, and each thread needs memory for some blocks."""
 COLUMN_ROWS = 512
-"""The fewest rows of a column-major block: each column's part of it is a read of its own."""
+"""Minimum number of rows in a column-major block, because such a block needs one read per column."""
 FOLD_ROWS, FOLD_WIDTH = 64, 256
-"""Blocks narrower than this are folded, so many rows side by side."""
+"""`fold_rows` joins up to FOLD_ROWS rows of a block that is narrower than FOLD_WIDTH."""
 HEADER_BYTES = 12 + 10_000
-"""No header is longer: numpy itself takes 10,000 characters for the most that is safe to parse."""
+"""Maximum size of a header. numpy parses at most 10,000 characters, for safety."""
 
 NAME = re.compile(r"(?P<kind>[xy])_(?P<split>train|test)(?:-(?P<shard>\d{5})-of-(?P<shards>\d{5}))?\.npy")
-"""`x_train.npy`, or shards of it: `x_train-00000-of-00004.npy`."""
+"""Name of an array file, such as `x_train.npy`, or of one shard, such as `x_train-00000-of-00004.npy`."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ArrayFile:
-    """One array on disk, its header read and its size checked, its numbers not read yet."""
+    """One array on disk. Its header and size have been checked, and its values are read on demand."""
 
     path: Path
     shape: tuple[int, ...]
@@ -59,27 +59,27 @@ class ArrayFile:
 
     @property
     def width(self) -> int:
-        """Values a row: 1 for a one-dimensional array."""
+        """Values per row: 1 for a one-dimensional array."""
         return math.prod(self.shape[1:])
 
     @property
     def block_rows(self) -> int:
-        """Rows of a block, a power of two; of the array alone, so that sums over blocks are the same everywhere."""
+        """Rows per block, a power of two. It depends only on the array, so block sums are equal on all machines."""
         rows = BLOCK_BYTES // max(1, self.width * self.dtype.itemsize)
         return 1 << (max(rows, COLUMN_ROWS if self.fortran else 1).bit_length() - 1)
 
     def parts(self) -> list[range]:
-        """The rows in parts, each for one core to work on."""
+        """Return ranges that divide all rows into parts. One core processes one part."""
         rows = PART_BLOCKS * self.block_rows
         return [range(start, min(start + rows, self.rows)) for start in range(0, self.rows, rows)]
 
     def blocks(self, part: range | None = None) -> Iterator[tuple[int, NDArray[Any]]]:
-        """A part of the array, or all of it, in order: the number of a block's first row, and the block.
+        """Yield the number of each block's first row, and the block, for one part or for the whole array, in order.
 
-        Each is of shape (≤ block_rows, width), in the file's own dtype, and the caller's to change.
+        A block has shape (≤ block_rows, width) and the dtype of the file. The caller may change it.
 
         Raises:
-            UserError: the file got shorter since it was opened.
+            UserError: the file was truncated after it was opened.
         """
         rows, size = part or range(self.rows), self.block_rows
         with self.path.open("rb") as file:
@@ -87,10 +87,10 @@ class ArrayFile:
                 yield start, self._read(file, start, min(size, rows.stop - start))
 
     def read(self, rows: range) -> NDArray[Any]:
-        """Some rows in memory, shape (rows, width).
+        """Read these rows into an array of shape (rows, width).
 
         Raises:
-            UserError: the file got shorter since it was opened.
+            UserError: the file was truncated after it was opened.
         """
         with self.path.open("rb") as file:
             return self._read(file, rows.start, len(rows))
@@ -113,7 +113,7 @@ def open_array(path: Path) -> ArrayFile:
     """Read an array's header and check the size of the file.
 
     Raises:
-        UserError: not a .npy file, pickled, not numbers, neither 1-D nor 2-D, or truncated.
+        UserError: the file is no .npy file, is truncated, or holds no 1-D or 2-D array of real numbers.
     """
     if not path.exists():
         raise UserError(f"{path} does not exist")
@@ -126,8 +126,8 @@ def open_array(path: Path) -> ArrayFile:
     row_bytes = array.width * array.dtype.itemsize
     missing = array.offset + array.rows * row_bytes - size
     if missing > 0:
-        last = max(0, size - array.offset) // row_bytes
-        raise UserError(f"{path.name} is truncated at row {last} of {array.rows}: {missing} bytes are missing")
+        complete_rows = max(0, size - array.offset) // row_bytes
+        raise UserError(f"{path.name} is truncated at row {complete_rows} of {array.rows}: {missing} bytes are missing")
     return array
 
 
@@ -136,7 +136,7 @@ def _parse_header(path: Path, head: BytesIO) -> ArrayFile:
         version = npy.read_magic(head)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(head)
-    except Exception as error:  # numpy's parser raises many types of errors on headers made to do harm
+    except Exception as error:  # numpy's parser raises many types of errors for malicious headers
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path.name} is not a .npy array: {reason[:200]}") from error
     return ArrayFile(path, shape, dtype, fortran, head.tell())
@@ -153,22 +153,22 @@ def _check_type(array: ArrayFile) -> None:
 
 
 def map_parts(array: ArrayFile, function: Callable[[range], T]) -> list[T]:
-    """Call the function with every part of the array's rows, on all cores at once; what it returned, in their order.
+    """Call the function with each part of the array's rows, on all cores. Return the results in the order of the parts.
 
-    numpy and ONNX Runtime let go of the interpreter while they compute, and so do reads and writes.
+    The calls run in threads: numpy, ONNX Runtime, reads and writes release the interpreter.
     """
     with ThreadPoolExecutor(min(len(os.sched_getaffinity(0)), MAX_THREADS)) as pool:
         return list(pool.map(function, array.parts()))
 
 
 def fold_rows(block: NDArray[Any]) -> NDArray[Any]:
-    """A narrow block with several rows side by side, (rows / n, n * width): numpy is slow at short rows, by half."""
+    """Join every n rows of a narrow block into one row, shape (rows / n, n * width). numpy is slow at short rows."""
     rows, width = block.shape
     return block.reshape(-1, width * math.gcd(rows, FOLD_ROWS)) if 0 < width < FOLD_WIDTH else block
 
 
 def first_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None:
-    """The first row of a block with NaN (unless allowed) or infinity, or None."""
+    """Return the index of the first row with infinity or, unless NaN is allowed, NaN. Return None if no row has one."""
     if block.dtype.kind != "f":
         return None
     good = ~np.isinf(block) if allow_nan else np.isfinite(block)
@@ -176,10 +176,10 @@ def first_bad_row(block: NDArray[Any], *, allow_nan: bool = False) -> int | None
 
 
 def load_array(path: Path) -> NDArray[Any]:
-    """A whole array in memory, shape (rows, width), checked to be finite.
+    """Read a whole array into memory, shape (rows, width), and check that all values are finite.
 
     Raises:
-        UserError: as `open_array`, or a row holds NaN or infinity.
+        UserError: `open_array` rejects the file, or a row holds NaN or infinity.
     """
     array = open_array(path)
     blocks = []
@@ -190,33 +190,33 @@ def load_array(path: Path) -> NDArray[Any]:
 
 
 def refuse_bad_row(path: Path, start: int, block: NDArray[Any]) -> None:
-    """Raises UserError if a row of the file's block that starts at row `start` holds NaN or infinity."""
+    """Raise UserError if a row of the block holds NaN or infinity. The block starts at row `start` of the file."""
     row = first_bad_row(block)
     if row is not None:
         raise UserError(f"{path.name} row {start + row} holds NaN or infinity: fill or drop it")
 
 
 def array_files(folder: Path, kind: str, split: str) -> list[Path]:
-    """`x_train.npy` or its shards in order; empty if there are none.
+    """Return the path of an array such as `x_train.npy`, or of its shards in order; empty if no file exists.
 
     Raises:
-        UserError: a shard is missing, or there are both a whole array and shards.
+        UserError: a shard is missing, or the folder has both a whole array and shards.
     """
-    found = _present(folder, kind, split)
+    found = _find_files(folder, kind, split)
     check_shards(path.name for path in found)
     return found
 
 
-def _present(folder: Path, kind: str, split: str) -> list[Path]:
+def _find_files(folder: Path, kind: str, split: str) -> list[Path]:
     found = [(match, path) for path in sorted(folder.glob("*.npy")) if (match := NAME.fullmatch(path.name))]
     return [path for match, path in found if match["kind"] == kind and match["split"] == split]
 
 
 def check_shards(names: Iterator[str]) -> None:
-    """Refuse an incomplete or ambiguous set of the files of one array.
+    """Check that the files of one array are complete and unambiguous.
 
     Raises:
-        UserError: names the shard that is missing, or the two files that both claim to be the array.
+        UserError: a shard is missing, or two files belong to different sets. The message names them.
     """
     ordered = sorted(names)
     matches = [match for name in ordered if (match := NAME.fullmatch(name))]
@@ -225,36 +225,38 @@ def check_shards(names: Iterator[str]) -> None:
     shards = matches[0]["shards"] if matches else None
     if shards is None:
         return
-    there = {int(match["shard"]) for match in matches}
+    present = {int(match["shard"]) for match in matches}
     for number in range(int(shards)):
-        if number not in there:
+        if number not in present:
             stem = f"{matches[0]['kind']}_{matches[0]['split']}"
-            raise UserError(f"{stem}-{number:05}-of-{shards}.npy is missing: {len(there)} of {int(shards)} are there")
+            raise UserError(f"{stem}-{number:05}-of-{shards}.npy is missing: {len(present)} of {int(shards)} are there")
 
 
 def load_split(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """All shards of x and y of one split, as float32: x of shape (rows, features), y of shape (rows, 1).
+    """Read all shards of x and y of one split, as float32: x of shape (rows, features), y of shape (rows, 1).
 
     Raises:
-        UserError: files are missing, disagree in width or rows, or hold bad values.
+        UserError: files are missing, their widths or row counts differ, or they hold invalid values.
     """
     return _load_pair(folder, split, array_files(folder, "x", split), array_files(folder, "y", split))
 
 
 def load_share(folder: Path, split: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """As `load_split`, where the other shards lie on other hosts; no rows of no features if all of them do.
+    """Read the shards of this host, like `load_split`. Other hosts may have more shards.
+
+    If this host has no shard, x has shape (0, 0) and y has shape (0, 1).
 
     Raises:
-        UserError: the x and the y of some rows lie on different hosts, or as `load_split`.
+        UserError: x and y of a shard are on different hosts, or the files are invalid as in `load_split`.
     """
-    x_files, y_files = _present(folder, "x", split), _present(folder, "y", split)
+    x_files, y_files = _find_files(folder, "x", split), _find_files(folder, "y", split)
     if not x_files and not y_files:
         return np.empty((0, 0), np.float32), np.empty((0, 1), np.float32)
-    rest = [{path.name[1:] for path in files} for files in (x_files, y_files)]
-    if lonely := sorted(rest[0] ^ rest[1]):
-        here, elsewhere = ("x", "y") if lonely[0] in rest[0] else ("y", "x")
+    x_names, y_names = ({path.name[1:] for path in files} for files in (x_files, y_files))
+    if unpaired_names := sorted(x_names ^ y_names):
+        found_kind, missing_kind = ("x", "y") if unpaired_names[0] in x_names else ("y", "x")
         raise UserError(
-            f"{here}{lonely[0]} is on this host and {elsewhere}{lonely[0]} is not: "
+            f"{found_kind}{unpaired_names[0]} is on this host and {missing_kind}{unpaired_names[0]} is not: "
             "ShardedByS3Key deals out file by file, so make as many shards as hosts, or a multiple"
         )
     return _load_pair(folder, split, x_files, y_files)
@@ -265,7 +267,7 @@ def _load_pair(
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     for kind, files in (("x", x_files), ("y", y_files)):
         if not files:
-            raise UserError(f"{folder} has no {kind}_{split}.npy: it holds {_listing(folder)}")
+            raise UserError(f"{folder} has no {kind}_{split}.npy: it holds {_describe_contents(folder)}")
     x, y = _join(x_files), _join(y_files)
     if len(x) != len(y):
         raise UserError(f"x_{split} has {len(x)} rows but y_{split} has {len(y)}")
@@ -273,10 +275,10 @@ def _load_pair(
         raise UserError(f"y_{split} has {y.shape[1]} values a row: one target is expected")
     if not len(x):
         raise UserError(f"x_{split} has no rows")
-    return _to_single(x, f"x_{split}"), _to_single(y, f"y_{split}")
+    return _to_float32(x, f"x_{split}"), _to_float32(y, f"y_{split}")
 
 
-def _to_single(array: NDArray[Any], name: str) -> NDArray[np.float32]:
+def _to_float32(array: NDArray[Any], name: str) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         single = array.astype(np.float32)
     row = first_bad_row(single)
@@ -293,7 +295,7 @@ def _join(files: list[Path]) -> NDArray[Any]:
     return np.concatenate(arrays)
 
 
-def _listing(folder: Path) -> str:
+def _describe_contents(folder: Path) -> str:
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     return ", ".join(names[:8]) + (" …" if len(names) > 8 else "") if names else "nothing"
 
@@ -307,25 +309,25 @@ class ArrayWriter:
         self.written = 0
         self._file, self._dtype, self._offset = file, dtype, file.tell()
         self._row_bytes = math.prod(shape[1:]) * dtype.itemsize
-        self._counting = threading.Lock()
+        self._written_lock = threading.Lock()
 
     def write(self, start: int, block: NDArray[Any]) -> None:
-        """Write rows from number `start` on."""
+        """Write the block. Its first row becomes row `start` of the file."""
         content = np.ascontiguousarray(block, self._dtype).reshape(-1).view(np.uint8)
         position, left = self._offset + start * self._row_bytes, content.data
-        while left:  # a disk that gets full takes a part
+        while left:  # a write to an almost full disk stores only a part
             done = os.pwrite(self._file.fileno(), left, position)
             position, left = position + done, left[done:]
-        with self._counting:
+        with self._written_lock:
             self.written += content.nbytes
 
 
 @contextlib.contextmanager
 def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[ArrayWriter]:
-    """Write an array of a known shape in blocks; the file appears when the block ends without an error.
+    """Write an array of a known shape in blocks. The file appears when the `with` block ends without an error.
 
     Raises:
-        ValueError: fewer or more values were written than `shape` says.
+        ValueError: the number of values that were written does not match `shape`.
     """
     with atomic_write(path) as partial:
         with partial.open("wb") as file:

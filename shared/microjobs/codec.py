@@ -1,7 +1,7 @@
-"""Values as bytes for calls between hosts. Unlike with pickle, decoding runs no code that the sender chose.
+"""Encoding of values as bytes, for calls between hosts. Unlike pickle, decoding runs no code that the sender chose.
 
-The values are None, numbers, strings, lists, tuples, dicts, numeric arrays, and dataclasses that both sides name.
-They travel as JSON, followed by the arrays' bytes. Needs numpy.
+Supported values are None, numbers, strings, lists, tuples, dicts, numeric arrays, and the dataclasses that both sides
+pass to `Codec`. The encoded form is JSON, followed by the bytes of the arrays. Needs numpy.
 """
 
 import dataclasses
@@ -27,21 +27,23 @@ class Codec:
     """
 
     def __init__(self, types: Iterable[type]) -> None:
-        self._types = {one.__name__: one for one in types}
+        self._types = {type_.__name__: type_ for type_ in types}
 
     def encode(self, value: object) -> bytes:
-        """
+        """Return the value as bytes.
+
         Raises:
-            TypeError: the value contains something that cannot travel.
+            TypeError: the value contains an object of an unsupported type.
         """
         arrays: list[NDArray[Any]] = []
         text = json.dumps(self._to_json(value, arrays)).encode()
         return b"".join([JSON_SIZE.pack(len(text)), text, *(array.tobytes() for array in arrays)])
 
     def decode(self, content: bytes) -> Any:
-        """
+        """Return the value that `encode` encoded.
+
         Raises:
-            ValueError: `encode` did not make this.
+            ValueError: `encode` cannot have returned this content.
         """
         try:
             (size,) = JSON_SIZE.unpack_from(content)
@@ -59,7 +61,7 @@ class Codec:
             case tuple():
                 return {"tuple": [self._to_json(item, arrays) for item in value]}
             case dict():
-                return {"dict": [[self._to_json(one, arrays) for one in pair] for pair in value.items()]}
+                return {"dict": [[self._to_json(item, arrays) for item in pair] for pair in value.items()]}
             case np.ndarray() if value.dtype.kind in ARRAY_KINDS:
                 arrays.append(value)
                 return {"array": [value.dtype.str, value.shape]}
@@ -88,7 +90,7 @@ class Codec:
 
 
 class _Buffers:
-    """The bytes of arrays, one after the other."""
+    """The bytes of an encoded value's arrays, in the order of the arrays."""
 
     def __init__(self, content: memoryview) -> None:
         self._content = content

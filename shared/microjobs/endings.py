@@ -1,4 +1,4 @@
-"""How the part of one host in a job ended, and how certain it is that this is the cause of the job's failure."""
+"""Endings of the hosts of a job, each with the certainty that it is the cause of the job's failure."""
 
 import re
 import signal
@@ -15,7 +15,7 @@ ERRORS: Mapping[int, type[JobError]] = {EXIT_USER: UserError, EXIT_PLATFORM: Pla
 LOST_CONNECTION = re.compile(
     r"(?i)connection (was )?(likely )?(closed|reset|refused|lost)|broken pipe|socket closed|remote process exited"
 )
-"""Messages of Gloo, NCCL and gRPC about a process at the other end that is gone."""
+"""Matches the errors of Gloo, NCCL and gRPC that report a lost connection to another process."""
 
 
 class Certainty(IntEnum):
@@ -33,10 +33,10 @@ class Certainty(IntEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """How a host's part of the job ended.
+    """The end of one host's part of a job.
 
-    code: 0, an exit code of `microjobs.errors`, or 128 + N if stop signal N ended it.
-    reason: a complete sentence, with the name of the host.
+    code: 0, an exit code of `microjobs.errors`, or 128 + N after stop signal N.
+    reason: a complete sentence that contains the name of the host; empty for code 0 and after a stop signal.
     """
 
     host: str
@@ -48,7 +48,7 @@ class Ending:
         object.__setattr__(self, "reason", self.reason[:MAX_REASON_CHARACTERS])
 
     def conclude(self) -> None:
-        """Raise the error that the code stands for: a `JobError` with the reason, or `Stopped`; nothing for 0."""
+        """Raise `Stopped` after a stop signal, or a `JobError` for any other code except 0. Do nothing for code 0."""
         if self.code > 128:
             raise Stopped(self.code - 128)
         if self.code != EXIT_OK:
@@ -64,43 +64,48 @@ def reported(host: str, code: int, reason: str) -> Ending:
     """Return the ending of a worker that reported its exit code and the reason."""
     if code == EXIT_OK:
         return Ending(host)
-    return _failed(host, code, reason, Certainty.DOUBTFUL if code == EXIT_BUG else Certainty.CERTAIN)
+    return _make_failure(host, code, reason, Certainty.DOUBTFUL if code == EXIT_BUG else Certainty.CERTAIN)
 
 
 def explained(host: str, code: int, reason: str) -> Ending:
-    """Return the ending of a user's script with the exit code, -N for signal N, and the reason from its output."""
-    certainty = Certainty.DOUBTFUL if code > 0 else _signal_certainty(-code)
-    return _failed(host, EXIT_BUG, reason, certainty)
+    """Return the ending of a user's script that failed.
+
+    Args:
+        code: the exit code of the script, or -N if signal N ended it.
+        reason: the cause, as found in the output of the script.
+    """
+    certainty = Certainty.DOUBTFUL if code > 0 else _certainty_of_signal(-code)
+    return _make_failure(host, EXIT_BUG, reason, certainty)
 
 
 def killed(host: str, number: int, *, by_agent: bool = False) -> Ending:
-    """Return the ending of a process that signal `number` ended, without a report.
+    """Return the ending of a process that signal `number` ended before the process reported a reason.
 
     Args:
-        by_agent: the process is an agent, such as torchrun, which hides how its workers ended.
+        by_agent: whether the process is an agent, such as torchrun, that hides how its workers ended.
     """
-    reason = _silent_reason(f"was ended by {signal.Signals(number).name}", by_agent or number == signal.SIGKILL)
+    reason = _format_silent_reason(f"was ended by {signal.Signals(number).name}", by_agent or number == signal.SIGKILL)
     code = EXIT_PLATFORM if number == signal.SIGKILL else EXIT_BUG
-    return _failed(host, code, reason, _signal_certainty(number))
+    return _make_failure(host, code, reason, _certainty_of_signal(number))
 
 
 def exited(host: str, code: int, *, by_agent: bool = False) -> Ending:
-    """Return the ending of a process that exited with `code`, without a report; see `killed` for `by_agent`."""
+    """Return the ending of a process that exited with `code` and reported no reason. `by_agent` is as in `killed`."""
     if code == EXIT_OK:
         return Ending(host)
-    return _failed(host, EXIT_BUG, _silent_reason(f"exited with code {code}", by_agent), Certainty.SILENT)
+    return _make_failure(host, EXIT_BUG, _format_silent_reason(f"exited with code {code}", by_agent), Certainty.SILENT)
 
 
-def _silent_reason(event: str, is_memory_likely: bool) -> str:
+def _format_silent_reason(event: str, is_memory_likely: bool) -> str:
     hint = "most likely out of memory; " if is_memory_likely else ""
     return f"the training {event} without giving a reason: {hint}see the log above"
 
 
-def _signal_certainty(number: int) -> Certainty:
+def _certainty_of_signal(number: int) -> Certainty:
     return Certainty.CERTAIN if number == signal.SIGKILL else Certainty.SILENT
 
 
-def _failed(host: str, code: int, reason: str, certainty: Certainty) -> Ending:
+def _make_failure(host: str, code: int, reason: str, certainty: Certainty) -> Ending:
     if certainty < Certainty.CERTAIN and LOST_CONNECTION.search(reason):
         certainty = Certainty.LOST_CONNECTION
     return Ending(host, code, f"host {host} failed: {reason}", certainty)

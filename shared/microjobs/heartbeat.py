@@ -1,8 +1,9 @@
 """Heartbeat between the hosts of a job, independent of the framework.
 
-Frameworks detect a lost host late (a frozen one after half an hour) and report it unclearly. Therefore, each host has a
-TCP connection to the first host. The first host decides how the job ended and sends this verdict to all: success,
-stopped, or the reason of the host that failed or was lost. Messages are JSON; `peers` authenticates the connections.
+Frameworks detect a lost host late (a frozen host after half an hour), and their errors are unclear. Therefore, each
+host has a TCP connection to the first host. The first host decides how the job ended and sends this verdict to all
+hosts: success, stopped, or the reason of the host that failed or was lost. Messages are JSON; `peers` authenticates the
+connections.
 """
 
 import contextlib
@@ -27,17 +28,17 @@ WATCH = "watch"
 JOIN_SECONDS = 45.0
 """Time for which hosts wait for each other at the start."""
 LOST_SECONDS = 20.0
-"""Time without a message after which a host counts as lost: it is frozen, or its network is interrupted."""
+"""Time without a message after which a host counts as lost. The host is then frozen, or its network interrupted."""
 BEAT_SECONDS = 1.0
 ECHO_SECONDS = 3.0
-"""Time to wait for a better reason when a host fails without a certain one: its framework may have lost the connection
-to the host that caused the failure."""
+"""Time to wait for a more certain reason after an uncertain one. A framework may report a lost connection before the
+host that caused the failure reports the cause."""
 
 logger = logging.getLogger("microjobs")
 
 
 class Watch:
-    """The heartbeat of one host. `verdict` is None until the job has ended; `step` sends and receives messages.
+    """The heartbeat of one host. `step` sends and receives messages; `verdict` is None until the job has ended.
 
     Args:
         resources: the hosts of the job.
@@ -53,17 +54,17 @@ class Watch:
         self.stop_signal: int | None = None
         """The first stop signal that a host received."""
         self.connections: dict[tuple[str, str], Connection] = {}
-        """The connections of the other channels, by channel and name of the peer. They block."""
+        """The connections of the other channels, by channel and name of the peer. Their sockets are blocking."""
         self._resources = resources
         self._network = network
         self._channels = channels
         self._secret = read_job_secret(Layout.from_environment())
         self._selector = selectors.DefaultSelector()
-        self._lines: dict[str, _Line] = {}
+        self._heartbeats: dict[str, _JsonConnection] = {}
         self._endings: list[tuple[float, Ending]] = []
         self._is_complete = len(resources.hosts) == 1
-        self._beaten = 0.0
-        self._stepped = time.monotonic()
+        self._last_beat = 0.0
+        self._last_step = time.monotonic()
 
     def __enter__(self) -> "Watch":
         return self
@@ -75,12 +76,12 @@ class Watch:
             connection.close()
 
     def join(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """Wait until all hosts have joined, there is a verdict, or `waiting` returns False.
+        """Wait until all hosts have joined, `verdict` is set, or `waiting` returns False.
 
         Raises:
             PlatformError: this host cannot listen, or cannot reach the first host.
         """
-        if self._settled():
+        if self._has_joined_or_ended():
             return
         if self._resources.is_first:
             port = self._network.port(self._resources.first_host, WATCH_PORT)
@@ -89,36 +90,36 @@ class Watch:
                 self._network.listen(port) as listener,
                 contextlib.closing(Door(listener, self._secret, claims)) as door,
             ):
-                self._gather(door, seconds, waiting)
+                self._accept_hosts(door, seconds, waiting)
         else:
-            self._call_first(seconds, waiting)
-        while not self._settled() and waiting():
+            self._connect_to_first(seconds, waiting)
+        while not self._has_joined_or_ended() and waiting():
             self.step(0.1)
 
     def step(self, seconds: float) -> None:
         """Receive messages for at most `seconds`, send a beat if it is due, and update the verdict."""
         for key, _ in self._selector.select(seconds):
-            if isinstance(key.data, str) and key.data in self._lines:
-                for message in self._lines[key.data].receive():
+            if isinstance(key.data, str) and key.data in self._heartbeats:
+                for message in self._heartbeats[key.data].receive():
                     self._handle(key.data, message)
         self._reset_timers_after_pause()
         self._beat()
-        for host, line in list(self._lines.items()):
-            if line.closed or line.silent_for > LOST_SECONDS:
+        for host, heartbeat in list(self._heartbeats.items()):
+            if heartbeat.closed or heartbeat.silent_for > LOST_SECONDS:
                 self._handle_lost_host(host)
         if self._resources.is_first:
-            self._decide()
+            self._choose_verdict()
 
     def _reset_timers_after_pause(self) -> None:
-        """Restart the timers of all hosts after a pause of this process, such as Ctrl-Z: it received nothing then."""
+        """Restart all timers after a pause of this process, such as Ctrl-Z: it received no messages in this time."""
         now = time.monotonic()
-        if now - self._stepped > LOST_SECONDS / 4:
-            for line in self._lines.values():
-                line.reset_timer()
-        self._stepped = now
+        if now - self._last_step > LOST_SECONDS / 4:
+            for heartbeat in self._heartbeats.values():
+                heartbeat.reset_timer()
+        self._last_step = now
 
     def wake_for(self, descriptor: int) -> None:
-        """Let `step` return when the descriptor is readable."""
+        """Make `step` return early when the descriptor is readable."""
         self._selector.register(descriptor, selectors.EVENT_READ)
 
     def stop(self, number: int) -> None:
@@ -128,12 +129,12 @@ class Watch:
             self._send_all({"stop": number})
 
     def end(self, ending: Ending) -> Ending:
-        """Send how this host's part ended, and wait for the verdict."""
+        """Send the ending of this host, wait for the verdict, and return it."""
         if self.verdict is not None:
             return self.verdict
         if self._resources.is_first:
             self._endings.append((time.monotonic(), ending))
-        elif self._lines:
+        elif self._heartbeats:
             self._send_all({"ending": asdict(ending)})
         else:  # the first host was never reached
             self.verdict = ending
@@ -143,60 +144,64 @@ class Watch:
 
     # --- joining ---
 
-    def _settled(self) -> bool:
-        """Return whether all hosts have joined, or the job has ended before."""
+    def _has_joined_or_ended(self) -> bool:
+        """Return whether all hosts have joined, or the job ended before that."""
         return self._is_complete or self.verdict is not None
 
-    def _gather(self, door: Door, seconds: float, waiting: Callable[[], bool]) -> None:
-        """Accept the connections of all other hosts, which prove that they belong to the job."""
+    def _accept_hosts(self, door: Door, seconds: float, waiting: Callable[[], bool]) -> None:
+        """Accept the connections of all other hosts. Each host proves that it belongs to the job."""
         if not self._secret:
             logger.info(
-                "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET
+                "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET_FILE
             )
         deadline = time.monotonic() + seconds
-        while not self._settled() and (missing := self._missing()) and waiting():
+        while not self._has_joined_or_ended() and (missing := self._missing_hosts()) and waiting():
             if time.monotonic() > deadline:
                 self._fail(missing[0], self._describe_missing(missing, seconds, door.refused))
             for claim, connection in door.admit(0.1):
                 if claim.channel == WATCH:
-                    self._add_line(claim.host, connection)
+                    self._add_heartbeat(claim.host, connection)
                 else:
                     connection.set_blocking(True)
                     self.connections[claim.channel, claim.host] = connection
             self.step(0)
-        if not self._missing():
+        if not self._missing_hosts():
             self._is_complete = True
             self._send_all({"together": True})
 
     def _describe_missing(self, missing: Sequence[str], seconds: float, refused: int) -> str:
         count = len(self._resources.hosts)
-        came = (
+        message = (
             f"host {', '.join(missing)} did not join within {seconds:g} s: {count - len(missing)} of {count} hosts came"
         )
         if refused:
-            came += f"; {refused} callers did not know the job's secret: give every host of the job the same {_SECRET}"
-        return f"{came}; see the log of what did not"
+            message += f"; {refused} callers did not know the job's secret: "
+            message += f"give every host of the job the same {_SECRET_FILE}"
+        return f"{message}; see the log of what did not"
 
-    def _add_line(self, host: str, connection: Connection) -> None:
-        self._lines[host] = _Line(connection)
+    def _add_heartbeat(self, host: str, connection: Connection) -> None:
+        self._heartbeats[host] = _JsonConnection(connection)
         self._selector.register(connection, selectors.EVENT_READ, host)
 
-    def _missing(self) -> list[str]:
+    def _missing_hosts(self) -> list[str]:
         lost = {ending.host for _, ending in self._endings}
-        here = {self._resources.current_host, *self._lines, *lost}
-        return [host for host in self._resources.hosts if host not in here]
+        present = {self._resources.current_host, *self._heartbeats, *lost}
+        return [host for host in self._resources.hosts if host not in present]
 
-    def _call_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """Open the connections to the first host. The heartbeat comes last, after all other connections."""
+    def _connect_to_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
+        """Open all connections to the first host, the heartbeat last."""
         first, deadline = self._resources.first_host, time.monotonic() + seconds
         for channel in self._channels:
             if (connection := self._call(channel, deadline, seconds, waiting)) is not None:
                 self.connections[channel, first] = connection
         if (connection := self._call(WATCH, deadline, seconds, waiting)) is not None:
-            self._add_line(first, connection)
+            self._add_heartbeat(first, connection)
 
     def _call(self, channel: str, deadline: float, seconds: float, waiting: Callable[[], bool]) -> Connection | None:
-        """Retry until the first host accepts: it may start later, and its name may not resolve yet."""
+        """Open a connection to the first host, or return None if `waiting` returns False.
+
+        The host may start later, and its name may not resolve yet. Therefore, failed calls are repeated.
+        """
         first, claim = self._resources.first_host, Claim(channel, self._resources.current_host)
         while waiting():
             address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
@@ -205,7 +210,7 @@ class Watch:
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformError(
-                        f"host {first}, the first of the job, did not answer within {seconds:g} s: {_advice(error)}"
+                        f"host {first}, the first of the job, did not answer within {seconds:g} s: {_explain(error)}"
                     ) from error
                 time.sleep(0.05)
         return None
@@ -213,13 +218,13 @@ class Watch:
     # --- messages ---
 
     def _beat(self) -> None:
-        if time.monotonic() - self._beaten > BEAT_SECONDS:
-            self._beaten = time.monotonic()
+        if time.monotonic() - self._last_beat > BEAT_SECONDS:
+            self._last_beat = time.monotonic()
             self._send_all({"beat": True})
 
     def _send_all(self, message: dict[str, Any]) -> None:
-        for line in self._lines.values():
-            line.send(message)
+        for heartbeat in self._heartbeats.values():
+            heartbeat.send(message)
 
     def _handle(self, host: str, message: dict[str, Any]) -> None:
         if "together" in message:
@@ -234,15 +239,15 @@ class Watch:
             self.verdict = Ending(**message["verdict"])
 
     def _handle_lost_host(self, host: str) -> None:
-        line = self._lines.pop(host)
-        self._selector.unregister(line)
-        line.close()
+        heartbeat = self._heartbeats.pop(host)
+        self._selector.unregister(heartbeat)
+        heartbeat.close()
         if self.verdict is not None or host in {ending.host for _, ending in self._endings}:
             return
-        how = "its container ended or its network failed" if line.silent_for < LOST_SECONDS else (
+        cause = "its container ended or its network failed" if heartbeat.silent_for < LOST_SECONDS else (
             f"nothing was heard of it for {LOST_SECONDS:g} s"
         )  # fmt: skip
-        self._fail(host, f"lost host {host}: {how}; see its log")
+        self._fail(host, f"lost host {host}: {cause}; see its log")
 
     def _fail(self, host: str, reason: str) -> None:
         ending = Ending(host, EXIT_PLATFORM, reason)
@@ -251,12 +256,12 @@ class Watch:
         else:  # the first host, which decides, is lost
             self.verdict = ending
 
-    def _decide(self) -> None:
-        """Decide, on the first host, how the job ended: by the first of the most certain reasons, or all succeeded."""
+    def _choose_verdict(self) -> None:
+        """Choose the verdict on the first host: the earliest of the most certain failures, or success of all hosts."""
         if self.verdict is not None:
             return
         failures = [(when, ending) for when, ending in self._endings if ending.code != EXIT_OK]
-        cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of several
+        cause = max(failures, key=lambda item: item[1].certainty, default=None)  # max returns the first of equal ones
         if cause is not None:
             if cause[1].certainty == Certainty.CERTAIN or time.monotonic() - failures[0][0] > ECHO_SECONDS:
                 self.verdict = cause[1]
@@ -266,39 +271,39 @@ class Watch:
             self._send_all({"verdict": asdict(self.verdict)})
 
     def _close_connections(self) -> None:
-        """Close the connections after all messages are delivered: closing one with unread data would drop them."""
-        for line in self._lines.values():
-            line.finish_sending()
+        """Deliver all messages, then close the connections: closing one with unread data would drop messages."""
+        for heartbeat in self._heartbeats.values():
+            heartbeat.finish_sending()
         deadline = time.monotonic() + 1.0
-        while self._lines and time.monotonic() < deadline:
+        while self._heartbeats and time.monotonic() < deadline:
             for key, _ in self._selector.select(0.1):
                 if isinstance(key.data, str):
-                    self._lines[key.data].receive()
-            for host in [host for host, line in self._lines.items() if line.closed]:
-                self._selector.unregister(self._lines[host])
-                self._lines.pop(host).close()
-        for line in self._lines.values():
-            line.close()
+                    self._heartbeats[key.data].receive()
+            for host in [host for host, heartbeat in self._heartbeats.items() if heartbeat.closed]:
+                self._selector.unregister(self._heartbeats[host])
+                self._heartbeats.pop(host).close()
+        for heartbeat in self._heartbeats.values():
+            heartbeat.close()
 
 
-_SECRET = Layout().job_secret
+_SECRET_FILE = Layout().job_secret
 
 
-def _advice(error: OSError) -> str:
+def _explain(error: OSError) -> str:
     if isinstance(error, UntrustedError):
-        return f"{error}: give every host of the job the same {_SECRET}, and end other programs on that port"
+        return f"{error}: give every host of the job the same {_SECRET_FILE}, and end other programs on that port"
     return str(error)
 
 
-class _Line:
-    """A connection for JSON objects."""
+class _JsonConnection:
+    """A connection that carries JSON objects."""
 
     def __init__(self, connection: Connection) -> None:
         self.closed = False
         self._connection = connection
-        # A peer that does not read the few bytes of the beats counts as lost.
+        # If the peer does not read, a send fails instead of blocking, and the peer counts as lost.
         self._connection.set_blocking(False)
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -306,11 +311,11 @@ class _Line:
     @property
     def silent_for(self) -> float:
         """Seconds since the last message."""
-        return time.monotonic() - self._heard
+        return time.monotonic() - self._last_message
 
     def reset_timer(self) -> None:
-        """Measure the silence of the peer from now on."""
-        self._heard = time.monotonic()
+        """Restart the measurement of the peer's silence."""
+        self._last_message = time.monotonic()
 
     def send(self, message: dict[str, Any]) -> None:
         try:
@@ -326,7 +331,7 @@ class _Line:
             return []
         except (OSError, EOFError):
             received, self.closed = [], True
-        self._heard = time.monotonic()
+        self._last_message = time.monotonic()
         return [json.loads(message) for message in received]
 
     def finish_sending(self) -> None:

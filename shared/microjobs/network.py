@@ -1,6 +1,6 @@
-"""Where hosts listen and find each other when they are processes of one machine and not containers.
+"""Addresses and ports of hosts that are processes on one machine instead of containers.
 
-Ours, not AWS's: there each host has a network of its own, and names resolve.
+AWS needs no such settings. On AWS, each host has its own network, and host names resolve.
 """
 
 import os
@@ -16,48 +16,48 @@ HOST_ADDRESSES = "MICROJOBS_HOST_ADDRESSES"
 HOST_PORTS = "MICROJOBS_HOST_PORTS"
 
 WATCH_PORT = 8787
-"""The first host's: for the heartbeat and calls of the other hosts."""
+"""The first host's port for the heartbeat and for calls between hosts."""
 TORCH_PORT = 7777
-"""The first host's; as AWS's own images have it, like the next one."""
+"""The first host's port for PyTorch, as in AWS's own images."""
 TENSORFLOW_PORT = 8890
-"""Every host's."""
+"""Every host's port for TensorFlow, as in AWS's own images."""
 
 BACKLOG = 1024
-"""Strangers must not keep hosts of the job out by filling the queue."""
+"""Size of the queue of new connections. Strangers must not keep hosts of the job out by filling the queue."""
 SOCKET_FOLDER = "MICROJOBS_SOCKET_FOLDER"
 
 
 @dataclass(frozen=True)
 class Network:
-    """One host's view; a container needs none of it, and its variables are not set."""
+    """Addresses and ports as one host uses them. In a container, no variables are set, and the defaults apply."""
 
     address: str = "0.0.0.0"  # noqa: S104  SageMaker reaches a container from outside
-    """What this host listens on."""
+    """The address that this host listens on."""
     hosts: Mapping[str, str] = field(default_factory=dict)
-    """The addresses of all hosts of the job by their names."""
+    """The address of each host of the job, by host name."""
     ports: Mapping[tuple[str, int], int] = field(default_factory=dict)
-    """The ports that hosts listen on instead of the usual ones."""
+    """The port that a host listens on instead of a usual port, by host name and usual port."""
     socket_path: Path | None = None
-    """The Unix socket that a server listens on instead of a port, which every user of the machine could use."""
+    """The Unix socket that a server listens on instead of a port. Every user of the machine could use a port."""
 
     def resolve(self, host: str) -> str:
-        """The host's address, or its name, which then resolves."""
+        """Return the host's address. If no address is set, return the host's name, because the name resolves."""
         return self.hosts.get(host, host)
 
     def port(self, host: str, usual: int) -> int:
-        """The port that a host listens on instead of a usual one."""
+        """Return the port that a host listens on instead of the usual port."""
         return self.ports.get((host, usual), usual)
 
     def listen(self, port: int) -> socket.socket:
-        """A socket that listens on a port of this host.
+        """Return a socket that listens on a port of this host.
 
         Raises:
-            PlatformError: the port cannot be listened on.
+            PlatformError: the port is not available.
         """
         try:
-            # A port that was chosen for this host is held for it by a socket of the same user, which does not listen.
-            held = port in self.ports.values()
-            return socket.create_server((self.address, port), backlog=BACKLOG, reuse_port=held)
+            # If the port was reserved for this host, a socket of the same user is bound to it and does not listen.
+            is_reserved = port in self.ports.values()
+            return socket.create_server((self.address, port), backlog=BACKLOG, reuse_port=is_reserved)
         except OSError as error:
             raise PlatformError(f"cannot listen on {self.address} port {port}: {error}") from error
 

@@ -1,16 +1,16 @@
 """Authenticated connections between the hosts of a job.
 
-The hosts share a secret (`job_secret.read_job_secret`). The first host listens, the others call. Caller and listener
-prove to each other that they know the secret before either one parses anything else:
+The hosts share a secret (`job_secret.read_job_secret`). The first host listens, and all other hosts call it. Caller and
+listener prove to each other that they know the secret, before either side parses other data:
 
     caller    hello: nonce, channel, name and a MAC of them
     listener  challenge: its own nonce and a MAC of both nonces
     caller    proof: another MAC of both nonces
-    listener  a frame without content: the caller is admitted
+    listener  a frame without content: the listener admits the caller
 
-MACs are HMAC-SHA256 with a label per step, so that no message can be reflected, and both sides choose a nonce, so that
-none can be replayed. Each later frame is numbered and carries a MAC by keys derived from both nonces: whoever relays a
-handshake cannot add, change, repeat or reorder frames. Frames are not encrypted.
+MACs are HMAC-SHA256. Each step has its own label, so that an attacker cannot reflect a message. Both sides choose a
+nonce, so that an attacker cannot replay a message. Each later frame has a number and a MAC. The keys of these MACs are
+derived from both nonces, so a relay cannot add, change, repeat or reorder frames. Frames are not encrypted.
 """
 
 import contextlib
@@ -34,30 +34,32 @@ CHALLENGE_BYTES = NONCE_BYTES + MAC_BYTES
 HANDSHAKE_SECONDS = 5.0
 """The time limit of a handshake, on both sides."""
 WELCOME_SECONDS = 20.0
-"""How long a caller waits to be admitted by a listener that has proved itself. It is admitted once: if it gave up too
-early, it could not come again."""
+"""Time limit of the last step: the listener has proved itself, and the caller waits for its admission.
+
+The listener admits each claim only once, so a caller that gives up too early cannot retry.
+"""
 MAX_PENDING = 128
-"""Callers that may be in the middle of their handshakes; the one that has waited longest makes room for the next."""
+"""Maximum number of callers in a handshake. When it is exceeded, `Door` drops some of them."""
 MAX_ACCEPTS = 32
-"""Callers accepted in a row before the pending ones get their turn."""
+"""Maximum number of callers that the listener accepts before it continues the pending handshakes."""
 
 FRAME = struct.Struct(">I")
 WELCOME_BYTES = FRAME.size + MAC_BYTES
 MAX_FRAME_BYTES = 1 << 20
 MAX_MESSAGE_BYTES = 1 << 33
-"""Targets of a thousand million rows are one message."""
+"""Large enough for the targets of 1,000 million rows in one message."""
 LAST, MORE = b"\0", b"\1"
-"""The first byte of a frame: whether it ends its message."""
+"""The first byte of a frame: the frame is the last one of its message, or more frames follow."""
 READ_BYTES = 1 << 18
 
 
 class UntrustedError(ConnectionError):
-    """The other side does not know the job's secret, or somebody changed what it sent."""
+    """The other side does not know the job's secret, or its data were changed on the way."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a caller says about itself: the channel that it opens, and the name of its host."""
+    """The identity that a caller claims: the channel that it opens, and the name of its host."""
 
     channel: str
     host: str
@@ -77,7 +79,7 @@ def _mac(secret: bytes, label: bytes, *parts: bytes) -> bytes:
     return hmac.digest(secret, b"microjobs " + label + b"\0" + b"".join(parts), "sha256")
 
 
-def _check(expected: bytes, found: bytes) -> None:
+def _check_mac(expected: bytes, found: bytes) -> None:
     if not hmac.compare_digest(expected, found):
         raise UntrustedError("the other side does not know the job's secret")
 
@@ -96,13 +98,13 @@ class Seal:
         return cls(*(keys if caller else reversed(keys)))
 
     def wrap(self, content: bytes) -> bytes:
-        """Make a frame."""
+        """Return the next frame with this content."""
         mac = _mac(self._outgoing, b"frame", self._sent.to_bytes(8), content)
         self._sent += 1
         return FRAME.pack(len(content)) + mac + content
 
     def unwrap(self, received: bytes) -> list[bytes]:
-        """Add bytes from the other side; returns the contents of the frames that are complete.
+        """Add received bytes, and return the contents of all frames that are now complete.
 
         Raises:
             UntrustedError: a frame is too long, or its MAC is wrong.
@@ -122,7 +124,7 @@ class Seal:
         if len(self._unread) < start + size:
             return None
         mac, content = bytes(self._unread[FRAME.size : start]), bytes(self._unread[start : start + size])
-        _check(_mac(self._incoming, b"frame", self._received.to_bytes(8), content), mac)
+        _check_mac(_mac(self._incoming, b"frame", self._received.to_bytes(8), content), mac)
         self._received += 1
         del self._unread[: start + size]
         return content
@@ -133,7 +135,7 @@ class Connection:
 
     def __init__(self, connected: socket.socket, seal: Seal) -> None:
         self._socket, self._seal = connected, seal
-        # A message that follows another one must not wait for the acknowledgement of the first, up to 40 ms.
+        # Otherwise a second message would wait for the acknowledgement of the first message, up to 40 ms.
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._message = bytearray()
 
@@ -146,16 +148,16 @@ class Connection:
     def send(self, message: bytes) -> None:
         size = MAX_FRAME_BYTES - 1
         for start in range(0, len(message) or 1, size):
-            last = start + size >= len(message)
-            self._socket.sendall(self._seal.wrap((LAST if last else MORE) + message[start : start + size]))
+            is_last = start + size >= len(message)
+            self._socket.sendall(self._seal.wrap((LAST if is_last else MORE) + message[start : start + size]))
 
     def receive(self) -> list[bytes]:
         """Read once, and return the messages that are complete.
 
         Raises:
             EOFError: the other side closed the connection.
-            BlockingIOError: the connection does not block, and nothing is there.
-            UntrustedError: the other side, or somebody between, sent a wrong frame.
+            BlockingIOError: the connection does not block, and no data have arrived.
+            UntrustedError: a frame is too long, or the other side or a relay changed it.
         """
         if not (received := self._socket.recv(READ_BYTES)):
             raise EOFError("the other side closed the connection")
@@ -170,7 +172,11 @@ class Connection:
         return messages
 
     def receive_one(self) -> bytes:
-        """Wait for the next message of a side that sends one at a time. As `receive`."""
+        """Wait for the next message, and return it. The other side must send one message at a time.
+
+        Raises:
+            EOFError, UntrustedError: see `receive`.
+        """
         while not (messages := self.receive()):
             pass
         return messages[0]
@@ -184,16 +190,16 @@ class Connection:
 
 
 def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float = HANDSHAKE_SECONDS) -> Connection:
-    """Connect to the first host, and return when it has admitted this one.
+    """Connect to the first host, and return the connection when the first host has admitted this host.
 
     Raises:
-        UntrustedError: what answers does not know the secret, or refuses to talk to this host.
-        OSError: nothing answers in time.
+        UntrustedError: the listener does not know the secret, or does not admit this host.
+        OSError: the listener does not answer in time.
     """
     deadline = time.monotonic() + seconds
     connected = socket.create_connection(address, timeout=seconds)
     try:
-        return _introduce(connected, secret, claim, deadline)
+        return _shake_hands(connected, secret, claim, deadline)
     except EOFError as error:
         connected.close()
         raise UntrustedError("it closed the connection during the handshake") from error
@@ -202,12 +208,12 @@ def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float =
         raise
 
 
-def _introduce(connected: socket.socket, secret: bytes, claim: Claim, deadline: float) -> Connection:
-    told = claim.encode(os.urandom(NONCE_BYTES))
-    connected.sendall(told + _mac(secret, b"hello", told))
+def _shake_hands(connected: socket.socket, secret: bytes, claim: Claim, deadline: float) -> Connection:
+    hello_claim = claim.encode(os.urandom(NONCE_BYTES))
+    connected.sendall(hello_claim + _mac(secret, b"hello", hello_claim))
     challenge = _read(connected, CHALLENGE_BYTES, deadline)
-    transcript = told + challenge[:NONCE_BYTES]
-    _check(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
+    transcript = hello_claim + challenge[:NONCE_BYTES]
+    _check_mac(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
     connected.sendall(_mac(secret, b"proof", transcript))
     seal = Seal.of(secret, transcript, caller=True)
     if seal.unwrap(_read(connected, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
@@ -219,51 +225,51 @@ def _introduce(connected: socket.socket, secret: bytes, claim: Claim, deadline: 
 def _read(connected: socket.socket, size: int, deadline: float) -> bytes:
     received = b""
     while len(received) < size:
-        connected.settimeout(_left(deadline))
+        connected.settimeout(_remaining_seconds(deadline))
         if not (part := connected.recv(size - len(received))):
             raise EOFError
         received += part
     return received
 
 
-def _left(deadline: float) -> float:
-    if (left := deadline - time.monotonic()) <= 0:
+def _remaining_seconds(deadline: float) -> float:
+    if (remaining := deadline - time.monotonic()) <= 0:
         raise TimeoutError("the handshake took too long")
-    return left
+    return remaining
 
 
 @dataclass
 class _Caller:
-    """Somebody in the middle of the handshake."""
+    """A caller whose handshake is not complete."""
 
     connected: socket.socket
     deadline: float = field(default_factory=lambda: time.monotonic() + HANDSHAKE_SECONDS)
     received: bytes = b""
     transcript: bytes = b""
-    """Both nonces and the claim, once the hello was good."""
+    """The claim and both nonces. Empty until a valid hello has arrived."""
 
     def advance(self, secret: bytes) -> bool:
-        """Go on with the handshake as far as the caller's bytes allow; returns whether it is complete.
+        """Continue the handshake with the bytes that have arrived, and return whether it is complete.
 
         Raises:
             UntrustedError: the caller does not know the secret.
-            OSError, EOFError: the caller is gone.
+            OSError, EOFError: the connection is lost.
         """
         while self._receive(MAC_BYTES if self.transcript else HELLO_BYTES):
             message, self.received = self.received, b""
             if self.transcript:
-                _check(_mac(secret, b"proof", self.transcript), message)
+                _check_mac(_mac(secret, b"proof", self.transcript), message)
                 return True
             claim = message[: CLAIM.size]
             Claim.decode(claim)
-            _check(_mac(secret, b"hello", claim), message[CLAIM.size :])
+            _check_mac(_mac(secret, b"hello", claim), message[CLAIM.size :])
             nonce = os.urandom(NONCE_BYTES)
             self.transcript = claim + nonce
             self.connected.sendall(nonce + _mac(secret, b"challenge", self.transcript))
         return False
 
     def _receive(self, size: int) -> bool:
-        """Read towards a message of a known size, and nothing beyond it."""
+        """Read bytes of a message of this size, but none after it. Return whether the message is complete."""
         with contextlib.suppress(BlockingIOError):
             part = self.connected.recv(size - len(self.received))
             if not part:
@@ -277,18 +283,19 @@ class _Caller:
 
 
 class Door:
-    """The first host's listener, which admits the other hosts of the job and nobody else.
+    """The first host's listener, which admits only the other hosts of the job.
 
-    However many strangers call, are silent or send garbage, hosts of the job get in: a host says hello as soon as it
-    is connected and answers at once, and among callers who have not said a good hello the oldest makes room.
+    Strangers cannot keep hosts of the job out, even if many strangers connect, send nothing or send garbage. A host
+    sends its hello as soon as it is connected, and answers at once. If there are too many callers, the listener first
+    drops the oldest callers without a valid hello.
 
     Args:
-        expected: the claims to admit, each once.
+        expected: the claims to admit. The listener admits each claim once.
     """
 
     def __init__(self, listener: socket.socket, secret: bytes, expected: Iterable[Claim]) -> None:
         self.refused = 0
-        """Callers that spoke this protocol with another secret."""
+        """The number of callers that used this protocol with a wrong secret."""
         self._listener, self._secret, self._expected = listener, secret, set(expected)
         self._callers: list[_Caller] = []
         self._selector = selectors.DefaultSelector()
@@ -296,13 +303,13 @@ class Door:
         self._selector.register(listener, selectors.EVENT_READ)
 
     def admit(self, seconds: float) -> list[tuple[Claim, Connection]]:
-        """Deal with callers for at most so long; returns the hosts that completed their handshakes."""
+        """Wait up to `seconds` for data from callers, and return the hosts whose handshakes are now complete."""
         ready = [key.data for key, _ in self._selector.select(seconds)]
-        admitted = [self._advance(caller) for caller in ready if caller is not None]
+        admitted = [self._continue_handshake(caller) for caller in ready if caller is not None]
         if None in ready:
-            admitted += [self._advance(caller) for caller in self._accept()]
+            admitted += [self._continue_handshake(caller) for caller in self._accept()]
         self._drop_late_callers()
-        return [one for one in admitted if one is not None]
+        return [pair for pair in admitted if pair is not None]
 
     def close(self) -> None:
         for caller in list(self._callers):
@@ -311,7 +318,7 @@ class Door:
 
     def _accept(self) -> list[_Caller]:
         callers: list[_Caller] = []
-        with contextlib.suppress(OSError):  # nobody else is waiting, or gave up just now
+        with contextlib.suppress(OSError):  # no more callers wait, or a caller has just disconnected
             while len(callers) < MAX_ACCEPTS:
                 connected, _ = self._listener.accept()
                 connected.setblocking(False)
@@ -320,7 +327,7 @@ class Door:
         self._callers += callers
         return callers
 
-    def _advance(self, caller: _Caller) -> tuple[Claim, Connection] | None:
+    def _continue_handshake(self, caller: _Caller) -> tuple[Claim, Connection] | None:
         try:
             return self._admit(caller) if caller.advance(self._secret) else None
         except (OSError, EOFError) as error:
@@ -344,7 +351,7 @@ class Door:
         for caller in [caller for caller in self._callers if caller.deadline < now]:
             self._drop(caller)
         if (excess := len(self._callers) - MAX_PENDING) > 0:
-            for caller in sorted(self._callers, key=lambda one: (bool(one.transcript), one.deadline))[:excess]:
+            for caller in sorted(self._callers, key=lambda item: (bool(item.transcript), item.deadline))[:excess]:
                 self._drop(caller)
 
     def _forget(self, caller: _Caller) -> None:

@@ -1,11 +1,14 @@
-"""The pictures that jobs leave beside their numbers. Needs matplotlib, without pyplot: no screen, no global state."""
+"""Plots that jobs save next to their metrics.
+
+Needs matplotlib, but not pyplot, which has global state and may need a screen.
+"""
 
 import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# Before the import: in a new container that lists the fonts first, and calls it a warning if it takes long.
+# Set before the import. In a new container, matplotlib searches for fonts, and logs a warning if that takes long.
 logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)
 
 from microjobs.interpreter import prepare_matplotlib  # noqa: E402
@@ -23,11 +26,11 @@ from microjobs.files import atomic_write  # noqa: E402
 mpl.rcParams.update({name: value for name, value in mpl.rcParamsDefault.items() if "backend" not in name})
 
 POINTS = 5000
-"""More would take seconds to draw, and lie on each other."""
+"""Maximum number of points of a plot. More points would overlap, and take seconds to draw."""
 
 
 def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]], title: str) -> None:
-    """One line a loss over the epochs, on a logarithmic scale when all are positive."""
+    """Draw one line per loss over the epochs. The scale is logarithmic if all losses are positive."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     for name, values in losses.items():
@@ -40,7 +43,7 @@ def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Seque
 
 
 def predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike, title: str) -> None:
-    """One point a test row, of many rows every n-th; on the diagonal the prediction is right."""
+    """Draw one point per test row, or one per n rows if there are many. On the diagonal, predictions are exact."""
     target, predicted = np.ravel(target), np.ravel(predicted)
     figure = Figure(figsize=(6, 6), layout="constrained")
     axes = figure.subplots()
@@ -58,7 +61,7 @@ def line_and_predictions(
     test: tuple[ArrayLike, ArrayLike],
     predictions: ArrayLike,
 ) -> None:
-    """One feature against the target: training data, test data and predictions, as in the notebook."""
+    """Draw the target over the only feature, for training data, test data and predictions, as in the notebook."""
     figure = Figure(figsize=(10, 7), layout="constrained")
     axes = figure.subplots()
     axes.scatter(*train, c="b", s=4, label="Training data")

@@ -1,6 +1,6 @@
-"""A user's code, wherever a request says that it lies: in S3, in a folder or in an archive.
+"""Access to a user's code at the address in a request: in S3, in a folder or in an archive.
 
-Standard library only; boto3 is imported where an address leads to S3.
+Needs only the standard library, and boto3 for addresses in S3.
 """
 
 import importlib
@@ -13,21 +13,21 @@ from microjobs.contract import Layout
 from microjobs.errors import UserError
 
 DEFAULT_REGION = "us-east-1"
-"""S3 redirects from it to the bucket's own."""
+"""The region for the first request. S3 redirects the request to the region of the bucket."""
 CONNECT_SECONDS = 10
 ATTEMPTS = 3
 
 
 def locate(layout: Layout, uri: str, setting: str, work: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder or the archive that an address names.
+    """Return the path of the folder or archive at an address. An archive in S3 is downloaded.
 
     Args:
-        uri: an S3 address, a path, or a path behind file://; a path may start with the contract's root.
-        setting: the name under which the user set the address, for errors.
-        work: the folder that an object is downloaded to.
+        uri: an S3 address, a path, or `file://` and a path. The path may start with the contract's root.
+        setting: the name of the user's setting that contains the address, for error messages.
+        work: the folder for the download.
 
     Raises:
-        UserError: the address leads to nothing.
+        UserError: the address does not exist, or the download failed.
     """
     if uri.startswith("s3://"):
         return _download(uri, setting, work, environ)
@@ -57,9 +57,11 @@ def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) ->
         )
         client.download_file(bucket, key, str(target))
     except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
-        offline = (exceptions.NoCredentialsError, exceptions.ConnectionError, exceptions.HTTPClientError)
+        offline_errors = (exceptions.NoCredentialsError, exceptions.ConnectionError, exceptions.HTTPClientError)
         hint = (
-            ". Code in S3 needs a network, which EnableNetworkIsolation forbids" if isinstance(error, offline) else ""
+            ". Code in S3 needs a network, which EnableNetworkIsolation forbids"
+            if isinstance(error, offline_errors)
+            else ""
         )
         raise UserError(f"{setting} {uri!r} cannot be fetched: {error}{hint}") from error
     return target

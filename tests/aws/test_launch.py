@@ -1,4 +1,4 @@
-"""`microjobs run … --on aws` before the first request: dry runs, resumed runs, options from settings."""
+"""Tests of `microjobs run … --on aws` before the first request: dry runs, resumed runs, options from settings."""
 
 import json
 from pathlib import Path
@@ -18,19 +18,19 @@ from tests.aws import account
 from tests.launcher.cloud import Cloud
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
-ON_AWS = ("--on", "aws", "--role", ROLE, "--bucket", "bucket", "--region", "us-east-1")
+AWS_FLAGS = ("--on", "aws", "--role", ROLE, "--bucket", "bucket", "--region", "us-east-1")
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder without settings."""
+    """Change to a folder without settings, and return the path of its home."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     return tmp_path / "home"
 
 
 def test_dry_run_prints_only_json_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["run", "housing", *ON_AWS, "--dry-run"]) == 0
+    assert main(["run", "housing", *AWS_FLAGS, "--dry-run"]) == 0
     captured = capsys.readouterr()
     requests = [json.loads(line) for line in captured.out.splitlines()]
     assert len(requests) == 8
@@ -42,10 +42,10 @@ def test_dry_run_prints_only_json_on_stdout(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_dry_run_has_digests_of_pushed_images(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["run", "straight-line", *ON_AWS, "--dry-run"])
+    main(["run", "straight-line", *AWS_FLAGS, "--dry-run"])
     assert "no digest is known of preprocess, train-pytorch, serve, batch-score" in capsys.readouterr().err
     account.write_record(home)
-    main(["run", "straight-line", *ON_AWS, "--dry-run"])
+    main(["run", "straight-line", *AWS_FLAGS, "--dry-run"])
     captured = capsys.readouterr()
     assert "no digest" not in captured.err
     assert captured.out.count("@sha256:") == 4
@@ -54,19 +54,19 @@ def test_dry_run_has_digests_of_pushed_images(home: Path, capsys: pytest.Capture
 def test_dry_run_is_the_same_each_time(capsys: pytest.CaptureFixture[str]) -> None:
     outputs = []
     for _ in range(2):
-        main(["run", "housing", *ON_AWS, "--dry-run", "--spot"])
+        main(["run", "housing", *AWS_FLAGS, "--dry-run", "--spot"])
         outputs.append(capsys.readouterr().out)
     assert outputs[0] == outputs[1]
 
 
-def test_dry_run_needs_aws(capsys: pytest.CaptureFixture[str]) -> None:
+def test_dry_run_without_on_aws_fails(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "housing", "--dry-run"]) == 2
     assert "--dry-run needs --on aws" in capsys.readouterr().err
 
 
-def test_flags_for_aws_need_on_aws(capsys: pytest.CaptureFixture[str]) -> None:
-    for verb in (["run", "housing"], ["doctor"], ["ps"]):
-        assert main([*verb, "--region", "us-east-1"]) == 2
+def test_aws_flags_without_on_aws_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (["run", "housing"], ["doctor"], ["ps"]):
+        assert main([*command, "--region", "us-east-1"]) == 2
         assert "--region can be used only with --on aws" in capsys.readouterr().err
 
 
@@ -82,31 +82,37 @@ def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags:
     assert LaunchRequest("straight-line", {}, aws=aws).options == {}
 
 
-def planned(cloud: Cloud) -> list[PlannedRequest]:
+def plan_housing(cloud: Cloud) -> list[PlannedRequest]:
     return housing.requests(cloud.backend(), FirstAttemptNames("run"), housing.Options())
 
 
-def test_estimate_of_a_resumed_run_has_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:
+def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:
     journal = Journal(tmp_path / "r.json", "run", "housing", {}, "aws")
     journal.steps = [
         JournalEntry("raw", "", "", "", 1.0),
         JournalEntry("scale", "", "", "", 1.0),
         JournalEntry("train", "", "", "", None),
     ]
-    assert [item.step for item in select_remaining(planned(cloud), journal.finished_steps)][:2] == ["train", "tune"]
+    assert [item.step for item in select_remaining(plan_housing(cloud), journal.finished_steps)][:2] == [
+        "train",
+        "tune",
+    ]
     journal.steps += [JournalEntry(step, "", "", "", 1.0) for step in ("tune", "predictions")]
-    assert [item.step for item in select_remaining(planned(cloud), journal.finished_steps)] == ["train", "batch-score"]
-    assert select_remaining(planned(cloud), set()) == planned(cloud)
+    assert [item.step for item in select_remaining(plan_housing(cloud), journal.finished_steps)] == [
+        "train",
+        "batch-score",
+    ]
+    assert select_remaining(plan_housing(cloud), set()) == plan_housing(cloud)
 
 
 def test_resume_with_another_bucket_or_prefix_fails(settings: Settings, home: Path) -> None:
     runs = home / "runs"
     Journal.new(runs, "straight-line", {}, "aws", "s3://bucket/old/")
-    elsewhere = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
+    with_other_prefix = Settings(**{**vars(settings), "bucket": "bucket", "prefix": "new"})
     with pytest.raises(UsageError, match=r"is below s3://bucket/old/, not s3://bucket/new/: set bucket and prefix"):
-        resume_journal(runs, LaunchRequest("straight-line", {}, aws=elsewhere))
-    same = Settings(**{**vars(elsewhere), "prefix": "old"})
-    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=same)).attempt == 2
+        resume_journal(runs, LaunchRequest("straight-line", {}, aws=with_other_prefix))
+    with_same_prefix = Settings(**{**vars(with_other_prefix), "prefix": "old"})
+    assert resume_journal(runs, LaunchRequest("straight-line", {}, aws=with_same_prefix)).attempt == 2
 
 
 def test_aws_is_polled_every_five_seconds_with_adaptive_retries(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""The wheel in a fresh virtual environment outside of the repository, as `pip install microjobs` makes one."""
+"""Tests of the wheel, which is installed in a new virtual environment outside of the repository."""
 
 import os
 import shutil
@@ -11,7 +11,7 @@ import pytest
 from microjobs_orchestrator.doctor.machine.package_index import PackageIndex
 from tests.conftest import REPOSITORY
 
-SESSION = """
+SCRIPT = """
 set -eu
 microjobs --version
 microjobs local up --detach --runtime process --port 0
@@ -26,9 +26,9 @@ python -c 'import boto3; print(boto3.client("sagemaker").list_training_jobs()["T
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed: it builds the wheel")
-    (index,) = PackageIndex(os.environ).run()
-    if index.level != "ok":
-        pytest.skip(index.message)
+    (index_check,) = PackageIndex(os.environ).run()
+    if index_check.level != "ok":
+        pytest.skip(index_check.message)
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(["uv", "build", "--quiet", "--wheel", "--out-dir", str(folder), str(REPOSITORY)], check=True)
     (wheel,) = folder.glob("*.whl")
@@ -42,14 +42,14 @@ def test_wheel_contains_only_packages_of_this_project(wheel: Path) -> None:
 
 
 def test_installed_server_answers_boto3(wheel: Path, tmp_path: Path) -> None:
-    programs = tmp_path / "environment" / "bin"
-    subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(programs.parent)], check=True)
-    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(programs / "python"), str(wheel)], check=True)
-    environment = {"PATH": f"{programs}:/usr/bin:/bin", "HOME": str(tmp_path), "MICROJOBS_HOME": str(tmp_path / "home")}
-    done = subprocess.run(
-        ["bash", "-c", SESSION], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
+    bin_path = tmp_path / "environment" / "bin"
+    subprocess.run(["uv", "venv", "--quiet", "--python", "3.11", str(bin_path.parent)], check=True)
+    subprocess.run(["uv", "pip", "install", "--quiet", "--python", str(bin_path / "python"), str(wheel)], check=True)
+    environment = {"PATH": f"{bin_path}:/usr/bin:/bin", "HOME": str(tmp_path), "MICROJOBS_HOME": str(tmp_path / "home")}
+    result = subprocess.run(
+        ["bash", "-c", SCRIPT], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False, timeout=120
     )
-    assert done.returncode == 0, done.stderr
-    version, *_, account, jobs, end = done.stdout.splitlines()
+    assert result.returncode == 0, result.stderr
+    version, *_, account, jobs, down_message = result.stdout.splitlines()
     assert version.startswith("microjobs ")
-    assert (account, jobs, end) == ("000000000000", "[]", "ended")
+    assert (account, jobs, down_message) == ("000000000000", "[]", "ended")

@@ -1,4 +1,4 @@
-"""Commands that only read use the files of a home: they create no file, start no server, and import little."""
+"""Tests of read-only commands: they read the files of a home, create no file, start no server, and import little."""
 
 import sqlite3
 import subprocess
@@ -21,8 +21,8 @@ from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, PROCESSING, TRAIN
 from microjobs_orchestrator.runs.view import Filter, View
 from tests.launcher.cloud import Cloud
 
-HEAVY = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
-"""Imports that take longer than the command itself."""
+SLOW_IMPORTS = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
+"""Modules that take longer to import than a read-only command takes to run."""
 
 ROWS: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
     (PROCESSING, "raw", "Completed", {}),
@@ -32,12 +32,12 @@ ROWS: tuple[tuple[Kind, str, str, dict[str, str]], ...] = (
     (ENDPOINT, "up", "InService", {}),
     (ENDPOINT, "broken", "Failed", {}),
 )
-"""Oldest first."""
+"""Kind, name, status and further members of each resource in the tests, oldest first."""
 
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home without a server."""
+    """A home with the resources in ROWS. No server runs for it."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     home = Home(tmp_path / "home")
     home.make()
@@ -48,18 +48,18 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-@pytest.fixture(params=["home", "place"])
+@pytest.fixture(params=["home", "backend"])
 def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
     if request.param == "home":
         return HomeView(home)
     for kind, name, status, members in ROWS:
-        thing = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud._now(), **members}
-        cloud.resources[kind.noun, name] = thing
+        resource = {kind.name_member: name, kind.status_member: status, "CreationTime": cloud._now(), **members}
+        cloud.resources[kind.noun, name] = resource
     return BackendView(cloud.backend(), "memory")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "names"),
+    ("row_filter", "names"),
     [
         (Filter(), ["broken", "up", "second", "first", "spot", "raw"]),
         (Filter(limit=2), ["broken", "up"]),
@@ -74,14 +74,14 @@ def view(request: pytest.FixtureRequest, home: Home, cloud: Cloud) -> View:
         (Filter(kinds=(TRAINING,), running=True, limit=1), ["spot"]),
     ],
 )
-def test_filters_apply_before_the_limit(view: View, wanted: Filter, names: list[str]) -> None:
-    assert [row.name for row in view.newest(wanted)] == names
+def test_filters_apply_before_the_limit(view: View, row_filter: Filter, names: list[str]) -> None:
+    assert [row.name for row in view.newest(row_filter)] == names
 
 
 def test_both_statuses_are_shown_if_they_differ(view: View) -> None:
-    shown = {row.name: row.full_status for row in view.newest(Filter(kinds=(TRAINING,)))}
-    assert shown["spot"] == "InProgress: Interrupted"
-    assert shown["second"] == "Completed"
+    statuses = {row.name: row.full_status for row in view.newest(Filter(kinds=(TRAINING,)))}
+    assert statuses["spot"] == "InProgress: Interrupted"
+    assert statuses["second"] == "Completed"
 
 
 def test_statuses_match_the_api() -> None:
@@ -96,12 +96,12 @@ def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.Capt
     store = LogStore(home.logs)
     for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
         store.create(TRAINING.log_group(""), f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
-    store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000").append(1.5, b"not this")
+    store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000").append(1.5, b"line of another job")
     assert main(["logs", "--follow", "first"]) == 0
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
 
-def test_following_ends_without_a_server(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_follow_ends_if_no_server_runs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     LogStore(home.logs).create(TRAINING.log_group(""), "spot/algo-1-1763778749000").append(1.0, b"step 1")
     assert main(["logs", "-f", "spot"]) == 0
     captured = capsys.readouterr()
@@ -109,7 +109,7 @@ def test_following_ends_without_a_server(home: Home, capsys: pytest.CaptureFixtu
     assert f"no server runs for {home.root}" in captured.err
 
 
-def test_log_ends_with_the_reason_of_a_failed_job(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_print_the_failure_reason_of_a_job(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     state = State(home.state)
     members = {"TrainingJobStatus": "Failed", "FailureReason": "ClientError: no data\x1b[2J"}
     state.add("training-job", "without-data", "arn:1", "Failed", {}, members)
@@ -126,43 +126,52 @@ def test_case_of_status_is_ignored(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no job or endpoint can have status 'Exploded': choose one of Completed, " in capsys.readouterr().err
 
 
-def listing(root: Path) -> dict[str, int]:
+def modification_times(root: Path) -> dict[str, int]:
+    """Return the modification time of each path below a folder, in nanoseconds."""
     return {str(path): path.stat().st_mtime_ns for path in root.rglob("*")}
 
 
-READING = (("ps",), ("ps", "--running"), ("logs", "first"), ("logs", "nothing"), ("stop", "nothing"), ("stop", "raw"))
+COMMANDS_WITHOUT_EFFECT = (
+    ("ps",),
+    ("ps", "--running"),
+    ("logs", "first"),
+    ("logs", "nothing"),
+    ("stop", "nothing"),
+    ("stop", "raw"),
+)
+"""Commands that only read, and commands that stop a job which does not exist or has ended."""
 
 
-@pytest.mark.parametrize("words", READING, ids=" ".join)
-def test_reading_changes_nothing_in_a_home(home: Home, words: tuple[str, ...]) -> None:
-    before = listing(home.root)
-    main(words)
-    assert listing(home.root) == before
+@pytest.mark.parametrize("arguments", COMMANDS_WITHOUT_EFFECT, ids=" ".join)
+def test_commands_without_effect_change_no_file_of_a_home(home: Home, arguments: tuple[str, ...]) -> None:
+    before = modification_times(home.root)
+    main(arguments)
+    assert modification_times(home.root) == before
 
 
 @pytest.mark.parametrize(
-    "words",
+    "arguments",
     [
-        *READING,
+        *COMMANDS_WITHOUT_EFFECT,
         ("stop", "--run", "housing-1"),
         ("interrupt", "first"),
         *(("local", verb) for verb in ("status", "env", "down")),
     ],
     ids=" ".join,
 )
-def test_command_in_another_folder_names_it_and_creates_nothing(
-    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_commands_without_a_home_print_its_path_and_create_no_file(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv(HOME, raising=False)
     monkeypatch.chdir(tmp_path)
-    code = main(words)
+    exit_code = main(arguments)
     captured = capsys.readouterr()
     assert str(tmp_path / ".microjobs") in captured.out + captured.err
-    assert code == 0 if words in (("ps",), ("ps", "--running"), ("local", "down")) else code in (1, 2)
+    assert exit_code == 0 if arguments in (("ps",), ("ps", "--running"), ("local", "down")) else exit_code in (1, 2)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_home_without_jobs_is_named(
+def test_ps_prints_the_path_of_a_home_without_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
@@ -192,16 +201,16 @@ def test_damaged_state_is_reported(home: Home, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("home")
-@pytest.mark.parametrize("words", [("ps",), ("ps", "--status", "failed"), ("logs", "first")], ids=" ".join)
-def test_reading_imports_no_client_libraries(words: tuple[str, ...]) -> None:
-    program = f"import sys; from microjobs_orchestrator.cli import main; main({words!r}); print([*sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    modules = answer.stdout.splitlines()[-1]
-    assert [name for name in HEAVY if f"'{name}'" in modules] == []
+@pytest.mark.parametrize("arguments", [("ps",), ("ps", "--status", "failed"), ("logs", "first")], ids=" ".join)
+def test_read_only_commands_import_no_slow_module(arguments: tuple[str, ...]) -> None:
+    program = f"import sys; from microjobs_orchestrator.cli import main; main({arguments!r}); print([*sys.modules])"
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    modules = process.stdout.splitlines()[-1]
+    assert [name for name in SLOW_IMPORTS if f"'{name}'" in modules] == []
 
 
 @pytest.mark.parametrize(
-    "damage",
+    "assignment",
     [
         "description = '{\"a\": '",
         "description = CAST(x'ff' AS TEXT)",
@@ -210,9 +219,9 @@ def test_reading_imports_no_client_libraries(words: tuple[str, ...]) -> None:
         "created = 'x'",
     ],
 )
-def test_damaged_row_hides_no_other(home: Home, damage: str) -> None:
+def test_damaged_row_does_not_hide_other_rows(home: Home, assignment: str) -> None:
     with closing(sqlite3.connect(home.state)) as database, database:
-        database.execute(f"UPDATE resources SET {damage} WHERE name = 'first'")  # noqa: S608  a constant
+        database.execute(f"UPDATE resources SET {assignment} WHERE name = 'first'")  # noqa: S608  constants
     assert [row.name for row in HomeView(home).newest(Filter())] == ["broken", "up", "second", "spot", "raw"]
     with pytest.raises(UsageError, match="no job or endpoint"):
         HomeView(home).find("no-such")

@@ -1,4 +1,4 @@
-"""Trainers on two hosts of the local server, which writes what the hosts know of each other."""
+"""Tests that both trainers use two hosts of the local server."""
 
 import io
 import json
@@ -16,8 +16,8 @@ pytestmark = pytest.mark.engine
 
 @pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])
 def test_trainer_uses_both_hosts(job: str, local: Local) -> None:
-    """Each host has half of the training files, the model comes once, and only the first host tells the epochs."""
-    put_rows(local, job)
+    """Each host reads half of the training files, and only the first host prints epochs and writes the model."""
+    put_arrays(local, job)
     request: dict[str, Any] = training_request(
         local,
         "",
@@ -31,8 +31,8 @@ def test_trainer_uses_both_hosts(job: str, local: Local) -> None:
     request["AlgorithmSpecification"] = {"TrainingImage": image_name(job), "TrainingInputMode": "File"}
     local.sagemaker.create_training_job(**request)
     name = request["TrainingJobName"]
-    ended = local.ended(name)
-    assert ended["TrainingJobStatus"] == "Completed", ended.get("FailureReason")
+    description = local.ended(name)
+    assert description["TrainingJobStatus"] == "Completed", description.get("FailureReason")
     lines = local.output("TrainingJobs", name)
     assert "of each of 2 hosts" in "\n".join(lines["algo-1"])
     assert [line for line in lines["algo-2"] if line.startswith("Epoch")] == []
@@ -42,13 +42,13 @@ def test_trainer_uses_both_hosts(job: str, local: Local) -> None:
         assert json.load(manifest)["metrics"]["epochs"] == 3
 
 
-def put_rows(local: Local, prefix: str) -> None:
+def put_arrays(local: Local, prefix: str) -> None:
     random = np.random.default_rng(0)
     for split, rows, shards in (("train", 24, 2), ("test", 8, 1)):
         x = random.normal(size=(rows, 4))
-        for kind, values in (("x", x), ("y", x.sum(axis=1) + 20)):
-            for number, part in enumerate(np.split(values, shards)):
+        for name, values in (("x", x), ("y", x.sum(axis=1) + 20)):
+            for number, shard in enumerate(np.split(values, shards)):
                 buffer = io.BytesIO()
-                np.save(buffer, part)
-                key = f"{prefix}/{split}/{kind}_{split}-{number:05}-of-{shards:05}.npy"
+                np.save(buffer, shard)
+                key = f"{prefix}/{split}/{name}_{split}-{number:05}-of-{shards:05}.npy"
                 local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Array files: checked by their header, read and written in blocks."""
+"""Tests for array files: header checks, and reads and writes in blocks."""
 
 import os
 from pathlib import Path
@@ -19,35 +19,37 @@ def save(path: Path, array: NDArray[Any]) -> Path:
 
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("dtype", ["<f8", ">f4", "<f2", "<i4", "|u1", "|b1"])
-def test_blocks_are_the_array_whatever_its_layout_and_type(
+def test_blocks_hold_the_array_for_any_layout_and_dtype(
     order: Any, dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     array = np.asarray(np.random.default_rng(0).integers(0, 2, (100, 3)), dtype=dtype, order=order)
-    opened = arrays.open_array(save(tmp_path / "x_train.npy", array))
+    array_file = arrays.open_array(save(tmp_path / "x_train.npy", array))
     monkeypatch.setattr(arrays, "BLOCK_BYTES", array.itemsize * 3 * 8)
     monkeypatch.setattr(arrays, "COLUMN_ROWS", 8)
-    starts, blocks = zip(*opened.blocks(), strict=True)
+    starts, blocks = zip(*array_file.blocks(), strict=True)
     assert list(starts) == list(range(0, 100, 8))
     assert [len(block) for block in blocks] == [8] * 12 + [4]
     np.testing.assert_array_equal(np.concatenate(blocks), array)
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_rows_are_read_from_the_middle(order: Any, tmp_path: Path) -> None:
+def test_read_returns_rows_from_the_middle(order: Any, tmp_path: Path) -> None:
     array = np.asarray(np.arange(60.0).reshape(20, 3), order=order)
-    opened = arrays.open_array(save(tmp_path / "x_test.npy", array))
-    np.testing.assert_array_equal(opened.read(range(7, 12)), array[7:12])
+    array_file = arrays.open_array(save(tmp_path / "x_test.npy", array))
+    np.testing.assert_array_equal(array_file.read(range(7, 12)), array[7:12])
 
 
-def test_parts_are_worked_on_once_and_answer_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_map_parts_returns_each_part_once_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 1024)
-    opened = arrays.open_array(save(tmp_path / "y_test.npy", np.arange(100_000.0)))
-    assert len(opened.parts()) > 50
-    read = arrays.map_parts(opened, lambda part: [block[:, 0] for _, block in opened.blocks(part)])
-    np.testing.assert_array_equal(np.concatenate([block for part in read for block in part]), np.arange(100_000))
+    array_file = arrays.open_array(save(tmp_path / "y_test.npy", np.arange(100_000.0)))
+    assert len(array_file.parts()) > 50
+    blocks_by_part = arrays.map_parts(array_file, lambda part: [block[:, 0] for _, block in array_file.blocks(part)])
+    np.testing.assert_array_equal(
+        np.concatenate([block for part in blocks_by_part for block in part]), np.arange(100_000)
+    )
 
 
-def test_failure_in_a_part_is_the_failure(tmp_path: Path) -> None:
+def test_map_parts_raises_error_of_a_part(tmp_path: Path) -> None:
     def fail(part: range) -> None:
         raise UserError(f"row {part.start}")
 
@@ -55,15 +57,15 @@ def test_failure_in_a_part_is_the_failure(tmp_path: Path) -> None:
         arrays.map_parts(arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2)))), fail)
 
 
-def test_file_cut_while_it_is_read_is_told(tmp_path: Path) -> None:
-    opened = arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2))))
-    opened.path.write_bytes(opened.path.read_bytes()[:-8])
+def test_file_truncated_while_read_raises(tmp_path: Path) -> None:
+    array_file = arrays.open_array(save(tmp_path / "x_test.npy", np.zeros((10, 2))))
+    array_file.path.write_bytes(array_file.path.read_bytes()[:-8])
     with pytest.raises(UserError, match=r"x_test\.npy was truncated while it was read"):
-        list(opened.blocks())
+        list(array_file.blocks())
 
 
 @pytest.mark.parametrize("shape", [(8192, 13), (100, 13), (37, 5), (64, 400)])
-def test_folded_block_holds_the_same_columns(shape: tuple[int, int]) -> None:
+def test_folded_block_has_same_column_sums(shape: tuple[int, int]) -> None:
     block = np.arange(float(np.prod(shape))).reshape(shape)
     folded = arrays.fold_rows(block)
     np.testing.assert_array_equal(folded.sum(axis=0).reshape(-1, shape[1]).sum(axis=0), block.sum(axis=0))
@@ -71,35 +73,35 @@ def test_folded_block_holds_the_same_columns(shape: tuple[int, int]) -> None:
 
 
 def test_one_dimensional_array_has_width_1(tmp_path: Path) -> None:
-    opened = arrays.open_array(save(tmp_path / "y_train.npy", np.arange(5)))
-    assert (opened.rows, opened.width) == (5, 1)
+    array_file = arrays.open_array(save(tmp_path / "y_train.npy", np.arange(5)))
+    assert (array_file.rows, array_file.width) == (5, 1)
 
 
-def crafted(header: bytes, data: bytes = b"") -> bytes:
+def make_npy_bytes(header: bytes, data: bytes = b"") -> bytes:
     return b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header + data
 
 
-WRONG_ARRAYS = {
+INVALID_ARRAYS = {
     "pickled": np.array([{"a": 1}], dtype=object),
     "text": np.array(["a"]),
     "complex": np.array([1j]),
-    "cube": np.zeros((2, 2, 2)),
+    "three-dimensional": np.zeros((2, 2, 2)),
 }
-WRONG_BYTES = {
+INVALID_BYTES = {
     "no array": b"1,2,3\n",
     "empty": b"",
-    "nested": crafted(b"{'descr': '<f8', 'shape': (" + b"(" * 3000),
-    "long": crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }" + b" " * 100_000, bytes(8)),
-    "negative": crafted(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, 3), }", bytes(48)),
+    "nested": make_npy_bytes(b"{'descr': '<f8', 'shape': (" + b"(" * 3000),
+    "long": make_npy_bytes(b"{'descr': '<f8', 'fortran_order': False, 'shape': (1,), }" + b" " * 100_000, bytes(8)),
+    "negative": make_npy_bytes(b"{'descr': '<f8', 'fortran_order': False, 'shape': (-2, 3), }", bytes(48)),
 }
 
 
-def bad_file(folder: Path, kind: str) -> Path:
+def make_invalid_file(folder: Path, kind: str) -> Path:
     path = folder / "x_train.npy"
-    if kind in WRONG_ARRAYS:
-        np.save(path, WRONG_ARRAYS[kind], allow_pickle=True)
-    elif kind in WRONG_BYTES:
-        path.write_bytes(WRONG_BYTES[kind])
+    if kind in INVALID_ARRAYS:
+        np.save(path, INVALID_ARRAYS[kind], allow_pickle=True)
+    elif kind in INVALID_BYTES:
+        path.write_bytes(INVALID_BYTES[kind])
     elif kind == "truncated":
         np.save(path, np.zeros((10, 2)))
         path.write_bytes(path.read_bytes()[:-40])
@@ -111,12 +113,12 @@ def bad_file(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("kind", "words"),
+    ("kind", "message"),
     [
         ("pickled", "pickled array"),
         ("text", "must hold real numbers"),
         ("complex", "must hold real numbers"),
-        ("cube", r"shape \(2, 2, 2\)"),
+        ("three-dimensional", r"shape \(2, 2, 2\)"),
         ("no array", "not a .npy array"),
         ("empty", "not a .npy array"),
         ("nested", "not a .npy array"),
@@ -128,9 +130,9 @@ def bad_file(folder: Path, kind: str) -> Path:
         ("missing", "does not exist"),
     ],
 )
-def test_bad_file_is_refused_by_name(kind: str, words: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"x_train\.npy.*{words}"):
-        arrays.open_array(bad_file(tmp_path, kind))
+def test_invalid_file_error_names_file(kind: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"x_train\.npy.*{message}"):
+        arrays.open_array(make_invalid_file(tmp_path, kind))
 
 
 def test_pickled_array_is_never_unpickled(tmp_path: Path) -> None:
@@ -144,15 +146,15 @@ def test_pickled_array_is_never_unpickled(tmp_path: Path) -> None:
     assert not (tmp_path / "exploded").exists()
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_bad_value_is_refused_with_its_row(bad: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize("non_finite_value", [np.nan, np.inf, -np.inf])
+def test_non_finite_value_error_names_row(non_finite_value: float, tmp_path: Path) -> None:
     array = np.zeros((40_000, 2))
-    array[33_333, 1] = bad
+    array[33_333, 1] = non_finite_value
     with pytest.raises(UserError, match=r"x_train\.npy row 33333 holds NaN or infinity"):
         arrays.load_array(save(tmp_path / "x_train.npy", array))
 
 
-def test_array_written_in_blocks_appears_when_it_is_whole(tmp_path: Path) -> None:
+def test_file_appears_only_when_complete(tmp_path: Path) -> None:
     path = tmp_path / "out" / "x.npy"
     with arrays.write_array(path, (5, 2), np.dtype(np.float64)) as writer:
         writer.write(3, np.zeros((2, 2)))
@@ -161,17 +163,17 @@ def test_array_written_in_blocks_appears_when_it_is_whole(tmp_path: Path) -> Non
     np.testing.assert_array_equal(np.load(path), [[1, 1]] * 3 + [[0, 0]] * 2)
 
 
-def test_array_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    def fail() -> None:
+def test_failed_write_leaves_no_file(tmp_path: Path) -> None:
+    def write_too_few_rows() -> None:
         with arrays.write_array(tmp_path / "x.npy", (5, 2), np.dtype(np.float64)) as writer:
             writer.write(0, np.ones((3, 2)))
 
     with pytest.raises(ValueError, match="48 bytes written"):
-        fail()
+        write_too_few_rows()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_all_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
+def test_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
     x, y = np.arange(20.0).reshape(10, 2), np.arange(10.0)
     for number, (x_part, y_part) in enumerate(zip(np.array_split(x, 3), np.array_split(y, 3), strict=True)):
         save(tmp_path / f"x_train-{number:05}-of-00003.npy", x_part)
@@ -182,7 +184,7 @@ def test_all_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "words"),
+    ("names", "message"),
     [
         (["x_train.npy"], "has no y_train.npy: it holds x_train.npy"),
         ([], "has no x_train.npy: it holds nothing"),
@@ -190,21 +192,21 @@ def test_all_shards_of_a_split_are_joined_in_order(tmp_path: Path) -> None:
         (["x_train.npy", "x_train-00000-of-00001.npy", "y_train.npy"], "do not belong together"),
     ],
 )
-def test_incomplete_split_is_refused(names: list[str], words: str, tmp_path: Path) -> None:
+def test_incomplete_split_raises(names: list[str], message: str, tmp_path: Path) -> None:
     for name in names:
         save(tmp_path / name, np.zeros((2, 1)))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=message):
         arrays.load_split(tmp_path, "train")
 
 
-def test_rows_of_features_and_targets_must_agree(tmp_path: Path) -> None:
+def test_row_count_mismatch_raises(tmp_path: Path) -> None:
     save(tmp_path / "x_test.npy", np.zeros((3, 2)))
     save(tmp_path / "y_test.npy", np.zeros(2))
     with pytest.raises(UserError, match="x_test has 3 rows but y_test has 2"):
         arrays.load_split(tmp_path, "test")
 
 
-def test_value_too_large_for_training_is_refused_with_its_row(tmp_path: Path) -> None:
+def test_float32_overflow_error_names_row(tmp_path: Path) -> None:
     save(tmp_path / "x_test.npy", np.array([[1.0], [1e39]]))
     save(tmp_path / "y_test.npy", np.zeros(2))
     with pytest.raises(UserError, match="x_test row 1 holds a value too large"):

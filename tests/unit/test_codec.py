@@ -1,4 +1,4 @@
-"""Values that travel between hosts."""
+"""Tests of the codec for values that hosts send to each other."""
 
 import json
 import pickle
@@ -12,17 +12,17 @@ from microjobs.codec import JSON_SIZE, Codec
 
 
 @dataclass(frozen=True)
-class Known:
+class Registered:
     name: str
     shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Unknown:
+class Unregistered:
     name: str
 
 
-CODEC = Codec([Known])
+CODEC = Codec([Registered])
 
 
 @pytest.mark.parametrize(
@@ -32,14 +32,14 @@ CODEC = Codec([Known])
         [True, 1, 1.5, -0.0, float("inf"), 10**30, "text \ud800 \U0001d54f"],
         (1, (2, ()), [3]),
         {"a": {1: (2,)}, (3, 4): None},
-        [Known("x", (20, 3)), {"y": Known("y", ())}],
+        [Registered("x", (20, 3)), {"y": Registered("y", ())}],
     ],
 )
-def test_value_arrives_as_it_was(value: Any) -> None:
+def test_value_round_trips(value: Any) -> None:
     assert CODEC.decode(CODEC.encode(value)) == value
 
 
-def test_arrays_arrive_as_they_were() -> None:
+def test_arrays_round_trip() -> None:
     arrays = [
         np.arange(6.0).reshape(2, 3),
         np.arange(6.0).reshape(2, 3).T,
@@ -48,18 +48,18 @@ def test_arrays_arrive_as_they_were() -> None:
         np.array(3.5),
         np.array([np.nan, -np.inf]),
     ]
-    for found, sent in zip(CODEC.decode(CODEC.encode(arrays)), arrays, strict=True):
-        assert (found.dtype, found.shape) == (sent.dtype, sent.shape)
-        np.testing.assert_array_equal(found, sent)
+    for decoded, original in zip(CODEC.decode(CODEC.encode(arrays)), arrays, strict=True):
+        assert (decoded.dtype, decoded.shape) == (original.dtype, original.shape)
+        np.testing.assert_array_equal(decoded, original)
 
 
-@pytest.mark.parametrize("value", [Unknown("x"), print, object(), {1}, np.array([object()]), np.array(["text"])])
-def test_value_that_cannot_travel_is_named(value: object) -> None:
+@pytest.mark.parametrize("value", [Unregistered("x"), print, object(), {1}, np.array([object()]), np.array(["text"])])
+def test_error_names_the_type_of_an_unsupported_value(value: object) -> None:
     with pytest.raises(TypeError, match=f"a {type(value).__name__} cannot be sent to another host"):
         CODEC.encode([value])
 
 
-def encoded(content: object, buffers: bytes = b"") -> bytes:
+def make_message(content: object, buffers: bytes = b"") -> bytes:
     text = json.dumps(content).encode()
     return JSON_SIZE.pack(len(text)) + text + buffers
 
@@ -69,17 +69,17 @@ def encoded(content: object, buffers: bytes = b"") -> bytes:
     [
         b"",
         pickle.dumps(print),
-        encoded({"object": ["Unknown", "x"]}),
-        encoded({"object": ["Known"]}),
-        encoded({"array": ["|O", [1]]}, bytes(8)),
-        encoded({"array": ["<f8", [2]]}, bytes(8)),
-        encoded({"array": ["<f8", [-1]]}, bytes(8)),
-        encoded({"array": ["<f8", [1 << 62]]}),
-        encoded({"else": []}),
-        encoded({}),
+        make_message({"object": ["Unregistered", "x"]}),
+        make_message({"object": ["Registered"]}),
+        make_message({"array": ["|O", [1]]}, bytes(8)),
+        make_message({"array": ["<f8", [2]]}, bytes(8)),
+        make_message({"array": ["<f8", [-1]]}, bytes(8)),
+        make_message({"array": ["<f8", [1 << 62]]}),
+        make_message({"else": []}),
+        make_message({}),
         JSON_SIZE.pack(100_000) + b"[" * 100_000,
     ],
 )
-def test_other_bytes_are_refused(content: bytes) -> None:
+def test_invalid_bytes_raise(content: bytes) -> None:
     with pytest.raises(ValueError, match=r"."):
         CODEC.decode(content)

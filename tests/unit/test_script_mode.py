@@ -1,4 +1,4 @@
-"""Script mode, as far as it needs no toolkit."""
+"""Tests of script mode that do not need the sagemaker-training toolkit."""
 
 import json
 import logging
@@ -15,49 +15,49 @@ from microjobs.errors import Stopped, UserError
 from microjobs.interpreter import take_python_variables
 
 
-def run(script: str, folder: Path) -> None:
+def run_script(script: str, folder: Path) -> None:
     script_mode._execute("train.py", ["/bin/sh", "-c", script], folder)
 
 
 def test_reason_starts_with_the_scripts_last_line(tmp_path: Path) -> None:
     with pytest.raises(script_mode.ScriptError, match=r"^train.py failed: no good \(exit code 3\)\nbefore\nno good$"):
-        run("echo before >&2; echo no good >&2; exit 3", tmp_path)
+        run_script("echo before >&2; echo no good >&2; exit 3", tmp_path)
 
 
 def test_only_the_end_of_a_long_stderr_is_kept(tmp_path: Path) -> None:
     with pytest.raises(script_mode.ScriptError) as raised:
-        run("seq 100000 >&2; exit 1", tmp_path)
+        run_script("seq 100000 >&2; exit 1", tmp_path)
     assert str(raised.value).splitlines()[1:] == [str(number) for number in range(99981, 100001)]
 
 
-def test_killed_script_is_said_to_lack_memory(tmp_path: Path) -> None:
+def test_sigkill_is_reported_as_missing_memory(tmp_path: Path) -> None:
     with pytest.raises(script_mode.ScriptError, match="ended by SIGKILL, most likely out of memory"):
-        run("kill -KILL $$", tmp_path)
+        run_script("kill -KILL $$", tmp_path)
 
 
-def test_failure_after_a_stop_signal_is_a_stop(tmp_path: Path) -> None:
+def test_failure_after_a_stop_signal_raises_stopped(tmp_path: Path) -> None:
     with pytest.raises(Stopped) as raised:
-        run("kill -TERM $PPID; sleep 0.2; exit 1", tmp_path)
+        run_script("kill -TERM $PPID; sleep 0.2; exit 1", tmp_path)
     assert raised.value.signal_number == 15
 
 
-def test_leftover_process_does_not_hold_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_background_process_does_not_delay_the_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(script_mode, "DRAIN_SECONDS", 0.1)
     start = time.monotonic()
-    run("sleep 2 & exit 0", tmp_path)
+    run_script("sleep 2 & exit 0", tmp_path)
     assert time.monotonic() - start < 1.5
 
 
-def test_script_gets_no_variables_that_describe_another_interpreter() -> None:
+def test_variables_that_describe_another_interpreter_are_removed() -> None:
     kept = {"PYTHONPATH": "/a", "PYTHONWARNINGS": "error"}
-    others = {"PYTHONHOME": "/nonexistent", "PYTHONPLATLIBDIR": "x", "PYTHONEXECUTABLE": "/nonexistent/python"}
-    environ = {**kept, **others, "HOME": "/b"}
+    removed = {"PYTHONHOME": "/nonexistent", "PYTHONPLATLIBDIR": "x", "PYTHONEXECUTABLE": "/nonexistent/python"}
+    environ = {**kept, **removed, "HOME": "/b"}
     assert (take_python_variables(environ), environ) == (kept, {"HOME": "/b"})
     subprocess.run([sys.executable, "-c", "import json"], env=kept, check=True)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_source_below_the_root_is_found_where_the_root_is(scheme: str, tmp_path: Path) -> None:
+def test_source_in_the_contract_root_is_located_below_the_layout_root(scheme: str, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     layout.code.mkdir()
     assert source.locate(layout, f"{scheme}{layout.spell(layout.code)}", "setting", tmp_path) == layout.code
@@ -71,12 +71,12 @@ def test_source_below_the_root_is_found_where_the_root_is(scheme: str, tmp_path:
         ("s3://bucket/folder/", "names no object"),
     ],
 )
-def test_source_that_does_not_exist_is_named(uri: str, message: str, tmp_path: Path) -> None:
+def test_error_names_the_missing_source(uri: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         source.locate(Layout(tmp_path), uri, "setting", tmp_path)
 
 
-def test_image_without_the_toolkit_says_so(
+def test_image_without_the_toolkit_raises(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(BASE_DIR, str(tmp_path))
@@ -86,18 +86,18 @@ def test_image_without_the_toolkit_says_so(
 
 
 @pytest.fixture
-def everything_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def all_modules_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
 
 
-@pytest.mark.usefixtures("everything_is_installed")
+@pytest.mark.usefixtures("all_modules_installed")
 @pytest.mark.parametrize("switch", [script_mode.TORCH, script_mode.TENSORFLOW])
-def test_switches_of_the_sdk_are_known(switch: str) -> None:
+def test_distribution_switches_of_the_sdk_are_accepted(switch: str) -> None:
     assert script_mode._distribution({switch: True}, ResourceConfig()) == switch
     assert script_mode._distribution({switch: False, "sagemaker_job_name": "a"}, ResourceConfig()) is None
 
 
-@pytest.mark.usefixtures("everything_is_installed")
+@pytest.mark.usefixtures("all_modules_installed")
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
@@ -106,13 +106,13 @@ def test_switches_of_the_sdk_are_known(switch: str) -> None:
         ({script_mode.TORCH: True, "sagemaker_distribution_instance_groups": ["gpus"]}, "leaves hosts out"),
     ],
 )
-def test_distribution_that_cannot_be_started_is_refused(parameters: dict[str, object], reason: str) -> None:
+def test_unsupported_distribution_raises(parameters: dict[str, object], reason: str) -> None:
     group = InstanceGroup("homogeneousCluster", "ml.m5.large", ("algo-1",))
     with pytest.raises(UserError, match=reason):
         script_mode._distribution(parameters, ResourceConfig(groups=(group,)))
 
 
-def test_switch_of_a_framework_that_is_not_there_is_refused() -> None:
+def test_switch_of_a_missing_framework_raises() -> None:
     with pytest.raises(UserError, match="needs torch, which this image does not have"):
         script_mode._distribution({script_mode.TORCH: True}, ResourceConfig())
 
@@ -125,24 +125,24 @@ def test_switch_of_a_framework_that_is_not_there_is_refused() -> None:
         (["/bin/sh", "-c", "./train.sh "], ["--no-python", "/bin/sh", "-c", "./train.sh "]),
     ],
 )
-def test_torchrun_gets_the_toolkits_command(command: list[str], arguments: list[str]) -> None:
+def test_torchrun_runs_the_toolkits_command(command: list[str], arguments: list[str]) -> None:
     program = script_mode._everywhere(script_mode.TORCH, ResourceConfig(), command)
     assert program.command[-len(arguments) - 1 :] == ["7777", *arguments]
 
 
-def test_every_host_of_a_tensorflow_script_knows_the_others() -> None:
+def test_tf_config_contains_the_index_of_the_host() -> None:
     resources = ResourceConfig("algo-2", ("algo-1", "algo-2"))
     program = script_mode._everywhere(script_mode.TENSORFLOW, resources, ["/bin/sh", "-c", "./train.sh "])
     assert program.command == ["/bin/sh", "-c", "./train.sh "]
     assert json.loads(program.variables["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
 
 
-def test_reason_is_the_scripts_and_not_torchruns() -> None:
-    said = (
+def test_failure_reason_omits_the_output_of_torchrun() -> None:
+    stderr = (
         "[rank1]: ValueError: seven\nE1122 05:28:29 7 venv/torch/distributed/elastic/multiprocessing/api.py:1002] "
         "failed (exitcode: -9) local_rank: 0 (pid: 10) of binary: python\nTraceback\nChildFailedError:\n======\n"
     )
-    code, reason = script_mode._explain("train.py", 1, said)
+    code, reason = script_mode._explain("train.py", 1, stderr)
     assert code == -9
     assert reason == (
         "train.py failed: ValueError: seven (ended by SIGKILL, most likely out of memory)\nValueError: seven"

@@ -1,13 +1,12 @@
-"""A static response as large as ours, from the same HTTP server."""
+"""WSGI application with a constant response, as large as a response of this project's server."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
 
 RESPONSE = b'{"predictions":[' + b",".join([b"[0.12345678]"] * 10) + b"]}"
 
-
 MAX_UNREAD_BYTES = 50_000
-"""A larger body must be read, otherwise the connection breaks."""
+"""The application must read a larger request body, otherwise the connection breaks."""
 
 
 def app(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -1,4 +1,4 @@
-"""A good and a bad run of this job, for the tests that every image inherits."""
+"""Input files for a successful run and a failing run of this job. The tests in `tests/images` use them."""
 
 import tarfile
 
@@ -23,14 +23,14 @@ def prepare(layout: Layout) -> None:
     write_processing_resource_config(layout, ResourceConfig())
 
 
-def spoil(layout: Layout) -> None:
+def corrupt_model(layout: Layout) -> None:
     (layout.processing("model") / "model.tar.gz").write_bytes(b"not an archive")
 
 
 EXAMPLE = Example(
     arguments=[],
     prepare=prepare,
-    spoil=spoil,
+    spoil=corrupt_model,
     reason="model.tar.gz is not a whole tar archive",
     artifacts=(
         "processing/batch/predictions.npy",

@@ -1,4 +1,7 @@
-"""Reads request bodies without occupying threads. Each body has a deadline; large bodies share a memory budget."""
+"""Reader of request bodies that needs no thread per body.
+
+Each body has a deadline, and large bodies share a memory budget.
+"""
 
 import threading
 import time
@@ -8,19 +11,19 @@ from .listener import CANCELLED, Exchange, Read
 from .responses import HttpError
 
 SMALL_BODY_BYTES = 256 * 1024
-"""A body up to this size is read in one piece. A larger one, or one of unknown length, is counted as it arrives."""
+"""A body up to this size is read in one piece. A larger body, or a body of unknown length, is read in chunks."""
 
 BODY_TIMEOUT = 60.0
-"""Seconds in which a body must arrive, as long as SageMaker allows for a whole invocation."""
+"""Time limit in seconds for receiving a body. SageMaker has the same limit for a whole invocation."""
 BYTES_PER_SECOND = 1024 * 1024
-"""The deadline of a body grows by one second per so many bytes received."""
+"""Each time that this number of bytes has arrived, the time limit of the body grows by one second."""
 TIMEOUT_CHECK_INTERVAL = 1.0
 
 MAX_BUFFERED_BYTES = 256 * 1024 * 1024
-"""Memory budget for large bodies that are arriving; never less than two bodies of maximum size."""
+"""Memory budget for large bodies while they arrive. It is raised to two bodies of maximum size if they need more."""
 
 OnBody = Callable[[bytes | HttpError], None]
-"""Receives the body, or the error that ended it."""
+"""Callback that receives the complete body, or the error that ended the read."""
 
 
 class BodyReader:
@@ -37,24 +40,31 @@ class BodyReader:
         self._lock = threading.Lock()
 
     def start_timeouts(self) -> None:
-        """Start the thread that enforces deadlines, in the worker: a fork does not copy threads."""
+        """Start the thread that enforces deadlines. Call this in the worker, because a fork does not copy threads."""
         threading.Thread(target=self._enforce_deadlines, name="body-timeouts", daemon=True).start()
 
     def read(self, exchange: Exchange, content_length: str, on_body: OnBody) -> None:
-        """Read a body and call `on_body` once; `content_length` is the header, or empty."""
+        """Read a body and call `on_body` once.
+
+        Args:
+            content_length: value of the Content-Length header; empty if the header is missing.
+        """
         body = _Body(self, exchange, on_body)
         if content_length and int(content_length) <= SMALL_BODY_BYTES:
-            body.wait(exchange.read_body(), body.finish)
+            body.track(exchange.read_body(), body.deliver_whole)
         else:
             body.read_chunk()
 
     def discard(self, exchange: Exchange) -> None:
-        """Read and drop the rest of a body: a client that is still sending would otherwise miss an early response."""
+        """Read and drop the rest of a body. Otherwise a client that is still sending would miss an early response."""
         _Body(self, exchange, None).read_chunk()
 
     def reserve(self, size: int) -> bool:
-        """Take bytes from the memory budget, or return them if `size` is negative; return whether it suffices."""
-        with self._lock:  # bodies end in several threads
+        """Subtract `size` bytes from the memory budget, and return whether the budget suffices.
+
+        A negative size gives bytes back.
+        """
+        with self._lock:  # several threads finish bodies
             self._free_bytes -= size
             return self._free_bytes >= 0
 
@@ -71,7 +81,7 @@ class BodyReader:
 
 
 class _Body:
-    """One body; without `on_body` it is discarded."""
+    """The state of one body during its read. If `on_body` is None, the body is discarded."""
 
     __slots__ = ("_chunks", "_exchange", "_on_body", "_reader", "size", "started")
 
@@ -83,49 +93,51 @@ class _Body:
         self._on_body = on_body
         self._chunks: list[bytes] = []
 
-    def wait(self, read: Read, on_done: Callable[[Read], object]) -> None:
-        # The read refers to this body. A reference from the body to the read would be a cycle that is never freed.
+    def track(self, read: Read, on_done: Callable[[Read], object]) -> None:
+        """Apply the deadline to a read, and call `on_done` when the read ends."""
+        # The callback of the read refers to this body. If the body also referred to the read, the cycle would never be
+        # freed.
         self._reader.pending[read] = self
         read.add_done_callback(on_done)
 
-    def finish(self, read: Read) -> None:
-        """Pass on a body that was read in one piece."""
-        self._pass_on(self._take_result(read))
+    def deliver_whole(self, read: Read) -> None:
+        """Deliver a body that was read in one piece."""
+        self._deliver(self._take_result(read))
 
     def read_chunk(self) -> None:
-        self.wait(self._exchange.read_chunk(), self._handle_chunk)
+        self.track(self._exchange.read_chunk(), self._handle_chunk)
 
     def _handle_chunk(self, read: Read) -> None:
         chunk = self._take_result(read)
         if isinstance(chunk, HttpError):
-            self._pass_on(chunk)
+            self._deliver(chunk)
         elif chunk:
-            self._add(chunk)
+            self._add_chunk(chunk)
             self.read_chunk()
         else:
-            self._end()
+            self._deliver_chunks()
 
-    def _add(self, chunk: bytes) -> None:
+    def _add_chunk(self, chunk: bytes) -> None:
         self.size += len(chunk)
         if self._on_body is None:
             return
         self._chunks.append(chunk)
         fits = self._reader.reserve(len(chunk))
         if self.size > self._reader.limit:
-            self._pass_on(body_too_large("larger", self._reader.limit))
+            self._deliver(body_too_large("larger", self._reader.limit))
         elif not fits:
-            self._pass_on(MEMORY_FULL)
+            self._deliver(MEMORY_FULL)
 
-    def _end(self) -> None:
-        """Handle the last chunk: if the body is not complete, the connection broke, or the chunks are malformed."""
+    def _deliver_chunks(self) -> None:
+        """Deliver the body if it is complete. It is incomplete if the connection broke or the chunks are malformed."""
         try:
-            self.wait(self._exchange.read_chunk(), self._take_result)
+            self.track(self._exchange.read_chunk(), self._take_result)
         except StopAsyncIteration:
-            self._pass_on(b"".join(self._chunks))
+            self._deliver(b"".join(self._chunks))
         else:
-            self._pass_on(INCOMPLETE)
+            self._deliver(INCOMPLETE)
 
-    def _pass_on(self, body: bytes | HttpError) -> None:
+    def _deliver(self, body: bytes | HttpError) -> None:
         on_body, self._on_body = self._on_body, None
         if self._chunks:
             self._reader.reserve(-sum(map(len, self._chunks)))

@@ -1,4 +1,4 @@
-"""The credentials: whether AWS accepts them, and whether they belong to the role's account."""
+"""Checks that AWS accepts the credentials, and that they belong to the role's account."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class Credentials:
         try:
             identity = self.account.client("sts").get_caller_identity()
         except (BotoCoreError, ClientError) as error:
-            todo = remedy(error, settings.profile) or login(settings.profile)
-            yield Finding("problem", f"AWS does not accept these credentials: {error}", todo)
+            instruction = remedy(error, settings.profile) or login(settings.profile)
+            yield Finding("problem", f"AWS does not accept these credentials: {error}", instruction)
             return
         if settings.account and identity["Account"] != settings.account:
             message = (

@@ -1,4 +1,4 @@
-"""Signals to a running job or endpoint, and the one place where it waits for them."""
+"""Events of a running job or endpoint, and the queue in which its thread waits for them."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.runtimes.base import Exit
 
 
 class StopReason(Enum):
-    """Why the hosts of a job are stopped. A later one replaces an earlier one only if it is more important."""
+    """The reason to stop the hosts of a job. A later reason replaces an earlier one only if it is more important."""
 
     FINISHED = "the hosts have nothing more to do"
     REQUEST = "a Stop request"
@@ -19,17 +19,18 @@ class StopReason(Enum):
 
     @property
     def importance(self) -> int:
+        """The rank among the reasons: a larger number is more important."""
         return {StopReason.FINISHED: 1, StopReason.SHUTDOWN: 3}.get(self, 2)
 
 
 @dataclass(frozen=True)
 class Interruption:
-    """The end of a job's hosts, as AWS takes spot instances back; the job may resume on others."""
+    """A simulated end of the spot instances that a job's hosts run on. The job may resume on new hosts."""
 
     notice: float = 120.0
     """Seconds between SIGTERM and SIGKILL."""
     away: float = 0.0
-    """Seconds until new hosts are available."""
+    """Seconds from the end of the old hosts until new hosts are available."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class HostExit:
 
 
 class Change(Enum):
-    """A change that the waiting job or endpoint reads elsewhere."""
+    """An event without details: the thread of the job or endpoint then reads the changed state itself."""
 
     RESOURCE_ENDED = "a resource that this one owns has ended"
     METRIC = "a trial reported a metric"
@@ -52,17 +53,18 @@ Event = StopReason | Interruption | HostExit | Change
 
 
 class Control:
-    """The events of one job or endpoint. Any thread may send one; the thread that runs the job waits for them."""
+    """The events of one job or endpoint. Any thread may send an event; the resource's own thread waits for events."""
 
     def __init__(self) -> None:
         self.reason: StopReason | None = None
-        """Why the job was stopped; None while it may run."""
+        """The reason of the stop; None before the first stop."""
         self.stopped = threading.Event()
-        """Set with the first stop, for threads that do not wait for events."""
+        """Set by the first stop. Threads that do not wait for events read it."""
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._lock = threading.Lock()
 
     def stop(self, reason: StopReason) -> None:
+        """Send a stop, unless an earlier stop had a reason of the same or higher importance."""
         with self._lock:
             if self.reason is None or reason.importance > self.reason.importance:
                 self.reason = reason
@@ -73,7 +75,7 @@ class Control:
         self._events.put(event)
 
     def wait(self, timeout: float | None = None) -> list[Event]:
-        """Wait for events, and return all that have arrived; none after `timeout` seconds."""
+        """Wait for an event, and return all events that have arrived; return none after `timeout` seconds."""
         try:
             events = [self._events.get(timeout=timeout)]
         except queue.Empty:
@@ -83,7 +85,7 @@ class Control:
         return events
 
     def pause(self, seconds: float) -> None:
-        """Wait until the time is over or the job is stopped. Other events are dropped: no hosts are running."""
+        """Wait for some seconds, or until the job is stopped. Drop other events, because no hosts are running."""
         end = time.monotonic() + seconds
         while self.reason is None and self.wait(max(0.0, end - time.monotonic())):
             pass

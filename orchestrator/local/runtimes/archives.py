@@ -1,4 +1,4 @@
-"""Tar streams to and from a container: what the engine's API takes and gives."""
+"""Tar archives, as the engine's API copies files to and from containers."""
 
 import io
 import logging
@@ -24,12 +24,19 @@ BLOCK_BYTES = 1 << 20
 ZEROS = bytes(BLOCK_BYTES)
 UPLOAD = "Artifact upload"
 MAX_ENGINE_PATH_BYTES = 4095 - 256
-"""Of a folder in a container. Paths have 4,095 bytes at most and names 255: all that such a folder holds is found."""
+"""Maximum length of a path in a container: the system's limit for a path, less a slash and the longest name.
+
+The engine does not find all items of a folder with a longer path.
+"""
 
 
 @contextmanager
 def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
-    """Trees as one archive to be put at `/`, each at its own absolute path, everything root's as on SageMaker."""
+    """Yield an archive of trees, for extraction at `/`. As on SageMaker, root owns everything in it.
+
+    Args:
+        trees: the folder or file of each tree, and its absolute path in the container.
+    """
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as file:
         with tarfile.open(fileobj=file, mode="w", dereference=True) as archive:
             for source, target in trees:
@@ -41,7 +48,7 @@ def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
 
 
 def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
-    """Add a tree of any depth, links as what they lead to."""
+    """Add a tree of any depth. A link to a file becomes a file; other links are left out."""
     archive.addfile(_root_owned(archive.gettarinfo(source, target)))
     for found in walk(source):
         path = source / found.name
@@ -69,36 +76,36 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
     """Read an archive of one folder (or one file), and put the content of files into the folder `to`.
 
     Args:
-        top: where the folder is in the container.
+        top: the path of the folder in the container.
 
     Returns:
-        What the folder holds; links that lead out of it, and devices, are left out with a warning.
+        The content of the folder. Devices and links that lead out of the folder are left out, with a warning.
 
     Raises:
-        CannotRunError: a file is too large for this device, or a path too long for the engine.
+        CannotRunError: a file does not fit on this device, or a path is too long for the engine.
     """
     to.mkdir(parents=True, exist_ok=True)
     room, tree = Room(to, UPLOAD), Tree()
-    with tarfile.open(fileobj=io.BufferedReader(_Chunks(chunks)), mode="r|") as archive:
+    with tarfile.open(fileobj=io.BufferedReader(_ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
-            vars(archive)["members"].clear()  # it keeps all of them
+            vars(archive)["members"].clear()  # saves memory: the archive keeps all members
             root, _, inside = member.name.rstrip("/").partition("/")
             _check_length(top, inside)
             if (not inside and member.isdir()) or not is_plain(inside or root):
                 continue
-            if (inside or root) in tree or not _has_place(tree, inside or root):
+            if (inside or root) in tree or not _add_parents(tree, inside or root):
                 logger.warning("left out: %s is in the place of something else", escape_bytes(inside or root))
                 continue
-            if member.islnk():  # names another member, which has the same folder in front
+            if member.islnk():  # the target's name begins with the same folder
                 member.linkname = member.linkname.removeprefix(root + "/")
-            entry = _entry(archive, member, inside or root, tree, to / str(len(tree)), room)
+            entry = _extract(archive, member, inside or root, tree, to / str(len(tree)), room)
             if entry is not None:
                 tree[inside or root] = entry
     return tree
 
 
-def _has_place(tree: Tree, name: str) -> bool:
-    """Whether a name is free, and what it is in are folders, which are made if they are not there."""
+def _add_parents(tree: Tree, name: str) -> bool:
+    """Add the missing parents of a name to the tree. Return False if one of the parents is not a folder."""
     missing = []
     while (name := parent(name)) and name not in tree:
         missing.append(name)
@@ -109,7 +116,7 @@ def _has_place(tree: Tree, name: str) -> bool:
 
 
 def _check_length(top: str, name: str) -> None:
-    """The engine leaves what has a longer path out of its archive, without an error."""
+    """Raise CannotRunError for a path that is too long. The engine leaves such paths out without an error."""
     if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
         raise CannotRunError(
             f"ClientError: {UPLOAD} failed: the engine cannot copy paths over {MAX_ENGINE_PATH_BYTES} bytes, and there "
@@ -117,16 +124,16 @@ def _check_length(top: str, name: str) -> None:
         )
 
 
-def _entry(
+def _extract(
     archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, room: Room
 ) -> Entry | None:
-    """A member of an archive, with its content written to a file."""
+    """Write the content of a member to a file, and return its entry; None, with a warning, if it is left out."""
     if member.isdir():
         return Entry(FileType.FOLDER, member.mode, member.mtime)
     if member.issym():
         return link(name, member.linkname)
     if member.islnk():
-        return _second_name(name, member.linkname, tree, content)
+        return _hard_link(name, member.linkname, tree, content)
     source = archive.extractfile(member) if member.isfile() else None
     if source is None:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(name))
@@ -136,12 +143,12 @@ def _entry(
     return Entry(FileType.FILE, member.mode, member.mtime, member.size, content)
 
 
-def _second_name(name: str, first: str, tree: Tree, content: Path) -> Entry | None:
-    """A hard link to what was read already, which may be a link."""
-    found = tree.get(first)
+def _hard_link(name: str, target: str, tree: Tree, content: Path) -> Entry | None:
+    """Return the entry of a hard link. Its target is an earlier entry of the tree, a file or a symbolic link."""
+    found = tree.get(target)
     if found is None or found.type is FileType.FOLDER:
         logger.warning(
-            "left out: %s is another name of %s, which is no file here", escape_bytes(name), escape_bytes(first)
+            "left out: %s is another name of %s, which is no file here", escape_bytes(name), escape_bytes(target)
         )
         return None
     if found.content is None:
@@ -151,7 +158,7 @@ def _second_name(name: str, first: str, tree: Tree, content: Path) -> Entry | No
 
 
 def _write(source: IO[bytes], path: Path) -> None:
-    """Write a file with holes where there are only zeros."""
+    """Write a file. Blocks that contain only zeros become holes."""
     with path.open("wb") as file:
         while block := source.read(BLOCK_BYTES):
             if block == ZEROS[: len(block)]:
@@ -161,23 +168,23 @@ def _write(source: IO[bytes], path: Path) -> None:
         file.truncate()
 
 
-class _Chunks(io.RawIOBase):
-    """Chunks as a file to read from."""
+class _ChunkReader(io.RawIOBase):
+    """A readable file whose content is the chunks."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._rest = memoryview(b"")
+        self._unread = memoryview(b"")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed's WriteableBuffer
-        while not self._rest:
+        while not self._unread:
             chunk = next(self._chunks, None)
             if chunk is None:
                 return 0
-            self._rest = memoryview(chunk)
-        size = min(len(buffer), len(self._rest))
-        buffer[:size] = self._rest[:size]
-        self._rest = self._rest[size:]
+            self._unread = memoryview(chunk)
+        size = min(len(buffer), len(self._unread))
+        buffer[:size] = self._unread[:size]
+        self._unread = self._unread[size:]
         return size

@@ -1,7 +1,8 @@
-"""The interface of a runtime: it starts the hosts of a plan, and each host can be followed, stopped and copied from.
+"""Interface of the runtimes: start the hosts of a plan, read their output, copy their files, and stop them.
 
-A plan is a plain value that states what SageMaker would give to containers; creating it has no effects. Its paths are
-those of requests, below the contract's root. Each runtime chooses where that root is.
+A plan is immutable data: the images, settings and files that SageMaker would give to the containers. Creating a plan
+has no side effects. Its paths are below the contract's root, as in requests. Each runtime chooses the
+folder that this root stands for.
 """
 
 import socket
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Input:
-    """A folder of objects that a host reads. A host that writes into it does not change the bucket."""
+    """A folder of objects that a host reads. Files that the host writes into it do not change the bucket."""
 
     path: str
     """The folder's path in the host, such as the folder of a channel."""
@@ -30,24 +31,25 @@ class Input:
 class Pipe:
     """Named pipes that a host reads: `<path>_0`, `<path>_1`, …
 
-    The first one exists when the host starts. The next one is made when the host has read or closed the one before.
+    The first pipe exists when the host starts. The runtime makes the next pipe after the host has read or closed the
+    previous one.
     """
 
     path: str
     epoch: Callable[[int], Iterator[bytes]]
-    """Returns the content of the pipe with a number. If it raises OSError or ValueError, the host is ended."""
+    """Returns the content of pipe number N. If the function raises OSError or ValueError, the runtime ends the host."""
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image of the engine."""
+    """An image that the engine stores."""
 
     tags: tuple[str, ...]
     """References such as `microjobs/serve:dev`."""
     digest: str
-    """The digest of the manifest if the engine knows it, else of the configuration, such as `sha256:…`."""
+    """The digest of the manifest, such as `sha256:…`; the digest of the configuration if the engine has no manifest."""
     size: int
-    """Bytes."""
+    """The size in bytes."""
     created: float
     """Seconds since 1970."""
 
@@ -62,20 +64,20 @@ class Limits:
 
 @dataclass(frozen=True)
 class HostPlan:
-    """One host of a job: one container."""
+    """The plan of one host: one container, or one process on the process runtime."""
 
     name: str
     """The host name, such as `algo-1`. The hosts of a job reach each other by it."""
     image: str
     files: Path
-    """A small tree of the contract's files, written with `contract.Layout`. Before the host starts, it is copied to
-    the contract's root of the host."""
+    """A folder with the small files of the contract, written with `contract.Layout`. The runtime copies the folder's
+    content to the contract's root before the host starts."""
     inputs: tuple[Input, ...] = ()
     pipes: tuple[Pipe, ...] = ()
     entrypoint: tuple[str, ...] | None = None
-    """None: the image's entry point."""
+    """The entry point; None to use the image's entry point."""
     arguments: tuple[str, ...] | None = None
-    """None: the image's arguments."""
+    """The arguments; None to use the image's arguments."""
     environment: Mapping[str, str] = field(default_factory=dict)
     limits: Limits | None = None
     gpus: bool = False
@@ -88,10 +90,10 @@ class Plan:
     """The hosts of a job, or of a replica of an endpoint."""
 
     name: str
-    """A unique name on this server, such as `training-job/my-job`. A later server finds running hosts by it."""
+    """A unique name on this server, such as `training-job/my-job`. A restarted server finds the hosts by this name."""
     hosts: tuple[HostPlan, ...]
     isolated: bool = False
-    """EnableNetworkIsolation: the hosts reach each other and nothing else."""
+    """EnableNetworkIsolation: the hosts can only connect to each other."""
 
 
 @dataclass(frozen=True)
@@ -102,25 +104,25 @@ class Line:
     """Seconds since 1970."""
     text: bytes
     is_whole: bool = True
-    """False for a part of a line with carriage returns. The rest of that line follows as the next line."""
+    """False if a long line was split after a carriage return. The rest of that line follows as the next `Line`."""
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How a host ended."""
+    """The end of a host."""
 
     code: int
-    """The exit code, 128 + N if signal N ended the host."""
+    """The exit code, or 128 + N if signal N ended the host."""
     reason: str | None = None
-    """The cause, if the runtime knows more than the code, such as that memory ran out."""
+    """The cause, such as a lack of memory; None if the runtime knows only the exit code."""
     lost: bool = False
-    """Whether the job did not cause the end: the container was removed, or the engine did not come back."""
+    """Whether the cause is outside of the host: its container was removed, for example, or the engine failed."""
     starved: bool = False
-    """Whether the host was ended because a pipe could not be filled, for the given reason."""
+    """Whether the runtime ended the host because it could not fill a pipe. `reason` is then the error."""
 
 
 class CannotRunError(Exception):
-    """The plan cannot be started. The message is the job's failure reason: the cause and a remedy."""
+    """The plan cannot run. The message is the job's failure reason: the cause and a remedy."""
 
 
 class MachineFailedError(CannotRunError):
@@ -142,10 +144,13 @@ class Host(Protocol):
         """Wait until the host has ended."""
 
     def stop(self, grace: float) -> None:
-        """Send SIGTERM, and SIGKILL after `grace` seconds, and wait until the host has ended. It may have ended."""
+        """Send SIGTERM, and SIGKILL after `grace` seconds, and wait until the host has ended.
+
+        The host may have ended before this call.
+        """
 
     def copy(self, path: str, to: Path) -> "Tree | None":
-        """Copy a file or a folder, while the host runs or after its end, until the plan is removed.
+        """Copy a file or a folder of the host. This works during the run and after it, until the plan is removed.
 
         Args:
             path: a path of the contract.
@@ -159,7 +164,7 @@ class Host(Protocol):
         """
 
     def connect(self, timeout: float) -> socket.socket:
-        """Open a connection to the host's port. Only this server can do that.
+        """Open a connection to the host's port. Only this server can connect to the port.
 
         Raises:
             OSError: the host does not listen yet, or has ended.
@@ -173,33 +178,33 @@ class Runtime(Protocol):
 
     @property
     def machine(self) -> str:
-        """The name or address under which hosts reach this machine, on which the server listens."""
+        """The name or address that the hosts use to connect to the local server on this machine."""
 
     def prepare(self, image: str) -> None:
-        """Pull an image or make its virtual environment, so that it can be started. This may take minutes.
+        """Pull an image or make its virtual environment, so that hosts can start. This may take minutes.
 
         Raises:
             CannotRunError: the image does not exist.
         """
 
     def images(self) -> Sequence[Image]:
-        """Return the engine's images that have a name; none for a runtime without an engine."""
+        """Return the engine's images that have a name. A runtime without an engine has no images."""
 
     def start(self, plan: Plan) -> Sequence[Host]:
-        """Start all hosts of a plan, or none.
+        """Start all hosts of a plan. If one of them cannot start, remove the others.
 
         Raises:
-            CannotRunError: a host cannot be started. Everything that was started has been removed.
+            CannotRunError: a host cannot start. The runtime has removed all parts of the plan.
         """
 
     def running(self) -> Mapping[str, Sequence[Host]]:
-        """Return the hosts that an earlier server started, also ended ones, by the plan's name.
+        """Return the hosts that an earlier server started, also ended hosts. The keys are the names of the plans.
 
-        A plan whose hosts were not all started has no hosts.
+        The value is empty if the earlier server did not start all hosts of the plan.
         """
 
     def remove(self, plan_name: str) -> None:
-        """End a plan's hosts and remove everything that belongs to the plan. Do nothing if it does not exist."""
+        """End a plan's hosts and remove everything that belongs to the plan. Do nothing if the plan does not exist."""
 
     def close(self) -> None:
-        """Close the connections to the engine. Plans keep running on a runtime that can find them again."""
+        """Close the runtime. Hosts keep running only on the docker runtime, because a later server can find them."""

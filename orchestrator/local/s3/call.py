@@ -1,4 +1,4 @@
-"""What every operation gets."""
+"""The request that each operation of S3 receives."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -42,25 +42,25 @@ class Call:
             raise no_such_bucket(self.bucket)
 
     def encode(self, text: str) -> str:
-        """A key as a list has it: percent-encoded if the client asks for that."""
+        """Return a key for a listing: percent-encoded if the request has the EncodingType `url`."""
         return quote(text, safe="/") if self.members.get("EncodingType") == "url" else text
 
-    def limit(self, member: str, most: int = 1000) -> int:
-        """How many entries a page has at most. Raises ServiceError InvalidArgument."""
-        wanted: int = self.members.get(member, most)
-        if wanted < 0:
-            raise ServiceError("InvalidArgument", f"{member} is {wanted}; it cannot be negative.")
-        return min(wanted, most)
+    def limit(self, member: str, maximum: int = 1000) -> int:
+        """Return the maximum number of entries of a page. Raises ServiceError InvalidArgument."""
+        requested: int = self.members.get(member, maximum)
+        if requested < 0:
+            raise ServiceError("InvalidArgument", f"{member} is {requested}; it cannot be negative.")
+        return min(requested, maximum)
 
 
 Operation = Callable[[Call], Answer]
 
 
 def check_owner(members: Mapping[str, Any]) -> None:
-    """Check who the client says that the buckets belong to.
+    """Check the account that the client expects as the owner of the buckets.
 
     Raises:
-        ServiceError: AccessDenied 403; it is another account.
+        ServiceError: AccessDenied 403: the client expects another account.
     """
     for member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):
         if members.get(member, ACCOUNT) != ACCOUNT:

@@ -38,23 +38,29 @@ ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
     "SHA512": hashlib.sha512,
     "MD5": lambda: hashlib.md5(usedforsecurity=False),
 }
-"""Algorithms by name, which is the end of S3's member names, such as `ChecksumCRC32`."""
+"""Constructors of the algorithms. S3's member names end with the keys: `ChecksumCRC32` is the checksum of `CRC32`."""
 
 FULL_OBJECT_ONLY = frozenset({"CRC64NVME"})
 COMPOSITE_ONLY = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
-"""Types of checksums of multipart uploads. The algorithms in neither set support both types."""
+"""Algorithms that support only one checksum type for multipart uploads. All other algorithms support both types."""
 
 
 def encode(digest: Digest) -> str:
-    """Return a checksum in base64, as in requests and responses."""
+    """Return the checksum in base64, as requests and responses contain it."""
     return base64.b64encode(digest.digest()).decode()
 
 
-def composite(algorithm: str, parts: Iterable[str]) -> str:
-    """Return the checksum of the parts' checksums, followed by the number of parts."""
+def composite(algorithm: str, part_checksums: Iterable[str]) -> str:
+    """Return the composite checksum of a multipart upload, such as `AAAAAA==-3` for three parts.
+
+    It is the checksum of the concatenated checksums of the parts.
+
+    Args:
+        part_checksums: the checksum of each part, in base64.
+    """
     digest = ALGORITHMS[algorithm]()
     count = 0
-    for part in parts:
-        digest.update(base64.b64decode(part))
+    for checksum in part_checksums:
+        digest.update(base64.b64decode(checksum))
         count += 1
     return f"{encode(digest)}-{count}"

@@ -19,7 +19,7 @@ UNSIGNED = "STREAMING-UNSIGNED-PAYLOAD-TRAILER"
 SIGNED = f"STREAMING-{ALGORITHM}-PAYLOAD"
 SIGNED_WITH_TRAILER = f"{SIGNED}-TRAILER"
 KINDS = frozenset({UNSIGNED, SIGNED, SIGNED_WITH_TRAILER})
-"""Values of the header `x-amz-content-sha256` for such bodies."""
+"""Values of the header `x-amz-content-sha256` for `aws-chunked` bodies."""
 
 TRAILER_SIGNATURE = "x-amz-trailer-signature"
 
@@ -29,35 +29,39 @@ _HEX = re.compile(rb"[0-9a-fA-F]{1,16}")
 
 
 class Chain:
-    """Checks the chain of signatures: each chunk's covers the signature before it, the first one the request's."""
+    """Checks the signatures of the chunks.
+
+    The signature of each chunk covers the previous signature. The signature of the first chunk covers the request's
+    signature.
+    """
 
     def __init__(self, proof: Proof) -> None:
         self._proof = proof
         self._last = proof.signature
 
     def check_chunk(self, digest: bytes, signature: str) -> None:
-        """Check a chunk's SHA-256 digest. Raises ServiceError SignatureDoesNotMatch 403."""
+        """Check the signature of a chunk with this SHA-256 digest. Raises ServiceError SignatureDoesNotMatch 403."""
         self._check("PAYLOAD", (sha256().hexdigest(), digest.hex()), signature, "a chunk")
 
     def check_trailers(self, trailers: Mapping[str, str], signature: str) -> None:
-        """Check the trailers. Raises ServiceError SignatureDoesNotMatch 403."""
+        """Check the signature of the trailers. Raises ServiceError SignatureDoesNotMatch 403."""
         signed = "".join(f"{name}:{value}\n" for name, value in sorted(trailers.items()))
         self._check("TRAILER", (sha256(signed.encode()).hexdigest(),), signature, "the trailer")
 
-    def _check(self, kind: str, hashes: tuple[str, ...], signature: str, of: str) -> None:
+    def _check(self, kind: str, hashes: tuple[str, ...], signature: str, subject: str) -> None:
         proof = self._proof
         head = (f"{ALGORITHM}-{kind}", proof.timestamp, proof.scope, self._last)
         self._last = proof.sign("\n".join((*head, *hashes)))
         if not hmac.compare_digest(self._last.encode(), signature.encode()):
-            message = f"The signature of {of} does not match your secret key: {signature[:64]!r}."
+            message = f"The signature of {subject} does not match your secret key: {signature[:64]!r}."
             raise ServiceError("SignatureDoesNotMatch", message, 403)
 
 
-def chain_of(kind: str, proof: Proof | None) -> Chain | None:
-    """Return the chain of a body's signatures; None if its chunks are not signed.
+def _make_chain(kind: str, proof: Proof | None) -> Chain | None:
+    """Return a checker for the signatures of the chunks; None if the chunks are not signed.
 
     Raises:
-        ServiceError: AccessDenied 403: the request has no signature on which those of the chunks could be based.
+        ServiceError: AccessDenied 403: the chunks are signed, but the request has no signature of version 4.
     """
     if kind == UNSIGNED:
         return None
@@ -68,73 +72,78 @@ def chain_of(kind: str, proof: Proof | None) -> Chain | None:
 
 
 def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
-    """Yield the content of the chunks: lines `SIZE[;chunk-signature=…]`, each followed by that many bytes.
+    """Yield the content of the chunks in blocks.
+
+    A chunk is a line `SIZE[;chunk-signature=…]`, with a hexadecimal SIZE, followed by SIZE bytes.
 
     Blocks are yielded before their chunk's signature is checked. If this raises, discard the content.
 
     Args:
         kind: one of `KINDS`.
-        proof: the request's own signature.
-        trailers: receives the trailers after the last chunk, by their names in lower case.
+        proof: the signature of the request; None if the request has no signature of version 4.
+        trailers: receives the trailers after the last chunk. The keys are their names in lower case.
 
     Raises:
         ServiceError: IncompleteBody 400, or SignatureDoesNotMatch 403.
     """
-    chain, body, size = chain_of(kind, proof), _Buffered(stream), -1
+    chain, body, size = _make_chain(kind, proof), _BufferedReader(stream), -1
     while size:
-        size, signature = _parse_size_line(body.line())
+        size, signature = _parse_size_line(body.read_line())
         digest = sha256()
-        for block in _chunk(body, size):
+        for block in _read_chunk(body, size):
             digest.update(block)
             yield block
         if chain is not None:
             chain.check_chunk(digest.digest(), signature)
-    trailers |= _trailers(body)
+    trailers |= _read_trailers(body)
     signature = trailers.pop(TRAILER_SIGNATURE, "")
     if kind == SIGNED and trailers:
-        raise malformed(f"it has a trailer, which only {SIGNED_WITH_TRAILER} allows")
+        raise _malformed(f"it has a trailer, which only {SIGNED_WITH_TRAILER} allows")
     if chain is not None and kind == SIGNED_WITH_TRAILER:
         chain.check_trailers(trailers, signature)
 
 
-def _chunk(body: "_Buffered", size: int) -> Iterator[bytes]:
+def _read_chunk(body: "_BufferedReader", size: int) -> Iterator[bytes]:
     missing = size
     while missing:
-        block = body.take(missing)
+        block = body.read_some(missing)
         if not block:
-            raise malformed("it ends inside a chunk")
+            raise _malformed("it ends inside a chunk")
         missing -= len(block)
         yield block
-    if size and body.line():
-        raise malformed("a chunk is longer than its size")
+    if size and body.read_line():
+        raise _malformed("a chunk is longer than its size")
 
 
 def _parse_size_line(line: bytes) -> tuple[int, str]:
-    """Return a chunk's size and signature from the line before it."""
+    """Parse the line before a chunk. Return the chunk's size and signature."""
     size, _, extension = line.partition(b";")
     if not _HEX.fullmatch(size):
-        raise malformed(f"{size[:20]!r} is not the size of a chunk")
+        raise _malformed(f"{size[:20]!r} is not the size of a chunk")
     return int(size, 16), extension.decode("latin-1").strip().removeprefix("chunk-signature=")
 
 
-def _trailers(body: "_Buffered") -> dict[str, str]:
-    found: dict[str, str] = {}
-    while line := body.line():
+def _read_trailers(body: "_BufferedReader") -> dict[str, str]:
+    trailers: dict[str, str] = {}
+    while line := body.read_line():
         name, _, value = line.decode("latin-1").partition(":")
-        found[name.strip().lower()] = value.strip()
-        if len(found) > _MAX_TRAILERS:
-            raise malformed(f"it has more than {_MAX_TRAILERS} trailers")
-    return found
+        trailers[name.strip().lower()] = value.strip()
+        if len(trailers) > _MAX_TRAILERS:
+            raise _malformed(f"it has more than {_MAX_TRAILERS} trailers")
+    return trailers
 
 
-class _Buffered:
-    """Reads lines and bytes of a stream. Cheroot's `readline` with a limit blocks in a body of HTTP chunks."""
+class _BufferedReader:
+    """Reads lines and bytes of a stream.
+
+    Cheroot's `readline` is not used: with a limit, it blocks if the body has the transfer encoding `chunked`.
+    """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._data = b""
 
-    def line(self) -> bytes:
+    def read_line(self) -> bytes:
         """Return the next line without its line break; empty at the end of the stream."""
         while (
             b"\n" not in self._data and len(self._data) < _MAX_LINE_BYTES and (block := self._stream.read(BLOCK_BYTES))
@@ -142,15 +151,15 @@ class _Buffered:
             self._data += block
         line, _, self._data = self._data.partition(b"\n")
         if len(line) > _MAX_LINE_BYTES:
-            raise malformed("a line has no end")
+            raise _malformed("a line has no end")
         return line.rstrip(b"\r")
 
-    def take(self, size: int) -> bytes:
+    def read_some(self, size: int) -> bytes:
         """Return some of the next bytes, at most `size`; empty at the end of the stream."""
         data = self._data or self._stream.read(BLOCK_BYTES)
         self._data = data[size:]
         return data[:size]
 
 
-def malformed(reason: str) -> ServiceError:
+def _malformed(reason: str) -> ServiceError:
     return ServiceError("IncompleteBody", f"The aws-chunked body is malformed: {reason}.")

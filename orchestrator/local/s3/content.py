@@ -1,4 +1,4 @@
-"""Ranges of files, and reading and copying them."""
+"""Byte ranges of files: parsing, reading and copying."""
 
 import re
 from collections.abc import Iterable
@@ -21,26 +21,28 @@ class Span:
     length: int
 
     def header(self, size: int) -> str:
-        """Return the value of Content-Range."""
+        """Return the value of Content-Range for a file of `size` bytes."""
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
 def read_range(text: str | None, size: int) -> Span | None:
-    """Parse a Range header. Return None for the whole object, also for several ranges, as on AWS.
+    """Parse a Range header. Return None for the whole object.
+
+    As on AWS, an invalid header and several ranges also request the whole object.
 
     Raises:
         ServiceError: InvalidRange 416.
     """
-    found = _RANGE.fullmatch(text.strip()) if text else None
-    if found is None or found.groups() == ("", ""):
+    match = _RANGE.fullmatch(text.strip()) if text else None
+    if match is None or match.groups() == ("", ""):
         return None
-    first, last = map(_position, found.groups())
-    if first is None:  # a suffix: the last bytes
+    first, last = map(_parse_position, match.groups())
+    if first is None:  # `bytes=-N` is the last N bytes
         length = min(last or 0, size)
         start = size - length
     else:
         start = first
-        if last is not None and _is_less(found[2], found[1]):
+        if last is not None and _is_less(match[2], match[1]):
             return None
         length = (size - 1 if last is None else min(last, size - 1)) - start + 1
     if length < 1:
@@ -48,27 +50,27 @@ def read_range(text: str | None, size: int) -> Span | None:
     return Span(start, length)
 
 
-def _position(digits: str) -> int | None:
-    """Parse a number of a Range header. A number with too many digits is replaced by the largest one."""
+def _parse_position(digits: str) -> int | None:
+    """Parse a number of a Range header; None if it is empty. A number with more than 18 digits becomes 18 nines."""
     significant = digits.lstrip("0")
     if len(significant) > _MAX_DIGITS:
         return int("9" * _MAX_DIGITS)
     return int(significant or "0") if digits else None
 
 
-def _is_less(digits: str, than: str) -> bool:
-    """Compare numbers of any length. Python refuses to convert very long ones."""
-    digits, than = digits.lstrip("0"), than.lstrip("0")
-    return (len(digits), digits) < (len(than), than)
+def _is_less(digits: str, other: str) -> bool:
+    """Return whether a number is less than `other`. Python refuses to convert very long numbers."""
+    digits, other = digits.lstrip("0"), other.lstrip("0")
+    return (len(digits), digits) < (len(other), other)
 
 
-def part_span(parts: tuple[int, ...], size: int, number: int) -> Span:
-    """Return the range of one part of a multipart object; any other object has one part.
+def part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:
+    """Return the range of part `number` of an object. An object without `part_sizes` has one part.
 
     Raises:
         ServiceError: InvalidPartNumber 416.
     """
-    sizes = parts or (size,)
+    sizes = part_sizes or (size,)
     if not 1 <= number <= len(sizes):
         message = f"The requested part {number} does not exist: the object has {len(sizes)}."
         raise ServiceError("InvalidPartNumber", message, 416)
@@ -76,7 +78,7 @@ def part_span(parts: tuple[int, ...], size: int, number: int) -> Span:
 
 
 class FileBody:
-    """An iterator of the blocks of a range of an open file, which `close` closes."""
+    """Iterates over the blocks of a range of an open file. `close` closes the file."""
 
     def __init__(self, file: BinaryIO, span: Span) -> None:
         self._file = file
@@ -98,7 +100,7 @@ class FileBody:
 
 
 def copy(blocks: Iterable[bytes], to: BinaryIO, digests: Iterable[Digest]) -> None:
-    """Write blocks to a file, and update digests with them."""
+    """Write the blocks to a file, and update all digests with each block."""
     digests = tuple(digests)
     for block in blocks:
         to.write(block)

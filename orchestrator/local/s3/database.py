@@ -1,7 +1,7 @@
-"""The store's memory beside the files, in one SQLite file.
+"""SQLite database of the object store: buckets, details of objects, and multipart uploads.
 
-A row about an object holds for a file of exactly that size and modification time; so it is stale, and never found,
-once somebody has replaced the file by hand.
+A row of the table `objects` describes a file of exactly that size and modification time. If a user replaces the file by
+hand, no query finds the old row.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS parts (
 
 @dataclass(frozen=True)
 class Version:
-    """Which file a row is about."""
+    """The file that a row of the table `objects` describes."""
 
     bucket: str
     key: str
@@ -43,7 +43,7 @@ class Version:
 
 
 class Database(sqlite.Database):
-    """The tables of the store."""
+    """The tables of the object store."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, SCHEMA)
@@ -62,7 +62,7 @@ class Database(sqlite.Database):
         )
 
     def forget_others(self, version: Version) -> None:
-        """Drop the rows about the files that this one replaced."""
+        """Delete the rows of all other versions of the key."""
         self.change(
             "DELETE FROM objects WHERE bucket = ? AND key = ? AND (size, modified_ns) != (?, ?)",
             (version.bucket, version.key, version.size, version.modified_ns),
@@ -72,7 +72,7 @@ class Database(sqlite.Database):
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
 
     def marker(self, bucket: str, key: str) -> int | None:
-        """When the folder marker of a key was made, in ns; None if there is none."""
+        """Return when the folder marker of a key was made, in ns since 1970; None if the key has no marker."""
         rows = self.select(
             "SELECT modified_ns FROM objects WHERE bucket = ? AND key = ? AND substr(key, -1) = '/'"
             " ORDER BY modified_ns DESC LIMIT 1",
@@ -81,7 +81,7 @@ class Database(sqlite.Database):
         return rows[0][0] if rows else None
 
     def has_marker(self, bucket: str, prefix: str = "") -> bool:
-        """Whether the key of any folder marker in a bucket begins with `prefix`."""
+        """Return whether the bucket has a folder marker with a key that begins with `prefix`."""
         rows = self.select(
             "SELECT 1 FROM objects WHERE bucket = ? AND key >= ? AND key < ? || char(1114111)"
             " AND substr(key, -1) = '/' LIMIT 1",

@@ -1,4 +1,4 @@
-"""Uploads by HTML forms: what the signed policy allows, and the PutObject request that a form stands for.
+"""Uploads with HTML forms: a check of the signed policy, and the conversion of a form to a PutObject request.
 
 https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.html
 """
@@ -24,46 +24,46 @@ from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.rest_routes import wire_name
 
 UNSIGNED = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy", "file"})
-"""Fields that need no condition."""
+"""Fields that need no condition in the policy."""
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the signer allows: until when, which fields, how many bytes."""
+    """The file sizes that a policy allows."""
 
-    least: int
-    most: float
+    min_bytes: int
+    max_bytes: float
 
     @classmethod
     def check(cls, form: Form, bucket: str, now: datetime) -> "Policy":
-        """Check a form against its policy.
+        """Check a form against its policy. Return the policy.
 
         Raises:
-            ServiceError: AccessDenied 403; it has expired, a condition does not hold, or a field has no condition.
+            ServiceError: AccessDenied 403: the policy has expired, a condition is false, or a field has no condition.
         """
-        content = _document(form.fields["policy"])
-        if now >= _expiry(content):
+        content = _parse_policy(form.fields["policy"])
+        if now >= _parse_expiration(content):
             raise _denied("Policy expired")
-        least, most, allowed = 0, float("inf"), set[str]()
+        min_bytes, max_bytes, allowed = 0, float("inf"), set[str]()
         for condition in content["conditions"]:
-            operator, name, value = _parsed(condition)
+            operator, name, value = _parse_condition(condition)
             if operator == "content-length-range":
-                least, most = max(least, int(name)), min(most, int(value))
+                min_bytes, max_bytes = max(min_bytes, int(name)), min(max_bytes, int(value))
                 continue
-            known = bucket if name == "bucket" else form.fields.get(name)
-            if known is None or not OPERATORS[operator](known, value):
+            actual = bucket if name == "bucket" else form.fields.get(name)
+            if actual is None or not OPERATORS[operator](actual, value):
                 raise _denied(f"Policy Condition failed: {json.dumps([operator, f'${name}', value])}")
             allowed.add(name)
         extra = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed - UNSIGNED
         if extra:
             raise _denied(f"Extra input fields: {', '.join(sorted(extra))}")
-        return cls(least, most)
+        return cls(min_bytes, max_bytes)
 
 
 OPERATORS: Mapping[str, Callable[[str, str], bool]] = {"eq": str.__eq__, "starts-with": str.startswith}
 
 
-def _document(policy: str) -> Mapping[str, Any]:
+def _parse_policy(policy: str) -> Mapping[str, Any]:
     try:
         content = json.loads(base64.b64decode(policy, validate=True))
         if isinstance(content["conditions"], list) and isinstance(content["expiration"], str):
@@ -73,7 +73,7 @@ def _document(policy: str) -> Mapping[str, Any]:
     raise _invalid("it needs a list of conditions and an expiration")
 
 
-def _expiry(content: Mapping[str, Any]) -> datetime:
+def _parse_expiration(content: Mapping[str, Any]) -> datetime:
     try:
         expiry = datetime.fromisoformat(content["expiration"])
     except ValueError as error:
@@ -81,8 +81,11 @@ def _expiry(content: Mapping[str, Any]) -> datetime:
     return expiry if expiry.tzinfo else expiry.replace(tzinfo=UTC)
 
 
-def _parsed(condition: Any) -> tuple[str, str, str]:
-    """A condition's operator, the field in lower case (or the fewest bytes), and the value (or the most)."""
+def _parse_condition(condition: Any) -> tuple[str, str, str]:
+    """Return a condition's operator, field name in lower case, and value.
+
+    For `content-length-range`, return the operator, the smallest size and the largest size.
+    """
     if isinstance(condition, dict) and len(condition) == 1:
         ((name, value),) = condition.items()
         return "eq", str(name).lower(), str(value)
@@ -104,8 +107,8 @@ def _denied(reason: str) -> ServiceError:
 
 
 @dataclass
-class Counted:
-    """A form's file, held against the number of bytes that the policy allows."""
+class FormFile:
+    """Stream of the file in a form. It raises ServiceError if the policy does not allow the file's size."""
 
     form: Form
     policy: Policy
@@ -114,16 +117,16 @@ class Counted:
     def read(self, size: int, /) -> bytes:
         block = self.form.read(size)
         self.size += len(block)
-        if self.size > self.policy.most:
-            message = f"Your proposed upload exceeds the maximum allowed size of {self.policy.most} bytes."
+        if self.size > self.policy.max_bytes:
+            message = f"Your proposed upload exceeds the maximum allowed size of {self.policy.max_bytes} bytes."
             raise ServiceError("EntityTooLarge", message)
-        if not block and self.size < self.policy.least:
-            message = f"Your proposed upload is smaller than the minimum allowed size of {self.policy.least} bytes."
+        if not block and self.size < self.policy.min_bytes:
+            message = f"Your proposed upload is smaller than the minimum allowed size of {self.policy.min_bytes} bytes."
             raise ServiceError("EntityTooSmall", message)
         return block
 
 
-# --- the request that a form stands for, and its response ---
+# --- conversion to a PutObject request, and the response ---
 
 NOT_HEADERS = frozenset(
     {
@@ -141,15 +144,15 @@ NOT_HEADERS = frozenset(
 """Fields that are not headers of PutObject."""
 
 
-def convert(exchange: Exchange, form: Form) -> Counted:
-    """Turn an upload form into a PutObject request, and return its body.
+def convert(exchange: Exchange, form: Form) -> FormFile:
+    """Turn an upload form into a PutObject request, and return the request's body.
 
     Raises:
         ServiceError: the policy does not allow the upload, or a field is not supported.
     """
     target, url, request_id = get_target(exchange.request)[0], exchange.request.url, get_request_id(exchange.request)
     bucket, key = unquote(target.split("/")[1]), _get_key(form)
-    file = Counted(form, Policy.check(form, bucket, datetime.now(UTC)))
+    file = FormFile(form, Policy.check(form, bucket, datetime.now(UTC)))
     headers = _get_headers(form)
     _check_fields(headers)
     uri = f"/{quote(bucket)}/{quote(key)}"
@@ -157,7 +160,7 @@ def convert(exchange: Exchange, form: Form) -> Counted:
     exchange.request = Request(environ, populate_request=False)
 
     def format_answer(answer: Answer) -> Response:
-        response = _format_answer(form, bucket, key, answer.members["ETag"], url)
+        response = _make_response(form, bucket, key, answer.members["ETag"], url)
         response.headers["x-amz-request-id"] = request_id
         return response
 
@@ -190,8 +193,8 @@ def _check_fields(headers: Mapping[str, str]) -> None:
             raise ServiceError("NotImplemented", f"The form's field {name!r} is not supported here.", 501)
 
 
-def _format_answer(form: Form, bucket: str, key: str, etag: str, url: str) -> Response:
-    """Return the response that the form asks for."""
+def _make_response(form: Form, bucket: str, key: str, etag: str, url: str) -> Response:
+    """Return the response that the fields of the form select."""
     location = f"{url.rstrip('/')}/{quote(key)}"
     redirect = form.fields.get("success_action_redirect") or form.fields.get("redirect", "")
     if urlsplit(redirect).scheme in ("http", "https") and redirect.isprintable():

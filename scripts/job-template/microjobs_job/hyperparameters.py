@@ -1,4 +1,7 @@
-"""What JOB_NAME takes; checked before main.py is imported. Standard library only."""
+"""Hyperparameters of JOB_NAME, checked before main.py is imported.
+
+This module imports only `microjobs` and the standard library.
+"""
 
 from dataclasses import dataclass
 
@@ -7,6 +10,6 @@ from microjobs.hyperparameters import parameter
 
 @dataclass(frozen=True)
 class Hyperparameters:
-    """Names, defaults and ranges."""
+    """Names, defaults and ranges; `python -m microjobs --help` prints them."""
 
     trim: float = parameter(0.0, "share of the lowest and of the highest targets to leave out", minimum=0, maximum=0.49)

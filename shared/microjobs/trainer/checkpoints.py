@@ -1,12 +1,12 @@
-"""Checkpoints of a training job. Damaged ones are set aside; the job resumes from the newest good one.
+"""Checkpoints of a training job. The job resumes from the newest good one; damaged ones are set aside.
 
     checkpoints/
-      checkpoint-000007/        the trainer's files, and checkpoint.json, which is written last
-      checkpoint-000006.torn/   damaged: kept unchanged, and never used
-      .checkpoint-000008        incomplete or partly removed: removed at the next start
+      checkpoint-000007/        the trainer's files and the manifest checkpoint.json, which is written last
+      checkpoint-000006.torn/   damaged: set aside, kept unchanged, and never used
+      .checkpoint-000008        incomplete, or partly removed: deleted at the next start
 
-SageMaker copies the folder to S3 while the job runs and back before it starts again, one file at a time in no defined
-order, so that only a part of a checkpoint may come back. Standard library only.
+SageMaker copies the folder to S3 while the job runs, and copies it back before the job restarts. It copies single files
+in no defined order, so a checkpoint may come back incomplete. This module uses only the standard library.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ from microjobs.files import disk_full_named
 MANIFEST = "checkpoint.json"
 TORN = ".torn"
 TEMPORARY_MARK = ".made-by-the-job"
-"""Name of the file that marks a temporary folder, which is removed when the job is done."""
+"""Name of the file that marks a temporary folder, which is removed when the job is complete."""
 SAVE_SHARE = 50
-"""Saving between epochs takes at most 1 / SAVE_SHARE of the time."""
+"""Saving between epochs takes at most 1 / SAVE_SHARE of the training time."""
 
 _NAME = re.compile(r"checkpoint-(\d{6,})(?:\.torn)?")
 
@@ -51,18 +51,20 @@ class Checkpoints:
     """The checkpoints of one job in a folder, which may contain other files.
 
     Args:
-        folder: their folder; the first save creates it.
-        identity: values, as in JSON, that must be equal for a job to resume; errors name those that differ.
-        keep: number of checkpoints that are kept.
-        temporary: whether `close` removes the folder. If it cannot be created, nothing is saved (`enabled` is false).
+        folder: the folder of the checkpoints; the first save creates it.
+        identity: JSON values of this job. A job resumes only from a checkpoint with equal values.
+        keep: maximum number of good checkpoints in the folder.
+        temporary: whether `close` removes the folder. If a temporary folder cannot be created, nothing is saved
+            (`enabled` is false).
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], keep: int, *, temporary: bool = False) -> None:
         self.folder = folder
         self.temporary = temporary or (folder / TEMPORARY_MARK).exists()
-        # A read-only container cannot save checkpoints that the request does not mention.
+        # In a read-only container, a temporary folder cannot be created: the job then runs without checkpoints.
         self.enabled = not temporary or folder.is_dir() or os.access(folder.parent, os.W_OK)
-        self._identity = json.loads(json.dumps(identity))  # as it is read from a file
+        # The values as a manifest contains them, such as lists instead of tuples.
+        self._identity = json.loads(json.dumps(identity))
         self._keep = keep
         self._next_save = 0.0
 
@@ -72,10 +74,10 @@ class Checkpoints:
         return self.enabled and time.monotonic() >= self._next_save
 
     def restore(self) -> Checkpoint | None:
-        """Return the newest good checkpoint, if any. Set damaged ones that are newer aside, with a warning.
+        """Return the newest good checkpoint, if any. Set newer, damaged checkpoints aside, with a warning.
 
         Raises:
-            UserError: it belongs to another training; the message lists the differences.
+            UserError: the checkpoint belongs to another training; the message lists the differences.
         """
         _remove_leftovers(self.folder)
         for folder in reversed(self._folders()):
@@ -84,17 +86,17 @@ class Checkpoints:
             except ValueError as reason:
                 _set_aside(folder, str(reason))
                 continue
-            self._check(folder, content["identity"])
+            self._check_identity(folder, content["identity"])
             return Checkpoint(folder, content["epoch"], content["state"])
         return None
 
     def save(self, epoch: int, write: Callable[[Path], None], state: Mapping[str, object]) -> None:
-        """Add a complete checkpoint, or none if an error occurs. Remove the oldest beyond those that are kept.
+        """Add a complete checkpoint, or none if an error occurs. Then remove the oldest ones, so that `keep` remain.
 
         Args:
             epoch: number of complete epochs.
-            write: writes the trainer's files into a folder.
-            state: other values for the trainer, as in JSON.
+            write: a function that writes the trainer's files into a folder.
+            state: further JSON values of the trainer.
         """
         if not self.enabled:
             return
@@ -102,9 +104,9 @@ class Checkpoints:
         self._make_folder()
         number = max((_number(path) for path in _checkpoint_folders(self.folder)), default=0) + 1
         final = self.folder / f"checkpoint-{number:06}"
-        with _removed_on_error(_hidden(final)) as partial:
+        with _new_folder(_make_hidden_path(final)) as partial:
             write(partial)
-            files = {path.relative_to(partial).as_posix(): _describe(path) for path in _files(partial)}
+            files = {path.relative_to(partial).as_posix(): _describe_file(path) for path in _files(partial)}
             content = {"epoch": epoch, "identity": self._identity, "state": dict(state), "files": files}
             (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
             _flush(partial)
@@ -115,15 +117,15 @@ class Checkpoints:
         self._next_save = time.monotonic() + SAVE_SHARE * (time.monotonic() - start)
 
     def close(self) -> None:
-        """Remove the folder if it is temporary, because the job is done."""
+        """Remove the folder if it is temporary. The trainer calls this when the job is complete."""
         if self.temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        """Return the checkpoints that are not known to be damaged, oldest first."""
+        """Return the folders of all checkpoints that were not set aside, oldest first."""
         return sorted((path for path in _checkpoint_folders(self.folder) if path.suffix != TORN), key=_number)
 
-    def _check(self, folder: Path, identity: Mapping[str, Any]) -> None:
+    def _check_identity(self, folder: Path, identity: Mapping[str, Any]) -> None:
         names = dict.fromkeys([*identity, *self._identity])
         old, new = ({name: known.get(name, "unknown") for name in names} for known in (identity, self._identity))
         differences = [f"{name} was {old[name]}, is {new[name]}" for name in names if old[name] != new[name]]
@@ -147,8 +149,8 @@ class Checkpoints:
 def job_checkpoints(layout: Layout, identity: Mapping[str, Any], keep: int) -> Checkpoints:
     """Return the checkpoints of this job in the folder that the request names.
 
-    Without such a folder, checkpoints are temporary: a container that starts again on the same volume resumes, but
-    after a complete job the next one is new.
+    Without such a folder, checkpoints are temporary: a container that restarts with the same volume resumes. When the
+    job is complete, its temporary checkpoints are removed.
     """
     return Checkpoints(read_checkpoint_folder(layout), identity, keep, temporary=not checkpoints_are_kept(layout))
 
@@ -190,7 +192,7 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _describe(path: Path) -> dict[str, object]:
+def _describe_file(path: Path) -> dict[str, object]:
     return {"bytes": path.stat().st_size, "sha256": _digest(path)}
 
 
@@ -199,7 +201,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _flush(folder: Path) -> None:
-    """Flush content before the folder is renamed: otherwise, after a power failure, the new name could be empty."""
+    """Write all files to the disk. Otherwise, the renamed folder could have empty files after a power failure."""
     for path in folder.rglob("*"):
         _sync(path)
     _sync(folder)
@@ -226,12 +228,13 @@ def _number(path: Path) -> int:
     return int(found[1])
 
 
-def _hidden(path: Path) -> Path:
+def _make_hidden_path(path: Path) -> Path:
     return path.with_name(f".{path.name}")
 
 
 @contextlib.contextmanager
-def _removed_on_error(folder: Path) -> Iterator[Path]:
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Create a folder for the `with` block. Remove the folder if the block raises."""
     folder.mkdir()
     try:
         with disk_full_named(folder.parent):
@@ -242,9 +245,9 @@ def _removed_on_error(folder: Path) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove it under another name, because a partly removed checkpoint would look damaged."""
-    hidden = _hidden(folder)
-    shutil.move(folder, hidden)  # a folder of an overlay's lower layer cannot be renamed
+    """Hide a checkpoint, then remove it: a partly removed checkpoint that is not hidden would look damaged."""
+    hidden = _make_hidden_path(folder)
+    shutil.move(folder, hidden)  # copies if needed: overlayfs cannot rename a folder of a lower layer
     shutil.rmtree(hidden)
 
 

@@ -1,4 +1,4 @@
-"""The application behind a real server, with handlers that only show what reached them."""
+"""Fixtures for the gateway behind a real HTTP server. Stub services return fixed results or parts of the request."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -32,12 +32,12 @@ IMAGES = [
         ("elsewhere.com/x:1", "000000000000.dkr.ecr.us-east-1.amazonaws.com/tagged:1"), "sha256:" + "3" * 64, 30, 300.0
     ),
 ]
-"""What the engine has."""
+"""The images that the stubbed engine lists."""
 
 Client = Callable[..., Any]
 
 
-def _describe(request: dict[str, Any]) -> dict[str, Any]:
+def _describe_endpoint(request: dict[str, Any]) -> dict[str, Any]:
     if request["EndpointName"] == "absent":
         raise ValidationError("Could not find endpoint absent")
     if request["EndpointName"] == "bug":
@@ -68,7 +68,7 @@ class _Echo:
         return Answer(body=[exchange.request.get_data()], headers={"x-path": path.encode().hex()})
 
 
-def _invoke(request: dict[str, Any]) -> dict[str, Any]:
+def _invoke_endpoint(request: dict[str, Any]) -> dict[str, Any]:
     return {"Body": request["Body"]}
 
 
@@ -78,9 +78,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     roles = Iam(state)
     services: dict[str, AnyService] = {
         "s3": _Echo(),
-        "sagemaker-runtime": {"InvokeEndpoint": _invoke},
+        "sagemaker-runtime": {"InvokeEndpoint": _invoke_endpoint},
         "sagemaker": {
-            "DescribeEndpoint": _describe,
+            "DescribeEndpoint": _describe_endpoint,
             "ListEndpoints": lambda _: {"Endpoints": []},
             "ListTrainingJobs": lambda _: {"TrainingJobSummaries": []},
         },
@@ -103,16 +103,16 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def client(address: str) -> Client:
-    """A boto3 client of a service, with the right credentials if no others are given."""
+    """Return a function that makes a boto3 client for a service. Keyword arguments override the valid credentials."""
 
-    def make(service: str, **changes: Any) -> Any:
-        own: dict[str, Any] = {
+    def make_client(service: str, **overrides: Any) -> Any:
+        defaults: dict[str, Any] = {
             "aws_access_key_id": CREDENTIALS.access_key_id,
             "aws_secret_access_key": CREDENTIALS.secret_access_key,
             "region_name": "us-east-1",
             "endpoint_url": address,
             "config": Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}),
         }
-        return boto3.client(service, **own | changes)  # type: ignore[call-overload]
+        return boto3.client(service, **defaults | overrides)  # type: ignore[call-overload]
 
-    return make
+    return make_client

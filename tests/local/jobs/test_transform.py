@@ -1,4 +1,4 @@
-"""Transform jobs, over containers that do what a test wants."""
+"""Tests for transform jobs on fake containers, whose answers each test defines."""
 
 import gzip
 import struct
@@ -18,16 +18,16 @@ from tests.local.jobs.fakes import Asked, Model, Reply, watched
 MB = 1 << 20
 
 
-def upper(asked: Asked) -> Reply:
+def answer_in_upper_case(asked: Asked) -> Reply:
     return Reply(asked.body.upper())
 
 
-def refuse_two(asked: Asked) -> Reply:
+def reject_two(asked: Asked) -> Reply:
     return Reply(b"no two", 400) if b"two" in asked.body else Reply(asked.body)
 
 
 def test_output_keys_match_input_keys(parts: Parts, model: Model) -> None:
-    model.invoke = upper
+    model.invoke = answer_in_upper_case
     parts.put("in/a.csv", b"a")
     parts.put("in/deep/b.csv", b"b")
     job = parts.transform()
@@ -63,28 +63,28 @@ def test_container_environment_from_request(parts: Parts) -> None:
 def test_unset_members_are_not_passed(parts: Parts) -> None:
     parts.put("in/a", b"a")
     parts.transform()
-    hosting = {name for name in parts.runtime.ever[0].plan.environment if name.startswith("SAGEMAKER_")}
-    assert hosting == {"SAGEMAKER_BATCH"}
+    sagemaker_variables = {name for name in parts.runtime.ever[0].plan.environment if name.startswith("SAGEMAKER_")}
+    assert sagemaker_variables == {"SAGEMAKER_BATCH"}
 
 
-def test_lines_are_records(parts: Parts, model: Model) -> None:
+def test_split_by_line_keeps_line_ends(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"one\r\ntwo\n\nthree")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
     assert [asked.body for asked in model.asked] == [b"one\r\n", b"two\n", b"\n", b"three"]
     assert parts.outputs() == {"a.out": b"one\r\ntwo\n\nthree"}
 
 
-def test_lines_are_sent_together(parts: Parts, model: Model) -> None:
+def test_one_request_contains_several_lines(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
 
 
-@pytest.mark.parametrize("payload", [0, 1])
-def test_compressed_objects_are_decompressed(parts: Parts, model: Model, payload: int) -> None:
+@pytest.mark.parametrize("max_payload_mb", [0, 1])
+def test_compressed_objects_are_decompressed(parts: Parts, model: Model, max_payload_mb: int) -> None:
     parts.put("in/a.gz", gzip.compress(b"one\ntwo\n"))
     parts.put("in/b.gz", b"plain")
-    job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=payload)
+    job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=max_payload_mb)
     assert job["FailureReason"].startswith("ClientError: s3://bucket/in/b.gz: CompressionType is Gzip, and")
     assert parts.outputs() == {"a.gz.out": b"one\ntwo\n"}
     assert b"one\ntwo\n" in [asked.body for asked in model.asked]
@@ -101,7 +101,7 @@ def test_damaged_records_fail_only_their_object(parts: Parts, model: Model) -> N
     assert len(model.asked) == 1
 
 
-def test_answers_are_assembled_into_lines(parts: Parts, model: Model) -> None:
+def test_assemble_adds_newlines(parts: Parts, model: Model) -> None:
     model.invoke = lambda asked: Reply(asked.body.strip())
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
@@ -115,19 +115,19 @@ def test_assemble_adds_no_blank_lines(parts: Parts) -> None:
     assert parts.outputs() == {"a.out": b"one\ntwo\n"}
 
 
-def test_order_is_kept_when_requests_overtake(parts: Parts, model: Model) -> None:
-    overtaken = threading.Event()
+def test_output_keeps_input_order(parts: Parts, model: Model) -> None:
+    another_answered = threading.Event()
     answered: list[int] = []
 
-    def late(asked: Asked) -> Reply:
+    def answer_first_request_last(asked: Asked) -> Reply:
         number = int(asked.body)
         if number == 0:
-            overtaken.wait(10)
+            another_answered.wait(10)
         answered.append(number)
-        overtaken.set()
+        another_answered.set()
         return Reply(asked.body)
 
-    model.invoke = late
+    model.invoke = answer_first_request_last
     content = b"".join(b"%d\n" % number for number in range(40))
     parts.put("in/a", content)
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", MaxConcurrentTransforms=8)
@@ -136,11 +136,11 @@ def test_order_is_kept_when_requests_overtake(parts: Parts, model: Model) -> Non
 
 
 def test_respects_max_concurrent_transforms(parts: Parts, model: Model) -> None:
-    most = watched(model)
+    concurrent_counts = watched(model)
     for number in range(12):
         parts.put(f"in/{number}", b"x")
     parts.transform(MaxConcurrentTransforms=3)
-    assert max(most) == 3
+    assert max(concurrent_counts) == 3
 
 
 def test_execution_parameters_fill_missing_members(parts: Parts, model: Model) -> None:
@@ -157,15 +157,15 @@ def test_request_overrides_execution_parameters(parts: Parts, model: Model) -> N
     assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
 
 
-def test_container_that_says_nonsense_fails_the_job(parts: Parts, model: Model) -> None:
+def test_invalid_execution_parameters_fail_the_job(parts: Parts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "ALL_AT_ONCE"}
     parts.put("in/a", b"a")
     reason = parts.transform()["FailureReason"]
     assert reason.startswith('AlgorithmError: GET /execution-parameters answered \'{"BatchStrategy": "ALL_AT_ONCE"}\'')
 
 
-def test_refused_record_fails_only_its_object(parts: Parts, model: Model) -> None:
-    model.invoke = refuse_two
+def test_rejected_record_fails_only_its_object(parts: Parts, model: Model) -> None:
+    model.invoke = reject_two
     parts.put("in/a", b"one\ntwo\nthree\n")
     parts.put("in/b", b"fine\n")
     job = parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
@@ -178,7 +178,7 @@ def test_refused_record_fails_only_its_object(parts: Parts, model: Model) -> Non
     assert any(line.startswith("[microjobs] ClientError: s3://bucket/in/a") for line in lines)
 
 
-def test_server_error_is_tried_again(parts: Parts, model: Model) -> None:
+def test_server_error_is_retried(parts: Parts, model: Model) -> None:
     model.invoke = lambda asked: Reply(asked.body) if len(model.asked) > 2 else Reply(b"busy", 503)
     parts.put("in/a", b"a")
     assert parts.transform()["TransformJobStatus"] == "Completed"
@@ -193,14 +193,14 @@ def test_respects_max_retries(parts: Parts, model: Model) -> None:
     assert len(model.asked) == 2
 
 
-def test_refusal_is_not_tried_again(parts: Parts, model: Model) -> None:
+def test_client_error_is_not_retried(parts: Parts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"no", 400)
     parts.put("in/a", b"a")
     parts.transform()
     assert len(model.asked) == 1
 
 
-def test_slow_answer_fails_its_object(parts: Parts, model: Model) -> None:
+def test_invocation_timeout_fails_its_object(parts: Parts, model: Model) -> None:
     def slow(_: Asked) -> Reply:
         time.sleep(0.3)
         return Reply()
@@ -235,7 +235,7 @@ def test_output_key_collision_raises(parts: Parts) -> None:
         parts.start_transform(source="s3://bucket/in")
 
 
-def test_payload_of_zero_sends_objects_in_chunks(parts: Parts, model: Model) -> None:
+def test_max_payload_zero_sends_objects_in_chunks(parts: Parts, model: Model) -> None:
     content = bytes(3 * MB)
     parts.put("in/a", content)
     assert parts.transform(MaxPayloadInMB=0)["TransformJobStatus"] == "Completed"
@@ -251,22 +251,24 @@ def test_empty_objects_become_empty_objects(parts: Parts, model: Model) -> None:
     assert model.asked == []
 
 
-def test_hosts_share_the_objects(parts: Parts, model: Model) -> None:
+def test_objects_are_split_across_hosts(parts: Parts, model: Model) -> None:
     for name in "abcd":
         parts.put(f"in/{name}", name.encode())
     parts.transform(hosts=2)
-    shares = {host: {asked.body for asked in model.asked if asked.host == host} for host in ("algo-1", "algo-2")}
-    assert shares == {"algo-1": {b"a", b"c"}, "algo-2": {b"b", b"d"}}
+    bodies_by_host = {
+        host: {asked.body for asked in model.asked if asked.host == host} for host in ("algo-1", "algo-2")
+    }
+    assert bodies_by_host == {"algo-1": {b"a", b"c"}, "algo-2": {b"b", b"d"}}
     assert len(parts.outputs()) == 4
     assert {name.rpartition("-")[0] for name in parts.log("/aws/sagemaker/TransformJobs")} == {"t/algo-1", "t/algo-2"}
 
 
-def test_container_that_ends_fails_the_job(parts: Parts, model: Model) -> None:
-    def end(_: Asked) -> Reply:
+def test_ended_container_fails_the_job(parts: Parts, model: Model) -> None:
+    def end_container(_: Asked) -> Reply:
         parts.running[0].end(Exit(9, "it ran out of memory"))
         return Reply()
 
-    model.invoke = end
+    model.invoke = end_container
     parts.put("in/a", b"a")
     parts.start_transform()
     job = parts.transformed()
@@ -274,9 +276,7 @@ def test_container_that_ends_fails_the_job(parts: Parts, model: Model) -> None:
     assert parts.outputs() == {}
 
 
-def test_container_that_is_never_healthy_fails_the_job(
-    parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unhealthy_container_fails_the_job(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
     model.ping = 500
     parts.put("in/a", b"a")
@@ -291,10 +291,10 @@ def test_unhealthy_container_stops_other_hosts(parts: Parts, model: Model, monke
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
     model.unhealthy, model.invoke = {"algo-2"}, slow
     parts.put("in/a", b"x\n" * 1000)
-    began = time.monotonic()
-    found = parts.transform(hosts=2, SplitType="Line", BatchStrategy="SingleRecord")
-    assert found["FailureReason"] == "AlgorithmError: GET /ping did not answer 200 within 0.2 s."
-    assert time.monotonic() - began < 10
+    start_time = time.monotonic()
+    job = parts.transform(hosts=2, SplitType="Line", BatchStrategy="SingleRecord")
+    assert job["FailureReason"] == "AlgorithmError: GET /ping did not answer 200 within 0.2 s."
+    assert time.monotonic() - start_time < 10
 
 
 def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
@@ -319,10 +319,10 @@ def test_restarted_server_resumes_job(parts: Parts) -> None:
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
-    second = parts.restarted()
-    assert second.transformed()["TransformJobStatus"] == "Completed"
+    restarted_parts = parts.restarted()
+    assert restarted_parts.transformed()["TransformJobStatus"] == "Completed"
     assert parts.outputs() == {"a.out": b"a"}
-    second.close()
+    restarted_parts.close()
 
 
 @pytest.mark.parametrize(
@@ -343,14 +343,14 @@ def test_invalid_request_raises(parts: Parts, members: dict[str, object], messag
 
 
 @pytest.mark.usefixtures("model")
-def test_missing_output_bucket_is_refused(parts: Parts) -> None:
+def test_missing_output_bucket_raises(parts: Parts) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ServiceError, match="nowhere"):
         parts.start_transform(TransformOutput={"S3OutputPath": "s3://nowhere/out"})
 
 
 @pytest.mark.usefixtures("model")
-def test_name_is_taken_once(parts: Parts) -> None:
+def test_duplicate_name_raises(parts: Parts) -> None:
     parts.put("in/a", b"a")
     parts.transform()
     with pytest.raises(ResourceInUseError, match="t already exists"):
@@ -367,19 +367,19 @@ def test_describe_returns_request_members(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-@pytest.mark.parametrize("left", ["running", "ended", "none"])
-def test_restarted_server_restarts_job(parts: Parts, left: str) -> None:
-    """Its containers may have done everything before, and be fed, ended or removed already."""
+@pytest.mark.parametrize("old_container", ["running", "ended", "none"])
+def test_restarted_server_restarts_job(parts: Parts, old_container: str) -> None:
+    """The server restarts the job if the container of the earlier attempt still runs, has ended or was removed."""
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
-    if left == "ended":
+    if old_container == "ended":
         parts.running[0].end(Exit(0))
-    elif left == "none":
+    elif old_container == "none":
         parts.runtime.remove(job.plan_name)
-    again = parts.restarted()
-    assert again.transformed()["TransformJobStatus"] == "Completed"
-    assert again.outputs() == {"a.out": b"a"}
-    assert len(again.runtime.ever) == 2
-    assert again.runtime.hosts == {}
-    again.close()
+    restarted_parts = parts.restarted()
+    assert restarted_parts.transformed()["TransformJobStatus"] == "Completed"
+    assert restarted_parts.outputs() == {"a.out": b"a"}
+    assert len(restarted_parts.runtime.ever) == 2
+    assert restarted_parts.runtime.hosts == {}
+    restarted_parts.close()

@@ -1,4 +1,4 @@
-"""What tests of the process runtime share: plans, and jobs that need no packages."""
+"""Helpers for tests of the process runtime: plans, and jobs that need no packages."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -21,14 +21,14 @@ def make_home(root: Path) -> Home:
 
 
 def tiny_jobs(place: Path, code: str) -> None:
-    """Make a repository with one job, `tiny`, which needs no packages."""
+    """Create the folder `repository`, with one job `tiny` that needs no packages."""
     jobs, shared = place / "repository" / "containers", place / "repository" / "shared"
     (jobs / "tiny" / "microjobs_tiny").mkdir(parents=True)
-    for programs in ("bin", "fallback"):
-        (jobs / programs).symlink_to(CONTAINERS / programs)
+    for name in ("bin", "fallback"):
+        (jobs / name).symlink_to(CONTAINERS / name)
     shared.mkdir()
-    for empty in (jobs / "tiny" / "image.yml", jobs / "tiny" / "cpu.lock", shared / "requirements.lock"):
-        empty.touch()
+    for file in (jobs / "tiny" / "image.yml", jobs / "tiny" / "cpu.lock", shared / "requirements.lock"):
+        file.touch()
     (jobs / "tiny" / "microjobs_tiny" / "main.py").write_text(code)
 
 
@@ -37,7 +37,7 @@ def tiny_runtime(place: Path) -> ProcessRuntime:
 
 
 def host_plan(folder: Path, job: str, *, write: Callable[[Layout], None] = lambda _: None, **options: Any) -> HostPlan:
-    """A host whose small files `write` writes."""
+    """Return the plan of a host. `write` writes small files into the host's folder."""
     name = options.pop("name", "algo-1")
     files = folder / name / "files"
     files.mkdir(parents=True)
@@ -46,7 +46,7 @@ def host_plan(folder: Path, job: str, *, write: Callable[[Layout], None] = lambd
 
 
 def program(folder: Path, code: str, *arguments: str, **options: Any) -> HostPlan:
-    """A host that runs a user's Python program."""
+    """Return the plan of a host that runs a user's Python program."""
     return host_plan(folder, "tiny", entrypoint=("python3", "-c", code), arguments=arguments, **options)
 
 
@@ -59,25 +59,27 @@ def wait_for_line(host: Host, text: bytes) -> None:
 
 
 def wait_until(ask: Callable[[], T], seconds: float = 30.0) -> T:
-    """Return the first true answer."""
+    """Call `ask` until it returns a true value, and return this value."""
     deadline = time.monotonic() + seconds
-    while not (answer := ask()):
+    while not (value := ask()):
         assert time.monotonic() < deadline, f"nothing within {seconds:g} s"
         time.sleep(0.01)
-    return answer
+    return value
 
 
 def processes_with(text: str) -> list[int]:
-    """Processes whose command line has a text in it."""
-    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if text.encode() in _content(path)]
+    """Return the numbers of the processes whose command line contains `text`."""
+    return [
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if text.encode() in _read_if_exists(path)
+    ]
 
 
-def _content(path: Path) -> bytes:
+def _read_if_exists(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except OSError:  # it has ended meanwhile
+    except OSError:  # the process has ended
         return b""
 
 
-def names(folder: Iterable[Path]) -> set[str]:
-    return {path.name for path in folder}
+def names(paths: Iterable[Path]) -> set[str]:
+    return {path.name for path in paths}

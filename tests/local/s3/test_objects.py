@@ -1,4 +1,4 @@
-"""Objects through boto3: written, read, asked about, copied and deleted."""
+"""Tests for S3 objects through boto3: write, read, head, copy, tag and delete."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.local.s3.conftest import Connect
 
 
-def code(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
+def code_and_status(error: pytest.ExceptionInfo[ClientError]) -> tuple[str, int]:
     response = error.value.response
     return response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]
 
@@ -40,16 +40,16 @@ def status_of(call: Callable[..., Any], **arguments: Any) -> int:
     return status
 
 
-def content(s3: "S3Client", key: str, **arguments: Any) -> bytes:
+def read_content(s3: "S3Client", key: str, **arguments: Any) -> bytes:
     return s3.get_object(Bucket=BUCKET, Key=key, **arguments)["Body"].read()
 
 
 @pytest.mark.parametrize(
     "key", ["a b/c+d&e=f", "100%2F", "é\u0301/ünï", "a\r\nb", "~!*'();:@$,[]#?", "\U0001f600", "a\\b"]
 )
-def test_key_comes_back_as_it_was(s3: "S3Client", home: Home, key: str) -> None:
+def test_key_is_stored_and_listed_unchanged(s3: "S3Client", home: Home, key: str) -> None:
     s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
-    assert content(s3, key) == b"content"
+    assert read_content(s3, key) == b"content"
     assert (home.buckets / BUCKET / key).read_bytes() == b"content"
     assert [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET)["Contents"]] == [key]
     s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": key}]})
@@ -57,17 +57,17 @@ def test_key_comes_back_as_it_was(s3: "S3Client", home: Home, key: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["a//b", "/a", "a/../b", "x/."])
-def test_key_that_no_file_can_have_raises(s3: "S3Client", home: Home, key: str) -> None:
+def test_key_that_is_no_file_path_raises(s3: "S3Client", home: Home, key: str) -> None:
     with pytest.raises(ClientError, match="Objects are files on this server") as raised:
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"content")
-    assert code(raised) == ("InvalidArgument", 400)
+    assert code_and_status(raised) == ("InvalidArgument", 400)
     with pytest.raises(s3.exceptions.NoSuchKey):
         s3.get_object(Bucket=BUCKET, Key=key)
     assert not list((home.buckets / BUCKET).iterdir())
 
 
 def test_metadata_and_headers_are_stored(s3: "S3Client") -> None:
-    given: Mapping[str, Any] = {
+    properties: Mapping[str, Any] = {
         "ContentType": "application/x-npy",
         "CacheControl": "no-store",
         "ContentDisposition": "attachment",
@@ -75,34 +75,34 @@ def test_metadata_and_headers_are_stored(s3: "S3Client") -> None:
         "ContentLanguage": "de",
         "Metadata": {"my_key": "1", "my-key": "2"},
     }
-    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **given)
+    s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **properties)
     for answer in (s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")):
-        assert {name: value for name, value in answer.items() if name in given} == given
+        assert {name: value for name, value in answer.items() if name in properties} == properties
 
 
 def test_head_returns_the_headers_of_get(s3: "S3Client") -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
-    head, got = s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")
-    assert head["ETag"] == got["ETag"] == f'"{hashlib.md5(b"content").hexdigest()}"'  # noqa: S324
-    assert head["ContentLength"] == got["ContentLength"] == 7
-    assert before <= head["LastModified"] == got["LastModified"] <= datetime.now(UTC)
+    head, get = s3.head_object(Bucket=BUCKET, Key="a"), s3.get_object(Bucket=BUCKET, Key="a")
+    assert head["ETag"] == get["ETag"] == f'"{hashlib.md5(b"content").hexdigest()}"'  # noqa: S324
+    assert head["ContentLength"] == get["ContentLength"] == 7
+    assert before <= head["LastModified"] == get["LastModified"] <= datetime.now(UTC)
     assert (head["AcceptRanges"], head["ContentType"]) == ("bytes", "binary/octet-stream")
 
 
-def test_dropped_file_is_served(s3: "S3Client", home: Home) -> None:
+def test_file_added_to_bucket_folder_is_served(s3: "S3Client", home: Home) -> None:
     (home.buckets / BUCKET / "data.csv").write_bytes(b"1,2\n")
-    got = s3.get_object(Bucket=BUCKET, Key="data.csv")
-    assert (got["Body"].read(), got["ContentType"]) == (b"1,2\n", "text/csv")
-    assert got["ETag"] == f'"{hashlib.md5(b"1,2" + bytes([10])).hexdigest()}"'  # noqa: S324
+    response = s3.get_object(Bucket=BUCKET, Key="data.csv")
+    assert (response["Body"].read(), response["ContentType"]) == (b"1,2\n", "text/csv")
+    assert response["ETag"] == f'"{hashlib.md5(b"1,2" + bytes([10])).hexdigest()}"'  # noqa: S324
 
 
-def test_empty_object_is_an_object(s3: "S3Client") -> None:
+def test_empty_object_is_stored(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="empty", Body=b"")
-    assert content(s3, "empty") == b""
+    assert read_content(s3, "empty") == b""
 
 
-def test_folder_marker_is_an_object(s3: "S3Client", home: Home) -> None:
+def test_folder_marker_is_stored_as_object(s3: "S3Client", home: Home) -> None:
     s3.put_object(Bucket=BUCKET, Key="a/b/", Body=b"", ContentType="application/x-directory")
     s3.put_object(Bucket=BUCKET, Key="a/b/c", Body=b"x")
     assert (home.buckets / BUCKET / "a/b").is_dir()
@@ -123,56 +123,56 @@ def test_folder_marker_is_an_object(s3: "S3Client", home: Home) -> None:
 )
 def test_range_returns_its_bytes(s3: "S3Client", range_: str, expected: bytes) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
-    got = s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
+    response = s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
     start = b"0123456789".index(expected)
-    assert got["ContentRange"] == f"bytes {start}-{start + len(expected) - 1}/10"
-    assert (got["ResponseMetadata"]["HTTPStatusCode"], got["Body"].read()) == (206, expected)
+    assert response["ContentRange"] == f"bytes {start}-{start + len(expected) - 1}/10"
+    assert (response["ResponseMetadata"]["HTTPStatusCode"], response["Body"].read()) == (206, expected)
 
 
 @pytest.mark.parametrize("range_", ["bytes=10-", "bytes=-0", "bytes=99-100"])
-def test_range_outside_is_refused(s3: "S3Client", range_: str) -> None:
+def test_range_outside_object_raises(s3: "S3Client", range_: str) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
     with pytest.raises(ClientError) as raised:
         s3.get_object(Bucket=BUCKET, Key="a", Range=range_)
-    assert code(raised) == ("InvalidRange", 416)
+    assert code_and_status(raised) == ("InvalidRange", 416)
 
 
 @pytest.mark.parametrize("range_", ["bytes=3-1", "bytes=0-1,3-4", "lines=1-2"])
 def test_invalid_or_multiple_ranges_return_the_whole_object(s3: "S3Client", range_: str) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"0123456789")
-    assert content(s3, "a", Range=range_) == b"0123456789"
+    assert read_content(s3, "a", Range=range_) == b"0123456789"
 
 
-LONG_AGO, FAR_OFF = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
-OTHER = '"00000000000000000000000000000000"'
-OWN = '"9a0364b9e99bb480dd25e1f0284c8555"'
+PAST, FUTURE = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+OTHER_ETAG = '"00000000000000000000000000000000"'
+CONTENT_ETAG = '"9a0364b9e99bb480dd25e1f0284c8555"'
 
 
 @pytest.mark.parametrize(
     ("conditions", "status"),
     [
-        ({"IfMatch": OWN}, 200),
-        ({"IfMatch": f"{OTHER}, {OWN}"}, 200),
-        ({"IfMatch": OTHER}, 412),
-        ({"IfNoneMatch": OWN}, 304),
+        ({"IfMatch": CONTENT_ETAG}, 200),
+        ({"IfMatch": f"{OTHER_ETAG}, {CONTENT_ETAG}"}, 200),
+        ({"IfMatch": OTHER_ETAG}, 412),
+        ({"IfNoneMatch": CONTENT_ETAG}, 304),
         ({"IfNoneMatch": "*"}, 304),
-        ({"IfNoneMatch": OTHER}, 200),
-        ({"IfModifiedSince": LONG_AGO}, 200),
-        ({"IfModifiedSince": FAR_OFF}, 304),
-        ({"IfUnmodifiedSince": LONG_AGO}, 412),
-        ({"IfUnmodifiedSince": FAR_OFF}, 200),
-        ({"IfMatch": OWN, "IfUnmodifiedSince": LONG_AGO}, 200),
-        ({"IfNoneMatch": OTHER, "IfModifiedSince": FAR_OFF}, 200),
-        ({"IfNoneMatch": OWN, "IfModifiedSince": LONG_AGO}, 304),
+        ({"IfNoneMatch": OTHER_ETAG}, 200),
+        ({"IfModifiedSince": PAST}, 200),
+        ({"IfModifiedSince": FUTURE}, 304),
+        ({"IfUnmodifiedSince": PAST}, 412),
+        ({"IfUnmodifiedSince": FUTURE}, 200),
+        ({"IfMatch": CONTENT_ETAG, "IfUnmodifiedSince": PAST}, 200),
+        ({"IfNoneMatch": OTHER_ETAG, "IfModifiedSince": FUTURE}, 200),
+        ({"IfNoneMatch": CONTENT_ETAG, "IfModifiedSince": PAST}, 304),
     ],
 )
-def test_reading_under_a_condition(s3: "S3Client", conditions: dict[str, Any], status: int) -> None:
+def test_conditional_read_returns_status(s3: "S3Client", conditions: dict[str, Any], status: int) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     for read in (s3.get_object, s3.head_object):
         assert status_of(read, Key="a", **conditions) == status
 
 
-def test_object_is_unmodified_since_its_own_date(s3: "S3Client") -> None:
+def test_object_counts_as_unmodified_since_last_modified(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     date = s3.head_object(Bucket=BUCKET, Key="a")["LastModified"]
     assert status_of(s3.get_object, Key="a", IfUnmodifiedSince=date) == 200
@@ -183,20 +183,20 @@ def test_if_none_match_prevents_overwriting(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfNoneMatch="*")
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"two", IfNoneMatch="*")
-    assert code(raised) == ("PreconditionFailed", 412)
-    assert content(s3, "a") == b"one"
+    assert code_and_status(raised) == ("PreconditionFailed", 412)
+    assert read_content(s3, "a") == b"one"
 
 
 def test_if_match_prevents_overwriting_another_version(s3: "S3Client") -> None:
     with pytest.raises(s3.exceptions.NoSuchKey):
-        s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfMatch=OTHER)
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"one", IfMatch=OTHER_ETAG)
     etag = s3.put_object(Bucket=BUCKET, Key="a", Body=b"one")["ETag"]
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"two", IfMatch=etag)
     for write in (s3.delete_object, s3.put_object):
         with pytest.raises(ClientError) as raised:
             write(Bucket=BUCKET, Key="a", IfMatch=etag)
-        assert code(raised) == ("PreconditionFailed", 412)
-    assert content(s3, "a") == b"two"
+        assert code_and_status(raised) == ("PreconditionFailed", 412)
+    assert read_content(s3, "a") == b"two"
 
 
 @pytest.mark.parametrize("algorithm", ["CRC32", "CRC32C", "CRC64NVME", "SHA1", "SHA256"])
@@ -205,12 +205,15 @@ def test_checksum_is_stored_and_returned(s3: "S3Client", algorithm: Any) -> None
     head: Mapping[str, Any] = s3.head_object(Bucket=BUCKET, Key="a", ChecksumMode="ENABLED")
     assert put[f"Checksum{algorithm}"] == head[f"Checksum{algorithm}"]
     assert head["ChecksumType"] == "FULL_OBJECT"
-    got = s3.get_object(Bucket=BUCKET, Key="a")
-    assert (got["Body"].read(), got["ResponseMetadata"].get("ChecksumAlgorithm")) == (b"content", algorithm.lower())
+    response = s3.get_object(Bucket=BUCKET, Key="a")
+    assert (response["Body"].read(), response["ResponseMetadata"].get("ChecksumAlgorithm")) == (
+        b"content",
+        algorithm.lower(),
+    )
 
 
 @pytest.mark.parametrize(
-    "wrong",
+    "wrong_checksum",
     [
         {"ChecksumCRC32": "AAAAAA=="},
         {"ChecksumSHA256": "A" * 43 + "="},
@@ -218,24 +221,24 @@ def test_checksum_is_stored_and_returned(s3: "S3Client", algorithm: Any) -> None
         {"ContentMD5": "AAAAAAAAAAAAAAAAAAAAAA=="},
     ],
 )
-def test_body_with_another_checksum_is_refused(s3: "S3Client", home: Home, wrong: dict[str, Any]) -> None:
+def test_body_with_wrong_checksum_raises(s3: "S3Client", home: Home, wrong_checksum: dict[str, Any]) -> None:
     with pytest.raises(ClientError) as raised:
-        s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **wrong)
-    assert code(raised) == ("BadDigest", 400)
+        s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", **wrong_checksum)
+    assert code_and_status(raised) == ("BadDigest", 400)
     assert not list((home.buckets / BUCKET).iterdir())
     assert not list((home.objects / "incoming").iterdir())
 
 
-def test_unknown_checksum_is_refused_by_name(s3: "S3Client") -> None:
+def test_unsupported_checksum_error_names_algorithm(s3: "S3Client") -> None:
     with pytest.raises(ClientError, match="XXHASH64 are not supported; use one of CRC32") as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ChecksumXXHASH64="AAAAAAAAAAA=")
-    assert code(raised) == ("NotImplemented", 501)
+    assert code_and_status(raised) == ("NotImplemented", 501)
 
 
-def test_answers_headers_can_be_chosen(s3: "S3Client") -> None:
+def test_request_overrides_response_headers(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content", ContentType="text/plain")
-    got = s3.get_object(Bucket=BUCKET, Key="a", ResponseContentType="text/x", ResponseContentDisposition="inline")
-    assert (got["ContentType"], got["ContentDisposition"]) == ("text/x", "inline")
+    response = s3.get_object(Bucket=BUCKET, Key="a", ResponseContentType="text/x", ResponseContentDisposition="inline")
+    assert (response["ContentType"], response["ContentDisposition"]) == ("text/x", "inline")
 
 
 def test_copy_keeps_or_replaces_metadata(s3: "S3Client") -> None:
@@ -247,7 +250,7 @@ def test_copy_keeps_or_replaces_metadata(s3: "S3Client") -> None:
     assert (kept["Metadata"], kept["ContentType"]) == ({"k": "v"}, "text/x")
     assert (new["Metadata"], new["ContentType"]) == ({}, "text/y")
     assert kept["ETag"] == new["ETag"] == copied["CopyObjectResult"]["ETag"]
-    assert content(s3, "new") == b"content"
+    assert read_content(s3, "new") == b"content"
 
 
 def test_copy_onto_itself_must_change_something(s3: "S3Client") -> None:
@@ -260,15 +263,20 @@ def test_copy_onto_itself_must_change_something(s3: "S3Client") -> None:
 
 @pytest.mark.parametrize(
     ("condition", "status"),
-    [({"CopySourceIfMatch": OTHER}, 412), ({"CopySourceIfNoneMatch": OWN}, 412), ({"CopySourceIfMatch": OWN}, 200)],
+    [
+        ({"CopySourceIfMatch": OTHER_ETAG}, 412),
+        ({"CopySourceIfNoneMatch": CONTENT_ETAG}, 412),
+        ({"CopySourceIfMatch": CONTENT_ETAG}, 200),
+    ],
 )
-def test_copy_under_a_condition(s3: "S3Client", condition: dict[str, Any], status: int) -> None:
+def test_conditional_copy_returns_status(s3: "S3Client", condition: dict[str, Any], status: int) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
 
 
 @pytest.mark.parametrize(
-    ("condition", "status"), [({"IfNoneMatch": "*"}, 412), ({"IfMatch": OTHER}, 412), ({"IfMatch": OWN}, 200)]
+    ("condition", "status"),
+    [({"IfNoneMatch": "*"}, 412), ({"IfMatch": OTHER_ETAG}, 412), ({"IfMatch": CONTENT_ETAG}, 200)],
 )
 def test_copy_replaces_its_target_only_if_the_condition_holds(
     s3: "S3Client", condition: dict[str, Any], status: int
@@ -276,27 +284,27 @@ def test_copy_replaces_its_target_only_if_the_condition_holds(
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"new")
     s3.put_object(Bucket=BUCKET, Key="b", Body=b"content")
     assert status_of(s3.copy_object, Key="b", CopySource=f"{BUCKET}/a", **condition) == status
-    assert content(s3, "b") == (b"new" if status == 200 else b"content")
+    assert read_content(s3, "b") == (b"new" if status == 200 else b"content")
 
 
-def test_delete_is_harmless_where_nothing_is(s3: "S3Client", home: Home) -> None:
+def test_delete_of_missing_object_succeeds(s3: "S3Client", home: Home) -> None:
     s3.put_object(Bucket=BUCKET, Key="a/b/c", Body=b"x")
     for _ in range(2):
         assert s3.delete_object(Bucket=BUCKET, Key="a/b/c")["ResponseMetadata"]["HTTPStatusCode"] == 204
     assert not list((home.buckets / BUCKET).iterdir())
 
 
-def test_delete_of_many_tells_of_each(s3: "S3Client") -> None:
+def test_delete_objects_reports_each_key(s3: "S3Client") -> None:
     for key in ("a", "b"):
         s3.put_object(Bucket=BUCKET, Key=key, Body=b"x")
-    objects: Any = [{"Key": "a"}, {"Key": "missing"}, {"Key": "b", "ETag": OTHER}]
+    objects: Any = [{"Key": "a"}, {"Key": "missing"}, {"Key": "b", "ETag": OTHER_ETAG}]
     answer = s3.delete_objects(Bucket=BUCKET, Delete={"Objects": objects})
     assert [item["Key"] for item in answer["Deleted"]] == ["a", "missing"]
     assert [(item["Key"], item["Code"]) for item in answer["Errors"]] == [("b", "PreconditionFailed")]
     assert "Deleted" not in s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "b"}], "Quiet": True})
 
 
-def test_tags_are_kept_and_changed(s3: "S3Client") -> None:
+def test_tags_are_stored_replaced_and_deleted(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", Tagging="one=1&two=2")
     assert s3.head_object(Bucket=BUCKET, Key="a")["TagCount"] == 2
     tags: Any = [{"Key": "three", "Value": "<3>"}]
@@ -309,7 +317,7 @@ def test_tags_are_kept_and_changed(s3: "S3Client") -> None:
 def test_object_attributes_return_the_requested_members(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     answer = s3.get_object_attributes(Bucket=BUCKET, Key="a", ObjectAttributes=["ETag", "ObjectSize", "Checksum"])
-    assert (answer["ETag"], answer["ObjectSize"], "StorageClass" in answer) == (OWN.strip('"'), 7, False)
+    assert (answer["ETag"], answer["ObjectSize"], "StorageClass" in answer) == (CONTENT_ETAG.strip('"'), 7, False)
     assert answer["Checksum"]["ChecksumType"] == "FULL_OBJECT"
 
 
@@ -318,60 +326,60 @@ def test_missing_bucket_raises(s3: "S3Client", call: str) -> None:
     key = {} if call.startswith("list") else {"Key": "a"}
     with pytest.raises(ClientError) as raised:
         getattr(s3, call)(Bucket="no-such-bucket", **key)
-    assert code(raised) == (("404" if call == "head_object" else "NoSuchBucket"), 404)
+    assert code_and_status(raised) == (("404" if call == "head_object" else "NoSuchBucket"), 404)
 
 
-def test_foreign_owner_is_denied(s3: "S3Client") -> None:
+def test_wrong_expected_owner_is_denied(s3: "S3Client") -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", ExpectedBucketOwner=ACCOUNT)
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", ExpectedBucketOwner="111111111111")
-    assert code(raised) == ("AccessDenied", 403)
+    assert code_and_status(raised) == ("AccessDenied", 403)
 
 
-def test_too_much_metadata_is_refused(s3: "S3Client") -> None:
+def test_too_much_metadata_raises(s3: "S3Client") -> None:
     with pytest.raises(ClientError) as raised:
         s3.put_object(Bucket=BUCKET, Key="a", Body=b"x", Metadata={"k": "v" * 2048})
-    assert code(raised) == ("MetadataTooLarge", 400)
+    assert code_and_status(raised) == ("MetadataTooLarge", 400)
 
 
-def test_bucket_can_be_in_the_hosts_name(connect: "Connect", endpoint: str, home: Home) -> None:
+def test_bucket_in_host_name_is_accepted(connect: "Connect", endpoint: str, home: Home) -> None:
     (home.buckets / BUCKET / "a").write_bytes(b"content")
     client = connect(Config(s3={"addressing_style": "virtual"}))
-    client.meta.events.register("before-send.s3", lambda request, **_: _by_host(request, endpoint))
-    assert content(client, "a") == b"content"
+    client.meta.events.register("before-send.s3", lambda request, **_: _use_bucket_host_name(request, endpoint))
+    assert read_content(client, "a") == b"content"
 
 
-def _by_host(request: Any, endpoint: str) -> None:
-    """As a resolver does that sends every name below `localhost` here."""
+def _use_bucket_host_name(request: Any, endpoint: str) -> None:
+    """Put the bucket into the host name and send the request to the server, as if `*.localhost` resolved to it."""
     request.headers["Host"] = f"{BUCKET}.localhost"
     request.url = f"{endpoint}/a"
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_addresses_read_and_write(connect: "Connect", endpoint: str, version: Any) -> None:
+def test_presigned_urls_read_and_write(connect: "Connect", endpoint: str, version: Any) -> None:
     client = connect(Config(signature_version=version))
-    for method, name, body in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
-        address = client.generate_presigned_url(name, Params={"Bucket": BUCKET, "Key": "a b"}, HttpMethod=method)
-        assert address.startswith(endpoint)
-        with urlopen(URLRequest(address, body, method=method)) as answer:
-            content = answer.read()
-    assert content == b"content"
+    for method, name, sent in (("PUT", "put_object", b"content"), ("GET", "get_object", None)):
+        url = client.generate_presigned_url(name, Params={"Bucket": BUCKET, "Key": "a b"}, HttpMethod=method)
+        assert url.startswith(endpoint)
+        with urlopen(URLRequest(url, sent, method=method)) as answer:
+            body = answer.read()
+    assert body == b"content"
 
 
-def test_file_that_the_server_may_not_read_is_denied(s3: "S3Client", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_raises_access_denied(s3: "S3Client", monkeypatch: pytest.MonkeyPatch) -> None:
     s3.put_object(Bucket=BUCKET, Key="a", Body=b"content")
     monkeypatch.setattr(Path, "open", MagicMock(side_effect=PermissionError(13, "no", "the/file")))
     with pytest.raises(ClientError, match="may not touch the/file") as raised:
         s3.get_object(Bucket=BUCKET, Key="a")
-    assert code(raised) == ("AccessDenied", 403)
+    assert code_and_status(raised) == ("AccessDenied", 403)
 
 
-def test_error_is_a_document_of_s3s(endpoint: str) -> None:
+def test_error_body_is_s3_xml(endpoint: str) -> None:
     connection = HTTPConnection(endpoint.removeprefix("http://"))
     with closing(connection):
         connection.request("GET", f"/{BUCKET}/a%20%3Cb%3E%01")
         answer = connection.getresponse()
-        error = ElementTree.fromstring(answer.read())  # noqa: S314 - our own
+        error = ElementTree.fromstring(answer.read())  # noqa: S314  the XML comes from the server under test
     assert [item.tag for item in error] == ["Code", "Message", "Resource", "RequestId"]
     assert (error.findtext("Code"), error.findtext("Resource")) == ("NoSuchKey", f"/{BUCKET}/a%20%3Cb%3E%01")
     assert error.findtext("RequestId") == answer.headers["x-amz-request-id"]

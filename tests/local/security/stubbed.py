@@ -1,4 +1,4 @@
-"""A server whose runtime runs nothing, in a process of its own."""
+"""A local server in a separate process, with a runtime that starts no hosts."""
 
 import fcntl
 import signal
@@ -15,21 +15,21 @@ from tests.local.clients import Local, until
 
 @contextmanager
 def stubbed(folder: Path) -> Iterator[Local]:
-    """A server in a process of its own, whose runtime runs nothing, with something to ask for."""
+    """Run a local server whose runtime starts no hosts. Its home has two objects and one log stream."""
     home = Home(folder)
     home.make()
     for name, content in {"in/a.csv": "1\n2\n", "in/b": "b"}.items():
         (home.buckets / "fuzz" / name).parent.mkdir(parents=True, exist_ok=True)
         (home.buckets / "fuzz" / name).write_text(content)
-    stream = home.logs / "aws" / "sagemaker" / "TrainingJobs" / "seen" / "algo-1"
-    stream.parent.mkdir(parents=True)
-    stream.write_text("".join(f"{1_700_000_000_000 + number} line {number}\n" for number in range(500)))
+    log_file = home.logs / "aws" / "sagemaker" / "TrainingJobs" / "seen" / "algo-1"
+    log_file.parent.mkdir(parents=True)
+    log_file.write_text("".join(f"{1_700_000_000_000 + number} line {number}\n" for number in range(500)))
     command = [sys.executable, "-m", "tests.local.security.stub", str(folder)]
     with (
         home.server_log.open("wb") as log,
         home.users.open("w") as users,
     ):
-        fcntl.flock(users, fcntl.LOCK_SH)  # it ends also when this process is killed
+        fcntl.flock(users, fcntl.LOCK_SH)  # the server ends when no process has this lock
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         until(home.server.exists, bool, seconds=30)
         address = control.find_server(home)

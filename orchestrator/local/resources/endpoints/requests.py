@@ -1,6 +1,9 @@
 """Requests that create, update and delete endpoints and their configurations.
 
-https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html and API_CreateEndpointConfig.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html
 """
 
 from collections.abc import Mapping
@@ -51,16 +54,18 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def update(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
-    """Update an endpoint to another configuration. The old deployment serves until the new one does.
+    """Update an endpoint to another configuration. The old deployment serves until the new deployment serves.
 
     Raises:
         ValidationError: the configuration or one of its models does not exist, or the endpoint is not InService.
     """
-    following = deployments.deploy(context, request["EndpointConfigName"])
+    new_deployment = deployments.deploy(context, request["EndpointConfigName"])
     if request.get("RetainAllVariantProperties", False):
         excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
-        following = deployments.retain(following, _serving(context, request["EndpointName"]), excluded)
-    return _follow(context, registry, request["EndpointName"], following)
+        new_deployment = deployments.retain(
+            new_deployment, _current_deployment(context, request["EndpointName"]), excluded
+        )
+    return _start_update(context, registry, request["EndpointName"], new_deployment)
 
 
 def reweigh(context: Context, registry: Registry, request: Mapping[str, Any]) -> Record:
@@ -69,41 +74,49 @@ def reweigh(context: Context, registry: Registry, request: Mapping[str, Any]) ->
     Raises:
         ValidationError: a variant does not exist, or the endpoint is not InService.
     """
-    before, wanted = _serving(context, request["EndpointName"]), request["DesiredWeightsAndCapacities"]
-    return _follow(context, registry, request["EndpointName"], deployments.change(before, wanted))
+    current = _current_deployment(context, request["EndpointName"])
+    changed = deployments.change(current, request["DesiredWeightsAndCapacities"])
+    return _start_update(context, registry, request["EndpointName"], changed)
 
 
-def _serving(context: Context, name: str) -> Deployment:
-    """Return the deployment that an endpoint serves."""
+def _current_deployment(context: Context, name: str) -> Deployment:
+    """Return the deployment of an endpoint that is InService.
+
+    Raises:
+        ValidationError: the endpoint is not InService.
+    """
     record = context.state.get(ENDPOINT.arn_type, name)
     if record is None or record.status != "InService":
-        raise _not_in_service(context, name, record)
+        raise _not_in_service_error(context, name, record)
     deployment: Deployment = record.internal[DEPLOYMENT]
     return deployment
 
 
-def _follow(context: Context, registry: Registry, name: str, following: Deployment) -> Record:
-    changes, internal = {"EndpointStatus": "Updating"}, {NEXT: following}
+def _start_update(context: Context, registry: Registry, name: str, new_deployment: Deployment) -> Record:
+    """Store the next deployment of an endpoint, and wake the endpoint's thread.
+
+    Raises:
+        ValidationError: the endpoint is not InService.
+    """
+    changes, internal = {"EndpointStatus": "Updating"}, {NEXT: new_deployment}
     updated = context.state.update(
         ENDPOINT.arn_type, name, changes, "Updating", internal=internal, only_if=("InService",)
     )
     if updated is None:
-        raise _not_in_service(context, name, context.state.get(ENDPOINT.arn_type, name))
+        raise _not_in_service_error(context, name, context.state.get(ENDPOINT.arn_type, name))
     if isinstance(endpoint := registry.find(f"{ENDPOINT.arn_type}/{name}"), Endpoint):
         endpoint.wake()
     return updated
 
 
-def _not_in_service(context: Context, name: str, found: Record | None) -> ValidationError:
-    own_arn, status = (
-        format_arn(f"{ENDPOINT.arn_type}/{name}", context.settings.region),
-        found.status if found else "not there",
-    )
-    return ValidationError(f'Cannot update endpoint "{own_arn}", which is {status}: it must be InService.')
+def _not_in_service_error(context: Context, name: str, record: Record | None) -> ValidationError:
+    arn = format_arn(f"{ENDPOINT.arn_type}/{name}", context.settings.region)
+    status = record.status if record else "not there"
+    return ValidationError(f'Cannot update endpoint "{arn}", which is {status}: it must be InService.')
 
 
 def delete(context: Context, registry: Registry, name: str) -> None:
-    """Delete an endpoint in any status. Its record is deleted when nothing is left of it."""
+    """Delete an endpoint in any status. The endpoint's thread deletes the record after the replicas have ended."""
     context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
-    if not registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
+    if not registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it has no thread: it failed before this server started
         forget(context, name)

@@ -18,11 +18,11 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     """Check a CreateModel request and add the model.
 
     Raises:
-        ValidationError: the model does not have exactly one container with an image, its data does not exist, or a
-            model of that name exists.
+        ValidationError: the request does not have exactly one container with an image, the container's data does not
+            exist, or a model of that name exists.
     """
-    given = container(request)
-    if "Image" not in given:
+    definition = container(request)
+    if "Image" not in definition:
         raise ValidationError("A model needs a container with an Image: give it in PrimaryContainer.")
-    find_source(context, given)
+    find_source(context, definition)
     return add_resource(context, MODEL, request, defaults={"EnableNetworkIsolation": False})

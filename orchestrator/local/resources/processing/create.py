@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Record
 
 FOLDER = LAYOUT.processing("")
-"""The folder of all inputs and outputs."""
+"""The folder that contains all inputs and outputs of a host."""
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
@@ -28,7 +28,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
             output does not exist.
         ResourceInUseError: a job of that name exists.
     """
-    _check_differences(request)
+    _check_names_and_paths(request)
     for item in request.get("ProcessingInputs", []):
         _check_path(item["S3Input"].get("LocalPath"), f"input {item['InputName']!r}")
         parse_uri(item["S3Input"]["S3Uri"])
@@ -40,22 +40,27 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
 
 
 def output_items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the items of ProcessingOutputConfig.Outputs; none if the request has no outputs."""
     return list(request.get("ProcessingOutputConfig", {}).get("Outputs", []))
 
 
-def _check_differences(request: Mapping[str, Any]) -> None:
-    """Raises ValidationError if two inputs have the same LocalPath or name, or two outputs the same name.
+def _check_names_and_paths(request: Mapping[str, Any]) -> None:
+    """Check that no two inputs have the same LocalPath or name, and that no two outputs have the same name.
 
-    AWS refuses inputs of one LocalPath (sagemaker-python-sdk issue 4939); the names are our decision. An input may
-    lie in another one: FrameworkProcessor puts its code below the usual input folder.
+    AWS refuses two inputs with the same LocalPath: https://github.com/aws/sagemaker-python-sdk/issues/4939. The checks
+    of names are a decision of this project. The LocalPath of an input may be inside the LocalPath of another input:
+    FrameworkProcessor puts its code below the usual input folder.
+
+    Raises:
+        ValidationError: two LocalPaths or two names are equal.
     """
-    given = request.get("ProcessingInputs", [])
-    paths = [str(PurePosixPath(item["S3Input"].get("LocalPath", item["InputName"]))) for item in given]
+    input_items = request.get("ProcessingInputs", [])
+    paths = [str(PurePosixPath(item["S3Input"].get("LocalPath", item["InputName"]))) for item in input_items]
     inputs.check_unique("The LocalPaths of processing inputs", paths)
-    inputs.check_unique("InputNames", [item["InputName"] for item in given])
+    inputs.check_unique("InputNames", [item["InputName"] for item in input_items])
     inputs.check_unique("OutputNames", [item["OutputName"] for item in output_items(request)])
 
 
-def _check_path(path: str | None, whose: str) -> None:
+def _check_path(path: str | None, description: str) -> None:
     if path is None or ".." in PurePosixPath(path).parts or not PurePosixPath(path).is_relative_to(FOLDER):
-        raise ValidationError(f"LocalPath {path!r} of {whose} must be a folder below {FOLDER}.")
+        raise ValidationError(f"LocalPath {path!r} of {description} must be a folder below {FOLDER}.")

@@ -20,14 +20,14 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Record
 
 CREATED = "CreationMoment"
-"""A key of the internal state, with a value as `Moment` stores it."""
+"""Key of the internal state for the time of the job's creation, as `Moment.stored` returns it."""
 
 
 def create(context: Context, request: Mapping[str, Any], owner: Owner | None = None) -> Record:
     """Check a CreateTrainingJob request and add the job, which does not run yet.
 
     Args:
-        owner: the tuning job that creates it.
+        owner: the tuning job that creates the training job; None if a user creates it.
 
     Raises:
         ValidationError: a channel has no objects, the bucket of the output does not exist, or the regular
@@ -59,7 +59,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
 
 
 def model_uri(request: Mapping[str, Any]) -> str:
-    """Where the model will be: an archive, or a folder if it is not to be compressed."""
+    """Return the URI of the model: an archive, or a folder if CompressionType is NONE."""
     config = request["OutputDataConfig"]
     name = "model/" if config.get("CompressionType") == "NONE" else "model.tar.gz"
     return outputs.join(config["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")

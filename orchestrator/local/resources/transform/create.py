@@ -28,7 +28,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
         ResourceInUseError: a job of that name exists.
     """
     model = models.find(context, request["ModelName"])
-    Options.of({"MaxPayloadInMB": 1, **request}, {})  # the values of the container are checked when it runs
+    Options.of({"MaxPayloadInMB": 1, **request}, {})  # the job checks the container's proposed values
     list_objects(context, request)
     members = {
         "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
@@ -45,12 +45,12 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
     """
     uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
-    found = [
-        (outputs.join(prefix, f"{path}.out"), item)
-        for path, item in inputs.select(context.store, uri, "transform input")
+    keyed_objects = [
+        (outputs.join(prefix, f"{path}.out"), stored)
+        for path, stored in inputs.select(context.store, uri, "transform input")
     ]
-    context.store.check(bucket, found[0][0])
-    key, count = Counter(key for key, _ in found).most_common(1)[0]
+    context.store.check(bucket, keyed_objects[0][0])
+    key, count = Counter(key for key, _ in keyed_objects).most_common(1)[0]
     if count > 1:
         raise ValidationError(f"{count} objects of {uri} would both become {key}: use a prefix that ends with /.")
-    return found
+    return keyed_objects

@@ -26,14 +26,14 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Record
 
 CREATED = "CreationMoment"
-"""A key of the internal state, with a value as `Moment` stores it."""
+"""Key of the internal state for the time of the job's creation, as `Moment.stored` returns it."""
 
 
 def create(context: Context, request: Mapping[str, Any]) -> Record:
     """Check a CreateHyperParameterTuningJob request and add the job, which does not run yet.
 
     Raises:
-        ValidationError: ranges, objective, inputs or limits cannot be used together.
+        ValidationError: the ranges, the objective, the inputs or the limits are invalid or contradict each other.
         ResourceInUseError: a job of that name exists.
     """
     config = request["HyperParameterTuningJobConfig"]
@@ -47,7 +47,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     members = {
         "TrainingJobDefinition": {
             **definition,
-            "ResourceConfig": host_resources(definition),  # SDKs that send it by its other name read this one
+            "ResourceConfig": host_resources(definition),  # SDKs read it, but send the other member of RESOURCES
             "OutputDataConfig": {"KmsKeyId": "", **definition["OutputDataConfig"]},
             "StaticHyperParameters": {
                 **static_hyperparameters(definition),
@@ -64,10 +64,10 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     if not ranges:
         raise ValidationError("ParameterRanges names no hyperparameter to tune.")
     names = [item.name for item in ranges]
-    if doubled := sorted(
+    if duplicates := sorted(
         {name for name in names if names.count(name) > 1 or name in static_hyperparameters(definition)}
     ):
-        raise ValidationError(f"Hyperparameter {', '.join(doubled)} is given more than once.")
+        raise ValidationError(f"Hyperparameter {', '.join(duplicates)} is given more than once.")
     hyperband.read(config, static_hyperparameters(definition))
     max_jobs = config["ResourceLimits"].get("MaxNumberOfTrainingJobs")
     if config["Strategy"] == search.GRID:
@@ -78,9 +78,11 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
     if len([member for member in RESOURCES if member in definition]) != 1:
         raise ValidationError(f"TrainingJobDefinition needs one of {' and '.join(RESOURCES)}.")
     metric = config["HyperParameterTuningJobObjective"]["MetricName"]
-    known = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
-    if metric not in known:
-        raise ValidationError(f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {known}.")
+    metric_names = [item["Name"] for item in definition["AlgorithmSpecification"].get("MetricDefinitions", [])]
+    if metric not in metric_names:
+        raise ValidationError(
+            f"Objective metric {metric!r} has no regular expression in MetricDefinitions: {metric_names}."
+        )
     time_limits.check(definition)
     check_channels(definition, context.store)
     context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))

@@ -1,6 +1,6 @@
-"""Hyperparameter tuning jobs while they run: trials, one after the other or in parallel, that a search proposes.
+"""Execution of hyperparameter tuning jobs: a search proposes trials, and the job runs them.
 
-The state contains everything but the search itself: a restarted server reads the results so far and continues.
+The search itself is not stored. After a restart, the server reports the stored results of the trials to a new search.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,13 +24,13 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 
 End = tuple[JobStatus, str | None]
-"""The status and the FailureReason of a tuning job that has ended."""
+"""The final status and the FailureReason of a tuning job."""
 
 ALL_FAILED = "All training jobs failed. See their FailureReason."
 
 
 class TuningJob:
-    """A tuning job: it starts trials until there are enough of them."""
+    """A running tuning job. It starts trials until it reaches a limit or meets a completion criterion."""
 
     def __init__(self, context: Context, record: Record, registry: Registry) -> None:
         self.job = JobHandle(context, record, TUNING_JOB)
@@ -40,18 +40,18 @@ class TuningJob:
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
         self._ranges = read_ranges(self._config["ParameterRanges"])
-        self._is_auto = self._config.get("TrainingJobEarlyStoppingType") == "Auto"
-        self._is_hyperband = self._config["Strategy"] == hyperband.STRATEGY
-        self._trials = Trials(self.job, registry, reports_metrics=self._is_auto or self._is_hyperband)
-        self._learned: dict[str, list[float]] = {}
-        """The objective values of each ended trial that the search knows."""
+        self._uses_auto_stopping = self._config.get("TrainingJobEarlyStoppingType") == "Auto"
+        self._uses_hyperband = self._config["Strategy"] == hyperband.STRATEGY
+        self._trials = Trials(self.job, registry, reports_metrics=self._uses_auto_stopping or self._uses_hyperband)
+        self._ended_values: dict[str, list[float]] = {}
+        """Objective values of the ended trials that were reported to the search, by the name of the trial."""
         self._stopped_early: set[str] = set()
 
     def run(self) -> None:
         self.job.run(self._run, self._fail)
 
-    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  it has no hosts of its own
-        """Continue the search. The trials of an earlier server have been resumed, or have ended."""
+    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  a tuning job has no hosts
+        """Continue after a restart of the server, which resumes the running trials first."""
         self.run()
 
     def _fail(self, reason: str) -> None:
@@ -61,8 +61,8 @@ class TuningJob:
     # --- the search ---
 
     def _run(self) -> None:
-        chooser = self._make_search()
-        while (end := self._advance(chooser)) is None:
+        searcher = self._make_search()
+        while (end := self._advance(searcher)) is None:
             pass
         status, reason = end
         self._trials.stop_all()
@@ -70,7 +70,7 @@ class TuningJob:
 
     def _make_search(self) -> search.Search:
         config, definition = self._config, self.job.request["TrainingJobDefinition"]
-        chooser = search.Search(
+        searcher = search.Search(
             config["Strategy"],
             self._ranges,
             minimise=config["HyperParameterTuningJobObjective"]["Type"] == "Minimize",
@@ -78,28 +78,28 @@ class TuningJob:
             name=self.job.name,
             resources=hyperband.read(config, static_hyperparameters(definition)),
         )
-        warm_start.teach(self.job.context, self.job.request, chooser)
-        return chooser
+        warm_start.teach(self.job.context, self.job.request, searcher)
+        return searcher
 
-    def _advance(self, chooser: search.Search) -> End | None:
-        """Start a trial, or wait until a trial has ended. Return the end of the tuning job if it is over."""
+    def _advance(self, searcher: search.Search) -> End | None:
+        """Start a trial, or wait until a trial has ended. Return how the tuning job ended; None if it continues."""
         results = self._trials.read()
-        running = self._learn(chooser, results)
+        running = self._report_ended_trials(searcher, results)
         if (end := self._find_end(results)) is not None:
             return end
         if len(results.jobs) < self._max_trials and len(running) < self._limits["MaxParallelTrainingJobs"]:
             number = len(results.jobs)
             name = self._trials.new_name(number)
-            self._trials.start(name, chooser.propose(name, number))
+            self._trials.start(name, searcher.propose(name, number))
         elif running:
-            self._wait(chooser, running, minimise=results.minimise)
+            self._wait(searcher, running, minimise=results.minimise)
         else:
             all_failed = all(job.status == JobStatus.FAILED for job in results.jobs)
             return (JobStatus.FAILED, ALL_FAILED) if all_failed else (JobStatus.COMPLETED, None)
         return None
 
     def _find_end(self, results: Results) -> End | None:
-        """Return the end of a tuning job that is stopped, out of time, or good enough."""
+        """Return how the tuning job ended: stopped, out of time, or with a criterion met; None if it continues."""
         if self.control.reason is StopReason.SHUTDOWN:
             return JobStatus.FAILED, SHUT_DOWN
         if self.control.reason is not None or self._remaining_time() == 0:
@@ -107,7 +107,7 @@ class TuningJob:
         return (JobStatus.COMPLETED, None) if meets_criteria(results, self._config) else None
 
     def _remaining_time(self) -> float | None:
-        """Return the seconds until MaxRuntimeInSeconds is over, or None without that limit."""
+        """Return the seconds that remain of MaxRuntimeInSeconds; None if the job has no such limit."""
         limit: float | None = self._limits.get("MaxRuntimeInSeconds")
         return None if limit is None else max(0.0, limit - self._created.elapsed())
 
@@ -116,42 +116,42 @@ class TuningJob:
         limit: int = self._limits.get("MaxNumberOfTrainingJobs", MAX_TRAINING_JOBS)
         return min(limit, len(grid(self._ranges))) if self._config["Strategy"] == search.GRID else limit
 
-    def _learn(self, chooser: search.Search, results: Results) -> list[str]:
-        """Report newly ended trials to the search; return the names of those that are running."""
+    def _report_ended_trials(self, searcher: search.Search, results: Results) -> list[str]:
+        """Report newly ended trials to the search. Return the names of the running trials."""
         running = []
         for trial in results.jobs:
-            if trial.name in self._learned:
+            if trial.name in self._ended_values:
                 continue
             if trial.status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.STOPPED):
                 value = None if trial.status == JobStatus.FAILED else results.objective_value(trial)
-                stopped = trial.status == JobStatus.STOPPED and self._is_hyperband
-                chooser.learn(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
-                self._learned[trial.name] = self._trials.values(trial.name)
+                stopped = trial.status == JobStatus.STOPPED and self._uses_hyperband
+                searcher.learn(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
+                self._ended_values[trial.name] = self._trials.values(trial.name)
             else:
-                chooser.adopt(trial.name, trial.description["HyperParameters"])
+                searcher.adopt(trial.name, trial.description["HyperParameters"])
                 running.append(trial.name)
         return running
 
     # --- waiting ---
 
-    def _wait(self, chooser: search.Search, running: Sequence[str], *, minimise: bool) -> None:
-        """Wait until a trial or the tuning job ends. Stop trials early meanwhile."""
+    def _wait(self, searcher: search.Search, running: Sequence[str], *, minimise: bool) -> None:
+        """Wait until a trial or the tuning job ends. Apply early stopping when new metrics arrive."""
         metrics_changed = True
         while metrics_changed:
-            self._stop_early(chooser, running, minimise=minimise)
+            self._stop_early(searcher, running, minimise=minimise)
             events = self.control.wait(self._remaining_time())
             metrics_changed = set(events) == {Change.METRIC}
 
-    def _stop_early(self, chooser: search.Search, running: Sequence[str], *, minimise: bool) -> None:
-        """Stop the trials that Hyperband, or Auto, does not expect to become good."""
-        if not (self._is_auto or self._is_hyperband):
+    def _stop_early(self, searcher: search.Search, running: Sequence[str], *, minimise: bool) -> None:
+        """Stop the running trials that Hyperband, or early stopping of type Auto, rejects."""
+        if not (self._uses_auto_stopping or self._uses_hyperband):
             return
-        ended = [values for name, values in self._learned.items() if name not in self._stopped_early]
+        ended_values = [values for name, values in self._ended_values.items() if name not in self._stopped_early]
         for name in running:
             if name in self._stopped_early:
                 continue
             values = self._trials.values(name)
-            is_bad = self._is_auto and is_worse_than_median(values, ended, minimise=minimise)
-            if chooser.report(name, values) or is_bad:
+            is_worse = self._uses_auto_stopping and is_worse_than_median(values, ended_values, minimise=minimise)
+            if searcher.report(name, values) or is_worse:
                 self._stopped_early.add(name)
                 self._trials.stop(name)

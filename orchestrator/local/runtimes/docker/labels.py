@@ -1,4 +1,7 @@
-"""Names and labels of containers, networks and volumes. A later server finds them by their labels."""
+"""Names and labels of the containers, networks and volumes that the server creates.
+
+A restarted server uses the labels to find the objects of the previous server.
+"""
 
 import hashlib
 from typing import Any
@@ -9,37 +12,37 @@ from microjobs_orchestrator.local.runtimes.base import Plan
 HOME_LABEL = "org.microjobs.home"
 PLAN_LABEL = "org.microjobs.plan"
 CONTAINERS_LABEL = "org.microjobs.hosts"
-"""The number of the plan's containers, guards included."""
+"""Label with the number of the plan's containers, including guards."""
 HOST_LABEL = "org.microjobs.host"
 PORT_LABEL = "org.microjobs.port"
 GUARD_LABEL = "org.microjobs.guard"
-"""A guard's label with the name of its host."""
+"""Label of a guard, with the name of the host whose network it closes."""
 SERVED_LABEL = "org.microjobs.served"
-"""A label of the network of all hosts that serve. That network belongs to no plan."""
+"""Label of the network that all serving hosts share. This network belongs to no single plan."""
 
 
 class Labels:
-    """Names and labels of what one home owns."""
+    """Makes the names and labels of the objects that belong to one home."""
 
     def __init__(self, home: Home) -> None:
-        self._home = _hash(str(home.root.resolve()))[:8]
-        self.served_network = f"microjobs-{self._home}-served"
-        self.served_labels = {SERVED_LABEL: self._home}
+        self._home_id = _hash(str(home.root.resolve()))[:8]
+        self.served_network = f"microjobs-{self._home_id}-served"
+        self.served_labels = {SERVED_LABEL: self._home_id}
 
-    def plan_labels(self, plan: Plan, containers_count: int) -> dict[str, str]:
-        return {HOME_LABEL: self._home, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(containers_count)}
+    def plan_labels(self, plan: Plan, container_count: int) -> dict[str, str]:
+        return {HOME_LABEL: self._home_id, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(container_count)}
 
     def filters(self, plan_name: str | None = None) -> dict[str, Any]:
-        """Return the engine's filters for all objects of a plan; of all plans if none is named."""
-        plan = [] if plan_name is None else [f"{PLAN_LABEL}={plan_name}"]
-        return {"label": [f"{HOME_LABEL}={self._home}", *plan]}
+        """Return filters for the engine that select the objects of one plan, or of all plans if `plan_name` is None."""
+        plan_filter = [] if plan_name is None else [f"{PLAN_LABEL}={plan_name}"]
+        return {"label": [f"{HOME_LABEL}={self._home_id}", *plan_filter]}
 
-    def container_name(self, plan: Plan, part: str) -> str:
-        return f"microjobs-{self._home}-{plan.name.replace('/', '-')}-{part}"
+    def container_name(self, plan: Plan, suffix: str) -> str:
+        return f"microjobs-{self._home_id}-{plan.name.replace('/', '-')}-{suffix}"
 
     def guard_name(self, plan: Plan, host_name: str) -> str:
-        """Return a name without the plan's: a search for the host's container by name finds one container."""
-        return f"microjobs-{self._home}-guard-{_hash(f'{plan.name}/{host_name}')[:12]}"
+        """Return the name of a guard. It omits the plan's name, so that a search for that name finds only hosts."""
+        return f"microjobs-{self._home_id}-guard-{_hash(f'{plan.name}/{host_name}')[:12]}"
 
 
 def _hash(text: str) -> str:

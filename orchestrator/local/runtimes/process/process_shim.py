@@ -1,4 +1,4 @@
-"""Runs one program and ends with its exit code: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…`.
+"""Runs one program, and exits with the program's exit code: `python -I -S process_shim.py LOG SCRATCH CPUS COMMAND…`.
 
 Each line of output is written to the log, after the time when it was read, in microseconds. A `+` after the time marks
 a part of a line that was rewritten with carriage returns. After each write to the log the shim writes a byte to
@@ -7,7 +7,7 @@ stdout, so that the server need not poll the log.
 A number on stdin ends the program: the shim sends SIGTERM, and SIGKILL after that many seconds. When stdin closes, the
 server is gone, so the program ends too. As in a container, no process that the program started outlives it.
 
-The shim is a separate program, because it must end the program in order even if the server is killed. It imports the
+The shim is a separate program, because it must end the program properly even if the server is killed. It imports the
 standard library only, so that it starts quickly.
 """
 
@@ -28,7 +28,7 @@ from typing import IO
 ORPHAN_GRACE_SECONDS = 3.0
 """Time between SIGTERM and SIGKILL when the server is gone."""
 DRAIN_SECONDS = 2.0
-"""Time for which output is read after the program's end: an unrelated process may keep the pipe open."""
+"""Time limit for reading output after the program's end. Without it, a process that keeps the pipe open would block."""
 MAX_LINE_BYTES = 1 << 20
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36  # linux/prctl.h
@@ -39,26 +39,26 @@ class Log:
 
     Args:
         file: the log.
-        notify: is called after each write.
+        notify: a function to call after each write.
     """
 
     def __init__(self, file: IO[bytes], notify: Callable[[], None] = lambda: None) -> None:
         self._file = file
         self._notify = notify
-        self._rest = b""
+        self._partial_line = b""
         self._last_time = 0
 
     def add(self, chunk: bytes) -> None:
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        *lines, self._partial_line = (self._partial_line + chunk).split(b"\n")
         self._write(lines)
-        if len(self._rest) > MAX_LINE_BYTES:
-            end = self._rest.rfind(b"\r", 0, -1) + 1  # a last one may belong to the end of the line
-            piece, self._rest = self._rest[: end or None], self._rest[end:] if end else b""
+        if len(self._partial_line) > MAX_LINE_BYTES:
+            end = self._partial_line.rfind(b"\r", 0, -1) + 1  # the last byte may be the first one of `\r\n`
+            piece, self._partial_line = self._partial_line[: end or None], self._partial_line[end:] if end else b""
             self._write([piece], mark=b"+" if end else b"")
 
     def end(self) -> None:
-        if self._rest:
-            self._write([self._rest])
+        if self._partial_line:
+            self._write([self._partial_line])
 
     def _write(self, lines: Sequence[bytes], mark: bytes = b"") -> None:
         # A full disk must not end the program, which may handle it.
@@ -76,10 +76,10 @@ class Shim:
     def __init__(self, command: Sequence[str], log: Log) -> None:
         self._log = log
         self._deadline = float("inf")
-        self._wake, wake = os.pipe()
-        for end in (self._wake, wake):
-            os.set_blocking(end, False)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._wake_reader, wake_writer = os.pipe()
+        for descriptor in (self._wake_reader, wake_writer):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
         for number in (signal.SIGCHLD, signal.SIGTERM):
             signal.signal(number, lambda *_: None)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -90,15 +90,15 @@ class Shim:
             stderr=subprocess.STDOUT,
             bufsize=0,
             process_group=0,
-            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # if the shim is killed
+            preexec_fn=lambda: _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM),  # sent if the shim is killed
         )
         assert self._program.stdout is not None  # noqa: S101  for mypy
         self._output = self._program.stdout.fileno()
         os.set_blocking(self._output, False)
-        self._sources = {self._wake, self._output, sys.stdin.fileno()}
+        self._sources = {self._wake_reader, self._output, sys.stdin.fileno()}
 
     def run(self) -> int:
-        """Wait for the end of the program; return its exit code, 128 + N if signal N ended it."""
+        """Wait for the program's end. Return its exit code, or 128 + N if signal N ended it."""
         while self._program.poll() is None:
             self._step()
         _end_descendants()
@@ -116,8 +116,8 @@ class Shim:
             self._read_output()
         if sys.stdin.fileno() in ready:
             self._read_request()
-        if self._wake in ready and signal.SIGTERM in os.read(self._wake, 512):
-            self._end(ORPHAN_GRACE_SECONDS)
+        if self._wake_reader in ready and signal.SIGTERM in os.read(self._wake_reader, 512):
+            self._request_end(ORPHAN_GRACE_SECONDS)
         if time.monotonic() >= self._deadline:
             os.killpg(self._program.pid, signal.SIGKILL)
             self._deadline = time.monotonic() + 1.0
@@ -133,16 +133,16 @@ class Shim:
         requests = os.read(sys.stdin.fileno(), 512).split()
         if not requests:
             self._sources.discard(sys.stdin.fileno())
-        self._end(min(map(float, requests), default=ORPHAN_GRACE_SECONDS))
+        self._request_end(min(map(float, requests), default=ORPHAN_GRACE_SECONDS))
 
-    def _end(self, grace: float) -> None:
+    def _request_end(self, grace: float) -> None:
         self._deadline = min(self._deadline, time.monotonic() + grace)
         if grace > 0:
             self._program.terminate()
 
 
 def _end_descendants() -> None:
-    """Orphans became our children: as long as there are any, kill them."""
+    """Kill the processes that the program left. They are children of the shim, because it is a subreaper."""
     children = Path(f"/proc/self/task/{os.getpid()}/children")
     with contextlib.suppress(ChildProcessError, FileNotFoundError):
         while True:
@@ -153,12 +153,12 @@ def _end_descendants() -> None:
 
 
 def remove_tree(folder: str) -> None:
-    """Remove a tree of any depth, also of folders that a program made read-only. Harmless if it is not there.
+    """Remove a tree of any depth, also with read-only folders. Do nothing if it does not exist.
 
-    Folders are moved up into the top one and removed there, so that neither depth nor long paths matter.
+    Inner folders are moved to the top folder before they are removed. So no path is too long, and no tree too deep.
 
     Raises:
-        OSError: something in it cannot be removed; all else is gone.
+        OSError: a part of the tree cannot be removed. All other parts have been removed.
     """
     with contextlib.suppress(NotADirectoryError):
         _remove_folder(folder)
@@ -175,16 +175,16 @@ def _remove_folder(folder: str) -> None:
         return
     top = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        _empty(top)
+        _empty_folder(top)
     finally:
         os.close(top)
     os.rmdir(folder)  # noqa: PTH106
 
 
-def _empty(top: int) -> None:
+def _empty_folder(top: int) -> None:
     prefix = f".removed-{os.getpid()}-{time.monotonic_ns()}-"
     numbers = itertools.count()
-    before: list[str] = []
+    names_before: list[str] = []
     while names := os.listdir(top):
         error = None
         for name in names:
@@ -193,15 +193,15 @@ def _empty(top: int) -> None:
                     _flatten(name, top, lambda: f"{prefix}{next(numbers)}")
             except FileNotFoundError:
                 continue
-            except OSError as failed:
-                error = failed
-        if sorted(names) == before and error is not None:
+            except OSError as caught:
+                error = caught
+        if sorted(names) == names_before and error is not None:
             raise error
-        before = sorted(names)
+        names_before = sorted(names)
 
 
 def _unlink(name: str, folder: int) -> bool:
-    """Remove a file; False if it is a folder."""
+    """Remove a file. Return False if it is a folder."""
     try:
         os.unlink(name, dir_fd=folder)
     except (IsADirectoryError, PermissionError):
@@ -212,7 +212,7 @@ def _unlink(name: str, folder: int) -> bool:
 
 
 def _flatten(name: str, top: int, new_name: Callable[[], str]) -> None:
-    """Move the folders in a folder up to the top, and remove it."""
+    """Remove a folder and its files. Move its inner folders to the top folder."""
     os.chmod(name, 0o700, dir_fd=top)
     folder = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
     try:
@@ -226,7 +226,7 @@ def _flatten(name: str, top: int, new_name: Callable[[], str]) -> None:
 
 
 def remove(scratch: str) -> None:
-    """Remove what can be removed of a program's own folder."""
+    """Remove the scratch folder of a program as far as possible."""
     with contextlib.suppress(OSError):
         remove_tree(scratch)
 
@@ -238,17 +238,17 @@ def _prctl(option: int, value: int) -> None:
 def main(log_path: str, scratch: str, cpus: str, *command: str) -> int:
     if cpus:
         os.sched_setaffinity(0, map(int, cpus.split(",")))
-    file = Path(log_path).open("ab")  # noqa: SIM115  closed below, where that may fail
+    file = Path(log_path).open("ab")  # noqa: SIM115  closed below, because that can fail
     try:
         return _run(command, Log(file, _notify_server))
     finally:
-        with contextlib.suppress(OSError):  # a full disk: the program's exit code is what counts
+        with contextlib.suppress(OSError):  # a full disk must not change the exit code
             file.close()
         remove(scratch)
 
 
 def _notify_server() -> None:
-    """Wake the server. The pipe may be full, which wakes the server too, or closed."""
+    """Wake the server. Ignore a full pipe, which wakes the server too, and a pipe that the server has closed."""
     with contextlib.suppress(OSError):
         os.write(sys.stdout.fileno(), b"\0")
 
