@@ -81,17 +81,15 @@ def _prepare(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise NewerStateError(f"{path} was written by a later version of Microjobs: update this one")
-    is_old = version < VERSION and _has_table(database, "resources")
-    if is_old:
+    if version < VERSION and _has_table(database, "resources"):
         logger.info("migrating %s", path)
         _set_old_tables_aside(database)
     if version < VERSION:
         database.execute(RESOURCES)
     for statement in OTHER_TABLES:
         database.execute(statement)
-    if is_old:
-        for table in ("resources", "broken"):
-            _copy_rows(database, table)
+    for table in ("resources", "broken"):
+        _copy_rows(database, table)
     for name, columns in INDEXES.items():
         database.execute(f"CREATE INDEX IF NOT EXISTS {name} ON resources ({columns})")
     database.execute(f"PRAGMA user_version = {VERSION}")
@@ -113,7 +111,7 @@ def _set_old_tables_aside(database: sqlite3.Connection) -> None:
 
 
 def _copy_rows(database: sqlite3.Connection, table: str) -> None:
-    """Copy the rows of a table of version 1 as they are, then move internal values out of descriptions."""
+    """Copy the rows of a table of version 1, if there is one, and move internal values out of descriptions."""
     if not _has_table(database, f"old_{table}"):
         return
     owner_kinds = " ".join(f"WHEN kind = '{kind}' THEN '{owner}'" for kind, owner in OWNER_KINDS.items())
