@@ -135,7 +135,8 @@ class _Job:
 
     def load_main(self) -> ModuleType:
         if not self._has("main"):
-            raise UserError(f"{self.folder} has no {self._package}/main.py: set {JOB} to the folder of a job")
+            remedy = f"move the job's modules into that package, or set {JOB} to the folder of a job"
+            raise UserError(f"{self.folder} has no {self._package}/main.py: {remedy}")
         loaded = importlib.import_module(f"{self._package}.main")
         if received:  # a library treated `Stopped` as the error of a missing optional package
             raise Stopped(received[0])
