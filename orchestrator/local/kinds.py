@@ -47,7 +47,7 @@ class Life:
     good: str = JobStatus.COMPLETED
     """The status of success."""
     changing: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
-    """Statuses that end by themselves: someone who waits, waits for another one."""
+    """Transitional statuses: the server replaces them by another status without a further request."""
     secondary: tuple[str, ...] = ()
     """Values of SecondaryStatus that are not also statuses."""
     is_lasting: bool = False
@@ -72,11 +72,6 @@ class LogNames:
     group: str
     prefix: str = "{name}/"
     """The beginning of the streams' names."""
-
-    @property
-    def is_shared(self) -> bool:
-        """Whether all resources of the kind have one group."""
-        return "{name}" not in self.group
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,11 +126,11 @@ class Kind:
         return {verb: f"{verb}{self.noun}{'s' if verb == 'List' else ''}" for verb in ("Create", *self.verbs)}
 
     def log_group(self, name: str) -> str:
-        """The log group of a resource."""
+        """Return the log group of a resource."""
         return self.logs.group.format(name=name) if self.logs else ""
 
     def log_prefix(self, name: str) -> str:
-        """What the names of a resource's log streams start with."""
+        """Return the prefix of the names of a resource's log streams."""
         return self.logs.prefix.format(name=name) if self.logs else ""
 
 

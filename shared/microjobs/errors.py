@@ -46,7 +46,7 @@ class ScriptStopped(Stopped):
 
 
 def code_and_reason(error: BaseException) -> tuple[int, str]:
-    """The exit code that an error stands for, and the sentence to tell; for what nobody foresaw, its traceback."""
+    """Return the exit code of an error, and its reason. The reason of an unexpected error includes the traceback."""
     if isinstance(error, JobError):
         return error.exit_code, str(error)
     if full := _full_disk(error):

@@ -1,10 +1,9 @@
-"""Runs a user's own `train.py` in our image, as AWS's framework images do.
+"""Runs a user's own `train.py`, as AWS's framework images do.
 
-The sagemaker-training toolkit takes the code apart, installs its requirements, and makes the arguments and the SM_*
-variables. Running the command is ours: the toolkit's way cuts lines in two where a block of output ends, imports
-TensorFlow for the names of its exceptions, logs the whole environment, and has a reason only for errors it knows.
-Starting a script on several hosts as one is ours too: the toolkit alone would run copies that know nothing of each
-other, and nobody would notice.
+The sagemaker-training toolkit unpacks the code, installs its requirements, and makes the arguments and the SM_*
+variables. This module runs the command, because the toolkit splits lines at the end of a block of output, imports
+TensorFlow for the names of its exceptions, logs the whole environment, and reports a reason only for known errors.
+This module also starts a script on several hosts as one job: the toolkit alone would run independent copies.
 """
 
 import dataclasses

@@ -47,7 +47,7 @@ def run_guarded(check: Check) -> Iterator[Finding]:
     except ClientError as error:
         if error.response["Error"]["Code"] in DENIED:
             message = f"{check.name} cannot be checked: {error.operation_name} is not allowed"
-            yield Finding("unknown", message, "ask someone who may, or continue without")
+            yield Finding("unknown", message, "ask an administrator of the account, or continue without it")
         else:
             yield Finding("unknown", f"{check.name} cannot be checked: {error}", "try again")
     except (BotoCoreError, ResponseParserError, OSError) as error:  # a gateway may answer for AWS, with a page

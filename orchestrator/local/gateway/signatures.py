@@ -1,4 +1,4 @@
-"""Signatures of version 4: they prove who sent a request, and that nobody changed it.
+"""Signatures of version 4: they prove the sender of a request, and that the request was not changed.
 
 Botocore signs the received request with the server's secret key; the result must be the received signature.
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html

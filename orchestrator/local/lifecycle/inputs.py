@@ -125,5 +125,5 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except FileExistsError:
         raise
-    except OSError:  # another file system, or a file of somebody else's
+    except OSError:  # another file system, or a file of another user
         shutil.copyfile(source, target)

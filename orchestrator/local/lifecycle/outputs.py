@@ -117,7 +117,7 @@ def _add(tar: tarfile.TarFile, name: str, entry: Entry) -> None:
         info.type, info.mode = tarfile.DIRTYPE, 0o755
         tar.addfile(info)
     else:
-        # As extracted by tarfile's filter `data`: the owner can read it, and nobody else can change it.
+        # As extracted by tarfile's filter `data`: the owner can read it, and only the owner can change it.
         executable = 0o111 if entry.mode & 0o100 else 0
         info.mode = (entry.mode & 0o644) | (entry.mode & executable) | 0o600
         with entry.content.open("rb") as content:

@@ -14,9 +14,7 @@ CHECKED = NoMeaning("the body is read whole and counted in any case")
 IF_MATCH_ONLY = Refused("give IfMatch instead")
 
 ROWS: Mapping[str, Row] = {
-    "ACL": Honoured(
-        "objects are their owner's", only=ACLS, why="nobody but the holder of the server's credentials can read"
-    ),
+    "ACL": Honoured("objects are their owner's", only=ACLS, why="only the holder of the server's credentials can read"),
     "AnnotationDirective": Refused("objects have no annotations"),
     "BucketKeyEnabled": UNENCRYPTED,
     "BucketNamespace": Refused("bucket names have one namespace: leave it out"),
@@ -46,7 +44,7 @@ ROWS: Mapping[str, Row] = {
     "ObjectLockRetainUntilDate": NO_LOCK,
     "ObjectOwnership": NoMeaning("the server has one account"),
     "OptionalObjectAttributes": NoMeaning("no object is restored from an archive"),
-    "RequestPayer": NoMeaning("nobody pays"),
+    "RequestPayer": NoMeaning("requests cost nothing"),
     "SSECustomerAlgorithm": UNENCRYPTED,
     "SSECustomerKey": UNENCRYPTED,
     "SSECustomerKeyMD5": UNENCRYPTED,
@@ -81,7 +79,7 @@ READ = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber Che
 PAGED = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
 
 PUT = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
-STORED = NoMeaning("stored and described: nothing is encrypted, and nobody else can read")
+STORED = NoMeaning("stored and described: nothing is encrypted, and only the home's owner can read")
 DESCRIBED_SETTINGS = (
     *("BucketAcl", "BucketCors", "BucketEncryption", "BucketLifecycleConfiguration"),
     *("BucketLogging", "BucketNotificationConfiguration", "BucketOwnershipControls", "BucketPolicy"),

@@ -78,7 +78,7 @@ CREATE_ENDPOINT_CONFIG: Rows = {
     "ExecutionRoleArn": ROLE,
     "VpcConfig": VPC,
     "EnableNetworkIsolation": Refused("it is for inference components: set it in CreateModel"),
-    "MetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
+    "MetricsConfig": NoMeaning("metrics are not collected; request them from the container"),
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }
 

@@ -20,10 +20,10 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 
 
 def find(context: Context, name: str) -> Mapping[str, Any]:
-    """The request that made a model; whoever runs it keeps a copy, since the model may be deleted.
+    """Return the CreateModel request of a model. A caller that runs it keeps a copy, because the model may be deleted.
 
     Raises:
-        ValidationError: there is none of that name.
+        ValidationError: no model has that name.
     """
     record = context.state.get(MODEL.arn_type, name)
     if record is None:
@@ -34,7 +34,7 @@ def find(context: Context, name: str) -> Mapping[str, Any]:
 
 
 def container(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The one container of a CreateModel request, wherever it stands."""
+    """Return the only container of a CreateModel request, from either of its two members."""
     primary = [model["PrimaryContainer"]] if "PrimaryContainer" in model else []
     given = [*primary, *model.get("Containers", [])]
     if len(given) != 1:

@@ -42,7 +42,7 @@ CONTAINER: Rows = {
     "ModelPackageName": PACKAGE,
     "InferenceSpecificationName": PACKAGE,
     "MultiModelConfig": Refused("make a model and an endpoint for each"),
-    "ContainerMetricsConfig": NoMeaning("nobody collects metrics; ask the container itself"),
+    "ContainerMetricsConfig": NoMeaning("metrics are not collected; request them from the container"),
 }
 
 CREATE: Rows = {

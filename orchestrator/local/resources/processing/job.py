@@ -58,12 +58,8 @@ class ProcessingJob:
         for number, item in enumerate(output_items(self.job.request)):
             output = item["S3Output"]
             if output["S3UploadMode"] == "Continuous":
-                folder, path, store = (
-                    self.job.folder / "sync" / str(number),
-                    output["LocalPath"],
-                    self.job.context.store,
-                )
-                sync = Sync(store, hosts, path, output["S3Uri"], folder, self.job.note, deletes=False)
+                folder, path = self.job.folder / "sync" / str(number), output["LocalPath"]
+                sync = Sync(self.job.context.store, hosts, path, output["S3Uri"], folder, self.job.note, deletes=False)
                 sync.start()
                 self._syncs.append(sync)
         stopping = self.job.request.get("StoppingCondition", {})
