@@ -84,7 +84,7 @@ def write_kinds(family: Family) -> str:
         ended = next((name for name in family.answer("Describe") if name.endswith("EndTime")), "")
         lines = "\n".join(f'    {"_".join(split_words(item)).upper()} = "{item}"' for item in family.statuses)
         statuses = f'\n\nclass Status(StrEnum):\n    """AWS\'s statuses."""\n\n{lines}\n'
-        life = f'life=Life(ended="{ended}", statuses=Status), logs=LogNames("/aws/sagemaker/{family.noun}s"),'
+        life = f'life=Life(end_member="{ended}", statuses=Status), logs=LogNames("/aws/sagemaker/{family.noun}s"),'
     listed = next((name for name, shape in family.answer("List").items() if shape.type_name == "list"), "")
     return (
         f'"""The kind {family.name}."""\n\n'

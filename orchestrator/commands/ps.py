@@ -37,7 +37,7 @@ def call(options: argparse.Namespace) -> int:
     rows = view.newest(rows_filter)
     for line in format_table(rows, datetime.now(UTC)):
         print(strip_controls(line))
-    if warning := view.warning(shows_running=any(row.status in row.kind.transitional for row in rows)):
+    if warning := view.warning(shows_running=any(row.status in row.kind.life.transitional for row in rows)):
         print(f"microjobs: {warning}", file=sys.stderr)
     return 0
 
@@ -58,7 +58,7 @@ def _parse_status(text: str) -> str:
     """
     from microjobs_orchestrator.failures import UsageError
 
-    statuses = [status for kind in KINDS for status in (*kind.life.secondary, *kind.statuses)]
+    statuses: list[str] = [status for kind in KINDS for status in (*kind.life.secondary, *kind.life.statuses)]
     spellings = {status.lower(): status for status in statuses}
     if text.lower() not in spellings:
         names = ", ".join(sorted(spellings.values()))

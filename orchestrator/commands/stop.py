@@ -35,7 +35,7 @@ def call(options: argparse.Namespace) -> int:
 def stop_one(options: argparse.Namespace, name: str) -> int:
 
     kind, description = backends.open_view(options).find(name)
-    if not kind.life.is_lasting and description[kind.status_member] not in kind.transitional:
+    if not kind.life.is_lasting and description[kind.status_member] not in kind.life.transitional:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
         return 0
     with backends.open_backend(options) as backend:  # it may start a server

@@ -39,26 +39,26 @@ JOB_TRANSITIONS: Mapping[str, Collection[str]] = {
 class Life:
     """The statuses of a kind of resource that runs. The default values are those of jobs."""
 
-    ended: str = ""
+    end_member: str = ""
     """The member of Describe and List that holds the time of the end."""
     statuses: type[StrEnum] = JobStatus
     """All statuses that AWS documents, for filters."""
     first: str = JobStatus.IN_PROGRESS
-    good: str = JobStatus.COMPLETED
+    success: str = JobStatus.COMPLETED
     """The status of success."""
-    changing: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
+    transitional: tuple[str, ...] = (JobStatus.IN_PROGRESS, JobStatus.STOPPING)
     """Transitional statuses: the server replaces them by another status without a further request."""
     secondary: tuple[str, ...] = ()
     """Values of SecondaryStatus that are not also statuses."""
     is_lasting: bool = False
-    """It runs until it is deleted: hosts run in the status `good`, too."""
+    """It runs until it is deleted: hosts run in the status `success`, too."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
     """Statuses that may follow a status."""
 
     @property
     def active(self) -> tuple[str, ...]:
         """The statuses in which hosts should run: a server that starts resumes these resources."""
-        return (*self.changing, self.good) if self.is_lasting else self.changing
+        return (*self.transitional, self.success) if self.is_lasting else self.transitional
 
     def allows(self, before: str, after: str) -> bool:
         """Whether a resource may change from one status to another one, or keep its status."""

@@ -35,7 +35,7 @@ class BackendView(View):
         paginator = client.get_paginator(f"list-{kind.arn_type}s".replace("-", "_"))
         for page in paginator.paginate(**request, **{name: value for name, value in filters.items() if value}):
             for row in next(value for value in page.values() if isinstance(value, list)):
-                created, ended = row["CreationTime"], row.get(kind.end_member)
+                created, ended = row["CreationTime"], row.get(kind.life.end_member)
                 secondary = row.get("SecondaryStatus", "")
                 yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
 

@@ -53,8 +53,8 @@ def _wait_until_stopped(backend: Backend, run: str) -> None:
 
 def _running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
     for kind in JOBS:
-        for status in kind.transitional:
-            for name in _names(backend, kind.declared.operations["List"], kind.name_member, run, StatusEquals=status):
+        for status in kind.life.transitional:
+            for name in _names(backend, kind.operations["List"], kind.name_member, run, StatusEquals=status):
                 yield kind, name
 
 

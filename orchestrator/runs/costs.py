@@ -67,7 +67,7 @@ def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> list[float]
     summaries: list[Mapping[str, Any]] = [
         summary for page in pages for summary in page["TrainingJobSummaries"] if "TrainingStartTime" in summary
     ]
-    if tuning["HyperParameterTuningJobStatus"] in TUNING.transitional:
+    if tuning["HyperParameterTuningJobStatus"] in TUNING.life.transitional:
         return [_wall_seconds(summary, "Training") for summary in summaries]
     jobs = (sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"]) for job in summaries)
     return [_training_usage(job).seconds for job in jobs]

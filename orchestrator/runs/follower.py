@@ -32,7 +32,7 @@ class Follower:
         tail = LogTail.of(self._backend.logs, kind, name)
         while True:
             description = self._describe(kind, name, display)
-            has_ended = description[kind.status_member] not in kind.transitional
+            has_ended = description[kind.status_member] not in kind.life.transitional
             self._show(kind, name, description, display)
             self._show_log(kind, tail, display, has_ended=has_ended)
             if has_ended:
@@ -76,6 +76,6 @@ def check_success(kind: Kind, name: str, description: Members, display: StepDisp
         JobFailedError: it is not the kind's success status.
     """
     status = description[kind.status_member]
-    if status != kind.success:
+    if status != kind.life.success:
         reason = description.get("FailureReason") or "no reason is given"
         raise JobFailedError(display.title, name, status, reason, tuple(display.tail))

@@ -136,7 +136,7 @@ def _select(database: sqlite3.Connection, kind: Kind, rows: Filter) -> list[Reso
               AND created BETWEEN 0 AND {MAX_TIME}
         ORDER BY created DESC LIMIT ?
     """  # noqa: S608  the parts are constants
-    values = (f"$.{kind.end_member or 'none'}", kind.arn_type, rows.name, *statuses, *statuses, rows.limit)
+    values = (f"$.{kind.life.end_member or 'none'}", kind.arn_type, rows.name, *statuses, *statuses, rows.limit)
     return [
         ResourceRow(kind, name, status, _to_time(created), _to_time(ended) if _is_time(ended) else None, secondary)
         for name, status, created, ended, secondary in database.execute(query, values)

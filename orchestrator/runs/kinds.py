@@ -17,60 +17,11 @@ ABSENT_CODES = ("ValidationException", "ResourceNotFound", "ResourceNotFoundExce
 """Error codes of AWS for a name that no resource has, and for a job that cannot be stopped because it has ended."""
 
 
-@dataclass(frozen=True)
-class Kind:
+@dataclass(frozen=True, eq=False)
+class Kind(kinds.Kind):
     """A kind of resource that runs, and the operations of a client on it."""
 
-    declared: kinds.Kind
     life: kinds.Life
-
-    @property
-    def noun(self) -> str:
-        """In names of operations and members: `TrainingJob` of `CreateTrainingJob` and `TrainingJobName`."""
-        return self.declared.noun
-
-    @property
-    def title(self) -> str:
-        """The name for the user."""
-        return self.declared.title
-
-    @property
-    def end_member(self) -> str:
-        """The member of Describe and List that has the end time; empty if there is none."""
-        return self.life.ended
-
-    @property
-    def transitional(self) -> tuple[str, ...]:
-        """Statuses of a resource that has not reached its end, or its service."""
-        return self.life.changing
-
-    @property
-    def success(self) -> str:
-        return self.life.good
-
-    @property
-    def statuses(self) -> tuple[str, ...]:
-        return tuple(self.life.statuses)
-
-    @property
-    def name_member(self) -> str:
-        return self.declared.name_member
-
-    @property
-    def status_member(self) -> str:
-        return self.declared.status_member
-
-    def log_group(self, name: str) -> str:
-        return self.declared.log_group(name)
-
-    def log_prefix(self, name: str) -> str:
-        """Return the prefix of the names of the resource's log streams. A tuning job has those of its trials."""
-        return self.declared.log_prefix(name)
-
-    @property
-    def arn_type(self) -> str:
-        """The resource type in ARNs, such as `training-job`."""
-        return self.declared.arn_type
 
     def create(self, client: "SageMakerClient", request: Members) -> None:
         self._method(client, "Create")(**request)
@@ -100,7 +51,7 @@ class Kind:
         return method
 
 
-_BY_ARN_TYPE = {kind.arn_type: Kind(kind, kind.life) for kind in kinds.all_kinds() if kind.life is not None}
+_BY_ARN_TYPE = {kind.arn_type: Kind(**vars(kind)) for kind in kinds.all_kinds() if kind.life is not None}
 
 KINDS = tuple(_BY_ARN_TYPE.values())
 

@@ -66,7 +66,10 @@ class Run:
 
     def _is_usable(self, kind: Kind, name: str) -> bool:
         description = kind.describe(self.backend.sagemaker, name)
-        return description is not None and description[kind.status_member] in (kind.success, *kind.transitional)
+        return description is not None and description[kind.status_member] in (
+            kind.life.success,
+            *kind.life.transitional,
+        )
 
     def name(self, step: str) -> str:
         """Return the name of a step's job, model or endpoint, which is unique and new in each attempt."""
@@ -198,7 +201,7 @@ class Run:
         deadline = time.monotonic() + STOP_TIMEOUT
         while time.monotonic() < deadline:
             description = kind.describe(self.backend.sagemaker, name)
-            if description is None or description[kind.status_member] not in kind.transitional:
+            if description is None or description[kind.status_member] not in kind.life.transitional:
                 self._costs.add_job(kind, description)
                 return
             time.sleep(self.backend.poll_interval)

@@ -44,7 +44,7 @@ class Filter:
     def statuses(self, kind: Kind) -> tuple[str, ...]:
         """Return the statuses to query for a kind; an empty tuple selects all statuses."""
         if self.status:
-            return (self.status,) if self.status in kind.statuses else ()
+            return (self.status,) if self.status in tuple(kind.life.statuses) else ()
         if self.running:
             return kind.life.active
         return ()
@@ -56,7 +56,9 @@ class Filter:
 
     def matching_kinds(self) -> list[Kind]:
         """Return the kinds that can have a matching row."""
-        return [kind for kind in self.kinds if not self.status or self.status in (*kind.statuses, *kind.life.secondary)]
+        return [
+            kind for kind in self.kinds if not self.status or self.status in (*kind.life.statuses, *kind.life.secondary)
+        ]
 
     def newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
         return sorted(rows, key=lambda row: row.created, reverse=True)[: self.limit]
@@ -108,5 +110,5 @@ class View(ABC):
         found = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
         if not found:
             raise self.name_error(name)
-        active = ((kind, members) for kind, members in found if members[kind.status_member] in kind.transitional)
+        active = ((kind, members) for kind, members in found if members[kind.status_member] in kind.life.transitional)
         return next(active, found[0])

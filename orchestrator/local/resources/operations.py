@@ -102,9 +102,9 @@ class RunningOperations(Operations, ABC):
         return {self.kind.arn_member: record.arn}
 
     def stop(self, request: Request) -> Answer:
-        record, changing = self.find(request), self.life.changing
+        record, transitional = self.find(request), self.life.transitional
         members = self.stopping_members()
-        if not self.context.state.update(self.kind.arn_type, record.name, members, "Stopping", only_if=changing):
+        if not self.context.state.update(self.kind.arn_type, record.name, members, "Stopping", only_if=transitional):
             status = self.find(request).status
             raise ValidationError(f"The request was rejected because the {self.kind.words} is in status {status}.")
         self.registry.stop(f"{self.kind.arn_type}/{record.name}")

@@ -157,18 +157,18 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
 def test_server_that_is_killed_leaves_nothing_unsettled(home: Home, server: Server, kind: Kind) -> None:
     """The hosts are lost, too: what runs fails with a reason, or runs again and can be stopped."""
     assert kind.life is not None
-    changing = kind.life.changing
+    transitional = kind.life.transitional
     server.create(kind, "one")
     # The server of this process does not really die: it must have done what it does by itself.
-    until(lambda: server.runtime.hosts or server.status(kind, "one") not in changing)
+    until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
     after = Server(home)
     after.recover()
-    until(lambda: after.status(kind, "one") not in changing or after.runtime.hosts)
-    if "Stop" in kind.verbs and after.status(kind, "one") in changing:
+    until(lambda: after.status(kind, "one") not in transitional or after.runtime.hosts)
+    if "Stop" in kind.verbs and after.status(kind, "one") in transitional:
         after.call(kind, "Stop", **{kind.name_member: "one"})
-    until(lambda: after.status(kind, "one") not in changing)
+    until(lambda: after.status(kind, "one") not in transitional)
     described = after.call(kind, "Describe", **{kind.name_member: "one"})
-    assert described[kind.status_member] in (kind.life.good, "Stopped") or described["FailureReason"]
+    assert described[kind.status_member] in (kind.life.success, "Stopped") or described["FailureReason"]
     after.close()
 
 
@@ -179,5 +179,5 @@ def test_kind_is_complete(kind: Kind) -> None:
     assert {owned.arn_type for owned in kind.owns} <= {known.arn_type for known in KINDS[: KINDS.index(kind)]}
     if kind.life is not None:
         known = set(kind.life.statuses)
-        assert {kind.life.first, kind.life.good, *kind.life.changing, *kind.life.transitions} <= known
+        assert {kind.life.first, kind.life.success, *kind.life.transitional, *kind.life.transitions} <= known
         assert {after for following in kind.life.transitions.values() for after in following} <= known

@@ -37,8 +37,8 @@ ENDPOINT = Kind(
     life=Life(
         statuses=EndpointStatus,
         first=EndpointStatus.CREATING,
-        good=EndpointStatus.IN_SERVICE,
-        changing=(
+        success=EndpointStatus.IN_SERVICE,
+        transitional=(
             *_BEGINNING,
             EndpointStatus.SYSTEM_UPDATING,
             EndpointStatus.ROLLING_BACK,

@@ -6,6 +6,6 @@ PROCESSING_JOB = Kind(
     "processing-job",
     "ProcessingJob",
     "processing",
-    life=Life(ended="ProcessingEndTime"),
+    life=Life(end_member="ProcessingEndTime"),
     logs=LogNames("/aws/sagemaker/ProcessingJobs"),
 )

@@ -38,7 +38,7 @@ TRAINING_JOB = Kind(
     "training-job",
     "TrainingJob",
     "training",
-    life=Life(ended="TrainingEndTime", statuses=TrainingJobStatus, secondary=SECONDARY_STATUSES),
+    life=Life(end_member="TrainingEndTime", statuses=TrainingJobStatus, secondary=SECONDARY_STATUSES),
     logs=LogNames(LOG_GROUP),
     filters_pages=True,
 )

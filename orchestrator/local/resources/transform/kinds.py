@@ -6,7 +6,7 @@ TRANSFORM_JOB = Kind(
     "transform-job",
     "TransformJob",
     "transform",
-    life=Life(ended="TransformEndTime"),
+    life=Life(end_member="TransformEndTime"),
     logs=LogNames("/aws/sagemaker/TransformJobs"),
     verbs=("Describe", "List", "Stop"),
     newest_first=True,

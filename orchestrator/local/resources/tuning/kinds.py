@@ -22,7 +22,7 @@ TUNING_JOB = Kind(
     "hyper-parameter-tuning-job",
     "HyperParameterTuningJob",
     "tuning",
-    life=Life(ended="HyperParameterTuningEndTime", statuses=TuningJobStatus),
+    life=Life(end_member="HyperParameterTuningEndTime", statuses=TuningJobStatus),
     logs=LogNames(LOG_GROUP, prefix="{name}-"),  # those of its training jobs
     sort_by="Name",
     owns=(TRAINING_JOB,),
