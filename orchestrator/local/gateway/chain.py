@@ -102,8 +102,8 @@ class Gateway:
             responses = (intercept(exchange) for intercept in self._interceptors)
             return next(response for response in responses if response is not None)
         except Exception as error:
-            failure = _describe_failure(error, exchange)
-            return exchange.protocol.format_error(failure, exchange.request)
+            # in no variable: the error's traceback holds this frame, and the cycle would keep the request's body
+            return exchange.protocol.format_error(_describe_failure(error, exchange), exchange.request)
         finally:
             for clean_up in exchange.cleanups:
                 clean_up()

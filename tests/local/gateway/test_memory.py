@@ -1,0 +1,42 @@
+"""A request is freed with its response, without the garbage collector: an idle server allocates too little to start
+it, and would keep the last large bodies."""
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+from werkzeug import Response
+from werkzeug.test import EnvironBuilder
+
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.auth_errors import AuthError
+from microjobs_orchestrator.local.gateway.chain import Gateway
+from microjobs_orchestrator.local.gateway.exchange import Exchange
+
+
+def respond(_: Exchange) -> Response:
+    return Response("done")
+
+
+def refuse(_: Exchange) -> Response:
+    raise ServiceError("ValidationException", "refused")
+
+
+def refuse_sender(_: Exchange) -> Response:
+    raise AuthError("signature", "refused")
+
+
+@pytest.mark.parametrize("end", [respond, refuse, refuse_sender])
+def test_request_is_freed_without_the_garbage_collector(end: Callable[[Exchange], Response]) -> None:
+    requests = []
+
+    def remember(exchange: Exchange) -> None:
+        requests.append(weakref.ref(exchange.request))
+
+    gc.disable()
+    try:
+        list(Gateway([remember, end])(EnvironBuilder().get_environ(), lambda *_: lambda _: None))
+        assert [request() for request in requests] == [None]
+    finally:
+        gc.enable()
