@@ -14,7 +14,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from tests.conftest import JOBS, image_name
-from tests.local.clients import Local, started
+from tests.local.clients import LocalServer, started
 
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/microjobs"
 DIGEST = "sha256:" + "0" * 64
@@ -34,7 +34,7 @@ def write_record(home: Path) -> None:
 class Account:
     """A server in the place of AWS, and the folder in which `microjobs` is called."""
 
-    local: Local
+    local: LocalServer
     folder: Path
 
     @property

@@ -23,7 +23,7 @@ from microjobs_orchestrator.cli import make_parser
 from microjobs_orchestrator.local import control
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY
-from tests.local.clients import Local, started
+from tests.local.clients import LocalServer, started
 
 # moto does not make bucket policies, and says so.
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse AWS..S3..BucketPolicy")
@@ -38,7 +38,7 @@ HERE = re.compile(r"microjobs (ps|logs|stop)|aws sagemaker ")
 class World:
     """The folder in which the page's commands are called."""
 
-    def __init__(self, folder: Path, local: Local, moto: str) -> None:
+    def __init__(self, folder: Path, local: LocalServer, moto: str) -> None:
         self.folder = folder
         programs = [str(Path(sys.executable).parent), str(client_programs("aws"))]
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "MICROJOBS"))}

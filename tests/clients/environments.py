@@ -11,7 +11,7 @@ import pytest
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.runtimes.process.environments import locked_file
 from tests.conftest import REPOSITORY
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 
 ENVIRONMENTS = REPOSITORY / ".venv-clients"
 
@@ -37,7 +37,7 @@ def client_programs(client: str) -> Path:
     return python.parent
 
 
-def run_program(client: str, local: Local, folder: Path, script: str, *arguments: object) -> list[str]:
+def run_program(client: str, local: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
     """Run a script of this folder with a client's Python, with `folder` as working directory. Return its output."""
     environment = {
         "PATH": os.environ["PATH"],

@@ -11,7 +11,7 @@ import pytest
 
 from microjobs_orchestrator.local import control
 from tests.clients.environments import client_programs
-from tests.local.clients import Local, training_request
+from tests.local.clients import LocalServer, training_request
 
 pytestmark = pytest.mark.engine
 
@@ -19,7 +19,7 @@ Aws = Callable[..., Any]
 
 
 @pytest.fixture
-def aws(local: Local, tmp_path: Path) -> Aws:
+def aws(local: LocalServer, tmp_path: Path) -> Aws:
     environment = {
         "PATH": os.environ["PATH"],
         "HOME": str(tmp_path),
@@ -35,7 +35,7 @@ def aws(local: Local, tmp_path: Path) -> Aws:
     return aws
 
 
-def test_job_is_created_waited_for_and_described(aws: Aws, local: Local) -> None:
+def test_job_is_created_waited_for_and_described(aws: Aws, local: LocalServer) -> None:
     request = training_request(local, "echo from the command line")
     created = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
     name = created["TrainingJobArn"].rpartition("/")[2]
@@ -48,7 +48,7 @@ def test_job_is_created_waited_for_and_described(aws: Aws, local: Local) -> None
     assert "model.tar.gz" in aws("s3", "ls", f"{local.uri('models')}/{name}/output/")
 
 
-def test_log_is_read(aws: Aws, local: Local) -> None:
+def test_log_is_read(aws: Aws, local: LocalServer) -> None:
     name = local.train("echo first; echo second")["TrainingJobName"]
     found = aws(
         "logs", "filter-log-events", "--log-group-name", "/aws/sagemaker/TrainingJobs", "--log-stream-name-prefix", name

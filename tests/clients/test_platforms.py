@@ -7,23 +7,23 @@ from pathlib import Path
 import pytest
 
 from tests.clients.environments import run_program
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.stubbed import stubbed
 
 
 @pytest.fixture
-def stub(tmp_path: Path) -> Iterator[Local]:
+def stub(tmp_path: Path) -> Iterator[LocalServer]:
     with stubbed(tmp_path / "home") as local:
         yield local
 
 
-def test_mlflow_deploys_a_model(stub: Local, tmp_path: Path) -> None:
+def test_mlflow_deploys_a_model(stub: LocalServer, tmp_path: Path) -> None:
     lines = run_program("mlflow", stub, tmp_path, "mlflow_deployment.py", "image:1")
     assert json.loads(lines[-1]) == {"status": "InService", "listed": ["deployed"], "left": 0}
     assert [item["Name"] for item in stub.s3.list_buckets()["Buckets"] if item["Name"].startswith("mlflow")]
 
 
-def test_airflow_trains_and_hosts(stub: Local, tmp_path: Path) -> None:
+def test_airflow_trains_and_hosts(stub: LocalServer, tmp_path: Path) -> None:
     lines = run_program("airflow", stub, tmp_path, "airflow_hooks.py", "image:1", stub.address.bucket)
     assert json.loads(lines[-1]) == {
         "status": "Completed",

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.workflows.housing import Options
 from tests.clients.environments import client_programs
 from tests.conftest import REPOSITORY, image_name
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 
 PAGE = (REPOSITORY / "docs" / "using" / "quick-start.md").read_text(encoding="utf-8")
 PROGRAMS = {
@@ -41,7 +41,7 @@ def test_page_uses_only_images_that_make_run_builds() -> None:
 @pytest.mark.engine
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", PROGRAMS)
-def test_program_of_the_page_trains_a_model(client: str, local: Local, tmp_path: Path) -> None:
+def test_program_of_the_page_trains_a_model(client: str, local: LocalServer, tmp_path: Path) -> None:
     program = re.sub(r"microjobs/([a-z-]+):dev", lambda found: image_name(found[1]), PROGRAMS[client])
     (tmp_path / "first.py").write_text(program)
     environment = {

@@ -9,12 +9,12 @@ import pytest
 from tests.bundles import linear_bundle
 from tests.clients.environments import run_program
 from tests.conftest import image_name
-from tests.local.clients import Local, started
+from tests.local.clients import LocalServer, started
 
 pytestmark = pytest.mark.engine
 
 
-def run(local: Local, folder: Path, script: str, *arguments: object) -> list[str]:
+def run(local: LocalServer, folder: Path, script: str, *arguments: object) -> list[str]:
     return run_program("sdk", local, folder, script, *arguments)
 
 
@@ -25,7 +25,7 @@ def test_users_script_runs_in_awss_own_image_by_its_alias(tmp_path: Path) -> Non
 
 
 @pytest.mark.timeout(900)
-def test_housing_notebook_runs_to_its_last_cell(local: Local, boston: Path, tmp_path: Path) -> None:
+def test_housing_notebook_runs_to_its_last_cell(local: LocalServer, boston: Path, tmp_path: Path) -> None:
     lines = run(local, tmp_path, "housing_notebook.py", boston, tmp_path, image_name("{}"))
     results = json.loads(lines[-1])
     assert results["best"] < 30
@@ -36,7 +36,7 @@ def test_housing_notebook_runs_to_its_last_cell(local: Local, boston: Path, tmp_
     assert results["endpoints"] == []
 
 
-def test_sdk_predicts_asynchronously_and_joins(local: Local, tmp_path: Path) -> None:
+def test_sdk_predicts_asynchronously_and_joins(local: LocalServer, tmp_path: Path) -> None:
     linear_bundle(tmp_path / "model", [1.0] * 3, 0.0)
     with tarfile.open(tmp_path / "model.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "model", ".")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 
 Terraform = Callable[..., int]
 
@@ -22,7 +22,7 @@ EMPTY, CHANGES = 0, 2
 
 
 @pytest.fixture
-def terraform(processes: Local, tmp_path: Path) -> Terraform:
+def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
     """Runs a command in a folder with the resources; its exit code."""
     program = shutil.which("terraform")
     if program is None:
@@ -49,7 +49,7 @@ def terraform(processes: Local, tmp_path: Path) -> Terraform:
     return run
 
 
-def test_terraform_creates_keeps_and_destroys(terraform: Terraform, processes: Local) -> None:
+def test_terraform_creates_keeps_and_destroys(terraform: Terraform, processes: LocalServer) -> None:
     terraform("apply", "-auto-approve")
     assert (
         processes.client("sagemaker")

@@ -10,7 +10,7 @@ from microjobs.contract import Layout
 from tests.bundles import linear_bundle
 from tests.clients.environments import run_program
 from tests.conftest import image_from, image_name
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -29,7 +29,7 @@ def trainer() -> Iterator[str]:
 
 
 @pytest.fixture
-def bundle(local: Local, tmp_path: Path) -> None:
+def bundle(local: LocalServer, tmp_path: Path) -> None:
     """A model in the bucket that adds its three features up."""
     linear_bundle(tmp_path / "bundle", [1.0] * 3, 0.0)
     files = local.bucket / "bundle"
@@ -40,7 +40,9 @@ def bundle(local: Local, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bundle")
 @pytest.mark.parametrize(("client", "version"), [("sdk290", "2.90.0"), ("sdk", "2.257.7")])
-def test_program_for_version_2_runs(client: str, version: str, local: Local, trainer: str, tmp_path: Path) -> None:
+def test_program_for_version_2_runs(
+    client: str, version: str, local: LocalServer, trainer: str, tmp_path: Path
+) -> None:
     lines = run_program(client, local, tmp_path, "typical_v2.py", trainer, image_name("serve"), local.address.bucket)
     assert json.loads(lines[-1]) == {
         "version": version,
@@ -57,7 +59,7 @@ def test_program_for_version_2_runs(client: str, version: str, local: Local, tra
 
 
 @pytest.mark.usefixtures("bundle")
-def test_program_for_version_3_runs(local: Local, trainer: str, tmp_path: Path) -> None:
+def test_program_for_version_3_runs(local: LocalServer, trainer: str, tmp_path: Path) -> None:
     lines = run_program("sdk3", local, tmp_path, "typical_v3.py", trainer, image_name("serve"), local.address.bucket)
     assert json.loads(lines[-1]) == {
         "bucket": local.address.bucket,

@@ -29,7 +29,7 @@ ROOT = f"${{{BASE_DIR}:-{DEFAULT_ROOT}}}"
 
 
 @dataclass(frozen=True)
-class Local:
+class LocalServer:
     """A running server."""
 
     home: Home
@@ -86,7 +86,7 @@ class Local:
     def ended(self, name: str) -> dict[str, Any]:
         """A training job's description when it has ended."""
         describe = self.sagemaker.describe_training_job
-        job: dict[str, Any] = until(
+        job: dict[str, Any] = wait_until(
             lambda: describe(TrainingJobName=name), lambda job: job["TrainingJobStatus"] in OVER
         )
         return job
@@ -98,12 +98,12 @@ class Local:
 
     def in_status(self, name: str, secondary: str) -> dict[str, Any]:
         """A training job's description, once it is in a SecondaryStatus."""
-        job: dict[str, Any] = until(lambda: self.training(name), lambda job: job["SecondaryStatus"] == secondary)
+        job: dict[str, Any] = wait_until(lambda: self.training(name), lambda job: job["SecondaryStatus"] == secondary)
         return job
 
     def said(self, name: str, line: str) -> None:
         """Wait until a training job's first host has printed a line."""
-        until(lambda: self.output("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
+        wait_until(lambda: self.output("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
 
     def model(self, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
         """The files of an archive that a training job left, their texts by their names."""
@@ -116,7 +116,7 @@ class Local:
         """Run a processing job to its end."""
         name = self.start_processing(script, **members)
         describe = self.sagemaker.describe_processing_job
-        job: dict[str, Any] = until(
+        job: dict[str, Any] = wait_until(
             lambda: describe(ProcessingJobName=name), lambda job: job["ProcessingJobStatus"] in OVER
         )
         return job
@@ -143,7 +143,7 @@ class Local:
         }
 
 
-def until(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 150.0) -> Any:
+def wait_until(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 150.0) -> Any:
     """Ask until the answer is enough."""
     deadline = time.monotonic() + seconds
     while not enough(answer := ask()):
@@ -159,7 +159,7 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{next(_number)}"
 
 
-def training_request(local: Local, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
+def training_request(local: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
     """A CreateTrainingJob request whose job is a shell script."""
     algorithm = {
         "TrainingImage": image_name(SHELL),
@@ -209,11 +209,11 @@ def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") ->
 
 
 @contextmanager
-def started(folder: Path, **settings: Any) -> Iterator[Local]:
+def started(folder: Path, **settings: Any) -> Iterator[LocalServer]:
     """A server of its own, in a process of its own as users have it, ended after the block."""
     home = Home(folder)
     address = control.start(home, Config(port=0, **settings))
     try:
-        yield Local(home, address)
+        yield LocalServer(home, address)
     finally:
         control.stop(home)

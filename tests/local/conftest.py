@@ -7,27 +7,27 @@ import pytest
 
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
-from tests.local.clients import Local, started
+from tests.local.clients import LocalServer, started
 
 
 @pytest.fixture(scope="session")
-def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server whose jobs run in containers."""
     with started(tmp_path_factory.mktemp("local"), runtime="docker") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server whose jobs are processes."""
     with started(tmp_path_factory.mktemp("processes"), runtime="process") as running:
         yield running
 
 
 @pytest.fixture(params=["processes", pytest.param("local", marks=pytest.mark.engine)])
-def anywhere(request: pytest.FixtureRequest) -> Local:
+def anywhere(request: pytest.FixtureRequest) -> LocalServer:
     """A server with either runtime. Scripts find the contract's root with `cd $ROOT`, see `clients.ROOT`."""
-    server: Local = request.getfixturevalue(request.param)
+    server: LocalServer = request.getfixturevalue(request.param)
     return server
 
 

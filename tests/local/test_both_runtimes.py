@@ -13,7 +13,7 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import OVER, Local, channel, processing_input, processing_output, started, until
+from tests.local.clients import OVER, LocalServer, channel, processing_input, processing_output, started, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -21,7 +21,7 @@ ML = Layout()
 SCORE = "predict"
 
 
-def arrays(local: Local) -> None:
+def arrays(local: LocalServer) -> None:
     """Raw housing-like data, two files a kind for two hosts."""
     random = np.random.default_rng(0)
     weights = random.normal(size=5)
@@ -36,7 +36,7 @@ def arrays(local: Local) -> None:
                 local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=buffer.getvalue())
 
 
-def scale(local: Local) -> dict[str, Any]:
+def scale(local: LocalServer) -> dict[str, Any]:
     """Preprocessing on two hosts that each have half of the files."""
     outputs = [processing_output(name, local.uri(name), str(ML.processing(name))) for name in ("train", "test")]
     local.sagemaker.create_processing_job(
@@ -50,7 +50,7 @@ def scale(local: Local) -> dict[str, Any]:
     return ended(lambda: local.sagemaker.describe_processing_job(ProcessingJobName="scale"), "ProcessingJobStatus")
 
 
-def train(local: Local, name: str, **hyperparameters: str) -> dict[str, Any]:
+def train(local: LocalServer, name: str, **hyperparameters: str) -> dict[str, Any]:
     metrics = [{"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}]
     local.sagemaker.create_training_job(
         TrainingJobName=name,
@@ -70,7 +70,7 @@ def train(local: Local, name: str, **hyperparameters: str) -> dict[str, Any]:
     return ended(lambda: local.sagemaker.describe_training_job(TrainingJobName=name), "TrainingJobStatus")
 
 
-def predict(local: Local, model_uri: str) -> Any:
+def predict(local: LocalServer, model_uri: str) -> Any:
     """An answer of an endpoint, which is deleted again."""
     client = local.sagemaker
     container = {"Image": image_name("serve"), "ModelDataUrl": model_uri}
@@ -78,7 +78,7 @@ def predict(local: Local, model_uri: str) -> Any:
     variant = {"VariantName": "all", "ModelName": SCORE, "InitialInstanceCount": 1, "InstanceType": "ml.m5.large"}
     client.create_endpoint_config(EndpointConfigName=SCORE, ProductionVariants=[variant])
     client.create_endpoint(EndpointName=SCORE, EndpointConfigName=SCORE)
-    until(lambda: client.describe_endpoint(EndpointName=SCORE), lambda it: it["EndpointStatus"] == "InService")
+    wait_until(lambda: client.describe_endpoint(EndpointName=SCORE), lambda it: it["EndpointStatus"] == "InService")
     answer = local.client("sagemaker-runtime").invoke_endpoint(
         EndpointName=SCORE, ContentType="application/json", Body=json.dumps({"instances": [[0.5] * 5, [-0.5] * 5]})
     )
@@ -87,7 +87,7 @@ def predict(local: Local, model_uri: str) -> Any:
 
 
 def ended(describe: Callable[[], Any], status: str) -> dict[str, Any]:
-    job: dict[str, Any] = until(describe, lambda job: job[status] in OVER, seconds=300)
+    job: dict[str, Any] = wait_until(describe, lambda job: job[status] in OVER, seconds=300)
     return job
 
 
@@ -104,7 +104,7 @@ def lasting(described: Any) -> Any:
     return round(described, 4) if isinstance(described, float) else described
 
 
-def objects(local: Local) -> dict[str, Any]:
+def objects(local: LocalServer) -> dict[str, Any]:
     """Every object: arrays as numbers, archives as the files in them."""
     return {
         path.relative_to(local.bucket).as_posix(): _content(path) for path in local.bucket.rglob("*") if path.is_file()
@@ -128,7 +128,7 @@ def _in_short(text: str) -> str:
     return re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", text)
 
 
-def lines(local: Local, group: str, job: str) -> dict[str, list[str]]:
+def lines(local: LocalServer, group: str, job: str) -> dict[str, list[str]]:
     """What hosts printed, without times and addresses."""
     noise = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ |\d+\.\d+ s\b|tcp://\S+")
     return {host: [noise.sub("", line) for line in said] for host, said in local.output(group, job).items()}

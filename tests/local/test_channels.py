@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from microjobs.contract import Layout
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
-from tests.local.clients import ROOT, Local, channel, processing_input, started, until
+from tests.local.clients import ROOT, LocalServer, channel, processing_input, started, wait_until
 
 
 def given(name: str, uri: str, **members: Any) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def given(name: str, uri: str, **members: Any) -> dict[str, Any]:
     return made | members
 
 
-def read(local: Local, name: str) -> str:
+def read(local: LocalServer, name: str) -> str:
     """What a job's script wrote into `model/read`."""
     job = local.ended(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
@@ -43,13 +43,13 @@ EPOCHS = (
 """Reads three epochs of the channel `train`, a line with a bar after each."""
 
 
-def test_pipes_give_all_objects_each_epoch(anywhere: Local) -> None:
+def test_pipes_give_all_objects_each_epoch(anywhere: LocalServer) -> None:
     anywhere.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
     name = anywhere.start_training(EPOCHS, InputDataConfig=[given("train", anywhere.uri("pipe/"), InputMode="Pipe")])
     assert read(anywhere, name) == "first,second.\n|\n" * 3
 
 
-def test_folders_that_a_job_was_given_can_be_renamed(anywhere: Local) -> None:
+def test_folders_that_a_job_was_given_can_be_renamed(anywhere: LocalServer) -> None:
     anywhere.put({"renamed/old/a": "content", "renamed/b": "beside"})
     rename = 'python -c \'import os; os.rename("old", "new")\''  # mv would copy where it cannot rename
     script = f"cd {ROOT}/input/data/train && {rename} && echo more >> new/a && cat new/a > ../../../model/read"
@@ -58,7 +58,7 @@ def test_folders_that_a_job_was_given_can_be_renamed(anywhere: Local) -> None:
     assert (anywhere.bucket / "renamed/old/a").read_text() == "content"
 
 
-def test_large_object_goes_through_a_pipe_whole(anywhere: Local) -> None:
+def test_large_object_goes_through_a_pipe_whole(anywhere: LocalServer) -> None:
     content = bytes(range(256)) * (1 << 15)  # more than any buffer on the way
     anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="large/x", Body=content)
     script = f"cd {ROOT} && sha256sum < input/data/train_0 > model/read"
@@ -66,14 +66,14 @@ def test_large_object_goes_through_a_pipe_whole(anywhere: Local) -> None:
     assert read(anywhere, name).split()[0] == hashlib.sha256(content).hexdigest()
 
 
-def test_reader_that_closes_early_gets_the_next_epoch(anywhere: Local) -> None:
+def test_reader_that_closes_early_gets_the_next_epoch(anywhere: LocalServer) -> None:
     anywhere.put({"early/a": "0123456789" * 100_000})
     script = EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
     name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("early/"), InputMode="Pipe")])
     assert read(anywhere, name) == "0123|\n" * 3
 
 
-def test_job_may_leave_its_pipes_unread(anywhere: Local) -> None:
+def test_job_may_leave_its_pipes_unread(anywhere: LocalServer) -> None:
     anywhere.put({"unread/a": "x" * 1_000_000})
     pipe = given("train", anywhere.uri("unread/"), InputMode="Pipe")
     job = anywhere.train(f"cd {ROOT}; cp input/config/inputdataconfig.json model/", InputDataConfig=[pipe])
@@ -82,7 +82,7 @@ def test_job_may_leave_its_pipes_unread(anywhere: Local) -> None:
     assert config["train"]["TrainingInputMode"] == "Pipe"
 
 
-def test_gzip_and_recordio_are_done_in_the_pipe(processes: Local) -> None:
+def test_gzip_and_recordio_are_done_in_the_pipe(processes: LocalServer) -> None:
     bucket = processes.address.bucket
     for key, content in (("zipped/a", b"12345"), ("zipped/b", b"")):
         processes.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
@@ -94,7 +94,7 @@ def test_gzip_and_recordio_are_done_in_the_pipe(processes: Local) -> None:
     assert base64.b64decode(read(processes, name)) == first + struct.pack("<II", 0xCED7230A, 0)
 
 
-def test_shuffled_objects_come_in_another_order_each_epoch(processes: Local) -> None:
+def test_shuffled_objects_come_in_another_order_each_epoch(processes: LocalServer) -> None:
     processes.put({f"shuffled/{number}": str(number) for number in range(8)})
 
     def epochs(seed: int) -> list[str]:
@@ -107,7 +107,7 @@ def test_shuffled_objects_come_in_another_order_each_epoch(processes: Local) -> 
     assert epochs(1) == first != epochs(2)
 
 
-def test_hosts_share_what_their_pipes_give(processes: Local) -> None:
+def test_hosts_share_what_their_pipes_give(processes: LocalServer) -> None:
     processes.put({f"sharded/{number}": str(number) for number in range(5)})
     pipe = given("train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key")
     script = f"cd {ROOT}; host=$(grep -o 'host\": \"algo-.' input/config/resourceconfig.json | tail -c 7); "
@@ -118,7 +118,7 @@ def test_hosts_share_what_their_pipes_give(processes: Local) -> None:
     assert processes.model(name) == {"algo-1": "024", "algo-2": "13"}
 
 
-def test_augmented_manifest_gives_its_attributes_as_records(processes: Local) -> None:
+def test_augmented_manifest_gives_its_attributes_as_records(processes: LocalServer) -> None:
     lines = [{"image-ref": processes.uri(f"images/{name}"), "class": number} for number, name in enumerate("ab")]
     processes.put(
         {"images/a": "A", "images/b": "B", "list.manifest": "\n".join(json.dumps({**line, "x": 1}) for line in lines)}
@@ -133,7 +133,7 @@ def test_augmented_manifest_gives_its_attributes_as_records(processes: Local) ->
 FIND = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null > ../../model/read"
 
 
-def manifest(local: Local, *paths: str) -> str:
+def manifest(local: LocalServer, *paths: str) -> str:
     """A manifest of these objects below `listed/`."""
     local.put({"listed/a": "A", "listed/deep/b": "B", "listed/c": "C"})
     local.put({"files.manifest": json.dumps([{"prefix": local.uri("listed/")}, *paths])})
@@ -141,13 +141,13 @@ def manifest(local: Local, *paths: str) -> str:
 
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
-def test_manifest_names_the_files_of_a_channel(processes: Local, mode: str) -> None:
+def test_manifest_names_the_files_of_a_channel(processes: LocalServer, mode: str) -> None:
     uri = manifest(processes, "deep/b", "a")
     listed = given("train", uri, InputMode=mode, S3DataType="ManifestFile")
     assert read(processes, processes.start_training(FIND, InputDataConfig=[listed])) == "AB"
 
 
-def test_manifest_names_the_inputs_of_a_processing_job(processes: Local) -> None:
+def test_manifest_names_the_inputs_of_a_processing_job(processes: LocalServer) -> None:
     where = str(Layout().processing("input"))
     listed = processing_input("input", manifest(processes, "deep/b"), where)
     listed["S3Input"]["S3DataType"] = "ManifestFile"
@@ -157,7 +157,7 @@ def test_manifest_names_the_inputs_of_a_processing_job(processes: Local) -> None
 
 
 @pytest.mark.engine
-def test_fast_files_cannot_be_changed(local: Local) -> None:
+def test_fast_files_cannot_be_changed(local: LocalServer) -> None:
     local.put({"fast/a": "original"})
     fast = given("train", local.uri("fast/"), InputMode="FastFile")
     script = f"cd {ROOT}/input; cat data/train/a config/inputdataconfig.json > ../model/read; touch data/train/b"
@@ -168,13 +168,13 @@ def test_fast_files_cannot_be_changed(local: Local) -> None:
 # --- what goes wrong ---
 
 
-def failure(local: Local, script: str, item: dict[str, Any]) -> str:
+def failure(local: LocalServer, script: str, item: dict[str, Any]) -> str:
     job = local.train(script, InputDataConfig=[item])
     assert job["TrainingJobStatus"] == "Failed"
     return str(job["FailureReason"])
 
 
-def test_what_cannot_be_streamed_fails_the_job(anywhere: Local) -> None:
+def test_what_cannot_be_streamed_fails_the_job(anywhere: LocalServer) -> None:
     anywhere.put({"plain/a": "not compressed"})
     pipe = given("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
     reason = failure(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
@@ -190,14 +190,14 @@ def test_what_cannot_be_streamed_fails_the_job(anywhere: Local) -> None:
         ('[{"prefix": "s3://nowhere/"}, "x"]', "s3://nowhere/x: "),
     ],
 )
-def test_wrong_manifest_fails_the_job(processes: Local, content: str, message: str) -> None:
+def test_wrong_manifest_fails_the_job(processes: LocalServer, content: str, message: str) -> None:
     processes.put({"wrong.manifest": content})
     reason = failure(processes, "true", given("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile"))
     assert reason.startswith("ClientError: Data download failed: ")
     assert message in reason
 
 
-def test_line_without_an_attribute_fails_the_job(processes: Local) -> None:
+def test_line_without_an_attribute_fails_the_job(processes: LocalServer) -> None:
     processes.put({"lines.manifest": '{"a": 1}\n{"b": 1}\n'})
     pipe = given(
         "train", processes.uri("lines.manifest"), InputMode="Pipe",
@@ -216,8 +216,8 @@ def test_streamed_job_is_not_taken_up_by_another_server(tmp_path: Path) -> None:
         name = local.start_training(script, InputDataConfig=[pipe])
         local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: control.find_server(local.home), lambda address: address is None)
-        again = Local(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
+        again = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         assert again.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 
 
@@ -235,13 +235,15 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("members", "message"), WRONG)
-def test_members_that_do_not_go_together_are_refused(processes: Local, members: dict[str, Any], message: str) -> None:
+def test_members_that_do_not_go_together_are_refused(
+    processes: LocalServer, members: dict[str, Any], message: str
+) -> None:
     processes.put({"wrong/a": "", "wrong-too/b": ""})
     with pytest.raises(ClientError, match=re.escape(message)):
         processes.start_training("true", InputDataConfig=[given("train", processes.uri("wrong"), **members)])
 
 
-def test_manifest_that_is_not_there_is_refused(processes: Local) -> None:
+def test_manifest_that_is_not_there_is_refused(processes: LocalServer) -> None:
     with pytest.raises(ClientError, match="No S3 objects found under S3 URL"):
         processes.start_training(
             "true", InputDataConfig=[given("train", processes.uri("none"), S3DataType="ManifestFile")]

@@ -11,7 +11,7 @@ import pytest
 from microjobs_orchestrator.local import config
 from microjobs_orchestrator.local.config import Config, ConfigError
 from microjobs_orchestrator.local.home import HOME, Home, HomeError
-from tests.local.clients import until
+from tests.local.clients import wait_until
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_interrupt_ends_the_server_in_the_foreground(folder: Path, number: signa
     home = Home(folder / ".microjobs")
     command = ["microjobs", "local", "up", "--port", "0", "--runtime", "process"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True, preexec_fn=_hear_all)
-    until(home.server.exists, bool, seconds=30)
+    wait_until(home.server.exists, bool, seconds=30)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 0

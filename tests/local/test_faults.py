@@ -9,7 +9,7 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.conftest import image_from
-from tests.local.clients import SHELL, Local, until
+from tests.local.clients import SHELL, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -28,32 +28,32 @@ def containers(job: str) -> list[str]:
     return subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split()
 
 
-def test_missing_train_is_reported(local: Local, bare: str) -> None:
+def test_missing_train_is_reported(local: LocalServer, bare: str) -> None:
     job = local.train("", AlgorithmSpecification={"TrainingImage": bare, "TrainingInputMode": "File"})
     assert 'exec: "train": executable file not found' in job["FailureReason"]
-    until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
+    wait_until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
 
 
 @pytest.mark.parametrize(
     ("program", "reason"),
     [("/no/such/program", "no such file or directory"), ("/tmp", "(?i)permission denied|is a dir")],
 )
-def test_failed_entrypoint_is_reported(local: Local, program: str, reason: str) -> None:
+def test_failed_entrypoint_is_reported(local: LocalServer, program: str, reason: str) -> None:
     job = local.train("", algorithm={"ContainerEntrypoint": [program]})
     assert re.search(reason, job["FailureReason"]), job["FailureReason"]
-    until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
+    wait_until(lambda: containers(job["TrainingJobName"]), lambda left: left == [])
 
 
-def test_killed_program_is_reported(local: Local) -> None:
+def test_killed_program_is_reported(local: LocalServer) -> None:
     job = local.train("sh -c 'kill -9 $$'; exit $?")
     assert job["FailureReason"].endswith("exit code: 137")
 
 
-def test_host_killed_from_outside_ends_the_others(local: Local) -> None:
+def test_host_killed_from_outside_ends_the_others(local: LocalServer) -> None:
     script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     name = local.start_training(script, instances=2)
     both = {"algo-1": ["ready"], "algo-2": ["ready"]}
-    until(lambda: local.output("TrainingJobs", name), lambda lines: lines == both)
+    wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines == both)
     engine = docker.from_env()
     (second,) = (
         item for item in engine.containers.list(ignore_removed=True) if str(item.name).endswith(f"{name}-algo-2")

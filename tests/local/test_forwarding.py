@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.control import ServerError
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway import forward
 from microjobs_orchestrator.local.gateway.forward import Forwarder
-from tests.local.clients import Local, started
+from tests.local.clients import LocalServer, started
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def forwarding(moto: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server that forwards most services to moto, and one to nobody."""
     names = ("kms", "secretsmanager", "ssm", "sns", "sqs", "events", "lambda", "cloudwatch", "dynamodb")
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -52,7 +52,7 @@ def error_of(call: Callable[..., Any], **members: Any) -> tuple[str, str]:
     return error["Code"], error["Message"]
 
 
-def test_other_emulator_answers(forwarding: Local) -> None:
+def test_other_emulator_answers(forwarding: LocalServer) -> None:
     """One service of each protocol: JSON, CBOR or query, REST."""
     secrets = forwarding.client("secretsmanager")
     secrets.create_secret(Name="name", SecretString="größe")
@@ -74,14 +74,14 @@ def test_other_emulator_answers(forwarding: Local) -> None:
     assert parameter["Value"] == "x"
 
 
-def test_other_emulators_errors_come_through(forwarding: Local) -> None:
+def test_other_emulators_errors_come_through(forwarding: LocalServer) -> None:
     code, _ = error_of(forwarding.client("secretsmanager").get_secret_value, SecretId="absent")
     assert code == "ResourceNotFoundException"
     code, _ = error_of(forwarding.client("sns").get_topic_attributes, TopicArn="arn:aws:sns:us-east-1:1:x")
     assert code == "NotFound"
 
 
-def test_emulator_that_does_not_answer_is_named(forwarding: Local) -> None:
+def test_emulator_that_does_not_answer_is_named(forwarding: LocalServer) -> None:
     code, message = error_of(forwarding.client("stepfunctions").list_state_machines)
     assert code == "ServiceUnavailable"
     assert re.match(
@@ -89,19 +89,19 @@ def test_emulator_that_does_not_answer_is_named(forwarding: Local) -> None:
     )
 
 
-def test_own_services_are_not_forwarded(forwarding: Local) -> None:
+def test_own_services_are_not_forwarded(forwarding: LocalServer) -> None:
     assert forwarding.client("sts").get_caller_identity()["Arn"].endswith(":user/microjobs")
     assert forwarding.client("s3").list_buckets()["Buckets"][0]["Name"] == forwarding.address.bucket
 
 
-def test_service_without_an_address_names_the_setting(forwarding: Local) -> None:
+def test_service_without_an_address_names_the_setting(forwarding: LocalServer) -> None:
     code, message = error_of(forwarding.client("rds").describe_db_instances)
     assert code == "UnknownService"
     assert "[local.services] in microjobs.toml" in message
 
 
 @pytest.mark.parametrize("key", ["right", "wrong"])
-def test_nothing_is_forwarded_without_a_right_signature(forwarding: Local, key: str) -> None:
+def test_nothing_is_forwarded_without_a_right_signature(forwarding: LocalServer, key: str) -> None:
     secret = forwarding.address.secret_access_key if key == "right" else "wrong"
     client = boto3.client(
         "kms",

@@ -13,7 +13,7 @@ import pytest
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import until
+from tests.local.clients import wait_until
 
 CONFIG = Config(port=0, runtime="process")
 
@@ -33,7 +33,7 @@ def hang(home: Home) -> int:
     """Start a server and let it hang; a stopped process, as one that holds the GIL, hears SIGKILL only."""
     pid = control.start(home, CONFIG).pid
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0], lambda state: state == "T")
+    wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0], lambda state: state == "T")
     return pid
 
 
@@ -70,7 +70,7 @@ def test_commands_tell_of_a_server_that_hangs(home: Home) -> None:
 def test_server_that_ends_is_waited_for(home: Home) -> None:
     first = control.start(home, CONFIG)
     os.kill(first.pid, signal.SIGTERM)
-    until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
+    wait_until(home.server.exists, lambda exists: not exists)  # its jobs would be ended now
     with control.use_server(home, CONFIG) as address:
         assert address.pid != first.pid
 
@@ -114,6 +114,6 @@ while True:
     with subprocess.Popen([sys.executable, "-c", look]) as watcher:
         try:
             with control.use_server(home, CONFIG) as address:
-                until(lambda: control.find_server(home), lambda found: found == address)
+                wait_until(lambda: control.find_server(home), lambda found: found == address)
         finally:
             watcher.kill()

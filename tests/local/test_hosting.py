@@ -19,13 +19,13 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
-from tests.local.clients import OVER, Local, started, unique, until
+from tests.local.clients import OVER, LocalServer, started, unique, wait_until
 
 ROW = b"1,2,3\n"
 CLIENTS = 4
 
 
-def make_model(local: Local, weight: float) -> str:
+def make_model(local: LocalServer, weight: float) -> str:
     """Create a model that multiplies three features by a weight and returns their sum; return its name."""
     name = unique("model")
     folder = local.home.root / "bundles" / name
@@ -39,15 +39,15 @@ def make_model(local: Local, weight: float) -> str:
     return name
 
 
-def make_config(local: Local, model: str, **members: Any) -> str:
+def make_config(local: LocalServer, model: str, **members: Any) -> str:
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     name = unique("config")
     local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant], **members)
     return name
 
 
-def wait_for_endpoint(local: Local, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = until(
+def wait_for_endpoint(local: LocalServer, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_endpoint(EndpointName=name),
         lambda found: found["EndpointStatus"] in ("InService", "Failed"),
     )
@@ -55,7 +55,7 @@ def wait_for_endpoint(local: Local, name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-def endpoints(anywhere: Local) -> Iterator[list[str]]:
+def endpoints(anywhere: LocalServer) -> Iterator[list[str]]:
     """A list for the names of endpoints that a test creates. They are deleted after the test."""
     names: list[str] = []
     yield names
@@ -63,7 +63,7 @@ def endpoints(anywhere: Local) -> Iterator[list[str]]:
         anywhere.sagemaker.delete_endpoint(EndpointName=name)
 
 
-def deploy(local: Local, config: str, endpoints: list[str]) -> str:
+def deploy(local: LocalServer, config: str, endpoints: list[str]) -> str:
     name = unique("endpoint")
     endpoints.append(name)
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
@@ -71,7 +71,7 @@ def deploy(local: Local, config: str, endpoints: list[str]) -> str:
     return name
 
 
-def invoke_until(local: Local, name: str, stop: threading.Event) -> list[str]:
+def invoke_until(local: LocalServer, name: str, stop: threading.Event) -> list[str]:
     """Invoke the endpoint until `stop` is set, and return the responses. The client does not retry after an error."""
     runtime = local.client("sagemaker-runtime")
     responses = []
@@ -87,7 +87,7 @@ CODE = {
 }
 
 
-def make_model_with_code(local: Local, **members: Any) -> str:
+def make_model_with_code(local: LocalServer, **members: Any) -> str:
     """Create a model as the SDK does for an entry point: the code is in S3, and not in the model archive."""
     content, name = io.BytesIO(), unique("code")
     with tarfile.open(fileobj=content, mode="w:gz") as tar:
@@ -107,14 +107,14 @@ def make_model_with_code(local: Local, **members: Any) -> str:
     return name
 
 
-def test_code_in_s3_is_served(anywhere: Local, endpoints: list[str]) -> None:
+def test_code_in_s3_is_served(anywhere: LocalServer, endpoints: list[str]) -> None:
     name = deploy(anywhere, make_config(anywhere, make_model_with_code(anywhere)), endpoints)
     answer = anywhere.client("sagemaker-runtime").invoke_endpoint(EndpointName=name, Body=b"x", ContentType="text/csv")
     assert answer["Body"].read() == b"from S3"
 
 
 @pytest.mark.engine
-def test_error_explains_that_network_isolation_forbids_fetching_code(local: Local) -> None:
+def test_error_explains_that_network_isolation_forbids_fetching_code(local: LocalServer) -> None:
     config, name = make_config(local, make_model_with_code(local, EnableNetworkIsolation=True)), unique("endpoint")
     local.sagemaker.create_endpoint(EndpointName=name, EndpointConfigName=config)
     found = wait_for_endpoint(local, name)
@@ -123,7 +123,7 @@ def test_error_explains_that_network_isolation_forbids_fetching_code(local: Loca
     assert "Code in S3 needs a network, which EnableNetworkIsolation forbids" in found["FailureReason"]
 
 
-def test_update_drops_no_request(anywhere: Local, endpoints: list[str]) -> None:
+def test_update_drops_no_request(anywhere: LocalServer, endpoints: list[str]) -> None:
     name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
     new, stop = make_config(anywhere, make_model(anywhere, 2.0)), threading.Event()
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -140,7 +140,7 @@ def test_update_drops_no_request(anywhere: Local, endpoints: list[str]) -> None:
     assert sum(map(len, results)) > 50
 
 
-def test_failed_update_keeps_the_old_configuration(anywhere: Local, endpoints: list[str]) -> None:
+def test_failed_update_keeps_the_old_configuration(anywhere: LocalServer, endpoints: list[str]) -> None:
     name = deploy(anywhere, old := make_config(anywhere, make_model(anywhere, 1.0)), endpoints)
     broken = make_model(anywhere, 1.0)
     (anywhere.bucket / f"{broken}.tar.gz").unlink()
@@ -150,7 +150,7 @@ def test_failed_update_keeps_the_old_configuration(anywhere: Local, endpoints: l
     assert "Could not find model data" in found["FailureReason"]
 
 
-def test_asynchronous_responses_and_failures_become_objects(anywhere: Local, endpoints: list[str]) -> None:
+def test_asynchronous_responses_and_failures_become_objects(anywhere: LocalServer, endpoints: list[str]) -> None:
     output = {"S3OutputPath": anywhere.uri("answers"), "S3FailurePath": anywhere.uri("failures")}
     config = {"OutputConfig": output, "ClientConfig": {"MaxConcurrentInvocationsPerInstance": 2}}
     name = deploy(anywhere, make_config(anywhere, make_model(anywhere, 1.0), AsyncInferenceConfig=config), endpoints)
@@ -186,12 +186,12 @@ def test_queue_survives_a_killed_server(tmp_path: Path) -> None:
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
         assert len(list(first.bucket.glob("answers/*"))) < len(answers)
-        second = Local(first.home, control.start(first.home, Config(port=0, runtime="process")))
+        second = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="process")))
         for row, answer in enumerate(answers):
             assert read(second, answer["OutputLocation"]).split() == [str(row + 2.0)] * 15_000
 
 
-def read(local: Local, uri: str) -> str:
+def read(local: LocalServer, uri: str) -> str:
     """Wait for an object and return its text."""
     location = dict(zip(("Bucket", "Key"), uri.removeprefix("s3://").split("/", 1), strict=True))
     local.s3.get_waiter("object_exists").wait(**location, WaiterConfig={"Delay": 1, "MaxAttempts": 30})
@@ -199,14 +199,14 @@ def read(local: Local, uri: str) -> str:
     return content.decode()
 
 
-def test_records_are_filtered_and_joined(anywhere: Local) -> None:
+def test_records_are_filtered_and_joined(anywhere: LocalServer) -> None:
     anywhere.put({"joined/a.csv": "first,1,2,3\nsecond,4,5,6\n"})
     job = transform(anywhere, "text/csv", InputFilter="$[1:]", JoinSource="Input", OutputFilter="$[0,-1]")
     assert job["TransformJobStatus"] == "Completed"
     assert read(anywhere, anywhere.uri(f"{job['TransformJobName']}/a.csv.out")) == "first,6.0\nsecond,15.0\n"
 
 
-def test_json_lines_are_filtered_and_joined(anywhere: Local) -> None:
+def test_json_lines_are_filtered_and_joined(anywhere: LocalServer) -> None:
     anywhere.put({"joined/a.csv": '{"id": 1, "features": [1, 2, 3]}\n'})
     filters = {"InputFilter": "$.features", "OutputFilter": "$['id','SageMakerOutput']"}
     job = transform(anywhere, "application/jsonlines", JoinSource="Input", **filters)
@@ -217,7 +217,7 @@ def test_json_lines_are_filtered_and_joined(anywhere: Local) -> None:
     assert "6.0" in json.dumps(found["SageMakerOutput"])
 
 
-def transform(local: Local, content_type: str, **processing: str) -> dict[str, Any]:
+def transform(local: LocalServer, content_type: str, **processing: str) -> dict[str, Any]:
     name = unique("transform")
     local.sagemaker.create_transform_job(
         TransformJobName=name,
@@ -231,7 +231,7 @@ def transform(local: Local, content_type: str, **processing: str) -> dict[str, A
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 1},
         DataProcessing=processing,
     )
-    found: dict[str, Any] = until(
+    found: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
         lambda found: found["TransformJobStatus"] in OVER,
     )

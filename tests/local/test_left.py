@@ -7,7 +7,7 @@ import pytest
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import SHELL, Local, until
+from tests.local.clients import SHELL, LocalServer, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -22,7 +22,7 @@ def nested(name: str, count: int) -> str:
     return f"[(os.mkdir({name}),os.chdir({name})) for i in range({count})];open('w','w').write('x')"
 
 
-def names(local: Local, job: str) -> set[str]:
+def names(local: LocalServer, job: str) -> set[str]:
     with tarfile.open(local.bucket / f"models/{job}/output/model.tar.gz") as tar:
         return {item.name for item in tar if item.isfile()}
 
@@ -36,11 +36,11 @@ def names(local: Local, job: str) -> set[str]:
     ],
     ids=["deep", "not UTF-8", "closed"],
 )
-def test_model_of_any_form_is_archived(local: Local, code: str, expected: str) -> None:
+def test_model_of_any_form_is_archived(local: LocalServer, code: str, expected: str) -> None:
     job = local.train(python(code))
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert names(local, job["TrainingJobName"]) == {expected}
-    until(lambda: list(local.home.work.glob(f"*{job['TrainingJobName']}*")), lambda left: left == [])
+    wait_until(lambda: list(local.home.work.glob(f"*{job['TrainingJobName']}*")), lambda left: left == [])
 
 
 @pytest.mark.parametrize(
@@ -51,14 +51,14 @@ def test_model_of_any_form_is_archived(local: Local, code: str, expected: str) -
     ],
     ids=["long", "sparse"],
 )
-def test_model_that_cannot_be_copied_fails_with_the_reason(local: Local, code: str, reason: str) -> None:
+def test_model_that_cannot_be_copied_fails_with_the_reason(local: LocalServer, code: str, reason: str) -> None:
     job = local.train(python(code))
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith(f"ClientError: Artifact upload failed: {reason[:12]}"), job["FailureReason"]
     assert reason in job["FailureReason"]
 
 
-def test_input_of_500_folders_is_read(local: Local) -> None:
+def test_input_of_500_folders_is_read(local: LocalServer) -> None:
     key = "deep/" + "d/" * 500 + "x"
     local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=b"found")
     channel = {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix"}}}
@@ -68,7 +68,7 @@ def test_input_of_500_folders_is_read(local: Local) -> None:
     assert int(local.model(job["TrainingJobName"])["w"]) > 1000
 
 
-def test_poison_lines_cost_others_nothing(local: Local) -> None:
+def test_poison_lines_cost_others_nothing(local: LocalServer) -> None:
     definitions = [
         {"Name": "loss", "Regex": r"loss=([0-9.]+)"},
         {"Name": "quadratic", "Regex": r".*val_loss: ([0-9.]+)"},
@@ -91,7 +91,7 @@ def test_poison_lines_cost_others_nothing(local: Local) -> None:
     assert sum("metric 'exponential'" in line for line in lines) == 1
 
 
-def test_metric_that_is_no_number_does_not_hide_the_job(local: Local) -> None:
+def test_metric_that_is_no_number_does_not_hide_the_job(local: LocalServer) -> None:
     definitions = [{"Name": "loss", "Regex": r"loss=(\S+)"}]
     job = local.train("echo loss=0.5; echo loss=nan; echo loss=inf", algorithm={"MetricDefinitions": definitions})
     assert [item["Value"] for item in job["FinalMetricDataList"]] == [0.5]

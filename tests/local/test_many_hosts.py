@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import image_name
-from tests.local.clients import Local, channel, training_request
+from tests.local.clients import LocalServer, channel, training_request
 
 pytestmark = pytest.mark.engine
 
 
 @pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])
-def test_trainer_uses_both_hosts(job: str, local: Local) -> None:
+def test_trainer_uses_both_hosts(job: str, local: LocalServer) -> None:
     """Each host reads half of the training files, and only the first host prints epochs and writes the model."""
     put_arrays(local, job)
     request: dict[str, Any] = training_request(
@@ -42,7 +42,7 @@ def test_trainer_uses_both_hosts(job: str, local: Local) -> None:
         assert json.load(manifest)["metrics"]["epochs"] == 3
 
 
-def put_arrays(local: Local, prefix: str) -> None:
+def put_arrays(local: LocalServer, prefix: str) -> None:
     random = np.random.default_rng(0)
     for split, rows, shards in (("train", 24, 2), ("test", 8, 1)):
         x = random.normal(size=(rows, 4))

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import Local, processing_input, processing_output, until
+from tests.local.clients import LocalServer, processing_input, processing_output, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -16,16 +16,16 @@ ML = Layout()
 IN, OUT = str(ML.processing("input")), str(ML.processing("output"))
 
 
-def outputs(local: Local, prefix: str, **options: Any) -> dict[str, Any]:
+def outputs(local: LocalServer, prefix: str, **options: Any) -> dict[str, Any]:
     return {"ProcessingOutputConfig": {"Outputs": [processing_output("out", local.uri(prefix), OUT, **options)]}}
 
 
-def files(local: Local, prefix: str) -> dict[str, str]:
+def files(local: LocalServer, prefix: str) -> dict[str, str]:
     folder = local.bucket / prefix
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_hosts_get_shards_and_their_outputs_are_merged(local: Local) -> None:
+def test_hosts_get_shards_and_their_outputs_are_merged(local: LocalServer) -> None:
     local.put({f"raw/{number}": f"{number}" for number in range(4)})
     job = local.process(
         f"for f in {IN}/*; do cp $f {OUT}/$(basename $f); done; hostname > {OUT}/clash",
@@ -41,7 +41,7 @@ def test_hosts_get_shards_and_their_outputs_are_merged(local: Local) -> None:
     assert len(told) == 3
 
 
-def test_job_finds_its_request_and_hosts(local: Local) -> None:
+def test_job_finds_its_request_and_hosts(local: LocalServer) -> None:
     job = local.process(
         f"cat {ML.processing_config}/processingjobconfig.json; echo; cat {ML.processing_config}/resourceconfig.json",
         Environment={"COLOUR": "blue"},
@@ -52,14 +52,14 @@ def test_job_finds_its_request_and_hosts(local: Local) -> None:
     assert json.loads(resources) == {"current_host": "algo-1", "hosts": ["algo-1"]}
 
 
-def test_single_object_lies_in_the_folder_by_its_name(local: Local) -> None:
+def test_single_object_lies_in_the_folder_by_its_name(local: LocalServer) -> None:
     local.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
     job = local.process(f"ls {IN}", ProcessingInputs=[processing_input("one", local.uri("one/model.tar.gz"), IN)])
     # A prefix is one of keys, as on AWS: the other object begins with it too.
     assert local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
 
 
-def test_message_and_failure_are_told(local: Local) -> None:
+def test_message_and_failure_are_told(local: LocalServer) -> None:
     job = local.process(
         f"printf 'no rows' > {ML.message}; echo 'empty input' > {ML.failure}; exit 2", **outputs(local, "none")
     )
@@ -67,22 +67,22 @@ def test_message_and_failure_are_told(local: Local) -> None:
     assert job["FailureReason"] == "AlgorithmError: empty input, exit code: 2"
 
 
-def test_failed_job_leaves_no_output(local: Local) -> None:
+def test_failed_job_leaves_no_output(local: LocalServer) -> None:
     local.process(f"echo half > {OUT}/half; exit 1", **outputs(local, "half"))
     assert files(local, "half") == {}
 
 
-def test_message_that_is_no_text_fails_the_job(local: Local) -> None:
+def test_message_that_is_no_text_fails_the_job(local: LocalServer) -> None:
     job = local.process(f"printf '\\377' > {ML.message}")
     assert job["FailureReason"].startswith("ClientError: the exit message is not UTF-8")
 
 
-def test_continuous_output_appears_while_the_job_runs(local: Local) -> None:
+def test_continuous_output_appears_while_the_job_runs(local: LocalServer) -> None:
     name = local.start_processing(
         f"trap 'echo late > {OUT}/last; exit 0' TERM; echo 1 > {OUT}/first; while :; do sleep 0.1; done",
         **outputs(local, "continuous", mode="Continuous"),
     )
-    until(lambda: files(local, "continuous"), lambda found: found == {"first": "1\n"})
+    wait_until(lambda: files(local, "continuous"), lambda found: found == {"first": "1\n"})
     assert local.sagemaker.describe_processing_job(ProcessingJobName=name)["ProcessingJobStatus"] == "InProgress"
     local.sagemaker.stop_processing_job(ProcessingJobName=name)
     local.sagemaker.get_waiter("processing_job_completed_or_stopped").wait(
@@ -91,12 +91,12 @@ def test_continuous_output_appears_while_the_job_runs(local: Local) -> None:
     assert files(local, "continuous") == {"first": "1\n", "last": "late\n"}
 
 
-def test_missing_input_fails_the_job(local: Local) -> None:
+def test_missing_input_fails_the_job(local: LocalServer) -> None:
     job = local.process("true", ProcessingInputs=[processing_input("x", local.uri("not-there/"), IN)])
     assert "No S3 objects found under S3 URL" in job["FailureReason"]
 
 
-def test_entry_point_that_needs_pip_fails_with_the_reason(local: Local) -> None:
+def test_entry_point_that_needs_pip_fails_with_the_reason(local: LocalServer) -> None:
     """As the SDK's FrameworkProcessor starts a user's script that has requirements."""
     application = {
         "ImageUri": image_name("preprocess"),
@@ -107,12 +107,12 @@ def test_entry_point_that_needs_pip_fails_with_the_reason(local: Local) -> None:
     assert "image preprocess has no pip, so requirements of your script cannot be installed" in job["FailureReason"]
 
 
-def test_local_path_elsewhere_is_refused(local: Local) -> None:
+def test_local_path_elsewhere_is_refused(local: LocalServer) -> None:
     with pytest.raises(ClientError, match=r"LocalPath '/data' of input 'x' must be a folder below"):
         local.start_processing("true", ProcessingInputs=[processing_input("x", local.uri("raw"), "/data")])
 
 
-def test_local_path_may_have_characters_that_mean_something_elsewhere(local: Local) -> None:
+def test_local_path_may_have_characters_that_mean_something_elsewhere(local: LocalServer) -> None:
     """An engine's short form of a mount ends at a colon, and two points alone are the folder above."""
     local.put({"odd/a.csv": "a"})
     path = f"{IN}/a:b,c=d e..f"
@@ -120,7 +120,7 @@ def test_local_path_may_have_characters_that_mean_something_elsewhere(local: Loc
     assert job["ProcessingJobStatus"] == "Completed", job["FailureReason"]
 
 
-def test_input_may_lie_in_another_input_and_an_output_in_either(local: Local) -> None:
+def test_input_may_lie_in_another_input_and_an_output_in_either(local: LocalServer) -> None:
     """FrameworkProcessor puts its code below the folder that most programs read."""
     local.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})
     given = [

@@ -22,7 +22,7 @@ from microjobs_orchestrator.local.runtimes.base import Host, MachineFailedError,
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import Local, started, until
+from tests.local.clients import LocalServer, started, wait_until
 from tests.local.runtimes.processes import make_home, tiny_jobs
 from tests.local.test_spot import steps
 
@@ -46,7 +46,7 @@ def remove_container(name: str) -> None:
 
 
 @pytest.mark.engine
-def test_job_whose_container_vanishes_is_run_again(local: Local) -> None:
+def test_job_whose_container_vanishes_is_run_again(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 2; echo done", **retries(1))
     local.said(name, "ready")
     remove_container(name)
@@ -57,19 +57,19 @@ def test_job_whose_container_vanishes_is_run_again(local: Local) -> None:
 
 
 @pytest.mark.engine
-def test_job_without_retries_left_fails_as_an_internal_error(local: Local) -> None:
+def test_job_without_retries_left_fails_as_an_internal_error(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 60")
     local.said(name, "ready")
     remove_container(name)
     assert local.ended(name)["FailureReason"].startswith("InternalServerError: its container was removed from outside")
 
 
-def test_jobs_own_failure_is_not_retried(processes: Local) -> None:
+def test_jobs_own_failure_is_not_retried(processes: LocalServer) -> None:
     job = processes.train("exit 3", **retries(5))
     assert (job["TrainingJobStatus"], steps(job).count("Training")) == ("Failed", 1)
 
 
-def test_missing_image_is_not_retried(processes: Local) -> None:
+def test_missing_image_is_not_retried(processes: LocalServer) -> None:
     job = processes.train("true", algorithm={"TrainingImage": "nowhere.invalid/none:1"}, **retries(5))
     assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Failed", 1)
 
@@ -82,8 +82,8 @@ def test_job_is_run_again_when_its_server_was_killed(tmp_path: Path) -> None:
         for name in (kept, lost):
             local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: control.find_server(local.home), lambda address: address is None)
-        again = Local(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
+        again = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
         assert steps(again.ended(kept)) == TWICE
         assert "the local server ended while the job ran" in again.ended(lost)["FailureReason"]
 

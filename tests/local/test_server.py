@@ -14,15 +14,15 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local import control, home_lock
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import Local, started, until
+from tests.local.clients import LocalServer, started, wait_until
 from tests.local.machine import container_names
 
 ML = Layout()
 
 
-def crash(local: Local) -> None:
+def crash(local: LocalServer) -> None:
     os.kill(local.address.pid, signal.SIGKILL)
-    until(lambda: control.find_server(local.home), lambda address: address is None)
+    wait_until(lambda: control.find_server(local.home), lambda address: address is None)
 
 
 def test_second_server_on_one_folder_is_refused(tmp_path: Path) -> None:
@@ -64,10 +64,10 @@ with use_server(Home(Path({str(home.root)!r})), Config(port=0, runtime="process"
     time.sleep(100)
 """
     launcher = subprocess.Popen([sys.executable, "-c", script])
-    until(lambda: control.find_server(home), lambda address: address is not None, seconds=30)
+    wait_until(lambda: control.find_server(home), lambda address: address is not None, seconds=30)
     launcher.kill()
     launcher.wait()
-    until(home.server.exists, lambda there: not there, seconds=30)
+    wait_until(home.server.exists, lambda there: not there, seconds=30)
 
 
 def test_start_that_is_interrupted_leaves_no_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_server_of_several_runs_ends_with_the_last_one(tmp_path: Path) -> None:
     time.sleep(1)
     assert control.find_server(home) == address
     second.__exit__(None, None, None)
-    until(home.server.exists, lambda there: not there, seconds=30)
+    wait_until(home.server.exists, lambda there: not there, seconds=30)
 
 
 FIFO = None
@@ -159,9 +159,9 @@ COUNT = "for n in $(seq 80); do echo line $n; sleep 0.1; done; echo done > {}/en
 @pytest.mark.engine
 def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = Local(home, control.start(home, Config(port=0, runtime="docker")))
+    local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training(COUNT.format(ML.model))
-    until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
+    wait_until(lambda: local.output("TrainingJobs", name), lambda lines: len(lines.get("algo-1", [])) > 20)
     crash(local)
     time.sleep(1)
     with started(home.root, runtime="docker") as again:
@@ -173,9 +173,9 @@ def test_running_job_is_taken_up_after_a_crash(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_job_that_vanished_during_a_crash_is_failed_with_the_reason(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = Local(home, control.start(home, Config(port=0, runtime="docker")))
+    local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     name = local.start_training("sleep 60")
-    until(lambda: container_names(home), lambda names: len(names) == 1)
+    wait_until(lambda: container_names(home), lambda names: len(names) == 1)
     crash(local)
     subprocess.run(["docker", "rm", "-f", *container_names(home)], check=True, capture_output=True)
     with started(home.root, runtime="docker") as again:
@@ -187,7 +187,7 @@ def test_end_of_the_server_ends_jobs_and_leaves_nothing(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with started(home, runtime="docker") as local:
         name = local.start_training("trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done", instances=2)
-        until(lambda: container_names(local.home), lambda names: len(names) == 2)
+        wait_until(lambda: container_names(local.home), lambda names: len(names) == 2)
     assert container_names(local.home) == []
     assert list(local.home.work.iterdir()) == []
     with started(home, runtime="docker") as again:
@@ -195,7 +195,7 @@ def test_end_of_the_server_ends_jobs_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.engine
-def test_ten_jobs_run_at_once_and_the_server_answers(local: Local) -> None:
+def test_ten_jobs_run_at_once_and_the_server_answers(local: LocalServer) -> None:
     names = [local.start_training("sleep 3") for _ in range(10)]
     slowest = 0.0
     while any(
@@ -218,11 +218,11 @@ def test_unknown_operation_says_what_there_is(tmp_path: Path) -> None:
 @pytest.mark.engine
 def test_container_that_nobody_knows_is_removed(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    local = Local(home, control.start(home, Config(port=0, runtime="docker")))
+    local = LocalServer(home, control.start(home, Config(port=0, runtime="docker")))
     local.start_training("sleep 60")
-    until(lambda: container_names(home), lambda names: len(names) == 1)
+    wait_until(lambda: container_names(home), lambda names: len(names) == 1)
     crash(local)
     for file in home.root.glob("state.db*"):
         file.unlink()
     with started(home.root, runtime="docker"):
-        until(lambda: container_names(home), lambda names: names == [], seconds=30)
+        wait_until(lambda: container_names(home), lambda names: names == [], seconds=30)

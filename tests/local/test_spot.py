@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.conftest import image_name
-from tests.local.clients import ROOT, Local, channel, started, training_request, until
+from tests.local.clients import ROOT, LocalServer, channel, started, training_request, wait_until
 
 RESUMES = (
     f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "
@@ -26,7 +26,7 @@ RESUMES = (
 STUBBORN = RESUMES.replace("exit 0' TERM", "' TERM").replace("echo ready", "echo 0 > model/half; echo ready")
 
 
-def spot(local: Local, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
+def spot(local: LocalServer, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
     """The members that make a job a spot job, with checkpoints of its own."""
     return {
         "EnableManagedSpotTraining": True,
@@ -35,13 +35,13 @@ def spot(local: Local, name: str, runtime: int = 60, wait: int = 90) -> dict[str
     }
 
 
-def interrupt(local: Local, *arguments: str) -> subprocess.CompletedProcess[str]:
+def interrupt(local: LocalServer, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "MICROJOBS_HOME": str(local.home.root)}
     command = ["microjobs", "interrupt", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
 
-def interrupted(local: Local, script: str, *flags: str, **members: Any) -> str:
+def interrupted(local: LocalServer, script: str, *flags: str, **members: Any) -> str:
     """Start a job, and interrupt it when it is ready."""
     name = local.start_training(script, **members)
     local.said(name, "ready")
@@ -60,7 +60,7 @@ TWICE = [
 ]  # fmt: skip
 
 
-def test_interrupted_job_resumes_from_its_checkpoint(anywhere: Local) -> None:
+def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> None:
     name = interrupted(anywhere, RESUMES, **spot(anywhere, "goes-on"))
     job = anywhere.ended(name)
     assert steps(job) == TWICE
@@ -69,7 +69,7 @@ def test_interrupted_job_resumes_from_its_checkpoint(anywhere: Local) -> None:
     assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
 
 
-def test_job_that_ignores_the_signal_is_killed_after_the_notice(anywhere: Local) -> None:
+def test_job_that_ignores_the_signal_is_killed_after_the_notice(anywhere: LocalServer) -> None:
     name = interrupted(anywhere, STUBBORN, "--notice", "3", **spot(anywhere, "stubborn"))
     job = anywhere.ended(name)
     assert job["TrainingJobStatus"] == "Completed", job
@@ -77,7 +77,7 @@ def test_job_that_ignores_the_signal_is_killed_after_the_notice(anywhere: Local)
 
 
 @pytest.mark.engine
-def test_all_hosts_are_interrupted_together(local: Local) -> None:
+def test_all_hosts_are_interrupted_together(local: LocalServer) -> None:
     name = interrupted(local, RESUMES, **spot(local, "together"), instances=2)
     assert steps(local.ended(name)) == TWICE
     assert {host: lines[-1] for host, lines in local.output("TrainingJobs", name).items()} == {
@@ -89,7 +89,7 @@ EPOCHS = 4000
 
 
 @pytest.mark.engine
-def test_interrupted_trainer_ends_at_the_same_weights(local: Local) -> None:
+def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> None:
     """Our own image: it saves a checkpoint when its host is taken away, and the next host goes on from it."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
@@ -99,7 +99,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: Local) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
     whole, taken = start_trainer(local), start_trainer(local, **spot(local, "trainer", runtime=300, wait=600))
-    until(
+    wait_until(
         lambda: local.output("TrainingJobs", taken),
         lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
     )
@@ -112,7 +112,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: Local) -> None:
     assert onnx(local, taken) == onnx(local, whole)
 
 
-def start_trainer(local: Local, **members: Any) -> str:
+def start_trainer(local: LocalServer, **members: Any) -> str:
     """A training of some ten seconds in the PyTorch image."""
     request = training_request(local, "", **members)
     request["AlgorithmSpecification"] = {"TrainingImage": image_name("train-pytorch"), "TrainingInputMode": "File"}
@@ -122,7 +122,7 @@ def start_trainer(local: Local, **members: Any) -> str:
     return str(request["TrainingJobName"])
 
 
-def onnx(local: Local, name: str) -> bytes:
+def onnx(local: LocalServer, name: str) -> bytes:
     with tarfile.open(local.bucket / f"models/{name}/output/model.tar.gz") as archive:
         file = archive.extractfile("model.onnx")
         assert file is not None
@@ -132,21 +132,21 @@ def onnx(local: Local, name: str) -> bytes:
 FOREVER = RESUMES.replace("exit 0; fi", "fi")
 
 
-def test_time_without_hosts_counts_too(processes: Local) -> None:
+def test_time_without_hosts_counts_too(processes: LocalServer) -> None:
     members = spot(processes, "waits", runtime=6, wait=6)
     job = processes.ended(interrupted(processes, FOREVER, "--away", "4", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
     assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 8  # it would be 10 on hosts alone
 
 
-def test_time_on_hosts_counts_over_all_attempts(processes: Local) -> None:
+def test_time_on_hosts_counts_over_all_attempts(processes: LocalServer) -> None:
     forever = FOREVER.replace("echo ready", "sleep 2; echo ready")
     job = processes.ended(interrupted(processes, forever, **spot(processes, "longest", runtime=10)))
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
     assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2  # and not as long as the first attempt
 
 
-def test_job_is_stopped_while_it_has_no_hosts(processes: Local) -> None:
+def test_job_is_stopped_while_it_has_no_hosts(processes: LocalServer) -> None:
     name = interrupted(processes, RESUMES, "--away", "1000", **spot(processes, "stopped"))
     processes.in_status(name, "Interrupted")
     command = ["microjobs", "ps", "--status", "interrupted"]
@@ -164,8 +164,8 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         name = interrupted(local, slow, **spot(local, "outlives"))
         local.in_status(name, "Interrupted")
         os.kill(local.address.pid, signal.SIGKILL)
-        until(lambda: control.find_server(local.home), lambda address: address is None)
-        again = Local(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        wait_until(lambda: control.find_server(local.home), lambda address: address is None)
+        again = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
         assert steps(again.ended(name)) == TWICE
         assert again.model(name) == {"step": "7\n"}
 
@@ -187,12 +187,12 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_contradictory_time_limits_raise(processes: Local, members: dict[str, Any], message: str) -> None:
+def test_contradictory_time_limits_raise(processes: LocalServer, members: dict[str, Any], message: str) -> None:
     with pytest.raises(ClientError, match=message):
         processes.start_training("true", **members)
 
 
-def test_only_running_spot_jobs_are_interrupted(processes: Local) -> None:
+def test_only_running_spot_jobs_are_interrupted(processes: LocalServer) -> None:
     on_demand = processes.train("true")["TrainingJobName"]
     assert "is not a managed spot training job" in interrupt(processes, on_demand).stderr
     over = processes.train("true", **spot(processes, "over"))["TrainingJobName"]

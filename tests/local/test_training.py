@@ -11,20 +11,20 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_name
-from tests.local.clients import Local, channel, started, training_request, unique, until
+from tests.local.clients import LocalServer, channel, started, training_request, unique, wait_until
 
 pytestmark = pytest.mark.engine
 
 ML = Layout()
 
 
-def model(local: Local, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
+def model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
     """The files of an archive that a job left."""
     with tarfile.open(local.bucket / f"models/{name}/output/{archive}") as tar:
         return {item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))}
 
 
-def test_job_finds_what_sagemaker_gives(local: Local) -> None:
+def test_job_finds_what_sagemaker_gives(local: LocalServer) -> None:
     local.put({"given/x.csv": "1,2", "given/deep/y.csv": "3"})
     job = local.train(
         f"cd {ML.root} && cat input/config/*.json > model/config && env > model/env && "
@@ -41,7 +41,7 @@ def test_job_finds_what_sagemaker_gives(local: Local) -> None:
     assert sorted(found["data"].split()) == ["input/data/train/deep/y.csv", "input/data/train/x.csv"]
 
 
-def test_describe_tells_the_whole_story(local: Local) -> None:
+def test_describe_tells_the_whole_story(local: LocalServer) -> None:
     job = local.train("echo 'loss: 0.5'; echo 'loss: 0.25'", algorithm={"MetricDefinitions": [LOSS]})
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Completed"
     assert [step["Status"] for step in job["SecondaryStatusTransitions"]] == [
@@ -58,7 +58,7 @@ def test_describe_tells_the_whole_story(local: Local) -> None:
 LOSS = {"Name": "loss", "Regex": r"loss: ([0-9.]+)"}
 
 
-def test_job_may_write_into_its_input_without_changing_the_bucket(local: Local) -> None:
+def test_job_may_write_into_its_input_without_changing_the_bucket(local: LocalServer) -> None:
     local.put({"writable/a": "original"})
     script = f"cd {ML.channel('train')} && echo changed > a && echo new > b && rm a && cp b {ML.model}"
     job = local.train(script, InputDataConfig=[channel("train", local.uri("writable"))])
@@ -67,7 +67,7 @@ def test_job_may_write_into_its_input_without_changing_the_bucket(local: Local) 
     assert (local.bucket / "writable/a").read_text() == "original"
 
 
-def test_hosts_share_objects_by_key_and_know_each_other(local: Local) -> None:
+def test_hosts_share_objects_by_key_and_know_each_other(local: LocalServer) -> None:
     local.put({f"shards/{number}": "" for number in range(5)})
     script = (
         f"ls {ML.channel('train')} > {ML.model}/$(hostname); "
@@ -81,7 +81,7 @@ def test_hosts_share_objects_by_key_and_know_each_other(local: Local) -> None:
     assert job["TrainingJobStatus"] == "Completed"
 
 
-def test_files_of_several_hosts_are_merged_and_a_clash_is_told(local: Local) -> None:
+def test_files_of_several_hosts_are_merged_and_a_clash_is_told(local: LocalServer) -> None:
     script = f"hostname > {ML.model}/clash; hostname > {ML.model}/$(hostname); echo same > {ML.model}/same"
     name = local.train(script, instances=2)["TrainingJobName"]
     assert model(local, name) == {
@@ -93,7 +93,7 @@ def test_files_of_several_hosts_are_merged_and_a_clash_is_told(local: Local) -> 
     ]
 
 
-def test_failure_file_becomes_the_reason(local: Local) -> None:
+def test_failure_file_becomes_the_reason(local: LocalServer) -> None:
     job = local.train(f"echo too few rows > {ML.failure}; echo kept > {ML.output_data}/log; exit 7")
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
     assert job["FailureReason"] == "AlgorithmError: too few rows, exit code: 7"
@@ -105,16 +105,16 @@ def test_failure_file_becomes_the_reason(local: Local) -> None:
 TRAP = f"trap 'echo saved > {ML.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 
 
-def test_one_failing_host_ends_the_others(local: Local) -> None:
+def test_one_failing_host_ends_the_others(local: LocalServer) -> None:
     script = f"test $(hostname) = algo-2 || {{ {TRAP}; }}; echo lost my data > {ML.failure}; exit 3"
     job = local.train(script, instances=2)
     assert job["FailureReason"] == "AlgorithmError: lost my data, exit code: 3 on algo-2"
     assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 60
 
 
-def test_stop_gives_time_to_save_and_keeps_the_model(local: Local) -> None:
+def test_stop_gives_time_to_save_and_keeps_the_model(local: LocalServer) -> None:
     name = local.start_training(TRAP)
-    until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+    wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
     local.sagemaker.stop_training_job(TrainingJobName=name)
     assert local.ended(name)["SecondaryStatus"] == "Stopped"
     assert model(local, name) == {"weights": "saved\n"}
@@ -122,13 +122,13 @@ def test_stop_gives_time_to_save_and_keeps_the_model(local: Local) -> None:
         local.sagemaker.stop_training_job(TrainingJobName=name)
 
 
-def test_job_is_stopped_after_its_longest_time(local: Local) -> None:
+def test_job_is_stopped_after_its_longest_time(local: LocalServer) -> None:
     job = local.train(TRAP, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert model(local, job["TrainingJobName"]) == {"weights": "saved\n"}
 
 
-def test_checkpoints_go_both_ways(local: Local) -> None:
+def test_checkpoints_go_both_ways(local: LocalServer) -> None:
     local.put({"checkpoints/epoch-1": "one", "checkpoints/old": "old"})
     script = f"cd {ML.checkpoints} && cat epoch-1 > {ML.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
     job = local.train(script, CheckpointConfig={"S3Uri": local.uri("checkpoints")})
@@ -141,7 +141,7 @@ def test_checkpoints_go_both_ways(local: Local) -> None:
 CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
 
 
-def test_isolated_job_has_no_way_out_and_no_credentials(local: Local) -> None:
+def test_isolated_job_has_no_way_out_and_no_credentials(local: LocalServer) -> None:
     job = local.train(f'env; python3 -c "{CONNECT}"', EnableNetworkIsolation=True)
     assert job["TrainingJobStatus"] == "Failed"
     lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
@@ -149,7 +149,7 @@ def test_isolated_job_has_no_way_out_and_no_credentials(local: Local) -> None:
     assert not [line for line in lines if line.startswith("AWS_ACCESS")]
 
 
-def test_uncompressed_model_is_a_folder(local: Local) -> None:
+def test_uncompressed_model_is_a_folder(local: LocalServer) -> None:
     script = f"mkdir {ML.model}/1 && echo w > {ML.model}/1/weights && ln -s weights {ML.model}/1/link"
     output = {"S3OutputPath": local.uri("plain/"), "CompressionType": "NONE"}
     name = local.train(script, OutputDataConfig=output)["TrainingJobName"]
@@ -157,7 +157,7 @@ def test_uncompressed_model_is_a_folder(local: Local) -> None:
     assert [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] == ["1/weights"]
 
 
-def test_entrypoint_and_arguments_stand_in_for_train(local: Local) -> None:
+def test_entrypoint_and_arguments_stand_in_for_train(local: LocalServer) -> None:
     arguments_only = local.train(
         "", algorithm={"ContainerEntrypoint": ["echo", "entry"], "ContainerArguments": ["a b"]}
     )
@@ -183,25 +183,27 @@ def test_entrypoint_and_arguments_stand_in_for_train(local: Local) -> None:
         ({"TrainingJobName": "not_valid"}, "Member must satisfy regular expression pattern"),
     ],
 )
-def test_wrong_request_is_refused_before_anything_runs(local: Local, members: dict[str, Any], message: str) -> None:
+def test_wrong_request_is_refused_before_anything_runs(
+    local: LocalServer, members: dict[str, Any], message: str
+) -> None:
     with pytest.raises(ClientError) as refused:
         local.start_training("true", **members)
     assert message in str(refused.value)
 
 
-def test_name_is_used_once(local: Local) -> None:
+def test_name_is_used_once(local: LocalServer) -> None:
     request = training_request(local, "true")
     local.sagemaker.create_training_job(**request)
     with pytest.raises(local.sagemaker.exceptions.ResourceInUse, match="already exists"):
         local.sagemaker.create_training_job(**request)
 
 
-def test_missing_image_fails_the_job_with_what_to_do(local: Local) -> None:
+def test_missing_image_fails_the_job_with_what_to_do(local: LocalServer) -> None:
     job = local.train("", algorithm={"TrainingImage": "nowhere.invalid/none:1"})
     assert "image nowhere.invalid/none:1 is not on this machine and cannot be pulled" in job["FailureReason"]
 
 
-def test_job_reaches_the_server_with_its_own_credentials(local: Local) -> None:
+def test_job_reaches_the_server_with_its_own_credentials(local: LocalServer) -> None:
     ask = "import os, urllib.request as web; web.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/health')"
     job = local.train(f'env; python3 -c "{ask}"')
     assert job["TrainingJobStatus"] == "Completed"
@@ -209,7 +211,7 @@ def test_job_reaches_the_server_with_its_own_credentials(local: Local) -> None:
     assert f"AWS_ACCESS_KEY_ID={local.address.access_key_id}" in lines
 
 
-def test_jobs_are_listed_in_pages_and_deleted(local: Local) -> None:
+def test_jobs_are_listed_in_pages_and_deleted(local: LocalServer) -> None:
     prefix = unique("listed")
     for number in range(3):
         local.start_training("true", TrainingJobName=f"{prefix}-{number}")
@@ -224,7 +226,7 @@ def test_jobs_are_listed_in_pages_and_deleted(local: Local) -> None:
         local.sagemaker.describe_training_job(TrainingJobName=f"{prefix}-0")
 
 
-def test_tags_are_kept(local: Local) -> None:
+def test_tags_are_kept(local: LocalServer) -> None:
     arn = local.train("true", Tags=[{"Key": "team", "Value": "a"}])["TrainingJobArn"]
     local.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "cost", "Value": "b"}])
     local.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["team"])
@@ -267,7 +269,7 @@ with open(os.path.join(os.environ["SM_MODEL_DIR"], "weights"), "w") as file:
 """
 
 
-def test_users_script_is_fetched_from_the_bucket(local: Local) -> None:
+def test_users_script_is_fetched_from_the_bucket(local: LocalServer) -> None:
     """Script mode as the SDK's framework estimators ask for it: values are JSON, the code is an archive in S3."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:

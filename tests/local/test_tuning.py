@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_from
-from tests.local.clients import OVER, SHELL, Local, training_request, unique, until
+from tests.local.clients import OVER, SHELL, LocalServer, training_request, unique, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -28,7 +28,7 @@ for score in eval(h["score"]):
 class Tuning:
     """Starts tuning jobs and tells how they end."""
 
-    local: Local
+    local: LocalServer
     image: str
 
     def start(
@@ -63,7 +63,7 @@ class Tuning:
 
     def ended(self, name: str) -> dict[str, Any]:
         describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
-        job: dict[str, Any] = until(
+        job: dict[str, Any] = wait_until(
             lambda: describe(HyperParameterTuningJobName=name),
             lambda job: job["HyperParameterTuningJobStatus"] in OVER,
         )
@@ -75,7 +75,7 @@ class Tuning:
 
 
 @pytest.fixture(scope="module")
-def tuning(local: Local) -> Iterator[Tuning]:
+def tuning(local: LocalServer) -> Iterator[Tuning]:
     with image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', TRAINER])}") as name:
         yield Tuning(local, name)
 
@@ -170,7 +170,7 @@ def test_hopeless_trial_is_stopped_early(tuning: Tuning) -> None:
 
 def test_stop_ends_training_jobs_too(tuning: Tuning) -> None:
     name = tuning.start("(__import__('time').sleep(1) or 1 for _ in range(60))", CHOICES, 4, Strategy="Random")
-    until(lambda: tuning.trials(name), lambda found: len(found) == 2)
+    wait_until(lambda: tuning.trials(name), lambda found: len(found) == 2)
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
     job = tuning.ended(name)
     assert job["HyperParameterTuningJobStatus"] == "Stopped"

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.clients import Local, training_request, unique
+from tests.local.clients import LocalServer, training_request, unique
 from tests.local.test_tuning import ALL_TYPES, CHOICES, hyperband
 
 
-def tuning_request(local: Local, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
+def tuning_request(local: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
     """A request for four training jobs."""
     definition = training_request(local, "")
     del definition["TrainingJobName"]
@@ -85,7 +85,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("ranges", "config", "message"), WRONG)
 def test_wrong_search_is_refused(
-    processes: Local, ranges: dict[str, Any], config: dict[str, Any], message: str
+    processes: LocalServer, ranges: dict[str, Any], config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ClientError) as refused:
         processes.sagemaker.create_hyper_parameter_tuning_job(**tuning_request(processes, ranges, config))

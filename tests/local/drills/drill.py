@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import OVER, Local, processing_request, training_request, until
+from tests.local.clients import OVER, LocalServer, processing_request, training_request, wait_until
 from tests.local.drills.image import ML, said
 from tests.local.drills.leaks import machine, started, temporary_folder
 from tests.local.drills.uploads import Uploads
@@ -84,13 +84,13 @@ class Drill:
         with self.home.server_log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
-    def _found(self) -> Local:
-        address = until(
+    def _found(self) -> LocalServer:
+        address = wait_until(
             lambda: control.find_server(self.home),
             lambda address: address is not None and address.pid == self._process.pid,
             seconds=60,
         )
-        return Local(self.home, address)
+        return LocalServer(self.home, address)
 
     def _kill(self) -> None:
         self._process.send_signal(signal.SIGKILL)
@@ -254,7 +254,9 @@ class Drill:
     # --- what must hold ---
 
     def _check_job(self, job: Job, running: set[str]) -> None:
-        found = until(lambda: self._operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in OVER)
+        found = wait_until(
+            lambda: self._operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in OVER
+        )
         status = found[f"{job.kind}JobStatus"]
         story = f"{job}, running: {job.plan in running}, found: {found}"
         if job.status in OVER:
@@ -285,7 +287,7 @@ class Drill:
         if self._tuning == "":
             return
         describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
-        found = until(
+        found = wait_until(
             lambda: describe(HyperParameterTuningJobName=self._tuning),
             lambda job: job["HyperParameterTuningJobStatus"] in OVER,
         )
@@ -312,7 +314,9 @@ class Drill:
             return
         assert self._endpoint in there
         describe = sagemaker.describe_endpoint
-        until(lambda: describe(EndpointName=self._endpoint)["EndpointStatus"], lambda status: status == "InService")
+        wait_until(
+            lambda: describe(EndpointName=self._endpoint)["EndpointStatus"], lambda status: status == "InService"
+        )
         runtime = self.local.client("sagemaker-runtime")
         assert runtime.invoke_endpoint(EndpointName=self._endpoint, Body=b"?")["Body"].read() == b"ok"
 
@@ -346,7 +350,7 @@ class Drill:
             folders = others(now.folders, mine.replace("/", "-"))
             return plans + folders + sorted(now.incoming) + sorted(now.temporary - self._temporary)
 
-        until(left, lambda names: names == [], seconds=60)
+        wait_until(left, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []
 
     def give_up(self) -> None:

@@ -16,7 +16,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.engine import EngineAwayError, retry_while_away
 from microjobs_orchestrator.local.runtimes.docker.host import DockerHost
 from microjobs_orchestrator.local.runtimes.docker.labels import HOST_LABEL
-from tests.local.clients import Local, started, until
+from tests.local.clients import LocalServer, started, wait_until
 from tests.local.drills.leaks import machine
 from tests.local.drills.proxy import Proxy, proxy
 
@@ -32,7 +32,7 @@ def between() -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="module")
-def behind(between: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def behind(between: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """A server that reaches its engine through the proxy."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DOCKER_HOST", f"unix://{between.path}")
@@ -53,7 +53,7 @@ def heard(lines: list[str]) -> dict[str, list[str]]:
     return {kind: [line for line in lines if line.startswith(kind)] for kind in ("out", "err")}
 
 
-def left(local: Local) -> frozenset[str]:
+def left(local: LocalServer) -> frozenset[str]:
     engine = docker.from_env()
     try:
         there = machine(engine, local.home)
@@ -63,7 +63,7 @@ def left(local: Local) -> frozenset[str]:
 
 
 @pytest.mark.engine
-def test_job_continues_while_the_engine_is_away(behind: Local, between: Proxy) -> None:
+def test_job_continues_while_the_engine_is_away(behind: LocalServer, between: Proxy) -> None:
     name = behind.start_training(TALK.format(count=40), instances=2)
     time.sleep(1.5)
     between.go_away()
@@ -72,11 +72,11 @@ def test_job_continues_while_the_engine_is_away(behind: Local, between: Proxy) -
     assert behind.ended(name)["TrainingJobStatus"] == "Completed"
     output = behind.output("TrainingJobs", name)
     assert [heard(output[host]) for host in ("algo-1", "algo-2")] == [spoken(40)] * 2
-    until(lambda: left(behind), lambda names: not names, seconds=30)
+    wait_until(lambda: left(behind), lambda names: not names, seconds=30)
 
 
 @pytest.mark.engine
-def test_job_that_ends_while_the_engine_is_away_is_collected(behind: Local, between: Proxy) -> None:
+def test_job_that_ends_while_the_engine_is_away_is_collected(behind: LocalServer, between: Proxy) -> None:
     name = behind.start_training(TALK.format(count=10))
     time.sleep(0.8)
     between.go_away()
@@ -89,7 +89,7 @@ def test_job_that_ends_while_the_engine_is_away_is_collected(behind: Local, betw
 
 
 @pytest.mark.engine
-def test_jobs_get_through_while_the_engine_comes_and_goes(behind: Local, between: Proxy) -> None:
+def test_jobs_get_through_while_the_engine_comes_and_goes(behind: LocalServer, between: Proxy) -> None:
     seed = random.randrange(1 << 32)  # noqa: S311  not for secrets
     print("seed:", seed)
     generator = random.Random(seed)  # noqa: S311
@@ -103,7 +103,7 @@ def test_jobs_get_through_while_the_engine_comes_and_goes(behind: Local, between
     assert [job["TrainingJobStatus"] for job in jobs] == ["Completed"] * 2, jobs
     for name, count in zip(names, (3, 10), strict=True):
         assert {str(heard(lines)) for lines in behind.output("TrainingJobs", name).values()} == {str(spoken(count))}
-    until(lambda: left(behind), lambda names: not names, seconds=30)
+    wait_until(lambda: left(behind), lambda names: not names, seconds=30)
 
 
 def test_timeout_starts_when_the_engine_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:

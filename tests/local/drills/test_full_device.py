@@ -9,7 +9,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
-from tests.local.clients import started, until
+from tests.local.clients import started, wait_until
 
 ML = Layout()
 MEGABYTES = 40
@@ -48,7 +48,7 @@ def test_full_device_is_reported_and_nothing_is_lost(small: Path) -> None:
     with started(small / "home", runtime="docker") as local:
         finished = local.train(f"echo finished > {ML.model}/weights")["TrainingJobName"]
         name = local.start_training(f"echo ready; sleep 3; head -c 3000000 /dev/urandom > {ML.model}/big")
-        until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
+        wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
         objects = {path.name for path in local.bucket.rglob("*")}
         with full(small):
             with pytest.raises(ClientError, match="no space left on the device"):

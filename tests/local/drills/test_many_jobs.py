@@ -16,7 +16,7 @@ import pytest
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.state import State
-from tests.local.clients import Local, started, until
+from tests.local.clients import LocalServer, started, wait_until
 from tests.local.drills.leaks import machine, temporary_folder
 
 KIND = "training-job"
@@ -42,11 +42,11 @@ def size(pid: int) -> Size:
     return Size(int(status["Threads"]), handles, int(status["VmRSS"].split()[0]) << 10)
 
 
-def no_op(local: Local) -> None:
+def no_op(local: LocalServer) -> None:
     assert local.train("exit 0")["TrainingJobStatus"] == "Completed"
 
 
-def at_once(local: Local, jobs: int) -> None:
+def at_once(local: LocalServer, jobs: int) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(no_op, [local] * jobs))
 
@@ -62,7 +62,7 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
         at_once(local, 50)
         for _ in range(IN_A_ROW):
             no_op(local)
-        until(lambda: machine(engine, local.home), lambda left: not left.containers | left.folders)
+        wait_until(lambda: machine(engine, local.home), lambda left: not left.containers | left.folders)
         time.sleep(1)  # connections and threads that are ending
         after, now = size(local.address.pid), machine(engine, local.home)
     engine.close()
@@ -95,7 +95,7 @@ def _row(number: int) -> tuple[Any, ...]:
 
 
 @pytest.fixture(scope="module")
-def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("few")
     fill(Home(folder), FEW)
     with started(folder, runtime="process") as local:
@@ -103,7 +103,7 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
 
 
 @pytest.fixture(scope="module")
-def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     folder = tmp_path_factory.mktemp("many")
     fill(Home(folder), MANY)
     with started(folder, runtime="process") as local:
@@ -128,14 +128,14 @@ ASKED: dict[str, Callable[[Any], Any]] = {
 
 
 @pytest.mark.parametrize("asked", ASKED)
-def test_asking_costs_the_same_with_many_jobs(few: Local, many: Local, asked: str) -> None:
+def test_asking_costs_the_same_with_many_jobs(few: LocalServer, many: LocalServer, asked: str) -> None:
     # Busy moments of a machine make it seem more, never less: three tries.
     assert any(cost(few, many, asked) < 2 for _ in range(3))
 
 
-def cost(few: Local, many: Local, asked: str) -> float:
+def cost(few: LocalServer, many: LocalServer, asked: str) -> float:
     """How many times as long it takes with many jobs; asked in turns, by medians."""
-    times: dict[Local, list[float]] = {few: [], many: []}
+    times: dict[LocalServer, list[float]] = {few: [], many: []}
     for _ in range(40):
         for local in times:
             began = time.perf_counter()

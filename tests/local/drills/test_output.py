@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import image_name
-from tests.local.clients import SHELL, Local
+from tests.local.clients import SHELL, LocalServer
 from tests.local.drills.test_many_jobs import size
 
 pytestmark = pytest.mark.engine
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.engine
 LINES = 100_000
 
 
-def python(local: Local, program: str) -> str:
+def python(local: LocalServer, program: str) -> str:
     """Run a training job that is a program; its name."""
     algorithm = {
         "TrainingImage": image_name(SHELL),
@@ -27,18 +27,18 @@ def python(local: Local, program: str) -> str:
     return str(job["TrainingJobName"])
 
 
-def output(local: Local, job: str) -> list[bytes]:
+def output(local: LocalServer, job: str) -> list[bytes]:
     """The lines of the log's file."""
     (path,) = Path(local.home.logs, "aws/sagemaker/TrainingJobs", job).iterdir()
     return [line.partition(b" ")[2] for line in path.read_bytes().split(b"\n")[:-1]]
 
 
-def test_no_line_of_hundreds_per_millisecond_is_lost(local: Local) -> None:
+def test_no_line_of_hundreds_per_millisecond_is_lost(local: LocalServer) -> None:
     job = python(local, f"print('\\n'.join(f'line {{n}}' for n in range({LINES})))")
     assert output(local, job) == [b"line %d" % number for number in range(LINES)]
 
 
-def test_bytes_that_are_no_text_are_kept(local: Local) -> None:
+def test_bytes_that_are_no_text_are_kept(local: LocalServer) -> None:
     job = python(local, "import os; os.write(1, bytes(set(range(256)) - {10}) + b'\\n\\n\\xff\\xfe')")
     assert output(local, job) == [bytes(sorted(set(range(256)) - {10})), b"", b"\xff\xfe"]
     (said,) = local.output("TrainingJobs", job).values()
@@ -55,7 +55,7 @@ for _ in range(4):
 """
 
 
-def test_lines_of_ten_megabytes_are_kept_in_flat_memory(local: Local) -> None:
+def test_lines_of_ten_megabytes_are_kept_in_flat_memory(local: LocalServer) -> None:
     python(local, "print('what a server loads for its first job')")
     before = size(local.address.pid).memory
     job = python(local, LONG)
@@ -69,7 +69,7 @@ def test_lines_of_ten_megabytes_are_kept_in_flat_memory(local: Local) -> None:
     assert grown < 16 << 20
 
 
-def test_streams_do_not_mix_within_a_line(local: Local) -> None:
+def test_streams_do_not_mix_within_a_line(local: LocalServer) -> None:
     """The engine gives long lines in pieces; those of the other stream come between them."""
     program = "import os\nfor _ in range(200): os.write(1, b'o' * 20_000); os.write(2, b'e\\n'); os.write(1, b'\\n')"
     lines = output(local, python(local, program))
@@ -79,7 +79,7 @@ def test_streams_do_not_mix_within_a_line(local: Local) -> None:
 CLOSES = "import os, time; os.write(1, b'first\\nlast'); os.close(1); time.sleep(1); os.write(2, b'heard\\non')"
 
 
-def test_container_that_closes_its_stdout_is_heard_on(local: Local) -> None:
+def test_container_that_closes_its_stdout_is_heard_on(local: LocalServer) -> None:
     """What has no line end the engine gives when the container has ended, and the streams in either order."""
     first, heard, *rest = output(local, python(local, CLOSES))
     assert (first, heard, sorted(rest)) == (b"first", b"heard", [b"last", b"on"])

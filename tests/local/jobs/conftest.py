@@ -37,7 +37,7 @@ ONE_VARIANT: Mapping[str, Mapping[str, Any]] = {"main": {}}
 
 
 @dataclass
-class Parts:
+class ServerParts:
     """What jobs see of a server, and what tests ask of it."""
 
     home: Home
@@ -46,7 +46,7 @@ class Parts:
     registry: Registry
 
     @classmethod
-    def over(cls, home: Home, runtime: FakeRuntime) -> "Parts":
+    def over(cls, home: Home, runtime: FakeRuntime) -> "ServerParts":
         """The parts of a server that starts with what another left."""
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
         context = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
@@ -57,9 +57,9 @@ class Parts:
         self.context.store.close()
         self.context.state.close()
 
-    def restarted(self) -> "Parts":
+    def restarted(self) -> "ServerParts":
         """A server after this one: shut this one down before, or leave its containers as if it had been killed."""
-        parts = Parts.over(self.home, self.runtime)
+        parts = ServerParts.over(self.home, self.runtime)
         parts.registry.recover({ENDPOINT.arn_type: endpoints.Endpoint, TRANSFORM_JOB.arn_type: transform.TransformJob})
         return parts
 
@@ -113,11 +113,11 @@ class Parts:
         return self.transformed()
 
     def transformed(self) -> dict[str, Any]:
-        found: dict[str, Any] = until(
+        found: dict[str, Any] = wait_until(
             lambda: self.context.state.get(TRANSFORM_JOB.arn_type, "t").description,  # type: ignore[union-attr]
             lambda found: found["TransformJobStatus"] in ("Completed", "Failed", "Stopped"),
         )
-        until(lambda: self.registry.find("transform-job/t") is None)
+        wait_until(lambda: self.registry.find("transform-job/t") is None)
         return found
 
     # --- what is there ---
@@ -133,7 +133,9 @@ class Parts:
 
     def settled(self, name: str = "e") -> dict[str, Any]:
         passing = ("Creating", "Updating", "Deleting")
-        found: dict[str, Any] = until(lambda: self.endpoint(name), lambda found: found["EndpointStatus"] not in passing)
+        found: dict[str, Any] = wait_until(
+            lambda: self.endpoint(name), lambda found: found["EndpointStatus"] not in passing
+        )
         return found
 
     def log(self, group: str) -> dict[str, list[str]]:
@@ -162,7 +164,7 @@ def transform_request(source: str = "s3://bucket/in/", hosts: int = 1, **members
     }
 
 
-def until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, seconds: float = SECONDS) -> Any:
+def wait_until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, seconds: float = SECONDS) -> Any:
     deadline = time.monotonic() + seconds
     while not enough(answer := ask()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {answer}"
@@ -171,27 +173,27 @@ def until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, second
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> Iterator[Parts]:
+def parts(tmp_path: Path) -> Iterator[ServerParts]:
     """A server's parts, with the bucket `bucket` and the image `model`."""
     home = Home(tmp_path / "home")
     home.make()
     home.credentials()  # as the server does, before anything runs
     (home.buckets / "bucket").mkdir()
-    made = Parts.over(home, FakeRuntime())
+    made = ServerParts.over(home, FakeRuntime())
     yield made
     made.close()
     made.runtime.close()
 
 
 @pytest.fixture
-def model(parts: Parts) -> Model:
+def model(parts: ServerParts) -> Model:
     """What the image `model` does, which the model `m` has."""
     parts.make_model()
     return parts.runtime.models["model"]
 
 
 @pytest.fixture
-def archive(parts: Parts, tmp_path: Path) -> Callable[..., str]:
+def archive(parts: ServerParts, tmp_path: Path) -> Callable[..., str]:
     """Puts a model archive of these files, and these members, into the bucket; its URI."""
 
     def make(*members: tarfile.TarInfo, **files: str) -> str:

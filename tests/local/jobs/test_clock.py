@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.resources.training.time_limits import Usage
 from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
-from tests.local.jobs.conftest import Parts, transform_request
+from tests.local.jobs.conftest import ServerParts, transform_request
 
 DAY = 86_400.0
 
@@ -131,7 +131,7 @@ TRAINING = {
 }
 
 
-def training_job(parts: Parts) -> training.TrainingJob:
+def training_job(parts: ServerParts) -> training.TrainingJob:
     """The job of the state, as a server finds it."""
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job") or create_training_job(parts.context, TRAINING)
     return training.TrainingJob(parts.context, record)
@@ -139,7 +139,7 @@ def training_job(parts: Parts) -> training.TrainingJob:
 
 @pytest.mark.parametrize("by", [DAY, -DAY, 0.0])
 @pytest.mark.parametrize("restart", [True, False])
-def test_time_limits_ignore_clock_changes(parts: Parts, clocks: Clock, by: float, restart: bool) -> None:
+def test_time_limits_ignore_clock_changes(parts: ServerParts, clocks: Clock, by: float, restart: bool) -> None:
     job = training_job(parts)
     clocks.pass_(50)
     job.handle_start(())
@@ -161,7 +161,7 @@ def test_time_limits_ignore_clock_changes(parts: Parts, clocks: Clock, by: float
 
 
 @pytest.mark.parametrize("by", [DAY, -DAY])
-def test_max_wait_ignores_clock_changes(parts: Parts, clocks: Clock, by: float) -> None:
+def test_max_wait_ignores_clock_changes(parts: ServerParts, clocks: Clock, by: float) -> None:
     job = training_job(parts)
     clocks.pass_(2500)
     clocks.set(by)
@@ -198,7 +198,7 @@ REASONS: dict[Exception, str] = {
 @pytest.mark.parametrize(("error", "reason"), REASONS.items(), ids=REASONS.values())
 @pytest.mark.parametrize("kind", ["training", "processing", "transform"])
 def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
-    parts: Parts, error: Exception, reason: str, kind: str, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, error: Exception, reason: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_: str) -> None:
         raise error
@@ -219,7 +219,7 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     assert (record.status, record.description["FailureReason"]) == ("Failed", reason)
 
 
-def test_reason_has_no_control_characters(parts: Parts) -> None:
+def test_reason_has_no_control_characters(parts: ServerParts) -> None:
     job = training_job(parts)
     job.fail("AlgorithmError: \x1b]52;c;aGk=\x07caf\udce9\x00 \x1b[2Jline\nnext")
     record = parts.context.state.get(TRAINING_JOB.arn_type, "job")

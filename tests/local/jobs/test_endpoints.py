@@ -14,14 +14,14 @@ from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoin
 from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
 from microjobs_orchestrator.local.resources.models.create import create as create_model
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model
 
 GROUP = "/aws/sagemaker/Endpoints/e"
 
 
 @pytest.mark.usefixtures("model")
-def test_endpoint_is_described_as_sagemaker_does(parts: Parts) -> None:
+def test_endpoint_is_described_as_sagemaker_does(parts: ServerParts) -> None:
     found = parts.serve(main={"InitialInstanceCount": 2})
     assert (found["EndpointStatus"], found["EndpointConfigName"], found["EndpointArn"]) == (
         "InService", "c", format_arn("endpoint/e"),
@@ -38,7 +38,7 @@ def test_endpoint_is_described_as_sagemaker_does(parts: Parts) -> None:
     }
 
 
-def test_container_gets_what_sagemaker_gives(parts: Parts, archive: Callable[..., str]) -> None:
+def test_container_gets_what_sagemaker_gives(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(weights="1 2 3"), Environment={"COLOUR": "blue"})
     parts.serve()
     (host,) = parts.running
@@ -48,7 +48,7 @@ def test_container_gets_what_sagemaker_gives(parts: Parts, archive: Callable[...
     assert host.plan.environment["AWS_ENDPOINT_URL"] == "http://127.0.0.1:1"
 
 
-def test_isolated_container_gets_no_access(parts: Parts) -> None:
+def test_isolated_container_gets_no_access(parts: ServerParts) -> None:
     parts.make_model(isolated=True)
     parts.serve()
     (plan,) = parts.runtime.plans.values()
@@ -57,15 +57,15 @@ def test_isolated_container_gets_no_access(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_container_output_is_in_the_endpoints_log(parts: Parts) -> None:
+def test_container_output_is_in_the_endpoints_log(parts: ServerParts) -> None:
     parts.serve()
-    ((name, lines),) = until(lambda: [item for item in parts.log(GROUP).items() if item[1]])
+    ((name, lines),) = wait_until(lambda: [item for item in parts.log(GROUP).items() if item[1]])
     assert name.startswith("main/i-")
     assert lines == ["hello"]
 
 
 @pytest.mark.parametrize("name", ["../outside", "/absolute"])
-def test_archive_that_leaves_its_folder_fails(parts: Parts, archive: Callable[..., str], name: str) -> None:
+def test_archive_that_leaves_its_folder_fails(parts: ServerParts, archive: Callable[..., str], name: str) -> None:
     parts.make_model(ModelDataUrl=archive(tarfile.TarInfo(name)))
     found = parts.serve()
     assert found["EndpointStatus"] == "Failed"
@@ -73,14 +73,14 @@ def test_archive_that_leaves_its_folder_fails(parts: Parts, archive: Callable[..
     assert parts.runtime.ever == []
 
 
-def test_device_in_an_archive_fails(parts: Parts, archive: Callable[..., str]) -> None:
+def test_device_in_an_archive_fails(parts: ServerParts, archive: Callable[..., str]) -> None:
     device = tarfile.TarInfo("disk")
     device.type = tarfile.BLKTYPE
     parts.make_model(ModelDataUrl=archive(device))
     assert "'disk' is neither a file nor a folder" in parts.serve()["FailureReason"]
 
 
-def test_uncompressed_model_is_a_prefix(parts: Parts) -> None:
+def test_uncompressed_model_is_a_prefix(parts: ServerParts) -> None:
     uri = parts.put("models/a/deep/weights", b"1").removesuffix("deep/weights")
     source = {"S3Uri": uri, "S3DataType": "S3Prefix", "CompressionType": "None"}
     parts.make_model(ModelDataSource={"S3DataSource": source})
@@ -88,7 +88,7 @@ def test_uncompressed_model_is_a_prefix(parts: Parts) -> None:
     assert parts.running[0].files == {"weights": b"1"}
 
 
-def test_single_object_may_be_an_archive_or_a_file(parts: Parts, archive: Callable[..., str]) -> None:
+def test_single_object_may_be_an_archive_or_a_file(parts: ServerParts, archive: Callable[..., str]) -> None:
     uri = archive(weights="1")
     for number, compression in enumerate(("Gzip", "None")):
         source = {"S3Uri": uri, "S3DataType": "S3Object", "CompressionType": compression}
@@ -97,18 +97,18 @@ def test_single_object_may_be_an_archive_or_a_file(parts: Parts, archive: Callab
     assert sorted(list(host.files) for host in parts.running) == [["model.tar.gz"], ["weights"]]
 
 
-def test_archive_below_a_prefix_is_refused(parts: Parts) -> None:
+def test_archive_below_a_prefix_is_refused(parts: ServerParts) -> None:
     source = {"S3Uri": "s3://bucket/models/", "S3DataType": "S3Prefix", "CompressionType": "Gzip"}
     with pytest.raises(ValidationError, match="with S3DataType S3Object"):
         parts.make_model(ModelDataSource={"S3DataSource": source})
 
 
-def test_model_without_its_data_is_refused(parts: Parts) -> None:
+def test_model_without_its_data_is_refused(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=r"Could not find model data at s3://bucket/no\.tar\.gz"):
         parts.make_model(ModelDataUrl="s3://bucket/no.tar.gz")
 
 
-def test_model_keeps_how_its_container_was_given(parts: Parts) -> None:
+def test_model_keeps_how_its_container_was_given(parts: ServerParts) -> None:
     containers = [{"Image": "model", "ContainerHostname": "one"}]
     record = create_model(parts.context, {"ModelName": "m", "Containers": containers})
     assert record.description["Containers"] == containers
@@ -116,7 +116,7 @@ def test_model_keeps_how_its_container_was_given(parts: Parts) -> None:
     assert parts.serve()["EndpointStatus"] == "InService"
 
 
-def test_container_that_ends_fails_the_endpoint_with_its_last_words(parts: Parts, model: Model) -> None:
+def test_container_that_ends_fails_the_endpoint_with_its_last_words(parts: ServerParts, model: Model) -> None:
     model.exits = Exit(3)
     found = parts.serve()
     assert found["EndpointStatus"] == "Failed"
@@ -128,19 +128,19 @@ def test_container_that_ends_fails_the_endpoint_with_its_last_words(parts: Parts
     assert parts.runtime.hosts == {}
 
 
-def test_container_that_is_never_healthy_fails_the_endpoint(parts: Parts, model: Model) -> None:
+def test_container_that_is_never_healthy_fails_the_endpoint(parts: ServerParts, model: Model) -> None:
     model.ping = 503
     found = parts.serve(main={"ContainerStartupHealthCheckTimeoutInSeconds": 0.3})
     assert "GET /ping did not answer 200 within 0.3 s" in found["FailureReason"]
     assert parts.runtime.hosts == {}
 
 
-def test_missing_image_fails_the_endpoint(parts: Parts) -> None:
+def test_missing_image_fails_the_endpoint(parts: ServerParts) -> None:
     parts.make_model(image="elsewhere")
     assert parts.serve()["FailureReason"] == "Production variant main: image elsewhere is not here"
 
 
-def test_one_variant_that_fails_ends_the_others(parts: Parts, model: Model) -> None:
+def test_one_variant_that_fails_ends_the_others(parts: ServerParts, model: Model) -> None:
     parts.make_model("bad", "bad")
     parts.runtime.models["bad"] = Model(exits=Exit(1))
     model.ping = 503
@@ -150,57 +150,57 @@ def test_one_variant_that_fails_ends_the_others(parts: Parts, model: Model) -> N
 
 
 @pytest.mark.usefixtures("model")
-def test_container_that_ends_is_started_again(parts: Parts) -> None:
+def test_container_that_ends_is_started_again(parts: ServerParts) -> None:
     parts.serve()
     parts.running[0].end(Exit(1))
-    until(lambda: parts.running and parts.registry.find("endpoint/e").choose()[1].client)  # type: ignore[union-attr]
+    wait_until(lambda: parts.running and parts.registry.find("endpoint/e").choose()[1].client)  # type: ignore[union-attr]
     assert parts.endpoint()["EndpointStatus"] == "InService"
     (lines,) = parts.log(GROUP).values()
     assert "[microjobs] the container ended by itself and is started again in 1 s. Exit code: 1." in lines[1]
 
 
-def test_failed_endpoint_can_be_deleted(parts: Parts, model: Model) -> None:
+def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> None:
     model.exits = Exit(1)
     parts.serve()
     endpoint_requests.delete(parts.context, parts.registry, "e")
-    until(lambda: parts.context.state.get("endpoint", "e") is None)
+    wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
 
 
 @pytest.mark.usefixtures("model")
-def test_deletion_gives_the_container_30_seconds(parts: Parts) -> None:
+def test_deletion_gives_the_container_30_seconds(parts: ServerParts) -> None:
     parts.serve()
     (host,) = parts.running
     endpoint_requests.delete(parts.context, parts.registry, "e")
-    until(lambda: parts.context.state.get("endpoint", "e") is None)
+    wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert host.graces == [30]
     assert parts.runtime.hosts == {}
     assert list(parts.home.work.iterdir()) == []
 
 
-def test_deletion_does_not_wait_for_a_start(parts: Parts, model: Model) -> None:
+def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: Model) -> None:
     model.ping = 503
     parts.make_config()
     parts.start_endpoint()
-    until(lambda: parts.running)
+    wait_until(lambda: parts.running)
     endpoint_requests.delete(parts.context, parts.registry, "e")
-    until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
+    wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     assert parts.runtime.hosts == {}
 
 
 @pytest.mark.usefixtures("model")
-def test_config_and_model_may_go_while_the_endpoint_lives(parts: Parts) -> None:
+def test_config_and_model_may_go_while_the_endpoint_lives(parts: ServerParts) -> None:
     parts.serve()
     parts.context.state.delete("endpoint-config", "c")
     parts.context.state.delete("model", "m")
     parts.registry.shut_down()
     second = parts.restarted()
     assert second.settled()["EndpointStatus"] == "InService"
-    until(lambda: second.running)
+    wait_until(lambda: second.running)
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_what_is_missing_is_named(parts: Parts) -> None:
+def test_what_is_missing_is_named(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=f'Could not find model "{format_arn("model/other")}"'):
         parts.make_config(main={"ModelName": "other"})
     with pytest.raises(
@@ -210,7 +210,7 @@ def test_what_is_missing_is_named(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_names_are_taken_once(parts: Parts) -> None:
+def test_names_are_taken_once(parts: ServerParts) -> None:
     parts.serve()
     for again in (parts.make_model, parts.make_config, parts.start_endpoint):
         with pytest.raises(ValidationError, match="Cannot create already existing"):
@@ -221,7 +221,7 @@ def test_names_are_taken_once(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_shutdown_ends_containers_and_the_next_server_starts_them(parts: Parts) -> None:
+def test_shutdown_ends_containers_and_the_next_server_starts_them(parts: ServerParts) -> None:
     parts.serve()
     (before,) = parts.running
     parts.registry.shut_down()
@@ -230,51 +230,51 @@ def test_shutdown_ends_containers_and_the_next_server_starts_them(parts: Parts) 
     assert list(parts.home.work.iterdir()) == []
     assert parts.endpoint()["EndpointStatus"] == "InService"
     second = parts.restarted()
-    until(lambda: second.running)
+    wait_until(lambda: second.running)
     assert second.settled()["EndpointStatus"] == "InService"
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_containers_of_a_killed_server_are_taken_up(parts: Parts) -> None:
+def test_containers_of_a_killed_server_are_taken_up(parts: ServerParts) -> None:
     parts.serve()
     (host,) = parts.running
     second = parts.restarted()
-    until(lambda: (found := second.registry.find("endpoint/e")) and found.choose())  # type: ignore[attr-defined]
+    wait_until(lambda: (found := second.registry.find("endpoint/e")) and found.choose())  # type: ignore[attr-defined]
     assert second.running == [host]
     assert len(parts.runtime.ever) == 1
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_update_of_a_killed_server_goes_on(parts: Parts) -> None:
+def test_update_of_a_killed_server_goes_on(parts: ServerParts) -> None:
     parts.serve()
     parts.make_model("slow", "slow")
     slow = parts.runtime.models["slow"] = Model(ping=503)
     parts.make_config("d", main={"ModelName": "slow"})
     parts.update("d")
-    until(lambda: len(parts.running) == 2)
+    wait_until(lambda: len(parts.running) == 2)
     parts.registry.shut_down()
     slow.ping = 200
     second = parts.restarted()
     assert second.settled()["EndpointConfigName"] == "d"
-    until(lambda: [host.plan.image for host in second.running] == ["slow"])
+    wait_until(lambda: [host.plan.image for host in second.running] == ["slow"])
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_what_a_killed_server_left_of_an_update_goes(parts: Parts) -> None:
+def test_what_a_killed_server_left_of_an_update_goes(parts: ServerParts) -> None:
     parts.serve()
     (host,) = parts.running
     left = HostPlan("i-old", "model", host.plan.files, host.plan.inputs)
     parts.runtime.start(Plan("endpoint/e/main/i-old", (left,)))
     second = parts.restarted()
-    until(lambda: second.running == [host])
+    wait_until(lambda: second.running == [host])
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
+def test_deletion_of_a_killed_server_goes_on(parts: ServerParts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
     (variant,) = endpoint_requests.create(parts.context, request).internal[endpoints.DEPLOYMENT]["Variants"]
@@ -283,13 +283,15 @@ def test_deletion_of_a_killed_server_goes_on(parts: Parts) -> None:
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))
     parts.context.state.update("endpoint", "e", {"EndpointStatus": "Deleting"}, "Deleting")
     second = parts.restarted()
-    until(lambda: parts.context.state.get("endpoint", "e") is None)
+    wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert parts.runtime.hosts == {}
     second.close()
 
 
 @pytest.mark.usefixtures("model")
-def test_shut_down_removes_containers_that_do_not_end_in_time(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shut_down_removes_containers_that_do_not_end_in_time(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ended = threading.Event()
     monkeypatch.setattr(registry, "END_TIMEOUT", 0.3)
     monkeypatch.setattr(FakeHost, "stop", lambda *_: ended.wait(20))

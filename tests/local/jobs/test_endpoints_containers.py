@@ -18,7 +18,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
-from tests.local.clients import Local, started, unique, until
+from tests.local.clients import LocalServer, started, unique, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -33,7 +33,7 @@ def summing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "model.tar.gz"
 
 
-def make_model(local: Local, archive: Path, **members: Any) -> str:
+def make_model(local: LocalServer, archive: Path, **members: Any) -> str:
     name = unique("model")
     (local.bucket / f"{name}.tar.gz").write_bytes(archive.read_bytes())
     container = {"Image": image_name("serve"), "ModelDataUrl": local.uri(f"{name}.tar.gz")}
@@ -43,7 +43,7 @@ def make_model(local: Local, archive: Path, **members: Any) -> str:
     return name
 
 
-def deploy(local: Local, model: str) -> dict[str, Any]:
+def deploy(local: LocalServer, model: str) -> dict[str, Any]:
     name = unique("endpoint")
     variant = {"VariantName": "main", "ModelName": model, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
     local.sagemaker.create_endpoint_config(EndpointConfigName=name, ProductionVariants=[variant])
@@ -51,22 +51,22 @@ def deploy(local: Local, model: str) -> dict[str, Any]:
     return settled(local, name)
 
 
-def settled(local: Local, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = until(
+def settled(local: LocalServer, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_endpoint(EndpointName=name),
         lambda found: found["EndpointStatus"] in ("InService", "Failed"),
     )
     return found
 
 
-def predict(local: Local, endpoint: str, body: str = '{"instances": [[1, 2, 3]]}') -> Any:
+def predict(local: LocalServer, endpoint: str, body: str = '{"instances": [[1, 2, 3]]}') -> Any:
     runtime = local.client("sagemaker-runtime")
     answer = runtime.invoke_endpoint(EndpointName=endpoint, Body=body, ContentType="application/json")
     assert answer["InvokedProductionVariant"] == "main"
     return json.load(answer["Body"])
 
 
-def delete(local: Local, endpoint: str) -> None:
+def delete(local: LocalServer, endpoint: str) -> None:
     local.sagemaker.delete_endpoint_config(EndpointConfigName=endpoint)  # the order of the SDK
     local.sagemaker.delete_endpoint(EndpointName=endpoint)
     local.sagemaker.get_waiter("endpoint_deleted").wait(
@@ -91,7 +91,7 @@ def containers(engine: docker.DockerClient, endpoint: str) -> list[Container]:
     return engine.containers.list(all=True, ignore_removed=True, filters={"name": f"-{endpoint}-main-"})
 
 
-def test_endpoint_answers_and_goes(local: Local, summing: Path, engine: docker.DockerClient) -> None:
+def test_endpoint_answers_and_goes(local: LocalServer, summing: Path, engine: docker.DockerClient) -> None:
     found = deploy(local, make_model(local, summing))
     name = found["EndpointName"]
     assert found["EndpointStatus"] == "InService"
@@ -102,7 +102,7 @@ def test_endpoint_answers_and_goes(local: Local, summing: Path, engine: docker.D
     assert containers(engine, name) == []
 
 
-def test_wrong_request_is_a_model_error(local: Local, summing: Path) -> None:
+def test_wrong_request_is_a_model_error(local: LocalServer, summing: Path) -> None:
     name = deploy(local, make_model(local, summing))["EndpointName"]
     with pytest.raises(ClientError, match=r"Received client error \(400\) from primary") as caught:
         predict(local, name, "{")
@@ -110,7 +110,7 @@ def test_wrong_request_is_a_model_error(local: Local, summing: Path) -> None:
     delete(local, name)
 
 
-def test_model_that_does_not_load_fails_with_the_reason(local: Local, tmp_path: Path) -> None:
+def test_model_that_does_not_load_fails_with_the_reason(local: LocalServer, tmp_path: Path) -> None:
     (tmp_path / "weights").write_text("1")
     with tarfile.open(tmp_path / "odd.tar.gz", "w:gz") as tar:
         tar.add(tmp_path / "weights", "weights")
@@ -121,22 +121,22 @@ def test_model_that_does_not_load_fails_with_the_reason(local: Local, tmp_path: 
     delete(local, found["EndpointName"])
 
 
-def test_isolated_container_answers(local: Local, summing: Path) -> None:
+def test_isolated_container_answers(local: LocalServer, summing: Path) -> None:
     name = deploy(local, make_model(local, summing, EnableNetworkIsolation=True))["EndpointName"]
     assert predict(local, name) == {"predictions": [[6.0]]}
     delete(local, name)
 
 
-def test_killed_container_comes_back(local: Local, summing: Path, engine: docker.DockerClient) -> None:
+def test_killed_container_comes_back(local: LocalServer, summing: Path, engine: docker.DockerClient) -> None:
     name = deploy(local, make_model(local, summing))["EndpointName"]
     killed = container(engine, name)
     killed.kill()
-    until(lambda: [item.id for item in containers(engine, name)], lambda ids: ids and ids != [killed.id])
-    until(lambda: _answers(local, name), bool, 30)
+    wait_until(lambda: [item.id for item in containers(engine, name)], lambda ids: ids and ids != [killed.id])
+    wait_until(lambda: _answers(local, name), bool, 30)
     delete(local, name)
 
 
-def _answers(local: Local, name: str) -> bool:
+def _answers(local: LocalServer, name: str) -> bool:
     try:
         return bool(predict(local, name) == {"predictions": [[6.0]]})
     except ClientError:
@@ -149,17 +149,17 @@ def test_endpoint_outlives_its_server(tmp_path: Path, summing: Path, engine: doc
         before = container(engine, name).id
         os.kill(first.address.pid, signal.SIGKILL)
         time.sleep(0.1)
-        taken_up = Local(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        until(lambda: _answers(taken_up, name), bool, 30)
+        taken_up = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
+        wait_until(lambda: _answers(taken_up, name), bool, 30)
         assert container(engine, name).id == before
         control.stop(first.home)
         assert containers(engine, name) == []
-        anew = Local(first.home, control.start(first.home, Config(port=0, runtime="docker")))
-        until(lambda: _answers(anew, name), bool, 30)
+        anew = LocalServer(first.home, control.start(first.home, Config(port=0, runtime="docker")))
+        wait_until(lambda: _answers(anew, name), bool, 30)
         delete(anew, name)
 
 
-def test_objects_are_transformed_on_two_hosts(local: Local, summing: Path) -> None:
+def test_objects_are_transformed_on_two_hosts(local: LocalServer, summing: Path) -> None:
     local.put({"csv/a.csv": "1,2,3\n4,5,6", "csv/deep/b.csv": "1,1,1\n", "csv/c.csv": "0,0,oops\n"})
     job = transform(local, make_model(local, summing), "csv/")
     assert job["TransformJobStatus"] == "Failed"
@@ -171,7 +171,7 @@ def test_objects_are_transformed_on_two_hosts(local: Local, summing: Path) -> No
     }
 
 
-def transform(local: Local, model: str, prefix: str) -> dict[str, Any]:
+def transform(local: LocalServer, model: str, prefix: str) -> dict[str, Any]:
     name = unique("transform")
     local.sagemaker.create_transform_job(
         TransformJobName=name,
@@ -184,7 +184,7 @@ def transform(local: Local, model: str, prefix: str) -> dict[str, Any]:
         TransformOutput={"S3OutputPath": local.uri(name), "Accept": "text/csv", "AssembleWith": "Line"},
         TransformResources={"InstanceType": "ml.m5.large", "InstanceCount": 2},
     )
-    found: dict[str, Any] = until(
+    found: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
         lambda found: found["TransformJobStatus"] in ("Completed", "Failed"),
     )

@@ -20,14 +20,14 @@ from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoin
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.services import sagemaker_runtime
 from microjobs_orchestrator.local.services.sagemaker_runtime import EndpointInvoker
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Asked, Model, Reply, echo
 
 
 class Invoker:
     """Requests as clients send them, but without a signature."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: ServerParts) -> None:
         service = EndpointInvoker(parts.context, parts.registry).operations()
         self._gateway = Gateway([self._choose_service, *list_operation_interceptors({"sagemaker-runtime": service})])
 
@@ -59,7 +59,7 @@ class Invoker:
 
 
 @pytest.fixture
-def invoke(parts: Parts, model: Model) -> Invoker:  # noqa: ARG001  endpoint `e` serves it
+def invoke(parts: ServerParts, model: Model) -> Invoker:  # noqa: ARG001  endpoint `e` serves it
     parts.serve()
     return Invoker(parts)
 
@@ -116,7 +116,7 @@ def test_slow_container_is_a_model_error(invoke: Invoker, model: Model, monkeypa
     error = invoke.model_error()
     assert error["OriginalStatusCode"] == 0
     assert "timed out while waiting for a response from container primary. It has 0.1 s." in error["Message"]
-    until(lambda: model.asked)
+    wait_until(lambda: model.asked)
     assert len(model.asked) == 1
 
 
@@ -126,7 +126,7 @@ def test_too_large_an_answer_is_a_model_error(invoke: Invoker, monkeypatch: pyte
     assert invoke(b"x" * 10).data == b"x" * 10
 
 
-def test_container_that_dies_of_a_request_is_a_model_error(parts: Parts, invoke: Invoker, model: Model) -> None:
+def test_container_that_dies_of_a_request_is_a_model_error(parts: ServerParts, invoke: Invoker, model: Model) -> None:
     def die(_: Asked) -> Reply:
         model.ping = 503  # the next one does not serve before it was looked at
         parts.running[0].end(Exit(1))
@@ -137,8 +137,8 @@ def test_container_that_dies_of_a_request_is_a_model_error(parts: Parts, invoke:
     error = invoke.refused()  # SDKs ask again after this one
     assert (error.code, error.status) == ("ServiceUnavailable", 503)
     model.invoke, model.ping = echo, 200
-    until(lambda: parts.running)
-    assert until(lambda: answered(invoke)) == b"x"
+    wait_until(lambda: parts.running)
+    assert wait_until(lambda: answered(invoke)) == b"x"
 
 
 def answered(invoke: Invoker) -> bytes:
@@ -153,21 +153,21 @@ def test_missing_endpoint_is_a_validation_error(invoke: Invoker) -> None:
     assert (error.code, error.message) == ("ValidationError", "Endpoint other of account 000000000000 not found.")
 
 
-def test_endpoint_that_does_not_serve_yet_says_so(parts: Parts, model: Model) -> None:
+def test_endpoint_that_does_not_serve_yet_says_so(parts: ServerParts, model: Model) -> None:
     model.ping = 503
     parts.make_config()
     parts.start_endpoint()
     assert "is Creating: it must be InService" in Invoker(parts).refused().message
 
 
-def test_asked_variant_answers(parts: Parts, model: Model) -> None:  # noqa: ARG001
+def test_asked_variant_answers(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.serve(one={"InitialVariantWeight": 1.0}, two={"InitialVariantWeight": 0.0})
     response = Invoker(parts)(X_Amzn_SageMaker_Target_Variant="two")
     assert response.headers["x-Amzn-Invoked-Production-Variant"] == "two"
     assert "no production variant three" in Invoker(parts).refused(X_Amzn_SageMaker_Target_Variant="three").message
 
 
-def test_variants_answer_by_their_weights(parts: Parts, model: Model) -> None:  # noqa: ARG001
+def test_variants_answer_by_their_weights(parts: ServerParts, model: Model) -> None:  # noqa: ARG001
     parts.serve(one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0})
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, endpoints.Endpoint)
@@ -201,27 +201,27 @@ def test_other_operations_are_named(invoke: Invoker) -> None:
 
 
 def test_request_that_a_drain_is_too_short_for_goes_to_the_new_container(
-    parts: Parts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
+    parts: ServerParts, invoke: Invoker, model: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(endpoints, "DRAIN_TIMEOUT", 0.1)
     (old,) = parts.running
 
     def keep_until_the_end(asked: Asked) -> Reply:
         if asked.host == old.name:
-            until(lambda: old.has_ended)
+            wait_until(lambda: old.has_ended)
         return Reply(asked.body)
 
     model.invoke = keep_until_the_end
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(invoke)
-        until(lambda: model.asked)
+        wait_until(lambda: model.asked)
         parts.update("d")
         assert answer.result(10).data == b"x"
     assert [asked.host == old.name for asked in model.asked] == [True, False]
 
 
-def test_update_loses_no_request(parts: Parts, invoke: Invoker) -> None:
+def test_update_loses_no_request(parts: ServerParts, invoke: Invoker) -> None:
     parts.make_config("d", second={})
     over = threading.Event()
 
@@ -232,6 +232,6 @@ def test_update_loses_no_request(parts: Parts, invoke: Invoker) -> None:
         askers = [pool.submit(keep_asking) for _ in range(4)]
         parts.update("d")
         parts.settled()
-        until(lambda: len(parts.runtime.hosts) == 1)
+        wait_until(lambda: len(parts.runtime.hosts) == 1)
         over.set()
         assert [asker.result() for asker in askers] == [{b"x"}] * 4

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.state import Record
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Asked, Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
@@ -24,14 +24,14 @@ def variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
     }
 
 
-def reweigh(parts: Parts, **wanted: dict[str, Any]) -> Record:
+def reweigh(parts: ServerParts, **wanted: dict[str, Any]) -> Record:
     items = [{"VariantName": name, **members} for name, members in wanted.items()]
     request = {"EndpointName": "e", "DesiredWeightsAndCapacities": items}
     return endpoint_requests.reweigh(parts.context, parts.registry, request)
 
 
 @pytest.mark.usefixtures("model")
-def test_update_changes_over_when_the_new_one_serves(parts: Parts) -> None:
+def test_update_changes_over_when_the_new_one_serves(parts: ServerParts) -> None:
     parts.serve()
     (old,) = parts.running
     parts.make_config("d", second={})
@@ -39,12 +39,12 @@ def test_update_changes_over_when_the_new_one_serves(parts: Parts) -> None:
     found = parts.settled()
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
     assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
-    until(lambda: len(parts.runtime.hosts) == 1)
+    wait_until(lambda: len(parts.runtime.hosts) == 1)
     assert old.graces == [30]
 
 
 @pytest.mark.usefixtures("model")
-def test_update_that_fails_keeps_the_old_containers(parts: Parts) -> None:
+def test_update_that_fails_keeps_the_old_containers(parts: ServerParts) -> None:
     parts.serve()
     (old,) = parts.running
     parts.make_model("bad", "bad")
@@ -58,7 +58,7 @@ def test_update_that_fails_keeps_the_old_containers(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_update_is_refused_while_there_is_one(parts: Parts) -> None:
+def test_update_is_refused_while_there_is_one(parts: ServerParts) -> None:
     parts.serve()
     parts.make_model("slow", "slow")
     parts.runtime.models["slow"] = Model(ping=503)
@@ -68,7 +68,7 @@ def test_update_is_refused_while_there_is_one(parts: Parts) -> None:
         parts.update("d")
 
 
-def test_drained_container_answers_what_it_has(parts: Parts, model: Model) -> None:
+def test_drained_container_answers_what_it_has(parts: ServerParts, model: Model) -> None:
     parts.serve()
     (old,) = parts.running
     answering = threading.Event()
@@ -81,18 +81,18 @@ def test_drained_container_answers_what_it_has(parts: Parts, model: Model) -> No
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         answer = pool.submit(Invoker(parts))
-        until(lambda: model.asked)
+        wait_until(lambda: model.asked)
         parts.update("d")
         assert parts.settled()["EndpointConfigName"] == "d"
         time.sleep(0.2)
         assert not old.has_ended
         answering.set()
         assert answer.result(10).data == old.name.encode()
-    until(lambda: old.has_ended)
+    wait_until(lambda: old.has_ended)
 
 
 @pytest.mark.usefixtures("model")
-def test_weights_change_without_new_containers(parts: Parts) -> None:
+def test_weights_change_without_new_containers(parts: ServerParts) -> None:
     parts.serve(one={}, two={})
     before = parts.running
     assert reweigh(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3}).status == "Updating"
@@ -104,7 +104,7 @@ def test_weights_change_without_new_containers(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_weights_of_an_unknown_variant_are_refused(parts: Parts) -> None:
+def test_weights_of_an_unknown_variant_are_refused(parts: ServerParts) -> None:
     parts.serve()
     with pytest.raises(ValidationError, match=r"Could not find variant\(s\) other; there are: main"):
         reweigh(parts, other={"DesiredWeight": 1.0})
@@ -126,7 +126,9 @@ def test_weights_of_an_unknown_variant_are_refused(parts: Parts) -> None:
     ],
 )
 @pytest.mark.usefixtures("model")
-def test_update_retains_what_it_is_told(parts: Parts, members: dict[str, Any], expected: tuple[float, int]) -> None:
+def test_update_retains_what_it_is_told(
+    parts: ServerParts, members: dict[str, Any], expected: tuple[float, int]
+) -> None:
     parts.serve(main={})
     reweigh(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
     parts.settled()
@@ -135,17 +137,17 @@ def test_update_retains_what_it_is_told(parts: Parts, members: dict[str, Any], e
     assert variants(parts.settled()) == {"main": expected, "new": (1.0, 1)}
 
 
-def test_deletion_does_not_wait_for_a_drain(parts: Parts, model: Model) -> None:
+def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) -> None:
     parts.serve()
     never = threading.Event()
     model.invoke = lambda _: Reply(str(never.wait(20)).encode())
     parts.make_config("d", second={})
     with ThreadPoolExecutor() as pool:
         pool.submit(Invoker(parts))
-        until(lambda: model.asked)
+        wait_until(lambda: model.asked)
         parts.update("d")
         parts.settled()
         endpoint_requests.delete(parts.context, parts.registry, "e")
-        until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
+        wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
         never.set()
     assert parts.runtime.hosts == {}

@@ -8,7 +8,7 @@ import pytest
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from tests.local.jobs.conftest import Parts, Serve
+from tests.local.jobs.conftest import Serve, ServerParts
 from tests.local.jobs.fakes import Asked, Model, Reply
 
 ARCHIVES = {
@@ -19,7 +19,7 @@ ARCHIVES = {
 
 
 @pytest.mark.parametrize("damage", ARCHIVES)
-def test_malformed_archive_fails_the_endpoint(parts: Parts, damage: str) -> None:
+def test_malformed_archive_fails_the_endpoint(parts: ServerParts, damage: str) -> None:
     parts.make_model(ModelDataUrl=parts.put("models/model.tar.gz", ARCHIVES[damage]))
     found = parts.serve()
     assert found["EndpointStatus"] == "Failed"
@@ -27,7 +27,7 @@ def test_malformed_archive_fails_the_endpoint(parts: Parts, damage: str) -> None
     assert parts.runtime.ever == []
 
 
-def test_model_data_that_is_gone_fails_the_endpoint(parts: Parts, archive: Callable[..., str]) -> None:
+def test_model_data_that_is_gone_fails_the_endpoint(parts: ServerParts, archive: Callable[..., str]) -> None:
     parts.make_model(ModelDataUrl=archive(x="1"))
     parts.context.store.delete("bucket", "models/model.tar.gz")
     found = parts.serve()
@@ -35,14 +35,14 @@ def test_model_data_that_is_gone_fails_the_endpoint(parts: Parts, archive: Calla
     assert "Could not find model data at s3://bucket/models/model.tar.gz" in found["FailureReason"]
 
 
-def test_object_deleted_while_a_job_starts_is_named(parts: Parts) -> None:
+def test_object_deleted_while_a_job_starts_is_named(parts: ServerParts) -> None:
     found = inputs.select(parts.context.store, parts.put("train/a", b"x").removesuffix("a"), "input")
     parts.context.store.delete("bucket", "train/a")
     with pytest.raises(CannotRunError, match="s3://bucket/train/a was deleted while the job started"):
         inputs.link(found, parts.home.work / "linked")
 
 
-def test_object_deleted_during_a_transform_fails_alone(parts: Parts, model: Model) -> None:
+def test_object_deleted_during_a_transform_fails_alone(parts: ServerParts, model: Model) -> None:
     for name in "abcdef":  # the last one is read long after the first has its answer: a few are under way at most
         parts.put(f"in/{name}", name.encode())
 

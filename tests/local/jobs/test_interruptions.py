@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create
 from microjobs_orchestrator.local.resources.training.interruptions import make_interrupter
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.test_clock import TRAINING
 from tests.local.jobs.waiting import WaitingRuntime
 
@@ -23,7 +23,7 @@ for _ in range(1000):
 
 
 @pytest.fixture
-def runtime(parts: Parts) -> Iterator[WaitingRuntime]:
+def runtime(parts: ServerParts) -> Iterator[WaitingRuntime]:
     """The runtime of these parts."""
     runtime = WaitingRuntime()
     parts.context = replace(parts.context, runtime=cast("Any", runtime))
@@ -32,14 +32,14 @@ def runtime(parts: Parts) -> Iterator[WaitingRuntime]:
     parts.registry.shut_down()
 
 
-def start(parts: Parts, **members: Any) -> TrainingJob:
+def start(parts: ServerParts, **members: Any) -> TrainingJob:
     job = TrainingJob(parts.context, create(parts.context, {**TRAINING, **members}))
     parts.registry.start(job)
-    until(lambda: "Training" in statuses(parts))
+    wait_until(lambda: "Training" in statuses(parts))
     return job
 
 
-def statuses(parts: Parts) -> list[str]:
+def statuses(parts: ServerParts) -> list[str]:
     record = parts.context.state.get("training-job", "job")
     assert record is not None
     return [item["Status"] for item in record.description["SecondaryStatusTransitions"]]
@@ -53,34 +53,34 @@ def statuses(parts: Parts) -> list[str]:
         *({**GOOD, member: value} for member in ("notice", "away") for value in ("soon", None, -1, math.nan, math.inf)),
     ],
 )
-def test_malformed_interruption_raises(parts: Parts, content: Any) -> None:
+def test_malformed_interruption_raises(parts: ServerParts, content: Any) -> None:
     with pytest.raises(ValidationError, match="is expected"):
         make_interrupter(parts.registry)(content)
 
 
-def test_interruption_stops_the_hosts_and_starts_others(parts: Parts, runtime: WaitingRuntime) -> None:
+def test_interruption_stops_the_hosts_and_starts_others(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
     (host,) = runtime.hosts.values()
     make_interrupter(parts.registry)({**GOOD, "away": 0})
-    until(lambda: statuses(parts).count("Training") == 2)
+    wait_until(lambda: statuses(parts).count("Training") == 2)
     assert host.graces == [5.0]
     assert statuses(parts)[3:5] == ["Interrupted", "Starting"]
     (other,) = runtime.hosts.values()
     other.end()
-    until(lambda: statuses(parts)[-1] == "Completed")
+    wait_until(lambda: statuses(parts)[-1] == "Completed")
 
 
-def test_job_without_hosts_is_not_interrupted(parts: Parts, runtime: WaitingRuntime) -> None:
+def test_job_without_hosts_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
     interrupt = make_interrupter(parts.registry)
     interrupt({**GOOD, "away": 60})
-    until(lambda: statuses(parts)[-1] == "Interrupted" and not runtime.hosts)
+    wait_until(lambda: statuses(parts)[-1] == "Interrupted" and not runtime.hosts)
     for name in ("job", "missing"):
         with pytest.raises(ValidationError, match=f"Training job '{name}' has no spot hosts now"):
             interrupt({**GOOD, "job": name})
 
 
-def test_on_demand_job_is_not_interrupted(parts: Parts, runtime: WaitingRuntime) -> None:
+def test_on_demand_job_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts, EnableManagedSpotTraining=False, StoppingCondition={})
     with pytest.raises(ValidationError, match="has no spot hosts now"):
         make_interrupter(parts.registry)(GOOD)

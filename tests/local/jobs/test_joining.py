@@ -8,7 +8,7 @@ import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
-from tests.local.jobs.conftest import Parts, transform_request
+from tests.local.jobs.conftest import ServerParts, transform_request
 from tests.local.jobs.fakes import Asked, Model, Reply
 
 CSV = {"ContentType": "text/csv", "Accept": "text/csv", "SplitType": "Line", "AssembleWith": "Line"}
@@ -28,7 +28,7 @@ def count(asked: Asked) -> Reply:
     return Reply(b"".join(b"%d\n" % len(line.split(b",")) for line in asked.body.splitlines()))
 
 
-def test_identifier_is_kept_from_the_model_and_joined_again(parts: Parts, model: Model) -> None:
+def test_identifier_is_kept_from_the_model_and_joined_again(parts: ServerParts, model: Model) -> None:
     model.invoke = count
     parts.put("in/a.csv", b"id-1,2,3\nid-2,5,6\n")
     wanted = {"InputFilter": "$[1:]", "JoinSource": "Input", "OutputFilter": "$[0,-1]"}
@@ -38,7 +38,7 @@ def test_identifier_is_kept_from_the_model_and_joined_again(parts: Parts, model:
 
 
 @pytest.mark.parametrize("size", [200_000, 5_000_000])
-def test_field_may_be_as_large_as_a_request(size: int, parts: Parts, model: Model) -> None:
+def test_field_may_be_as_large_as_a_request(size: int, parts: ServerParts, model: Model) -> None:
     model.invoke = lambda asked: Reply(b"".join(b"%d\n" % len(line) for line in asked.body.splitlines()))
     text = "word " * (size // 5)
     parts.put("in/a.csv", f'id-1,"{text}, end"\nid-2,short\n'.encode())
@@ -72,7 +72,7 @@ def test_record_that_cannot_be_read_is_refused_with_its_reason(
         processing(given, InputFilter="$[1]" if given is CSV else "$.x").before(record)
 
 
-def test_single_records_are_joined_in_their_order(parts: Parts, model: Model) -> None:
+def test_single_records_are_joined_in_their_order(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda asked: Reply(json.dumps({"sum": sum(json.loads(asked.body))}).encode())
     parts.put("in/a.jsonl", b"".join(b'{"id": %d, "x": [%d, 1]}\n' % (number, number) for number in range(20)))
     wanted = {"InputFilter": "$.x", "JoinSource": "Input", "OutputFilter": "$['id','SageMakerOutput']"}
@@ -81,7 +81,7 @@ def test_single_records_are_joined_in_their_order(parts: Parts, model: Model) ->
     assert lines == [{"id": number, "SageMakerOutput": {"sum": number + 1}} for number in range(20)]
 
 
-def test_record_without_what_is_selected_fails_its_object_alone(parts: Parts, model: Model) -> None:
+def test_record_without_what_is_selected_fails_its_object_alone(parts: ServerParts, model: Model) -> None:
     parts.put("in/a.csv", b"1\n")
     parts.put("in/b.csv", b"1,2,3\n")
     job = parts.transform(**CSV, DataProcessing={"InputFilter": "$[0,2]"})
@@ -92,7 +92,7 @@ def test_record_without_what_is_selected_fails_its_object_alone(parts: Parts, mo
     assert len(model.asked) == 1
 
 
-def test_answers_that_are_too_few_fail_the_object(parts: Parts, model: Model) -> None:
+def test_answers_that_are_too_few_fail_the_object(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"1\n")
     parts.put("in/a.csv", b"1\n2\n")
     reason = parts.transform(**CSV, DataProcessing={"JoinSource": "Input"})["FailureReason"]
@@ -184,7 +184,7 @@ def test_what_does_not_go_together_is_refused(given: dict[str, str], filters: di
 
 
 @pytest.mark.usefixtures("model")
-def test_filters_are_checked_before_anything_runs(parts: Parts) -> None:
+def test_filters_are_checked_before_anything_runs(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match="Invalid InputFilter"):
         parts.start_transform(**LINES, DataProcessing={"InputFilter": "$.a_b"})

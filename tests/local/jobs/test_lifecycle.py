@@ -32,7 +32,7 @@ from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Plan
 from microjobs_orchestrator.local.state import Owner
 from microjobs_orchestrator.local.trees import Tree
-from tests.local.jobs.conftest import Parts, transform_request, until
+from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 from tests.local.jobs.test_clock import PROCESSING, training_job
 from tests.local.jobs.test_waiting import request as tuning_request
 from tests.local.jobs.waiting import WaitingHost
@@ -197,7 +197,7 @@ def test_ending(reason: StopReason | None, failed: str | None, expected: Ending)
     assert attempts.classify(Outcome(first_failed=failed), control) is expected
 
 
-def secrets_of(parts: Parts, hosts: int) -> list[bytes]:
+def secrets_of(parts: ServerParts, hosts: int) -> list[bytes]:
     """The secrets that the hosts of a new attempt find."""
 
     def make_plan(folder: Path) -> Plan:
@@ -212,14 +212,14 @@ def secrets_of(parts: Parts, hosts: int) -> list[bytes]:
     return [path.read_bytes() for path in paths]
 
 
-def test_hosts_of_an_attempt_share_a_new_secret(parts: Parts) -> None:
+def test_hosts_of_an_attempt_share_a_new_secret(parts: ServerParts) -> None:
     first, second = secrets_of(parts, 2), secrets_of(parts, 2)
     assert len(first) == len(second) == 2
     assert first[0] == first[1] != second[0]
     assert secrets_of(parts, 1) == []
 
 
-def test_stopped_job_starts_no_hosts(parts: Parts) -> None:
+def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
     control = Control()
 
     def make_plan(folder: Path) -> Plan:
@@ -278,7 +278,7 @@ class LeavingHost(WaitingHost):
         return None
 
 
-def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: Parts) -> None:
+def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: ServerParts) -> None:
     folder = f"{DEFAULT_ROOT}/processing/output/"
     outputs = [
         {
@@ -299,7 +299,7 @@ def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: Parts) -> None:
     assert list(parts.context.store.list("bucket", "first")) == []
 
 
-def test_long_reason_is_cut(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_reason_is_cut(parts: ServerParts, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(image: str) -> None:
         raise CannotRunError(f"{image} {'x' * 2000}")
 
@@ -313,14 +313,14 @@ def test_long_reason_is_cut(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("model")
-def test_start_time_of_a_transform_job_survives_a_restart(parts: Parts) -> None:
+def test_start_time_of_a_transform_job_survives_a_restart(parts: ServerParts) -> None:
     parts.put("in/a", b"x")
     create_transform_job(parts.context, transform_request())
     start = time.time() - 100
     record = parts.context.state.update("transform-job", "t", {"TransformStartTime": start})
     assert record is not None
     transform.TransformJob(parts.context, record).recover(())
-    described = until(lambda: parts.context.state.get("transform-job", "t")).description
+    described = wait_until(lambda: parts.context.state.get("transform-job", "t")).description
     assert (described["TransformJobStatus"], described["TransformStartTime"]) == ("Completed", start)
 
 
@@ -332,7 +332,7 @@ class Chooser:
         self.inherited.append(result)
 
 
-def test_search_inherits_an_objective_of_zero(parts: Parts) -> None:
+def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
     state, parent = parts.context.state, tuning_request(3)
     state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", parent, {})
     for name, value in (("a", 0.0), ("b", 1.0), ("c", None)):

@@ -4,11 +4,11 @@ import pytest
 
 from microjobs_orchestrator.local.lifecycle import manifests
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from tests.local.jobs.conftest import Parts
+from tests.local.jobs.conftest import ServerParts
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "", "\x00", "NaN", '[{"prefix": 5}]'])
-def test_manifest_that_is_none_is_the_users_mistake(parts: Parts, content: str) -> None:
+def test_manifest_that_is_none_is_the_users_mistake(parts: ServerParts, content: str) -> None:
     uri = parts.put("in/manifest", content.encode())
     with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
         manifests.objects(parts.context.store, uri)

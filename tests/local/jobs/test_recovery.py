@@ -24,7 +24,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
-from tests.local.jobs.conftest import Parts, transform_request, until
+from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 
 MAKERS: Mapping[str, Any] = {
     PROCESSING_JOB.arn_type: processing.ProcessingJob,
@@ -34,7 +34,7 @@ MAKERS: Mapping[str, Any] = {
 }
 
 
-def status(parts: Parts, kind: str, name: str) -> tuple[str, str]:
+def status(parts: ServerParts, kind: str, name: str) -> tuple[str, str]:
     record = parts.context.state.get(kind, name)
     assert record is not None
     return record.status, str(record.description.get("FailureReason", ""))
@@ -52,7 +52,7 @@ def status(parts: Parts, kind: str, name: str) -> tuple[str, str]:
     ],
 )
 def test_malformed_record_fails_and_the_others_are_resumed(
-    parts: Parts, kind: str, request_: dict[str, Any], description: dict[str, Any]
+    parts: ServerParts, kind: str, request_: dict[str, Any], description: dict[str, Any]
 ) -> None:
     going = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
     parts.context.state.add(kind, "bad", "arn:bad", going, request_, description)
@@ -61,9 +61,9 @@ def test_malformed_record_fails_and_the_others_are_resumed(
     create_transform_job(parts.context, transform_request())
     registry = Registry(parts.context)
     registry.recover(MAKERS)
-    until(lambda: status(parts, kind, "bad")[0] == "Failed")
+    wait_until(lambda: status(parts, kind, "bad")[0] == "Failed")
     assert status(parts, kind, "bad")[1].startswith("InternalServerError: ")
-    until(lambda: status(parts, TRANSFORM_JOB.arn_type, "t")[0] == "Completed")
+    wait_until(lambda: status(parts, TRANSFORM_JOB.arn_type, "t")[0] == "Completed")
     registry.shut_down()
 
 
@@ -87,13 +87,15 @@ def garbage(work: Path) -> None:
     os.close(inner)
 
 
-def test_unknown_files_in_the_work_folder_are_removed(parts: Parts) -> None:
+def test_unknown_files_in_the_work_folder_are_removed(parts: ServerParts) -> None:
     garbage(parts.home.work)
     Registry(parts.context).recover({})
     assert [path.name for path in parts.home.work.iterdir()] == ["process"]
 
 
-def test_plan_that_cannot_be_removed_does_not_end_the_start(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_that_cannot_be_removed_does_not_end_the_start(
+    parts: ServerParts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(plan_name: str) -> None:
         raise OSError(f"{plan_name} cannot be removed")
 
@@ -113,7 +115,7 @@ def test_damaged_run_is_skipped(tmp_path: Path, content: str) -> None:
     assert last_unfinished(tmp_path, "w").name == "w-1.json"
 
 
-def test_home_with_a_nan_starts_again(parts: Parts) -> None:
+def test_home_with_a_nan_starts_again(parts: ServerParts) -> None:
     """As an earlier version left it."""
     parts.context.state.add(TRAINING_JOB.arn_type, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
     metric = '{"FinalMetricDataList": [{"MetricName": "loss", "Value": NaN, "Timestamp": 1.5}]}'
@@ -125,7 +127,7 @@ def test_home_with_a_nan_starts_again(parts: Parts) -> None:
     assert record.description == {"FinalMetricDataList": []}
 
 
-def test_deep_leftovers_of_uploads_are_removed(parts: Parts) -> None:
+def test_deep_leftovers_of_uploads_are_removed(parts: ServerParts) -> None:
     Uploads(parts.context.store)
     folders = [path for path in parts.home.objects.iterdir() if path.is_dir()]
     assert {folder.name for folder in folders} == {"incoming", "uploads"}

@@ -9,7 +9,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.resources.endpoints import replicas
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Asked, Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
 
@@ -22,19 +22,21 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(replicas, name, seconds)
 
 
-def test_silent_container_is_replaced(parts: Parts, model: Model) -> None:
+def test_silent_container_is_replaced(parts: ServerParts, model: Model) -> None:
     parts.serve()
     (silent,) = parts.running
     model.unhealthy = {silent.name}
-    until(lambda: silent.has_ended)
+    wait_until(lambda: silent.has_ended)
     model.unhealthy = set()
-    until(lambda: parts.running)
-    assert until(lambda: _answered(parts)) == b"x"
+    wait_until(lambda: parts.running)
+    assert wait_until(lambda: _answered(parts)) == b"x"
     (lines,) = parts.log(GROUP).values()
     assert "[microjobs] the container answered neither GET /ping with 200 nor a request for 0.3 s" in "".join(lines)
 
 
-def test_container_that_answers_requests_is_kept(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_that_answers_requests_is_kept(
+    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0  # each answer comes in time, however long it takes here
     monkeypatch.setattr(replicas, "time", SimpleNamespace(monotonic=lambda: now))
     parts.serve()
@@ -47,7 +49,7 @@ def test_container_that_answers_requests_is_kept(parts: Parts, model: Model, mon
     assert parts.running == [busy]
 
 
-def test_container_is_not_silent_while_it_may_answer(parts: Parts, model: Model) -> None:
+def test_container_is_not_silent_while_it_may_answer(parts: ServerParts, model: Model) -> None:
     def slow(_: Asked) -> Reply:
         model.unhealthy = set(hosts)
         time.sleep(1.0)
@@ -61,11 +63,11 @@ def test_container_is_not_silent_while_it_may_answer(parts: Parts, model: Model)
     assert len(parts.runtime.ever) == 1
 
 
-def test_restart_delays_increase(parts: Parts, model: Model) -> None:
+def test_restart_delays_increase(parts: ServerParts, model: Model) -> None:
     parts.serve()
     model.exits = Exit(1)
     parts.running[0].end(Exit(1))
-    until(lambda: len(parts.runtime.ever) >= 5)
+    wait_until(lambda: len(parts.runtime.ever) >= 5)
     began = [host.began for host in parts.runtime.ever[1:5]]
     gaps = [later - earlier for earlier, later in pairwise(began)]
     assert gaps[0] >= 0.1
@@ -73,16 +75,16 @@ def test_restart_delays_increase(parts: Parts, model: Model) -> None:
     assert gaps[2] >= 0.4
 
 
-def test_restarting_container_takes_no_requests(parts: Parts, model: Model) -> None:
+def test_restarting_container_takes_no_requests(parts: ServerParts, model: Model) -> None:
     parts.serve()
     model.ping = 503
     parts.running[0].end(Exit(1))
-    until(lambda: len(parts.runtime.ever) == 2)
+    wait_until(lambda: len(parts.runtime.ever) == 2)
     with pytest.raises(ServiceError, match="ended and is being started again"):
         Invoker(parts)()
 
 
-def _answered(parts: Parts) -> bytes:
+def _answered(parts: ServerParts) -> bytes:
     try:
         return bytes(Invoker(parts)().data)
     except ServiceError:

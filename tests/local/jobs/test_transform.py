@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError
 from microjobs_orchestrator.local.resources.transform import job as transform
 from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
 from microjobs_orchestrator.local.runtimes.base import Exit
-from tests.local.jobs.conftest import Parts, transform_request, until
+from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 from tests.local.jobs.fakes import Asked, Model, Reply, watched
 
 MB = 1 << 20
@@ -26,7 +26,7 @@ def reject_two(asked: Asked) -> Reply:
     return Reply(b"no two", 400) if b"two" in asked.body else Reply(asked.body)
 
 
-def test_output_keys_match_input_keys(parts: Parts, model: Model) -> None:
+def test_output_keys_match_input_keys(parts: ServerParts, model: Model) -> None:
     model.invoke = answer_in_upper_case
     parts.put("in/a.csv", b"a")
     parts.put("in/deep/b.csv", b"b")
@@ -37,7 +37,7 @@ def test_output_keys_match_input_keys(parts: Parts, model: Model) -> None:
     assert parts.runtime.hosts == {}
 
 
-def test_request_headers_match_job(parts: Parts, model: Model) -> None:
+def test_request_headers_match_job(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"a")
     parts.transform(ContentType="text/csv", Accept="application/json")
     (asked,) = model.asked
@@ -45,7 +45,7 @@ def test_request_headers_match_job(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_container_environment_from_request(parts: Parts) -> None:
+def test_container_environment_from_request(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform(BatchStrategy="SingleRecord", MaxPayloadInMB=2, MaxConcurrentTransforms=3, Environment={"X": "y"})
     environment = dict(parts.runtime.ever[0].plan.environment)
@@ -60,28 +60,28 @@ def test_container_environment_from_request(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_unset_members_are_not_passed(parts: Parts) -> None:
+def test_unset_members_are_not_passed(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform()
     sagemaker_variables = {name for name in parts.runtime.ever[0].plan.environment if name.startswith("SAGEMAKER_")}
     assert sagemaker_variables == {"SAGEMAKER_BATCH"}
 
 
-def test_split_by_line_keeps_line_ends(parts: Parts, model: Model) -> None:
+def test_split_by_line_keeps_line_ends(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"one\r\ntwo\n\nthree")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord")
     assert [asked.body for asked in model.asked] == [b"one\r\n", b"two\n", b"\n", b"three"]
     assert parts.outputs() == {"a.out": b"one\r\ntwo\n\nthree"}
 
 
-def test_one_request_contains_several_lines(parts: Parts, model: Model) -> None:
+def test_one_request_contains_several_lines(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
 
 
 @pytest.mark.parametrize("max_payload_mb", [0, 1])
-def test_compressed_objects_are_decompressed(parts: Parts, model: Model, max_payload_mb: int) -> None:
+def test_compressed_objects_are_decompressed(parts: ServerParts, model: Model, max_payload_mb: int) -> None:
     parts.put("in/a.gz", gzip.compress(b"one\ntwo\n"))
     parts.put("in/b.gz", b"plain")
     job = parts.transform(CompressionType="Gzip", MaxPayloadInMB=max_payload_mb)
@@ -90,7 +90,7 @@ def test_compressed_objects_are_decompressed(parts: Parts, model: Model, max_pay
     assert b"one\ntwo\n" in [asked.body for asked in model.asked]
 
 
-def test_damaged_records_fail_only_their_object(parts: Parts, model: Model) -> None:
+def test_damaged_records_fail_only_their_object(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"not RecordIO")
     parts.put("in/b", struct.pack("<II", recordio.MAGIC, 4) + b"data")
     reason = parts.transform(SplitType="RecordIO")["FailureReason"]
@@ -101,7 +101,7 @@ def test_damaged_records_fail_only_their_object(parts: Parts, model: Model) -> N
     assert len(model.asked) == 1
 
 
-def test_assemble_adds_newlines(parts: Parts, model: Model) -> None:
+def test_assemble_adds_newlines(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda asked: Reply(asked.body.strip())
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
@@ -109,13 +109,13 @@ def test_assemble_adds_newlines(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_assemble_adds_no_blank_lines(parts: Parts) -> None:
+def test_assemble_adds_no_blank_lines(parts: ServerParts) -> None:
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="SingleRecord", AssembleWith="Line")
     assert parts.outputs() == {"a.out": b"one\ntwo\n"}
 
 
-def test_output_keeps_input_order(parts: Parts, model: Model) -> None:
+def test_output_keeps_input_order(parts: ServerParts, model: Model) -> None:
     another_answered = threading.Event()
     answered: list[int] = []
 
@@ -135,7 +135,7 @@ def test_output_keeps_input_order(parts: Parts, model: Model) -> None:
     assert answered[0] != 0
 
 
-def test_respects_max_concurrent_transforms(parts: Parts, model: Model) -> None:
+def test_respects_max_concurrent_transforms(parts: ServerParts, model: Model) -> None:
     concurrent_counts = watched(model)
     for number in range(12):
         parts.put(f"in/{number}", b"x")
@@ -143,28 +143,28 @@ def test_respects_max_concurrent_transforms(parts: Parts, model: Model) -> None:
     assert max(concurrent_counts) == 3
 
 
-def test_execution_parameters_fill_missing_members(parts: Parts, model: Model) -> None:
+def test_execution_parameters_fill_missing_members(parts: ServerParts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "SINGLE_RECORD", "MaxPayloadInMB": 1, "MaxConcurrentTransforms": 2}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line")
     assert sorted(asked.body for asked in model.asked) == [b"one\n", b"two\n"]
 
 
-def test_request_overrides_execution_parameters(parts: Parts, model: Model) -> None:
+def test_request_overrides_execution_parameters(parts: ServerParts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "SINGLE_RECORD"}
     parts.put("in/a", b"one\ntwo\n")
     parts.transform(SplitType="Line", BatchStrategy="MultiRecord")
     assert [asked.body for asked in model.asked] == [b"one\ntwo\n"]
 
 
-def test_invalid_execution_parameters_fail_the_job(parts: Parts, model: Model) -> None:
+def test_invalid_execution_parameters_fail_the_job(parts: ServerParts, model: Model) -> None:
     model.parameters = {"BatchStrategy": "ALL_AT_ONCE"}
     parts.put("in/a", b"a")
     reason = parts.transform()["FailureReason"]
     assert reason.startswith('AlgorithmError: GET /execution-parameters answered \'{"BatchStrategy": "ALL_AT_ONCE"}\'')
 
 
-def test_rejected_record_fails_only_its_object(parts: Parts, model: Model) -> None:
+def test_rejected_record_fails_only_its_object(parts: ServerParts, model: Model) -> None:
     model.invoke = reject_two
     parts.put("in/a", b"one\ntwo\nthree\n")
     parts.put("in/b", b"fine\n")
@@ -178,14 +178,14 @@ def test_rejected_record_fails_only_its_object(parts: Parts, model: Model) -> No
     assert any(line.startswith("[microjobs] ClientError: s3://bucket/in/a") for line in lines)
 
 
-def test_server_error_is_retried(parts: Parts, model: Model) -> None:
+def test_server_error_is_retried(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda asked: Reply(asked.body) if len(model.asked) > 2 else Reply(b"busy", 503)
     parts.put("in/a", b"a")
     assert parts.transform()["TransformJobStatus"] == "Completed"
     assert len(model.asked) == 3
 
 
-def test_respects_max_retries(parts: Parts, model: Model) -> None:
+def test_respects_max_retries(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"broken", 500)
     parts.put("in/a", b"a")
     reason = parts.transform(ModelClientConfig={"InvocationsMaxRetries": 1})["FailureReason"]
@@ -193,14 +193,14 @@ def test_respects_max_retries(parts: Parts, model: Model) -> None:
     assert len(model.asked) == 2
 
 
-def test_client_error_is_not_retried(parts: Parts, model: Model) -> None:
+def test_client_error_is_not_retried(parts: ServerParts, model: Model) -> None:
     model.invoke = lambda _: Reply(b"no", 400)
     parts.put("in/a", b"a")
     parts.transform()
     assert len(model.asked) == 1
 
 
-def test_invocation_timeout_fails_its_object(parts: Parts, model: Model) -> None:
+def test_invocation_timeout_fails_its_object(parts: ServerParts, model: Model) -> None:
     def slow(_: Asked) -> Reply:
         time.sleep(0.3)
         return Reply()
@@ -212,7 +212,7 @@ def test_invocation_timeout_fails_its_object(parts: Parts, model: Model) -> None
 
 
 @pytest.mark.usefixtures("model")
-def test_oversized_record_reports_line(parts: Parts) -> None:
+def test_oversized_record_reports_line(parts: ServerParts) -> None:
     parts.put("in/a", b"short\n" + b"x" * MB + b"\n")
     reason = parts.transform(SplitType="Line", MaxPayloadInMB=1)["FailureReason"]
     assert reason == "ClientError: s3://bucket/in/a: line 2 is larger than a request may be: MaxPayloadInMB is 1"
@@ -220,7 +220,7 @@ def test_oversized_record_reports_line(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_unstorable_output_fails_only_its_object(parts: Parts) -> None:
+def test_unstorable_output_fails_only_its_object(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.put(f"in/{'n' * 252}", b"b")
     assert "its output cannot be stored" in parts.transform()["FailureReason"]
@@ -228,14 +228,14 @@ def test_unstorable_output_fails_only_its_object(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_output_key_collision_raises(parts: Parts) -> None:
+def test_output_key_collision_raises(parts: ServerParts) -> None:
     parts.put("in-1", b"a")
     parts.put("in/in-1", b"b")
     with pytest.raises(ValidationError, match=r"2 objects of s3://bucket/in would both become out/in-1\.out"):
         parts.start_transform(source="s3://bucket/in")
 
 
-def test_max_payload_zero_sends_objects_in_chunks(parts: Parts, model: Model) -> None:
+def test_max_payload_zero_sends_objects_in_chunks(parts: ServerParts, model: Model) -> None:
     content = bytes(3 * MB)
     parts.put("in/a", content)
     assert parts.transform(MaxPayloadInMB=0)["TransformJobStatus"] == "Completed"
@@ -244,14 +244,14 @@ def test_max_payload_zero_sends_objects_in_chunks(parts: Parts, model: Model) ->
     assert parts.outputs() == {"a.out": content}
 
 
-def test_empty_objects_become_empty_objects(parts: Parts, model: Model) -> None:
+def test_empty_objects_become_empty_objects(parts: ServerParts, model: Model) -> None:
     parts.put("in/a", b"")
     assert parts.transform(SplitType="Line")["TransformJobStatus"] == "Completed"
     assert parts.outputs() == {"a.out": b""}
     assert model.asked == []
 
 
-def test_objects_are_split_across_hosts(parts: Parts, model: Model) -> None:
+def test_objects_are_split_across_hosts(parts: ServerParts, model: Model) -> None:
     for name in "abcd":
         parts.put(f"in/{name}", name.encode())
     parts.transform(hosts=2)
@@ -263,7 +263,7 @@ def test_objects_are_split_across_hosts(parts: Parts, model: Model) -> None:
     assert {name.rpartition("-")[0] for name in parts.log("/aws/sagemaker/TransformJobs")} == {"t/algo-1", "t/algo-2"}
 
 
-def test_ended_container_fails_the_job(parts: Parts, model: Model) -> None:
+def test_ended_container_fails_the_job(parts: ServerParts, model: Model) -> None:
     def end_container(_: Asked) -> Reply:
         parts.running[0].end(Exit(9, "it ran out of memory"))
         return Reply()
@@ -276,14 +276,16 @@ def test_ended_container_fails_the_job(parts: Parts, model: Model) -> None:
     assert parts.outputs() == {}
 
 
-def test_unhealthy_container_fails_the_job(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unhealthy_container_fails_the_job(parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("microjobs_orchestrator.local.resources.models.serving.STARTUP_TIMEOUT", 0.2)
     model.ping = 500
     parts.put("in/a", b"a")
     assert parts.transform()["FailureReason"].startswith("AlgorithmError: GET /ping did not answer 200 within 0.2 s")
 
 
-def test_unhealthy_container_stops_other_hosts(parts: Parts, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unhealthy_container_stops_other_hosts(
+    parts: ServerParts, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def slow(asked: Asked) -> Reply:
         time.sleep(0.05)
         return Reply(asked.body)
@@ -297,7 +299,7 @@ def test_unhealthy_container_stops_other_hosts(parts: Parts, model: Model, monke
     assert time.monotonic() - start_time < 10
 
 
-def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
+def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
     def slow_second(asked: Asked) -> Reply:
         if asked.body == b"b":
             parts.running[0]._over.wait(10)
@@ -307,7 +309,7 @@ def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
     parts.put("in/a", b"a")
     parts.put("in/b", b"b")
     parts.start_transform()
-    until(lambda: len(model.asked) == 2)
+    wait_until(lambda: len(model.asked) == 2)
     parts.registry.stop("transform-job/t")
     assert parts.transformed()["TransformJobStatus"] == "Stopped"
     assert parts.outputs() == {}
@@ -315,7 +317,7 @@ def test_stopped_job_stores_nothing(parts: Parts, model: Model) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_restarted_server_resumes_job(parts: Parts) -> None:
+def test_restarted_server_resumes_job(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
@@ -336,21 +338,21 @@ def test_restarted_server_resumes_job(parts: Parts) -> None:
     ],
 )
 @pytest.mark.usefixtures("model")
-def test_invalid_request_raises(parts: Parts, members: dict[str, object], message: str) -> None:
+def test_invalid_request_raises(parts: ServerParts, members: dict[str, object], message: str) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ValidationError, match=message):
         parts.start_transform(**members)
 
 
 @pytest.mark.usefixtures("model")
-def test_missing_output_bucket_raises(parts: Parts) -> None:
+def test_missing_output_bucket_raises(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     with pytest.raises(ServiceError, match="nowhere"):
         parts.start_transform(TransformOutput={"S3OutputPath": "s3://nowhere/out"})
 
 
 @pytest.mark.usefixtures("model")
-def test_duplicate_name_raises(parts: Parts) -> None:
+def test_duplicate_name_raises(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     parts.transform()
     with pytest.raises(ResourceInUseError, match="t already exists"):
@@ -358,7 +360,7 @@ def test_duplicate_name_raises(parts: Parts) -> None:
 
 
 @pytest.mark.usefixtures("model")
-def test_describe_returns_request_members(parts: Parts) -> None:
+def test_describe_returns_request_members(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
     job = parts.transform(BatchStrategy="MultiRecord", MaxPayloadInMB=3)
     assert (job["BatchStrategy"], job["MaxPayloadInMB"], job["ModelName"]) == ("MultiRecord", 3, "m")
@@ -368,7 +370,7 @@ def test_describe_returns_request_members(parts: Parts) -> None:
 
 @pytest.mark.usefixtures("model")
 @pytest.mark.parametrize("old_container", ["running", "ended", "none"])
-def test_restarted_server_restarts_job(parts: Parts, old_container: str) -> None:
+def test_restarted_server_restarts_job(parts: ServerParts, old_container: str) -> None:
     """The server restarts the job if the container of the earlier attempt still runs, has ended or was removed."""
     parts.put("in/a", b"a")
     job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))

@@ -17,7 +17,7 @@ from microjobs_orchestrator.local.resources.tuning.create import create as creat
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import Query, Record, State
-from tests.local.jobs.conftest import until
+from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.waiting import WaitingHost, WaitingRuntime
 
 CPU_SHARE = 0.02
@@ -40,7 +40,7 @@ class Tuning:
     def start(self, trials: int, **config: Any) -> None:
         record = create_tuning_job(self.context, request(trials, **config))
         self.registry.start(TuningJob(self.context, record, self.registry))
-        until(lambda: len(self.runtime.hosts) == trials)
+        wait_until(lambda: len(self.runtime.hosts) == trials)
 
     def trials(self) -> list[Record]:
         return self.context.state.find(Query("training-job", descending=False, limit=-1))
@@ -96,7 +96,7 @@ def tuning(tmp_path: Path) -> Iterator[Tuning]:
 
 def test_tuning_job_takes_no_processor_time_while_it_waits(tuning: Tuning) -> None:
     tuning.start(100, TrainingJobEarlyStoppingType="Auto")
-    until(lambda: all(trial.description["SecondaryStatus"] == "Training" for trial in tuning.trials()))
+    wait_until(lambda: all(trial.description["SecondaryStatus"] == "Training" for trial in tuning.trials()))
     time.sleep(0.5)
     used, passed = time.process_time(), time.monotonic()
     time.sleep(2)
@@ -108,15 +108,15 @@ def test_end_of_the_last_trial_ends_the_tuning_job(tuning: Tuning) -> None:
     for trial in tuning.trials():
         assert tuning.status() == "InProgress"
         tuning.host(trial).end()
-    until(lambda: tuning.status() == "Completed")
+    wait_until(lambda: tuning.status() == "Completed")
 
 
 def test_end_of_a_trial_starts_the_next_one(tuning: Tuning) -> None:
     tuning.start(2, ResourceLimits={"MaxNumberOfTrainingJobs": 3, "MaxParallelTrainingJobs": 2})
     first = tuning.trials()[0]
     tuning.host(first).end()
-    until(lambda: len(tuning.trials()) == 3)
-    until(lambda: len(tuning.runtime.hosts) == 2)
+    wait_until(lambda: len(tuning.trials()) == 3)
+    wait_until(lambda: len(tuning.runtime.hosts) == 2)
     assert tuning.status() == "InProgress"
 
 
@@ -125,14 +125,14 @@ def test_metric_that_is_worse_than_the_median_stops_its_trial(tuning: Tuning) ->
     *good, bad, last = tuning.trials()
     for trial in good:
         tuning.host(trial).write("loss=1.0")
-        until(partial(has_value, tuning, trial))
+        wait_until(partial(has_value, tuning, trial))
         tuning.host(trial).end()
-    until(lambda: sum(trial.status == "Completed" for trial in tuning.trials()) == 3)
-    until(lambda: not any(tuning.registry.find(f"training-job/{trial.name}") for trial in good))
+    wait_until(lambda: sum(trial.status == "Completed" for trial in tuning.trials()) == 3)
+    wait_until(lambda: not any(tuning.registry.find(f"training-job/{trial.name}") for trial in good))
     time.sleep(0.2)  # until the tuning job has handled the ends of these trials
     tuning.host(last).write("loss=0.5")
     tuning.host(bad).write("loss=2.0")
-    stopped = until(lambda: [trial.name for trial in tuning.trials() if trial.status == "Stopped"])
+    stopped = wait_until(lambda: [trial.name for trial in tuning.trials() if trial.status == "Stopped"])
     assert stopped == [bad.name]
     assert tuning.status() == "InProgress"
 
@@ -140,14 +140,14 @@ def test_metric_that_is_worse_than_the_median_stops_its_trial(tuning: Tuning) ->
 def test_stop_ends_a_tuning_job_and_its_trials(tuning: Tuning) -> None:
     tuning.start(3)
     tuning.registry.stop("hyper-parameter-tuning-job/t")
-    until(lambda: tuning.status() == "Stopped")
+    wait_until(lambda: tuning.status() == "Stopped")
     assert [trial.status for trial in tuning.trials()] == ["Stopped"] * 3
 
 
 def test_max_runtime_ends_a_tuning_job_that_waits(tuning: Tuning) -> None:
     limits = {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 1}
     tuning.start(1, ResourceLimits=limits)
-    until(lambda: tuning.status() == "Stopped")
+    wait_until(lambda: tuning.status() == "Stopped")
     assert [trial.status for trial in tuning.trials()] == ["Stopped"]
 
 

@@ -15,7 +15,7 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONF
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Handler, list_makers, load_operations
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
 from tests.local.security.families import BASES, IMAGE
 
@@ -45,7 +45,7 @@ class Server:
     def __init__(self, home: Home) -> None:
         self.runtime = FakeRuntime()
         self.runtime.models |= {IMAGE: Model(), TEMPLATE_IMAGE: Model()}
-        self.parts = Parts.over(home, self.runtime)
+        self.parts = ServerParts.over(home, self.runtime)
         self._kinds = load_operations(self.parts.context, self.parts.registry)
         self.operations = SageMaker(self.parts.context.state, self._kinds).operations()
 
@@ -146,11 +146,11 @@ def test_resource_is_stopped_and_deleted(server: Server, kind: Kind) -> None:
         assert kind.life is not None
         active = kind.life.active
         server.call(kind, "Stop", **{kind.name_member: "one"})
-        until(lambda: server.status(kind, "one") not in active)
+        wait_until(lambda: server.status(kind, "one") not in active)
         assert server.status(kind, "one") == "Stopped"
     if "Delete" in kind.verbs:
         server.call(kind, "Delete", **{kind.name_member: "one"})
-        until(lambda: server.parts.context.state.get(kind.arn_type, "one") is None)
+        wait_until(lambda: server.parts.context.state.get(kind.arn_type, "one") is None)
 
 
 @every_running_kind
@@ -160,13 +160,13 @@ def test_server_that_is_killed_leaves_nothing_unsettled(home: Home, server: Serv
     transitional = kind.life.transitional
     server.create(kind, "one")
     # The server of this process does not really die: it must have done what it does by itself.
-    until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
+    wait_until(lambda: server.runtime.hosts or server.status(kind, "one") not in transitional)
     after = Server(home)
     after.recover()
-    until(lambda: after.status(kind, "one") not in transitional or after.runtime.hosts)
+    wait_until(lambda: after.status(kind, "one") not in transitional or after.runtime.hosts)
     if "Stop" in kind.verbs and after.status(kind, "one") in transitional:
         after.call(kind, "Stop", **{kind.name_member: "one"})
-    until(lambda: after.status(kind, "one") not in transitional)
+    wait_until(lambda: after.status(kind, "one") not in transitional)
     described = after.call(kind, "Describe", **{kind.name_member: "one"})
     assert described[kind.status_member] in (kind.life.success, "Stopped") or described["FailureReason"]
     after.close()

@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.state import Owner, Query, State
 from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.view import Filter
 from tests.conftest import REPOSITORY
-from tests.local.jobs.conftest import Parts, until
+from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
 
 DUMP = Path(__file__).with_name("home_version_1.sql").read_text()
@@ -128,32 +128,32 @@ def test_reading_commands_read_an_old_home(home: Home) -> None:
 
 
 @pytest.fixture
-def server(home: Home) -> Iterator[Parts]:
+def server(home: Home) -> Iterator[ServerParts]:
     """A server that starts with the old home, after its hosts were lost."""
     home.credentials()
     (home.buckets / "bucket" / "in").mkdir(parents=True)
     (home.buckets / "bucket" / "in" / "a").write_text("1,2\n")
     runtime = FakeRuntime()
     runtime.models |= {"slow": Model(), "forever": Model()}
-    parts = Parts.over(home, runtime)
+    parts = ServerParts.over(home, runtime)
     parts.registry.recover(list_makers(load_operations(parts.context, parts.registry)))
     yield parts
     parts.close()
     runtime.close()
 
 
-def test_server_continues_with_an_old_home(server: Parts) -> None:
+def test_server_continues_with_an_old_home(server: ServerParts) -> None:
     def status(kind: str, name: str) -> str:
         record = server.context.state.get(kind, name)
         return record.status if record else ""
 
     for name in ("e", "queue", "broken"):
-        until(lambda name=name: status("endpoint", name) == "InService")  # type: ignore[misc]
-    until(lambda: status("transform-job", "transforming") == "Completed")
-    until(lambda: len(list(server.context.store.list("bucket", "answers/"))) == 3)
+        wait_until(lambda name=name: status("endpoint", name) == "InService")  # type: ignore[misc]
+    wait_until(lambda: status("transform-job", "transforming") == "Completed")
+    wait_until(lambda: len(list(server.context.store.list("bucket", "answers/"))) == 3)
     assert server.context.state.find(Query("async-invocation", limit=10)) == []
-    until(lambda: status("training-job", "training") == "Failed")
-    until(lambda: status("processing-job", "processing") == "Failed")
+    wait_until(lambda: status("training-job", "training") == "Failed")
+    wait_until(lambda: status("processing-job", "processing") == "Failed")
     operations = SageMaker(server.context.state, load_operations(server.context, server.registry)).operations()
     described = operations["DescribeTrainingJob"]({"TrainingJobName": "training"})
     assert "the local server ended while the job ran" in described["FailureReason"]
@@ -162,4 +162,4 @@ def test_server_continues_with_an_old_home(server: Parts) -> None:
     assert operations["DescribeEndpoint"]({"EndpointName": "e"})["EndpointConfigName"] == "c"
     with suppress(ValidationError):  # its trials, which were lost, may have failed it already
         operations["StopHyperParameterTuningJob"]({"HyperParameterTuningJobName": "tuning"})
-    until(lambda: status("hyper-parameter-tuning-job", "tuning") in ("Stopped", "Failed"))
+    wait_until(lambda: status("hyper-parameter-tuning-job", "tuning") in ("Stopped", "Failed"))

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import until
+from tests.local.clients import wait_until
 from tests.local.resources.greeting import Copy
 
 FAMILY = Path("orchestrator/local/resources/greeting")
@@ -49,13 +49,13 @@ class Server:
         return dict(self.client.describe_greeting(GreetingName=name))
 
     def wait(self, name: str, *statuses: str) -> dict[str, Any]:
-        found: dict[str, Any] = until(
+        found: dict[str, Any] = wait_until(
             lambda: self.describe(name), lambda greeting: greeting["GreetingStatus"] in (statuses or ENDS)
         )
         return found
 
     def wait_for_line(self, name: str, line: str) -> None:
-        until(lambda: self.copy.microjobs("logs", name), lambda log: line in log)
+        wait_until(lambda: self.copy.microjobs("logs", name), lambda log: line in log)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     server.greet("lost", "echo begun; sleep 100")
     server.wait_for_line("lost", "begun")
     os.kill(server.pid, signal.SIGKILL)
-    until(lambda: control.find_server(Home(server.copy.home)), lambda address: address is None)
+    wait_until(lambda: control.find_server(Home(server.copy.home)), lambda address: address is None)
     server.start()
     lost = server.wait("lost")
     assert (lost["GreetingStatus"], lost["FailureReason"]) == (

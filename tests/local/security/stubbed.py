@@ -10,11 +10,11 @@ from pathlib import Path
 
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import Local, until
+from tests.local.clients import LocalServer, wait_until
 
 
 @contextmanager
-def stubbed(folder: Path) -> Iterator[Local]:
+def stubbed(folder: Path) -> Iterator[LocalServer]:
     """Run a local server whose runtime starts no hosts. Its home has two objects and one log stream."""
     home = Home(folder)
     home.make()
@@ -31,9 +31,9 @@ def stubbed(folder: Path) -> Iterator[Local]:
     ):
         fcntl.flock(users, fcntl.LOCK_SH)  # the server ends when no process has this lock
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        until(home.server.exists, bool, seconds=30)
+        wait_until(home.server.exists, bool, seconds=30)
         address = control.find_server(home)
         assert address is not None
-        yield Local(home, address)
+        yield LocalServer(home, address)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 0

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.wire import Sender
 
 JSON = "application/x-amz-json-1.1"
@@ -20,7 +20,7 @@ TRAINING = "/aws/sagemaker/TrainingJobs"
 
 
 @pytest.fixture(autouse=True)
-def log(guarded: Local) -> Iterator[None]:
+def log(guarded: LocalServer) -> Iterator[None]:
     """No request leaves a traceback in the server's log."""
     stream = guarded.home.logs / "aws" / "sagemaker" / "TrainingJobs" / "job" / "algo-1"
     stream.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def test_token_of_a_log_that_it_did_not_give_is_refused(sender: Sender, operatio
 @pytest.mark.parametrize(
     "name", ["{file}", "job/../../../../../{file}", "job//{file}", "./job/algo-1", "job/" + "x" * 300]
 )
-def test_log_stream_is_no_way_to_other_files(guarded: Local, sender: Sender, name: str) -> None:
+def test_log_stream_is_no_way_to_other_files(guarded: LocalServer, sender: Sender, name: str) -> None:
     file = guarded.home.root.parent / "secret"
     file.write_text("1 secret\n")
     members = {"logGroupName": TRAINING, "logStreamName": name.format(file=file), "startFromHead": True}
@@ -96,13 +96,13 @@ def test_log_stream_is_no_way_to_other_files(guarded: Local, sender: Sender, nam
 
 
 @pytest.mark.parametrize("prefix", ["//", "/etc/", "../", "job/../../", "/" * 200, "job//"])
-def test_prefix_of_log_streams_is_no_way_to_other_folders(guarded: Local, prefix: str) -> None:
+def test_prefix_of_log_streams_is_no_way_to_other_folders(guarded: LocalServer, prefix: str) -> None:
     found = guarded.logs.describe_log_streams(logGroupName=TRAINING, logStreamNamePrefix=prefix)
     assert found["logStreams"] == []
 
 
 @pytest.mark.parametrize("group", ["/", "//", "..", "/aws/../..", "/aws//sagemaker"])
-def test_log_group_is_no_way_to_other_folders(guarded: Local, group: str) -> None:
+def test_log_group_is_no_way_to_other_folders(guarded: LocalServer, group: str) -> None:
     with pytest.raises(ClientError, match=r"does not exist|failed to satisfy"):
         guarded.logs.describe_log_streams(logGroupName=group)
 
@@ -114,7 +114,7 @@ def test_deep_form_is_refused(sender: Sender) -> None:
 
 
 @pytest.mark.parametrize("name", ["\uff41dmin", "r\xf4le", "role\u200b", "\u0661"])
-def test_name_that_only_looks_like_one_is_refused(guarded: Local, name: str) -> None:
+def test_name_that_only_looks_like_one_is_refused(guarded: LocalServer, name: str) -> None:
     with pytest.raises(ClientError, match="regular expression pattern"):
         guarded.client("iam").get_role(RoleName=name)
 
@@ -142,14 +142,14 @@ def test_date_beyond_the_calendar_is_refused(sender: Sender, date: str) -> None:
     ],
 )
 def test_s3_request_that_cannot_be_right_is_refused(
-    guarded: Local, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
+    guarded: LocalServer, sender: Sender, method: str, target: str, headers: dict[str, str], body: bytes
 ) -> None:
     (guarded.bucket / "key").write_text("content")
     answer = sender.signed("s3", method, f"/{BUCKET}/{target}", headers, body)
     assert (answer.status, b"<Error><Code>" in answer.body, "x-injected" in answer.headers) == (400, True, False)
 
 
-def test_prefix_that_no_folder_can_have_lists_nothing(guarded: Local) -> None:
+def test_prefix_that_no_folder_can_have_lists_nothing(guarded: LocalServer) -> None:
     assert guarded.s3.list_objects_v2(Bucket=BUCKET, Prefix="a" * 300 + "/")["KeyCount"] == 0
 
 

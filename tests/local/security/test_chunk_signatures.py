@@ -13,7 +13,7 @@ from botocore.credentials import Credentials
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.signatures import Proof
 from microjobs_orchestrator.local.s3.chunks import ALGORITHM, SIGNED, SIGNED_WITH_TRAILER, Chain
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.wire import Answer, Sender, Signer
 
 CONTENT = b"hello, world" * 10_000
@@ -112,26 +112,26 @@ KINDS = pytest.mark.parametrize("kind", [SIGNED, SIGNED_WITH_TRAILER])
 
 @KINDS
 @pytest.mark.parametrize("size", [1000, 50_000, len(CONTENT)])
-def test_signed_chunks_become_the_object(guarded: Local, sender: Sender, kind: str, size: int) -> None:
+def test_signed_chunks_become_the_object(guarded: LocalServer, sender: Sender, kind: str, size: int) -> None:
     assert Upload(sender, kind).put("whole", size).status == 200
     assert (guarded.bucket / "whole").read_bytes() == CONTENT
 
 
 @KINDS
 @pytest.mark.parametrize("number", [0, 1, 3])
-def test_forged_chunk_signature_is_refused(guarded: Local, sender: Sender, kind: str, number: int) -> None:
+def test_forged_chunk_signature_is_refused(guarded: LocalServer, sender: Sender, kind: str, number: int) -> None:
     answer = Upload(sender, kind, forge=lambda at, true: "0" * 64 if at == number else true).put("forged")
     assert (answer.status, b"<Code>SignatureDoesNotMatch</Code>" in answer.body) == (403, True)
     assert not (guarded.bucket / "forged").exists()
 
 
-def test_forged_trailer_signature_is_refused(guarded: Local, sender: Sender) -> None:
+def test_forged_trailer_signature_is_refused(guarded: LocalServer, sender: Sender) -> None:
     answer = Upload(sender, SIGNED_WITH_TRAILER, forge=lambda at, true: "" if at == -1 else true).put("forged")
     assert (answer.status, b"signature of the trailer" in answer.body) == (403, True)
     assert not (guarded.bucket / "forged").exists()
 
 
-def test_changed_chunk_is_refused(guarded: Local, sender: Sender) -> None:
+def test_changed_chunk_is_refused(guarded: LocalServer, sender: Sender) -> None:
     assert Upload(sender, sent=bytes.upper).put("changed").status == 403
     assert not (guarded.bucket / "changed").exists()
 

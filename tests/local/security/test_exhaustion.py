@@ -17,7 +17,7 @@ from werkzeug import Request, Response
 from microjobs_orchestrator.local.gateway import connections, spool
 from microjobs_orchestrator.local.gateway.connections import SMALL_BODY_BYTES
 from microjobs_orchestrator.local.gateway.listener import Server
-from tests.local.clients import Local, until
+from tests.local.clients import LocalServer, wait_until
 from tests.local.security.test_who_may_ask import ASKED, Asked
 from tests.local.security.wire import Sender
 
@@ -63,7 +63,7 @@ def receive_until(connection: socket.socket, end: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("sent", [b"", b"\r\n", b"GET", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_silent_connections_block_nobody(guarded: Local, sender: Sender, sent: bytes) -> None:
+def test_silent_connections_block_nobody(guarded: LocalServer, sender: Sender, sent: bytes) -> None:
     with ExitStack() as silent:
         for _ in range(200):
             connection = silent.enter_context(closing(connect(sender.host)))
@@ -252,7 +252,7 @@ def test_body_that_is_too_large_is_refused_before_it_comes(sender: Sender) -> No
         assert connection.recv(MEGABYTE).startswith(b"HTTP/1.1 413 ")
 
 
-def resident_megabytes(local: Local) -> float:
+def resident_megabytes(local: LocalServer) -> float:
     pages = int(Path(f"/proc/{local.address.pid}/statm").read_text().split()[1])
     return pages * 4096 / MEGABYTE
 
@@ -281,7 +281,9 @@ INVOKE = ASKED[-1]
 
 @READS_MEMORY
 @pytest.mark.parametrize("credentials", [None, Credentials("AKIAOTHER", "another")], ids=["own key", "other key"])
-def test_bodies_of_strangers_take_no_memory(guarded: Local, sender: Sender, credentials: Credentials | None) -> None:
+def test_bodies_of_strangers_take_no_memory(
+    guarded: LocalServer, sender: Sender, credentials: Credentials | None
+) -> None:
     signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, b"other", credentials=credentials)
     before, highest = resident_megabytes(guarded), 0.0
     threads = send_large_bodies(sender, signed)
@@ -292,15 +294,15 @@ def test_bodies_of_strangers_take_no_memory(guarded: Local, sender: Sender, cred
 
 
 @READS_MEMORY
-def test_memory_of_large_requests_is_returned(guarded: Local, sender: Sender) -> None:
+def test_memory_of_large_requests_is_returned(guarded: LocalServer, sender: Sender) -> None:
     signed = sender.sign(INVOKE.service, "POST", INVOKE.target, INVOKE.headers, bytes(24 * MEGABYTE))
     before = resident_megabytes(guarded)
     for thread in send_large_bodies(sender, signed):
         thread.join()
-    until(lambda: resident_megabytes(guarded) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS)
+    wait_until(lambda: resident_megabytes(guarded) - before, lambda megabytes: megabytes < 100, seconds=HANG_SECONDS)
 
 
-def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: Local, sender: Sender) -> None:
+def test_senders_that_know_the_key_alone_leave_threads_to_others(guarded: LocalServer, sender: Sender) -> None:
     asked = ASKED[0]
     headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
     with ExitStack() as slow:
@@ -332,7 +334,7 @@ def test_form_of_a_stranger_is_refused_before_most_of_it_comes(sender: Sender, b
         assert is_closed(connection)
 
 
-def test_forms_of_strangers_leave_threads_to_others(guarded: Local, sender: Sender) -> None:
+def test_forms_of_strangers_leave_threads_to_others(guarded: LocalServer, sender: Sender) -> None:
     with ExitStack() as slow:
         opened = [slow.enter_context(closing(connect(sender.host))) for _ in range(100)]
         for connection in opened:
@@ -348,7 +350,7 @@ def test_forms_of_strangers_leave_threads_to_others(guarded: Local, sender: Send
         assert sender.raw("POST", INVOKE.target, headers, sent).status != 503
 
 
-def test_small_bodies_that_do_not_come_occupy_no_threads(guarded: Local, sender: Sender) -> None:
+def test_small_bodies_that_do_not_come_occupy_no_threads(guarded: LocalServer, sender: Sender) -> None:
     asked = ASKED[0]
     headers = sender.sign(asked.service, asked.method, asked.target, asked.headers)
     with ExitStack() as slow:

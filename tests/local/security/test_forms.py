@@ -11,12 +11,12 @@ import requests
 from botocore.config import Config
 
 from microjobs_orchestrator.local import sessions
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 
 Changes = Callable[[dict[str, Any]], None]
 
 
-def s3(local: Local, version: str = "s3v4", **session: str) -> Any:
+def s3(local: LocalServer, version: str = "s3v4", **session: str) -> Any:
     known = {
         "aws_access_key_id": local.address.access_key_id,
         "aws_secret_access_key": local.address.secret_access_key,
@@ -33,7 +33,7 @@ def send(form: Mapping[str, Any], content: bytes = b"content", name: str = "name
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_form_uploads_what_its_policy_allows(guarded: Local, version: str) -> None:
+def test_form_uploads_what_its_policy_allows(guarded: LocalServer, version: str) -> None:
     fields = {"Content-Type": "text/x", "x-amz-meta-who": "me", "success_action_status": "201", "acl": "private"}
     conditions = [
         {"Content-Type": "text/x"},
@@ -53,7 +53,7 @@ def test_form_uploads_what_its_policy_allows(guarded: Local, version: str) -> No
     assert answer.headers["ETag"] == found["ETag"]
 
 
-def test_form_of_a_session_uploads(guarded: Local) -> None:
+def test_form_of_a_session_uploads(guarded: LocalServer) -> None:
     known = guarded.client("sts").get_session_token()["Credentials"]
     session = {
         "aws_access_key_id": known["AccessKeyId"],
@@ -108,7 +108,7 @@ def _without(name: str) -> Changes:
     ],
 )
 def test_form_that_its_policy_does_not_allow_is_refused(
-    guarded: Local, version: str, change: Changes, code: str
+    guarded: LocalServer, version: str, change: Changes, code: str
 ) -> None:
     form = s3(guarded, version).generate_presigned_post(guarded.address.bucket, "refused")
     change(form)
@@ -119,7 +119,7 @@ def test_form_that_its_policy_does_not_allow_is_refused(
 
 
 @pytest.mark.parametrize(("size", "code"), [(2, "EntityTooSmall"), (101, "EntityTooLarge"), (100, None)])
-def test_policy_bounds_the_size(guarded: Local, size: int, code: str | None) -> None:
+def test_policy_bounds_the_size(guarded: LocalServer, size: int, code: str | None) -> None:
     conditions = [["content-length-range", 3, 100]]
     form = s3(guarded).generate_presigned_post(guarded.address.bucket, f"sized-{size}", Conditions=conditions)
     answer = send(form, b"x" * size)
@@ -127,7 +127,7 @@ def test_policy_bounds_the_size(guarded: Local, size: int, code: str | None) -> 
     assert (guarded.bucket / f"sized-{size}").exists() == (code is None)
 
 
-def test_expired_policy_is_refused(guarded: Local) -> None:
+def test_expired_policy_is_refused(guarded: LocalServer) -> None:
     form = s3(guarded).generate_presigned_post(guarded.address.bucket, "expired", ExpiresIn=-1)
     assert "Policy expired" in send(form).text
 
@@ -141,12 +141,12 @@ def test_expired_policy_is_refused(guarded: Local) -> None:
         ({f"field-{number}": "x" for number in range(200)}, "AccessDenied"),
     ],
 )
-def test_form_without_a_signature_is_refused(guarded: Local, fields: dict[str, str], code: str) -> None:
+def test_form_without_a_signature_is_refused(guarded: LocalServer, fields: dict[str, str], code: str) -> None:
     answer = send({"url": f"{guarded.address.url}/{guarded.address.bucket}", "fields": fields})
     assert f"<Code>{code}</Code>" in answer.text, answer.text
 
 
-def test_file_that_ends_early_leaves_nothing(guarded: Local) -> None:
+def test_file_that_ends_early_leaves_nothing(guarded: LocalServer) -> None:
     form = s3(guarded).generate_presigned_post(guarded.address.bucket, "cut")
     request = requests.Request("POST", form["url"], data=form["fields"], files={"file": b"x" * 1000}).prepare()
     assert isinstance(request.body, bytes)
@@ -158,7 +158,7 @@ def test_file_that_ends_early_leaves_nothing(guarded: Local) -> None:
     assert not (guarded.bucket / "cut").exists()
 
 
-def test_redirect_says_what_was_uploaded(guarded: Local) -> None:
+def test_redirect_says_what_was_uploaded(guarded: LocalServer) -> None:
     target = "https://example.com/done?a=b"
     form = s3(guarded).generate_presigned_post(
         guarded.address.bucket,
@@ -189,7 +189,7 @@ def test_redirect_says_what_was_uploaded(guarded: Local) -> None:
     ],
 )
 def test_presigned_address_is_accepted_until_it_expires(
-    guarded: Local, version: str, operation: str, members: dict[str, Any], method: str
+    guarded: LocalServer, version: str, operation: str, members: dict[str, Any], method: str
 ) -> None:
     guarded.put({"presigned/a b": "x"})
     bucket = {} if operation == "list_buckets" else {"Bucket": guarded.address.bucket}
@@ -204,7 +204,7 @@ def test_presigned_address_is_accepted_until_it_expires(
     assert requests.request(other, url, timeout=30).status_code == 403
 
 
-def test_bucket_in_the_host_is_signed_as_one_in_the_path(guarded: Local) -> None:
+def test_bucket_in_the_host_is_signed_as_one_in_the_path(guarded: LocalServer) -> None:
     guarded.put({"hosted": "x"})
     config = Config(signature_version="s3", s3={"addressing_style": "virtual"})
     port = guarded.address.url.rpartition(":")[2]
@@ -225,7 +225,7 @@ def test_bucket_in_the_host_is_signed_as_one_in_the_path(guarded: Local) -> None
 
 
 @pytest.mark.parametrize("version", ["s3", "s3v4"])
-def test_presigned_upload_must_be_as_it_was_signed(guarded: Local, version: str) -> None:
+def test_presigned_upload_must_be_as_it_was_signed(guarded: LocalServer, version: str) -> None:
     members = {"Bucket": guarded.address.bucket, "Key": "put", "ContentType": "text/z", "Metadata": {"a": "b"}}
     url = s3(guarded, version).generate_presigned_url("put_object", Params=members)
     headers = {"Content-Type": "text/z", "x-amz-meta-a": "b"}
@@ -238,7 +238,7 @@ def test_presigned_upload_must_be_as_it_was_signed(guarded: Local, version: str)
 @pytest.mark.parametrize(
     "added", ["attributes", "renameObject", "%72enameObject", "encryption", "retention", "publicAccessBlock", "session"]
 )
-def test_address_of_version_2_becomes_no_other_operation(guarded: Local, operation: str, added: str) -> None:
+def test_address_of_version_2_becomes_no_other_operation(guarded: LocalServer, operation: str, added: str) -> None:
     """The attack: version 2 does not sign the parameters by which newer operations are chosen."""
     key = {"Key": "a"} if operation.endswith("_object") else {}
     url = s3(guarded, "s3").generate_presigned_url(operation, Params={"Bucket": guarded.address.bucket, **key})
@@ -247,7 +247,7 @@ def test_address_of_version_2_becomes_no_other_operation(guarded: Local, operati
     assert (answer.status_code, "<Code>SignatureDoesNotMatch</Code>" in answer.text) == (403, True), answer.text
 
 
-def test_policy_may_not_outlive_its_session(guarded: Local) -> None:
+def test_policy_may_not_outlive_its_session(guarded: LocalServer) -> None:
     issued = sessions.issue(guarded.home.credentials(), sessions.OWNER, -1)
     client = s3(
         guarded,

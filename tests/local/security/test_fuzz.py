@@ -17,7 +17,7 @@ from botocore.parsers import ResponseParserError, create_parser
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from microjobs_orchestrator.local import control
-from tests.local.clients import Local, until
+from tests.local.clients import LocalServer, wait_until
 from tests.local.security.families import BASES, FAMILIES
 from tests.local.security.requests import Request
 from tests.local.security.stubbed import stubbed
@@ -31,20 +31,20 @@ MOST_FINDINGS = 15
 
 
 @pytest.fixture(scope="module")
-def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Local]:
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
     """One server for all families."""
     with stubbed(tmp_path_factory.mktemp("fuzz") / "home") as local:
         local.sagemaker.create_model(ModelName="a", **BASES["CreateModel"])
         local.sagemaker.create_endpoint_config(EndpointConfigName="a", **BASES["CreateEndpointConfig"])
         local.sagemaker.create_endpoint(EndpointName="a", EndpointConfigName="a")
         describe = local.sagemaker.describe_endpoint
-        until(lambda: describe(EndpointName="a")["EndpointStatus"], lambda status: status == "InService")
+        wait_until(lambda: describe(EndpointName="a")["EndpointStatus"], lambda status: status == "InService")
         yield local
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.timeout(3600)
-def test_generated_request_has_an_answer_of_awss(stub: Local, family: str) -> None:
+def test_generated_request_has_an_answer_of_awss(stub: LocalServer, family: str) -> None:
     print(f"FUZZ_SEED={SEED} FUZZ_REQUESTS={REQUESTS}")
     sender, findings, seen = Sender(stub.address), dict[str, Request](), Counter[str]()
 

@@ -10,7 +10,7 @@ import pytest
 from botocore.auth import S3SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.wire import Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
@@ -47,7 +47,7 @@ def exchange(sender: Sender, sent: bytes) -> tuple[int, bytes]:
 @pytest.mark.parametrize("name", ["X_Amz_Target", "X-Amz_Target", "x_amz-target", "X_AMZ_TARGET"])
 @pytest.mark.parametrize("is_first", [True, False])
 def test_unsigned_name_with_underscores_does_not_replace_a_signed_header(
-    guarded: Local, sender: Sender, name: str, is_first: bool
+    guarded: LocalServer, sender: Sender, name: str, is_first: bool
 ) -> None:
     guarded.sagemaker.create_model(ModelName="kept", PrimaryContainer={"Image": "i"})
     try:
@@ -78,7 +78,7 @@ def test_names_with_underscores_mean_nothing(sender: Sender, name: str, value: s
     assert (status, json.loads(body)) == (200, {"Models": []})
 
 
-def test_metadata_may_have_underscores(guarded: Local) -> None:
+def test_metadata_may_have_underscores(guarded: LocalServer) -> None:
     guarded.s3.put_object(Bucket=BUCKET, Key="described", Metadata={"a_b": "1", "a-b": "2"})
     assert guarded.s3.head_object(Bucket=BUCKET, Key="described")["Metadata"] == {"a_b": "1", "a-b": "2"}
 
@@ -100,7 +100,7 @@ def test_header_with_one_value_may_come_once(sender: Sender, name: str, spelled:
     assert (status, b"came more than once" in body) == (400, True), body
 
 
-def test_lists_may_come_in_several_headers(guarded: Local, sender: Sender) -> None:
+def test_lists_may_come_in_several_headers(guarded: LocalServer, sender: Sender) -> None:
     (guarded.bucket / "listed").write_text("content")
     joined = {"X-Amz-Object-Attributes": "ETag,ObjectSize"}  # as the signature has it, whoever joins them
     fields = dict(sender.sign("s3", "GET", f"/{BUCKET}/listed?attributes", joined))

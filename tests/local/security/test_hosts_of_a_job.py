@@ -18,7 +18,7 @@ import pytest
 from microjobs.contract import Layout
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT
 from tests.conftest import image_name
-from tests.local.clients import OVER, ROOT, Local, processing_input, processing_output, unique, until
+from tests.local.clients import OVER, ROOT, LocalServer, processing_input, processing_output, unique, wait_until
 from tests.local.machine import Address, list_containers, listening_addresses
 
 ML = Layout()
@@ -42,7 +42,7 @@ class Payload:
 class Attacker:
     """Calls everything that listens for the hosts of a server's jobs, as soon as it does, and claims to be algo-2."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: LocalServer) -> None:
         self._local = local
         self._over = threading.Event()
         self._calls: dict[Address, socket.socket] = {}
@@ -91,7 +91,7 @@ class Attacker:
             connected.sendall(struct.pack("!i", len(content)) + content)
 
 
-def _addresses_of_containers(local: Local) -> set[Address]:
+def _addresses_of_containers(local: LocalServer) -> set[Address]:
     try:
         containers = list_containers(local.home)
     except docker.errors.NotFound:  # removed meanwhile
@@ -110,7 +110,7 @@ def occupied() -> Iterator[None]:
         yield
 
 
-def scale(local: Local) -> tuple[dict[str, Any], str]:
+def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
     """Scale arrays on several hosts; returns the job's description, and where its output is."""
     name = unique("scale")
     x = np.arange(60.0).reshape(20, 3)
@@ -140,24 +140,24 @@ def scale(local: Local) -> tuple[dict[str, Any], str]:
         },
         RoleArn=local.address.role_arn,
     )
-    job = until(
+    job = wait_until(
         lambda: local.sagemaker.describe_processing_job(ProcessingJobName=name),
         lambda job: job["ProcessingJobStatus"] in OVER,
     )
     return job, name
 
 
-def assert_scaled(local: Local, job: dict[str, Any], name: str) -> None:
+def assert_scaled(local: LocalServer, job: dict[str, Any], name: str) -> None:
     assert job["ProcessingJobStatus"] == "Completed", job.get("FailureReason")
     assert len(list((local.bucket / name / "train").glob("x_train-*.npy"))) == 2
 
 
 @pytest.mark.usefixtures("occupied")
-def test_job_does_not_need_the_usual_ports(processes: Local) -> None:
+def test_job_does_not_need_the_usual_ports(processes: LocalServer) -> None:
     assert_scaled(processes, *scale(processes))
 
 
-def test_stranger_who_calls_first_gets_nothing(anywhere: Local) -> None:
+def test_stranger_who_calls_first_gets_nothing(anywhere: LocalServer) -> None:
     with contextlib.closing(Attacker(anywhere)) as attacker:
         job, name = scale(anywhere)
         assert attacker.called
@@ -165,7 +165,7 @@ def test_stranger_who_calls_first_gets_nothing(anywhere: Local) -> None:
     assert_scaled(anywhere, job, name)
 
 
-def test_secret_is_new_for_each_job_and_only_its_hosts_have_it(anywhere: Local) -> None:
+def test_secret_is_new_for_each_job_and_only_its_hosts_have_it(anywhere: LocalServer) -> None:
     """Neither a description nor a log shows it, not even the log of a job that prints its environment."""
     show = f"cat {ROOT}/secret/job > {ROOT}/model/$(hostname)"
     jobs = [anywhere.train(show + "; env", instances=2) for _ in range(2)]
@@ -177,7 +177,7 @@ def test_secret_is_new_for_each_job_and_only_its_hosts_have_it(anywhere: Local) 
     assert not any(secret in told for one in secrets for secret in one)
 
 
-def test_secret_is_readable_by_its_owner_only(processes: Local) -> None:
+def test_secret_is_readable_by_its_owner_only(processes: LocalServer) -> None:
     name = processes.start_training("echo up; sleep 60", instances=2)
     processes.said(name, "up")
     files = list(processes.home.work.rglob("secret/job"))
@@ -188,6 +188,6 @@ def test_secret_is_readable_by_its_owner_only(processes: Local) -> None:
     processes.ended(name)
 
 
-def test_one_host_needs_no_secret(processes: Local) -> None:
+def test_one_host_needs_no_secret(processes: LocalServer) -> None:
     job = processes.train("test ! -e $SAGEMAKER_BASE_DIR/secret")
     assert job["TrainingJobStatus"] == "Completed"

@@ -17,7 +17,7 @@ import pytest
 from microjobs_orchestrator.local import control, home_lock, proof
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home, HomeError
-from tests.local.clients import Local, started, until
+from tests.local.clients import LocalServer, started, wait_until
 
 NOBODY = 65534
 AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="gives files to another user, which root alone can")
@@ -54,7 +54,7 @@ def microjobs(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["microjobs", *arguments], env=environment, capture_output=True, text=True, check=False)
 
 
-def point_to(local: Local, url: str) -> None:
+def point_to(local: LocalServer, url: str) -> None:
     known = json.loads(local.home.server.read_text())
     local.home.server.write_text(json.dumps({**known, "url": url}))
 
@@ -64,7 +64,7 @@ def crashed(tmp_path: Path) -> Iterator[tuple[Home, str]]:
     """A home whose server was killed, with an impostor at the server's port."""
     with started(tmp_path / "home", runtime="process") as local:
         os.kill(local.address.pid, 9)
-        until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
+        wait_until(lambda: home_lock.find_holder(local.home), lambda pid: pid is None)
         port = int(local.address.url.rpartition(":")[2])
         with impostor({"status": "ok", "pid": local.address.pid, "proof": "0" * 64}, port) as url:
             yield local.home, url
@@ -97,7 +97,7 @@ def test_run_does_not_use_who_took_the_port_after_a_crash(crashed: tuple[Home, s
         {"status": "ok", "proof": "0" * 64},
     ],
 )
-def test_answer_without_proof_is_refused(guarded: Local, answer: Mapping[str, Any]) -> None:
+def test_answer_without_proof_is_refused(guarded: LocalServer, answer: Mapping[str, Any]) -> None:
     with impostor({**answer, "pid": guarded.address.pid}) as url:
         point_to(guarded, url)
         try:
@@ -110,7 +110,7 @@ def test_answer_without_proof_is_refused(guarded: Local, answer: Mapping[str, An
             point_to(guarded, guarded.address.url)
 
 
-def test_relayed_proof_is_refused(guarded: Local) -> None:
+def test_relayed_proof_is_refused(guarded: LocalServer) -> None:
     with impostor(guarded.address.url) as url:
         point_to(guarded, url)
         try:
@@ -134,7 +134,7 @@ def test_proof_depends_on_all_that_it_proves(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("nonce", ["", "0", "0" * 63, "0" * 65, "G" * 64, "0" * 63 + "%0A"])
-def test_server_proves_nothing_but_nonces(guarded: Local, nonce: str) -> None:
+def test_server_proves_nothing_but_nonces(guarded: LocalServer, nonce: str) -> None:
     with urllib.request.urlopen(f"{guarded.address.url}/health?nonce={nonce}") as answer:
         assert "proof" not in json.load(answer)
 

@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Hos
 from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL, PLAN_LABEL
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
-from tests.local.clients import until
+from tests.local.clients import wait_until
 from tests.local.machine import list_containers, open_engine
 
 pytestmark = pytest.mark.engine
@@ -91,7 +91,7 @@ def serving(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
 def ask(host: Host) -> bytes:
     answered = BytesIO()
     with closing(Client(host.connect)) as client:
-        until(client.healthy, bool, 30)
+        wait_until(client.healthy, bool, 30)
         client.request("GET", "/x", timeout=5, into=answered)
     return answered.getvalue()
 
@@ -179,7 +179,7 @@ def test_attack_works_where_nothing_is_isolated(tmp_path: Path, docker_runtime: 
         attack = ["python3", "-c", ATTACK, json.dumps(own_addresses()), json.dumps([port])]
         for host in docker_runtime.start(talking(tmp_path, attack, isolated=False)):
             assert "served" in json.loads(list(host.lines())[-1].text).values()
-        until(lambda: set(heard), lambda kinds: kinds == {"tcp", "udp"}, 10)
+        wait_until(lambda: set(heard), lambda kinds: kinds == {"tcp", "udp"}, 10)
 
 
 def talking(tmp_path: Path, attack: list[str], *, isolated: bool) -> Plan:
@@ -254,7 +254,7 @@ def test_host_that_lost_its_guard_is_started_anew(tmp_path: Path, docker_runtime
     (host,) = docker_runtime.start(plan)
     assert len(docker_runtime.running()[plan.name]) == 1
     container_of(Home(tmp_path / "home"), plan, guard=True).kill()
-    assert until(lambda: docker_runtime.running()[plan.name], lambda hosts: not hosts, 10) == ()
+    assert wait_until(lambda: docker_runtime.running()[plan.name], lambda hosts: not hosts, 10) == ()
     with pytest.raises(OSError):  # noqa: PT011  refused, or reset by the engine's proxy
         host.connect(1)
 

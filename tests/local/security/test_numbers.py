@@ -13,7 +13,7 @@ from botocore.awsrequest import AWSRequest
 
 from microjobs_orchestrator.local import config
 from microjobs_orchestrator.local.config import ConfigError
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.wire import Answer, Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
@@ -52,7 +52,7 @@ DATES = [
 
 
 @pytest.fixture(autouse=True)
-def log(guarded: Local) -> Iterator[None]:
+def log(guarded: LocalServer) -> Iterator[None]:
     """No request leaves a traceback in the server's log."""
     (guarded.bucket / "object").write_bytes(bytes(10))
     known = guarded.home.server_log.stat().st_size
@@ -241,7 +241,7 @@ def test_range_of_any_length_is_understood(sender: Sender, range_: str, status: 
 
 
 @pytest.mark.parametrize("range_", [f"bytes=0-{LONG}", f"bytes={LONG}-{LONG}", f"bytes=-{LONG}"])
-def test_range_of_a_copied_part_of_any_length_is_understood(guarded: Local, sender: Sender, range_: str) -> None:
+def test_range_of_a_copied_part_of_any_length_is_understood(guarded: LocalServer, sender: Sender, range_: str) -> None:
     upload = guarded.s3.create_multipart_upload(Bucket=BUCKET, Key="copied")["UploadId"]
     headers = {"X-Amz-Copy-Source": f"{BUCKET}/object", "X-Amz-Copy-Source-Range": range_}
     answer = sender.signed("s3", "PUT", f"/{BUCKET}/copied?partNumber=1&uploadId={upload}", headers)

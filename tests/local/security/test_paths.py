@@ -27,7 +27,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.runtimes.process.environments import Environments
 from microjobs_orchestrator.local.s3.keys import is_bucket_name
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.wire import Sender
 from tests.local.trees import lay_out
 
@@ -121,7 +121,7 @@ def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
 @given(
     paths.map(lambda text: text.encode(errors="replace").decode()), st.sampled_from(["GET", "PUT", "DELETE", "COPY"])
 )
-def test_key_on_the_wire_stays_in_its_bucket(guarded: Local, sender: Sender, key: str, method: str) -> None:
+def test_key_on_the_wire_stays_in_its_bucket(guarded: LocalServer, sender: Sender, key: str, method: str) -> None:
     secret = guarded.home.buckets.parent / "secret"
     secret.write_text("secret")
     target = f"/{guarded.address.bucket}/{quote(key, safe='/%.')}"
@@ -182,7 +182,7 @@ def test_image_name_is_no_path_for_processes(tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.mark.parametrize("channel", [".", ".."])
-def test_channel_is_a_folder_of_its_own(guarded: Local, channel: str) -> None:
+def test_channel_is_a_folder_of_its_own(guarded: LocalServer, channel: str) -> None:
     guarded.put({"in/a": "a"})
     source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": guarded.uri("in")}}
     with pytest.raises(ClientError, match="ChannelName"):

@@ -14,7 +14,7 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.runtimes.docker.labels import GUARD_LABEL
 from tests.conftest import image_name
-from tests.local.clients import SHELL, Local, started, unique
+from tests.local.clients import SHELL, LocalServer, started, unique
 from tests.local.machine import list_containers
 
 pytestmark = pytest.mark.engine
@@ -45,7 +45,7 @@ LOOK_IN_CONTAINER = f"{LOOK}; tr '\\0' '\\n' < /proc/1/environ; cat /proc/mounts
 class Run:
     """A server that was started among secrets, and all that can be seen of what it has run."""
 
-    local: Local
+    local: LocalServer
     containers: list[Mapping[str, Any]]
     told: list[object]
 

@@ -14,7 +14,7 @@ from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.gateway.auth_errors import CODES, Fault
 from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
-from tests.local.clients import Local
+from tests.local.clients import LocalServer
 from tests.local.security.wire import Answer, Sender
 
 BUCKET = "sagemaker-us-east-1-000000000000"
@@ -59,7 +59,7 @@ def check_refused(answer: Answer, asked: Asked, fault: Fault) -> None:
 
 
 @pytest.fixture(autouse=True)
-def kept(guarded: Local) -> Path:
+def kept(guarded: LocalServer) -> Path:
     path = guarded.bucket / "kept"
     path.write_text("kept")
     return path
@@ -72,7 +72,7 @@ def test_signed_request_is_answered(sender: Sender, asked: Asked) -> None:
 
 
 @EACH
-def test_unsigned_request_is_refused(guarded: Local, sender: Sender, asked: Asked, kept: Path) -> None:
+def test_unsigned_request_is_refused(guarded: LocalServer, sender: Sender, asked: Asked, kept: Path) -> None:
     (guarded.bucket / "key").unlink(missing_ok=True)
     check_refused(sender.raw(asked.method, asked.target, asked.headers, asked.body), asked, "missing")
     assert kept.exists() and not (guarded.bucket / "key").exists()  # noqa: PT018
@@ -114,7 +114,7 @@ def test_header_that_came_to_it_later_is_refused(sender: Sender, asked: Asked, l
 
 
 @pytest.mark.parametrize("asked", [asked for asked in ASKED if asked.body], ids=lambda asked: asked.service)
-def test_another_body_than_was_signed_is_refused(sender: Sender, asked: Asked, guarded: Local) -> None:
+def test_another_body_than_was_signed_is_refused(sender: Sender, asked: Asked, guarded: LocalServer) -> None:
     headers = sender.sign(asked.service, asked.method, asked.target, asked.headers, asked.body)
     answer = sender.raw(asked.method, asked.target, headers, asked.body + b" ")
     assert answer.status in (400, 403)
@@ -202,7 +202,7 @@ def test_page_may_not_open_a_socket(sender: Sender) -> None:
     check_page_refused(sender.raw("GET", "/health", upgrade))
 
 
-def test_user_may_open_an_object_in_a_browser(guarded: Local, sender: Sender) -> None:
+def test_user_may_open_an_object_in_a_browser(guarded: LocalServer, sender: Sender) -> None:
     address = urlsplit(guarded.s3.generate_presigned_url("get_object", {"Bucket": BUCKET, "Key": "kept"}))
     headers = {"Host": address.netloc, "Sec-Fetch-Site": "none", "Sec-Fetch-Mode": "navigate"}
     assert sender.raw("GET", f"{address.path}?{address.query}", headers).body == b"kept"
