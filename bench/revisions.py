@@ -1,0 +1,189 @@
+"""Compares this work tree with another revision of the project: jobs, a large channel, requests, and the serve job.
+
+    uv run python bench/revisions.py 5a4b31d [--rounds 15]
+
+Both run side by side, and the measurements alternate. Jobs are measured in seconds. Requests are measured in processor
+time of the server, which depends less on other load. Prints the median and the quartiles of the ratio of this work tree
+to the other revision: less than 1 is faster.
+"""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+from typing import Any
+
+import boto3
+import channel
+import overhead
+from harness import REPOSITORY, run_interleaved
+from serve_servers import Workspace, free_port, make_bundle, session_members
+
+from microjobs_orchestrator.local.control import Address
+
+REQUESTS = 500
+BODY = json.dumps({"instances": [[0.5] * 13] * 10}).encode()
+GB = 10**9
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+Measurements = Mapping[str, Callable[[], float]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("revision")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--base", default="microjobs/serve:dev", help="an image of the engine (default: %(default)s)")
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        stack.enter_context(overhead.small_image(options.base))
+        stack.enter_context(overhead.small_image(options.base, channel.IMAGE, "/bin/sh", "-c", channel.SCRIPT))
+        make_bundle(folder / "root" / "model")
+        trees = {
+            "this": REPOSITORY,
+            "other": stack.enter_context(check_out(options.revision, folder / "checkout")),
+        }
+        measurements = {name: start(tree, folder, name, stack) for name, tree in trees.items()}
+        for measurement in measurements["this"]:
+            compare(measurement, measurements, options.rounds)
+
+
+def compare(measurement: str, measurements: Mapping[str, Measurements], rounds: int) -> None:
+    """Measure in alternating rounds, and print the ratios."""
+    candidates = {name: measurements[name][measurement] for name in measurements}
+    run_interleaved(candidates, 1)  # warm up
+    results = run_interleaved(candidates, rounds)
+    ratios = [this / other for this, other in zip(results["this"], results["other"], strict=True)]
+    low, median, high = statistics.quantiles(ratios, n=4)
+    print(f"{measurement:32} {median:5.2f}  ({low:.2f}-{high:.2f})", flush=True)
+
+
+@contextmanager
+def check_out(revision: str, folder: Path) -> Iterator[Path]:
+    """Check a revision out into a folder, with a virtual environment of its own, for the time of the block."""
+    git = ["git", "-C", str(REPOSITORY), "worktree"]
+    subprocess.run([*git, "add", "--quiet", "--detach", str(folder), revision], check=True)
+    try:
+        subprocess.run(["uv", "sync", "--quiet"], cwd=folder, check=True)
+        yield folder
+    finally:
+        subprocess.run([*git, "remove", "--force", str(folder)], check=True)
+
+
+def start(tree: Path, folder: Path, name: str, stack: ExitStack) -> Measurements:
+    """Start the local server and the serve job of a work tree. Return functions that measure them, by name."""
+    home = folder / name
+    home.mkdir()
+    address, pid = stack.enter_context(run_local_server(tree, home))
+    clients = {service: make_client(service, address) for service in ("sagemaker", "s3")}
+    fill_bucket(home / ".microjobs" / "s3" / address.bucket / "train")
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"s3://{address.bucket}/train/"}
+    input_data = [{"ChannelName": "train", "DataSource": {"S3DataSource": source}}]
+    algorithm = {"TrainingImage": channel.IMAGE, "TrainingInputMode": "File"}
+    an_object = {"Bucket": address.bucket, "Key": "key"}
+    clients["s3"].put_object(**an_object, Body=bytes(1000))
+    local, serve = partial(measure_cpu, [pid]), run_serve(tree, folder, stack)
+    return {
+        "no-op job, s": overhead.training_job(address),
+        "job with a channel of 1 GB, s": overhead.training_job(
+            address, AlgorithmSpecification=algorithm, InputDataConfig=input_data
+        ),
+        "GetObject of 1 kB, CPU": lambda: local(lambda: clients["s3"].get_object(**an_object)["Body"].read()),
+        "PutObject of 1 kB, CPU": lambda: local(lambda: clients["s3"].put_object(**an_object, Body=bytes(1000))),
+        "ListTrainingJobs, CPU": lambda: local(clients["sagemaker"].list_training_jobs),
+        "serve: JSON, 10 rows, CPU": serve,
+    }
+
+
+@contextmanager
+def run_local_server(tree: Path, folder: Path) -> Iterator[tuple[Address, int]]:
+    """Run the local server of a work tree in a folder. Yield its address and its process."""
+    command = str(tree / ".venv" / "bin" / "microjobs")
+    subprocess.run(
+        [command, "local", "up", "--detach", "--port", "0", "--runtime", "docker"],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        server = json.loads((folder / ".microjobs" / "server.json").read_text())
+        exports = subprocess.run([command, "local", "env"], cwd=folder, check=True, capture_output=True, text=True)
+        variables = dict(word.split("=", 1) for word in shlex.split(exports.stdout) if "=" in word)
+        yield (
+            Address(
+                **{key: server[key] for key in ("url", "region", "runtime", "why", "pid")},
+                access_key_id=variables["AWS_ACCESS_KEY_ID"],
+                secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
+                bucket=f"sagemaker-{server['region']}-000000000000",
+                role_arn="arn:aws:iam::000000000000:role/microjobs",
+            ),
+            server["pid"],
+        )
+    finally:
+        subprocess.run([command, "local", "down"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def make_client(service: Any, address: Address) -> Any:
+    return boto3.client(
+        service,
+        endpoint_url=address.url,
+        region_name=address.region,
+        aws_access_key_id=address.access_key_id,
+        aws_secret_access_key=address.secret_access_key,
+    )
+
+
+def fill_bucket(folder: Path) -> None:
+    channel.fill(folder, GB)
+
+
+def run_serve(tree: Path, folder: Path, stack: ExitStack) -> Callable[[], float]:
+    """Start the serve job of a work tree, with the packages of this one. Return a function that measures requests."""
+    workspace, port = Workspace(folder, stack), free_port()
+    server = workspace.start(
+        f"serve of {tree.name}",
+        [workspace.environment("ours"), "-m", "microjobs", "serve"],
+        port,
+        PYTHONPATH=str(tree / "shared"),
+        MICROJOBS_JOB=str(tree / "containers" / "serve"),
+        SAGEMAKER_BASE_DIR=str(folder / "root"),
+        SAGEMAKER_BIND_TO_PORT=str(port),
+        SAGEMAKER_MODEL_SERVER_WORKERS="1",
+    )
+    connection = HTTPConnection("127.0.0.1", port)
+
+    def invoke() -> None:
+        connection.request("POST", "/invocations", BODY, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        if answer.status != 200:
+            sys.exit(f"serve responds with {answer.status}: {answer.read()[:500]!r}")
+        answer.read()
+
+    return lambda: measure_cpu(session_members(server.pid), invoke, 10 * REQUESTS)
+
+
+def measure_cpu(processes: list[int], request: Callable[[], object], count: int = REQUESTS) -> float:
+    """Return the processor time, in seconds, that processes take for a number of requests."""
+    before = sum(map(cpu_seconds, processes))
+    for _ in range(count):
+        request()
+    return sum(map(cpu_seconds, processes)) - before
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+
+if __name__ == "__main__":
+    main()
