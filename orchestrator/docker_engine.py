@@ -6,19 +6,26 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import docker
-from docker.constants import DEFAULT_DOCKER_API_VERSION
+from docker.context import ContextAPI
 from docker.errors import DockerException
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
+DEFAULT_SOCKET = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 60
+
+
+def find_address(environ: Mapping[str, str]) -> str:
+    """Return the engine's address as the Docker CLI finds it: DOCKER_HOST, the current context, the default socket."""
+    context = ContextAPI.kwargs_from_context(environment=dict(environ))
+    return environ.get("DOCKER_HOST") or context.get("base_url") or DEFAULT_SOCKET
 
 
 def connect(
     *, timeout: int = TIMEOUT_SECONDS, max_pool_size: int = 10, environ: Mapping[str, str] = os.environ
 ) -> "DockerClient":
-    """Connect as the Docker CLI does: DOCKER_HOST, then the current context, then the default socket.
+    """Connect to the engine.
 
     Args:
         timeout: seconds that one request to the engine may take.
@@ -27,29 +34,19 @@ def connect(
     Raises:
         DockerException: no engine answers.
     """
-    environment = dict(environ)
-    check_socket(environment)
-    return docker.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=environment)
+    address = find_address(environ)
+    if address.startswith(("unix://", "http+unix://")):
+        _check_socket(address.partition("unix://")[2], timeout)
+    return docker.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
 
 
-def check_socket(environment: dict[str, str]) -> None:
+def _check_socket(path: str, timeout: int) -> None:
     """Connect to the engine's Unix socket once.
 
     When a connection fails, the Docker SDK does not close its socket, and Python warns later, in unrelated code.
-
-    Raises:
-        DockerException: nothing accepts connections on the socket.
     """
-    # With a version, the client sends no request yet.
-    client = docker.from_env(version=DEFAULT_DOCKER_API_VERSION, environment=environment)
-    try:
-        path = getattr(client.api.get_adapter(client.api.base_url), "socket_path", None)
-    finally:
-        client.close()
-    if path is None:  # TCP or SSH
-        return
     with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(client.api.timeout)
+        probe.settimeout(timeout)
         try:
             probe.connect(path)
         except OSError as error:

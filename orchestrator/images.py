@@ -2,7 +2,8 @@
 
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from microjobs_orchestrator import sources
@@ -81,18 +82,15 @@ def labels() -> dict[str, dict[str, str]]:
     """Return the labels of each image of the engine, by its name."""
     from microjobs_orchestrator import docker_engine
 
-    client = docker_engine.connect()
-    try:
+    with closing(docker_engine.connect()) as client:
         listed = client.api.images()  # in one request: an image can be removed before a second one
-        return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}
-    finally:
-        client.close()
+    return {tag: image.get("Labels") or {} for image in listed for tag in image.get("RepoTags") or ()}
 
 
-def changed_since(job: str, revision: str) -> bool | None:
-    """Return whether the files of a job's image differ from those of a revision; None if git cannot tell."""
+def is_stale(job: str, labels: Mapping[str, str]) -> bool:
+    """Return whether an image was built from other files than the repository has now; False if git cannot tell."""
+    revision = labels.get(REVISION, "").removesuffix("-dirty")
     try:
-        found = sources.changed_since(REPOSITORY, job, "cpu", revision)
+        return bool(sources.changed_since(REPOSITORY, job, "cpu", revision))
     except FileNotFoundError:
-        return None
-    return None if found is None else bool(found)
+        return False

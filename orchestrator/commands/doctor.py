@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.doctor.check import Finding
+    from microjobs_orchestrator.doctor.finding import Finding
 
 SIGNS = {"ok": "✓", "note": "•", "problem": "✗", "unknown": "?"}
 

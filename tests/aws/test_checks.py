@@ -14,20 +14,14 @@ from botocore.exceptions import ClientError, NoCredentialsError
 from botocore.stub import Stubber
 from moto import mock_aws
 
+from microjobs_orchestrator import images as project_images
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import architecture, images, quotas
 from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.doctor import account as checks
-from microjobs_orchestrator.doctor.account import images as image_check
-from microjobs_orchestrator.doctor.account.account import Account
-from microjobs_orchestrator.doctor.account.bucket import Bucket
-from microjobs_orchestrator.doctor.account.credentials import Credentials
-from microjobs_orchestrator.doctor.account.images import Images
-from microjobs_orchestrator.doctor.account.permissions import Permissions
-from microjobs_orchestrator.doctor.account.quotas import Quotas
-from microjobs_orchestrator.doctor.account.role import SAGEMAKER, Role, trusts_sagemaker
-from microjobs_orchestrator.doctor.check import Check, Finding
+from microjobs_orchestrator.doctor.account import SAGEMAKER, Account, Check, trusts_sagemaker
+from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
 
 SERVES = json.dumps(
@@ -50,8 +44,8 @@ def settings() -> Settings:
     return Settings(role="arn:aws:iam::123456789012:role/microjobs", bucket="data", region="us-east-1")
 
 
-def run(check: Check) -> Finding:
-    (finding,) = checks.run_guarded(check)
+def run(check: Check, account: Account) -> Finding:
+    (finding,) = checks.run_check("the subject", check, account)
     return finding
 
 
@@ -59,12 +53,12 @@ def run(check: Check) -> Finding:
 
 
 def test_credentials_of_the_roles_account_are_ok(account: Account) -> None:
-    assert run(Credentials(account)).level == "ok"
+    assert checks.check_credentials(account).level == "ok"
 
 
 def test_credentials_of_another_account_are_a_problem(account: Account, settings: Settings) -> None:
     other = replace(settings, role="arn:aws:iam::999999999999:role/microjobs")
-    finding = run(Credentials(replace(account, settings=other)))
+    finding = checks.check_credentials(replace(account, settings=other))
     assert finding.level == "problem"
     assert "belong to account 123456789012, and the role to account 999999999999" in finding.message
 
@@ -83,25 +77,25 @@ def test_no_credentials_end_the_checks(settings: Settings, tmp_path: Path, monke
 
 
 def test_missing_role_has_a_remedy(account: Account) -> None:
-    finding = run(Role(account))
+    finding = run(checks.check_role, account)
     assert (finding.level, finding.message) == ("problem", "there is no role microjobs")
     assert "microjobs init" in finding.remedy
 
 
 def test_role_that_sagemaker_may_assume_is_ok(account: Account) -> None:
     account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=SERVES)
-    assert run(Role(account)).level == "ok"
+    assert run(checks.check_role, account).level == "ok"
 
 
 def test_role_that_trusts_another_service_is_a_problem(account: Account) -> None:
     trust = SERVES.replace("sagemaker", "lambda")
     account.session.client("iam").create_role(RoleName="microjobs", AssumeRolePolicyDocument=trust)
-    assert "does not trust sagemaker.amazonaws.com" in run(Role(account)).message
+    assert "does not trust sagemaker.amazonaws.com" in run(checks.check_role, account).message
 
 
 def test_role_under_another_path_is_a_problem(account: Account) -> None:
     account.session.client("iam").create_role(RoleName="microjobs", Path="/team/", AssumeRolePolicyDocument=SERVES)
-    assert "arn:aws:iam::123456789012:role/team/microjobs" in run(Role(account)).message
+    assert "arn:aws:iam::123456789012:role/team/microjobs" in run(checks.check_role, account).message
 
 
 @pytest.mark.parametrize(
@@ -138,13 +132,13 @@ def simulated(monkeypatch: pytest.MonkeyPatch, denied: str) -> list[dict[str, An
 
 def test_denied_permissions_are_listed(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     simulated(monkeypatch, "s3:PutObject")
-    finding = run(Permissions(account))
+    finding = run(checks.check_permissions, account)
     assert finding.message.endswith("may not: s3:PutObject on arn:aws:s3:::data/microjobs/run/object")
 
 
 def test_simulation_requests_are_valid(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = simulated(monkeypatch, "")
-    assert run(Permissions(account)).level == "ok"
+    assert run(checks.check_permissions, account).level == "ok"
     monkeypatch.undo()
     iam = account.session.client("iam", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
     model = iam.meta.service_model.operation_model("SimulatePrincipalPolicy")
@@ -157,18 +151,18 @@ def test_simulation_requests_are_valid(account: Account, monkeypatch: pytest.Mon
 
 def test_bucket_in_the_region_of_jobs_is_ok(account: Account) -> None:
     account.session.client("s3").create_bucket(Bucket="data")
-    assert run(Bucket(account)).level == "ok"
+    assert run(checks.check_bucket, account).level == "ok"
 
 
 def test_missing_bucket_has_a_remedy(account: Account) -> None:
-    assert run(Bucket(account)).message == "there is no bucket data"
+    assert run(checks.check_bucket, account).message == "there is no bucket data"
 
 
 def test_bucket_in_another_region_is_a_problem(account: Account) -> None:
     account.session.client("s3").create_bucket(
         Bucket="data", CreateBucketConfiguration={"LocationConstraint": "eu-central-1"}
     )
-    finding = run(Bucket(account))
+    finding = run(checks.check_bucket, account)
     assert "bucket data is in eu-central-1, and jobs run in us-east-1" in finding.message
 
 
@@ -182,11 +176,11 @@ def quota(name: str, value: float) -> dict[str, Any]:
 def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"ml.m5.large for processing job usage": 4.0, "ml.m5.large for training job usage": 2.0}
     monkeypatch.setattr(quotas, "read", lambda _client: known)
-    findings = {item.message: item.level for item in Quotas(account).run()}
+    findings = {item.message: item.level for item in checks.check_quotas(account)}
     assert findings == {
         "quota 'ml.m5.large for processing job usage' is 4": "ok",
         "quota 'ml.m5.large for training job usage' is 2, 3 are needed": "problem",
-        "no quota is called 'ml.m5.large for endpoint usage'": "unknown",
+        "AWS has no quota 'ml.m5.large for endpoint usage'": "unknown",
     }
 
 
@@ -212,16 +206,16 @@ def test_all_pages_of_quotas_are_read() -> None:
 
 
 def test_unpushed_image_has_a_remedy(account: Account) -> None:
-    findings = list(Images(account).run())
+    findings = list(checks.check_images(account))
     assert {item.level for item in findings} == {"problem"}
     assert "microjobs push serve" in [item.remedy for item in findings]
 
 
 def test_image_deleted_from_ecr_is_a_problem(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"{account.settings.destination.repository('serve')}@sha256:{'0' * 64}"
-    monkeypatch.setattr(image_check, "jobs", lambda: ["serve"])
+    monkeypatch.setattr(project_images, "jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "pushed", lambda *_: {"serve": uri})
-    assert run(Images(account)).message == f"{uri} is no longer in ECR"
+    assert run(checks.check_images, account).message == f"{uri} is no longer in ECR"
 
 
 @pytest.mark.parametrize(
@@ -234,10 +228,10 @@ def test_image_needs_the_platform_of_sagemaker(
     platforms: list[str],
     level: str,
 ) -> None:
-    monkeypatch.setattr(image_check, "jobs", lambda: ["serve"])
+    monkeypatch.setattr(project_images, "jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "pushed", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
     monkeypatch.setattr(architecture, "platforms", lambda *_: platforms)
-    assert run(Images(account)).level == level
+    assert run(checks.check_images, account).level == level
 
 
 @pytest.fixture
@@ -285,26 +279,23 @@ def test_architectures_of_an_index_are_in_itself() -> None:
 # --- checks that fail ---
 
 
-class FailingCheck:
-    name = "the subject"
+def failing_check(error: Exception) -> Check:
+    def check(_account: Account) -> Iterator[Finding]:
+        raise error
 
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-
-    def run(self) -> Iterator[Finding]:
-        raise self.error
+    return check
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "AccessDeniedException", "UnauthorizedOperation"])
-def test_denied_check_is_unknown(code: str) -> None:
-    finding = run(FailingCheck(ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")))
+def test_denied_check_is_unknown(code: str, account: Account) -> None:
+    finding = run(failing_check(ClientError({"Error": {"Code": code, "Message": "no"}}, "GetRole")), account)
     assert (finding.level, finding.message) == ("unknown", "the subject cannot be checked: GetRole is not allowed")
 
 
 @pytest.mark.parametrize(
     "error", [OSError("no route"), ClientError({"Error": {"Code": "Throttling", "Message": "no route"}}, "GetRole")]
 )
-def test_failed_check_is_unknown(error: Exception) -> None:
-    finding = run(FailingCheck(error))
+def test_failed_check_is_unknown(error: Exception, account: Account) -> None:
+    finding = run(failing_check(error), account)
     assert (finding.level, finding.message) == ("unknown", f"the subject cannot be checked: {error}")
     assert finding.remedy == "try again"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_orchestrator.doctor.machine.package_index import PackageIndex
+from microjobs_orchestrator.doctor.machine import check_package_index
 from tests.conftest import REPOSITORY
 
 SCRIPT = """
@@ -26,7 +26,7 @@ python -c 'import boto3; print(boto3.client("sagemaker").list_training_jobs()["T
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("uv") is None:
         pytest.skip("uv is not installed: it builds the wheel")
-    (index_check,) = PackageIndex(os.environ).run()
+    index_check = check_package_index(os.environ)
     if index_check.level != "ok":
         pytest.skip(index_check.message)
     folder = tmp_path_factory.mktemp("wheel")

@@ -1,5 +1,6 @@
 """`microjobs doctor` on this machine: each finding reports a state and its remedy."""
 
+import importlib.util
 import os
 import shutil
 import threading
@@ -11,58 +12,38 @@ from types import SimpleNamespace
 import pytest
 
 from microjobs_orchestrator import docker_engine, images
+from microjobs_orchestrator.docker_engine import DEFAULT_SOCKET
 from microjobs_orchestrator.doctor import machine
-from microjobs_orchestrator.doctor.check import Check, Finding, Level
-from microjobs_orchestrator.doctor.machine import build_tools, engine
-from microjobs_orchestrator.doctor.machine.build_tools import BuildTools
-from microjobs_orchestrator.doctor.machine.engine import Engine
-from microjobs_orchestrator.doctor.machine.images import Images
-from microjobs_orchestrator.doctor.machine.local_packages import LocalPackages
-from microjobs_orchestrator.doctor.machine.local_server import LocalServer
-from microjobs_orchestrator.doctor.machine.package_index import PackageIndex
-from microjobs_orchestrator.doctor.machine.process_runtime import ProcessRuntime
-from microjobs_orchestrator.doctor.machine.python import Python
-from microjobs_orchestrator.doctor.machine.resources import Resources
+from microjobs_orchestrator.doctor.finding import Finding, Level
 from microjobs_orchestrator.images import local_image
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import JOBS
 
 
-def run(check: Check) -> Finding:
-    (finding,) = check.run()
-    return finding
-
-
 def test_unsupported_python_is_a_problem() -> None:
-    finding = run(Python((3, 13, 1)))
+    finding = machine.check_python((3, 13, 1))
     assert finding.level == "problem"
     assert "3.13.1" in finding.message
-    assert run(Python((3, 11, 9))).level == "ok"
+    assert machine.check_python((3, 11, 9)).level == "ok"
 
 
 @pytest.mark.parametrize(
-    ("error", "host", "context", "level", "remedy"),
+    ("error", "address", "from_variable", "level", "remedy"),
     [
-        ("Error while fetching: PermissionError(13, 'Permission denied')", "", "", "problem", "usermod"),
-        ("Connection refused", "tcp://far:2375", "", "problem", "DOCKER_HOST"),
-        (
-            "No such file or directory",
-            "",
-            "unix:///home/me/.colima/docker.sock",
-            "problem",
-            "export DOCKER_HOST=unix:///",
-        ),
-        ("No such file or directory", "", engine.DEFAULT_SOCKET, "note", "install"),
+        ("Error while fetching: PermissionError(13, 'Permission denied')", DEFAULT_SOCKET, False, "problem", "usermod"),
+        ("Connection refused", "tcp://far:2375", True, "problem", "unset DOCKER_HOST"),
+        ("No such file", "unix:///home/me/.colima/docker.sock", False, "problem", "docker context use default"),
+        ("No such file", DEFAULT_SOCKET, False, "note", "install"),
     ],
 )
-def test_engine_that_does_not_answer_has_a_remedy(error: str, host: str, context: str, level: str, remedy: str) -> None:
-    finding = engine.no_engine(error, host, context)
+def test_silent_engine_has_a_remedy(error: str, address: str, from_variable: bool, level: str, remedy: str) -> None:
+    finding = machine.explain_silent_engine(error, address, from_variable=from_variable)
     assert finding.level == level
     assert remedy in finding.remedy
 
 
-def test_silent_engine_is_a_problem() -> None:
-    finding = run(Engine({"DOCKER_HOST": "tcp://127.0.0.1:9"}))
+def test_silent_engine_of_docker_host_is_a_problem() -> None:
+    (finding,) = machine.check_engine({"DOCKER_HOST": "tcp://127.0.0.1:9"})
     assert finding.level == "problem"
     assert "tcp://127.0.0.1:9" in finding.message
 
@@ -90,8 +71,7 @@ def test_engine_that_answers(
         version=lambda: {"Version": "28.1"}, info=lambda: {"Runtimes": runtimes}, close=lambda: closed.append(True)
     )
     monkeypatch.setattr(docker_engine, "connect", lambda **_: client)
-    monkeypatch.setattr(engine, "context_address", str)
-    findings = list(Engine({"DOCKER_HOST": address}).run())
+    findings = list(machine.check_engine({"DOCKER_HOST": address}))
     assert [finding.message for finding in findings] == messages
     assert [finding.level for finding in findings] == ["ok", "problem"][: len(messages)]
     assert closed
@@ -102,13 +82,15 @@ def test_engine_that_answers(
     [("2.26.1-4", "ok"), ("Docker Compose version v5.0.0", "ok"), ("2.24.3", "problem"), ("", "problem")],
 )
 def test_compose_version_is_compared(output: str, level: str) -> None:
-    assert build_tools.compare("Compose", output, build_tools.MIN_COMPOSE).level == level
+    assert machine.check_plugin("Compose", output, machine.MIN_COMPOSE).level == level
 
 
-def test_missing_venv_is_a_problem_only_without_an_engine() -> None:
-    required = run(ProcessRuntime(required=True, find_spec=lambda _name: None))
-    optional = run(ProcessRuntime(required=False, find_spec=lambda _name: None))
-    assert (required.level, optional.level) == ("problem", "note")
+@pytest.mark.parametrize(("required", "level"), [(True, "problem"), (False, "note")])
+def test_missing_venv_is_a_problem_only_without_an_engine(
+    required: bool, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert machine.check_process_runtime(required=required).level == level
 
 
 @pytest.mark.parametrize(("missing_bytes", "level"), [(0, "ok"), (1, "note")])
@@ -119,7 +101,7 @@ def test_little_disk_space_and_memory_are_noted(
     sizes = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": memory}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     monkeypatch.setattr(shutil, "disk_usage", {tmp_path: SimpleNamespace(free=free)}.__getitem__)
-    findings = list(Resources(Home(tmp_path / "folder" / "home")).run())
+    findings = list(machine.check_resources(Home(tmp_path / "folder" / "home")))
     only = "" if level == "ok" else "only "
     assert [(finding.level, finding.message) for finding in findings] == [
         (level, f"{only}8.0 GB of disk space"),
@@ -129,8 +111,9 @@ def test_little_disk_space_and_memory_are_noted(
 
 
 def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
-    assert not list(LocalPackages({"LOCAL_PACKAGES": str(tmp_path)}).run())
-    assert run(LocalPackages({"LOCAL_PACKAGES": str(tmp_path / "gone")})).level == "problem"
+    assert not list(machine.check_local_packages({"LOCAL_PACKAGES": str(tmp_path)}))
+    (finding,) = machine.check_local_packages({"LOCAL_PACKAGES": str(tmp_path / "missing")})
+    assert finding.level == "problem"
 
 
 def built(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
@@ -139,16 +122,16 @@ def built(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
 
 def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "labels", lambda: built(JOBS[1:], "HEAD"))
-    monkeypatch.setattr(images, "changed_since", lambda _job, _revision: False)
-    finding = run(Images())
+    monkeypatch.setattr(images, "is_stale", lambda _job, _labels: False)
+    (finding,) = machine.check_images()
     assert finding.level == "problem"
     assert finding.remedy == f"microjobs build {JOBS[0]}"
 
 
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "labels", lambda: built(JOBS, "abc-dirty"))
-    monkeypatch.setattr(images, "changed_since", lambda job, revision: (job, revision) == ("serve", "abc"))
-    finding = run(Images())
+    monkeypatch.setattr(images, "labels", lambda: built(JOBS, "abc"))
+    monkeypatch.setattr(images, "is_stale", lambda job, labels: (job, labels) == ("serve", {images.REVISION: "abc"}))
+    (finding,) = machine.check_images()
     assert finding.level == "note"
     assert finding.remedy == "microjobs build serve"
 
@@ -176,19 +159,19 @@ def index() -> Iterator[str]:
     [("/simple", "ok", "answers"), ("/simple/", "ok", "answers"), ("/other", "problem", "answers 404 for pip")],
 )
 def test_package_index_is_checked(index: str, path: str, level: str, said: str) -> None:
-    finding = run(PackageIndex({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"}))
+    finding = machine.check_package_index({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
     assert finding.level == level
     assert said in finding.message
 
 
 def test_tls_failure_has_a_remedy(index: str) -> None:
-    finding = run(PackageIndex({"INDEX_URL": f"{index.replace('http:', 'https:')}/simple"}))
+    finding = machine.check_package_index({"INDEX_URL": f"{index.replace('http:', 'https:')}/simple"})
     assert finding.level == "problem"
     assert "set SSL_CERT_FILE" in finding.remedy
 
 
 def test_silent_package_index_is_a_problem_and_its_password_is_hidden() -> None:
-    finding = run(PackageIndex({"PIP_INDEX_URL": "http://anna:secret@127.0.0.1:9/simple"}))
+    finding = machine.check_package_index({"PIP_INDEX_URL": "http://anna:secret@127.0.0.1:9/simple"})
     assert finding.level == "problem"
     assert "http://127.0.0.1:9/simple" in finding.message
     assert "secret" not in finding.message + finding.remedy
@@ -199,19 +182,18 @@ def test_silent_package_index_is_a_problem_and_its_password_is_hidden() -> None:
 def test_package_index_is_checked_without_an_engine(
     level: Level, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Engine, "run", lambda _self: iter([Finding(level, "engine")]))
-    monkeypatch.setattr(BuildTools, "run", lambda _self: iter([Finding("ok", "tools")]))
-    monkeypatch.setattr(Images, "run", lambda _self: iter([Finding("ok", "images")]))
+    monkeypatch.setattr(machine, "check_engine", lambda _environ: [Finding(level, "engine")])
+    monkeypatch.setattr(machine, "check_build_tools", lambda: [Finding("ok", "tools")])
+    monkeypatch.setattr(machine, "check_images", lambda: [Finding("ok", "images")])
     messages = [finding.message for finding in machine.examine(Home(tmp_path), {"INDEX_URL": "http://127.0.0.1:9"})]
     assert any("package index" in message for message in messages) == (level != "ok")
     assert ("tools" in messages, "images" in messages) == (level == "ok", level == "ok")
-    checks = machine.checks(Home(tmp_path), {}, engine_available=level == "ok")
-    assert ProcessRuntime(required=level != "ok") in checks
+    assert ("jobs can also run as processes" in messages) == (level == "ok")
 
 
 def test_file_of_a_dead_server_has_a_remedy(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert run(LocalServer(home)).message.startswith("no local server is running")
+    assert machine.check_local_server(home).message.startswith("no local server is running")
     home.server.write_text("{}")
-    finding = run(LocalServer(home))
+    finding = machine.check_local_server(home)
     assert (finding.level, finding.remedy) == ("note", "microjobs local down")

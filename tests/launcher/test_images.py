@@ -11,10 +11,17 @@ from microjobs_orchestrator.failures import LauncherError, UsageError
 from tests.conftest import JOBS, REPOSITORY
 
 
-def test_changed_since() -> None:
-    first = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's empty tree
-    assert images.changed_since("serve", first) is True
-    assert images.changed_since("serve", "no-such-revision") is None
+@pytest.mark.parametrize(
+    ("revision", "is_stale"),
+    [
+        ("4b825dc642cb6eb9a060e54bf8d69288fbee4904", True),  # git's empty tree
+        ("4b825dc642cb6eb9a060e54bf8d69288fbee4904-dirty", True),
+        ("no-such-revision", False),
+    ],
+)
+def test_image_is_stale_if_its_files_have_changed(revision: str, is_stale: bool) -> None:
+    assert images.is_stale("serve", {images.REVISION: revision}) == is_stale
+    assert not images.is_stale("serve", {})
 
 
 def test_jobs_are_discovered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

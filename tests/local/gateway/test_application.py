@@ -16,7 +16,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from microjobs_orchestrator.doctor.account.role import trusts_sagemaker
+from microjobs_orchestrator.doctor.account import trusts_sagemaker
 from tests.local.gateway.conftest import Client
 
 

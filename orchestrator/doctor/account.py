@@ -1,0 +1,233 @@
+"""Checks of an AWS account."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+from botocore.parsers import ResponseParserError
+
+from microjobs_orchestrator import images, workflows
+from microjobs_orchestrator.aws import architecture, quotas
+from microjobs_orchestrator.aws import images as aws_images
+from microjobs_orchestrator.aws.backend import CLIENT, credentials_problems, request_context, session
+from microjobs_orchestrator.aws.remedies import DENIED, login, remedy
+from microjobs_orchestrator.aws.settings import Settings, problems
+from microjobs_orchestrator.doctor.finding import Finding
+from microjobs_orchestrator.local.home import Home
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam.type_defs import ContextEntryTypeDef
+
+CONFIG = CLIENT.merge(Config(retries={"mode": "standard", "max_attempts": 2}))
+"""Few retries: a check reports a service that does not answer."""
+DEPLOY_TEMPLATE = "deploy the template that `microjobs init` writes"
+SAGEMAKER = "sagemaker.amazonaws.com"
+
+
+@dataclass(frozen=True)
+class Account:
+    session: boto3.Session
+    settings: Settings
+    home: Home
+
+    def client(self, service: str) -> Any:
+        return self.session.client(service, config=CONFIG)  # type: ignore[call-overload]  # any service
+
+
+Check = Callable[[Account], Iterator[Finding]]
+
+
+def examine(settings: Settings, home: Home) -> Iterator[Finding]:
+    """Run the checks and yield each finding as soon as it is known.
+
+    Missing settings and missing credentials are findings, and end the examination.
+    """
+    incomplete, unknown = problems(settings, workflows.steps()), credentials_problems(settings)
+    yield from (Finding("problem", problem.message, problem.remedy) for problem in (*incomplete, *unknown))
+    if unknown or not settings.region:
+        return
+    account = Account(session(settings), settings, home)
+    credentials = check_credentials(account)
+    yield credentials
+    if credentials.level == "ok" and not incomplete:
+        for subject, check in CHECKS.items():
+            yield from run_check(subject, check, account)
+
+
+def run_check(subject: str, check: Check, account: Account) -> Iterator[Finding]:
+    """Yield a check's findings; if AWS does not allow or answer its requests, yield a finding that reports this."""
+    try:
+        yield from check(account)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in DENIED:
+            message = f"{subject} cannot be checked: {error.operation_name} is not allowed"
+            yield Finding("unknown", message, "ask an administrator of the account, or continue without it")
+        else:
+            yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
+    except (BotoCoreError, ResponseParserError, OSError) as error:  # a gateway may answer for AWS, with a page
+        yield Finding("unknown", f"{subject} cannot be checked: {error}", "try again")
+
+
+def check_credentials(account: Account) -> Finding:
+    """Check that AWS accepts the credentials, and that they belong to the role's account."""
+    settings = account.settings
+    try:
+        identity = account.client("sts").get_caller_identity()
+    except (BotoCoreError, ClientError) as error:
+        instruction = remedy(error, settings.profile) or login(settings.profile)
+        return Finding("problem", f"AWS does not accept these credentials: {error}", instruction)
+    if settings.account and identity["Account"] != settings.account:
+        message = f"the credentials belong to account {identity['Account']}, and the role to account {settings.account}"
+        return Finding("problem", message, "choose another --profile, or another role")
+    return Finding("ok", f"credentials of {identity['Arn']}")
+
+
+def check_role(account: Account) -> Iterator[Finding]:
+    """Check that the role exists, and that SageMaker may assume it."""
+    settings, iam = account.settings, account.client("iam")
+    try:
+        role = iam.get_role(RoleName=settings.role_name)["Role"]
+    except iam.exceptions.NoSuchEntityException:
+        yield Finding("problem", f"there is no role {settings.role_name}", DEPLOY_TEMPLATE)
+        return
+    if role["Arn"] != settings.role:
+        message = f"the role's ARN is {role['Arn']}, not {settings.role}"
+        yield Finding("problem", message, "write the ARN into microjobs.toml")
+    elif trusts_sagemaker(role["AssumeRolePolicyDocument"]):
+        yield Finding("ok", f"role {settings.role_name}, which SageMaker may assume")
+    else:
+        message = f"role {settings.role_name} does not trust {SAGEMAKER}"
+        yield Finding("problem", message, f"allow it sts:AssumeRole, or {DEPLOY_TEMPLATE}")
+
+
+def trusts_sagemaker(policy: Any) -> bool:
+    """Return whether a trust policy lets SageMaker assume a role."""
+    return any(_allows_sagemaker(statement) for statement in _as_list(policy.get("Statement", [])))
+
+
+def _allows_sagemaker(statement: dict[str, Any]) -> bool:
+    principal = statement.get("Principal", {})
+    services = principal.get("Service", []) if isinstance(principal, dict) else []
+    return (
+        statement.get("Effect") == "Allow"
+        and SAGEMAKER in _as_list(services)
+        and "sts:AssumeRole" in _as_list(statement.get("Action", []))
+    )
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def check_permissions(account: Account) -> Iterator[Finding]:
+    """Check the role's permissions, by IAM's own simulation."""
+    denied = [
+        f"{action} on {resource}"
+        for actions, resource in needed_permissions(account.settings)
+        for action in _denied_actions(account, actions, resource)
+    ]
+    role = account.settings.role_name
+    if denied:
+        yield Finding("problem", f"role {role} may not: {', '.join(denied)}", DEPLOY_TEMPLATE)
+    else:
+        yield Finding("ok", f"role {role} has the permissions that jobs need")
+
+
+def needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str]]:
+    """Yield the actions of jobs with the ARN of the resource that they act on."""
+    partition = settings.role.split(":")[1]
+    bucket = f"arn:{partition}:s3:::{settings.bucket}"
+    logs = f"arn:{partition}:logs:{settings.region}:{settings.account}:log-group:/aws/sagemaker/TrainingJobs"
+    yield ["s3:GetObject", "s3:PutObject"], f"{bucket}/{settings.key_prefix}run/object"
+    yield ["s3:ListBucket"], bucket
+    yield ["logs:CreateLogStream", "logs:PutLogEvents"], f"{logs}:log-stream:job"
+    yield ["ecr:GetAuthorizationToken"], "*"
+    registry = f"arn:{partition}:ecr:{settings.region}:{settings.account}:repository"
+    for job in images.jobs():
+        yield ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], f"{registry}/{settings.destination.name(job)}"
+
+
+def _denied_actions(account: Account, actions: list[str], resource: str) -> list[str]:
+    settings = account.settings
+    context: ContextEntryTypeDef = {
+        "ContextKeyName": "s3:prefix",
+        "ContextKeyValues": [f"{settings.key_prefix}run"],
+        "ContextKeyType": "string",
+    }
+    response = account.client("iam").simulate_principal_policy(
+        PolicySourceArn=settings.role, ActionNames=actions, ResourceArns=[resource], ContextEntries=[context]
+    )
+    results = response["EvaluationResults"]
+    return [result["EvalActionName"] for result in results if result["EvalDecision"] != "allowed"]
+
+
+def check_bucket(account: Account) -> Iterator[Finding]:
+    """Check that the bucket can be used, and that it is in the region of the jobs."""
+    bucket, region = account.settings.bucket, account.settings.region
+    try:
+        response = account.client("s3").head_bucket(Bucket=bucket)
+    except ClientError as error:
+        metadata = error.response["ResponseMetadata"]
+        if metadata["HTTPStatusCode"] == 404:
+            yield Finding("problem", f"there is no bucket {bucket}", DEPLOY_TEMPLATE)
+            return
+        if metadata["HTTPStatusCode"] != 301:
+            message = f"these credentials may not use bucket {bucket}"
+            yield Finding("problem", message, "allow s3:ListBucket on it, or choose another bucket")
+            return
+        bucket_region = metadata.get("HTTPHeaders", {}).get("x-amz-bucket-region", "another region")
+    else:
+        bucket_region = response.get("BucketRegion", region)
+    if bucket_region == region:
+        yield Finding("ok", f"bucket {bucket} in {region}")
+    else:
+        message = f"bucket {bucket} is in {bucket_region}, and jobs run in {region}: SageMaker refuses that"
+        yield Finding("problem", message, f"--region {bucket_region}, or a bucket in {region}")
+
+
+def check_quotas(account: Account) -> Iterator[Finding]:
+    """Check that the account may use as many instances as the workflows need."""
+    limits, settings = quotas.read(account.client("service-quotas")), account.settings
+    requests = workflows.plan_requests(request_context(settings, image=str), settings.workflow_options)
+    for quota, instances in quotas.needed_quotas(requests, spot=settings.spot).items():
+        limit = limits.get(quota)
+        if limit is None:
+            yield Finding("unknown", f"AWS has no quota {quota!r}", "check the name of the instance type")
+        elif limit >= instances:
+            yield Finding("ok", f"quota {quota!r} is {limit:g}")
+        else:
+            message = f"quota {quota!r} is {limit:g}, {instances} are needed"
+            request = "request an increase in the console of Service Quotas, or choose another --instance-type"
+            yield Finding("problem", message, request)
+
+
+def check_images(account: Account) -> Iterator[Finding]:
+    """Check that ECR has the pushed images, with the digests that requests name, for SageMaker's platform."""
+    destination = account.settings.destination
+    pushed = aws_images.pushed(account.home, destination)
+    for job in images.jobs():
+        if job not in pushed:
+            yield Finding("problem", f"no image of {job} was pushed from this home", f"microjobs push {job}")
+            continue
+        digest = pushed[job].rpartition("@")[2]
+        platforms = architecture.platforms(account.client("ecr"), destination.name(job), digest)
+        if not platforms:
+            yield Finding("problem", f"{pushed[job]} is no longer in ECR", f"microjobs push {job}")
+        elif images.PLATFORM not in platforms:
+            message = f"{job} is for {', '.join(platforms)}, not {images.PLATFORM}"
+            yield Finding("problem", message, f"`microjobs build {job}`, then `microjobs push {job}`")
+        else:
+            yield Finding("ok", f"{job} is in ECR, for {images.PLATFORM}")
+
+
+CHECKS: dict[str, Check] = {
+    "the role": check_role,
+    "the role's permissions": check_permissions,
+    "the bucket": check_bucket,
+    "quotas": check_quotas,
+    "images": check_images,
+}
+"""Checks by subject. They need complete settings and valid credentials."""

@@ -1,0 +1,224 @@
+"""Checks of this machine. Each check is a function that returns or yields findings; `examine` calls all of them."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from pathlib import Path
+
+import requests
+from docker.errors import DockerException
+
+from microjobs_orchestrator import docker_engine, images
+from microjobs_orchestrator.doctor.finding import Finding
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.home import Home
+
+REMOTE = ("tcp://", "ssh://", "http")
+"""Prefixes of the addresses of engines that may run on another machine."""
+MIN_COMPOSE = (2, 24, 4)
+"""The compose files use `!override` and inline configs, which are new in this version."""
+MIN_BUILDX = (0, 12, 0)
+MIN_DISK_BYTES = 8 << 30
+"""The images take 4 GB, and a build takes the same again until it ends."""
+MIN_MEMORY_BYTES = 4 << 30
+"""Three trainers run at a time, and each takes 0.6 to 1 GB."""
+INDEX_VARIABLES = ("INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL")
+DEFAULT_INDEX = "https://pypi.org/simple"
+INDEX_REMEDY = "check the network and the proxy, or set INDEX_URL or LOCAL_PACKAGES: docs/maintaining/building.md"
+TLS_REMEDY = (
+    "behind a gateway that inspects TLS, set SSL_CERT_FILE to a file with its CA certificate; "
+    f"otherwise, {INDEX_REMEDY}"
+)
+
+
+def examine(home: Home, environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Run all checks and yield each finding as soon as it is known."""
+    yield check_python(sys.version_info[:3])
+    about_engine = list(check_engine(environ))
+    yield from about_engine
+    if about_engine[0].level == "ok":
+        yield check_process_runtime(required=False)
+        yield from check_build_tools()
+        yield from check_images()
+    else:
+        yield check_process_runtime(required=True)
+        yield check_package_index(environ)
+    yield from check_resources(home)
+    yield from check_local_packages(environ)
+    yield check_local_server(home)
+
+
+def check_python(version: tuple[int, ...]) -> Finding:
+    text = ".".join(map(str, version))
+    if version[:2] == (3, 11):
+        return Finding("ok", f"Python {text}")
+    message = f"Python {text} is not supported: the jobs' locks are for Python 3.11"
+    return Finding("problem", message, "uv python install 3.11 && make setup")
+
+
+# --- the Docker engine ---
+
+
+def check_engine(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Check that the engine answers, and then that it runs on this machine."""
+    address = docker_engine.find_address(environ)
+    try:
+        with closing(docker_engine.connect(timeout=10, environ=environ)) as client:
+            version = client.version()["Version"]
+            has_gpu_runtime = "nvidia" in client.info().get("Runtimes", {})
+    except DockerException as error:
+        yield explain_silent_engine(str(error), address, from_variable=bool(environ.get("DOCKER_HOST")))
+        return
+    yield Finding("ok", f"Docker engine {version}" + (", with NVIDIA's runtime for GPUs" if has_gpu_runtime else ""))
+    if address.startswith(REMOTE):
+        message = f"the Docker engine runs on another machine, {address}, and cannot use this machine's folders"
+        remedy = "`docker context use default` and `unset DOCKER_HOST`, or run with `--runtime process`"
+        yield Finding("problem", message, remedy)
+
+
+def explain_silent_engine(error: str, address: str, *, from_variable: bool) -> Finding:
+    """Return the finding for an engine that does not answer.
+
+    Args:
+        error: the client's message.
+        from_variable: whether the address is DOCKER_HOST, or else that of the Docker CLI's current context.
+    """
+    if "Permission denied" in error or "PermissionError" in error:
+        message = "this user is not allowed to use the Docker engine's socket"
+        return Finding("problem", message, '`sudo usermod -aG docker "$USER"`, then log in again')
+    if from_variable:
+        message = f"no Docker engine answers at DOCKER_HOST={address}"
+        return Finding("problem", message, "start it, or unset DOCKER_HOST")
+    if address != docker_engine.DEFAULT_SOCKET:
+        message = f"no Docker engine answers at {address}, the address of Docker's current context"
+        return Finding("problem", message, "start it, or `docker context use default`")
+    return Finding(
+        "note",
+        "no Docker engine answers: jobs run as processes in virtual environments",
+        "start Docker, or install it: https://docs.docker.com/engine/install/",
+    )
+
+
+def check_build_tools() -> Iterator[Finding]:
+    """Check the tools that build images: make, Compose and Buildx."""
+    if shutil.which("make") is None:
+        yield Finding("problem", "make is not installed, and images cannot be built without it", "install make")
+    yield check_plugin("Compose", _run("docker", "compose", "version", "--short"), MIN_COMPOSE)
+    yield check_plugin("Buildx", _run("docker", "buildx", "version"), MIN_BUILDX)
+
+
+def check_plugin(plugin: str, output: str, minimum: tuple[int, ...]) -> Finding:
+    """Return the finding for a Docker plugin whose version command printed `output`."""
+    remedy = f"install Docker {plugin} {'.'.join(map(str, minimum))} or newer"
+    match = re.search(r"(\d+)\.(\d+)\.(\d+)", output)
+    if match is None:
+        message = f"Docker {plugin} is not installed, and images cannot be built without it"
+        return Finding("problem", message, remedy)
+    if tuple(map(int, match.groups())) < minimum:
+        return Finding("problem", f"Docker {plugin} {match[0]} is too old", remedy)
+    return Finding("ok", f"Docker {plugin} {match[0]}")
+
+
+def _run(*command: str) -> str:
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def check_images() -> Iterator[Finding]:
+    """Check that the images of all jobs are built, from the current code."""
+    try:
+        jobs = images.jobs()
+    except LauncherError as error:
+        yield Finding("problem", str(error), "git clone https://github.com/microjobs/microjobs")
+        return
+    labels = images.labels()
+    missing = [job for job in jobs if images.local_image(job) not in labels]
+    stale = [job for job in jobs if images.is_stale(job, labels.get(images.local_image(job), {}))]
+    if missing:
+        yield Finding("problem", f"images are not built: {', '.join(missing)}", f"microjobs build {' '.join(missing)}")
+    if stale:
+        message = f"images are older than their code: {', '.join(stale)}"
+        yield Finding("note", message, f"microjobs build {' '.join(stale)}")
+    if not missing and not stale:
+        yield Finding("ok", f"{len(jobs)} images, built from the current code")
+
+
+# --- jobs as processes ---
+
+
+def check_process_runtime(*, required: bool) -> Finding:
+    """Check that jobs can run in virtual environments.
+
+    Args:
+        required: whether jobs have no other runtime.
+    """
+    missing = [module for module in ("venv", "ensurepip") if importlib.util.find_spec(module) is None]
+    if shutil.which("uv") is not None and "ensurepip" in missing:
+        missing.remove("ensurepip")  # uv installs packages without pip
+    if missing:
+        message = f"this Python has no {' and no '.join(missing)}: jobs cannot run as processes"
+        remedy = "`apt install python3-venv`, or install uv: https://docs.astral.sh/uv/"
+        return Finding("problem" if required else "note", message, remedy)
+    return Finding("ok", "jobs can run as processes" if required else "jobs can also run as processes")
+
+
+def check_package_index(environ: Mapping[str, str]) -> Finding:
+    """Check that the index from which jobs' packages are installed answers."""
+    url = next((environ[name] for name in INDEX_VARIABLES if environ.get(name)), DEFAULT_INDEX).rstrip("/")
+    index = f"the package index {re.sub(r'//[^/@]*@', '//', url)}"  # without a password
+    certificates = environ.get("SSL_CERT_FILE") or environ.get("PIP_CERT") or True
+    try:
+        with requests.get(f"{url}/pip/", timeout=10, verify=certificates, stream=True) as response:
+            status = response.status_code
+    except (requests.RequestException, OSError) as error:
+        message = f"{index} does not answer ({type(error).__name__}): jobs' packages are installed from it"
+        is_tls_error = isinstance(error, requests.exceptions.SSLError)
+        return Finding("problem", message, TLS_REMEDY if is_tls_error else INDEX_REMEDY)
+    if status >= 400:
+        return Finding("problem", f"{index} answers {status} for pip", INDEX_REMEDY)
+    return Finding("ok", f"{index} answers")
+
+
+def check_local_packages(environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Check the folder of packages for builds behind a gateway, if one is set."""
+    folder = environ.get("LOCAL_PACKAGES")
+    if folder and not Path(folder).is_dir():
+        yield Finding("problem", f"LOCAL_PACKAGES={folder} is not a folder", "create it, or unset LOCAL_PACKAGES")
+
+
+# --- both runtimes ---
+
+
+def check_resources(home: Home) -> Iterator[Finding]:
+    """Check disk space and memory."""
+    folder = next(path for path in (home.root, *home.root.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    yield _check_size("disk space", free, MIN_DISK_BYTES, f"free some on the disk of {folder}")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    yield _check_size("memory", memory, MIN_MEMORY_BYTES, "use --no-tuning, which trains one model at a time")
+
+
+def _check_size(resource: str, size_bytes: int, min_bytes: int, remedy: str) -> Finding:
+    message = f"{size_bytes / 2**30:.1f} GB of {resource}"
+    return Finding("ok", message) if size_bytes >= min_bytes else Finding("note", f"only {message}", remedy)
+
+
+def check_local_server(home: Home) -> Finding:
+    """Check whether a local server runs, or has ended without removing its file."""
+    try:
+        address = control.find_server(home)
+    except LauncherError as error:
+        return Finding("problem", str(error))
+    if address is not None:
+        return Finding("ok", f"the local server answers at {address.url} (runtime {address.runtime})")
+    if home.server.exists():
+        return Finding("note", f"{home.server} exists, but its server does not answer", "microjobs local down")
+    return Finding("ok", "no local server is running: each run starts its own")
