@@ -6,7 +6,7 @@ Where the engine cannot get the base image, the jobs run as processes instead.
 import os
 import re
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 from docker.errors import DockerException, ImageNotFound
@@ -38,13 +38,19 @@ def build_first(runtime: str, jobs: Sequence[str], console: Console) -> str:
         return runtime  # the local server chooses processes then, or reports the missing engine
     with closing(client):
         problem = pull_base_image(client, console)
-    if problem is not None:
-        return runtime_without_base_image(runtime, jobs, problem, console)
-    if images.build(jobs) != 0:
-        raise LauncherError(
-            "the images were not built: see the messages above; `microjobs doctor` checks what is missing"
-        )
-    return runtime
+    if problem is None:
+        if images.build(jobs) != 0:
+            raise LauncherError(
+                "the images were not built: see the messages above; `microjobs doctor` checks what is missing"
+            )
+        return runtime
+    if not images.find_missing(jobs):
+        console.print(f"{problem}; using the images that were built before", soft_wrap=True)
+        return runtime
+    if runtime == "docker":
+        raise LauncherError(f"{problem}; {REMEDY}, and --runtime process needs no images")
+    console.print(f"{problem}; the jobs run as processes. {REMEDY}", soft_wrap=True)
+    return "process"
 
 
 def base_image() -> str:
@@ -57,30 +63,13 @@ def base_image() -> str:
 def pull_base_image(client: "DockerClient", console: Console) -> str | None:
     """Pull the base image unless the engine has it; return the problem in one line, or None."""
     name = base_image()
-    try:
+    with suppress(ImageNotFound):
         client.images.get(name)
-    except ImageNotFound:
-        console.print(f"Pulling {name}", soft_wrap=True)
-    else:
         return None
+    console.print(f"Pulling {name}", soft_wrap=True)
     try:
         client.images.pull(name, platform=images.PLATFORM)
     except DockerException as error:
         cause = str(getattr(error, "explanation", None) or error).splitlines()[0]
         return f"The Docker engine cannot pull {name} ({cause})"
     return None
-
-
-def runtime_without_base_image(runtime: str, jobs: Sequence[str], problem: str, console: Console) -> str:
-    """Return the runtime for an engine that cannot build: its images where it has all of them, else processes.
-
-    Raises:
-        LauncherError: the runtime is `docker`, and images are missing.
-    """
-    if not images.find_missing(jobs):
-        console.print(f"{problem}; using the images that were built before", soft_wrap=True)
-        return runtime
-    if runtime == "docker":
-        raise LauncherError(f"{problem}; {REMEDY}, and --runtime process needs no images")
-    console.print(f"{problem}; the jobs run as processes. {REMEDY}", soft_wrap=True)
-    return "process"

@@ -1,4 +1,4 @@
-"""What `microjobs clean` removes: old runs, images, environments, or the whole home."""
+"""Old runs, images, environments and homes, which `microjobs clean` lists and removes."""
 
 import fcntl
 import glob
@@ -7,10 +7,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from docker.errors import APIError
+
+from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.failures import LauncherError, UsageError
+from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import ENTRIES, Home
+from microjobs_orchestrator.local.state import State
+from microjobs_orchestrator.runs.home_view import HomeView
+from microjobs_orchestrator.runs.view import Filter
 
 DAY_SECONDS = 86_400
 
@@ -64,8 +72,6 @@ def size_bytes(path: Path) -> int:
 
 def remove_tree(path: Path) -> None:
     """Remove a file, a link or a tree, if it exists."""
-    from microjobs_orchestrator.local import trees
-
     if path.is_dir() and not path.is_symlink():
         trees.remove(path)
     else:
@@ -83,39 +89,27 @@ def list_runs(home: Home, days: float) -> list[Removable]:
     latest = time.time() - days * DAY_SECONDS
     records = sorted((home.root / "runs").glob("*.json"))
     old = [path.stem for path in records if path.stat().st_mtime <= latest]
-    return [_run(home, name) for name in old if not _is_running(home, name)]
-
-
-def _run(home: Home, name: str) -> Removable:
-    paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
-    paths += home.buckets.glob(f"*/{glob.escape(name)}")
-    groups = home.logs / "aws" / "sagemaker"
-    paths += groups.glob(f"*/{glob.escape(name)}-*")
-
-    def remove() -> None:
-        for path in reversed(paths):  # the record last: if the removal fails, the run is listed again
-            remove_tree(path)
-        _forget(home, name)
-
-    return Removable(name, sum(map(size_bytes, paths)), remove)
+    return [_list_run(home, name) for name in old if not _is_running(home, name)]
 
 
 def _is_running(home: Home, name: str) -> bool:
-    from microjobs_orchestrator.runs.home_view import HomeView
-    from microjobs_orchestrator.runs.view import Filter
-
     rows = HomeView(home).newest(Filter(limit=1000, name=f"{name}-", running=True))
     return any(row.name.startswith(f"{name}-") for row in rows)
 
 
-def _forget(home: Home, name: str) -> None:
-    """Delete a run's jobs, models and endpoints from the state."""
-    from microjobs_orchestrator.local.state import State
+def _list_run(home: Home, name: str) -> Removable:
+    pattern = glob.escape(name)
+    paths = [home.root / "runs" / f"{name}.json", home.root / "runs" / name]
+    paths += [*home.buckets.glob(f"*/{pattern}"), *home.logs.glob(f"aws/sagemaker/*/{pattern}-*")]
 
-    if not home.state.exists():
-        return
-    with closing(State(home.state)) as state:
-        state.delete_named(f"{name}-")
+    def remove() -> None:
+        for path in reversed(paths):  # the record last: if the removal fails, the run is listed again
+            remove_tree(path)
+        if home.state.exists():
+            with closing(State(home.state)) as state:
+                state.delete_named(f"{name}-")
+
+    return Removable(name, sum(map(size_bytes, paths)), remove)
 
 
 # --- images, environments, home ---
@@ -128,43 +122,34 @@ def list_images() -> list[Removable]:
         LauncherError: microjobs does not run from a clone of the repository.
         docker.errors.DockerException: no engine answers.
     """
-    from microjobs_orchestrator import docker_engine
-    from microjobs_orchestrator.images import jobs
-
-    prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in jobs())
+    prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in images.jobs())
     with closing(docker_engine.connect()) as client:
         sizes = {tag: image["Size"] for image in client.api.images() for tag in image.get("RepoTags") or ()}
-    return [Removable(tag, sizes[tag], _remover(tag)) for tag in sorted(sizes) if tag.startswith(prefixes)]
+    return [
+        Removable(tag, sizes[tag], partial(_remove_image, tag)) for tag in sorted(sizes) if tag.startswith(prefixes)
+    ]
 
 
-def _remover(tag: str) -> Callable[[], None]:
-    def remove() -> None:
-        from docker.errors import APIError
-
-        from microjobs_orchestrator import docker_engine
-
-        with closing(docker_engine.connect()) as client:
-            try:
-                client.api.remove_image(tag)
-            except APIError as error:
-                raise LauncherError(f"cannot remove image {tag}: {error.explanation}") from error
-
-    return remove
+def _remove_image(tag: str) -> None:
+    with closing(docker_engine.connect()) as client:
+        try:
+            client.api.remove_image(tag)
+        except APIError as error:
+            raise LauncherError(f"cannot remove image {tag}: {error.explanation}") from error
 
 
 def list_environments(home: Home) -> list[Removable]:
     """List the virtual environments of the process runtime, and their lock files."""
-    paths = sorted(home.environments.glob("*")) if home.environments.is_dir() else []
-    return [_file(path) for path in paths]
+    return [_list_file(path) for path in sorted(home.environments.glob("*"))]
 
 
 def list_home(home: Home) -> list[Removable]:
     """List all files of a home, and the folder itself, which is removed if it contains nothing else."""
-    entries = [_file(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
+    entries = [_list_file(home.root / name) for name in ENTRIES if os.path.lexists(home.root / name)]
     return [*entries, Removable(str(home.root), 0, lambda: _remove_if_empty(home.root))] if entries else []
 
 
-def _file(path: Path) -> Removable:
+def _list_file(path: Path) -> Removable:
     return Removable(str(path), size_bytes(path), lambda: remove_tree(path))
 
 

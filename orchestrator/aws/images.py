@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import pushed_images
-from microjobs_orchestrator.push.destination import Destination, image_uri
+from microjobs_orchestrator.push.destination import Destination
 
 Images = dict[str, str]
 """Image URIs with digests, by job."""
@@ -37,4 +37,4 @@ def require(images: Images, jobs: Iterable[str], destination: Destination) -> Ca
 
 def planned(images: Images, destination: Destination) -> Callable[[str], str]:
     """Return the function from a job to its image URI, which has the tag NO_TAG if the image was not pushed."""
-    return lambda job: images.get(job, image_uri(destination, job, NO_TAG))
+    return lambda job: images.get(job, destination.uri(job, NO_TAG))

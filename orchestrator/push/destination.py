@@ -32,6 +32,10 @@ class Destination:
         """Return the name of a job's repository with the registry's host."""
         return f"{self}/{job}"
 
+    def uri(self, job: str, tag: str) -> str:
+        """Return the URI of a job's image with a tag. (`pushed_images` has URIs with digests.)"""
+        return f"{self.repository(job)}:{tag}"
+
     @classmethod
     def parse(cls, text: str) -> "Destination":
         """Parse `HOST[/PREFIX]`.
@@ -46,8 +50,3 @@ class Destination:
                 "without https://"
             )
         return cls(host, prefix or PREFIX)
-
-
-def image_uri(destination: Destination, job: str, tag: str) -> str:
-    """Return the URI of a job's image with a tag. (`pushed_images` has URIs with digests.)"""
-    return f"{destination.repository(job)}:{tag}"

@@ -3,7 +3,7 @@
 import base64
 import json
 import re
-from dataclasses import dataclass
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -46,14 +46,6 @@ LIFECYCLE = json.dumps(
 """The lifecycle policy of a new repository: ECR deletes the oldest images above these limits."""
 
 
-@dataclass(frozen=True)
-class Login:
-    """An account's registry, and the credentials for it."""
-
-    host: str
-    credentials: Credentials
-
-
 def parse_region(host: str) -> str | None:
     """Return the region of an ECR registry, or None for any other registry."""
     match = _HOST.fullmatch(host)
@@ -65,22 +57,18 @@ def connect(region: str | None, profile: str | None) -> "ECRClient":
     return boto3.Session(profile_name=profile, region_name=region).client("ecr")
 
 
-def log_in(client: "ECRClient") -> Login:
-    """Request a login token. It is kept in memory only."""
+def log_in(client: "ECRClient") -> tuple[str, Credentials]:
+    """Request a login token, which is kept in memory only. Return the host of the account's registry and the login."""
     (data,) = client.get_authorization_token()["authorizationData"]
     user, _, password = base64.b64decode(data["authorizationToken"]).decode().partition(":")
-    return Login(urlsplit(data["proxyEndpoint"]).netloc, Credentials(user, password))
+    return urlsplit(data["proxyEndpoint"]).netloc, Credentials(user, password)
 
 
 def check_account(registry: str, own_registry: str) -> None:
-    """Check that a registry belongs to the account of the credentials.
-
-    Args:
-        registry: the host to push to.
-        own_registry: the host of the credentials' account.
+    """Check that a registry belongs to the same account as the credentials' own registry.
 
     Raises:
-        UsageError: the registry belongs to another account.
+        UsageError: it belongs to another account.
     """
     target, own = _HOST.fullmatch(registry), _HOST.fullmatch(own_registry)
     if target and own and target["account"] != own["account"]:
@@ -91,22 +79,13 @@ def check_account(registry: str, own_registry: str) -> None:
 
 
 def create_missing_repository(client: "ECRClient", name: str) -> bool:
-    """Create a repository unless it exists, with scans on push, immutable tags and a lifecycle policy.
+    """Create a repository with scans on push, immutable tags and a lifecycle policy. Return False if it exists.
 
-    The settings of an existing repository stay as they are.
-
-    Returns:
-        Whether the repository was created.
+    The settings of an existing repository are not changed.
     """
-    try:
+    with suppress(client.exceptions.RepositoryNotFoundException):
         client.describe_repositories(repositoryNames=[name])
-    except client.exceptions.RepositoryNotFoundException:
-        _create_repository(client, name)
-        return True
-    return False
-
-
-def _create_repository(client: "ECRClient", name: str) -> None:
+        return False
     client.create_repository(
         repositoryName=name, imageTagMutability="IMMUTABLE", imageScanningConfiguration={"scanOnPush": True}
     )
@@ -115,3 +94,4 @@ def _create_repository(client: "ECRClient", name: str) -> None:
     except BaseException:  # without the policy, the next push would find the repository and leave it so
         client.delete_repository(repositoryName=name)
         raise
+    return True

@@ -10,7 +10,7 @@ from docker.errors import ImageNotFound
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.images import REVISION, VARIANT, local_image
 from microjobs_orchestrator.push.credentials import Credentials
-from microjobs_orchestrator.push.tags import Image, format_arguments
+from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -70,30 +70,23 @@ class Upload:
         """The number of layers that the registry already had, in this repository or another one."""
         return sum(status.startswith(("Layer already exists", "Mounted from")) for status in self.layers.values())
 
-    @property
-    def retrying(self) -> bool:
-        return any(status.startswith("Retrying") for status in self.layers.values())
-
     def __str__(self) -> str:
         text = f"{self.pushed + self.existing} of {len(self.layers)} layers"
         if self.total_bytes:
-            text += f", {_megabytes(self.sent_bytes)} of {_megabytes(self.total_bytes)} MB"
-        return f"{text}, connection lost, trying again" if self.retrying else text
-
-
-def _megabytes(layers: Mapping[str, int]) -> str:
-    return f"{sum(layers.values()) / 1e6:.1f}"
+            sent, total = (sum(layers.values()) / 1e6 for layers in (self.sent_bytes, self.total_bytes))
+            text += f", {sent:.1f} of {total:.1f} MB"
+        is_retrying = any(status.startswith("Retrying") for status in self.layers.values())
+        return f"{text}, connection lost, trying again" if is_retrying else text
 
 
 def push_image(
     client: "DockerClient",
-    image: Image,
+    tagged: TaggedImage,
     repository: str,
-    tag: str,
     credentials: Credentials | None,
     show: Callable[[Upload], None],
 ) -> Upload:
-    """Push an image.
+    """Push an image to a repository.
 
     Args:
         show: called with the progress after each event.
@@ -101,9 +94,9 @@ def push_image(
     Raises:
         LauncherError: the registry refuses the image, or the connection breaks and the engine gives up.
     """
-    upload = Upload()
+    upload, image, tag = Upload(), tagged.image, tagged.tag
     auth_config = credentials.auth_config() if credentials else {}
-    with _tagged(client, image, repository, tag):
+    with _named(client, image.id, repository, tag):
         for event in client.api.push(repository, tag, stream=True, decode=True, auth_config=auth_config):
             upload.update(event)
             show(upload)
@@ -113,14 +106,14 @@ def push_image(
 
 
 @contextmanager
-def _tagged(client: "DockerClient", image: Image, repository: str, tag: str) -> Iterator[None]:
+def _named(client: "DockerClient", image_id: str, repository: str, tag: str) -> Iterator[None]:
     """Give the image a name in the registry during the block, because engines push by name.
 
     A name that stays would keep each pushed image on the disk.
     """
     name = f"{repository}:{tag}"
-    existed = name in client.images.get(image.id).tags
-    client.api.tag(image.id, repository, tag)
+    existed = name in client.images.get(image_id).tags
+    client.api.tag(image_id, repository, tag)
     try:
         yield
     finally:

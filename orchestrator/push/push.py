@@ -13,12 +13,11 @@ from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, engine, pushed_images
-from microjobs_orchestrator.push.credentials import Credentials, read_credentials
-from microjobs_orchestrator.push.destination import Destination, image_uri
+from microjobs_orchestrator.push.credentials import read_credentials
+from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.pushed_images import PushedImage
 from microjobs_orchestrator.push.registry import Manifest, Registry
-from microjobs_orchestrator.push.source import read_source
-from microjobs_orchestrator.push.tags import TaggedImage, format_arguments, format_problem, tag_images
+from microjobs_orchestrator.push.tags import TaggedImage, format_arguments, format_problem, read_source, tag_images
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 
 if TYPE_CHECKING:
@@ -42,14 +41,6 @@ class PushOptions:
     variant: str = "cpu"
 
 
-@dataclass(frozen=True)
-class RegistryAccess:
-    """A destination, and the login for its registry."""
-
-    destination: Destination
-    credentials: Credentials | None
-
-
 def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage]:
     """Push images, and save the digest of each as soon as the registry has it.
 
@@ -63,19 +54,17 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
     jobs = images.select_jobs(options.jobs, options.variant)
     with closing(docker_engine.connect(timeout=engine.TIMEOUT_SECONDS)) as client:
         tagged = _tag_images(client, jobs, options)
-        access = open_registry(options, named, jobs, console)
-        with closing(Registry(access.destination.host, access.credentials)) as registry:
+        with closing(open_registry(options, named, jobs, console)) as registry:
             # All tags are checked before the first upload.
-            manifests = [find_manifest(registry, access.destination, image) for image in tagged]
+            manifests = [find_manifest(registry, image) for image in tagged]
             home.make()
             pushed = []
             for image, manifest in zip(tagged, manifests, strict=True):
                 if manifest is None:
-                    _upload(client, access, image, Progress(console))
-                    manifest = find_manifest(registry, access.destination, image)
+                    manifest = _upload(client, registry, image, Progress(console))
                 else:
                     console.print(f"{image.image.job}: {image.tag} is already in the registry")
-                pushed.append(_save(home, access.destination, image, manifest))
+                pushed.append(_save(home, registry.destination, image, manifest.digest))
     return pushed
 
 
@@ -85,10 +74,8 @@ def _tag_images(client: "DockerClient", jobs: Sequence[str], options: PushOption
     return tag_images(list(zip(built, sources, strict=True)), allow_dirty=options.allow_dirty)
 
 
-def open_registry(
-    options: PushOptions, named: Destination | None, jobs: Sequence[str], console: Console
-) -> RegistryAccess:
-    """Log in. On ECR, also create the missing repositories.
+def open_registry(options: PushOptions, named: Destination | None, jobs: Sequence[str], console: Console) -> Registry:
+    """Return a client of the registry, with a login. On ECR, also create the missing repositories.
 
     Args:
         named: the destination in the options; None for the account's ECR.
@@ -101,32 +88,31 @@ def open_registry(
     if named and region is None:
         if options.region or options.profile:
             raise UsageError(f"--region and --profile are for ECR, and {named.host} is not ECR: leave them out")
-        return RegistryAccess(named, read_credentials(named.host))
+        return Registry(named, read_credentials(named.host))
     if named and options.region not in (None, region):
         raise UsageError(f"--registry {named} is in {region}, not in {options.region}: leave --region out")
-    client = ecr.connect(region, options.profile)
-    with closing(client):
-        login = ecr.log_in(client)
+    with closing(ecr.connect(region, options.profile)) as client:
+        own_host, credentials = ecr.log_in(client)
         if named:
-            ecr.check_account(named.host, login.host)
-        destination = named or Destination(login.host)
+            ecr.check_account(named.host, own_host)
+        destination = named or Destination(own_host)
         for job in jobs:
             if ecr.create_missing_repository(client, destination.name(job)):
                 console.print(f"created repository {destination.repository(job)}", soft_wrap=True)
-    return RegistryAccess(destination, login.credentials)
+    return Registry(destination, credentials)
 
 
-def find_manifest(registry: Registry, destination: Destination, tagged: TaggedImage) -> Manifest | None:
+def find_manifest(registry: Registry, tagged: TaggedImage) -> Manifest | None:
     """Return the manifest of an image's tag; None if the registry does not have the tag.
 
     Raises:
         LauncherError: the tag belongs to another image, or SageMaker refuses the type of the manifest.
     """
     image = tagged.image
-    manifest = registry.get_manifest(destination.name(image.job), tagged.tag)
+    manifest = registry.get_manifest(image.job, tagged.tag)
     if manifest is None:
         return None
-    uri = image_uri(destination, image.job, tagged.tag)
+    uri = registry.destination.uri(image.job, tagged.tag)
     if not manifest.describes(image):
         raise LauncherError(
             f"{uri} is already another image, {manifest.digest}, not {image.name} of this machine: tags are never "
@@ -138,13 +124,17 @@ def find_manifest(registry: Registry, destination: Destination, tagged: TaggedIm
     return manifest
 
 
-def _upload(client: "DockerClient", access: RegistryAccess, tagged: TaggedImage, progress: Progress) -> None:
-    job = tagged.image.job
-    repository = access.destination.repository(job)
+def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, progress: Progress) -> Manifest:
+    job, destination = tagged.image.job, registry.destination
     with progress.step(f"Pushing {job}") as step:
         show = upload_printer(progress, step)
-        upload = engine.push_image(client, tagged.image, repository, tagged.tag, access.credentials, show)
+        upload = engine.push_image(client, tagged, destination.repository(job), registry.credentials, show)
     progress.note(f"  {tagged.tag}: layers pushed {upload.pushed}, already in the registry {upload.existing}")
+    manifest = find_manifest(registry, tagged)
+    if manifest is None:
+        uri = destination.uri(job, tagged.tag)
+        raise LauncherError(f"{uri} was pushed, but the registry does not have it: push again")
+    return manifest
 
 
 def upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.Upload], None]:
@@ -160,13 +150,8 @@ def upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.Up
     return show
 
 
-def _save(home: Home, destination: Destination, tagged: TaggedImage, manifest: Manifest | None) -> PushedImage:
-    image = tagged.image
-    if manifest is None:
-        uri = image_uri(destination, image.job, tagged.tag)
-        raise LauncherError(f"{uri} was pushed, but the registry does not have it: push again")
-    uri = f"{destination.repository(image.job)}@{manifest.digest}"
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    pushed = PushedImage(uri, tagged.tag, image.revision, image.id, now)
+def _save(home: Home, destination: Destination, tagged: TaggedImage, digest: str) -> PushedImage:
+    image, now = tagged.image, datetime.now(UTC).isoformat(timespec="seconds")
+    pushed = PushedImage(f"{destination.repository(image.job)}@{digest}", tagged.tag, image.revision, image.id, now)
     pushed_images.save(home, destination, image.job, pushed)
     return pushed

@@ -15,17 +15,16 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.push.credentials import PASSWORD, USER, Credentials
+from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.tags import Image
 
 TIMEOUT_SECONDS = 30
 """Longest silence of a registry."""
-MANIFEST_TYPES = ", ".join(
-    (
-        "application/vnd.oci.image.index.v1+json",
-        "application/vnd.oci.image.manifest.v1+json",
-        "application/vnd.docker.distribution.manifest.list.v2+json",
-        "application/vnd.docker.distribution.manifest.v2+json",
-    )
+MANIFEST_TYPES = (
+    "application/vnd.oci.image.index.v1+json",
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.list.v2+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
 )
 API_HOSTS = {"docker.io": "registry-1.docker.io"}
 """Registries whose API has another host than their images' names."""
@@ -44,25 +43,27 @@ class Manifest:
 
 
 class Registry:
-    """A client for one registry."""
+    """A client for the registry of a destination."""
 
-    def __init__(self, host: str, credentials: Credentials | None) -> None:
-        self.host = host
+    def __init__(self, destination: Destination, credentials: Credentials | None) -> None:
+        self.destination = destination
         self.credentials = credentials
-        local = is_loopback(host)
-        self.base = f"{'http' if local else 'https'}://{API_HOSTS.get(host, host)}/v2"
+        self.host = destination.host
+        local = is_loopback(self.host)
+        self.base = f"{'http' if local else 'https'}://{API_HOSTS.get(self.host, self.host)}/v2"
         self.session = requests.Session()
         self.session.trust_env = not local  # requests to this machine need no proxy
 
     def close(self) -> None:
         self.session.close()
 
-    def get_manifest(self, name: str, tag: str) -> Manifest | None:
-        """Return the manifest of a tag in a repository; None if the tag does not exist.
+    def get_manifest(self, job: str, tag: str) -> Manifest | None:
+        """Return the manifest of a tag in a job's repository; None if the tag does not exist.
 
         Raises:
             LauncherError: the registry does not answer, or refuses the request.
         """
+        name = self.destination.name(job)
         try:
             response = self._get(name, tag)
             if response.status_code == requests.codes.not_found:
@@ -81,7 +82,7 @@ class Registry:
 
     def _get(self, name: str, tag: str) -> requests.Response:
         url = f"{self.base}/{name}/manifests/{tag}"
-        headers = {"Accept": MANIFEST_TYPES}
+        headers = {"Accept": ", ".join(MANIFEST_TYPES)}
         response = self.session.get(url, headers=headers, timeout=TIMEOUT_SECONDS)
         if response.status_code != requests.codes.unauthorized:
             return response

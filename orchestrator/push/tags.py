@@ -1,12 +1,13 @@
-"""Tags of images to push, and the reasons not to push an image."""
+"""Tags of images to push, from the revisions of their files, and the reasons not to push an image."""
 
+import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from microjobs_orchestrator import sources
 from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.images import PLATFORM
-from microjobs_orchestrator.push.source import Source
-from microjobs_orchestrator.sources import UNKNOWN
 
 OCI_PREFIX = "application/vnd.oci."
 """Prefix of the manifest types that SageMaker refuses: https://github.com/aws/amazon-sagemaker-feedback/issues/180."""
@@ -35,27 +36,57 @@ class Image:
 
 
 @dataclass(frozen=True)
+class Source:
+    """The state of the files that an image is built from, from git."""
+
+    head: str
+    """The hash of the commit at HEAD, all 40 digits."""
+    changes: tuple[str, ...] = ()
+    """Files that differ from HEAD or that HEAD does not have."""
+    since: tuple[str, ...] | None = ()
+    """Files that differ between the image's revision and HEAD; None if the repository does not have the revision."""
+
+
+@dataclass(frozen=True)
 class TaggedImage:
     image: Image
     tag: str
 
 
-def tag_images(sources: Sequence[tuple[Image, Source]], *, allow_dirty: bool = False) -> list[TaggedImage]:
+def read_source(repository: Path, job: str, variant: str, revision: str) -> Source:
+    """Read the state of the files of an image that was built from a revision.
+
+    Raises:
+        LauncherError: the folder is not a git repository, or has no commit.
+    """
+    try:
+        head = sources.head(repository)
+        changes = sources.uncommitted(repository, job, variant)
+        since = sources.changed_since(repository, job, variant, revision.removesuffix("-dirty"), new=head)
+    except FileNotFoundError:
+        raise LauncherError("git is not installed: install it, because the tags of images contain revisions") from None
+    except subprocess.CalledProcessError as error:
+        reason = next(iter(error.stderr.strip().splitlines()), str(error))
+        raise LauncherError(f"git cannot read the revision of {repository}: {reason}; push from a clone") from error
+    return Source(head, tuple(changes), None if since is None else tuple(since))
+
+
+def tag_images(built: Sequence[tuple[Image, Source]], *, allow_dirty: bool = False) -> list[TaggedImage]:
     """Return each image with its tag.
 
     Only the files that an image is built from decide whether it matches a commit.
 
     Args:
-        sources: each image with the state of its files.
+        built: each image with the state of its files.
         allow_dirty: also accept images that match no commit; `-dirty` in their tags shows it.
 
     Raises:
         LauncherError: SageMaker cannot run an image; or an image matches no commit and `allow_dirty` is False.
     """
-    images = [image for image, _ in sources]
+    images = [image for image, _ in built]
     _check_platforms(images)
     _check_formats(images)
-    problems = {image.job: problem for image, source in sources if (problem := commit_problem(image, source))}
+    problems = {image.job: problem for image, source in built if (problem := commit_problem(image, source))}
     if problems and not allow_dirty:
         rebuild = f"microjobs build {format_arguments(problems, images[0].variant)}"
         summary = "; ".join(dict.fromkeys(problems.values()))
@@ -70,14 +101,14 @@ def format_arguments(jobs: Iterable[str], variant: str) -> str:
 
 def format_tag(image: Image, *, dirty: bool) -> str:
     """Return `COMMIT`, or `COMMIT-cuda` for CUDA; an image without a commit has `-dirty-DIGEST` at the end."""
-    revision = (image.revision.removesuffix("-dirty") or UNKNOWN)[:DIGITS]
+    revision = (image.revision.removesuffix("-dirty") or sources.UNKNOWN)[:DIGITS]
     name = revision if image.variant == "cpu" else f"{revision}-{image.variant}"
     return f"{name}-dirty-{image.id.removeprefix('sha256:')[:DIGITS]}" if dirty else name
 
 
 def commit_problem(image: Image, source: Source) -> str:
     """Return why an image matches no commit, or differs from HEAD; empty if it matches."""
-    if image.revision in ("", UNKNOWN):
+    if image.revision in ("", sources.UNKNOWN):
         return f"{image.name} has no label with the revision that it was built from"
     if image.revision.endswith("-dirty"):
         files = f" ({_format_files(source.changes)})" if source.changes else ""

@@ -71,10 +71,10 @@ def test_repository_without_a_policy_is_deleted(client: "ECRClient", monkeypatch
 
 
 def test_token_contains_user_and_password(client: "ECRClient") -> None:
-    account = ecr.log_in(client)
-    assert account.host == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
-    assert account.credentials.user == "AWS"
-    assert account.credentials.password
+    host, credentials = ecr.log_in(client)
+    assert host == "123456789012.dkr.ecr.eu-west-1.amazonaws.com"
+    assert credentials.user == "AWS"
+    assert credentials.password
 
 
 @pytest.mark.parametrize(

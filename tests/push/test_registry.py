@@ -70,8 +70,8 @@ class Fake:
         self.server.server_close()
 
     def look(self, who: Credentials | None = ANNA) -> Manifest | None:
-        with closing(Registry(self.host, who)) as registry:
-            return registry.get_manifest("team/serve", "v1")
+        with closing(Registry(Destination(self.host, "team"), who)) as registry:
+            return registry.get_manifest("serve", "v1")
 
 
 Serve = Callable[[Callable[[Fake, Any, str], Answer]], Fake]
@@ -149,7 +149,10 @@ def test_invalid_response_raises(serve: Serve, status: int, message: str) -> Non
 
 
 def test_unreachable_registry_raises() -> None:
-    with closing(Registry("127.0.0.1:1", None)) as registry, pytest.raises(LauncherError, match="does not answer"):
+    with (
+        closing(Registry(Destination("127.0.0.1:1"), None)) as registry,
+        pytest.raises(LauncherError, match="does not answer"),
+    ):
         registry.get_manifest("a", "b")
 
 
@@ -174,8 +177,8 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
 def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, config: str, message: str) -> None:
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
     fake = serve(lambda *_: (200, {}, manifest))
-    with closing(Registry(fake.host, None)) as registry, pytest.raises(LauncherError, match=message):
-        find_manifest(registry, Destination(fake.host), TaggedImage(image(), "v1"))
+    with closing(Registry(Destination(fake.host), None)) as registry, pytest.raises(LauncherError, match=message):
+        find_manifest(registry, TaggedImage(image(), "v1"))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +194,7 @@ def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, co
 )
 def test_plain_http_only_on_this_machine(host: str, local: bool) -> None:
     assert is_loopback(host) is local
-    with closing(Registry(host, None)) as registry:
+    with closing(Registry(Destination(host), None)) as registry:
         assert registry.base.startswith("http://" if local else "https://")
         assert registry.session.trust_env is not local  # no proxy for this machine
 

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.failures import LauncherError, UsageError
-from microjobs_orchestrator.push.destination import Destination, image_uri
-from microjobs_orchestrator.push.source import Source, read_source
-from microjobs_orchestrator.push.tags import Image, tag_images
+from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.tags import Image, Source, read_source, tag_images
 from tests.push.conftest import HEAD, Microjobs, commit, git, image
 
 OTHER_COMMIT = "f" * 40
@@ -106,7 +105,7 @@ def test_manifest_type_that_sagemaker_refuses_raises() -> None:
 )
 def test_registry_is_parsed_into_host_and_prefix(text: str, repository: str) -> None:
     destination = Destination.parse(text)
-    assert image_uri(destination, "serve", "t") == f"{repository}:t"
+    assert destination.uri("serve", "t") == f"{repository}:t"
     assert destination.name("serve") == repository.partition("/")[2]
 
 
