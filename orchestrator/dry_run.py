@@ -16,8 +16,7 @@ from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.runs.backend import RequestContext
-from microjobs_orchestrator.runs.planned import FirstAttemptNames, PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 
 
 def print_requests(request: LaunchRequest) -> None:
@@ -33,20 +32,20 @@ def print_requests(request: LaunchRequest) -> None:
     workflow.check(options)
     destination = request.aws.destination
     pushed = images.pushed(Home.from_environment(), destination)
-    context = request_context(request.aws, images.planned(pushed, destination))
+    backend = request_context(request.aws, images.planned(pushed, destination))
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
     if missing := [job for job in options.jobs if job not in pushed]:
         comments.print(f"# no digest is known of {', '.join(missing)}: run `microjobs push` before you send these")
-    names = FirstAttemptNames(f"{request.workflow}-dry-run")
-    for path, uri in workflow.uploads(context, names, options).items():
+    context = RunContext(backend, f"{request.workflow}-dry-run")
+    for path, uri in workflow.uploads(context, options).items():
         comments.print(f"# aws s3 cp {shlex.quote(path)} {uri}")
-    for command, line in format_requests(context, names.id, workflow.requests(context, names, options)):
+    for command, line in format_requests(context, workflow.requests(context, options)):
         comments.print(f"# {command}")
         print(line, flush=True)
 
 
-def format_requests(context: RequestContext, run: str, requests: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:
+def format_requests(context: RunContext, requests: Iterable[PlannedRequest]) -> Iterator[tuple[str, str]]:
     """Yield each request's command and its JSON."""
     for planned in requests:
         command = f"aws sagemaker {xform_name(planned.operation, '-')} --cli-input-json"
-        yield command, json.dumps(context.complete(run, planned.operation, planned.request))
+        yield command, json.dumps(context.backend.complete(context.id, planned.kind, planned.request))

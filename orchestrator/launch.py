@@ -25,7 +25,7 @@ from microjobs_orchestrator.runs.backend import Backend, local_backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.create_guard import CreateGuard
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
-from microjobs_orchestrator.runs.planned import FirstAttemptNames, select_remaining
+from microjobs_orchestrator.runs.planned import RunContext, select_remaining
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run
@@ -166,7 +166,7 @@ def ask_for_consent(
     """Show what the run costs on AWS, and ask whether to start it."""
     if request.aws is None:
         return
-    requests = workflow.requests(backend, FirstAttemptNames("planned"), options)
+    requests = workflow.requests(RunContext(backend, "planned"), options)
     consent.show(console, request.aws, select_remaining(requests, journal.finished_steps if journal else set()))
     consent.ask(console, yes=request.yes)
 

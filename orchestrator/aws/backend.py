@@ -10,7 +10,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
 from microjobs_orchestrator.aws.complete import make_complete
-from microjobs_orchestrator.aws.prices import load_prices
+from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.remedies import login, remedy
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError

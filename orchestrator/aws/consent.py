@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from microjobs_orchestrator.aws import costs
-from microjobs_orchestrator.aws.prices import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.runs.planned import PlannedRequest
@@ -14,10 +13,10 @@ from microjobs_orchestrator.runs.planned import PlannedRequest
 
 def show(console: Console, settings: Settings, requests: Iterable[PlannedRequest]) -> None:
     """Print the estimated cost of a run."""
-    prices = load_prices(settings)
-    estimates = costs.estimate(requests, 60 * settings.max_minutes)
+    prices = costs.load_prices(settings)
+    estimates = list(costs.estimate(requests, 60 * settings.max_minutes))
     console.print(costs.table(estimates, prices))
-    if unpriced := costs.unpriced(estimates, prices):
+    if unpriced := sorted({item.instance_type for item in estimates} - prices.keys()):
         console.print(
             f"The price of {', '.join(unpriced)} in {settings.region} is unknown: "
             'add it to microjobs.toml, [aws.prices] "TYPE" = DOLLARS_PER_HOUR',

@@ -1,24 +1,42 @@
-"""Estimated costs of planned requests."""
+"""Instances that planned requests start, and their estimated costs."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
-from microjobs_orchestrator.aws.instances import Instances, planned_instances
+from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.runs.costs import HOUR_SECONDS, format_dollars
+from microjobs_orchestrator.runs.kinds import get_member
 from microjobs_orchestrator.runs.planned import PlannedRequest
+
+PRICES = Path(__file__).with_name("prices.toml")
 
 EXPECTED_SECONDS = 300.0
 """Typical run time of one instance of a job or an endpoint in this project's workflows. The actual time differs."""
 
 
+def load_prices(settings: Settings) -> dict[str, float]:
+    """Return the dollars per hour in the settings' region, by instance type. The settings override `prices.toml`."""
+    table: dict[str, dict[str, float]] = tomllib.loads(PRICES.read_text(encoding="utf-8"))
+    return {**table.get(settings.region, {}), **settings.prices}
+
+
 @dataclass(frozen=True)
 class Estimate:
-    """The estimated cost of the instances that one request starts."""
+    """Instances of one type that one request starts."""
 
-    instances: Instances
+    title: str
+    use: str
+    """The use in names of quotas, such as `training job`."""
+    instance_type: str
+    total: int
+    """All instances, whether they run at the same time or not."""
+    concurrent: int
+    """Instances that run at the same time."""
     max_seconds: float
     """The time limit of each instance. At this limit AWS ends a job, and the launcher deletes an endpoint."""
 
@@ -31,17 +49,31 @@ class Estimate:
         return self._cost(prices, self.max_seconds)
 
     def _cost(self, prices: Mapping[str, float], seconds: float) -> float | None:
-        per_hour = prices.get(self.instances.instance_type)
-        return None if per_hour is None else self.instances.total * seconds / HOUR_SECONDS * per_hour
+        per_hour = prices.get(self.instance_type)
+        return None if per_hour is None else self.total * seconds / HOUR_SECONDS * per_hour
 
 
-def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: int) -> list[Estimate]:
-    """Return an estimate for each request that starts instances.
+def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) -> Iterator[Estimate]:
+    """Yield an estimate for each instance type of each request.
 
     Args:
-        max_endpoint_seconds: the time limit of endpoints. Their requests contain no time limit.
+        max_endpoint_seconds: the time limit of requests that contain none, such as those of endpoints.
     """
-    return [Estimate(item, item.max_seconds or max_endpoint_seconds) for item in planned_instances(requests)]
+    for planned in requests:
+        kind, request = planned.kind, planned.request
+        limits = get_member(request, kind.aws.job_limits) if kind.aws.job_limits else {}
+        jobs, concurrent_jobs = limits.get("MaxNumberOfTrainingJobs", 1), limits.get("MaxParallelTrainingJobs", 1)
+        title = f"{planned.title}, {jobs} jobs" if limits else planned.title
+        max_seconds = kind.definition(request).get("StoppingCondition", {}).get("MaxRuntimeInSeconds")
+        for instance_type, count in kind.instances(request):
+            yield Estimate(
+                title,
+                kind.aws.quota or kind.words,
+                instance_type,
+                total=jobs * count,
+                concurrent=concurrent_jobs * count,
+                max_seconds=max_seconds or max_endpoint_seconds,
+            )
 
 
 def table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
@@ -55,21 +87,15 @@ def table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
     result.add_column("expected", _format_sum(expected), justify="right", no_wrap=True)
     result.add_column("at most", _format_sum(maximum), justify="right", no_wrap=True)
     for item, expected_dollars, max_dollars in zip(estimates, expected, maximum, strict=True):
-        instances = item.instances
-        per_hour = prices.get(instances.instance_type)
+        per_hour = prices.get(item.instance_type)
         result.add_row(
-            instances.title,
-            f"{instances.total} x {instances.instance_type}",
+            item.title,
+            f"{item.total} x {item.instance_type}",
             Text("unknown", style="red") if per_hour is None else f"{per_hour:g}",
             _format_amount(expected_dollars),
             _format_amount(max_dollars),
         )
     return result
-
-
-def unpriced(estimates: Iterable[Estimate], prices: Mapping[str, float]) -> list[str]:
-    """Return the sorted instance types that have no known price."""
-    return sorted({item.instances.instance_type for item in estimates} - prices.keys())
 
 
 def _format_amount(amount: float | None) -> str:

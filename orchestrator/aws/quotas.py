@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from microjobs_orchestrator.aws.instances import Instances, planned_instances
+from microjobs_orchestrator.aws.costs import estimate
 from microjobs_orchestrator.runs.planned import PlannedRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_service_quotas import ServiceQuotasClient
+
+TRAINING_USE = "training job"
 
 
 def needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
@@ -17,15 +19,11 @@ def needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str
         spot: training jobs run on spot instances.
     """
     needed: dict[str, int] = {}
-    for instances in planned_instances(requests):
-        quota = _quota_name(instances, spot=spot)
-        needed[quota] = max(needed.get(quota, 0), instances.concurrent)
+    for item in estimate(requests, max_endpoint_seconds=0):
+        use = f"spot {item.use}" if spot and item.use == TRAINING_USE else item.use
+        quota = f"{item.instance_type} for {use} usage"
+        needed[quota] = max(needed.get(quota, 0), item.concurrent)
     return needed
-
-
-def _quota_name(instances: Instances, *, spot: bool) -> str:
-    use = f"spot {instances.use}" if spot and instances.use == "training job" else instances.use
-    return f"{instances.instance_type} for {use} usage"
 
 
 def read(client: "ServiceQuotasClient") -> dict[str, float]:

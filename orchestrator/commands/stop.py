@@ -49,8 +49,8 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
 
 
 def stop_run(backend: "Backend", run: str) -> int:
-    from microjobs_orchestrator.runs import cleaning
+    from microjobs_orchestrator.runs import stopping
 
-    stopped = cleaning.stop_run(backend, run, lambda line: print(line, flush=True))
+    stopped = stopping.stop_run(backend, run, lambda line: print(line, flush=True))
     print(f"{run}: nothing runs" if stopped else f"nothing of {run} was running")
     return 0

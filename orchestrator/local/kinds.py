@@ -56,6 +56,11 @@ class Life:
     """Statuses that may follow a status."""
 
     @property
+    def start_member(self) -> str:
+        """The member that holds the time of the start."""
+        return self.end_member.replace("End", "Start")
+
+    @property
     def active(self) -> tuple[str, ...]:
         """The statuses in which hosts should run: a server that starts resumes these resources."""
         return (*self.transitional, self.success) if self.is_lasting else self.transitional
@@ -72,6 +77,31 @@ class LogNames:
     group: str
     prefix: str = "{name}/"
     """The beginning of the streams' names."""
+
+
+@dataclass(frozen=True)
+class AwsMembers:
+    """Members of Create requests and descriptions that only AWS uses: instances, network, encryption keys.
+
+    The launcher reads and sets them. A path contains dots; an empty path means that the kind has no such member.
+    """
+
+    definition: str = ""
+    """The member that contains all others, such as `TrainingJobDefinition`; empty if none does."""
+    instances: str = ""
+    """One or several structures with InstanceType, and InstanceCount or InitialInstanceCount."""
+    network: str = ""
+    """The VpcConfig."""
+    output_key: str = ""
+    """The key that encrypts outputs."""
+    volume_key: str = ""
+    """The key that encrypts the instances' volumes."""
+    has_spot: bool = False
+    """The definition has EnableManagedSpotTraining."""
+    job_limits: str = ""
+    """ResourceLimits of a tuning job. `definition` does not contain this member."""
+    quota: str = ""
+    """The use in names of AWS's quotas, such as `training job`; empty: the words of the kind."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +128,9 @@ class Kind:
     """With MaxResults, StatusEquals filters the resources of a page, as AWS documents for ListTrainingJobs alone."""
     owns: tuple["Kind", ...] = ()
     """Kinds of resources that it creates. They are recovered before it."""
+    has_trials: bool = False
+    """ListTrainingJobsForHyperParameterTuningJob lists the training jobs that it owns."""
+    aws: AwsMembers = AwsMembers()
 
     @property
     def name_member(self) -> str:

@@ -11,7 +11,7 @@ from botocore.config import Config
 
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.images import local_image
-from microjobs_orchestrator.runs.kinds import Members
+from microjobs_orchestrator.runs.kinds import Kind, Members
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
@@ -26,12 +26,8 @@ SERVICES = ("sagemaker", "sagemaker-runtime", "s3", "logs")
 LOCAL_POLL_INTERVAL = 0.25
 DAY_SECONDS = 86_400
 
-Complete = Callable[[str, str, Members], Members]
-"""Returns the request to send for a run, an operation and a request: with tags, a network and keys if necessary."""
-
-
-def _keep_request(_run: str, _operation: str, request: Members) -> Members:
-    return request
+Complete = Callable[[str, Kind, Members], Members]
+"""Returns the request to send for a run, a kind and a request: with tags, a network and keys if necessary."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +46,7 @@ class RequestContext:
     endpoint_instances: int = 1
     max_seconds: int = DAY_SECONDS
     """The time limit of a job, and of an endpoint's creation."""
-    complete: Complete = _keep_request
+    complete: Complete = lambda _run, _kind, request: request
 
     def uri(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"

@@ -30,14 +30,16 @@ class BackendView(View):
     def _list(self, kind: Kind, status: str, rows: Filter) -> Iterator[ResourceRow]:
         """Yield rows, newest first, page by page. A page can have few rows: AWS counts them before it filters them."""
         filters = {"StatusEquals": status, "NameContains": rows.name}
-        request = {"SortBy": "CreationTime", "SortOrder": "Descending", "MaxResults": min(rows.limit, MAX_PAGE_ROWS)}
-        client: Any = self._backend.sagemaker  # its type stubs accept only literal names of operations
-        paginator = client.get_paginator(f"list-{kind.arn_type}s".replace("-", "_"))
-        for page in paginator.paginate(**request, **{name: value for name, value in filters.items() if value}):
-            for row in next(value for value in page.values() if isinstance(value, list)):
-                created, ended = row["CreationTime"], row.get(kind.life.end_member)
-                secondary = row.get("SecondaryStatus", "")
-                yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
+        request: dict[str, Any] = {
+            "SortBy": "CreationTime",
+            "SortOrder": "Descending",
+            "MaxResults": min(rows.limit, MAX_PAGE_ROWS),
+        }
+        request |= {name: value for name, value in filters.items() if value}
+        for row in kind.list_summaries(self._backend.sagemaker, **request):
+            created, ended = row["CreationTime"], row.get(kind.life.end_member)
+            secondary = row.get("SecondaryStatus", "")
+            yield ResourceRow(kind, row[kind.name_member], row[kind.status_member], created, ended, secondary)
 
     def describe(self, kind: Kind, name: str) -> Members | None:
         return kind.describe(self._backend.sagemaker, name)

@@ -3,14 +3,14 @@
 Storage, requests and logs cost as well, but little compared with the instances.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.journal import Journal
-from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Kind, Members
+from microjobs_orchestrator.runs.kinds import ENDPOINT_CONFIG, TRAINING, TUNING, Kind, Members
 
 if TYPE_CHECKING:
     from mypy_boto3_sagemaker import SageMakerClient
@@ -35,53 +35,40 @@ class Usage:
 
 
 def measure_usage(sagemaker: "SageMakerClient", kind: Kind, description: Members) -> Usage | None:
-    """Return the usage of a job until now or until its end, or None if the resource is not a job."""
-    if kind is PROCESSING:
-        cluster = description["ProcessingResources"]["ClusterConfig"]
-        return Usage(cluster["InstanceType"], _wall_seconds(description, "Processing") * cluster["InstanceCount"])
-    if kind is TRAINING:
-        return _training_usage(description)
-    if kind is TUNING:
-        instance_type = description["TrainingJobDefinition"]["ResourceConfig"]["InstanceType"]
-        return Usage(instance_type, sum(_trial_seconds(sagemaker, description)))
-    return None
+    """Return the usage of a job until now or until its end, or None if the description states no instances."""
+    if not (instances := kind.instances(description)):
+        return None
+    [(instance_type, count)] = instances
+    seconds = sum(_trial_seconds(sagemaker, description)) if kind.has_trials else _billed_seconds(kind, description)
+    return Usage(instance_type, seconds * count)
 
 
-def _training_usage(description: Members) -> Usage:
-    """Return the billable time. AWS describes it when the job has ended; spot instances have less than wall time.
-
-    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
-    """
-    resources = description["ResourceConfig"]
-    seconds = description.get("BillableTimeInSeconds")
-    if seconds is None:
-        seconds = _wall_seconds(description, "Training")
-    return Usage(resources["InstanceType"], seconds * resources["InstanceCount"])
-
-
-def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> list[float]:
-    """Return the seconds of each trial: wall time while the tuning job runs, billable time afterwards."""
+def _trial_seconds(sagemaker: "SageMakerClient", tuning: Members) -> Iterator[float]:
+    """Yield the seconds of each trial: wall time while the tuning job runs, billable time afterwards."""
     pages = sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job").paginate(
         HyperParameterTuningJobName=tuning["HyperParameterTuningJobName"]
     )
-    summaries: list[Mapping[str, Any]] = [
-        summary for page in pages for summary in page["TrainingJobSummaries"] if "TrainingStartTime" in summary
-    ]
-    if tuning["HyperParameterTuningJobStatus"] in TUNING.life.transitional:
-        return [_wall_seconds(summary, "Training") for summary in summaries]
-    jobs = (sagemaker.describe_training_job(TrainingJobName=job["TrainingJobName"]) for job in summaries)
-    return [_training_usage(job).seconds for job in jobs]
+    is_running = tuning["HyperParameterTuningJobStatus"] in TUNING.life.transitional
+    for summary in (summary for page in pages for summary in page["TrainingJobSummaries"]):
+        name = summary["TrainingJobName"]
+        yield _billed_seconds(
+            TRAINING, summary if is_running else sagemaker.describe_training_job(TrainingJobName=name)
+        )
 
 
-def _wall_seconds(description: Members, prefix: str) -> float:
-    """Return the wall time since the start; 0 before it, while instances are prepared and not yet billed.
+def _billed_seconds(kind: Kind, description: Members) -> float:
+    """Return the billable time, or the wall time of a job that has none.
 
-    Args:
-        prefix: of the members, such as `Training` of `TrainingStartTime`.
+    AWS describes the billable time of a training job when it has ended; spot instances have less than the wall time:
+    https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
+
+    The wall time is 0 before the start, while instances are prepared and not yet billed.
     """
-    if (start := description.get(f"{prefix}StartTime")) is None:
+    if (billed := description.get("BillableTimeInSeconds")) is not None:
+        return float(billed)
+    if (start := description.get(kind.life.start_member)) is None:
         return 0.0
-    end = description.get(f"{prefix}EndTime") or datetime.now(UTC)
+    end = description.get(kind.life.end_member) or datetime.now(UTC)
     return max(float((end - start).total_seconds()), 0.0)
 
 
@@ -98,11 +85,11 @@ class CostMeter:
         self._journal = journal
 
     def add_job(self, kind: Kind, description: Members | None) -> None:
-        """Add a job that has ended."""
+        """Add a job that has ended. None stands for a job that was deleted."""
         if self._backend.price is None or description is None:
             return
         if (usage := measure_usage(self._backend.sagemaker, kind, description)) is not None:
-            self._journal.add_cost(usage.instance_type, usage.dollars(self._backend.price))
+            self._add(usage)
 
     def add_endpoint(self, config: Members, seconds: float) -> None:
         """Add an endpoint.
@@ -111,10 +98,11 @@ class CostMeter:
             config: the request of CreateEndpointConfig.
             seconds: from the request to the deletion. AWS does not describe the billed time, which is a little less.
         """
-        if self._backend.price is None:
-            return
-        for variant in config["ProductionVariants"]:
-            usage = Usage(variant["InstanceType"], seconds * variant["InitialInstanceCount"])
+        for instance_type, count in ENDPOINT_CONFIG.instances(config):
+            self._add(Usage(instance_type, seconds * count))
+
+    def _add(self, usage: Usage) -> None:
+        if self._backend.price is not None:
             self._journal.add_cost(usage.instance_type, usage.dollars(self._backend.price))
 
     def format_total(self, kind: Kind, description: Members) -> str:

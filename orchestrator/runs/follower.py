@@ -5,7 +5,7 @@ import time
 from microjobs_orchestrator.failures import JobFailedError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
-from microjobs_orchestrator.runs.kinds import TUNING, Kind, Members
+from microjobs_orchestrator.runs.kinds import Kind, Members
 from microjobs_orchestrator.runs.logs import LogTail
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from microjobs_orchestrator.runs.trials import list_trials
@@ -52,14 +52,14 @@ class Follower:
         secondary = description.get("SecondaryStatus", status)
         self._progress.status(display, status if secondary == status else f"{status}: {secondary}")
         display.cost = self._costs.format_total(kind, description)
-        if kind is TUNING:
+        if kind.has_trials:
             self._progress.trials(display, list_trials(self._backend, name))
 
     def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, has_ended: bool) -> None:
-        """Show new lines. A running tuning job has many streams, which are read only if they are shown."""
+        """Show new lines. A running job with trials has many streams, which are read only if they are shown."""
         if has_ended:
             self._progress.log(display, tail.rest())
-        elif kind is not TUNING or self._progress.verbose:
+        elif not kind.has_trials or self._progress.verbose:
             self._progress.log(display, tail.read())
 
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:

@@ -1,6 +1,6 @@
-"""The kinds of resources that run on SageMaker. Operations and members of all kinds are named alike, after a noun."""
+"""The kinds of SageMaker's resources, and the operations of a client on them, which all kinds name alike."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ ABSENT_CODES = ("ValidationException", "ResourceNotFound", "ResourceNotFoundExce
 
 @dataclass(frozen=True, eq=False)
 class Kind(kinds.Kind):
-    """A kind of resource that runs, and the operations of a client on it."""
+    """A kind of resource, and the operations of a client on it."""
 
     life: kinds.Life
 
@@ -31,8 +31,29 @@ class Kind(kinds.Kind):
         return self._call_if_exists(client, "Describe", name)
 
     def stop(self, client: "SageMakerClient", name: str) -> bool:
-        """Stop a job or delete an endpoint. Return False if it does not exist or has ended."""
+        """Stop a job or delete another resource. Return False if it does not exist or has ended."""
         return self._call_if_exists(client, "Delete" if self.life.is_lasting else "Stop", name) is not None
+
+    def list_summaries(self, client: "SageMakerClient", **request: Any) -> Iterator[Members]:
+        """Yield the summaries of the List operation, page by page."""
+        paginate: Any = client.get_paginator  # its type stubs accept only literal names of operations
+        for page in paginate(f"list-{self.arn_type}s".replace("-", "_")).paginate(**request):
+            yield from page[self.summaries_member]
+
+    def definition(self, members: Members) -> Members:
+        """Return the part of a request or a description that states instances and time limits."""
+        definition: Members = get_member(members, self.aws.definition)
+        return definition
+
+    def instances(self, members: Members) -> list[tuple[str, int]]:
+        """Return the instance types in a request or a description, each with its number of instances."""
+        if not self.aws.instances:
+            return []
+        found = get_member(self.definition(members), self.aws.instances)
+        groups = found if isinstance(found, Sequence) else [found]
+        return [
+            (group["InstanceType"], group.get("InstanceCount") or group["InitialInstanceCount"]) for group in groups
+        ]
 
     def _call_if_exists(self, client: "SageMakerClient", verb: str, name: str) -> Members | None:
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs ps`
@@ -51,13 +72,26 @@ class Kind(kinds.Kind):
         return method
 
 
-_BY_ARN_TYPE = {kind.arn_type: Kind(**vars(kind)) for kind in kinds.all_kinds() if kind.life is not None}
+def get_member(members: Members, path: str) -> Any:
+    """Return the member at a path with dots; all members for an empty path."""
+    for name in filter(None, path.split(".")):
+        members = members[name]
+    return members
 
-KINDS = tuple(_BY_ARN_TYPE.values())
+
+_BY_ARN_TYPE = {
+    kind.arn_type: Kind(**{**vars(kind), "life": kind.life or kinds.Life(is_lasting=True)})
+    for kind in kinds.all_kinds()
+}
+
+KINDS = tuple(_BY_ARN_TYPE[kind.arn_type] for kind in kinds.all_kinds() if kind.life is not None)
+"""The kinds of resources that run."""
 
 PROCESSING = _BY_ARN_TYPE["processing-job"]
 TRAINING = _BY_ARN_TYPE["training-job"]
 TUNING = _BY_ARN_TYPE["hyper-parameter-tuning-job"]
+MODEL = _BY_ARN_TYPE["model"]
+ENDPOINT_CONFIG = _BY_ARN_TYPE["endpoint-config"]
 ENDPOINT = _BY_ARN_TYPE["endpoint"]
 
 

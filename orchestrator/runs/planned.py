@@ -1,47 +1,54 @@
-"""Requests that a workflow will send. Dry runs print them, and cost estimates add them up."""
+"""Requests that a workflow will send. Runs send them, dry runs print them, and cost estimates add them up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from microjobs_orchestrator.runs.kinds import Members
-
-
-class Namer(Protocol):
-    """Names the jobs, models and endpoints of a run."""
-
-    @property
-    def id(self) -> str:
-        """The run's name, and the folder of its data."""
-        ...
-
-    def name(self, step: str) -> str:
-        """Return the name of a step's resource."""
-        ...
+from microjobs_orchestrator.runs.backend import RequestContext
+from microjobs_orchestrator.runs.kinds import Kind, Members
 
 
-@dataclass(frozen=True)
-class FirstAttemptNames:
-    """The names of a run's first attempt."""
+class RunContext:
+    """The values that a run's requests contain: those of the backend, and the names and URIs of the run's own data.
 
-    id: str
+    Args:
+        id: the run's name, and the folder of its data.
+    """
+
+    def __init__(self, backend: RequestContext, id: str) -> None:
+        self.backend = backend
+        self.id = id
 
     def name(self, step: str) -> str:
+        """Return the name of a step's resource in the first attempt of the run."""
         return f"{self.id}-{step}"
+
+    def uri(self, name: str) -> str:
+        """Return the S3 URI of a file or folder of the run."""
+        return self.backend.uri(f"{self.id}/{name}")
 
 
 @dataclass(frozen=True)
 class PlannedRequest:
-    """A request that a workflow will send."""
+    """A Create request of a step."""
 
     step: str
     title: str
-    operation: str
-    """The name of the operation, such as `CreateTrainingJob`."""
+    """The name of the step for the user."""
+    kind: Kind
     request: Members
     value_step: str = ""
     """The step that stores what this request is for: once it has finished, the request is not sent again.
     Empty: `step` itself."""
+
+    @property
+    def operation(self) -> str:
+        """The name of the operation, such as `CreateTrainingJob`."""
+        return self.kind.operations["Create"]
+
+    @property
+    def name(self) -> str:
+        """The name of the resource."""
+        return str(self.request[self.kind.name_member])
 
 
 def select_remaining(requests: Sequence[PlannedRequest], finished_steps: set[str]) -> list[PlannedRequest]:

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -11,17 +11,18 @@ from microjobs_orchestrator.failures import LauncherError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.create_guard import CreateGuard
-from microjobs_orchestrator.runs.endpoints import delete_endpoint
 from microjobs_orchestrator.runs.follower import Follower, check_success
 from microjobs_orchestrator.runs.journal import Journal, JournalEntry
-from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, Kind, Members
-from microjobs_orchestrator.runs.progress import Progress, StepDisplay
+from microjobs_orchestrator.runs.kinds import ENDPOINT_CONFIG, KINDS, Kind, Members
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
+from microjobs_orchestrator.runs.progress import Progress
+from microjobs_orchestrator.runs.stopping import delete_endpoint
 
 STOP_TIMEOUT = 150
 """Seconds. A job has 120 s to save its work."""
 
 
-class Run:
+class Run(RunContext):
     """Runs the steps of a workflow. Steps that an earlier attempt finished are skipped.
 
     Args:
@@ -32,6 +33,8 @@ class Run:
         keep: leave jobs and endpoints as they are after Ctrl-C or a failure.
     """
 
+    backend: Backend
+
     def __init__(
         self,
         backend: Backend,
@@ -41,7 +44,7 @@ class Run:
         *,
         keep: bool = False,
     ) -> None:
-        self.backend = backend
+        super().__init__(backend, journal.id)
         self.journal = journal
         self.guard = guard or CreateGuard()
         self._keep = keep
@@ -52,10 +55,6 @@ class Run:
         if journal.endpoint is not None:  # the launcher was killed while the endpoint existed, or the user kept it
             self._delete_endpoint(journal.endpoint)
 
-    @property
-    def id(self) -> str:
-        return self.journal.id
-
     def _drop_lost_steps(self) -> None:
         """Remove from the journal the first step whose job is neither running nor successful, and all later ones."""
         kinds = {kind.noun: kind for kind in KINDS}
@@ -65,56 +64,48 @@ class Run:
                 return
 
     def _is_usable(self, kind: Kind, name: str) -> bool:
-        description = kind.describe(self.backend.sagemaker, name)
-        return description is not None and description[kind.status_member] in (
-            kind.life.success,
-            *kind.life.transitional,
-        )
+        description = kind.describe(self.backend.sagemaker, name) or {}
+        return description.get(kind.status_member) in (kind.life.success, *kind.life.transitional)
 
     def name(self, step: str) -> str:
         """Return the name of a step's job, model or endpoint, which is unique and new in each attempt."""
         entry = self.journal.step(step)
         if entry is not None and entry.kind:
             return entry.name
-        attempt = "" if self.journal.attempt == 1 else f"-{self.journal.attempt}"
-        return f"{self.id}-{step}{attempt}"
+        return super().name(step) + ("" if self.journal.attempt == 1 else f"-{self.journal.attempt}")
 
-    def job(self, step: str, title: str, kind: Kind, request: Members) -> Members:
-        """Create a job, unless an earlier attempt did, and wait for its end.
-
-        Args:
-            step: the step that `name` named the job after.
-            title: the step's name for the user.
-            request: the members of the Create operation.
-
-        Returns:
-            The job's description.
+    def job(self, planned: PlannedRequest) -> Members:
+        """Create a job, unless an earlier attempt did, wait for its end, and return its description.
 
         Raises:
             JobFailedError: the job did not end as Completed.
         """
-        name = request[kind.name_member]
-        with self._progress.step(title) as display:
-            entry = self.journal.step(step) or self._create(step, title, kind, request)
+        kind, name = planned.kind, planned.name
+        with self._progress.step(planned.title) as display:
             with self._stopped_on_failure(kind, name):
+                entry = self.journal.step(planned.step) or self._create_job(planned)
                 description = self._follower.follow(kind, name, display)
             if entry.seconds is None:
-                self._finish(entry, kind, description, display)
+                self._costs.add_job(kind, description)
+                check_success(kind, name, description, display)
+                entry.seconds = display.seconds
+                self.journal.save()
         return description
 
-    def _create(self, step: str, title: str, kind: Kind, request: Members) -> JournalEntry:
-        entry = JournalEntry(step, title, kind.noun, request[kind.name_member])
-        self.journal.steps.append(entry)
-        self.journal.save()
-        with self._stopped_on_failure(kind, entry.name), self.guard.creating():
-            kind.create(self.backend.sagemaker, self._complete(f"Create{kind.noun}", request))
+    def _create_job(self, planned: PlannedRequest) -> JournalEntry:
+        entry = JournalEntry(planned.step, planned.title, planned.kind.noun, planned.name)
+        self._add_entry(entry)
+        self._create(planned)
         return entry
 
-    def _finish(self, entry: JournalEntry, kind: Kind, description: Members, display: StepDisplay) -> None:
-        self._costs.add_job(kind, description)
-        check_success(kind, entry.name, description, display)
-        entry.seconds = display.seconds
+    def _add_entry(self, entry: JournalEntry) -> None:
+        self.journal.steps.append(entry)
         self.journal.save()
+
+    def _create(self, planned: PlannedRequest) -> None:
+        request = self.backend.complete(self.id, planned.kind, planned.request)
+        with self.guard.creating():
+            planned.kind.create(self.backend.sagemaker, request)
 
     def once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
         """Return a value that is computed once and stored in the journal as JSON."""
@@ -123,40 +114,40 @@ class Run:
             started = time.monotonic()
             value = compute()
             entry = JournalEntry(step, title, "", step, time.monotonic() - started, value)
-            self.journal.steps.append(entry)
-            self.journal.save()
+            self._add_entry(entry)
         return entry.value
 
     @contextlib.contextmanager
-    def endpoint(self, title: str, model: Members, config: Members, endpoint: Members) -> Iterator[str]:
-        """Create a model, an endpoint configuration and an endpoint; yield their common name; delete them afterwards.
+    def endpoint(self, requests: Sequence[PlannedRequest]) -> Iterator[str]:
+        """Create an endpoint and yield its name; delete the endpoint, its configuration and its model afterwards.
+
+        Args:
+            requests: of a model, an endpoint configuration and an endpoint, all with the same name.
 
         Raises:
             JobFailedError: the endpoint did not come into service.
         """
-        name = str(endpoint["EndpointName"])
+        name = requests[-1].name
         self.journal.endpoint = name
         self.journal.save()
         started = time.monotonic()
         try:
-            self._start_endpoint(title, model, config, endpoint)
+            self._start_endpoint(requests)
             yield name
             self._delete_endpoint(name)
         except BaseException:
             self._abandon_endpoint(name)
             raise
         finally:
+            [config] = (planned.request for planned in requests if planned.kind is ENDPOINT_CONFIG)
             self._costs.add_endpoint(config, time.monotonic() - started)
 
-    def _start_endpoint(self, title: str, model: Members, config: Members, endpoint: Members) -> None:
-        sagemaker, name = self.backend.sagemaker, endpoint["EndpointName"]
-        with self._progress.step(title) as display:
-            sagemaker.create_model(**self._complete("CreateModel", model))
-            sagemaker.create_endpoint_config(**self._complete("CreateEndpointConfig", config))
-            with self.guard.creating():
-                sagemaker.create_endpoint(**self._complete("CreateEndpoint", endpoint))
-            description = self._follower.follow(ENDPOINT, name, display)
-            check_success(ENDPOINT, name, description, display)
+    def _start_endpoint(self, requests: Sequence[PlannedRequest]) -> None:
+        kind, name = requests[-1].kind, requests[-1].name
+        with self._progress.step(requests[-1].title) as display:
+            for planned in requests:
+                self._create(planned)
+            check_success(kind, name, self._follower.follow(kind, name, display), display)
 
     def _delete_endpoint(self, name: str) -> None:
         delete_endpoint(self.backend, name, self._progress.note)
@@ -172,9 +163,6 @@ class Run:
             self._delete_endpoint(name)
         except (ClientError, BotoCoreError, LauncherError) as error:
             self._progress.note(f"endpoint {name} could not be deleted ({error}): {self._stop_command(name)}")
-
-    def _complete(self, operation: str, request: Members) -> Members:
-        return self.backend.complete(self.id, operation, request)
 
     @contextlib.contextmanager
     def _stopped_on_failure(self, kind: Kind, name: str) -> Iterator[None]:

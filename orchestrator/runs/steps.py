@@ -7,108 +7,100 @@ from typing import Any
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.runs import outputs
-from microjobs_orchestrator.runs.backend import Backend, RequestContext
-from microjobs_orchestrator.runs.kinds import PROCESSING, Members
-from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
+from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, MODEL, PROCESSING, TRAINING, Kind, Members
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.run import Run
 
 ROWS = 10
 """Test rows that the endpoint predicts, as in the notebook."""
 
-
 PREDICTIONS = "predictions"
 """The step that stores what the endpoint predicted. Afterwards the endpoint is not needed again."""
 
 
-def local_path(name: str) -> str:
+def _local_path(name: str) -> str:
     """Return the path of a processing job's input or output in the container."""
     return str(Layout().processing(name))
 
 
 def s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
     """Return an item of ProcessingInputs: objects that are copied to the folder `name` before the job starts."""
-    source = {"S3Uri": uri, "LocalPath": local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
+    source = {"S3Uri": uri, "LocalPath": _local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
     return {"InputName": name, "S3Input": {**source, **members}}
 
 
-def processing_request(
-    context: RequestContext,
-    name: str,
+def process(
+    context: RunContext,
+    step: str,
+    title: str,
     application: Members,
     inputs: Sequence[Members],
-    outputs: Mapping[str, tuple[str, str]],
-    instances: Members,
-) -> Members:
-    """Return a request of CreateProcessingJob.
+    outputs: Mapping[str, str],
+    instance_count: int = 1,
+) -> PlannedRequest:
+    """Return the request of a processing job.
 
     Args:
-        name: the job's name.
-        application: its AppSpecification.
+        application: AppSpecification.
         inputs: items of ProcessingInputs.
-        outputs: folders and S3 URIs by output name.
-        instances: instance type and count.
+        outputs: folders in the container, by output. An output is also a folder of the run.
     """
-    return {
-        "ProcessingJobName": name,
-        "RoleArn": context.role,
+    request = {
+        "ProcessingJobName": context.name(step),
+        "RoleArn": context.backend.role,
         "AppSpecification": application,
         "ProcessingInputs": inputs,
         "ProcessingOutputConfig": {
             "Outputs": [
                 {
-                    "OutputName": output,
-                    "S3Output": {"S3Uri": uri, "LocalPath": local_path(folder), "S3UploadMode": "EndOfJob"},
+                    "OutputName": name,
+                    "S3Output": {
+                        "S3Uri": context.uri(name),
+                        "LocalPath": _local_path(folder),
+                        "S3UploadMode": "EndOfJob",
+                    },
                 }
-                for output, (folder, uri) in outputs.items()
+                for name, folder in outputs.items()
             ]
         },
-        "ProcessingResources": {"ClusterConfig": {**instances, "VolumeSizeInGB": 30}},
-        "StoppingCondition": {"MaxRuntimeInSeconds": context.max_seconds},
+        "ProcessingResources": {
+            "ClusterConfig": {**context.backend.instances(step, instance_count), "VolumeSizeInGB": 30}
+        },
+        "StoppingCondition": {"MaxRuntimeInSeconds": context.backend.max_seconds},
     }
+    return PlannedRequest(step, title, PROCESSING, request)
 
 
-def raw_uri(context: RequestContext, names: Namer) -> str:
-    return context.uri(f"{names.id}/raw")
-
-
-def raw_request(
-    context: RequestContext, names: Namer, arguments: Sequence[str], inputs: Sequence[Members] = ()
-) -> Members:
-    """Return the request of a job that makes raw arrays, by preprocess's command `dataset`."""
-    application = {"ImageUri": context.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
-    outputs = {"raw": ("output", raw_uri(context, names))}
-    return processing_request(context, names.name("raw"), application, inputs, outputs, context.instances("raw"))
+def make_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequence[Members] = ()) -> PlannedRequest:
+    """Return the request of a job that makes arrays in the run's folder `raw`, by preprocess's command `dataset`."""
+    application = {"ImageUri": context.backend.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
+    return process(context, "raw", "Raw data", application, inputs, {"raw": "output"})
 
 
 def channel(name: str, uri: str) -> dict[str, Any]:
     """Return an item of InputDataConfig: each host receives all files."""
-    return {
-        "ChannelName": name,
-        "DataSource": {
-            "S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": f"{uri}/", "S3DataDistributionType": "FullyReplicated"}
-        },
-    }
+    source = {"S3DataType": "S3Prefix", "S3Uri": f"{uri}/", "S3DataDistributionType": "FullyReplicated"}
+    return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
-def train_request(
-    context: RequestContext,
-    names: Namer,
+def train(
+    context: RunContext,
     trainer: str,
     hyperparameters: Mapping[str, str],
     channels: Sequence[Members],
     metrics: Sequence[Mapping[str, str]],
-) -> Members:
-    """Return a request of CreateTrainingJob for one of the trainers."""
-    return {
-        "TrainingJobName": names.name("train"),
-        "HyperParameters": dict(hyperparameters),
-        **training_definition(context, names, "train", trainer, channels, metrics),
+) -> PlannedRequest:
+    """Return the request of a training job with one of the trainers."""
+    request = {
+        "TrainingJobName": context.name("train"),
+        "HyperParameters": hyperparameters,
+        **training_definition(context, "train", trainer, channels, metrics),
     }
+    return PlannedRequest("train", "Training", TRAINING, request)
 
 
 def training_definition(
-    context: RequestContext,
-    names: Namer,
+    context: RunContext,
     step: str,
     trainer: str,
     channels: Sequence[Members],
@@ -116,98 +108,77 @@ def training_definition(
 ) -> dict[str, Any]:
     """Return the members that a training job and the definition of a tuning job share."""
     return {
-        "RoleArn": context.role,
+        "RoleArn": context.backend.role,
         "AlgorithmSpecification": {
-            "TrainingImage": context.image(trainer),
+            "TrainingImage": context.backend.image(trainer),
             "TrainingInputMode": "File",
             "MetricDefinitions": metrics,
         },
         "InputDataConfig": channels,
-        "OutputDataConfig": {"S3OutputPath": context.uri(f"{names.id}/models")},
-        "ResourceConfig": {**context.instances(step), "VolumeSizeInGB": 30},
-        "StoppingCondition": {"MaxRuntimeInSeconds": context.max_seconds},
+        "OutputDataConfig": {"S3OutputPath": context.uri("models")},
+        "ResourceConfig": {**context.backend.instances(step), "VolumeSizeInGB": 30},
+        "StoppingCondition": {"MaxRuntimeInSeconds": context.backend.max_seconds},
     }
 
 
-def model_uri(context: RequestContext, names: Namer) -> str:
+def model_uri(context: RunContext) -> str:
     """Return the S3 URI of the training job's model, which AWS derives from the job's name."""
-    return context.uri(f"{names.id}/models/{names.name('train')}/output/model.tar.gz")
+    return context.uri(f"models/{context.name('train')}/output/model.tar.gz")
 
 
-def endpoint_requests(context: RequestContext, names: Namer, model: str) -> tuple[Members, Members, Members]:
+def serve(context: RunContext, model: str) -> list[PlannedRequest]:
     """Return the requests of a model, an endpoint configuration and an endpoint, all with the same name."""
-    name = names.name("endpoint")
-    instances = context.instances("endpoint")
+    name = context.name("endpoint")
     variant = {
         "VariantName": "AllTraffic",
         "ModelName": name,
-        "InitialInstanceCount": context.endpoint_instances,
-        "InstanceType": instances["InstanceType"],
+        "InitialInstanceCount": context.backend.endpoint_instances,
+        "InstanceType": context.backend.instances("endpoint")["InstanceType"],
     }
-    container = {"Image": context.image("serve"), "ModelDataUrl": model}
-    return (
-        {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": context.role},
-        {"EndpointConfigName": name, "ProductionVariants": [variant]},
-        {"EndpointName": name, "EndpointConfigName": name},
-    )
-
-
-def predict(backend: Backend, endpoint_name: str, rows: list[list[float]]) -> list[float]:
-    """Return an endpoint's predictions, one number per row of features."""
-    answer = backend.runtime.invoke_endpoint(
-        EndpointName=endpoint_name,
-        ContentType="application/json",
-        Accept="application/json",
-        Body=json.dumps({"instances": rows}).encode(),
-    )
-    return [float(value) for [value] in json.load(answer["Body"])["predictions"]]
+    container = {"Image": context.backend.image("serve"), "ModelDataUrl": model}
+    requests: dict[Kind, Members] = {
+        MODEL: {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": context.backend.role},
+        ENDPOINT_CONFIG: {"EndpointConfigName": name, "ProductionVariants": [variant]},
+        ENDPOINT: {"EndpointName": name, "EndpointConfigName": name},
+    }
+    return [PlannedRequest("endpoint", "Endpoint", *item, value_step=PREDICTIONS) for item in requests.items()]
 
 
 def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[float]:
-    """Create an endpoint, store its predictions in the journal, and delete it. A resumed run only reads the journal."""
+    """Create an endpoint, predict one number per row of features, and delete the endpoint.
+
+    The journal stores the predictions: a resumed run only reads them.
+    """
 
     def compute() -> list[float]:
-        with run.endpoint("Endpoint", *endpoint_requests(run.backend, run, model)) as name:
-            return predict(run.backend, name, rows)
+        with run.endpoint(serve(run, model)) as name:
+            response = run.backend.runtime.invoke_endpoint(
+                EndpointName=name,
+                ContentType="application/json",
+                Accept="application/json",
+                Body=json.dumps({"instances": rows}).encode(),
+            )
+            return [float(value) for [value] in json.load(response["Body"])["predictions"]]
 
     predictions: list[float] = run.once(PREDICTIONS, "Predictions", compute)
     return predictions
 
 
-def batch_uri(context: RequestContext, names: Namer) -> str:
-    return context.uri(f"{names.id}/batch")
+def score(context: RunContext, model: str, test: str) -> PlannedRequest:
+    """Return the request of a job that scores the test data with a model archive.
+
+    Args:
+        model: the S3 URI of the archive.
+        test: the S3 URI of the folder with the test data.
+    """
+    application = {"ImageUri": context.backend.image("batch-score")}
+    inputs = [s3_input("model", model), s3_input("test", f"{test}/")]
+    return process(context, "batch-score", "Batch score", application, inputs, {"batch": "batch"})
 
 
-def batch_score_request(context: RequestContext, names: Namer, model: str, test: str) -> Members:
-    """Return the request of a job that scores the test data with a model archive."""
-    return processing_request(
-        context,
-        names.name("batch-score"),
-        {"ImageUri": context.image("batch-score")},
-        [s3_input("model", model), s3_input("test", f"{test}/")],
-        {"batch": ("batch", batch_uri(context, names))},
-        context.instances("batch-score"),
-    )
-
-
-def last_requests(context: RequestContext, names: Namer, model: str, test: str) -> list[PlannedRequest]:
-    """Return the requests of the last steps: an endpoint for the model, and the batch score."""
-    create = ("CreateModel", "CreateEndpointConfig", "CreateEndpoint")
-    titles = ("Model", "Endpoint configuration", "Endpoint")
-    return [
-        *(
-            PlannedRequest("endpoint", title, operation, request, value_step=PREDICTIONS)
-            for title, operation, request in zip(titles, create, endpoint_requests(context, names, model), strict=True)
-        ),
-        PlannedRequest(
-            "batch-score", "Batch score", "CreateProcessingJob", batch_score_request(context, names, model, test)
-        ),
-    ]
-
-
-def batch_score(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:
+def score_test_data(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:
     """Score the test data; return the line of the report and the predictions of all test rows."""
-    run.job("batch-score", "Batch score", PROCESSING, batch_score_request(run.backend, run, model, test))
-    files = outputs.download(run.backend, batch_uri(run.backend, run), folder / "batch")
+    run.job(score(run, model, test))
+    files = outputs.download(run.backend, run.uri("batch"), folder / "batch")
     predictions = outputs.read_predictions(files).ravel().tolist()
     return (files / "score-report.txt").read_text(encoding="utf-8"), predictions

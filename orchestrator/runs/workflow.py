@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
-from microjobs_orchestrator.runs.backend import RequestContext
 from microjobs_orchestrator.runs.outputs import split_uri
-from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run
 
@@ -38,7 +37,7 @@ def _accept(_options: object) -> None:
     """Accept all options."""
 
 
-def _upload_nothing(_context: RequestContext, _names: Namer, _options: object) -> Mapping[str, str]:
+def _upload_nothing(_context: RunContext, _options: object) -> Mapping[str, str]:
     return {}
 
 
@@ -47,9 +46,9 @@ class Workflow(Generic[OptionsT]):
     options: type[OptionsT]
     run_steps: Callable[[Run, OptionsT, Path], RunResults]
     """Runs the steps and returns their results. The path is a folder for downloaded files."""
-    requests: Callable[[RequestContext, Namer, OptionsT], Sequence[PlannedRequest]]
+    requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
     """Returns all requests that a run will send, in their order."""
-    uploads: Callable[[RequestContext, Namer, OptionsT], Mapping[str, str]] = _upload_nothing
+    uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = _upload_nothing
     """Returns the files to upload before the first step: S3 URIs by path."""
     check: Callable[[OptionsT], None] = _accept
     """Raises UsageError for options that the declarations of the fields cannot exclude."""
@@ -66,6 +65,6 @@ class Workflow(Generic[OptionsT]):
         Raises:
             JobFailedError: a job failed.
         """
-        for path, uri in self.uploads(run.backend, run, options).items():
+        for path, uri in self.uploads(run, options).items():
             run.backend.s3.upload_file(path, *split_uri(uri))
         return self.run_steps(run, options, folder)

@@ -39,12 +39,12 @@ def plan_requests(context: "RequestContext", options: Mapping[str, Any]) -> "lis
     Args:
         options: values of those options that a workflow has. The other options have their defaults.
     """
-    from microjobs_orchestrator.runs.planned import FirstAttemptNames
+    from microjobs_orchestrator.runs.planned import RunContext
 
     requests: list[PlannedRequest] = []
     for workflow in map(load, names()):
         own = {name: value for name, value in options.items() if name in workflow.option_names}
-        requests += workflow.requests(context, FirstAttemptNames("planned"), workflow.options(**own))
+        requests += workflow.requests(RunContext(context, "planned"), workflow.options(**own))
     return requests
 
 

@@ -19,9 +19,9 @@ from microjobs_orchestrator.report.blocks import (
     Trials,
 )
 from microjobs_orchestrator.runs import outputs, steps
-from microjobs_orchestrator.runs.backend import Backend, RequestContext
-from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, TUNING, Members
-from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.kinds import TUNING, Members
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
@@ -48,6 +48,9 @@ METRICS = {
 """MetricDefinitions for each trainer's log; those of TensorFlow are the notebook's."""
 
 LEARNING_CURVE = "learning-curve.png"
+
+DATA = "source/data.npz"
+"""The user's data in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -84,16 +87,14 @@ class Model:
 
 def housing(run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow."""
-    backend = run.backend
-    run.job("raw", "Raw data", PROCESSING, raw_request(backend, run, options))
-    run.job("scale", scale_title(options), PROCESSING, scale_request(backend, run, options))
-    training = run.job("train", "Training", TRAINING, train_request(backend, run, options))
-    models = {"trained": read_model(backend, training)}
+    run.job(make_raw_data(run, options))
+    run.job(scale(run, options))
+    models = {"trained": read_model(run.backend, run.job(train(run, options)))}
     trials: list[Trial] = []
     if options.tuning:
-        tuning = run.job("tune", "Tuning", TUNING, tune_request(backend, run, options))
-        trials = sort_trials(list_trials(backend, tuning["HyperParameterTuningJobName"]))
-        models["tuned"] = read_best_model(backend, tuning)
+        tuning = run.job(tune(run, options))
+        trials = sort_trials(list_trials(run.backend, tuning["HyperParameterTuningJobName"]))
+        models["tuned"] = read_best_model(run.backend, tuning)
     return apply_best_model(run, options, folder, models, trials)
 
 
@@ -102,11 +103,10 @@ def apply_best_model(
 ) -> RunResults:
     """Serve the best model, score the test data with it, and return the results."""
     best = min(models.values(), key=lambda model: model.test_mse)
-    train_data, test_data = scaled_uris(run.backend, run)
-    test = outputs.download(run.backend, test_data, folder / "test")
+    test = outputs.download(run.backend, run.uri("test"), folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
     predictions = steps.serve_and_predict(run, best.uri, x_test[: steps.ROWS].tolist())
-    report, scored = steps.batch_score(run, best.uri, test_data, folder)
+    report, scored = steps.score_test_data(run, best.uri, run.uri("test"), folder)
     blocks: list[Block] = [
         Metrics([(f"Test MSE, {name}", model.test_mse) for name, model in models.items()]),
         figures(best, PredictionPlot(y_test, scored), trials),
@@ -115,9 +115,9 @@ def apply_best_model(
         Score(report),
     ]
     locations = [
-        Location("data", train_data),
+        Location("data", run.uri("train")),
         Location("model", best.uri, in_summary=True),
-        Location("scores", steps.batch_uri(run.backend, run)),
+        Location("scores", run.uri("batch")),
     ]
     return RunResults(f"housing, {options.framework}", blocks, locations)
 
@@ -148,72 +148,59 @@ def read_best_model(backend: Backend, tuning: Members) -> Model:
 # --- requests ---
 
 
-def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
+def requests(context: RunContext, options: Options) -> list[PlannedRequest]:
     """Return all requests. The best model is unknown before the run; they have the first training job's model."""
-    tuning = [PlannedRequest("tune", "Tuning", "CreateHyperParameterTuningJob", tune_request(context, names, options))]
+    model = steps.model_uri(context)
     return [
-        PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names, options)),
-        PlannedRequest("scale", scale_title(options), "CreateProcessingJob", scale_request(context, names, options)),
-        PlannedRequest("train", "Training", "CreateTrainingJob", train_request(context, names, options)),
-        *(tuning if options.tuning else []),
-        *steps.last_requests(context, names, steps.model_uri(context, names), scaled_uris(context, names)[1]),
+        make_raw_data(context, options),
+        scale(context, options),
+        train(context, options),
+        *([tune(context, options)] if options.tuning else []),
+        *steps.serve(context, model),
+        steps.score(context, model, context.uri("test")),
     ]
 
 
-def uploads(context: RequestContext, names: Namer, options: Options) -> dict[str, str]:
+def uploads(context: RunContext, options: Options) -> dict[str, str]:
     """Return the S3 URI of the user's data by its path."""
-    return {options.data: data_uri(context, names)} if options.data else {}
+    return {options.data: context.uri(DATA)} if options.data else {}
 
 
-def data_uri(context: RequestContext, names: Namer) -> str:
-    return context.uri(f"{names.id}/source/data.npz")
-
-
-def raw_request(context: RequestContext, names: Namer, options: Options) -> Members:
+def make_raw_data(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for the raw arrays, one shard per host of the scaling job."""
     shards = ["--shards", str(options.instance_count)]
     if not options.data:
-        return steps.raw_request(context, names, ["diabetes", *shards])
-    file = {**steps.s3_input("input", data_uri(context, names)), "InputName": "source"}
-    return steps.raw_request(context, names, ["boston", "--from", "data.npz", *shards], [file])
+        return steps.make_raw_data(context, ["diabetes", *shards])
+    file = {**steps.s3_input("input", context.uri(DATA)), "InputName": "source"}
+    return steps.make_raw_data(context, ["boston", "--from", "data.npz", *shards], [file])
 
 
-def scale_title(options: Options) -> str:
-    return f"Scaling on {options.instance_count} hosts" if options.instance_count > 1 else "Scaling"
-
-
-def scaled_uris(context: RequestContext, names: Namer) -> tuple[str, str]:
-    """Return the S3 URIs of the scaled training data and test data."""
-    return context.uri(f"{names.id}/train"), context.uri(f"{names.id}/test")
-
-
-def scale_request(context: RequestContext, names: Namer, options: Options) -> Members:
+def scale(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for standard scaling. Each host receives its share of the files."""
-    train_data, test_data = scaled_uris(context, names)
-    raw = f"{steps.raw_uri(context, names)}/"
-    return steps.processing_request(
+    count = options.instance_count
+    return steps.process(
         context,
-        names.name("scale"),
-        {"ImageUri": context.image("preprocess")},
-        [steps.s3_input("input", raw, S3DataDistributionType="ShardedByS3Key")],
-        {"train": ("train", train_data), "test": ("test", test_data)},
-        context.instances("scale", options.instance_count),
+        "scale",
+        f"Scaling on {count} hosts" if count > 1 else "Scaling",
+        {"ImageUri": context.backend.image("preprocess")},
+        [steps.s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
+        {"train": "train", "test": "test"},
+        count,
     )
 
 
-def channels(context: RequestContext, names: Namer) -> list[Members]:
-    return [steps.channel(name, uri) for name, uri in zip(("train", "test"), scaled_uris(context, names), strict=True)]
+def channels(context: RunContext) -> list[Members]:
+    return [steps.channel(name, context.uri(name)) for name in ("train", "test")]
 
 
-def train_request(context: RequestContext, names: Namer, options: Options) -> Members:
+def train(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for training with the options' hyperparameters."""
     hyperparameters = {
         "epochs": str(options.epochs),
         "batch_size": str(options.batch_size),
         "learning_rate": str(options.learning_rate),
     }
-    data = channels(context, names)
-    return steps.train_request(context, names, options.trainer, hyperparameters, data, METRICS[options.framework])
+    return steps.train(context, options.trainer, hyperparameters, channels(context), METRICS[options.framework])
 
 
 TUNING_CONFIG = {
@@ -234,14 +221,16 @@ TUNING_CONFIG = {
 """The notebook's search for better hyperparameters."""
 
 
-def tune_request(context: RequestContext, names: Namer, options: Options) -> Members:
-    return {
-        "HyperParameterTuningJobName": names.name("tune"),
+def tune(context: RunContext, options: Options) -> PlannedRequest:
+    """Return the request for the search."""
+    request = {
+        "HyperParameterTuningJobName": context.name("tune"),
         "HyperParameterTuningJobConfig": TUNING_CONFIG,
         "TrainingJobDefinition": steps.training_definition(
-            context, names, "tune", options.trainer, channels(context, names), METRICS[options.framework]
+            context, "tune", options.trainer, channels(context), METRICS[options.framework]
         ),
     }
+    return PlannedRequest("tune", "Tuning", TUNING, request)
 
 
 def check_data(options: Options) -> None:

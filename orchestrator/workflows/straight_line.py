@@ -7,10 +7,10 @@ from pathlib import Path
 from microjobs.hyperparameters import parameter
 from microjobs_orchestrator.report.blocks import Figures, Metrics, Picture, PredictionPlot, Predictions, Score
 from microjobs_orchestrator.runs import outputs, steps
-from microjobs_orchestrator.runs.backend import Backend, RequestContext
-from microjobs_orchestrator.runs.kinds import PROCESSING, TRAINING, Members
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.kinds import TRAINING, Members
 from microjobs_orchestrator.runs.logs import LogTail
-from microjobs_orchestrator.runs.planned import Namer, PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.workflow import Workflow
@@ -41,14 +41,14 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     The endpoint loads the model in a program that did not train it: its prediction for 0 is the bias, and the
     difference between its predictions for 1 and 0 is the weight.
     """
-    run.job("raw", "Raw data", PROCESSING, raw_request(run.backend, run))
-    training = run.job("train", "Training", TRAINING, train_request(run.backend, run, options))
-    model, raw = training["ModelArtifacts"]["S3ModelArtifacts"], steps.raw_uri(run.backend, run)
+    run.job(make_raw_data(run))
+    training = run.job(train(run, options))
+    model, raw = training["ModelArtifacts"]["S3ModelArtifacts"], run.uri("raw")
     test = outputs.download(run.backend, raw, folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
     rows = [[0.0], [1.0], *x_test[: steps.ROWS].tolist()]
     at_zero, at_one, *predictions = steps.serve_and_predict(run, model, rows)
-    report, scored = steps.batch_score(run, model, raw, folder)
+    report, scored = steps.score_test_data(run, model, raw, folder)
     output = outputs.read_training_output(run.backend, model)
     test_loss = outputs.read_metrics(output)["test_loss"]
     blocks: list[Block] = [
@@ -60,7 +60,7 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     locations = [
         Location("data", raw),
         Location("model", model, in_summary=True),
-        Location("scores", steps.batch_uri(run.backend, run)),
+        Location("scores", run.uri("batch")),
     ]
     return RunResults("straight-line, pytorch", blocks, locations, read_epochs(run.backend, training))
 
@@ -75,21 +75,22 @@ def read_epochs(backend: Backend, training: Members) -> list[str]:
     return [line.text for line in lines if line.text.startswith("Epoch: ")]
 
 
-def requests(context: RequestContext, names: Namer, options: Options) -> list[PlannedRequest]:
+def requests(context: RunContext, options: Options) -> list[PlannedRequest]:
     """Return all requests."""
-    model, raw = steps.model_uri(context, names), steps.raw_uri(context, names)
+    model = steps.model_uri(context)
     return [
-        PlannedRequest("raw", "Raw data", "CreateProcessingJob", raw_request(context, names)),
-        PlannedRequest("train", "Training", "CreateTrainingJob", train_request(context, names, options)),
-        *steps.last_requests(context, names, model, raw),
+        make_raw_data(context),
+        train(context, options),
+        *steps.serve(context, model),
+        steps.score(context, model, context.uri("raw")),
     ]
 
 
-def raw_request(context: RequestContext, names: Namer) -> Members:
-    return steps.raw_request(context, names, ["straight-line"])
+def make_raw_data(context: RunContext) -> PlannedRequest:
+    return steps.make_raw_data(context, ["straight-line"])
 
 
-def train_request(context: RequestContext, names: Namer, options: Options) -> Members:
+def train(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for training. Both channels are the raw folder, because nothing is scaled."""
     hyperparameters = {
         "model": "linear",
@@ -102,9 +103,8 @@ def train_request(context: RequestContext, names: Namer, options: Options) -> Me
         # The full batch, as in the notebook's loop.
         "batch_size": "0",
     }
-    raw = steps.raw_uri(context, names)
-    channels = [steps.channel("train", raw), steps.channel("test", raw)]
-    return steps.train_request(context, names, "train-pytorch", hyperparameters, channels, METRICS)
+    channels = [steps.channel(name, context.uri("raw")) for name in ("train", "test")]
+    return steps.train(context, "train-pytorch", hyperparameters, channels, METRICS)
 
 
 WORKFLOW = Workflow(Options, straight_line, requests)

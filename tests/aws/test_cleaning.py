@@ -14,8 +14,8 @@ from rich.console import Console
 
 from microjobs_orchestrator.failures import JobFailedError, LauncherError
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.runs import cleaning, endpoints, steps
 from microjobs_orchestrator.runs import run as run_module
+from microjobs_orchestrator.runs import steps, stopping
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.progress import Progress
 from microjobs_orchestrator.runs.run import Run
@@ -112,7 +112,7 @@ def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, scree
     run = started(aws, tmp_path, screen, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
-        run.endpoint("Endpoint", *steps.endpoint_requests(run.backend, run, "s3://bucket/model.tar.gz")),
+        run.endpoint(steps.serve(run, "s3://bucket/model.tar.gz")),
     ):
         pytest.fail("it is not in service")
     assert aws.left() == []
@@ -136,10 +136,10 @@ def test_failed_deletion_does_not_hide_the_first_error(
 def test_undeletable_endpoint_raises(
     aws: Aws, tmp_path: Path, screen: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "DELETE_TIMEOUT", 0.01)
+    monkeypatch.setattr(stopping, "DELETE_TIMEOUT", 0.01)
     aws.resources["Endpoint", "stuck"] = {"EndpointName": "stuck", "EndpointStatus": "Creating", "looks": -9999}
     with pytest.raises(LauncherError, match="endpoint stuck is Creating and could not be deleted"):
-        endpoints.delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
+        stopping.delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
 
 
 def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
@@ -175,14 +175,14 @@ def test_stop_run_stops_jobs_and_deletes_the_endpoint(aws: Aws, tmp_path: Path, 
     for word in ("Endpoint", "EndpointConfig", "Model"):
         aws.resources[word, "run-1-endpoint"] = {f"{word}Name": "run-1-endpoint", "EndpointStatus": "Creating"}
     output: list[str] = []
-    assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", output.append) == 3
+    assert stopping.stop_run(started(aws, tmp_path, screen).backend, "run-1", output.append) == 3
     assert aws.left() == [("TrainingJob", "run-10-train")]
     assert "stopping training run-1-train" in output
 
 
 def test_model_without_an_endpoint_is_deleted_too(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.resources["Model", "run-1-endpoint"] = {"ModelName": "run-1-endpoint"}
-    assert cleaning.stop_run(started(aws, tmp_path, screen).backend, "run-1", print) == 1
+    assert stopping.stop_run(started(aws, tmp_path, screen).backend, "run-1", print) == 1
     assert aws.resources == {}
 
 

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from microjobs_orchestrator.aws import consent, costs
 from microjobs_orchestrator.aws.backend import request_context
-from microjobs_orchestrator.aws.prices import load_prices
+from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
-from microjobs_orchestrator.runs.planned import FirstAttemptNames
+from microjobs_orchestrator.runs.planned import RunContext
 from microjobs_orchestrator.workflows import housing
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
@@ -27,21 +27,20 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 def estimates(settings: Settings) -> list[costs.Estimate]:
     context = request_context(settings, URIS.__getitem__)
-    return costs.estimate(
-        housing.requests(context, FirstAttemptNames("run"), housing.Options()), 60 * settings.max_minutes
-    )
+    requests = housing.requests(RunContext(context, "run"), housing.Options())
+    return list(costs.estimate(requests, 60 * settings.max_minutes))
 
 
 def shown(settings: Settings) -> str:
     screen = io.StringIO()
     context = request_context(settings, URIS.__getitem__)
-    requests = housing.requests(context, FirstAttemptNames("run"), housing.Options())
+    requests = housing.requests(RunContext(context, "run"), housing.Options())
     consent.show(Console(file=screen, width=100), settings, requests)
     return screen.getvalue()
 
 
 def test_estimate_has_every_step_that_starts_instances(settings: Settings) -> None:
-    assert [(item.instances.title, item.instances.total) for item in estimates(settings)] == [
+    assert [(item.title, item.total) for item in estimates(settings)] == [
         ("Raw data", 1),
         ("Scaling on 4 hosts", 4),
         ("Training", 1),

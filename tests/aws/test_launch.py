@@ -12,7 +12,7 @@ from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest, resume_journal
 from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.runs.journal import Journal, JournalEntry
-from microjobs_orchestrator.runs.planned import FirstAttemptNames, PlannedRequest, select_remaining
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext, select_remaining
 from microjobs_orchestrator.workflows import housing
 from tests.aws import account
 from tests.launcher.cloud import Cloud
@@ -83,7 +83,7 @@ def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags:
 
 
 def plan_housing(cloud: Cloud) -> list[PlannedRequest]:
-    return housing.requests(cloud.backend(), FirstAttemptNames("run"), housing.Options())
+    return housing.requests(RunContext(cloud.backend(), "run"), housing.Options())
 
 
 def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """All requests for AWS, validated by botocore's model and by the local server."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import format_requests
 from microjobs_orchestrator.local.gateway.validation import validate
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.runs.backend import RequestContext
-from microjobs_orchestrator.runs.planned import FirstAttemptNames, PlannedRequest
+from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 from microjobs_orchestrator.workflows import housing, straight_line
 from tests.aws.account import URIS
 from tests.launcher.cloud import Cloud
@@ -24,15 +26,11 @@ from tests.launcher.conftest import StartRun
 
 SAGEMAKER: Any = boto3.client("sagemaker", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
 
-REQUESTS = {
-    "housing": lambda context, names: housing.requests(context, names, housing.Options()),
-    "housing in PyTorch": lambda context, names: housing.requests(
-        context, names, housing.Options("pytorch", tuning=False)
-    ),
-    "own data": lambda context, names: housing.requests(
-        context, names, housing.Options(data="x.npz", instance_count=2)
-    ),
-    "straight-line": lambda context, names: straight_line.requests(context, names, straight_line.Options()),
+REQUESTS: dict[str, Callable[[RunContext], list[PlannedRequest]]] = {
+    "housing": lambda context: housing.requests(context, housing.Options()),
+    "housing in PyTorch": lambda context: housing.requests(context, housing.Options("pytorch", tuning=False)),
+    "own data": lambda context: housing.requests(context, housing.Options(data="x.npz", instance_count=2)),
+    "straight-line": lambda context: straight_line.requests(context, straight_line.Options()),
 }
 
 AWS_ONLY = ("EnableManagedSpotTraining",)
@@ -43,10 +41,8 @@ def completed(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any
     """Return the completed requests of a workflow, by operation."""
     context = request_context(settings, URIS.__getitem__)
     found: dict[str, list[dict[str, Any]]] = {}
-    for planned in REQUESTS[workflow](context, FirstAttemptNames("run")):
-        found.setdefault(planned.operation, []).append(
-            dict(context.complete("run", planned.operation, planned.request))
-        )
+    for planned in REQUESTS[workflow](RunContext(context, "run")):
+        found.setdefault(planned.operation, []).append(dict(context.complete("run", planned.kind, planned.request)))
     return found
 
 
@@ -59,8 +55,8 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
 @pytest.mark.parametrize("workflow", REQUESTS)
 @pytest.mark.parametrize("which", ["settings", "full"])
 def test_dry_run_prints_valid_requests(workflow: str, which: str, request: pytest.FixtureRequest) -> None:
-    context = request_context(request.getfixturevalue(which), URIS.__getitem__)
-    for command, line in format_requests(context, "run", REQUESTS[workflow](context, FirstAttemptNames("run"))):
+    context = RunContext(request_context(request.getfixturevalue(which), URIS.__getitem__), "run")
+    for command, line in format_requests(context, REQUESTS[workflow](context)):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
         asked = json.loads(line)
@@ -74,7 +70,7 @@ def test_dry_run_prints_valid_requests(workflow: str, which: str, request: pytes
 def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
     housing.housing(run, options, tmp_path)
-    planned = housing.requests(run.backend, FirstAttemptNames(run.id), options)
+    planned = housing.requests(RunContext(run.backend, run.id), options)
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
@@ -82,7 +78,7 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
     housing.WORKFLOW.execute(run, options, tmp_path)
-    raw = housing.requests(run.backend, FirstAttemptNames(run.id), options)[0]
+    raw = housing.requests(RunContext(run.backend, run.id), options)[0]
     assert cloud.requests_of("CreateProcessingJob")[0] == raw.request
     assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
@@ -90,7 +86,7 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
 def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
     straight_line.straight_line(run, straight_line.Options(), tmp_path)
-    planned = straight_line.requests(run.backend, FirstAttemptNames(run.id), straight_line.Options())
+    planned = straight_line.requests(RunContext(run.backend, run.id), straight_line.Options())
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
@@ -175,10 +171,10 @@ def test_steps_can_have_different_instance_types(full: Settings) -> None:
 
 def test_completing_does_not_change_the_request(full: Settings) -> None:
     context: RequestContext = request_context(full, URIS.__getitem__)
-    planned = housing.requests(context, FirstAttemptNames("run"), housing.Options())
+    planned = housing.requests(RunContext(context, "run"), housing.Options())
     before = json.dumps([item.request for item in planned])
     for item in planned:
-        context.complete("run", item.operation, item.request)
+        context.complete("run", item.kind, item.request)
     assert json.dumps([item.request for item in planned]) == before
 
 
@@ -186,3 +182,30 @@ def test_requests_name_images_by_digest(settings: Settings) -> None:
     asked = completed(settings, "straight-line")
     assert asked["CreateTrainingJob"][0]["AlgorithmSpecification"]["TrainingImage"] == URIS["train-pytorch"]
     assert asked["CreateModel"][0]["PrimaryContainer"]["Image"].endswith("@sha256:" + "0" * 64)
+
+
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.arn_type)
+def test_aws_members_of_kinds_match_the_api(kind: Kind) -> None:
+    request = SAGEMAKER.meta.service_model.operation_model(kind.operations["Create"]).input_shape
+    definition = find_shape(request, kind.aws.definition)
+    keys = {"VolumeKmsKeyId", "EnableManagedSpotTraining"} & {
+        name for shape in structures(definition) for name in shape.members
+    }
+    assert bool(kind.aws.volume_key) == ("VolumeKmsKeyId" in keys or kind.noun == "EndpointConfig")
+    assert kind.aws.has_spot == ("EnableManagedSpotTraining" in keys)
+    for path in (kind.aws.instances, kind.aws.network, kind.aws.output_key, kind.aws.volume_key):
+        assert find_shape(definition, path)
+    assert find_shape(request, kind.aws.job_limits)
+
+
+def find_shape(shape: Any, path: str) -> Any:
+    for name in filter(None, path.split(".")):
+        shape = shape.members[name]
+    return shape
+
+
+def structures(shape: Any) -> list[Any]:
+    """Return a structure, and the structures that it contains down to two levels."""
+    members = [member for member in shape.members.values() if member.type_name == "structure"]
+    inner = [item for member in members for item in member.members.values() if item.type_name == "structure"]
+    return [shape, *members, *inner]

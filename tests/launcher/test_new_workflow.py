@@ -22,8 +22,6 @@ from rich.text import Text
 
 from microjobs.hyperparameters import parameter
 from microjobs_orchestrator.runs import outputs, steps
-from microjobs_orchestrator.runs.kinds import PROCESSING
-from microjobs_orchestrator.runs.planned import PlannedRequest
 from microjobs_orchestrator.runs.results import Location, RunResults
 from microjobs_orchestrator.runs.workflow import Workflow, file_option
 
@@ -50,14 +48,14 @@ class Count:
         return f"<p>{self.files} files on the page</p>"
 
 
-def requests(context, names, options):
+def requests(context, options):
     arguments = ["straight-line", "--shards", str(options.shards), *(["--noise"] if options.noisy else [])]
-    return [PlannedRequest("raw", "Count", "CreateProcessingJob", steps.raw_request(context, names, arguments))]
+    return [steps.make_raw_data(context, arguments)]
 
 
 def count(run, options, folder):
-    run.job("raw", "Count", PROCESSING, requests(run.backend, run, options)[0].request)
-    uri = steps.raw_uri(run.backend, run)
+    run.job(*requests(run, options))
+    uri = run.uri("raw")
     files = len(list(outputs.download(run.backend, uri, folder / "raw").iterdir()))
     return RunResults("shard-count", [Count(files)], [Location("data", uri)])
 

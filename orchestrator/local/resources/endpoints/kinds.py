@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
 
 
 class EndpointStatus(StrEnum):
@@ -29,6 +29,8 @@ ENDPOINT_CONFIG = Kind(
     verbs=("Describe", "List", "Delete"),
     summaries="EndpointConfigs",
     newest_first=True,
+    # The network is that of the models.
+    aws=AwsMembers(instances="ProductionVariants", volume_key="KmsKeyId", quota="endpoint"),
 )
 ENDPOINT = Kind(
     "endpoint",

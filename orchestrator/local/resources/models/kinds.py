@@ -1,5 +1,13 @@
 """The kind of models."""
 
-from microjobs_orchestrator.local.kinds import Kind
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind
 
-MODEL = Kind("model", "Model", "model", verbs=("Describe", "List", "Delete"), summaries="Models", newest_first=True)
+MODEL = Kind(
+    "model",
+    "Model",
+    "model",
+    verbs=("Describe", "List", "Delete"),
+    summaries="Models",
+    newest_first=True,
+    aws=AwsMembers(network="VpcConfig"),
+)

@@ -1,6 +1,6 @@
 """The kind of processing jobs."""
 
-from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
 
 PROCESSING_JOB = Kind(
     "processing-job",
@@ -8,4 +8,10 @@ PROCESSING_JOB = Kind(
     "processing",
     life=Life(end_member="ProcessingEndTime"),
     logs=LogNames("/aws/sagemaker/ProcessingJobs"),
+    aws=AwsMembers(
+        instances="ProcessingResources.ClusterConfig",
+        network="NetworkConfig.VpcConfig",
+        output_key="ProcessingOutputConfig.KmsKeyId",
+        volume_key="ProcessingResources.ClusterConfig.VolumeKmsKeyId",
+    ),
 )

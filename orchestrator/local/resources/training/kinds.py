@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -41,4 +41,11 @@ TRAINING_JOB = Kind(
     life=Life(end_member="TrainingEndTime", statuses=TrainingJobStatus, secondary=SECONDARY_STATUSES),
     logs=LogNames(LOG_GROUP),
     filters_pages=True,
+    aws=AwsMembers(
+        instances="ResourceConfig",
+        network="VpcConfig",
+        output_key="OutputDataConfig.KmsKeyId",
+        volume_key="ResourceConfig.VolumeKmsKeyId",
+        has_spot=True,
+    ),
 )

@@ -1,6 +1,6 @@
 """The kind of batch transform jobs."""
 
-from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
 
 TRANSFORM_JOB = Kind(
     "transform-job",
@@ -10,4 +10,9 @@ TRANSFORM_JOB = Kind(
     logs=LogNames("/aws/sagemaker/TransformJobs"),
     verbs=("Describe", "List", "Stop"),
     newest_first=True,
+    aws=AwsMembers(
+        instances="TransformResources",
+        output_key="TransformOutput.KmsKeyId",
+        volume_key="TransformResources.VolumeKmsKeyId",
+    ),
 )

@@ -1,5 +1,6 @@
 """The kind of hyperparameter tuning jobs."""
 
+from dataclasses import replace
 from enum import StrEnum
 
 from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
@@ -26,4 +27,11 @@ TUNING_JOB = Kind(
     logs=LogNames(LOG_GROUP, prefix="{name}-"),  # those of its training jobs
     sort_by="Name",
     owns=(TRAINING_JOB,),
+    has_trials=True,
+    aws=replace(
+        TRAINING_JOB.aws,
+        definition="TrainingJobDefinition",
+        job_limits="HyperParameterTuningJobConfig.ResourceLimits",
+        quota=TRAINING_JOB.words,
+    ),
 )

@@ -1,0 +1,84 @@
+"""Stops the jobs of a run, and deletes its endpoint."""
+
+import time
+from collections.abc import Callable, Iterator
+
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.runs.kinds import ENDPOINT, ENDPOINT_CONFIG, KINDS, MODEL, Kind
+
+STOP_TIMEOUT = 600
+"""Seconds. Jobs have 120 s to save their work, which is uploaded afterwards."""
+
+DELETE_TIMEOUT = 1800
+"""Seconds. AWS deletes an endpoint only after it is in service or has failed."""
+
+
+def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
+    """Stop all jobs of a run whose launcher was killed, and delete its endpoint with configuration and model.
+
+    Args:
+        run: the run's name, such as `housing-20261122-101500`. The names of its resources begin with it.
+        note: prints a line for the user.
+
+    Returns:
+        The number of jobs and endpoints that were stopped or deleted.
+
+    Raises:
+        LauncherError: a job did not stop within STOP_TIMEOUT.
+    """
+    jobs = list(_running_jobs(backend, run))
+    for kind, name in jobs:
+        note(f"stopping {kind.title} {name}")
+        kind.stop(backend.sagemaker, name)
+    # A configuration or a model can exist without an endpoint.
+    endpoints = sorted({name for kind in (ENDPOINT, ENDPOINT_CONFIG, MODEL) for name in _names(backend, kind, run)})
+    for name in endpoints:
+        note(f"deleting endpoint {name}, its configuration and its model")
+        delete_endpoint(backend, name, note)
+    _wait_until_stopped(backend, run)
+    return len(jobs) + len(endpoints)
+
+
+def _wait_until_stopped(backend: Backend, run: str) -> None:
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while running := list(_running_jobs(backend, run)):
+        if time.monotonic() > deadline:
+            names = ", ".join(name for _, name in running)
+            raise LauncherError(f"{names} did not stop within {STOP_TIMEOUT} s: `microjobs ps` shows the status")
+        time.sleep(backend.poll_interval)
+
+
+def _running_jobs(backend: Backend, run: str) -> Iterator[tuple[Kind, str]]:
+    for kind in KINDS:
+        for status in () if kind.life.is_lasting else kind.life.transitional:
+            yield from ((kind, name) for name in _names(backend, kind, run, StatusEquals=status))
+
+
+def _names(backend: Backend, kind: Kind, run: str, **filters: str) -> list[str]:
+    """Return the names of a run's resources of a kind."""
+    names = [row[kind.name_member] for row in kind.list_summaries(backend.sagemaker, NameContains=run, **filters)]
+    return [name for name in names if name.startswith(f"{run}-")]
+
+
+def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) -> None:
+    """Delete an endpoint, its configuration and its model, as far as they exist, and wait until the endpoint is gone.
+
+    Args:
+        name: the name of all three.
+        note: prints a line for the user.
+
+    Raises:
+        LauncherError: the endpoint still exists after DELETE_TIMEOUT.
+    """
+    deadline = time.monotonic() + DELETE_TIMEOUT
+    status = ""
+    while (description := ENDPOINT.describe(backend.sagemaker, name)) is not None:
+        if status != (status := description["EndpointStatus"]):
+            note(f"deleting endpoint {name}, which is {status}")
+        if time.monotonic() > deadline:
+            raise LauncherError(f"endpoint {name} is {status} and could not be deleted: check it in AWS's console")
+        ENDPOINT.stop(backend.sagemaker, name)  # AWS refuses this while it creates the endpoint
+        time.sleep(backend.poll_interval)
+    ENDPOINT_CONFIG.stop(backend.sagemaker, name)
+    MODEL.stop(backend.sagemaker, name)
