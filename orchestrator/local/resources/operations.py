@@ -77,7 +77,7 @@ class Operations:
         Raises:
             ValidationError: no such resource exists.
         """
-        return find_resource(self.context.state, self.kind, request[self.kind.name_member])
+        return find_resource(self.context, self.kind, request[self.kind.name_member])
 
 
 class RunningOperations(Operations, ABC):

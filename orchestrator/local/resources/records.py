@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.state import NameTakenError, Owner, Record, State
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Record
 
 
 def add_resource(
@@ -61,13 +61,15 @@ def _name_taken(kind: Kind, name: str, arn: str) -> ServiceError:
     return ValidationError(f'Cannot create already existing {kind.words} "{arn}".')
 
 
-def find_resource(state: State, kind: Kind, name: str) -> Record:
+def find_resource(context: Context, kind: Kind, name: str) -> Record:
     """Return the record of an existing resource.
 
     Raises:
         ValidationError: no such resource exists. SDKs search the message for "Could not find".
     """
-    record = state.get(kind.arn_type, name)
+    record = context.state.get(kind.arn_type, name)
     if record is None:
-        raise ValidationError(f'Could not find {kind.words} "{name}": there is none of that name here.')
+        raise ValidationError(
+            f'Could not find {kind.words} "{format_arn(f"{kind.arn_type}/{name}", context.settings.region)}".'
+        )
     return record

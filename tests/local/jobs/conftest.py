@@ -17,16 +17,16 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
+from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
+from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations, EndpointOperations
 from microjobs_orchestrator.local.resources.models.client import Client
-from microjobs_orchestrator.local.resources.models.create import create as create_model
-from microjobs_orchestrator.local.resources.transform import job as transform
-from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.models.operations import ModelOperations
+from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
+from microjobs_orchestrator.local.resources.transform.operations import TransformJobOperations
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from microjobs_orchestrator.local.state import Record, State
+from microjobs_orchestrator.local.state import State
 from tests.local.jobs.fakes import FakeHost, FakeRuntime, Model
 
 SECONDS = 20.0
@@ -60,10 +60,18 @@ class ServerParts:
     def restarted(self) -> "ServerParts":
         """A server after this one: shut this one down before, or leave its containers as if it had been killed."""
         parts = ServerParts.over(self.home, self.runtime)
-        parts.registry.recover({ENDPOINT.arn_type: endpoints.Endpoint, TRANSFORM_JOB.arn_type: transform.TransformJob})
+        parts.registry.recover({ENDPOINT.arn_type: Endpoint, TRANSFORM_JOB.arn_type: TransformJob})
         return parts
 
     # --- resources ---
+
+    @property
+    def endpoints(self) -> EndpointOperations:
+        return EndpointOperations(self.context, self.registry)
+
+    @property
+    def transform_jobs(self) -> TransformJobOperations:
+        return TransformJobOperations(self.context, self.registry)
 
     def put(self, key: str, content: bytes) -> str:
         path = self.home.buckets / "bucket" / key
@@ -74,7 +82,7 @@ class ServerParts:
     def make_model(self, name: str = "m", image: str = "model", **container: Any) -> None:
         members = {"EnableNetworkIsolation": container.pop("isolated")} if "isolated" in container else {}
         request = {"ModelName": name, "PrimaryContainer": {"Image": image, **container}, **members}
-        create_model(self.context, request)
+        ModelOperations(self.context, self.registry).create(request)
 
     def make_config(
         self, name: str = "c", /, asynchronous: Mapping[str, Any] | None = None, **variants: Mapping[str, Any]
@@ -85,13 +93,12 @@ class ServerParts:
             for variant, members in (variants or ONE_VARIANT).items()
         ]
         members = {} if asynchronous is None else {"AsyncInferenceConfig": asynchronous}
-        endpoint_requests.create_config(
-            self.context, {"EndpointConfigName": name, "ProductionVariants": given, **members}
-        )
+        request = {"EndpointConfigName": name, "ProductionVariants": given, **members}
+        EndpointConfigOperations(self.context, self.registry).create(request)
 
     def start_endpoint(self, name: str = "e", config: str = "c") -> None:
         request = {"EndpointName": name, "EndpointConfigName": config}
-        self.registry.start(endpoints.Endpoint(self.context, endpoint_requests.create(self.context, request)))
+        self.endpoints.create(request)
 
     def serve(self, **variants: Mapping[str, Any]) -> dict[str, Any]:
         """Endpoint `e` of configuration `c`, InService or Failed."""
@@ -99,13 +106,14 @@ class ServerParts:
         self.start_endpoint()
         return self.settled()
 
-    def update(self, config: str, **members: Any) -> Record:
-        request = {"EndpointName": "e", "EndpointConfigName": config, **members}
-        return endpoint_requests.update(self.context, self.registry, request)
+    def update(self, config: str, **members: Any) -> None:
+        self.endpoints.update({"EndpointName": "e", "EndpointConfigName": config, **members})
+
+    def delete(self) -> None:
+        self.endpoints.delete({"EndpointName": "e"})
 
     def start_transform(self, **members: Any) -> None:
-        record = create_transform_job(self.context, transform_request(**members))
-        self.registry.start(transform.TransformJob(self.context, record))
+        self.transform_jobs.create(transform_request(**members))
 
     def transform(self, **members: Any) -> dict[str, Any]:
         """The job when it has ended."""

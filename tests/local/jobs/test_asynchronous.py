@@ -12,7 +12,6 @@ from werkzeug import Response
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.endpoints import asynchronous
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
 from microjobs_orchestrator.local.runtimes.base import Exit
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from tests.local.jobs.conftest import ServerParts, wait_until
@@ -249,7 +248,7 @@ def test_deletion_forgets_the_queue(parts: ServerParts, invoke: Invoker, model: 
     for _ in range(6):
         ask(invoke, b"x")
     wait_until(lambda: len(model.asked) == asynchronous.DEFAULT_CONCURRENCY)
-    endpoint_requests.delete(parts.context, parts.registry, "e")
+    parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     held.set()
     assert (queued(parts), parts.outputs()) == (0, {})

@@ -170,7 +170,7 @@ PIECES: Body = lambda: iter([b"one ", b"two"])  # noqa: E731
 )
 def test_request_on_a_stale_connection_is_sent_once_more(body: Body, headers: dict[str, str], sent: bytes) -> None:
     with closing(Recorder(answered=1, body=len(sent))) as server:
-        assert server.client.healthy()
+        assert server.client.is_healthy()
         answered = BytesIO()
         assert server.client.request("POST", "/", body, headers, timeout=5, into=answered).status == 200
         assert answered.getvalue() == b"ok"
@@ -179,13 +179,13 @@ def test_request_on_a_stale_connection_is_sent_once_more(body: Body, headers: di
 
 def test_all_requests_at_once_survive_that_idle_connections_are_closed() -> None:
     with closing(Recorder(answered=3)) as server, ThreadPoolExecutor(8) as pool:
-        assert all(pool.map(lambda _: server.client.healthy(), range(200)))
+        assert all(pool.map(lambda _: server.client.is_healthy(), range(200)))
 
 
 def test_request_is_sent_twice_at_most() -> None:
     """A request that crashes the server would otherwise crash each server after it."""
     with closing(Recorder(answered=1)) as server:
-        assert server.client.healthy()
+        assert server.client.is_healthy()
         server._answered = 0
         with pytest.raises(NoAnswerError) as caught:
             server.client.request("GET", "/", timeout=5)
@@ -202,7 +202,7 @@ def test_request_on_a_new_connection_is_sent_once() -> None:
 @pytest.mark.parametrize("late", [b"H", b"HTTP/1.1 100 Continue\r\n\r\n", HEAD + b"half", CHUNKED + b"3\r\non"])
 def test_request_is_sent_once_if_any_byte_of_a_response_arrived(late: bytes) -> None:
     with closing(Recorder(answered=1, late=late)) as server:
-        assert server.client.healthy()
+        assert server.client.is_healthy()
         with pytest.raises(NoAnswerError):
             server.client.request("GET", "/", timeout=5)
         assert server.connections == [[b"", b""]]
@@ -221,7 +221,7 @@ def test_second_sending_has_the_time_that_is_left(serve: Serve) -> None:
             connection.shutdown(socket.SHUT_RDWR)
 
     client = serve(answer)
-    assert client.healthy()
+    assert client.is_healthy()
     with pytest.raises(NoAnswerError) as caught:
         client.request("GET", "/", timeout=2)
     assert caught.value.timed_out
@@ -251,7 +251,7 @@ def test_busy_server_may_take_its_time_to_read_a_body(
 
     answered: list[int] = []
     client = serve(answer)
-    assert not reused or client.healthy()
+    assert not reused or client.is_healthy()
     assert client.request("POST", "/", b"x" * 12_000_000, timeout=10).status == 200
 
 

@@ -20,8 +20,7 @@ from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.time_limits import Usage
-from microjobs_orchestrator.local.resources.transform import job as transform
-from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
 from tests.local.jobs.conftest import ServerParts, transform_request
 
@@ -206,13 +205,13 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     monkeypatch.setattr(parts.runtime, "prepare", fail)
     parts.make_model()
     parts.put("in/a", b"x")
-    job: training.TrainingJob | processing.ProcessingJob | transform.TransformJob
+    job: training.TrainingJob | processing.ProcessingJob | TransformJob
     if kind == "training":
         job = training_job(parts)
     elif kind == "processing":
         job = processing.ProcessingJob(parts.context, create_processing_job(parts.context, PROCESSING))
     else:
-        job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
+        job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     job.run()
     record = parts.context.state.get(job.job.kind.arn_type, job.job.name)
     assert record is not None

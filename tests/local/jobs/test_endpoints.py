@@ -11,8 +11,7 @@ from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import registry
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.resources.endpoints import endpoint as endpoints
-from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
-from microjobs_orchestrator.local.resources.models.create import create as create_model
+from microjobs_orchestrator.local.resources.models.operations import ModelOperations
 from microjobs_orchestrator.local.runtimes.base import Exit, HostPlan, Input, Plan
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeHost, Model
@@ -110,7 +109,7 @@ def test_model_without_its_data_is_refused(parts: ServerParts) -> None:
 
 def test_model_keeps_how_its_container_was_given(parts: ServerParts) -> None:
     containers = [{"Image": "model", "ContainerHostname": "one"}]
-    record = create_model(parts.context, {"ModelName": "m", "Containers": containers})
+    record = ModelOperations(parts.context, parts.registry).add({"ModelName": "m", "Containers": containers})
     assert record.description["Containers"] == containers
     assert "PrimaryContainer" not in record.description
     assert parts.serve()["EndpointStatus"] == "InService"
@@ -162,7 +161,7 @@ def test_container_that_ends_is_started_again(parts: ServerParts) -> None:
 def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> None:
     model.exits = Exit(1)
     parts.serve()
-    endpoint_requests.delete(parts.context, parts.registry, "e")
+    parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
 
 
@@ -170,7 +169,7 @@ def test_failed_endpoint_can_be_deleted(parts: ServerParts, model: Model) -> Non
 def test_deletion_gives_the_container_30_seconds(parts: ServerParts) -> None:
     parts.serve()
     (host,) = parts.running
-    endpoint_requests.delete(parts.context, parts.registry, "e")
+    parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None)
     assert host.graces == [30]
     assert parts.runtime.hosts == {}
@@ -182,7 +181,7 @@ def test_deletion_does_not_wait_for_a_start(parts: ServerParts, model: Model) ->
     parts.make_config()
     parts.start_endpoint()
     wait_until(lambda: parts.running)
-    endpoint_requests.delete(parts.context, parts.registry, "e")
+    parts.delete()
     wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
     assert parts.runtime.hosts == {}
 
@@ -203,9 +202,7 @@ def test_config_and_model_may_go_while_the_endpoint_lives(parts: ServerParts) ->
 def test_what_is_missing_is_named(parts: ServerParts) -> None:
     with pytest.raises(ValidationError, match=f'Could not find model "{format_arn("model/other")}"'):
         parts.make_config(main={"ModelName": "other"})
-    with pytest.raises(
-        ValidationError, match=f'Could not find endpoint configuration "{format_arn("endpoint-config/c")}"'
-    ):
+    with pytest.raises(ValidationError, match=f'Could not find endpoint config "{format_arn("endpoint-config/c")}"'):
         parts.start_endpoint()
 
 
@@ -277,7 +274,7 @@ def test_what_a_killed_server_left_of_an_update_goes(parts: ServerParts) -> None
 def test_deletion_of_a_killed_server_goes_on(parts: ServerParts) -> None:
     parts.make_config()
     request = {"EndpointName": "e", "EndpointConfigName": "c"}
-    (variant,) = endpoint_requests.create(parts.context, request).internal[endpoints.DEPLOYMENT]["Variants"]
+    (variant,) = parts.endpoints.add(request).internal[endpoints.DEPLOYMENT]["Variants"]
     folder = parts.context.new_work_folder("left")
     left = HostPlan(variant["InstanceId"], "model", folder, (Input(str(LAYOUT.model), folder),))
     parts.runtime.start(Plan(f"endpoint/e/main/{variant['InstanceId']}", (left,)))

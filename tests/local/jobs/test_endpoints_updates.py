@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.endpoints import requests as endpoint_requests
 from microjobs_orchestrator.local.runtimes.base import Exit
-from microjobs_orchestrator.local.state import Record
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import Asked, Model, Reply
 from tests.local.jobs.test_endpoints_invocations import Invoker
@@ -24,10 +22,9 @@ def variants(found: dict[str, Any]) -> dict[str, tuple[float, int]]:
     }
 
 
-def reweigh(parts: ServerParts, **wanted: dict[str, Any]) -> Record:
-    items = [{"VariantName": name, **members} for name, members in wanted.items()]
-    request = {"EndpointName": "e", "DesiredWeightsAndCapacities": items}
-    return endpoint_requests.reweigh(parts.context, parts.registry, request)
+def update_weights(parts: ServerParts, **changes: dict[str, Any]) -> None:
+    items = [{"VariantName": name, **members} for name, members in changes.items()]
+    parts.endpoints.update_weights({"EndpointName": "e", "DesiredWeightsAndCapacities": items})
 
 
 @pytest.mark.usefixtures("model")
@@ -35,7 +32,7 @@ def test_update_changes_over_when_the_new_one_serves(parts: ServerParts) -> None
     parts.serve()
     (old,) = parts.running
     parts.make_config("d", second={})
-    assert parts.update("d").status == "Updating"
+    parts.update("d")
     found = parts.settled()
     assert (found["EndpointStatus"], found["EndpointConfigName"]) == ("InService", "d")
     assert [variant["VariantName"] for variant in found["ProductionVariants"]] == ["second"]
@@ -95,7 +92,7 @@ def test_drained_container_answers_what_it_has(parts: ServerParts, model: Model)
 def test_weights_change_without_new_containers(parts: ServerParts) -> None:
     parts.serve(one={}, two={})
     before = parts.running
-    assert reweigh(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3}).status == "Updating"
+    update_weights(parts, one={"DesiredWeight": 0.0, "DesiredInstanceCount": 3})
     assert variants(parts.settled()) == {"one": (0.0, 3), "two": (1.0, 1)}
     assert parts.running == before
     assert len(parts.runtime.ever) == 2
@@ -106,8 +103,8 @@ def test_weights_change_without_new_containers(parts: ServerParts) -> None:
 @pytest.mark.usefixtures("model")
 def test_weights_of_an_unknown_variant_are_refused(parts: ServerParts) -> None:
     parts.serve()
-    with pytest.raises(ValidationError, match=r"Could not find variant\(s\) other; there are: main"):
-        reweigh(parts, other={"DesiredWeight": 1.0})
+    with pytest.raises(ValidationError, match=r"Could not find variant\(s\) other; the endpoint has: main"):
+        update_weights(parts, other={"DesiredWeight": 1.0})
     assert parts.endpoint()["EndpointStatus"] == "InService"
 
 
@@ -130,7 +127,7 @@ def test_update_retains_what_it_is_told(
     parts: ServerParts, members: dict[str, Any], expected: tuple[float, int]
 ) -> None:
     parts.serve(main={})
-    reweigh(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
+    update_weights(parts, main={"DesiredWeight": 2.0, "DesiredInstanceCount": 3})
     parts.settled()
     parts.make_config("d", main={"InitialVariantWeight": 5.0, "InitialInstanceCount": 4}, new={})
     parts.update("d", **members)
@@ -147,7 +144,7 @@ def test_deletion_does_not_wait_for_a_drain(parts: ServerParts, model: Model) ->
         wait_until(lambda: model.asked)
         parts.update("d")
         parts.settled()
-        endpoint_requests.delete(parts.context, parts.registry, "e")
+        parts.delete()
         wait_until(lambda: parts.context.state.get("endpoint", "e") is None, seconds=5)
         never.set()
     assert parts.runtime.hosts == {}

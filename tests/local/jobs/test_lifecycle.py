@@ -26,8 +26,7 @@ from microjobs_orchestrator.local.resources.endpoints.replicas import Traffic
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
-from microjobs_orchestrator.local.resources.transform import job as transform
-from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Plan
 from microjobs_orchestrator.local.state import Owner
@@ -315,11 +314,11 @@ def test_long_reason_is_cut(parts: ServerParts, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.usefixtures("model")
 def test_start_time_of_a_transform_job_survives_a_restart(parts: ServerParts) -> None:
     parts.put("in/a", b"x")
-    create_transform_job(parts.context, transform_request())
+    parts.transform_jobs.add(transform_request())
     start = time.time() - 100
     record = parts.context.state.update("transform-job", "t", {"TransformStartTime": start})
     assert record is not None
-    transform.TransformJob(parts.context, record).recover(())
+    TransformJob(parts.context, record).recover(())
     described = wait_until(lambda: parts.context.state.get("transform-job", "t")).description
     assert (described["TransformJobStatus"], described["TransformStartTime"]) == ("Completed", start)
 

@@ -16,8 +16,7 @@ from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.transform import job as transform
-from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.store import ObjectStore
@@ -29,7 +28,7 @@ from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 MAKERS: Mapping[str, Any] = {
     PROCESSING_JOB.arn_type: processing.ProcessingJob,
     TRAINING_JOB.arn_type: training.TrainingJob,
-    TRANSFORM_JOB.arn_type: transform.TransformJob,
+    TRANSFORM_JOB.arn_type: TransformJob,
     ENDPOINT.arn_type: endpoints.Endpoint,
 }
 
@@ -58,7 +57,7 @@ def test_malformed_record_fails_and_the_others_are_resumed(
     parts.context.state.add(kind, "bad", "arn:bad", going, request_, description)
     parts.make_model()
     parts.put("in/a", b"x")
-    create_transform_job(parts.context, transform_request())
+    parts.transform_jobs.add(transform_request())
     registry = Registry(parts.context)
     registry.recover(MAKERS)
     wait_until(lambda: status(parts, kind, "bad")[0] == "Failed")

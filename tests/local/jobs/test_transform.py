@@ -9,8 +9,7 @@ import pytest
 
 from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ResourceInUseError, ServiceError, ValidationError
-from microjobs_orchestrator.local.resources.transform import job as transform
-from microjobs_orchestrator.local.resources.transform.create import create as create_transform_job
+from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import Exit
 from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 from tests.local.jobs.fakes import Asked, Model, Reply, watched
@@ -319,7 +318,7 @@ def test_stopped_job_stores_nothing(parts: ServerParts, model: Model) -> None:
 @pytest.mark.usefixtures("model")
 def test_restarted_server_resumes_job(parts: ServerParts) -> None:
     parts.put("in/a", b"a")
-    job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
+    job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
     restarted_parts = parts.restarted()
     assert restarted_parts.transformed()["TransformJobStatus"] == "Completed"
@@ -373,7 +372,7 @@ def test_describe_returns_request_members(parts: ServerParts) -> None:
 def test_restarted_server_restarts_job(parts: ServerParts, old_container: str) -> None:
     """The server restarts the job if the container of the earlier attempt still runs, has ended or was removed."""
     parts.put("in/a", b"a")
-    job = transform.TransformJob(parts.context, create_transform_job(parts.context, transform_request()))
+    job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     parts.runtime.start(job.attempt.make_plan(parts.context.new_work_folder(job.plan_name)))
     if old_container == "ended":
         parts.running[0].end(Exit(0))

@@ -113,7 +113,9 @@ def test_family_is_stopped_and_deleted(server: Server) -> None:
     server.client.stop_greeting(GreetingName="long")
     assert server.wait("long")["GreetingStatus"] == "Stopped"
     server.client.delete_greeting(GreetingName="long")
-    with pytest.raises(ClientError, match='Could not find greeting "long"'):
+    with pytest.raises(
+        ClientError, match='Could not find greeting "arn:aws:sagemaker:.*greeting/long"'
+    ):
         server.describe("long")
 
 

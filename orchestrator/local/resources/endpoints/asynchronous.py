@@ -69,7 +69,7 @@ class Invocation:
     """Seconds in the queue."""
 
 
-def check(context: Context, config: Mapping[str, Any]) -> None:
+def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
     """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
     where = config["OutputConfig"]
     for name in ("S3OutputPath", "S3FailurePath"):

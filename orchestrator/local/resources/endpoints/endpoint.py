@@ -9,13 +9,10 @@ import random
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import attempt as attempts
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
@@ -24,10 +21,9 @@ from microjobs_orchestrator.local.resources.endpoints import asynchronous, deplo
 from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
-from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 from microjobs_orchestrator.local.state import Record
 
 logger = logging.getLogger(__name__)
@@ -166,7 +162,9 @@ class Endpoint:
             client = self.asynchronous.get("ClientConfig", {})
             self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY))
         internal = {DEPLOYMENT: deployment, **({NEXT: None} if status == "InService" else {})}
-        self._describe(status, internal=internal, FailureReason=None, **deployments.describe(deployment, serves=True))
+        self._describe(
+            status, internal=internal, FailureReason=None, **deployments.describe(deployment, is_serving=True)
+        )
         self.queue.wake()
 
     def _describe(self, status: str, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
@@ -248,22 +246,16 @@ class Endpoint:
         return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
 
     def _replica(self, variant: Mapping[str, Any]) -> Replica:
-        attempt = Attempt(
+        attempt = serving.make_attempt(
+            self._context,
+            variant["Model"],
             self._plan_name(variant),
-            serving.image(self._context, variant["Model"]),
-            partial(self._make_plan, variant),
+            [variant["InstanceId"]],
+            variant["InstanceType"],
             lambda _: self._context.logs.create(ENDPOINT.log_group(self.name), _stream_name(variant)),
         )
         timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_TIMEOUT)
         return Replica(self._context, attempt, timeout, self.wake)
-
-    def _make_plan(self, variant: Mapping[str, Any], folder: Path) -> Plan:
-        model = variant["Model"]
-        data = models.fetch(self._context, model, folder / "model")
-        host = serving.host_plan(
-            self._context, model, variant["InstanceId"], folder / "files", data, variant["InstanceType"]
-        )
-        return Plan(self._plan_name(variant), (host,), serving.is_isolated(model))
 
     def _plan_name(self, variant: Mapping[str, Any]) -> str:
         return f"{self.plan_name}/{variant['VariantName']}/{variant['InstanceId']}"

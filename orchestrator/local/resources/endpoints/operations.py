@@ -1,12 +1,23 @@
-"""The operations on endpoints and their configurations."""
+"""The operations on endpoints and their configurations.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpointConfig.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateEndpoint.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpoint.html
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_UpdateEndpointWeightsAndCapacities.html
+"""
 
 from collections.abc import Mapping
 
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources.endpoints import requests
-from microjobs_orchestrator.local.resources.endpoints.endpoint import Endpoint
+from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
+from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, PROPERTIES, WEIGHT, Deployment
+from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, forget
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, RunningOperations
+from microjobs_orchestrator.local.resources.records import add_resource, find_resource
 from microjobs_orchestrator.local.state import Record
 
 
@@ -14,14 +25,24 @@ class EndpointConfigOperations(Operations):
     kind = ENDPOINT_CONFIG
 
     def add(self, request: Request) -> Record:
-        return requests.create_config(self.context, request)
+        """Check that variants have different names, and that the models and buckets exist; add the configuration."""
+        variants = [{COUNT: 1, WEIGHT: 1.0, **variant} for variant in request["ProductionVariants"]]
+        inputs.check_unique("VariantNames", [variant["VariantName"] for variant in variants])
+        for variant in variants:
+            find_resource(self.context, MODEL, variant["ModelName"])
+        if "AsyncInferenceConfig" in request:
+            asynchronous.check_buckets(self.context, request["AsyncInferenceConfig"])
+        return add_resource(self.context, ENDPOINT_CONFIG, request, members={"ProductionVariants": variants})
 
 
 class EndpointOperations(RunningOperations):
     kind = ENDPOINT
 
     def add(self, request: Request) -> Record:
-        return requests.create(self.context, request)
+        """Check that the configuration and its models exist; add the endpoint."""
+        deployment = deployments.deploy(self.context, request["EndpointConfigName"])
+        members = deployments.describe(deployment, is_serving=False)
+        return add_resource(self.context, ENDPOINT, request, members=members, internal={DEPLOYMENT: deployment})
 
     def make_runnable(self, record: Record) -> Runnable:
         return Endpoint(self.context, record)
@@ -30,13 +51,53 @@ class EndpointOperations(RunningOperations):
         return {"UpdateEndpoint": self.update, "UpdateEndpointWeightsAndCapacities": self.update_weights}
 
     def update(self, request: Request) -> Answer:
-        self.find(request)
-        return {"EndpointArn": requests.update(self.context, self.registry, request).arn}
+        """Update an endpoint to another configuration. The old deployment serves until the new deployment serves."""
+        record = self._find_in_service(request)
+        deployment = deployments.deploy(self.context, request["EndpointConfigName"])
+        if request.get("RetainAllVariantProperties", False):
+            excluded = [item["VariantPropertyType"] for item in request.get("ExcludeRetainedVariantProperties", [])]
+            names = [member for name, member in PROPERTIES.items() if name not in excluded]
+            variants = record.internal[DEPLOYMENT]["Variants"]
+            retained = {variant["VariantName"]: {name: variant[name] for name in names} for variant in variants}
+            deployment = deployments.change_variants(deployment, retained)
+        return self._start_update(record, deployment)
 
     def update_weights(self, request: Request) -> Answer:
-        self.find(request)
-        return {"EndpointArn": requests.reweigh(self.context, self.registry, request).arn}
+        """Change the weights and counts of an endpoint's variants. The replicas keep running."""
+        record = self._find_in_service(request)
+        deployment: Deployment = record.internal[DEPLOYMENT]
+        changes = {
+            item["VariantName"]: {member: item[name] for name, member in PROPERTIES.items() if name in item}
+            for item in request["DesiredWeightsAndCapacities"]
+        }
+        known = [variant["VariantName"] for variant in deployment["Variants"]]
+        if unknown := [name for name in changes if name not in known]:
+            raise ValidationError(
+                f"Could not find variant(s) {', '.join(unknown)}; the endpoint has: {', '.join(known)}."
+            )
+        return self._start_update(record, deployments.change_variants(deployment, changes))
+
+    def _find_in_service(self, request: Request) -> Record:
+        record = self.find(request)
+        if record.status != "InService":
+            message = f'Cannot update endpoint "{record.arn}", which is {record.status}: it must be InService.'
+            raise ValidationError(message)
+        return record
+
+    def _start_update(self, record: Record, deployment: Deployment) -> Answer:
+        """Store the next deployment of an endpoint, and wake the endpoint's thread."""
+        changes, internal = {"EndpointStatus": "Updating"}, {NEXT: deployment}
+        update, arn_type = self.context.state.update, ENDPOINT.arn_type
+        if update(arn_type, record.name, changes, "Updating", internal=internal, only_if=("InService",)) is None:
+            raise ValidationError(f'Another request has just changed endpoint "{record.arn}": try again.')
+        if isinstance(endpoint := self.registry.find(f"{arn_type}/{record.name}"), Endpoint):
+            endpoint.wake()
+        return {"EndpointArn": record.arn}
 
     def delete(self, request: Request) -> Answer:
-        requests.delete(self.context, self.registry, self.find(request).name)
+        """Delete an endpoint in any status. Its thread deletes the record after the replicas have ended."""
+        name = self.find(request).name
+        self.context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
+        if not self.registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
+            forget(self.context, name)
         return {}

@@ -197,7 +197,7 @@ class Replica:
     def _watch(self, life: Life) -> str:
         """Wait until the container has ended, or end it because it does not answer; return which of the two."""
         while not life.wait(PING_INTERVAL):
-            if self.client is not None and self.client.healthy():
+            if self.client is not None and self.client.is_healthy():
                 self._last_sign = time.monotonic()
             # A container that works on one request at a time cannot answer `/ping` meanwhile.
             patience = max(SILENCE_TIMEOUT, self._traffic.longest())

@@ -116,7 +116,7 @@ class Client:
     def _new_pool(self, connections: int) -> _Pool:
         return _Pool(HOST, maxsize=connections, retries=False, connect=self._connect)
 
-    def healthy(self) -> bool:
+    def is_healthy(self) -> bool:
         """Return whether `/ping` answers 200 in time."""
         with contextlib.suppress(NoAnswerError):
             return self.request("GET", "/ping", timeout=PING_SECONDS).status == 200

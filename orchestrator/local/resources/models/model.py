@@ -1,4 +1,4 @@
-"""Models: an image, and an archive or a folder of files.
+"""The container of a model, and the files of the model.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
@@ -10,71 +10,65 @@ from typing import Any
 from microjobs.archives import unpack
 from microjobs.errors import UserError
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
-from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
+Container = Mapping[str, Any]
+"""A ContainerDefinition of a CreateModel request."""
 
-def find(context: Context, name: str) -> Mapping[str, Any]:
-    """Return the CreateModel request of a model. A caller that runs it keeps a copy, because the model may be deleted.
+
+def get_container(model: Mapping[str, Any]) -> Container:
+    """Return the only container of a CreateModel request, from PrimaryContainer or Containers.
 
     Raises:
-        ValidationError: no model has that name.
+        ValidationError: the request has no container, or several.
     """
-    record = context.state.get(MODEL.arn_type, name)
-    if record is None:
-        raise ValidationError(
-            f'Could not find model "{format_arn(f"{MODEL.arn_type}/{name}", context.settings.region)}".'
-        )
-    return record.request
-
-
-def container(model: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the only container of a CreateModel request, from either of its two members."""
     primary = [model["PrimaryContainer"]] if "PrimaryContainer" in model else []
-    given = [*primary, *model.get("Containers", [])]
-    if len(given) != 1:
-        raise ValidationError(f"A model has one container here, not {len(given)}: give PrimaryContainer.")
-    found: Mapping[str, Any] = given[0]
-    return found
+    containers: list[Container] = [*primary, *model.get("Containers", [])]
+    if len(containers) != 1:
+        raise ValidationError(f"A model must have one container, not {len(containers)}: use only PrimaryContainer.")
+    return containers[0]
 
 
-def fetch(context: Context, model: Mapping[str, Any], folder: Path) -> Path:
-    """Make a new folder with a model's files: extracted, or linked, or none; for a container to read.
+def fetch(context: Context, container: Container, folder: Path) -> Path:
+    """Make a new folder with a container's model data: an extracted archive, links to objects, or nothing.
 
     Raises:
-        ValidationError: the data is gone.
+        ValidationError: the data does not exist any more.
         CannotRunError: the archive is damaged, or a member of it would leave the folder.
     """
-    given = container(model)
-    uri, archive, objects = find_source(context, given)
-    if not archive:
+    is_archive, objects = find_data(context, container)
+    if not is_archive:
         return inputs.link(objects, folder)
+    ((_, stored),) = objects
     try:
-        unpack(objects[0][1].path, folder)
+        unpack(stored.path, folder)
     except UserError as error:
+        uri = f"s3://{stored.bucket}/{stored.key}"
         raise CannotRunError(f'Failed to extract model data archive from URL "{uri}": {error}') from error
     return folder
 
 
-def find_source(context: Context, given: Mapping[str, Any]) -> tuple[str, bool, list[tuple[str, StoredObject]]]:
-    """Where a container's data is, whether it is an archive, and its objects with their paths below the folder."""
-    data = given.get("ModelDataSource", {}).get("S3DataSource")
-    if data is None and "ModelDataUrl" not in given:
-        return "", False, []
-    uri = data["S3Uri"] if data else given["ModelDataUrl"]
-    archive = data is None or data["CompressionType"] == "Gzip"
-    whole = data is None or data["S3DataType"] == "S3Object"
-    if archive and not whole:
-        raise ValidationError(f"CompressionType Gzip is one archive: make {uri} its URI, with S3DataType S3Object.")
+def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[str, StoredObject]]]:
+    """Return whether a container's model data is an archive, and its objects with their paths below the folder.
+
+    Raises:
+        ValidationError: the data does not exist, or several objects should be an archive.
+    """
+    archive = {"S3Uri": container.get("ModelDataUrl"), "S3DataType": "S3Object", "CompressionType": "Gzip"}
+    source = container.get("ModelDataSource", {}).get("S3DataSource", archive)
+    uri, is_archive = source["S3Uri"], source["CompressionType"] == "Gzip"
+    if uri is None:
+        return False, []
     try:
-        if not whole:
-            return uri, archive, inputs.select(context.store, uri, "ModelDataSource")
-        item = context.store.get(*parse_uri(uri))
+        if source["S3DataType"] != "S3Prefix":
+            stored = context.store.get(*parse_uri(uri))
+            return is_archive, [(Path(stored.key).name, stored)]
+        if not is_archive:
+            return False, inputs.select(context.store, uri, "ModelDataSource")
     except ServiceError as error:
         raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
-    return uri, archive, [(Path(item.key).name, item)]
+    raise ValidationError(f"CompressionType Gzip needs one archive, not {uri}: set S3Uri to it, with S3DataType S3Object.")

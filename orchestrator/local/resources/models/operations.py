@@ -1,8 +1,12 @@
-"""The operations on models."""
+"""The operations on models.
 
-from microjobs_orchestrator.local.resources.models.create import create
+Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateModel.html
+"""
+
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
+from microjobs_orchestrator.local.resources.models.model import find_data, get_container
 from microjobs_orchestrator.local.resources.operations import Operations, Request
+from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.state import Record
 
 
@@ -10,4 +14,6 @@ class ModelOperations(Operations):
     kind = MODEL
 
     def add(self, request: Request) -> Record:
-        return create(self.context, request)
+        """Check that the request has one container, and that its model data exists; add the model."""
+        find_data(self.context, get_container(request))
+        return add_resource(self.context, MODEL, request, defaults={"EnableNetworkIsolation": False})

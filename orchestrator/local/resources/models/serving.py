@@ -1,20 +1,22 @@
-"""Containers that serve a model, for endpoints and batch transform.
+"""Hosts that serve a model, for endpoints and batch transform.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html
 """
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from microjobs_orchestrator.local import instances
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
-from microjobs_orchestrator.local.resources.models import model as models
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.models.client import Client
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input
+from microjobs_orchestrator.local.resources.models.model import fetch, get_container
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Plan
 
 PORT = 8080
 STARTUP_TIMEOUT = 240
@@ -23,86 +25,77 @@ FIRST_PING_DELAY, MAX_PING_DELAY = 0.1, 1.0
 
 
 class UnhealthyError(CannotRunError):
-    """A container ended, or its `/ping` did not answer 200 in time."""
+    """A host ended, or its `/ping` did not answer 200 in time."""
 
 
 class StoppedError(Exception):
-    """The container is not needed any more."""
+    """The job or the endpoint is being stopped."""
 
 
-def image(context: Context, model: Mapping[str, Any]) -> str:
-    """Return the local name of a model's image."""
-    return context.image(models.container(model)["Image"])
-
-
-def host_plan(
+def make_attempt(
     context: Context,
     model: Mapping[str, Any],
-    name: str,
-    folder: Path,
-    data: Path,
+    plan_name: str,
+    hosts: Sequence[str],
     instance_type: str,
+    open_stream: Callable[[str], LogStream],
     environment: Mapping[str, str] | None = None,
-) -> HostPlan:
-    """Return the plan of a host that serves a model.
+) -> Attempt:
+    """Return an attempt whose hosts serve a model.
 
     Args:
-        model: the request that made it.
-        folder: a new one, for the host's own files.
-        data: the model's files, as `models.fetch` makes them.
-        environment: replaces variables of the model.
+        model: a CreateModel request.
+        hosts: the names of the hosts.
+        environment: variables in addition to those of the model, or in place of them.
     """
-    folder.mkdir(parents=True)
-    access = {} if is_isolated(model) else context.access()
-    return HostPlan(
-        name=name,
-        image=image(context, model),
-        files=folder,
-        inputs=(Input(str(LAYOUT.model), data),),
-        arguments=("serve",),
-        environment={
-            **access,
-            **models.container(model).get("Environment", {}),
-            **(environment or {}),
-        },
-        limits=context.limits(instance_type),
-        gpus=instances.has_gpus(instance_type),
-        port=PORT,
-    )
+    container, is_isolated = get_container(model), bool(model.get("EnableNetworkIsolation", False))
+    access = {} if is_isolated else context.access()
+    variables = {**access, **container.get("Environment", {}), **(environment or {})}
+    image = context.image(container["Image"])
 
+    def make_plan(folder: Path) -> Plan:
+        data = fetch(context, container, folder / "model")
+        return Plan(plan_name, tuple(make_host(name, folder / "files" / name, data) for name in hosts), is_isolated)
 
-def is_isolated(model: Mapping[str, Any]) -> bool:
-    return bool(model.get("EnableNetworkIsolation", False))
+    def make_host(name: str, files: Path, data: Path) -> HostPlan:
+        files.mkdir(parents=True)
+        return HostPlan(
+            name=name,
+            image=image,
+            files=files,
+            inputs=(Input(str(LAYOUT.model), data),),
+            arguments=("serve",),
+            environment=variables,
+            limits=context.limits(instance_type),
+            gpus=instances.has_gpus(instance_type),
+            port=PORT,
+        )
+
+    return Attempt(plan_name, image, make_plan, open_stream)
 
 
 def wait_until_healthy(
-    host: Host, seconds: float, stopping: threading.Event, ended: Callable[[], bool] = lambda: False
+    host: Host, seconds: float, stopping: threading.Event, has_ended: Callable[[], bool] = lambda: False
 ) -> Client:
-    """Request `/ping` until it answers 200, with increasing delays: containers report their health in no other way.
+    """Request `/ping` until it answers 200, with increasing delays; return a client of the host.
 
     Args:
-        stopping: set when the container is not needed any more.
-        ended: returns whether the host has ended by itself.
+        stopping: set when the job or the endpoint is being stopped.
+        has_ended: returns whether the host has ended by itself.
 
     Raises:
-        UnhealthyError: it has ended, or there was no 200 within `seconds`.
+        UnhealthyError: the host has ended, or `/ping` did not answer 200 within `seconds`.
         StoppedError: `stopping` was set.
     """
-    deadline, wait = time.monotonic() + seconds, FIRST_PING_DELAY
+    deadline, delay = time.monotonic() + seconds, FIRST_PING_DELAY
     while time.monotonic() < deadline:
-        if ended():
+        if has_ended():
             raise UnhealthyError("It ended before that.")
-        if (client := _answering(host)) is not None:
+        client = Client(host.connect)
+        if client.is_healthy():
             return client
-        if stopping.wait(wait):
+        client.close()
+        if stopping.wait(delay):
             raise StoppedError
-        wait = min(MAX_PING_DELAY, wait * 1.2)
+        delay = min(MAX_PING_DELAY, delay * 1.2)
     raise UnhealthyError(f"GET /ping did not answer 200 within {seconds:g} s.")
-
-
-def _answering(host: Host) -> Client | None:
-    client = Client(host.connect)
-    if client.healthy():
-        return client
-    client.close()
-    return None

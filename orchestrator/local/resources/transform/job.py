@@ -6,26 +6,24 @@ others are stored, and the job fails.
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from microjobs.contract import HostingEnvironment
-from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import attempt as attempts
-from microjobs_orchestrator.local.lifecycle import inputs
+from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.control import StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, JobHandle, reason_of
-from microjobs_orchestrator.local.resources.models import model as models
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
-from microjobs_orchestrator.local.resources.transform.create import list_objects
 from microjobs_orchestrator.local.resources.transform.feeder import (
     STRATEGIES,
     Feeder,
@@ -34,7 +32,7 @@ from microjobs_orchestrator.local.resources.transform.feeder import (
     execution_parameters,
 )
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.state import Record
@@ -54,7 +52,6 @@ class TransformJob:
         self.job = JobHandle(context, record, TRANSFORM_JOB)
         self.control = self.job.control
         self.plan_name = self.job.plan_name
-        self._model: Mapping[str, Any] = record.request["Model"]
         self._driver: threading.Thread | None = None
         self._outputs: list[Output] | None = None
         """None until all objects are done."""
@@ -71,8 +68,19 @@ class TransformJob:
 
     @property
     def attempt(self) -> Attempt:
-        image = serving.image(self.job.context, self._model)
-        return Attempt(self.plan_name, image, self._make_plan, self.job.open_stream)
+        """The only attempt of the job."""
+        request, model = self.job.request, self.job.request["Model"]
+        resources, environment = request["TransformResources"], _environment(request)
+        hosts = [f"algo-{number + 1}" for number in range(resources["InstanceCount"])]
+        return serving.make_attempt(
+            self.job.context,
+            model,
+            self.plan_name,
+            hosts,
+            resources["InstanceType"],
+            self.job.open_stream,
+            environment,
+        )
 
     def _run(self) -> None:
         outcome = self.job.run_attempt(self.attempt, (), self.handle_start)
@@ -80,18 +88,6 @@ class TransformJob:
         if self._driver is not None:
             self._driver.join()
         self._handle(outcome)
-
-    def _make_plan(self, folder: Path) -> Plan:
-        context, request = self.job.context, self.job.request
-        data = models.fetch(context, self._model, folder / "model")
-        resources, environment = request["TransformResources"], _environment(request)
-        hosts = tuple(
-            serving.host_plan(
-                context, self._model, name, folder / "files" / name, data, resources["InstanceType"], environment
-            )
-            for name in (f"algo-{number + 1}" for number in range(resources["InstanceCount"]))
-        )
-        return Plan(self.plan_name, hosts, serving.is_isolated(self._model))
 
     # --- while it runs ---
 
@@ -173,6 +169,23 @@ class TransformJob:
             self.job.fail(f"{_format_reason(failed[0])[: REASON_LIMIT - len(others)]}{others}")
         else:
             self.job.end(JobStatus.COMPLETED)
+
+
+def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str, StoredObject]]:
+    """Return the input objects of a CreateTransformJob request, each with the key of its output.
+
+    Raises:
+        ValidationError: two objects have the same output key, or the bucket of the output does not exist.
+    """
+    uri = request["TransformInput"]["DataSource"]["S3DataSource"]["S3Uri"]
+    bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
+    objects = inputs.select(context.store, uri, "transform input")
+    keyed_objects = [(outputs.join(prefix, f"{path}.out"), stored) for path, stored in objects]
+    context.store.check(bucket, keyed_objects[0][0])
+    key, count = Counter(key for key, _ in keyed_objects).most_common(1)[0]
+    if count > 1:
+        raise ValidationError(f"{count} objects of {uri} would both become {key}: use a prefix that ends with /.")
+    return keyed_objects
 
 
 def _environment(request: Mapping[str, Any]) -> dict[str, str]:

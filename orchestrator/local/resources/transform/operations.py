@@ -1,9 +1,14 @@
-"""The operations on batch transform jobs."""
+"""The operations on batch transform jobs.
+
+https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob.html
+"""
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
+from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Request, RunningOperations
-from microjobs_orchestrator.local.resources.transform.create import create
-from microjobs_orchestrator.local.resources.transform.job import TransformJob
+from microjobs_orchestrator.local.resources.records import add_resource, find_resource
+from microjobs_orchestrator.local.resources.transform.feeder import Options
+from microjobs_orchestrator.local.resources.transform.job import TransformJob, list_objects
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.state import Record
 
@@ -12,7 +17,18 @@ class TransformJobOperations(RunningOperations):
     kind = TRANSFORM_JOB
 
     def add(self, request: Request) -> Record:
-        return create(self.context, request)
+        """Check that model, input and output bucket exist, and that limits do not contradict each other; add the job.
+
+        The job checks the limits again, with the values that the container proposes.
+        """
+        model = find_resource(self.context, MODEL, request["ModelName"]).request
+        Options.of({"MaxPayloadInMB": 1, **request}, {})
+        list_objects(self.context, request)
+        members = {
+            "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
+            "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
+        }
+        return add_resource(self.context, TRANSFORM_JOB, request, members=members, kept={"Model": model})
 
     def make_runnable(self, record: Record) -> Runnable:
         return TransformJob(self.context, record)

@@ -8,6 +8,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
+from microjobs_orchestrator.local.resources.records import find_resource
 from microjobs_orchestrator.local.resources.tuning import search
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
@@ -24,9 +25,7 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
         raise ValidationError("WarmStartConfig cannot be used with the strategy Grid, which tries every combination.")
     for parent in config["ParentHyperParameterTuningJobs"]:
         name = parent.get("HyperParameterTuningJobName", "")
-        record = context.state.get(TUNING_JOB.arn_type, name)
-        if record is None:
-            raise ValidationError(f'Could not find hyper parameter tuning job "{name}" of WarmStartConfig.')
+        record = find_resource(context, TUNING_JOB, name)
         if record.status not in OVER:
             raise ValidationError(f"Parent tuning job {name} is {record.status}: it must have ended.")
         _check_alike(request, record)
