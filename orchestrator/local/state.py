@@ -265,10 +265,6 @@ class State:
 
     # --- tags ---
 
-    def has_arn(self, arn: str) -> bool:
-        with self._lock:
-            return bool(self._database.execute("SELECT 1 FROM resources WHERE arn = ?", (arn,)).fetchall())
-
     def add_tags(self, arn: str, tags: Sequence[Mapping[str, str]]) -> None:
         with self._transaction():
             self._put_tags(arn, tags)

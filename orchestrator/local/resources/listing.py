@@ -3,18 +3,16 @@
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
-
-from botocore.model import StructureShape
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.kinds import Kind
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.state import Query, Record, State
 
-PAGE = 100
-"""The maximum of resources in one response, as on SageMaker."""
+PAGE_SIZE = 100
+"""The maximum number of resources in one response, as on SageMaker."""
 
 MAX_VERSIONS = 1 << 53
 """The versions of a resource are less than this."""
@@ -22,27 +20,31 @@ MAX_VERSIONS = 1 << 53
 SORT_COLUMNS = {"Name": "name", "CreationTime": "created", "LastModifiedTime": "modified", "Status": "status"}
 
 
-def members(record: Record) -> dict[str, Any]:
-    """Return all members that a resource's record contains."""
-    return {**record.description, "CreationTime": record.created, "LastModifiedTime": record.modified}
+def describe_resource(kind: Kind, record: Record, computed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the response of a Describe request.
+
+    Args:
+        computed: members that the record does not contain.
+    """
+    return _select_members(operation_model("sagemaker", f"Describe{kind.noun}").output_shape, record, computed)
 
 
-def shown(operation: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members that an operation's response has in botocore's model."""
-    shape = operation_model("sagemaker", operation).output_shape
-    assert isinstance(shape, StructureShape)  # noqa: S101  every Describe answers something
+def _select_members(shape: Any, record: Record, computed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members of a resource that a structure of botocore's model has."""
+    times = {"CreationTime": record.created, "LastModifiedTime": record.modified}
+    known = {**record.description, **times, **computed}
     return {name: known[name] for name in shape.members if name in known}
 
 
 def list_resources(
-    state: State, kind: Kind, request: Mapping[str, Any], more: Callable[[Record], Mapping[str, Any]] = lambda _: {}
+    state: State, kind: Kind, request: Mapping[str, Any], compute: Callable[[Record], Mapping[str, Any]] = lambda _: {}
 ) -> dict[str, Any]:
     """Return the response of a List request, with SageMaker's filters, order and pages.
 
     Args:
-        more: returns the computed members of a resource.
+        compute: returns the members of a resource that its record does not contain.
     """
-    limit, status = request.get("MaxResults", PAGE), request.get("StatusEquals", "")
+    limit, status = request.get("MaxResults", PAGE_SIZE), request.get("StatusEquals", "")
     filters_page = kind.filters_pages and "MaxResults" in request
     query = Query(
         kind.arn_type,
@@ -53,14 +55,19 @@ def list_resources(
         order_by=SORT_COLUMNS[request.get("SortBy", kind.sort_by)],
         descending=request.get("SortOrder", "Descending" if kind.newest_first else "Ascending") == "Descending",
         limit=limit + 1,
-        after=read_token(request["NextToken"]) if "NextToken" in request else None,
+        after=_read_token(request["NextToken"]) if "NextToken" in request else None,
     )
     records = state.find(query)
+    list_shape: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
+    shape = list_shape.members[kind.summaries_member].member
     page = [record for record in records[:limit] if status in ("", record.status)]
-    answer: dict[str, Any] = {kind.summaries_member: [_summary(kind, record, more(record)) for record in page]}
+    answer: dict[str, Any] = {
+        kind.summaries_member: [_select_members(shape, record, compute(record)) for record in page]
+    }
     if len(records) > limit:
         last = records[limit - 1]
-        answer["NextToken"] = write_token([getattr(last, query.order_by), last.name, last.version])
+        position = [getattr(last, query.order_by), last.name, last.version]
+        answer["NextToken"] = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
     return answer
 
 
@@ -68,49 +75,13 @@ def _times(request: Mapping[str, Any], member: str) -> tuple[float, float]:
     return request.get(f"{member}After", float("-inf")), request.get(f"{member}Before", float("inf"))
 
 
-def _summary(kind: Kind, record: Record, more: Mapping[str, Any]) -> dict[str, Any]:
-    known = {**members(record), **more}
-    listed: Any = operation_model("sagemaker", f"List{kind.noun}s").output_shape
-    return {name: known[name] for name in listed.members[kind.summaries_member].member.members if name in known}
-
-
-def page(items: Sequence[Any], request: Mapping[str, Any], limit: int = PAGE) -> tuple[Sequence[Any], dict[str, str]]:
-    """Return one page of a list, and the NextToken if there is another page."""
-    begin = read_offset(request["NextToken"]) if "NextToken" in request else 0
-    end = begin + request.get("MaxResults", limit)
-    return items[begin:end], {"NextToken": write_token([end, ""])} if end < len(items) else {}
-
-
-def write_token(position: list[Any]) -> str:
-    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
-
-
-def read_token(token: str) -> tuple[str | float, str, int]:
-    """Parse a token of `write_token`: a value, a name and a version.
-
-    Raises:
-        ValidationError: `write_token` did not write it.
-    """
+def _read_token(token: str) -> tuple[str | float, str, int]:
+    """Return the position in a NextToken: a value of the column that sorts the list, a name and a version."""
     try:
-        position: list[Any] = [*json.loads(base64.urlsafe_b64decode(token), parse_int=float), 0.0]
-        value, name, version = position[:3]
-        is_value = isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
-        if is_value and isinstance(name, str) and isinstance(version, float) and 0 <= version < MAX_VERSIONS:
+        value, name, version = json.loads(base64.urlsafe_b64decode(token), parse_int=float)
+        is_value = isinstance(value, str) or math.isfinite(value)
+        if is_value and isinstance(name, str) and 0 <= version < MAX_VERSIONS:
             return value, name, int(version)
     except (ValueError, TypeError, RecursionError):
         pass
     raise ValidationError(f"NextToken {token!r} is not valid: pass the NextToken of the last response.")
-
-
-def read_offset(token: str) -> int:
-    """Parse a token of a list in memory: an offset.
-
-    Raises:
-        ValidationError: the token belongs to another list.
-    """
-    value, *_ = read_token(token)
-    if isinstance(value, str) or value < 0:
-        raise ValidationError(
-            f"NextToken {token!r} belongs to another list: pass the NextToken of this list's last response."
-        )
-    return int(value)

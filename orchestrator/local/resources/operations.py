@@ -60,8 +60,7 @@ class Operations:
 
     def describe(self, request: Request) -> Answer:
         record = self.find(request)
-        known = {**listing.members(record), **self.compute_members(record)}
-        return listing.shown(f"Describe{self.kind.noun}", known)
+        return listing.describe_resource(self.kind, record, self.compute_members(record))
 
     def list(self, request: Request) -> Answer:
         return listing.list_resources(self.context.state, self.kind, request, self.compute_members)

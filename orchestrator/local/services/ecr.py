@@ -7,22 +7,24 @@ import base64
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, format_registry
+from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.runtimes.base import Image
 from microjobs_orchestrator.local.services import Service
-from microjobs_orchestrator.local.services.pages import cut
 from microjobs_orchestrator.local.state import NameTakenError, Query, State
 
 KIND = "ecr-repository"
 TOKEN_LIFETIME = 12 * 60 * 60
-PAGE = 100
 MEDIA_TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
+
+_cut_page = partial(cut_page, names=("nextToken", "maxResults"), code="InvalidParameterException")
 
 
 class Ecr:
@@ -34,7 +36,7 @@ class Ecr:
         self._images = images
 
     def operations(self) -> Service:
-        return {
+        handlers: dict[str, Callable[[Request], Answer]] = {
             "GetAuthorizationToken": self._get_token,
             "DescribeRepositories": self._describe_repositories,
             "CreateRepository": self._create_repository,
@@ -44,49 +46,35 @@ class Ecr:
             "ListTagsForResource": self._list_tags,
             "TagResource": self._tag,
             "UntagResource": self._untag,
-            "GetRepositoryPolicy": self._no_policy("RepositoryPolicyNotFoundException", "Repository policy"),
-            "GetLifecyclePolicy": self._no_policy("LifecyclePolicyNotFoundException", "Lifecycle policy"),
+            "GetRepositoryPolicy": partial(self._raise_missing_policy, "Repository"),
+            "GetLifecyclePolicy": partial(self._raise_missing_policy, "Lifecycle"),
         }
+        return {name: partial(_check_registry, handler) for name, handler in handlers.items()}
 
     def _get_token(self, request: Request) -> Answer:
         token = base64.b64encode(f"AWS:{secrets.token_urlsafe(30)}".encode()).decode()
-        expiry = time.time() + TOKEN_LIFETIME
-        return {
-            "authorizationData": [
-                {
-                    "authorizationToken": token,
-                    "expiresAt": expiry,
-                    "proxyEndpoint": f"https://{format_registry(self._region, account)}",
-                }
-                for account in request.get("registryIds", [ACCOUNT])
-            ]
-        }
+        data = {"authorizationToken": token, "expiresAt": time.time() + TOKEN_LIFETIME}
+        registries = [format_registry(self._region, account) for account in request.get("registryIds", [ACCOUNT])]
+        return {"authorizationData": [{**data, "proxyEndpoint": f"https://{registry}"} for registry in registries]}
 
     # --- repositories ---
 
     def _describe_repositories(self, request: Request) -> Answer:
-        _check_registry(request)
         known = self._repositories()
         if "repositoryNames" in request:
-            return {"repositories": [self._find(known, name) for name in request["repositoryNames"]]}
-        page, more = _page([known[name] for name in sorted(known)], request)
-        return {"repositories": page, **more}
+            return {"repositories": [_find(known, name) for name in request["repositoryNames"]]}
+        page, token = _cut_page([known[name] for name in sorted(known)], request)
+        return {"repositories": page, **token}
 
     def _repositories(self) -> dict[str, Mapping[str, Any]]:
         """Return all repositories by name: those of the engine's images, and created ones."""
-        found: dict[str, Mapping[str, Any]] = {}
-        for image in self._images():
-            for name, _ in self._names(image):
-                older = min(image.created, found[name]["createdAt"]) if name in found else image.created
-                found[name] = self._repository(name, older)
-        query = Query(KIND, order_by="name", descending=False, limit=10_000)
-        return found | {record.name: record.description for record in self._state.find(query)}
-
-    def _find(self, known: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-        if name not in known:
-            message = f"The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'"
-            raise ServiceError("RepositoryNotFoundException", message)
-        return known[name]
+        newest_first = sorted(self._images(), key=lambda image: -image.created)
+        names = {name: image.created for image in newest_first for name, _ in self._names(image)}
+        created = self._state.find(Query(KIND, order_by="name", descending=False, limit=10_000))
+        return {
+            **{name: self._repository(name, time) for name, time in names.items()},
+            **{record.name: record.description for record in created},
+        }
 
     def _repository(self, name: str, created: float, **members: Any) -> dict[str, Any]:
         return {
@@ -102,7 +90,6 @@ class Ecr:
         }
 
     def _create_repository(self, request: Request) -> Answer:
-        _check_registry(request)
         name = request["repositoryName"]
         settings = ("imageTagMutability", "imageScanningConfiguration", "encryptionConfiguration")
         members = {member: request[member] for member in settings if member in request}
@@ -118,11 +105,10 @@ class Ecr:
 
     def _delete_repository(self, request: Request) -> Answer:
         """Delete a created repository. Images belong to the engine."""
-        _check_registry(request)
         name = request["repositoryName"]
-        repository = self._find(self._repositories(), name)
-        if any(name == known for image in self._images() for known, _ in self._names(image)):
-            message = f"The repository '{name}' has images of the engine, which stay: remove them with docker rmi."
+        repository = _find(self._repositories(), name)
+        if any(name == used for image in self._images() for used, _ in self._names(image)):
+            message = f"The repository '{name}' has images of the engine: remove them with docker rmi."
             raise ServiceError("RepositoryNotEmptyException", message)
         self._state.delete(KIND, name)
         return {"repository": repository}
@@ -141,9 +127,8 @@ class Ecr:
 
     def _details(self, request: Request) -> list[dict[str, Any]]:
         """Return the images of a repository, the newest first."""
-        _check_registry(request)
         name = request["repositoryName"]
-        self._find(self._repositories(), name)
+        _find(self._repositories(), name)
         if request.get("filter", {}).get("tagStatus", "ANY") == "UNTAGGED":
             return []
         return [
@@ -161,11 +146,11 @@ class Ecr:
         ]
 
     def _describe_images(self, request: Request) -> Answer:
-        found = self._details(request)
+        details = self._details(request)
         if "imageIds" in request:
-            return {"imageDetails": [_image(found, wanted, request) for wanted in request["imageIds"]]}
-        page, more = _page(found, request)
-        return {"imageDetails": page, **more}
+            return {"imageDetails": [_find_image(details, image_id, request) for image_id in request["imageIds"]]}
+        page, token = _cut_page(details, request)
+        return {"imageDetails": page, **token}
 
     def _list_images(self, request: Request) -> Answer:
         ids = [
@@ -173,64 +158,63 @@ class Ecr:
             for item in self._details(request)
             for tag in item["imageTags"]
         ]
-        page, more = _page(ids, request)
-        return {"imageIds": page, **more}
+        page, token = _cut_page(ids, request)
+        return {"imageIds": page, **token}
 
     # --- tags and policies ---
 
-    def _stored(self, arn: str) -> str:
-        """Return the ARN of a created repository. Repositories of the engine's images have no tags."""
-        if not self._state.has_arn(arn):
-            name = arn.partition(":repository/")[2]
-            self._find(self._repositories(), name)
-            raise ServiceError(
-                "InvalidParameterException", f"{name} has no tags: create it with CreateRepository first."
-            )
-        return arn
+    def _find_by_arn(self, arn: str) -> Mapping[str, Any]:
+        return _find(self._repositories(), arn.partition(":repository/")[2])
+
+    def _check_created(self, arn: str) -> None:
+        """Raise ServiceError unless CreateRepository created the repository: repositories of images have no tags."""
+        name = self._find_by_arn(arn)["repositoryName"]
+        if self._state.get_by_arn(arn) is None:
+            message = f"{name} cannot have tags: create it with CreateRepository first."
+            raise ServiceError("InvalidParameterException", message)
 
     def _list_tags(self, request: Request) -> Answer:
-        arn = request["resourceArn"]
-        if not self._state.has_arn(arn):
-            self._find(self._repositories(), arn.partition(":repository/")[2])
-        return {"tags": self._state.tags(arn)}
+        self._find_by_arn(request["resourceArn"])
+        return {"tags": self._state.tags(request["resourceArn"])}
 
     def _tag(self, request: Request) -> Answer:
-        self._state.add_tags(self._stored(request["resourceArn"]), request["tags"])
+        self._check_created(request["resourceArn"])
+        self._state.add_tags(request["resourceArn"], request["tags"])
         return {}
 
     def _untag(self, request: Request) -> Answer:
-        self._state.delete_tags(self._stored(request["resourceArn"]), request["tagKeys"])
+        self._check_created(request["resourceArn"])
+        self._state.delete_tags(request["resourceArn"], request["tagKeys"])
         return {}
 
-    def _no_policy(self, code: str, what: str) -> Callable[[dict[str, Any]], Answer]:
-        def answer(request: Request) -> Answer:
-            _check_registry(request)
-            name = request["repositoryName"]
-            self._find(self._repositories(), name)
-            raise ServiceError(code, f"{what} does not exist for the repository with name '{name}'")
-
-        return answer
+    def _raise_missing_policy(self, policy: str, request: Request) -> Answer:
+        name = request["repositoryName"]
+        _find(self._repositories(), name)
+        message = f"{policy} policy does not exist for the repository with name '{name}'"
+        raise ServiceError(f"{policy}PolicyNotFoundException", message)
 
 
-def _check_registry(request: Request) -> None:
+def _check_registry(handler: Callable[[Request], Answer], request: Request) -> Answer:
+    """Handle a request of the server's account."""
     if request.get("registryId", ACCOUNT) != ACCOUNT:
-        message = f"The registry with id '{request['registryId']}' does not exist: there is '{ACCOUNT}'"
+        message = f"The registry with id '{request['registryId']}' does not exist: the only registry is '{ACCOUNT}'"
         raise ServiceError("InvalidParameterException", message)
+    return handler(request)
 
 
-def _image(found: Sequence[Mapping[str, Any]], wanted: Mapping[str, str], request: Request) -> Mapping[str, Any]:
+def _find(known: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    if name not in known:
+        message = f"The repository with name '{name}' does not exist in the registry with id '{ACCOUNT}'"
+        raise ServiceError("RepositoryNotFoundException", message)
+    return known[name]
+
+
+def _find_image(details: Sequence[Mapping[str, Any]], image_id: Mapping[str, str], request: Request) -> Answer:
     """Return the image with a tag, a digest, or both."""
-    digest, tag = wanted.get("imageDigest"), wanted.get("imageTag")
-    for image in found:
+    digest, tag = image_id.get("imageDigest"), image_id.get("imageTag")
+    for image in details:
         if digest in (None, image["imageDigest"]) and (tag is None or tag in image["imageTags"]):
             return image
-    message = (
-        f"The image with imageId {dict(wanted)} does not exist within the repository '{request['repositoryName']}'"
-    )
+    repository = request["repositoryName"]
+    message = f"The image with imageId {dict(image_id)} does not exist within the repository '{repository}'"
     raise ServiceError("ImageNotFoundException", message)
-
-
-def _page(items: Sequence[Any], request: Request) -> tuple[list[Any], dict[str, str]]:
-    token, limit = request.get("nextToken", ""), request.get("maxResults", PAGE)
-    page, following = cut(items, token, limit, "InvalidParameterException")
-    return page, {} if following is None else {"nextToken": following}

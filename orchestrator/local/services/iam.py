@@ -8,19 +8,19 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
+from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.services import Service
-from microjobs_orchestrator.local.services.pages import cut
-from microjobs_orchestrator.local.state import NameTakenError, Query, Record, State
+from microjobs_orchestrator.local.state import Query, State
 
 KIND = "iam-role"
 DELETED = "Deleted"
-PAGE = 100
 ROLE_LIFETIME = 60 * 60
 
 TRUST = json.dumps(
@@ -35,6 +35,8 @@ TRUST = json.dumps(
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
+Role = Mapping[str, Any]
+"""Members as IAM names them; `policies` are the documents of inline policies by name, `attached` ARNs of policies."""
 
 
 class Iam:
@@ -45,43 +47,17 @@ class Iam:
         self._lock = threading.Lock()
 
     def operations(self) -> Service:
-        changing: dict[str, Callable[[Request], Answer]] = {
-            "CreateRole": self._create_role,
-            "UpdateRole": self._update_role,
-            "UpdateRoleDescription": self._describe_role,
-            "UpdateAssumeRolePolicy": self._update_trust,
-            "DeleteRole": self._delete_role,
-            "PutRolePolicy": self._put_policy,
-            "DeleteRolePolicy": self._delete_policy,
-            "AttachRolePolicy": self._attach,
-            "DetachRolePolicy": self._detach,
-            "TagRole": self._tag,
-            "UntagRole": self._untag,
-        }
         return {
-            "GetRole": self._get_role,
+            "CreateRole": self._create_role,
+            "DeleteRole": self._delete_role,
             "ListRoles": self._list_roles,
-            "GetRolePolicy": self._get_policy,
-            "ListRolePolicies": self._list_policies,
-            "ListAttachedRolePolicies": self._list_attached,
-            "ListInstanceProfilesForRole": self._list_profiles,
-            "ListRoleTags": self._list_tags,
             "SimulatePrincipalPolicy": _simulate,
-            **{name: self._lock_during(change) for name, change in changing.items()},
+            **{name: partial(self._read, read) for name, read in READS.items()},
+            **{name: partial(self._change, change) for name, change in CHANGES.items()},
+            "UpdateRoleDescription": lambda request: {"Role": _describe(self._update(_update_role, request))},
         }
 
-    def _lock_during(self, change: Callable[[Request], Answer]) -> Callable[[dict[str, Any]], Answer]:
-        """Return a handler that runs alone, because it reads a role before it writes it."""
-
-        def locked(request: Request) -> Answer:
-            with self._lock:
-                return change(request)
-
-        return locked
-
-    # --- roles ---
-
-    def role(self, name: str) -> Mapping[str, Any]:
+    def role(self, name: str) -> Role:
         """Return the stored members of a role.
 
         Raises:
@@ -89,141 +65,137 @@ class Iam:
         """
         record = self._state.get(KIND, name)
         if record is None:
-            return _implied(name)
+            return _implied_role(name)
         if record.status == DELETED:
             raise _missing(f"The role with name {name} cannot be found.")
         return record.description
 
-    def _change(self, name: str, **members: Any) -> Mapping[str, Any]:
-        """Change members of a role, and store it."""
-        role = {**self.role(name), **members}
-        self._store(name, role)
+    def _read(self, read: Callable[[Role, Request], Answer], request: Request) -> Answer:
+        return read(self.role(request["RoleName"]), request)
+
+    def _change(self, change: Callable[[Role, Request], Role], request: Request) -> Answer:
+        self._update(change, request)
+        return {}
+
+    def _update(self, change: Callable[[Role, Request], Role], request: Request) -> Role:
+        """Merge the result of `change` into a role, and store the role."""
+        with self._lock:
+            role = self.role(request["RoleName"])
+            role = {**role, **change(role, request)}
+            self._store(role)
         return role
 
-    def _store(self, name: str, role: Mapping[str, Any], status: str = "Active") -> None:
+    def _store(self, role: Role, status: str = "Active") -> None:
+        name = role["RoleName"]
         if self._state.update(KIND, name, role, status) is None:
             self._state.add(KIND, name, role["Arn"], status, {}, role)
 
     def _create_role(self, request: Request) -> Answer:
-        name, path = request["RoleName"], request.get("Path", "/")
-        before: Record | None = self._state.get(KIND, name)
-        if before is not None and before.status != DELETED:
-            raise ServiceError("EntityAlreadyExists", f"Role with name {name} already exists.", 409)
+        name = request["RoleName"]
         role = {
-            **_implied(name, path, f"{name}/{time.time_ns()}"),
+            **_implied_role(name, request.get("Path", "/"), f"{name}/{time.time_ns()}"),
             "CreateDate": int(time.time()),
-            "AssumeRolePolicyDocument": _document(request["AssumeRolePolicyDocument"]),
+            "AssumeRolePolicyDocument": _check_document(request["AssumeRolePolicyDocument"]),
             "Description": request.get("Description", ""),
             "MaxSessionDuration": request.get("MaxSessionDuration", ROLE_LIFETIME),
-            "Tags": _tags([], request.get("Tags", [])),
+            "Tags": _merge_tags([], request.get("Tags", [])),
         }
-        self._state.delete(KIND, name)
-        try:
-            self._state.add(KIND, name, role["Arn"], "Active", {}, role)
-        except NameTakenError as error:
-            raise ServiceError("EntityAlreadyExists", f"Role with name {name} already exists.", 409) from error
-        return {"Role": _shown(role)}
-
-    def _get_role(self, request: Request) -> Answer:
-        return {"Role": _shown(self.role(request["RoleName"]))}
-
-    def _update_role(self, request: Request) -> Answer:
-        known = {name: request[name] for name in ("Description", "MaxSessionDuration") if name in request}
-        self._change(request["RoleName"], **known)
-        return {}
-
-    def _describe_role(self, request: Request) -> Answer:
-        return {"Role": _shown(self._change(request["RoleName"], Description=request["Description"]))}
-
-    def _update_trust(self, request: Request) -> Answer:
-        self._change(request["RoleName"], AssumeRolePolicyDocument=_document(request["PolicyDocument"]))
-        return {}
+        with self._lock:
+            earlier = self._state.get(KIND, name)
+            if earlier is not None and earlier.status != DELETED:
+                raise ServiceError("EntityAlreadyExists", f"Role with name {name} already exists.", 409)
+            self._state.delete(KIND, name)
+            self._store(role)
+        return {"Role": _describe(role)}
 
     def _delete_role(self, request: Request) -> Answer:
-        name = request["RoleName"]
-        role = self.role(name)
-        for what in ("policies", "attached"):
-            if role[what]:
-                message = f"Cannot delete entity, must {'delete' if what == 'policies' else 'detach'} policies first."
-                raise ServiceError("DeleteConflict", message, 409)
-        self._store(name, role, DELETED)
+        with self._lock:
+            role = self.role(request["RoleName"])
+            for member, verb in (("policies", "delete"), ("attached", "detach")):
+                if role[member]:
+                    message = f"Cannot delete entity, must {verb} policies first."
+                    raise ServiceError("DeleteConflict", message, 409)
+            self._store(role, DELETED)
         return {}
 
     def _list_roles(self, request: Request) -> Answer:
-        prefix = request.get("PathPrefix", "/")
+        """Return the created roles, without tags."""
         records = self._state.find(Query(KIND, status="Active", order_by="name", descending=False, limit=10_000))
-        roles = [record.description for record in records if record.description["Path"].startswith(prefix)]
-        return _page("Roles", [_listed(role) for role in roles], request)
-
-    # --- policies ---
-
-    def _put_policy(self, request: Request) -> Answer:
-        policies = self.role(request["RoleName"])["policies"]
-        self._change(
-            request["RoleName"], policies={**policies, request["PolicyName"]: _document(request["PolicyDocument"])}
-        )
-        return {}
-
-    def _get_policy(self, request: Request) -> Answer:
-        role, policy = request["RoleName"], request["PolicyName"]
-        document = self.role(role)["policies"].get(policy)
-        if document is None:
-            raise _missing(f"The role policy with name {policy} cannot be found.")
-        return {"RoleName": role, "PolicyName": policy, "PolicyDocument": quote(document)}
-
-    def _delete_policy(self, request: Request) -> Answer:
-        policies = dict(self.role(request["RoleName"])["policies"])
-        if policies.pop(request["PolicyName"], None) is None:
-            raise _missing(f"The role policy with name {request['PolicyName']} cannot be found.")
-        self._change(request["RoleName"], policies=policies)
-        return {}
-
-    def _list_policies(self, request: Request) -> Answer:
-        return _page("PolicyNames", sorted(self.role(request["RoleName"])["policies"]), request)
-
-    def _attach(self, request: Request) -> Answer:
-        attached = {*self.role(request["RoleName"])["attached"], request["PolicyArn"]}
-        self._change(request["RoleName"], attached=sorted(attached))
-        return {}
-
-    def _detach(self, request: Request) -> Answer:
-        attached = self.role(request["RoleName"])["attached"]
-        if request["PolicyArn"] not in attached:
-            raise _missing(f"Policy {request['PolicyArn']} was not found.")
-        self._change(request["RoleName"], attached=[arn for arn in attached if arn != request["PolicyArn"]])
-        return {}
-
-    def _list_attached(self, request: Request) -> Answer:
+        roles = [{**record.description, "Tags": []} for record in records]
         prefix = request.get("PathPrefix", "/")
-        attached = [
-            {"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn}
-            for arn in self.role(request["RoleName"])["attached"]
-            if arn.partition(":policy")[2].startswith(prefix)
-        ]
-        return _page("AttachedPolicies", attached, request)
-
-    def _list_profiles(self, request: Request) -> Answer:
-        """Return an empty list: there are no instances, so no role has an instance profile."""
-        self.role(request["RoleName"])
-        return _page("InstanceProfiles", [], request)
-
-    # --- tags ---
-
-    def _tag(self, request: Request) -> Answer:
-        role = self.role(request["RoleName"])
-        self._change(request["RoleName"], Tags=_tags(role["Tags"], request["Tags"]))
-        return {}
-
-    def _untag(self, request: Request) -> Answer:
-        tags = [tag for tag in self.role(request["RoleName"])["Tags"] if tag["Key"] not in request["TagKeys"]]
-        self._change(request["RoleName"], Tags=tags)
-        return {}
-
-    def _list_tags(self, request: Request) -> Answer:
-        return _page("Tags", self.role(request["RoleName"])["Tags"], request)
+        return _page("Roles", [_describe(role) for role in roles if role["Path"].startswith(prefix)], request)
 
 
-def _implied(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
+# --- operations that read one role ---
+
+
+def _get_policy(role: Role, request: Request) -> Answer:
+    name = request["PolicyName"]
+    if name not in role["policies"]:
+        raise _missing(f"The role policy with name {name} cannot be found.")
+    return {"RoleName": role["RoleName"], "PolicyName": name, "PolicyDocument": quote(role["policies"][name])}
+
+
+def _list_attached(role: Role, request: Request) -> Answer:
+    prefix = request.get("PathPrefix", "/")
+    attached = [
+        {"PolicyName": arn.rpartition("/")[2], "PolicyArn": arn}
+        for arn in role["attached"]
+        if arn.partition(":policy")[2].startswith(prefix)
+    ]
+    return _page("AttachedPolicies", attached, request)
+
+
+READS: Mapping[str, Callable[[Role, Request], Answer]] = {
+    "GetRole": lambda role, _: {"Role": _describe(role)},
+    "GetRolePolicy": _get_policy,
+    "ListRolePolicies": lambda role, request: _page("PolicyNames", sorted(role["policies"]), request),
+    "ListAttachedRolePolicies": _list_attached,
+    "ListInstanceProfilesForRole": lambda _, request: _page("InstanceProfiles", [], request),
+    "ListRoleTags": lambda role, request: _page("Tags", role["Tags"], request),
+}
+
+
+# --- operations that change one role: functions that return the changed members ---
+
+
+def _update_role(_: Role, request: Request) -> Role:
+    return {name: request[name] for name in ("Description", "MaxSessionDuration") if name in request}
+
+
+def _delete_policy(role: Role, request: Request) -> Role:
+    _get_policy(role, request)
+    return {"policies": {name: text for name, text in role["policies"].items() if name != request["PolicyName"]}}
+
+
+def _put_policy(role: Role, request: Request) -> Role:
+    return {"policies": {**role["policies"], request["PolicyName"]: _check_document(request["PolicyDocument"])}}
+
+
+def _detach(role: Role, request: Request) -> Role:
+    if request["PolicyArn"] not in role["attached"]:
+        raise _missing(f"Policy {request['PolicyArn']} was not found.")
+    return {"attached": [arn for arn in role["attached"] if arn != request["PolicyArn"]]}
+
+
+CHANGES: Mapping[str, Callable[[Role, Request], Role]] = {
+    "UpdateRole": _update_role,
+    "UpdateAssumeRolePolicy": lambda _, request: {
+        "AssumeRolePolicyDocument": _check_document(request["PolicyDocument"])
+    },
+    "PutRolePolicy": _put_policy,
+    "DeleteRolePolicy": _delete_policy,
+    "AttachRolePolicy": lambda role, request: {"attached": sorted({*role["attached"], request["PolicyArn"]})},
+    "DetachRolePolicy": _detach,
+    "TagRole": lambda role, request: {"Tags": _merge_tags(role["Tags"], request["Tags"])},
+    "UntagRole": lambda role, request: {"Tags": [tag for tag in role["Tags"] if tag["Key"] not in request["TagKeys"]]},
+}
+
+
+# --- members of roles ---
+
+
+def _implied_role(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
     """Return the role that a name stands for until it is created."""
     return {
         "Path": path,
@@ -240,18 +212,13 @@ def _implied(name: str, path: str = "/", identity: str = "") -> dict[str, Any]:
     }
 
 
-def _shown(role: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a role as IAM describes it, with percent-encoded documents."""
+def _describe(role: Role) -> dict[str, Any]:
+    """Return a role as IAM describes it, with a percent-encoded document."""
     members = {name: value for name, value in role.items() if name[0].isupper() and value not in ("", [])}
     return {**members, "AssumeRolePolicyDocument": quote(role["AssumeRolePolicyDocument"])}
 
 
-def _listed(role: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a role as IAM lists it, without its tags."""
-    return {name: value for name, value in _shown(role).items() if name != "Tags"}
-
-
-def _document(text: str) -> str:
+def _check_document(text: str) -> str:
     """Return a policy document unchanged. Raise ServiceError MalformedPolicyDocument if it is not a JSON object."""
     try:
         if not isinstance(json.loads(text), dict):
@@ -261,7 +228,7 @@ def _document(text: str) -> str:
     return text
 
 
-def _tags(known: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+def _merge_tags(known: Sequence[Mapping[str, str]], new: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
     merged = {tag["Key"]: tag["Value"] for tag in (*known, *new)}
     return [{"Key": key, "Value": value} for key, value in merged.items()]
 
@@ -270,11 +237,9 @@ def _missing(message: str) -> ServiceError:
     return ServiceError("NoSuchEntity", message, 404)
 
 
-def _page(member: str, items: Sequence[Any], request: Request) -> dict[str, Any]:
-    """Return the page of a list that a request asks for."""
-    page, marker = cut(items, request.get("Marker", ""), request.get("MaxItems", PAGE), "ValidationError")
-    more = {} if marker is None else {"Marker": marker}
-    return {member: page, "IsTruncated": bool(more), **more}
+def _page(member: str, items: Sequence[Any], request: Request) -> Answer:
+    page, token = cut_page(items, request, ("Marker", "MaxItems"), code="ValidationError")
+    return {member: page, "IsTruncated": bool(token), **token}
 
 
 def _simulate(request: Request) -> Answer:

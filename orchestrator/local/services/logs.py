@@ -9,11 +9,13 @@ import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ResourceNotFoundError, ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT, REGION
 from microjobs_orchestrator.local.logs import LogEvent, LogStore, LogStream
+from microjobs_orchestrator.local.pages import cut_page
 
 MAX_EVENTS = 10_000
 MAX_BYTES = 1 << 20
@@ -23,6 +25,8 @@ MAX_SCANNED_BYTES = 64 << 20
 PAGE_SIZE = 50
 
 Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
+
+_cut_page = partial(cut_page, names=("nextToken", "limit"), default_limit=PAGE_SIZE, code="InvalidParameterException")
 
 
 class Logs:
@@ -45,7 +49,7 @@ class Logs:
         if len(filters) > 1:
             raise _invalid(f"{' and '.join(filters)} cannot be given together.")
         names = [name for name in self._store.groups() if all(GROUP_FILTERS[f](name, v) for f, v in filters.items())]
-        page, token = _page(names, request)
+        page, token = _cut_page(names, request)
         return {"logGroups": [{"logGroupName": name, "arn": self._arn(name)} for name in page], **token}
 
     def describe_log_streams(self, request: dict[str, Any]) -> Mapping[str, Any]:
@@ -57,7 +61,7 @@ class Logs:
         if request.get("descending"):
             described.reverse()
         # Only a page that is not the last has a token: the SageMaker SDK requests pages until it gets none.
-        page, token = _page(described, request)
+        page, token = _cut_page(described, request)
         return {"logStreams": page, **token}
 
     def _describe(self, group: str, name: str, stream: LogStream) -> dict[str, Any]:
@@ -134,15 +138,6 @@ GROUP_FILTERS: Mapping[str, Callable[[str, Any], bool]] = {
     "logGroupIdentifiers": lambda name, identifiers: name in map(_group_name, identifiers),
 }
 """Filters of DescribeLogGroups. CloudWatch accepts one of them per request."""
-
-
-def _page(items: list[Any], request: Mapping[str, Any]) -> tuple[list[Any], dict[str, str]]:
-    token = request.get("nextToken", "0")
-    if not re.fullmatch(r"[0-9]{1,15}", token):
-        raise _invalid_token(token)
-    begin = int(token)
-    end = begin + request.get("limit", PAGE_SIZE)
-    return items[begin:end], {"nextToken": str(end)} if end < len(items) else {}
 
 
 def _position(request: Mapping[str, Any], stream: LogStream) -> tuple[str, int]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources import listing
+from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request
 from microjobs_orchestrator.local.state import State
 
@@ -26,7 +26,7 @@ class SageMaker:
         return {"Tags": self._state.tags(arn)}
 
     def list_tags(self, request: Request) -> Answer:
-        tags, token = listing.page(self._state.tags(self._existing_arn(request)), request)
+        tags, token = cut_page(self._state.tags(self._existing_arn(request)), request)
         return {"Tags": tags, **token}
 
     def delete_tags(self, request: Request) -> Answer:
@@ -35,6 +35,6 @@ class SageMaker:
 
     def _existing_arn(self, request: Mapping[str, Any]) -> str:
         arn = str(request["ResourceArn"])
-        if not self._state.has_arn(arn):
-            raise ValidationError(f'Could not find resource "{arn}": there is none of that ARN here.')
+        if self._state.get_by_arn(arn) is None:
+            raise ValidationError(f'Could not find resource "{arn}".')
         return arn

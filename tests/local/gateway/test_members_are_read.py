@@ -119,8 +119,8 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "UntagRole": [{"RoleName": "tagged", "TagKeys": ["k"]}],
     "DescribeImages": [OF_REPOSITORY, {**OF_REPOSITORY, "imageIds": [{"imageTag": "a", "imageDigest": "b"}]}],
     "ListImages": [OF_REPOSITORY],
-    "TagResource": [{"resourceArn": "arn:repository", "tags": [{"Key": "k", "Value": "v"}]}],
-    "UntagResource": [{"resourceArn": "arn:repository", "tagKeys": ["k"]}],
+    "TagResource": [{"resourceArn": "arn:aws:ecr:r:1:repository/repository", "tags": [{"Key": "k", "Value": "v"}]}],
+    "UntagResource": [{"resourceArn": "arn:aws:ecr:r:1:repository/repository", "tagKeys": ["k"]}],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
@@ -165,7 +165,14 @@ def test_members_of_small_requests_are_read(context: Context, service: str, oper
     }
     context.state.add("hyper-parameter-tuning-job", "t", "arn:t", "Completed", tuning, {})
     context.state.add("model", "m", "arn:m", "InService", {}, {})
-    context.state.add("ecr-repository", "repository", "arn:repository", "Active", {}, {})
+    context.state.add(
+        "ecr-repository",
+        "repository",
+        "arn:aws:ecr:r:1:repository/repository",
+        "Active",
+        {},
+        {"repositoryName": "repository"},
+    )
     iam = create_services(context, Registry(context))["iam"]
     iam["TagRole"]({"RoleName": "tagged", "Tags": [{"Key": "k", "Value": "v"}]})
     handler = create_services(context, Registry(context))[service][operation]

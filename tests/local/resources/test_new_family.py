@@ -113,9 +113,7 @@ def test_family_is_stopped_and_deleted(server: Server) -> None:
     server.client.stop_greeting(GreetingName="long")
     assert server.wait("long")["GreetingStatus"] == "Stopped"
     server.client.delete_greeting(GreetingName="long")
-    with pytest.raises(
-        ClientError, match='Could not find greeting "arn:aws:sagemaker:.*greeting/long"'
-    ):
+    with pytest.raises(ClientError, match='Could not find greeting "arn:'):
         server.describe("long")
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.kinds import Kind
-from microjobs_orchestrator.local.resources.listing import list_resources, page
+from microjobs_orchestrator.local.pages import cut_page
+from microjobs_orchestrator.local.resources.listing import list_resources
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.state import State
@@ -52,6 +53,6 @@ def test_status_filters_all_jobs_otherwise(state: State, kind: Kind, request_mem
 
 
 def test_list_in_memory_has_pages() -> None:
-    first, more = page("abc", {"MaxResults": 2})
-    second, last = page("abc", {"MaxResults": 2, **more})
+    first, more = cut_page("abc", {"MaxResults": 2})
+    second, last = cut_page("abc", {"MaxResults": 2, **more})
     assert (first, second, last) == ("ab", "c", {})

@@ -151,7 +151,7 @@ def test_wildcards_of_sql_are_plain_letters(state: State) -> None:
 def test_deleted_resource_takes_its_tags_along(state: State) -> None:
     state.add(KIND, "a", "arn:a", "", {}, {}, tags=[{"Key": "k", "Value": "v"}])
     assert state.delete(KIND, "a")
-    assert (state.tags("arn:a"), state.has_arn("arn:a"), state.delete(KIND, "a")) == ([], False, False)
+    assert (state.tags("arn:a"), state.get_by_arn("arn:a"), state.delete(KIND, "a")) == ([], None, False)
 
 
 def test_everything_is_there_after_reopening(tmp_path: Path) -> None:

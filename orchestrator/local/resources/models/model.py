@@ -71,4 +71,6 @@ def find_data(context: Context, container: Container) -> tuple[bool, list[tuple[
             return False, inputs.select(context.store, uri, "ModelDataSource")
     except ServiceError as error:
         raise ValidationError(f"Could not find model data at {uri}: {error.message}") from error
-    raise ValidationError(f"CompressionType Gzip needs one archive, not {uri}: set S3Uri to it, with S3DataType S3Object.")
+    raise ValidationError(
+        f"CompressionType Gzip needs one archive, not {uri}: set S3Uri to one, with S3DataType S3Object"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
-from microjobs_orchestrator.local.resources import listing
+from microjobs_orchestrator.local.pages import cut_page
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Request, RunningOperations
 from microjobs_orchestrator.local.resources.tuning.create import create
 from microjobs_orchestrator.local.resources.tuning.job import TuningJob
@@ -36,7 +36,7 @@ class TuningJobOperations(RunningOperations):
         summaries = [results.summary(job) for job in results.jobs]
         chosen = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
         chosen.sort(key=_SORT_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
-        page, token = listing.page(chosen, request)
+        page, token = cut_page(chosen, request)
         return {"TrainingJobSummaries": page, **token}
 
 
