@@ -80,13 +80,15 @@ class EndpointInvoker:
         if self._endpoint(name).asynchronous is not None:
             raise _invalid(f"Endpoint {name} has an AsyncInferenceConfig: invoke it with InvokeEndpointAsync.")
         while True:
-            variant, replica = self._find(name, request.get("TargetVariant"))
+            endpoint, target = self._endpoint(name), request.get("TargetVariant")
+            if (replica := endpoint.choose(target)) is None:
+                raise _invalid(f"Endpoint {name} has no production variant {target}.")
             try:
-                return self._invoke(name, variant, replica, request["Body"], headers)
+                return self._invoke(name, replica, request["Body"], headers)
             except NoAnswerError as error:
-                # An update may have ended the container before it responded: then the new one gets the request.
-                if self._serves(name, variant, replica):
-                    raise self._describe_failure(name, variant, error) from error
+                # An update may have ended the host before it responded: then the new host gets the request.
+                if endpoint.choose(replica.variant) is replica:
+                    raise self._describe_failure(name, replica.variant, error) from error
 
     def _endpoint(self, name: str) -> Endpoint:
         """Return an endpoint that is in service."""
@@ -98,19 +100,12 @@ class EndpointInvoker:
             raise _invalid(f"Endpoint {name} of account {ACCOUNT} not found.")
         raise _invalid(f"Endpoint {name} of account {ACCOUNT} is {record.status}: it must be InService.")
 
-    def _find(self, name: str, target: str | None) -> tuple[str, Replica]:
-        if (chosen := self._endpoint(name).choose(target)) is None:
-            raise _invalid(f"Endpoint {name} has no production variant {target}.")
-        return chosen
-
-    def _serves(self, name: str, variant: str, replica: Replica) -> bool:
-        endpoint = self._registry.find(f"{ENDPOINT.arn_type}/{name}")
-        return isinstance(endpoint, Endpoint) and endpoint.choose(variant) == (variant, replica)
-
-    def _invoke(self, name: str, variant: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _invoke(self, name: str, replica: Replica, body: bytes, headers: Mapping[str, str]) -> Answer:
         content = BytesIO()
         try:
-            response = replica.invoke(body, headers, timeout=RESPONSE_TIMEOUT, into=content, most=MAX_RESPONSE_BYTES)
+            response = replica.invoke(
+                body, headers, timeout=RESPONSE_TIMEOUT, into=content, max_bytes=MAX_RESPONSE_BYTES
+            )
         except TooLargeError as error:
             raise self._model_error(name, 500, f"{error}, which is the limit for a response") from error
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
@@ -119,7 +114,7 @@ class EndpointInvoker:
         members = {
             "Body": content.getvalue(),
             "ContentType": response.headers.get("Content-Type", "application/octet-stream"),
-            "InvokedProductionVariant": variant,
+            "InvokedProductionVariant": replica.variant,
             **returned,
         }
         return Answer(members, response.status)

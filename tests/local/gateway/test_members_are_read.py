@@ -41,6 +41,7 @@ from microjobs_orchestrator.local.state import State
 from tests.local.security.stub import StubRuntime
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
+REPOSITORY = "arn:aws:ecr:us-east-1:000000000000:repository/repository"
 GROUP, STREAM = "/aws/sagemaker/TrainingJobs", "job/algo-1-5"
 
 
@@ -119,8 +120,8 @@ REQUESTS: Mapping[str, list[dict[str, Any]]] = {
     "UntagRole": [{"RoleName": "tagged", "TagKeys": ["k"]}],
     "DescribeImages": [OF_REPOSITORY, {**OF_REPOSITORY, "imageIds": [{"imageTag": "a", "imageDigest": "b"}]}],
     "ListImages": [OF_REPOSITORY],
-    "TagResource": [{"resourceArn": "arn:aws:ecr:r:1:repository/repository", "tags": [{"Key": "k", "Value": "v"}]}],
-    "UntagResource": [{"resourceArn": "arn:aws:ecr:r:1:repository/repository", "tagKeys": ["k"]}],
+    "TagResource": [{"resourceArn": REPOSITORY, "tags": [{"Key": "k", "Value": "v"}]}],
+    "UntagResource": [{"resourceArn": REPOSITORY, "tagKeys": ["k"]}],
     "CreateRepository": [{"repositoryName": "new", "tags": [{"Key": "k", "Value": "v"}]}],
     "CreateRole": [{"RoleName": "new", "AssumeRolePolicyDocument": "{}", "Tags": [{"Key": "k", "Value": "v"}]}],
 }
@@ -168,7 +169,7 @@ def test_members_of_small_requests_are_read(context: Context, service: str, oper
     context.state.add(
         "ecr-repository",
         "repository",
-        "arn:aws:ecr:r:1:repository/repository",
+        REPOSITORY,
         "Active",
         {},
         {"repositoryName": "repository"},

@@ -62,7 +62,7 @@ def _opened(parts: ServerParts, uri: str) -> Any:
 
 
 def queued(parts: ServerParts) -> int:
-    return len(asynchronous._waiting(parts.context, "e"))
+    return len(asynchronous.list_queue(parts.context, "e"))
 
 
 def test_answer_becomes_an_object(parts: ServerParts, invoke: Invoker, model: Model) -> None:

@@ -106,7 +106,7 @@ def test_connection_is_not_used_again_after_too_large_an_answer(serve: Serve) ->
 
     client = serve(answer)
     with pytest.raises(TooLargeError, match="more than 10 bytes"):
-        client.request("GET", "/", timeout=5, most=10)
+        client.request("GET", "/", timeout=5, max_bytes=10)
     assert client.request("GET", "/", timeout=5).status == 200
     assert len(ports) == 2
 

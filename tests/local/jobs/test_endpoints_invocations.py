@@ -171,7 +171,7 @@ def test_variants_answer_by_their_weights(parts: ServerParts, model: Model) -> N
     parts.serve(one={"InitialVariantWeight": 9.0}, two={"InitialVariantWeight": 1.0}, never={"InitialVariantWeight": 0})
     endpoint = parts.registry.find("endpoint/e")
     assert isinstance(endpoint, endpoints.Endpoint)
-    counts = Counter(chosen[0] for _ in range(2000) if (chosen := endpoint.choose()))
+    counts = Counter(chosen.variant for _ in range(2000) if (chosen := endpoint.choose()))
     assert counts.keys() == {"one", "two"}
     assert 1700 < counts["one"] < 1900
 

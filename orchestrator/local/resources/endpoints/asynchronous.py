@@ -1,7 +1,7 @@
-"""Asynchronous invocations: an endpoint's queue, which the state stores. The answers become objects.
+"""Asynchronous invocations: an endpoint's queue, which the state stores. The results become objects.
 
-An invocation is deleted when its answer, or the reason of its failure, is stored. If the server ends before that, the
-next server runs the invocation again. Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
+An invocation is deleted when its result, or the reason of its failure, is stored. If the server ends earlier, the next
+server runs the invocation again. Source: https://docs.aws.amazon.com/sagemaker/latest/dg/async-inference.html
 """
 
 import base64
@@ -35,17 +35,14 @@ QUEUED = "QueueMoment"
 """A key of the internal state, with a value as `Moment` stores it."""
 
 DEFAULT_CONCURRENCY = 4
-"""Parallel invocations of a replica if the configuration has no limit; AWS chooses a number then."""
+"""Parallel invocations of a replica if the configuration has no limit; AWS chooses a number in this case."""
 RETRY_DELAY = 0.5
-"""Seconds before an invocation is sent again to a container that did not take it."""
+"""Seconds before an invocation is sent again to a container that did not receive it."""
 MAX_ERROR_LENGTH = 500
 """Characters of a model's error in the log."""
 ATTRIBUTES = "X-Amzn-SageMaker-Custom-Attributes"
-PASSED = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
-"""The headers of the container's request, by the members of the client's."""
-
-Choose = Callable[[], tuple[str, Replica] | None]
-"""Returns the variant that answers the next request and its replica, or None."""
+REQUEST_HEADERS = {"ContentType": "Content-Type", "Accept": "Accept", "CustomAttributes": ATTRIBUTES}
+"""Headers that the container receives, by the members of the client's request."""
 
 
 @dataclass(frozen=True)
@@ -64,17 +61,15 @@ class Invocation:
     failure: str | None
     """S3 URIs of the result, or of the error."""
     timeout: int
-    """Seconds that the container may take."""
+    """Seconds that the container may take to respond."""
     lifetime: int
-    """Seconds in the queue."""
+    """Seconds that the invocation may wait in the queue."""
 
 
 def check_buckets(context: Context, config: Mapping[str, Any]) -> None:
     """Raise ValidationError unless the buckets of an AsyncInferenceConfig exist."""
-    where = config["OutputConfig"]
     for name in ("S3OutputPath", "S3FailurePath"):
-        if name in where:
-            _location(context, name, where[name], "x")
+        _locate(context, config, name, "x")
 
 
 def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, Any], body: bytes) -> Invocation:
@@ -84,32 +79,34 @@ def prepare(context: Context, config: Mapping[str, Any], members: Mapping[str, A
         config: the endpoint's AsyncInferenceConfig.
 
     Raises:
-        ValidationError: it has both or neither of Body and InputLocation, or its output cannot be stored.
+        ValidationError: the request has both or neither of Body and InputLocation, or its output cannot be stored.
     """
     if bool(body) == ("InputLocation" in members):
         raise ValidationError(f"Provide exactly one of Body and InputLocation, not {'both' if body else 'neither'}.")
     if not body:
         parse_uri(members["InputLocation"])
-    where, name = config["OutputConfig"], uuid.uuid4().hex
-    file = members.get("Filename", name)
-    names = [members.get("Filename", f"{name}.out"), f"{file}-error.out"]
-    output, failure = (outputs.join(members.get("S3OutputPathExtension", ""), name) for name in names)
+    name, extension = uuid.uuid4().hex, members.get("S3OutputPathExtension", "")
+    output = outputs.join(extension, members.get("Filename", f"{name}.out"))
+    failure = outputs.join(extension, f"{members.get('Filename', name)}-error.out")
     inference_id = members.get("InferenceId", name)
-    headers = {header: members[member] for member, header in PASSED.items() if member in members}
+    headers = {header: members[member] for member, header in REQUEST_HEADERS.items() if member in members}
     return Invocation(
         name,
         inference_id,
         {**headers, "X-Amzn-SageMaker-Inference-Id": inference_id},
         members.get("InputLocation", ""),
         base64.b64encode(body).decode(),
-        _location(context, "S3OutputPath", where["S3OutputPath"], output),
-        _location(context, "S3FailurePath", where["S3FailurePath"], failure) if "S3FailurePath" in where else None,
+        _locate(context, config, "S3OutputPath", output) or "",
+        _locate(context, config, "S3FailurePath", failure),
         int(members.get("InvocationTimeoutSeconds", 900)),
         int(members.get("RequestTTLSeconds", 21_600)),
     )
 
 
-def _location(context: Context, member: str, path: str, file: str) -> str:
+def _locate(context: Context, config: Mapping[str, Any], member: str, file: str) -> str | None:
+    """Return the URI of a file below a path of OutputConfig; None if the configuration does not have the path."""
+    if (path := config["OutputConfig"].get(member)) is None:
+        return None
     try:
         bucket, prefix = parse_uri(path)
         key = outputs.join(prefix, file)
@@ -119,19 +116,15 @@ def _location(context: Context, member: str, path: str, file: str) -> str:
     return f"s3://{bucket}/{key}"
 
 
-def discard(context: Context, endpoint: str) -> None:
-    """Delete an endpoint's queue."""
-    for record in _waiting(context, endpoint):
-        context.state.delete(KIND, record.name)
-
-
-def _waiting(context: Context, endpoint: str) -> list[Record]:
+def list_queue(context: Context, endpoint: str) -> list[Record]:
     """Return an endpoint's invocations, oldest first."""
-    return context.state.find(Query(KIND, owner=_owner(endpoint), descending=False, limit=-1))
+    owner = Owner(ENDPOINT.arn_type, endpoint)
+    return context.state.find(Query(KIND, owner=owner, descending=False, limit=-1))
 
 
-def _owner(endpoint: str) -> Owner:
-    return Owner(ENDPOINT.arn_type, endpoint)
+def delete_queue(context: Context, endpoint: str) -> None:
+    for record in list_queue(context, endpoint):
+        context.state.delete(KIND, record.name)
 
 
 class FailedError(Exception):
@@ -147,9 +140,13 @@ class _ClosedError(Exception):
 
 
 class Queue:
-    """An endpoint's invocations, several of which run in parallel. Methods may be called from any thread."""
+    """An endpoint's invocations, several of which run in parallel. Methods may be called from any thread.
 
-    def __init__(self, context: Context, endpoint: str, choose: Choose) -> None:
+    Args:
+        choose: returns the replica for the next request, or None.
+    """
+
+    def __init__(self, context: Context, endpoint: str, choose: Callable[[], Replica | None]) -> None:
         self._context = context
         self._endpoint = endpoint
         self._choose = choose
@@ -157,22 +154,22 @@ class Queue:
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._changes = 0
-        self._under_way: set[str] = set()
+        self._running: set[str] = set()
         self._pools: list[ThreadPoolExecutor] = []
         """The last one takes new invocations; the earlier ones only finish theirs."""
-        self._most = 0
+        self._concurrency = 0
 
-    def open(self, most: int) -> None:
+    def open(self, concurrency: int) -> None:
         """Start the waiting invocations, and set how many run in parallel."""
         with self._lock:
-            if most == self._most:
+            if concurrency == self._concurrency:
                 return
             for earlier in self._pools:
                 earlier.shutdown(wait=False, cancel_futures=True)
-            self._pools.append(pool := ThreadPoolExecutor(most, thread_name_prefix=f"async {self._endpoint}"))
-            self._most = most
-            for record in _waiting(self._context, self._endpoint):
-                pool.submit(self._make, record.name)
+            self._pools.append(pool := ThreadPoolExecutor(concurrency, thread_name_prefix=f"async {self._endpoint}"))
+            self._concurrency = concurrency
+            for record in list_queue(self._context, self._endpoint):
+                pool.submit(self._run, record.name)
 
     def put(self, invocation: Invocation) -> None:
         """Store and enqueue an invocation.
@@ -180,39 +177,29 @@ class Queue:
         Raises:
             ServiceError: the endpoint or the server is ending.
         """
-        state, name = self._context.state, invocation.name
+        owner, queued = Owner(ENDPOINT.arn_type, self._endpoint), {QUEUED: Moment.now().stored()}
         with self._lock:
             if self._closing.is_set():
                 raise ServiceError("ServiceUnavailable", f"Endpoint {self._endpoint} is ending.", 503)
-            state.add(
-                KIND,
-                name,
-                "",
-                "Waiting",
-                asdict(invocation),
-                {},
-                internal={QUEUED: Moment.now().stored()},
-                owner=_owner(self._endpoint),
-            )
+            request = asdict(invocation)
+            self._context.state.add(KIND, invocation.name, "", "Waiting", request, {}, internal=queued, owner=owner)
             if self._pools:
-                self._pools[-1].submit(self._make, name)
-
-    def stop(self) -> None:
-        """Start no more invocations. Running ones end with their containers."""
-        with self._changed:
-            self._closing.set()
-            self._changed.notify_all()
+                self._pools[-1].submit(self._run, invocation.name)
 
     def wake(self) -> None:
-        """Let waiting invocations choose a container again."""
+        """Let waiting invocations choose a replica again."""
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
 
     def _wait_for_change(self, changes: int, timeout: float) -> None:
-        """Wait until the number of changes is another one, the queue is closed, or the time is over."""
         with self._changed:
-            self._changed.wait_for(lambda: self._changes != changes or self._closing.is_set(), timeout)
+            self._changed.wait_for(lambda: self._changes != changes, timeout)
+
+    def stop(self) -> None:
+        """Start no more invocations. Running ones end with their hosts."""
+        self._closing.set()
+        self.wake()
 
     def close(self) -> None:
         """Stop, and wait for running invocations."""
@@ -220,16 +207,16 @@ class Queue:
         for pool in self._pools:
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _make(self, name: str) -> None:
-        with self._lock:  # after `open` with another number, one may have been submitted twice
-            if name in self._under_way:
+    def _run(self, name: str) -> None:
+        with self._lock:  # `open` submits invocations again that run in an earlier pool
+            if name in self._running:
                 return
-            self._under_way.add(name)
+            self._running.add(name)
         try:
             record = self._context.state.get(KIND, name)
             if record is not None:
                 queued = Moment.read(record.internal.get(QUEUED), record.created)
-                self._answer(Invocation(**record.request), queued)
+                self._store_result(Invocation(**record.request), queued)
                 self._context.state.delete(KIND, name)
         except _ClosedError:
             pass
@@ -237,34 +224,34 @@ class Queue:
             logger.exception("asynchronous invocation %s of %s failed", name, self._endpoint)
         finally:
             with self._lock:
-                self._under_way.discard(name)
+                self._running.discard(name)
 
-    def _answer(self, invocation: Invocation, queued: Moment) -> None:
-        """Store the answer, or the reason of the failure."""
+    def _store_result(self, invocation: Invocation, queued: Moment) -> None:
+        """Store the result of an invocation, or the reason of its failure."""
         with self._context.store.incoming() as file:
             try:
-                content_type = self._ask(invocation, queued, file)
+                content_type = self._invoke(invocation, queued, file)
                 self._store(invocation.output, file, content_type)
             except FailedError as error:
-                self._fail(invocation, error, file)
+                self._fail(invocation, str(error), error.content_type, file)
             except ServiceError as error:
-                self._fail(invocation, FailedError(error.message), file)
+                self._fail(invocation, error.message, None, file)
 
-    def _fail(self, invocation: Invocation, error: FailedError, file: Path) -> None:
-        """Store the model's own error, or the reason, and log the reason."""
-        said = f"asynchronous invocation {invocation.inference_id} failed: {error}"
-        if (chosen := self._choose()) is not None:
-            chosen[1].note(said)
+    def _fail(self, invocation: Invocation, reason: str, content_type: str | None, file: Path) -> None:
+        """Log the reason of a failure; store the model's own error (if it has a content type) or the reason."""
+        sentence = f"asynchronous invocation {invocation.inference_id} failed: {reason}"
+        if (replica := self._choose()) is not None:
+            replica.note(sentence)
         else:
-            logger.warning("%s: %s", self._endpoint, said)
+            logger.warning("%s: %s", self._endpoint, sentence)
         if invocation.failure is None:
             return
-        if error.content_type is None:
-            file.write_text(str(error))
+        if content_type is None:
+            file.write_text(reason)
         try:
-            self._store(invocation.failure, file, error.content_type or "text/plain")
-        except ServiceError as missing:  # its bucket was there when the request came
-            logger.warning("%s cannot be stored: %s", invocation.failure, missing)
+            self._store(invocation.failure, file, content_type or "text/plain")
+        except ServiceError as error:  # its bucket existed when the request arrived
+            logger.warning("%s cannot be stored: %s", invocation.failure, error)
 
     def _store(self, uri: str, file: Path, content_type: str) -> None:
         bucket, key = parse_uri(uri)
@@ -272,58 +259,56 @@ class Queue:
             details = guess_details(key, content)
         self._context.store.adopt(bucket, key, file, replace(details, headers={"ContentType": content_type}))
 
-    # --- asking ---
+    # --- requests to the model ---
 
-    def _ask(self, invocation: Invocation, queued: Moment, file: Path) -> str:
-        """Write the model's answer, or its error, to a file; return the answer's content type.
+    def _invoke(self, invocation: Invocation, queued: Moment, file: Path) -> str:
+        """Write the model's response, or its error, to a file; return the content type of the response.
 
         Raises:
-            FailedError: the model did not answer, or answered with an error.
+            FailedError: the model did not respond, or responded with an error.
             ServiceError: the input does not exist.
         """
         while not self._closing.is_set():
             changes = self._changes
             if (left := invocation.lifetime - queued.elapsed()) < 0:
                 raise FailedError(f"the request waited longer than {invocation.lifetime} s (RequestTTLSeconds)")
-            if (chosen := self._choose()) is not None:
+            if (replica := self._choose()) is not None:
+                left = min(left, RETRY_DELAY)
                 try:
-                    return self._ask_once(invocation, chosen[1], file)
+                    return self._send(invocation, replica, file)
                 except NoAnswerError as error:
-                    self._check_retry(invocation, chosen[1], error)
-            self._wait_for_change(changes, left if chosen is None else min(left, RETRY_DELAY))
+                    # A host that an update or the server has ended is replaced: the new one gets the request.
+                    if error.was_sent and not replica.traffic.is_closed and not self._closing.is_set():
+                        late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
+                        raise FailedError(f"the container did not answer{late}: {error}") from error
+            self._wait_for_change(changes, left)
         raise _ClosedError
 
-    def _check_retry(self, invocation: Invocation, replica: Replica, error: NoAnswerError) -> None:
-        """Raise FailedError unless another container can answer: an update, or the server, has ended this one."""
-        if error.was_sent and not replica.is_closed() and not self._closing.is_set():
-            late = f" within {invocation.timeout} s (InvocationTimeoutSeconds)" if error.timed_out else ""
-            raise FailedError(f"the container did not answer{late}: {error}") from error
-
-    def _ask_once(self, invocation: Invocation, replica: Replica, file: Path) -> str:
-        with self._input(invocation) as (body, known), file.open("wb") as answered:
+    def _send(self, invocation: Invocation, replica: Replica, file: Path) -> str:
+        with self._open_input(invocation) as (body, known), file.open("wb") as content:
             headers = {**known, **invocation.headers}
-            answer = replica.invoke(body, headers, timeout=invocation.timeout, into=answered)
+            answer = replica.invoke(body, headers, timeout=invocation.timeout, into=content)
         content_type = answer.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)
         if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
-            with file.open("rb") as error:
-                said = error.read(MAX_ERROR_LENGTH).decode(errors="replace")
-            raise FailedError(f'the model answered {answer.status}: "{said}"', content_type)
+            with file.open("rb") as content:
+                text = content.read(MAX_ERROR_LENGTH).decode(errors="replace")
+            raise FailedError(f'the model answered {answer.status}: "{text}"', content_type)
         return content_type
 
     @contextmanager
-    def _input(self, invocation: Invocation) -> Iterator[tuple[Body, Mapping[str, str]]]:
-        """Open the body; yield it with the headers that its object has."""
+    def _open_input(self, invocation: Invocation) -> Iterator[tuple[Body, Mapping[str, str]]]:
+        """Yield the body of the container's request, and the headers that follow from the input object."""
         if not invocation.input:
             yield base64.b64decode(invocation.body), {}
             return
         opened = self._context.store.open(*parse_uri(invocation.input))
         with closing(opened.file) as file:
             content_type = opened.details.headers.get("ContentType", DEFAULT_CONTENT_TYPE)
-            size = str(opened.stored.size)  # a container's server may not know HTTP's chunks
-            yield partial(_blocks, file), {"Content-Type": content_type, "Content-Length": size}
+            size = str(opened.stored.size)  # a container's server may not support HTTP's chunks
+            yield partial(_read_blocks, file), {"Content-Type": content_type, "Content-Length": size}
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+def _read_blocks(file: IO[bytes]) -> Iterator[bytes]:
     """Read a file from its beginning, in blocks."""
     file.seek(0)
     return iter(partial(file.read, BLOCK_BYTES), b"")

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.lifecycle.control import Change, Control, Stop
 from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
-from microjobs_orchestrator.local.resources.endpoints.deployments import Deployment
+from microjobs_orchestrator.local.resources.endpoints.deployments import WEIGHT, Deployment
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.replicas import Replica
 from microjobs_orchestrator.local.resources.models import serving
@@ -32,13 +32,14 @@ DEPLOYMENT, NEXT = "Deployment", "NextDeployment"
 """Keys of the internal state."""
 
 DRAIN_TIMEOUT = 60.0
-"""Seconds that replaced containers may take to answer their requests: as long as one answer may take."""
+"""Seconds that replaced replicas may take to respond to their requests: as long as one response may take."""
 
 _choose = random.SystemRandom().choices
 
 
-def forget(context: Context, name: str) -> None:
-    asynchronous.discard(context, name)
+def delete_record(context: Context, name: str) -> None:
+    """Delete an endpoint's queue and record."""
+    asynchronous.delete_queue(context, name)
     context.state.delete(ENDPOINT.arn_type, name)
 
 
@@ -48,10 +49,10 @@ class Endpoint:
     A stop request is a deletion: endpoints have no other stop.
     """
 
-    kind = ENDPOINT.arn_type
-
     def __init__(self, context: Context, record: Record) -> None:
         self.name = record.name
+        self.plan_name = f"{ENDPOINT.arn_type}/{record.name}"
+        """The beginning of the plan names: each replica has a plan of its own."""
         self.control = Control()
         self._context = context
         self._replicas: Mapping[str, Replica] = {}
@@ -61,55 +62,49 @@ class Endpoint:
         """The AsyncInferenceConfig of the deployment. With one, the endpoint takes asynchronous invocations only."""
         self.queue = asynchronous.Queue(context, self.name, self.choose)
 
-    @property
-    def plan_name(self) -> str:
-        """The beginning of the plan names: each replica has a plan of its own."""
-        return f"{ENDPOINT.arn_type}/{self.name}"
-
     def run(self) -> None:
-        self._live({})
+        self._run({})
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume with the containers that an earlier server started; start the others again."""
+        """Resume with the hosts that an earlier server started; start the other hosts again."""
         if hosts:
-            kept = {self._plan_name(variant) for variant in self._read_internal()[DEPLOYMENT]["Variants"]}
-            for name in self._context.runtime.running():  # of an interrupted update
-                if name.startswith(f"{self.plan_name}/") and name not in kept:
+            used = self._plan_names(self._read_internal()[DEPLOYMENT])
+            for name in self._context.runtime.running():
+                if name.startswith(f"{self.plan_name}/") and name not in used:  # a host of an interrupted update
                     attempts.remove(self._context, name)
-        self._live({host.name: host for host in hosts})
+        self._run({host.name: host for host in hosts})
 
-    def choose(self, variant: str | None = None) -> tuple[str, Replica] | None:
-        """Return a variant and its replica, chosen by weight unless a variant is given; None if it does not serve."""
+    def choose(self, variant: str | None = None) -> Replica | None:
+        """Return the replica of a variant, by default of one that is chosen by weight; None if it does not serve."""
         replicas, weights = self._replicas, self._weights
         if variant is None and replicas:
             known = [weights.get(name, 1.0) for name in replicas]
             (variant,) = _choose(list(replicas), known if any(known) else None)
-        replica = replicas.get(variant or "")
-        return (variant, replica) if variant is not None and replica is not None else None
+        return replicas.get(variant or "")
 
     def wake(self) -> None:
-        """Make the endpoint read its description again, because it or a replica changed."""
+        """Make the thread of the endpoint read the record again, because it or a replica changed."""
         self.control.send(Change.ENDPOINT)
         self.queue.wake()
 
-    # --- its life ---
+    # --- the life of the endpoint ---
 
-    def _live(self, hosts: Mapping[str, Host]) -> None:
+    def _run(self, hosts: Mapping[str, Host]) -> None:
         try:
-            if not self._is_unwanted():
+            if not self._is_ending():
                 self._bring_up(hosts)
-            while not self._is_unwanted():
-                if (following := self._read_internal().get(NEXT)) is not None:
-                    self._update(following)
-                    continue
-                self.control.wait()
+            while not self._is_ending():
+                if (deployment := self._read_internal().get(NEXT)) is not None:
+                    self._deploy(deployment, {}, "InService", "InService")
+                else:
+                    self.control.wait()
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
             self._describe("Failed", FailureReason=f"InternalServerError: {error!r:.900}; see the server's log")
         finally:
             self._end()
 
-    def _is_unwanted(self) -> bool:
+    def _is_ending(self) -> bool:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
         return self.control.reason is not None or record is None or record.status == "Deleting"
 
@@ -118,124 +113,120 @@ class Endpoint:
         return record.internal if record else {}
 
     def _bring_up(self, hosts: Mapping[str, Host]) -> None:
-        known = self._read_internal()
-        deployment, is_updating = known[DEPLOYMENT], known.get(NEXT) is not None
+        """Start the deployment. If it fails, an interrupted update has nothing to start from, and fails as well."""
+        internal = self._read_internal()
+        deployment, is_updating = internal[DEPLOYMENT], internal.get(NEXT) is not None
         if any(variant["InstanceId"] not in hosts for variant in deployment["Variants"]):
             self._describe("Updating" if is_updating else "Creating")
-        try:
-            self._serve(deployment, self._start(deployment, hosts), "Updating" if is_updating else "InService")
-        except StoppedError:
-            return
-        except CannotRunError as error:  # an update that was under way has nothing to start from
-            self._describe("Failed", FailureReason=str(error)[:REASON_LIMIT], internal={NEXT: None})
+        self._deploy(deployment, hosts, "Updating" if is_updating else "InService", "Failed")
 
-    def _update(self, deployment: Deployment) -> None:
-        old = self._replicas
-        planned = {self._plan_name(variant) for variant in deployment["Variants"]}
-        kept = {name: replica for name, replica in old.items() if replica.plan_name in planned}
+    def _deploy(self, deployment: Deployment, hosts: Mapping[str, Host], status: str, failure_status: str) -> None:
+        """Start the missing replicas of a deployment, let it serve, and stop the replicas of the earlier deployment.
+
+        Args:
+            hosts: running hosts, by their names.
+            status: the status of the endpoint when the deployment serves.
+            failure_status: the status of the endpoint if a replica does not start.
+        """
+        earlier, used = self._replicas, self._plan_names(deployment)
+        kept = {name: replica for name, replica in earlier.items() if replica.plan_name in used}
         try:
-            fresh = self._start(deployment, {}, kept)
+            started = self._start(deployment, hosts, kept)
         except StoppedError:
             return
         except CannotRunError as error:
-            self._describe("InService", FailureReason=str(error)[:REASON_LIMIT], internal={NEXT: None})
+            self._describe(failure_status, FailureReason=str(error)[:REASON_LIMIT], internal={NEXT: None})
             return
-        self._serve(deployment, {**kept, **fresh}, "InService")
-        self._retire([replica for replica in old.values() if replica.plan_name not in planned])
+        self._serve(deployment, {**kept, **started}, status)
+        self._retire([replica for replica in earlier.values() if replica.plan_name not in used])
 
     def _retire(self, replicas: Collection[Replica]) -> None:
-        """Stop replicas when they have answered their requests; new requests go to others."""
+        """Stop replicas when they have responded to their requests; new requests go to other replicas."""
         deadline = time.monotonic() + DRAIN_TIMEOUT
         for replica in replicas:
-            replica.close()
-        while any(replica.is_busy() for replica in replicas) and not self._is_unwanted():
+            replica.traffic.close()
+        while any(replica.traffic.longest() > 0 for replica in replicas) and not self._is_ending():
             if (left := deadline - time.monotonic()) <= 0:
                 break
             self.control.wait(left)
         _stop(replicas, FINISHED_GRACE_PERIOD)
 
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
-        self._weights = {item["VariantName"]: item["InitialVariantWeight"] for item in deployment["Variants"]}
+        self._weights = {variant["VariantName"]: variant[WEIGHT] for variant in deployment["Variants"]}
         self._replicas = replicas
         self.asynchronous = deployment.get("AsyncInferenceConfig")
         if self.asynchronous is not None:
             client = self.asynchronous.get("ClientConfig", {})
             self.queue.open(client.get("MaxConcurrentInvocationsPerInstance", asynchronous.DEFAULT_CONCURRENCY))
         internal = {DEPLOYMENT: deployment, **({NEXT: None} if status == "InService" else {})}
-        self._describe(
-            status, internal=internal, FailureReason=None, **deployments.describe(deployment, is_serving=True)
-        )
+        members = deployments.describe(deployment, is_serving=True)
+        self._describe(status, internal=internal, FailureReason=None, **members)
         self.queue.wake()
 
     def _describe(self, status: str, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
-        # A deletion that was asked for meanwhile stays.
-        states = ("Creating", "Updating", "InService")
+        states = ("Creating", "Updating", "InService")  # a requested deletion is not overwritten
         changes = {"EndpointStatus": status, **changes}
         self._context.state.update(ENDPOINT.arn_type, self.name, changes, status, internal=internal, only_if=states)
 
     def _end(self) -> None:
         self.queue.stop()
-        ending, self._replicas = self._replicas, {}
+        replicas, self._replicas = self._replicas, {}
         is_shutdown = self.control.reason is StopReason.SHUTDOWN
-        _stop(ending.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
+        _stop(replicas.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
         self.queue.close()
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
-        known = record.internal if record else {}
-        for deployment in (known.get(DEPLOYMENT), known.get(NEXT)):
-            for variant in deployment["Variants"] if deployment else ():
-                attempts.remove(self._context, self._plan_name(variant))
+        internal = record.internal if record else {}
+        for deployment in (internal.get(DEPLOYMENT), internal.get(NEXT)):
+            for name in self._plan_names(deployment) if deployment else ():
+                attempts.remove(self._context, name)
         if record is not None and record.status == "Deleting":
-            forget(self._context, self.name)
+            delete_record(self._context, self.name)
 
-    # --- its containers ---
+    # --- replicas ---
 
-    def _start(
-        self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str] = ()
-    ) -> Mapping[str, Replica]:
-        """Start replicas for all variants, or for none.
-
-        Args:
-            hosts: running hosts, by their names.
-            kept: names of variants whose replicas stay.
+    def _start(self, deployment: Deployment, hosts: Mapping[str, Host], kept: Collection[str]) -> Mapping[str, Replica]:
+        """Start replicas for all variants but those in `kept`, or start none.
 
         Raises:
             CannotRunError: a replica could not be started or is not healthy.
             StoppedError: the endpoint is being deleted, or the server ends.
         """
         variants = [variant for variant in deployment["Variants"] if variant["VariantName"] not in kept]
-        replicas = {variant["VariantName"]: self._replica(variant) for variant in variants}
+        replicas = [self._make_replica(variant) for variant in variants]
         with ThreadPoolExecutor(max(1, len(replicas))) as pool:
-            starts = {
-                variant["VariantName"]: pool.submit(
-                    replicas[variant["VariantName"]].start, hosts.get(variant["InstanceId"])
-                )
-                for variant in variants
-            }
-            self._await(replicas, starts)
-        failures = {name: error for name, start in starts.items() if (error := start.exception()) is not None}
-        if failures:
-            _stop(replicas.values(), SHUTDOWN_GRACE_PERIOD)
-            raise self._reason(failures, variants)
-        return replicas
+            starts = [
+                pool.submit(replica.start, hosts.get(variant["InstanceId"]))
+                for replica, variant in zip(replicas, variants, strict=True)
+            ]
+            self._wait_for_starts(replicas, starts)
+        errors = {
+            replica: error
+            for replica, start in zip(replicas, starts, strict=True)
+            if (error := start.exception()) is not None
+        }
+        if errors:
+            _stop(replicas, SHUTDOWN_GRACE_PERIOD)
+            raise self._describe_errors(errors)
+        return {replica.variant: replica for replica in replicas}
 
-    def _await(self, replicas: Mapping[str, Replica], starts: Mapping[str, Future[None]]) -> None:
-        """Wait until all replicas have started. If one fails, or the endpoint ends, abandon the others."""
-        for start in starts.values():
+    def _wait_for_starts(self, replicas: Sequence[Replica], starts: Sequence[Future[None]]) -> None:
+        """Wait until all replicas have started. If one fails, or the endpoint ends, abandon the other replicas."""
+        for start in starts:
             start.add_done_callback(lambda _: self.wake())
-        while not all(start.done() for start in starts.values()):
+        while not all(start.done() for start in starts):
             self.control.wait()
-            if self._is_unwanted() or any(start.done() and start.exception() for start in starts.values()):
-                for replica in replicas.values():
+            if self._is_ending() or any(start.done() and start.exception() for start in starts):
+                for replica in replicas:
                     replica.abandon()
 
-    def _reason(self, failures: Mapping[str, BaseException], variants: Sequence[Mapping[str, Any]]) -> Exception:
-        """Return an error in SageMaker's words with the details of the replica that failed."""
-        told = {name: error for name, error in failures.items() if not isinstance(error, StoppedError)}
-        if not told:
+    def _describe_errors(self, errors: Mapping[Replica, BaseException]) -> Exception:
+        """Return one error in SageMaker's words, with the details of the first replica that failed by itself."""
+        failed = next((replica for replica, error in errors.items() if not isinstance(error, StoppedError)), None)
+        if failed is None:
             return StoppedError()
-        name, error = next(iter(told.items()))
+        error, name = errors[failed], failed.variant
         if isinstance(error, UnhealthyError):
-            stream = next(_stream_name(item) for item in variants if item["VariantName"] == name)
+            stream = failed.plan_name.removeprefix(f"{self.plan_name}/")
             return CannotRunError(
                 f"The primary container for production variant {name} did not pass the ping health check. {error} "
                 f"Its log: {stream} in {ENDPOINT.log_group(self.name)}."
@@ -245,24 +236,21 @@ class Endpoint:
         logger.error("%s could not start", self.plan_name, exc_info=error)
         return CannotRunError(f"InternalServerError: {type(error).__name__}: {error}; see the server's log")
 
-    def _replica(self, variant: Mapping[str, Any]) -> Replica:
+    def _make_replica(self, variant: Mapping[str, Any]) -> Replica:
+        name, instance_id = variant["VariantName"], variant["InstanceId"]
         attempt = serving.make_attempt(
             self._context,
             variant["Model"],
-            self._plan_name(variant),
-            [variant["InstanceId"]],
+            f"{self.plan_name}/{name}/{instance_id}",
+            [instance_id],
             variant["InstanceType"],
-            lambda _: self._context.logs.create(ENDPOINT.log_group(self.name), _stream_name(variant)),
+            lambda _: self._context.logs.create(ENDPOINT.log_group(self.name), f"{name}/{instance_id}"),
         )
         timeout = variant.get("ContainerStartupHealthCheckTimeoutInSeconds", serving.STARTUP_TIMEOUT)
-        return Replica(self._context, attempt, timeout, self.wake)
+        return Replica(self._context, attempt, name, timeout, self.wake)
 
-    def _plan_name(self, variant: Mapping[str, Any]) -> str:
-        return f"{self.plan_name}/{variant['VariantName']}/{variant['InstanceId']}"
-
-
-def _stream_name(variant: Mapping[str, Any]) -> str:
-    return f"{variant['VariantName']}/{variant['InstanceId']}"
+    def _plan_names(self, deployment: Deployment) -> set[str]:
+        return {f"{self.plan_name}/{item['VariantName']}/{item['InstanceId']}" for item in deployment["Variants"]}
 
 
 def _stop(replicas: Collection[Replica], grace: float) -> None:

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
 from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, PROPERTIES, WEIGHT, Deployment
-from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, forget
+from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, RunningOperations
@@ -99,5 +99,5 @@ class EndpointOperations(RunningOperations):
         name = self.find(request).name
         self.context.state.update(ENDPOINT.arn_type, name, {"EndpointStatus": "Deleting"}, "Deleting")
         if not self.registry.stop(f"{ENDPOINT.arn_type}/{name}"):  # it failed before this server started
-            forget(self.context, name)
+            delete_record(self.context, name)
         return {}

@@ -14,13 +14,13 @@ from typing import IO, Any
 import urllib3
 from urllib3.connection import HTTPConnection
 from urllib3.exceptions import ClosedPoolError, HTTPError, NewConnectionError
-from urllib3.exceptions import TimeoutError as TookTooLongError
+from urllib3.exceptions import TimeoutError as ResponseTimeoutError
 
-CONNECTIONS = 100
-"""Connections that are kept open; more may be in use."""
+MAX_IDLE_CONNECTIONS = 100
+"""Connections that stay open without a request; more may be in use."""
 PING_SECONDS = 2.0
 CONNECT_SECONDS = 5.0
-CHUNK = 1 << 16
+CHUNK_BYTES = 1 << 16
 
 HOST = "localhost"
 """The Host header. The runtime knows the real address of the container."""
@@ -28,30 +28,30 @@ HOST = "localhost"
 Connect = Callable[[float], socket.socket]
 
 Body = bytes | Callable[[], Iterable[bytes]] | None
-"""A request's body. A function returns its pieces, from the first one on each time it is called."""
+"""A request's body. A function returns all its parts each time it is called."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The head of an answer. Its body is in the caller's file."""
+    """Status and headers of a response, whose body was written to the caller's file."""
 
     status: int
     headers: Mapping[str, str]
-    """By names of any case."""
+    """The names are case-insensitive."""
 
 
 class NoAnswerError(Exception):
-    """The container did not answer completely, or not in time."""
+    """The container did not respond completely, or not in time."""
 
     def __init__(self, message: str, *, timed_out: bool = False, was_sent: bool = True) -> None:
         super().__init__(message)
         self.timed_out = timed_out
         self.was_sent = was_sent
-        """Whether the container may have seen the request."""
+        """Whether the container may have received the request."""
 
 
 class TooLargeError(Exception):
-    """The answer is larger than the caller's limit."""
+    """The response is larger than the caller's limit."""
 
 
 class _StaleError(Exception):
@@ -80,7 +80,7 @@ class _Connection(HTTPConnection):
 
     def send(self, data: object) -> None:
         if self.sock is not None:
-            self.sock.settimeout(self.timeout)  # the connection has that of connecting, or of the request before
+            self.sock.settimeout(self.timeout)  # it may be that of `connect`, or of an earlier request
         super().send(data)  # type: ignore[arg-type]  # what http.client passes on
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as in urllib3
@@ -90,7 +90,7 @@ class _Connection(HTTPConnection):
         return super().getresponse()
 
     def _has_response(self) -> bool:
-        """Wait for the first byte of a response; return whether there is one."""
+        """Wait for the first byte of a response; return whether it arrives."""
         self.sock.settimeout(self.timeout)
         try:
             return bool(self.sock.recv(1, socket.MSG_PEEK))
@@ -106,14 +106,14 @@ class Client:
     """Requests to one container, over connections that stay open. Methods may be called from any thread.
 
     Args:
-        connect: opens a connection within so many seconds, or raises an OSError.
+        connect: opens a connection within a number of seconds, or raises an OSError.
     """
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._pool = self._new_pool(CONNECTIONS)
+        self._pool = self._make_pool(MAX_IDLE_CONNECTIONS)
 
-    def _new_pool(self, connections: int) -> _Pool:
+    def _make_pool(self, connections: int) -> _Pool:
         return _Pool(HOST, maxsize=connections, retries=False, connect=self._connect)
 
     def is_healthy(self) -> bool:
@@ -131,37 +131,32 @@ class Client:
         *,
         timeout: float,
         into: IO[bytes] | None = None,
-        most: float = float("inf"),
+        max_bytes: float = float("inf"),
     ) -> Answer:
-        """Ask, and copy the answer's body.
+        """Send a request, and write the body of the response to a file.
 
-        A request on a reused connection that is closed before the first byte of a response is sent once more, on a
-        new connection. No other request is.
+        A request is sent again, once and on a new connection, if a reused connection was closed before the first byte
+        of a response arrived.
 
         Args:
-            body: the pieces that a function returns are sent in HTTP's chunks, unless there is a header
-                Content-Length.
-            timeout: seconds for all of it.
-            into: where to write the body; None: it is thrown away.
-            most: bytes of the body.
+            body: the parts that a function returns are sent in HTTP's chunks, unless there is a header Content-Length.
+            timeout: seconds for the whole exchange.
+            into: the file; None discards the body.
+            max_bytes: limit for the size of the response's body.
 
         Raises:
-            NoAnswerError: there is no whole answer.
-            TooLargeError: it has more bytes.
+            NoAnswerError: there is no complete response.
+            TooLargeError: the body of the response is larger than `max_bytes`.
         """
-        sending = _Request(method, path, body, {"User-Agent": "microjobs", **(headers or {})})
-        receiving = _Receiver(into or io.BytesIO(), time.monotonic() + timeout, most)
+        headers, deadline = {"User-Agent": "microjobs", **(headers or {})}, time.monotonic() + timeout
+        request = _Request(method, path, body, headers, deadline, into or io.BytesIO(), max_bytes)
+        with contextlib.suppress(_StaleError):
+            return request.exchange(self._pool)
         try:
-            return _exchange(self._pool, sending, receiving)
-        except _StaleError:
-            return self._resend(sending, receiving)
-
-    def _resend(self, sending: "_Request", receiving: "_Receiver") -> Answer:
-        try:
-            with self._new_pool(1) as fresh:
-                return _exchange(fresh, sending, receiving)
+            with self._make_pool(1) as pool:
+                return request.exchange(pool)
         except NoAnswerError as error:
-            error.was_sent = True  # the first time: the container may have died of the request
+            error.was_sent = True  # over the reused connection: the container may have ended because of the request
             raise
 
     def close(self) -> None:
@@ -174,8 +169,26 @@ class _Request:
     path: str
     body: Body
     headers: Mapping[str, str]
+    deadline: float
+    into: IO[bytes]
+    max_bytes: float
 
-    def send(self, pool: _Pool, timeout: float) -> urllib3.BaseHTTPResponse:
+    def exchange(self, pool: _Pool) -> Answer:
+        try:
+            # Closed at the end of its body, the response returns its connection to the pool; else it drops it.
+            with self._send(pool) as response:
+                self._copy(response)
+        except (HTTPError, OSError) as error:
+            unsent = isinstance(error, NewConnectionError | ClosedPoolError)
+            # A request that could not be sent in time has a TimeoutError as its cause.
+            is_late = isinstance(error, ResponseTimeoutError) or isinstance(
+                error.__cause__ or error.__context__, TimeoutError
+            )
+            raise NoAnswerError(str(error), timed_out=is_late and not unsent, was_sent=not unsent) from error
+        return Answer(response.status, response.headers)
+
+    def _send(self, pool: _Pool) -> urllib3.BaseHTTPResponse:
+        timeout = max(0.001, self.deadline - time.monotonic())
         return pool.urlopen(
             self.method,
             self.path,
@@ -187,40 +200,12 @@ class _Request:
             preload_content=False,
         )
 
-
-@dataclass(frozen=True)
-class _Receiver:
-    into: IO[bytes]
-    deadline: float
-    most: float
-    """Bytes."""
-
-    def copy(self, response: urllib3.BaseHTTPResponse) -> None:
+    def _copy(self, response: urllib3.BaseHTTPResponse) -> None:
         size = 0
-        chunk = None
-        while chunk != b"":
-            chunk = response.read1(CHUNK)  # what there is: `stream` would wait for a whole chunk
+        while chunk := response.read1(CHUNK_BYTES):  # `stream` would wait for a complete chunk
             size += len(chunk)
-            if size > self.most:
-                raise TooLargeError(f"the answer has more than {self.most} bytes")
+            if size > self.max_bytes:
+                raise TooLargeError(f"the answer has more than {self.max_bytes} bytes")
             if time.monotonic() > self.deadline:
                 raise NoAnswerError("the answer took too long", timed_out=True)
             self.into.write(chunk)
-
-
-def _exchange(pool: _Pool, request: _Request, receiver: _Receiver) -> Answer:
-    try:
-        response = request.send(pool, max(0.001, receiver.deadline - time.monotonic()))
-        try:
-            receiver.copy(response)
-        finally:
-            response.close()  # read to its end, its connection is kept; what is left would be the next answer
-    except (HTTPError, OSError) as error:
-        unsent = isinstance(error, NewConnectionError | ClosedPoolError)
-        raise NoAnswerError(str(error), timed_out=not unsent and _is_late(error), was_sent=not unsent) from error
-    return Answer(response.status, response.headers)
-
-
-def _is_late(error: Exception) -> bool:
-    """Return whether the time was over, also while the request was being sent."""
-    return isinstance(error, TookTooLongError) or isinstance(error.__cause__ or error.__context__, TimeoutError)
