@@ -91,7 +91,7 @@ def serving(tmp_path: Path, name: str, *, isolated: bool) -> Plan:
 def ask(host: Host) -> bytes:
     answered = BytesIO()
     with closing(Client(host.connect)) as client:
-        wait_until(client.healthy, bool, 30)
+        wait_until(client.is_healthy, bool, 30)
         client.request("GET", "/x", timeout=5, into=answered)
     return answered.getvalue()
 
