@@ -73,7 +73,7 @@ def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
     for key in contents:
         check_key(store, bucket, key)
     for key, content in contents.items():
-        store.adopt(bucket, key, content)
+        store.put(bucket, key, content)
 
 
 def check_key(store: ObjectStore, bucket: str, key: str) -> None:
@@ -82,7 +82,7 @@ def check_key(store: ObjectStore, bucket: str, key: str) -> None:
         raise ServiceError(
             "InvalidArgument", f"ClientError: {UPLOAD} failed: {escape_bytes(key)} is not a name in UTF-8"
         )
-    store.check(bucket, key)
+    store.check_writable(bucket, key)
 
 
 def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None:
@@ -95,7 +95,7 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
     archive = work / PurePosixPath(key).name
     with LimitedFile(archive, Room(work, UPLOAD)) as file:
         pack(tree, file)
-    store.adopt(bucket, key, archive)
+    store.put(bucket, key, archive)
 
 
 def pack(tree: Tree, file: IO[bytes]) -> None:

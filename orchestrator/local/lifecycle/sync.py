@@ -120,4 +120,4 @@ class Sync:
         outputs.check_key(self._store, self._bucket, key)
         existing = next((item for item in self._store.list(self._bucket, key) if item.key == key), None)
         if existing is None or not filecmp.cmp(path, existing.path, shallow=False):
-            self._store.adopt(self._bucket, key, path)
+            self._store.put(self._bucket, key, path)

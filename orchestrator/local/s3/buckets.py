@@ -1,7 +1,6 @@
 """Operations on buckets."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -17,12 +16,13 @@ def list_buckets(call: Call) -> Answer:
     prefix, after = call.members.get("Prefix", ""), call.members.get("ContinuationToken", "")
     limit = call.limit("MaxBuckets", 10_000)
     is_region = call.members.get("BucketRegion", call.region) == call.region
-    buckets = call.store.buckets() if is_region else []
-    found = [bucket for bucket in buckets if bucket.name.startswith(prefix) and bucket.name > after]
-    page = [
-        {"Name": bucket.name, "CreationDate": datetime.fromtimestamp(bucket.created, UTC), "BucketRegion": call.region}
-        for bucket in found[:limit]
+    buckets = call.store.buckets() if is_region else {}
+    found = [
+        {"Name": name, "CreationDate": created, "BucketRegion": call.region}
+        for name, created in buckets.items()
+        if name.startswith(prefix) and name > after
     ]
+    page = found[:limit]
     members: dict[str, Any] = {"Buckets": page, "Owner": OWNER, "Prefix": prefix or None}
     if page and len(found) > limit:
         members["ContinuationToken"] = page[-1]["Name"]
@@ -30,16 +30,16 @@ def list_buckets(call: Call) -> Answer:
 
 
 def create_bucket(call: Call) -> Answer:
-    wanted = call.members.get("CreateBucketConfiguration", {}).get("LocationConstraint", call.region)
-    if wanted != call.region:
-        message = f"LocationConstraint is {wanted!r}, but this server has only the region {call.region!r}."
+    region = call.members.get("CreateBucketConfiguration", {}).get("LocationConstraint", call.region)
+    if region != call.region:
+        message = f"LocationConstraint is {region!r}, but this server has only the region {call.region!r}."
         raise ServiceError("IllegalLocationConstraintException", message)
     call.store.create_bucket(call.bucket)
     return Answer({"Location": f"/{call.bucket}"})
 
 
 def head_bucket(call: Call) -> Answer:
-    call.check_bucket()
+    call.store.check_bucket(call.bucket)
     return Answer({"BucketRegion": call.region})
 
 
@@ -52,7 +52,7 @@ def delete_bucket(call: Call) -> Answer:
 
 
 def get_bucket_location(call: Call) -> Answer:
-    call.check_bucket()
+    call.store.check_bucket(call.bucket)
     return Answer({"LocationConstraint": None if call.region == US_EAST_1 else call.region})
 
 

@@ -9,7 +9,6 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.identity import ACCOUNT
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3.body import Body
-from microjobs_orchestrator.local.s3.reader import no_such_bucket
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.s3.uploads import Uploads
 
@@ -28,18 +27,11 @@ class Call:
 
     @property
     def bucket(self) -> str:
-        bucket: str = self.members["Bucket"]
-        return bucket
+        return str(self.members["Bucket"])
 
     @property
     def key(self) -> str:
-        key: str = self.members["Key"]
-        return key
-
-    def check_bucket(self) -> None:
-        """Raises ServiceError NoSuchBucket 404."""
-        if not self.store.has_bucket(self.bucket):
-            raise no_such_bucket(self.bucket)
+        return str(self.members["Key"])
 
     def encode(self, text: str) -> str:
         """Return a key for a listing: percent-encoded if the request has the EncodingType `url`."""
@@ -57,13 +49,8 @@ Operation = Callable[[Call], Answer]
 
 
 def check_owner(members: Mapping[str, Any]) -> None:
-    """Check the account that the client expects as the owner of the buckets.
-
-    Raises:
-        ServiceError: AccessDenied 403: the client expects another account.
-    """
+    """Check the account that the client expects as the owner of the buckets. Raises ServiceError AccessDenied 403."""
     for member in ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"):
         if members.get(member, ACCOUNT) != ACCOUNT:
-            raise ServiceError(
-                "AccessDenied", f"{member} is {members[member]!r}; buckets here belong to {ACCOUNT}.", 403
-            )
+            message = f"{member} is {members[member]!r}; the local server's buckets belong to {ACCOUNT}."
+            raise ServiceError("AccessDenied", message, 403)

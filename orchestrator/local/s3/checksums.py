@@ -3,10 +3,12 @@
 import base64
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import awscrt.checksums  # type: ignore[import-untyped]
+
+from microjobs_orchestrator.local.errors import ServiceError
 
 
 class Digest(Protocol):
@@ -29,7 +31,7 @@ class _Crc:
         return self._value.to_bytes(self._size, "big")
 
 
-ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
+_ALGORITHMS: Mapping[str, Callable[[], Digest]] = {
     "CRC32": lambda: _Crc(zlib.crc32, 4),
     "CRC32C": lambda: _Crc(awscrt.checksums.crc32c, 4),
     "CRC64NVME": lambda: _Crc(awscrt.checksums.crc64nvme, 8),
@@ -45,22 +47,33 @@ COMPOSITE_ONLY = frozenset({"SHA1", "SHA256", "SHA512", "MD5"})
 """Algorithms that support only one checksum type for multipart uploads. All other algorithms support both types."""
 
 
+def make_digests(*algorithms: str) -> dict[str, Digest]:
+    """Return new digests by algorithm; none for an empty text.
+
+    Raises:
+        ServiceError: NotImplemented 501: an algorithm is not supported.
+    """
+    for algorithm in {*algorithms} - {"", *_ALGORITHMS}:
+        message = f"Checksums {algorithm} are not supported; use one of {', '.join(_ALGORITHMS)}."
+        raise ServiceError("NotImplemented", message, 501)
+    return {algorithm: _ALGORITHMS[algorithm]() for algorithm in algorithms if algorithm}
+
+
+def encode_all(digests: Mapping[str, Digest]) -> dict[str, str]:
+    return {algorithm: encode(digest) for algorithm, digest in digests.items()}
+
+
 def encode(digest: Digest) -> str:
     """Return the checksum in base64, as requests and responses contain it."""
     return base64.b64encode(digest.digest()).decode()
 
 
-def composite(algorithm: str, part_checksums: Iterable[str]) -> str:
+def combine(algorithm: str, part_checksums: Sequence[str]) -> str:
     """Return the composite checksum of a multipart upload, such as `AAAAAA==-3` for three parts.
 
-    It is the checksum of the concatenated checksums of the parts.
-
-    Args:
-        part_checksums: the checksum of each part, in base64.
+    It is the checksum of the concatenated checksums of the parts. All checksums are in base64.
     """
-    digest = ALGORITHMS[algorithm]()
-    count = 0
+    digest = _ALGORITHMS[algorithm]()
     for checksum in part_checksums:
         digest.update(base64.b64decode(checksum))
-        count += 1
-    return f"{encode(digest)}-{count}"
+    return f"{encode(digest)}-{len(part_checksums)}"

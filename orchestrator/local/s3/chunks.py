@@ -5,9 +5,11 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html
 """
 
 import hmac
+import io
 import re
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
+from typing import TypeAlias
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.forms import Stream
@@ -57,20 +59,6 @@ class Chain:
             raise ServiceError("SignatureDoesNotMatch", message, 403)
 
 
-def _make_chain(kind: str, proof: Proof | None) -> Chain | None:
-    """Return a checker for the signatures of the chunks; None if the chunks are not signed.
-
-    Raises:
-        ServiceError: AccessDenied 403: the chunks are signed, but the request has no signature of version 4.
-    """
-    if kind == UNSIGNED:
-        return None
-    if proof is None:
-        message = f"The body is {kind}, so the request needs a signature of version 4, on which the chunks' are based."
-        raise ServiceError("AccessDenied", message, 403)
-    return Chain(proof)
-
-
 def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
     """Yield the content of the chunks in blocks.
 
@@ -84,11 +72,16 @@ def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict
         trailers: receives the trailers after the last chunk. The keys are their names in lower case.
 
     Raises:
-        ServiceError: IncompleteBody 400, or SignatureDoesNotMatch 403.
+        ServiceError: IncompleteBody 400; SignatureDoesNotMatch 403; AccessDenied 403: the chunks are signed, but the
+            request has no signature of version 4.
     """
-    chain, body, size = _make_chain(kind, proof), _BufferedReader(stream), -1
+    if kind != UNSIGNED and proof is None:
+        message = f"The body is {kind}, so the request needs a signature of version 4, on which the chunks' are based."
+        raise ServiceError("AccessDenied", message, 403)
+    chain = Chain(proof) if proof is not None and kind != UNSIGNED else None
+    body, size = io.BufferedReader(_RawStream(stream), BLOCK_BYTES), -1
     while size:
-        size, signature = _parse_size_line(body.read_line())
+        size, signature = _parse_size_line(_read_line(body))
         digest = sha256()
         for block in _read_chunk(body, size):
             digest.update(block)
@@ -103,16 +96,27 @@ def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict
         chain.check_trailers(trailers, signature)
 
 
-def _read_chunk(body: "_BufferedReader", size: int) -> Iterator[bytes]:
+_Reader: TypeAlias = "io.BufferedReader[_RawStream]"
+
+
+def _read_chunk(body: _Reader, size: int) -> Iterator[bytes]:
     missing = size
     while missing:
-        block = body.read_some(missing)
+        block = body.read1(min(missing, BLOCK_BYTES))
         if not block:
             raise _malformed("it ends inside a chunk")
         missing -= len(block)
         yield block
-    if size and body.read_line():
+    if size and _read_line(body):
         raise _malformed("a chunk is longer than its size")
+
+
+def _read_line(body: _Reader) -> bytes:
+    """Return the next line without its line break; empty at the end of the body."""
+    line = body.readline(_MAX_LINE_BYTES)
+    if len(line) == _MAX_LINE_BYTES:
+        raise _malformed("a line has no end")
+    return line.rstrip(b"\r\n")
 
 
 def _parse_size_line(line: bytes) -> tuple[int, str]:
@@ -123,9 +127,9 @@ def _parse_size_line(line: bytes) -> tuple[int, str]:
     return int(size, 16), extension.decode("latin-1").strip().removeprefix("chunk-signature=")
 
 
-def _read_trailers(body: "_BufferedReader") -> dict[str, str]:
+def _read_trailers(body: _Reader) -> dict[str, str]:
     trailers: dict[str, str] = {}
-    while line := body.read_line():
+    while line := _read_line(body):
         name, _, value = line.decode("latin-1").partition(":")
         trailers[name.strip().lower()] = value.strip()
         if len(trailers) > _MAX_TRAILERS:
@@ -133,32 +137,22 @@ def _read_trailers(body: "_BufferedReader") -> dict[str, str]:
     return trailers
 
 
-class _BufferedReader:
-    """Reads lines and bytes of a stream.
+class _RawStream(io.RawIOBase):
+    """Lets `io.BufferedReader` read a stream.
 
     Cheroot's `readline` is not used: with a limit, it blocks if the body has the transfer encoding `chunked`.
     """
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
-        self._data = b""
 
-    def read_line(self) -> bytes:
-        """Return the next line without its line break; empty at the end of the stream."""
-        while (
-            b"\n" not in self._data and len(self._data) < _MAX_LINE_BYTES and (block := self._stream.read(BLOCK_BYTES))
-        ):
-            self._data += block
-        line, _, self._data = self._data.partition(b"\n")
-        if len(line) > _MAX_LINE_BYTES:
-            raise _malformed("a line has no end")
-        return line.rstrip(b"\r")
+    def readable(self) -> bool:
+        return True
 
-    def read_some(self, size: int) -> bytes:
-        """Return some of the next bytes, at most `size`; empty at the end of the stream."""
-        data = self._data or self._stream.read(BLOCK_BYTES)
-        self._data = data[size:]
-        return data[:size]
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # typeshed's WriteableBuffer
+        block = self._stream.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
 
 
 def _malformed(reason: str) -> ServiceError:

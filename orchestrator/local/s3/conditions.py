@@ -5,11 +5,11 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.reader import Opened
+from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.s3.store import Condition
 
 
-def check_reading(members: Mapping[str, Any], opened: Opened) -> None:
+def check_reading(members: Mapping[str, Any], stored: StoredObject, details: Details) -> None:
     """Check the conditions of GetObject and HeadObject.
 
     If-Match takes precedence over If-Unmodified-Since, and If-None-Match over If-Modified-Since.
@@ -19,20 +19,20 @@ def check_reading(members: Mapping[str, Any], opened: Opened) -> None:
     Raises:
         ServiceError: PreconditionFailed 412, or NotModified 304.
     """
-    failed = _failed(members, opened, "")
+    failed = _find_failed(members, stored, details, "")
     if failed in ("IfNoneMatch", "IfModifiedSince"):
         raise ServiceError("NotModified", "Not Modified", 304)
     if failed:
-        raise _precondition(failed)
+        raise _precondition_failed(failed)
 
 
-def check_source(members: Mapping[str, Any], opened: Opened) -> None:
+def check_source(members: Mapping[str, Any], stored: StoredObject, details: Details) -> None:
     """Check the conditions for the source of a copy. Raises ServiceError PreconditionFailed 412."""
-    if failed := _failed(members, opened, "CopySource"):
-        raise _precondition(failed)
+    if failed := _find_failed(members, stored, details, "CopySource"):
+        raise _precondition_failed(failed)
 
 
-def writing(members: Mapping[str, Any]) -> Condition | None:
+def make_write_condition(members: Mapping[str, Any]) -> Condition | None:
     """Return the check of `If-None-Match: *` and If-Match for a write or a deletion; None without conditions."""
     none_match, match = members.get("IfNoneMatch"), members.get("IfMatch")
     if none_match is not None and none_match != "*":
@@ -42,38 +42,37 @@ def writing(members: Mapping[str, Any]) -> Condition | None:
 
     def check(current: Details | None) -> None:
         if none_match is not None and current is not None:
-            raise _precondition("If-None-Match")
+            raise _precondition_failed("If-None-Match")
         if match is not None and current is None:
             raise ServiceError("NoSuchKey", "The specified key does not exist, so If-Match fails.", 404)
         if match is not None and current is not None and not _matches(match, current.etag):
-            raise _precondition("If-Match")
+            raise _precondition_failed("If-Match")
 
     return check
 
 
-def _failed(members: Mapping[str, Any], opened: Opened, prefix: str) -> str | None:
+def _find_failed(members: Mapping[str, Any], stored: StoredObject, details: Details, prefix: str) -> str | None:
     match, none_match = members.get(f"{prefix}IfMatch"), members.get(f"{prefix}IfNoneMatch")
     unmodified, modified = members.get(f"{prefix}IfUnmodifiedSince"), members.get(f"{prefix}IfModifiedSince")
-    etag = opened.details.etag
-    if match is not None and not _matches(match, etag):
+    if match is not None and not _matches(match, details.etag):
         return "IfMatch"
-    if match is None and unmodified is not None and _changed_since(opened, unmodified):
+    if match is None and unmodified is not None and _changed_since(stored, unmodified):
         return "IfUnmodifiedSince"
-    if none_match is not None and _matches(none_match, etag):
+    if none_match is not None and _matches(none_match, details.etag):
         return "IfNoneMatch"
-    if none_match is None and modified is not None and not _changed_since(opened, modified):
+    if none_match is None and modified is not None and not _changed_since(stored, modified):
         return "IfModifiedSince"
     return None
 
 
-def _matches(wanted: str, etag: str) -> bool:
-    return wanted == "*" or etag in (item.strip().removeprefix("W/").strip('"') for item in wanted.split(","))
+def _matches(condition: str, etag: str) -> bool:
+    return condition == "*" or etag in (item.strip().removeprefix("W/").strip('"') for item in condition.split(","))
 
 
-def _changed_since(opened: Opened, seconds: float) -> bool:
-    return int(opened.stored.modified) > seconds  # Last-Modified has whole seconds
+def _changed_since(stored: StoredObject, seconds: float) -> bool:
+    return int(stored.modified) > seconds  # Last-Modified has whole seconds
 
 
-def _precondition(condition: str) -> ServiceError:
+def _precondition_failed(condition: str) -> ServiceError:
     message = f"At least one of the pre-conditions you specified did not hold: {condition}."
     return ServiceError("PreconditionFailed", message, 412)

@@ -4,7 +4,6 @@ A row of the table `objects` describes a file of exactly that size and modificat
 hand, no query finds the old row.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from microjobs_orchestrator.local import sqlite
@@ -32,14 +31,8 @@ CREATE TABLE IF NOT EXISTS parts (
 """
 
 
-@dataclass(frozen=True)
-class Version:
-    """The file that a row of the table `objects` describes."""
-
-    bucket: str
-    key: str
-    size: int
-    modified_ns: int
+Version = tuple[str, str, int, int]
+"""Bucket, key, size in bytes, and modification time in ns of the file that a row of the table `objects` describes."""
 
 
 class Database(sqlite.Database):
@@ -50,23 +43,16 @@ class Database(sqlite.Database):
 
     def details(self, version: Version) -> Details | None:
         rows = self.select(
-            "SELECT details FROM objects WHERE bucket = ? AND key = ? AND size = ? AND modified_ns = ?",
-            (version.bucket, version.key, version.size, version.modified_ns),
+            "SELECT details FROM objects WHERE bucket = ? AND key = ? AND size = ? AND modified_ns = ?", version
         )
         return Details.from_json(rows[0][0]) if rows else None
 
     def remember(self, version: Version, details: Details) -> None:
-        self.change(
-            "INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)",
-            (version.bucket, version.key, version.size, version.modified_ns, details.to_json()),
-        )
+        self.change("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?, ?)", (*version, details.to_json()))
 
     def forget_others(self, version: Version) -> None:
         """Delete the rows of all other versions of the key."""
-        self.change(
-            "DELETE FROM objects WHERE bucket = ? AND key = ? AND (size, modified_ns) != (?, ?)",
-            (version.bucket, version.key, version.size, version.modified_ns),
-        )
+        self.change("DELETE FROM objects WHERE bucket = ? AND key = ? AND (size, modified_ns) != (?, ?)", version)
 
     def forget(self, bucket: str, key: str) -> None:
         self.change("DELETE FROM objects WHERE bucket = ? AND key = ?", (bucket, key))
@@ -82,9 +68,8 @@ class Database(sqlite.Database):
 
     def has_marker(self, bucket: str, prefix: str = "") -> bool:
         """Return whether the bucket has a folder marker with a key that begins with `prefix`."""
-        rows = self.select(
+        statement = (
             "SELECT 1 FROM objects WHERE bucket = ? AND key >= ? AND key < ? || char(1114111)"
-            " AND substr(key, -1) = '/' LIMIT 1",
-            (bucket, prefix, prefix),
+            " AND substr(key, -1) = '/' LIMIT 1"
         )
-        return bool(rows)
+        return bool(self.select(statement, (bucket, prefix, prefix)))

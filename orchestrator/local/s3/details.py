@@ -5,7 +5,8 @@ import json
 import mimetypes
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import BinaryIO
+from functools import partial
+from io import BufferedIOBase, RawIOBase
 
 BLOCK_BYTES = 256 << 10
 """Bytes that are read or written in one call."""
@@ -38,11 +39,9 @@ class Details:
         return cls(**{**values, "parts": tuple(values["parts"])})
 
 
-def guess_details(key: str, file: BinaryIO) -> Details:
+def guess_details(key: str, file: RawIOBase | BufferedIOBase) -> Details:
     """Return the details of a file that a user copied into a bucket, from its content and its name."""
     file.seek(0)
-    digest = hashlib.md5(usedforsecurity=False)
-    while block := file.read(BLOCK_BYTES):
-        digest.update(block)
+    digest = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False))
     content_type = mimetypes.guess_type(key)[0] or DEFAULT_CONTENT_TYPE
     return Details(digest.hexdigest(), {"ContentType": content_type})

@@ -4,7 +4,6 @@ import contextlib
 import os
 import shutil
 import stat
-import threading
 import time
 import uuid
 from collections.abc import Iterator
@@ -14,13 +13,12 @@ from microjobs_orchestrator.local.trees import discard
 
 
 class IncomingFiles:
-    """Prepares complete files for renaming into a bucket. Methods may be called from any thread."""
+    """Prepares complete files for renaming into a bucket."""
 
     def __init__(self, folder: Path) -> None:
         discard(folder)  # files of a killed server
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._lock = threading.Lock()
         self._last_stamp = 0
 
     @contextlib.contextmanager
@@ -46,7 +44,6 @@ class IncomingFiles:
             yield copy
 
     def stamp(self, file: Path) -> None:
-        """Set a file's modification time to now, and later than that of every file before."""
-        with self._lock:
-            now = self._last_stamp = max(time.time_ns(), self._last_stamp + 1)
-        os.utime(file, ns=(now, now))
+        """Set a file's modification time to now, and later than that of each earlier file. One thread at a time."""
+        self._last_stamp = max(time.time_ns(), self._last_stamp + 1)
+        os.utime(file, ns=(self._last_stamp, self._last_stamp))

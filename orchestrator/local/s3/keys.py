@@ -1,6 +1,5 @@
 """Rules for names of buckets and for keys, and the paths of keys' files."""
 
-import ipaddress
 import re
 from pathlib import Path
 
@@ -14,6 +13,7 @@ MAX_SEGMENT_BYTES = 255
 
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+_IP_ADDRESS = re.compile(r"\d+(\.\d+){3}")
 _RESERVED_PREFIXES = ("xn--", "sthree-", "amzn-s3-demo-")
 _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
@@ -32,15 +32,13 @@ def parse_uri(uri: str) -> tuple[str, str]:
 
 
 def is_bucket_name(name: str) -> bool:
-    if not _BUCKET.fullmatch(name) or ".." in name:
-        return False
-    if name.startswith(_RESERVED_PREFIXES) or name.endswith(_RESERVED_SUFFIXES):
-        return False
-    try:
-        ipaddress.IPv4Address(name)
-    except ValueError:
-        return True
-    return False
+    return (
+        _BUCKET.fullmatch(name) is not None
+        and ".." not in name
+        and not _IP_ADDRESS.fullmatch(name)
+        and not name.startswith(_RESERVED_PREFIXES)
+        and not name.endswith(_RESERVED_SUFFIXES)
+    )
 
 
 def check_bucket_name(name: str) -> None:
@@ -65,29 +63,24 @@ def relative_path(key: str) -> Path:
         ServiceError: KeyTooLongError or InvalidArgument 400: the key is not valid on S3, or no file can have it.
     """
     segments = key.removesuffix("/").split("/")
-    lengths = [len(_utf8(key, segment)) for segment in segments]
-    if len(_utf8(key, key)) > MAX_KEY_BYTES:
+    try:
+        size, longest = len(key.encode()), max(len(segment.encode()) for segment in segments)
+    except UnicodeEncodeError:
+        raise invalid_key_error(key, "it is not UTF-8") from None
+    if size > MAX_KEY_BYTES:
         raise ServiceError("KeyTooLongError", f"Your key is too long: {key!r} has more than {MAX_KEY_BYTES} bytes.")
-    if max(lengths) > MAX_SEGMENT_BYTES:
+    if longest > MAX_SEGMENT_BYTES:
         message = f"Objects are files on this server: {key!r} has over {MAX_SEGMENT_BYTES} bytes between two slashes."
         raise ServiceError("KeyTooLongError", message)
     if "" in segments:
-        raise cannot_hold(key, "it is empty, starts with a slash, or has two slashes in a row")
+        raise invalid_key_error(key, "it is empty, starts with a slash, or has two slashes in a row")
     if "." in segments or ".." in segments:
-        raise cannot_hold(key, "it has a segment '.' or '..'")
+        raise invalid_key_error(key, "it has a segment '.' or '..'")
     if "\0" in key:
-        raise cannot_hold(key, "it has a NUL character")
+        raise invalid_key_error(key, "it has a NUL character")
     return Path(*segments)
 
 
-def cannot_hold(key: str, reason: str) -> ServiceError:
-    return ServiceError(
-        "InvalidArgument", f"Objects are files on this server, and no file can have the key {key!r}: {reason}."
-    )
-
-
-def _utf8(key: str, text: str) -> bytes:
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        raise cannot_hold(key, "it is not UTF-8") from None
+def invalid_key_error(key: str, reason: str) -> ServiceError:
+    message = f"Objects are files on this server, and no file can have the key {key!r}: {reason}."
+    return ServiceError("InvalidArgument", message)

@@ -4,7 +4,6 @@ import base64
 import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -129,7 +128,7 @@ def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
         stored, details = described
         content = {
             "Key": call.encode(stored.key),
-            "LastModified": datetime.fromtimestamp(stored.modified, UTC),
+            "LastModified": stored.modified,
             "ETag": f'"{details.etag}"',
             "Size": stored.size,
             "StorageClass": "STANDARD",

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,7 +13,7 @@ from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.content import FileBody, Span, part_span, read_range
 from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
-from microjobs_orchestrator.local.s3.reader import Opened
+from microjobs_orchestrator.local.s3.reader import StoredObject
 
 MAX_METADATA_BYTES = 2048
 """Limit for the names and values of user metadata, as on AWS."""
@@ -66,20 +65,20 @@ def checksum_members(details: Details) -> dict[str, str]:
 
 
 def put_object(call: Call) -> Answer:
-    call.store.check(call.bucket, call.key)
-    details, condition = details_of(call.members), conditions.writing(call.members)
-    with call.store.incoming() as path:
+    call.store.check_writable(call.bucket, call.key)
+    details, condition = details_of(call.members), conditions.make_write_condition(call.members)
+    with call.store.new_file() as path:
         with path.open("xb") as file:
             received = receive(call.body, file)
-        details = replace(details, etag=received.md5, checksums=received.checksums)
-        call.store.adopt(call.bucket, call.key, path, details, condition)
+        details = replace(details, etag=received.etag, checksums=received.checksums)
+        call.store.put(call.bucket, call.key, path, details, condition)
     return Answer({"ETag": f'"{details.etag}"', **checksum_members(details)})
 
 
 def get_object(call: Call) -> Answer:
     opened = call.store.open(call.bucket, call.key)
     try:
-        answer, span = _describe(call, opened)
+        answer, span = _describe(call, opened.stored, opened.details)
         return replace(answer, body=FileBody(opened.file, span))
     except BaseException:
         opened.file.close()
@@ -87,24 +86,21 @@ def get_object(call: Call) -> Answer:
 
 
 def head_object(call: Call) -> Answer:
-    opened = call.store.open(call.bucket, call.key)
-    with opened.file:
-        answer, _ = _describe(call, opened)
+    answer, _ = _describe(call, *call.store.head(call.bucket, call.key))
     return replace(answer, body=())
 
 
-def _describe(call: Call, opened: Opened) -> tuple[Answer, Span]:
-    stored, details, members = opened.stored, opened.details, call.members
-    conditions.check_reading(members, opened)
-    span = _span(members, opened)
-    whole = Span(0, stored.size)
+def _describe(call: Call, stored: StoredObject, details: Details) -> tuple[Answer, Span]:
+    members, whole = call.members, Span(0, stored.size)
+    conditions.check_reading(members, stored, details)
+    span = _find_span(members, stored.size, details)
     answer = {
         **details.headers,
         **_overridden(members),
         "AcceptRanges": "bytes",
         "ContentLength": (span or whole).length,
         "ETag": f'"{details.etag}"',
-        "LastModified": datetime.fromtimestamp(stored.modified, UTC),
+        "LastModified": stored.modified,
         "Metadata": details.metadata,
         "TagCount": len(details.tags) or None,
         "ContentRange": span.header(stored.size) if span else None,
@@ -129,18 +125,18 @@ def _overridden(members: Mapping[str, Any]) -> dict[str, Any]:
     return wanted
 
 
-def _span(members: Mapping[str, Any], opened: Opened) -> Span | None:
-    size = opened.stored.size
+def _find_span(members: Mapping[str, Any], size: int, details: Details) -> Span | None:
+    """Return the requested range; None for the whole object."""
     if "PartNumber" not in members:
         return read_range(members.get("Range"), size)
     if "Range" in members:
         raise ServiceError("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
-    span = part_span(opened.details.parts, size, members["PartNumber"])
+    span = part_span(details.parts, size, members["PartNumber"])
     return span if span.length else None
 
 
 def delete_object(call: Call) -> Answer:
-    call.store.delete(call.bucket, call.key, conditions.writing(call.members))
+    call.store.delete(call.bucket, call.key, conditions.make_write_condition(call.members))
     return Answer()
 
 
@@ -150,38 +146,31 @@ def delete_objects(call: Call) -> Answer:
         raise ServiceError("MalformedXML", "At most 1000 objects can be deleted in one request.")
     deleted, errors = [], []
     for item in request["Objects"]:
+        condition = conditions.make_write_condition({"IfMatch": item["ETag"]} if "ETag" in item else {})
         try:
-            _delete(call, item)
+            call.store.delete(call.bucket, item["Key"], condition)
             deleted.append({"Key": item["Key"]})
         except ServiceError as error:
             errors.append({"Key": item["Key"], "Code": error.code, "Message": error.message})
     return Answer({"Deleted": [] if request.get("Quiet") else deleted, "Errors": errors})
 
 
-def _delete(call: Call, item: Mapping[str, Any]) -> None:
-    condition = conditions.writing({"IfMatch": item["ETag"]} if "ETag" in item else {})
-    call.store.delete(call.bucket, item["Key"], condition)
-
-
 def get_object_attributes(call: Call) -> Answer:
-    opened = call.store.open(call.bucket, call.key)
-    opened.file.close()
-    details = opened.details
+    stored, details = call.store.head(call.bucket, call.key)
     known = {
         "ETag": details.etag,
         "Checksum": checksum_members(details) or None,
         "ObjectParts": {"TotalPartsCount": len(details.parts)} if details.parts else None,
         "StorageClass": "STANDARD",
-        "ObjectSize": opened.stored.size,
+        "ObjectSize": stored.size,
     }
     members = {name: known[name] for name in call.members["ObjectAttributes"]}
-    return Answer({**members, "LastModified": datetime.fromtimestamp(opened.stored.modified, UTC)})
+    return Answer({**members, "LastModified": stored.modified})
 
 
 def get_object_tagging(call: Call) -> Answer:
-    opened = call.store.open(call.bucket, call.key)
-    opened.file.close()
-    return Answer({"TagSet": [{"Key": key, "Value": value} for key, value in opened.details.tags.items()]})
+    _, details = call.store.head(call.bucket, call.key)
+    return Answer({"TagSet": [{"Key": key, "Value": value} for key, value in details.tags.items()]})
 
 
 def put_object_tagging(call: Call) -> Answer:
@@ -194,9 +183,8 @@ def delete_object_tagging(call: Call) -> Answer:
 
 
 def _set_tags(call: Call, tags: Mapping[str, str]) -> Answer:
-    opened = call.store.open(call.bucket, call.key)
-    opened.file.close()
-    call.store.update(opened.stored, replace(opened.details, tags=tags))
+    stored, details = call.store.head(call.bucket, call.key)
+    call.store.database.remember(stored.version, replace(details, tags=tags))
     return Answer()
 
 

@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from microjobs_orchestrator.local.trees import FileType, walk
@@ -69,14 +68,12 @@ class BucketFiles:
             return f"there are objects whose keys begin with {key + '/'!r}" if has_files else None
         return None if stat.S_ISREG(found.st_mode) else "a special file or a link exists at its path"
 
-    def prune(self, relative: Path, is_kept: Callable[[Path], bool]) -> None:
-        """Remove a folder and its parents as long as they are empty. The bucket's folder stays."""
-        while len(relative.parts) > 1 and not is_kept(relative):
-            try:
-                (self._root / relative).rmdir()
-            except OSError:  # not empty, or removed meanwhile
-                return
-            relative = relative.parent
+    def replace(self, relative: Path, file: Path) -> None:
+        """Move a file to a path, in place of a file or of a folder of empty folders."""
+        path = self._root / relative
+        if path.is_dir():
+            self.remove_empty(relative)
+        file.replace(path)
 
     def remove_empty(self, relative: Path) -> None:
         """Remove a folder of empty folders. Raises OSError if it contains a file."""

@@ -5,8 +5,8 @@ import stat
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
@@ -38,11 +38,9 @@ class StoredObject:
         """Seconds since 1970."""
         return self.modified_ns / 1e9
 
-
-@dataclass(frozen=True)
-class Bucket:
-    name: str
-    created: float
+    @property
+    def version(self) -> Version:
+        return self.bucket, self.key, self.size, self.modified_ns
 
 
 @dataclass(frozen=True)
@@ -51,11 +49,7 @@ class Opened:
 
     stored: StoredObject
     details: Details
-    file: BinaryIO
-
-
-def no_such_bucket(name: str) -> ServiceError:
-    return ServiceError("NoSuchBucket", f"The specified bucket does not exist: {name!r}.", 404)
+    file: FileIO
 
 
 def no_such_key(key: str) -> ServiceError:
@@ -82,8 +76,14 @@ class ObjectReader:
     def has_bucket(self, name: str) -> bool:
         return keys.is_bucket_name(name) and self._files.is_folder(name)
 
+    def check_bucket(self, name: str) -> Path:
+        """Return the folder of a bucket. Raises ServiceError NoSuchBucket 404."""
+        if not self.has_bucket(name):
+            raise ServiceError("NoSuchBucket", f"The specified bucket does not exist: {name!r}.", 404)
+        return self._root / name
+
     def list(self, bucket: str, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
-        """Yield the objects whose keys begin with `prefix` and follow the key `after`, in the order of their UTF-8.
+        """Return the objects whose keys begin with `prefix` and follow the key `after`, in the order of their UTF-8.
 
         Folders are read when they are reached, and only those that can match. Folder markers are left out, because
         they have no content.
@@ -91,32 +91,24 @@ class ObjectReader:
         Raises:
             ServiceError: NoSuchBucket 404.
         """
-        root = self._bucket(bucket)
-        walk = self._walk(bucket, prefix, after.encode(errors="surrogatepass"))
-
-        def objects() -> Iterator[StoredObject]:
-            for entry in walk:
-                if entry.stat is not None:
-                    key = entry.key.decode()
-                    yield StoredObject(bucket, key, root / key, entry.stat.st_size, entry.stat.st_mtime_ns)
-
-        return objects()
+        self.check_bucket(bucket)
+        found = self.walk(bucket, prefix, after.encode(errors="surrogatepass"), fold=False)
+        return (item for item in found if isinstance(item, StoredObject) and not keys.is_folder_marker(item.key))
 
     def get(self, bucket: str, key: str) -> StoredObject:
         """Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
-        self._bucket(bucket)
+        self.check_bucket(bucket)
         try:
             relative = keys.relative_path(key)
         except ServiceError:  # no folder can contain such a key
             raise no_such_key(key) from None
-        found = self._files.stat(bucket / relative)
-        if found is None:
+        found, is_marker = self._files.stat(bucket / relative), keys.is_folder_marker(key)
+        if found is not None and not is_marker and stat.S_ISREG(found.st_mode):
+            return StoredObject(bucket, key, self._root / bucket / relative, found.st_size, found.st_mtime_ns)
+        modified_ns = self.database.marker(bucket, key) if is_marker else None
+        if modified_ns is None or found is None or not stat.S_ISDIR(found.st_mode):
             raise no_such_key(key)
-        if keys.is_folder_marker(key):
-            return self._marker(bucket, key, found)
-        if not stat.S_ISREG(found.st_mode):
-            raise no_such_key(key)
-        return StoredObject(bucket, key, self._root / bucket / relative, found.st_size, found.st_mtime_ns)
+        return StoredObject(bucket, key, self._empty, 0, modified_ns)
 
     def open(self, bucket: str, key: str) -> Opened:
         """Open an object. The details are those of the opened file, even if the object is replaced meanwhile.
@@ -145,17 +137,21 @@ class ObjectReader:
             file.close()
         raise ServiceError("OperationAborted", f"{key!r} is replaced again and again: try later.", 409)
 
+    def head(self, bucket: str, key: str) -> tuple[StoredObject, Details]:
+        """Return an object with its details. Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
+        opened = self.open(bucket, key)
+        opened.file.close()
+        return opened.stored, opened.details
+
     def describe(self, stored: StoredObject) -> tuple[StoredObject, Details] | None:
         """Return an object with its details as it is now; None if it was deleted."""
-        details = self.database.details(version_of(stored))
+        details = self.database.details(stored.version)
         if details is not None:
             return stored, details
         try:
-            opened = self.open(stored.bucket, stored.key)
+            return self.head(stored.bucket, stored.key)
         except ServiceError:
             return None
-        opened.file.close()
-        return opened.stored, opened.details
 
     def walk(self, bucket: str, prefix: str, after: bytes, *, fold: bool) -> Iterator[StoredObject | str]:
         """Yield objects as `list` does, and folder markers.
@@ -166,49 +162,26 @@ class ObjectReader:
         Raises:
             ServiceError: NoSuchBucket 404.
         """
-        root = self._bucket(bucket)
-        walk = self._walk(bucket, prefix, after, has_markers=True, fold=fold)
+        root = self.check_bucket(bucket)
 
-        def found() -> Iterator[StoredObject | str]:
-            for entry in walk:
-                key = entry.key.decode()
-                if entry.folded:
-                    yield key
-                elif entry.stat is None:
-                    modified_ns = self.database.marker(bucket, key)
-                    if modified_ns is not None:  # None: deleted meanwhile
-                        yield StoredObject(bucket, key, self._empty, 0, modified_ns)
-                else:
-                    yield StoredObject(bucket, key, root / key, entry.stat.st_size, entry.stat.st_mtime_ns)
-
-        return found()
-
-    def _bucket(self, name: str) -> Path:
-        if not self.has_bucket(name):
-            raise no_such_bucket(name)
-        return self._root / name
-
-    def _walk(
-        self, bucket: str, prefix: str = "", after: bytes = b"", *, has_markers: bool = False, fold: bool = False
-    ) -> Walk:
         def is_folder(folder: bytes) -> bool:
             return self._files.is_folder(f"{bucket}/{folder.decode(errors='surrogateescape')}")
 
-        def is_marker(folder: bytes) -> bool:
-            return has_markers and self.database.marker(bucket, folder.decode(errors="replace")) is not None
+        def find_marker(folder: bytes) -> int | None:
+            return self.database.marker(bucket, folder.decode(errors="replace"))
 
-        root, start = os.fsencode(self._root / bucket), prefix.encode(errors="surrogatepass")
-        return Walk(root, self._folders, is_folder, start, after, is_marker, fold)
+        start = prefix.encode(errors="surrogatepass")
+        for entry in Walk(os.fsencode(root), self._folders, is_folder, find_marker, start, after, fold):
+            key = entry.key.decode()
+            if entry.modified_ns is None:
+                yield key
+            else:
+                path = self._empty if keys.is_folder_marker(key) else root / key
+                yield StoredObject(bucket, key, path, entry.size, entry.modified_ns)
 
-    def _marker(self, bucket: str, key: str, found: os.stat_result) -> StoredObject:
-        modified_ns = self.database.marker(bucket, key)
-        if modified_ns is None or not stat.S_ISDIR(found.st_mode):
-            raise no_such_key(key)
-        return StoredObject(bucket, key, self._empty, 0, modified_ns)
-
-    def _details(self, stored: StoredObject, file: BinaryIO) -> Details | None:
+    def _details(self, stored: StoredObject, file: FileIO) -> Details | None:
         """Return or compute the details of an open file; None if the file is no longer the object's."""
-        details = self.database.details(version_of(stored))
+        details = self.database.details(stored.version)
         if details is not None:
             return details
         opened = os.fstat(file.fileno())
@@ -219,10 +192,6 @@ class ObjectReader:
         after = os.fstat(file.fileno())
         unchanged = (after.st_size, after.st_mtime_ns) == (opened.st_size, opened.st_mtime_ns)
         if unchanged and time.time() - stored.modified > SETTLED_SECONDS:
-            self.database.remember(version_of(stored), details)
+            self.database.remember(stored.version, details)
         file.seek(0)
         return details
-
-
-def version_of(stored: StoredObject) -> Version:
-    return Version(stored.bucket, stored.key, stored.size, stored.modified_ns)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from io import BytesIO
 from pathlib import Path
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -15,7 +16,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.s3 import keys
 from microjobs_orchestrator.local.s3.details import Details, guess_details
 from microjobs_orchestrator.local.s3.intake import IncomingFiles
-from microjobs_orchestrator.local.s3.reader import Bucket, ObjectReader, StoredObject, version_of
+from microjobs_orchestrator.local.s3.reader import ObjectReader, StoredObject
 from microjobs_orchestrator.local.trees import FileType, walk
 
 Condition = Callable[[Details | None], None]
@@ -32,16 +33,14 @@ class ObjectStore(ObjectReader):
 
     # --- buckets ---
 
-    def buckets(self) -> list[Bucket]:
+    def buckets(self) -> dict[str, float]:
+        """Return the creation times of the buckets, in seconds since 1970, by their sorted names."""
         created: dict[str, float] = dict(self.database.select("SELECT name, created FROM buckets"))
         found = sorted(path for path in self._root.iterdir() if self.has_bucket(path.name))
-        return [Bucket(path.name, created.get(path.name, path.stat().st_mtime)) for path in found]
-
-    def has_bucket(self, name: str) -> bool:
-        return keys.is_bucket_name(name) and self._files.is_folder(name)
+        return {path.name: created.get(path.name, path.stat().st_mtime) for path in found}
 
     def create_bucket(self, name: str) -> None:
-        """Make a bucket. Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
+        """Create a bucket. Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
         keys.check_bucket_name(name)
         try:
             (self._root / name).mkdir()
@@ -56,43 +55,37 @@ class ObjectStore(ObjectReader):
         Raises:
             ServiceError: NoSuchBucket 404; BucketNotEmpty 409, also for a file whose name is not a key.
         """
-        folder = self._bucket(name)
+        folder = self.check_bucket(name)
         with self._lock:
             if self.database.has_marker(name) or any(found.type is not FileType.FOLDER for found in walk(folder)):
-                raise ServiceError(
-                    "BucketNotEmpty", f"The bucket {name!r} is not empty: remove the files in {folder}.", 409
-                )
+                message = f"The bucket {name!r} is not empty: remove the files in {folder}."
+                raise ServiceError("BucketNotEmpty", message, 409)
             self._files.remove_empty(Path(name))
             self.database.change("DELETE FROM objects WHERE bucket = ?", (name,))
             self.database.change("DELETE FROM buckets WHERE name = ?", (name,))
 
     # --- writing ---
 
-    def incoming(self) -> AbstractContextManager[Path]:
-        """Return the path of a new file outside the buckets. It is removed at the end unless it was adopted."""
+    def new_file(self) -> AbstractContextManager[Path]:
+        """Return the path of a new file outside the buckets. It is removed at the end unless `put` moved it."""
         return self._incoming.file()
 
-    def check(self, bucket: str, key: str) -> None:
-        """Check that a key can be written, as `adopt` does.
+    def check_writable(self, bucket: str, key: str) -> None:
+        """Check that a key can be written, as `put` does.
 
         Raises:
             ServiceError: NoSuchBucket 404; KeyTooLongError or InvalidArgument 400 if no file can have the key.
         """
-        self._bucket(bucket)
-        relative, marker = keys.relative_path(key), keys.is_folder_marker(key)
-        reason = self._files.obstacle(bucket / relative, folder=marker)
-        if reason is None and not marker and self.database.has_marker(bucket, f"{key}/"):
+        self.check_bucket(bucket)
+        relative, is_marker = keys.relative_path(key), keys.is_folder_marker(key)
+        reason = self._files.obstacle(bucket / relative, folder=is_marker)
+        if reason is None and not is_marker and self.database.has_marker(bucket, f"{key}/"):
             reason = f"there are folder markers whose keys begin with {key + '/'!r}"
         if reason is not None:
-            raise keys.cannot_hold(key, reason)
+            raise keys.invalid_key_error(key, reason)
 
-    def adopt(
-        self,
-        bucket: str,
-        key: str,
-        file: Path,
-        details: Details | None = None,
-        condition: Condition | None = None,
+    def put(
+        self, bucket: str, key: str, file: Path, details: Details | None = None, condition: Condition | None = None
     ) -> StoredObject:
         """Move a complete file into a bucket in one step, as the object of a key.
 
@@ -101,10 +94,10 @@ class ObjectStore(ObjectReader):
             condition: is checked before the object is replaced.
 
         Raises:
-            ServiceError: the errors of `check` and of the condition. The file is then unchanged.
+            ServiceError: the errors of `check_writable` and of the condition. The file is then unchanged.
         """
         with self._incoming.own(file) as own, self._lock:
-            self.check(bucket, key)
+            self.check_writable(bucket, key)
             if condition is not None:
                 condition(self._current(bucket, key))
             stored = self._place(bucket, key, own, details)
@@ -117,14 +110,13 @@ class ObjectStore(ObjectReader):
         Raises:
             ServiceError: NoSuchBucket 404, and the errors of the condition.
         """
+        self.check_bucket(bucket)
         with self._lock:
             if condition is not None:
                 condition(self._current(bucket, key))
             try:
                 stored = self.get(bucket, key)
-            except ServiceError as error:
-                if error.code == "NoSuchBucket":
-                    raise
+            except ServiceError:
                 return False
             relative = bucket / keys.relative_path(key)
             self.database.forget(bucket, key)
@@ -134,53 +126,40 @@ class ObjectStore(ObjectReader):
             self._prune(bucket, relative)
             return True
 
-    def update(self, stored: StoredObject, details: Details) -> None:
-        """Change the details of an object, not its content."""
-        self.database.remember(version_of(stored), details)
-
-    # --- inside ---
-
     def _current(self, bucket: str, key: str) -> Details | None:
         try:
-            opened = self.open(bucket, key)
+            return self.head(bucket, key)[1]
         except ServiceError:
             return None
-        opened.file.close()
-        return opened.details
 
     def _place(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
-        relative = bucket / keys.relative_path(key)
-        if keys.is_folder_marker(key):
-            return self._place_marker(bucket, key, file, details)
+        relative, is_marker = bucket / keys.relative_path(key), keys.is_folder_marker(key)
+        if is_marker and file.stat().st_size:
+            reason = "it ends with a slash, so it names a folder, which cannot have content"
+            raise keys.invalid_key_error(key, reason)
         self._incoming.stamp(file)
-        found = file.stat()
-        stored = StoredObject(bucket, key, self._root / relative, found.st_size, found.st_mtime_ns)
-        if details is not None:  # before the file is moved: after a crash in between, both rows are correct
-            self.database.remember(version_of(stored), details)
+        found, path = file.stat(), self._empty if is_marker else self._root / relative
+        stored = StoredObject(bucket, key, path, found.st_size, found.st_mtime_ns)
+        folder = relative if is_marker else relative.parent
         try:
-            stored.path.parent.mkdir(parents=True, exist_ok=True)
-            if stored.path.is_dir():
-                self._files.remove_empty(relative)
-            file.replace(stored.path)
+            (self._root / folder).mkdir(parents=True, exist_ok=True)
+            if details is not None or is_marker:  # first: after a crash before the file is moved, both rows are correct
+                self.database.remember(stored.version, details or guess_details(key, BytesIO()))
+            if not is_marker:
+                self._files.replace(relative, file)
         except BaseException:
-            self._prune(bucket, relative.parent)
+            self._prune(bucket, folder)
             raise
-        self.database.forget_others(version_of(stored))
+        self.database.forget_others(stored.version)
         return stored
 
-    def _place_marker(self, bucket: str, key: str, file: Path, details: Details | None) -> StoredObject:
-        if file.stat().st_size:
-            raise keys.cannot_hold(key, "it ends with a slash, so it names a folder, which cannot have content")
-        (self._root / bucket / keys.relative_path(key)).mkdir(parents=True, exist_ok=True)
-        self._incoming.stamp(file)
-        stored = StoredObject(bucket, key, self._empty, 0, file.stat().st_mtime_ns)
-        with file.open("rb") as empty:
-            self.database.remember(version_of(stored), details or guess_details(key, empty))
-        self.database.forget_others(version_of(stored))
-        return stored
-
-    def _prune(self, bucket: str, relative: Path) -> None:
-        def is_marker(folder: Path) -> bool:
-            return self.database.marker(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None
-
-        self._files.prune(relative, is_marker)
+    def _prune(self, bucket: str, folder: Path) -> None:
+        """Remove a folder and its parents as long as they are empty. The bucket and folders with markers stay."""
+        while len(folder.parts) > 1:
+            if self.database.marker(bucket, f"{folder.relative_to(bucket).as_posix()}/") is not None:
+                return
+            try:
+                (self._root / folder).rmdir()
+            except OSError:  # not empty, or removed meanwhile
+                return
+            folder = folder.parent

@@ -57,7 +57,7 @@ class Uploads:
 
     def create(self, bucket: str, key: str, algorithm: str, details: Details) -> Upload:
         """Create an upload. Raises ServiceError, as `ObjectStore.check` does."""
-        self._store.check(bucket, key)
+        self._store.check_writable(bucket, key)
         upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), algorithm, details)
         (self._folder / upload.id).mkdir()
         self._database.change(

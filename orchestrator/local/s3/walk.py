@@ -20,10 +20,9 @@ class Entry:
     """An object, a folder marker, or the common prefix of a folder."""
 
     key: bytes
-    stat: os.stat_result | None = None
-    """The status of an object's file; None for folder markers and common prefixes."""
-    folded: bool = False
-    """Whether the entry stands for all keys of a folder. `key` is their common prefix."""
+    size: int = 0
+    modified_ns: int | None = None
+    """Modification time; None for a common prefix, which stands for all keys of its folder."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,11 @@ class Walk:
     folders: FolderCache
     is_folder: Callable[[bytes], bool]
     """Returns whether a prefix such as `a/b/` is a folder. It must not contain links, and the case must match."""
-    prefix: bytes = b""
-    after: bytes = b""
-    is_marker: Callable[[bytes], bool] = lambda _: False
-    """Returns whether a folder's key is a folder marker."""
-    fold: bool = False
+    find_marker: Callable[[bytes], int | None]
+    """Returns the modification time of a folder marker; None if the key has no marker."""
+    prefix: bytes
+    after: bytes
+    fold: bool
     """Whether a folder below the prefix is one entry, if it has any key."""
 
     def __iter__(self) -> Iterator[Entry]:
@@ -57,15 +56,16 @@ class Walk:
 
     def _entries(self, folder: bytes) -> Iterator[Entry | bytes]:
         """Yield the entries directly in a folder, and as bytes the subfolders to read."""
-        if folder.startswith(self.prefix) and folder > self.after and self.is_marker(folder):
-            yield Entry(folder)
+        marker = self.find_marker(folder) if folder.startswith(self.prefix) and folder > self.after else None
+        if marker is not None:
+            yield Entry(folder, 0, marker)
         for key in self._keys(folder):
             if not key.endswith(b"/"):
                 yield from self._object(key)
             elif not self.fold:
                 yield key
             elif self._holds_key(key):
-                yield Entry(key, folded=True)
+                yield Entry(key)
 
     def _keys(self, folder: bytes) -> Iterator[bytes]:
         """Yield the keys of a folder's files and subfolders that match the prefix and may have keys after `after`."""
@@ -92,7 +92,7 @@ class Walk:
         except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
             return
         if stat.S_ISREG(found.st_mode):
-            yield Entry(key, found)
+            yield Entry(key, found.st_size, found.st_mtime_ns)
 
     def _holds_key(self, folder: bytes) -> bool:
         """Return whether a folder has any key after `after`."""
@@ -101,7 +101,7 @@ class Walk:
         unread = [folder]
         while unread:
             inner = unread.pop()
-            if self.is_marker(inner):
+            if self.find_marker(inner) is not None:
                 return True
             try:
                 for name in scan(self.root + b"/" + inner, inner):

@@ -27,9 +27,9 @@ def put(
     details: Details | None = None,
     condition: Condition | None = None,
 ) -> StoredObject:
-    with store.incoming() as path:
+    with store.new_file() as path:
         path.write_bytes(content)
-        return store.adopt(BUCKET, key, path, details, condition)
+        return store.put(BUCKET, key, path, details, condition)
 
 
 def could_put(store: ObjectStore, key: str) -> bool:
@@ -130,7 +130,7 @@ def test_links_are_not_followed(store: ObjectStore, home: Home, tmp_path: Path, 
     (tmp_path / "a").write_text("secret")
     (home.buckets / BUCKET / "out").symlink_to(tmp_path if "/" in key else tmp_path / "a")
     assert not list(store.list(BUCKET)) + list(store.list(BUCKET, key))
-    for access in (store.get, store.open, lambda bucket, key: store.check(bucket, f"{key}/x")):
+    for access in (store.get, store.open, lambda bucket, key: store.check_writable(bucket, f"{key}/x")):
         with pytest.raises(ServiceError):
             access(BUCKET, key)
     assert not store.delete(BUCKET, key)
@@ -147,7 +147,7 @@ def test_prefix_cannot_leave_the_bucket(store: ObjectStore, prefix: str) -> None
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b", "a/b/c"), ("a/", "a"), ("a", "a/")])
 def test_object_and_folder_of_one_name_are_refused(store: ObjectStore, first: str, second: str) -> None:
     put(store, first, b"")
-    for write in (put, lambda store, key: store.check(BUCKET, key)):
+    for write in (put, lambda store, key: store.check_writable(BUCKET, key)):
         with pytest.raises(ServiceError, match=f"no file can have the key '{second}': .*a") as raised:
             write(store, second)
         assert raised.value.code == "InvalidArgument"
@@ -181,7 +181,7 @@ def test_adopt_moves_the_file(store: ObjectStore, home: Home) -> None:
     file = home.work / "output"
     file.write_bytes(b"content")
     inode = file.stat().st_ino
-    stored = store.adopt(BUCKET, "a/b", file)
+    stored = store.put(BUCKET, "a/b", file)
     assert (stored.path.stat().st_ino, stored.size, file.exists()) == (inode, 7, False)
     assert stored.modified == pytest.approx(time.time(), abs=5)
 
@@ -190,7 +190,7 @@ def test_adopt_copies_hard_links(store: ObjectStore, home: Home) -> None:
     """A job may hand its input back as its output: a hard link to another object."""
     original = put(store, "in", b"content", Details("its own"))
     (home.work / "link").hardlink_to(original.path)
-    stored = store.adopt(BUCKET, "out", home.work / "link")
+    stored = store.put(BUCKET, "out", home.work / "link")
     assert stored.path.stat().st_ino != original.path.stat().st_ino
     assert details(store, "in").etag == "its own"
     assert not (home.work / "link").exists()
@@ -201,7 +201,7 @@ def test_adopt_that_fails_leaves_everything(store: ObjectStore, home: Home) -> N
     file = home.work / "output"
     file.write_bytes(b"new")
     with pytest.raises(ServiceError):
-        store.adopt(BUCKET, "a/b", file)
+        store.put(BUCKET, "a/b", file)
     assert file.read_bytes() == b"new"
     assert store.get(BUCKET, "a").path.read_bytes() == b"old"
 
@@ -304,7 +304,7 @@ def test_a_killed_servers_files_are_removed_at_start(store: ObjectStore, home: H
 
 @pytest.mark.parametrize("bucket", ["no-such-bucket", "..", "", "A"])
 def test_missing_bucket_raises(store: ObjectStore, bucket: str) -> None:
-    for access in (store.get, store.check, store.delete, store.list):
+    for access in (store.get, store.check_writable, store.delete, store.list):
         with pytest.raises(ServiceError) as raised:
             access(bucket, "key")
         assert (raised.value.code, raised.value.status) == ("NoSuchBucket", 404)
@@ -329,7 +329,7 @@ def test_names_that_differ_only_in_case_are_refused(store: ObjectStore, monkeypa
     monkeypatch.setattr(Path, "lstat", lambda path: real(path.with_name("a") if path.name == "A" else path))
     monkeypatch.setattr(os.path, "lexists", lambda _: True)
     with pytest.raises(ServiceError, match="ignores case, and 'a' exists already"):
-        store.check(BUCKET, "A")
+        store.check_writable(BUCKET, "A")
     with pytest.raises(ServiceError, match="does not exist"):
         store.get(BUCKET, "A")
     assert store.get(BUCKET, "a").key == "a"

@@ -103,10 +103,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 @given(paths)
 def test_key_stays_in_its_bucket(store: ObjectStore, key: str) -> None:
     bucket, before = store.home.buckets / "bucket", tree(store.home.root.parent)
-    with store.incoming() as file:
+    with store.new_file() as file:
         file.write_bytes(b"content")
         try:
-            stored = store.adopt("bucket", key, file)
+            stored = store.put("bucket", key, file)
         except ServiceError:
             assert tree(store.home.root.parent) == {**before, str(file): tree(file.parent)[str(file)]}
             return

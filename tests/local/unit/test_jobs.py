@@ -27,7 +27,7 @@ def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
     for key in keys:
         path = tmp_path / "upload"
         path.write_text(key)
-        store.adopt("data", key, path)
+        store.put("data", key, path)
 
 
 def paths(store: ObjectStore, uri: str) -> list[str]:

@@ -110,7 +110,7 @@ def _locate(context: Context, config: Mapping[str, Any], member: str, file: str)
     try:
         bucket, prefix = parse_uri(path)
         key = outputs.join(prefix, file)
-        context.store.check(bucket, key)
+        context.store.check_writable(bucket, key)
     except ServiceError as error:
         raise ValidationError(f"{member} {path}: {error.message}") from error
     return f"s3://{bucket}/{key}"
@@ -228,7 +228,7 @@ class Queue:
 
     def _store_result(self, invocation: Invocation, queued: Moment) -> None:
         """Store the result of an invocation, or the reason of its failure."""
-        with self._context.store.incoming() as file:
+        with self._context.store.new_file() as file:
             try:
                 content_type = self._invoke(invocation, queued, file)
                 self._store(invocation.output, file, content_type)
@@ -257,7 +257,7 @@ class Queue:
         bucket, key = parse_uri(uri)
         with file.open("rb") as content:
             details = guess_details(key, content)
-        self._context.store.adopt(bucket, key, file, replace(details, headers={"ContentType": content_type}))
+        self._context.store.put(bucket, key, file, replace(details, headers={"ContentType": content_type}))
 
     # --- requests to the model ---
 

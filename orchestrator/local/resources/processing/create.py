@@ -35,7 +35,7 @@ def create(context: Context, request: Mapping[str, Any]) -> Record:
     for item in output_items(request):
         _check_path(item["S3Output"].get("LocalPath"), f"output {item['OutputName']!r}")
         bucket, prefix = parse_uri(item["S3Output"]["S3Uri"])
-        context.store.check(bucket, outputs.join(prefix, "output"))
+        context.store.check_writable(bucket, outputs.join(prefix, "output"))
     return add_resource(context, PROCESSING_JOB, request)
 
 

@@ -38,7 +38,7 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         compile_definition(definition)
     time_limits.check(request)
     check_channels(request, context.store)
-    context.store.check(*parse_uri(model_uri(request).rstrip("/")))
+    context.store.check_writable(*parse_uri(model_uri(request).rstrip("/")))
     now, region = Moment.now(), context.settings.region
     defaults = {
         "EnableNetworkIsolation": False,

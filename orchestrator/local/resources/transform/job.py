@@ -158,7 +158,7 @@ class TransformJob:
         for output in outputs:
             if output.reason is None:
                 try:
-                    self.job.context.store.adopt(bucket, output.key, output.path)
+                    self.job.context.store.put(bucket, output.key, output.path)
                 except ServiceError as error:
                     output.fail(f"ClientError: its output cannot be stored: {error}")
         failed = [output for output in outputs if output.reason is not None]
@@ -181,7 +181,7 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
     bucket, prefix = parse_uri(request["TransformOutput"]["S3OutputPath"])
     objects = inputs.select(context.store, uri, "transform input")
     keyed_objects = [(outputs.join(prefix, f"{path}.out"), stored) for path, stored in objects]
-    context.store.check(bucket, keyed_objects[0][0])
+    context.store.check_writable(bucket, keyed_objects[0][0])
     key, count = Counter(key for key, _ in keyed_objects).most_common(1)[0]
     if count > 1:
         raise ValidationError(f"{count} objects of {uri} would both become {key}: use a prefix that ends with /.")

@@ -85,4 +85,6 @@ def _check(context: Context, config: Mapping[str, Any], definition: Mapping[str,
         )
     time_limits.check(definition)
     check_channels(definition, context.store)
-    context.store.check(*parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz")))
+    context.store.check_writable(
+        *parse_uri(outputs.join(definition["OutputDataConfig"]["S3OutputPath"], "model.tar.gz"))
+    )
