@@ -1,4 +1,4 @@
-"""Makes the folder of a resource family of SageMaker's API that passes the inherited tests from the start.
+"""Makes the folder and the example request of a resource family. It passes the inherited tests from the start.
 
     python -m scripts.new_resource NAME
 
@@ -22,6 +22,7 @@ from microjobs_orchestrator.local.protocols.models import operation_model, servi
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATE = ROOT / "scripts" / "resource-template"
 RESOURCES = ROOT / "orchestrator" / "local" / "resources"
+EXAMPLES = ROOT / "tests" / "local" / "resources" / "examples"
 
 VERBS = ("Describe", "List", "Stop", "Delete")
 
@@ -133,18 +134,19 @@ def list_rows(family: Family) -> Iterable[tuple[str, str]]:
     return [(name, "Honoured()" if name in known else other) for name in family.members("List")]
 
 
-def write_family(family: Family, folder: Path) -> None:
-    """Write the modules of a family."""
+def write_family(family: Family, folder: Path, example: Path) -> None:
+    """Write the modules of a family, and the module with its example request."""
     folder.mkdir()
     (folder / "__init__.py").write_text(f'"""The resource family {family.name}."""\n')
     (folder / "kinds.py").write_text(write_kinds(family))
     (folder / "parity.py").write_text(write_parity(family))
-    names = {"job.py": "job.py", "operations.py": "operations.py"}
-    for source, target in (names if family.runs else {"operations_without_job.py": "operations.py"}).items():
+    names = ("job.py", "operations.py") if family.runs else ("operations_without_job.py",)
+    targets = {name: folder / name.replace("_without_job", "") for name in names} | {"example.py": example}
+    for source, target in targets.items():
         text = (TEMPLATE / source).read_text()
         text = text.replace("greetings", f"the kind {family.name}").replace("Greetings", f"The kind {family.name}")
         text = text.replace("Greeting", family.noun).replace("GREETING", family.constant)
-        (folder / target).write_text(text.replace("greeting", family.package))
+        target.write_text(text.replace("greeting", family.package))
 
 
 def main() -> None:
@@ -154,17 +156,20 @@ def main() -> None:
     for verb in ("Describe", "List"):
         if verb not in family.verbs or (verb == "Describe" and family.members(verb).keys() != {f"{family.noun}Name"}):
             sys.exit(f"new-resource: {family.operation(verb)} is not an operation on resources with a name")
-    folder = RESOURCES / family.package
-    if folder.exists():
-        sys.exit(f"new-resource: {folder.relative_to(ROOT)} exists")
+    folder, example = RESOURCES / family.package, EXAMPLES / f"{family.package}.py"
+    for path in (folder, example):
+        if path.exists():
+            sys.exit(f"new-resource: {path.relative_to(ROOT)} exists")
     try:
-        write_family(family, folder)
+        write_family(family, folder, example)
         for command in (["format", "--quiet"], ["check", "--fix", "--quiet"], ["format", "--quiet"]):
-            subprocess.run([sys.executable, "-m", "ruff", *command, str(folder)], cwd=ROOT, check=True)
+            subprocess.run([sys.executable, "-m", "ruff", *command, folder, example], cwd=ROOT, check=True)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
+        example.unlink(missing_ok=True)
         raise
-    print(f"Made {folder.relative_to(ROOT)}. Next: make parity, and read docs/maintaining/adding-a-resource.md")
+    print(f"Made {folder.relative_to(ROOT)} and {example.relative_to(ROOT)}.")
+    print("Next: make parity, and read docs/maintaining/adding-a-resource.md")
 
 
 if __name__ == "__main__":

@@ -126,21 +126,23 @@ class LocalServer:
         return str(request["ProcessingJobName"])
 
     def output(self, group: str, job: str) -> dict[str, list[str]]:
-        """A job's log lines so far, by host."""
-        name = f"/aws/sagemaker/{group}"
+        """Return the log lines that a job has now, by host."""
+        streams = self.log_streams(f"/aws/sagemaker/{group}", f"{job}/")
+        return {name.removeprefix(f"{job}/").rpartition("-")[0]: lines for name, lines in streams.items()}
+
+    def log_streams(self, group: str, prefix: str = "") -> dict[str, list[str]]:
+        """Return the lines of a group's log streams, by the streams' names; none if the group does not exist."""
+        prefix_member = {"logStreamNamePrefix": prefix} if prefix else {}
         try:
-            streams = self.logs.describe_log_streams(logGroupName=name, logStreamNamePrefix=f"{job}/")["logStreams"]
-        except self.logs.exceptions.ResourceNotFoundException:  # no job of this kind has said anything yet
+            streams = self.logs.describe_log_streams(logGroupName=group, **prefix_member)["logStreams"]
+        except self.logs.exceptions.ResourceNotFoundException:  # no host of this kind has written a line yet
             return {}
-        return {
-            stream["logStreamName"].removeprefix(f"{job}/").rpartition("-")[0]: [
-                event["message"]
-                for event in self.logs.get_log_events(
-                    logGroupName=name, logStreamName=stream["logStreamName"], startFromHead=True
-                )["events"]
-            ]
-            for stream in streams
-        }
+        names = [stream["logStreamName"] for stream in streams]
+        return {name: self._log_lines(group, name) for name in names}
+
+    def _log_lines(self, group: str, stream: str) -> list[str]:
+        events = self.logs.get_log_events(logGroupName=group, logStreamName=stream, startFromHead=True)["events"]
+        return [event["message"] for event in events]
 
 
 def wait_until(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 150.0) -> Any:

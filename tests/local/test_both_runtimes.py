@@ -1,4 +1,4 @@
-"""The same requests, the same results: one body runs in containers and as processes, and the two are compared."""
+"""The same requests have the same results on both runtimes: an example of each kind, and a workflow of real jobs."""
 
 import io
 import json
@@ -12,17 +12,32 @@ import numpy as np
 import pytest
 
 from microjobs.contract import Layout
+from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from tests.conftest import image_name
-from tests.local.clients import OVER, LocalServer, channel, processing_input, processing_output, started, wait_until
+from tests.local.clients import (
+    OVER,
+    LocalServer,
+    channel,
+    processing_input,
+    processing_output,
+    started,
+    unique,
+    wait_until,
+)
+from tests.local.resources.examples import call, create_example
 
 pytestmark = pytest.mark.engine
 
 ML = Layout()
 SCORE = "predict"
+NOISE = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ |\d+\.\d+ s\b|tcp://\S+|on (port \d+|/\S+/http\.socket)")
+"""Times and addresses in log lines."""
+RANDOM_PART = re.compile(r"\bi-[0-9a-f]+$|\b\d{9,}$|(?<=-\d{3}-)[0-9a-f]{8}\b")
+"""The random part of names: an instance of an endpoint, the time in a log stream's name, and a trial."""
 
 
-def arrays(local: LocalServer) -> None:
-    """Raw housing-like data, two files a kind for two hosts."""
+def create_arrays(local: LocalServer) -> None:
+    """Store random data with five features, in two files per split, for two hosts."""
     random = np.random.default_rng(0)
     weights = random.normal(size=5)
     for split, rows in (("train", 120), ("test", 40)):
@@ -37,7 +52,7 @@ def arrays(local: LocalServer) -> None:
 
 
 def scale(local: LocalServer) -> dict[str, Any]:
-    """Preprocessing on two hosts that each have half of the files."""
+    """Preprocess the data on two hosts, each of which gets half of the files."""
     outputs = [processing_output(name, local.uri(name), str(ML.processing(name))) for name in ("train", "test")]
     local.sagemaker.create_processing_job(
         ProcessingJobName="scale",
@@ -47,7 +62,9 @@ def scale(local: LocalServer) -> dict[str, Any]:
         ProcessingResources={"ClusterConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 2, "VolumeSizeInGB": 1}},
         RoleArn=local.address.role_arn,
     )
-    return ended(lambda: local.sagemaker.describe_processing_job(ProcessingJobName="scale"), "ProcessingJobStatus")
+    return wait_for_end(
+        lambda: local.sagemaker.describe_processing_job(ProcessingJobName="scale"), "ProcessingJobStatus"
+    )
 
 
 def train(local: LocalServer, name: str, **hyperparameters: str) -> dict[str, Any]:
@@ -67,11 +84,11 @@ def train(local: LocalServer, name: str, **hyperparameters: str) -> dict[str, An
         RoleArn=local.address.role_arn,
         Environment={"COLOUR": "blue"},
     )
-    return ended(lambda: local.sagemaker.describe_training_job(TrainingJobName=name), "TrainingJobStatus")
+    return wait_for_end(lambda: local.sagemaker.describe_training_job(TrainingJobName=name), "TrainingJobStatus")
 
 
 def predict(local: LocalServer, model_uri: str) -> Any:
-    """An answer of an endpoint, which is deleted again."""
+    """Deploy a model, return one prediction of the endpoint, and delete the endpoint."""
     client = local.sagemaker
     container = {"Image": image_name("serve"), "ModelDataUrl": model_uri}
     client.create_model(ModelName=SCORE, PrimaryContainer=container, ExecutionRoleArn=local.address.role_arn)
@@ -86,74 +103,101 @@ def predict(local: LocalServer, model_uri: str) -> Any:
     return json.load(answer["Body"])
 
 
-def ended(describe: Callable[[], Any], status: str) -> dict[str, Any]:
+def wait_for_end(describe: Callable[[], Any], status: str) -> dict[str, Any]:
     job: dict[str, Any] = wait_until(describe, lambda job: job[status] in OVER, seconds=300)
     return job
 
 
-def lasting(described: Any) -> Any:
-    """A description or answer without what every run has of its own: times, and the last digits."""
-    if isinstance(described, dict):
-        return {
-            name: lasting(value)
-            for name, value in described.items()
-            if not name.endswith(("Time", "TimeInSeconds", "Timestamp")) and name != "ResponseMetadata"
-        }
-    if isinstance(described, list):
-        return [lasting(item) for item in described]
-    return round(described, 4) if isinstance(described, float) else described
+def reproducible(value: Any) -> Any:
+    """Return a description or response without what differs between runs: times, random names, the last digits."""
+    match value:
+        case dict():
+            return {
+                reproducible(name): reproducible(item)
+                for name, item in value.items()
+                if not name.endswith(("Time", "TimeInSeconds", "Timestamp")) and name != "ResponseMetadata"
+            }
+        case list():
+            return [reproducible(item) for item in value]
+        case float():
+            return round(value, 4)
+        case str():
+            return RANDOM_PART.sub("", value)
+    return value
 
 
-def objects(local: LocalServer) -> dict[str, Any]:
-    """Every object: arrays as numbers, archives as the files in them."""
-    return {
-        path.relative_to(local.bucket).as_posix(): _content(path) for path in local.bucket.rglob("*") if path.is_file()
-    }
+def read_objects(folder: Path) -> dict[str, Any]:
+    """Return the objects below a folder: arrays as numbers, archives as the files in them."""
+    return {path.relative_to(folder).as_posix(): _read_object(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def _content(path: Path) -> Any:
+def _read_object(path: Path) -> Any:
     if path.suffix == ".npy":
         return np.load(path).round(6).tolist()
-    if path.suffix == ".json":
-        return _in_short(path.read_text())
+    if path.suffix != ".gz":
+        return _round_numbers(path.read_text())
     with tarfile.open(path) as archive:
         files = {item.name: archive.extractfile(item) for item in archive if item.isfile()}
         texts = {name: file.read().decode() for name, file in files.items() if file and name.endswith(".json")}
-        return sorted(files), {name: _in_short(text) for name, text in texts.items()}
+        return sorted(files), {name: _round_numbers(text) for name, text in texts.items()}
 
 
-def _in_short(text: str) -> str:
-    """Numbers without their last digits, and none for how long it took."""
+def _round_numbers(text: str) -> str:
+    """Round the numbers of a text, and remove durations."""
     text = re.sub(r'"seconds": [\d.]+', "", text)
     return re.sub(r"\d+\.\d{5,}", lambda number: f"{float(number[0]):.4f}", text)
 
 
-def lines(local: LocalServer, group: str, job: str) -> dict[str, list[str]]:
-    """What hosts printed, without times and addresses."""
-    noise = re.compile(r"^\d{4}-\d\d-\d\d [\d:,]+ |\d+\.\d+ s\b|tcp://\S+")
-    return {host: [noise.sub("", line) for line in said] for host, said in local.output(group, job).items()}
+def read_lines(local: LocalServer, group: str, job: str) -> dict[str, list[str]]:
+    """Return the lines of a job's hosts, without times and addresses."""
+    return {host: [NOISE.sub("", line) for line in lines] for host, lines in local.output(group, job).items()}
 
 
-def run(folder: Path, runtime: str) -> dict[str, Any]:
-    """Everything that a client sees of the same work."""
+def run_workflow(folder: Path, runtime: str) -> dict[str, Any]:
+    """Scale, train and predict on a new server; return everything that a client sees."""
     with started(folder, runtime=runtime) as local:
         assert local.address.runtime == runtime
-        arrays(local)
+        create_arrays(local)
         scaled = scale(local)
         trained = train(local, "train", seed="1")
         refused = train(local, "refused", epoch="1")
         return {
-            "jobs": [lasting(job) for job in (scaled, trained, refused)],
-            "answer": lasting(predict(local, trained["ModelArtifacts"]["S3ModelArtifacts"])),
-            "objects": objects(local),
-            "lines": [lines(local, "ProcessingJobs", "scale"), lines(local, "TrainingJobs", "train")],
+            "jobs": [reproducible(job) for job in (scaled, trained, refused)],
+            "prediction": reproducible(predict(local, trained["ModelArtifacts"]["S3ModelArtifacts"])),
+            "objects": read_objects(local.bucket),
+            "lines": [read_lines(local, "ProcessingJobs", "scale"), read_lines(local, "TrainingJobs", "train")],
         }
 
 
 @pytest.mark.timeout(900)
-def test_containers_and_processes_give_the_same(tmp_path: Path) -> None:
-    in_containers, as_processes = (run(tmp_path / runtime, runtime) for runtime in ("docker", "process"))
-    statuses = [job.get("TrainingJobStatus", "Completed") for job in in_containers["jobs"]]
+def test_workflow_has_same_results_on_both_runtimes(tmp_path: Path) -> None:
+    docker, process = (run_workflow(tmp_path / runtime, runtime) for runtime in ("docker", "process"))
+    statuses = [job.get("TrainingJobStatus", "Completed") for job in docker["jobs"]]
     assert statuses == ["Completed", "Completed", "Failed"]
-    for part, found in in_containers.items():
-        assert as_processes[part] == found
+    for part, found in docker.items():
+        assert process[part] == found
+
+
+def run_example(local: LocalServer, kind: Kind, name: str) -> dict[str, Any]:
+    """Create the example of a kind, wait until it runs or has ended; return everything that a client sees."""
+    create_example(local, kind, name)
+    described = call(local, kind, "Describe", name)
+    if (life := kind.life) is not None:
+        described = wait_until(
+            lambda: call(local, kind, "Describe", name),
+            lambda resource: resource[kind.status_member] not in life.transitional,
+        )
+        assert described[kind.status_member] == life.success, described
+        if life.is_lasting:
+            call(local, kind, "Delete", name)
+    streams = local.log_streams(kind.log_group(name), kind.log_prefix(name)) if kind.logs else {}
+    lines = {stream: [NOISE.sub("", line) for line in lines] for stream, lines in streams.items()}
+    seen = {"description": described, "objects": read_objects(local.bucket / name), "lines": lines}
+    return {part: reproducible(value) for part, value in seen.items()}
+
+
+@pytest.mark.parametrize("kind", all_kinds(), ids=lambda kind: kind.arn_type)
+def test_kind_has_same_results_on_both_runtimes(kind: Kind, local: LocalServer, processes: LocalServer) -> None:
+    name = unique("example")
+    docker, process = (run_example(server, kind, name) for server in (local, processes))
+    assert process == docker

@@ -22,6 +22,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import OVER, LocalServer, processing_request, training_request, wait_until
+from tests.local.drills.examples import Examples
 from tests.local.drills.image import ML, said
 from tests.local.drills.leaks import machine, started, temporary_folder
 from tests.local.drills.uploads import Uploads
@@ -66,6 +67,7 @@ class Drill:
         self._endpoint = ""
         self._tuning = ""
         self._jobs: list[Job] = []
+        self._examples: Examples
         self._finished: dict[tuple[str, str], bytes] = {}
         """What jobs that have ended well left, by the jobs' kinds and names."""
         self._config = Config(port=_free_port(), runtime="docker")
@@ -116,6 +118,7 @@ class Drill:
 
     def round(self) -> None:
         self._uploads.go_on()
+        self._examples = Examples(self.local, self._name("example"))
         left = self._generator.uniform(0.0, LONGEST)
         kill_at = time.monotonic() + left
         client = threading.Thread(target=self._submit, daemon=True)
@@ -134,6 +137,7 @@ class Drill:
         for job in self._jobs:
             self._check_job(job, running)
         self._check_tuning()
+        self._examples.check()
         self._check_endpoint()
         self._check_finished()
         self._check_machine()
@@ -149,6 +153,7 @@ class Drill:
         if self._endpoint == "" or self._generator.random() < 0.3:
             self._replace_endpoint()
         self._tune()
+        self._examples.create()
         for ask in (self._start_training, self._start_transform, self._start_processing, self._start_training):
             self._jobs.append(ask(self._generator.choice((1, 2))))
         if self._generator.random() < 0.4:

@@ -74,7 +74,7 @@ class Copy:
         self.root = place / "repository"
         tiny_jobs(place, "")
         ignored = shutil.ignore_patterns("__pycache__")
-        for name in ("orchestrator", "scripts"):
+        for name in ("orchestrator", "scripts", "tests"):
             shutil.copytree(REPOSITORY / name, self.root / name, ignore=ignored)
         (self.root / "microjobs_orchestrator").symlink_to("orchestrator")
         (self.root / "docs" / "maintaining").mkdir(parents=True)

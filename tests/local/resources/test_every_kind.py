@@ -1,11 +1,10 @@
-"""What every kind of resource does, discovered kinds of new families included: no test lists the kinds."""
+"""Behaviour that all kinds of resources share. The kinds are discovered, so new families are tested, too."""
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
@@ -17,6 +16,7 @@ from microjobs_orchestrator.local.resources.operations import Handler, list_make
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.fakes import FakeRuntime, Model
+from tests.local.resources.examples import find_example, required_members
 from tests.local.security.families import BASES, IMAGE
 
 KINDS = all_kinds()
@@ -26,17 +26,6 @@ TEMPLATE_IMAGE = "microjobs/serve:dev"
 
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.arn_type)
 every_running_kind = pytest.mark.parametrize("kind", RUNNING, ids=lambda kind: kind.arn_type)
-
-
-def sample(shape: Shape) -> Any:
-    """Return the smallest value of a shape that has all required members."""
-    if isinstance(shape, StructureShape):
-        return {name: sample(shape.members[name]) for name in shape.required_members}
-    if isinstance(shape, ListShape):
-        return [sample(shape.member)]
-    if isinstance(shape, MapShape):
-        return {}
-    return {"string": (shape.metadata.get("enum") or ["x"])[0], "boolean": False}.get(shape.type_name, 1)
 
 
 class Server:
@@ -66,9 +55,7 @@ class Server:
         return self._add(kind, name, **members)
 
     def _add(self, kind: Kind, name: str, **members: Any) -> dict[str, Any]:
-        operation = kind.operations["Create"]
-        shape = operation_model("sagemaker", operation).input_shape
-        request = BASES.get(operation) or sample(shape or StructureShape("Empty", {"members": {}}))
+        request = BASES.get(kind.operations["Create"]) or required_members(kind)
         return self.call(kind, "Create", **{**request, kind.name_member: name, **members})
 
     def status(self, kind: Kind, name: str) -> str:
@@ -181,3 +168,15 @@ def test_kind_is_complete(kind: Kind) -> None:
         known = set(kind.life.statuses)
         assert {kind.life.first, kind.life.success, *kind.life.transitional, *kind.life.transitions} <= known
         assert {after for following in kind.life.transitions.values() for after in following} <= known
+
+
+@every_kind
+def test_kind_has_an_example_request(kind: Kind) -> None:
+    """`test_both_runtimes` and the drill that kills the server create it."""
+    example = find_example(kind)
+    assert set(example.requires) <= set(KINDS)
+
+
+def test_error_explains_where_to_add_a_missing_example() -> None:
+    with pytest.raises(LookupError, match=r"kind greeting has no example request: add an Example .*/examples/"):
+        find_example(Kind("greeting", "Greeting", "greeting"))

@@ -16,6 +16,7 @@ from tests.local.clients import wait_until
 from tests.local.resources.greeting import Copy
 
 FAMILY = Path("orchestrator/local/resources/greeting")
+EXAMPLE = Path("tests/local/resources/examples/greeting.py")
 ENDS = ("Completed", "Failed", "Stopped")
 
 
@@ -147,6 +148,20 @@ def test_server_that_is_killed_recovers_the_family(server: Server) -> None:
     )
     server.greet("next", "true")
     assert server.wait("next")["GreetingStatus"] == "Completed"
+
+
+@pytest.mark.parametrize("module", ["test_both_runtimes", "resources/test_every_kind"])
+def test_inherited_tests_find_the_family(copy: Copy, module: str) -> None:
+    listed = copy.run("pytest", "--collect-only", "--quiet", f"tests/local/{module}.py").stdout
+    assert "[greeting]" in listed
+
+
+def test_family_passes_the_inherited_test_of_its_example(copy: Copy) -> None:
+    test = "tests/local/resources/test_every_kind.py::test_kind_has_an_example_request"
+    assert "1 passed" in copy.run("pytest", "--quiet", f"{test}[greeting]").stdout
+    (copy.root / EXAMPLE).rename(hidden := copy.root / "example.py")
+    assert "kind greeting has no example request" in copy.run("pytest", f"{test}[greeting]", check=False).stdout
+    hidden.rename(copy.root / EXAMPLE)
 
 
 def test_no_other_file_names_the_family(copy: Copy) -> None:

@@ -1,0 +1,16 @@
+"""Example of greetings."""
+
+from typing import Any
+
+from microjobs_orchestrator.local.resources.greeting.kinds import GREETING
+
+from tests.local.clients import LocalServer
+from tests.local.resources.examples import Example, required_members
+
+
+def make_request(local: LocalServer, name: str) -> dict[str, Any]:  # noqa: ARG001
+    """Replace this: return a request that uses what the family honours, and store the objects that it reads."""
+    return required_members(GREETING)
+
+
+EXAMPLES = (Example(GREETING, make_request),)

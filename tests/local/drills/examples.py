@@ -1,0 +1,58 @@
+"""Examples of all kinds that run, as part of the drill. New resource families take part without a change here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from microjobs_orchestrator.local.kinds import Kind, Life, all_kinds
+from tests.local.clients import LocalServer, wait_until
+from tests.local.resources.examples import call, create_example
+
+
+class Examples:
+    """One resource per kind, created before the server is killed."""
+
+    def __init__(self, local: LocalServer, prefix: str) -> None:
+        self._local = local
+        self._prefix = prefix
+        self._created: set[Kind] = set()
+        """The kinds whose Create request the server answered. It may have handled one more request."""
+
+    def create(self) -> None:
+        for kind, _, name in self._resources():
+            create_example(self._local, kind, name)
+            self._created.add(kind)
+
+    def check(self) -> None:
+        """Check that each resource ended well, runs, or failed with a reason. Delete those that run forever."""
+        for kind, life, name in self._resources():
+            if not self._exists(kind, name):
+                assert kind not in self._created, f"{kind.arn_type} {name} was lost"
+                continue
+            described = self._wait(kind, life, name)
+            status = described[kind.status_member]
+            assert status == life.success or described["FailureReason"], described
+            if life.is_lasting:
+                call(self._local, kind, "Delete", name)
+
+    def _resources(self) -> Iterator[tuple[Kind, Life, str]]:
+        for number, kind in enumerate(all_kinds()):
+            if kind.life is not None:
+                yield kind, kind.life, f"{self._prefix}-{number}"
+
+    def _exists(self, kind: Kind, name: str) -> bool:
+        try:
+            call(self._local, kind, "Describe", name)
+        except ClientError as error:
+            if "Could not find" not in str(error):
+                raise
+            return False
+        return True
+
+    def _wait(self, kind: Kind, life: Life, name: str) -> dict[str, Any]:
+        described: dict[str, Any] = wait_until(
+            lambda: call(self._local, kind, "Describe", name),
+            lambda resource: resource[kind.status_member] not in life.transitional,
+        )
+        return described

@@ -1,0 +1,77 @@
+"""Example requests, one module per resource family, for tests that run every kind of resource on a real server.
+
+The modules are discovered. Each has the name of its family's folder, and a value `EXAMPLES`.
+"""
+
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from botocore import xform_name
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from microjobs_orchestrator.local.kinds import Kind
+from microjobs_orchestrator.local.protocols.models import operation_model
+from tests.local.clients import LocalServer
+
+
+@dataclass(frozen=True)
+class Example:
+    """A request that creates a resource on a server with either runtime."""
+
+    kind: Kind
+    make_request: Callable[[LocalServer, str], dict[str, Any]]
+    """Returns the members of the Create request for a resource name. It may store the objects that the request reads.
+    Hosts should run for about a second, and write objects only below the key `<name>/`."""
+    requires: tuple[Kind, ...] = ()
+    """The kinds of resources that the request names. They are created first, with the same resource name."""
+
+
+def find_example(kind: Kind) -> Example:
+    """Return the example of a kind.
+
+    Raises:
+        LookupError: no module has an example of the kind.
+    """
+    for module in pkgutil.iter_modules(__path__, f"{__name__}."):
+        for example in import_module(module.name).EXAMPLES:
+            if example.kind is kind:
+                return example  # type: ignore[no-any-return]  # of an imported module
+    raise LookupError(
+        f"kind {kind.arn_type} has no example request: add an Example to EXAMPLES in tests/local/resources/examples/ "
+        "(one module per family, see docs/maintaining/adding-a-resource.md)"
+    )
+
+
+def create_example(local: LocalServer, kind: Kind, name: str) -> None:
+    """Create the example of a kind, after the resources that it requires."""
+    example = find_example(kind)
+    for required in example.requires:
+        create_example(local, required, name)
+    call(local, kind, "Create", name, **example.make_request(local, name))
+
+
+def call(local: LocalServer, kind: Kind, verb: str, name: str, **members: Any) -> dict[str, Any]:
+    """Send a request about one resource; return the response."""
+    operation = getattr(local.sagemaker, xform_name(kind.operations[verb]))
+    response: dict[str, Any] = operation(**{kind.name_member: name, **members})
+    return response
+
+
+def required_members(kind: Kind) -> dict[str, Any]:
+    """Return the smallest request that botocore's model allows for the Create operation of a kind."""
+    shape = operation_model("sagemaker", kind.operations["Create"]).input_shape
+    return dict(smallest_value(shape or StructureShape("Empty", {"members": {}})))
+
+
+def smallest_value(shape: Shape) -> Any:
+    """Return the smallest value of a shape that has all required members."""
+    if isinstance(shape, StructureShape):
+        return {name: smallest_value(shape.members[name]) for name in shape.required_members}
+    if isinstance(shape, ListShape):
+        return [smallest_value(shape.member)]
+    if isinstance(shape, MapShape):
+        return {}
+    return {"string": (shape.metadata.get("enum") or ["x"])[0], "boolean": False}.get(shape.type_name, 1)

@@ -1,0 +1,25 @@
+"""Example of a processing job."""
+
+from typing import Any
+
+from microjobs.contract import Layout
+from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
+from tests.local.clients import ROOT, LocalServer, processing_input, processing_output, processing_request
+from tests.local.resources.examples import Example
+
+SCRIPT = f"cd {ROOT}/processing; sleep 1; cat input/*; cp input/* output/"
+
+
+def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+    local.put({f"{name}/input/{key}": f"{key}\n" for key in "ab"})
+    source, target = (str(Layout().processing(folder)) for folder in ("input", "output"))
+    return processing_request(
+        SCRIPT,
+        instances=2,
+        ProcessingJobName=name,
+        ProcessingInputs=[processing_input("in", local.uri(f"{name}/input/"), source, "ShardedByS3Key")],
+        ProcessingOutputConfig={"Outputs": [processing_output("out", local.uri(f"{name}/output"), target)]},
+    )
+
+
+EXAMPLES = (Example(PROCESSING_JOB, make_request),)

@@ -1,0 +1,47 @@
+"""Example of a tuning job. Its definition cannot name an entry point, so the trials run an image that trains."""
+
+import io
+from typing import Any
+
+import numpy as np
+
+from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
+from tests.conftest import image_name
+from tests.local.clients import LocalServer, channel
+from tests.local.resources.examples import Example
+
+METRIC = {"Name": "val_loss", "Regex": r"Test loss: ([0-9\.]+)"}
+
+
+def make_request(local: LocalServer, name: str) -> dict[str, Any]:
+    for split in ("train", "test"):
+        for array, shape in (("x", (20, 3)), ("y", (20,))):
+            content = io.BytesIO()
+            np.save(content, np.ones(shape))
+            key = f"{name}/{split}/{array}_{split}.npy"
+            local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=content.getvalue())
+    return {
+        "HyperParameterTuningJobConfig": {
+            "Strategy": "Random",
+            "RandomSeed": 1,
+            "HyperParameterTuningJobObjective": {"Type": "Minimize", "MetricName": METRIC["Name"]},
+            "ResourceLimits": {"MaxParallelTrainingJobs": 1, "MaxNumberOfTrainingJobs": 1},
+            "ParameterRanges": {"IntegerParameterRanges": [{"Name": "batch_size", "MinValue": "1", "MaxValue": "9"}]},
+        },
+        "TrainingJobDefinition": {
+            "AlgorithmSpecification": {
+                "TrainingImage": image_name("train-pytorch"),
+                "TrainingInputMode": "File",
+                "MetricDefinitions": [METRIC],
+            },
+            "StaticHyperParameters": {"epochs": "1", "seed": "1"},
+            "InputDataConfig": [channel(split, local.uri(f"{name}/{split}/")) for split in ("train", "test")],
+            "OutputDataConfig": {"S3OutputPath": local.uri(f"{name}/models")},
+            "ResourceConfig": {"InstanceType": "ml.m5.large", "InstanceCount": 1, "VolumeSizeInGB": 1},
+            "StoppingCondition": {"MaxRuntimeInSeconds": 300},
+            "RoleArn": local.address.role_arn,
+        },
+    }
+
+
+EXAMPLES = (Example(TUNING_JOB, make_request),)
