@@ -48,7 +48,7 @@ def _parse_seconds(text: str) -> float:
 def call(options: argparse.Namespace) -> int:
     from microjobs_orchestrator.local import control
     from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.local.lifecycle.control import Interruption
+    from microjobs_orchestrator.local.lifecycle.events import Interruption
     from microjobs_orchestrator.local.resources.training import interruptions
     from microjobs_orchestrator.runs.backend import connect_local
 

@@ -5,7 +5,7 @@ Sizes double, and a family has a fixed ratio of memory to processors: https://aw
 
 import re
 
-from microjobs_orchestrator.local.runtimes.base import Limits
+from microjobs_orchestrator.local.runtimes.base import HostLimits
 
 GIB = 1 << 30
 
@@ -21,11 +21,11 @@ def has_gpus(instance_type: str) -> bool:
     return re.match(r"ml\.[gp]\d", instance_type) is not None
 
 
-def limits(instance_type: str) -> Limits | None:
+def limits(instance_type: str) -> HostLimits | None:
     """Return the processors and memory of a type; None if the name is unknown."""
     match = re.fullmatch(r"ml\.([a-z])[a-z0-9-]*\.(medium|large|(\d*)xlarge)", instance_type)
     if match is None or match[1] not in GIB_PER_VCPU:
         return None
     vcpus = VCPUS.get(match[2]) or 4 * int(match[3])
     ratio = 2.0 if match[1] == "t" and match[2] == "medium" else GIB_PER_VCPU[match[1]]
-    return Limits(float(vcpus), round(vcpus * ratio * GIB))
+    return HostLimits(float(vcpus), round(vcpus * ratio * GIB))

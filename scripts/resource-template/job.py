@@ -22,7 +22,7 @@ MAX_RUNTIME = 86_400
 class GreetingRun:
     def __init__(self, context: Context, record: Record) -> None:
         self.job = JobHandle(context, record, GREETING)
-        self.control = self.job.control
+        self.events = self.job.events
         self.plan_name = self.job.plan_name
 
     def run(self) -> None:
@@ -30,7 +30,7 @@ class GreetingRun:
 
     def recover(self, hosts: Sequence[Host]) -> None:
         """Resume with the hosts that an earlier server left; without them the run has failed, or was stopped."""
-        if hosts or self.control.reason is not None:
+        if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
             self.job.run(partial(self.job.fail, SERVER_ENDED))

@@ -9,7 +9,7 @@ from pathlib import Path
 from microjobs.contract import Layout
 from microjobs.job_secret import write_job_secret
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Control, StopReason
+from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Host, Line, Plan
@@ -40,16 +40,16 @@ class Attempt:
     """Called before the hosts are stopped for an interruption."""
 
 
-def start(context: Context, attempt: Attempt, control: Control) -> Sequence[Host]:
+def start_hosts(context: Context, attempt: Attempt, events: EventQueue) -> Sequence[Host]:
     """Start the hosts of an attempt. Return none if the job is stopped first.
 
     Raises:
         CannotRunError: the image, the inputs or the plan cannot be used; nothing was started.
     """
-    return launch(context, attempt, prepare(context, attempt), control) if control.reason is None else ()
+    return launch_plan(context, attempt, prepare_plan(context, attempt), events) if events.stop_reason is None else ()
 
 
-def prepare(context: Context, attempt: Attempt) -> Plan:
+def prepare_plan(context: Context, attempt: Attempt) -> Plan:
     """Make the plan of an attempt, in an empty work folder. Fetch the image.
 
     Raises:
@@ -61,7 +61,7 @@ def prepare(context: Context, attempt: Attempt) -> Plan:
     return plan
 
 
-def launch(context: Context, attempt: Attempt, plan: Plan, control: Control) -> Sequence[Host]:
+def launch_plan(context: Context, attempt: Attempt, plan: Plan, events: EventQueue) -> Sequence[Host]:
     """Start the hosts of a plan. Return none if the job was stopped.
 
     Raises:
@@ -69,7 +69,7 @@ def launch(context: Context, attempt: Attempt, plan: Plan, control: Control) -> 
     """
     for host in plan.hosts:
         attempt.open_stream(host.name).begin()
-    return context.runtime.start(plan) if control.reason is None else ()
+    return context.runtime.start(plan) if events.stop_reason is None else ()
 
 
 def _write_secret(plan: Plan) -> None:
@@ -80,13 +80,13 @@ def _write_secret(plan: Plan) -> None:
             write_job_secret(Layout(host.files), secret)
 
 
-def follow(attempt: Attempt, hosts: Sequence[Host], control: Control, timeout: float | None = None) -> Outcome:
+def follow_hosts(attempt: Attempt, hosts: Sequence[Host], events: EventQueue, timeout: float | None = None) -> Outcome:
     """Follow the running hosts of an attempt to their end; stop them after `timeout` seconds."""
     streams = {host.name: attempt.open_stream(host.name) for host in hosts}
-    return HostGroup(hosts, streams, control, attempt.on_line, attempt.on_interruption).run(timeout)
+    return HostGroup(hosts, streams, events, attempt.on_line, attempt.on_interruption).run(timeout)
 
 
-def remove(context: Context, plan_name: str) -> None:
+def remove_plan(context: Context, plan_name: str) -> None:
     """Remove the hosts of a plan, ended or running, and its work folder."""
     context.runtime.remove(plan_name)
     discard(context.work_folder(plan_name))
@@ -102,11 +102,11 @@ class Ending(Enum):
     COMPLETED = "all hosts ended well"
 
 
-def classify(outcome: Outcome, control: Control) -> Ending:
+def classify_end(outcome: Outcome, events: EventQueue) -> Ending:
     """Classify the end of a job's last attempt."""
-    if control.reason is StopReason.SHUTDOWN:
+    if events.stop_reason is StopReason.SHUTDOWN:
         return Ending.SHUT_DOWN
     if outcome.first_failed is not None:
         return Ending.FAILED
     by_reason = {StopReason.TIMEOUT: Ending.TIMED_OUT, StopReason.REQUEST: Ending.STOPPED}
-    return Ending.COMPLETED if control.reason is None else by_reason.get(control.reason, Ending.COMPLETED)
+    return Ending.COMPLETED if events.stop_reason is None else by_reason.get(events.stop_reason, Ending.COMPLETED)

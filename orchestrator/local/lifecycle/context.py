@@ -9,7 +9,7 @@ from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.identity import REGION, format_registry
 from microjobs_orchestrator.local.logs import LogStore
-from microjobs_orchestrator.local.runtimes.base import Limits, Runtime
+from microjobs_orchestrator.local.runtimes.base import HostLimits, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.local.trees import discard
@@ -65,7 +65,7 @@ class Context:
             "AWS_REGION": self.settings.region,
         }
 
-    def limits(self, instance_type: str) -> Limits | None:
+    def limits(self, instance_type: str) -> HostLimits | None:
         return instances.limits(instance_type) if self.settings.limits else None
 
     def new_work_folder(self, plan_name: str) -> Path:

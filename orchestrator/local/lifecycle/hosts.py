@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from microjobs_orchestrator.local.lifecycle.control import Control, Event, HostExit, Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.events import Event, EventQueue, HostExit, Interruption, StopReason
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line
 
@@ -54,13 +54,13 @@ class HostGroup:
         self,
         hosts: Sequence[Host],
         streams: Mapping[str, LogStream],
-        control: Control,
+        events: EventQueue,
         on_line: Callable[[Line], None],
         on_interruption: Callable[[], None] = lambda: None,
     ) -> None:
         self._hosts = hosts
         self._streams = streams
-        self._control = control
+        self._events = events
         self._on_line = on_line
         self._on_interruption = on_interruption
         self._outcome = Outcome(hosts)
@@ -72,12 +72,12 @@ class HostGroup:
             _start_thread(self._report_exit, host)
         end = None if timeout is None else time.monotonic() + timeout
         while len(self._outcome.exits) < len(self._hosts):
-            events = self._control.wait(None if end is None else max(0.0, end - time.monotonic()))
+            events = self._events.wait(None if end is None else max(0.0, end - time.monotonic()))
             for event in events:
                 self._handle(event)
             if not events:
                 end = None
-                self._control.stop(StopReason.TIMEOUT)
+                self._events.stop(StopReason.TIMEOUT)
         for host, follower in zip(self._hosts, followers, strict=True):
             _wait_for_lines(follower, self._streams[host.name])
         return self._outcome
@@ -91,7 +91,7 @@ class HostGroup:
                 self._on_line(line)
 
     def _report_exit(self, host: Host) -> None:
-        self._control.send(HostExit(host.name, host.wait()))
+        self._events.send(HostExit(host.name, host.wait()))
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, StopReason):
@@ -105,7 +105,7 @@ class HostGroup:
         if self._is_undisturbed():
             self._outcome.interruption = interruption
             self._on_interruption()
-            self._stop(interruption.notice)
+            self._stop(interruption.notice_seconds)
 
     def _add_exit(self, event: HostExit) -> None:
         self._outcome.exits[event.name] = event.exit
@@ -116,7 +116,7 @@ class HostGroup:
     def _is_undisturbed(self) -> bool:
         """Return whether no host was stopped yet, so that each host ends by itself."""
         outcome = self._outcome
-        return self._control.reason is None and outcome.first_failed is None and outcome.interruption is None
+        return self._events.stop_reason is None and outcome.first_failed is None and outcome.interruption is None
 
     def _stop(self, grace: float) -> None:
         for host in self._hosts:

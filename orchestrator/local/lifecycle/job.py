@@ -11,10 +11,16 @@ from microjobs.contract import Layout, parse_failure
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import JobStatus, Kind
-from microjobs_orchestrator.local.lifecycle import attempt as attempts
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
+from microjobs_orchestrator.local.lifecycle.attempt import (
+    Attempt,
+    Ending,
+    classify_end,
+    follow_hosts,
+    remove_plan,
+    start_hosts,
+)
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Control
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, MachineFailedError
@@ -82,7 +88,7 @@ class JobHandle:
         self.name = record.name
         self.arn = record.arn
         self.created = record.created
-        self.control = Control()
+        self.events = EventQueue()
         start: float | None = record.description.get(f"{self._activity}StartTime")
         self.started = None if start is None else Moment.read(record.internal.get(STARTED), start)
         """When the hosts started first."""
@@ -115,7 +121,7 @@ class JobHandle:
                 logger.exception("%s failed", self.plan_name)
             (fail or self.fail)(reason_of(error))
         finally:
-            attempts.remove(self.context, self.plan_name)
+            remove_plan(self.context, self.plan_name)
 
     def run_attempt(
         self, attempt: Attempt, hosts: Sequence[Host], on_start: Callable[[Sequence[Host]], float]
@@ -125,14 +131,14 @@ class JobHandle:
         Args:
             on_start: called when the hosts run; returns the seconds that they may run.
         """
-        hosts = hosts or attempts.start(self.context, attempt, self.control)
+        hosts = hosts or start_hosts(self.context, attempt, self.events)
         if not hosts:
             return Outcome()
-        return attempts.follow(attempt, hosts, self.control, on_start(hosts))
+        return follow_hosts(attempt, hosts, self.events, on_start(hosts))
 
     def result(self, outcome: Outcome) -> Result:
         """Return how the job ends after the outcome of its last attempt."""
-        ending = attempts.classify(outcome, self.control)
+        ending = classify_end(outcome, self.events)
         reason = {Ending.SHUT_DOWN: SHUT_DOWN}.get(ending)
         return Result(STATUSES[ending], ending, self.failure_reason(outcome) if ending is Ending.FAILED else reason)
 
@@ -203,7 +209,7 @@ class JobHandle:
         """Return the reason of a failure: the failure file of the host that failed first, and its exit code."""
         name = outcome.first_failed or next(iter(outcome.exits))
         exited = outcome.exits[name]
-        if exited.starved:
+        if exited.pipe_failed:
             return f"ClientError: Data download failed: {exited.reason}"
         content = self.read_file([host for host in outcome.hosts if host.name == name], LAYOUT.failure).get(name, b"")
         text = parse_failure(content)
@@ -211,5 +217,5 @@ class JobHandle:
         known = f", {exited.reason}" if text and exited.reason else ""
         where = f" on {name}" if len(outcome.hosts) > 1 else ""
         suffix = f"{known}, exit code: {exited.code}{where}"
-        prefix = INTERNAL if exited.lost else "AlgorithmError"
+        prefix = INTERNAL if exited.has_external_cause else "AlgorithmError"
         return f"{prefix}: {cause[: REASON_LIMIT - len(suffix) - len(prefix) - 2]}{suffix}"

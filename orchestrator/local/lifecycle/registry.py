@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from microjobs_orchestrator.local.kinds import Kind, find_kind
-from microjobs_orchestrator.local.lifecycle import attempt as attempts
+from microjobs_orchestrator.local.lifecycle.attempt import remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
+from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.job import INTERNAL, REASON_LIMIT
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
@@ -25,7 +25,7 @@ END_TIMEOUT = 30.0
 class Runnable(Protocol):
     """What the registry runs: a job of any kind, or an endpoint."""
 
-    control: Control
+    events: EventQueue
 
     @property
     def plan_name(self) -> str: ...
@@ -61,9 +61,9 @@ class Registry:
             self._running[job.plan_name] = (job, thread)
             record = self._context.state.get(kind, name)
             if record is not None and record.status == "Stopping":  # requested before the job was here
-                job.control.stop(StopReason.REQUEST)
+                job.events.stop(StopReason.REQUEST)
             if self._is_closing:  # a tuning job may start its next trial meanwhile
-                job.control.stop(StopReason.SHUTDOWN)
+                job.events.stop(StopReason.SHUTDOWN)
             thread.start()
 
     def _run(self, job: Runnable, steps: Callable[[], None]) -> None:
@@ -89,7 +89,7 @@ class Registry:
         if record is None or record.owner is None:
             return
         if (owner := self.find(f"{record.owner.kind}/{record.owner.name}")) is not None:
-            owner.control.send(Change.RESOURCE_ENDED)
+            owner.events.send(Change.RESOURCE_ENDED)
 
     def find(self, plan_name: str) -> Runnable | None:
         """Return the running job of a plan name such as `training-job/my-job`, or None."""
@@ -101,7 +101,7 @@ class Registry:
         """Stop a job; return whether it is running."""
         job = self.find(plan_name)
         if job is not None:
-            job.control.stop(StopReason.REQUEST)
+            job.events.stop(StopReason.REQUEST)
         return job is not None
 
     def wait(self, plan_name: str) -> bool:
@@ -153,7 +153,7 @@ class Registry:
     def _remove(self, plan_name: str) -> None:
         """Remove the hosts and files of a plan. An error is logged, so that the server can start."""
         try:
-            attempts.remove(self._context, plan_name)
+            remove_plan(self._context, plan_name)
         except Exception:
             logger.exception("could not remove %s", plan_name)
             discard(self._context.work_folder(plan_name))
@@ -177,7 +177,7 @@ class Registry:
             self._is_closing = True
             running = list(self._running.values())
         for job, _ in running:
-            job.control.stop(StopReason.SHUTDOWN)
+            job.events.stop(StopReason.SHUTDOWN)
         deadline = time.monotonic() + END_TIMEOUT
         for job, thread in running:
             thread.join(max(0.0, deadline - time.monotonic()))

@@ -55,7 +55,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class Limits:
+class HostLimits:
     """The size of an instance type, which limits a host."""
 
     cpus: float
@@ -79,7 +79,7 @@ class HostPlan:
     arguments: tuple[str, ...] | None = None
     """The arguments; None to use the image's arguments."""
     environment: Mapping[str, str] = field(default_factory=dict)
-    limits: Limits | None = None
+    limits: HostLimits | None = None
     gpus: bool = False
     port: int | None = None
     """The port on which the host serves; None if it does not serve."""
@@ -115,9 +115,9 @@ class Exit:
     """The exit code, or 128 + N if signal N ended the host."""
     reason: str | None = None
     """The cause, such as a lack of memory; None if the runtime knows only the exit code."""
-    lost: bool = False
-    """Whether the cause is outside of the host: its container was removed, for example, or the engine failed."""
-    starved: bool = False
+    has_external_cause: bool = False
+    """Whether the host did not cause its end: its container was removed, for example, or the engine failed."""
+    pipe_failed: bool = False
     """Whether the runtime ended the host because it could not fill a pipe. `reason` is then the error."""
 
 

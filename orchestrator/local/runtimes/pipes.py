@@ -62,7 +62,7 @@ class FedHost:
         result = self._host.wait()
         if self._failure is None:
             return result
-        return replace(result, code=result.code or 1, reason=self._failure, starved=True)
+        return replace(result, code=result.code or 1, reason=self._failure, pipe_failed=True)
 
     def lines(self) -> Iterator[Line]:
         return self._host.lines()

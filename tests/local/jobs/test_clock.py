@@ -11,7 +11,7 @@ import pytest
 from microjobs_orchestrator.local import clock
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.lifecycle.control import Control
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.processing import job as processing
@@ -78,7 +78,7 @@ def run(tmp_path: Path, *hosts: Working, longest: float) -> None:
     path = tmp_path / "stream"
     path.touch()
     streams = {each.name: LogStream(path) for each in hosts}
-    HostGroup(hosts, streams, Control(), lambda _: None).run(longest)
+    HostGroup(hosts, streams, EventQueue(), lambda _: None).run(longest)
 
 
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

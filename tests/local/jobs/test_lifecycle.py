@@ -10,12 +10,11 @@ from typing import Any, cast
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs_orchestrator.local.lifecycle import attempt as attempts
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
-from microjobs_orchestrator.local.lifecycle.control import (
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, classify_end, prepare_plan, start_hosts
+from microjobs_orchestrator.local.lifecycle.events import (
     Change,
-    Control,
     Event,
+    EventQueue,
     HostExit,
     Interruption,
     StopReason,
@@ -53,38 +52,38 @@ FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
     ],
 )
 def test_more_important_reason_replaces_a_reason(reasons: list[StopReason], last: StopReason) -> None:
-    control = Control()
+    events = EventQueue()
     for reason in reasons:
-        control.stop(reason)
-    assert control.reason is last
+        events.stop(reason)
+    assert events.stop_reason is last
     expected = reasons if last is reasons[1] else reasons[:1]
-    assert control.wait() == expected
-    assert control.stopped.is_set()
+    assert events.wait() == expected
+    assert events.stopped.is_set()
 
 
 def test_wait_returns_all_events_in_their_order() -> None:
-    control = Control()
-    assert control.wait(0) == []
-    control.send(Change.METRIC)
-    control.send(Interruption(1.0))
-    assert control.wait() == [Change.METRIC, Interruption(1.0)]
-    assert control.wait(0) == []
+    events = EventQueue()
+    assert events.wait(0) == []
+    events.send(Change.METRIC)
+    events.send(Interruption(1.0))
+    assert events.wait() == [Change.METRIC, Interruption(1.0)]
+    assert events.wait(0) == []
 
 
 def test_pause_drops_events_and_lasts_until_its_end() -> None:
-    control = Control()
-    control.send(Interruption())
+    events = EventQueue()
+    events.send(Interruption())
     started = time.monotonic()
-    control.pause(0.2)
+    events.pause(0.2)
     assert time.monotonic() - started >= 0.2
-    assert control.wait(0) == []
+    assert events.wait(0) == []
 
 
 def test_stop_ends_a_pause() -> None:
-    control = Control()
-    threading.Timer(0.05, control.stop, [REQUEST]).start()
+    events = EventQueue()
+    threading.Timer(0.05, events.stop, [REQUEST]).start()
     started = time.monotonic()
-    control.pause(20)
+    events.pause(20)
     assert time.monotonic() - started < 5
 
 
@@ -97,46 +96,46 @@ class StubbornHost(WaitingHost):
             self.end(137)
 
 
-def run_group(tmp_path: Path, control: Control, *hosts: WaitingHost, timeout: float | None = None) -> Outcome:
+def run_group(tmp_path: Path, events: EventQueue, *hosts: WaitingHost, timeout: float | None = None) -> Outcome:
     paths = {host.name: tmp_path / host.name for host in hosts}
     for path in paths.values():
         path.touch()
     streams = {name: LogStream(path) for name, path in paths.items()}
-    return HostGroup(cast("Any", hosts), streams, control, lambda _: None).run(timeout)
+    return HostGroup(cast("Any", hosts), streams, events, lambda _: None).run(timeout)
 
 
 def test_shutdown_after_a_stop_shortens_the_grace_period(tmp_path: Path) -> None:
-    control, host = Control(), StubbornHost("algo-1")
-    control.stop(REQUEST)
-    threading.Timer(0.1, control.stop, [SHUTDOWN]).start()
-    outcome = run_group(tmp_path, control, host)
+    events, host = EventQueue(), StubbornHost("algo-1")
+    events.stop(REQUEST)
+    threading.Timer(0.1, events.stop, [SHUTDOWN]).start()
+    outcome = run_group(tmp_path, events, host)
     assert host.graces == [120.0, 10.0]
     assert (outcome.exits["algo-1"].code, outcome.first_failed) == (137, None)
 
 
 def test_hosts_that_are_no_longer_needed_get_half_a_minute(tmp_path: Path) -> None:
-    control, host = Control(), WaitingHost("algo-1")
-    control.stop(FINISHED)
-    run_group(tmp_path, control, host)
+    events, host = EventQueue(), WaitingHost("algo-1")
+    events.stop(FINISHED)
+    run_group(tmp_path, events, host)
     assert host.graces == [30.0]
 
 
 def test_failed_host_stops_the_others(tmp_path: Path) -> None:
     failed, other = WaitingHost("algo-1"), WaitingHost("algo-2")
     failed.end(3)
-    outcome = run_group(tmp_path, Control(), failed, other)
+    outcome = run_group(tmp_path, EventQueue(), failed, other)
     assert outcome.first_failed == "algo-1"
     assert outcome.exits == {"algo-1": Exit(3), "algo-2": Exit(0)}
     assert other.graces == [120.0]
 
 
 def test_timeout_stops_the_hosts(tmp_path: Path) -> None:
-    control, host = Control(), WaitingHost("algo-1")
-    outcome = run_group(tmp_path, control, host, timeout=0.05)
-    assert (control.reason, outcome.first_failed) == (TIMEOUT, None)
+    events, host = EventQueue(), WaitingHost("algo-1")
+    outcome = run_group(tmp_path, events, host, timeout=0.05)
+    assert (events.stop_reason, outcome.first_failed) == (TIMEOUT, None)
 
 
-class CountingControl(Control):
+class CountingQueue(EventQueue):
     waits = 0
 
     def wait(self, timeout: float | None = None) -> list[Event]:
@@ -153,24 +152,24 @@ class SlowHost(WaitingHost):
 
 
 def test_timeout_is_not_polled_while_the_hosts_stop(tmp_path: Path) -> None:
-    control, host = CountingControl(), SlowHost("algo-1")
-    run_group(tmp_path, control, host, timeout=0.05)
+    events, host = CountingQueue(), SlowHost("algo-1")
+    run_group(tmp_path, events, host, timeout=0.05)
     assert host.graces == [120.0]
-    assert control.waits <= 3  # the timeout, the stop, and the host's end
+    assert events.waits <= 3  # the timeout, the stop, and the host's end
 
 
 @pytest.mark.parametrize("disturbance", ["stop", "failure", "interruption"])
 def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None:
-    control, host, failed = Control(), WaitingHost("algo-1"), WaitingHost("algo-2")
+    events, host, failed = EventQueue(), WaitingHost("algo-1"), WaitingHost("algo-2")
     if disturbance == "stop":
-        control.stop(REQUEST)
+        events.stop(REQUEST)
     elif disturbance == "interruption":
-        control.send(Interruption(5.0))
+        events.send(Interruption(5.0))
     else:
-        control.send(HostExit("algo-2", Exit(1)))
+        events.send(HostExit("algo-2", Exit(1)))
         failed.end(1)
-    control.send(Interruption(7.0))
-    outcome = run_group(tmp_path, control, host, failed)
+    events.send(Interruption(7.0))
+    outcome = run_group(tmp_path, events, host, failed)
     assert 7.0 not in host.graces
     assert outcome.interruption == (Interruption(5.0) if disturbance == "interruption" else None)
 
@@ -190,10 +189,10 @@ def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None
     ],
 )
 def test_ending(reason: StopReason | None, failed: str | None, expected: Ending) -> None:
-    control = Control()
+    events = EventQueue()
     if reason is not None:
-        control.stop(reason)
-    assert attempts.classify(Outcome(first_failed=failed), control) is expected
+        events.stop(reason)
+    assert classify_end(Outcome(first_failed=failed), events) is expected
 
 
 def secrets_of(parts: ServerParts, hosts: int) -> list[bytes]:
@@ -206,7 +205,7 @@ def secrets_of(parts: ServerParts, hosts: int) -> list[bytes]:
         return Plan("plan", tuple(HostPlan(path.name, "model", path) for path in files))
 
     attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
-    plan = attempts.prepare(parts.context, attempt)
+    plan = prepare_plan(parts.context, attempt)
     paths = [path for host in plan.hosts for path in host.files.rglob("*") if path.is_file()]
     return [path.read_bytes() for path in paths]
 
@@ -219,14 +218,14 @@ def test_hosts_of_an_attempt_share_a_new_secret(parts: ServerParts) -> None:
 
 
 def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
-    control = Control()
+    events = EventQueue()
 
     def make_plan(folder: Path) -> Plan:
-        control.stop(REQUEST)
+        events.stop(REQUEST)
         return Plan("plan", (HostPlan("algo-1", "model", folder),))
 
     attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
-    assert attempts.start(parts.context, attempt, control) == ()
+    assert start_hosts(parts.context, attempt, events) == ()
     assert parts.runtime.ever == []
 
 

@@ -12,7 +12,7 @@ import pytest
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.archives import packed, unpack
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostPlan, Input, Limits, Plan
+from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostLimits, HostPlan, Input, Plan
 from microjobs_orchestrator.local.runtimes.docker.images import missing_image_remedy
 from microjobs_orchestrator.local.runtimes.docker.labels import Labels
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
@@ -100,7 +100,7 @@ def test_lines_are_the_same_on_each_call(tmp_path: Path, docker_runtime: DockerR
 @pytest.mark.engine
 def test_exhausted_memory_is_reported(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     whole = plan(tmp_path, "exec python3 -c 'x = bytearray(10**9)'")
-    small = replace(whole, hosts=(replace(whole.hosts[0], limits=Limits(1, 50 << 20)),))
+    small = replace(whole, hosts=(replace(whole.hosts[0], limits=HostLimits(1, 50 << 20)),))
     (host,) = docker_runtime.start(small)
     ended = host.wait()
     assert (ended.code, ended.reason) == (137, "it ran out of memory")

@@ -19,7 +19,16 @@ from microjobs.contract import Layout, read_failure
 from microjobs.interpreter import EXECUTABLE
 from microjobs_orchestrator.local import trees
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, HostPlan, Input, Limits, Line, Plan
+from microjobs_orchestrator.local.runtimes.base import (
+    CannotRunError,
+    Exit,
+    Host,
+    HostLimits,
+    HostPlan,
+    Input,
+    Line,
+    Plan,
+)
 from microjobs_orchestrator.local.runtimes.process import process_shim
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.runtimes.process.runtime import ProcessRuntime
@@ -204,7 +213,7 @@ def test_host_without_gpus_sees_none(start: Start, tmp_path: Path) -> None:
 
 def test_limits_give_a_host_its_cpus(start: Start, tmp_path: Path) -> None:
     code = "import os; print(len(os.sched_getaffinity(0)))"
-    assert output(start(program(tmp_path, code, limits=Limits(1, 1 << 30)))) == "1"
+    assert output(start(program(tmp_path, code, limits=HostLimits(1, 1 << 30)))) == "1"
 
 
 STUBBORN = (
@@ -400,7 +409,7 @@ def test_killed_shim_ends_its_program(number: int, start: Start, tmp_path: Path)
     wait_for_line(host, b"up in")
     os.kill(wait_for_shim(seconds), number)
     assert host.wait().code in (128 + signal.SIGTERM, 128 + signal.SIGKILL)
-    assert host.wait().lost is (number == signal.SIGKILL)
+    assert host.wait().has_external_cause is (number == signal.SIGKILL)
     assert not Path(output(host).removeprefix("up in ")).exists()
     wait_until(lambda: processes_with(seconds) == [])
 

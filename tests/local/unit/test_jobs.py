@@ -11,7 +11,7 @@ from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import hosts as hosts_
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
-from microjobs_orchestrator.local.lifecycle.control import Control, Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.tuning import hyperband, search
@@ -164,12 +164,12 @@ class Ending:
 
 
 def test_exit_code_of_an_interrupted_host_is_no_failure(tmp_path: Path) -> None:
-    hosts, control = [Ending("algo-1"), Ending("algo-2")], Control()
+    hosts, events = [Ending("algo-1"), Ending("algo-2")], EventQueue()
     streams = {host.name: LogStream(tmp_path / host.name) for host in hosts}
-    control.send(Interruption())
+    events.send(Interruption())
     for host in hosts:
         host.over.set()
-    outcome = HostGroup(hosts, streams, control, print).run(None)  # type: ignore[arg-type]
+    outcome = HostGroup(hosts, streams, events, print).run(None)  # type: ignore[arg-type]
     assert (outcome.first_failed, outcome.interruption) == (None, Interruption())
 
 
@@ -189,10 +189,10 @@ class Unheard(Ending):
 
 def test_failed_stop_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hosts_, "STOP_RETRY_DELAY", 0.01)
-    control = Control()
-    control.stop(StopReason.REQUEST)
+    events = EventQueue()
+    events.stop(StopReason.REQUEST)
     streams = {"algo-1": LogStream(tmp_path / "algo-1")}
-    outcome = HostGroup([Unheard()], streams, control, print).run(None)  # type: ignore[list-item]
+    outcome = HostGroup([Unheard()], streams, events, print).run(None)  # type: ignore[list-item]
     assert outcome.exits == {"algo-1": Exit(9)}
 
 

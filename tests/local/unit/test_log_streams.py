@@ -11,7 +11,7 @@ import pytest
 
 from microjobs_orchestrator.local import logs
 from microjobs_orchestrator.local.lifecycle import hosts
-from microjobs_orchestrator.local.lifecycle.control import Control
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
 
@@ -47,7 +47,7 @@ class Said:
 
 def follow(stream: LogStream, *lines: Line, pause: float = 0.0) -> None:
     host = Said(*lines, pause=pause)
-    hosts.HostGroup([host], {"algo-1": stream}, Control(), lambda _: None).run(None)
+    hosts.HostGroup([host], {"algo-1": stream}, EventQueue(), lambda _: None).run(None)
 
 
 def numbered(count: int, when: float = NOW) -> list[Line]:

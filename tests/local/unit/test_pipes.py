@@ -68,7 +68,7 @@ def test_host_is_ended_if_a_pipe_cannot_be_filled(error: Exception, reason: str,
 
     host = feed(cast("Host", StoppableHost(code)), [Pipe("/train", epoch)], pour)
     result = host.wait()
-    assert (result.code, result.starved) == (expected_code, True)
+    assert (result.code, result.pipe_failed) == (expected_code, True)
     assert result.reason == reason
 
 

@@ -12,9 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.lifecycle import attempt as attempts
+from microjobs_orchestrator.local.lifecycle.attempt import remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Change, Control, StopReason
+from microjobs_orchestrator.local.lifecycle.events import Change, EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import FINISHED_GRACE_PERIOD, SHUTDOWN_GRACE_PERIOD
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT
 from microjobs_orchestrator.local.resources.endpoints import asynchronous, deployments
@@ -53,7 +53,7 @@ class Endpoint:
         self.name = record.name
         self.plan_name = f"{ENDPOINT.arn_type}/{record.name}"
         """The beginning of the plan names: each replica has a plan of its own."""
-        self.control = Control()
+        self.events = EventQueue()
         self._context = context
         self._replicas: Mapping[str, Replica] = {}
         """The serving replicas, by the names of their variants."""
@@ -71,7 +71,7 @@ class Endpoint:
             used = self._plan_names(self._read_internal()[DEPLOYMENT])
             for name in self._context.runtime.running():
                 if name.startswith(f"{self.plan_name}/") and name not in used:  # a host of an interrupted update
-                    attempts.remove(self._context, name)
+                    remove_plan(self._context, name)
         self._run({host.name: host for host in hosts})
 
     def choose(self, variant: str | None = None) -> Replica | None:
@@ -84,7 +84,7 @@ class Endpoint:
 
     def wake(self) -> None:
         """Make the thread of the endpoint read the record again, because it or a replica changed."""
-        self.control.send(Change.ENDPOINT)
+        self.events.send(Change.ENDPOINT)
         self.queue.wake()
 
     # --- the life of the endpoint ---
@@ -97,7 +97,7 @@ class Endpoint:
                 if (deployment := self._read_internal().get(NEXT)) is not None:
                     self._deploy(deployment, {}, "InService", "InService")
                 else:
-                    self.control.wait()
+                    self.events.wait()
         except Exception as error:
             logger.exception("%s failed", self.plan_name)
             self._describe("Failed", FailureReason=f"InternalServerError: {error!r:.900}; see the server's log")
@@ -106,7 +106,7 @@ class Endpoint:
 
     def _is_ending(self) -> bool:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
-        return self.control.reason is not None or record is None or record.status == "Deleting"
+        return self.events.stop_reason is not None or record is None or record.status == "Deleting"
 
     def _read_internal(self) -> Mapping[str, Any]:
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
@@ -148,7 +148,7 @@ class Endpoint:
         while any(replica.traffic.longest() > 0 for replica in replicas) and not self._is_ending():
             if (left := deadline - time.monotonic()) <= 0:
                 break
-            self.control.wait(left)
+            self.events.wait(left)
         _stop(replicas, FINISHED_GRACE_PERIOD)
 
     def _serve(self, deployment: Deployment, replicas: Mapping[str, Replica], status: str) -> None:
@@ -171,14 +171,14 @@ class Endpoint:
     def _end(self) -> None:
         self.queue.stop()
         replicas, self._replicas = self._replicas, {}
-        is_shutdown = self.control.reason is StopReason.SHUTDOWN
+        is_shutdown = self.events.stop_reason is StopReason.SHUTDOWN
         _stop(replicas.values(), SHUTDOWN_GRACE_PERIOD if is_shutdown else FINISHED_GRACE_PERIOD)
         self.queue.close()
         record = self._context.state.get(ENDPOINT.arn_type, self.name)
         internal = record.internal if record else {}
         for deployment in (internal.get(DEPLOYMENT), internal.get(NEXT)):
             for name in self._plan_names(deployment) if deployment else ():
-                attempts.remove(self._context, name)
+                remove_plan(self._context, name)
         if record is not None and record.status == "Deleting":
             delete_record(self._context, self.name)
 
@@ -214,7 +214,7 @@ class Endpoint:
         for start in starts:
             start.add_done_callback(lambda _: self.wake())
         while not all(start.done() for start in starts):
-            self.control.wait()
+            self.events.wait()
             if self._is_ending() or any(start.done() and start.exception() for start in starts):
                 for replica in replicas:
                     replica.abandon()

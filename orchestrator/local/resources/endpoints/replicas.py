@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import IO
 
-from microjobs_orchestrator.local.lifecycle import attempt as attempts
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, follow_hosts, launch_plan, prepare_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Control, StopReason
+from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD, Outcome
 from microjobs_orchestrator.local.resources.models.client import Answer, Body, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, wait_until_healthy
@@ -41,7 +40,7 @@ class RunningHost:
         self._follower.start()
 
     def _follow(self) -> None:
-        self._outcome = attempts.follow(self._attempt, [self.host], Control())
+        self._outcome = follow_hosts(self._attempt, [self.host], EventQueue())
 
     def _add_line(self, line: Line) -> None:
         self._last_lines.append(line.text.decode(errors="replace"))
@@ -134,7 +133,7 @@ class Replica:
         self._attempt = attempt
         self._startup_timeout = startup_timeout
         self._on_change = on_change
-        self._control = Control()
+        self._events = EventQueue()
         self._plan: Plan | None = None
         self._last_answer = 0.0
         """The time of the last answer, in seconds of the monotonic clock."""
@@ -164,17 +163,15 @@ class Replica:
     def _launch(self) -> None:
         self._context.runtime.remove(self.plan_name)
         if self._plan is None:  # made once: the model may be deleted while it serves
-            self._plan = attempts.prepare(self._context, self._attempt)
-        if not (hosts := attempts.launch(self._context, self._attempt, self._plan, self._control)):
+            self._plan = prepare_plan(self._context, self._attempt)
+        if not (hosts := launch_plan(self._context, self._attempt, self._plan, self._events)):
             raise StoppedError
         self._wait_until_healthy(hosts[0])
 
     def _wait_until_healthy(self, host: Host) -> None:
         self._running = running = RunningHost(self._attempt, host)
         try:
-            self.client = wait_until_healthy(
-                host, self._startup_timeout, self._control.stopped, lambda: running.wait(0)
-            )
+            self.client = wait_until_healthy(host, self._startup_timeout, self._events.stopped, lambda: running.wait(0))
         except UnhealthyError as error:
             raise UnhealthyError(f"{error}{running.describe_end()}") from error
         self._last_answer = time.monotonic()
@@ -182,7 +179,7 @@ class Replica:
 
     def _keep(self) -> None:
         """Start the host again each time that it ends or stops responding, with increasing delays."""
-        delay, stopped = FIRST_RESTART_DELAY, self._control.stopped
+        delay, stopped = FIRST_RESTART_DELAY, self._events.stopped
         # Checked after each start, because `stop` ends a host that serves at that time, and waits for this thread.
         while self._running is not None and not stopped.is_set():
             started = time.monotonic()
@@ -203,7 +200,7 @@ class Replica:
                 self._last_answer = time.monotonic()
             # A container that works on one request at a time cannot answer `/ping` during a request.
             patience = max(SILENCE_TIMEOUT, self.traffic.longest())
-            if time.monotonic() - self._last_answer > patience and not self._control.stopped.is_set():
+            if time.monotonic() - self._last_answer > patience and not self._events.stopped.is_set():
                 self._close_client()
                 self._end(running)
                 return f"answered neither GET /ping with 200 nor a request for {patience:g} s"
@@ -263,11 +260,11 @@ class Replica:
 
     def abandon(self) -> None:
         """Make a waiting `start` raise StoppedError; call `stop` afterwards."""
-        self._control.stop(StopReason.FINISHED)
+        self._events.stop(StopReason.FINISHED)
 
     def stop(self, grace: float) -> None:
         """End the host with SIGTERM, and with SIGKILL after `grace` seconds; remove its container and its files."""
-        self._control.stop(StopReason.FINISHED)
+        self._events.stop(StopReason.FINISHED)
         if self._running is not None and self.client is not None:
             self._running.host.stop(grace)
         if self._keeper.is_alive():

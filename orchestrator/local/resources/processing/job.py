@@ -27,7 +27,7 @@ class ProcessingJob:
 
     def __init__(self, context: Context, record: Record) -> None:
         self.job = JobHandle(context, record, PROCESSING_JOB)
-        self.control = self.job.control
+        self.events = self.job.events
         self.plan_name = self.job.plan_name
         self._syncs: list[Sync] = []
 
@@ -36,7 +36,7 @@ class ProcessingJob:
 
     def recover(self, hosts: Sequence[Host]) -> None:
         """Resume with the hosts that an earlier server left; without them the job has failed, or was stopped."""
-        if hosts or self.control.reason is not None:
+        if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
             self.job.run(partial(self.job.fail, SERVER_ENDED))

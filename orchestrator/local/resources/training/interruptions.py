@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import urllib3
@@ -13,7 +12,7 @@ from botocore.credentials import Credentials
 
 from microjobs_orchestrator.local.control import Address
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.lifecycle.control import Interruption
+from microjobs_orchestrator.local.lifecycle.events import Interruption
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
@@ -43,17 +42,18 @@ def make_interrupter(registry: Registry) -> Callable[[Any], None]:
 
 def _parse(content: Any) -> tuple[str, Interruption]:
     try:
-        name, seconds = content["job"], {key: float(content[key]) for key in ("notice", "away")}
+        name, *seconds = content["job"], float(content["notice"]), float(content["away"])
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise ValidationError(EXPECTED) from error
-    if not isinstance(name, str) or not all(0 <= value < math.inf for value in seconds.values()):
+    if not isinstance(name, str) or not all(0 <= value < math.inf for value in seconds):
         raise ValidationError(EXPECTED)
-    return name, Interruption(**seconds)
+    return name, Interruption(*seconds)
 
 
 def request_interruption(address: Address, job: str, interruption: Interruption) -> str:
     """Interrupt a job of the server at an address. Return an error message, or an empty text."""
-    body = json.dumps({"job": job, **asdict(interruption)})
+    seconds = {"notice": interruption.notice_seconds, "away": interruption.replacement_seconds}
+    body = json.dumps({"job": job, **seconds})
     headers = {"Content-Type": "application/json"}
     request = AWSRequest("POST", f"{address.url}{PATH}", headers, body)
     credentials = Credentials(address.access_key_id, address.secret_access_key)

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Interruption, StopReason
+from microjobs_orchestrator.local.lifecycle.events import Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome, final_parts
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, REASON_LIMIT, SERVER_ENDED, JobHandle, reason_of
 from microjobs_orchestrator.local.resources.training.channels import PIPE, channels
@@ -37,7 +37,7 @@ class TrainingJob:
 
     def __init__(self, context: Context, record: Record) -> None:
         self.job = JobHandle(context, record, TRAINING_JOB)
-        self.control = self.job.control
+        self.events = self.job.events
         self.plan_name = self.job.plan_name
         definitions = record.request["AlgorithmSpecification"].get("MetricDefinitions", [])
         abandoned = record.internal.get(ABANDONED_METRICS, ())
@@ -64,7 +64,7 @@ class TrainingJob:
             self._recover_without_hosts()
             return
         if self._transitions[-1]["Status"] == "Interrupted":
-            self.control.send(Interruption())
+            self.events.send(Interruption())
         self._run(hosts)
 
     def _read_logs(self) -> None:
@@ -83,7 +83,7 @@ class TrainingJob:
         if self._limits.is_spot and is_between:  # nothing is lost
             self._end_attempt("starting over on new hosts", 0.0)
             self._run()
-        elif self.control.reason is not None or self._retry(SERVER_ENDED):
+        elif self.events.stop_reason is not None or self._retry(SERVER_ENDED):
             self._run()
         else:
             self.fail(SERVER_ENDED)
@@ -108,7 +108,7 @@ class TrainingJob:
 
     def _run_attempt(self, hosts: Sequence[Host]) -> Outcome | None:
         """Return the outcome of an attempt, or None if the job starts another one."""
-        if not hosts and self.control.reason is None:
+        if not hosts and self.events.stop_reason is None:
             self._enter("Downloading")
         try:
             outcome = self.job.run_attempt(self.attempt, hosts, self.handle_start)
@@ -149,7 +149,7 @@ class TrainingJob:
         """Take the hosts of a spot job away. Return whether it has any."""
         has_hosts = self._limits.is_spot and self._transitions[-1]["Status"] == "Training"
         if has_hosts:
-            self.control.send(interruption)
+            self.events.send(interruption)
         return has_hosts
 
     def _handle_interruption(self) -> None:
@@ -158,13 +158,15 @@ class TrainingJob:
 
     def _restarts(self, outcome: Outcome) -> bool:
         """Return whether the job starts over on new hosts; then nothing is left of the old ones."""
-        if self.control.reason is not None:
+        if self.events.stop_reason is not None:
             return False
         if (interruption := outcome.interruption) is not None:
-            self._end_attempt("interrupted: starting over on new hosts", interruption.away)
+            self._end_attempt("interrupted: starting over on new hosts", interruption.replacement_seconds)
             return True
         failed = outcome.first_failed
-        return failed is not None and outcome.exits[failed].lost and self._retry(self.job.failure_reason(outcome))
+        if failed is None or not outcome.exits[failed].has_external_cause:
+            return False
+        return self._retry(self.job.failure_reason(outcome))
 
     def _retry(self, reason: str) -> bool:
         """Prepare the next attempt, if the RetryStrategy allows one."""
@@ -182,10 +184,10 @@ class TrainingJob:
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
         left = self._limits.remaining(self._usage, self._created)
-        self.control.pause(min(pause, left))
+        self.events.pause(min(pause, left))
         if pause >= left:
-            self.control.stop(StopReason.TIMEOUT)
-        if self.control.reason is None:
+            self.events.stop(StopReason.TIMEOUT)
+        if self.events.stop_reason is None:
             self._enter("Starting")
 
     # --- its end ---

@@ -15,11 +15,10 @@ from typing import Any
 from microjobs.contract import HostingEnvironment
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.kinds import JobStatus
-from microjobs_orchestrator.local.lifecycle import attempt as attempts
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import StopReason
+from microjobs_orchestrator.local.lifecycle.events import StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, JobHandle, reason_of
 from microjobs_orchestrator.local.resources.models import serving
@@ -50,7 +49,7 @@ class TransformJob:
 
     def __init__(self, context: Context, record: Record) -> None:
         self.job = JobHandle(context, record, TRANSFORM_JOB)
-        self.control = self.job.control
+        self.events = self.job.events
         self.plan_name = self.job.plan_name
         self._driver: threading.Thread | None = None
         self._outputs: list[Output] | None = None
@@ -63,7 +62,7 @@ class TransformJob:
 
     def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  their answers went to the earlier server
         """Run again on new hosts: what the hosts of an earlier server have answered is lost."""
-        attempts.remove(self.job.context, self.plan_name)
+        remove_plan(self.job.context, self.plan_name)
         self.run()
 
     @property
@@ -84,7 +83,7 @@ class TransformJob:
 
     def _run(self) -> None:
         outcome = self.job.run_attempt(self.attempt, (), self.handle_start)
-        self.control.stop(StopReason.FINISHED)
+        self.events.stop(StopReason.FINISHED)
         if self._driver is not None:
             self._driver.join()
         self._handle(outcome)
@@ -112,7 +111,7 @@ class TransformJob:
             logger.exception("%s failed", self.plan_name)
             self._reason = reason_of(error)
         finally:
-            self.control.stop(StopReason.FINISHED)
+            self.events.stop(StopReason.FINISHED)
 
     def _transform_all(self, hosts: Sequence[Host]) -> list[Output]:
         """Transform each host's share of the objects."""
@@ -127,7 +126,7 @@ class TransformJob:
 
     def _transform(self, host: Host, objects: Sequence[tuple[str, StoredObject]]) -> list[Output]:
         """Transform one container's share of the objects."""
-        folder, stopped = self.job.folder / "outputs" / host.name, self.control.stopped
+        folder, stopped = self.job.folder / "outputs" / host.name, self.events.stopped
         folder.mkdir(parents=True, exist_ok=True)
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
@@ -135,7 +134,7 @@ class TransformJob:
                 options = Options.of(self.job.request, execution_parameters(client))
                 Feeder(client, options, folder, stopped).feed(outputs)
         except BaseException:
-            self.control.stop(StopReason.FINISHED)  # the job fails: the other containers can end
+            self.events.stop(StopReason.FINISHED)  # the job fails: the other containers can end
             raise
         if stopped.is_set():
             raise StoppedError

@@ -9,7 +9,7 @@ from typing import Any
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.control import Change, StopReason
+from microjobs_orchestrator.local.lifecycle.events import Change, StopReason
 from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN, JobHandle
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
@@ -34,7 +34,7 @@ class TuningJob:
 
     def __init__(self, context: Context, record: Record, registry: Registry) -> None:
         self.job = JobHandle(context, record, TUNING_JOB)
-        self.control = self.job.control
+        self.events = self.job.events
         self.plan_name = self.job.plan_name
         self._created = Moment.read(record.internal.get(CREATED), record.created)
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
@@ -100,9 +100,9 @@ class TuningJob:
 
     def _find_end(self, results: Results) -> End | None:
         """Return how the tuning job ended: stopped, out of time, or with a criterion met; None if it continues."""
-        if self.control.reason is StopReason.SHUTDOWN:
+        if self.events.stop_reason is StopReason.SHUTDOWN:
             return JobStatus.FAILED, SHUT_DOWN
-        if self.control.reason is not None or self._remaining_time() == 0:
+        if self.events.stop_reason is not None or self._remaining_time() == 0:
             return JobStatus.STOPPED, None
         return (JobStatus.COMPLETED, None) if meets_criteria(results, self._config) else None
 
@@ -139,7 +139,7 @@ class TuningJob:
         metrics_changed = True
         while metrics_changed:
             self._stop_early(searcher, running, minimise=minimise)
-            events = self.control.wait(self._remaining_time())
+            events = self.events.wait(self._remaining_time())
             metrics_changed = set(events) == {Change.METRIC}
 
     def _stop_early(self, searcher: search.Search, running: Sequence[str], *, minimise: bool) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle import outputs
-from microjobs_orchestrator.local.lifecycle.control import Change
+from microjobs_orchestrator.local.lifecycle.events import Change
 from microjobs_orchestrator.local.lifecycle.job import JobHandle
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
@@ -77,7 +77,7 @@ class Trials:
     def _watch(self, name: str, trial: TrainingJob) -> None:
         self._running[name] = trial
         if self._reports_metrics:
-            trial.metrics.on_value = lambda: self._job.control.send(Change.METRIC)
+            trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC)
 
     def values(self, name: str) -> list[float]:
         """Return the objective values that a trial has reported, also one that an earlier server started."""
@@ -98,7 +98,7 @@ class Trials:
             self.stop(name)
         deadline = time.monotonic() + STOP_TIMEOUT
         while self._are_running(names) and (left := deadline - time.monotonic()) > 0:
-            self._job.control.wait(left)
+            self._job.events.wait(left)
 
     def _are_running(self, names: Collection[str]) -> bool:
         return any(self._registry.find(_plan_name(name)) is not None for name in names)

@@ -81,9 +81,9 @@ class DockerHost:
             result = retry_while_away(lambda: self._container.wait(timeout=None))
             state = retry_while_away(self._state)
         except EngineAwayError as error:
-            return Exit(KILLED, str(error), lost=True)
+            return Exit(KILLED, str(error), has_external_cause=True)
         if result is None or state is None or state["Status"] in REMOVED:
-            return Exit(KILLED, "its container was removed from outside", lost=True)
+            return Exit(KILLED, "its container was removed from outside", has_external_cause=True)
         if state["OOMKilled"]:
             return Exit(int(result["StatusCode"]), "it ran out of memory")
         return Exit(int(result["StatusCode"]), state["Error"] or None)

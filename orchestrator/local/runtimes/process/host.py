@@ -30,7 +30,7 @@ class ProcessHost:
     def wait(self) -> Exit:
         code = self._process.wait()
         if code < 0:
-            return Exit(KILLED, "the host's shim process was killed from outside", lost=True)
+            return Exit(KILLED, "the host's shim process was killed from outside", has_external_cause=True)
         if code == KILLED and not self._is_stopped:
             return Exit(code, "killed by SIGKILL: most likely out of memory")
         return Exit(code)

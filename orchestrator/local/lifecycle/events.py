@@ -27,9 +27,9 @@ class StopReason(Enum):
 class Interruption:
     """A simulated end of the spot instances that a job's hosts run on. The job may resume on new hosts."""
 
-    notice: float = 120.0
+    notice_seconds: float = 120.0
     """Seconds between SIGTERM and SIGKILL."""
-    away: float = 0.0
+    replacement_seconds: float = 0.0
     """Seconds from the end of the old hosts until new hosts are available."""
 
 
@@ -52,11 +52,11 @@ class Change(Enum):
 Event = StopReason | Interruption | HostExit | Change
 
 
-class Control:
+class EventQueue:
     """The events of one job or endpoint. Any thread may send an event; the resource's own thread waits for events."""
 
     def __init__(self) -> None:
-        self.reason: StopReason | None = None
+        self.stop_reason: StopReason | None = None
         """The reason of the stop; None before the first stop."""
         self.stopped = threading.Event()
         """Set by the first stop. Threads that do not wait for events read it."""
@@ -66,8 +66,8 @@ class Control:
     def stop(self, reason: StopReason) -> None:
         """Send a stop, unless an earlier stop had a reason of the same or higher importance."""
         with self._lock:
-            if self.reason is None or reason.importance > self.reason.importance:
-                self.reason = reason
+            if self.stop_reason is None or reason.importance > self.stop_reason.importance:
+                self.stop_reason = reason
                 self._events.put(reason)
                 self.stopped.set()
 
@@ -87,5 +87,5 @@ class Control:
     def pause(self, seconds: float) -> None:
         """Wait for some seconds, or until the job is stopped. Drop other events, because no hosts are running."""
         end = time.monotonic() + seconds
-        while self.reason is None and self.wait(max(0.0, end - time.monotonic())):
+        while self.stop_reason is None and self.wait(max(0.0, end - time.monotonic())):
             pass
