@@ -41,7 +41,7 @@ class Life:
 
     end_member: str = ""
     """The member of Describe and List that holds the time of the end."""
-    statuses: type[StrEnum] = JobStatus
+    statuses: Collection[str] = tuple(JobStatus)
     """All statuses that AWS documents, for filters."""
     first: str = JobStatus.IN_PROGRESS
     success: str = JobStatus.COMPLETED

@@ -1,22 +1,8 @@
 """The kind of training jobs."""
 
-from enum import StrEnum
-
-from microjobs_orchestrator.local.kinds import AwsMembers, Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import AwsMembers, JobStatus, Kind, Life, LogNames
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-
-
-class TrainingJobStatus(StrEnum):
-    """AWS's statuses of training jobs."""
-
-    IN_PROGRESS = "InProgress"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    STOPPING = "Stopping"
-    STOPPED = "Stopped"
-    DELETING = "Deleting"
-
 
 SECONDARY_STATUSES = (
     "Starting",
@@ -38,7 +24,7 @@ TRAINING_JOB = Kind(
     "training-job",
     "TrainingJob",
     "training",
-    life=Life(end_member="TrainingEndTime", statuses=TrainingJobStatus, secondary=SECONDARY_STATUSES),
+    life=Life(end_member="TrainingEndTime", statuses=(*JobStatus, "Deleting"), secondary=SECONDARY_STATUSES),
     logs=LogNames(LOG_GROUP),
     filters_pages=True,
     aws=AwsMembers(

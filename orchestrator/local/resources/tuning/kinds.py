@@ -1,29 +1,15 @@
 """The kind of hyperparameter tuning jobs."""
 
 from dataclasses import replace
-from enum import StrEnum
 
-from microjobs_orchestrator.local.kinds import Kind, Life, LogNames
+from microjobs_orchestrator.local.kinds import JobStatus, Kind, Life, LogNames
 from microjobs_orchestrator.local.resources.training.kinds import LOG_GROUP, TRAINING_JOB
-
-
-class TuningJobStatus(StrEnum):
-    """AWS's statuses of hyperparameter tuning jobs."""
-
-    IN_PROGRESS = "InProgress"
-    COMPLETED = "Completed"
-    FAILED = "Failed"
-    STOPPING = "Stopping"
-    STOPPED = "Stopped"
-    DELETING = "Deleting"
-    DELETE_FAILED = "DeleteFailed"
-
 
 TUNING_JOB = Kind(
     "hyper-parameter-tuning-job",
     "HyperParameterTuningJob",
     "tuning",
-    life=Life(end_member="HyperParameterTuningEndTime", statuses=TuningJobStatus),
+    life=Life(end_member="HyperParameterTuningEndTime", statuses=(*JobStatus, "Deleting", "DeleteFailed")),
     logs=LogNames(LOG_GROUP, prefix="{name}-"),  # those of its training jobs
     sort_by="Name",
     owns=(TRAINING_JOB,),
