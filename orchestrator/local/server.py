@@ -202,5 +202,5 @@ def _create_gateway(context: Context, registry: Registry, forwarder: Forwarder) 
         **create_services(context, registry),
     }
     prover = partial(prove, home.server_key(), home.root, os.getpid())
-    own = {interruptions.PATH: interruptions.make_interrupter(registry)}
+    own = {interruptions.PATH: partial(interruptions.interrupt, registry)}
     return Gateway(list_interceptors(home.credentials(), services, hosts, prover, forwarder, own))

@@ -10,7 +10,7 @@ import pytest
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create
-from microjobs_orchestrator.local.resources.training.interruptions import make_interrupter
+from microjobs_orchestrator.local.resources.training.interruptions import interrupt
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.test_clock import TRAINING
@@ -55,13 +55,13 @@ def statuses(parts: ServerParts) -> list[str]:
 )
 def test_malformed_interruption_raises(parts: ServerParts, content: Any) -> None:
     with pytest.raises(ValidationError, match="is expected"):
-        make_interrupter(parts.registry)(content)
+        interrupt(parts.registry, content)
 
 
 def test_interruption_stops_the_hosts_and_starts_others(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
     (host,) = runtime.hosts.values()
-    make_interrupter(parts.registry)({**GOOD, "away": 0})
+    interrupt(parts.registry, {**GOOD, "away": 0})
     wait_until(lambda: statuses(parts).count("Training") == 2)
     assert host.graces == [5.0]
     assert statuses(parts)[3:5] == ["Interrupted", "Starting"]
@@ -72,16 +72,15 @@ def test_interruption_stops_the_hosts_and_starts_others(parts: ServerParts, runt
 
 def test_job_without_hosts_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
-    interrupt = make_interrupter(parts.registry)
-    interrupt({**GOOD, "away": 60})
+    interrupt(parts.registry, {**GOOD, "away": 60})
     wait_until(lambda: statuses(parts)[-1] == "Interrupted" and not runtime.hosts)
     for name in ("job", "missing"):
         with pytest.raises(ValidationError, match=f"Training job '{name}' has no spot hosts now"):
-            interrupt({**GOOD, "job": name})
+            interrupt(parts.registry, {**GOOD, "job": name})
 
 
 def test_on_demand_job_is_not_interrupted(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts, EnableManagedSpotTraining=False, StoppingCondition={})
     with pytest.raises(ValidationError, match="has no spot hosts now"):
-        make_interrupter(parts.registry)(GOOD)
+        interrupt(parts.registry, GOOD)
     assert [host.graces for host in runtime.hosts.values()] == [[]]
