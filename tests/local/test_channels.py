@@ -179,7 +179,7 @@ def test_what_cannot_be_streamed_fails_the_job(anywhere: LocalServer) -> None:
     pipe = given("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
     reason = failure(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
     assert reason.startswith("ClientError: Data download failed: ")
-    assert "a is no gzip file" in reason
+    assert "a is not a gzip file" in reason
 
 
 @pytest.mark.parametrize(

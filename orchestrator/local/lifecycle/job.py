@@ -68,6 +68,11 @@ class Result:
     """The FailureReason of a failed job."""
 
 
+def host_names(count: int) -> tuple[str, ...]:
+    """Return the names of a job's hosts, as on SageMaker."""
+    return tuple(f"algo-{number}" for number in range(1, count + 1))
+
+
 def reason_of(error: Exception) -> str:
     """Return a FailureReason for an error that kept a job from running or from being collected."""
     if not isinstance(error, CannotRunError | ServiceError):
@@ -145,13 +150,16 @@ class JobHandle:
     # --- the description ---
 
     def describe(self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
-        """Change the description. None leaves a member out; texts lose control characters, because SDKs print them.
+        """Change the description. None leaves a member out.
+
+        Texts lose control characters, because SDKs print them, and all but the first REASON_LIMIT characters.
 
         Args:
             internal: values of the internal state that change with it.
         """
         members = {name: value for name, value in changes.items() if value is not None}
-        members |= {name: strip_controls(members[name]) for name in ("FailureReason", "ExitMessage") if name in members}
+        for name in {"FailureReason", "ExitMessage"} & members.keys():
+            members[name] = strip_controls(members[name])[:REASON_LIMIT]
         if status is not None:
             members[self.kind.status_member] = status
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
@@ -180,7 +188,7 @@ class JobHandle:
 
     def fail(self, reason: str, **changes: Any) -> None:
         """Describe a failure."""
-        self.end(JobStatus.FAILED, FailureReason=reason[:REASON_LIMIT], **changes)
+        self.end(JobStatus.FAILED, FailureReason=reason, **changes)
 
     # --- logs and files ---
 

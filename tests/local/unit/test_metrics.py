@@ -156,7 +156,7 @@ def test_slow_expression_is_noted_once_and_abandoned(monkeypatch: pytest.MonkeyP
     for number in range(50):
         metrics.read(0.0, f"loss={number} {POISON}")
     assert len(metrics.points("loss")) == 50
-    assert [note.partition(":")[0] for note in notes] == ["metric 'bad'", "metric 'bad' is skipped from here on"]
+    assert [note.partition(":")[0] for note in notes] == ["metric 'bad'", "metric 'bad' is skipped from now on"]
     assert metrics.abandoned == ["bad"]
 
 

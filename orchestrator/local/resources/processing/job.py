@@ -54,33 +54,31 @@ class ProcessingJob:
 
     def handle_start(self, hosts: Sequence[Host]) -> float:
         """Start the continuous uploads; return the seconds that the hosts may run."""
-        elapsed = self.job.describe_start()
-        for number, item in enumerate(output_items(self.job.request)):
-            output = item["S3Output"]
-            if output["S3UploadMode"] == "Continuous":
-                folder, path = self.job.folder / "sync" / str(number), output["LocalPath"]
-                sync = Sync(self.job.context.store, hosts, path, output["S3Uri"], folder, self.job.note, deletes=False)
-                sync.start()
-                self._syncs.append(sync)
+        elapsed, store, note = self.job.describe_start(), self.job.context.store, self.job.note
+        for number, output in enumerate(self._outputs("Continuous")):
+            folder = self.job.folder / "sync" / str(number)
+            sync = Sync(store, hosts, output["LocalPath"], output["S3Uri"], folder, note, deletes=False)
+            sync.start()
+            self._syncs.append(sync)
         stopping = self.job.request.get("StoppingCondition", {})
         return float(stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)) - elapsed
+
+    def _outputs(self, mode: str) -> list[Mapping[str, Any]]:
+        """Return the structures S3Output with a S3UploadMode."""
+        items = [item["S3Output"] for item in output_items(self.job.request)]
+        return [item for item in items if item["S3UploadMode"] == mode]
 
     def _handle(self, outcome: Outcome) -> None:
         message, result = self._read_message(outcome.hosts), self.job.result(outcome)
         if result.ending is Ending.COMPLETED:
             self._upload_outputs(outcome.hosts)
         reason = "MaxRuntimeExceeded" if result.ending is Ending.TIMED_OUT else result.reason
-        shown = None if result.ending is Ending.SHUT_DOWN else message
-        self.job.end(result.status, ExitMessage=shown, FailureReason=reason)
+        exit_message = None if result.ending is Ending.SHUT_DOWN else message
+        self.job.end(result.status, ExitMessage=exit_message, FailureReason=reason)
 
     def _upload_outputs(self, hosts: Sequence[Host]) -> None:
         """Upload the outputs with EndOfJob. All are fetched first, so that an error leaves no output uploaded."""
-        items: list[Mapping[str, Any]] = [
-            item["S3Output"]
-            for item in output_items(self.job.request)
-            if item["S3Output"]["S3UploadMode"] != "Continuous"
-        ]
-        folder = self.job.folder / "collected"
+        folder, items = self.job.folder / "collected", self._outputs("EndOfJob")
         trees = [
             outputs.gather(hosts, item["LocalPath"], folder / str(number), self.job.note)
             for number, item in enumerate(items)

@@ -1,25 +1,32 @@
-"""The channels of a training job, and each host's share of them.
+"""The channels of a training job, and each host's share of their data.
 
-Source: https://docs.aws.amazon.com/sagemaker/latest/dg/model-access-training-data.html
+Sources: https://docs.aws.amazon.com/sagemaker/latest/dg/model-access-training-data.html and botocore's model
 """
 
 import functools
+import gzip
+import random
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from microjobs import contract
+from microjobs_orchestrator.local import recordio
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs, manifests
 from microjobs_orchestrator.local.lifecycle.inputs import AUGMENTED
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
 from microjobs_orchestrator.local.lifecycle.manifests import Record
-from microjobs_orchestrator.local.resources.training.pipes import Stream, shuffled
 from microjobs_orchestrator.local.runtimes.base import Input, Pipe
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
 FILE, FAST_FILE, PIPE = "File", "FastFile", "Pipe"
+
+CHUNK_BYTES = 1 << 20
+
+Item = TypeVar("Item")
 
 
 class Channel:
@@ -27,7 +34,7 @@ class Channel:
 
     Args:
         item: of InputDataConfig.
-        mode: TrainingInputMode, for a channel that does not say.
+        mode: TrainingInputMode, for an item without InputMode.
     """
 
     def __init__(self, item: Mapping[str, Any], mode: str) -> None:
@@ -36,34 +43,31 @@ class Channel:
         self._source: Mapping[str, Any] = item["DataSource"]["S3DataSource"]
         self._distribution: str = self._source.get("S3DataDistributionType", "FullyReplicated")
         self._content_type: str | None = item.get("ContentType")
-        self._gzip = item.get("CompressionType", "None") == "Gzip"
+        self._is_gzip = item.get("CompressionType", "None") == "Gzip"
         self._wrapper: str = item.get("RecordWrapperType", "None")
         self._seed: int | None = item.get("ShuffleConfig", {}).get("Seed")
-
-    @property
-    def _is_augmented(self) -> bool:
-        return bool(self._source["S3DataType"] == AUGMENTED)
+        self._is_augmented: bool = self._source["S3DataType"] == AUGMENTED
 
     def check(self, store: ObjectStore) -> None:
-        """Raises ValidationError if the channel's members do not go together, or there is no data."""
+        """Raise ValidationError if members of the channel contradict each other, or it has no data."""
         if (reason := next(self._contradictions(), None)) is not None:
-            raise self._wrong(reason)
+            raise self._error(reason)
         inputs.check_source(store, self._source, "input data source")
         if self.mode == FAST_FILE and self._source["S3DataType"] == inputs.PREFIX:
             self._check_folder(store)
 
     def _contradictions(self) -> Iterator[str]:
-        if self.name in (".", ".."):  # the model's pattern has room for them
-            yield "ChannelName must be the name of a folder of its own"
+        if self.name in (".", ".."):  # botocore's model allows these names
+            yield "ChannelName must be the name of a folder"
         if self._is_augmented and self.mode != PIPE:
             yield "AugmentedManifestFile can only be used if the Channel's input mode is Pipe"
         if self._is_augmented and not self._source.get("AttributeNames"):
             yield "AttributeNames must be given for the S3DataType AugmentedManifestFile"
-        if self._is_augmented and self._gzip:
+        if self._is_augmented and self._is_gzip:
             yield "CompressionType Gzip cannot be used with the S3DataType AugmentedManifestFile"
         if not self._is_augmented and self._source.get("AttributeNames"):
             yield "AttributeNames can only be used with the S3DataType AugmentedManifestFile"
-        if self.mode != PIPE and (self._gzip or self._wrapper != "None"):
+        if self.mode != PIPE and (self._is_gzip or self._wrapper != "None"):
             yield "CompressionType and RecordWrapperType can only be used if the input mode is Pipe"
 
     def _check_folder(self, store: ObjectStore) -> None:
@@ -71,49 +75,80 @@ class Channel:
         folder = f"{prefix.rstrip('/')}/" if prefix else ""
         outside = next((item.key for item in store.list(bucket, prefix) if not item.key.startswith(folder)), None)
         if outside is not None:
-            raise self._wrong(f"with FastFile the S3Uri must be a whole folder, but {outside} begins with it too")
+            raise self._error(f"with FastFile the S3Uri must be a whole folder, but {outside} begins with it too")
 
-    def _wrong(self, what: str) -> ValidationError:
-        return ValidationError(f"Invalid channel {self.name!r}: {what}")
+    def _error(self, reason: str) -> ValidationError:
+        return ValidationError(f"Invalid channel {self.name!r}: {reason}")
 
-    def described(self) -> contract.Channel:
-        """As inputdataconfig.json has it; FastFile looks like File to a job."""
+    def to_contract(self) -> contract.Channel:
+        """Return the channel's entry of inputdataconfig.json. FastFile looks like File to a job."""
         mode = PIPE if self.mode == PIPE else FILE
         return contract.Channel(mode, self._distribution, self._wrapper, self._content_type)
 
     def find(self, store: ObjectStore) -> Sequence[tuple[str, Record]]:
-        """What all hosts together get, each with its path below the channel's folder.
+        """Return the data of all hosts together: records with their paths below the channel's folder.
 
         Raises:
-            CannotRunError: a manifest is none, or names what is not there.
+            CannotRunError: a manifest is malformed, or names an object that does not exist.
         """
         if self._is_augmented:
             names: Sequence[str] = self._source["AttributeNames"]
             return [("", record) for record in manifests.records(store, self._source["S3Uri"], names)]
         return [(path, (item,)) for path, item in inputs.find(store, self._source, "input")]
 
-    def pipe(self, found: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:
-        """What a host gets in Pipe mode."""
-        part = functools.partial(inputs.share, distribution=self._distribution, hosts=hosts, index=index)
-        stream = Stream([record for _, record in found], part, self._gzip, self._wrapper == "RecordIO", self._seed)
-        return Pipe(str(LAYOUT.channel(self.name)), stream.epoch)
+    def pipe(self, data: Sequence[tuple[str, Record]], hosts: int, index: int) -> Pipe:
+        """Return one host's share of the data in Pipe mode."""
+        return Pipe(str(LAYOUT.channel(self.name)), functools.partial(self._read_epoch, data, hosts, index))
 
-    def folder(self, found: Sequence[tuple[str, Record]], hosts: int, index: int, folder: Path) -> Input:
-        """What a host gets in the other modes, linked into a folder."""
-        part = inputs.share(shuffled(found, self._seed, 0), self._distribution, hosts, index)
+    def folder(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, folder: Path) -> Input:
+        """Return one host's share of the data in the other modes, linked into a new folder."""
+        part = self._share(data, hosts, index)
         linked = inputs.link([(path, item) for path, (item,) in part if not isinstance(item, bytes)], folder)
         return Input(str(LAYOUT.channel(self.name)), linked, read_only=self.mode == FAST_FILE)
 
+    def _share(self, items: Sequence[Item], hosts: int, index: int, epoch: int = 0) -> Sequence[Item]:
+        """Return one host's share of the items, which ShuffleConfig shuffles differently in each epoch."""
+        items = list(items)
+        if self._seed is not None:
+            random.Random(f"{self._seed} {epoch}").shuffle(items)  # noqa: S311  repeatable, not secret
+        return inputs.share(items, self._distribution, hosts, index)
+
+    def _read_epoch(self, data: Sequence[tuple[str, Record]], hosts: int, index: int, epoch: int) -> Iterator[bytes]:
+        """Yield the content of the pipe of one epoch.
+
+        Raises:
+            OSError: an object was deleted.
+            ValueError: an object is not compressed, or too large for a RecordIO record.
+        """
+        for _, record in self._share(data, hosts, index, epoch):
+            for item in record:
+                content = [item] if isinstance(item, bytes) else self._read(item.path)
+                if self._wrapper == "RecordIO":
+                    size = len(item) if isinstance(item, bytes) else self._size(item.path)
+                    content = recordio.wrap(size, content)
+                yield from content
+
+    def _read(self, path: Path) -> Iterator[bytes]:
+        try:
+            with gzip.open(path) if self._is_gzip else path.open("rb") as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise ValueError(f"{path.name} is not a gzip file, as CompressionType requires: {error}") from error
+
+    def _size(self, path: Path) -> int:
+        return sum(map(len, self._read(path))) if self._is_gzip else path.stat().st_size
+
 
 def check_channels(request: Mapping[str, Any], store: ObjectStore) -> None:
-    """Raises ValidationError if two channels have one name, or a channel is wrong (`Channel.check`)."""
-    found = channels(request)
-    inputs.check_unique("ChannelNames", [channel.name for channel in found])
-    for channel in found:
+    """Raise ValidationError if two channels have the same name, or a channel is invalid."""
+    channels = read_channels(request)
+    inputs.check_unique("ChannelNames", [channel.name for channel in channels])
+    for channel in channels:
         channel.check(store)
 
 
-def channels(request: Mapping[str, Any]) -> list[Channel]:
-    """The channels of a training job's request, or of a tuning job's definition of training jobs."""
+def read_channels(request: Mapping[str, Any]) -> list[Channel]:
+    """Return the channels of a training job's request, or of a tuning job's definition of training jobs."""
     mode = request["AlgorithmSpecification"]["TrainingInputMode"]
     return [Channel(item, mode) for item in request.get("InputDataConfig", [])]

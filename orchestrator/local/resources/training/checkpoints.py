@@ -1,4 +1,4 @@
-"""The checkpoints of a training job: from the bucket to its hosts, and back while the hosts run."""
+"""The checkpoints of a training job: downloaded to its hosts, and uploaded while the hosts run."""
 
 import logging
 from collections.abc import Sequence
@@ -22,30 +22,29 @@ class Checkpoints:
         config = job.request.get("CheckpointConfig", {})
         self._uri: str = config.get("S3Uri", "")
         self.folder: str | None = config.get("LocalPath", str(LAYOUT.checkpoints)) if config else None
-        """Where the hosts find and write checkpoints."""
+        """The folder in which the hosts read and write checkpoints."""
         self._sync: Sync | None = None
 
-    def _saved(self) -> list[tuple[str, StoredObject]]:
+    def _list(self) -> list[tuple[str, StoredObject]]:
         """Return the checkpoints in the bucket, of this job or of an earlier one, with their paths."""
         bucket, prefix = parse_uri(self._uri)
         objects = self._job.context.store.list(bucket, outputs.join(prefix, ""))
         return [(item.key[len(prefix) :].lstrip("/"), item) for item in objects if not item.key.endswith("/")]
 
     def inputs(self, folder: Path) -> list[Input]:
-        """Return one host's input with the saved checkpoints, linked into a new folder; none without a folder."""
-        return [] if self.folder is None else [Input(self.folder, inputs.link(self._saved(), folder))]
+        """Return one host's input with the checkpoints of the bucket, linked into a new folder."""
+        return [] if self.folder is None else [Input(self.folder, inputs.link(self._list(), folder))]
 
     def start(self, hosts: Sequence[Host]) -> None:
-        """Upload checkpoints from now on."""
-        if self.folder is None:
-            return
-        initial = [name for name, _ in self._saved()]
-        folder, store, note = self._job.folder / "sync", self._job.context.store, self._job.note
-        self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, initial=initial)
-        self._sync.start()
+        """Start to upload checkpoints."""
+        if self.folder is not None:
+            initial, folder = [name for name, _ in self._list()], self._job.folder / "sync"
+            store, note = self._job.context.store, self._job.note
+            self._sync = Sync(store, hosts, self.folder, self._uri, folder, note, deletes=True, initial=initial)
+            self._sync.start()
 
     def finish(self) -> None:
-        """Upload the last checkpoints. A failure is logged: the model, or the reason of a failure, is worth more."""
+        """Upload the last checkpoints. An error is only logged: the model, or the reason of a failure, matters more."""
         sync, self._sync = self._sync, None
         if sync is not None:
             try:

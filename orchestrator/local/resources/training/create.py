@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Owner, Record
 
 CREATED = "CreationMoment"
-"""Key of the internal state for the time of the job's creation, as `Moment.stored` returns it."""
+"""Key of the internal state for the time of a job's creation, as `Moment.stored` returns it."""
 
 
 def create(context: Context, request: Mapping[str, Any], owner: Owner | None = None) -> Record:
@@ -30,36 +30,45 @@ def create(context: Context, request: Mapping[str, Any], owner: Owner | None = N
         owner: the tuning job that creates the training job; None if a user creates it.
 
     Raises:
-        ValidationError: a channel has no objects, the bucket of the output does not exist, or the regular
-            expression of a metric cannot be used.
+        ValidationError: the request is invalid, see `check_request`.
         ResourceInUseError: a job of that name exists.
+    """
+    check_request(context, request)
+    now = Moment.now()
+    flags = ("EnableNetworkIsolation", "EnableInterContainerTrafficEncryption", "EnableManagedSpotTraining")
+    members = {
+        # The SageMaker SDK raises KeyError if KmsKeyId is missing.
+        "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
+        "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
+        **enter_status([], "Starting", now.wall),
+    }
+    if owner is not None:
+        members["TuningJobArn"] = format_arn(f"{owner.kind}/{owner.name}", context.settings.region)
+    defaults, internal = dict.fromkeys(flags, False), {CREATED: now.stored()}
+    return add_resource(
+        context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
+    )
+
+
+def check_request(context: Context, request: Mapping[str, Any]) -> None:
+    """Check the parts of a CreateTrainingJob request that a tuning job's definition of training jobs also has.
+
+    Raises:
+        ValidationError: a channel has no objects, the bucket of the output does not exist, the time limits contradict
+            each other, or the regular expression of a metric cannot be used.
     """
     for definition in request["AlgorithmSpecification"].get("MetricDefinitions", []):
         compile_definition(definition)
     time_limits.check(request)
     check_channels(request, context.store)
     context.store.check_writable(*parse_uri(model_uri(request).rstrip("/")))
-    now, region = Moment.now(), context.settings.region
-    defaults = {
-        "EnableNetworkIsolation": False,
-        "EnableInterContainerTrafficEncryption": False,
-        "EnableManagedSpotTraining": False,
-    }
-    members = {
-        # The SageMaker SDK raises KeyError if KmsKeyId is missing.
-        "OutputDataConfig": {"KmsKeyId": "", "CompressionType": "GZIP", **request["OutputDataConfig"]},
-        "ModelArtifacts": {"S3ModelArtifacts": model_uri(request)},
-        **enter_status([], "Starting", now.wall),
-        **({"TuningJobArn": format_arn(f"{owner.kind}/{owner.name}", region)} if owner else {}),
-    }
-    internal = {CREATED: now.stored()}
-    return add_resource(
-        context, TRAINING_JOB, request, defaults=defaults, members=members, internal=internal, owner=owner
-    )
 
 
 def model_uri(request: Mapping[str, Any]) -> str:
     """Return the URI of the model: an archive, or a folder if CompressionType is NONE."""
-    config = request["OutputDataConfig"]
-    name = "model/" if config.get("CompressionType") == "NONE" else "model.tar.gz"
-    return outputs.join(config["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")
+    is_folder = request["OutputDataConfig"].get("CompressionType") == "NONE"
+    return output_uri(request, "model/" if is_folder else "model.tar.gz")
+
+
+def output_uri(request: Mapping[str, Any], name: str) -> str:
+    return outputs.join(request["OutputDataConfig"]["S3OutputPath"], f"{request['TrainingJobName']}/output/{name}")

@@ -1,6 +1,5 @@
 """Training jobs while they run."""
 
-import logging
 import math
 import time
 from collections.abc import Sequence
@@ -14,22 +13,20 @@ from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome, final_parts
-from microjobs_orchestrator.local.lifecycle.job import LAYOUT, REASON_LIMIT, SERVER_ENDED, JobHandle, reason_of
-from microjobs_orchestrator.local.resources.training.channels import PIPE, channels
+from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED, JobHandle, host_names, reason_of
+from microjobs_orchestrator.local.resources.training.channels import PIPE, read_channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints
-from microjobs_orchestrator.local.resources.training.create import CREATED
+from microjobs_orchestrator.local.resources.training.create import CREATED, model_uri, output_uri
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
 from microjobs_orchestrator.local.resources.training.metrics import Metrics
-from microjobs_orchestrator.local.resources.training.plan import host_names, make_plan
+from microjobs_orchestrator.local.resources.training.plan import make_plan
 from microjobs_orchestrator.local.resources.training.secondary_status import enter_status
 from microjobs_orchestrator.local.resources.training.time_limits import TimeLimits, Usage
 from microjobs_orchestrator.local.runtimes.base import Host, Line, MachineFailedError
 from microjobs_orchestrator.local.state import Record
 
-logger = logging.getLogger(__name__)
-
 ABANDONED_METRICS = "MetricsGivenUp"
-"""A key of the internal state, with the names of metrics."""
+"""A key of the internal state, with the names of metrics whose regular expressions take too long."""
 
 
 class TrainingJob:
@@ -43,10 +40,9 @@ class TrainingJob:
         abandoned = record.internal.get(ABANDONED_METRICS, ())
         self.metrics = Metrics(definitions, self._note_metric, abandoned)
         self._transitions = list(record.description["SecondaryStatusTransitions"])
-        self._created = Moment.read(record.internal.get(CREATED), record.created)
         self._usage = Usage.load(record.internal)
-        self._limits = TimeLimits.read(record.request)
-        self._channels = channels(record.request)
+        self._limits = TimeLimits(record.request, Moment.read(record.internal.get(CREATED), record.created))
+        self._channels = read_channels(record.request)
         self._checkpoints = Checkpoints(self.job)
 
     def run(self) -> None:
@@ -69,7 +65,7 @@ class TrainingJob:
 
     def _read_logs(self) -> None:
         """Read the metrics from the lines that an earlier server received."""
-        for host in host_names(self.job):
+        for host in host_names(self.job.request["ResourceConfig"]["InstanceCount"]):
             lines = (
                 Line(event.time / 1000, event.text, event.is_whole)
                 for event in self.job.open_stream(host).events()
@@ -133,7 +129,7 @@ class TrainingJob:
     @property
     def remaining_time(self) -> float:
         """Seconds that the job may run."""
-        return math.ceil(self._limits.remaining(self._usage, self._created))
+        return math.ceil(self._limits.remaining(self._usage))
 
     def _read_line(self, line: Line) -> None:
         self.metrics.read(line.time, line.text.decode(errors="replace"))
@@ -141,12 +137,11 @@ class TrainingJob:
     def _note_metric(self, sentence: str) -> None:
         if not any(event.is_own and sentence in event.message for event in self.job.open_stream("algo-1").events()):
             self.job.note(sentence)
-        self.job.describe(
-            internal={ABANDONED_METRICS: self.metrics.abandoned}
-        )  # so that a restarted server does not try again
+        # A restarted server must not search for these metrics again.
+        self.job.describe(internal={ABANDONED_METRICS: self.metrics.abandoned})
 
     def interrupt(self, interruption: Interruption) -> bool:
-        """Take the hosts of a spot job away. Return whether it has any."""
+        """Interrupt the hosts of a spot job; return whether hosts were running."""
         has_hosts = self._limits.is_spot and self._transitions[-1]["Status"] == "Training"
         if has_hosts:
             self.events.send(interruption)
@@ -157,7 +152,7 @@ class TrainingJob:
             self._enter("Interrupted")
 
     def _restarts(self, outcome: Outcome) -> bool:
-        """Return whether the job starts over on new hosts; then nothing is left of the old ones."""
+        """Return whether the job starts over on new hosts, after the old ones were removed."""
         if self.events.stop_reason is not None:
             return False
         if (interruption := outcome.interruption) is not None:
@@ -183,7 +178,7 @@ class TrainingJob:
         self.job.describe(internal=self._usage.stored())
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
-        left = self._limits.remaining(self._usage, self._created)
+        left = self._limits.remaining(self._usage)
         self.events.pause(min(pause, left))
         if pause >= left:
             self.events.stop(StopReason.TIMEOUT)
@@ -197,33 +192,26 @@ class TrainingJob:
         if result.ending is not Ending.SHUT_DOWN:
             self._collect(outcome.hosts, model=bool(outcome.hosts) and result.ending is not Ending.FAILED)
         is_late = result.ending is Ending.TIMED_OUT
-        secondary = self._limits.exceeded_status(self._usage, self._created) if is_late else result.status
+        secondary = self._limits.exceeded_status(self._usage) if is_late else result.status
         self._end(result.status, secondary, FailureReason=result.reason)
 
     def _collect(self, hosts: Sequence[Host], *, model: bool) -> None:
         """Upload the output data, and the model if there is one."""
         self._enter("Uploading")
         folder, store, note = self.job.folder / "collected", self.job.context.store, self.job.note
-        config = self.job.request["OutputDataConfig"]
-        base = outputs.join(config["S3OutputPath"], f"{self.job.name}/output")
-        data = outputs.gather(hosts, str(LAYOUT.output_data), folder / "output", note)
-        if data:
-            outputs.upload_archive(store, data, f"{base}/output.tar.gz", folder)
-        if not model:
-            return
-        tree = outputs.gather(hosts, str(LAYOUT.model), folder / "model", note)
-        if config.get("CompressionType") == "NONE":
-            outputs.upload(store, tree, f"{base}/model")
-        else:
-            outputs.upload_archive(store, tree, f"{base}/model.tar.gz", folder)
+        if data := outputs.gather(hosts, str(LAYOUT.output_data), folder / "output", note):
+            outputs.upload_archive(store, data, output_uri(self.job.request, "output.tar.gz"), folder)
+        if model:
+            tree, uri = outputs.gather(hosts, str(LAYOUT.model), folder / "model", note), model_uri(self.job.request)
+            if uri.endswith("/"):
+                outputs.upload(store, tree, uri)
+            else:
+                outputs.upload_archive(store, tree, uri, folder)
 
     def fail(self, reason: str) -> None:
         """Describe a failure."""
-        try:
-            self._checkpoints.finish()
-        except Exception:
-            logger.exception("%s: could not save its checkpoints", self.plan_name)
-        self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason[:REASON_LIMIT])
+        self._checkpoints.finish()
+        self._end(JobStatus.FAILED, JobStatus.FAILED, FailureReason=reason)
 
     def _enter(self, status: str, **changes: Any) -> None:
         members = enter_status(self._transitions, status, time.time())

@@ -1,7 +1,8 @@
 """Metrics of a training job: its MetricDefinitions are regular expressions that find numbers in its log.
 
 The expressions are the user's, and some take exponential time. Each search has a time limit and does not hold the
-interpreter's lock, and a definition that costs too much in all is given up. Other jobs and requests do not wait.
+interpreter's lock, and a definition whose searches take too long in total is skipped. Other jobs and requests do not
+wait.
 """
 
 import math
@@ -26,13 +27,13 @@ MAX_SEARCH_TIME = 10.0
 FREE_TIME, FREE_TIME_PER_CHARACTER = 1e-4, 1e-7
 """Seconds of a search that are not counted."""
 MAX_REPEATS = 10_000
-"""Copies of its parts that an expression may ask for, as `(a{100}){100}` does: each takes memory."""
+"""Maximum number of copies of its parts that an expression such as `(a{100}){100}` requires: each takes memory."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
-_HIDING = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
-"""Comments and the flag `x`, which put text into an expression that `_repeats` would misread."""
+_COMMENT = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:#|[a-zA-Z0-9]*x))")
+"""Comments and the flag `x`, which allow text that `_count_repeats` would misread."""
 _RECURSION = re.compile(r"(?<!\\)(?:\\\\)*(\(\?(?:R|[+-]?[0-9]|&|P>))")
-"""Calls of a group, which take 8 KB of memory for each character of a line; AWS does not have them either."""
+"""Calls of a group, which take 8 KB of memory for each character of a line; AWS does not support them either."""
 _TOKEN = re.compile(r"\\.|\[(?:\\.|[^\]\\])*\]|\{(\d+)(?:,\d*)?\}|.", re.DOTALL)
 
 
@@ -65,7 +66,7 @@ class Metrics:
         states = terminal.render_states(text)
         for name in list(self._spent):
             match = next(filter(None, (self._find(name, state) for state in states)), None)
-            value = None if match is None else _number(match[1])  # of `a (x)|b (y)` the first may be None
+            value = None if match is None else _parse_number(match[1])  # of `a (x)|b (y)` the first may be None
             if value is not None:
                 with self._lock:
                     self._points[name].append((when, value))
@@ -92,7 +93,7 @@ class Metrics:
             )
 
     def _charge(self, name: str, seconds: float) -> None:
-        """Count a slow search; skip the most expensive definition from now on if the time is used up."""
+        """Count the time of a slow search. When the time is used up, skip the most expensive definition."""
         if seconds <= 0:
             return
         with self._lock:
@@ -103,7 +104,7 @@ class Metrics:
             worst = max(self._spent, key=lambda name: self._spent[name])
             spent = self._spent.pop(worst)
         self._note(
-            f"metric {worst!r} is skipped from here on: its Regex took {spent:.1f} s of computing time; "
+            f"metric {worst!r} is skipped from now on: its Regex took {spent:.1f} s of computing time; "
             "make it simpler, for example without nested repetitions"
         )
 
@@ -122,8 +123,8 @@ class Metrics:
         return [{"MetricName": name, "Value": value, "Timestamp": time} for name, (time, value) in last.items()]
 
 
-def _number(text: str | None) -> float | None:
-    """Parse a decimal number; return None for other text. AWS drops `nan` and `inf`, too."""
+def _parse_number(text: str | None) -> float | None:
+    """Parse a finite decimal number; return None for other text. AWS also drops `nan` and `inf`."""
     if text is None or len(text) > 400 or _NUMBER.fullmatch(text.strip()) is None:
         return None
     value = float(text)
@@ -134,32 +135,33 @@ def compile_definition(definition: Mapping[str, str]) -> regex.Pattern[str]:
     """Compile the expression of a metric definition.
 
     Raises:
-        ValidationError: it is not a regular expression, has no group, or is too large.
+        ValidationError: the expression is not a regular expression, has no group, or may take too much memory or time.
     """
-    name, expression = definition["Name"], definition["Regex"]
-    if reason := _refusal(expression):
-        raise ValidationError(f"Metric {name!r}: Regex {expression!r} {reason}.")
+    expression = definition["Regex"]
+    prefix = f"Metric {definition['Name']!r}: Regex {expression!r}"
+    if reason := _find_cost(expression):
+        raise ValidationError(f"{prefix} {reason}.")
     try:
         pattern = regex.compile(expression)
     except (regex.error, RecursionError, OverflowError, MemoryError, ValueError) as error:
-        raise ValidationError(f"Metric {name!r}: Regex {expression!r} is not a regular expression: {error}.") from error
+        raise ValidationError(f"{prefix} is not a regular expression: {error}.") from error
     if pattern.groups < 1:
-        raise ValidationError(f"Metric {name!r}: Regex {expression!r} has no group: put the number in parentheses.")
+        raise ValidationError(f"{prefix} has no group: put the number in parentheses.")
     return pattern
 
 
-def _refusal(expression: str) -> str:
-    """Return why compiling or searching an expression could take too much memory or time; empty if it cannot."""
-    if found := _HIDING.search(expression):
-        return f"has a comment or the flag x at {found[1]!r}: write it without"
+def _find_cost(expression: str) -> str:
+    """Return why an expression could take too much memory or time; an empty string if it cannot."""
+    if found := _COMMENT.search(expression):
+        return f"has a comment or the flag x at {found[1]!r}: remove it"
     if found := _RECURSION.search(expression):
         return f"calls a group at {found[1]!r}: write the group's expression there instead"
-    size = _repeats(expression)
-    return f"asks for {size} repetitions; {MAX_REPEATS} are supported" if size > MAX_REPEATS else ""
+    count = _count_repeats(expression)
+    return f"requires {count} repetitions; {MAX_REPEATS} are supported" if count > MAX_REPEATS else ""
 
 
-def _repeats(expression: str) -> int:
-    """Count the items of an expression with its repetitions, such as `{9}` and `{9,}`, written out."""
+def _count_repeats(expression: str) -> int:
+    """Count the items of an expression whose repetitions, such as `{9}` and `{9,}`, are written out."""
     sums, last = [0], 0
     for match in _TOKEN.finditer(expression):
         if match[1]:

@@ -16,13 +16,13 @@ MESSAGES = {
     "MaxRuntimeExceeded": "Training job runtime exceeded MaxRuntimeInSeconds",
     "MaxWaitTimeExceeded": "Training job exceeded MaxWaitTimeInSeconds",
 }
-"""What SageMaker says of each SecondaryStatus."""
+"""SageMaker's StatusMessage for each SecondaryStatus."""
 
 ENDS = ("Completed", "Failed", "Stopped", "MaxRuntimeExceeded", "MaxWaitTimeExceeded")
 
 
 def enter_status(transitions: Sequence[Mapping[str, Any]], status: str, now: float) -> dict[str, Any]:
-    """The members that tell a SecondaryStatus and its history."""
+    """Return the members that describe a new SecondaryStatus and its history."""
     past = [{**item, "EndTime": item.get("EndTime", max(now, item["StartTime"]))} for item in transitions]
     current: dict[str, Any] = {"Status": status, "StartTime": now, "StatusMessage": MESSAGES[status]}
     if status in ENDS:

@@ -1,4 +1,4 @@
-"""The time and the retries that a training job's attempts may use together.
+"""The time limits and the retries of a training job, which all of its attempts share.
 
 A managed spot job starts over when its hosts are interrupted. Any job starts over when it loses its hosts to an error
 that it did not cause, as often as its RetryStrategy allows. All attempts together may use MaxRuntimeInSeconds on hosts.
@@ -25,14 +25,13 @@ FIRST_RETRY_DELAY, MAX_RETRY_DELAY = 1.0, 60.0
 
 def check(request: Mapping[str, Any]) -> None:
     """Raise ValidationError unless MaxWaitTimeInSeconds matches the other members of a training job's request."""
-    stopping = request.get("StoppingCondition", {})
-    max_wait = stopping.get("MaxWaitTimeInSeconds")
-    if not request.get("EnableManagedSpotTraining", False):
-        if max_wait is not None:
+    limits = TimeLimits(request, Moment(0.0))
+    if not limits.is_spot:
+        if limits.max_wait < float("inf"):
             raise ValidationError(
                 "Invalid MaxWaitTimeInSeconds. It is only supported when EnableManagedSpotTraining is set to true"
             )
-    elif max_wait is None or max_wait < stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME):
+    elif not limits.max_runtime <= limits.max_wait < float("inf"):
         raise ValidationError(
             "Invalid MaxWaitTimeInSeconds. It must be present and be greater than or equal to MaxRuntimeInSeconds"
         )
@@ -40,7 +39,7 @@ def check(request: Mapping[str, Any]) -> None:
 
 @dataclass
 class Usage:
-    """What the attempts of a job have used."""
+    """The time and the retries that the attempts of a job have used."""
 
     ran: float = 0.0
     """Seconds on hosts, in earlier attempts."""
@@ -75,32 +74,24 @@ class Usage:
         return min(MAX_RETRY_DELAY, FIRST_RETRY_DELAY * 2.0 ** max(0, self.retries - 1))
 
 
-@dataclass(frozen=True)
 class TimeLimits:
-    """What a request allows all attempts together."""
+    """The time and the retries that a request allows all attempts together."""
 
-    is_spot: bool
-    max_retries: int
-    max_runtime: float
-    """Seconds on hosts."""
-    max_wait: float
-    """Seconds since the job was created."""
-
-    @classmethod
-    def read(cls, request: Mapping[str, Any]) -> "TimeLimits":
+    def __init__(self, request: Mapping[str, Any], created: Moment) -> None:
         stopping = request.get("StoppingCondition", {})
-        return cls(
-            request.get("EnableManagedSpotTraining", False),
-            request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0),
-            stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME),
-            stopping.get("MaxWaitTimeInSeconds", float("inf")),
-        )
+        self.is_spot: bool = request.get("EnableManagedSpotTraining", False)
+        self.max_retries: int = request.get("RetryStrategy", {}).get("MaximumRetryAttempts", 0)
+        self.max_runtime: float = stopping.get("MaxRuntimeInSeconds", DEFAULT_MAX_RUNTIME)
+        """Seconds on hosts."""
+        self.max_wait: float = stopping.get("MaxWaitTimeInSeconds", float("inf"))
+        """Seconds since the job was created."""
+        self._created = created
 
-    def remaining(self, usage: Usage, created: Moment) -> float:
+    def remaining(self, usage: Usage) -> float:
         """Return the seconds that the job may still take."""
-        return max(0.0, min(self.max_runtime - usage.seconds, self.max_wait - created.elapsed()))
+        return max(0.0, min(self.max_runtime - usage.seconds, self.max_wait - self._created.elapsed()))
 
-    def exceeded_status(self, usage: Usage, created: Moment) -> str:
+    def exceeded_status(self, usage: Usage) -> str:
         """Return the SecondaryStatus of a job that has no time left."""
-        has_waited = self.max_wait - created.elapsed() < self.max_runtime - usage.seconds
+        has_waited = self.max_wait - self._created.elapsed() < self.max_runtime - usage.seconds
         return "MaxWaitTimeExceeded" if has_waited else "MaxRuntimeExceeded"

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, remo
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome
-from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, JobHandle, reason_of
+from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, JobHandle, host_names, reason_of
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError
 from microjobs_orchestrator.local.resources.transform.feeder import (
@@ -70,7 +70,7 @@ class TransformJob:
         """The only attempt of the job."""
         request, model = self.job.request, self.job.request["Model"]
         resources, environment = request["TransformResources"], _environment(request)
-        hosts = [f"algo-{number + 1}" for number in range(resources["InstanceCount"])]
+        hosts = host_names(resources["InstanceCount"])
         return serving.make_attempt(
             self.job.context,
             model,
