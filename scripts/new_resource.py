@@ -80,19 +80,17 @@ def split_words(noun: str) -> list[str]:
 def write_kinds(family: Family) -> str:
     """Return the module that declares the kind."""
     names = [family.name, family.noun, family.name]
-    life, statuses = "", ""
+    life = ""
     if family.runs:
         ended = next((name for name in family.answer("Describe") if name.endswith("EndTime")), "")
-        lines = "\n".join(f'    {"_".join(split_words(item)).upper()} = "{item}"' for item in family.statuses)
-        statuses = f'\n\nclass Status(StrEnum):\n    """AWS\'s statuses."""\n\n{lines}\n'
-        life = f'life=Life(end_member="{ended}", statuses=Status), logs=LogNames("/aws/sagemaker/{family.noun}s"),'
+        life = f'life=Life(end_member="{ended}", statuses={tuple(family.statuses)!r}),'
+        life += f' logs=LogNames("/aws/sagemaker/{family.noun}s"),'
     listed = next((name for name, shape in family.answer("List").items() if shape.type_name == "list"), "")
     return (
         f'"""The kind {family.name}."""\n\n'
-        + ("from enum import StrEnum\n\n" if life else "")
-        + f"from microjobs_orchestrator.local.kinds import Kind{', Life, LogNames' if life else ''}\n"
-        + f"{statuses}\n\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {life} verbs={tuple(family.verbs)!r},"
-        + f' summaries="{listed}")\n'
+        f"from microjobs_orchestrator.local.kinds import Kind{', Life, LogNames' if life else ''}\n"
+        f"\n{family.constant} = Kind({json.dumps(names)[1:-1]}, {life} verbs={tuple(family.verbs)!r},"
+        f' summaries="{listed}")\n'
     )
 
 

@@ -326,7 +326,7 @@ class Chooser:
     def __init__(self) -> None:
         self.inherited: list[float] = []
 
-    def inherit(self, values: Mapping[str, str], result: float) -> None:  # noqa: ARG002
+    def inherit_result(self, values: Mapping[str, str], result: float) -> None:  # noqa: ARG002
         self.inherited.append(result)
 
 
@@ -347,5 +347,5 @@ def test_search_inherits_an_objective_of_zero(parts: ServerParts) -> None:
         )
     parents = {"ParentHyperParameterTuningJobs": [{"HyperParameterTuningJobName": "t"}]}
     chooser = Chooser()
-    warm_start.teach(parts.context, {"WarmStartConfig": parents}, cast("Any", chooser))
+    warm_start.inherit_results(parts.context, {"WarmStartConfig": parents}, cast("Any", chooser))
     assert sorted(chooser.inherited) == [0.0, 1.0]

@@ -14,9 +14,9 @@ from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.resources.tuning import hyperband, search
-from microjobs_orchestrator.local.resources.tuning.hyperband import Resources
+from microjobs_orchestrator.local.resources.tuning import search
 from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
+from microjobs_orchestrator.local.resources.tuning.search import Resources, read_resources
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
@@ -211,7 +211,7 @@ def test_same_seed_searches_alike_and_within_ranges(strategy: str) -> None:
         found = []
         for number in range(5):
             found.append(searching.propose(str(number), number))
-            searching.learn(str(number), found[-1], float(found[-1]["rate"]))
+            searching.add_result(str(number), found[-1], float(found[-1]["rate"]))
         return found
 
     assert first_five() == first_five()
@@ -230,7 +230,7 @@ def test_search_learns_from_jobs_of_an_earlier_server() -> None:
     searching = search.Search("Bayesian", (CONTINUOUS,), minimise=True, seed=1)
     for number in range(12):  # good below 0.01
         rate = 0.002 + 0.015 * number
-        searching.learn(f"old-{number}", {"rate": str(rate)}, rate)
+        searching.add_result(f"old-{number}", {"rate": str(rate)}, rate)
     proposed = [float(searching.propose(str(number), number)["rate"]) for number in range(6)]
     assert sum(rate < 0.05 for rate in proposed) >= 5
 
@@ -241,9 +241,9 @@ LINE = Range("x", "Continuous", 0.0, 1.0)
 def test_search_inherits_results_within_its_ranges() -> None:
     searching = search.Search("Bayesian", (LINE,), minimise=True, seed=1)
     for number in range(12):
-        searching.inherit({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
+        searching.inherit_result({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
     for values in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
-        searching.inherit(values, -5.0)
+        searching.inherit_result(values, -5.0)
     proposed = [float(searching.propose(str(number), number)["x"]) for number in range(6)]
     assert sum(value < 0.3 for value in proposed) >= 5
 
@@ -256,7 +256,7 @@ def halve(values: Mapping[str, float], least: int = 1, most: int = 9) -> dict[st
         proposed = searching.propose(name, number)
         steps = (step for step in range(1, 100) if searching.report(name, [value] * step))
         given[name] = next(steps)
-        searching.learn(name, proposed, value, stopped=given[name] <= most)
+        searching.add_result(name, proposed, value, stopped=given[name] <= most)
     return given
 
 
@@ -277,15 +277,15 @@ def test_hyperband_stops_nothing_before_the_least() -> None:
 
 def test_hyperband_goes_on_with_jobs_of_an_earlier_server() -> None:
     searching = search.Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(1, 3))
-    searching.adopt("running", {"x": "0.5"})
+    searching.add_running("running", {"x": "0.5"})
     assert not searching.report("running", [1.0, 1.0])
     assert searching.report("running", [1.0] * 4)
-    searching.learn("running", {"x": "0.5"}, 1.0, stopped=True)
+    searching.add_result("running", {"x": "0.5"}, 1.0, stopped=True)
 
 
 @pytest.mark.parametrize("name", ["epochs", "num_epochs"])
 def test_hyperband_infers_its_resources(name: str) -> None:
-    assert hyperband.read({"Strategy": "Hyperband"}, {name: "7"}) == Resources(1, 7)
+    assert read_resources({"Strategy": "Hyperband"}, {name: "7"}) == Resources(1, 7)
 
 
 def test_bayesian_search_beats_random_search() -> None:
@@ -295,7 +295,7 @@ def test_bayesian_search_beats_random_search() -> None:
         for number in range(20):
             values = searching.propose(str(number), number)
             results.append((float(values["x"]) - 0.37) ** 2)
-            searching.learn(str(number), values, results[-1])
+            searching.add_result(str(number), values, results[-1])
         return min(results)
 
     wins = sum(best("Bayesian", seed) < best("Random", seed) for seed in range(10))
@@ -326,7 +326,7 @@ def test_unknown_instance_type_has_no_limits() -> None:
 @pytest.mark.parametrize("epochs", ["²", "1_0", "-1", "9" * 5000, ""])
 def test_hyperband_refuses_epochs_that_are_no_number(epochs: str) -> None:
     with pytest.raises(ValidationError, match="MaxResource of HyperbandStrategyConfig is missing"):
-        hyperband.read({"Strategy": "Hyperband"}, {"epochs": epochs})
+        read_resources({"Strategy": "Hyperband"}, {"epochs": epochs})
 
 
 def test_ranges_of_jobs_from_earlier_versions_are_still_read() -> None:

@@ -17,8 +17,8 @@ from microjobs_orchestrator.local.resources.processing.create import create as c
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
+from microjobs_orchestrator.local.resources.tuning.create import RESOURCES
 from microjobs_orchestrator.local.resources.tuning.create import create as create_tuning_job
-from microjobs_orchestrator.local.resources.tuning.definition import RESOURCES
 from microjobs_orchestrator.local.runtimes.base import Plan, Runtime
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.state import State

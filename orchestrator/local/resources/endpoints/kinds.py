@@ -37,7 +37,7 @@ ENDPOINT = Kind(
     "Endpoint",
     "endpoint",
     life=Life(
-        statuses=EndpointStatus,
+        statuses=tuple(EndpointStatus),
         first=EndpointStatus.CREATING,
         success=EndpointStatus.IN_SERVICE,
         transitional=(

@@ -12,13 +12,12 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Change, StopReason
 from microjobs_orchestrator.local.lifecycle.job import SHUT_DOWN, JobHandle
 from microjobs_orchestrator.local.lifecycle.registry import Registry
-from microjobs_orchestrator.local.resources.tuning import hyperband, search, warm_start
-from microjobs_orchestrator.local.resources.tuning.create import CREATED
-from microjobs_orchestrator.local.resources.tuning.definition import static_hyperparameters
+from microjobs_orchestrator.local.resources.training.create import CREATED
+from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
-from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, grid, read_ranges
-from microjobs_orchestrator.local.resources.tuning.results import Results
-from microjobs_orchestrator.local.resources.tuning.stopping import is_worse_than_median, meets_criteria
+from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, list_combinations, read_ranges
+from microjobs_orchestrator.local.resources.tuning.results import ENDS, Results, is_worse_than_median
+from microjobs_orchestrator.local.resources.tuning.search import GRID, HYPERBAND, Search, read_resources
 from microjobs_orchestrator.local.resources.tuning.trials import Trials
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
@@ -37,12 +36,15 @@ class TuningJob:
         self.events = self.job.events
         self.plan_name = self.job.plan_name
         self._created = Moment.read(record.internal.get(CREATED), record.created)
+        self._definition: Mapping[str, Any] = record.description["TrainingJobDefinition"]
         self._config: Mapping[str, Any] = record.request["HyperParameterTuningJobConfig"]
         self._limits: Mapping[str, Any] = self._config["ResourceLimits"]
+        self._minimise = self._config["HyperParameterTuningJobObjective"]["Type"] == "Minimize"
         self._ranges = read_ranges(self._config["ParameterRanges"])
         self._uses_auto_stopping = self._config.get("TrainingJobEarlyStoppingType") == "Auto"
-        self._uses_hyperband = self._config["Strategy"] == hyperband.STRATEGY
-        self._trials = Trials(self.job, registry, reports_metrics=self._uses_auto_stopping or self._uses_hyperband)
+        self._uses_hyperband = self._config["Strategy"] == HYPERBAND
+        self._stops_trials = self._uses_hyperband or self._uses_auto_stopping
+        self._trials = Trials(self.job, registry, self._definition, reports_metrics=self._stops_trials)
         self._ended_values: dict[str, list[float]] = {}
         """Objective values of the ended trials that were reported to the search, by the name of the trial."""
         self._stopped_early: set[str] = set()
@@ -61,38 +63,38 @@ class TuningJob:
     # --- the search ---
 
     def _run(self) -> None:
-        searcher = self._make_search()
-        while (end := self._advance(searcher)) is None:
+        search = self._make_search()
+        while (end := self._advance(search)) is None:
             pass
         status, reason = end
         self._trials.stop_all()
         self.job.end(status, FailureReason=reason)
 
-    def _make_search(self) -> search.Search:
-        config, definition = self._config, self.job.request["TrainingJobDefinition"]
-        searcher = search.Search(
+    def _make_search(self) -> Search:
+        config = self._config
+        search = Search(
             config["Strategy"],
             self._ranges,
-            minimise=config["HyperParameterTuningJobObjective"]["Type"] == "Minimize",
+            minimise=self._minimise,
             seed=config.get("RandomSeed"),
             name=self.job.name,
-            resources=hyperband.read(config, static_hyperparameters(definition)),
+            resources=read_resources(config, self._definition["StaticHyperParameters"]),
         )
-        warm_start.teach(self.job.context, self.job.request, searcher)
-        return searcher
+        warm_start.inherit_results(self.job.context, self.job.request, search)
+        return search
 
-    def _advance(self, searcher: search.Search) -> End | None:
+    def _advance(self, search: Search) -> End | None:
         """Start a trial, or wait until a trial has ended. Return how the tuning job ended; None if it continues."""
         results = self._trials.read()
-        running = self._report_ended_trials(searcher, results)
+        running = self._report_ended_trials(search, results)
         if (end := self._find_end(results)) is not None:
             return end
         if len(results.jobs) < self._max_trials and len(running) < self._limits["MaxParallelTrainingJobs"]:
             number = len(results.jobs)
             name = self._trials.new_name(number)
-            self._trials.start(name, searcher.propose(name, number))
+            self._trials.start(name, search.propose(name, number))
         elif running:
-            self._wait(searcher, running, minimise=results.minimise)
+            self._wait(search, running)
         else:
             all_failed = all(job.status == JobStatus.FAILED for job in results.jobs)
             return (JobStatus.FAILED, ALL_FAILED) if all_failed else (JobStatus.COMPLETED, None)
@@ -104,7 +106,7 @@ class TuningJob:
             return JobStatus.FAILED, SHUT_DOWN
         if self.events.stop_reason is not None or self._remaining_time() == 0:
             return JobStatus.STOPPED, None
-        return (JobStatus.COMPLETED, None) if meets_criteria(results, self._config) else None
+        return (JobStatus.COMPLETED, None) if results.meets_criteria() else None
 
     def _remaining_time(self) -> float | None:
         """Return the seconds that remain of MaxRuntimeInSeconds; None if the job has no such limit."""
@@ -114,44 +116,43 @@ class TuningJob:
     @property
     def _max_trials(self) -> int:
         limit: int = self._limits.get("MaxNumberOfTrainingJobs", MAX_TRAINING_JOBS)
-        return min(limit, len(grid(self._ranges))) if self._config["Strategy"] == search.GRID else limit
+        return min(limit, len(list_combinations(self._ranges))) if self._config["Strategy"] == GRID else limit
 
-    def _report_ended_trials(self, searcher: search.Search, results: Results) -> list[str]:
+    def _report_ended_trials(self, search: Search, results: Results) -> list[str]:
         """Report newly ended trials to the search. Return the names of the running trials."""
         running = []
         for trial in results.jobs:
             if trial.name in self._ended_values:
                 continue
-            if trial.status in (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.STOPPED):
+            if trial.status in ENDS:
                 value = None if trial.status == JobStatus.FAILED else results.objective_value(trial)
                 stopped = trial.status == JobStatus.STOPPED and self._uses_hyperband
-                searcher.learn(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
+                search.add_result(trial.name, trial.description["HyperParameters"], value, stopped=stopped)
                 self._ended_values[trial.name] = self._trials.values(trial.name)
             else:
-                searcher.adopt(trial.name, trial.description["HyperParameters"])
+                search.add_running(trial.name, trial.description["HyperParameters"])
                 running.append(trial.name)
         return running
 
     # --- waiting ---
 
-    def _wait(self, searcher: search.Search, running: Sequence[str], *, minimise: bool) -> None:
+    def _wait(self, search: Search, running: Sequence[str]) -> None:
         """Wait until a trial or the tuning job ends. Apply early stopping when new metrics arrive."""
-        metrics_changed = True
-        while metrics_changed:
-            self._stop_early(searcher, running, minimise=minimise)
-            events = self.events.wait(self._remaining_time())
-            metrics_changed = set(events) == {Change.METRIC}
+        while True:
+            self._stop_early(search, running)
+            if set(self.events.wait(self._remaining_time())) != {Change.METRIC}:
+                return
 
-    def _stop_early(self, searcher: search.Search, running: Sequence[str], *, minimise: bool) -> None:
+    def _stop_early(self, search: Search, running: Sequence[str]) -> None:
         """Stop the running trials that Hyperband, or early stopping of type Auto, rejects."""
-        if not (self._uses_auto_stopping or self._uses_hyperband):
+        if not self._stops_trials:
             return
         ended_values = [values for name, values in self._ended_values.items() if name not in self._stopped_early]
         for name in running:
             if name in self._stopped_early:
                 continue
             values = self._trials.values(name)
-            is_worse = self._uses_auto_stopping and is_worse_than_median(values, ended_values, minimise=minimise)
-            if searcher.report(name, values) or is_worse:
+            is_worse = self._uses_auto_stopping and is_worse_than_median(values, ended_values, minimise=self._minimise)
+            if search.report(name, values) or is_worse:
                 self._stopped_early.add(name)
                 self._trials.stop(name)

@@ -1,7 +1,8 @@
-"""Members of Describe and List that are computed from a tuning job's trials."""
+"""Results of a tuning job's trials: members of Describe and List, and the criteria that end trials or the job early."""
 
 import math
-from collections.abc import Mapping
+import statistics
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from microjobs_orchestrator.local.lifecycle.context import Context
@@ -10,15 +11,19 @@ from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import MAX_TRAINING_JOBS, tuned_names
 from microjobs_orchestrator.local.state import Owner, Query, Record
 
-OVER = ("Completed", "Failed", "Stopped")
+ENDS = ("Completed", "Failed", "Stopped")
+"""The statuses of ended jobs."""
 
 FINAL = "FinalHyperParameterTuningJobObjectiveMetric"
 
+MIN_TRIALS_TO_COMPARE = 3
+"""Number of ended trials with enough values that a comparison with their median requires."""
 
-def parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+
+def find_parents(context: Context, request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the requests of the existing parents of a WarmStartConfig."""
-    listed = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
-    records = [context.state.get(TUNING_JOB.arn_type, item["HyperParameterTuningJobName"]) for item in listed]
+    items = request.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
+    records = [context.state.get(TUNING_JOB.arn_type, item["HyperParameterTuningJobName"]) for item in items]
     return [record.request for record in records if record is not None]
 
 
@@ -26,11 +31,10 @@ class Results:
     """The training jobs of a tuning job, oldest first."""
 
     def __init__(self, context: Context, request: Mapping[str, Any]) -> None:
-        self.config = request["HyperParameterTuningJobConfig"]
-        self.objective: Mapping[str, str] = self.config["HyperParameterTuningJobObjective"]
-        self.minimise = self.objective["Type"] == "Minimize"
-        self._tuned = tuned_names(self.config["ParameterRanges"])
         self._context, self._request = context, request
+        self._config: Mapping[str, Any] = request["HyperParameterTuningJobConfig"]
+        self._objective: Mapping[str, str] = self._config["HyperParameterTuningJobObjective"]
+        self._better = min if self._objective["Type"] == "Minimize" else max
         query = Query(
             TRAINING_JOB.arn_type,
             owner=Owner(TUNING_JOB.arn_type, request["HyperParameterTuningJobName"]),
@@ -41,45 +45,49 @@ class Results:
 
     def objective_value(self, job: Record) -> float | None:
         for item in job.description.get("FinalMetricDataList", []):
-            if item["MetricName"] == self.objective["MetricName"] and math.isfinite(item["Value"]):
+            if item["MetricName"] == self._objective["MetricName"] and math.isfinite(item["Value"]):
                 return float(item["Value"])
         return None
 
-    def values(self) -> list[float]:
-        """Return the objective values of ended trials, in the order of their ends."""
-        ended = sorted(
-            (job for job in self.jobs if job.status in ("Completed", "Stopped")),
-            key=lambda job: job.description["TrainingEndTime"],
-        )
-        return [value for job in ended if (value := self.objective_value(job)) is not None]
+    def _objective_values(self) -> list[tuple[float, Record]]:
+        """Return the objective values of the trials that completed or were stopped early."""
+        ended = [job for job in self.jobs if job.status in ("Completed", "Stopped")]
+        return [(value, job) for job in ended if (value := self.objective_value(job)) is not None]
 
     def best(self) -> Record | None:
-        """Return the trial with the best objective, of those that completed or were stopped early."""
-        valued = [
-            (value, job)
-            for job in self.jobs
-            if job.status in ("Completed", "Stopped") and (value := self.objective_value(job)) is not None
-        ]
-        chosen = (min if self.minimise else max)(valued, key=lambda pair: pair[0], default=None)
-        return chosen[1] if chosen else None
+        return self._better(self._objective_values(), key=lambda pair: pair[0], default=(0.0, None))[1]
+
+    def meets_criteria(self) -> bool:
+        """Return whether the trials meet one of the TuningJobCompletionCriteria."""
+        criteria = self._config.get("TuningJobCompletionCriteria", {})
+        target = criteria.get("TargetObjectiveMetricValue")
+        patience = criteria.get("BestObjectiveNotImproving", {}).get("MaxNumberOfTrainingJobsNotImproving")
+        pairs = sorted(self._objective_values(), key=lambda pair: pair[1].description["TrainingEndTime"])
+        values = [value for value, _ in pairs]
+        if not values:
+            return False
+        best = self._better(values)
+        reaches_target = target is not None and self._better(best, target) == best
+        return reaches_target or (patience is not None and len(values) - 1 - values.index(best) >= patience)
 
     def summary(self, job: Record) -> dict[str, Any]:
         """Return a HyperParameterTrainingJobSummary."""
-        described, value = job.description, self.objective_value(job)
-        metric = {"Type": self.objective["Type"], "MetricName": self.objective["MetricName"], "Value": value}
-        finished = job.status in ("Completed", "Failed", "Stopped")
+        described, value, has_ended = job.description, self.objective_value(job), job.status in ENDS
         copied = ("TrainingStartTime", "TrainingEndTime", "FailureReason")
-        return {
+        tuned = tuned_names(self._config["ParameterRanges"])
+        summary = {
             "TrainingJobName": job.name,
             "TrainingJobArn": job.arn,
             "TrainingJobStatus": job.status,
-            "TuningJobName": job.owner.name if job.owner else None,
+            "TuningJobName": self._request["HyperParameterTuningJobName"],
             "CreationTime": job.created,
-            "TunedHyperParameters": {name: described["HyperParameters"][name] for name in self._tuned},
-            "ObjectiveStatus": "Succeeded" if finished and value is not None else "Failed" if finished else "Pending",
+            "TunedHyperParameters": {name: described["HyperParameters"][name] for name in tuned},
+            "ObjectiveStatus": "Pending" if not has_ended else "Failed" if value is None else "Succeeded",
             **{name: described[name] for name in copied if name in described},
-            **({FINAL: metric} if finished and value is not None else {}),
         }
+        if summary["ObjectiveStatus"] == "Succeeded":
+            summary[FINAL] = {**self._objective, "Value": value}
+        return summary
 
     def describe(self) -> dict[str, Any]:
         """Return the computed members of DescribeHyperParameterTuningJob."""
@@ -104,7 +112,22 @@ class Results:
         """Return the best trial of this tuning job and its parents, if they are identical; None otherwise."""
         if self._request.get("WarmStartConfig", {}).get("WarmStartType") != "IdenticalDataAndAlgorithm":
             return None
-        everyone = [self, *(Results(self._context, parent) for parent in parents(self._context, self._request))]
-        best = [results.summary(job) for results in everyone if (job := results.best()) is not None]
-        better = min if self.minimise else max
-        return better(best, key=lambda item: item[FINAL]["Value"], default=None)
+        all_results = [self, *(Results(self._context, parent) for parent in find_parents(self._context, self._request))]
+        best = [results.summary(job) for results in all_results if (job := results.best()) is not None]
+        return self._better(best, key=lambda item: item[FINAL]["Value"], default=None)
+
+
+def is_worse_than_median(values: Sequence[float], ended: Collection[Sequence[float]], *, minimise: bool) -> bool:
+    """Return whether a trial is worse than the median of the averages of ended trials, over the same number of values.
+
+    Source: https://docs.aws.amazon.com/sagemaker/latest/dg/automatic-model-tuning-early-stopping.html
+
+    Args:
+        values: the objective values of the trial.
+        ended: the objective values of each trial that was not stopped early.
+    """
+    averages = [statistics.fmean(item[: len(values)]) for item in ended if len(item) >= len(values) > 0]
+    if len(averages) < MIN_TRIALS_TO_COMPARE:
+        return False
+    median = statistics.median(averages)
+    return values[-1] > median if minimise else values[-1] < median

@@ -1,28 +1,75 @@
 """The search of a tuning job: Optuna over the request's parameter ranges.
 
-Optuna is imported when a search begins, because its import takes half a second.
+For the strategy Hyperband, a training job has used one resource for each printed value of the objective metric, see
+HyperbandStrategyConfig in botocore's model. Optuna is imported when a search begins: the import takes half a second.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from microjobs_orchestrator.local.resources.tuning.hyperband import STRATEGY, Resources
-from microjobs_orchestrator.local.resources.tuning.ranges import Range, grid
+from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.resources.tuning.ranges import Range, list_combinations
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler
     from optuna.trial import Trial
 
-GRID = "Grid"
+BAYESIAN, GRID, HYPERBAND = "Bayesian", "Grid", "Hyperband"
+
+EPOCHS = ("epochs", "numepochs", "n-epochs", "n_epochs", "num_epochs")
+"""Static hyperparameters that replace a missing MaxResource."""
+MAX_RESOURCE = 20_000
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The values of the objective metric after which Hyperband may stop a training job first, and stops each one."""
+
+    minimum: int
+    maximum: int
+
+
+def read_resources(config: Mapping[str, Any], static: Mapping[str, str]) -> Resources | None:
+    """Read Hyperband's resources from a tuning job's configuration; return None for another strategy.
+
+    Raises:
+        ValidationError: members do not match the strategy, or MaxResource is unknown or too large.
+    """
+    if config["Strategy"] != HYPERBAND:
+        if "StrategyConfig" in config:
+            raise ValidationError(f"StrategyConfig is for the strategy Hyperband only, not for {config['Strategy']}.")
+        return None
+    if config.get("TrainingJobEarlyStoppingType", "Off") != "Off":
+        raise ValidationError("TrainingJobEarlyStoppingType must be OFF to use Hyperband, which stops jobs itself.")
+    hyperband = config.get("StrategyConfig", {}).get("HyperbandStrategyConfig", {})
+    resources = Resources(hyperband.get("MinResource", 1), hyperband.get("MaxResource") or _read_epochs(static))
+    if not resources.minimum <= resources.maximum <= MAX_RESOURCE:
+        raise ValidationError(
+            f"MaxResource {resources.maximum} must be at least MinResource, {resources.minimum}, and at most "
+            f"{MAX_RESOURCE}."
+        )
+    return resources
+
+
+def _read_epochs(static: Mapping[str, str]) -> int:
+    epochs = next((static[name] for name in EPOCHS if name in static), "")
+    if not re.fullmatch(r"\d{1,6}", epochs, re.ASCII):
+        raise ValidationError(
+            "MaxResource of HyperbandStrategyConfig is missing, and cannot be inferred from StaticHyperParameters: "
+            f"give it, or one of {', '.join(EPOCHS)} as a number."
+        )
+    return int(epochs)
 
 
 class Search:
-    """Proposes hyperparameters and learns from results.
+    """Proposes hyperparameters for trials, and gets the trials' results.
 
     Args:
-        name: of the tuning job; with `seed` it makes the search repeatable.
-        resources: of Hyperband; other strategies have none.
+        name: of the tuning job. Together with `seed` it makes the search repeatable.
+        resources: of the strategy Hyperband; None for other strategies.
     """
 
     def __init__(
@@ -43,78 +90,84 @@ class Search:
         self._resources = resources
         self._study = optuna.create_study(
             study_name=name,  # Hyperband's brackets depend on it
-            sampler=_sampler(strategy, seed),
-            pruner=_pruner(resources),
+            sampler=_make_sampler(strategy, seed),
+            pruner=_make_pruner(resources),
             direction="minimize" if minimise else "maximize",
         )
-        self._open: dict[str, Trial] = {}
+        self._running: dict[str, Trial] = {}
         self._reported: dict[str, int] = {}
-        self._left = grid(ranges) if strategy == GRID else []
+        """The number of reported values, by the names of running trials."""
+        self._grid = list_combinations(ranges) if strategy == GRID else []
 
-    def propose(self, name: str, proposed: int) -> dict[str, str]:
-        """Return hyperparameters for a new trial, after so many earlier proposals."""
-        if self._left:
-            self._study.enqueue_trial(self._left[proposed])
-        trial = self._open[name] = self._study.ask(self._distributions)
+    def propose(self, name: str, number: int) -> dict[str, str]:
+        """Return hyperparameters for a new trial.
+
+        Args:
+            name: the name of the trial.
+            number: the number of earlier proposals.
+        """
+        if self._grid:
+            self._study.enqueue_trial(self._grid[number])
+        trial = self._running[name] = self._study.ask(self._distributions)
         return {item: self._ranges[item].to_wire(value) for item, value in trial.params.items()}
 
-    def adopt(self, name: str, values: Mapping[str, str]) -> None:
+    def add_running(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         """Add a running trial that an earlier server started."""
-        if name not in self._open:
-            self._study.enqueue_trial(self._params(values))
-            self._open[name] = self._study.ask(self._distributions)
+        if name not in self._running:
+            self._study.enqueue_trial(self._parse(hyperparameters))
+            self._running[name] = self._study.ask(self._distributions)
 
     def report(self, name: str, values: Sequence[float]) -> bool:
         """Report all values of a running trial; return whether Hyperband stops it."""
         if self._resources is None:
             return False
-        trial, known = self._open[name], self._reported.get(name, 0)
+        trial, reported = self._running[name], self._reported.get(name, 0)
         self._reported[name] = len(values)
-        for step, value in enumerate(values[known : self._resources.most], start=known + 1):
+        for step, value in enumerate(values[reported : self._resources.maximum], start=reported + 1):
             trial.report(value, step)
-            if step >= self._resources.least and trial.should_prune():
+            if step >= self._resources.minimum and trial.should_prune():
                 return True
-        return len(values) > self._resources.most
+        return len(values) > self._resources.maximum
 
-    def learn(self, name: str, values: Mapping[str, str], result: float | None, *, stopped: bool = False) -> None:
-        """Add the result of a trial, if it has one; also of a trial that an earlier server started.
+    def add_result(
+        self, name: str, hyperparameters: Mapping[str, str], result: float | None, *, stopped: bool = False
+    ) -> None:
+        """Add the result of a trial, which an earlier server may have started.
 
         Args:
-            name: the job's.
-            values: its hyperparameters.
-            result: the objective; None if it failed.
-            stopped: Hyperband has stopped it, so that its result is one of few resources.
+            result: the value of the objective; None if the trial failed.
+            stopped: whether Hyperband stopped the trial, so that it used fewer resources than others.
         """
         from optuna.trial import TrialState, create_trial
 
         state = TrialState.FAIL if result is None else TrialState.PRUNED if stopped else TrialState.COMPLETE
-        if trial := self._open.pop(name, None):
+        if trial := self._running.pop(name, None):
             self._study.tell(trial, None if stopped else result, state=state)
             return
-        params = self._params(values)
+        params = self._parse(hyperparameters)
         self._study.add_trial(create_trial(params=params, distributions=self._distributions, value=result, state=state))
 
-    def inherit(self, values: Mapping[str, str], result: float) -> None:
-        """Add the result of another tuning job's trial, if it lies in the ranges of this one."""
-        if all(name in values and known.holds(values[name]) for name, known in self._ranges.items()):
-            self.learn("", values, result)
+    def inherit_result(self, hyperparameters: Mapping[str, str], result: float) -> None:
+        """Add the result of another tuning job's trial, if its hyperparameters lie in the ranges of this job."""
+        if all(name in hyperparameters and item.contains(hyperparameters[name]) for name, item in self._ranges.items()):
+            self.add_result("", hyperparameters, result)
 
-    def _params(self, values: Mapping[str, str]) -> dict[str, Any]:
-        return {item: known.from_wire(values[item]) for item, known in self._ranges.items()}
+    def _parse(self, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
+        return {name: item.from_wire(hyperparameters[name]) for name, item in self._ranges.items()}
 
 
-def _sampler(strategy: str, seed: int | None) -> "BaseSampler":
+def _make_sampler(strategy: str, seed: int | None) -> "BaseSampler":
     from optuna.samplers import RandomSampler, TPESampler
 
-    if strategy in ("Bayesian", STRATEGY):
+    if strategy in (BAYESIAN, HYPERBAND):
         # Parallel trials must not all try the same place, and few trials must soon be better than random ones.
         return TPESampler(seed=seed, n_startup_trials=3, constant_liar=True)
     return RandomSampler(seed=seed)
 
 
-def _pruner(resources: Resources | None) -> "BasePruner":
+def _make_pruner(resources: Resources | None) -> "BasePruner":
     from optuna.pruners import HyperbandPruner, NopPruner
 
     if resources is None:
         return NopPruner()
-    return HyperbandPruner(min_resource=resources.least, max_resource=resources.most, reduction_factor=3)
+    return HyperbandPruner(min_resource=resources.minimum, max_resource=resources.maximum, reduction_factor=3)

@@ -1,4 +1,4 @@
-"""The training jobs that a tuning job owns: started, watched and stopped."""
+"""The training jobs of a tuning job."""
 
 import time
 import uuid
@@ -12,12 +12,7 @@ from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
-from microjobs_orchestrator.local.resources.tuning.definition import (
-    OBJECTIVE,
-    RESOURCES,
-    host_resources,
-    static_hyperparameters,
-)
+from microjobs_orchestrator.local.resources.tuning.create import OBJECTIVE, RESOURCES
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.results import Results
 from microjobs_orchestrator.local.state import Owner
@@ -33,16 +28,17 @@ class Trials:
     """The trials of one tuning job.
 
     Args:
+        definition: the described TrainingJobDefinition.
         reports_metrics: send `Change.METRIC` to the tuning job for each value of a trial's metrics.
     """
 
-    def __init__(self, job: JobHandle, registry: Registry, *, reports_metrics: bool) -> None:
+    def __init__(
+        self, job: JobHandle, registry: Registry, definition: Mapping[str, Any], *, reports_metrics: bool
+    ) -> None:
         self._job = job
         self._registry = registry
+        self._definition = definition
         self._reports_metrics = reports_metrics
-        self._metric: str = job.request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"][
-            "MetricName"
-        ]
         self._running: dict[str, TrainingJob] = {}
 
     def read(self) -> Results:
@@ -60,18 +56,11 @@ class Trials:
         return f"{self._job.name}-{number + 1:03d}-{uuid.uuid4().hex[:8]}"
 
     def _make_request(self, name: str, hyperparameters: Mapping[str, str]) -> dict[str, Any]:
-        definition = self._job.request["TrainingJobDefinition"]
-        request = {member: value for member, value in definition.items() if member not in OTHER_MEMBERS}
+        request = {member: value for member, value in self._definition.items() if member not in OTHER_MEMBERS}
         request["TrainingJobName"] = name
-        request["ResourceConfig"] = host_resources(definition)
-        request["HyperParameters"] = {
-            **static_hyperparameters(definition),
-            OBJECTIVE: self._metric,
-            **hyperparameters,
-        }
-        if "CheckpointConfig" in definition:  # one folder per trial: none resumes from another trial's checkpoints
-            uri = outputs.join(definition["CheckpointConfig"]["S3Uri"], name)
-            request["CheckpointConfig"] = {**definition["CheckpointConfig"], "S3Uri": uri}
+        request["HyperParameters"] = {**self._definition["StaticHyperParameters"], **hyperparameters}
+        if config := request.get("CheckpointConfig"):  # one folder per trial: none resumes from another's checkpoints
+            request["CheckpointConfig"] = {**config, "S3Uri": outputs.join(config["S3Uri"], name)}
         return request
 
     def _watch(self, name: str, trial: TrainingJob) -> None:
@@ -80,13 +69,11 @@ class Trials:
             trial.metrics.on_value = lambda: self._job.events.send(Change.METRIC)
 
     def values(self, name: str) -> list[float]:
-        """Return the objective values that a trial has reported, also one that an earlier server started."""
-        if name not in self._running:
-            found = self._registry.find(_plan_name(name))
-            if isinstance(found, TrainingJob):
-                self._watch(name, found)
-        trial = self._running.get(name)
-        return [] if trial is None else [value for _, value in trial.metrics.points(self._metric)]
+        """Return the objective values that a trial has reported, which an earlier server may have started."""
+        if name not in self._running and isinstance(job := self._registry.find(_plan_name(name)), TrainingJob):
+            self._watch(name, job)
+        trial, metric = self._running.get(name), self._definition["StaticHyperParameters"][OBJECTIVE]
+        return [] if trial is None else [value for _, value in trial.metrics.points(metric)]
 
     def stop(self, name: str) -> None:
         self._registry.stop(_plan_name(name))

@@ -3,16 +3,16 @@
 Only the parents' own training jobs count, not those of their parents, as on SageMaker.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.records import find_resource
-from microjobs_orchestrator.local.resources.tuning import search
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
-from microjobs_orchestrator.local.resources.tuning.results import OVER, Results, parents
+from microjobs_orchestrator.local.resources.tuning.results import ENDS, Results, find_parents
+from microjobs_orchestrator.local.resources.tuning.search import GRID, Search
 from microjobs_orchestrator.local.state import Record
 
 
@@ -21,63 +21,51 @@ def check(context: Context, request: Mapping[str, Any]) -> None:
     config = request.get("WarmStartConfig")
     if config is None:
         return
-    if request["HyperParameterTuningJobConfig"]["Strategy"] == search.GRID:
+    if request["HyperParameterTuningJobConfig"]["Strategy"] == GRID:
         raise ValidationError("WarmStartConfig cannot be used with the strategy Grid, which tries every combination.")
-    for parent in config["ParentHyperParameterTuningJobs"]:
-        name = parent.get("HyperParameterTuningJobName", "")
-        record = find_resource(context, TUNING_JOB, name)
-        if record.status not in OVER:
-            raise ValidationError(f"Parent tuning job {name} is {record.status}: it must have ended.")
-        _check_alike(request, record)
-        if config["WarmStartType"] == "IdenticalDataAndAlgorithm":
-            _check_identical(request, record)
+    for item in config["ParentHyperParameterTuningJobs"]:
+        parent = find_resource(context, TUNING_JOB, item["HyperParameterTuningJobName"])
+        if parent.status not in ENDS:
+            raise ValidationError(f"Parent tuning job {parent.name} is {parent.status}: it must have ended.")
+        _check_parent(request, parent, is_identical=config["WarmStartType"] == "IdenticalDataAndAlgorithm")
 
 
-def _check_alike(request: Mapping[str, Any], parent: Record) -> None:
-    objectives = [_objective(asked) for asked in (request, parent.request)]
-    if objectives[0] != objectives[1]:
-        raise ValidationError(
-            f"The objective metric must be the same as of parent tuning job {parent.name}: {objectives[1]}."
-        )
-    here, there = (len(_names(asked)) for asked in (request, parent.request))
-    if here != there:
-        raise ValidationError(
-            f"The number of static and tunable hyperparameters must be the same as of parent tuning job {parent.name}: "
-            f"{there}, not {here}."
-        )
-
-
-def _check_identical(request: Mapping[str, Any], parent: Record) -> None:
-    for what, read in (("training image", _image), ("input data", _data)):
-        if read(request) != read(parent.request):
+def _check_parent(request: Mapping[str, Any], parent: Record, *, is_identical: bool) -> None:
+    """Raise ValidationError unless a job and its parent have the same values of everything that must not differ."""
+    for what, read in (*ALWAYS_EQUAL.items(), *(EQUAL_IF_IDENTICAL.items() if is_identical else ())):
+        own, parents = read(request), read(parent.request)
+        if own != parents:
+            hint = " Or use the WarmStartType TransferLearning." if what in EQUAL_IF_IDENTICAL else ""
             raise ValidationError(
-                f"The {what} must be the same as of parent tuning job {parent.name} for the WarmStartType "
-                "IdenticalDataAndAlgorithm: use TransferLearning."
+                f"The {what} must be the same as of parent tuning job {parent.name}: {parents}, not {own}.{hint}"
             )
 
 
-def _objective(request: Mapping[str, Any]) -> Any:
-    return request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"]
-
-
-def _names(request: Mapping[str, Any]) -> list[str]:
+def _count_hyperparameters(request: Mapping[str, Any]) -> int:
     names = tuned_names(request["HyperParameterTuningJobConfig"]["ParameterRanges"])
-    return [*names, *request["TrainingJobDefinition"].get("StaticHyperParameters", {})]
+    return len(names) + len(request["TrainingJobDefinition"].get("StaticHyperParameters", {}))
 
 
-def _image(request: Mapping[str, Any]) -> Any:
-    return request["TrainingJobDefinition"]["AlgorithmSpecification"].get("TrainingImage")
-
-
-def _data(request: Mapping[str, Any]) -> Any:
+def _read_input_data(request: Mapping[str, Any]) -> dict[str, Any]:
     channels = request["TrainingJobDefinition"].get("InputDataConfig", [])
     return {channel["ChannelName"]: channel["DataSource"] for channel in channels}
 
 
-def teach(context: Context, request: Mapping[str, Any], chooser: search.Search) -> None:
+ALWAYS_EQUAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "objective metric": lambda request: request["HyperParameterTuningJobConfig"]["HyperParameterTuningJobObjective"],
+    "number of static and tunable hyperparameters": _count_hyperparameters,
+}
+EQUAL_IF_IDENTICAL: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
+    "training image": lambda request: request["TrainingJobDefinition"]["AlgorithmSpecification"]["TrainingImage"],
+    "input data": _read_input_data,
+}
+"""Functions that read parts of a request. These parts must be those of the parent for IdenticalDataAndAlgorithm."""
+
+
+def inherit_results(context: Context, request: Mapping[str, Any], search: Search) -> None:
     """Add the results of the parents' trials to a search."""
-    for parent in parents(context, request):
+    for parent in find_parents(context, request):
         results = Results(context, parent)
         for job in results.jobs:
             if (value := results.objective_value(job)) is not None:
-                chooser.inherit(job.description["HyperParameters"], value)
+                search.inherit_result(job.description["HyperParameters"], value)
