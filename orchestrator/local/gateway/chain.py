@@ -8,20 +8,17 @@ from uuid import uuid4
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError, full, is_full
-from microjobs_orchestrator.local.gateway.auth_errors import AuthError
 from microjobs_orchestrator.local.gateway.authentication import make_authenticator, make_signature_reader
-from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, StreamingService
+from microjobs_orchestrator.local.gateway.claims import AuthError
+from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, OwnOperations
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.gateway.operations import (
-    make_body_setup,
     make_invoker,
     make_operation_finder,
-    parse_members,
-    refuse_unsupported,
-    validate_members,
+    make_own_operations,
+    read_members,
 )
 from microjobs_orchestrator.local.gateway.origin import make_health_check, make_host_check, refuse_pages
-from microjobs_orchestrator.local.gateway.own_operations import OwnOperations, make_own_operations
 from microjobs_orchestrator.local.gateway.routing import make_service_choice
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.proof import Prover
@@ -52,36 +49,25 @@ def list_interceptors(
         forwarder: other emulators, which answer for further services.
         own_operations: operations of the command line, by path.
     """
+    own_operations = own_operations or {}
     return (
         make_host_check(hosts),
         refuse_pages,
         make_health_check(prove),
         make_signature_reader(),
-        make_own_operations(credentials, own_operations or {}),
-        make_service_choice(services, forwarder),
-        make_authenticator(credentials, list_streaming(services)),
+        make_service_choice(services, forwarder, own_operations),
+        make_authenticator(
+            credentials, {name for name, service in services.items() if not isinstance(service, Mapping)}
+        ),
         forwarder.forward,
+        make_own_operations(own_operations),
         *list_operation_interceptors(services),
     )
 
 
 def list_operation_interceptors(services: Mapping[str, AnyService]) -> Sequence[Interceptor]:
     """Return the interceptors that an authenticated request passes through, in their order."""
-    operations = {
-        name: service if isinstance(service, Mapping) else service.operations for name, service in services.items()
-    }
-    return (
-        make_body_setup(list_streaming(services)),
-        make_operation_finder(operations),
-        parse_members,
-        validate_members,
-        refuse_unsupported,
-        make_invoker(services),
-    )
-
-
-def list_streaming(services: Mapping[str, AnyService]) -> Mapping[str, StreamingService]:
-    return {name: service for name, service in services.items() if not isinstance(service, Mapping)}
+    return make_operation_finder(services), read_members, make_invoker(services)
 
 
 class Gateway:

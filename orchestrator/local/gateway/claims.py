@@ -1,19 +1,22 @@
-"""Claims: who signed a request, as the request states it. `signatures` verifies them.
+"""Claims: who signed a request, according to the request. `signatures` verifies them.
 
 https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from werkzeug import Request
 
-from microjobs_orchestrator.local.gateway.auth_errors import REMEDY, AuthError
+from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.protocols.protocol import ErrorStyle
 
 ALGORITHM = "AWS4-HMAC-SHA256"
+REMEDY = 'use this server\'s credentials: eval "$(microjobs local env)"'
 
 V2_PARAMETERS = frozenset({"awsaccesskeyid", "signature"})
 """Parameters of signatures of version 2, in lower case."""
@@ -21,6 +24,40 @@ V2_PARAMETERS = frozenset({"awsaccesskeyid", "signature"})
 SCOPE = re.compile(r"(?P<key>[^/]+)/(?P<date>[0-9]{8})/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 
 TIMESTAMP = re.compile("[0-9]{8}T[0-9]{6}Z")
+
+Fault = Literal["missing", "malformed", "key", "token", "signature", "time", "expired", "session", "payload"]
+
+
+class Codes(NamedTuple):
+    """Error codes for one fault, by the style of the protocol."""
+
+    json: str
+    query: str
+    s3: str
+
+
+CODES: Mapping[Fault, Codes] = {
+    "missing": Codes("MissingAuthenticationTokenException", "MissingAuthenticationToken", "AccessDenied"),
+    "malformed": Codes("IncompleteSignatureException", "IncompleteSignature", "AuthorizationHeaderMalformed"),
+    "key": Codes("UnrecognizedClientException", "InvalidClientTokenId", "InvalidAccessKeyId"),
+    "token": Codes("UnrecognizedClientException", "InvalidClientTokenId", "InvalidToken"),
+    "signature": Codes("InvalidSignatureException", "SignatureDoesNotMatch", "SignatureDoesNotMatch"),
+    "time": Codes("RequestTimeTooSkewed", "RequestTimeTooSkewed", "RequestTimeTooSkewed"),
+    "expired": Codes("ExpiredTokenException", "ExpiredToken", "AccessDenied"),
+    "session": Codes("ExpiredTokenException", "ExpiredToken", "ExpiredToken"),
+    "payload": Codes("InvalidSignatureException", "SignatureDoesNotMatch", "XAmzContentSHA256Mismatch"),
+}
+
+
+class AuthError(Exception):
+    """The sender of a request is not proven."""
+
+    def __init__(self, fault: Fault, message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+    def to_service_error(self, style: ErrorStyle) -> ServiceError:
+        return ServiceError(getattr(CODES[self.fault], style), str(self), 403)
 
 
 @dataclass(frozen=True)
@@ -32,7 +69,8 @@ class Claim:
     service: str
     """Name in the scope: `sagemaker` for SageMaker Runtime, too."""
     timestamp: str
-    """Such as `20260131T235959Z`; of version 2, seconds since 1970 at which the address expires."""
+    """For version 4, the time of the signature, such as `20260131T235959Z`; for version 2, the time at which the
+    presigned address expires, in seconds since 1970."""
     signed_headers: tuple[str, ...]
     signature: str
     expires: timedelta | None = None
@@ -58,42 +96,36 @@ def read_claim(request: Request) -> Claim:
 
 
 def _check_parameters(request: Request, *, has_header: bool) -> None:
-    """Refuse two signatures in one request: the verified one could differ from the one that is used."""
-    names = [name.lower() for name in request.args for _ in request.args.getlist(name)]
+    """Refuse a second signature: the server could verify one of them and use the other."""
+    names = [name.lower() for name, _ in request.args.items(multi=True)]
     presigned = [name for name in names if name.startswith("x-amz-") or name in V2_PARAMETERS]
     if has_header and not {"x-amz-signature", "signature"}.isdisjoint(presigned):
-        raise AuthError("malformed", "the request has an Authorization header and is presigned, too; send one of them")
+        raise AuthError("malformed", "the request has an Authorization header and a presigned address; send only one")
     if repeated := {name for name in presigned if presigned.count(name) > 1}:
-        raise AuthError("malformed", f"parameters of the address came more than once: {', '.join(sorted(repeated))}")
+        raise AuthError("malformed", f"the address repeats parameters: {', '.join(sorted(repeated))}; send each once")
 
 
 def _read_header(request: Request, header: str) -> Claim:
     algorithm, _, rest = header.partition(" ")
     parts = dict(part.strip().partition("=")[::2] for part in rest.split(","))
-    scope = SCOPE.fullmatch(parts.get("Credential", ""))
-    if algorithm != ALGORITHM or scope is None or not parts.get("SignedHeaders") or not parts.get("Signature"):
-        raise AuthError("malformed", f"Authorization is not of signature version 4: {algorithm[:40]!r} …")
-    timestamp = parse_timestamp(request.headers.get("X-Amz-Date") or request.headers.get("Date", ""))
-    headers = tuple(parts["SignedHeaders"].split(";"))
-    return Claim(scope["key"], scope["region"], scope["service"], timestamp, headers, parts["Signature"])
+    date = request.headers.get("X-Amz-Date") or request.headers.get("Date", "")
+    return _read_v4({**parts, "Algorithm": algorithm, "Date": date})
 
 
 def _read_presigned(request: Request) -> Claim:
-    parameters = request.args
-    scope = SCOPE.fullmatch(parameters.get("X-Amz-Credential", ""))
-    seconds = parameters.get("X-Amz-Expires", "")
-    is_valid = parameters.get("X-Amz-Algorithm") == ALGORITHM and re.fullmatch("[0-9]{1,6}", seconds)
-    if scope is None or not is_valid:
-        raise AuthError("malformed", "the presigned address is not of signature version 4, or lacks X-Amz-Expires")
-    return Claim(
-        scope["key"],
-        scope["region"],
-        scope["service"],
-        parse_timestamp(parameters.get("X-Amz-Date", "")),
-        tuple(parameters.get("X-Amz-SignedHeaders", "").split(";")),
-        parameters["X-Amz-Signature"],
-        timedelta(seconds=int(seconds)),
-    )
+    seconds = request.args.get("X-Amz-Expires", "")
+    if not re.fullmatch("[0-9]{1,6}", seconds):
+        raise AuthError("malformed", f"X-Amz-Expires of the presigned address is {seconds!r}, not a number of seconds")
+    parts = {name.removeprefix("X-Amz-"): value for name, value in request.args.items()}
+    return _read_v4(parts, timedelta(seconds=int(seconds)))
+
+
+def _read_v4(parts: Mapping[str, str], expires: timedelta | None = None) -> Claim:
+    scope, algorithm = SCOPE.fullmatch(parts.get("Credential", "")), parts.get("Algorithm", "")
+    if algorithm != ALGORITHM or scope is None or not parts.get("SignedHeaders") or not parts.get("Signature"):
+        raise AuthError("malformed", f"the request's signature is not of version 4: {algorithm[:40]!r} …")
+    headers, timestamp = tuple(parts["SignedHeaders"].split(";")), parse_timestamp(parts.get("Date", ""))
+    return Claim(scope["key"], scope["region"], scope["service"], timestamp, headers, parts["Signature"], expires)
 
 
 def _read_presigned_v2(request: Request) -> Claim:
@@ -105,7 +137,7 @@ def _read_presigned_v2(request: Request) -> Claim:
 
 
 def parse_timestamp(text: str) -> str:
-    """Return a date in the form that is signed, from that form or from a `Date` header.
+    """Return a date as it is signed, from that form or from a `Date` header.
 
     Raises:
         AuthError: the text is not a date.
@@ -113,12 +145,7 @@ def parse_timestamp(text: str) -> str:
     try:
         if not TIMESTAMP.fullmatch(text):
             text = parsedate_to_datetime(text).astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
-        parse_time(text)
-    except (ValueError, OverflowError) as error:  # years before 1000 and after 9999, too
-        message = f"the request's date is {text!r}: X-Amz-Date must be as 20260131T235959Z"
-        raise AuthError("malformed", message) from error
+        datetime.fromisoformat(text)
+    except (ValueError, OverflowError) as error:  # also years before 1000 and after 9999
+        raise AuthError("malformed", f"the date is {text!r}; X-Amz-Date must be like 20260131T235959Z") from error
     return text
-
-
-def parse_time(timestamp: str) -> datetime:
-    return datetime.strptime(timestamp, "%Y%m%dT%H%M%S%z")

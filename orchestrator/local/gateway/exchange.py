@@ -1,6 +1,6 @@
 """One request on its way through the gateway."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -13,11 +13,17 @@ from microjobs_orchestrator.local.gateway.signatures import Proof
 from microjobs_orchestrator.local.protocols.answer import Answer, Service
 from microjobs_orchestrator.local.protocols.protocol import WireProtocol
 
+OWN_SERVICE = "microjobs"
+"""Service of the project's own command line, whose operations no AWS service has."""
+
+OwnOperations = Mapping[str, Callable[[Any], None]]
+"""Operations of that service by path. Each is a function of the body's JSON value, and raises ServiceError to refuse
+the request."""
+
 
 @dataclass
 class Exchange:
-    """A request, and what the interceptors have found out about it. Each attribute without a default is set by one
-    interceptor and read by later ones."""
+    """A request, and the findings of the interceptors. One interceptor sets each attribute, and later ones read it."""
 
     request: Request
     protocol: WireProtocol

@@ -6,22 +6,18 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-HTTPPOSTConstructPolicy.ht
 
 import re
 from collections.abc import Iterator
-from typing import Protocol
 
 from werkzeug import Request
 from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, File, MultipartDecoder, NeedData
 
 from microjobs_orchestrator.local.errors import ServiceError
+from microjobs_orchestrator.local.gateway.streams import Stream
 
 MAX_FIELD_BYTES = 20 << 10
 """Limit for all fields before the file, as on AWS."""
 MAX_PARTS = 100
 BLOCK_BYTES = 64 << 10
-
-
-class Stream(Protocol):
-    def read(self, size: int, /) -> bytes: ...
 
 
 def is_form(request: Request) -> bool:

@@ -1,13 +1,19 @@
 """The operation of an authenticated request: found, parsed, validated, checked for parity, and performed."""
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+import json
+from collections.abc import Mapping
 from difflib import get_close_matches
 
 from werkzeug import Response
 
-from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange, Interceptor, StreamingService
+from microjobs_orchestrator.local.errors import ServiceError, ValidationError
+from microjobs_orchestrator.local.gateway.exchange import (
+    OWN_SERVICE,
+    AnyService,
+    Exchange,
+    Interceptor,
+    OwnOperations,
+)
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.protocols.answer import Answer
@@ -17,59 +23,51 @@ VALIDATION_CODES: Mapping[str, str] = {"s3": "InvalidArgument", "sagemaker-runti
 """Error codes of malformed and invalid requests, where a service has one code for both."""
 
 
-def make_body_setup(streaming: Mapping[str, StreamingService]) -> Interceptor:
-    """Return an interceptor that lets a service set up a body which it reads as a stream."""
+def make_own_operations(operations: OwnOperations) -> Interceptor:
+    """Return an interceptor that performs the operations of `OWN_SERVICE`."""
 
-    def prepare_body(exchange: Exchange) -> None:
-        if exchange.service in streaming:
-            streaming[exchange.service].prepare(exchange)
+    def perform(exchange: Exchange) -> Response | None:
+        if exchange.service != OWN_SERVICE:
+            return None
+        try:
+            value = json.loads(exchange.request.get_data())
+        except (ValueError, RecursionError) as error:
+            raise ValidationError(f"The body is not JSON: {error}") from error
+        operations[exchange.request.path](value)
+        return Response("{}", content_type="application/json")
 
-    return prepare_body
+    return perform
 
 
-def make_operation_finder(operations: Mapping[str, Collection[str]]) -> Interceptor:
-    """Return an interceptor that finds the operation.
-
-    Args:
-        operations: names of the supported operations by service.
-    """
+def make_operation_finder(services: Mapping[str, AnyService]) -> Interceptor:
+    """Return an interceptor that finds the operation. A service that reads the body as a stream prepares it first."""
 
     def find_operation(exchange: Exchange) -> None:
+        service = services[exchange.service]
+        if not isinstance(service, Mapping):
+            service.prepare(exchange)
+        supported = service if isinstance(service, Mapping) else service.operations
         name = exchange.protocol.find_operation(exchange.service, exchange.request)
-        known = operations[exchange.service]
-        if name not in known:
-            nearest = get_close_matches(name, known, n=1)
+        if name not in supported:
+            nearest = get_close_matches(name, supported, n=1)
             hint = f" (nearest: {nearest[0]})" if nearest else ""
             message = f"operation {name!r} of {exchange.service} is not supported{hint}; supported: "
             code, status = exchange.protocol.UNKNOWN_OPERATION
-            raise ServiceError(code, message + ", ".join(sorted(known)), status)
+            raise ServiceError(code, message + ", ".join(sorted(supported)), status)
         exchange.operation = operation_model(exchange.service, name)
 
     return find_operation
 
 
-def parse_members(exchange: Exchange) -> None:
-    with _own_codes(exchange.service):
-        exchange.members = exchange.protocol.parse(exchange.operation, exchange.request)
-
-
-def validate_members(exchange: Exchange) -> None:
-    with _own_codes(exchange.service):
-        validate(exchange.operation, exchange.members)
-
-
-@contextmanager
-def _own_codes(service: str) -> Iterator[None]:
-    """Raise errors of a request's form under the service's own name for them."""
+def read_members(exchange: Exchange) -> None:
+    """Parse and validate the members of the request, and refuse those that are not supported."""
     try:
-        yield
+        exchange.members = exchange.protocol.parse(exchange.operation, exchange.request)
+        validate(exchange.operation, exchange.members)
     except ServiceError as error:
-        if error.code in ("SerializationException", "ValidationException") and service in VALIDATION_CODES:
-            raise ServiceError(VALIDATION_CODES[service], error.message, error.status) from error
+        if error.code in ("SerializationException", "ValidationException") and exchange.service in VALIDATION_CODES:
+            raise ServiceError(VALIDATION_CODES[exchange.service], error.message, error.status) from error
         raise
-
-
-def refuse_unsupported(exchange: Exchange) -> None:
     refuse(exchange.service, exchange.operation.name, exchange.members)
 
 

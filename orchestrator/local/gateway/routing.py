@@ -1,20 +1,21 @@
-"""Which service a request is for: one of this server's, or one that another emulator answers."""
+"""The choice of the service for a request: one of this server's, or one that another emulator answers."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Container
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.exchange import Exchange, Interceptor
+from microjobs_orchestrator.local.gateway.exchange import OWN_SERVICE, Exchange, Interceptor
 from microjobs_orchestrator.local.gateway.forward import Forwarder
 from microjobs_orchestrator.local.protocols.models import signing_name
 from microjobs_orchestrator.local.protocols.protocol import get_protocol, protocol_of
 from microjobs_orchestrator.local.protocols.rest_routes import has_path
 
 
-def make_service_choice(services: Collection[str], forwarder: Forwarder) -> Interceptor:
+def make_service_choice(services: Collection[str], forwarder: Forwarder, own_paths: Container[str] = ()) -> Interceptor:
     """Return an interceptor that finds the service, and with it the protocol of the response.
 
     Args:
         services: botocore's names of this server's services.
+        own_paths: paths of `OWN_SERVICE`.
     """
     known = sorted(services)
     by_signing_name: dict[str, list[str]] = {}
@@ -22,34 +23,31 @@ def make_service_choice(services: Collection[str], forwarder: Forwarder) -> Inte
         by_signing_name.setdefault(signing_name(name), []).append(name)
 
     def choose_service(exchange: Exchange) -> None:
-        signed = exchange.claim.service
-        if forwarder.find_url(signed) is not None:
+        request, signed = exchange.request, exchange.claim.service
+        if request.method == "POST" and request.path in own_paths and exchange.form is None:
+            exchange.service, exchange.protocol = OWN_SERVICE, get_protocol("json")
+        elif forwarder.find_url(signed) is not None:
             if protocol := forwarder.find_protocol(signed):
                 exchange.protocol = get_protocol(protocol)
-            return
-        exchange.service = _choose(by_signing_name.get(signed, []), exchange)
-        if not exchange.service:
-            asked = f"{signed!r} at {exchange.request.path!r}"
-            hint = "another emulator can answer it by [local.services] in microjobs.toml"
-            message = f"service {asked} is not supported; supported: {', '.join(known)}; {hint}"
-            raise ServiceError("UnknownService", message, 404)
-        exchange.protocol = protocol_of(exchange.service)
+        else:
+            exchange.service = _choose(by_signing_name.get(signed, []), exchange)
+            if not exchange.service:
+                hint = "another emulator can answer it by [local.services] in microjobs.toml"
+                message = f"service {signed!r} at {request.path!r} is not supported; supported: {', '.join(known)}"
+                raise ServiceError("UnknownService", f"{message}; {hint}", 404)
+            exchange.protocol = protocol_of(exchange.service)
 
     return choose_service
 
 
 def _choose(names: Collection[str], exchange: Exchange) -> str:
-    """Return the service that a request is for, of those that share a signing name; empty if it is for none.
+    """Return the service of a request, of those that share a signing name; empty if there is none.
 
-    SageMaker and SageMaker Runtime both sign as `sagemaker`. A request with X-Amz-Target is for the one with the json
-    protocol, others are for the one whose addresses begin as theirs.
+    SageMaker and SageMaker Runtime both sign as `sagemaker`. SageMaker has the json protocol, so its requests have
+    X-Amz-Target. Paths of SageMaker Runtime start with a segment of its own.
     """
     if len(names) < 2:
         return next(iter(names), "")
     is_json = "X-Amz-Target" in exchange.request.headers
-    matches = (
-        name
-        for name in names
-        if (protocol_of(name) is get_protocol("json")) == is_json and (is_json or has_path(name, exchange.request.path))
-    )
-    return next(matches, "")
+    candidates = (name for name in names if (protocol_of(name) is get_protocol("json")) == is_json)
+    return next((name for name in candidates if is_json or has_path(name, exchange.request.path)), "")

@@ -4,7 +4,11 @@ import io
 import re
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Protocol
+
+from microjobs_orchestrator.local.errors import ServiceError
 
 BLOCK_BYTES = 1 << 16
 _CHUNK_LINE_BYTES = 4096
@@ -97,11 +101,13 @@ class Body(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    def limit(self, seconds: float | None) -> None:
-        """Limit the time of all following reads together; None: each read has its own timeout."""
-        self._deadline = None if seconds is None else time.monotonic() + seconds
-        if seconds is None:
-            self._connection.socket.settimeout(self._timeout)
+    @contextmanager
+    def limit(self, seconds: float) -> Iterator[None]:
+        """Limit the time of all reads in the block together."""
+        self._deadline = time.monotonic() + seconds
+        yield
+        self._deadline = None
+        self._connection.socket.settimeout(self._timeout)
 
     def has_arrived(self) -> bool:
         """Return whether the rest of the body can be read without waiting."""
@@ -169,3 +175,42 @@ class Body(io.RawIOBase):
         if not line.endswith(b"\r\n"):
             raise ValueError("a line between chunks has no end")
         return line[:-2]
+
+
+class Stream(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+class Input:
+    """Reads the input of a request. After an error, it is at its end.
+
+    Args:
+        late_status: HTTP status of the error for a client that is slow or gone.
+    """
+
+    def __init__(self, stream: Stream, late_status: int = 400) -> None:
+        self._stream = stream
+        self._late_status = late_status
+        self._has_ended = False
+
+    def read(self, size: int = BLOCK_BYTES, /) -> bytes:
+        """Read a block; empty at the end.
+
+        Raises:
+            ServiceError: RequestTimeout, the client is slow or gone; IncompleteBody, the body is malformed.
+        """
+        try:
+            return b"" if self._has_ended else self._stream.read(size)
+        except (OSError, ValueError) as error:
+            self._has_ended = True
+            if isinstance(error, OSError):
+                message = f"The body did not arrive in time: {error}."
+                raise ServiceError("RequestTimeout", message, self._late_status) from error
+            raise ServiceError("IncompleteBody", f"The body cannot be read: {error}.") from error
+
+    def drain(self) -> None:
+        """Read the rest, so that the connection can be used again, unless the client waits before it sends it."""
+        if not getattr(self._stream, "is_awaited", False):
+            with suppress(ServiceError):
+                while self.read():
+                    pass

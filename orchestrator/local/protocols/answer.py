@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from botocore.model import StructureShape
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -11,13 +13,13 @@ class Answer:
 
     members: Mapping[str, Any] = field(default_factory=dict)
     status: int | None = None
-    """None: the status that the model gives the operation."""
+    """None: the status in the model."""
     body: Iterable[bytes] | None = None
     """Content of a streaming payload. The server calls its `close`, if it has one."""
     events: Iterable[tuple[str, Mapping[str, Any]]] | None = None
     """Names and members of the events, if the result is an event stream."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers that the model does not describe."""
+    """Headers that are not in the model."""
 
 
 Handler = Callable[[dict[str, Any]], "Mapping[str, Any] | Answer"]
@@ -26,3 +28,18 @@ returns the members of the result, and raises ServiceError."""
 
 Service = Mapping[str, Handler]
 """Handlers of a service, by the names of the operations."""
+
+
+class ResultError(Exception):
+    """A bug of a handler: its result has a member that the operation's output does not have."""
+
+
+def select_members(shape: StructureShape, members: Mapping[str, Any], path: str) -> Mapping[str, Any]:
+    """Return the members that are not None.
+
+    Raises:
+        ResultError: a member is unknown. Clients would never see it.
+    """
+    if unknown := members.keys() - shape.members.keys():
+        raise ResultError(f"{path or shape.name} has no {', '.join(sorted(unknown))}")
+    return {name: value for name, value in members.items() if value is not None}

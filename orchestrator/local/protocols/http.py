@@ -1,22 +1,22 @@
-"""Parts of an HTTP request as the client sent them: WSGI decodes paths and merges header names."""
+"""Parts of an HTTP request as the client sent them: WSGI decodes paths and merges names of headers."""
 
 from collections.abc import Mapping
+from urllib.parse import quote
 
 from werkzeug import Request
 
 HEADERS = "microjobs.headers"
-"""WSGI variable with all headers under their own names: WSGI uses one variable for `x-amz-meta-a_b` and
-`x-amz-meta-a-b`."""
+"""WSGI variable with all headers by name: WSGI has one variable for `x-amz-meta-a_b` and `x-amz-meta-a-b`."""
 
 LOWER_HEADERS = "microjobs.lower_headers"
-"""WSGI variable with the same headers by their names in lower case, once `get_headers` was called."""
+"""WSGI variable with the same headers by name in lower case, for later calls of `get_headers`."""
 
 REQUEST_ID = "microjobs.request_id"
 """WSGI variable with the id of a request."""
 
 
 def get_headers(request: Request) -> Mapping[str, str]:
-    """Return the headers by their names in lower case."""
+    """Return the headers by name in lower case."""
     headers: Mapping[str, str] | None = request.environ.get(LOWER_HEADERS)
     if headers is None:
         received = request.environ.get(HEADERS, request.headers)
@@ -31,6 +31,21 @@ def get_target(request: Request) -> tuple[str, str]:
     if not path.startswith("/"):  # the absolute form of a target
         path = "/" + path.partition("://")[2].partition("/")[2]
     return path, query
+
+
+def get_virtual_bucket(request: Request) -> str:
+    """Return the bucket in a host name such as `bucket.s3.localhost`; empty if the bucket is in the path."""
+    host = get_headers(request).get("host", "")
+    name = host.rpartition(":")[0] or host
+    bucket = name.removesuffix(".localhost").removesuffix(".s3") if name.endswith(".localhost") else ""
+    return "" if bucket == "s3" else bucket
+
+
+def move_bucket_to_path(request: Request) -> None:
+    """Put the bucket of the host name in front of the path, where S3's model has it."""
+    if bucket := get_virtual_bucket(request):
+        path, query = get_target(request)
+        request.environ["REQUEST_URI"] = f"/{quote(bucket)}{path}{'?' if query else ''}{query}"
 
 
 def get_request_id(request: Request) -> str:

@@ -10,13 +10,13 @@ from typing import Any
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.results import select_members
+from microjobs_orchestrator.local.protocols.answer import select_members
 from microjobs_orchestrator.local.values import clean
 
 log = logging.getLogger(__name__)
 
 MAX_DEPTH = 100
-"""Limit for lists and objects inside each other; requests of AWS have 20 at most."""
+"""Limit for nested lists and objects; AWS's requests have at most 20 levels."""
 
 MAX_DIGITS = 20
 """Limit for an integer: 64 bits and a sign."""
@@ -28,15 +28,15 @@ def parse_object(operation: str, body: bytes) -> dict[str, Any]:
     """Parse a JSON object without its members that are null; an empty body has no members.
 
     Raises:
-        ServiceError: SerializationException; the body is not a JSON object, or could not be stored or sent back.
+        ServiceError: SerializationException, the body is not a JSON object, or a response could not contain it.
     """
     try:
         content = _load(body or b"{}")
+        if isinstance(content, dict):
+            return content
     except (ValueError, RecursionError) as error:
         raise ServiceError("SerializationException", f"{operation} takes a JSON object: {error}") from error
-    if not isinstance(content, dict):
-        raise ServiceError("SerializationException", f"{operation} takes a JSON object, not {content!r:.60}")
-    return content
+    raise ServiceError("SerializationException", f"{operation} takes a JSON object, not {content!r:.60}")
 
 
 def _load(body: bytes) -> Any:
@@ -47,22 +47,21 @@ def _load(body: bytes) -> Any:
         parse_float=_parse_float,
         parse_int=_parse_integer,
     )
-    if SURROGATE.search(body):  # half a character, which UTF-8 does not have
-        json.dumps(content, ensure_ascii=False).encode()
-    level, depth = [content], 0
-    while level := [inner for outer in level for inner in _inside(outer)]:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is more than {MAX_DEPTH} levels deep")
+    if SURROGATE.search(body):
+        json.dumps(content, ensure_ascii=False).encode()  # a lone surrogate raises ValueError
+    level = [content]
+    for _ in range(MAX_DEPTH + 1):
+        level = [inner for outer in level for inner in _list_items(outer)]
+    if level:
+        raise ValueError(f"it has more than {MAX_DEPTH} levels")
     return content
 
 
-def _inside(value: Any) -> list[Any]:
+def _list_items(value: Any) -> list[Any]:
     return list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
 
 
 def _drop_nulls(value: dict[str, Any]) -> dict[str, Any]:
-    """Return the members that are not null: for AWS a null member is absent."""
     return {name: content for name, content in value.items() if content is not None}
 
 
@@ -73,13 +72,13 @@ def _refuse_constant(name: str) -> None:
 def _parse_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text:.40} is too large a number")
+        raise ValueError(f"{text:.40} is too large")
     return value
 
 
 def _parse_integer(text: str) -> int:
     if len(text) > MAX_DIGITS:
-        raise ValueError(f"{text:.40} is too large a number")
+        raise ValueError(f"{text:.40} is too large")
     return int(text)
 
 
@@ -93,8 +92,8 @@ def format_object(shape: Shape | None, result: Mapping[str, Any]) -> str:
     try:
         return json.dumps(content, separators=(",", ":"), allow_nan=False)
     except ValueError:
-        # The client cannot repair the value, so it gets the rest.
-        log.exception("an answer has values that JSON does not have")
+        # The client cannot repair the value, so it gets the others.
+        log.exception("a response has numbers that are not valid in JSON")
         return json.dumps(clean(content), separators=(",", ":"))
 
 

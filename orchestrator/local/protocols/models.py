@@ -9,7 +9,7 @@ from botocore.model import OperationModel, ServiceModel
 
 CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "s3": {
-        # Dates that S3 stores and returns as text, whatever they are.
+        # S3 stores and returns these dates as text, also invalid ones.
         "Expires": {"type": "string"},
         "ResponseExpires": {"type": "string"},
         # The list of regions lacks us-east-1.
@@ -22,7 +22,7 @@ CORRECTIONS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # The model still has the limit of 6 MB that https://docs.aws.amazon.com/general/latest/gr/sagemaker.html raised.
     "sagemaker-runtime": {"BodyBlob": {"type": "blob", "max": 25 << 20}},
 }
-"""Shapes that replace those of a service's model, where AWS itself does something else."""
+"""Shapes that replace those of a service's model, which differ from AWS's behaviour."""
 
 
 @cache

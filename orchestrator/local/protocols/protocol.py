@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.protocols.models import service_model
 
 ErrorStyle = Literal["json", "query", "s3"]
-"""Families of protocols, whose names for the same error differ."""
+"""Families of protocols: AWS has other error codes in each."""
 
 
 class WireProtocol(Protocol):
@@ -23,15 +23,14 @@ class WireProtocol(Protocol):
     """Error code and HTTP status for an operation that the service does not have."""
 
     def find_operation(self, service: str, request: Request, /) -> str:
-        """Return the name of the operation that a request is for; empty if the request does not name one.
+        """Return the name of the operation; empty if the request does not name one.
 
         Raises:
-            ServiceError: the request is for no operation.
+            ServiceError: no operation has the request's address.
         """
 
     def parse(self, operation: OperationModel, request: Request, /) -> dict[str, Any]:
-        """Return the members of a request, with the types that JSON has: times in seconds since 1970, blobs of a
-        document in base64.
+        """Return the members of a request in JSON's types: times in seconds since 1970, blobs in base64.
 
         Raises:
             ServiceError: the request is not in this protocol.
@@ -44,8 +43,7 @@ class WireProtocol(Protocol):
             ResultError: the result has a member that the operation's output does not have.
         """
 
-    def format_error(self, error: ServiceError, request: Request, /) -> Response:
-        """Format an error."""
+    def format_error(self, error: ServiceError, request: Request, /) -> Response: ...
 
 
 MODULES: Mapping[str, ModuleType] = {
@@ -56,7 +54,8 @@ MODULES: Mapping[str, ModuleType] = {
     "ec2": query,
     "rest-xml": rest_xml,
 }
-"""Modules by botocore's names. Those for CBOR and EC2 only format errors, of services that another emulator answers."""
+"""Modules by botocore's names of the protocols. For CBOR and EC2, a module only formats errors of services that another
+emulator answers."""
 
 STYLES: Mapping[ModuleType, ErrorStyle] = {aws_json: "json", rest_json: "json", query: "query", rest_xml: "s3"}
 
@@ -66,17 +65,16 @@ def error_style(protocol: WireProtocol) -> ErrorStyle:
 
 
 def get_protocol(name: str) -> WireProtocol:
-    """Return the protocol that botocore's models call so."""
+    """Return a protocol by botocore's name."""
     return cast("WireProtocol", MODULES[name])
 
 
 def protocol_of(service: str) -> WireProtocol:
-    """Return the protocol of a service."""
     return get_protocol(str(service_model(service).metadata["protocol"]))
 
 
 def guess_protocol(request: Request) -> WireProtocol:
-    """Return the protocol that a request seems to have, before its service is known."""
+    """Return the protocol of a request's probable service, for errors before the service is known."""
     content_type = request.headers.get("Content-Type", "")
     if content_type.startswith("application/x-www-form-urlencoded"):
         return get_protocol("query")

@@ -9,9 +9,8 @@ from botocore.model import OperationModel
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.answer import Answer, select_members
 from microjobs_orchestrator.local.protocols.http import get_request_id
-from microjobs_orchestrator.local.protocols.results import select_members
 from microjobs_orchestrator.local.protocols.text import NOT_XML, format_text, parse_integer, parse_text
 
 CONTENT_TYPE = "text/xml"
@@ -26,7 +25,7 @@ def find_operation(_: str, request: Request) -> str:
 
 
 def _read_form(request: Request) -> Iterable[tuple[str, str]]:
-    """Return the parameters. Those of a GET, such as a presigned address, are in its query string."""
+    """Return the parameters. A GET request, such as a presigned address, has them in the query string."""
     body = request.get_data() or request.query_string
     return parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
 
@@ -37,7 +36,7 @@ def _read_form(request: Request) -> Iterable[tuple[str, str]]:
 def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
     form = list(_read_form(request))
     if len(dict(form)) != len(form):
-        raise ServiceError("MalformedQueryString", "a parameter came more than once; send it once")
+        raise ServiceError("MalformedQueryString", "a parameter is repeated; send each once")
     tree: dict[str, Any] = {}
     for name, value in form:
         if name not in ("Action", "Version") and not name.startswith("X-Amz-"):
@@ -47,19 +46,19 @@ def parse(operation: OperationModel, request: Request) -> dict[str, Any]:
 
 
 def _add_parameter(tree: dict[str, Any], name: str, value: str) -> None:
-    """Put the value of `a.b.c` into the mapping `a`, and there into the mapping `b`."""
+    """Put the value of `a.b.c` into the mapping `b` in the mapping `a`."""
     *branches, leaf = name.split(".")
     if len(branches) > MAX_DEPTH:
         raise ServiceError("MalformedInput", f"{name:.40}... is more than {MAX_DEPTH} levels deep")
     for branch in branches:
         tree = tree.setdefault(branch, {})
         if not isinstance(tree, dict):
-            raise ServiceError("MalformedInput", f"{name} is a value and a list at once")
+            raise ServiceError("MalformedInput", f"{name} is both a value and a list; send one of them")
     tree[leaf] = value
 
 
 def _convert(shape: Any, tree: Any, path: str) -> Any:
-    """Return a tree of texts with the types of its shape. Validation refuses what the shape does not have."""
+    """Convert texts to the types of the shape. Unknown members stay: validation refuses them."""
     if isinstance(tree, dict) and shape.type_name == "structure":
         return {
             name: _convert(shape.members[name], value, f"{path}.{name}") if name in shape.members else value
@@ -73,7 +72,7 @@ def _convert(shape: Any, tree: Any, path: str) -> Any:
             raise ValueError(tree)
         return parse_text(shape, tree)
     except (ValueError, KeyError, TypeError) as error:
-        message = f"{path.lstrip('.')} is {tree!r}, which is no {shape.type_name}"
+        message = f"{path.lstrip('.')} is {tree!r}; its type must be {shape.type_name}"
         raise ServiceError("MalformedInput", message) from error
 
 

@@ -3,26 +3,16 @@ which member is where.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl
 
 from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
 from werkzeug import Request, Response
 
 from microjobs_orchestrator.local.protocols import event_stream
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.answer import Answer, select_members
 from microjobs_orchestrator.local.protocols.http import get_headers, get_target
-from microjobs_orchestrator.local.protocols.rest_routes import (
-    Codes,
-    PathTemplate,
-    decode,
-    make_error,
-    parse_query,
-    wire_name,
-)
-from microjobs_orchestrator.local.protocols.results import select_members
+from microjobs_orchestrator.local.protocols.rest_routes import Codes, Route, decode, get_route, make_error, parse_query
 from microjobs_orchestrator.local.protocols.text import format_text, parse_text
 
 UNBOUND = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
@@ -30,7 +20,7 @@ UNBOUND = frozenset({"AWSAccessKeyId", "Expires", "Signature", "x-id"})
 newer SDKs send."""
 
 _BESIDE_BODY = frozenset({"uri", "querystring", "header", "headers", "statusCode"})
-"""Places of members outside of the body."""
+"""Locations of members outside of the body."""
 
 
 def is_beside_body(member: Shape) -> bool:
@@ -38,67 +28,52 @@ def is_beside_body(member: Shape) -> bool:
     return member.serialization.get("location") in _BESIDE_BODY
 
 
+@cache
+def has_document(shape: StructureShape) -> bool:
+    """Return whether members of a structure are in the body."""
+    return not all(is_beside_body(member) for member in shape.members.values())
+
+
 # --- requests ---
 
-
-@dataclass(frozen=True)
-class Bindings:
-    """Members of an operation's request by their places, with the name and the shape of each."""
-
-    path: PathTemplate
-    literals: frozenset[str]
-    labels: Mapping[str, tuple[str, Shape]]
-    parameters: Mapping[str, tuple[str, Shape]]
-    all_parameters: Sequence[tuple[str, MapShape]]
-    """Members that hold all parameters."""
-    headers: Mapping[str, tuple[str, Shape]]
-    prefixes: Mapping[str, str]
-    """Members that hold all headers of a prefix."""
+ParseDocument = Callable[[StructureShape, bytes], dict[str, Any]]
+"""Returns the members of a structure that are in the body."""
 
 
-@cache
-def _bind(operation: OperationModel) -> Bindings:
-    path, _, query = operation.http["requestUri"].partition("?")
-    places: dict[str, dict[str, tuple[str, Shape]]] = {}
-    for name, member in (operation.input_shape.members if operation.input_shape else {}).items():
-        location = member.serialization.get("location", "")
-        places.setdefault(location, {})[wire_name(name, member)] = (name, member)
-    parameters = places.get("querystring", {})
-    return Bindings(
-        PathTemplate.parse(path),
-        frozenset(dict(parse_qsl(query, keep_blank_values=True))),
-        places.get("uri", {}),
-        {wire: bound for wire, bound in parameters.items() if not isinstance(bound[1], MapShape)},
-        [(name, member) for name, member in parameters.values() if isinstance(member, MapShape)],
-        places.get("header", {}),
-        {prefix.lower(): name for prefix, (name, _) in places.get("headers", {}).items()},
-    )
-
-
-def parse_address(operation: OperationModel, request: Request, codes: Codes) -> dict[str, Any]:
-    """Return the members in the address and the headers; members that are absent have no entry.
+def parse_members(
+    operation: OperationModel, request: Request, codes: Codes, parse_document: ParseDocument
+) -> dict[str, Any]:
+    """Return the members of a request, except a payload that the handler reads as a stream.
 
     Raises:
         ServiceError: a value is not of its type, a parameter is repeated, or the operation does not have it.
     """
-    bindings, (path, query) = _bind(operation), get_target(request)
-    labels = bindings.path.read_labels(path)
-    members = {
-        name: _convert(name, shape, decode(labels[wire], codes), codes)
-        for wire, (name, shape) in bindings.labels.items()
-    }
+    route, shape, (path, query) = get_route(operation), operation.input_shape, get_target(request)
+    members = _parse_path(route, path, codes)
     if query:
-        members |= _parse_parameters(operation, bindings, query, codes)
-    return members | _parse_headers(bindings, get_headers(request), codes)
+        members |= _parse_parameters(route, query, codes)
+    members |= _parse_headers(route, get_headers(request), codes)
+    if shape is None:
+        return members
+    if name := shape.serialization.get("payload"):
+        return members | _parse_payload(name, shape, request, codes, parse_document)
+    return members | (parse_document(shape, request.get_data()) if has_document(shape) else {})
 
 
-def _parse_headers(bindings: Bindings, headers: Mapping[str, str], codes: Codes) -> dict[str, Any]:
+def _parse_path(route: Route, path: str, codes: Codes) -> dict[str, Any]:
+    match, places = route.path.fullmatch(path), route.places.get("uri", {})
+    labels = zip(route.labels, match.groups(), strict=True) if match else ()
+    bound = ((*places[label], text) for label, text in labels)
+    return {name: _convert(name, shape, decode(text, codes), codes) for name, shape, text in bound}
+
+
+def _parse_headers(route: Route, headers: Mapping[str, str], codes: Codes) -> dict[str, Any]:
     members = {
         name: _parse_header(name, shape, headers[wire], codes)
-        for wire, (name, shape) in bindings.headers.items()
+        for wire, (name, shape) in route.places.get("header", {}).items()
         if wire in headers
     }
-    for prefix, name in bindings.prefixes.items():
+    for prefix, (name, _) in route.places.get("headers", {}).items():
         if found := {key.removeprefix(prefix): text for key, text in headers.items() if key.startswith(prefix)}:
             members[name] = found
     return members
@@ -110,35 +85,32 @@ def _parse_header(name: str, shape: Shape, text: str, codes: Codes) -> Any:
     return _convert(name, shape, text, codes)
 
 
-def _parse_parameters(operation: OperationModel, bindings: Bindings, query: str, codes: Codes) -> dict[str, Any]:
+def _parse_parameters(route: Route, query: str, codes: Codes) -> dict[str, Any]:
     values: dict[str, list[str]] = {}
     for parameter, value in parse_query(query, codes):
         values.setdefault(parameter, []).append(value)
-    _check_parameters(operation, bindings, values, codes)
-    members = {
-        name: _parse_values(name, shape, values[wire], codes)
-        for wire, (name, shape) in bindings.parameters.items()
-        if wire in values
-    }
-    for name, shape in bindings.all_parameters:
-        members[name] = {key: _parse_values(key, shape.value, texts, codes) for key, texts in values.items()}
+    members: dict[str, Any] = {}
+    places = route.places.get("querystring", {})
+    if not any(isinstance(shape, MapShape) for _, shape in places.values()):
+        _check_parameters(route, values, codes)
+    for wire, (name, shape) in places.items():
+        if isinstance(shape, MapShape):  # it holds all parameters
+            members[name] = {key: _parse_values(key, shape.value, texts, codes) for key, texts in values.items()}
+        elif wire in values:
+            members[name] = _parse_values(name, shape, values[wire], codes)
     return members
 
 
-def _check_parameters(
-    operation: OperationModel, bindings: Bindings, values: Mapping[str, Sequence[str]], codes: Codes
-) -> None:
-    """Refuse parameters that are repeated, and those that could change the meaning of the request unnoticed."""
-    if bindings.all_parameters:
-        return
-    # Headers may be parameters, too: in addresses that are presigned with version 2.
-    known = {*bindings.literals, *bindings.parameters, *bindings.headers, *UNBOUND}
+def _check_parameters(route: Route, values: Mapping[str, Sequence[str]], codes: Codes) -> None:
+    """Refuse parameters that are repeated, and unknown ones, which could change the meaning of the request."""
+    places = route.places.get("querystring", {})
+    # An address that is presigned with version 2 has headers as parameters.
+    known = {*dict(route.literals), *places, *route.places.get("header", {}), *UNBOUND}
     for name, texts in values.items():
-        member = bindings.parameters.get(name)
-        if len(texts) > 1 and not (member and isinstance(member[1], ListShape)):
-            raise make_error(codes.malformed_value, f"The parameter {name!r} came more than once; send it once.")
+        if len(texts) > 1 and not (name in places and isinstance(places[name][1], ListShape)):
+            raise make_error(codes.malformed_value, f"The parameter {name!r} is repeated; send it once.")
         if name not in known and not name.lower().startswith("x-amz-"):
-            raise make_error(codes.unknown_parameter, f"{operation.name} has no query parameter {name!r} here.")
+            raise make_error(codes.unknown_parameter, f"{route.operation.name} has no query parameter {name!r}.")
 
 
 def _parse_values(name: str, shape: Shape, texts: Sequence[str], codes: Codes) -> Any:
@@ -151,41 +123,11 @@ def _convert(name: str, shape: Shape, text: str, codes: Codes) -> Any:
     try:
         return parse_text(shape, text)
     except ValueError:
-        message = f"{name} is {text!r}, which is no {shape.type_name}."
-        raise make_error(codes.malformed_value, message) from None
-
-
-ParseDocument = Callable[[StructureShape, bytes], dict[str, Any]]
-"""Returns the members of a structure that a body holds, without those beside it."""
-
-
-def parse_members(
-    operation: OperationModel,
-    request: Request,
-    codes: Codes,
-    parse_document: ParseDocument,
-) -> dict[str, Any]:
-    """Return all members of a request, but for a payload that its handler reads as a stream.
-
-    Raises:
-        ServiceError: the request is not one of this operation.
-    """
-    members = parse_address(operation, request, codes)
-    shape = operation.input_shape
-    if shape is None:
-        return members
-    name = shape.serialization.get("payload")
-    if name is not None:
-        return members | _parse_payload(name, shape, request, codes, parse_document)
-    return members | (parse_document(shape, request.get_data()) if has_document(shape) else {})
+        raise make_error(codes.malformed_value, f"{name} is {text!r}; its type must be {shape.type_name}.") from None
 
 
 def _parse_payload(
-    name: str,
-    shape: StructureShape,
-    request: Request,
-    codes: Codes,
-    parse_document: ParseDocument,
+    name: str, shape: StructureShape, request: Request, codes: Codes, parse_document: ParseDocument
 ) -> dict[str, Any]:
     payload = shape.members[name]
     if payload.serialization.get("streaming"):
@@ -201,16 +143,11 @@ def _parse_payload(
         raise make_error(codes.malformed_value, f"{name} is not UTF-8.") from None
 
 
-def has_document(shape: StructureShape) -> bool:
-    """Return whether members of a structure are in the body."""
-    return not all(is_beside_body(member) for member in shape.members.values())
-
-
 # --- results ---
 
 FormatDocument = Callable[[StructureShape, Mapping[str, Any], str], bytes]
-"""Formats the members of a structure that are in the body. The name is that of the member or event which the
-structure is; empty if it is the whole result."""
+"""Formats the members of a structure that are in the body. The name is that of the member or event that the structure
+is; empty for the whole result."""
 
 
 def format_answer(
@@ -243,7 +180,7 @@ def _format_body(
     content_type: str,
     format_document: FormatDocument,
 ) -> tuple[Iterable[bytes] | bytes, str]:
-    """Return the body and its type; the type is empty if headers state it."""
+    """Return the body and its type; the type is empty if a header states it."""
     shape = operation.output_shape
     if answer.body is not None or shape is None:
         return answer.body or b"", ""
@@ -251,16 +188,15 @@ def _format_body(
         stream = operation.get_event_stream_output()
         events = event_stream.encode_events(stream, answer.events, content_type, format_document)
         return events, event_stream.CONTENT_TYPE
-    name = shape.serialization.get("payload")
-    if name is None and not has_document(shape):
-        return b"", ""
-    if name is None:
+    if name := shape.serialization.get("payload"):
+        payload, content = shape.members[name], members.get(name)
+        if isinstance(payload, StructureShape):
+            return format_document(payload, content or {}, name), content_type
+        return content.encode() if isinstance(content, str) else content or b"", ""
+    if has_document(shape):
         inner = {key: value for key, value in members.items() if not is_beside_body(shape.members[key])}
         return format_document(shape, inner, ""), content_type
-    payload, content = shape.members[name], members.get(name)
-    if isinstance(payload, StructureShape):
-        return format_document(payload, content or {}, name), content_type
-    return content.encode() if isinstance(content, str) else content or b"", ""
+    return b"", ""
 
 
 def _format_member(response: Response, member: Shape, value: Any) -> None:

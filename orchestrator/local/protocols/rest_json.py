@@ -41,7 +41,7 @@ def _parse_document(shape: StructureShape, body: bytes) -> dict[str, Any]:
 
 
 def _rename(shape: Shape, value: Any) -> Any:
-    """Return a JSON value with the members' names in place of those that they have in JSON."""
+    """Replace the JSON names of members with the members' names."""
     if isinstance(shape, StructureShape) and isinstance(value, dict):
         names = {member.serialization.get("name", name): name for name, member in shape.members.items()}
         known = {names[key]: _rename(shape.members[names[key]], item) for key, item in value.items() if key in names}
@@ -62,6 +62,6 @@ def _format_document(shape: StructureShape, members: Mapping[str, Any], _: str) 
 
 
 def format_error(error: ServiceError, _: Request) -> Response:
-    """Format an error. One with members of its own consists of those."""
+    """Format an error. If the model gives it members, these replace code and message."""
     content = json.dumps(dict(error.members) or {"__type": error.code, "message": error.message})
     return Response(content, error.status, {"x-amzn-ErrorType": error.code}, content_type=CONTENT_TYPE)

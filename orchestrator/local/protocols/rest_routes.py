@@ -35,88 +35,83 @@ def make_error(code: tuple[str, int], message: str) -> ServiceError:
 
 
 @dataclass(frozen=True)
-class PathTemplate:
-    """A path such as `/{Bucket}/{Key+}`, whose last label takes all that follows."""
-
-    pattern: re.Pattern[str]
-    labels: tuple[str, ...]
-
-    @staticmethod
-    @cache
-    def parse(template: str) -> "PathTemplate":
-        parts = re.split(r"\{([^}]+)\}", template)
-        labels, texts = parts[1::2], parts[::2]
-        groups = ["(.+)" if label.endswith("+") else "([^/]+)" for label in labels]
-        pattern = "".join(re.escape(text) + group for text, group in zip(texts, [*groups, ""], strict=True))
-        end = "" if pattern.endswith(("(.+)", "/")) else "/?"
-        return PathTemplate(re.compile(pattern + end), tuple(label.removesuffix("+") for label in labels))
-
-    def matches(self, path: str) -> bool:
-        return self.pattern.fullmatch(path) is not None
-
-    def read_labels(self, path: str) -> Mapping[str, str]:
-        """Return the percent-encoded labels of a path; none if the path has another form."""
-        match = self.pattern.fullmatch(path)
-        return dict(zip(self.labels, match.groups(), strict=True)) if match else {}
-
-
-@dataclass(frozen=True)
 class Route:
-    """What a request must have to be for an operation."""
+    """Address of an operation, and the places of the members of its request."""
 
     operation: OperationModel
     method: str
-    path: PathTemplate
-    literals: Mapping[str, str]
-    """Parameters that name the operation, such as `uploads`."""
+    path: re.Pattern[str]
+    labels: Sequence[str]
+    """Names of the groups of `path`."""
+    literals: frozenset[tuple[str, str]]
+    """Parameters that name the operation, such as `uploads`, with their values."""
     required: frozenset[str]
-    """Names of headers, in lower case, and of parameters."""
+    """Names of headers, in lower case, and of parameters that a request must have."""
+    places: Mapping[str, Mapping[str, tuple[str, Shape]]]
+    """Names and shapes of the members by location, such as `header`, and by name in the request."""
 
 
 @cache
-def _routes(service: str) -> Mapping[str, Sequence[Route]]:
-    """Return the routes of a service by their HTTP methods."""
-    model = service_model(service)
-    routes = [_route(model.operation_model(name)) for name in sorted(model.operation_names)]
-    addresses = {_address(route) for route in routes if not route.operation.deprecated}
-    # A deprecated operation may have the address of the operation that replaced it.
-    kept = [route for route in routes if not (route.operation.deprecated and _address(route) in addresses)]
-    return {method: [route for route in kept if route.method == method] for method in {route.method for route in kept}}
-
-
-def _address(route: Route) -> tuple[object, ...]:
-    return route.method, route.path, *sorted(route.literals.items())
-
-
-def _route(operation: OperationModel) -> Route:
+def get_route(operation: OperationModel) -> Route:
     path, _, query = operation.http["requestUri"].partition("?")
     shape = operation.input_shape
-    required = [(name, shape.members[name]) for name in shape.required_members] if shape else []
-    names = frozenset(wire_name(name, member) for name, member in required if _is_header_or_parameter(member))
-    literals = dict(parse_qsl(query, keep_blank_values=True))
-    return Route(operation, operation.http["method"], PathTemplate.parse(path), literals, names)
+    places: dict[str, dict[str, tuple[str, Shape]]] = {}
+    for name, member in (shape.members if shape else {}).items():
+        place = places.setdefault(member.serialization.get("location", ""), {})
+        place[wire_name(name, member)] = name, member
+    names = shape.required_members if shape else []
+    beside = [*places.get("header", {}).items(), *places.get("querystring", {}).items()]
+    required = frozenset(wire for wire, (name, _) in beside if name in names)
+    literals = frozenset(parse_qsl(query, keep_blank_values=True))
+    return Route(operation, operation.http["method"], *_compile_path(path), literals, required, places)
 
 
 @cache
-def _first_segments(service: str) -> frozenset[str]:
+def _compile_path(template: str) -> tuple[re.Pattern[str], Sequence[str]]:
+    """Return the pattern and the labels of a path such as `/{Bucket}/{Key+}`, whose last label matches slashes, too."""
+    parts = re.split(r"\{([^}]+)\}", template)
+    labels, texts = parts[1::2], parts[::2]
+    groups = ["(.+)" if label.endswith("+") else "([^/]+)" for label in labels]
+    pattern = "".join(re.escape(text) + group for text, group in zip(texts, [*groups, ""], strict=True))
+    end = "" if pattern.endswith(("(.+)", "/")) else "/?"
+    return re.compile(pattern + end), [label.removesuffix("+") for label in labels]
+
+
+@cache
+def _list_routes(service: str) -> Mapping[str, Sequence[Route]]:
+    """Return the routes of a service by their HTTP methods."""
     model = service_model(service)
-    uris = (model.operation_model(name).http["requestUri"] for name in model.operation_names)
-    return frozenset(uri.partition("?")[0].split("/")[1] for uri in uris)
+    routes = [get_route(model.operation_model(name)) for name in sorted(model.operation_names)]
+    addresses = {_get_address(route) for route in routes if not route.operation.deprecated}
+    by_method: dict[str, list[Route]] = {}
+    for route in routes:
+        # A deprecated operation may have the address of the operation that replaced it.
+        if not (route.operation.deprecated and _get_address(route) in addresses):
+            by_method.setdefault(route.method, []).append(route)
+    return by_method
+
+
+def _get_address(route: Route) -> tuple[object, ...]:
+    return route.method, route.path, route.literals
+
+
+@cache
+def _list_first_segments(service: str) -> frozenset[str]:
+    model = service_model(service)
+    return frozenset(
+        re.split("[/?]", model.operation_model(name).http["requestUri"])[1] for name in model.operation_names
+    )
 
 
 def has_path(service: str, path: str) -> bool:
     """Return whether a service has paths with the first segment of this one."""
-    return path.split("/")[1] in _first_segments(service)
-
-
-def _is_header_or_parameter(member: Shape) -> bool:
-    return member.serialization.get("location") in ("header", "querystring")
+    return path.split("/")[1] in _list_first_segments(service)
 
 
 def wire_name(name: str, member: Shape) -> str:
-    """Return the header (in lower case), parameter or label of a member."""
+    """Return the header or prefix of headers (in lower case), parameter or label of a member."""
     wire: str = member.serialization.get("name", name)
-    return wire.lower() if member.serialization.get("location") == "header" else wire
+    return wire.lower() if member.serialization.get("location") in ("header", "headers") else wire
 
 
 def find_route(service: str, request: Request, codes: Codes) -> Route:
@@ -126,26 +121,18 @@ def find_route(service: str, request: Request, codes: Codes) -> Route:
         ServiceError: no operation has this address, or a required header or parameter is missing.
     """
     path, query = get_target(request)
-    parameters = dict(parse_query(query, codes)) if query else {}
+    parameters = frozenset(parse_query(query, codes))
     routes = [
         route
-        for route in _routes(service).get(request.method, ())
-        if _has_literals(route, parameters) and route.path.matches(path)
+        for route in _list_routes(service).get(request.method, ())
+        if route.literals <= parameters and route.path.fullmatch(path)
     ]
     if not routes:
         message = f"The method {request.method} is not allowed on {decode(path, codes)}."
         raise make_error(codes.unknown_address, message)
-    most = max(len(route.literals) for route in routes)
-    return _choose([route for route in routes if len(route.literals) == most], request, parameters, codes)
-
-
-def _has_literals(route: Route, parameters: Mapping[str, str]) -> bool:
-    return not route.literals or (bool(parameters) and route.literals.items() <= parameters.items())
-
-
-def _choose(routes: Sequence[Route], request: Request, parameters: Mapping[str, str], codes: Codes) -> Route:
-    """Return the route with the most required headers and parameters, of those that the request has all of."""
-    available = parameters.keys() | get_headers(request).keys()
+    literal_count = max(len(route.literals) for route in routes)
+    routes = [route for route in routes if len(route.literals) == literal_count]
+    available = {name for name, _ in parameters} | get_headers(request).keys()
     complete = [route for route in routes if route.required <= available]
     if not complete:
         missing = ", ".join(sorted(routes[0].required - available))

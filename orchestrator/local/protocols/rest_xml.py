@@ -55,10 +55,11 @@ ROOTS = {
     "ListObjectsV2": "ListBucketResult",
     "ListParts": "ListPartsResult",
 }
-"""Root elements of S3's documents, which botocore's model does not have; other services' are named as their shapes."""
+"""Root elements of S3's documents by operation: botocore's model does not state them. For other services, the root
+element has the name of the shape."""
 
 TEXT_DOCUMENTS = {"LocationConstraint"}
-"""Root elements that hold the text of their only member."""
+"""Root elements that contain only the text of their single member."""
 
 
 def find_operation(service: str, request: Request) -> str:
@@ -107,12 +108,11 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
     try:
         return parse_text(shape, text)
     except ValueError:
-        message = f"{_tag(element)} is {text!r}, which is no {shape.type_name}."
-        raise ServiceError(CODES.malformed_value[0], message) from None
+        raise ServiceError("InvalidArgument", f"{_tag(element)} is {text!r}; its type must be {shape.type_name}.") from None
 
 
 def _parse_entry(shape: MapShape, entry: ElementTree.Element) -> tuple[str, Any]:
-    """Parse a map's `<entry><key/><value/></entry>`."""
+    """Parse an entry of a map: `<entry><key/><value/></entry>`."""
     if len(entry) != 2:
         raise malformed(f"<{_tag(entry)}> has {len(entry)} elements, not a key and a value")
     return entry[0].text or "", _parse_element(shape.value, entry[1])
@@ -174,20 +174,17 @@ def format_answer(operation: OperationModel, answer: Answer, request: Request) -
 
 def format_error(error: ServiceError, request: Request) -> Response:
     """Format an error. With status 204 or 304 it has no document."""
-    root = ElementTree.Element("Error")
+    root, request_id = ElementTree.Element("Error"), get_request_id(request)
     texts = {
         "Code": error.code,
         "Message": NOT_XML.sub("\ufffd", error.message),
         "Resource": quote(request.path, safe="/~"),
-        "RequestId": get_request_id(request),
+        "RequestId": request_id,
     }
     for name, text in texts.items():
         ElementTree.SubElement(root, name).text = text
-    response = Response(_to_bytes(root), error.status, content_type=CONTENT_TYPE)
-    response.headers["x-amz-request-id"] = texts["RequestId"]
-    if error.status in (204, 304):
-        response.set_data(b"")
-    return response
+    body = b"" if error.status in (204, 304) else _to_bytes(root)
+    return Response(body, error.status, {"x-amz-request-id": request_id}, content_type=CONTENT_TYPE)
 
 
 def _to_bytes(root: ElementTree.Element) -> bytes:
@@ -220,25 +217,29 @@ def _fill(element: ElementTree.Element, shape: Shape, value: Any) -> None:
 
 
 def _fill_list(element: ElementTree.Element, tag: str, shape: ListShape, items: Any) -> None:
-    flattened = shape.serialization.get("flattened")
-    parent = element if flattened else ElementTree.SubElement(element, tag)
-    inner = tag if flattened else shape.member.serialization.get("name", "member")
+    parent, inner = _add_parent(element, tag, shape, shape.member.serialization.get("name", "member"))
     for item in items:
         _fill(ElementTree.SubElement(parent, inner), shape.member, item)
 
 
 def _fill_map(element: ElementTree.Element, tag: str, shape: MapShape, items: Mapping[str, Any]) -> None:
-    flattened = shape.serialization.get("flattened")
-    parent = element if flattened else ElementTree.SubElement(element, tag)
+    parent, inner = _add_parent(element, tag, shape, "entry")
     for key, item in items.items():
-        entry = ElementTree.SubElement(parent, tag if flattened else "entry")
+        entry = ElementTree.SubElement(parent, inner)
         ElementTree.SubElement(entry, shape.key.serialization.get("name", "key")).text = key
         _fill(ElementTree.SubElement(entry, shape.value.serialization.get("name", "value")), shape.value, item)
+
+
+def _add_parent(element: ElementTree.Element, tag: str, shape: Shape, inner: str) -> tuple[ElementTree.Element, str]:
+    """Return the element that contains a collection's items, and the tag of each item."""
+    if shape.serialization.get("flattened"):
+        return element, tag
+    return ElementTree.SubElement(element, tag), inner
 
 
 def _format_text(shape: Shape, value: Any) -> str:
     text = format_text(shape, value, "milliseconds")
     if NOT_XML.search(text):
-        message = f"{text!r} has characters that XML cannot hold; ask for it with encoding-type=url."
+        message = f"{text!r} has characters that XML does not allow; use encoding-type=url."
         raise ServiceError("InvalidArgument", message)
     return text

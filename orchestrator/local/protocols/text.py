@@ -1,4 +1,4 @@
-"""Single values as text: in forms, query strings, headers and XML."""
+"""Values as text: in forms, query strings, headers and XML."""
 
 import math
 import re
@@ -15,14 +15,14 @@ NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that XML 1.0 cannot hold."""
 
 TimeFormat = Literal["http", "seconds", "milliseconds"]
-"""Format of a timestamp: HTTP's date, or ISO 8601 with this precision."""
+"""Format of times: HTTP's, or ISO 8601 with this precision."""
 
 
 def parse_text(shape: Shape, text: str) -> Any:
-    """Return the value of a text, with the type of its shape: times in seconds since 1970, blobs in base64.
+    """Return the value of a text: times in seconds since 1970, blobs in base64.
 
     Raises:
-        ValueError: the text has another type.
+        ValueError: the text does not have the type of the shape.
     """
     return PARSERS.get(shape.type_name, str)(text)
 
@@ -74,17 +74,11 @@ PARSERS: Mapping[str, Callable[[str], Any]] = {
 
 
 def format_text(shape: Shape, value: Any, times: TimeFormat) -> str:
-    """Format a value as its shape requires. A time is a datetime or seconds since 1970."""
-    if shape.type_name == "timestamp":
-        return _format_timestamp(value, times)
+    """Format a value. A time is a datetime, seconds since 1970, or formatted already."""
     if isinstance(value, bool):
         return str(value).lower()
-    return str(value)
-
-
-def _format_timestamp(value: datetime | float | str, times: TimeFormat) -> str:
-    if isinstance(value, str):
-        return value
+    if shape.type_name != "timestamp" or isinstance(value, str):
+        return str(value)
     date = value.astimezone(UTC) if isinstance(value, datetime) else datetime.fromtimestamp(value, UTC)
     if times == "http":
         return http_date(date)

@@ -10,8 +10,8 @@ from math import inf
 from typing import BinaryIO
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.forms import Stream
 from microjobs_orchestrator.local.gateway.signatures import UNSIGNED_PAYLOAD, Proof
+from microjobs_orchestrator.local.gateway.streams import Stream
 from microjobs_orchestrator.local.s3.checksums import Digest, encode_all, make_digests
 from microjobs_orchestrator.local.s3.chunks import KINDS, decode_chunks
 from microjobs_orchestrator.local.s3.content import write_blocks

@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import TypeAlias
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.forms import Stream
 from microjobs_orchestrator.local.gateway.signatures import Proof
+from microjobs_orchestrator.local.gateway.streams import Stream
 from microjobs_orchestrator.local.s3.details import BLOCK_BYTES
 
 ALGORITHM = "AWS4-HMAC-SHA256"

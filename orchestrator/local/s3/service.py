@@ -4,10 +4,9 @@ from collections.abc import Collection, Mapping
 
 from microjobs_orchestrator.local.errors import ServiceError, is_full
 from microjobs_orchestrator.local.gateway.exchange import Exchange
-from microjobs_orchestrator.local.gateway.input import Input
-from microjobs_orchestrator.local.gateway.virtual_hosts import move_bucket_to_path
+from microjobs_orchestrator.local.gateway.streams import Input
 from microjobs_orchestrator.local.protocols.answer import Answer
-from microjobs_orchestrator.local.protocols.http import get_headers
+from microjobs_orchestrator.local.protocols.http import get_headers, move_bucket_to_path
 from microjobs_orchestrator.local.s3 import buckets, copying, forms, listing, multipart, objects, settings
 from microjobs_orchestrator.local.s3.body import Body
 from microjobs_orchestrator.local.s3.call import Call, Operation, check_owner

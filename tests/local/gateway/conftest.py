@@ -12,8 +12,8 @@ from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.gateway.chain import Gateway, list_interceptors
 from microjobs_orchestrator.local.gateway.exchange import AnyService, Exchange
 from microjobs_orchestrator.local.gateway.forward import Forwarder
-from microjobs_orchestrator.local.gateway.input import Input
 from microjobs_orchestrator.local.gateway.listener import Server
+from microjobs_orchestrator.local.gateway.streams import Input
 from microjobs_orchestrator.local.identity import Credentials
 from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.runtimes.base import Image

@@ -10,8 +10,8 @@ from werkzeug import Response
 from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.auth_errors import AuthError
 from microjobs_orchestrator.local.gateway.chain import Gateway
+from microjobs_orchestrator.local.gateway.claims import AuthError
 from microjobs_orchestrator.local.gateway.exchange import Exchange
 
 

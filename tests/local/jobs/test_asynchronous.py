@@ -282,7 +282,7 @@ def test_endpoint_takes_one_kind_of_request(parts: ServerParts, invoke: Invoker)
         (b"x" * 128_001, {}, "Member body must have length less than or equal to 128000"),
         (b"", {INPUT: "nowhere"}, "at 'inputLocation' failed to satisfy constraint"),
         (b"x", {"X-Amzn-SageMaker-InvocationTimeoutSeconds": "3601"}, "value less than or equal to 3600"),
-        (b"x", {"X-Amzn-SageMaker-RequestTTLSeconds": "soon"}, "RequestTTLSeconds is 'soon', which is no integer"),
+        (b"x", {"X-Amzn-SageMaker-RequestTTLSeconds": "soon"}, "RequestTTLSeconds is 'soon'; its type must be integer"),
         (b"x", {"X-Amzn-SageMaker-S3OutputPathExtension": "../up"}, "S3OutputPath s3://bucket/out: "),
     ],
 )

@@ -10,10 +10,9 @@ from werkzeug.test import EnvironBuilder
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols import aws_json, query
-from microjobs_orchestrator.local.protocols.answer import Answer
+from microjobs_orchestrator.local.protocols.answer import Answer, ResultError
 from microjobs_orchestrator.local.protocols.http import REQUEST_ID
 from microjobs_orchestrator.local.protocols.models import operation_model
-from microjobs_orchestrator.local.protocols.results import ResultError
 
 LIST = operation_model("sagemaker", "ListModels")
 

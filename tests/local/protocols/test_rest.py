@@ -5,9 +5,8 @@ from botocore.model import Shape
 from werkzeug import Request
 
 from microjobs_orchestrator.local.errors import ServiceError
-from microjobs_orchestrator.local.gateway.virtual_hosts import move_bucket_to_path
 from microjobs_orchestrator.local.protocols import rest_xml
-from microjobs_orchestrator.local.protocols.http import HEADERS, LOWER_HEADERS
+from microjobs_orchestrator.local.protocols.http import HEADERS, LOWER_HEADERS, move_bucket_to_path
 from microjobs_orchestrator.local.protocols.models import operation_model
 from microjobs_orchestrator.local.protocols.text import parse_text
 
