@@ -102,7 +102,7 @@ def write_parity(family: Family) -> str:
     return (
         f'"""Parity rows of the kind {family.name}."""\n\nfrom collections.abc import Mapping\n\n'
         "from microjobs_orchestrator.local.parity.common import TAGS\n"
-        "from microjobs_orchestrator.local.parity.rows import Honoured, NoMeaning, Refused, Rows\n\n"
+        "from microjobs_orchestrator.local.parity.rows import Honoured, NoEffect, Refused, Rows\n\n"
         f"CREATE: Rows = {{\n{rows}}}\n\n"
         f'ROWS: Mapping[str, Rows] = {{\n    "Create{family.noun}": CREATE,\n'
         + (f'    "List{family.noun}s": {{\n{lists}    }},\n' if lists else "")
@@ -117,7 +117,7 @@ def create_rows(family: Family, create: Any) -> Iterator[tuple[str, str]]:
         elif name == "Tags":
             yield name, "TAGS"
         elif name in create.required_members:
-            yield name, 'NoMeaning("it is stored and described")'
+            yield name, 'NoEffect("it is stored and described")'
         else:
             yield name, 'Refused("it is not supported yet")'
 

@@ -1,1 +1,1 @@
-"""What becomes of each member of each request: honoured, without meaning here, or refused."""
+"""The treatment of each member of each request: honoured, without effect locally, or refused."""

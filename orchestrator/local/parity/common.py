@@ -1,52 +1,52 @@
 """Rows that several requests share."""
 
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
 
-ROLE = NoMeaning("nothing here asks for permission")
-KMS = NoMeaning("nothing is encrypted here")
-VOLUME = NoMeaning("the disk is this machine's")
-VPC = NoMeaning("there is no VPC; jobs have a network of their own")
-EXPERIMENT = NoMeaning("there is no experiment tracking")
-TRAFFIC = NoMeaning("traffic between hosts does not leave this machine")
+ROLE = NoEffect("permissions are not checked")
+KMS = NoEffect("nothing is encrypted")
+VOLUME = NoEffect("hosts use this machine's disk")
+VPC = NoEffect("there is no VPC; each job has its own network")
+EXPERIMENT = NoEffect("experiments are not tracked")
+TRAFFIC = NoEffect("traffic between hosts does not leave this machine")
 
 TAGS = Members({"Key": Honoured(), "Value": Honoured()})
 
 INSTANCE_TYPE = Honoured(
-    "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", needed=True
+    "a GPU type gets this machine's GPUs; with `--limits`, cores and memory of the type", required=True
 )
-ONE_MACHINE = "they would all be on this one machine"
+ONE_MACHINE = "all hosts run on this one machine"
 HOSTS = Honoured(
-    "as many containers, `algo-1` …, on a network of their own", needed=True, least=1, most=100, why=ONE_MACHINE
+    "number of containers, `algo-1` …, on their own network", required=True, minimum=1, maximum=100, reason=ONE_MACHINE
 )
-ONE_TYPE = Refused("one instance type and count: give InstanceType and InstanceCount")
+ONE_TYPE = Refused("hosts have one instance type: use InstanceType and InstanceCount")
 
-ISOLATION = Honoured("the hosts reach each other and nothing else; the runtime `process` refuses it")
-ENVIRONMENT = Honoured("variables of every host")
-ENTRYPOINT = Honoured("in place of the image's own")
-ARGUMENTS = Honoured("in place of the image's own")
+ISOLATION = Honoured("the hosts can reach only each other; the runtime `process` refuses it")
+ENVIRONMENT = Honoured("variables of each host")
+ENTRYPOINT = Honoured("replaces the image's own")
+ARGUMENTS = Honoured("replaces the image's own")
 
-HUB = Refused("there is no hub: put the files into a bucket")
-ACCESS = Refused("there are no models with a licence to accept: put the files into a bucket")
+HUB = Refused("hubs are not supported: put the files into a bucket")
+ACCESS = Refused("models with a licence to accept are not supported: put the files into a bucket")
 
-S3_PREFIX = Honoured("objects whose keys begin so", only=("S3Prefix",), why="put the objects under one prefix")
-DISTRIBUTION = Honoured("all objects to each host, or each to one")
+S3_PREFIX = Honoured("objects with this key prefix", values=("S3Prefix",), reason="put the objects under one prefix")
+DISTRIBUTION = Honoured("all objects to each host, or each object to one host")
 
 STOPPING: Rows = {
-    "MaxRuntimeInSeconds": Honoured("then the job is stopped, as by a Stop request"),
-    "MaxWaitTimeInSeconds": Honoured("of a spot job, from its creation on"),
-    "MaxPendingTimeInSeconds": NoMeaning("a job starts at once"),
+    "MaxRuntimeInSeconds": Honoured("after this time the job is stopped, as by a Stop request"),
+    "MaxWaitTimeInSeconds": Honoured("of a spot job, from its creation"),
+    "MaxPendingTimeInSeconds": NoEffect("jobs start at once"),
 }
 
 ONE_ACCOUNT = Refused("the server has one account")
 
 
 def honoured(*names: str) -> dict[str, Row]:
-    """Rows for members that do what they do on AWS."""
-    return {name: Honoured() for name in names}
+    """Return rows for members that have the effect that they have on AWS."""
+    return dict.fromkeys(names, Honoured())
 
 
 LIST_PAGES = ("SortBy", "SortOrder", "NextToken", "MaxResults")
-"""The members of List requests that choose a page."""
+"""The members of List requests that select a page."""
 LIST = honoured(*LIST_PAGES, "NameContains", "CreationTimeBefore", "CreationTimeAfter")
 """Rows of the List requests of kinds without a status."""
 LIST_WITH_STATUS = {**LIST, **honoured("LastModifiedTimeBefore", "LastModifiedTimeAfter", "StatusEquals")}

@@ -1,25 +1,23 @@
-"""docs/maintaining/parity.md, from the table."""
+"""The page docs/maintaining/parity.md, from the table."""
 
 from collections.abc import Iterator, Mapping
 
-from microjobs_orchestrator.local.parity.refusal import limits
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows, format_limits
 from microjobs_orchestrator.local.protocols.models import service_model
 
-HEAD = """# What becomes of each member of a request
+HEAD = """# Treatment of each member of a request
 
-The local server ignores nothing silently. For every member of every request that it accepts, this page says
-which of these applies:
+The local server ignores nothing silently. For each member of each supported request, this page states one of:
 
-- **honoured**: it does what it does on AWS, with the values that the table names if it names any;
-  *needed*: optional on AWS, required here;
-- **no meaning**: it is about AWS's own machines and accounts. It is accepted and has no effect; jobs, models and
-  endpoints describe it back;
-- **refused**: it would change what happens, and is not supported. The request fails with an error that
-  names the member, its value, and the reason or what to do instead. Empty values and `false` are not refused.
+- **honoured**: it has the effect that it has on AWS. If the table names values, others are refused. *Required* members
+  are optional on AWS;
+- **no effect**: it is about AWS's own machines and accounts. It is accepted, and Describe of jobs, models and endpoints
+  returns it;
+- **refused**: it would have an effect that is not supported. The error names the member, its value, and the reason or
+  a remedy. Empty values and `false` are accepted.
 
-A row covers all that is below its member, unless that has rows of its own. For a list, rows are about each item.
-Generated from `orchestrator/local/parity` by `make parity`.
+A row covers all members below its member, unless these have their own rows. For a list, rows are about each item.
+`make parity` generates this page from `orchestrator/local/parity`.
 """
 
 TITLES: Mapping[str, str] = {
@@ -34,12 +32,11 @@ TITLES: Mapping[str, str] = {
 
 
 def render(table: Mapping[str, Mapping[str, Rows]]) -> str:
-    """Render the page."""
     return "\n".join([HEAD, *(_service(service, operations) for service, operations in table.items())])
 
 
 def _service(service: str, operations: Mapping[str, Rows]) -> str:
-    """The part about a service. Operations whose every member is as on AWS share one line."""
+    """Return the part about a service. Operations whose members are all as on AWS share one line."""
     parts = [f"## {TITLES[service]}", ""]
     parts += [_operation(name, rows) for name, rows in operations.items() if not _is_plain(rows)]
     plain = [name for name, rows in operations.items() if _is_plain(rows)]
@@ -57,35 +54,35 @@ def _is_plain(rows: Rows) -> bool:
 
 
 def _operation(operation: str, rows: Rows) -> str:
-    """A table of the members; those of which the same is to be said share a row."""
+    """Return a table of the members; those with the same treatment share a row."""
     groups: dict[tuple[str, str], list[str]] = {}
     for path, *rest in _lines(rows, ""):
         groups.setdefault((rest[0], rest[1]), []).append(path)
-    plain = groups.pop(_verdict(Honoured()), [])
-    lines = [f"| {_code(paths)} | {verdict} | {meaning} |" for (verdict, meaning), paths in groups.items()]
+    plain = groups.pop(_describe(Honoured()), [])
+    lines = [f"| {_code(paths)} | {treatment} | {meaning} |" for (treatment, meaning), paths in groups.items()]
     lines += ["", f"Honoured as on AWS: {_code(plain)}."] if plain else []
-    return "\n".join([f"### {operation}", "", "| member | here | what that means |", "|---|---|---|", *lines, ""])
+    return "\n".join([f"### {operation}", "", "| member | treatment | meaning |", "|---|---|---|", *lines, ""])
 
 
 def _lines(rows: Rows, path: str) -> Iterator[tuple[str, str, str]]:
     for name, row in rows.items():
         below = f"{path}.{name}" if path else name
         if isinstance(row, Members) and not _is_plain(row.rows):
-            if row.most is not None:
-                yield below, "honoured", f"at most {row.most}; {row.why}"
+            if row.maximum is not None:
+                yield below, "honoured", f"at most {row.maximum}; {row.reason}"
             yield from _lines(row.rows, below)
         else:
-            yield below, *_verdict(row)
+            yield below, *_describe(row)
 
 
-def _verdict(row: Row) -> tuple[str, str]:
+def _describe(row: Row) -> tuple[str, str]:
     if isinstance(row, Members):
         return "honoured", Honoured().meaning
     if isinstance(row, Refused):
-        return "refused", row.why
-    if isinstance(row, NoMeaning):
-        return "no meaning", row.meaning
-    only = f" only {', '.join(f'`{value}`' for value in row.only)}" if row.only else ""
-    numbers = f" {limits(row)}" if limits(row) else ""
-    needed = ", needed" if row.needed else ""
-    return f"honoured{only}{numbers}{needed}", "; otherwise: ".join(filter(None, (row.meaning, row.why)))
+        return "refused", row.reason
+    if isinstance(row, NoEffect):
+        return "no effect", row.meaning
+    values = f"only {', '.join(f'`{value}`' for value in row.values)}" if row.values else ""
+    treatment = " ".join(filter(None, ("honoured", values, format_limits(row))))
+    meaning = "; otherwise: ".join(filter(None, (row.meaning, row.reason)))
+    return f"{treatment}{', required' if row.required else ''}", meaning

@@ -1,57 +1,117 @@
-"""What can become of a request's member. A table has the form of the request, with one of these in place of a value.
+"""Rows: how the local server treats each member of a request, and the check of a request against them.
 
-A structure that is honoured is a `Members` with a row for each of its own; every other row covers all that is below
-it. For a list, rows are about each item.
+Rows have the form of the request, with one row in place of each value. A structure that is honoured is a `Members`,
+with one row for each of its members; each other row covers the whole value. For a list, rows are about each item.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import inf
-from typing import Union
+from math import inf, isfinite
+from typing import Any, Union
+
+MAX_QUOTED_CHARACTERS = 100
+"""Characters of a value that an error message repeats."""
 
 
 @dataclass(frozen=True)
 class Honoured:
-    """It does here what it does on AWS."""
+    """The member has the effect that it has on AWS."""
 
     meaning: str = "as on AWS"
-    only: tuple[object, ...] = ()
+    values: tuple[object, ...] = ()
     """The values that are honoured, if not all; others are refused."""
-    why: str = ""
-    """Why other values are refused, or what to do instead."""
-    needed: bool = False
-    """AWS can do without it in ways that are refused here."""
-    least: float = -inf
-    """Of a number; smaller ones are refused."""
-    most: float = inf
-    """Of a number; larger ones are refused."""
+    reason: str = ""
+    """The reason for which other values are refused, or a remedy."""
+    required: bool = False
+    """Optional on AWS, required here."""
+    minimum: float = -inf
+    """Smallest number that is honoured."""
+    maximum: float = inf
+    """Largest number that is honoured."""
 
 
 @dataclass(frozen=True)
-class NoMeaning:
-    """It is about AWS's own machines: stored, and described back."""
+class NoEffect:
+    """The member is about AWS's own machines: it is stored and described, and has no effect."""
 
     meaning: str
 
 
 @dataclass(frozen=True)
 class Refused:
-    """It would change what happens, and is not done here; refused unless it is empty or false."""
+    """The member would have an effect that is not supported: it is refused unless it is empty or false."""
 
-    why: str
-    """The reason, or what to do instead."""
+    reason: str
+    """The reason, or a remedy."""
 
 
 @dataclass(frozen=True)
 class Members:
-    """A structure, or a list of them, that is honoured as its members are."""
+    """A structure or a list of structures, with a row for each of its members."""
 
     rows: "Rows"
-    needed: bool = False
-    most: int | None = None
-    """Items of a list that are honoured; longer ones are refused."""
-    why: str = ""
+    required: bool = False
+    maximum: int | None = None
+    """Largest number of items that is honoured."""
+    reason: str = ""
 
 
-Row = Union[Honoured, NoMeaning, Refused, Members]  # noqa: UP007  a forward reference needs it
+Row = Union[Honoured, NoEffect, Refused, Members]  # noqa: UP007  a forward reference needs it
 Rows = Mapping[str, Row]
+
+
+def list_refusals(rows: Rows, members: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Yield the path and the value of each member that is not supported, with the reason or a remedy.
+
+    Args:
+        path: of the structure with these members, with a dot at the end.
+    """
+    for name, value in members.items():
+        if name in rows:
+            yield from _check(rows[name], value, f"{path}{name}")
+        else:  # botocore's model is newer than the rows
+            yield f"{path}{name} {_quote(value)} (unknown to this version)"
+    for name, row in rows.items():
+        if name not in members and isinstance(row, Honoured | Members) and row.required:
+            example = f" as {_quote(row.values[0])}" if isinstance(row, Honoured) and row.values else ""
+            yield f"{path}{name} is missing, and is required{example}{': ' if row.reason else ''}{row.reason}"
+
+
+def _check(row: Row, value: Any, path: str) -> Iterator[str]:
+    if isinstance(row, Refused) and not _is_empty(value):
+        yield f"{path} {_quote(value)} ({row.reason})"
+    elif isinstance(row, Honoured) and row.values and value not in row.values:
+        yield f"{path} {_quote(value)} (honoured: {', '.join(map(str, row.values))}; {row.reason})"
+    elif isinstance(row, Honoured) and isinstance(value, int | float) and not row.minimum <= value <= row.maximum:
+        yield f"{path} {_quote(value)} (honoured: {format_limits(row)}; {row.reason})"
+    elif isinstance(row, Members):
+        yield from _check_structures(row, value, path)
+
+
+def _check_structures(row: Members, value: Any, path: str) -> Iterator[str]:
+    if not isinstance(value, list):
+        yield from list_refusals(row.rows, value, f"{path}.")
+        return
+    if row.maximum is not None and len(value) > row.maximum:
+        yield f"{path} with {len(value)} items, more than {row.maximum} ({row.reason})"
+    for index, item in enumerate(value):
+        yield from list_refusals(row.rows, item, f"{path}[{index}].")
+
+
+def format_limits(row: Honoured) -> str:
+    """Return the numbers that are honoured, in words; empty for all."""
+    limits = (("from", row.minimum), ("to", row.maximum))
+    return " ".join(f"{word} {limit:g}" for word, limit in limits if isfinite(limit))
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value has no effect: it is empty or false, or a structure or list of such values."""
+    if isinstance(value, dict | list):
+        return all(map(_is_empty, value.values() if isinstance(value, dict) else value))
+    return value is False or value == ""
+
+
+def _quote(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= MAX_QUOTED_CHARACTERS else f"{text[:MAX_QUOTED_CHARACTERS]}..."

@@ -1,72 +1,55 @@
-"""S3. A member has the same row in every operation, except where an operation says otherwise."""
+"""S3. A member has the same row in every operation, unless the operation has its own row for it."""
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Row, Rows
-
-ACLS = ("private", "bucket-owner-read", "bucket-owner-full-control")
-
-OWNER = Honoured("the server's account; for another one the answer is AccessDenied")
-UNENCRYPTED = NoMeaning("nothing is encrypted")
-NO_GRANTS = Refused("buckets and objects belong to the server's one account: leave it out")
-NO_LOCK = Refused("objects cannot be locked: leave it out")
-CHECKED = NoMeaning("the body is read whole and counted in any case")
-IF_MATCH_ONLY = Refused("give IfMatch instead")
-
-ROWS: Mapping[str, Row] = {
-    "ACL": Honoured("objects are their owner's", only=ACLS, why="only the holder of the server's credentials can read"),
-    "AnnotationDirective": Refused("objects have no annotations"),
-    "BucketKeyEnabled": UNENCRYPTED,
-    "BucketNamespace": Refused("bucket names have one namespace: leave it out"),
-    "BypassGovernanceRetention": NoMeaning("no object is retained"),
-    "ChecksumAlgorithm": NoMeaning("the checksum says itself which algorithm it has"),
-    "ContentLength": CHECKED,
-    "CopySourceSSECustomerAlgorithm": UNENCRYPTED,
-    "CopySourceSSECustomerKey": UNENCRYPTED,
-    "CopySourceSSECustomerKeyMD5": UNENCRYPTED,
-    "ExpectedBucketOwner": OWNER,
-    "ExpectedSourceBucketOwner": OWNER,
-    "GrantFullControl": NO_GRANTS,
-    "GrantRead": NO_GRANTS,
-    "GrantReadACP": NO_GRANTS,
-    "GrantWrite": NO_GRANTS,
-    "GrantWriteACP": NO_GRANTS,
-    "IfMatchInitiatedTime": Refused("it is for directory buckets"),
-    "IfMatchLastModifiedTime": IF_MATCH_ONLY,
-    "IfMatchSize": IF_MATCH_ONLY,
-    "MFA": NoMeaning("no bucket asks for a second factor"),
-    "ObjectLockEnabledForBucket": NO_LOCK,
-    "ObjectLockEventHold": NO_LOCK,
-    "ObjectLockEventHoldDurationDays": NO_LOCK,
-    "ObjectLockEventHoldDurationYears": NO_LOCK,
-    "ObjectLockLegalHoldStatus": NO_LOCK,
-    "ObjectLockMode": NO_LOCK,
-    "ObjectLockRetainUntilDate": NO_LOCK,
-    "ObjectOwnership": NoMeaning("the server has one account"),
-    "OptionalObjectAttributes": NoMeaning("no object is restored from an archive"),
-    "RequestPayer": NoMeaning("requests cost nothing"),
-    "SSECustomerAlgorithm": UNENCRYPTED,
-    "SSECustomerKey": UNENCRYPTED,
-    "SSECustomerKeyMD5": UNENCRYPTED,
-    "SSEKMSEncryptionContext": UNENCRYPTED,
-    "SSEKMSKeyId": UNENCRYPTED,
-    "ServerSideEncryption": UNENCRYPTED,
-    "StorageClass": NoMeaning("the disk is this machine's"),
-    "VersionId": Honoured("the only version", only=("null",), why="versions are not kept"),
-    "WebsiteRedirectLocation": Refused("buckets are not served as websites"),
-    "WriteOffsetBytes": Refused("objects cannot be appended to: put the whole object"),
-}
-"""Members that are not honoured everywhere, or of which more can be said than that."""
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Row, Rows
 
 SSE_C = "SSECustomerAlgorithm SSECustomerKey SSECustomerKeyMD5"
 SSE = f"ServerSideEncryption {SSE_C} SSEKMSKeyId SSEKMSEncryptionContext BucketKeyEnabled"
 SOURCE_SSE = "CopySourceSSECustomerAlgorithm CopySourceSSECustomerKey CopySourceSSECustomerKeyMD5"
+LOCKED = (
+    "ObjectLockEventHold ObjectLockEventHoldDurationDays ObjectLockEventHoldDurationYears"
+    " ObjectLockLegalHoldStatus ObjectLockMode ObjectLockRetainUntilDate"
+)
+GRANTS = "ACL GrantFullControl GrantRead GrantReadACP GrantWriteACP"
+DIRECTORY_BUCKET = Refused("directory buckets are not supported")
+NO_GRANTS = Refused("buckets and objects belong to the server's one account: remove it")
+
+ROWS: Mapping[str, Row] = {
+    **dict.fromkeys(f"{SSE} {SOURCE_SSE}".split(), NoEffect("nothing is encrypted")),
+    **dict.fromkeys(f"{LOCKED} ObjectLockEnabledForBucket".split(), Refused("objects cannot be locked: remove it")),
+    **dict.fromkeys(f"{GRANTS} GrantWrite".split(), NO_GRANTS),
+    **dict.fromkeys(("IfMatchLastModifiedTime", "IfMatchSize"), Refused("use IfMatch instead")),
+    **dict.fromkeys(
+        ("ExpectedBucketOwner", "ExpectedSourceBucketOwner"),
+        Honoured("the server's account; for other accounts the error is AccessDenied"),
+    ),
+    "ACL": Honoured(
+        "only the owner can access an object",
+        values=("private", "bucket-owner-read", "bucket-owner-full-control"),
+        reason="only the holder of the server's credentials can read",
+    ),
+    "AnnotationDirective": Refused("objects have no annotations"),
+    "BucketNamespace": Refused("bucket names have one namespace: remove it"),
+    "BypassGovernanceRetention": NoEffect("no object is retained"),
+    "ChecksumAlgorithm": NoEffect("the checksum's own header names the algorithm"),
+    "ContentLength": NoEffect("the size of the body is always counted"),
+    "IfMatchInitiatedTime": DIRECTORY_BUCKET,
+    "MFA": NoEffect("no bucket requires a second factor"),
+    "ObjectOwnership": NoEffect("the server has one account"),
+    "OptionalObjectAttributes": NoEffect("no object is restored from an archive"),
+    "RequestPayer": NoEffect("requests cost nothing"),
+    "StorageClass": NoEffect("objects use this machine's disk"),
+    "VersionId": Honoured("the only version", values=("null",), reason="versions are not kept"),
+    "WebsiteRedirectLocation": Refused("buckets are not served as websites"),
+    "WriteOffsetBytes": Refused("appending is not supported: put the whole object"),
+}
+"""Members with the same row in all operations, if that is not just `Honoured()`."""
+
 ALGORITHMS = "CRC32 CRC32C CRC64NVME SHA1 SHA256 SHA512 MD5 XXHASH64 XXHASH3 XXHASH128"
 SUMS = " ".join(f"Checksum{algorithm}" for algorithm in ALGORITHMS.split())
-LOCKED = " ".join(name for name in ROWS if name.startswith("ObjectLock") and name != "ObjectLockEnabledForBucket")
-GRANTS = "ACL GrantFullControl GrantRead GrantReadACP GrantWriteACP"
 DESCRIBED = "CacheControl ContentDisposition ContentEncoding ContentLanguage ContentType Expires Metadata Tagging"
-MADE = f"{DESCRIBED} {SSE} StorageClass {GRANTS} WebsiteRedirectLocation {LOCKED}"
+NEW = f"{DESCRIBED} {SSE} StorageClass {GRANTS} WebsiteRedirectLocation {LOCKED}"
 CONDITIONS = "IfMatch IfModifiedSince IfNoneMatch IfUnmodifiedSince"
 SOURCE = f"CopySource {' '.join(f'CopySource{name}' for name in CONDITIONS.split())} {SOURCE_SSE}"
 RESPONSE = " ".join(
@@ -79,7 +62,7 @@ READ = f"{OBJECT} {CONDITIONS} Range {RESPONSE} VersionId {SSE_C} PartNumber Che
 PAGED = f"{BUCKET} Delimiter EncodingType MaxKeys Prefix RequestPayer OptionalObjectAttributes"
 
 PUT = f"{BUCKET} ContentMD5 ChecksumAlgorithm"
-STORED = NoMeaning("stored and described: nothing is encrypted, and only the home's owner can read")
+STORED = NoEffect("stored and described; nothing is encrypted, and only the home's owner can read")
 DESCRIBED_SETTINGS = (
     *("BucketAcl", "BucketCors", "BucketEncryption", "BucketLifecycleConfiguration"),
     *("BucketLogging", "BucketNotificationConfiguration", "BucketOwnershipControls", "BucketPolicy"),
@@ -91,6 +74,7 @@ DELETED_SETTINGS = (
     *("BucketReplication", "BucketTagging", "BucketWebsite", "PublicAccessBlock"),
 )
 
+NO_PARTS = Refused("only the number of parts is listed: use ListParts before the upload is completed")
 TAGGING = Members({"TagSet": Members({"Key": Honoured(), "Value": Honoured()})})
 
 
@@ -104,9 +88,9 @@ S3: dict[str, Rows] = {
         f"Bucket {GRANTS} GrantWrite ObjectLockEnabledForBucket ObjectOwnership BucketNamespace",
         CreateBucketConfiguration=Members(
             {
-                "LocationConstraint": Honoured("the server's region; for another one, as on AWS, an error"),
-                "Location": Refused("it is for directory buckets"),
-                "Bucket": Refused("it is for directory buckets"),
+                "LocationConstraint": Honoured("the server's region; another one is an error, as on AWS"),
+                "Location": DIRECTORY_BUCKET,
+                "Bucket": DIRECTORY_BUCKET,
                 "Tags": Refused("use PutBucketTagging"),
             }
         ),
@@ -118,7 +102,7 @@ S3: dict[str, Rows] = {
     "ListObjectVersions": _rows(f"{PAGED} KeyMarker VersionIdMarker"),
     "ListObjectsV2": _rows(f"{PAGED} ContinuationToken FetchOwner StartAfter"),
     "PutObject": _rows(
-        f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {SUMS} IfMatch IfNoneMatch WriteOffsetBytes {MADE}"
+        f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {SUMS} IfMatch IfNoneMatch WriteOffsetBytes {NEW}"
     ),
     "GetObject": _rows(READ),
     "HeadObject": _rows(READ),
@@ -133,8 +117,8 @@ S3: dict[str, Rows] = {
                     {
                         **_rows("Key VersionId"),
                         "ETag": Honoured(),
-                        "LastModifiedTime": Refused("give ETag instead"),
-                        "Size": Refused("give ETag instead"),
+                        "LastModifiedTime": Refused("use ETag instead"),
+                        "Size": Refused("use ETag instead"),
                     }
                 ),
                 "Quiet": Honoured(),
@@ -143,20 +127,20 @@ S3: dict[str, Rows] = {
     ),
     "GetObjectAttributes": _rows(
         f"{OBJECT} VersionId {SSE_C} ObjectAttributes",
-        MaxParts=Refused("only the number of parts is listed: use ListParts before the upload is completed"),
-        PartNumberMarker=Refused("only the number of parts is listed: use ListParts before the upload is completed"),
+        MaxParts=NO_PARTS,
+        PartNumberMarker=NO_PARTS,
     ),
     "GetObjectTagging": _rows(f"{OBJECT} VersionId"),
     "PutObjectTagging": _rows(f"{OBJECT} VersionId ContentMD5 ChecksumAlgorithm", Tagging=TAGGING),
     "DeleteObjectTagging": _rows(f"{BUCKET} Key VersionId"),
     "CopyObject": _rows(
         f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} IfMatch IfNoneMatch MetadataDirective TaggingDirective"
-        f" AnnotationDirective {MADE}",
-        ChecksumAlgorithm=Honoured("the checksum that the copy gets"),
+        f" AnnotationDirective {NEW}",
+        ChecksumAlgorithm=Honoured("algorithm of the copy's checksum"),
     ),
     "CreateMultipartUpload": _rows(
-        f"{OBJECT} ChecksumType {MADE}",
-        ChecksumAlgorithm=Honoured("the checksum that the object gets"),
+        f"{OBJECT} ChecksumType {NEW}",
+        ChecksumAlgorithm=Honoured("algorithm of the object's checksum"),
     ),
     "UploadPart": _rows(f"{OBJECT} Body ContentLength ContentMD5 ChecksumAlgorithm {SUMS} PartNumber UploadId {SSE_C}"),
     "UploadPartCopy": _rows(f"{OBJECT} ExpectedSourceBucketOwner {SOURCE} CopySourceRange PartNumber UploadId {SSE_C}"),
@@ -168,7 +152,7 @@ S3: dict[str, Rows] = {
     "ListParts": _rows(f"{OBJECT} MaxParts PartNumberMarker UploadId {SSE_C}"),
     "ListMultipartUploads": _rows(
         f"{BUCKET} EncodingType KeyMarker MaxUploads Prefix RequestPayer UploadIdMarker",
-        Delimiter=Refused("the list is flat: leave it out"),
+        Delimiter=Refused("the list has no common prefixes: remove it"),
     ),
     **{f"Get{name}": _rows(BUCKET) for name in DESCRIBED_SETTINGS},
     "GetBucketAccelerateConfiguration": _rows(f"{BUCKET} RequestPayer"),
@@ -182,8 +166,8 @@ S3: dict[str, Rows] = {
         f"{PUT} MFA",
         VersioningConfiguration=Members(
             {
-                "Status": Honoured("no versions are kept", only=("Suspended",), why="versions are not kept"),
-                "MFADelete": Honoured("no second factor is asked for", only=("Disabled",), why="it needs versions"),
+                "Status": Honoured(values=("Suspended",), reason="versions are not kept"),
+                "MFADelete": Honoured(values=("Disabled",), reason="versions are not kept"),
             }
         ),
     ),

@@ -1,4 +1,4 @@
-"""The table of parity rows for each member of each supported operation, and the check of requests against it.
+"""The parity rows for each member of each supported operation, and the check of requests against them.
 
 The rows of SageMaker's operations are in the resource families. A test compares the table with botocore's models, and
 docs/maintaining/parity.md is generated from it.
@@ -10,16 +10,13 @@ from typing import Any
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.kinds import Kind, all_kinds, load_modules
 from microjobs_orchestrator.local.parity.common import LIST, LIST_WITH_STATUS, TAGS, honoured
-from microjobs_orchestrator.local.parity.identity import ECR, IAM, STS
-from microjobs_orchestrator.local.parity.logs import LOGS
-from microjobs_orchestrator.local.parity.refusal import refusals
-from microjobs_orchestrator.local.parity.rows import Honoured, Rows
-from microjobs_orchestrator.local.parity.runtime import RUNTIME
+from microjobs_orchestrator.local.parity.rows import Honoured, Rows, list_refusals
 from microjobs_orchestrator.local.parity.s3 import S3
+from microjobs_orchestrator.local.parity.services import ECR, IAM, LOGS, RUNTIME, STS
 
 
 def _common_rows(kind: Kind) -> Iterator[tuple[str, Rows]]:
-    """Yield the rows of the operations that all kinds have alike, except Create."""
+    """Yield the rows of the operations that are the same for all kinds: all except Create."""
     for verb in kind.verbs:
         listing = LIST_WITH_STATUS if kind.life else LIST
         yield kind.operations[verb], listing if verb == "List" else honoured(kind.name_member)
@@ -53,16 +50,15 @@ CODES: Mapping[str, tuple[str, int]] = {
     "iam": ("ValidationError", 400),
     "ecr": ("InvalidParameterException", 400),
 }
-"""Each service's error code and HTTP status for a request that it does not accept."""
+"""Error code and HTTP status for a request that is not supported, by service."""
 
 
 def refuse(service: str, operation: str, params: Mapping[str, Any]) -> None:
-    """Refuse a request that is valid on AWS and asks for something that is not supported.
+    """Refuse a request with members that AWS supports and this server does not.
 
     Raises:
-        ServiceError: names each such member, its value, and the reason or what to do instead.
+        ServiceError: names each of these members, its value, and the reason or a remedy.
     """
-    found = refusals(TABLE[service][operation], params)
-    if found:
+    if found := "; ".join(list_refusals(TABLE[service][operation], params)):
         code, status = CODES[service]
-        raise ServiceError(code, "Not supported here: " + "; ".join(found), status)
+        raise ServiceError(code, f"Not supported here: {found}", status)

@@ -108,7 +108,9 @@ def _parse_element(shape: Shape, element: ElementTree.Element) -> Any:
     try:
         return parse_text(shape, text)
     except ValueError:
-        raise ServiceError("InvalidArgument", f"{_tag(element)} is {text!r}; its type must be {shape.type_name}.") from None
+        raise ServiceError(
+            "InvalidArgument", f"{_tag(element)} is {text!r}; its type must be {shape.type_name}."
+        ) from None
 
 
 def _parse_entry(shape: MapShape, entry: ElementTree.Element) -> tuple[str, Any]:

@@ -75,7 +75,7 @@ def accepted(rows: Rows, path: str = "") -> Iterator[str]:
     for name, row in rows.items():
         if isinstance(row, Members):
             yield from accepted(row.rows, f"{path}{name}.")
-        elif isinstance(row, Honoured) and len(row.only) != 1:
+        elif isinstance(row, Honoured) and len(row.values) != 1:
             yield path + name
 
 

@@ -54,7 +54,7 @@ def test_server_has_the_operations_of_the_table() -> None:
 
 
 def test_member_that_is_newer_than_the_table_is_refused() -> None:
-    with pytest.raises(ServiceError, match=r'^Not supported here: fresh "x" \(this version does not know it\)$'):
+    with pytest.raises(ServiceError, match=r'^Not supported here: fresh "x" \(unknown to this version\)$'):
         refuse("logs", "GetLogEvents", {"logGroupName": "g", "logStreamName": "s", "fresh": "x"})
 
 
@@ -64,7 +64,7 @@ def honoured_values(rows: Rows, shape: StructureShape, path: str) -> Iterator[tu
         if isinstance(row, Members) and (inner := structure_of(member)):
             yield from honoured_values(row.rows, inner, f"{path}.{name}")
         elif isinstance(row, Honoured):
-            yield from ((f"{path}.{name}", value, member) for value in row.only)
+            yield from ((f"{path}.{name}", value, member) for value in row.values)
 
 
 @pytest.mark.parametrize(("service", "operation"), OPERATIONS)
@@ -153,7 +153,7 @@ def test_everything_refused_is_named_at_once() -> None:
 
 def test_member_without_which_nothing_runs_is_asked_for() -> None:
     message = refusal("CreateTrainingJob", training(AlgorithmSpecification={"AlgorithmName": "arn"}))
-    assert "AlgorithmSpecification.TrainingImage is missing, and is needed" in message
+    assert "AlgorithmSpecification.TrainingImage is missing, and is required" in message
     assert "AlgorithmSpecification.AlgorithmName" in message
 
 

@@ -10,33 +10,33 @@ from microjobs_orchestrator.local.parity.common import (
     VOLUME,
     VPC,
 )
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
-ONE_CONTAINER = NoMeaning("one container serves a variant")
-DEPLOYMENT = NoMeaning("an update starts the new containers, moves all requests at once and drains the old ones")
+ONE_CONTAINER = NoEffect("one container serves a variant")
+DEPLOYMENT = NoEffect("an update starts the new containers, moves all requests at once and drains the old ones")
 VARIANT: Rows = {
     "VariantName": Honoured(),
-    "ModelName": Honoured(needed=True),
+    "ModelName": Honoured(required=True),
     "InitialInstanceCount": ONE_CONTAINER,
     "InstanceType": INSTANCE_TYPE,
     "InstancePools": Refused("one instance type: give InstanceType"),
-    "VariantInstanceProvisionTimeoutInSeconds": NoMeaning("there are no instances to wait for"),
+    "VariantInstanceProvisionTimeoutInSeconds": NoEffect("there are no instances to wait for"),
     "InitialVariantWeight": Honoured("the share of the requests"),
     "AcceleratorType": Refused("there is no Elastic Inference: choose a GPU type"),
     "CoreDumpConfig": Refused("set it up in the engine"),
     "ServerlessConfig": Refused("give InstanceType and InitialInstanceCount"),
     "VolumeSizeInGB": VOLUME,
-    "ModelDataDownloadTimeoutInSeconds": NoMeaning("nothing is downloaded"),
+    "ModelDataDownloadTimeoutInSeconds": NoEffect("nothing is downloaded"),
     "ContainerStartupHealthCheckTimeoutInSeconds": Honoured("how long `/ping` may take to answer 200"),
     "EnableSSMAccess": Refused("use the engine: docker exec into the endpoint's container"),
     "ManagedInstanceScaling": ONE_CONTAINER,
     "RoutingConfig": ONE_CONTAINER,
-    "InferenceAmiVersion": NoMeaning("the machine is this one"),
-    "CapacityReservationConfig": NoMeaning("there is no capacity to reserve"),
+    "InferenceAmiVersion": NoEffect("the machine is this one"),
+    "CapacityReservationConfig": NoEffect("there is no capacity to reserve"),
     "AcceleratorPartitionLayouts": Refused("GPUs are not divided"),
 }
 
-NOT_CAPTURED = NoMeaning("nothing is captured")
+NOT_CAPTURED = NoEffect("nothing is captured")
 
 NO_TOPICS = Refused("there is no SNS: look for the output's object, or the failure's")
 
@@ -47,7 +47,7 @@ ASYNC: Rows = {
     "OutputConfig": Members(
         {
             "KmsKeyId": KMS,
-            "S3OutputPath": Honoured("answers, each `.out` of a name of its own", needed=True),
+            "S3OutputPath": Honoured("answers, each `.out` of a name of its own", required=True),
             "NotificationConfig": Members(
                 {"SuccessTopic": NO_TOPICS, "ErrorTopic": NO_TOPICS, "IncludeInferenceResponseIn": NO_TOPICS}
             ),
@@ -62,7 +62,9 @@ CREATE_ENDPOINT_CONFIG: Rows = {
     "DataCaptureConfig": Members(
         {
             # AWS captures if it is not told.
-            "EnableCapture": Honoured("nothing is captured", only=(False,), why="log in the container", needed=True),
+            "EnableCapture": Honoured(
+                "nothing is captured", values=(False,), reason="log in the container", required=True
+            ),
             "InitialSamplingPercentage": NOT_CAPTURED,
             "DestinationS3Uri": NOT_CAPTURED,
             "KmsKeyId": NOT_CAPTURED,
@@ -78,7 +80,7 @@ CREATE_ENDPOINT_CONFIG: Rows = {
     "ExecutionRoleArn": ROLE,
     "VpcConfig": VPC,
     "EnableNetworkIsolation": Refused("it is for inference components: set it in CreateModel"),
-    "MetricsConfig": NoMeaning("metrics are not collected; request them from the container"),
+    "MetricsConfig": NoEffect("metrics are not collected; request them from the container"),
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }
 

@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.parity.common import (
     TAGS,
     VPC,
 )
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")
 
@@ -31,10 +31,10 @@ MODEL_SOURCE: Rows = {
 }
 
 CONTAINER: Rows = {
-    "ContainerHostname": NoMeaning("there is one container"),
-    "Image": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
-    "ImageConfig": NoMeaning("the engine's own logins are used"),
-    "Mode": Honoured("one model", only=("SingleModel",), why="make a model and an endpoint for each"),
+    "ContainerHostname": NoEffect("there is one container"),
+    "Image": Honoured("an image of the engine, after the aliases of the configuration", required=True),
+    "ImageConfig": NoEffect("the engine's own logins are used"),
+    "Mode": Honoured("one model", values=("SingleModel",), reason="make a model and an endpoint for each"),
     "ModelDataUrl": Honoured("a `.tar.gz`, extracted before the container starts"),
     "ModelDataSource": Members(MODEL_SOURCE),
     "AdditionalModelDataSources": Refused("put all files into one model archive"),
@@ -42,14 +42,14 @@ CONTAINER: Rows = {
     "ModelPackageName": PACKAGE,
     "InferenceSpecificationName": PACKAGE,
     "MultiModelConfig": Refused("make a model and an endpoint for each"),
-    "ContainerMetricsConfig": NoMeaning("metrics are not collected; request them from the container"),
+    "ContainerMetricsConfig": NoEffect("metrics are not collected; request them from the container"),
 }
 
 CREATE: Rows = {
     "ModelName": Honoured(),
     "PrimaryContainer": Members(CONTAINER),
-    "Containers": Members(CONTAINER, most=1, why="inference pipelines are not run: put the steps into one image"),
-    "InferenceExecutionConfig": NoMeaning("there is one container"),
+    "Containers": Members(CONTAINER, maximum=1, reason="inference pipelines are not run: put the steps into one image"),
+    "InferenceExecutionConfig": NoEffect("there is one container"),
     "ExecutionRoleArn": ROLE,
     "Tags": TAGS,
     "VpcConfig": VPC,

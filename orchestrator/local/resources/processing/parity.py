@@ -26,16 +26,16 @@ APP_MANAGED = Refused("only AWS's own processing applications move their files t
 
 INPUT: Rows = {
     "S3Uri": Honoured("objects whose keys begin so"),
-    "LocalPath": Honoured("the folder of the input's files", needed=True),
+    "LocalPath": Honoured("the folder of the input's files", required=True),
     "S3DataType": Honoured("objects whose keys begin so, or those of a manifest"),
     "S3InputMode": Honoured(
         "files are there before the container starts",
-        only=("File",),
-        why="AWS does not document what the pipes are called: use File",
+        values=("File",),
+        reason="AWS does not document what the pipes are called: use File",
     ),
     "S3DataDistributionType": DISTRIBUTION,
     "S3CompressionType": Honoured(
-        "files as they are", only=("None",), why="Gzip is for Pipe mode: unpack them in the job"
+        "files as they are", values=("None",), reason="Gzip is for Pipe mode: unpack them in the job"
     ),
 }
 
@@ -43,7 +43,7 @@ OUTPUT: Rows = {
     "S3Uri": Honoured(
         "several hosts' files are merged; of two with one name the first host's is taken, and the log says so"
     ),
-    "LocalPath": Honoured(needed=True),
+    "LocalPath": Honoured(required=True),
     "S3UploadMode": Honoured("at the end, or while the job runs as well"),
 }
 
@@ -52,7 +52,7 @@ CREATE: Rows = {
         {
             "InputName": Honoured(),
             "AppManaged": APP_MANAGED,
-            "S3Input": Members(INPUT, needed=True),
+            "S3Input": Members(INPUT, required=True),
             "DatasetDefinition": Refused("there is no Athena or Redshift: put the data into a bucket"),
         }
     ),
@@ -61,7 +61,7 @@ CREATE: Rows = {
             "Outputs": Members(
                 {
                     "OutputName": Honoured(),
-                    "S3Output": Members(OUTPUT, needed=True),
+                    "S3Output": Members(OUTPUT, required=True),
                     "FeatureStoreOutput": Refused("there is no feature store: use S3Output"),
                     "AppManaged": APP_MANAGED,
                 }

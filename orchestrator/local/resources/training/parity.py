@@ -23,10 +23,10 @@ from microjobs_orchestrator.local.parity.common import (
     VOLUME,
     VPC,
 )
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 PLAN = Refused("there is no capacity to reserve here")
-SDK_RULE = NoMeaning("there is no profiler")
+SDK_RULE = NoEffect("there is no profiler")
 DEBUGGER = Refused("there is no debugger to evaluate rules: look at the metrics or the log in the job itself")
 
 INPUT_MODE = Honoured("files before the container starts; FastFile: they are read-only; Pipe: a named pipe an epoch")
@@ -39,8 +39,8 @@ CHANNELS: Rows = {
                 {
                     "S3DataType": Honoured(
                         "objects whose keys begin so, or those of a manifest; augmented ones in Pipe mode",
-                        only=("S3Prefix", "ManifestFile", "AugmentedManifestFile"),
-                        why="only AWS's own fine-tuning reads conversations: put the objects under one prefix",
+                        values=("S3Prefix", "ManifestFile", "AugmentedManifestFile"),
+                        reason="only AWS's own fine-tuning reads conversations: put the objects under one prefix",
                     ),
                     "S3Uri": Honoured(),
                     "S3DataDistributionType": DISTRIBUTION,
@@ -49,7 +49,7 @@ CHANNELS: Rows = {
                     "ModelAccessConfig": ACCESS,
                     "HubAccessConfig": HUB,
                 },
-                needed=True,
+                required=True,
             ),
             "FileSystemDataSource": Refused("there is no EFS or FSx: put the files into a bucket"),
             "DatasetSource": HUB,
@@ -63,7 +63,7 @@ CHANNELS: Rows = {
 }
 
 ALGORITHM: Rows = {
-    "TrainingImage": Honoured("an image of the engine, after the aliases of the configuration", needed=True),
+    "TrainingImage": Honoured("an image of the engine, after the aliases of the configuration", required=True),
     "AlgorithmName": Refused("AWS's algorithm resources are not here: give TrainingImage"),
     "TrainingInputMode": INPUT_MODE,
     "MetricDefinitions": Members(
@@ -76,7 +76,7 @@ RESOURCES: Rows = {
     "InstanceCount": HOSTS,
     "VolumeSizeInGB": VOLUME,
     "VolumeKmsKeyId": KMS,
-    "KeepAlivePeriodInSeconds": NoMeaning("there are no instances to keep warm"),
+    "KeepAlivePeriodInSeconds": NoEffect("there are no instances to keep warm"),
     "InstanceGroups": Refused("all hosts are in one group: give InstanceType and InstanceCount"),
     "TrainingPlanArn": PLAN,
     "InstancePlacementConfig": PLAN,
@@ -95,7 +95,7 @@ DEFINITION: Rows = {
             "CompressionType": Honoured("`model.tar.gz`, or the files below `model/`"),
         }
     ),
-    "ResourceConfig": Members(RESOURCES, needed=True),
+    "ResourceConfig": Members(RESOURCES, required=True),
     "VpcConfig": VPC,
     "StoppingCondition": Members(STOPPING),
     "EnableNetworkIsolation": ISOLATION,
@@ -111,7 +111,7 @@ DEFINITION: Rows = {
 }
 """What a training job and a tuning job's definition of training jobs have both."""
 
-PROFILER = NoMeaning("SDKs send it unasked; there is no profiler")
+PROFILER = NoEffect("SDKs send it unasked; there is no profiler")
 REMOTE_DEBUG = Refused("use the engine: docker exec into the job's container")
 PROFILER_RULES = Members(
     {
@@ -123,9 +123,9 @@ PROFILER_RULES = Members(
         "VolumeSizeInGB": SDK_RULE,
         "RuleParameters": Honoured(
             "SDKs from before 2023 send the rule ProfilerReport unasked: no effect, and the log says so",
-            only=({"rule_to_invoke": "ProfilerReport"},),
-            why=DEBUGGER.why,
-            needed=True,
+            values=({"rule_to_invoke": "ProfilerReport"},),
+            reason=DEBUGGER.reason,
+            required=True,
         ),
     }
 )
@@ -136,24 +136,24 @@ CREATE: Rows = {
     "AlgorithmSpecification": Members(
         {
             **ALGORITHM,
-            "EnableSageMakerMetricsTimeSeries": NoMeaning("there are no time series of metrics"),
+            "EnableSageMakerMetricsTimeSeries": NoEffect("there are no time series of metrics"),
             "ContainerEntrypoint": ENTRYPOINT,
             "ContainerArguments": ARGUMENTS,
-            "TrainingImageConfig": NoMeaning("the engine's own logins are used"),
+            "TrainingImageConfig": NoEffect("the engine's own logins are used"),
         },
-        needed=True,
+        required=True,
     ),
     **DEFINITION,
     "Tags": TAGS,
-    "DebugHookConfig": NoMeaning("SDKs send it unasked; its file is not written, so no tensors are saved"),
+    "DebugHookConfig": NoEffect("SDKs send it unasked; its file is not written, so no tensors are saved"),
     "DebugRuleConfigurations": DEBUGGER,
     "TensorBoardOutputConfig": Refused("write the events into the output folder, or use CheckpointConfig"),
     "ExperimentConfig": EXPERIMENT,
     "ProfilerConfig": PROFILER,
     "ProfilerRuleConfigurations": PROFILER_RULES,
     "RemoteDebugConfig": REMOTE_DEBUG,
-    "InfraCheckConfig": NoMeaning("there are no instances to check"),
-    "SessionChainingConfig": NoMeaning("there are no sessions to tag"),
+    "InfraCheckConfig": NoEffect("there are no instances to check"),
+    "SessionChainingConfig": NoEffect("there are no sessions to tag"),
     "ServerlessJobConfig": Refused("give AlgorithmSpecification and ResourceConfig"),
     "MlflowConfig": Refused("there is no MLflow server: set MLFLOW_TRACKING_URI in Environment"),
     "ModelPackageConfig": Refused("there is no model registry: the model is in S3OutputPath"),

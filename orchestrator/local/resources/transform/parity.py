@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.parity.common import (
     S3_PREFIX,
     TAGS,
 )
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 CREATE: Rows = {
     "TransformJobName": Honoured(),
@@ -41,9 +41,9 @@ CREATE: Rows = {
     "TransformResources": Members(
         {
             "InstanceType": INSTANCE_TYPE,
-            "InstanceCount": Honoured("as many containers, which share the objects", most=100, why=ONE_MACHINE),
+            "InstanceCount": Honoured("as many containers, which share the objects", maximum=100, reason=ONE_MACHINE),
             "VolumeKmsKeyId": KMS,
-            "TransformAmiVersion": NoMeaning("the machine is this one"),
+            "TransformAmiVersion": NoEffect("the machine is this one"),
         }
     ),
     "DataProcessing": Members(

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.parity.common import (
     VOLUME,
     honoured,
 )
-from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoMeaning, Refused, Rows
+from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 from microjobs_orchestrator.local.resources.training.parity import ALGORITHM, DEFINITION, RESOURCES
 
 RANGE = Members(
@@ -40,12 +40,12 @@ CREATE: Rows = {
                 }
             ),
             "HyperParameterTuningJobObjective": Members(
-                {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, needed=True
+                {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, required=True
             ),
             "ResourceLimits": Members(
                 {
-                    "MaxNumberOfTrainingJobs": Honoured(most=750, why="SageMaker's own limit"),
-                    "MaxParallelTrainingJobs": Honoured(most=100, why=ONE_MACHINE),
+                    "MaxNumberOfTrainingJobs": Honoured(maximum=750, reason="SageMaker's own limit"),
+                    "MaxParallelTrainingJobs": Honoured(maximum=100, reason=ONE_MACHINE),
                     "MaxRuntimeInSeconds": Honoured("of the tuning job"),
                 }
             ),
@@ -65,7 +65,7 @@ CREATE: Rows = {
                     "ConvergenceDetected": Members(
                         {
                             "CompleteOnConvergence": Honoured(
-                                "does nothing", only=("Disabled",), why="use BestObjectiveNotImproving"
+                                "does nothing", values=("Disabled",), reason="use BestObjectiveNotImproving"
                             )
                         }
                     ),
@@ -76,7 +76,7 @@ CREATE: Rows = {
     ),
     "TrainingJobDefinition": Members(
         {
-            "DefinitionName": NoMeaning("there is one definition"),
+            "DefinitionName": NoEffect("there is one definition"),
             "TuningObjective": IN_CONFIG,
             "HyperParameterRanges": IN_CONFIG,
             "StaticHyperParameters": Honoured("with the tuned ones, hyperparameters.json"),
@@ -94,12 +94,12 @@ CREATE: Rows = {
                 }
             ),
         },
-        needed=True,
+        required=True,
     ),
     "TrainingJobDefinitions": SEVERAL,
     "WarmStartConfig": Members(
         {
-            "ParentHyperParameterTuningJobs": Members({"HyperParameterTuningJobName": Honoured(needed=True)}),
+            "ParentHyperParameterTuningJobs": Members({"HyperParameterTuningJobName": Honoured(required=True)}),
             "WarmStartType": Honoured("the search knows of the parents' training jobs that lie in its ranges"),
         }
     ),
