@@ -51,8 +51,8 @@ def test_field_may_be_as_large_as_a_request(size: int, parts: ServerParts, model
 def test_byte_order_mark_is_no_part_of_the_first_field() -> None:
     selected = processing(CSV, InputFilter="$[0]", OutputFilter="$[0,-1]")
     marked = '\ufeff"Doe, J",1\n"Roe, R",2\n'.encode()
-    assert selected.before(marked) == b'"Doe, J"\n"Roe, R"\n'
-    assert selected.after(marked, b"7\n8\n") == b'"Doe, J",7\n"Roe, R",8\n'
+    assert selected.filter_input(marked) == b'"Doe, J"\n"Roe, R"\n'
+    assert selected.filter_output(marked, b"7\n8\n") == b'"Doe, J",7\n"Roe, R",8\n'
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_record_that_cannot_be_read_is_refused_with_its_reason(
     given: Mapping[str, Any], record: bytes, reason: str
 ) -> None:
     with pytest.raises(RecordError, match=reason):
-        processing(given, InputFilter="$[1]" if given is CSV else "$.x").before(record)
+        processing(given, InputFilter="$[1]" if given is CSV else "$.x").filter_input(record)
 
 
 def test_single_records_are_joined_in_their_order(parts: ServerParts, model: Model) -> None:
@@ -85,9 +85,7 @@ def test_record_without_what_is_selected_fails_its_object_alone(parts: ServerPar
     parts.put("in/a.csv", b"1\n")
     parts.put("in/b.csv", b"1,2,3\n")
     job = parts.transform(**CSV, DataProcessing={"InputFilter": "$[0,2]"})
-    assert job["FailureReason"] == (
-        "ClientError: s3://bucket/in/a.csv: InputFilter $[0,2]: there is no index 2 in 1 items"
-    )
+    assert job["FailureReason"] == ("ClientError: s3://bucket/in/a.csv: InputFilter $[0,2]: 1 items have no index 2")
     assert parts.outputs() == {"b.csv.out": b"1,3\n"}
     assert len(model.asked) == 1
 
@@ -109,12 +107,12 @@ def test_answers_that_are_too_few_fail_the_object(parts: ServerParts, model: Mod
     ],
 )
 def test_rows_get_the_answers_columns(body: bytes, answer: bytes, kept: bytes) -> None:
-    assert processing(CSV).after(body, answer) == kept
+    assert processing(CSV).filter_output(body, answer) == kept
 
 
 def test_quoted_columns_are_single_columns() -> None:
     chosen = processing(CSV, OutputFilter="$[1,-1]")
-    assert chosen.after(b'1,"a, ""b""",3\n', b"9\n") == b'"a, ""b""",9\n'
+    assert chosen.filter_output(b'1,"a, ""b""",3\n', b"9\n") == b'"a, ""b""",9\n'
 
 
 @pytest.mark.parametrize(
@@ -128,38 +126,38 @@ def test_quoted_columns_are_single_columns() -> None:
     ],
 )
 def test_documents_are_joined_into_objects(body: bytes, answer: bytes, kept: Any) -> None:
-    assert json.loads(processing(WHOLE).after(body, answer)) == kept
+    assert json.loads(processing(WHOLE).filter_output(body, answer)) == kept
 
 
 def test_lines_are_joined_one_by_one() -> None:
-    kept = processing(LINES).after(b'{"a":1}\n[2]\n', b"3\n4\n")
+    kept = processing(LINES).filter_output(b'{"a":1}\n[2]\n', b"3\n4\n")
     assert kept == b'{"a":1,"SageMakerOutput":3}\n{"SageMakerInput":[2],"SageMakerOutput":4}\n'
 
 
 def test_single_lines_answer_may_have_several_lines() -> None:
-    assert processing(LINES).after(b'{"a":1}\n', b'{\n"b": 2\n}\n') == b'{"a":1,"SageMakerOutput":{"b":2}}\n'
+    assert processing(LINES).filter_output(b'{"a":1}\n', b'{\n"b": 2\n}\n') == b'{"a":1,"SageMakerOutput":{"b":2}}\n'
 
 
 def test_output_filter_takes_predictions_alone_without_a_join() -> None:
     chosen = processing({**CSV, "Accept": "application/jsonlines"}, join=False, OutputFilter="$.label")
-    assert chosen.after(b"1,2\n", '{"label":"ä","score":1}\n'.encode()) == '"ä"\n'.encode()
+    assert chosen.filter_output(b"1,2\n", '{"label":"ä","score":1}\n'.encode()) == '"ä"\n'.encode()
 
 
 def test_input_filter_needs_no_accept() -> None:
     chosen = processing({"ContentType": "text/csv", "SplitType": "Line"}, join=False, InputFilter="$[:-1]")
-    assert chosen.before(b"1,2,3\n4,5,6\n") == b"1,2\n4,5\n"
-    assert chosen.after(b"1,2,3\n", b"any\x00thing") == b"any\x00thing"
+    assert chosen.filter_input(b"1,2,3\n4,5,6\n") == b"1,2\n4,5\n"
+    assert chosen.filter_output(b"1,2,3\n", b"any\x00thing") == b"any\x00thing"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_an_error(body: bytes) -> None:
     with pytest.raises(RecordError, match="is not application/json"):
-        processing(WHOLE, InputFilter="$.a").before(body)
+        processing(WHOLE, InputFilter="$.a").filter_input(body)
 
 
 def test_filter_that_leaves_no_column_is_an_error() -> None:
     with pytest.raises(RecordError, match="selects no column"):
-        processing(CSV, InputFilter="$[3:]").before(b"1,2,3\n")
+        processing(CSV, InputFilter="$[3:]").filter_input(b"1,2,3\n")
 
 
 def test_defaults_are_no_processing() -> None:
@@ -170,10 +168,10 @@ def test_defaults_are_no_processing() -> None:
 @pytest.mark.parametrize(
     ("given", "filters", "reason"),
     [
-        ({}, {}, "needs TransformInput.ContentType as one of text/csv, application/json, application/jsonlines"),
-        ({**CSV, "ContentType": "image/png"}, {}, "and it is image/png"),
+        ({}, {}, "needs TransformInput.ContentType to be one of text/csv, application/json, application/jsonlines"),
+        ({**CSV, "ContentType": "image/png"}, {}, "it is image/png"),
         ({**CSV, "Accept": "application/json"}, {}, "needs ContentType and Accept to be the same"),
-        ({**CSV, "SplitType": "None"}, {}, "DataProcessing of text/csv needs SplitType Line, and it is None"),
+        ({**CSV, "SplitType": "None"}, {}, "DataProcessing of text/csv needs SplitType Line; it is None"),
         ({**LINES, "AssembleWith": "None"}, {}, "needs SplitType and AssembleWith to be the same"),
         (CSV, {"OutputFilter": "$.id"}, 'Unexpected "." in JsonPath'),
     ],

@@ -5,13 +5,13 @@ from typing import Any
 import pytest
 
 from microjobs_orchestrator.local.errors import ValidationError
-from microjobs_orchestrator.local.resources.transform.jsonpath import NotThereError, Path, parse
+from microjobs_orchestrator.local.resources.transform.jsonpath import MissingValueError, Path, parse
 
 RECORD = {"id": 7, "features": [1, 2, 3, 4], "deep": {"a": {"x": 1}, "b": {"x": 2}}, "a-b": 0}
 
 
 def path(text: str, content_type: str = "application/json") -> Path:
-    return parse(text, member="OutputFilter", content_type=content_type)
+    return parse(text, "OutputFilter", content_type)
 
 
 @pytest.mark.parametrize(
@@ -37,24 +37,24 @@ def path(text: str, content_type: str = "application/json") -> Path:
     ],
 )
 def test_path_selects_as_on_aws(text: str, selected: Any) -> None:
-    assert path(text)(RECORD) == selected
+    assert path(text).select(RECORD) == selected
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("$.name", "no 'name' in an object of 'id', 'features', 'deep', 'a-b'"),
+        ("$.name", "an object of 'id', 'features', 'deep', 'a-b' has no 'name'"),
         ("$['id','name']", "no 'name'"),
-        ("$.features.id", "no 'id' in an array"),
-        ("$.features[4]", "no index 4 in 4 items"),
-        ("$.features[0,-5]", "no index -5 in 4 items"),
-        ("$.id[0]", "no items in a single value"),
-        ("$[1:]", "no items in an object"),
+        ("$.features.id", "an array has no 'id'"),
+        ("$.features[4]", "4 items have no index 4"),
+        ("$.features[0,-5]", "4 items have no index -5"),
+        ("$.id[0]", "a single value has no items"),
+        ("$[1:]", "an object of 'id', 'features', 'deep', 'a-b' has no items"),
     ],
 )
 def test_what_is_not_there_is_an_error(text: str, reason: str) -> None:
-    with pytest.raises(NotThereError, match=reason):
-        path(text)(RECORD)
+    with pytest.raises(MissingValueError, match=reason):
+        path(text).select(RECORD)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from microjobs_orchestrator.local.recordio import MAGIC
 from microjobs_orchestrator.local.resources.transform.records import (
     DamagedError,
     RecordTooLargeError,
-    bodies,
-    chunks,
+    read_bodies,
+    read_chunks,
 )
 
 
@@ -37,22 +37,22 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_single_records_are_lines_with_their_ends(file: Path) -> None:
-    found = list(bodies(file, split="Line", strategy="SingleRecord", most=100))
+    found = list(read_bodies(file, split="Line", strategy="SingleRecord", max_bytes=100))
     assert found == [b"one\r\n", b"\n", b"two\n", b"last without an end"]
 
 
 def test_multiple_records_fill_a_body(file: Path) -> None:
-    assert list(bodies(file, split="Line", strategy="MultiRecord", most=20)) == [MIXED[:10], MIXED[10:]]
+    assert list(read_bodies(file, split="Line", strategy="MultiRecord", max_bytes=20)) == [MIXED[:10], MIXED[10:]]
 
 
 def test_without_a_split_the_object_is_the_body(file: Path) -> None:
-    assert list(bodies(file, split="None", strategy="MultiRecord", most=len(MIXED))) == [MIXED]
+    assert list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=len(MIXED))) == [MIXED]
 
 
 @pytest.mark.parametrize(("split", "what"), [("None", "the object"), ("Line", "line 4")])
 def test_too_large_a_record_is_named(file: Path, split: str, what: str) -> None:
     with pytest.raises(RecordTooLargeError, match=f"{what} is larger"):
-        list(bodies(file, split=split, strategy="SingleRecord", most=18))
+        list(read_bodies(file, split=split, strategy="SingleRecord", max_bytes=18))
 
 
 @given(
@@ -64,15 +64,15 @@ def test_nothing_is_lost_and_no_line_is_split(
     file = tmp_path_factory.mktemp("records") / "object"
     file.write_bytes(content)
     name = "SingleRecord" if strategy == "S" else "MultiRecord"
-    found = list(bodies(file, split="Line", strategy=name, most=64))
+    found = list(read_bodies(file, split="Line", strategy=name, max_bytes=64))
     assert b"".join(found) == content
     assert all(body.endswith(b"\n") for body in found[:-1])
 
 
 def test_gzip_is_undone_before_lines_are_found(file: Path) -> None:
     file.write_bytes(gzip.compress(MIXED))
-    found = list(bodies(file, split="Line", strategy="SingleRecord", most=100, compression="Gzip"))
-    assert b"".join(found) == b"".join(chunks(file, "Gzip")) == MIXED
+    found = list(read_bodies(file, split="Line", strategy="SingleRecord", max_bytes=100, compression="Gzip"))
+    assert b"".join(found) == b"".join(read_chunks(file, "Gzip")) == MIXED
     assert len(found) == 4
 
 
@@ -82,16 +82,16 @@ def test_gzip_is_undone_before_lines_are_found(file: Path) -> None:
 def test_what_is_no_gzip_is_an_error(file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(DamagedError, match="CompressionType is Gzip"):
-        list(bodies(file, split="None", strategy="MultiRecord", most=100, compression="Gzip"))
+        list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=100, compression="Gzip"))
     with pytest.raises(DamagedError, match="CompressionType is Gzip"):
-        list(chunks(file, "Gzip"))
+        list(read_chunks(file, "Gzip"))
 
 
 def test_large_object_is_not_unpacked_beyond_a_request(file: Path) -> None:
     file.write_bytes(gzip.compress(bytes(50 << 20)))
     tracemalloc.start()
     with pytest.raises(RecordTooLargeError):
-        list(bodies(file, split="None", strategy="MultiRecord", most=1000, compression="Gzip"))
+        list(read_bodies(file, split="None", strategy="MultiRecord", max_bytes=1000, compression="Gzip"))
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert most < 1 << 20
@@ -102,13 +102,13 @@ PARTS = recordio((0, b"one"), (0, b"four"), (1, b"in"), (2, b"three"), (3, b"par
 
 def test_binary_records_keep_their_framing_together(file: Path) -> None:
     file.write_bytes(b"".join(PARTS))
-    found = list(bodies(file, split="RecordIO", strategy="MultiRecord", most=44))
+    found = list(read_bodies(file, split="RecordIO", strategy="MultiRecord", max_bytes=44))
     assert found == [b"".join(PARTS[:2]), b"".join(PARTS[2:])]
 
 
 def test_single_binary_records_lose_their_padding(file: Path) -> None:
     file.write_bytes(b"".join(PARTS))
-    found = list(bodies(file, split="RecordIO", strategy="SingleRecord", most=44))
+    found = list(read_bodies(file, split="RecordIO", strategy="SingleRecord", max_bytes=44))
     assert found == [PARTS[0][:-1], PARTS[1], b"".join(PARTS[2:])[:-3]]
 
 
@@ -116,7 +116,7 @@ def test_single_binary_records_lose_their_padding(file: Path) -> None:
 def test_tfrecords_are_found_by_their_lengths(file: Path, strategy: str) -> None:
     records = [tfrecord(b"one"), tfrecord(b""), tfrecord(b"three\n")]
     file.write_bytes(b"".join(records))
-    found = list(bodies(file, split="TFRecord", strategy=strategy, most=41))
+    found = list(read_bodies(file, split="TFRecord", strategy=strategy, max_bytes=41))
     assert found == (records if strategy == "SingleRecord" else [b"".join(records[:2]), records[2]])
 
 
@@ -142,4 +142,4 @@ def test_damaged_binary_records_are_errors(
 ) -> None:
     file.write_bytes(content)
     with pytest.raises(error, match=reason):
-        list(bodies(file, split=split, strategy="MultiRecord", most=50))
+        list(read_bodies(file, split=split, strategy="MultiRecord", max_bytes=50))

@@ -1,4 +1,4 @@
-"""Sends objects to one container that serves a model, and assembles its answers.
+"""Sends objects to one container that serves a model, and assembles the responses.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html
 """
@@ -9,7 +9,8 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -20,7 +21,12 @@ from typing import IO, Any
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.resources.models.client import Client, NoAnswerError
 from microjobs_orchestrator.local.resources.transform.joining import DataProcessing, RecordError
-from microjobs_orchestrator.local.resources.transform.records import DamagedError, RecordTooLargeError, bodies, chunks
+from microjobs_orchestrator.local.resources.transform.records import (
+    DamagedError,
+    RecordTooLargeError,
+    read_bodies,
+    read_chunks,
+)
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
@@ -30,7 +36,7 @@ MAX_MB = 100
 PARAMETERS_TIMEOUT = 10.0
 FIRST_RETRY_DELAY = 0.2
 MAX_MEMORY_BYTES = 1 << 20
-"""Larger answers are kept in files until they are assembled."""
+"""Larger responses are stored in files until they are assembled."""
 MAX_ERROR_LENGTH = 500
 """Characters of a container's error."""
 
@@ -41,7 +47,7 @@ STRATEGIES = {"SINGLE_RECORD": "SingleRecord", "MULTI_RECORD": "MultiRecord"}
 class FailedError(Exception):
     """The model did not transform a record. The message begins like a FailureReason."""
 
-    def __init__(self, message: str, *, can_retry: bool) -> None:
+    def __init__(self, message: str, *, can_retry: bool = False) -> None:
         super().__init__(message)
         self.can_retry = can_retry
         """Whether a retry may succeed."""
@@ -49,7 +55,7 @@ class FailedError(Exception):
 
 @dataclass(frozen=True)
 class Options:
-    """The settings that turn objects into requests and answers into objects."""
+    """The settings that turn objects into requests and responses into objects."""
 
     strategy: str
     payload_mb: int
@@ -65,23 +71,25 @@ class Options:
 
     @classmethod
     def of(cls, request: Mapping[str, Any], parameters: Mapping[str, Any]) -> "Options":
-        """Return the settings of the request, else those of the container, else the defaults.
+        """Return the settings of a request, else those of the container, else the defaults.
 
         Raises:
             ValidationError: SageMaker does not support the combination.
         """
-        given, client = request["TransformInput"], request.get("ModelClientConfig", {})
-        named = {"Content-Type": given.get("ContentType"), "Accept": request["TransformOutput"].get("Accept")}
+        source, output, client = (
+            request.get(name, {}) for name in ("TransformInput", "TransformOutput", "ModelClientConfig")
+        )
+        headers = {"Content-Type": source.get("ContentType"), "Accept": output.get("Accept")}
         strategy = parameters.get("BatchStrategy", "MultiRecord")
         options = cls(
             strategy=request.get("BatchStrategy", STRATEGIES.get(strategy, strategy)),
             payload_mb=request.get("MaxPayloadInMB", parameters.get("MaxPayloadInMB", 6)),
-            # In a request 0 is as good as nothing.
+            # In a request, 0 means that the member is not set.
             concurrency=request.get("MaxConcurrentTransforms") or parameters.get("MaxConcurrentTransforms") or 1,
-            split=given.get("SplitType", "None"),
-            compression=given.get("CompressionType", "None"),
-            assemble=request["TransformOutput"].get("AssembleWith", "None"),
-            headers={name: value for name, value in named.items() if value},
+            split=source.get("SplitType", "None"),
+            compression=source.get("CompressionType", "None"),
+            assemble=output.get("AssembleWith", "None"),
+            headers={name: value for name, value in headers.items() if value},
             timeout=client.get("InvocationsTimeoutInSeconds", 600),
             retries=client.get("InvocationsMaxRetries", 3),
             processing=DataProcessing.of(request),
@@ -94,33 +102,36 @@ class Options:
         if options.payload_mb == 0 and options.split != "None":
             raise ValidationError(f"MaxPayloadInMB 0 sends whole objects: SplitType {options.split} must be None.")
         if options.payload_mb == 0 and options.processing is not None:
-            raise ValidationError("MaxPayloadInMB 0 sends objects as they are: DataProcessing needs it to be larger.")
+            raise ValidationError("MaxPayloadInMB 0 sends objects unchanged: DataProcessing needs a larger value.")
         return options
 
 
-def execution_parameters(client: Client) -> dict[str, Any]:
-    """Return the settings that a container proposes; none if it has no such route.
+def request_parameters(client: Client) -> dict[str, Any]:
+    """Return the settings that a container proposes at `/execution-parameters`; none if it does not answer 200.
 
     Raises:
-        CannotRunError: its answer is malformed.
+        CannotRunError: the response is malformed.
     """
-    answered = BytesIO()
+    file = BytesIO()
     try:
-        answer = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=answered)
+        answer = client.request("GET", "/execution-parameters", timeout=PARAMETERS_TIMEOUT, into=file)
     except NoAnswerError:
         return {}
     if answer.status != HTTPStatus.OK:
         return {}
+    content = file.getvalue()
     try:
-        content = json.loads(answered.getvalue() or b"{}")
-        known = {name: int(content[name]) for name in ("MaxConcurrentTransforms", "MaxPayloadInMB") if name in content}
-        strategy = {"BatchStrategy": content["BatchStrategy"]} if "BatchStrategy" in content else {}
-        if strategy and strategy["BatchStrategy"] not in (*STRATEGIES, *STRATEGIES.values()):
+        members = json.loads(content or b"{}")
+        numbers = {
+            name: int(members[name]) for name in ("MaxConcurrentTransforms", "MaxPayloadInMB") if name in members
+        }
+        strategy = {"BatchStrategy": members["BatchStrategy"]} if "BatchStrategy" in members else {}
+        if not {*strategy.values()} <= {*STRATEGIES, *STRATEGIES.values()}:
             raise ValueError(f"BatchStrategy is none of {', '.join(STRATEGIES)}")
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        said = answered.getvalue()[:MAX_ERROR_LENGTH].decode(errors="replace")
-        raise CannotRunError(f"GET /execution-parameters answered {said!r}: {error}") from error
-    return {**known, **strategy}
+        text = content[:MAX_ERROR_LENGTH].decode(errors="replace")
+        raise CannotRunError(f"GET /execution-parameters answered {text!r}: {error}") from error
+    return {**numbers, **strategy}
 
 
 @dataclass
@@ -129,42 +140,24 @@ class Output:
 
     key: str
     """The key of the output."""
-    item: StoredObject
+    stored: StoredObject
+    """The input."""
     path: Path
     reason: str | None = None
-    _file: IO[bytes] | None = field(default=None, repr=False)
 
-    def add(self, answer: IO[bytes], assemble: str) -> None:
-        """Append one answer. `Line` adds a newline unless the answer ends with one."""
-        if self._file is None:
-            self._file = self.path.open("wb")
-        answer.seek(0)
-        copyfileobj(answer, self._file)
-        if assemble == "Line" and not _ends_with_newline(answer):
-            self._file.write(b"\n")
+    def add(self, content: IO[bytes], assemble: str) -> None:
+        """Append one response. `Line` adds a newline unless the response ends with one."""
+        content.seek(0)
+        with self.path.open("ab") as file:
+            copyfileobj(content, file)
+            content.seek(max(0, content.tell() - 1))
+            if assemble == "Line" and content.read() != b"\n":
+                file.write(b"\n")
 
     def fail(self, reason: str) -> None:
         """Delete the output; keep the first reason."""
         self.reason = self.reason or reason
-        self.close()
         self.path.unlink(missing_ok=True)
-
-    def finish(self) -> None:
-        if self.reason is None and self._file is None:
-            self.path.touch()  # no records
-        self.close()
-
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _ends_with_newline(file: IO[bytes]) -> bool:
-    if file.seek(0, 2) == 0:
-        return False
-    file.seek(-1, 2)
-    return file.read() == b"\n"
 
 
 class Feeder:
@@ -180,30 +173,30 @@ class Feeder:
         self._options = options
         self._folder = folder
         self._stopping = stopping
-        self._window: deque[tuple[Output, Future[IO[bytes]] | None]] = deque()
-        """Running requests and the ends of outputs, in the order of the input."""
+        self._window: deque[tuple[Output, Future[IO[bytes]]]] = deque()
+        """Running requests, in the order of the input."""
 
     def feed(self, outputs: Sequence[Output]) -> None:
-        """Transform objects, several requests at a time, also over the border of two objects.
+        """Transform objects with several requests at a time, which may be those of two objects.
 
-        In memory are the requests of a window, whatever the objects' sizes. An object that fails does not end others.
+        Only the requests of a window are in memory, whatever the size of an object. An object that fails does not end
+        the other objects.
         """
         with ThreadPoolExecutor(self._options.concurrency) as pool:
             try:
                 for output in outputs:
+                    output.path.touch()
                     self._feed(output, pool)
                 self._collect(0)
             finally:
                 self._drop()
-                for output in outputs:
-                    output.close()
 
     def _feed(self, output: Output, pool: ThreadPoolExecutor) -> None:
         try:
-            for body in self._bodies(output.item.path):
+            for body in self._read_bodies(output.stored.path):
                 if self._stopping.is_set() or output.reason is not None:
                     break
-                self._window.append((output, pool.submit(self._ask, body)))
+                self._window.append((output, pool.submit(self._transform, body)))
                 self._collect(2 * self._options.concurrency)
         except RecordTooLargeError as error:
             output.fail(f"ClientError: {error}: MaxPayloadInMB is {self._options.payload_mb}")
@@ -211,95 +204,77 @@ class Feeder:
             output.fail(f"ClientError: {error}")
         except FileNotFoundError:
             output.fail("ClientError: the object was deleted before it was read")
-        self._window.append((output, None))
 
-    def _bodies(self, path: Path) -> Iterator[bytes | Path]:
+    def _read_bodies(self, path: Path) -> Iterator[bytes | Path]:
         options = self._options
         if options.payload_mb == 0:
             return iter([path])
-        return bodies(
-            path,
-            split=options.split,
-            strategy=options.strategy,
-            most=options.payload_mb * MB,
-            compression=options.compression,
-        )
+        return read_bodies(path, options.split, options.strategy, options.payload_mb * MB, options.compression)
 
-    def _collect(self, leave: int) -> None:
-        """Take answers in their order until `leave` entries are left."""
-        while len(self._window) > leave:
+    def _collect(self, max_count: int) -> None:
+        """Append responses to their outputs, in their order, until `max_count` requests are left."""
+        while len(self._window) > max_count:
             output, future = self._window.popleft()
-            if future is None:
-                output.finish()
-                continue
             try:
-                with future.result() as answer:
+                with future.result() as content:
                     if output.reason is None:
-                        output.add(answer, self._options.assemble)
+                        output.add(content, self._options.assemble)
             except FailedError as error:
                 output.fail(str(error))
 
     def _drop(self) -> None:
-        """Discard the rest of the window after an error."""
+        """Discard the requests that are left after an error."""
         for _, future in self._window:
-            if future is not None and not future.cancel() and future.exception() is None:
+            if not future.cancel() and future.exception() is None:
                 future.result().close()
         self._window.clear()
 
-    def _ask(self, body: bytes | Path) -> IO[bytes]:
-        """Return one answer, after filters and joining."""
+    def _transform(self, body: bytes | Path) -> IO[bytes]:
+        """Return one response, after filters and joining."""
         processing = self._options.processing
         if processing is None or isinstance(body, Path):
-            return self._answer(body)
+            return self._invoke(body)
         try:
-            with self._answer(processing.before(body)) as answered:
-                answered.seek(0)
-                return BytesIO(processing.after(body, answered.read()))
+            with self._invoke(processing.filter_input(body)) as content:
+                content.seek(0)
+                return BytesIO(processing.filter_output(body, content.read()))
         except RecordError as error:
-            raise FailedError(f"ClientError: {error}", can_retry=False) from error
+            raise FailedError(f"ClientError: {error}") from error
 
-    def _answer(self, body: bytes | Path) -> IO[bytes]:
-        """Return the model's answer; retry after server errors and timeouts."""
+    def _invoke(self, body: bytes | Path) -> IO[bytes]:
+        """Return the model's response; retry after server errors and timeouts."""
         for attempt in range(self._options.retries):
             try:
-                return self._ask_once(body)
+                return self._send(body)
             except FailedError as error:
                 if not error.can_retry or self._stopping.wait(FIRST_RETRY_DELAY * 2**attempt):
                     raise
-        return self._ask_once(body)
+        return self._send(body)
 
-    def _ask_once(self, body: bytes | Path) -> IO[bytes]:
+    def _send(self, body: bytes | Path) -> IO[bytes]:
         options = self._options
-        answered: IO[bytes] = tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=str(self._folder))  # noqa: SIM115
-        try:
-            answer = self._client.request(
-                "POST",
-                "/invocations",
-                partial(chunks, body, options.compression) if isinstance(body, Path) else body,
-                options.headers,
-                timeout=options.timeout,
-                into=answered,
-            )
+        data = partial(read_chunks, body, options.compression) if isinstance(body, Path) else body
+        with ExitStack() as cleanup:
+            file = cleanup.enter_context(tempfile.SpooledTemporaryFile(MAX_MEMORY_BYTES, dir=str(self._folder)))
+            try:
+                answer = self._client.request(
+                    "POST", "/invocations", data, options.headers, timeout=options.timeout, into=file
+                )
+            except NoAnswerError as error:
+                late = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
+                text = late if error.timed_out else f"no answer from the container: {error}"
+                raise FailedError(f"AlgorithmError: {text}", can_retry=True) from error
+            except DamagedError as error:
+                raise FailedError(f"ClientError: {error}") from error
             if answer.status >= HTTPStatus.MULTIPLE_CHOICES:
-                raise _refusal(answer.status, answered)
-        except NoAnswerError as error:
-            answered.close()
-            late = f"no answer within {options.timeout:g} s (InvocationsTimeoutInSeconds)"
-            said = late if error.timed_out else f"no answer from the container: {error}"
-            raise FailedError(f"AlgorithmError: {said}", can_retry=True) from error
-        except DamagedError as error:
-            answered.close()
-            raise FailedError(f"ClientError: {error}", can_retry=False) from error
-        except BaseException:
-            answered.close()
-            raise
-        return answered
+                file.seek(0)
+                raise _make_error(answer.status, file.read(MAX_ERROR_LENGTH).decode(errors="replace"))
+            cleanup.pop_all()
+            return file
 
 
-def _refusal(status: int, answered: IO[bytes]) -> FailedError:
-    answered.seek(0)
-    said = answered.read(MAX_ERROR_LENGTH).decode(errors="replace")
-    is_ours = status < HTTPStatus.INTERNAL_SERVER_ERROR
-    whose = "ClientError" if is_ours else "AlgorithmError"
-    text = f'{whose}: bad HTTP status received from algorithm: {status}, "{said}"'
-    return FailedError(text, can_retry=not is_ours)
+def _make_error(status: int, text: str) -> FailedError:
+    is_client_error = status < HTTPStatus.INTERNAL_SERVER_ERROR
+    prefix = "ClientError" if is_client_error else "AlgorithmError"
+    message = f'{prefix}: bad HTTP status received from algorithm: {status}, "{text}"'
+    return FailedError(message, can_retry=not is_client_error)

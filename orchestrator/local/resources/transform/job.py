@@ -28,7 +28,7 @@ from microjobs_orchestrator.local.resources.transform.feeder import (
     Feeder,
     Options,
     Output,
-    execution_parameters,
+    request_parameters,
 )
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host
@@ -131,7 +131,7 @@ class TransformJob:
         outputs = [Output(key, item, folder / str(number)) for number, (key, item) in enumerate(objects)]
         try:
             with closing(serving.wait_until_healthy(host, serving.STARTUP_TIMEOUT, stopped)) as client:
-                options = Options.of(self.job.request, execution_parameters(client))
+                options = Options.of(self.job.request, request_parameters(client))
                 Feeder(client, options, folder, stopped).feed(outputs)
         except BaseException:
             self.events.stop(StopReason.FINISHED)  # the job fails: the other containers can end
@@ -201,4 +201,4 @@ def _environment(request: Mapping[str, Any]) -> dict[str, str]:
 
 def _format_reason(output: Output) -> str:
     prefix, _, reason = (output.reason or "").partition(": ")
-    return f"{prefix}: s3://{output.item.bucket}/{output.item.key}: {reason}"
+    return f"{prefix}: s3://{output.stored.bucket}/{output.stored.key}: {reason}"

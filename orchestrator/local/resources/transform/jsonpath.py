@@ -2,9 +2,9 @@
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform-data-processing.html#data-processing-operators
 
-Not a library's: here several names select an object of these members, a name or an index that is not there is an error,
-and the letters that a path may have are AWS's. A slice ends before its second number, as in all JSONPath; AWS's page
-says once that it ends with it, but programs that run there take `$[:-1]` for all but the last.
+No library has these rules: several names select an object with these members, a missing name or index is an error, and
+AWS limits the characters of a path. A slice ends before its second number, as in all JSONPath. One sentence of AWS's
+page includes the second number, but programs that run on AWS use `$[:-1]` for all items but the last.
 """
 
 import re
@@ -19,83 +19,76 @@ OPERATORS: Mapping[str, str] = {
     "application/json": "$[]*. ,:-'",
     "application/jsonlines": "$[]*. ,:-'",
 }
-"""What a path may have beside letters and digits, by the format that it is for; a row of CSV has no names."""
+"""The characters that a path may have besides letters and digits, by content type. Rows of CSV have no names."""
 
 
-class NotThereError(Exception):
+class MissingValueError(Exception):
     """A value does not have what a path selects."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """From a value to those that a part of a path selects in it."""
+    """One part of a path: it selects values in a value."""
 
     select: Callable[[Any], list[Any]]
-    is_many: bool
+    is_many: bool = False
     """Whether the part can select several values: then the path selects a list."""
 
 
 @dataclass(frozen=True)
 class Path:
-    """A path; the one without steps selects everything."""
+    """A path. Without steps it selects the whole value."""
 
     text: str
     steps: tuple[Step, ...]
 
-    def __bool__(self) -> bool:
-        """Whether it selects less than everything."""
-        return bool(self.steps)
-
-    def __call__(self, value: Any) -> Any:
-        """What it selects.
+    def select(self, value: Any) -> Any:
+        """Return what the path selects in a value.
 
         Raises:
-            NotThereError: the value does not have it.
+            MissingValueError: the value does not have it.
         """
         values = [value]
         for step in self.steps:
-            values = [found for one in values for found in step.select(one)]
+            values = [found for item in values for found in step.select(item)]
         return values if any(step.is_many for step in self.steps) else values[0]
 
 
-def parse(text: str, *, member: str, content_type: str) -> Path:
-    """Read a path.
+def parse(text: str, member: str, content_type: str) -> Path:
+    """Parse a path.
 
     Args:
-        member: of the request, for errors.
-        content_type: of the records that it is for, one of `OPERATORS`.
+        member: the member of the request, for errors.
+        content_type: a key of `OPERATORS`.
 
     Raises:
-        ValidationError: it is none that AWS takes.
+        ValidationError: AWS does not support the path.
     """
-    operators = OPERATORS[content_type]
-    strange = next((letter for letter in text if not letter.isalnum() and letter not in operators), None)
-    if content_type == "text/csv":
-        strange = strange or next((letter for letter in text if letter.isalpha()), None)
-    if strange:
-        listed = ", ".join(f"'{letter}'" for letter in operators)
+    operators, is_allowed = OPERATORS[content_type], str.isdigit if content_type == "text/csv" else str.isalnum
+    unexpected = [character for character in text if character not in operators and not is_allowed(character)]
+    if unexpected:
+        listed = ", ".join(f"'{character}'" for character in operators)
         raise ValidationError(
-            f'Invalid {member}: "{text}". Unexpected "{strange}" in JsonPath. '
+            f'Invalid {member}: "{text}". Unexpected "{unexpected[0]}" in JsonPath. '
             f'Supported operators for "{content_type}" are [{listed}]'
         )
     if not text.startswith("$"):
         raise ValidationError(f'Invalid {member}: "{text}". It must begin with $.')
-    return Path(text, tuple(_steps(text, member)))
+    return Path(text, tuple(_parse_steps(text, member)))
 
 
-def _steps(text: str, member: str) -> Iterator[Step]:
+def _parse_steps(text: str, member: str) -> Iterator[Step]:
     position = 1
     while position < len(text):
-        for pattern, make in STEPS.items():
-            if found := pattern.match(text, position):
-                position = found.end()
-                yield make(found)
-                break
-        else:
-            raise _wrong(text, text[position:], member)
+        matches = ((pattern.match(text, position), make) for pattern, make in STEPS.items())
+        match, make = next(((match, make) for match, make in matches if match), (None, None))
+        if match is None or make is None:
+            raise _unsupported(text, text[position:], member)
+        position = match.end()
+        yield make(match)
 
 
-def _wrong(text: str, rest: str, member: str) -> ValidationError:
+def _unsupported(text: str, rest: str, member: str) -> ValidationError:
     bracket = rest[: rest.find("]") + 1]
     if ":" in bracket:
         return ValidationError(
@@ -111,33 +104,28 @@ def _wrong(text: str, rest: str, member: str) -> ValidationError:
 
 
 def _wildcard(_: re.Match[str]) -> Step:
-    def select(value: Any) -> list[Any]:
-        if isinstance(value, dict):
-            return list(value.values())
-        return _list(value)
-
-    return Step(select, is_many=True)
+    return Step(lambda value: list(value.values()) if isinstance(value, dict) else _items(value), is_many=True)
 
 
-def _name(found: re.Match[str]) -> Step:
-    return Step(lambda value: [_member(value, found[1])], is_many=False)
+def _name(match: re.Match[str]) -> Step:
+    return Step(lambda value: [_member(value, match[1])])
 
 
-def _names(found: re.Match[str]) -> Step:
-    names = re.findall("'([^']*)'", found[1])
+def _names(match: re.Match[str]) -> Step:
+    names = re.findall("'([^']*)'", match[1])
     if len(names) == 1:
-        return Step(lambda value: [_member(value, names[0])], is_many=False)
-    return Step(lambda value: [{name: _member(value, name) for name in names}], is_many=False)
+        return Step(lambda value: [_member(value, names[0])])
+    return Step(lambda value: [{name: _member(value, name) for name in names}])
 
 
-def _indexes(found: re.Match[str]) -> Step:
-    numbers = [int(number) for number in found[1].split(",")]
+def _indexes(match: re.Match[str]) -> Step:
+    numbers = [int(number) for number in match[1].split(",")]
     return Step(lambda value: [_item(value, number) for number in numbers], is_many=len(numbers) > 1)
 
 
-def _slice(found: re.Match[str]) -> Step:
-    begin, end = (int(number) if number else None for number in found.groups())
-    return Step(lambda value: _list(value)[begin:end], is_many=True)
+def _slice(match: re.Match[str]) -> Step:
+    begin, end = (int(number) if number else None for number in match.groups())
+    return Step(lambda value: _items(value)[begin:end], is_many=True)
 
 
 STEPS: Mapping[re.Pattern[str], Callable[[re.Match[str]], Step]] = {
@@ -151,24 +139,24 @@ STEPS: Mapping[re.Pattern[str], Callable[[re.Match[str]], Step]] = {
 
 def _member(value: Any, name: str) -> Any:
     if not isinstance(value, dict) or name not in value:
-        raise NotThereError(f"there is no {name!r} in {_kind(value)}")
+        raise MissingValueError(f"{_describe(value)} has no {name!r}")
     return value[name]
 
 
 def _item(value: Any, number: int) -> Any:
-    items = _list(value)
+    items = _items(value)
     if not -len(items) <= number < len(items):
-        raise NotThereError(f"there is no index {number} in {len(items)} items")
+        raise MissingValueError(f"{len(items)} items have no index {number}")
     return items[number]
 
 
-def _list(value: Any) -> list[Any]:
+def _items(value: Any) -> list[Any]:
     if not isinstance(value, list):
-        raise NotThereError(f"there are no items in {_kind(value)}")
+        raise MissingValueError(f"{_describe(value)} has no items")
     return value
 
 
-def _kind(value: Any) -> str:
+def _describe(value: Any) -> str:
     if isinstance(value, dict):
         return f"an object of {', '.join(map(repr, value)) or 'nothing'}"
     return "an array" if isinstance(value, list) else "a single value"

@@ -1,15 +1,15 @@
-"""The request bodies that a transform job makes of an object.
+"""Splits an object into the request bodies of a transform job.
 
 Source: https://docs.aws.amazon.com/sagemaker/latest/dg/batch-transform.html
 
-Joined, the bodies are the object as it is without compression, byte for byte: lines keep their ends, and empty lines
-are records too. Only binary records that are sent one by one lose what pads them, as AWS says of SplitType.
+The concatenated bodies are the decompressed object, byte for byte: lines keep their ends, and empty lines are records,
+too. Only binary records that are sent one by one lose their padding, as AWS documents for SplitType.
 """
 
 import gzip
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import IO
 
 from microjobs_orchestrator.local import recordio
 
-CHUNK = 1 << 20
+CHUNK_BYTES = 1 << 20
 
 
 class RecordTooLargeError(Exception):
@@ -25,40 +25,46 @@ class RecordTooLargeError(Exception):
 
 
 class DamagedError(Exception):
-    """An object is not what CompressionType or SplitType says."""
+    """An object does not have the format that CompressionType or SplitType names."""
 
 
-def bodies(path: Path, *, split: str, strategy: str, most: int, compression: str = "None") -> Iterator[bytes]:
-    """The bodies, one by one; the file is never in memory as a whole unless it is one record.
+def read_bodies(path: Path, split: str, strategy: str, max_bytes: int, compression: str = "None") -> Iterator[bytes]:
+    """Yield the bodies one by one. Only one body is in memory at a time.
 
     Args:
         split: `Line`, `RecordIO`, `TFRecord`, or `None`: the object is one record.
         strategy: `MultiRecord`, as many records as fit, or `SingleRecord`.
-        most: bytes of a body.
+        max_bytes: the maximum size of a body.
         compression: `Gzip` or `None`.
 
     Raises:
-        RecordTooLargeError: a record is larger than that.
-        DamagedError: the object is not what was said.
+        RecordTooLargeError: a record is larger than `max_bytes`.
+        DamagedError: the object has another format.
     """
-    with _opened(path, compression) as file:
-        if split == "None":
-            yield _whole(file, most)
-            return
-        is_single = strategy == "SingleRecord"
-        records = SPLITS[split](file, most, is_single)
-        yield from records if is_single else _joined(records, most)
+    is_single = strategy == "SingleRecord"
+    with _open(path, compression) as file:
+        match split:
+            case "Line":
+                records = _read_lines(file, max_bytes)
+            case "RecordIO":
+                records = _read_recordio(file, max_bytes, keep_padding=not is_single)
+            case "TFRecord":
+                records = _read_tfrecords(file, max_bytes)
+            case _:
+                yield _read_whole(file, max_bytes)
+                return
+        yield from records if is_single else _join(records, max_bytes)
 
 
-def chunks(path: Path, compression: str = "None") -> Iterator[bytes]:
-    """A file in pieces, for a body that is sent while it is read; raises `DamagedError` as `bodies`."""
-    with _opened(path, compression) as file:
-        while chunk := file.read(CHUNK):
+def read_chunks(path: Path, compression: str = "None") -> Iterator[bytes]:
+    """Yield a file in parts. Raise DamagedError if it is not compressed."""
+    with _open(path, compression) as file:
+        while chunk := file.read(CHUNK_BYTES):
             yield chunk
 
 
 @contextmanager
-def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
+def _open(path: Path, compression: str) -> Iterator[IO[bytes]]:
     with path.open("rb") as plain:
         if compression == "None":
             yield plain
@@ -67,20 +73,20 @@ def _opened(path: Path, compression: str) -> Iterator[IO[bytes]]:
             with BufferedReader(gzip.GzipFile(fileobj=plain)) as file:
                 yield file
         except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-            raise DamagedError(f"CompressionType is Gzip, and the object is not: {error}") from error
+            raise DamagedError(f"CompressionType is Gzip, and the object has another format: {error}") from error
 
 
-def _whole(file: IO[bytes], most: int) -> bytes:
-    content = file.read(most + 1)
-    if len(content) > most:
+def _read_whole(file: IO[bytes], max_bytes: int) -> bytes:
+    content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
         raise RecordTooLargeError("the object is larger than a request may be, and SplitType is None")
     return content
 
 
-def _joined(records: Iterable[bytes], most: int) -> Iterator[bytes]:
+def _join(records: Iterable[bytes], max_bytes: int) -> Iterator[bytes]:
     batch = bytearray()
     for record in records:
-        if len(batch) + len(record) > most:
+        if len(batch) + len(record) > max_bytes:
             yield bytes(batch)
             batch.clear()
         batch += record
@@ -88,61 +94,51 @@ def _joined(records: Iterable[bytes], most: int) -> Iterator[bytes]:
         yield bytes(batch)
 
 
-# --- records of each kind, with their framing ---
+# --- the records of each format, with their framing ---
 
 
-def _lines(file: IO[bytes], most: int, _: bool) -> Iterator[bytes]:
+def _read_lines(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
     number = 0
-    while line := file.readline(most + 1):
+    while line := file.readline(max_bytes + 1):
         number += 1
-        if len(line) > most:
+        if len(line) > max_bytes:
             raise RecordTooLargeError(f"line {number} is larger than a request may be")
         yield line
 
 
-def _recordio(file: IO[bytes], most: int, without_padding: bool) -> Iterator[bytes]:
+def _read_recordio(file: IO[bytes], max_bytes: int, *, keep_padding: bool) -> Iterator[bytes]:
     """Read RecordIO records, each of which may have several parts."""
     record, number = bytearray(), 1
     while content := file.read(recordio.HEADER_BYTES):
-        header = _recordio_header(_complete(content, recordio.HEADER_BYTES, number), number)
-        if len(record) + recordio.HEADER_BYTES + header.padded_length > most:
+        _check_complete(content, recordio.HEADER_BYTES, number)
+        try:
+            header = recordio.parse_header(content)
+        except ValueError as error:
+            raise DamagedError(f"SplitType is RecordIO, and record {number} is invalid: {error}") from None
+        if len(record) + recordio.HEADER_BYTES + header.padded_length > max_bytes:
             raise RecordTooLargeError(f"record {number} is larger than a request may be")
-        record += content + _complete(file.read(header.padded_length), header.padded_length, number)
+        record += content + _check_complete(file.read(header.padded_length), header.padded_length, number)
         if header.is_last:
-            end = len(record) - header.padded_length + header.length if without_padding else None
-            yield bytes(record[:end])
+            padding = 0 if keep_padding else header.padded_length - header.length
+            yield bytes(record[: len(record) - padding])
             record.clear()
             number += 1
     if record:
         raise DamagedError(f"record {number} ends before its last part")
 
 
-def _recordio_header(content: bytes, number: int) -> recordio.Header:
-    try:
-        return recordio.parse_header(content)
-    except ValueError as error:
-        raise DamagedError(f"SplitType is RecordIO, and record {number} is invalid: {error}") from None
-
-
-def _tfrecord(file: IO[bytes], most: int, _: bool) -> Iterator[bytes]:
-    """TensorFlow's: length, its checksum, data, its checksum; nothing pads them."""
+def _read_tfrecords(file: IO[bytes], max_bytes: int) -> Iterator[bytes]:
+    """Read TensorFlow's records: length, checksum of the length, data, checksum of the data. They have no padding."""
     number = 0
     while header := file.read(12):
         number += 1
-        (length,) = struct.unpack("<Q", _complete(header, 12, number)[:8])
-        if 12 + length + 4 > most:
+        (length,) = struct.unpack("<Q", _check_complete(header, 12, number)[:8])
+        if 12 + length + 4 > max_bytes:
             raise RecordTooLargeError(f"record {number} is larger than a request may be, or is no TFRecord")
-        yield header + _complete(file.read(length + 4), length + 4, number)
+        yield header + _check_complete(file.read(length + 4), length + 4, number)
 
 
-def _complete(content: bytes, size: int, number: int) -> bytes:
+def _check_complete(content: bytes, size: int, number: int) -> bytes:
     if len(content) < size:
         raise DamagedError(f"record {number} is cut off")
     return content
-
-
-SPLITS: Mapping[str, Callable[[IO[bytes], int, bool], Iterator[bytes]]] = {
-    "Line": _lines,
-    "RecordIO": _recordio,
-    "TFRecord": _tfrecord,
-}
