@@ -42,7 +42,7 @@ class Life:
     end_member: str = ""
     """The member of Describe and List that holds the time of the end."""
     statuses: Collection[str] = tuple(JobStatus)
-    """All statuses that AWS documents, for filters."""
+    """All statuses that AWS documents."""
     first: str = JobStatus.IN_PROGRESS
     success: str = JobStatus.COMPLETED
     """The status of success."""
@@ -51,7 +51,7 @@ class Life:
     secondary: tuple[str, ...] = ()
     """Values of SecondaryStatus that are not also statuses."""
     is_lasting: bool = False
-    """It runs until it is deleted: hosts run in the status `success`, too."""
+    """The resource runs until it is deleted: hosts also run in the status `success`."""
     transitions: Mapping[str, Collection[str]] = field(default_factory=lambda: JOB_TRANSITIONS)
     """Statuses that may follow a status."""
 
@@ -62,7 +62,7 @@ class Life:
 
     @property
     def active(self) -> tuple[str, ...]:
-        """The statuses in which hosts should run: a server that starts resumes these resources."""
+        """The statuses in which hosts run: a restarted server resumes these resources."""
         return (*self.transitional, self.success) if self.is_lasting else self.transitional
 
     def allows(self, before: str, after: str) -> bool:
@@ -106,28 +106,28 @@ class AwsMembers:
 
 @dataclass(frozen=True, eq=False)
 class Kind:
-    """A kind of resource: everything that is the same for all operations, and that commands need to show it."""
+    """A kind of resource: the facts that all its operations share, and those that commands show."""
 
     arn_type: str
-    """In ARNs and in the state: `training-job`."""
+    """The type in ARNs and in the state, such as `training-job`."""
     noun: str
-    """In names of operations and members: `TrainingJob`."""
+    """The word in names of operations and members, such as `TrainingJob`."""
     title: str
-    """In the output of commands: `training`."""
+    """The word in the output of commands, such as `training`."""
     life: Life | None = None
-    """None if nothing runs for it."""
+    """None if the kind does not run."""
     logs: LogNames | None = None
     verbs: tuple[str, ...] = ("Describe", "List", "Stop", "Delete")
-    """The operations that all kinds with these verbs have alike; Create is always one."""
+    """The verbs of the common operations, without Create, which all kinds have."""
     summaries: str = ""
-    """The member of the List operation's answer that holds the list; empty: `<noun>Summaries`."""
+    """The member of List responses that contains the list; empty: `<noun>Summaries`."""
     newest_first: bool = False
-    """The order of lists whose request names none."""
+    """The default order of lists."""
     sort_by: str = "CreationTime"
     filters_pages: bool = False
     """With MaxResults, StatusEquals filters the resources of a page, as AWS documents for ListTrainingJobs alone."""
     owns: tuple["Kind", ...] = ()
-    """Kinds of resources that it creates. They are recovered before it."""
+    """Kinds of resources that this kind creates. They are recovered first."""
     has_trials: bool = False
     """ListTrainingJobsForHyperParameterTuningJob lists the training jobs that it owns."""
     aws: AwsMembers = AwsMembers()
@@ -150,7 +150,7 @@ class Kind:
 
     @property
     def words(self) -> str:
-        """In sentences: `training job`."""
+        """The words in sentences, such as `training job`."""
         return self.arn_type.replace("-", " ")
 
     @property
@@ -168,7 +168,7 @@ class Kind:
 
 
 def load_modules(name: str) -> Iterator[ModuleType]:
-    """Yield the module of a name of each family that has one."""
+    """Yield the modules with this name, of all families that have such a module."""
     package = import_module(FAMILIES)
     for family in pkgutil.iter_modules(package.__path__, f"{FAMILIES}."):
         if family.ispkg and find_spec(f"{family.name}.{name}") is not None:
@@ -177,7 +177,7 @@ def load_modules(name: str) -> Iterator[ModuleType]:
 
 @cache
 def all_kinds() -> tuple[Kind, ...]:
-    """The declared kinds of all families; owners come after what they own."""
+    """Return the kinds of all families; owners come after the kinds that they own."""
     kinds = [value for module in load_modules("kinds") for value in vars(module).values() if isinstance(value, Kind)]
     return tuple(TopologicalSorter({kind: kind.owns for kind in kinds}).static_order())
 

@@ -1,10 +1,8 @@
-"""Logs of hosts: one file per log stream, with lines `<milliseconds since 1970> <text>` that can be read and searched.
+"""Logs of hosts: one file per log stream, with one record `<milliseconds since 1970> <text>` per line.
 
 The file has every byte that a host printed. A `+` after the time marks a part of a line, which continues in the next
-record of the host. Lines of the server have a 0 before their time. So the lines of hosts can be counted, and the server
-that follows a killed one continues after the last of them.
-
-A position in a stream, such as in a token, is a byte offset.
+record of the host. Lines of the server have a 0 before their time. Therefore a restarted server can count the lines of
+the host, and continue after the last one. A position in a stream, such as in a token, is a byte offset.
 """
 
 import errno
@@ -25,13 +23,12 @@ from microjobs_orchestrator.local.runtimes.base import Line
 from microjobs_orchestrator.local.trees import FileType, walk
 
 MAX_NAME_BYTES = 255
-"""Limit for the name of a file."""
+"""Maximum length of a file's name."""
 
 _BLOCK_BYTES = 1 << 16
 _OWN = re.compile(rb"^0", re.MULTILINE)
 BEGIN = "a new container starts"
 MAX_TIME_DIGITS = 15
-"""Limit for a time in milliseconds."""
 RETRY_DELAY = 1.0
 """Seconds between two attempts to write when the disk is full."""
 
@@ -67,7 +64,7 @@ class LogStream:
 
     @contextmanager
     def writer(self) -> Iterator[Callable[[Line], None]]:
-        """Yield a function that adds a host's lines. An incomplete line of a killed server is removed."""
+        """Yield a function that appends a host's lines. Remove an incomplete line of a killed server."""
         with self.path.open("ab", buffering=0) as file:
             with _locked(file.fileno()):
                 if (whole := self.whole_size()) < self.size():
@@ -86,7 +83,7 @@ class LogStream:
             _write(file.fileno(), b"0%d [microjobs] %s\n" % (time.time() * 1000, text))
 
     def begin(self) -> None:
-        """Mark the start of another host. `known` counts lines from here."""
+        """Mark the start of another host: `known` counts lines after the mark."""
         if self.size() > 0:
             self.note(BEGIN)
 
@@ -111,7 +108,7 @@ class LogStream:
                     return
                 mark, _, text = record[:-1].partition(b" ")
                 stamp = mark.removesuffix(b"+")
-                if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of an incomplete line
+                if not stamp.isdigit() or len(stamp) > MAX_TIME_DIGITS:  # the end of a line without its beginning
                     mark, stamp, text = b"", b"%d" % last, record[:-1]
                 last, end = int(stamp), start + len(record)
                 is_own = mark.startswith(b"0") and len(mark) > 1
@@ -120,22 +117,15 @@ class LogStream:
 
     def is_start(self, offset: int) -> bool:
         """Return whether an offset is the start of a record, or the end of the file."""
-        if offset == 0:
-            return True
-        if not 0 < offset <= self.size():
-            return False
+        if offset == 0 or offset > self.size():
+            return offset == 0
         with self.path.open("rb") as file:
             file.seek(offset - 1)
             return file.read(1) == b"\n"
 
     def before(self, end: int, max_count: int, wanted: Callable[[LogEvent], bool] = lambda _: True) -> list[LogEvent]:
-        """Return the last records before an offset that match `wanted`, read from the end of the file.
-
-        Args:
-            max_count: the maximum number of records.
-        """
-        begin, events = end, list[LogEvent]()
-        window = _BLOCK_BYTES
+        """Return the last `max_count` records before an offset that match `wanted`."""
+        begin, events, window = end, list[LogEvent](), _BLOCK_BYTES
         while begin > 0 and len(events) < max_count:
             begin = max(0, begin - window)
             events = [event for event in self._complete_records(begin) if event.end <= end and wanted(event)]
@@ -186,17 +176,10 @@ class LogStore:
         return _is_inside(group.strip("/")) and self._folder(group).is_dir()
 
     def groups(self) -> list[str]:
-        """Every group that has a stream."""
+        """Return the groups that have a stream."""
         patterns = sorted({kind.logs.group for kind in all_kinds() if kind.logs is not None})
-        return [group for pattern in patterns for group in self._matching(pattern) if self.has_group(group)]
-
-    def _matching(self, pattern: str) -> list[str]:
-        """The groups that a pattern such as `/aws/sagemaker/Endpoints/{name}` may stand for, sorted."""
-        parent, placeholder, _ = pattern.partition("{name}")
-        folder = self._folder(parent)
-        if not placeholder:
-            return [pattern]
-        return sorted(f"{parent}{path.name}" for path in folder.iterdir()) if folder.is_dir() else []
+        found = [path for pattern in patterns for path in sorted(self._root.glob(pattern.format(name="*").strip("/")))]
+        return [f"/{path.relative_to(self._root)}" for path in found if path.is_dir()]
 
     def create(self, group: str, name: str) -> LogStream:
         stream = LogStream(self._folder(group) / name)
@@ -231,7 +214,7 @@ def _host_start(content: mmap.mmap) -> int:
     sentence, end = f" [microjobs] {BEGIN}\n".encode(), len(content)
     while (found := content.rfind(sentence, 0, end)) >= 0:
         stamp = content[content.rfind(b"\n", 0, found) + 1 : found]
-        if stamp.startswith(b"0") and stamp.isdigit():  # or a host printed the text
+        if stamp.startswith(b"0") and stamp.isdigit():  # otherwise a host printed the text
             return found + len(sentence)
         end = found
     return 0
@@ -252,7 +235,7 @@ def _write(file: int, record: bytes) -> None:
 
 @contextmanager
 def _locked(file: int) -> Iterator[None]:
-    """Lock a stream's file, so that no other line is written into a line that waits for space."""
+    """Lock a stream's file, so that no line is written into another line that waits for space."""
     fcntl.flock(file, fcntl.LOCK_EX)
     try:
         yield
@@ -262,9 +245,5 @@ def _locked(file: int) -> Iterator[None]:
 
 def _is_inside(name: str) -> bool:
     """Return whether a client's name is a path below a folder: not absolute, without `..`, and not too long."""
-    segments = name.split("/")
-    return "\0" not in name and {"", ".", ".."}.isdisjoint(segments) and max(map(_bytes, segments)) <= MAX_NAME_BYTES
-
-
-def _bytes(segment: str) -> int:
-    return len(segment.encode())
+    names = name.encode().split(b"/")
+    return "\0" not in name and {b"", b".", b".."}.isdisjoint(names) and max(map(len, names)) <= MAX_NAME_BYTES

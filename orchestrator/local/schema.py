@@ -1,7 +1,7 @@
 """The tables of the state, and the migration of a state that an earlier version wrote.
 
-`PRAGMA user_version` holds the version. Version 1, whose number is 0, kept the server's internal values among the
-members of descriptions, and knew of an owner only its name.
+`PRAGMA user_version` is the version. Version 1, which has the number 0, stored internal values among the members of
+descriptions, and only the names of owners.
 """
 
 import json
@@ -27,7 +27,7 @@ CREATE TABLE resources (
 _FILTERS = "status, modified, owner_kind, owner_name"
 INDEXES = {
     "by_arn": "arn",
-    # Each has all that a List may filter by: rows, which are large, are read only when they are on the page.
+    # Each index has all filters of List requests, so that only the rows of the page are read: rows are large.
     "by_kind_name": f"kind, name, version, created, {_FILTERS}",
     "by_kind_creation": f"kind, created, name, version, {_FILTERS}",
     "by_kind_change": "kind, modified, name, version, status, created, owner_kind, owner_name",
@@ -35,7 +35,7 @@ INDEXES = {
     "by_kind_owner": "kind, owner_kind, owner_name, name, version, created, status, modified",
 }
 OTHER_TABLES = (
-    # Rows that cannot be read, for people who want to repair them.
+    # Rows that cannot be read, so that users can repair them.
     "CREATE TABLE IF NOT EXISTS broken AS SELECT * FROM resources WHERE 0",
     """
     CREATE TABLE IF NOT EXISTS tags (
@@ -63,28 +63,18 @@ class NewerStateError(LauncherError):
 
 
 def prepare(database: sqlite3.Connection, path: Path) -> None:
-    """Make the tables of a new database, or migrate those of an earlier version, in one transaction.
+    """Make the tables of a new database, or migrate those of an earlier version. Call this in a transaction.
 
     Raises:
         NewerStateError: a later version wrote the database.
     """
-    database.execute("BEGIN IMMEDIATE")
-    try:
-        _prepare(database, path)
-    except BaseException:
-        database.execute("ROLLBACK")
-        raise
-    database.execute("COMMIT")
-
-
-def _prepare(database: sqlite3.Connection, path: Path) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
         raise NewerStateError(f"{path} was written by a later version of Microjobs: update this one")
-    if version < VERSION and _has_table(database, "resources"):
-        logger.info("migrating %s", path)
-        _set_old_tables_aside(database)
     if version < VERSION:
+        if _has_table(database, "resources"):
+            logger.info("migrating %s", path)
+            _rename_tables(database)
         database.execute(RESOURCES)
     for statement in OTHER_TABLES:
         database.execute(statement)
@@ -100,8 +90,8 @@ def _has_table(database: sqlite3.Connection, name: str) -> bool:
     return database.execute(query, (name,)).fetchone() is not None
 
 
-def _set_old_tables_aside(database: sqlite3.Connection) -> None:
-    """Rename the tables of version 1, and drop their indexes, whose names are needed."""
+def _rename_tables(database: sqlite3.Connection) -> None:
+    """Rename the tables of version 1, and drop their indexes, because version 2 uses the same names."""
     query = "SELECT name FROM sqlite_master WHERE type = 'index' AND tbl_name = 'resources' AND sql IS NOT NULL"
     for (index,) in database.execute(query).fetchall():
         database.execute(f'DROP INDEX "{index}"')
@@ -111,7 +101,7 @@ def _set_old_tables_aside(database: sqlite3.Connection) -> None:
 
 
 def _copy_rows(database: sqlite3.Connection, table: str) -> None:
-    """Copy the rows of a table of version 1, if there is one, and move internal values out of descriptions."""
+    """Copy the rows of a table of version 1, if it exists, and move internal values out of descriptions."""
     if not _has_table(database, f"old_{table}"):
         return
     owner_kinds = " ".join(f"WHEN kind = '{kind}' THEN '{owner}'" for kind, owner in OWNER_KINDS.items())
@@ -129,10 +119,10 @@ def _copy_rows(database: sqlite3.Connection, table: str) -> None:
 
 
 def _split(kind: str, text: str) -> tuple[str, str] | None:
-    """Return a description of version 1 without internal values, and these; None if it cannot be read or has none."""
+    """Split a description of version 1 into members and internal values; return None if it has no internal values."""
     try:
         members = json.loads(text)
         internal = {name: members.pop(name) for name in INTERNAL[kind] if name in members}
-    except (ValueError, TypeError, AttributeError, RecursionError, KeyError):
+    except (ValueError, TypeError, AttributeError, RecursionError, KeyError):  # a damaged row
         return None
     return (json.dumps(members), json.dumps(internal)) if internal else None

@@ -1,7 +1,7 @@
 """Store for resources and their tags, in one SQLite file.
 
-Descriptions are stored as answers have them (JSON, times in seconds). The server's own values of a resource are its
-*internal state*, which no answer contains.
+Descriptions are stored as JSON in the form of the responses, with times in seconds. No response contains the *internal
+state* of a resource, which has values of the server.
 """
 
 import json
@@ -21,23 +21,23 @@ from microjobs_orchestrator.local.values import clean
 
 logger = logging.getLogger(__name__)
 
-COLUMNS = {
-    "created": ("created", "by_kind_creation"),
-    "modified": ("modified", "by_kind_change"),
-    "name": ("name", "by_kind_name"),
-    "status": ("status", "by_kind_status"),
+INDEXES = {
+    "created": "by_kind_creation",
+    "modified": "by_kind_change",
+    "name": "by_kind_name",
+    "status": "by_kind_status",
 }
-"""What lists are ordered by, and the index that has that order: SQLite by itself reads all rows for some of them."""
+"""The indexes of the columns that sort lists. Without this choice, SQLite reads all rows for some lists."""
 
 END_OF_TIME = 253_402_300_800.0
-"""The year 10,000, which no date can have."""
+"""The year 10,000, which Python's dates do not support."""
 
 RESERVE_BYTES = 4 << 20
-"""Kept free within the file, so that the end of a job can be told where the device has no space left."""
+"""Free space in the file, with which the end of a job can be stored on a full device."""
 
 
 class NameTakenError(Exception):
-    """There is a resource of that kind and name."""
+    """A resource of this kind and name exists."""
 
 
 class TransitionError(Exception):
@@ -56,7 +56,7 @@ class Record:
     """A resource: a job, a model, an endpoint …"""
 
     kind: str
-    """As in its ARN: `training-job`."""
+    """The type in the ARN, such as `training-job`."""
     name: str
     arn: str
     status: str
@@ -69,7 +69,7 @@ class Record:
     """The server's own values."""
     owner: Owner | None = None
     version: int = 0
-    """Of resources that have several versions below one name; 0 for all others."""
+    """The version of a resource that has several versions with one name; 0 for other resources."""
 
 
 @dataclass(frozen=True)
@@ -86,27 +86,28 @@ class Query:
     descending: bool = True
     limit: int = 100
     after: tuple[float | str, str, int] | None = None
-    """The value that the list is ordered by, the name and the version of the last resource of the page before."""
+    """The position of the last resource of the page before: the value of the column `order_by`, name and version."""
 
 
 class State:
-    """The store. Every method is one transaction; a change that was made is on the disk when it returns."""
+    """The store. Every method is one transaction; when it returns, its change is on the disk."""
 
     def __init__(self, path: Path) -> None:
         self._file = Database(path)
         self._lock, self._database, self._transaction = self._file.lock, self._file.connection, self._file.transaction
-        self._database.text_factory = _text
+        self._database.text_factory = _decode_text
         try:
-            schema.prepare(self._database, path)
+            with self._transaction() as database:
+                schema.prepare(database, path)
         except BaseException:
             self._file.close()
             raise
-        self._reserve()
+        self._reserve_space()
 
-    def _reserve(self) -> None:
-        """Have free pages in the file, and a write-ahead log that is as long as it will get."""
-        with suppress(sqlite3.OperationalError):  # the device is full already
-            self._database.execute("DROP TABLE IF EXISTS reserve")  # of a server that was killed
+    def _reserve_space(self) -> None:
+        """Make free pages in the file, and a write-ahead log of its final length."""
+        with suppress(sqlite3.OperationalError):  # the device is full
+            self._database.execute("DROP TABLE IF EXISTS reserve")  # from a server that was killed
             (free,) = self._database.execute("PRAGMA freelist_count").fetchone()
             (page,) = self._database.execute("PRAGMA page_size").fetchone()
             if free * page < RESERVE_BYTES // 2:
@@ -138,7 +139,7 @@ class State:
         """
         now = time.time()
         record = Record(kind, name, arn, status, now, now, request, description, internal or {}, owner, version)
-        texts = (_encoded(request), _encoded(description), _encoded(record.internal))
+        texts = map(_encode, (request, description, record.internal))
         values = (kind, name, version, arn, status, *(owner or ("", "")), now, now, *texts)
         with self._transaction() as database:
             try:
@@ -169,56 +170,58 @@ class State:
         only_if: Collection[str] | None = None,
         version: int = 0,
     ) -> Record | None:
-        """Merge members into a description.
+        """Merge changes into the description, and `internal` into the internal state.
 
         Args:
-            status: the new status; None keeps the present one.
-            internal: values to merge into the internal state.
-            only_if: do it only in one of these statuses.
+            status: the new status; None keeps the present status.
+            only_if: the statuses in which the resource may be changed.
 
         Returns:
             The changed resource; None if it does not exist or has another status.
 
         Raises:
-            TransitionError: the kind does not allow the change of the status; nothing was changed.
+            TransitionError: the kind does not allow the change of the status.
         """
         with self._transaction() as database:
             record = self.get(kind, name, version)
             if record is None or (only_if is not None and record.status not in only_if):
                 return None
             _check_transition(record, status)
-            description = _encoded({**record.description, **changes})
-            values = (description, _encoded({**record.internal, **(internal or {})}), status or record.status)
+            texts = (_encode({**record.description, **changes}), _encode({**record.internal, **(internal or {})}))
             database.execute(
                 "UPDATE resources SET description = ?, internal = ?, status = ?, modified = ?"
                 " WHERE kind = ? AND name = ? AND version = ?",
-                (*values, time.time(), kind, name, version),
+                (*texts, status or record.status, time.time(), kind, name, version),
             )
             return self.get(kind, name, version)
 
     def delete(self, kind: str, name: str, created: float | None = None, version: int = 0) -> bool:
-        """Delete a resource and its tags; False if it does not exist, or (with `created`) was created again since."""
+        """Delete a resource and its tags; return False if it does not exist.
+
+        Args:
+            created: the creation time of the resource: a resource that was created again is not deleted.
+        """
         with self._transaction() as database:
             record = self.get(kind, name, version)
             if record is None or created not in (None, record.created):
                 return False
             database.execute("DELETE FROM tags WHERE arn = ?", (record.arn,))
-            values = (kind, name, version)
-            database.execute("DELETE FROM resources WHERE kind = ? AND name = ? AND version = ?", values)
+            key = (kind, name, version)
+            database.execute("DELETE FROM resources WHERE kind = ? AND name = ? AND version = ?", key)
             return True
 
     def delete_named(self, prefix: str) -> int:
-        """Forget the resources of all kinds whose names start with a prefix; how many there were."""
+        """Delete the resources of all kinds whose names start with a prefix; return their number."""
+        condition, values = "substr(name, 1, ?) = ?", (len(prefix), prefix)
         with self._transaction() as database:
-            chosen = "SELECT arn FROM resources WHERE substr(name, 1, ?) = ?"
-            values = (len(prefix), prefix)
-            database.execute(f"DELETE FROM tags WHERE arn IN ({chosen})", values)  # noqa: S608  a constant
-            return database.execute("DELETE FROM resources WHERE substr(name, 1, ?) = ?", values).rowcount
+            arns = f"SELECT arn FROM resources WHERE {condition}"  # noqa: S608  a constant
+            database.execute(f"DELETE FROM tags WHERE arn IN ({arns})", values)  # noqa: S608
+            return database.execute(f"DELETE FROM resources WHERE {condition}", values).rowcount  # noqa: S608
 
     def find(self, query: Query) -> list[Record]:
-        """A page of resources, at most `limit` of them, ties in the order of their names and versions."""
-        column, index = COLUMNS[query.order_by]
-        index = "by_kind_owner" if query.owner else "by_kind_status" if query.status else index
+        """Return a page of resources. Resources with equal values are sorted by name and version."""
+        column = query.order_by
+        index = "by_kind_owner" if query.owner else "by_kind_status" if query.status else INDEXES[column]
         direction, beyond = ("DESC", "<") if query.descending else ("ASC", ">")
         conditions, values = _conditions(query)
         if query.after is not None:
@@ -230,17 +233,16 @@ class State:
         )
         with self._lock:
             keys = self._database.execute(page, (*values, query.limit)).fetchall()
-            marks = ", ".join("?" * len(keys))
-            names = [name for name, _ in keys]
-            rows = self._select(f"kind = ? AND name IN ({marks})", (query.kind, *names))
-        found = {(record.name, record.version): record for record in rows}
-        return [found[key] for key in keys if key in found]  # without broken ones
+            condition = f"kind = ? AND name IN ({_marks(keys)})"
+            records = self._select(condition, (query.kind, *(name for name, _ in keys)))
+        found = {(record.name, record.version): record for record in records}
+        return [found[key] for key in keys if key in found]  # rows that cannot be read are missing
 
     def unfinished(self, kind: str, statuses: Sequence[str]) -> list[Record]:
-        """Resources in one of the statuses, oldest first."""
-        marks = ", ".join("?" * len(statuses))
+        """Return the resources in one of the statuses, oldest first."""
+        condition = f"kind = ? AND status IN ({_marks(statuses)})"
         with self._lock:
-            found = self._select(f"kind = ? AND status IN ({marks})", (kind, *statuses), "INDEXED BY by_kind_status")
+            found = self._select(condition, (kind, *statuses), "INDEXED BY by_kind_status")
         return sorted(found, key=lambda record: (record.created, record.name))
 
     def _select(self, condition: str, values: Sequence[Any], index: str = "") -> list[Record]:
@@ -257,7 +259,7 @@ class State:
         return records
 
     def _set_aside(self, kind: str, name: str, version: int, error: Exception) -> None:
-        """Move a row that cannot be read out of the way of all others."""
+        """Move a row that cannot be read to another table, so that other rows can be read."""
         logger.error("%s %r cannot be read and is moved to the table `broken`: %s", kind, name, error)
         where = "FROM resources WHERE kind = CAST(? AS TEXT) AND name = CAST(? AS TEXT) AND version = ?"
         self._database.execute(f"INSERT INTO broken SELECT * {where}", (kind, name, version))
@@ -290,33 +292,37 @@ def _check_transition(record: Record, status: str | None) -> None:
         raise TransitionError(f"{record.kind} {record.name} is {record.status} and cannot become {status}")
 
 
-def _text(content: bytes) -> str | bytes:
-    """A text of the database; bytes if it was damaged: an error here would hide all rows of a query."""
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def _decode_text(content: bytes) -> str | bytes:
+    """Return the text of a database's value, or its bytes if it is damaged: an error would fail the whole query."""
     try:
         return content.decode()
     except UnicodeDecodeError:
         return content
 
 
-def _encoded(value: Mapping[str, Any]) -> str:
+_SURROGATE = "\\ud"
+"""The beginning of a surrogate in JSON. A single surrogate is not valid text."""
+
+
+def _encode(value: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(value, allow_nan=False)
     except ValueError:
-        return json.dumps(clean(dict(value)))
-    return json.dumps(clean(dict(value))) if _HALF in text else text
+        text = _SURROGATE
+    return json.dumps(clean(dict(value))) if _SURROGATE in text else text
 
 
-def _decoded(text: str) -> dict[str, Any]:
-    """A stored object; an earlier version stored numbers that are not finite, too."""
+def _decode(text: str) -> dict[str, Any]:
+    """Parse a stored object. An earlier version also stored numbers that are not finite."""
     constants: list[str] = []
     value = json.loads(text, parse_constant=constants.append)
     if not isinstance(value, dict):
         raise TypeError(f"a JSON object is expected, not {text:.60}")
-    return dict(clean(value)) if constants or _HALF in text else value
-
-
-_HALF = "\\ud"
-"""How JSON spells the halves of a character; one by itself is no text."""
+    return dict(clean(value)) if constants or _SURROGATE in text else value
 
 
 def _conditions(query: Query) -> tuple[list[str], list[Any]]:
@@ -347,11 +353,9 @@ _COLUMNS = """
 def _record(row: Sequence[Any]) -> Record:
     kind, name, version, arn, status, created, modified, owner_kind, owner_name, *texts = row
     if not all(isinstance(text, str) for text in (kind, name, arn, status, owner_kind, owner_name)):
-        raise TypeError("its names are no text")
-    if not (isinstance(created, float) and isinstance(modified, float)):
-        raise TypeError("its times are no numbers")
-    if not (0 <= created < END_OF_TIME and 0 <= modified < END_OF_TIME):
-        raise ValueError("its times are not between the years 1970 and 9999")
-    request, description, internal = map(_decoded, texts)
+        raise TypeError("a name is not text")
+    if not all(isinstance(moment, float) and 0 <= moment < END_OF_TIME for moment in (created, modified)):
+        raise ValueError("a time is not a number between the years 1970 and 9999")
+    request, description, internal = map(_decode, texts)
     owner = Owner(owner_kind, owner_name) if owner_name else None
     return Record(kind, name, arn, status, created, modified, request, description, internal, owner, version)

@@ -1,24 +1,77 @@
 """The operations that all kinds of resources have: Create, Describe, List, Stop and Delete.
 
-The module `operations` of a family has a class for each kind, derived from `Operations`. The class says how a request
-becomes a record, what runs for the record, and which operations the kind has beside the common ones.
+The module `operations` of a family has one class per kind, derived from `Operations`. The class says how a request
+becomes a record, what runs for the record, and which further operations the kind has.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
-from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.errors import ResourceInUseError, ValidationError
+from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.kinds import Kind, Life, all_kinds, load_modules
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.registry import Maker, Registry, Runnable
-from microjobs_orchestrator.local.resources import listing
-from microjobs_orchestrator.local.resources.records import add_resource, find_resource
-from microjobs_orchestrator.local.state import Record
+from microjobs_orchestrator.local.resources.listing import describe_resource, list_resources
+from microjobs_orchestrator.local.state import NameTakenError, Owner, Record
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
 Handler = Callable[[dict[str, Any]], Answer]
+
+
+def add_resource(
+    context: Context,
+    kind: Kind,
+    request: Request,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    members: Mapping[str, Any] | None = None,
+    copies: Mapping[str, Any] | None = None,
+    internal: Mapping[str, Any] | None = None,
+    owner: Owner | None = None,
+) -> Record:
+    """Add the resource of a valid Create request. Its description has the request's members, its ARN and its status.
+
+    Args:
+        defaults: members of the description that the request may replace.
+        members: members of the description that replace those of the request.
+        copies: resources that are stored with the request, because they may be deleted.
+        internal: the internal state.
+
+    Raises:
+        ServiceError: a resource with this kind and name exists.
+    """
+    name, status = request[kind.name_member], kind.life.first if kind.life else ""
+    arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
+    public = {member: value for member, value in request.items() if member != "Tags"}
+    description = {**(defaults or {}), **public, **(members or {}), kind.arn_member: arn}
+    if status:
+        description[kind.status_member] = status
+    stored_request, tags = {**request, **(copies or {})}, request.get("Tags", [])
+    try:
+        return context.state.add(
+            kind.arn_type, name, arn, status, stored_request, description, internal=internal, tags=tags, owner=owner
+        )
+    except NameTakenError as error:  # AWS has two messages: for jobs, and for other resources
+        if "Stop" in kind.verbs:
+            message = f"{kind.words.capitalize()} names must be unique: {name} already exists."
+            raise ResourceInUseError(message) from error
+        raise ValidationError(f'Cannot create already existing {kind.words} "{arn}".') from error
+
+
+def find_resource(context: Context, kind: Kind, name: str) -> Record:
+    """Return the record of an existing resource.
+
+    Raises:
+        ValidationError: the resource does not exist. SDKs search the message for "Could not find".
+    """
+    record = context.state.get(kind.arn_type, name)
+    if record is None:
+        arn = format_arn(f"{kind.arn_type}/{name}", context.settings.region)
+        raise ValidationError(f'Could not find {kind.words} "{arn}".')
+    return record
 
 
 class Operations:
@@ -30,7 +83,7 @@ class Operations:
         self.context = context
         self.registry = registry
 
-    # --- what a kind may replace ---
+    # --- methods that a kind may replace ---
 
     def add(self, request: Request) -> Record:
         """Check a Create request that botocore's model accepts, and add the resource's record.
@@ -41,11 +94,11 @@ class Operations:
         return add_resource(self.context, self.kind, request)
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:  # noqa: ARG002  most kinds have none
-        """Return members of Describe and List that are computed when they are asked for."""
+        """Return the members of Describe and List that are not stored."""
         return {}
 
     def more(self) -> Mapping[str, Handler]:
-        """Return the operations beside the common ones, by name."""
+        """Return further operations of the kind, by name."""
         return {}
 
     # --- common operations ---
@@ -60,10 +113,10 @@ class Operations:
 
     def describe(self, request: Request) -> Answer:
         record = self.find(request)
-        return listing.describe_resource(self.kind, record, self.compute_members(record))
+        return describe_resource(self.kind, record, self.compute_members(record))
 
     def list(self, request: Request) -> Answer:
-        return listing.list_resources(self.context.state, self.kind, request, self.compute_members)
+        return list_resources(self.context.state, self.kind, request, self.compute_members)
 
     def delete(self, request: Request) -> Answer:
         record = self.find(request)
@@ -71,16 +124,12 @@ class Operations:
         return {}
 
     def find(self, request: Request) -> Record:
-        """Return the record of the resource that a request names.
-
-        Raises:
-            ValidationError: no such resource exists.
-        """
+        """Return the record of the resource that a request names, as `find_resource` does."""
         return find_resource(self.context, self.kind, request[self.kind.name_member])
 
 
 class RunningOperations(Operations, ABC):
-    """The operations on the resources of a kind for which something runs."""
+    """The operations on the resources of a kind that runs."""
 
     @property
     def life(self) -> Life:
@@ -89,7 +138,7 @@ class RunningOperations(Operations, ABC):
 
     @abstractmethod
     def make_runnable(self, record: Record) -> Runnable:
-        """Return what runs for a resource, when it is created or when a server starts again."""
+        """Return the runnable of a resource that is created, or that a restarted server recovers."""
 
     def stopping_members(self) -> Mapping[str, Any]:
         """Return the members of the description that change when the resource is stopped."""
@@ -101,35 +150,35 @@ class RunningOperations(Operations, ABC):
         return {self.kind.arn_member: record.arn}
 
     def stop(self, request: Request) -> Answer:
-        record, transitional = self.find(request), self.life.transitional
+        record, statuses = self.find(request), self.life.transitional
         members = self.stopping_members()
-        if not self.context.state.update(self.kind.arn_type, record.name, members, "Stopping", only_if=transitional):
-            status = self.find(request).status
-            raise ValidationError(f"The request was rejected because the {self.kind.words} is in status {status}.")
+        if not self.context.state.update(self.kind.arn_type, record.name, members, "Stopping", only_if=statuses):
+            raise ValidationError(self._describe_refusal(self.find(request)))
         self.registry.stop(f"{self.kind.arn_type}/{record.name}")
         return {}
 
     def delete(self, request: Request) -> Answer:
         record = self.find(request)
         if record.status in self.life.active:
-            raise ValidationError(
-                f"The request was rejected because the {self.kind.words} is in status {record.status}: stop it first."
-            )
-        # Until then, a new job of this name would lose its containers to the old one's removal.
+            raise ValidationError(f"{self._describe_refusal(record)} Stop it first.")
+        # A new job with this name, created earlier, would lose its containers when those of the old job are removed.
         if not self.registry.wait(f"{self.kind.arn_type}/{record.name}"):
-            raise ValidationError(f"What {record.name} left is still being removed: try again.")
+            raise ValidationError(f"The containers and files of {record.name} are still being removed: try again.")
         return super().delete(request)
+
+    def _describe_refusal(self, record: Record) -> str:
+        return f"The request was rejected because the {self.kind.words} is in status {record.status}."
 
 
 def load_operations(context: Context, registry: Registry) -> list[Operations]:
-    """Return the operations on all kinds; owners come after what they own."""
+    """Return the operations on all kinds; owners come after the kinds that they own."""
     values = [value for module in load_modules("operations") for value in vars(module).values()]
     classes = {value.kind: value for value in values if isinstance(value, type) and hasattr(value, "kind")}
     return [classes[kind](context, registry) for kind in all_kinds()]
 
 
 def list_makers(kinds: Iterable[Operations]) -> dict[str, Maker]:
-    """Return the function that makes a runnable of a record, for each kind that runs, in the order of recovery."""
+    """Return the functions that make the runnable of a record, by kind, in the order of recovery."""
     return {kind.kind.arn_type: _maker(kind) for kind in kinds if isinstance(kind, RunningOperations)}
 
 

@@ -1,4 +1,4 @@
-"""CloudWatch Logs: clients read the output of jobs with it.
+"""CloudWatch Logs: the operations with which clients read the output of jobs.
 
 https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogEvents.html
 """
@@ -181,16 +181,12 @@ def _format_event(event: LogEvent) -> dict[str, Any]:
 
 
 def _merge(streams: Mapping[str, LogStream], positions: Mapping[str, int]) -> Iterator[tuple[str, LogEvent]]:
-    """Yield the events of all streams from these positions, with the names of the streams, sorted by time.
-
-    The positions may change meanwhile: they are read at the start.
-    """
-    named = [_name_events(name, stream.events(positions.get(name, 0))) for name, stream in streams.items()]
+    """Yield the names of streams and their events, from these positions on, sorted by time."""
+    named = [
+        zip(itertools.repeat(name), stream.events(positions.get(name, 0)), strict=False)
+        for name, stream in streams.items()
+    ]
     return heapq.merge(*named, key=lambda pair: pair[1].time)
-
-
-def _name_events(name: str, events: Iterator[LogEvent]) -> Iterator[tuple[str, LogEvent]]:
-    return ((name, event) for event in events)
 
 
 def _parse_pattern(text: str) -> Callable[[str], bool]:

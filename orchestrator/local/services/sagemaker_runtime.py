@@ -37,14 +37,14 @@ REQUEST_HEADERS = {
     "SessionId": "X-Amzn-SageMaker-Session-Id",
     "PrefixAwareId": "X-Amzn-SageMaker-Prefix-Aware-Id",
 }
-"""Headers that the container receives, by the members of the request."""
+"""Headers of the request that the container receives, by the members of the client's request."""
 
 RESPONSE_HEADERS = {
     "CustomAttributes": "X-Amzn-SageMaker-Custom-Attributes",
     "NewSessionId": "X-Amzn-SageMaker-New-Session-Id",
     "ClosedSessionId": "X-Amzn-SageMaker-Closed-Session-Id",
 }
-"""Headers of the container that the client receives, by the members of the result."""
+"""Headers of the container's response that the client receives, by the members of the result."""
 
 
 class EndpointInvoker:
@@ -110,12 +110,11 @@ class EndpointInvoker:
             raise self._model_error(name, 500, f"{error}, which is the limit for a response") from error
         if response.status >= HTTPStatus.MULTIPLE_CHOICES:
             raise self._model_error(name, response.status, content.getvalue().decode(errors="replace"))
-        returned = {member: response.headers.get(header) for member, header in RESPONSE_HEADERS.items()}
         members = {
             "Body": content.getvalue(),
             "ContentType": response.headers.get("Content-Type", "application/octet-stream"),
             "InvokedProductionVariant": replica.variant,
-            **returned,
+            **{member: response.headers.get(header) for member, header in RESPONSE_HEADERS.items()},
         }
         return Answer(members, response.status)
 
@@ -130,18 +129,17 @@ class EndpointInvoker:
         return self._model_error(name, 500, message)
 
     def _model_error(self, name: str, status: int, text: str) -> ServiceError:
-        """Return an error of the model itself."""
+        """Return the error for a response that the model failed to make."""
         group, region = ENDPOINT.log_group(name), self._context.settings.region
         source = "client" if HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR else "server"
         original = text[:MAX_ERROR_CHARACTERS]
-        members = {
-            "Message": f'Received {source} error ({status}) from {CONTAINER} with message "{original}". '
-            f"See {group} in account {ACCOUNT} for more information.",
-            "OriginalStatusCode": status,
-            "OriginalMessage": original,
-            "LogStreamArn": f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}",
-        }
-        return ServiceError("ModelError", str(members["Message"]), HTTPStatus.FAILED_DEPENDENCY, members)
+        message = (
+            f'Received {source} error ({status}) from {CONTAINER} with message "{original}". '
+            f"See {group} in account {ACCOUNT} for more information."
+        )
+        arn = f"arn:aws:logs:{region}:{ACCOUNT}:log-group:{group}"
+        members = {"Message": message, "OriginalStatusCode": status, "OriginalMessage": original, "LogStreamArn": arn}
+        return ServiceError("ModelError", message, HTTPStatus.FAILED_DEPENDENCY, members)
 
 
 def _invalid(message: str) -> ServiceError:

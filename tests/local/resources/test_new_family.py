@@ -109,7 +109,7 @@ def test_family_is_listed_in_pages_and_tagged(server: Server) -> None:
 def test_family_is_stopped_and_deleted(server: Server) -> None:
     server.greet("long", "echo begun; sleep 100")
     server.wait_for_line("long", "begun")
-    with pytest.raises(ClientError, match="is in status InProgress: stop it first"):
+    with pytest.raises(ClientError, match=r"is in status InProgress\. Stop it first"):
         server.client.delete_greeting(GreetingName="long")
     server.client.stop_greeting(GreetingName="long")
     assert server.wait("long")["GreetingStatus"] == "Stopped"

@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model import get_container
-from microjobs_orchestrator.local.resources.records import find_resource
+from microjobs_orchestrator.local.resources.operations import find_resource
 
 Deployment = Mapping[str, Any]
 """EndpointConfigName; Variants: those of the configuration, with their present weights and counts, each with its Model

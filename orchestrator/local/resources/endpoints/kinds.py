@@ -50,7 +50,7 @@ ENDPOINT = Kind(
         transitions={
             EndpointStatus.CREATING: _ANY,
             EndpointStatus.UPDATING: _ANY,
-            EndpointStatus.IN_SERVICE: _ANY,  # a server that starts again starts its hosts again
+            EndpointStatus.IN_SERVICE: _ANY,  # a restarted server starts the hosts again
             EndpointStatus.FAILED: (EndpointStatus.DELETING,),
             EndpointStatus.DELETING: (EndpointStatus.FAILED,),
         },

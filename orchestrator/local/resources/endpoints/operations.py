@@ -16,8 +16,15 @@ from microjobs_orchestrator.local.resources.endpoints.deployments import COUNT, 
 from microjobs_orchestrator.local.resources.endpoints.endpoint import DEPLOYMENT, NEXT, Endpoint, delete_record
 from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT, ENDPOINT_CONFIG
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.operations import Answer, Handler, Operations, Request, RunningOperations
-from microjobs_orchestrator.local.resources.records import add_resource, find_resource
+from microjobs_orchestrator.local.resources.operations import (
+    Answer,
+    Handler,
+    Operations,
+    Request,
+    RunningOperations,
+    add_resource,
+    find_resource,
+)
 from microjobs_orchestrator.local.state import Record
 
 

@@ -2,14 +2,7 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import (
-    INSTANCE_TYPE,
-    KMS,
-    ROLE,
-    TAGS,
-    VOLUME,
-    VPC,
-)
+from microjobs_orchestrator.local.parity.common import INSTANCE_TYPE, KMS, ROLE, TAGS, VOLUME, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 ONE_CONTAINER = NoEffect("one container serves a variant")
@@ -56,12 +49,12 @@ ASYNC: Rows = {
     ),
 }
 
-CREATE_ENDPOINT_CONFIG: Rows = {
+CREATE_CONFIG: Rows = {
     "EndpointConfigName": Honoured(),
     "ProductionVariants": Members(VARIANT),
     "DataCaptureConfig": Members(
         {
-            # AWS captures if it is not told.
+            # Without this member, AWS captures data.
             "EnableCapture": Honoured(
                 "nothing is captured", values=(False,), reason="log in the container", required=True
             ),
@@ -84,37 +77,31 @@ CREATE_ENDPOINT_CONFIG: Rows = {
     "CrossRegionTrafficConfig": Refused("there is one region"),
 }
 
-CREATE_ENDPOINT: Rows = {
-    "EndpointName": Honoured(),
-    "EndpointConfigName": Honoured(),
-    "DeploymentConfig": DEPLOYMENT,
-    "Tags": TAGS,
-}
-
-UPDATE_ENDPOINT: Rows = {
-    "EndpointName": Honoured(),
-    "EndpointConfigName": Honoured(),
-    "RetainAllVariantProperties": Honoured("the counts and weights of variants that both have"),
-    "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
-    "DeploymentConfig": DEPLOYMENT,
-    "RetainDeploymentConfig": DEPLOYMENT,
-}
-
-UPDATE_WEIGHTS: Rows = {
-    "EndpointName": Honoured(),
-    "DesiredWeightsAndCapacities": Members(
-        {
-            "VariantName": Honoured(),
-            "DesiredWeight": Honoured("the share of the requests"),
-            "DesiredInstanceCount": ONE_CONTAINER,
-            "ServerlessUpdateConfig": Refused("variants have instances"),
-        }
-    ),
-}
-
 ROWS: Mapping[str, Rows] = {
-    "CreateEndpointConfig": CREATE_ENDPOINT_CONFIG,
-    "CreateEndpoint": CREATE_ENDPOINT,
-    "UpdateEndpoint": UPDATE_ENDPOINT,
-    "UpdateEndpointWeightsAndCapacities": UPDATE_WEIGHTS,
+    "CreateEndpointConfig": CREATE_CONFIG,
+    "CreateEndpoint": {
+        "EndpointName": Honoured(),
+        "EndpointConfigName": Honoured(),
+        "DeploymentConfig": DEPLOYMENT,
+        "Tags": TAGS,
+    },
+    "UpdateEndpoint": {
+        "EndpointName": Honoured(),
+        "EndpointConfigName": Honoured(),
+        "RetainAllVariantProperties": Honoured("the counts and weights of variants that both have"),
+        "ExcludeRetainedVariantProperties": Members({"VariantPropertyType": Honoured()}),
+        "DeploymentConfig": DEPLOYMENT,
+        "RetainDeploymentConfig": DEPLOYMENT,
+    },
+    "UpdateEndpointWeightsAndCapacities": {
+        "EndpointName": Honoured(),
+        "DesiredWeightsAndCapacities": Members(
+            {
+                "VariantName": Honoured(),
+                "DesiredWeight": Honoured("the share of the requests"),
+                "DesiredInstanceCount": ONE_CONTAINER,
+                "ServerlessUpdateConfig": Refused("variants have instances"),
+            }
+        ),
+    },
 }

@@ -5,8 +5,7 @@ Source: https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateMode
 
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
 from microjobs_orchestrator.local.resources.models.model import find_data, get_container
-from microjobs_orchestrator.local.resources.operations import Operations, Request
-from microjobs_orchestrator.local.resources.records import add_resource
+from microjobs_orchestrator.local.resources.operations import Operations, Request, add_resource
 from microjobs_orchestrator.local.state import Record
 
 

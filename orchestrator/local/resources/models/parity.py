@@ -2,15 +2,7 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import (
-    ACCESS,
-    ENVIRONMENT,
-    HUB,
-    ISOLATION,
-    ROLE,
-    TAGS,
-    VPC,
-)
+from microjobs_orchestrator.local.parity.common import ACCESS, ENVIRONMENT, HUB, ISOLATION, ROLE, TAGS, VPC
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 
 PACKAGE = Refused("there is no model registry: give Image and ModelDataUrl")

@@ -11,8 +11,8 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT
+from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from microjobs_orchestrator.local.resources.records import add_resource
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.state import Record
 

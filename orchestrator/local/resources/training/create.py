@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.identity import format_arn
 from microjobs_orchestrator.local.lifecycle import outputs
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.records import add_resource
+from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.training import time_limits
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB

@@ -53,32 +53,26 @@ class TransformJob:
         self.plan_name = self.job.plan_name
         self._driver: threading.Thread | None = None
         self._outputs: list[Output] | None = None
-        """None until all objects are done."""
+        """None until all objects are transformed."""
         self._reason: str | None = None
-        """Why the objects could not be transformed."""
+        """The reason for which no objects were transformed."""
 
     def run(self) -> None:
         self.job.run(self._run)
 
-    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002  their answers went to the earlier server
-        """Run again on new hosts: what the hosts of an earlier server have answered is lost."""
+    def recover(self, hosts: Sequence[Host]) -> None:  # noqa: ARG002
+        """Run again on new hosts: the responses that an earlier server received are lost."""
         remove_plan(self.job.context, self.plan_name)
         self.run()
 
     @property
     def attempt(self) -> Attempt:
         """The only attempt of the job."""
-        request, model = self.job.request, self.job.request["Model"]
-        resources, environment = request["TransformResources"], _environment(request)
-        hosts = host_names(resources["InstanceCount"])
+        context, request, open_stream = self.job.context, self.job.request, self.job.open_stream
+        count, instance_type = (request["TransformResources"][name] for name in ("InstanceCount", "InstanceType"))
+        hosts, environment = host_names(count), _make_environment(request)
         return serving.make_attempt(
-            self.job.context,
-            model,
-            self.plan_name,
-            hosts,
-            resources["InstanceType"],
-            self.job.open_stream,
-            environment,
+            context, request["Model"], self.plan_name, hosts, instance_type, open_stream, environment
         )
 
     def _run(self) -> None:
@@ -121,7 +115,7 @@ class TransformJob:
             runs = [pool.submit(self._transform, host, part) for host, part in zip(hosts, parts, strict=True)]
         errors = [error for run in runs if (error := run.exception()) is not None]
         if errors:
-            raise min(errors, key=lambda error: isinstance(error, StoppedError))  # the one that stopped the others
+            raise min(errors, key=lambda error: isinstance(error, StoppedError))  # the error that stopped other hosts
         return [output for run in runs for output in run.result()]
 
     def _transform(self, host: Host, objects: Sequence[tuple[str, StoredObject]]) -> list[Output]:
@@ -187,8 +181,8 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
     return keyed_objects
 
 
-def _environment(request: Mapping[str, Any]) -> dict[str, str]:
-    """Return the environment of the containers, without the model's own."""
+def _make_environment(request: Mapping[str, Any]) -> dict[str, str]:
+    """Return the variables of the containers in addition to those of the model."""
     strategies = {request: container for container, request in STRATEGIES.items()}
     hosting = HostingEnvironment(
         batch=True,

@@ -5,8 +5,7 @@ https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_CreateTransformJob
 
 from microjobs_orchestrator.local.lifecycle.registry import Runnable
 from microjobs_orchestrator.local.resources.models.kinds import MODEL
-from microjobs_orchestrator.local.resources.operations import Request, RunningOperations
-from microjobs_orchestrator.local.resources.records import add_resource, find_resource
+from microjobs_orchestrator.local.resources.operations import Request, RunningOperations, add_resource, find_resource
 from microjobs_orchestrator.local.resources.transform.feeder import Options
 from microjobs_orchestrator.local.resources.transform.job import TransformJob, list_objects
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
@@ -28,7 +27,7 @@ class TransformJobOperations(RunningOperations):
             "TransformInput": {"CompressionType": "None", "SplitType": "None", **request["TransformInput"]},
             "TransformOutput": {"AssembleWith": "None", "KmsKeyId": "", **request["TransformOutput"]},
         }
-        return add_resource(self.context, TRANSFORM_JOB, request, members=members, kept={"Model": model})
+        return add_resource(self.context, TRANSFORM_JOB, request, members=members, copies={"Model": model})
 
     def make_runnable(self, record: Record) -> Runnable:
         return TransformJob(self.context, record)

@@ -10,7 +10,7 @@ from typing import Any
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.records import add_resource
+from microjobs_orchestrator.local.resources.operations import add_resource
 from microjobs_orchestrator.local.resources.training.create import CREATED, check_request
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB

@@ -8,7 +8,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.resources.records import find_resource
+from microjobs_orchestrator.local.resources.operations import find_resource
 from microjobs_orchestrator.local.resources.tuning.kinds import TUNING_JOB
 from microjobs_orchestrator.local.resources.tuning.ranges import tuned_names
 from microjobs_orchestrator.local.resources.tuning.results import ENDS, Results, find_parents
