@@ -3,11 +3,29 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from typing import Any
 
 from microjobs_orchestrator import program
-from microjobs_orchestrator.commands import build, clean, completion, doctor, init, interrupt, logs, ps, push, run, stop
+from microjobs_orchestrator.commands import LazyParser, completion
 from microjobs_orchestrator.local import commands as local
 from microjobs_orchestrator.version import Version
+
+COMMANDS = {
+    "run": "run a workflow and write its report",
+    "build": "build the images of jobs, as `make build` does",
+    "push": "push the images of jobs to ECR or another registry, and print their digests",
+    "ps": "list jobs and endpoints",
+    "logs": "print the log of a job or endpoint",
+    "stop": "stop a job, delete an endpoint, or stop everything of a run",
+    "interrupt": "interrupt a spot training job, which restarts on new hosts",
+    "init": "write a CloudFormation template for an AWS account, with a role, a bucket and repositories",
+    "doctor": "check this machine, or an AWS account, and show how to fix problems",
+    "clean": "remove old runs, images, environments, or the whole home; asks first",
+    "completion": "print the code that enables completion in bash, zsh or fish",
+}
+"""Help texts of the modules in `commands`, by command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,10 +43,17 @@ def make_parser() -> argparse.ArgumentParser:
         epilog="microjobs COMMAND --help lists the options of a command.",
     )
     parser.add_argument("--version", action=Version, help="show the version and the revision")
-    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in (run, build, push, local, ps, logs, stop, interrupt, init, doctor, clean, completion):
-        command.add_parser(subparsers)
+    subparsers: Any = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=LazyParser)
+    for name, text in COMMANDS.items():
+        subparsers.add_parser(name, help=text, add_arguments=partial(_add_arguments, name))
+    local.add_parser(subparsers)
     return parser
+
+
+def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    command = import_module(f"{__package__}.commands.{name}")
+    parser.set_defaults(call=command.call)
+    command.add_arguments(parser)
 
 
 def describe_error(error: Exception, options: argparse.Namespace) -> str | None:

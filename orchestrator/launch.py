@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.text import Text
 
 from microjobs.files import write_text
-from microjobs_orchestrator import images, workflows
+from microjobs_orchestrator import images, program, workflows
 from microjobs_orchestrator.aws import backend as aws_backend
-from microjobs_orchestrator.aws import consent
+from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws import images as aws_images
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.build_first import build_first
@@ -167,8 +167,8 @@ def ask_for_consent(
     if request.aws is None:
         return
     requests = workflow.requests(RunContext(backend, "planned"), options)
-    consent.show(console, request.aws, select_remaining(requests, journal.finished_steps if journal else set()))
-    consent.ask(console, yes=request.yes)
+    costs.show(console, request.aws, select_remaining(requests, journal.finished_steps if journal else set()))
+    program.ask_for_consent("Start?", yes=request.yes, refusal="nothing was started")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.terminal import strip_controls
 
 INTERRUPTED = 130
@@ -82,3 +82,22 @@ def describe_error(error: Exception, _options: argparse.Namespace) -> str | None
     if isinstance(error, DockerException) and "Error while fetching server API version" in str(error):
         return f"no Docker engine answers ({error}): start it; `microjobs doctor` reports what is wrong"
     return str(error) if isinstance(error, (JobError, DockerException)) else None
+
+
+def ask_for_consent(question: str, *, yes: bool, refusal: str) -> None:
+    """Ask the user a question, and return if the answer is yes.
+
+    Args:
+        yes: do not ask.
+        refusal: the message for another answer.
+
+    Raises:
+        UsageError: standard input is not a terminal.
+        LauncherError: the answer is not yes.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError(f"standard input is not a terminal, and the command asks {question!r}: add --yes to consent")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise LauncherError(refusal)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -76,7 +77,27 @@ def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) ->
             )
 
 
-def table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
+def show(console: Console, settings: Settings, requests: Iterable[PlannedRequest]) -> None:
+    """Print the estimated cost of a run."""
+    prices = load_prices(settings)
+    estimates = list(estimate(requests, 60 * settings.max_minutes))
+    console.print(_make_table(estimates, prices))
+    if unpriced := sorted({item.instance_type for item in estimates} - prices.keys()):
+        console.print(
+            f"The price of {', '.join(unpriced)} in {settings.region} is unknown: "
+            'add it to microjobs.toml, [aws.prices] "TYPE" = DOLLARS_PER_HOUR',
+            soft_wrap=True,
+        )
+    if settings.spot:
+        console.print("These are on-demand prices. Spot instances cost less.")
+    console.print(
+        f"Expected: {EXPECTED_SECONDS / 60:g} min per instance. At most: {settings.max_minutes} min, then AWS "
+        "ends the job, and the launcher deletes the endpoint. Storage and logs cost a little more.",
+        soft_wrap=True,
+    )
+
+
+def _make_table(estimates: Sequence[Estimate], prices: Mapping[str, float]) -> Table:
     """Return a table with one row per estimate, and a footer with the sums."""
     expected = [item.expected(prices) for item in estimates]
     maximum = [item.maximum(prices) for item in estimates]

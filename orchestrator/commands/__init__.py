@@ -1,15 +1,40 @@
 """The commands of `microjobs`, one module per command.
 
-`add_parser` declares the arguments. Large packages are imported only when the command runs.
+`add_arguments` adds the arguments to the command's parser, and `call` runs the command. A module is imported only when
+its command runs: the packages that it imports take longer to import than `microjobs ps` takes to run.
 """
 
-from argparse import ArgumentParser, ArgumentTypeError
-from typing import TYPE_CHECKING
+import os
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from math import isfinite
+from typing import Any
 
-if TYPE_CHECKING:
-    from argparse import _SubParsersAction
 
-    Subparsers = _SubParsersAction[ArgumentParser]
+class LazyParser(ArgumentParser):
+    """Adds its arguments when it parses a command line.
+
+    Args:
+        add_arguments: adds arguments, and may set `epilog` and `description`.
+    """
+
+    def __init__(self, *, add_arguments: Callable[[ArgumentParser], None] | None = None, **settings: Any) -> None:
+        super().__init__(formatter_class=RawDescriptionHelpFormatter, **settings)
+        self._add_arguments = add_arguments
+        name = self.prog.rpartition(" ")[2]
+        if name in os.environ.get("COMP_LINE", "").split():  # argcomplete reads the arguments before it parses
+            self._add_once()
+
+    def parse_known_args(  # type: ignore[override]  # argparse overloads it
+        self, args: Any = None, namespace: Any = None
+    ) -> tuple[Namespace, list[str]]:
+        self._add_once()
+        return super().parse_known_args(args, namespace)
+
+    def _add_once(self) -> None:
+        add_arguments, self._add_arguments = self._add_arguments, None
+        if add_arguments is not None:
+            add_arguments(self)
 
 
 def parse_count(text: str) -> int:
@@ -21,3 +46,18 @@ def parse_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
+
+
+def parse_number(text: str, unit: str) -> float:
+    """Parse a number of days or seconds that is not negative.
+
+    Raises:
+        ArgumentTypeError: the text is not such a number.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if number < 0 or not isfinite(number):
+        raise ArgumentTypeError(f"{text!r} is not a number of {unit}, such as 7 or 0.5")
+    return number

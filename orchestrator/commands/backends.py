@@ -1,14 +1,16 @@
-"""The backend or the view that a command's flag `--on` selects."""
+"""The backend or the view that a command's flag `--on` selects. Only AWS needs boto3, whose import is slow."""
 
 import argparse
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.runs import home_view
+from microjobs_orchestrator.runs.view import View
 
 if TYPE_CHECKING:
     from microjobs_orchestrator.runs.backend import Backend
-    from microjobs_orchestrator.runs.view import View
 
 
 def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend]":
@@ -19,40 +21,23 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
     """
     if flags.on_aws(options):
         return nullcontext(_connect_aws(options))
-    from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.runs import backend
 
     return backend.local_backend(Home.from_environment())
 
 
-def open_view(options: argparse.Namespace) -> "View":
+def open_view(options: argparse.Namespace) -> View:
     """Return the view of a command that only reads.
 
     Raises:
         UsageError: as `open_backend`.
     """
-    if flags.on_aws(options):
-        from microjobs_orchestrator.runs.backend_view import BackendView
-
-        backend = _connect_aws(options)
-        return BackendView(backend, f"AWS, region {backend.sagemaker.meta.region_name}")
-    from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.runs import home_view
-
-    return home_view.HomeView(Home.from_environment())
-
-
-def require_jobs(options: argparse.Namespace) -> None:
-    """Check that the home has a state, before a server is started for it.
-
-    Raises:
-        UsageError: it has none, or as `open_backend`.
-    """
     if not flags.on_aws(options):
-        from microjobs_orchestrator.local.home import Home
-        from microjobs_orchestrator.runs.home_view import require_state
+        return home_view.HomeView(Home.from_environment())
+    from microjobs_orchestrator.runs.backend_view import BackendView
 
-        require_state(Home.from_environment())
+    backend = _connect_aws(options)
+    return BackendView(backend, f"AWS, region {backend.sagemaker.meta.region_name}")
 
 
 def _connect_aws(options: argparse.Namespace) -> "Backend":

@@ -2,12 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-if TYPE_CHECKING:
-    from microjobs_orchestrator.cleaning import Removable
-    from microjobs_orchestrator.commands import Subparsers
+from docker.errors import DockerException
+
+from microjobs_orchestrator import cleaning
+from microjobs_orchestrator.cleaning import Removable
+from microjobs_orchestrator.commands import parse_number
+from microjobs_orchestrator.failures import LauncherError
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.program import ask_for_consent
 
 KINDS = ("runs", "images", "environments", "home")
 MAX_LINES = 20
@@ -19,43 +24,27 @@ EPILOG = """without WHAT, the command shows number and size of each and removes 
   home          the whole folder .microjobs: buckets with your data, models, logs, jobs, runs
 """
 
+Listers = Mapping[str, Callable[[], list[Removable]]]
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser(
-        "clean",
-        help="remove old runs, images, environments, or the whole home; asks first",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
     add = parser.add_argument
-    add("what", nargs="*", type=_kind, metavar="WHAT", help=", ".join(KINDS))
-    add("--older-than", type=_days, default=7.0, metavar="DAYS", help="minimum age of runs (default: 7; 0: all runs)")
+    add("what", nargs="*", type=_parse_kind, metavar="WHAT", help=", ".join(KINDS))
+    days = partial(parse_number, unit="days")
+    add("--older-than", type=days, default=7.0, metavar="DAYS", help="minimum age of runs (default: 7; 0: all runs)")
     add("--yes", action="store_true", help="remove without asking")
-    parser.set_defaults(call=call)
 
 
-def _kind(text: str) -> str:
+def _parse_kind(text: str) -> str:
     if text not in KINDS:
         raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(KINDS)}")
     return text
 
 
-def _days(text: str) -> float:
-    try:
-        days = float(text)
-    except ValueError:
-        days = -1.0
-    if not 0 <= days < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days, such as 7 or 0.5")
-    return days
-
-
 def call(options: argparse.Namespace) -> int:
-    from microjobs_orchestrator import cleaning
-    from microjobs_orchestrator.local.home import Home
-
     home = Home.from_environment()
-    listers: dict[str, Callable[[], list[Removable]]] = {
+    listers: Listers = {
         "runs": lambda: cleaning.list_runs(home, options.older_than),
         "images": cleaning.list_images,
         "environments": lambda: cleaning.list_environments(home),
@@ -67,12 +56,8 @@ def call(options: argparse.Namespace) -> int:
         return _clean(_list(listers, options.what), yes=options.yes)
 
 
-def _list(listers: "dict[str, Callable[[], list[Removable]]]", kinds: "Sequence[str]") -> "list[Removable]":
+def _list(listers: Listers, kinds: Sequence[str]) -> list[Removable]:
     """List the items of some kinds. Without an engine, print a warning and list all but the images."""
-    from docker.errors import DockerException
-
-    from microjobs_orchestrator.failures import LauncherError
-
     found: list[Removable] = []
     for what in dict.fromkeys(kinds):
         try:
@@ -87,9 +72,7 @@ def _list(listers: "dict[str, Callable[[], list[Removable]]]", kinds: "Sequence[
     return found
 
 
-def _print_summary(listers: "dict[str, Callable[[], list[Removable]]]", age: str) -> int:
-    from docker.errors import DockerException
-
+def _print_summary(listers: Listers, age: str) -> int:
     for what, list_items in listers.items():
         try:
             found = list_items()
@@ -102,9 +85,7 @@ def _print_summary(listers: "dict[str, Callable[[], list[Removable]]]", age: str
     return 0
 
 
-def _clean(found: "Sequence[Removable]", *, yes: bool) -> int:
-    from microjobs_orchestrator.failures import LauncherError
-
+def _clean(found: Sequence[Removable], *, yes: bool) -> int:
     if not found:
         print("there is nothing to remove")
         return 0
@@ -112,7 +93,7 @@ def _clean(found: "Sequence[Removable]", *, yes: bool) -> int:
         print(f"{_format_size([item]):>10}  {item.title}")
     if len(found) > MAX_LINES:
         print(f"{'':10}  and {len(found) - MAX_LINES} more")
-    _ask(f"Remove {_format_size(found)}?", yes=yes)
+    ask_for_consent(f"Remove {_format_size(found)}?", yes=yes, refusal="nothing was removed")
     failed = 0
     for item in found:
         try:
@@ -124,18 +105,7 @@ def _clean(found: "Sequence[Removable]", *, yes: bool) -> int:
     return 1 if failed else 0
 
 
-def _ask(question: str, *, yes: bool) -> None:
-    from microjobs_orchestrator.failures import LauncherError, UsageError
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("`microjobs clean` asks before it removes files, and stdin is not a terminal: add --yes")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
-        raise LauncherError("nothing was removed")
-
-
-def _format_size(found: "Sequence[Removable]") -> str:
+def _format_size(found: Sequence[Removable]) -> str:
     size = float(sum(item.size_bytes for item in found))
     for unit in ("B", "KB", "MB"):
         if size < 1000:

@@ -2,10 +2,8 @@
 
 import argparse
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
+from collections.abc import Callable
+from pathlib import Path
 
 EXAMPLES = """add one of these lines to the file that your shell reads when it starts:
   bash, ~/.bashrc                    eval "$(microjobs completion bash)"
@@ -14,15 +12,9 @@ EXAMPLES = """add one of these lines to the file that your shell reads when it s
 """
 
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser(
-        "completion",
-        help="print the code that enables completion in bash, zsh or fish",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     parser.add_argument("shell", choices=("bash", "zsh", "fish"))
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
@@ -55,12 +47,10 @@ def jobs(**_: object) -> list[str]:
 
 def images(**_: object) -> list[str]:
     """Return the names of the repository's jobs."""
-    from pathlib import Path
-
     containers = Path(__file__).resolve().parents[2] / "containers"
     return sorted(path.parent.name for path in containers.glob("*/image.yml"))
 
 
-def complete(argument: argparse.Action, completer: object) -> None:
+def complete(argument: argparse.Action, completer: Callable[..., list[str]]) -> None:
     """Complete an argument with the values that a function returns."""
     argument.completer = completer  # type: ignore[attr-defined]  # argcomplete reads this attribute

@@ -1,10 +1,13 @@
 """`microjobs init`: write a CloudFormation template for an AWS account."""
 
 import argparse
-from typing import TYPE_CHECKING
+import json
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
+from microjobs.files import write_text
+from microjobs_orchestrator import images
+from microjobs_orchestrator.aws.policy import template
+from microjobs_orchestrator.failures import UsageError
 
 NEXT_STEPS = """{path} is a CloudFormation template with a role, a bucket and {count} repositories. Next steps:
 
@@ -20,10 +23,7 @@ Write the output of the second command into microjobs.toml:
 """
 
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser(
-        "init", help="write a CloudFormation template for an AWS account, with a role, a bucket and repositories"
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         nargs="?",
@@ -32,18 +32,9 @@ def add_parser(subparsers: "Subparsers") -> None:
         help="output file (default: %(default)s; - for stdout)",
     )
     parser.add_argument("--force", action="store_true", help="overwrite an existing file")
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    import json
-    from pathlib import Path
-
-    from microjobs.files import write_text
-    from microjobs_orchestrator import images
-    from microjobs_orchestrator.aws.policy import template
-    from microjobs_orchestrator.failures import UsageError
-
     jobs = images.jobs()
     text = json.dumps(template(jobs), indent=2) + "\n"
     if options.file == "-":

@@ -2,56 +2,35 @@
 
 import argparse
 import time
-from typing import TYPE_CHECKING
+from functools import partial
 
-from microjobs_orchestrator.commands.completion import complete, jobs
+from microjobs_orchestrator.commands import completion, parse_number
 from microjobs_orchestrator.failures import LauncherError, UsageError
-
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.runs.backend import Backend
-    from microjobs_orchestrator.runs.kinds import Members
+from microjobs_orchestrator.local import control
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.local.lifecycle.events import Interruption
+from microjobs_orchestrator.local.resources.training import interruptions
+from microjobs_orchestrator.runs.backend import Backend, connect_local
+from microjobs_orchestrator.runs.home_view import HomeView
+from microjobs_orchestrator.runs.kinds import TRAINING, Members
 
 START_TIMEOUT = 10.0
 """Seconds for the server to start the interruption."""
 
-
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser(
-        "interrupt",
-        help="interrupt a spot training job, which restarts on new hosts",
-        description="Simulates the end of a spot instance on this machine: the job's hosts receive SIGTERM, and "
-        "SIGKILL when the notice has passed. Then the job restarts on new hosts, with its checkpoint folder.",
-    )
-    job = parser.add_argument("job", metavar="JOB", help="a spot training job whose secondary status is Training")
-    complete(job, jobs)
-    parser.add_argument(
-        "--notice", type=_parse_seconds, default=120.0, metavar="S", help="(default: 120 seconds, as on AWS)"
-    )
-    parser.add_argument(
-        "--away", type=_parse_seconds, default=0.0, metavar="S", help="seconds until new hosts start (default: 0)"
-    )
-    parser.set_defaults(call=call)
+DESCRIPTION = """Simulates the end of a spot instance on this machine: the job's hosts receive SIGTERM, and
+SIGKILL when the notice has passed. Then the job restarts on new hosts, with its checkpoint folder."""
 
 
-def _parse_seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0 <= seconds < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
-    return seconds
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = DESCRIPTION
+    add, seconds = parser.add_argument, partial(parse_number, unit="seconds")
+    job = add("job", metavar="JOB", help="a spot training job whose secondary status is Training")
+    completion.complete(job, completion.jobs)
+    add("--notice", type=seconds, default=120.0, metavar="S", help="(default: 120 seconds, as on AWS)")
+    add("--away", type=seconds, default=0.0, metavar="S", help="seconds until new hosts start (default: 0)")
 
 
 def call(options: argparse.Namespace) -> int:
-    from microjobs_orchestrator.local import control
-    from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.local.lifecycle.events import Interruption
-    from microjobs_orchestrator.local.resources.training import interruptions
-    from microjobs_orchestrator.runs.backend import connect_local
-
     home = Home.from_environment()
     if (address := control.find_server(home)) is None:
         raise UsageError(control.explain_missing_server(home))
@@ -67,15 +46,12 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _find_job(home: "Home", name: str) -> "Members":
+def _find_job(home: Home, name: str) -> Members:
     """Return the description of a training job that can be interrupted.
 
     Raises:
         UsageError: there is no such job, or it cannot be interrupted now.
     """
-    from microjobs_orchestrator.runs.home_view import HomeView
-    from microjobs_orchestrator.runs.kinds import TRAINING
-
     kind, job = HomeView(home).find(name)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):
         raise UsageError(
@@ -86,14 +62,12 @@ def _find_job(home: "Home", name: str) -> "Members":
     return job
 
 
-def _wait_for_transitions(backend: "Backend", name: str, first: int) -> list[str]:
+def _wait_for_transitions(backend: Backend, name: str, first: int) -> list[str]:
     """Wait for new transitions of a job's secondary status, at most START_TIMEOUT, and return their statuses.
 
     Args:
         first: the number of transitions before the interruption.
     """
-    from microjobs_orchestrator.runs.kinds import TRAINING
-
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         description = TRAINING.describe(backend.sagemaker, name) or {}

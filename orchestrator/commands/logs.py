@@ -3,25 +3,20 @@
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.commands import backends
-from microjobs_orchestrator.commands.completion import complete, jobs
-
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.kinds import Kind, Members
-    from microjobs_orchestrator.runs.logs import Event
-    from microjobs_orchestrator.runs.view import View
+from microjobs_orchestrator.commands import backends, completion
+from microjobs_orchestrator.runs.kinds import Kind, Members
+from microjobs_orchestrator.runs.logs import Event
+from microjobs_orchestrator.runs.view import View
+from microjobs_orchestrator.terminal import strip_controls
 
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("logs", help="print the log of a job or endpoint")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="print new lines until the job ends")
-    complete(parser.add_argument("job", metavar="JOB", help="name of the job, as `microjobs ps` lists it"), jobs)
+    job = parser.add_argument("job", metavar="JOB", help="name of the job, as `microjobs ps` lists it")
+    completion.complete(job, completion.jobs)
     flags.add(parser)
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
@@ -39,28 +34,22 @@ def call(options: argparse.Namespace) -> int:
         time.sleep(view.poll_interval)
 
 
-def _print(event: "Event", *, flush: bool) -> None:
+def _print(event: Event, *, flush: bool) -> None:
     """Print each row of an event after the name of its host, so that a job cannot imitate lines of another host."""
-    from microjobs_orchestrator.terminal import strip_controls
-
     host, text = strip_controls(event.host), strip_controls(event.text, colours=sys.stdout.isatty())
     for row in text.split("\n"):
         print(f"{host}  {row}", flush=flush)
 
 
-def _print_failure(kind: "Kind", description: "Members", name: str) -> None:
+def _print_failure(kind: Kind, description: Members, name: str) -> None:
     """Print the reason of a failure on stderr: a job that did not start has no log."""
-    from microjobs_orchestrator.terminal import strip_controls
-
     if reason := description.get("FailureReason"):
         sys.stdout.flush()
-        print(
-            f"microjobs: {kind.title} {name} is {description[kind.status_member]}: {strip_controls(reason)}",
-            file=sys.stderr,
-        )
+        message = f"{kind.title} {name} is {description[kind.status_member]}: {strip_controls(reason)}"
+        print(f"microjobs: {message}", file=sys.stderr)
 
 
-def _can_grow(view: "View", kind: "Kind", name: str) -> bool:
+def _can_grow(view: View, kind: Kind, name: str) -> bool:
     """Return whether the log can get more lines. If only a missing server could write them, print a warning."""
     description = view.describe(kind, name)
     if description is None or description[kind.status_member] not in kind.life.active:

@@ -4,20 +4,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
 from microjobs_orchestrator.commands import backends, parse_count
+from microjobs_orchestrator.durations import format_duration
+from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.kinds import KINDS
+from microjobs_orchestrator.runs.view import Filter, ResourceRow
 from microjobs_orchestrator.terminal import strip_controls
 
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.view import Filter, ResourceRow
 
-
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("ps", help="list jobs and endpoints")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-n", "--limit", type=parse_count, default=20, metavar="N", help="only the newest N (default: %(default)s)")
     add("--kind", choices=sorted(kind.title for kind in KINDS), help="only this kind")
@@ -28,26 +25,18 @@ def add_parser(subparsers: "Subparsers") -> None:
     )
     states.add_argument("--status", metavar="S", help="only this status, such as Failed or Interrupted")
     flags.add(parser)
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    rows_filter = _make_filter(options)
+    kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
+    status = _parse_status(options.status) if options.status else ""
     view = backends.open_view(options)
-    rows = view.newest(rows_filter)
+    rows = view.newest(Filter(options.limit, kinds, options.name, status, options.running))
     for line in format_table(rows, datetime.now(UTC)):
         print(strip_controls(line))
     if warning := view.warning(shows_running=any(row.status in row.kind.life.transitional for row in rows)):
         print(f"microjobs: {warning}", file=sys.stderr)
     return 0
-
-
-def _make_filter(options: argparse.Namespace) -> "Filter":
-    from microjobs_orchestrator.runs.view import Filter
-
-    kinds = tuple(kind for kind in KINDS if options.kind in (None, kind.title))
-    status = _parse_status(options.status) if options.status else ""
-    return Filter(options.limit, kinds, options.name, status, options.running)
 
 
 def _parse_status(text: str) -> str:
@@ -56,8 +45,6 @@ def _parse_status(text: str) -> str:
     Raises:
         UsageError: no resource can have the status.
     """
-    from microjobs_orchestrator.failures import UsageError
-
     statuses: list[str] = [status for kind in KINDS for status in (*kind.life.secondary, *kind.life.statuses)]
     spellings = {status.lower(): status for status in statuses}
     if text.lower() not in spellings:
@@ -66,10 +53,8 @@ def _parse_status(text: str) -> str:
     return spellings[text.lower()]
 
 
-def format_table(rows: Sequence["ResourceRow"], now: datetime) -> list[str]:
+def format_table(rows: Sequence[ResourceRow], now: datetime) -> list[str]:
     """Return lines with aligned columns: kind, name, status, age, and how long the resource has run."""
-    from microjobs_orchestrator.durations import format_duration
-
     cells = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in rows:
         age = format_duration((now - row.created).total_seconds())

@@ -1,13 +1,18 @@
 """`microjobs push [JOB…]`."""
 
 import argparse
-from typing import TYPE_CHECKING
+from dataclasses import replace
 
-from microjobs_orchestrator.commands.completion import complete, images
+from rich.console import Console
 
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.push.push import PushOptions
+from microjobs_orchestrator import images
+from microjobs_orchestrator.aws import settings
+from microjobs_orchestrator.aws.backend import credentials_problems, with_region
+from microjobs_orchestrator.commands import completion
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.push import ecr
+from microjobs_orchestrator.push.destination import Destination
+from microjobs_orchestrator.push.push import PushOptions, push
 
 EXAMPLES = """examples:
   microjobs push
@@ -16,15 +21,11 @@ EXAMPLES = """examples:
 """
 
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser(
-        "push",
-        help="push the images of jobs to ECR or another registry, and print their digests",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EXAMPLES
     add = parser.add_argument
-    complete(add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)"), images)
+    jobs = add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
+    completion.complete(jobs, completion.images)
     add("--variant", choices=("cpu", "cuda"), default="cpu", help="`cuda` for images that use GPUs (default: cpu)")
     add(
         "--registry",
@@ -34,36 +35,21 @@ def add_parser(subparsers: "Subparsers") -> None:
     add("--allow-dirty", action="store_true", help="also push images that match no commit; their tags show it")
     add("--region", metavar="R", help="region of ECR (default: from microjobs.toml, or from boto3's settings)")
     add("--profile", metavar="P", help="profile of ~/.aws/config (default: from microjobs.toml, or boto3's)")
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from microjobs_orchestrator.local.home import Home
-    from microjobs_orchestrator.push.push import push
-
     # Progress goes to stderr: stdout has one digest per line.
     for pushed in push(read_options(options), Home.from_environment(), Console(stderr=True, highlight=False)):
         print(pushed.uri)
     return 0
 
 
-def read_options(options: argparse.Namespace) -> "PushOptions":
+def read_options(options: argparse.Namespace) -> PushOptions:
     """Complete the flags from [aws] of microjobs.toml, so that `microjobs run --on aws` finds the images.
 
     Raises:
         UsageError: there is no such job; or ECR needs a region or credentials, and there are none.
     """
-    from dataclasses import replace
-
-    from microjobs_orchestrator import images
-    from microjobs_orchestrator.aws import settings
-    from microjobs_orchestrator.aws.backend import credentials_problems, with_region
-    from microjobs_orchestrator.push import ecr
-    from microjobs_orchestrator.push.destination import Destination
-    from microjobs_orchestrator.push.push import PushOptions
-
     defaults = settings.load()
     images.select_jobs(options.jobs, options.variant)  # reports a wrong name even without an account
     registry = options.registry or defaults.registry or None

@@ -1,60 +1,31 @@
 """`microjobs run WORKFLOW`."""
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from microjobs.hyperparameters import describe, parse_value
 from microjobs_orchestrator import workflows
-from microjobs_orchestrator.aws import flags
+from microjobs_orchestrator.aws import flags, settings
+from microjobs_orchestrator.commands import LazyParser
 from microjobs_orchestrator.local.config import RUNTIMES
-
-if TYPE_CHECKING:
-    from microjobs_orchestrator.aws.settings import Settings
-    from microjobs_orchestrator.commands import Subparsers
 
 METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 """Placeholders in `--help` by type of option. Other types have their own name, such as FILE."""
 
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("run", help="run a workflow and write its report")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = workflows.names()
-    choices = parser.add_subparsers(
-        dest="workflow", metavar="|".join(names), required=True, parser_class=WorkflowParser
-    )
+    choices = parser.add_subparsers(dest="workflow", metavar="|".join(names), required=True, parser_class=LazyParser)
     for name in names:
-        workflow = choices.add_parser(name, workflow=name, help=workflows.summarize(name))
-        if name in os.environ.get("COMP_LINE", "").split():  # argcomplete reads the flags before it parses
-            workflow.add_flags()
+        choices.add_parser(name, help=workflows.summarize(name), add_arguments=partial(_add_workflow_arguments, name))
 
 
-class WorkflowParser(argparse.ArgumentParser):
-    """Parses the flags of one workflow.
-
-    The flags are added when they are needed, because importing a workflow takes as long as the rest of `microjobs ps`.
-    """
-
-    def __init__(self, *, workflow: str, **settings: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **settings)
-        self._workflow: str | None = workflow
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        self.add_flags()
-        return super().parse_known_args(args, namespace)
-
-    def add_flags(self) -> None:
-        """Import the workflow and add its flags, once."""
-        if self._workflow is not None:
-            _add_flags(self, workflows.load(self._workflow))
-            self._workflow = None
-
-
-def _add_flags(parser: argparse.ArgumentParser, workflow: Any) -> None:
-    from microjobs.hyperparameters import describe
-
+def _add_workflow_arguments(name: str, parser: argparse.ArgumentParser) -> None:
+    workflow = workflows.load(name)
     if workflow.examples:
         parser.epilog = "\n  ".join(["examples:", *workflow.examples.splitlines()])
     for option in describe(workflow.options):
@@ -81,8 +52,6 @@ def _add_option(parser: argparse.ArgumentParser, option: dict[str, Any]) -> None
 
 
 def _make_parser_of_values(option: dict[str, Any]) -> Callable[[str], object]:
-    from microjobs.hyperparameters import parse_value
-
     def parse(text: str) -> object:
         if option["type"] == "file":
             return str(Path(text).absolute())
@@ -114,7 +83,6 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
     add("--yes", action="store_true", help="on AWS, start without asking for consent to the cost")
     add("--dry-run", action="store_true", help="on AWS, only print the requests, one line of JSON each")
     flags.add(parser, requests=True)
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
@@ -140,10 +108,8 @@ def call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace) -> "Settings":
+def _settings(options: argparse.Namespace) -> settings.Settings:
     """Return the settings for AWS. A dry run needs neither an account nor credentials."""
-    from microjobs_orchestrator.aws import settings
-
     if not options.dry_run:
         return flags.require_settings(options, workflows.steps())
     filled, placeholders = settings.fill_placeholders(flags.load_settings(options))

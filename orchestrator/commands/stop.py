@@ -1,39 +1,29 @@
 """`microjobs stop JOB`, `microjobs stop --run RUN`."""
 
 import argparse
-from typing import TYPE_CHECKING
 
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.commands import backends
-from microjobs_orchestrator.commands.completion import complete, jobs
-
-if TYPE_CHECKING:
-    from microjobs_orchestrator.commands import Subparsers
-    from microjobs_orchestrator.runs.backend import Backend
+from microjobs_orchestrator.commands import backends, completion
+from microjobs_orchestrator.local.home import Home
+from microjobs_orchestrator.runs.home_view import require_state
 
 
-def add_parser(subparsers: "Subparsers") -> None:
-    parser = subparsers.add_parser("stop", help="stop a job, delete an endpoint, or stop everything of a run")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     job = target.add_argument("job", nargs="?", metavar="JOB", help="name of the job, as `microjobs ps` lists it")
-    complete(job, jobs)
+    completion.complete(job, completion.jobs)
     target.add_argument(
         "--run", metavar="RUN", help="name of a run, whose jobs and endpoint are stopped: housing-20261122-101500"
     )
     flags.add(parser)
-    parser.set_defaults(call=call)
 
 
 def call(options: argparse.Namespace) -> int:
-    if options.run:
-        backends.require_jobs(options)
-        with backends.open_backend(options) as backend:
-            return stop_run(backend, options.run)
-    return stop_one(options, options.job)
+    return _stop_run(options) if options.run else _stop_resource(options)
 
 
-def stop_one(options: argparse.Namespace, name: str) -> int:
-
+def _stop_resource(options: argparse.Namespace) -> int:
+    name = options.job
     kind, description = backends.open_view(options).find(name)
     if not kind.life.is_lasting and description[kind.status_member] not in kind.life.transitional:
         print(f"{kind.title} {name} is {description[kind.status_member]} already")
@@ -48,9 +38,12 @@ def stop_one(options: argparse.Namespace, name: str) -> int:
     return 0
 
 
-def stop_run(backend: "Backend", run: str) -> int:
-    from microjobs_orchestrator.runs import stopping
+def _stop_run(options: argparse.Namespace) -> int:
+    from microjobs_orchestrator.runs.stopping import stop_run  # imports boto3
 
-    stopped = stopping.stop_run(backend, run, lambda line: print(line, flush=True))
-    print(f"{run}: nothing runs" if stopped else f"nothing of {run} was running")
+    if not flags.on_aws(options):
+        require_state(Home.from_environment())  # before a server is started for the home
+    with backends.open_backend(options) as backend:
+        stopped = stop_run(backend, options.run, lambda line: print(line, flush=True))
+    print(f"{options.run}: nothing runs" if stopped else f"nothing of {options.run} was running")
     return 0

@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from microjobs_orchestrator.aws import consent, costs
+from microjobs_orchestrator.aws import costs
 from microjobs_orchestrator.aws.backend import request_context
 from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.settings import Settings
-from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.kinds import ENDPOINT, PROCESSING, TRAINING, TUNING
@@ -35,7 +34,7 @@ def shown(settings: Settings) -> str:
     screen = io.StringIO()
     context = request_context(settings, URIS.__getitem__)
     requests = housing.requests(RunContext(context, "run"), housing.Options())
-    consent.show(Console(file=screen, width=100), settings, requests)
+    costs.show(Console(file=screen, width=100), settings, requests)
     return screen.getvalue()
 
 
@@ -79,30 +78,6 @@ def test_other_region_has_only_prices_of_the_settings(settings: Settings) -> Non
     assert load_prices(other) == {}
     assert load_prices(replace(other, prices={"ml.m5.large": 0.2})) == {"ml.m5.large": 0.2}
     assert load_prices(replace(settings, prices={"ml.m5.large": 0.2}))["ml.m5.xlarge"] == 0.23
-
-
-def test_consent_without_a_terminal_needs_yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    with pytest.raises(UsageError, match="add --yes"):
-        consent.ask(Console(file=io.StringIO()), yes=False)
-    consent.ask(Console(file=io.StringIO()), yes=True)
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize("answer", ["", "n", "yessir"])
-def test_anything_but_yes_starts_nothing(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
-    with pytest.raises(LauncherError, match="nothing was started"):
-        consent.ask(Console(file=io.StringIO()), yes=False)
-
-
-def test_yes_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.stdin", Terminal("Y\n"))
-    consent.ask(Console(file=io.StringIO()), yes=False)
 
 
 # --- what was used ---

@@ -101,7 +101,10 @@ def test_invalid_age_is_refused(days: str, capsys: pytest.CaptureFixture[str]) -
     assert f"{days!r} is not a number of days, such as 7 or 0.5" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [("y\n", 0, False), ("\n", 1, True), ("n\n", 1, True)])
+@pytest.mark.parametrize(
+    ("answer", "code", "left"),
+    [("y\n", 0, False), ("Yes\n", 0, False), ("\n", 1, True), ("n\n", 1, True), ("yessir\n", 1, True)],
+)
 def test_clean_asks_first(
     home: Home, answer: str, code: int, left: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
