@@ -18,6 +18,7 @@ team = "houses"
 """
 
 import re
+from argparse import ArgumentTypeError
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -34,36 +35,58 @@ PLACEHOLDER_ACCOUNT = "123456789012"
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
+def flag(default: Any, metavar: str, help: str, **members: Any) -> Any:
+    """Declare a setting that is also a flag.
+
+    Args:
+        members: further arguments of `add_argument`.
+    """
+    shown = f" (default: {default})" if default and isinstance(default, str | int) else ""
+    metadata = {"metavar": metavar, "help": f"{help}{shown}", **members}
+    return field(default_factory=default if callable(default) else lambda: default, metadata=metadata)
+
+
+def _parse_items(text: str) -> tuple[str, ...]:
+    return tuple(item.strip() for item in text.split(",") if item.strip())
+
+
+def _parse_pair(text: str) -> tuple[str, str]:
+    key, separator, value = text.partition("=")
+    if not separator or not key:
+        raise ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    return key, value
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings for AWS. Credentials are not among them: boto3 finds them, including those of SSO."""
 
-    role: str = ""
-    """The ARN of the execution role."""
-    bucket: str = ""
-    region: str = ""
-    """Empty: boto3's region."""
-    profile: str = ""
-    prefix: str = "microjobs"
-    """The folder of all objects in the bucket."""
-    registry: str = ""
-    """`HOST[/PREFIX]`; empty: the account's ECR in the region."""
-    instance_type: str = "ml.m5.large"
+    role: str = flag("", "ARN", "execution role of the jobs")
+    bucket: str = flag("", "B", "bucket for all data")
+    region: str = flag("", "R", "AWS region (default: boto3's)")
+    profile: str = flag("", "P", "profile of ~/.aws/config (default: boto3's)")
+    prefix: str = flag("microjobs", "FOLDER", "folder for all data in the bucket")
+    registry: str = flag("", "HOST[/PREFIX]", "registry of the images (default: the account's ECR in the region)")
+    instance_type: str = flag(
+        "ml.m5.large",
+        "[STEP=]TYPE",
+        "instance type, of one step or of all, such as train=ml.c5.xlarge or ml.m5.large",
+        action="append",
+    )
     instance_types: Mapping[str, str] = field(default_factory=dict)
     """Instance types of single steps, by step."""
     instance_count: int = 0
     """Hosts of a workflow's multi-host step; 0: the workflow's default."""
-    endpoint_instances: int = 1
-    max_minutes: int = 60
-    """The time limit of a job, and of an endpoint's creation."""
-    spot: bool = False
-    """Train on spot instances."""
-    spot_wait_minutes: int = 60
-    """Additional time limit of a job on spot instances, for waiting."""
-    subnets: tuple[str, ...] = ()
-    security_groups: tuple[str, ...] = ()
-    kms_key: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict)
+    endpoint_instances: int = flag(1, "N", "instances of the endpoint", type=int)
+    max_minutes: int = flag(60, "N", "time limit of a job and of an endpoint's creation", type=int)
+    spot: bool = field(default=False, metadata={"help": "train on spot instances", "action": "store_true"})
+    spot_wait_minutes: int = flag(60, "N", "additional time limit for spot instances", type=int)
+    subnets: tuple[str, ...] = flag((), "ID,ID", "subnets of the jobs and models", type=_parse_items)
+    security_groups: tuple[str, ...] = flag((), "ID,ID", "security groups of the jobs and models", type=_parse_items)
+    kms_key: str = flag("", "KEY", "key that encrypts outputs and volumes")
+    tags: Mapping[str, str] = flag(
+        dict, "KEY=VALUE", "tag of all resources; can be repeated", type=_parse_pair, action="append"
+    )
     prices: Mapping[str, float] = field(default_factory=dict)
     """Dollars per hour by instance type. They override those of `prices.toml`."""
 
@@ -166,7 +189,7 @@ def region_problems(settings: Settings) -> list[Problem]:
 
 
 def problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
-    """Return all reasons why the settings cannot be used in requests.
+    """Return all problems of settings for requests.
 
     Args:
         steps: the steps of all workflows.
@@ -199,15 +222,6 @@ def _instance_problems(settings: Settings, steps: Collection[str]) -> Iterator[P
     for instance_type in (settings.instance_type, *settings.instance_types.values()):
         if not INSTANCE_TYPE.fullmatch(instance_type):
             yield Problem(f"{instance_type!r} is not an instance type", "they are written like ml.m5.large")
-
-
-def check(settings: Settings, steps: Collection[str]) -> None:
-    """Check that the settings can be used in requests.
-
-    Raises:
-        UsageError: settings are missing or wrong. The message has all problems.
-    """
-    raise_problems(problems(settings, steps))
 
 
 def fill_placeholders(settings: Settings) -> tuple[Settings, dict[str, str]]:

@@ -116,5 +116,5 @@ def _settings(options: argparse.Namespace) -> settings.Settings:
     if placeholders:
         values = ", ".join(f"{name} {value}" for name, value in placeholders.items())
         print(f"# placeholders, because neither flags nor microjobs.toml set them: {values}", file=sys.stderr)
-    settings.check(filled, workflows.steps())
+    settings.raise_problems(settings.problems(filled, workflows.steps()))
     return filled
