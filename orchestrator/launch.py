@@ -1,12 +1,14 @@
 """Launches a workflow: prepares the backend, asks for consent, runs the steps, and writes the report."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
 from rich.text import Text
 
 from microjobs.files import write_text
@@ -20,16 +22,14 @@ from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.report.page import page
-from microjobs_orchestrator.report.summary import relative, summary
 from microjobs_orchestrator.runs.backend import Backend, local_backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.create_guard import CreateGuard
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
 from microjobs_orchestrator.runs.planned import RunContext, select_remaining
 from microjobs_orchestrator.runs.progress import Progress
-from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run
-from microjobs_orchestrator.runs.workflow import Workflow
+from microjobs_orchestrator.runs.workflow import RunResults, Workflow
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     heading = f"{journal.id}  {backend.title}  {format_duration(journal.seconds)}"
     locations = [("S3", base)]
     if (disk := backend.folder(base)) is not None:
-        locations.append(("disk", relative(disk)))
+        locations.append(("disk", _relative(disk)))
     if cost := CostMeter(backend, journal).summarize():
         locations.append(("cost", cost))
     report = folder / "report.html"
@@ -199,4 +199,21 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     for line in results.log:
         console.print(Text(line))
     shown = [(item.name, item.uri.removeprefix(f"{base}/")) for item in results.locations if item.in_summary]
-    console.print(summary(results, heading, [*locations, *shown, ("report", relative(report))]))
+    console.print(summary(results, heading, [*locations, *shown, ("report", _relative(report))]))
+
+
+def summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:
+    """Return the summary.
+
+    Args:
+        heading: the run's name and duration.
+        locations: names and places of the data that the run left.
+    """
+    blocks = [shown for block in results.blocks if (shown := block.for_terminal()) is not None]
+    lines = [Text.assemble((f"{name:8}", "dim"), place, overflow="fold") for name, place in locations]
+    return Group(Rule(Text(heading, overflow="ellipsis"), align="left"), *blocks, *lines)
+
+
+def _relative(path: Path) -> str:
+    """Return a path relative to the current folder if it is below it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -19,7 +19,7 @@ _CONTROL = re.compile(
     r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"  # other control characters, without the tab
 )
 """Each alternative stops at the next escape character, so that a search takes linear time."""
-_HALF = re.compile("[\ud800-\udfff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
@@ -30,36 +30,29 @@ def strip_controls(text: str, *, colours: bool = False) -> str:
         colours: keep colours and other text attributes (SGR).
     """
 
-    def replacement(match: re.Match[str]) -> str:
-        kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))
-        return match[0] if kept else ""
+    def replace(match: re.Match[str]) -> str:
+        is_kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))
+        return match[0] if is_kept else ""
 
-    return _CONTROL.sub(replacement, escape_bytes(text))
+    return _CONTROL.sub(replace, escape_bytes(text))
 
 
 def escape_bytes(text: str) -> str:
     """Write bytes that are not UTF-8, such as those of file names, as `\\xff`: no encoder accepts surrogates."""
-    return text if text.isascii() else _HALF.sub(_spelled, text)
+    return text if text.isascii() else _SURROGATE.sub(_spell, text)
 
 
-def _spelled(match: re.Match[str]) -> str:
+def _spell(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"\\u{code:04x}"
 
 
 def render_line(line: str) -> str:
     """Return the last state of a log line. Colours are kept if the line was not rewritten."""
-    if _CONTROL.search(line) is None:
-        return line
-    controls = (match[0] for match in _CONTROL.finditer(line.rstrip("\r")))
-    if all(_COLOUR.fullmatch(control) for control in controls):
-        return line.rstrip("\r")
+    content = line.rstrip("\r")
+    if all(_COLOUR.fullmatch(match[0]) for match in _CONTROL.finditer(content)):
+        return content
     return render(line)
-
-
-def render(line: str) -> str:
-    """Return the text that a line leaves on a terminal; several rows if the line moves the cursor up or down."""
-    return line if _CONTROL.search(line) is None else _drawn(line, _Screen())
 
 
 def render_states(line: str) -> list[str]:
@@ -70,11 +63,16 @@ def render_states(line: str) -> list[str]:
     """
     if _CONTROL.search(line) is None:
         return [line]
-    return list(dict.fromkeys((_drawn(line, _Screen(rewrites=True)), render(line))))
+    return list(dict.fromkeys((render(line, rewrites=True), render(line))))
 
 
-def _drawn(line: str, screen: "_Screen") -> str:
-    position = 0
+def render(line: str, *, rewrites: bool = False) -> str:
+    """Return the text that a line leaves on a terminal; several rows if the line moves the cursor up or down.
+
+    Args:
+        rewrites: text at the start of a row replaces the whole row.
+    """
+    screen, position = _Screen(rewrites=rewrites), 0
     for match in _CONTROL.finditer(line):
         screen.write(line[position : match.start()])
         screen.control(match)
@@ -84,13 +82,9 @@ def _drawn(line: str, screen: "_Screen") -> str:
 
 
 class _Screen:
-    """The rows that one line of output has changed.
+    """The rows that one line of output has changed."""
 
-    Args:
-        rewrites: whether text at the start of a row replaces the whole row.
-    """
-
-    def __init__(self, *, rewrites: bool = False) -> None:
+    def __init__(self, *, rewrites: bool) -> None:
         self._rewrites = rewrites
         self._rows: dict[int, list[str]] = {}
         self._row = 0
@@ -108,15 +102,10 @@ class _Screen:
             self._column += len(text)
 
     def control(self, match: re.Match[str]) -> None:
-        if match[0] == "\r":
-            self._column = 0
-        elif match[0] == "\b":
-            self._column = max(0, self._column - 1)
-        elif match[0] in _SAVING:
-            self._save() if match[0] == "\x1b7" else self._restore()
-        elif (action := _ACTIONS.get(match["final"] or "")) is not None:
-            first = match["parameters"].partition(";")[0]
-            action(self, int(first) if first.isdigit() and len(first) < 6 else None)
+        """Apply a control character or sequence. Those that are not in the table change nothing."""
+        if (action := _ACTIONS.get(match["final"] or match[0])) is not None:
+            first = (match["parameters"] or "").partition(";")[0]
+            action(self, int(first) if first.isdigit() and len(first) < 6 else 0)
 
     def text(self) -> str:
         rows = ("".join(self._rows[row]).rstrip() for row in sorted(self._rows))
@@ -129,9 +118,6 @@ class _Screen:
         limit = max(MAX_COLUMNS, len(self._cells()))
         self._row = min(MAX_ROWS, max(-MAX_ROWS, self._row + rows))
         self._column = min(limit, max(0, self._column + columns))
-
-    def _move_to(self, column: int) -> None:
-        self._move(0, column - 1 - self._column)
 
     def _save(self) -> None:
         self._saved = self._row, self._column
@@ -149,6 +135,7 @@ class _Screen:
             del cells[self._column : self._column + count]
 
     def _erase_in_row(self, which: int) -> None:
+        """Erase the cells from the cursor (0), up to the cursor (1) or all (2)."""
         cells = self._cells()
         if which == 0:
             del cells[self._column :]
@@ -165,23 +152,24 @@ class _Screen:
         self._erase_in_row(which)
 
 
-_ACTIONS: Mapping[str, Callable[[_Screen, int | None], None]] = {
+_ACTIONS: Mapping[str, Callable[[_Screen, int], None]] = {
+    "\r": lambda screen, _: screen._move(0, -screen._column),
+    "\b": lambda screen, _: screen._move(0, -1),
+    "\x1b7": lambda screen, _: screen._save(),
+    "\x1b8": lambda screen, _: screen._restore(),
+    "s": lambda screen, _: screen._save(),
+    "u": lambda screen, _: screen._restore(),
     "A": lambda screen, count: screen._move(-(count or 1), 0),
     "B": lambda screen, count: screen._move(count or 1, 0),
     "C": lambda screen, count: screen._move(0, count or 1),
     "D": lambda screen, count: screen._move(0, -(count or 1)),
     "E": lambda screen, count: screen._move(count or 1, -screen._column),
     "F": lambda screen, count: screen._move(-(count or 1), -screen._column),
-    "G": lambda screen, column: screen._move_to(column or 1),
-    "H": lambda screen, _: screen._move_to(1),
-    "J": lambda screen, which: screen._erase(which or 0),
+    "G": lambda screen, column: screen._move(0, (column or 1) - 1 - screen._column),
+    "H": lambda screen, _: screen._move(0, -screen._column),
+    "J": lambda screen, which: screen._erase(which),
+    "K": lambda screen, which: screen._erase_in_row(which),
     "P": lambda screen, count: screen._remove(count or 1),
     "X": lambda screen, count: screen._blank(count or 1),
-    "s": lambda screen, _: screen._save(),
-    "u": lambda screen, _: screen._restore(),
-    "K": lambda screen, which: screen._erase_in_row(which or 0),
 }
-"""Actions of control sequences, by their last character."""
-
-_SAVING = ("\x1b7", "\x1b8")
-"""The sequences that save and restore the cursor's position."""
+"""Actions of control characters, and of control sequences by their last character. 0 stands for no parameter."""

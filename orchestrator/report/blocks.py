@@ -1,4 +1,4 @@
-"""Blocks that results are made of. A workflow may also declare blocks of its own: see `runs.results.Block`."""
+"""Blocks that results are made of. A workflow may also declare blocks of its own: see `runs.workflow.Block`."""
 
 import base64
 from collections.abc import Sequence
@@ -10,9 +10,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from microjobs_orchestrator.report import html, svg
-from microjobs_orchestrator.report.numbers import align, format_number
+from microjobs_orchestrator.report import svg
+from microjobs_orchestrator.report.page import section, table
 from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
+
+MAX_CHARACTERS = 6
+"""Length of an aligned number: ten of them fit into a line."""
 
 SUMMARY_TRIALS = 3
 """Trials in the summary, best first. The page shows all."""
@@ -25,10 +28,10 @@ class Metrics:
     values: Sequence[tuple[str, float]]
 
     def for_terminal(self) -> Table:
-        table = Table.grid(padding=(0, 3, 0, 0))
-        table.add_row(*(Text(name, style="dim") for name, _ in self.values))
-        table.add_row(*(Text(format_number(value), style="bold") for _, value in self.values))
-        return table
+        grid = Table.grid(padding=(0, 3, 0, 0))
+        grid.add_row(*(Text(name, style="dim") for name, _ in self.values))
+        grid.add_row(*(Text(format_number(value), style="bold") for _, value in self.values))
+        return grid
 
     def to_html(self) -> str:
         tiles = (
@@ -61,9 +64,9 @@ class Trials:
             for trial in self.trials
         ]
         # With spaces, so that long names can be wrapped on a narrow screen.
-        table = html.table(["training job", self.objective, *(name.replace("_", " ") for name in names)], rows)
+        header = ["training job", self.objective, *(name.replace("_", " ") for name in names)]
         note = f"<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
-        return html.section("Trials, best first", table + note)
+        return section("Trials, best first", table(header, rows) + note)
 
 
 @dataclass(frozen=True)
@@ -74,16 +77,16 @@ class Predictions:
     targets: Sequence[float]
 
     def for_terminal(self) -> Padding:
-        table = Table.grid(padding=(0, 1, 0, 0))
+        grid = Table.grid(padding=(0, 1, 0, 0))
         for name, values in (("predicted", self.predictions), ("target", self.targets)):
-            table.add_row(Text(name, style="dim"), *(Text(value, justify="right") for value in align(values)))
-        return Padding(table, (1, 0))
+            grid.add_row(Text(name, style="dim"), *(Text(value, justify="right") for value in align(values)))
+        return Padding(grid, (1, 0))
 
     def to_html(self) -> str:
         numbers = map(str, range(len(self.targets)))
         columns = (numbers, align(self.predictions), align(self.targets))
-        table = html.table(["row", "predicted", "target"], list(zip(*columns, strict=True)))
-        return html.section("Predictions of the endpoint", table)
+        rows = list(zip(*columns, strict=True))
+        return section("Predictions of the endpoint", table(["row", "predicted", "target"], rows))
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Score:
         return Text.assemble((f"{'score':8}", "dim"), self.report, overflow="fold")
 
     def to_html(self) -> str:
-        return html.section("Batch score", html.preformatted(self.report))
+        return section("Batch score", f"<pre>{escape(self.report)}</pre>")
 
 
 class Figure(Protocol):
@@ -118,8 +121,11 @@ class Figures:
         return None
 
     def to_html(self) -> str:
-        figures = "".join(html.figure(figure.title, figure.to_html()) for figure in self.figures)
-        return html.section("Plots", f"<div class='plots'>{figures}</div>")
+        figures = (
+            f"<figure><figcaption>{escape(figure.title)}</figcaption>{figure.to_html()}</figure>"
+            for figure in self.figures
+        )
+        return section("Plots", f"<div class='plots'>{''.join(figures)}</div>")
 
 
 @dataclass(frozen=True)
@@ -166,3 +172,17 @@ class TrialPlot:
             for trial in self.trials
         ]
         return svg.scatter(points, self.hyperparameter.replace("_", " "), self.objective, log_x=True, labels=labels)
+
+
+def format_number(value: float) -> str:
+    """Format one number: a loss as 3054.33, a weight as 0.3067."""
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
+
+
+def align(values: Sequence[float]) -> list[str]:
+    """Format numbers of one line with the same number of decimals, as many as MAX_CHARACTERS allows."""
+    for decimals in (4, 3, 1, 0):
+        texts = [f"{value:.{decimals}f}" for value in values]
+        if all(len(text) <= MAX_CHARACTERS for text in texts):
+            return texts
+    return [f"{value:.0e}" for value in values]

@@ -1,12 +1,12 @@
-"""Report page of a run: one HTML file without external resources, light or dark as the reader's system is."""
+"""The report page of a run: one HTML file without external resources, light or dark as the reader's system is."""
 
 from collections.abc import Sequence
 from html import escape
 
 from microjobs_orchestrator.durations import format_duration
-from microjobs_orchestrator.report import html, svg
+from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.runs.journal import JournalEntry
-from microjobs_orchestrator.runs.results import RunResults
+from microjobs_orchestrator.runs.workflow import RunResults
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1b1f24; --soft: #667; --line: #d5d8dd; --paper: #fff; --card: #f6f7f9;
@@ -34,6 +34,22 @@ svg circle, svg rect { fill: var(--blue); fill-opacity: .75 } .axis { fill: none
 """
 
 
+def section(title: str, content: str) -> str:
+    """Return a heading and the content below it, which is HTML."""
+    return f"<h2>{escape(title)}</h2>{content}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
+    """Return a table.
+
+    Args:
+        texts: the cells are texts: aligned at the left, and wrapped where necessary. Otherwise they are numbers.
+    """
+    head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"
+
+
 def page(
     results: RunResults, heading: str, entries: Sequence[JournalEntry], locations: Sequence[tuple[str, str]]
 ) -> str:
@@ -45,12 +61,13 @@ def page(
         locations: names and places of the data that the run left.
     """
     times = [(entry.title, entry.seconds or 0.0, format_duration(entry.seconds or 0.0)) for entry in entries]
+    log = "\n".join(results.log)
     parts = [
         f"<h1>{escape(results.title)}</h1><p class='soft'>{escape(heading)}</p>",
         *(block.to_html() for block in results.blocks),
-        html.section("Log", html.preformatted("\n".join(results.log))) if results.log else "",
-        html.section("Time", f"<figure>{svg.bars(times)}</figure>"),
-        html.section("Locations", html.table(["data", "location"], locations, texts=True)),
+        section("Log", f"<pre>{escape(log)}</pre>") if log else "",
+        section("Time", f"<figure>{svg.bars(times)}</figure>"),
+        section("Locations", table(["data", "location"], locations, texts=True)),
     ]
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"

@@ -45,4 +45,4 @@ class BackendView(View):
         return kind.describe(self._backend.sagemaker, name)
 
     def tail(self, kind: Kind, name: str) -> Tail:
-        return LogTail.of(self._backend.logs, kind, name)
+        return LogTail(kind, name, self._backend.logs)

@@ -29,7 +29,7 @@ class Follower:
         Raises:
             JobFailedError: the resource was deleted, or did not succeed.
         """
-        tail = LogTail.of(self._backend.logs, kind, name)
+        tail = LogTail(kind, name, self._backend.logs)
         while True:
             description = self._describe(kind, name, display)
             has_ended = description[kind.status_member] not in kind.life.transitional

@@ -6,9 +6,9 @@ It reads the files of the home, whether or not a server runs, and starts none. I
 import json
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 
@@ -54,9 +54,12 @@ class HomeView(View):
         with self._database() as database:
             return rows.newest(row for kind in rows.matching_kinds() for row in _select(database, kind, rows))
 
-    def name_error(self, name: str) -> UsageError:
-        require_state(self._home)
-        return super().name_error(name)
+    def find(self, name: str) -> tuple[Kind, Members]:
+        try:
+            return super().find(name)
+        except UsageError:
+            require_state(self._home)
+            raise
 
     def describe(self, kind: Kind, name: str) -> Members | None:
         query = "SELECT description FROM resources WHERE kind = ? AND name = ?"
@@ -68,7 +71,7 @@ class HomeView(View):
             return None
 
     def tail(self, kind: Kind, name: str) -> Tail:
-        return HomeTail(kind.log_group(name), kind.log_prefix(name), LogStore(self._home.logs))
+        return HomeTail(kind, name, LogStore(self._home.logs))
 
     def warning(self, *, shows_running: bool) -> str:
         if self._is_empty():
@@ -156,10 +159,6 @@ class HomeTail(Tail):
     """A tail that reads the log files of a home."""
 
     store: LogStore
-    offsets: dict[str, int] = field(default_factory=dict)
-
-    def _positions(self) -> Mapping[str, object]:
-        return dict(self.offsets)
 
     def _streams(self) -> list[str]:
         return list(self.store.streams(self.group, self.prefix))
@@ -168,6 +167,6 @@ class HomeTail(Tail):
         file = self.store.stream(self.group, stream)
         if file is None:  # it was removed since it was listed
             return
-        for event in islice(file.events(self.offsets.get(stream, 0)), PAGE_LINES):
-            self.offsets[stream] = event.end
-            yield Event.of(stream.removeprefix(self.prefix), event.time, event.message)
+        for event in islice(file.events(self.positions.get(stream, 0)), PAGE_LINES):
+            self.positions[stream] = event.end
+            yield Event.from_message(stream.removeprefix(self.prefix), event.time, event.message)

@@ -115,11 +115,6 @@ class Journal:
         self.spent += dollars or 0.0
         self.save()
 
-    def drop_from(self, index: int) -> None:
-        """Remove the step at this index, and all later steps, because they depend on it."""
-        del self.steps[index:]
-        self.save()
-
 
 def last_unfinished(folder: Path, workflow: str) -> Path:
     """Return the path of the newest journal of a workflow whose run has not finished. Damaged journals are skipped.

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.local import kinds
 
 if TYPE_CHECKING:
@@ -93,8 +92,3 @@ TUNING = _BY_ARN_TYPE["hyper-parameter-tuning-job"]
 MODEL = _BY_ARN_TYPE["model"]
 ENDPOINT_CONFIG = _BY_ARN_TYPE["endpoint-config"]
 ENDPOINT = _BY_ARN_TYPE["endpoint"]
-
-
-def name_error(name: str, where: str = "") -> UsageError:
-    """Return the error for a name that no job and no endpoint has."""
-    return UsageError(f"no job or endpoint{where} is called {name}: `microjobs ps` lists them")

@@ -6,7 +6,7 @@ https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_GetLogE
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ class Event:
     """The line as a terminal shows it. Its only control sequences are colours."""
 
     @classmethod
-    def of(cls, stream: str, time: int, message: str) -> "Event":
+    def from_message(cls, stream: str, time: int, message: str) -> "Event":
         """Return the event of a message, which may contain any characters."""
         return cls(stream, time, terminal.strip_controls(terminal.render_line(message), colours=True))
 
@@ -41,10 +41,21 @@ class Event:
 
 @dataclass
 class Tail(ABC):
-    """Reads new lines of those log streams of a group whose names start with a prefix."""
+    """Reads new lines of the log streams of a resource."""
 
-    group: str
-    prefix: str
+    kind: Kind
+    name: str
+    positions: dict[str, Any] = field(default_factory=dict, init=False)
+    """The position in each stream."""
+
+    @property
+    def group(self) -> str:
+        return self.kind.log_group(self.name)
+
+    @property
+    def prefix(self) -> str:
+        """The start of the names of the streams."""
+        return self.kind.log_prefix(self.name)
 
     def read(self) -> list[Event]:
         """Return the lines since the last call, at most one page per stream, sorted by time.
@@ -57,10 +68,10 @@ class Tail(ABC):
     def rest(self) -> Iterator[Event]:
         """Yield all lines since the last call, for a job that has ended."""
         while True:  # an empty page is the last one only if the positions have not changed
-            before = self._positions()
+            before = dict(self.positions)
             events = self.read()
             yield from events
-            if not events and self._positions() == before:
+            if not events and self.positions == before:
                 return
 
     @abstractmethod
@@ -69,11 +80,7 @@ class Tail(ABC):
 
     @abstractmethod
     def _page(self, stream: str) -> Iterable[Event]:
-        """Return the next lines of a stream."""
-
-    @abstractmethod
-    def _positions(self) -> Mapping[str, object]:
-        """Return the position in each stream."""
+        """Return the next lines of a stream, and store the position after them."""
 
 
 @dataclass
@@ -81,14 +88,6 @@ class LogTail(Tail):
     """A tail that reads from CloudWatch Logs, or from the local server's API."""
 
     client: "CloudWatchLogsClient"
-    tokens: dict[str, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, client: "CloudWatchLogsClient", kind: Kind, name: str) -> "LogTail":
-        return cls(kind.log_group(name), kind.log_prefix(name), client)
-
-    def _positions(self) -> Mapping[str, object]:
-        return dict(self.tokens)
 
     def _streams(self) -> list[str]:
         from botocore.exceptions import ClientError  # importing it takes as long as the rest of `microjobs logs`
@@ -106,9 +105,9 @@ class LogTail(Tail):
 
     def _page(self, stream: str) -> Iterable[Event]:
         request: dict[str, Any] = {"logGroupName": self.group, "logStreamName": stream, "startFromHead": True}
-        if stream in self.tokens:
-            request["nextToken"] = self.tokens[stream]
-        answer = self.client.get_log_events(**request)
-        self.tokens[stream] = answer["nextForwardToken"]
-        for event in answer["events"]:
-            yield Event.of(stream.removeprefix(self.prefix), event["timestamp"], event["message"])
+        if stream in self.positions:
+            request["nextToken"] = self.positions[stream]
+        page = self.client.get_log_events(**request)
+        self.positions[stream] = page["nextForwardToken"]
+        for event in page["events"]:
+            yield Event.from_message(stream.removeprefix(self.prefix), event["timestamp"], event["message"])

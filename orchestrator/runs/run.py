@@ -60,7 +60,8 @@ class Run(RunContext):
         kinds = {kind.noun: kind for kind in KINDS}
         for number, entry in enumerate(self.journal.steps):
             if entry.kind and not self._is_usable(kinds[entry.kind], entry.name):
-                self.journal.drop_from(number)
+                del self.journal.steps[number:]  # the later ones depend on it
+                self.journal.save()
                 return
 
     def _is_usable(self, kind: Kind, name: str) -> bool:

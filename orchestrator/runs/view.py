@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from microjobs_orchestrator.failures import UsageError
-from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members, name_error
+from microjobs_orchestrator.runs.kinds import KINDS, Kind, Members
 from microjobs_orchestrator.runs.logs import Tail
 
 
@@ -96,9 +96,6 @@ class View(ABC):
         """Whether the resources can change while the command waits."""
         return True
 
-    def name_error(self, name: str) -> UsageError:
-        return name_error(name, f" in {self.where}")
-
     def find(self, name: str) -> tuple[Kind, Members]:
         """Return the kind and the description of the resource with this name.
 
@@ -109,6 +106,6 @@ class View(ABC):
         """
         found = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
         if not found:
-            raise self.name_error(name)
+            raise UsageError(f"no job or endpoint in {self.where} is called {name}: `microjobs ps` lists them")
         active = ((kind, members) for kind, members in found if members[kind.status_member] in kind.life.transitional)
         return next(active, found[0])

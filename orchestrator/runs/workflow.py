@@ -1,14 +1,16 @@
-"""The declaration of a workflow. Each file in `workflows/` has one, named WORKFLOW."""
+"""The declaration of a workflow, and its results. Each file in `workflows/` has a declaration, named WORKFLOW."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from microjobs_orchestrator.runs.outputs import split_uri
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
-from microjobs_orchestrator.runs.results import RunResults
 from microjobs_orchestrator.runs.run import Run
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 FILE = "file"
 """The type of an option that is the path of a file, in `microjobs.hyperparameters.describe`."""
@@ -33,12 +35,36 @@ class WorkflowOptions(Protocol):
 OptionsT = TypeVar("OptionsT", bound=WorkflowOptions)
 
 
-def _accept(_options: object) -> None:
-    """Accept all options."""
+class Block(Protocol):
+    """One part of the results."""
+
+    def for_terminal(self) -> "RenderableType | None":
+        """Return the block for the summary, or None if only the page shows it."""
+        ...
+
+    def to_html(self) -> str:
+        """Return the block for the report page."""
+        ...
 
 
-def _upload_nothing(_context: RunContext, _options: object) -> Mapping[str, str]:
-    return {}
+@dataclass(frozen=True)
+class Location:
+    """An S3 URI where the run left data."""
+
+    name: str
+    uri: str
+    in_summary: bool = False
+    """The summary shows the location, too, relative to the run's folder."""
+
+
+@dataclass(frozen=True)
+class RunResults:
+    title: str
+    blocks: Sequence[Block]
+    """In the order in which they are shown."""
+    locations: Sequence[Location] = ()
+    log: Sequence[str] = ()
+    """Log lines that are a result: printed before the summary."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +74,9 @@ class Workflow(Generic[OptionsT]):
     """Runs the steps and returns their results. The path is a folder for downloaded files."""
     requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
     """Returns all requests that a run will send, in their order."""
-    uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = _upload_nothing
+    uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = lambda _context, _options: {}
     """Returns the files to upload before the first step: S3 URIs by path."""
-    check: Callable[[OptionsT], None] = _accept
+    check: Callable[[OptionsT], None] = lambda _options: None
     """Raises UsageError for options that the declarations of the fields cannot exclude."""
     examples: str = ""
     """Command lines for `--help`, one per line."""

@@ -22,10 +22,9 @@ from microjobs_orchestrator.runs import outputs, steps
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.kinds import TUNING, Members
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
-from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
 from microjobs_orchestrator.runs.trials import Trial, list_trials, sort_trials
-from microjobs_orchestrator.runs.workflow import Workflow, file_option
+from microjobs_orchestrator.runs.workflow import Block, Location, RunResults, Workflow, file_option
 
 EXAMPLES = """microjobs run housing
 microjobs run housing --data boston_housing.npz --framework pytorch

@@ -11,9 +11,8 @@ from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.kinds import TRAINING, Members
 from microjobs_orchestrator.runs.logs import LogTail
 from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
-from microjobs_orchestrator.runs.results import Block, Location, RunResults
 from microjobs_orchestrator.runs.run import Run
-from microjobs_orchestrator.runs.workflow import Workflow
+from microjobs_orchestrator.runs.workflow import Block, Location, RunResults, Workflow
 
 METRICS = [
     {"Name": "loss", "Regex": r"Train loss: ([0-9\.]+)"},
@@ -71,7 +70,7 @@ def read_pictures(output: Mapping[str, bytes]) -> list[Picture]:
 
 def read_epochs(backend: Backend, training: Members) -> list[str]:
     """Return the lines of the training job's log that the notebook prints."""
-    lines = LogTail.of(backend.logs, TRAINING, training["TrainingJobName"]).rest()
+    lines = LogTail(TRAINING, training["TrainingJobName"], backend.logs).rest()
     return [line.text for line in lines if line.text.startswith("Epoch: ")]
 
 

@@ -10,8 +10,8 @@ from rich.console import Console
 
 from microjobs_orchestrator.runs.journal import Journal
 from microjobs_orchestrator.runs.progress import Progress
-from microjobs_orchestrator.runs.results import Block, RunResults
 from microjobs_orchestrator.runs.run import Run
+from microjobs_orchestrator.runs.workflow import Block, RunResults
 from tests.launcher.cloud import Cloud
 
 StartRun = Callable[..., Run]

@@ -35,7 +35,7 @@ def test_empty_page_is_not_the_end(cloud: Cloud) -> None:
         return {"events": [{"timestamp": 1, "message": line} for line in lines], "nextForwardToken": token}
 
     cloud.GetLogEvents = get  # type: ignore[method-assign]
-    assert [event.text for event in LogTail.of(cloud.backend().logs, TRAINING, "x").rest()] == ["a", "b"]
+    assert [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).rest()] == ["a", "b"]
 
 
 def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
@@ -47,7 +47,7 @@ def test_all_streams_of_a_tuning_job_are_read(cloud: Cloud) -> None:
         return {"logStreams": [{"logStreamName": name} for name in streams[begin : begin + 50]], **more}
 
     cloud.DescribeLogStreams = describe  # type: ignore[method-assign]
-    assert len({event.stream for event in LogTail.of(cloud.backend().logs, TUNING, "tune").rest()}) == 60
+    assert len({event.stream for event in LogTail(TUNING, "tune", cloud.backend().logs).rest()}) == 60
 
 
 CLIPBOARD = "\x1b]52;c;cm0gLXJmIH4=\x07"
@@ -87,7 +87,7 @@ def test_messages_of_aws_have_no_control_sequences(cloud: Cloud) -> None:
         return {"events": [] if members.get("nextToken") else events, "nextForwardToken": "1"}
 
     cloud.GetLogEvents = get  # type: ignore[method-assign]
-    texts = [event.text for event in LogTail.of(cloud.backend().logs, TRAINING, "x").rest()]
+    texts = [event.text for event in LogTail(TRAINING, "x", cloud.backend().logs).rest()]
     assert not any(set(text) & {"\x07", "\x9b", "\x1b"} for text in texts)
     assert texts[1] == "100%"
 
@@ -103,7 +103,7 @@ def test_failure_reasons_and_live_logs_have_no_control_sequences(
     assert "\x1b" not in capsys.readouterr().err
     written = io.StringIO()
     progress = Progress(Console(file=written, force_terminal=True), verbose=True)
-    progress.log(StepDisplay("step"), [Event.of("algo-1-1763778749000", 1, HOSTILE)])
+    progress.log(StepDisplay("step"), [Event.from_message("algo-1-1763778749000", 1, HOSTILE)])
     progress.note(HOSTILE)
     assert "\x1b]" not in written.getvalue()
     assert "\x1b[2J" not in written.getvalue()

@@ -22,7 +22,7 @@ from rich.text import Text
 
 from microjobs.hyperparameters import parameter
 from microjobs_orchestrator.runs import outputs, steps
-from microjobs_orchestrator.runs.results import Location, RunResults
+from microjobs_orchestrator.runs.workflow import Location, RunResults
 from microjobs_orchestrator.runs.workflow import Workflow, file_option
 
 

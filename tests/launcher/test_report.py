@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.durations import format_duration
+from microjobs_orchestrator.launch import _relative, summary
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.blocks import (
     Figures,
@@ -24,13 +25,13 @@ from microjobs_orchestrator.report.blocks import (
     Score,
     TrialPlot,
     Trials,
+    align,
+    format_number,
 )
-from microjobs_orchestrator.report.numbers import align, format_number
 from microjobs_orchestrator.report.page import page
-from microjobs_orchestrator.report.summary import relative, summary
 from microjobs_orchestrator.runs.journal import JournalEntry
-from microjobs_orchestrator.runs.results import Location, RunResults
 from microjobs_orchestrator.runs.trials import Trial
+from microjobs_orchestrator.runs.workflow import Location, RunResults
 from microjobs_orchestrator.workflows.housing import Options, housing
 from tests.launcher.cloud import PNG
 from tests.launcher.conftest import StartRun
@@ -243,7 +244,7 @@ def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
     assert all(0 <= axis.at(tick) <= 100 for tick in axis.ticks())
 
 
-def test_paths_below_the_current_folder_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_below_the_current_folder_are__relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert relative(tmp_path / "runs" / "report.html") == "runs/report.html"
-    assert relative(Path("/elsewhere/report.html")) == "/elsewhere/report.html"
+    assert _relative(tmp_path / "runs" / "report.html") == "runs/report.html"
+    assert _relative(Path("/elsewhere/report.html")) == "/elsewhere/report.html"
