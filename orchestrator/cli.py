@@ -5,12 +5,12 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-from microjobs_orchestrator import program
+from microjobs_orchestrator import program, sources
 from microjobs_orchestrator.commands import LazyParser, completion
 from microjobs_orchestrator.local import commands as local
-from microjobs_orchestrator.version import Version
 
 COMMANDS = {
     "run": "run a workflow and write its report",
@@ -42,7 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Machine learning jobs in containers, on a SageMaker-compatible server on this machine or on AWS.",
         epilog="microjobs COMMAND --help lists the options of a command.",
     )
-    parser.add_argument("--version", action=Version, help="show the version and the revision")
+    parser.add_argument("--version", action=VersionAction, help="show the version and the revision")
     subparsers: Any = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=LazyParser)
     for name, text in COMMANDS.items():
         subparsers.add_parser(name, help=text, add_arguments=partial(_add_arguments, name))
@@ -54,6 +54,20 @@ def _add_arguments(name: str, parser: argparse.ArgumentParser) -> None:
     command = import_module(f"{__package__}.commands.{name}")
     parser.set_defaults(call=command.call)
     command.add_arguments(parser)
+
+
+class VersionAction(argparse.Action):
+    """Prints the version, and the revision in a clone of the repository."""
+
+    def __init__(self, option_strings: list[str], **members: Any) -> None:
+        super().__init__(option_strings, **{**members, "dest": argparse.SUPPRESS, "nargs": 0})
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        revision = sources.describe_head(Path(__file__).resolve().parent.parent)
+        print(f"microjobs {version('microjobs')}{f' (revision {revision})' if revision else ''}")
+        parser.exit()
 
 
 def describe_error(error: Exception, options: argparse.Namespace) -> str | None:

@@ -189,8 +189,8 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     base = backend.uri(journal.id)
     heading = f"{journal.id}  {backend.title}  {format_duration(journal.seconds)}"
     locations = [("S3", base)]
-    if (disk := backend.folder(base)) is not None:
-        locations.append(("disk", _relative(disk)))
+    if backend.buckets is not None:
+        locations.append(("disk", _relative(backend.buckets / base.removeprefix("s3://"))))
     if cost := CostMeter(backend, journal).summarize():
         locations.append(("cost", cost))
     report = folder / "report.html"

@@ -66,6 +66,16 @@ def revision(repository: Path, job: str, variant: str = "cpu") -> str:
         return UNKNOWN
 
 
+def describe_head(repository: Path) -> str:
+    """Return the short hash of the commit at HEAD, with `-dirty` for changes; empty if the folder is not a clone."""
+    if not (repository / ".git").exists():  # the package may be installed inside of another repository
+        return ""
+    try:
+        return _git(repository, "describe", "--always", "--dirty", "--exclude=*").strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
 def _git(repository: Path, *arguments: str) -> str:
     command = ["git", *arguments]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout

@@ -1,21 +1,4 @@
-"""Settings for AWS: the table `[aws]` of `microjobs.toml` in the current folder, and the flags that override it.
-
-[aws]
-region = "us-east-1"
-role = "arn:aws:iam::123456789012:role/microjobs-us-east-1"
-bucket = "microjobs-123456789012-us-east-1"
-instance_type = "ml.m5.large"
-spot = true
-
-[aws.instance_types]
-train = "ml.m5.xlarge"
-
-[aws.tags]
-team = "houses"
-
-[aws.prices]
-"ml.m5.large" = 0.138
-"""
+"""Settings for AWS: the table `[aws]` of `microjobs.toml` in the current folder, and the flags that override it."""
 
 import re
 from argparse import ArgumentTypeError

@@ -10,9 +10,8 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.events import Interruption
 from microjobs_orchestrator.local.resources.training import interruptions
-from microjobs_orchestrator.runs.backend import Backend, connect_local
 from microjobs_orchestrator.runs.home_view import HomeView
-from microjobs_orchestrator.runs.kinds import TRAINING, Members
+from microjobs_orchestrator.runs.kinds import TRAINING
 
 START_TIMEOUT = 10.0
 """Seconds for the server to start the interruption."""
@@ -31,38 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    home = Home.from_environment()
+    home, name = Home.from_environment(), options.job
     if (address := control.find_server(home)) is None:
         raise UsageError(control.explain_missing_server(home))
-    job = _find_job(home, options.job)
-    interruption = Interruption(options.notice, options.away)
-    if message := interruptions.request_interruption(address, options.job, interruption):
-        raise LauncherError(f"{options.job} was not interrupted: {message}")
-    first = len(job["SecondaryStatusTransitions"])
-    statuses = _wait_for_transitions(connect_local(address, home.buckets), options.job, first)
-    if "Interrupted" not in statuses:
-        raise LauncherError(f"{options.job} was not interrupted: it is {statuses[0] if statuses else 'Training'}")
-    print(f"{options.job} is interrupted: its hosts end within {options.notice:g} s, then it restarts on new hosts")
-    return 0
-
-
-def _find_job(home: Home, name: str) -> Members:
-    """Return the description of a training job that can be interrupted.
-
-    Raises:
-        UsageError: there is no such job, or it cannot be interrupted now.
-    """
-    kind, job = HomeView(home).find(name)
+    view = HomeView(home)
+    kind, job = view.find(name)
     if kind is not TRAINING or not job.get("EnableManagedSpotTraining"):
         raise UsageError(
             f"{name} is not a managed spot training job: only jobs with EnableManagedSpotTraining can be interrupted"
         )
-    if job["SecondaryStatus"] != "Training":
-        raise UsageError(f"{name} is {job['SecondaryStatus']}: only a job that is Training can be interrupted")
-    return job
+    if message := interruptions.request_interruption(address, name, Interruption(options.notice, options.away)):
+        raise LauncherError(f"{name} was not interrupted: {message}")
+    statuses = _wait_for_transitions(view, name, len(job["SecondaryStatusTransitions"]))
+    if "Interrupted" not in statuses:
+        raise LauncherError(f"{name} was not interrupted: it is {statuses[0] if statuses else 'Training'}")
+    print(f"{name} is interrupted: its hosts end within {options.notice:g} s, then it restarts on new hosts")
+    return 0
 
 
-def _wait_for_transitions(backend: Backend, name: str, first: int) -> list[str]:
+def _wait_for_transitions(view: HomeView, name: str, first: int) -> list[str]:
     """Wait for new transitions of a job's secondary status, at most START_TIMEOUT, and return their statuses.
 
     Args:
@@ -70,8 +56,8 @@ def _wait_for_transitions(backend: Backend, name: str, first: int) -> list[str]:
     """
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
-        description = TRAINING.describe(backend.sagemaker, name) or {}
+        description = view.describe(TRAINING, name) or {}
         if transitions := description.get("SecondaryStatusTransitions", [])[first:]:
             return [transition["Status"] for transition in transitions]
-        time.sleep(backend.poll_interval)
+        time.sleep(view.poll_interval)
     return []

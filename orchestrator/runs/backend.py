@@ -79,10 +79,6 @@ class Backend(RequestContext):
     buckets: Path | None = None
     """The folder that has the buckets as folders, on this machine."""
 
-    def folder(self, uri: str) -> Path | None:
-        """Return the folder of an S3 URI if buckets are folders on this machine."""
-        return None if self.buckets is None else self.buckets / uri.removeprefix("s3://")
-
 
 @contextmanager
 def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:

@@ -2,7 +2,6 @@
 
 import time
 
-from microjobs_orchestrator.failures import JobFailedError
 from microjobs_orchestrator.runs.backend import Backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.kinds import Kind, Members
@@ -31,7 +30,9 @@ class Follower:
         """
         tail = LogTail(kind, name, self._backend.logs)
         while True:
-            description = self._describe(kind, name, display)
+            description = kind.describe(self._backend.sagemaker, name)
+            if description is None:
+                raise display.failure(name, "gone", "it was deleted")
             has_ended = description[kind.status_member] not in kind.life.transitional
             self._show(kind, name, description, display)
             self._show_log(kind, tail, display, has_ended=has_ended)
@@ -40,12 +41,6 @@ class Follower:
             self._check_time(kind, name, description, display)
             interval = max(self._backend.poll_interval, display.seconds / POLLS_PER_DURATION)
             time.sleep(min(interval, self._backend.max_poll_interval))
-
-    def _describe(self, kind: Kind, name: str, display: StepDisplay) -> Members:
-        description = kind.describe(self._backend.sagemaker, name)
-        if description is None:
-            raise JobFailedError(display.title, name, "gone", "it was deleted", tuple(display.tail))
-        return description
 
     def _show(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         status = description[kind.status_member]
@@ -65,8 +60,7 @@ class Follower:
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         limit = self._backend.max_seconds
         if kind.life.is_lasting and display.seconds > limit:
-            status, reason = description[kind.status_member], f"not in service within {limit} s"
-            raise JobFailedError(display.title, name, status, reason, tuple(display.tail))
+            raise display.failure(name, description[kind.status_member], f"not in service within {limit} s")
 
 
 def check_success(kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
@@ -77,5 +71,4 @@ def check_success(kind: Kind, name: str, description: Members, display: StepDisp
     """
     status = description[kind.status_member]
     if status != kind.life.success:
-        reason = description.get("FailureReason") or "no reason is given"
-        raise JobFailedError(display.title, name, status, reason, tuple(display.tail))
+        raise display.failure(name, status, description.get("FailureReason") or "no reason is given")

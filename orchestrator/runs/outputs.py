@@ -20,11 +20,6 @@ def split_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
-def read_object(backend: Backend, uri: str) -> bytes:
-    bucket, key = split_uri(uri)
-    return backend.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
-
-
 def download(backend: Backend, uri: str, folder: Path) -> Path:
     """Download the objects below an S3 URI into a folder, which is emptied first."""
     bucket, prefix = split_uri(f"{uri}/")
@@ -55,7 +50,8 @@ def read_predictions(folder: Path) -> NDArray[Any]:
 
 def read_training_output(backend: Backend, model_uri: str) -> dict[str, bytes]:
     """Return the files in `output.tar.gz` of a training job, by name. It is in the same folder as the model."""
-    content = read_object(backend, model_uri.removesuffix("model.tar.gz") + "output.tar.gz")
+    bucket, key = split_uri(model_uri.removesuffix("model.tar.gz") + "output.tar.gz")
+    content = backend.s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     with tarfile.open(fileobj=io.BytesIO(content), mode="r:gz") as tar:
         return {
             member.name.removeprefix("./"): file.read()

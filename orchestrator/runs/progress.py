@@ -12,6 +12,7 @@ from rich.spinner import Spinner
 from rich.text import Text
 
 from microjobs_orchestrator.durations import format_duration
+from microjobs_orchestrator.failures import JobFailedError
 from microjobs_orchestrator.runs.logs import Event
 from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
 from microjobs_orchestrator.terminal import strip_controls
@@ -38,6 +39,10 @@ class StepDisplay:
     @property
     def seconds(self) -> float:
         return time.monotonic() - self.started
+
+    def failure(self, name: str, status: str, reason: str) -> JobFailedError:
+        """Return the error for a job or endpoint that did not succeed."""
+        return JobFailedError(self.title, name, status, reason, tuple(self.tail))
 
     def __rich__(self) -> RenderableType:
         line = Text(f"{self.title}  {self.status}  {format_duration(self.seconds)}  {self.cost}", no_wrap=True)

@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -83,7 +84,7 @@ class Run(RunContext):
         """
         kind, name = planned.kind, planned.name
         with self._progress.step(planned.title) as display:
-            with self._stopped_on_failure(kind, name):
+            with self._removed_on_failure(name, partial(self._stop, kind)):
                 entry = self.journal.step(planned.step) or self._create_job(planned)
                 description = self._follower.follow(kind, name, display)
             if entry.seconds is None:
@@ -133,12 +134,10 @@ class Run(RunContext):
         self.journal.save()
         started = time.monotonic()
         try:
-            self._start_endpoint(requests)
-            yield name
-            self._delete_endpoint(name)
-        except BaseException:
-            self._abandon_endpoint(name)
-            raise
+            with self._removed_on_failure(name, self._delete_endpoint):  # the journal keeps the name until then
+                self._start_endpoint(requests)
+                yield name
+                self._delete_endpoint(name)
         finally:
             [config] = (planned.request for planned in requests if planned.kind is ENDPOINT_CONFIG)
             self._costs.add_endpoint(config, time.monotonic() - started)
@@ -155,36 +154,25 @@ class Run(RunContext):
         self.journal.endpoint = None
         self.journal.save()
 
-    def _abandon_endpoint(self, name: str) -> None:
-        """Delete an endpoint after a failure. If that fails, too, the journal keeps the name."""
-        if self._keep:
-            self._progress.note(f"endpoint {name} is kept, and costs until it is deleted: {self._stop_command(name)}")
-            return
-        try:
-            self._delete_endpoint(name)
-        except (ClientError, BotoCoreError, LauncherError) as error:
-            self._progress.note(f"endpoint {name} could not be deleted ({error}): {self._stop_command(name)}")
-
     @contextlib.contextmanager
-    def _stopped_on_failure(self, kind: Kind, name: str) -> Iterator[None]:
-        """Stop the job if Ctrl-C or a failure of the launcher ends the block."""
+    def _removed_on_failure(self, name: str, remove: Callable[[str], None]) -> Iterator[None]:
+        """Stop a job, or delete an endpoint, if Ctrl-C or a failure ends the block. The user may want to keep it."""
+        on = "" if self.journal.on == "here" else f" --on {self.journal.on}"
+        command = f"`microjobs stop {name}{on}` stops or deletes it"
         try:
             yield
         except BaseException:
             if self._keep:
-                self._progress.note(f"{name} is left as it is: {self._stop_command(name)}")
+                self._progress.note(f"{name} is kept, and may cost money until it ends: {command}")
                 raise
-            self._progress.note(f"stopping {name}")
             try:
-                self._stop(kind, name)
-            except (ClientError, BotoCoreError) as error:
-                self._progress.note(f"{name} could not be stopped ({error}): {self._stop_command(name)}")
+                remove(name)
+            except (ClientError, BotoCoreError, LauncherError) as error:
+                self._progress.note(f"{name} could not be stopped ({error}): {command}")
             raise
 
-    def _stop_command(self, name: str) -> str:
-        return f"`microjobs stop {name}{'' if self.journal.on == 'here' else f' --on {self.journal.on}'}`"
-
     def _stop(self, kind: Kind, name: str) -> None:
+        self._progress.note(f"stopping {name}")
         if not kind.stop(self.backend.sagemaker, name):
             return
         deadline = time.monotonic() + STOP_TIMEOUT

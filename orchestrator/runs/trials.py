@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from microjobs_orchestrator.runs.backend import Backend
-from microjobs_orchestrator.runs.kinds import Members
 from microjobs_orchestrator.terminal import strip_controls
 
 MAX_TRIALS = 100
@@ -30,16 +29,11 @@ def list_trials(backend: Backend, tuning_job: str) -> list[Trial]:
         Trial(
             name=summary["TrainingJobName"],
             status=summary["TrainingJobStatus"],
-            objective=_objective(summary),
+            objective=summary.get("FinalHyperParameterTuningJobObjectiveMetric", {}).get("Value"),
             hyperparameters=dict(summary["TunedHyperParameters"]),
         )
         for summary in answer["TrainingJobSummaries"]
     ]
-
-
-def _objective(summary: Members) -> float | None:
-    metric = summary.get("FinalHyperParameterTuningJobObjectiveMetric")
-    return None if metric is None else float(metric["Value"])
 
 
 def sort_trials(trials: Sequence[Trial]) -> list[Trial]:

@@ -142,12 +142,19 @@ def test_undeletable_endpoint_raises(
         stopping.delete_endpoint(started(aws, tmp_path, screen).backend, "stuck", print)
 
 
+def kept_note(name: str) -> str:
+    return f"{name} is kept, and may cost money until it ends: `microjobs stop {name} --on aws` stops or deletes it"
+
+
 def test_kept_job_and_endpoint_are_named(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
     aws.on_describe = pressing_ctrl_c("endpoint")
     run = started(aws, tmp_path, screen, keep=True)
     interrupted(run, tmp_path)
     assert ("Endpoint", f"{run.id}-endpoint") in aws.left()
-    assert "is kept, and costs until it is deleted: `microjobs stop" in screen.getvalue()
+    assert (
+        f"{run.id}-endpoint is kept, and may cost money until it ends: `microjobs stop {run.id}-endpoint --on aws`"
+        in screen.getvalue()
+    )
     assert aws.requests_of("StopTrainingJob") == []
 
 
@@ -157,7 +164,10 @@ def test_kept_job_continues(aws: Aws, tmp_path: Path, screen: io.StringIO) -> No
     run = started(aws, tmp_path, screen, keep=True)
     interrupted(run, tmp_path)
     assert aws.left() == [("TrainingJob", f"{run.id}-train")]
-    assert f"{run.id}-train is left as it is: `microjobs stop {run.id}-train --on aws`" in screen.getvalue()
+    assert (
+        f"{run.id}-train is kept, and may cost money until it ends: `microjobs stop {run.id}-train --on aws`"
+        in screen.getvalue()
+    )
 
 
 def test_next_attempt_deletes_a_kept_endpoint(aws: Aws, tmp_path: Path, screen: io.StringIO) -> None:
