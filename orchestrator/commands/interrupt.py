@@ -39,6 +39,8 @@ def call(options: argparse.Namespace) -> int:
         raise UsageError(
             f"{name} is not a managed spot training job: only jobs with EnableManagedSpotTraining can be interrupted"
         )
+    if job["SecondaryStatus"] != "Training":
+        raise UsageError(f"{name} is {job['SecondaryStatus']}: only a job that is Training can be interrupted")
     if message := interruptions.request_interruption(address, name, Interruption(options.notice, options.away)):
         raise LauncherError(f"{name} was not interrupted: {message}")
     statuses = _wait_for_transitions(view, name, len(job["SecondaryStatusTransitions"]))
