@@ -1,17 +1,22 @@
-"""PyTorch as the framework of the trainer."""
+"""PyTorch as the framework of the trainer, with threads on a CPU and torch.compile on a GPU."""
 
+import os
+import shutil
 from dataclasses import dataclass, field
 
 import torch
+from torch import nn
 
 from microjobs.stopping import StopRequest
 from microjobs.trainer.process_data import ProcessData
 
-from .acceleration import compile_model, set_threads
 from .group import Group, join
 from .hyperparameters import Hyperparameters
 from .network import build_network, set_output_bias
 from .training import Training
+
+SMALL_STEP = 10_000_000
+"""Rows of a batch times weights. Up to this product, more threads make no step faster on an idle machine."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,7 @@ class PyTorch:
     hyperparameters: Hyperparameters
     group: Group = field(default_factory=join)
     name = "PyTorch"
-    model_format = "pytorch"
     version = str(torch.__version__)
-
-    @property
-    def has_gpu(self) -> bool:
-        return bool(self.group.device.type == "cuda")
 
     def begin(self, data: ProcessData, stop: StopRequest) -> Training:
         torch.manual_seed(self.hyperparameters.seed)
@@ -34,5 +34,23 @@ class PyTorch:
         set_output_bias(network, data.mean_target)
         set_threads(network, self.hyperparameters.batch_size or data.rows)
         network.to(self.group.device)
-        model = compile_model(self.group.parallel(network), self.group.device, self.hyperparameters)
+        model = self.group.parallel(network)
+        if self.hyperparameters.compile and self.group.has_gpu:
+            model = torch.compile(model, backend=_choose_backend())
         return Training(network, model, data, self.hyperparameters, self.group, stop)
+
+
+def set_threads(network: nn.Module, rows_per_step: int) -> None:
+    """Use one thread for small steps, unless OMP_NUM_THREADS is set.
+
+    The threads of a step wait for each other many times. If another job uses one of the cores, each wait lasts for a
+    time slice of that job: such a training was more than 20 times slower than on one thread.
+    """
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    if "OMP_NUM_THREADS" not in os.environ and rows_per_step * weights <= SMALL_STEP:
+        torch.set_num_threads(1)
+
+
+def _choose_backend() -> str:
+    """Return Inductor, which needs a C compiler; without one, CUDA graphs, which save the launches of kernels."""
+    return "inductor" if shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc") else "cudagraphs"

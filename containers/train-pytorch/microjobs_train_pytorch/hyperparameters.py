@@ -12,8 +12,6 @@ class Hyperparameters(TrainerHyperparameters):
 
     model: str = parameter("mlp", "mlp has two hidden layers; linear is weight and bias", choices=("mlp", "linear"))
     eval_every: int = parameter(1, "epochs between two lines of the log", minimum=1)
-    mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights stay as they are")
-    compile: bool = parameter(False, "on GPUs, whether torch.compile makes the training step faster")
 
     @property
     def test_interval(self) -> int:

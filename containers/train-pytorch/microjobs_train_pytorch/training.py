@@ -13,7 +13,6 @@ from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.framework import GRADIENT_NORM
 from microjobs.trainer.process_data import ProcessData
 
-from .acceleration import autocast
 from .export import save_onnx, save_state
 from .group import Group
 from .hyperparameters import Hyperparameters
@@ -47,6 +46,8 @@ class Training:
         optimizer = OPTIMIZERS[hyperparameters.optimizer]
         self.optimizer: torch.optim.Optimizer = optimizer(network.parameters(), lr=hyperparameters.learning_rate)
         self.best: dict[str, torch.Tensor] | None = None
+        # bfloat16 has the range of single precision, so losses need no scaling.
+        self._mixed_precision = hyperparameters.mixed_precision and group.has_gpu
         self._train = self._to_device(data.data.x_train), self._to_device(data.data.y_train)
         self._test = self._to_device(data.test[0]), self._to_device(data.test[1])
         # Sums, divided by the rows of all processes: the parts of a batch have different sizes, and may be empty.
@@ -90,7 +91,7 @@ class Training:
 
     def step(self, step: Step) -> None:
         (x, y), rows = self._train, self._order[step.first : step.last]
-        with autocast(self.group.device, self.hyperparameters):
+        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._mixed_precision):
             predictions = self.model(x[rows])
         loss: torch.Tensor = self._loss(predictions.float(), y[rows])
         self.optimizer.zero_grad()

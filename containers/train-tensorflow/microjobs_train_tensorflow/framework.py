@@ -8,7 +8,6 @@ import tensorflow as tf
 from microjobs.stopping import StopRequest
 from microjobs.trainer.process_data import ProcessData
 
-from .acceleration import choose_precision, has_gpu
 from .group import Group, join
 from .hyperparameters import Hyperparameters
 from .network import build_network, build_optimizer
@@ -22,16 +21,14 @@ class TensorFlow:
     hyperparameters: Hyperparameters
     group: Group = field(default_factory=join)
     name = "TensorFlow"
-    model_format = "tensorflow"
     version = str(tf.__version__)
-
-    @property
-    def has_gpu(self) -> bool:
-        return has_gpu()
 
     def begin(self, data: ProcessData, stop: StopRequest) -> Training:
         keras.utils.set_random_seed(self.hyperparameters.seed)
+        # bfloat16 has the range of single precision, so losses need no scaling.
+        is_mixed = self.hyperparameters.mixed_precision and self.group.has_gpu
+        precision = "mixed_bfloat16" if is_mixed else "float32"
         with self.group.strategy.scope():
-            network = build_network(data.data.features, data.mean_target, choose_precision(self.hyperparameters))
+            network = build_network(data.data.features, data.mean_target, precision)
             optimizer = build_optimizer(network, self.hyperparameters)
         return Training(network, optimizer, data, self.hyperparameters, self.group, stop)

@@ -26,6 +26,10 @@ class Group(group.Group):
         self._sum_functions: dict[tf.DType, Any] = {}
 
     @property
+    def has_gpu(self) -> bool:
+        return bool(tf.config.list_physical_devices("GPU"))
+
+    @property
     def devices(self) -> int:
         """Number of devices of this host."""
         return int(self.strategy.num_replicas_in_sync) // self.world_size
@@ -35,22 +39,10 @@ class Group(group.Group):
         return tf.nest.map_structure(lambda item: self.strategy.experimental_local_results(item)[0], value)
 
     def _describe_devices(self) -> str:
-        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        kind = "GPU" if self.has_gpu else "CPU"
         return f"{self.devices} {kind}s" if self.devices > 1 else f"the {kind}"
 
-    def _share_bytes(self, content: bytes) -> bytes:
-        length = int(self.sum(len(content) if self.is_first else 0)[0])
-        return self._sum(np.frombuffer(content, np.uint8) if self.is_first else np.zeros(length, np.uint8)).tobytes()
-
-    def _gather(self, array: NDArray[Any]) -> list[NDArray[Any]]:
-        lengths = self._sum(np.eye(self.world_size, dtype=np.int64)[self.rank] * len(array))
-        ends = np.cumsum(lengths)
-        whole = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
-        whole[ends[self.rank] - len(array) : ends[self.rank]] = array
-        return np.split(self._sum(whole), ends[:-1])
-
     def _sum(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return the sum over all processes of arrays with the same shape and type in all of them."""
         # TensorFlow does not sum bytes.
         flat = tf.constant(values.astype(np.int64) if values.dtype.kind in "biu" else values)
         if flat.dtype not in self._sum_functions:  # traced once for arrays of any length

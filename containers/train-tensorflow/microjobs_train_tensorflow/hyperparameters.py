@@ -1,14 +1,5 @@
-"""Hyperparameters of the TensorFlow trainer."""
+"""Hyperparameters of the TensorFlow trainer: only those of both trainers."""
 
-from dataclasses import dataclass
+from microjobs.trainer.hyperparameters import TrainerHyperparameters as Hyperparameters
 
-from microjobs.hyperparameters import parameter
-from microjobs.trainer.hyperparameters import TrainerHyperparameters
-
-
-@dataclass(frozen=True)
-class Hyperparameters(TrainerHyperparameters):
-    """Names, defaults and ranges; `python -m microjobs --help` prints them."""
-
-    mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights stay as they are")
-    compile: bool = parameter(False, "on GPUs, whether XLA compiles the training step")
+__all__ = ["Hyperparameters"]

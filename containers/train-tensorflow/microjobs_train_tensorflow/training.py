@@ -14,7 +14,6 @@ from microjobs.trainer.batches import Indices, Step
 from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.process_data import ProcessData
 
-from .acceleration import compile_function
 from .group import Group
 from .hyperparameters import Hyperparameters
 from .network import LOSSES, build_network, predict
@@ -44,7 +43,8 @@ class Training:
         self._loss = LOSSES[hyperparameters.loss]
         with tf.device("CPU:0"):  # rows are selected on the CPU, so that only a step's rows go to the devices
             self._x, self._y = tf.constant(data.data.x_train), tf.constant(data.data.y_train)
-        self._gradients = compile_function(self._compute_gradients, hyperparameters)
+        use_xla = hyperparameters.compile and group.has_gpu
+        self._gradients = tf.function(self._compute_gradients, jit_compile=True) if use_xla else self._compute_gradients
         self._step = tf.function(self._step_everywhere, input_signature=STEP_SIGNATURE)
         steps = data.batches(hyperparameters).steps_per_epoch
         self._log = keras.callbacks.ProgbarLogger()

@@ -1,14 +1,12 @@
 """Interface of a deep learning framework to the trainer."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from microjobs.stopping import StopRequest
 from microjobs.trainer.batches import Indices, Step
 from microjobs.trainer.data import Array, TrainingData
 from microjobs.trainer.group import Group
-from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.process_data import ProcessData
 
 HIDDEN_UNITS = (128, 64)
@@ -16,8 +14,6 @@ HIDDEN_UNITS = (128, 64)
 GRADIENT_NORM = 20.0
 """Maximum norm of the gradients. Targets are not scaled, so gradients are large: without this limit, plain SGD diverges
 on the housing data from a learning rate of 0.02, which is in the range that the notebook tunes."""
-
-H_contra = TypeVar("H_contra", bound=TrainerHyperparameters, contravariant=True)
 
 
 class Training(Protocol):
@@ -77,23 +73,14 @@ class Training(Protocol):
 class Framework(Protocol):
     """A framework with its devices and its connections to other processes.
 
-    name: as logs and checkpoints show it.
-    model_format: `framework` of the model bundle's manifest.
+    name: as logs and checkpoints show it. The model bundle's manifest has it in lower case.
     """
 
     name: str
-    model_format: str
     version: str
 
     @property
     def group(self) -> Group: ...
 
-    @property
-    def has_gpu(self) -> bool: ...
-
     def begin(self, data: ProcessData, stop: StopRequest) -> Training:
         """Return a new network with its optimizer, the same in every process."""
-
-
-Load = Callable[[], Callable[[H_contra], Framework]]
-"""Function that imports the framework, which takes seconds, and returns its class."""

@@ -25,6 +25,10 @@ class Group(ABC):
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    @abstractmethod
+    def has_gpu(self) -> bool: ...
+
     def describe(self) -> str:
         """Return the devices that compute, for the log."""
         hosts = self.world_size // self.local_world_size
@@ -33,17 +37,26 @@ class Group(ABC):
 
     def sum(self, *values: float) -> list[float]:
         """Return the sum of each value over all processes."""
-        if self.world_size == 1:
-            return [float(value) for value in values]
-        return [float(value) for value in self._sum(np.asarray(values, np.float64))]
+        numbers = np.asarray(values, np.float64)
+        return [float(value) for value in (numbers if self.world_size == 1 else self._sum(numbers))]
 
     def share_bytes(self, content: bytes) -> bytes:
         """Return the content of the first process in all processes."""
-        return content if self.world_size == 1 else self._share_bytes(content)
+        return self.gather(np.frombuffer(content if self.is_first else b"", np.uint8))[0].tobytes()
 
     def gather(self, array: Array) -> list[Array]:
-        """Return the arrays of all processes in the order of their ranks; only their numbers of rows may differ."""
-        return [array] if self.world_size == 1 else self._gather(array)
+        """Return the arrays of all processes in the order of their ranks; only their numbers of rows may differ.
+
+        The result is a sum of arrays that are 0 except in the rows of one process: sums are fast in all frameworks, and
+        no framework then unpickles objects from the network.
+        """
+        if self.world_size == 1:
+            return [array]
+        lengths = self._sum(np.eye(self.world_size, dtype=np.int64)[self.rank] * len(array))
+        ends = np.cumsum(lengths)
+        whole = np.zeros((ends[-1], *array.shape[1:]), array.dtype)
+        whole[ends[self.rank] - len(array) : ends[self.rank]] = array
+        return np.split(self._sum(whole), ends[:-1])
 
     def leave(self) -> None:
         """Close the connections, after all processes have reached this point: the first one writes until then."""
@@ -56,13 +69,8 @@ class Group(ABC):
         """Return the devices of this host."""
 
     @abstractmethod
-    def _sum(self, values: NDArray[np.float64]) -> Array: ...
-
-    @abstractmethod
-    def _share_bytes(self, content: bytes) -> bytes: ...
-
-    @abstractmethod
-    def _gather(self, array: Array) -> list[Array]: ...
+    def _sum(self, values: Array) -> Array:
+        """Return the sum over all processes of arrays with the same shape and type in all of them."""
 
     @abstractmethod
     def _close(self) -> None: ...

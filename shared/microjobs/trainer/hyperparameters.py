@@ -23,6 +23,8 @@ class TrainerHyperparameters:
     best_weights: bool = parameter(False, "whether the model is that of the lowest test loss, not of the last epoch")
     checkpoint_every: int = parameter(1, "epochs between checkpoints, more if saving them takes too long", minimum=1)
     keep_checkpoints: int = parameter(3, "how many of the last checkpoints are kept", minimum=1)
+    mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights stay as they are")
+    compile: bool = parameter(False, "on GPUs, whether the training step is compiled")
 
     def rows_per_step(self, rows: int) -> int:
         """Return the batch size for a training set of `rows` rows."""

@@ -70,7 +70,7 @@ class Job:
         group, checkpoints = self.framework.group, self._open_checkpoints()
         if group.is_first:
             logger.info("%s %s on %s", self.framework.name, self.framework.version, group.describe())
-            _log_acceleration(self.hyperparameters, has_gpu=self.framework.has_gpu)
+            _log_acceleration(self.hyperparameters, has_gpu=group.has_gpu)
         training = self.framework.begin(self.data, self.stop)
         progress = self._resume(training, checkpoints)
         batches = self.data.batches(self.hyperparameters)
@@ -114,7 +114,7 @@ class Job:
         )
         if not self.framework.group.is_first:
             return
-        epochs, model_format = progress.epochs_done(self.data.rows), self.framework.model_format
+        epochs, model_format = progress.epochs_done(self.data.rows), self.framework.name.lower()
         history, seconds = progress.history, progress.seconds
         result = TrainingResult(model_format, epochs, seconds, history, train_predictions, test_predictions, best_epoch)
         with atomic_fill(self.layout.model):
@@ -125,7 +125,7 @@ class Job:
 
 def _log_acceleration(hyperparameters: TrainerHyperparameters, *, has_gpu: bool) -> None:
     """Log which of the GPU settings are used, or that there is no GPU to use them on."""
-    requested = [name for name in ("mixed_precision", "compile") if getattr(hyperparameters, name, False)]
+    requested = [name for name in ("mixed_precision", "compile") if getattr(hyperparameters, name)]
     if requested and has_gpu:
         logger.info("with %s", " and ".join(requested))
     elif requested:

@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(os.environ["MICROJOBS_JOB"])))
 
 import torch
 
-from microjobs_train_pytorch.acceleration import set_threads
+from microjobs_train_pytorch.framework import set_threads
 from microjobs_train_pytorch.network import build_network
 
 network = build_network("mlp", 13)

@@ -98,9 +98,7 @@ class LinearFramework:
     group: Group = field(default_factory=lambda: ThreadGroup(Exchange(1), 0))
     version: str = "1.0+cpu"
     stop_after: int | None = None
-    has_gpu: bool = False
     name = "Linear"
-    model_format = "linear"
 
     def begin(self, data: ProcessData, stop: StopRequest) -> LinearTraining:
         self.training = LinearTraining(data, self.hyperparameters, self.group, stop, self.stop_after)

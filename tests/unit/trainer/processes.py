@@ -31,6 +31,7 @@ class ThreadGroup(group.Group):
     rank: int
     local_rank: int = 0
     local_world_size: int = 1
+    has_gpu: bool = False
     is_closed: bool = False
 
     def __post_init__(self) -> None:
@@ -39,19 +40,14 @@ class ThreadGroup(group.Group):
     def _describe_devices(self) -> str:
         return "a thread"
 
-    def _sum(self, values: NDArray[np.float64]) -> Array:
-        total: Array = np.sum(self._gather(values), axis=0)
+    def _sum(self, values: Array) -> Array:
+        self.exchange.arrays[self.rank] = values
+        self.exchange.barrier.wait()
+        total: Array = np.sum(
+            [self.exchange.arrays[rank] for rank in range(self.world_size)], axis=0, dtype=values.dtype
+        )
+        self.exchange.barrier.wait()
         return total
-
-    def _share_bytes(self, content: bytes) -> bytes:
-        return self._gather(np.frombuffer(content, np.uint8))[0].tobytes()
-
-    def _gather(self, array: Array) -> list[Array]:
-        self.exchange.arrays[self.rank] = array
-        self.exchange.barrier.wait()
-        gathered = [self.exchange.arrays[rank] for rank in range(self.world_size)]
-        self.exchange.barrier.wait()
-        return gathered
 
     def _close(self) -> None:
         self.is_closed = True

@@ -19,7 +19,7 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.job import Job, train
 from microjobs.trainer.process_data import ProcessData
 from tests.unit.trainer.linear_framework import LinearFramework
-from tests.unit.trainer.processes import ThreadGroup, run_processes
+from tests.unit.trainer.processes import Exchange, ThreadGroup, run_processes
 
 SETTINGS = TrainerHyperparameters(epochs=6, batch_size=4, learning_rate=0.05)
 
@@ -217,13 +217,9 @@ def test_processes_train_like_one(batch_size: int, sharded: tuple[str, ...], tmp
 def test_gpu_settings_are_logged(
     has_gpu: bool, expected: str, layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:
-    @dataclass(frozen=True)
-    class Settings(TrainerHyperparameters):
-        mixed_precision: bool = False
-        compile: bool = True
-
     caplog.set_level(logging.INFO)
-    run(layout, LinearFramework(Settings(epochs=1), has_gpu=has_gpu))
+    settings, group = TrainerHyperparameters(epochs=1, compile=True), ThreadGroup(Exchange(1), 0, has_gpu=has_gpu)
+    run(layout, LinearFramework(settings, group))
     assert "Linear 1.0+cpu on a thread" in caplog.text
     assert expected in caplog.text
 
