@@ -3,12 +3,18 @@
 import argparse
 from typing import NoReturn
 
+from microjobs.contract import DEFAULT_ROOT
 from microjobs.errors import UserError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors end the job as any other wrong input does: with a reason on file."""
+    """An argparse parser that raises UserError, so that invalid arguments end the job like other invalid input."""
+
+    def add_folders(self, *names: str) -> None:
+        """Add an option for each folder, with the folder of this name below `/opt/ml/processing` as its default."""
+        for name in names:
+            default = f"{DEFAULT_ROOT}/processing/{name}"
+            self.add_argument(f"--{name}", default=default, help="folder; default: %(default)s")
 
     def error(self, message: str) -> NoReturn:
-        """Raises UserError with argparse's sentence and where help is."""
         raise UserError(f"arguments: {message} (see {self.prog} --help)")

@@ -296,7 +296,7 @@ def test_download_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: 
     (tmp_path / "boston.npz").write_bytes(b"not Keras's")
     monkeypatch.setattr(datasets, "BOSTON_URL", (tmp_path / "boston.npz").as_uri())
     with pytest.raises(Exception, match="has checksum"):
-        datasets.boston(None)
+        datasets.make_arrays("boston", None)
 
 
 def test_scaler_file_is_plain_json(layout: Layout) -> None:

@@ -32,18 +32,15 @@ class Score:
     target: list[float] = field(default_factory=list)
     predicted: list[float] = field(default_factory=list)
 
-    def add(self, other: "Score") -> None:
-        self.rows += other.rows
-        self.squared += other.squared
-        self.absolute += other.absolute
-        self.target += other.target
-        self.predicted += other.predicted
-
     @classmethod
     def sum(cls, scores: Iterable["Score"]) -> "Score":
         total = cls()
         for score in scores:
-            total.add(score)
+            total.rows += score.rows
+            total.squared += score.squared
+            total.absolute += score.absolute
+            total.target += score.target
+            total.predicted += score.predicted
         return total
 
     @property
@@ -67,7 +64,7 @@ def score_file(
     with write_array(output, (features.rows,), np.dtype(np.float32)) as writer:
 
         def score_part(part: range) -> Score:
-            score = Score()
+            scores = []
             for start, block in features.blocks(part):
                 refuse_bad_row(features.path, start, block)
                 with np.errstate(over="ignore"):  # then the prediction is not finite
@@ -75,8 +72,8 @@ def score_file(
                 _check_finite(features.path, start, predicted)
                 writer.write(start, predicted)
                 known = None if targets is None else targets(range(start, start + len(block)))
-                score.add(_compare(known, predicted, first=-start % every, every=every))
-            return score
+                scores.append(_compare(known, predicted, first=-start % every, every=every))
+            return Score.sum(scores)
 
         score = Score.sum(map_parts(features, score_part))
         if not math.isfinite(score.squared):
@@ -103,17 +100,17 @@ def targets_in_file(path: Path) -> Targets:
     return read
 
 
-def targets_in_memory(values: Floats) -> Targets:
-    return lambda rows: values[rows.start : rows.stop]
-
-
 def load_targets(path: Path) -> Floats:
-    """Return all targets of one file, shape (rows,).
-
-    Raises:
-        UserError: see `targets_in_file`.
-    """
+    """Return all targets of one file, shape (rows,). Raise the errors of `targets_in_file`."""
     return targets_in_file(path)(range(open_array(path).rows))
+
+
+def find_targets(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
+    """Return the targets of a feature file: those that another host sent, or those of the file in its folder."""
+    path = features.with_name("y" + features.name[1:])
+    if (values := fetched.get(path.name)) is not None:
+        return lambda rows: values[rows.start : rows.stop]
+    return targets_in_file(path) if path.exists() else None
 
 
 def predictions_name(features: str) -> str:
@@ -143,11 +140,3 @@ def _check_finite(path: Path, start: int, predicted: NDArray[np.float32]) -> Non
             f"{path.name} row {start + int(bad[0])}: the model predicts {predicted[bad[0]]}; "
             "scale the features as for its training, or train it again"
         )
-
-
-def find_targets(features: Path, fetched: Mapping[str, Floats]) -> Targets | None:
-    """Return the targets of a feature file: those that another host sent, or those of the file in its folder."""
-    path = features.with_name("y" + features.name[1:])
-    if path.name in fetched:
-        return targets_in_memory(fetched[path.name])
-    return targets_in_file(path) if path.exists() else None

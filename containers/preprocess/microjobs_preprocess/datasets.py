@@ -3,7 +3,6 @@
 import hashlib
 import math
 import urllib.request
-from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,28 @@ Arrays = dict[str, NDArray[Any]]
 BOSTON_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/boston_housing.npz"
 BOSTON_SHA256 = "f553886a1f8d56431e820c5b82552d9d95cfcb96d1e678153f8839538947dff5"
 
+NAMES = ("diabetes", "straight-line", "boston")
 SPLIT_SEED = 113
 """Seed with which Keras shuffles the Boston data before it splits them at 80 %."""
 TRAIN_SHARE = 0.8
 
 
-def diabetes(source: Path | None) -> Arrays:
+def make_arrays(name: str, source: Path | None) -> Arrays:
+    """Return the arrays of a data set.
+
+    Raises:
+        UserError: there is a source, and the data set takes none or the source is not this data set.
+        PlatformError: there is no source, and the download failed.
+    """
+    if name == "boston":
+        return boston(source)
+    if source is not None:
+        raise UserError(f"dataset {name} does not take --from {source}: only boston does")
+    return diabetes() if name == "diabetes" else straight_line()
+
+
+def diabetes() -> Arrays:
     """Return scikit-learn's diabetes data: 442 patients, 10 measured features, disease progression after a year."""
-    _reject_source("diabetes", source)
     # Imported only if it is needed: it takes longer to load than the rest of this job.
     from sklearn.datasets import load_diabetes
 
@@ -35,21 +48,15 @@ def diabetes(source: Path | None) -> Arrays:
     return shuffled_split(x, y)
 
 
-def straight_line(source: Path | None) -> Arrays:
+def straight_line() -> Arrays:
     """Return y = 0.3 x + 0.9 at 100 points from 0 to 0.99, in single precision and in order, as in the notebook."""
-    _reject_source("straight-line", source)
     x = (np.arange(100) * 0.01).astype(np.float32).reshape(-1, 1)
     y = np.float32(0.3) * x + np.float32(0.9)
     return _split(x, y)
 
 
 def boston(source: Path | None) -> Arrays:
-    """Return the Boston housing data, 506 towns with 13 features, with the split of Keras.
-
-    Raises:
-        UserError: the file is not this data set.
-        PlatformError: there is no source, and the download failed.
-    """
+    """Return the Boston housing data, 506 towns with 13 features, with the split of Keras."""
     content = _download() if source is None else _read(source)
     try:
         with np.load(BytesIO(content), allow_pickle=False) as arrays:
@@ -59,13 +66,6 @@ def boston(source: Path | None) -> Arrays:
     if x.ndim != 2 or y.shape != (len(x),):
         raise UserError(f"{source}: x has shape {x.shape} and y {y.shape}; (rows, features) and (rows,) are expected")
     return shuffled_split(x, y)
-
-
-DATASETS: dict[str, Callable[[Path | None], Arrays]] = {
-    "diabetes": diabetes,
-    "straight-line": straight_line,
-    "boston": boston,
-}
 
 
 def shuffled_split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
@@ -95,11 +95,6 @@ def write(arrays: Arrays, folder: Path, shards: int) -> list[str]:
 def _split(x: NDArray[Any], y: NDArray[Any]) -> Arrays:
     rows = math.floor(len(x) * TRAIN_SHARE)
     return {"x_train": x[:rows], "y_train": y[:rows], "x_test": x[rows:], "y_test": y[rows:]}
-
-
-def _reject_source(name: str, source: Path | None) -> None:
-    if source is not None:
-        raise UserError(f"dataset {name} does not take --from {source}: only boston does")
 
 
 def _read(path: Path) -> bytes:

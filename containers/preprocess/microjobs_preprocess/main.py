@@ -23,11 +23,8 @@ def process(arguments: list[str]) -> None:
 
 
 def _standardise(arguments: list[str]) -> None:
-    layout = Layout.from_environment()
     parser = Parser("preprocess", description="Standardise x_* by the training data, copy y_*.")
-    parser.add_argument("--input", default=layout.spell(layout.processing("input")), help="default: %(default)s")
-    parser.add_argument("--train", default=layout.spell(layout.processing("train")), help="default: %(default)s")
-    parser.add_argument("--test", default=layout.spell(layout.processing("test")), help="default: %(default)s")
+    parser.add_folders("input", "train", "test")
     parser.add_argument(
         "--allow-missing",
         choices=("nan", "mean"),
@@ -36,9 +33,9 @@ def _standardise(arguments: list[str]) -> None:
         help="accept NaN in features as missing values, which the statistics ignore: keep NaN (nan) or write the mean",
     )
     parser.epilog = "`preprocess dataset --help` describes how to make raw data."
-    options = parser.parse_args(arguments)
-    task = Task(options.input, options.train, options.test, options.allow_missing)
-    with_hosts(read_processing_resource_config(layout), lambda hosts: standardise(task, hosts), CALLS)
+    task = Task(**vars(parser.parse_args(arguments)))
+    resources = read_processing_resource_config(Layout.from_environment())
+    with_hosts(resources, lambda hosts: standardise(task, hosts), CALLS)
 
 
 def _dataset(arguments: list[str]) -> None:
@@ -46,11 +43,11 @@ def _dataset(arguments: list[str]) -> None:
 
     layout = Layout.from_environment()
     parser = Parser("preprocess dataset", description="Write raw arrays, 80 % for training and 20 % for testing.")
-    parser.add_argument("name", choices=tuple(datasets.DATASETS))
+    parser.add_argument("name", choices=datasets.NAMES)
     parser.add_argument("--from", dest="source", help="boston: the .npz file, relative to the input folder")
-    parser.add_argument("--output", default=layout.spell(layout.processing("output")), help="default: %(default)s")
+    parser.add_folders("output")
     parser.add_argument("--shards", type=int, choices=range(1, 100), default=1, metavar="N", help="files per array")
     options = parser.parse_args(arguments)
     source = None if options.source is None else layout.processing("input") / layout.local(options.source)
-    names = datasets.write(datasets.DATASETS[options.name](source), layout.local(options.output), options.shards)
+    names = datasets.write(datasets.make_arrays(options.name, source), layout.local(options.output), options.shards)
     logger.info("wrote %s", ", ".join(names))

@@ -74,10 +74,6 @@ def measure(array: ArrayFile, *, allow_missing: bool = False) -> Moments:
     return reduce(Moments.merge, map_parts(array, measure_part), Moments.empty(array.width))
 
 
-def merge_all(parts: list[Moments]) -> Moments:
-    return reduce(Moments.merge, parts)
-
-
 def _measure_block(block: NDArray[Any], allow_missing: bool) -> Moments:
     values = block.astype(np.float64, copy=False)
     with np.errstate(over="ignore", invalid="ignore"):  # the result shows NaN and infinity, without a check per value

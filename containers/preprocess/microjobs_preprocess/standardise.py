@@ -7,6 +7,7 @@ before all input has been checked. Hosts exchange headers, moments and the scale
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from microjobs.files import atomic_group, atomic_write
 from microjobs.hosts import Calls, Hosts
 from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 
-from .moments import Moments, measure, merge_all
+from .moments import Moments, measure
 
 logger = logging.getLogger("microjobs")
 
@@ -28,26 +29,24 @@ class Task:
     """Folders of input and results, and how to handle NaN in features.
 
     Folders are `LocalPath`s of a request, because each host resolves them below its own root.
-    missing: None raises an error for NaN; "nan" keeps it; "mean" replaces it by the mean, which is 0 after scaling.
-        Statistics ignore NaN.
+    allow_missing: None raises an error for NaN; "nan" keeps it; "mean" replaces it by the mean, which is 0 after
+        scaling. Statistics ignore NaN.
     """
 
     input: str
     train: str
     test: str
-    missing: str | None = None
-
-    def input_folder(self) -> Path:
-        return Layout.from_environment().local(self.input)
-
-    def output_folder(self, split: str) -> Path:
-        return Layout.from_environment().local(self.train if split == "train" else self.test)
+    allow_missing: str | None = None
 
     def source(self, name: str) -> Path:
-        return self.input_folder() / name
+        return _local(self.input) / name
 
     def output(self, name: str) -> Path:
-        return self.output_folder("train" if "_train" in name else "test") / name
+        return _local(self.train if "_train" in name else self.test) / name
+
+
+def _local(folder: str) -> Path:
+    return Layout.from_environment().local(folder)
 
 
 def standardise(task: Task, hosts: Hosts) -> None:
@@ -67,19 +66,19 @@ def standardise(task: Task, hosts: Hosts) -> None:
     measured = hosts.each(measure_files, {host: (task, names) for host, names in work.items()})
     # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
-    scaler = merge_all([moments for _, moments in parts]).scaler()
+    scaler = reduce(Moments.merge, [moments for _, moments in parts]).scaler()
     with atomic_group() as register:  # the scaler first: arrays without it would look unscaled
-        write_scaler(task.output_folder("train"), scaler)
-        register(task.output_folder("train") / FILE_NAME)
+        write_scaler(_local(task.train), scaler)
+        register(_local(task.train) / FILE_NAME)
         hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
     logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
 
 
 def survey(task: Task) -> list[inventory.Entry]:
     """Return this host's input files. Create its output folders, which are needed even if they stay empty."""
-    for split in ("train", "test"):
-        task.output_folder(split).mkdir(parents=True, exist_ok=True)
-    return inventory.survey(task.input_folder())
+    for folder in (task.train, task.test):
+        _local(folder).mkdir(parents=True, exist_ok=True)
+    return inventory.survey(_local(task.input))
 
 
 def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
@@ -88,7 +87,7 @@ def measure_files(task: Task, names: list[str]) -> dict[str, Moments]:
     for name in names:
         array = open_array(task.source(name))
         if name.startswith("x_"):
-            moments = measure(array, allow_missing=task.missing is not None)
+            moments = measure(array, allow_missing=task.allow_missing is not None)
             if "_train" in name:
                 measured[name] = moments
         else:
@@ -110,7 +109,7 @@ def transform_files(task: Task, names: list[str], scaler: Scaler) -> None:
     with atomic_group() as register:
         for name in names:
             if name.startswith("x_"):
-                transform(open_array(task.source(name)), task.output(name), scaler, task.missing)
+                transform(open_array(task.source(name)), task.output(name), scaler, task.allow_missing)
             else:
                 with atomic_write(task.output(name)) as partial:
                     shutil.copyfile(task.source(name), partial)
@@ -137,4 +136,4 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
 
 
 CALLS = Calls((survey, measure_files, transform_files), (Task, inventory.Entry, Moments, Scaler))
-"""What travels between the hosts."""
+"""Functions and types of the calls between hosts."""
