@@ -25,7 +25,7 @@ MAX_DIRTY_IMAGES = 10
 MAX_UNTAGGED_IMAGES = 5
 
 
-def _expire(priority: int, max_images: int, description: str, **selection: object) -> dict[str, object]:
+def _make_rule(priority: int, max_images: int, description: str, **selection: object) -> dict[str, object]:
     return {
         "rulePriority": priority,
         "description": description,
@@ -37,9 +37,9 @@ def _expire(priority: int, max_images: int, description: str, **selection: objec
 LIFECYCLE = json.dumps(
     {
         "rules": [
-            _expire(1, MAX_UNTAGGED_IMAGES, "images that lost their tag", tagStatus="untagged"),
-            _expire(2, MAX_DIRTY_IMAGES, "images of no commit", tagStatus="tagged", tagPatternList=["*-dirty-*"]),
-            _expire(3, MAX_IMAGES, "old images", tagStatus="any"),
+            _make_rule(1, MAX_UNTAGGED_IMAGES, "images that lost their tag", tagStatus="untagged"),
+            _make_rule(2, MAX_DIRTY_IMAGES, "images of no commit", tagStatus="tagged", tagPatternList=["*-dirty-*"]),
+            _make_rule(3, MAX_IMAGES, "old images", tagStatus="any"),
         ]
     }
 )

@@ -1,4 +1,4 @@
-"""The Docker engine: its images of jobs, and uploads. The engine sends only the layers that a registry lacks."""
+"""Images of jobs in the Docker engine, and their upload. The engine sends only the layers that a registry lacks."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 TIMEOUT_SECONDS = 600
-"""Longest silence of the engine: a registry needs minutes to check a large layer."""
+"""Time limit for each answer of the engine: a registry needs minutes to check a large layer."""
 REFUSALS = ("denied", "unauthorized", "immutable", "authentication required", "no basic auth credentials")
-"""Parts of a registry's errors that a second try would not change."""
+"""Texts in a registry's errors after which another try fails too."""
 
 
 def read_image(client: "DockerClient", job: str, variant: str) -> Image:
@@ -41,7 +41,7 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
 
 @dataclass
 class Upload:
-    """The progress of a push, from the events of the engine."""
+    """Progress of a push, from the engine's events."""
 
     layers: dict[str, str] = field(default_factory=dict)
     """The latest status of each layer."""
@@ -61,17 +61,17 @@ class Upload:
                 self.total_bytes[layer] = max(detail.get("total", 0), detail["current"])
 
     @property
-    def pushed(self) -> int:
+    def sent_layers(self) -> int:
         """The number of layers that were sent."""
         return sum(status == "Pushed" for status in self.layers.values())
 
     @property
-    def existing(self) -> int:
+    def existing_layers(self) -> int:
         """The number of layers that the registry already had, in this repository or another one."""
         return sum(status.startswith(("Layer already exists", "Mounted from")) for status in self.layers.values())
 
     def __str__(self) -> str:
-        text = f"{self.pushed + self.existing} of {len(self.layers)} layers"
+        text = f"{self.sent_layers + self.existing_layers} of {len(self.layers)} layers"
         if self.total_bytes:
             sent, total = (sum(layers.values()) / 1e6 for layers in (self.sent_bytes, self.total_bytes))
             text += f", {sent:.1f} of {total:.1f} MB"
@@ -127,11 +127,11 @@ def upload_error(target: str, arguments: str, upload: Upload) -> LauncherError:
 
     Args:
         target: the URI with the tag.
-        arguments: of the `microjobs push` that tries again.
+        arguments: arguments of `microjobs push` for another try.
     """
     if any(refusal in upload.error.lower() for refusal in REFUSALS):
         return LauncherError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
     return LauncherError(
-        f"the push of {target} failed with {upload.pushed + upload.existing} of {len(upload.layers)} layers in the "
+        f"the push of {target} failed with {upload.sent_layers + upload.existing_layers} of {len(upload.layers)} layers in the "
         f"registry: {upload.error}; `microjobs push {arguments}` sends the missing layers"
     )

@@ -50,22 +50,22 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
         docker.errors.DockerException: no engine answers.
     """
-    named = Destination.parse(options.registry) if options.registry else None
+    target = Destination.parse(options.registry) if options.registry else None
     jobs = images.select_jobs(options.jobs, options.variant)
     with closing(docker_engine.connect(timeout=engine.TIMEOUT_SECONDS)) as client:
-        tagged = _tag_images(client, jobs, options)
-        with closing(open_registry(options, named, jobs, console)) as registry:
+        tagged_images = _tag_images(client, jobs, options)
+        with closing(open_registry(options, target, jobs, console)) as registry:
             # All tags are checked before the first upload.
-            manifests = [find_manifest(registry, image) for image in tagged]
+            manifests = [find_manifest(registry, tagged) for tagged in tagged_images]
             home.make()
-            pushed = []
-            for image, manifest in zip(tagged, manifests, strict=True):
+            saved = []
+            for tagged, manifest in zip(tagged_images, manifests, strict=True):
                 if manifest is None:
-                    manifest = _upload(client, registry, image, Progress(console))
+                    manifest = _upload(client, registry, tagged, Progress(console))
                 else:
-                    console.print(f"{image.image.job}: {image.tag} is already in the registry")
-                pushed.append(_save(home, registry.destination, image, manifest.digest))
-    return pushed
+                    console.print(f"{tagged.image.job}: {tagged.tag} is already in the registry")
+                saved.append(_save(home, registry.destination, tagged, manifest.digest))
+    return saved
 
 
 def _tag_images(client: "DockerClient", jobs: Sequence[str], options: PushOptions) -> list[TaggedImage]:
@@ -74,28 +74,28 @@ def _tag_images(client: "DockerClient", jobs: Sequence[str], options: PushOption
     return tag_images(list(zip(built, sources, strict=True)), allow_dirty=options.allow_dirty)
 
 
-def open_registry(options: PushOptions, named: Destination | None, jobs: Sequence[str], console: Console) -> Registry:
+def open_registry(options: PushOptions, target: Destination | None, jobs: Sequence[str], console: Console) -> Registry:
     """Return a client of the registry, with a login. On ECR, also create the missing repositories.
 
     Args:
-        named: the destination in the options; None for the account's ECR.
+        target: the destination in the options; None for the account's ECR.
 
     Raises:
         UsageError: the registry is in another region, belongs to another account or is not ECR, or half a login is set.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
     """
-    region = ecr.parse_region(named.host) if named else options.region
-    if named and region is None:
+    region = ecr.parse_region(target.host) if target else options.region
+    if target and region is None:
         if options.region or options.profile:
-            raise UsageError(f"--region and --profile are for ECR, and {named.host} is not ECR: leave them out")
-        return Registry(named, read_credentials(named.host))
-    if named and options.region not in (None, region):
-        raise UsageError(f"--registry {named} is in {region}, not in {options.region}: leave --region out")
+            raise UsageError(f"--region and --profile are for ECR, and {target.host} is not ECR: leave them out")
+        return Registry(target, read_credentials(target.host))
+    if target and options.region not in (None, region):
+        raise UsageError(f"--registry {target} is in {region}, not in {options.region}: leave --region out")
     with closing(ecr.connect(region, options.profile)) as client:
         own_host, credentials = ecr.log_in(client)
-        if named:
-            ecr.check_account(named.host, own_host)
-        destination = named or Destination(own_host)
+        if target:
+            ecr.check_account(target.host, own_host)
+        destination = target or Destination(own_host)
         for job in jobs:
             if ecr.create_missing_repository(client, destination.name(job)):
                 console.print(f"created repository {destination.repository(job)}", soft_wrap=True)
@@ -129,7 +129,9 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
     with progress.step(f"Pushing {job}") as step:
         show = upload_printer(progress, step)
         upload = engine.push_image(client, tagged, destination.repository(job), registry.credentials, show)
-    progress.note(f"  {tagged.tag}: layers pushed {upload.pushed}, already in the registry {upload.existing}")
+    progress.note(
+        f"  {tagged.tag}: layers pushed {upload.sent_layers}, already in the registry {upload.existing_layers}"
+    )
     manifest = find_manifest(registry, tagged)
     if manifest is None:
         uri = destination.uri(job, tagged.tag)

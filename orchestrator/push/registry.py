@@ -19,7 +19,7 @@ from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.tags import Image
 
 TIMEOUT_SECONDS = 30
-"""Longest silence of a registry."""
+"""Time limit for each answer of a registry."""
 MANIFEST_TYPES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.oci.image.manifest.v1+json",
@@ -27,7 +27,7 @@ MANIFEST_TYPES = (
     "application/vnd.docker.distribution.manifest.v2+json",
 )
 API_HOSTS = {"docker.io": "registry-1.docker.io"}
-"""Registries whose API has another host than their images' names."""
+"""Hosts of the API, by registry, where they differ from the host in the names of images."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Registry:
         self.credentials = credentials
         self.host = destination.host
         local = is_loopback(self.host)
-        self.base = f"{'http' if local else 'https'}://{API_HOSTS.get(self.host, self.host)}/v2"
+        self.base_url = f"{'http' if local else 'https'}://{API_HOSTS.get(self.host, self.host)}/v2"
         self.session = requests.Session()
         self.session.trust_env = not local  # requests to this machine need no proxy
 
@@ -81,7 +81,7 @@ class Registry:
         return Manifest(digest, content.get("config", {}).get("digest", ""), media_type)
 
     def _get(self, name: str, tag: str) -> requests.Response:
-        url = f"{self.base}/{name}/manifests/{tag}"
+        url = f"{self.base_url}/{name}/manifests/{tag}"
         headers = {"Accept": ", ".join(MANIFEST_TYPES)}
         response = self.session.get(url, headers=headers, timeout=TIMEOUT_SECONDS)
         if response.status_code != requests.codes.unauthorized:

@@ -41,9 +41,9 @@ class Source:
 
     head: str
     """The hash of the commit at HEAD, all 40 digits."""
-    changes: tuple[str, ...] = ()
+    uncommitted_files: tuple[str, ...] = ()
     """Files that differ from HEAD or that HEAD does not have."""
-    since: tuple[str, ...] | None = ()
+    changed_files: tuple[str, ...] | None = ()
     """Files that differ between the image's revision and HEAD; None if the repository does not have the revision."""
 
 
@@ -61,14 +61,14 @@ def read_source(repository: Path, job: str, variant: str, revision: str) -> Sour
     """
     try:
         head = sources.head(repository)
-        changes = sources.uncommitted(repository, job, variant)
-        since = sources.changed_since(repository, job, variant, revision.removesuffix("-dirty"), new=head)
+        uncommitted = sources.uncommitted(repository, job, variant)
+        changed = sources.changed_since(repository, job, variant, revision.removesuffix("-dirty"), new=head)
     except FileNotFoundError:
         raise LauncherError("git is not installed: install it, because the tags of images contain revisions") from None
     except subprocess.CalledProcessError as error:
         reason = next(iter(error.stderr.strip().splitlines()), str(error))
         raise LauncherError(f"git cannot read the revision of {repository}: {reason}; push from a clone") from error
-    return Source(head, tuple(changes), None if since is None else tuple(since))
+    return Source(head, tuple(uncommitted), None if changed is None else tuple(changed))
 
 
 def tag_images(built: Sequence[tuple[Image, Source]], *, allow_dirty: bool = False) -> list[TaggedImage]:
@@ -111,15 +111,15 @@ def commit_problem(image: Image, source: Source) -> str:
     if image.revision in ("", sources.UNKNOWN):
         return f"{image.name} has no label with the revision that it was built from"
     if image.revision.endswith("-dirty"):
-        files = f" ({_format_files(source.changes)})" if source.changes else ""
+        files = f" ({_format_files(source.uncommitted_files)})" if source.uncommitted_files else ""
         return f"{image.name} was built from files with uncommitted changes{files}"
     built = f"{image.name} was built from revision {image.revision[:DIGITS]}"
-    if source.since is None:
+    if source.changed_files is None:
         return f"{built}, which this clone does not have"
-    if source.since:
-        return f"{built}, and HEAD, {source.head[:DIGITS]}, has other files ({_format_files(source.since)})"
-    if source.changes:
-        return f"files of {image.name} have uncommitted changes ({_format_files(source.changes)})"
+    if source.changed_files:
+        return f"{built}, and HEAD, {source.head[:DIGITS]}, has other files ({_format_files(source.changed_files)})"
+    if source.uncommitted_files:
+        return f"files of {image.name} have uncommitted changes ({_format_files(source.uncommitted_files)})"
     return ""
 
 

@@ -176,7 +176,7 @@ def test_push_after_a_broken_connection_sends_the_rest(
 
     def watched(upload: Upload, event: Mapping[str, Any]) -> None:
         update(upload, event)
-        if upload.pushed:
+        if upload.sent_layers:
             small_is_there.set()
 
     monkeypatch.setattr(Upload, "update", watched)

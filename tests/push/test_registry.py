@@ -195,7 +195,7 @@ def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, co
 def test_plain_http_only_on_this_machine(host: str, local: bool) -> None:
     assert is_loopback(host) is local
     with closing(Registry(Destination(host), None)) as registry:
-        assert registry.base.startswith("http://" if local else "https://")
+        assert registry.base_url.startswith("http://" if local else "https://")
         assert registry.session.trust_env is not local  # no proxy for this machine
 
 

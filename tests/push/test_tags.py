@@ -32,7 +32,9 @@ def test_tag_of_a_cuda_image_has_a_suffix(changes: tuple[str, ...], suffix: str)
 
 def test_error_for_a_cuda_image_names_the_variant() -> None:
     with pytest.raises(LauncherError, match="`microjobs build serve --variant cuda`"):
-        tag_image(replace(image(), variant="cuda", revision=OTHER_COMMIT), Source(HEAD, since=("shared/new.py",)))
+        tag_image(
+            replace(image(), variant="cuda", revision=OTHER_COMMIT), Source(HEAD, changed_files=("shared/new.py",))
+        )
 
 
 def test_tag_is_the_earlier_commit_if_the_files_are_the_same() -> None:
@@ -47,12 +49,12 @@ CHANGED_FILES = ("a", "b", "c", "d", "e")
     [
         (
             OTHER_COMMIT,
-            Source(HEAD, since=CHANGED_FILES),
+            Source(HEAD, changed_files=CHANGED_FILES),
             rf"was built from revision {OTHER_COMMIT[:12]}, and HEAD, {HEAD[:12]}, has other",
         ),
         (
             OTHER_COMMIT,
-            Source(HEAD, since=None),
+            Source(HEAD, changed_files=None),
             f"was built from revision {OTHER_COMMIT[:12]}, which this clone does not have",
         ),
         (f"{HEAD}-dirty", WITHOUT_CHANGES, "was built from files with uncommitted changes"),
@@ -70,7 +72,7 @@ def test_image_that_matches_no_commit_raises(revision: str, source: Source, reas
 @pytest.mark.parametrize(
     ("revision", "source", "tag"),
     [
-        (OTHER_COMMIT, Source(HEAD, since=CHANGED_FILES), f"{OTHER_COMMIT[:12]}-dirty-{SHORT_DIGEST}"),
+        (OTHER_COMMIT, Source(HEAD, changed_files=CHANGED_FILES), f"{OTHER_COMMIT[:12]}-dirty-{SHORT_DIGEST}"),
         (f"{HEAD}-dirty", Source(HEAD, CHANGED_FILES), f"{HEAD[:12]}-dirty-{SHORT_DIGEST}"),
         (HEAD, Source(HEAD, CHANGED_FILES), f"{HEAD[:12]}-dirty-{SHORT_DIGEST}"),
         ("", WITHOUT_CHANGES, f"unknown-dirty-{SHORT_DIGEST}"),
@@ -134,26 +136,30 @@ def test_changes_include_only_files_of_the_image(clone: Path) -> None:
     for name in ("README.md", "containers/my-job/main.py", "containers/serve/README.md", "containers/serve/tests/x.py"):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text("not in the image")
-    assert read_serve(clone).changes == ()
+    assert read_serve(clone).uncommitted_files == ()
     for name in ("containers/serve/new.py", "shared/new.py", "containers/Dockerfile"):
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
         (clone / name).write_text("in the image")
-    assert set(read_serve(clone).changes) == {"containers/serve/new.py", "shared/new.py", "containers/Dockerfile"}
+    assert set(read_serve(clone).uncommitted_files) == {
+        "containers/serve/new.py",
+        "shared/new.py",
+        "containers/Dockerfile",
+    }
 
 
 def test_commits_of_other_files_are_ignored(clone: Path) -> None:
     first = git(clone, "rev-parse", "HEAD")
     (clone / "containers" / "train" / "new.py").write_text("in another image")
     commit(clone)
-    assert read_serve(clone, first).since == ()
+    assert read_serve(clone, first).changed_files == ()
     (clone / "containers" / "serve" / "new.py").write_text("in the image")
     commit(clone)
-    assert read_serve(clone, first).since == ("containers/serve/new.py",)
+    assert read_serve(clone, first).changed_files == ("containers/serve/new.py",)
 
 
 @pytest.mark.parametrize("revision", [OTHER_COMMIT, "unknown", "--output=file"])
 def test_unknown_revision_has_no_list_of_files(revision: str, clone: Path) -> None:
-    assert read_serve(clone, revision).since is None
+    assert read_serve(clone, revision).changed_files is None
     assert not (clone / "file").exists()
 
 

@@ -42,7 +42,7 @@ def test_lost_connection_is_shown() -> None:
 def test_last_events_are_not_layers() -> None:
     aux = {"Tag": "t", "Digest": "sha256:1", "Size": 2}
     upload = after(layer("a", "Pushed"), {"status": "t: digest: sha256:1 size: 2"}, {"progressDetail": {}, "aux": aux})
-    assert (len(upload.layers), upload.pushed, upload.existing, upload.error) == (1, 1, 0, "")
+    assert (len(upload.layers), upload.sent_layers, upload.existing_layers, upload.error) == (1, 1, 0, "")
 
 
 @pytest.mark.parametrize(("terminal", "lines"), [(True, 0), (False, 1)])
