@@ -1,1 +1,1 @@
-"""Tests of `microjobs push`, with a real registry where there is one."""
+"""Tests of `microjobs push`, with a real registry if one is installed."""

@@ -21,14 +21,14 @@ from microjobs_orchestrator.local.home import HOME
 from microjobs_orchestrator.push import credentials
 from microjobs_orchestrator.push.tags import Image
 from tests.conftest import REQUIRE_ENGINE
-from tests.push import tiny
+from tests.push import tiny_image
 
 HEAD = "0123456789abcdef0123456789abcdef01234567"
-PASSWORD = "correct horse"  # noqa: S105 - the test registry's
-# The bcrypt hash of that password: the registry accepts no other hash. `AWS` is the user of every ECR token.
+PASSWORD = "correct horse"  # noqa: S105 - of the test registry
+# The bcrypt hash of that password: the registry accepts only bcrypt. `AWS` is the user of every ECR token.
 HASH = "$2b$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2"
 USERS = ("anna", "AWS")
-SECONDS = 30
+TIMEOUT_SECONDS = 30
 
 
 def image(job: str = "serve", revision: str = HEAD, platform: str = "linux/amd64") -> Image:
@@ -36,7 +36,7 @@ def image(job: str = "serve", revision: str = HEAD, platform: str = "linux/amd64
 
 
 @dataclass(frozen=True)
-class Running:
+class LocalRegistry:
     """A registry on this machine."""
 
     port: int
@@ -49,17 +49,17 @@ class Running:
     def get(self, path: str) -> requests.Response:
         accept = "application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.manifest.v1+json"
         address = f"http://{self.host}/v2/{path}"
-        return requests.get(address, auth=("anna", PASSWORD), headers={"Accept": accept}, timeout=SECONDS)
+        return requests.get(address, auth=("anna", PASSWORD), headers={"Accept": accept}, timeout=TIMEOUT_SECONDS)
 
     def tags(self, name: str) -> list[str]:
         return list(self.get(f"{name}/tags/list").json().get("tags") or [])
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Running]:
+def registry(tmp_path: Path) -> Iterator[LocalRegistry]:
     program = shutil.which("docker-registry") or shutil.which("registry")
     if program is None:
-        reason = "no registry to push to: apt-get install docker-registry"
+        reason = "no registry is installed: apt-get install docker-registry"
         if os.environ.get(REQUIRE_ENGINE):
             pytest.fail(reason)
         pytest.skip(reason)
@@ -75,15 +75,15 @@ def registry(tmp_path: Path) -> Iterator[Running]:
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
     try:
-        yield Running(_port(process, folder / "log"), folder / "storage")
+        yield LocalRegistry(_port(process, folder / "log"), folder / "storage")
     finally:
         process.terminate()
-        process.wait(SECONDS)
+        process.wait(TIMEOUT_SECONDS)
 
 
 def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
     """Return the port, from the registry's log."""
-    for _ in range(SECONDS * 20):
+    for _ in range(TIMEOUT_SECONDS * 20):
         if match := re.search(r"listening on 127\.0\.0\.1:(\d+)", log.read_text()):
             return int(match[1])
         try:
@@ -91,12 +91,12 @@ def _port(process: "subprocess.Popen[bytes]", log: Path) -> int:
         except subprocess.TimeoutExpired:
             continue
         break
-    raise AssertionError(f"the registry does not listen: {log.read_text()}")
+    raise AssertionError(f"the registry does not start: {log.read_text()}")
 
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with two jobs, which `microjobs push` uses."""
+    """A git repository with two jobs, from which `microjobs push` reads the revisions."""
     root = tmp_path / "clone"
     for job in ("serve", "train"):
         folder = root / "containers" / job
@@ -108,12 +108,15 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def git(root: Path, *words: str) -> str:
-    who = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
-    return subprocess.run(["git", *who, *words], cwd=root, check=True, capture_output=True, text=True).stdout.strip()
+def git(root: Path, *arguments: str) -> str:
+    settings = ["-c", "user.name=test", "-c", "user.email=test@example.com", "-c", "commit.gpgsign=false"]
+    return subprocess.run(
+        ["git", *settings, *arguments], cwd=root, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def commit(root: Path) -> str:
+    """Commit all files and return the hash."""
     git(root, "add", ".")
     git(root, "commit", "--quiet", "--allow-empty", "--message", "work")
     return git(root, "rev-parse", "HEAD")
@@ -125,31 +128,32 @@ Microjobs = Callable[..., int]
 
 @pytest.fixture
 def build(clone: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Build]:
-    """A function that loads an image of a job into the engine. The default revision is HEAD."""
-    mine = f"microjobs-test-{secrets.token_hex(4)}"
-    monkeypatch.setenv("REGISTRY", mine)
+    """A function that loads an image of a job into the engine and returns its ID. The default revision is HEAD."""
+    prefix = f"microjobs-test-{secrets.token_hex(4)}"
+    monkeypatch.setenv("REGISTRY", prefix)
     monkeypatch.delenv("TAG", raising=False)
 
-    built: list[str] = []
+    image_ids: list[str] = []
 
     def build(job: str, *layers: bytes, revision: str | None = None, architecture: str = "amd64") -> str:
-        at = git(clone, "rev-parse", "HEAD") if revision is None else revision
-        built.append(tiny.load(f"{mine}/{job}:dev", layers or (secrets.token_bytes(64),), at, architecture))
-        return built[-1]
+        label = git(clone, "rev-parse", "HEAD") if revision is None else revision
+        name = f"{prefix}/{job}:dev"
+        image_ids.append(tiny_image.load(name, layers or (secrets.token_bytes(64),), label, architecture))
+        return image_ids[-1]
 
     try:
         yield build
     finally:
-        remove_images(built)
+        remove_images(image_ids)
 
 
-def remove_images(identities: Collection[str]) -> None:
+def remove_images(image_ids: Collection[str]) -> None:
     """Remove images with all their names, also names of registries."""
     client = docker.from_env()
     try:
-        for found in (image for image in client.api.images() if image["Id"] in identities):
-            for name in [*(found["RepoTags"] or ()), *(found["RepoDigests"] or ())]:
-                with contextlib.suppress(ImageNotFound):  # a digest goes with the last tag of its repository
+        for image in (image for image in client.api.images() if image["Id"] in image_ids):
+            for name in [*(image["RepoTags"] or ()), *(image["RepoDigests"] or ())]:
+                with contextlib.suppress(ImageNotFound):  # the engine removes a digest with its repository's last tag
                     client.images.remove(name, force=True)
     finally:
         client.close()
@@ -157,9 +161,9 @@ def remove_images(identities: Collection[str]) -> None:
 
 @pytest.fixture
 def microjobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Microjobs:
-    """A function that runs `microjobs` with these arguments, and with a login in the two variables."""
+    """A function that runs `microjobs` with arguments, and with a login in environment variables."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
     monkeypatch.setenv(credentials.USER, "anna")
     monkeypatch.setenv(credentials.PASSWORD, PASSWORD)
-    return lambda *words: main(words)
+    return lambda *arguments: main(arguments)

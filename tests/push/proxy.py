@@ -5,11 +5,11 @@ import socket
 import threading
 from collections.abc import Callable
 
-DOWN = (
+NOT_FOUND = (
     b"HTTP/1.1 404 Not Found\r\nContent-Type: application/json\r\n"
     b"Content-Length: 8\r\nConnection: close\r\n\r\nno route"
 )
-"""Response of a gateway. It makes the engine give up at once; without a response the engine retries for 50 s."""
+"""A gateway's response, after which the engine gives up at once. Without a response, the engine retries for 50 s."""
 
 
 class Proxy:
@@ -17,32 +17,32 @@ class Proxy:
 
     Args:
         port: the registry's port.
-        cut_after: the number of bytes of one connection after which it breaks. After that, all requests get `DOWN`
-            until `heal` is called.
-        before_cut: called before the connection breaks; may wait.
+        max_bytes: number of bytes after which a connection breaks. Then all requests get `NOT_FOUND` until `repair`
+            is called.
+        before_break: called before the connection breaks; may wait.
     """
 
-    def __init__(self, port: int, cut_after: int, before_cut: Callable[[], object]) -> None:
+    def __init__(self, port: int, max_bytes: int, before_break: Callable[[], object]) -> None:
         self.upstream = port
-        self.cut_after = cut_after
-        self.before_cut = before_cut
+        self.max_bytes = max_bytes
+        self.before_break = before_break
         self.broken = threading.Event()
-        self.healed = False
+        self.is_repaired = False
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
-        self.open: list[socket.socket] = []
+        self.connections: list[socket.socket] = []
         self.threads = [threading.Thread(target=self._accept)]
         self.threads[0].start()
 
-    def heal(self) -> None:
-        self.healed = True
+    def repair(self) -> None:
+        self.is_repaired = True
         self.broken.clear()
 
     def close(self) -> None:
         self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()
-        for connection in self.open:
-            _end(connection)
+        for connection in self.connections:
+            _close(connection)
         for thread in self.threads:
             thread.join()
 
@@ -53,30 +53,30 @@ class Proxy:
             except OSError:
                 return
             upstream = socket.create_connection(("127.0.0.1", self.upstream))
-            self.open += [client, upstream]
-            for source, target, cuts in ((client, upstream, True), (upstream, client, False)):
-                thread = threading.Thread(target=self._pass, args=(source, target, cuts))
+            self.connections += [client, upstream]
+            for source, target, is_request in ((client, upstream, True), (upstream, client, False)):
+                thread = threading.Thread(target=self._forward, args=(source, target, is_request))
                 self.threads.append(thread)
                 thread.start()
 
-    def _pass(self, source: socket.socket, target: socket.socket, cuts: bool) -> None:
+    def _forward(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
         count = 0
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 count += len(data)
-                if cuts and self.broken.is_set():
-                    source.sendall(DOWN)
+                if is_request and self.broken.is_set():
+                    source.sendall(NOT_FOUND)
                     break
-                if cuts and not self.healed and count > self.cut_after:
-                    self.before_cut()
+                if is_request and not self.is_repaired and count > self.max_bytes:
+                    self.before_break()
                     self.broken.set()
                     break
                 target.sendall(data)
-        _end(source)
-        _end(target)
+        _close(source)
+        _close(target)
 
 
-def _end(connection: socket.socket) -> None:
+def _close(connection: socket.socket) -> None:
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
     connection.close()

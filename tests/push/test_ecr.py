@@ -1,4 +1,4 @@
-"""Amazon ECR: with moto, and with a stub whose token is valid for a real registry."""
+"""Pushes to Amazon ECR: with moto, and with a stub of ECR whose token is valid for a real registry."""
 
 import base64
 import json
@@ -19,7 +19,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr, pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.push import PushOptions, open_registry
-from tests.push.conftest import PASSWORD, Build, Microjobs, Running
+from tests.push.conftest import PASSWORD, Build, LocalRegistry, Microjobs
 
 if TYPE_CHECKING:
     from mypy_boto3_ecr import ECRClient
@@ -42,16 +42,16 @@ def client(monkeypatch: pytest.MonkeyPatch) -> "Iterator[ECRClient]":
 
 def test_new_repository_is_immutable_and_scanned(client: "ECRClient") -> None:
     assert ecr.create_missing_repository(client, NAME)
-    (made,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
-    assert made["imageTagMutability"] == "IMMUTABLE"
-    assert made["imageScanningConfiguration"]["scanOnPush"]
+    (repository,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
+    assert repository["imageTagMutability"] == "IMMUTABLE"
+    assert repository["imageScanningConfiguration"]["scanOnPush"]
 
 
 def test_new_repository_expires_old_images(client: "ECRClient") -> None:
     ecr.create_missing_repository(client, NAME)
     rules = json.loads(client.get_lifecycle_policy(repositoryName=NAME)["lifecyclePolicyText"])["rules"]
-    kept = {rule["selection"]["tagStatus"]: rule["selection"]["countNumber"] for rule in rules}
-    assert kept == {"untagged": 5, "tagged": 10, "any": 50}
+    limits = {rule["selection"]["tagStatus"]: rule["selection"]["countNumber"] for rule in rules}
+    assert limits == {"untagged": 5, "tagged": 10, "any": 50}
     # https://docs.aws.amazon.com/AmazonECR/latest/userguide/lifecycle_policy_parameters.html: `any` must come last.
     assert max(rules, key=lambda rule: rule["rulePriority"])["selection"]["tagStatus"] == "any"
 
@@ -59,8 +59,8 @@ def test_new_repository_expires_old_images(client: "ECRClient") -> None:
 def test_existing_repository_is_unchanged(client: "ECRClient") -> None:
     client.create_repository(repositoryName=NAME, imageTagMutability="MUTABLE")
     assert not ecr.create_missing_repository(client, NAME)
-    (there,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
-    assert there["imageTagMutability"] == "MUTABLE"
+    (repository,) = client.describe_repositories(repositoryNames=[NAME])["repositories"]
+    assert repository["imageTagMutability"] == "MUTABLE"
 
 
 def test_repository_without_a_policy_is_deleted(client: "ECRClient", monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,44 +93,44 @@ def test_region_is_parsed_from_the_host(host: str, region: str | None) -> None:
 
 
 def test_registry_of_another_account_raises() -> None:
-    ours, other = (f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321"))
-    ecr.check_account(ours, ours)
+    own, other = (f"{account}.dkr.ecr.eu-west-1.amazonaws.com" for account in ("123456789012", "210987654321"))
+    ecr.check_account(own, own)
     with pytest.raises(
         UsageError, match="belongs to account 210987654321, and these credentials to account 123456789012"
     ):
-        ecr.check_account(other, ours)
+        ecr.check_account(other, own)
 
 
 @pytest.mark.usefixtures("client")
 def test_no_repository_is_created_in_another_account() -> None:
-    named = Destination("210987654321.dkr.ecr.eu-central-1.amazonaws.com")
+    target = Destination("210987654321.dkr.ecr.eu-central-1.amazonaws.com")
     with pytest.raises(UsageError, match="belongs to account 210987654321"):
-        open_registry(PushOptions(registry=str(named)), named, ["serve"], CONSOLE)
+        open_registry(PushOptions(registry=str(target)), target, ["serve"], CONSOLE)
     with closing(ecr.connect("eu-central-1", None)) as client:
         assert client.describe_repositories()["repositories"] == []
 
 
 @pytest.mark.usefixtures("client")
-def test_ecr_with_a_prefix() -> None:
-    named = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
-    opened = open_registry(PushOptions(registry=str(named)), named, ["serve", "train"], CONSOLE)
-    assert opened.destination == named
+def test_repositories_are_created_below_the_prefix() -> None:
+    target = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
+    registry = open_registry(PushOptions(registry=str(target)), target, ["serve", "train"], CONSOLE)
+    assert registry.destination == target
     with closing(ecr.connect("eu-central-1", None)) as client:
-        made = {str(item["repositoryName"]) for item in client.describe_repositories()["repositories"]}
-    assert made == {"team/serve", "team/train"}
+        names = {str(item["repositoryName"]) for item in client.describe_repositories()["repositories"]}
+    assert names == {"team/serve", "team/train"}
 
 
 def test_region_must_match_the_registry() -> None:
-    named = Destination("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
+    target = Destination("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
     with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: leave --region out"):
-        open_registry(PushOptions(registry=str(named), region="us-east-1"), named, ["serve"], CONSOLE)
+        open_registry(PushOptions(registry=str(target), region="us-east-1"), target, ["serve"], CONSOLE)
 
 
 @pytest.mark.parametrize(("region", "profile"), [("eu-west-1", None), (None, "research")])
 def test_flags_for_ecr_raise_for_other_registries(region: str | None, profile: str | None) -> None:
-    request = PushOptions(registry="example.com", region=region, profile=profile)
+    options = PushOptions(registry="example.com", region=region, profile=profile)
     with pytest.raises(UsageError, match=r"are for ECR, and example\.com is not ECR"):
-        open_registry(request, Destination("example.com"), ["serve"], CONSOLE)
+        open_registry(options, Destination("example.com"), ["serve"], CONSOLE)
 
 
 def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
@@ -154,7 +154,7 @@ def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
 def test_push_creates_the_repository_and_logs_in_with_the_token(
     microjobs: Microjobs,
     build: Build,
-    registry: Running,
+    registry: LocalRegistry,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -169,6 +169,6 @@ def test_push_creates_the_repository_and_logs_in_with_the_token(
     stub.assert_no_pending_responses()
     output = capsys.readouterr()
     assert f"created repository {registry.host}/microjobs/serve" in output.err
-    known = pushed_images.load(Home.from_environment())[str(Destination(registry.host))]["serve"]
-    assert output.out.strip() == known.uri
-    assert registry.tags(NAME) == [known.tag]
+    saved = pushed_images.load(Home.from_environment())[str(Destination(registry.host))]["serve"]
+    assert output.out.strip() == saved.uri
+    assert registry.tags(NAME) == [saved.tag]

@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.engine import Upload
-from tests.push.conftest import PASSWORD, Build, Microjobs, Running, commit, git
+from tests.push.conftest import PASSWORD, Build, LocalRegistry, Microjobs, commit, git
 from tests.push.proxy import Proxy
 
 pytestmark = pytest.mark.engine
@@ -22,7 +22,9 @@ pytestmark = pytest.mark.engine
 Capture = pytest.CaptureFixture[str]
 
 
-def test_printed_digest_can_be_pulled(microjobs: Microjobs, build: Build, registry: Running, capsys: Capture) -> None:
+def test_printed_digest_can_be_pulled(
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+) -> None:
     image = build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     uri = capsys.readouterr().out.strip()
@@ -37,27 +39,29 @@ def test_printed_digest_can_be_pulled(microjobs: Microjobs, build: Build, regist
         client.close()
 
 
-def test_tag_is_the_commit(microjobs: Microjobs, build: Build, registry: Running, clone: Path) -> None:
+def test_tag_is_the_commit(microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", f"{registry.host}/some/team") == 0
     assert registry.tags("some/team/serve") == [git(clone, "rev-parse", "HEAD")[:12]]
 
 
 def test_all_jobs_are_pushed_and_saved(
-    microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path, capsys: Capture
 ) -> None:
     image = build("serve")
     build("train")
     assert microjobs("push", "--registry", registry.host) == 0
     destination = Destination(registry.host)
     home = Home.from_environment()
-    known = [pushed_images.load(home)[str(destination)][job] for job in ("serve", "train")]
-    assert [item.uri for item in known] == capsys.readouterr().out.split()
-    assert known[0].image == image
-    assert known[0].revision == git(clone, "rev-parse", "HEAD")
+    saved = [pushed_images.load(home)[str(destination)][job] for job in ("serve", "train")]
+    assert [item.uri for item in saved] == capsys.readouterr().out.split()
+    assert saved[0].image == image
+    assert saved[0].revision == git(clone, "rev-parse", "HEAD")
 
 
-def test_second_push_sends_nothing(microjobs: Microjobs, build: Build, registry: Running, capsys: Capture) -> None:
+def test_second_push_sends_nothing(
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     first = capsys.readouterr()
@@ -69,7 +73,7 @@ def test_second_push_sends_nothing(microjobs: Microjobs, build: Build, registry:
 
 
 def test_tag_is_never_overwritten(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, clone: Path
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, clone: Path
 ) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
@@ -84,20 +88,20 @@ def test_tag_is_never_overwritten(
 
 
 def test_only_missing_layers_are_sent(
-    microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path, capsys: Capture
 ) -> None:
-    below = secrets.token_bytes(1000)
-    build("serve", below, b"code")
+    shared_layer = secrets.token_bytes(1000)
+    build("serve", shared_layer, b"code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     assert "layers pushed 2, already in the registry 0" in capsys.readouterr().err
     commit(clone)
-    build("serve", below, b"other code")
+    build("serve", shared_layer, b"other code")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     assert "layers pushed 1, already in the registry 1" in capsys.readouterr().err
 
 
-def test_dirty_tag_names_the_content(
-    microjobs: Microjobs, build: Build, registry: Running, clone: Path, capsys: Capture
+def test_dirty_tag_contains_the_digest(
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, clone: Path, capsys: Capture
 ) -> None:
     (clone / "containers" / "serve" / "main.py").write_text("pass\n")
     head = git(clone, "rev-parse", "HEAD")
@@ -110,14 +114,16 @@ def test_dirty_tag_names_the_content(
 
 
 def test_image_of_another_platform_is_not_pushed(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
 ) -> None:
     build("serve", architecture="arm64")
     assert microjobs("push", "serve", "--registry", registry.host, "--allow-dirty") == 1
     assert "is for linux/arm64, but SageMaker runs linux/amd64" in capsys.readouterr().err
 
 
-def test_missing_image_has_a_remedy(microjobs: Microjobs, build: Build, registry: Running, capsys: Capture) -> None:
+def test_missing_image_has_a_remedy(
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture
+) -> None:
     build("train")
     assert microjobs("push", "--registry", registry.host) == 1
     assert "/serve:dev is not built: `microjobs build serve` builds it" in capsys.readouterr().err
@@ -125,7 +131,7 @@ def test_missing_image_has_a_remedy(microjobs: Microjobs, build: Build, registry
 
 
 def test_wrong_password_sends_nothing(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("serve")
     monkeypatch.setenv("MICROJOBS_REGISTRY_PASSWORD", "wrong")
@@ -135,7 +141,7 @@ def test_wrong_password_sends_nothing(
 
 
 def test_login_of_the_docker_client_is_used(
-    microjobs: Microjobs, build: Build, registry: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build("serve")
     for name in ("MICROJOBS_REGISTRY_USER", "MICROJOBS_REGISTRY_PASSWORD"):
@@ -147,18 +153,20 @@ def test_login_of_the_docker_client_is_used(
 
 
 def test_password_is_not_stored(
-    microjobs: Microjobs, build: Build, registry: Running, tmp_path: Path, capsys: Capture
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, tmp_path: Path, capsys: Capture
 ) -> None:
     build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     output = "".join(capsys.readouterr())
-    kept = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
+    files = [path for path in (tmp_path / "home").rglob("*") if path.is_file()]
     assert not (tmp_path / "docker").exists()
-    assert [path for path in kept if PASSWORD in path.read_text()] == []
+    assert [path for path in files if PASSWORD in path.read_text()] == []
     assert PASSWORD not in output
 
 
-def test_engine_keeps_no_name_of_the_registry(microjobs: Microjobs, build: Build, registry: Running) -> None:
+def test_push_leaves_no_name_of_the_registry_in_the_engine(
+    microjobs: Microjobs, build: Build, registry: LocalRegistry
+) -> None:
     image = build("serve")
     assert microjobs("push", "serve", "--registry", registry.host) == 0
     client = docker.from_env()
@@ -169,18 +177,18 @@ def test_engine_keeps_no_name_of_the_registry(microjobs: Microjobs, build: Build
 
 
 def test_push_after_a_broken_connection_sends_the_rest(
-    microjobs: Microjobs, build: Build, registry: Running, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+    microjobs: Microjobs, build: Build, registry: LocalRegistry, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small_is_there = threading.Event()
+    small_layer_sent = threading.Event()
     update = Upload.update
 
-    def watched(upload: Upload, event: Mapping[str, Any]) -> None:
+    def update_and_watch(upload: Upload, event: Mapping[str, Any]) -> None:
         update(upload, event)
         if upload.sent_layers:
-            small_is_there.set()
+            small_layer_sent.set()
 
-    monkeypatch.setattr(Upload, "update", watched)
-    proxy = Proxy(registry.port, 1_000_000, lambda: small_is_there.wait(10))
+    monkeypatch.setattr(Upload, "update", update_and_watch)
+    proxy = Proxy(registry.port, 1_000_000, lambda: small_layer_sent.wait(10))
     try:
         build("serve", b"small", secrets.token_bytes(4_000_000))
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 1
@@ -188,7 +196,7 @@ def test_push_after_a_broken_connection_sends_the_rest(
         assert "failed with 1 of 2 layers in the registry" in output.err
         assert "`microjobs push serve` sends the missing layers" in output.err
         assert output.out == ""
-        proxy.heal()
+        proxy.repair()
         assert microjobs("push", "serve", "--registry", f"127.0.0.1:{proxy.port}") == 0
         assert "layers pushed 1, already in the registry 1" in capsys.readouterr().err
     finally:

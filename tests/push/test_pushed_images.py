@@ -1,4 +1,4 @@
-"""The file with the digests of pushed images."""
+"""The file that contains the digests of pushed images."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -12,25 +12,32 @@ from microjobs_orchestrator.push import pushed_images
 from microjobs_orchestrator.push.destination import Destination
 from microjobs_orchestrator.push.pushed_images import PushedImage
 
-HERE = Destination("registry.example.com", "team")
+DESTINATION = Destination("registry.example.com", "team")
 PUSHED = PushedImage("registry.example.com/team/serve@sha256:1", "t", "r", "sha256:2", "2026-01-01T00:00:00+00:00")
 
 
 def test_load_returns_the_last_push_of_each_job_and_registry(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    there = Destination("other.example.com")
+    other = Destination("other.example.com")
     later = replace(PUSHED, tag="later")
-    for destination, job, pushed in [(HERE, "serve", PUSHED), (HERE, "train", PUSHED), (there, "serve", PUSHED)]:
+    for destination, job, pushed in [
+        (DESTINATION, "serve", PUSHED),
+        (DESTINATION, "train", PUSHED),
+        (other, "serve", PUSHED),
+    ]:
         pushed_images.save(home, destination, job, pushed)
-    pushed_images.save(home, HERE, "serve", later)
-    assert pushed_images.load(home) == {str(HERE): {"serve": later, "train": PUSHED}, str(there): {"serve": PUSHED}}
+    pushed_images.save(home, DESTINATION, "serve", later)
+    assert pushed_images.load(home) == {
+        str(DESTINATION): {"serve": later, "train": PUSHED},
+        str(other): {"serve": PUSHED},
+    }
 
 
 def test_concurrent_pushes_are_all_saved(tmp_path: Path) -> None:
     home, jobs = Home(tmp_path), [f"job-{number}" for number in range(40)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda job: pushed_images.save(home, HERE, job, PUSHED), jobs))
-    assert set(pushed_images.load(home)[str(HERE)]) == set(jobs)
+        list(pool.map(lambda job: pushed_images.save(home, DESTINATION, job, PUSHED), jobs))
+    assert set(pushed_images.load(home)[str(DESTINATION)]) == set(jobs)
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"a": {"b": {"c": 1}}}', '{"a": 1}'])

@@ -27,17 +27,17 @@ BOB = Credentials("", "", "long")
 BASIC = "Basic " + base64.b64encode(b"anna:secret").decode()
 TYPE = "application/vnd.docker.distribution.manifest.v2+json"
 MANIFEST = json.dumps({"config": {"digest": "sha256:c0"}, "mediaType": TYPE}).encode()
-HERE = Manifest(f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", "sha256:c0", TYPE)
+EXPECTED = Manifest(f"sha256:{hashlib.sha256(MANIFEST).hexdigest()}", "sha256:c0", TYPE)
 
-Answer = tuple[int, dict[str, str], bytes]
-Seen = list[tuple[str, str]]
+Response = tuple[int, dict[str, str], bytes]
+ReceivedRequests = list[tuple[str, str]]
 
 
-class Fake:
+class FakeRegistry:
     """A registry whose responses come from the function `answer`."""
 
-    def __init__(self, answer: "Callable[[Fake, Any, str], Answer]") -> None:
-        self.seen: Seen = []
+    def __init__(self, answer: "Callable[[FakeRegistry, Any, str], Response]") -> None:
+        self.requests: ReceivedRequests = []
         fake = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -48,7 +48,7 @@ class Fake:
                 self.respond(self.rfile.read(int(self.headers["Content-Length"])).decode())
 
             def respond(self, body: str) -> None:
-                fake.seen.append((self.path, self.headers.get("Authorization", "")))
+                fake.requests.append((self.path, self.headers.get("Authorization", "")))
                 status, headers, content = answer(fake, self, body)
                 self.send_response(status)
                 for name, value in {**headers, "Content-Length": str(len(content))}.items():
@@ -57,7 +57,7 @@ class Fake:
                 self.wfile.write(content)
 
             def log_message(self, *_: object) -> None:
-                """Print nothing."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.host = f"127.0.0.1:{self.server.server_port}"
@@ -69,83 +69,83 @@ class Fake:
         self.thread.join()
         self.server.server_close()
 
-    def look(self, who: Credentials | None = ANNA) -> Manifest | None:
-        with closing(Registry(Destination(self.host, "team"), who)) as registry:
+    def get_manifest(self, login: Credentials | None = ANNA) -> Manifest | None:
+        with closing(Registry(Destination(self.host, "team"), login)) as registry:
             return registry.get_manifest("serve", "v1")
 
 
-Serve = Callable[[Callable[[Fake, Any, str], Answer]], Fake]
+StartRegistry = Callable[[Callable[[FakeRegistry, Any, str], Response]], FakeRegistry]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    started: list[Fake] = []
+def start_registry() -> Iterator[StartRegistry]:
+    started: list[FakeRegistry] = []
 
-    def serve(answer: Callable[[Fake, Any, str], Answer]) -> Fake:
-        started.append(Fake(answer))
+    def start_registry(answer: Callable[[FakeRegistry, Any, str], Response]) -> FakeRegistry:
+        started.append(FakeRegistry(answer))
         return started[-1]
 
-    yield serve
+    yield start_registry
     for fake in started:
         fake.close()
 
 
-def with_tokens(fake: Fake, request: Any, body: str) -> Answer:
-    """Answer as Docker Hub and GitHub do: with a token for one repository, from another address."""
+def answer_with_tokens(fake: FakeRegistry, request: Any, body: str) -> Response:
+    """Response as Docker Hub and GitHub do: with a token for one repository, from another address."""
     query = parse_qs(urlsplit(request.path).query or body)
     if request.path.startswith("/token"):
-        granted = request.headers.get("Authorization") == BASIC or query.get("refresh_token") == ["long"]
-        scoped = query["scope"] == ["repository:team/serve:pull,push"] and query["service"] == ["here"]
-        return (200, {}, b'{"token": "short"}') if granted and scoped else (401, {}, b"")
+        is_valid = request.headers.get("Authorization") == BASIC or query.get("refresh_token") == ["long"]
+        is_complete = query["scope"] == ["repository:team/serve:pull,push"] and query["service"] == ["registry"]
+        return (200, {}, b'{"token": "short"}') if is_valid and is_complete else (401, {}, b"")
     if request.headers.get("Authorization") == "Bearer short":
         return 200, {}, MANIFEST
-    challenge = f'Bearer realm="http://{fake.host}/token",service="here",scope="repository:team/serve:pull"'
+    challenge = f'Bearer realm="http://{fake.host}/token",service="registry",scope="repository:team/serve:pull"'
     return 401, {"WWW-Authenticate": challenge}, b""
 
 
-def test_missing_tag_has_no_manifest(serve: Serve) -> None:
-    fake = serve(lambda *_: (404, {}, b"{}"))
-    assert fake.look() is None
-    assert fake.seen == [("/v2/team/serve/manifests/v1", "")]
+def test_missing_tag_has_no_manifest(start_registry: StartRegistry) -> None:
+    fake = start_registry(lambda *_: (404, {}, b"{}"))
+    assert fake.get_manifest() is None
+    assert fake.requests == [("/v2/team/serve/manifests/v1", "")]
 
 
-def test_digest_is_computed_from_the_content(serve: Serve) -> None:
-    assert serve(lambda *_: (200, {}, MANIFEST)).look() == HERE
+def test_digest_is_computed_from_the_content(start_registry: StartRegistry) -> None:
+    assert start_registry(lambda *_: (200, {}, MANIFEST)).get_manifest() == EXPECTED
 
 
-def test_password_is_sent_after_a_basic_challenge(serve: Serve) -> None:
-    def with_password(_: Fake, request: Any, __: str) -> Answer:
-        known = request.headers.get("Authorization") == BASIC
-        return (200, {}, MANIFEST) if known else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
+def test_password_is_sent_after_a_basic_challenge(start_registry: StartRegistry) -> None:
+    def answer_with_password(_: FakeRegistry, request: Any, __: str) -> Response:
+        is_valid = request.headers.get("Authorization") == BASIC
+        return (200, {}, MANIFEST) if is_valid else (401, {"WWW-Authenticate": 'Basic realm="x"'}, b"")
 
-    assert serve(with_password).look() == HERE
-
-
-@pytest.mark.parametrize("who", [ANNA, BOB], ids=["password", "identity token"])
-def test_token_is_fetched_after_a_bearer_challenge(serve: Serve, who: Credentials) -> None:
-    fake = serve(with_tokens)
-    assert fake.look(who) == HERE
+    assert start_registry(answer_with_password).get_manifest() == EXPECTED
 
 
-def test_refused_login_has_a_remedy(serve: Serve) -> None:
-    fake = serve(with_tokens)
+@pytest.mark.parametrize("login", [ANNA, BOB], ids=["password", "identity token"])
+def test_token_is_fetched_after_a_bearer_challenge(start_registry: StartRegistry, login: Credentials) -> None:
+    fake = start_registry(answer_with_tokens)
+    assert fake.get_manifest(login) == EXPECTED
+
+
+def test_refused_login_has_a_remedy(start_registry: StartRegistry) -> None:
+    fake = start_registry(answer_with_tokens)
     with pytest.raises(LauncherError, match=rf"401 Unauthorized .*`docker login {fake.host}`, or set MICROJOBS_"):
-        fake.look(None)
+        fake.get_manifest(None)
 
 
-def test_password_is_not_sent_over_plain_http(serve: Serve) -> None:
+def test_password_is_not_sent_over_plain_http(start_registry: StartRegistry) -> None:
     challenge = {"WWW-Authenticate": 'Bearer realm="http://elsewhere.example.com/token"'}
-    fake = serve(lambda *_: (401, challenge, b""))
+    fake = start_registry(lambda *_: (401, challenge, b""))
     with pytest.raises(LauncherError, match="which is not https: no login was sent"):
-        fake.look()
+        fake.get_manifest()
 
 
 @pytest.mark.parametrize(
     ("status", "message"), [(503, "503 Service Unavailable"), (200, "does not answer as a registry")]
 )
-def test_invalid_response_raises(serve: Serve, status: int, message: str) -> None:
+def test_invalid_response_raises(start_registry: StartRegistry, status: int, message: str) -> None:
     with pytest.raises(LauncherError, match=message):
-        serve(lambda *_: (status, {}, b"<html>")).look()
+        start_registry(lambda *_: (status, {}, b"<html>")).get_manifest()
 
 
 def test_unreachable_registry_raises() -> None:
@@ -157,10 +157,10 @@ def test_unreachable_registry_raises() -> None:
 
 
 def test_manifest_describes_an_image_with_either_digest() -> None:
-    mine = image()
-    assert Manifest("sha256:other", mine.id, "").describes(mine)
-    assert Manifest(mine.id, "", "").describes(mine)
-    assert not Manifest("sha256:other", "", "").describes(mine)
+    own = image()
+    assert Manifest("sha256:other", own.id, "").describes(own)
+    assert Manifest(own.id, "", "").describes(own)
+    assert not Manifest("sha256:other", "", "").describes(own)
 
 
 @pytest.mark.parametrize(
@@ -174,15 +174,17 @@ def test_manifest_describes_an_image_with_either_digest() -> None:
         ("application/vnd.oci.image.manifest.v1+json", image().id, "which SageMaker refuses: delete that tag"),
     ],
 )
-def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, config: str, message: str) -> None:
+def test_tag_of_another_image_or_format_raises(
+    start_registry: StartRegistry, media_type: str, config: str, message: str
+) -> None:
     manifest = json.dumps({"config": {"digest": config}, "mediaType": media_type}).encode()
-    fake = serve(lambda *_: (200, {}, manifest))
+    fake = start_registry(lambda *_: (200, {}, manifest))
     with closing(Registry(Destination(fake.host), None)) as registry, pytest.raises(LauncherError, match=message):
         find_manifest(registry, TaggedImage(image(), "v1"))
 
 
 @pytest.mark.parametrize(
-    ("host", "local"),
+    ("host", "is_local"),
     [
         ("127.0.0.1:5000", True),
         ("localhost", True),
@@ -192,11 +194,11 @@ def test_tag_of_another_image_or_format_raises(serve: Serve, media_type: str, co
         ("127.example.com", False),
     ],
 )
-def test_plain_http_only_on_this_machine(host: str, local: bool) -> None:
-    assert is_loopback(host) is local
+def test_plain_http_is_only_used_on_this_machine(host: str, is_local: bool) -> None:
+    assert is_loopback(host) is is_local
     with closing(Registry(Destination(host), None)) as registry:
-        assert registry.base_url.startswith("http://" if local else "https://")
-        assert registry.session.trust_env is not local  # no proxy for this machine
+        assert registry.base_url.startswith("http://" if is_local else "https://")
+        assert registry.session.trust_env is not is_local  # no proxy for this machine
 
 
 def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +212,7 @@ def test_variables_override_the_settings_of_docker_login(tmp_path: Path, monkeyp
     assert credentials.read_credentials("unknown.example.com", {}) is None
 
 
-def test_half_a_login_raises() -> None:
+def test_user_without_password_raises() -> None:
     with pytest.raises(UsageError, match="only MICROJOBS_REGISTRY_USER is set: set MICROJOBS_REGISTRY_PASSWORD"):
         credentials.read_credentials("example.com", {credentials.USER: "otto"})
 

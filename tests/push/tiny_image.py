@@ -1,4 +1,4 @@
-"""Images of a few bytes in the format of `docker save`, with any label and any platform, without a build."""
+"""Images of a few bytes in the format of `docker save`, made without a build, for any revision and architecture."""
 
 import hashlib
 import io
