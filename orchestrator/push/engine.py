@@ -131,7 +131,8 @@ def upload_error(target: str, arguments: str, upload: Upload) -> LauncherError:
     """
     if any(refusal in upload.error.lower() for refusal in REFUSALS):
         return LauncherError(f"the registry refuses {target}: {upload.error}; check the permissions of your login")
+    stored_layers = upload.sent_layers + upload.existing_layers
     return LauncherError(
-        f"the push of {target} failed with {upload.sent_layers + upload.existing_layers} of {len(upload.layers)} layers in the "
-        f"registry: {upload.error}; `microjobs push {arguments}` sends the missing layers"
+        f"the push of {target} failed with {stored_layers} of {len(upload.layers)} layers in the registry: "
+        f"{upload.error}; `microjobs push {arguments}` sends the missing layers"
     )

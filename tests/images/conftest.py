@@ -1,4 +1,4 @@
-"""Running jobs in their images, as SageMaker would: the contract's root mounted, argv, environment."""
+"""Runs jobs in their images like SageMaker: with the contract's root as a mount, arguments, and an environment."""
 
 import time
 import uuid
@@ -25,22 +25,22 @@ SESSION = uuid.uuid4().hex
 
 @dataclass(frozen=True)
 class Run:
-    """A job that ended."""
+    """A job that has ended."""
 
     code: int
     log: str
     failure: str | None
     layout: Layout
 
-    def complaints(self) -> list[str]:
-        """Log lines at WARNING or above."""
-        words = ("WARNING", "ERROR", "CRITICAL", "FATAL", "Traceback", "Warning:")
-        return [line for line in self.log.splitlines() if any(word in line for word in words)]
+    def warnings(self) -> list[str]:
+        """Return the log lines at level WARNING or above."""
+        levels = ("WARNING", "ERROR", "CRITICAL", "FATAL", "Traceback", "Warning:")
+        return [line for line in self.log.splitlines() if any(level in line for level in levels)]
 
 
 @dataclass
 class Job:
-    """A job that was started."""
+    """A job that has started."""
 
     container: Container
     layout: Layout
@@ -55,22 +55,22 @@ class Job:
         return int((self.container.attrs or {})["State"]["ExitCode"])
 
     @property
-    def running(self) -> bool:
+    def is_running(self) -> bool:
         self.container.reload()
         return bool((self.container.attrs or {})["State"]["Running"])
 
     def wait_for_log(self, text: str, timeout: float = 120) -> None:
         self.wait_until(lambda: text in self.log, f"{text!r} in its log", timeout)
 
-    def wait_until(self, condition: Callable[[], bool], what: str, timeout: float = 120) -> None:
+    def wait_until(self, condition: Callable[[], bool], event: str, timeout: float = 120) -> None:
         end = time.monotonic() + timeout
         while not condition():
-            assert self.running, f"ended with {self.code} before {what}:\n{self.log[-3000:]}"
-            assert time.monotonic() < end, f"no {what} within {timeout:g} s:\n{self.log[-3000:]}"
+            assert self.is_running, f"ended with {self.code} before {event}:\n{self.log[-3000:]}"
+            assert time.monotonic() < end, f"no {event} within {timeout:g} s:\n{self.log[-3000:]}"
             time.sleep(0.1)
 
-    def wait_until_it_hears(self) -> None:
-        """Until its first process has forked the job it has no handlers, and for that one the kernel drops signals."""
+    def wait_until_signals_are_handled(self) -> None:
+        """Wait until process 1 has forked the job: before that, it has no handlers, and the kernel drops signals."""
         self.wait_until(lambda: len(self.container.top()["Processes"] or []) > 1, "its start")
 
     def wait(self, timeout: int = 600) -> Run:
@@ -78,7 +78,7 @@ class Job:
         return Run(code, self.log, read_failure(self.layout), self.layout)
 
     def stop(self, timeout: int) -> float:
-        """SIGTERM, then SIGKILL after `timeout` seconds, as SageMaker does; the seconds that it took."""
+        """Send SIGTERM, and SIGKILL after `timeout` seconds, like SageMaker. Return the seconds until the end."""
         start = time.monotonic()
         self.container.stop(timeout=timeout)
         return time.monotonic() - start
@@ -120,7 +120,7 @@ class RunPython(Protocol):
 
 @dataclass
 class Starter:
-    """Starts containers and remembers them, to remove them whatever happens in the test."""
+    """Starts containers. `close` removes them."""
 
     started: list[DockerContainer] = field(default_factory=list)
 
@@ -154,12 +154,12 @@ class Starter:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    """Whatever an interrupted test left is removed by its label: the reaper image may be out of reach."""
+def remove_leftovers() -> Iterator[None]:
+    """Remove the containers and networks of interrupted tests by their label: the reaper image may not be available."""
     yield
     try:
         client = docker_engine.connect()
-    except DockerException:  # then no test has started anything
+    except DockerException:  # without an engine, no test has started a container
         return
     for container in client.containers.list(
         all=True, ignore_removed=True, filters={"label": f"{SESSION_LABEL}={SESSION}"}
@@ -198,8 +198,8 @@ def run_job(start_job: StartJob) -> RunJob:
     ) -> Run:
         ended = start_job(job, arguments, root, environment=environment or {}, **options).wait()
         assert ended.code == expect, f"{job} ended with {ended.code}, not {expect}:\n{ended.log[-4000:]}"
-        if expect == 0:  # what goes well does not complain
-            assert ended.complaints() == []
+        if expect == 0:  # a successful job logs no warning
+            assert ended.warnings() == []
         return ended
 
     return run
@@ -207,14 +207,14 @@ def run_job(start_job: StartJob) -> RunJob:
 
 @pytest.fixture
 def network() -> Iterator[Network]:
-    """A network of the job's own, for jobs of several hosts."""
+    """A network for the hosts of one job."""
     with Network(docker_network_kw={"labels": {SESSION_LABEL: SESSION}}) as created:
         yield created
 
 
 @pytest.fixture
 def run_python(run_job: RunJob) -> RunPython:
-    """Runs a script inside an image, where the job's own packages are."""
+    """A function that runs a script inside an image, which contains the job's packages."""
 
     def run(job: str, script: Path, root: Path) -> Run:
         mounts = [Mount("/script.py", str(script), "bind", read_only=True)]

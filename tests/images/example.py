@@ -1,4 +1,4 @@
-"""What a job's folder says of itself for the tests that every image inherits: `tests/example.py` in the folder."""
+"""Examples of jobs, for the tests of all images: each job's folder has its own in `tests/example.py`."""
 
 import importlib.util
 from collections.abc import Callable
@@ -10,31 +10,31 @@ from microjobs.contract import Layout
 
 @dataclass(frozen=True)
 class Example:
-    """A good run and a bad one.
+    """A run that succeeds, and a run that fails.
 
-    arguments: what follows the image's name: `train`, `serve`, or the processing job's own.
-    prepare: writes the input files and configuration of a good run.
-    spoil: turns them into a bad run, which ends with exit code 2.
-    reason: words of the bad run's failure file.
-    artifacts: files below the contract's root after a good run; a serving image has none.
-    size_limit: megabytes that the CPU image may weigh, base included.
+    arguments: the arguments after the image's name: `train`, `serve`, or those of the processing job.
+    prepare: writes the input files and the configuration of the successful run.
+    corrupt: changes the files so that the run fails with exit code 2.
+    expected_error: text that the failure file then contains.
+    artifacts: files below the contract's root after the successful run; a serving image has none.
+    max_megabytes: maximum size of the CPU image, with its base.
     """
 
     arguments: list[str]
     prepare: Callable[[Layout], None]
-    spoil: Callable[[Layout], None]
-    reason: str
+    corrupt: Callable[[Layout], None]
+    expected_error: str
     artifacts: tuple[str, ...] = ()
-    size_limit: int | None = None
+    max_megabytes: int | None = None
 
     @property
-    def serves(self) -> bool:
+    def is_server(self) -> bool:
         return self.arguments == ["serve"]
 
 
 def load_example(folder: Path) -> Example:
     path = folder / "tests" / "example.py"
-    assert path.exists(), f"{folder.name} has no tests/example.py: the inherited tests need a good and a bad run"
+    assert path.exists(), f"{path} does not exist: the tests of all images need examples of the job"
     spec = importlib.util.spec_from_file_location(f"example_{folder.name.replace('-', '_')}", path)
     assert spec is not None
     assert spec.loader is not None

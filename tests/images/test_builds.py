@@ -1,4 +1,4 @@
-"""What a build makes of a lock."""
+"""Images contain exactly the packages of their locks, and builds are reproducible."""
 
 import json
 import re
@@ -22,29 +22,29 @@ LIST_PACKAGES = "import importlib.metadata as m; print(*sorted(f'{d.name}=={d.ve
 
 def pins(lock: Path) -> set[str]:
     found = re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^ ]+)", lock.read_text(), re.MULTILINE)
-    return {f"{_normal(name)}=={version}" for name, version in found}
+    return {f"{_normalize(name)}=={version}" for name, version in found}
 
 
-def _normal(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_image_holds_what_its_locks_say_and_nothing_else(job: str, root: Path, run_job: RunJob) -> None:
+def test_image_contains_exactly_the_packages_of_its_locks(job: str, root: Path, run_job: RunJob) -> None:
     run = run_job(job, ["-c", LIST_PACKAGES], root, entrypoint="python")
     installed = {
-        f"{_normal(name)}=={version}" for name, _, version in (word.partition("==") for word in run.log.split())
+        f"{_normalize(name)}=={version}" for name, _, version in (word.partition("==") for word in run.log.split())
     }
     assert installed == pins(CONTAINERS / job / "cpu.lock") | pins(REPOSITORY / "shared" / "requirements.lock")
 
 
 def test_same_locks_build_the_same_layers(image_attributes: Attributes) -> None:
-    """Built once more without any cache, an image has the same layers, byte for byte."""
+    """Build an image without a cache, and compare its layers byte by byte."""
     job = "serve"
     config = subprocess.run(
         ["docker", "compose", "--file", CONTAINERS / job / "image.yml", "config"], capture_output=True, check=True
     ).stdout
-    tag = f"microjobs-test/{uuid.uuid4().hex[:8]}:again"
+    tag = f"microjobs-test/{uuid.uuid4().hex[:8]}:rebuilt"
     build = ["docker", "buildx", "bake", "--file", "-", "--load", "--no-cache", "--set", f"{job}.tags={tag}", job]
     try:
         subprocess.run(build, input=config, capture_output=True, check=True)

@@ -1,4 +1,4 @@
-"""The CUDA variants, which are too large to be built in each CI run: their locks hold all that they need."""
+"""Locks of the CUDA variants, which are too large to build in each CI run."""
 
 import re
 import shutil
@@ -13,15 +13,15 @@ LOCKS = sorted((REPOSITORY / "containers").glob("*/cuda.lock"))
 OFFLINE = ("error sending request", "dns error", "Network is unreachable", "Failed to fetch")
 
 
-def installed(lock: Path, folder: Path) -> str:
-    """What uv would install from a lock on SageMaker's machines, a line each; nothing is downloaded but names."""
+def resolve(lock: Path, folder: Path) -> str:
+    """Return uv's output: one line per package that it would install from a lock on SageMaker's machines."""
     uv = shutil.which("uv")
     if uv is None:
-        pytest.skip("uv is not here: it resolves the locks")
+        pytest.skip("uv is not installed")
     command = [uv, "pip", "install", "--dry-run", "--require-hashes", "--requirements", str(lock)]
     target = ["--target", str(folder), "--python-platform", "x86_64-manylinux_2_28", "--python-version", "3.11"]
     done = subprocess.run([*command, *target], capture_output=True, text=True, check=False)
-    if any(words in done.stderr for words in OFFLINE):
+    if any(text in done.stderr for text in OFFLINE):
         pytest.skip("no package index can be reached")
     assert done.returncode == 0, done.stderr
     return done.stderr
@@ -29,8 +29,8 @@ def installed(lock: Path, folder: Path) -> str:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
 def test_cuda_lock_resolves_with_its_hashes(lock: Path, tmp_path: Path) -> None:
-    packages = re.findall(r"^ \+ (\S+)==", installed(lock, tmp_path), re.MULTILINE)
-    assert [name for name in packages if name.startswith("nvidia-cu")], "no CUDA library is in it"
+    packages = re.findall(r"^ \+ (\S+)==", resolve(lock, tmp_path), re.MULTILINE)
+    assert [name for name in packages if name.startswith("nvidia-cu")], "the lock has no CUDA library"
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.parent.name)
@@ -41,5 +41,5 @@ def test_cuda_lock_has_the_versions_of_the_cpu_lock(lock: Path) -> None:
 
 
 def pins(lock: Path) -> dict[str, str]:
-    """Versions by name, without the local part, such as of 2.13.0+cpu."""
+    """Return versions by name, without the local part (`+cpu` of 2.13.0+cpu)."""
     return dict(re.findall(r"^([a-z0-9._-]+)==([^ +]+)", lock.read_text(), re.MULTILINE))

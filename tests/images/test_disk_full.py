@@ -1,6 +1,6 @@
-"""A disk that gets full while a trainer writes: the reason, the platform's exit code, and nothing half-written.
+"""A full disk ends a trainer with the reason, exit code 3 and no partly written file.
 
-What the small jobs write is tried without containers, in tests/unit/test_disk_full.py.
+tests/unit/test_disk_full.py tests the other jobs, without containers.
 """
 
 from pathlib import Path
@@ -14,19 +14,19 @@ from tests.images.training import write_request, write_small
 
 pytestmark = pytest.mark.engine
 
-TRAIN_AND_LOOK = "python -m microjobs train; code=$?; find {folder} -type f -printf 'left: %P\\n'; exit $code"
+TRAIN_AND_LIST_FILES = "python -m microjobs train; code=$?; find {folder} -type f -printf 'left: %P\\n'; exit $code"
 
 
 @pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])
 @pytest.mark.parametrize(("name", "size"), [("model", "16k"), ("model", "64k"), ("checkpoints", "16k")])
-def test_trainer_tells_a_full_disk_and_leaves_nothing_half_written(
+def test_full_disk_is_reported_and_leaves_no_partial_file(
     name: str, size: str, job: str, root: Path, run_job: RunJob
 ) -> None:
     layout = Layout(root)
     write_request(layout, epochs=3)
     write_small(layout)
     folder = f"{DEFAULT_ROOT}/{name}"
-    command = ["sh", "-c", TRAIN_AND_LOOK.format(folder=folder)]
+    command = ["sh", "-c", TRAIN_AND_LIST_FILES.format(folder=folder)]
     disk = Mount(folder, "", "tmpfs", tmpfs_size=size)
     run = run_job(job, [], layout.root, expect=3, entrypoint=command, mounts=[disk])
     assert run.failure is not None

@@ -1,4 +1,4 @@
-"""What is promised of every image, for every folder in containers/."""
+"""Tests of all images: each folder in containers/."""
 
 import importlib
 import json
@@ -39,13 +39,13 @@ def example(job: str) -> Example:
 
 
 @pytest.fixture
-def good(example: Example, root: Path) -> Layout:
+def prepared(example: Example, root: Path) -> Layout:
     example.prepare(Layout(root))
     return Layout(root)
 
 
-def give_to_anyone(root: Path) -> None:
-    """The folders as a user with another uid would have mounted them."""
+def give_to_another_user(root: Path) -> None:
+    """Change the owner of all files, as if a user with another UID had mounted them."""
     for path in [root, *root.rglob("*")]:
         os.chown(path, 12345, 23456)
 
@@ -54,10 +54,10 @@ def answers_ping(job: Job) -> bool:
     return job.execute("/opt/venv/bin/python", "-I", "-c", PING) == (0, "200\n")
 
 
-def run_to_end(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> Job:
-    """A job that ends by itself, or a server that was pinged and then stopped."""
+def run_until_exit(start: StartJob, job: str, example: Example, root: Path, options: dict[str, Any]) -> Job:
+    """Run a job to its end, or ping a server and stop it."""
     started = start(job, example.arguments, root, **options)
-    if example.serves:
+    if example.is_server:
         started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
         started.stop(timeout=30)
     started.container.wait(timeout=300)
@@ -65,43 +65,45 @@ def run_to_end(start: StartJob, job: str, example: Example, root: Path, options:
 
 
 @pytest.mark.parametrize("options", [AS_SAGEMAKER, HARDENED], ids=["as-sagemaker", "hardened"])
-def test_good_input_ends_with_exit_0_and_artifacts(
-    job: str, options: dict[str, Any], example: Example, good: Layout, start_job: StartJob
+def test_valid_input_gives_exit_code_0_and_artifacts(
+    job: str, options: dict[str, Any], example: Example, prepared: Layout, start_job: StartJob
 ) -> None:
     if options:
-        give_to_anyone(good.root)
-    run = run_to_end(start_job, job, example, good.root, options).wait()
+        give_to_another_user(prepared.root)
+    run = run_until_exit(start_job, job, example, prepared.root, options).wait()
     assert run.code == 0, run.log
     assert run.failure is None
-    assert [name for name in example.artifacts if not (good.root / name).is_file()] == []
-    assert run.complaints() == []
+    assert [name for name in example.artifacts if not (prepared.root / name).is_file()] == []
+    assert run.warnings() == []
 
 
-def test_bad_input_ends_with_exit_2_and_its_reason(job: str, example: Example, good: Layout, run_job: RunJob) -> None:
-    example.spoil(good)
-    run = run_job(job, example.arguments, good.root, expect=2)
+def test_invalid_input_gives_exit_code_2_and_the_reason(
+    job: str, example: Example, prepared: Layout, run_job: RunJob
+) -> None:
+    example.corrupt(prepared)
+    run = run_job(job, example.arguments, prepared.root, expect=2)
     assert run.failure is not None
-    assert example.reason in run.failure
+    assert example.expected_error in run.failure
     assert len(run.failure) <= FAILURE_LIMIT
-    assert run.complaints() != []
+    assert run.warnings() != []
     assert "Traceback" not in run.log
 
 
 def test_results_belong_to_the_owner_of_the_folder(
-    job: str, example: Example, good: Layout, start_job: StartJob
+    job: str, example: Example, prepared: Layout, start_job: StartJob
 ) -> None:
-    if example.serves:
+    if example.is_server:
         pytest.skip("a server writes no results")
-    give_to_anyone(good.root)
-    run_to_end(start_job, job, example, good.root, {})
-    results = [good.root / name for name in example.artifacts]
+    give_to_another_user(prepared.root)
+    run_until_exit(start_job, job, example, prepared.root, {})
+    results = [prepared.root / name for name in example.artifacts]
     assert {path.stat().st_uid for path in results} == {12345}
 
 
-def test_stopped_while_running_it_ends_in_time(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
-    # A twentieth of a core until the signal is sent: a quick job would have ended before.
-    started = start_job(job, example.arguments, good.root, cpu_period=100_000, cpu_quota=5_000)
-    started.wait_until_it_hears()
+def test_stopped_job_ends_in_time(job: str, example: Example, prepared: Layout, start_job: StartJob) -> None:
+    # Limited to a twentieth of a core until the signal is sent, so that a quick job does not end before.
+    started = start_job(job, example.arguments, prepared.root, cpu_period=100_000, cpu_quota=5_000)
+    started.wait_until_signals_are_handled()
     started.container.kill("SIGTERM")
     started.container.update(cpu_quota=-1)
     stopped = started.wait(timeout=25)
@@ -110,14 +112,14 @@ def test_stopped_while_running_it_ends_in_time(job: str, example: Example, good:
     assert stopped.failure is None
 
 
-def test_train_or_serve_work_as_entrypoints(job: str, example: Example, good: Layout, start_job: StartJob) -> None:
-    """A request's ContainerEntrypoint replaces the image's, and there is a program for either verb on PATH."""
+def test_train_and_serve_are_entrypoints(job: str, example: Example, prepared: Layout, start_job: StartJob) -> None:
+    """A request's ContainerEntrypoint replaces the image's. PATH has a program for each verb."""
     verb = example.arguments[:1]
     if verb in (["train"], ["serve"]):
-        started = start_job(job, [], good.root, entrypoint=verb)
+        started = start_job(job, [], prepared.root, entrypoint=verb)
     else:
-        started = start_job(job, example.arguments, good.root, entrypoint=["python", "-m", "microjobs"])
-    if example.serves:
+        started = start_job(job, example.arguments, prepared.root, entrypoint=["python", "-m", "microjobs"])
+    if example.is_server:
         started.wait_until(lambda: answers_ping(started), "200 on /ping", timeout=60)
         started.stop(timeout=30)
     assert started.wait().code == 0
@@ -139,7 +141,7 @@ def declared_hyperparameters(job: str) -> list[dict[str, Any]]:
     return as_json
 
 
-def test_labels_say_what_the_image_is(job: str, image_attributes: Attributes) -> None:
+def test_labels_describe_the_image(job: str, image_attributes: Attributes) -> None:
     labels = image_attributes(job)["Config"]["Labels"]
     assert labels["org.opencontainers.image.title"] == f"microjobs/{job}"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
@@ -148,7 +150,7 @@ def test_labels_say_what_the_image_is(job: str, image_attributes: Attributes) ->
     assert json.loads(labels.get("org.microjobs.hyperparameters", "[]")) == declared_hyperparameters(job)
 
 
-def test_image_holds_no_build_tools_caches_tests_or_locks(job: str, root: Path, run_job: RunJob) -> None:
+def test_image_has_no_build_tools_caches_tests_or_locks(job: str, root: Path, run_job: RunJob) -> None:
     command = (
         "for tool in gcc cc uv; do command -v $tool; done; find / -xdev"
         r" \( -path /proc -o -path /sys -o -path /opt/venv/lib/python3.11/site-packages/pip \) -prune -o"
@@ -162,8 +164,8 @@ def test_image_holds_no_build_tools_caches_tests_or_locks(job: str, root: Path, 
 
 def test_entrypoint_is_in_exec_form_and_no_user_is_set(job: str, image_attributes: Attributes) -> None:
     config = image_attributes(job)["Config"]
-    removed = [word for name in EXECUTABLE for word in ("-u", name)]
-    assert config["Entrypoint"] == ["/usr/bin/env", *removed, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
+    unset = [argument for name in EXECUTABLE for argument in ("-u", name)]
+    assert config["Entrypoint"] == ["/usr/bin/env", *unset, "/opt/venv/bin/python", FLAGS, "-m", "microjobs"]
     assert not config["User"]  # SageMaker runs containers as root
 
 
@@ -175,15 +177,15 @@ def test_no_secret_or_index_address_is_in_the_history(job: str, image_attributes
         assert word not in environment
 
 
-def test_image_keeps_within_its_size(job: str, example: Example, image_attributes: Attributes) -> None:
-    if example.size_limit is None:
-        pytest.skip("the job sets itself no limit")
-    assert image_attributes(job)["Size"] / 1e6 <= example.size_limit
+def test_image_size_is_limited(job: str, example: Example, image_attributes: Attributes) -> None:
+    if example.max_megabytes is None:
+        pytest.skip("the example has no limit")
+    assert image_attributes(job)["Size"] / 1e6 <= example.max_megabytes
 
 
-def test_layers_are_shared_with_the_other_images(job: str, image_attributes: Attributes) -> None:
+def test_images_share_layers(job: str, image_attributes: Attributes) -> None:
     layers = {name: image_attributes(name)["RootFS"]["Layers"] for name in JOBS}
-    common = set.intersection(*(set(each) for each in layers.values()))
+    common = set.intersection(*(set(digests) for digests in layers.values()))
     base, packages, *_ = layers[job]
-    assert {base, packages} <= common  # the base image, and what shared/microjobs imports
-    assert len(common) >= 3  # and shared/microjobs itself
+    assert {base, packages} <= common  # the base image, and the packages that shared/microjobs imports
+    assert len(common) >= 3  # also shared/microjobs

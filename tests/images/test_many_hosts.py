@@ -1,4 +1,4 @@
-"""Trainers on several hosts, each a container in the job's own network."""
+"""Trainers on several hosts: one container per host, in a network of the job."""
 
 import json
 import time
@@ -25,15 +25,15 @@ from tests.images.training import weights, write_request, write_small
 pytestmark = pytest.mark.engine
 
 TENSORFLOW, TORCH = "train-tensorflow", "train-pytorch"
-both = pytest.mark.parametrize("job", [TENSORFLOW, TORCH])
+both_trainers = pytest.mark.parametrize("job", [TENSORFLOW, TORCH])
 
 EPOCHS = 40
 SECOND_EPOCH = {TENSORFLOW: "Epoch 2/", TORCH: "Epoch: 1 "}
-FOREVER = 1_000_000
+MANY_EPOCHS = 1_000_000
 
 
 class Hosts:
-    """The folders of a job's hosts, and their containers once they are started."""
+    """The folders of a job's hosts, and their containers."""
 
     def __init__(self, folder: Path, count: int, start: Callable[[str, Layout, str], Job]) -> None:
         self.layouts = {f"algo-{number}": Layout(folder / f"algo-{number}") for number in range(1, count + 1)}
@@ -45,7 +45,7 @@ class Hosts:
         return self.layouts["algo-1"]
 
     def prepare(self, distribution: str = "FullyReplicated", **hyperparameters: object) -> None:
-        """The same request and data for all."""
+        """Write the same request and data for all hosts."""
         for host, layout in self.layouts.items():
             write_request(layout, **hyperparameters)
             channel = Channel(distribution=distribution)
@@ -56,15 +56,15 @@ class Hosts:
     def start(self, job: str) -> None:
         self.jobs = {host: self._start(job, layout, host) for host, layout in self.layouts.items()}
 
-    def end(self, but: str = "") -> dict[str, Run]:
-        return {host: job.wait(timeout=300) for host, job in self.jobs.items() if host != but}
+    def wait(self, except_host: str = "") -> dict[str, Run]:
+        return {host: job.wait(timeout=300) for host, job in self.jobs.items() if host != except_host}
 
     def run(self, job: str) -> dict[str, Run]:
-        """All of it, with a good end."""
+        """Run a job on all hosts and check that it succeeds."""
         self.start(job)
-        runs = self.end()
+        runs = self.wait()
         assert {run.code for run in runs.values()} == {0}, "\n".join(run.log[-3000:] for run in runs.values())
-        assert [run.complaints() for run in runs.values()] == [[]] * len(runs)
+        assert [run.warnings() for run in runs.values()] == [[]] * len(runs)
         return runs
 
 
@@ -76,7 +76,7 @@ def hosts(network: Network, start_job: StartJob, tmp_path: Path) -> Callable[[in
     return lambda count: Hosts(tmp_path, count, start)
 
 
-def on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: object) -> Layout:
+def train_on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: object) -> Layout:
     layout = Layout(root)
     write_request(layout, **hyperparameters)
     write_small(layout)
@@ -85,19 +85,19 @@ def on_one_host(job: str, root: Path, run_job: RunJob, **hyperparameters: object
 
 
 def assert_same(found: Layout, expected: Layout) -> None:
-    """Weights and figures, to 1e-4."""
+    """Compare weights and metrics."""
     pairs = zip(weights(found.model / "model.onnx"), weights(expected.model / "model.onnx"), strict=True)
-    assert all(np.allclose(one, other, atol=1e-4) for one, other in pairs)
-    metrics, wanted = (dict(read_bundle(layout.model).manifest.metrics) for layout in (found, expected))
-    assert metrics.pop("seconds") is not wanted.pop("seconds")
-    assert metrics == pytest.approx(wanted, rel=1e-3, abs=1e-4)
+    assert all(np.allclose(weight, expected_weight, atol=1e-4) for weight, expected_weight in pairs)
+    metrics, expected_metrics = (dict(read_bundle(layout.model).manifest.metrics) for layout in (found, expected))
+    assert metrics.pop("seconds") is not expected_metrics.pop("seconds")
+    assert metrics == pytest.approx(expected_metrics, rel=1e-3, abs=1e-4)
 
 
-@both
-def test_two_hosts_stopped_and_started_again_equal_one(
+@both_trainers
+def test_resumed_training_on_two_hosts_equals_one_host(
     job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
 ) -> None:
-    """The stop reaches one host only, only the first has checkpoints, and 24 rows in steps of 10 leave uneven parts."""
+    """Only one host receives the signal, only the first host has checkpoints, and 24 rows in steps of 10 are uneven."""
     request: dict[str, Any] = {"epochs": EPOCHS, "batch_size": 10, "learning_rate": 0.005}
     two = hosts(2)
     two.prepare(**request)
@@ -105,34 +105,34 @@ def test_two_hosts_stopped_and_started_again_equal_one(
     two.start(job)
     two.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
     two.jobs["algo-2"].container.kill("SIGTERM")
-    stopped = two.end()
+    stopped = two.wait()
     assert {run.code for run in stopped.values()} == {0}, stopped["algo-2"].log
     runs = two.run(job)
     assert "going on after" in runs["algo-1"].log
-    assert_same(two.first, on_one_host(job, root, run_job, **request))
+    assert_same(two.first, train_on_one_host(job, root, run_job, **request))
     assert "Epoch" not in runs["algo-2"].log
     assert list(two.layouts["algo-2"].model.iterdir()) == list(two.layouts["algo-2"].output_data.iterdir()) == []
 
 
-@both
-def test_four_hosts_with_uneven_shares_equal_one(
+@both_trainers
+def test_four_hosts_with_uneven_shards_equal_one_host(
     job: str, hosts: Callable[[int], Hosts], root: Path, run_job: RunJob
 ) -> None:
-    """In full batches, so that it does not matter which rows are in a step; one host has the scaler and no rows."""
+    """With full batches, so that all rows are in each step. The host that has the scaler has no rows."""
     request: dict[str, Any] = {"epochs": 6, "batch_size": 0, "learning_rate": 0.01}
     four = hosts(4)
     four.prepare("ShardedByS3Key", **request)
-    for layout, (train, test) in zip(four.layouts.values(), SHARES, strict=True):
-        keep(layout, "train", train)
-        keep(layout, "test", test)
+    for layout, (train, test) in zip(four.layouts.values(), SHARDS, strict=True):
+        keep_rows(layout, "train", train)
+        keep_rows(layout, "test", test)
         if train:
             (layout.channel("train") / "scaler.json").unlink()
     four.run(job)
-    assert_same(four.first, on_one_host(job, root, run_job, **request))
+    assert_same(four.first, train_on_one_host(job, root, run_job, **request))
     assert (four.first.model / "scaler.json").exists()
 
 
-SHARES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
+SHARDS: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
     ((0, 13), (0, 1)),
     ((13, 14), (1, 8)),
     ((14, 24), ()),
@@ -141,8 +141,8 @@ SHARES: list[tuple[tuple[int, ...], tuple[int, ...]]] = [
 """The training and test rows of each host."""
 
 
-def keep(layout: Layout, split: str, part: tuple[int, ...]) -> None:
-    """Leave a host some of the rows, or no file at all."""
+def keep_rows(layout: Layout, split: str, part: tuple[int, ...]) -> None:
+    """Remove the other rows of a host, or the files if it has no rows."""
     for kind in "xy":
         path = layout.channel(split) / f"{kind}_{split}.npy"
         rows = np.load(path)
@@ -152,28 +152,28 @@ def keep(layout: Layout, split: str, part: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("job", "victim"), [(TENSORFLOW, "algo-1"), (TORCH, "algo-2")])
-def test_lost_host_ends_the_others_with_the_reason(job: str, victim: str, hosts: Callable[[int], Hosts]) -> None:
-    """Frozen hosts and cut networks take 20 s to be noticed, so they are tried without containers."""
+def test_lost_host_ends_the_job_on_the_other_hosts(job: str, victim: str, hosts: Callable[[int], Hosts]) -> None:
+    """Tests without containers cover frozen hosts and broken networks, which take 20 s to detect."""
     two = hosts(2)
-    two.prepare(epochs=FOREVER, batch_size=10)
+    two.prepare(epochs=MANY_EPOCHS, batch_size=10)
     two.start(job)
     two.jobs["algo-1"].wait_for_log(SECOND_EPOCH[job])
     two.jobs[victim].container.kill()
     start = time.monotonic()
-    (run,) = two.end(but=victim).values()
+    (run,) = two.wait(except_host=victim).values()
     assert time.monotonic() - start < 60
     assert run.code == 3, run.log
     assert run.failure is not None
     assert run.failure.startswith(f"lost host {victim}: ")
 
 
-@both
-def test_bad_rows_of_one_host_end_all_with_its_name(job: str, hosts: Callable[[int], Hosts]) -> None:
+@both_trainers
+def test_invalid_data_of_one_host_ends_all_hosts(job: str, hosts: Callable[[int], Hosts]) -> None:
     two = hosts(2)
     two.prepare()
     (two.layouts["algo-2"].channel("train") / "y_train.npy").unlink()
     two.start(job)
-    for run in two.end().values():
+    for run in two.wait().values():
         assert run.code == 2, run.log
         assert run.failure is not None
         assert run.failure.startswith("host algo-2 failed: ")
@@ -188,52 +188,53 @@ JOIN = """
 import torch, torch.distributed as dist
 dist.init_process_group("gloo")
 """
-ADD_UP = """
+SUM_RANKS = """
 total = torch.tensor([dist.get_rank() + 1])
 dist.all_reduce(total)
-told = {"hosts": dist.get_world_size(), "of all": int(total)}
-dist.destroy_process_group()  # without it PyTorch may abort at its end
+result = {"hosts": dist.get_world_size(), "sum": int(total)}
+dist.destroy_process_group()  # otherwise, PyTorch may abort at exit
 """
-READ = """
+READ_TF_CONFIG = """
 import json, os
 config = json.loads(os.environ["TF_CONFIG"])
-told = {"hosts": len(config["cluster"]["worker"]), "of all": 1 + 2 * (config["task"]["type"] == "worker")}
+result = {"hosts": len(config["cluster"]["worker"]), "sum": 1 + 2 * (config["task"]["type"] == "worker")}
 """
-TELL = """
+WRITE_RESULT = """
 import json, os, pathlib
-pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(result))
 """
 FAIL = """
-assert dist.get_rank() == 0, "one is too many"
+assert dist.get_rank() == 0, "only rank 0 is expected"
 dist.barrier()
 """
 
 
 @pytest.mark.parametrize(
-    ("job", "switch", "script"), [(TORCH, TORCH_SWITCH, JOIN + ADD_UP), (TENSORFLOW, TENSORFLOW_SWITCH, READ)]
+    ("job", "switch", "script"),
+    [(TORCH, TORCH_SWITCH, JOIN + SUM_RANKS), (TENSORFLOW, TENSORFLOW_SWITCH, READ_TF_CONFIG)],
 )
-def test_script_runs_on_all_hosts_by_the_sdks_switch(
+def test_sdk_setting_runs_the_script_on_all_hosts(
     job: str, switch: str, script: str, hosts: Callable[[int], Hosts]
 ) -> None:
     two = hosts(2)
     two.prepare()
     for layout in two.layouts.values():
-        submit(layout, switch, script + TELL)
+        submit(layout, switch, script + WRITE_RESULT)
     two.run(job)
-    told = [json.loads((layout.model / "told.json").read_text()) for layout in two.layouts.values()]
-    assert told == [{"hosts": 2, "of all": 3}] * 2
+    results = [json.loads((layout.model / "result.json").read_text()) for layout in two.layouts.values()]
+    assert results == [{"hosts": 2, "sum": 3}] * 2
 
 
-def test_script_that_fails_on_one_host_ends_all(hosts: Callable[[int], Hosts]) -> None:
+def test_script_that_fails_on_one_host_ends_all_hosts(hosts: Callable[[int], Hosts]) -> None:
     two = hosts(2)
     two.prepare()
     for layout in two.layouts.values():
         submit(layout, TORCH_SWITCH, JOIN + FAIL)
     two.start(TORCH)
-    for run in two.end().values():
+    for run in two.wait().values():
         assert run.code == 1, run.log
         assert run.failure is not None
-        assert run.failure.startswith("host algo-2 failed: train.py failed: AssertionError: one is too many")
+        assert run.failure.startswith("host algo-2 failed: train.py failed: AssertionError: only rank 0 is expected")
 
 
 def submit(layout: Layout, switch: str, script: str) -> None:

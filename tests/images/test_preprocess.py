@@ -1,4 +1,4 @@
-"""The preprocess image on several hosts, each with its share of the files."""
+"""The image preprocess on several hosts, each with a part of the files."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ StartHosts = Callable[[Mapping[str, Mapping[str, NDArray[np.float64]]]], dict[st
 
 @pytest.fixture
 def start_hosts(network: Network, start_job: StartJob, tmp_path: Path) -> StartHosts:
-    """Starts a host for every entry, with its files; the resource configuration always names all four hosts."""
+    """A function that starts one host per entry, with its files. The resource configuration has all four hosts."""
 
     def start(shares: Mapping[str, Mapping[str, NDArray[np.float64]]]) -> dict[str, Job]:
         jobs = {}
@@ -51,29 +51,29 @@ def start_hosts(network: Network, start_job: StartJob, tmp_path: Path) -> StartH
     return start
 
 
-def one_file_a_host(arrays: Arrays) -> dict[str, Arrays]:
-    """As ShardedByS3Key deals four files out: three hosts have no x_train.npy."""
+def one_file_per_host(arrays: Arrays) -> dict[str, Arrays]:
+    """Return the files of each host, like ShardedByS3Key: three hosts have no x_train.npy."""
     return {host: {name: arrays[name]} for host, name in zip(HOSTS, sorted(arrays), strict=True)}
 
 
-def outputs(runs: Mapping[str, Run]) -> dict[str, Path]:
-    """Output files by name; a name that two hosts wrote would be lost in the merge on S3."""
+def output_files(runs: Mapping[str, Run]) -> dict[str, Path]:
+    """Return the output files by name. Two hosts must not write the same name: S3 would keep only one of the files."""
     written = [path for run in runs.values() for path in run.layout.root.glob("processing/t*/*")]
     assert len({path.name for path in written}) == len(written)
     return {path.name: path for path in written}
 
 
-def end(jobs: Mapping[str, Job]) -> dict[str, Run]:
+def wait(jobs: Mapping[str, Job]) -> dict[str, Run]:
     return {host: job.wait(timeout=90) for host, job in jobs.items()}
 
 
 def test_four_hosts_with_one_file_each_equal_one_host(
     arrays: Arrays, start_hosts: StartHosts, run_job: RunJob, root: Path
 ) -> None:
-    runs = end(start_hosts(one_file_a_host(arrays)))
+    runs = wait(start_hosts(one_file_per_host(arrays)))
     assert {run.code for run in runs.values()} == {0}, [run.log for run in runs.values()]
-    assert [line for run in runs.values() for line in run.complaints()] == []
-    found = outputs(runs)
+    assert [line for run in runs.values() for line in run.warnings()] == []
+    found = output_files(runs)
 
     layout = Layout(root)
     layout.processing("input").mkdir(parents=True)
@@ -89,76 +89,76 @@ def test_four_hosts_with_one_file_each_equal_one_host(
     np.testing.assert_allclose(several.scale, single.scale, rtol=1e-12)
 
 
-def test_training_shards_on_all_hosts_give_one_scaler(arrays: Arrays, start_hosts: StartHosts) -> None:
+def test_shards_on_all_hosts_have_one_scaler(arrays: Arrays, start_hosts: StartHosts) -> None:
     shares: dict[str, Arrays] = {host: {} for host in HOSTS}
     for name in ("x_train", "y_train"):
         for number, part in enumerate(np.array_split(arrays[name], 4)):
             shares[HOSTS[number]][f"{name}-{number:05}-of-00004"] = part
-    runs = end(start_hosts(shares))
-    scaler = read_scaler(outputs(runs)["scaler.json"].parent)
+    runs = wait(start_hosts(shares))
+    scaler = read_scaler(output_files(runs)["scaler.json"].parent)
     assert scaler is not None
     np.testing.assert_allclose(scaler.mean, arrays["x_train"].mean(axis=0), rtol=1e-12)
     np.testing.assert_allclose(scaler.scale, arrays["x_train"].std(axis=0), rtol=1e-12)
 
 
 def test_replicated_input_is_written_once(arrays: Arrays, start_hosts: StartHosts) -> None:
-    runs = end(start_hosts(dict.fromkeys(HOSTS, arrays)))
+    runs = wait(start_hosts(dict.fromkeys(HOSTS, arrays)))
     assert {run.code for run in runs.values()} == {0}
-    assert sorted(outputs(runs)) == ["scaler.json", "x_test.npy", "x_train.npy", "y_test.npy", "y_train.npy"]
+    assert sorted(output_files(runs)) == ["scaler.json", "x_test.npy", "x_train.npy", "y_test.npy", "y_train.npy"]
 
 
-def test_bad_row_on_one_host_is_the_reason_on_all(arrays: Arrays, start_hosts: StartHosts) -> None:
+def test_invalid_row_on_one_host_is_the_error_of_all_hosts(arrays: Arrays, start_hosts: StartHosts) -> None:
     arrays["x_test"][7, 3] = np.nan
-    runs = end(start_hosts(one_file_a_host(arrays)))
+    runs = wait(start_hosts(one_file_per_host(arrays)))
     assert {run.code for run in runs.values()} == {2}
     assert all(run.failure and run.failure.startswith("x_test.npy row 7 holds nan") for run in runs.values())
-    assert outputs(runs) == {}
+    assert output_files(runs) == {}
 
 
-def test_host_that_never_comes_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
-    shares = one_file_a_host(arrays)
+def test_missing_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
+    shares = one_file_per_host(arrays)
     del shares["algo-3"]
     start = time.monotonic()
-    runs = end(start_hosts(shares))
+    runs = wait(start_hosts(shares))
     assert time.monotonic() - start < 60
     assert {run.code for run in runs.values()} == {3}
     assert all(run.failure and "host algo-3 did not join" in run.failure for run in runs.values())
 
 
-def test_first_host_that_never_comes_fails_the_others_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
-    shares = one_file_a_host(arrays)
+def test_missing_first_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
+    shares = one_file_per_host(arrays)
     del shares["algo-1"]
     start = time.monotonic()
-    runs = end(start_hosts(shares))
+    runs = wait(start_hosts(shares))
     assert time.monotonic() - start < 60
     assert {run.code for run in runs.values()} == {3}
     assert all(run.failure and "host algo-1, the first of the job" in run.failure for run in runs.values())
 
 
 @pytest.mark.parametrize("victim", ["algo-1", "algo-4"])
-def test_host_killed_in_the_middle_fails_the_others(victim: str, arrays: Arrays, start_hosts: StartHosts) -> None:
-    jobs = start_hosts(one_file_a_host(arrays | long_training_data()))
-    jobs["algo-1"].wait_for_log("algo-4 has")  # all hosts have come, and the data takes seconds to read
+def test_killed_host_fails_the_job_on_the_other_hosts(victim: str, arrays: Arrays, start_hosts: StartHosts) -> None:
+    jobs = start_hosts(one_file_per_host(arrays | long_training_data()))
+    jobs["algo-1"].wait_for_log("algo-4 has")  # all hosts have joined, and the data takes seconds to read
     jobs[victim].container.kill()
     start = time.monotonic()
-    runs = end({host: job for host, job in jobs.items() if host != victim})
+    runs = wait({host: job for host, job in jobs.items() if host != victim})
     assert time.monotonic() - start < 60
     assert {run.code for run in runs.values()} == {3}
     assert all(run.failure and f"lost host {victim}" in run.failure for run in runs.values())
 
 
 def test_frozen_host_fails_the_job_within_a_minute(arrays: Arrays, start_hosts: StartHosts) -> None:
-    jobs = start_hosts(one_file_a_host(arrays | long_training_data()))
+    jobs = start_hosts(one_file_per_host(arrays | long_training_data()))
     jobs["algo-1"].wait_for_log("algo-4 has")
     jobs["algo-2"].container.pause()
     start = time.monotonic()
-    runs = end({host: job for host, job in jobs.items() if host != "algo-2"})
+    runs = wait({host: job for host, job in jobs.items() if host != "algo-2"})
     assert time.monotonic() - start < 60
     assert all(run.failure and "lost host algo-2" in run.failure for run in runs.values())
 
 
 def long_training_data(rows: int = 30_000_000) -> Arrays:
-    """Zeros that take no room on disk but seconds to read."""
+    """Return arrays of zeros whose files are sparse: they need no disk space, but seconds to read."""
     return {"x_train": np.broadcast_to(0.0, (rows, 13)), "y_train": np.broadcast_to(0.0, rows)}
 
 

@@ -1,4 +1,4 @@
-"""The examples in the READMEs of the images, as a newcomer pastes them into an empty folder."""
+"""The examples in the READMEs of the images work in an empty folder."""
 
 import re
 import subprocess
@@ -17,7 +17,7 @@ RESULTS = {
     "train-tensorflow": ("model/1/saved_model.pb", "model/model.onnx", "output/data/learning-curve.png"),
     "batch-score": ("processing/batch/score-report.txt", "processing/batch/predictions.npy"),
 }
-"""What lies in the folder `root` after the examples. The tests of serve run its README."""
+"""Files in the folder `root` after the examples. The tests of serve run the examples of its README."""
 
 
 def page(job: str) -> Path:
@@ -25,20 +25,20 @@ def page(job: str) -> Path:
 
 
 def run(snippet: Snippet, folder: Path) -> None:
-    """Run the lines one by one, with the images that are tested."""
-    text = re.sub(r"microjobs/([a-z-]+):dev", lambda found: image_name(found[1]), snippet.text)
+    """Run a snippet with the images under test."""
+    text = re.sub(r"microjobs/([a-z-]+):dev", lambda match: image_name(match[1]), snippet.text)
     done = subprocess.run(["bash", "-euc", text], cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{snippet}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 
 
 @pytest.mark.parametrize("job", RESULTS)
-def test_examples_run_one_after_the_other(job: str, tmp_path: Path) -> None:
+def test_examples_run_in_order(job: str, tmp_path: Path) -> None:
     for snippet in (*blocks(page(job)), *spans(page(job))):
         if not snippet.text.startswith("make "):
             run(snippet, tmp_path)
     assert [name for name in RESULTS[job] if not (tmp_path / "root" / name).is_file()] == []
 
 
-def test_every_readme_with_examples_is_run() -> None:
+def test_all_readmes_with_examples_are_tested() -> None:
     with_examples = {job for job in JOBS if any("docker run" in snippet.text for snippet in blocks(page(job)))}
     assert with_examples - {"serve"} == set(RESULTS)

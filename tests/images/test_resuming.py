@@ -1,4 +1,4 @@
-"""Trainers that are stopped and killed: they go on, to the same weights, or say why not."""
+"""Stopped and killed trainers resume and end with the same weights, or report why they cannot resume."""
 
 import functools
 import json
@@ -27,104 +27,107 @@ STOP_SECONDS = 10.0
 
 KILLS = {"train-pytorch": 20, "train-tensorflow": 4}
 STOPS = {"train-pytorch": 4, "train-tensorflow": 2}
-"""How often each job is ended at a random moment, unless MICROJOBS_DRILL_ENDS says so."""
-LATEST = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
-"""Seconds after the start of the container within which that is: from the first import to the export."""
+"""Number of signals per job, at random moments; MICROJOBS_DRILL_ENDS overrides it."""
+MAX_SECONDS = {"train-pytorch": 4.0, "train-tensorflow": 10.0}
+"""Latest time of a signal, in seconds after the container starts: from the first import to the export."""
 
-OWN: Mapping[str, Mapping[str, object]] = {"train-pytorch": {"eval_every": 100}, "train-tensorflow": {}}
+EXTRA_HYPERPARAMETERS: Mapping[str, Mapping[str, object]] = {
+    "train-pytorch": {"eval_every": 100},
+    "train-tensorflow": {},
+}
 
 Uninterrupted = Callable[[str], list[bytes]]
 
 
 @pytest.fixture
 def job() -> str:
-    """Where nothing else is said: the trainers share what is tested here, and this one starts faster."""
+    """The default: the trainers share the tested code, and this one starts faster."""
     return "train-pytorch"
 
 
 @pytest.fixture
 def layout(job: str, root: Path) -> Layout:
-    """A training of a few seconds with a place for checkpoints."""
+    """A training job of a few seconds with a folder for checkpoints."""
     layout = Layout(root)
-    request(layout, **OWN[job])
+    write_training_request(layout, **EXTRA_HYPERPARAMETERS[job])
     write_small(layout)
     layout.checkpoints.mkdir()
     return layout
 
 
-def request(layout: Layout, **hyperparameters: object) -> None:
-    usual = {"epochs": EPOCHS, "batch_size": 8, "optimizer": "adam", "best_weights": True}
-    write_request(layout, **{**usual, **hyperparameters})
+def write_training_request(layout: Layout, **hyperparameters: object) -> None:
+    defaults = {"epochs": EPOCHS, "batch_size": 8, "optimizer": "adam", "best_weights": True}
+    write_request(layout, **{**defaults, **hyperparameters})
 
 
-def trained(layout: Layout) -> list[bytes]:
-    """The model's weights, to the last bit."""
+def read_weights(layout: Layout) -> list[bytes]:
+    """Return the bytes of the model's weights."""
     return [value.tobytes() for value in weights(layout.model / "model.onnx")]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], list[bytes]]]:
-    """The weights of a job that runs in one go."""
+    """A function that returns the weights of an uninterrupted job."""
     starter = Starter()
 
     @functools.cache
     def run(job: str) -> list[bytes]:
         layout = Layout(tmp_path_factory.mktemp(job))
-        request(layout, **OWN[job])
+        write_training_request(layout, **EXTRA_HYPERPARAMETERS[job])
         write_small(layout)
         ended = starter(job, ["train"], layout.root).wait()
         assert ended.code == 0, ended.log
-        return trained(layout)
+        return read_weights(layout)
 
     yield run
     starter.close()
 
 
-def moments(job: str, ends: Mapping[str, int]) -> Iterator[float]:
+def random_moments(job: str, ends: Mapping[str, int]) -> Iterator[float]:
     count = int(os.environ.get("MICROJOBS_DRILL_ENDS", ends[job]))
     seed = random.randrange(1 << 32)  # noqa: S311
-    print(f"seed of the moments: {seed}")
+    print(f"seed of the random moments: {seed}")
     generator = random.Random(seed)  # noqa: S311
-    return (generator.uniform(0, LATEST[job]) for _ in range(count))
+    return (generator.uniform(0, MAX_SECONDS[job]) for _ in range(count))
 
 
-def end(job: Job, number: int, moment: float) -> Run:
-    """Send the signal to the container's first process at that moment after its start."""
+def send_signal(job: Job, number: int, moment: float) -> Run:
+    """Send a signal to process 1 of the container, `moment` seconds after now. Wait until the job ends."""
     time.sleep(moment)
     try:
         job.container.kill(signal.Signals(number).name)
     except APIError as error:
-        if error.status_code != HTTPStatus.CONFLICT:  # it has ended by itself
+        if error.status_code != HTTPStatus.CONFLICT:  # the job has already ended
             raise
     return job.wait(timeout=60)
 
 
 @pytest.mark.parametrize("job", KILLS)
-def test_killed_at_random_moments_ends_at_the_same_weights(
+def test_killed_training_resumes_to_the_same_weights(
     job: str, layout: Layout, start_job: StartJob, run_job: RunJob, uninterrupted: Uninterrupted
 ) -> None:
-    for moment in moments(job, KILLS):
-        run = end(start_job(job, ["train"], layout.root), signal.SIGKILL, moment)
+    for moment in random_moments(job, KILLS):
+        run = send_signal(start_job(job, ["train"], layout.root), signal.SIGKILL, moment)
         assert run.code in (0, 137), run.log
     run_job(job, ["train"], layout.root)
-    assert trained(layout) == uninterrupted(job)
+    assert read_weights(layout) == uninterrupted(job)
     assert read_bundle(layout.model).manifest.metrics["epochs"] == EPOCHS
 
 
 @pytest.mark.parametrize("job", STOPS)
-def test_stopped_at_any_moment_ends_with_0_and_goes_on(
+def test_stopped_training_exits_with_0_and_resumes(
     job: str, layout: Layout, start_job: StartJob, run_job: RunJob, uninterrupted: Uninterrupted
 ) -> None:
-    for moment in moments(job, STOPS):
+    for moment in random_moments(job, STOPS):
         started = start_job(job, ["train"], layout.root)
-        started.wait_until_it_hears()
+        started.wait_until_signals_are_handled()
         time.sleep(moment)
         seconds = started.stop(timeout=60)
         assert started.code == 0, started.log
         assert seconds < STOP_SECONDS, started.log
         assert "stopped by SIGTERM" in started.log or f"{EPOCHS} epochs in" in started.log
     run_job(job, ["train"], layout.root)
-    assert trained(layout) == uninterrupted(job)
+    assert read_weights(layout) == uninterrupted(job)
 
 
 def test_torn_checkpoint_is_set_aside_with_a_warning(
@@ -138,15 +141,15 @@ def test_torn_checkpoint_is_set_aside_with_a_warning(
     largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
     run = start_job(job, ["train"], layout.root).wait()
-    assert (run.code, len(run.complaints())) == (0, 1), run.log
-    assert f"{newest.name} is torn: {largest.name} has" in run.complaints()[0]
-    assert trained(layout) == uninterrupted(job)
+    assert (run.code, len(run.warnings())) == (0, 1), run.log
+    assert f"{newest.name} is torn: {largest.name} has" in run.warnings()[0]
+    assert read_weights(layout) == uninterrupted(job)
 
 
 def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run_job: RunJob) -> None:
-    request(layout, **OWN[job], epochs=2)
+    write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=2)
     run_job(job, ["train"], layout.root)
-    request(layout, **OWN[job], epochs=2, learning_rate=0.02)
+    write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=2, learning_rate=0.02)
     y = layout.channel("train") / "y_train.npy"
     np.save(y, np.load(y) + 1)
     run = run_job(job, ["train"], layout.root, expect=2)
@@ -155,7 +158,7 @@ def test_checkpoint_of_another_training_is_refused(job: str, layout: Layout, run
 
 
 def test_early_stopping_keeps_the_best_weights(job: str, layout: Layout, run_job: RunJob) -> None:
-    request(layout, eval_every=1, early_stopping=5, learning_rate=0.05)
+    write_training_request(layout, eval_every=1, early_stopping=5, learning_rate=0.05)
     log = run_job(job, ["train"], layout.root).log
     losses = [float(line.rpartition(" ")[2]) for line in log.splitlines() if line.startswith("Epoch:")]
     metrics = read_bundle(layout.model).manifest.metrics
@@ -163,19 +166,19 @@ def test_early_stopping_keeps_the_best_weights(job: str, layout: Layout, run_job
     assert metrics["test_loss"] == pytest.approx(min(losses), abs=1e-3)
 
 
-def test_without_a_place_for_them_checkpoints_go_with_the_job(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_temporary_checkpoints_are_removed_with_the_job(job: str, layout: Layout, run_job: RunJob) -> None:
     layout.checkpoints.rmdir()
-    request(layout, **OWN[job], epochs=2)
+    write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=2)
     run_job(job, ["train"], layout.root)
     assert not layout.checkpoints.exists()
 
 
 def test_finished_training_only_saves_its_model(job: str, layout: Layout, run_job: RunJob) -> None:
-    request(layout, **OWN[job], epochs=300, keep_checkpoints=2)
+    write_training_request(layout, **EXTRA_HYPERPARAMETERS[job], epochs=300, keep_checkpoints=2)
     run_job(job, ["train"], layout.root)
-    kept, first = sorted(layout.checkpoints.iterdir()), trained(layout)
-    assert len(kept) == 2
-    assert json.loads((kept[-1] / MANIFEST).read_text())["epoch"] == 300
+    checkpoints, first = sorted(layout.checkpoints.iterdir()), read_weights(layout)
+    assert len(checkpoints) == 2
+    assert json.loads((checkpoints[-1] / MANIFEST).read_text())["epoch"] == 300
     (layout.model / "model.onnx").unlink()
     assert "going on after 300 of 300 epochs" in run_job(job, ["train"], layout.root).log
-    assert trained(layout) == first
+    assert read_weights(layout) == first

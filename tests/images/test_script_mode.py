@@ -1,4 +1,4 @@
-"""A user's own train.py in our images."""
+"""A user's train.py in the images of the trainers."""
 
 import json
 import tarfile
@@ -15,10 +15,10 @@ pytestmark = [pytest.mark.engine, pytest.mark.parametrize("job", ["train-tensorf
 
 SOURCE = "input/data/code"
 
-TELL = """
+WRITE_RESULT = """
 import json, os, pathlib, sys
-told = {"argv": sys.argv[1:], "train": os.environ["SM_CHANNEL_TRAIN"], "epochs": os.environ["SM_HP_EPOCHS"]}
-pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+result = {"argv": sys.argv[1:], "train": os.environ["SM_CHANNEL_TRAIN"], "epochs": os.environ["SM_HP_EPOCHS"]}
+pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(result))
 """
 SAVE_WHEN_STOPPED = """
 import os, pathlib, signal, sys, time
@@ -36,7 +36,7 @@ Submit = Callable[..., Layout]
 
 @pytest.fixture
 def submit(root: Path) -> Submit:
-    """Writes a request that names the program train.py, and its code as a folder below the contract's root."""
+    """A function that writes a request for the program train.py, and its code to a folder below the contract's root."""
 
     def write(script: str, **files: str) -> Layout:
         layout = Layout(root)
@@ -56,18 +56,18 @@ def submit(root: Path) -> Submit:
 
 
 def test_script_gets_arguments_and_environment(job: str, submit: Submit, run_job: RunJob) -> None:
-    layout = submit(TELL)
+    layout = submit(WRITE_RESULT)
     run = run_job(job, ["train"], layout.root)
-    assert json.loads((layout.model / "told.json").read_text()) == {
+    assert json.loads((layout.model / "result.json").read_text()) == {
         "argv": ["--epochs", "3", "--name", "a b"],
         "train": layout.spell(layout.channel("train")),
         "epochs": "3",
     }
-    assert run.complaints() == []
+    assert run.warnings() == []
 
 
-def test_code_may_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> None:
-    layout = submit(TELL)
+def test_code_can_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit(WRITE_RESULT)
     archive = layout.input_data / "sourcedir.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(layout.root / SOURCE / "train.py", "train.py")
@@ -75,38 +75,38 @@ def test_code_may_be_an_archive(job: str, submit: Submit, run_job: RunJob) -> No
         layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.spell(archive), epochs=3, name="a b"
     )
     run_job(job, ["train"], layout.root)
-    assert (layout.model / "told.json").exists()
+    assert (layout.model / "result.json").exists()
 
 
-def test_modules_of_the_job_are_not_the_scripts(job: str, submit: Submit, run_job: RunJob) -> None:
+def test_script_cannot_import_modules_of_the_job(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("import network")
     run = run_job(job, ["train"], layout.root, expect=1)
     assert run.failure is not None
     assert "No module named 'network'" in run.failure
 
 
-def test_failing_script_gives_its_reason_first(job: str, submit: Submit, run_job: RunJob) -> None:
-    layout = submit("raise ValueError('seven is no colour')")
+def test_error_of_a_script_comes_first(job: str, submit: Submit, run_job: RunJob) -> None:
+    layout = submit("raise ValueError('7 is not a color')")
     run = run_job(job, ["train"], layout.root, expect=1)
     assert run.failure is not None
-    assert run.failure.startswith("train.py failed: ValueError: seven is no colour")
+    assert run.failure.startswith("train.py failed: ValueError: 7 is not a color")
 
 
 def test_requirements_are_installed_first(job: str, submit: Submit, run_job: RunJob) -> None:
-    layout = submit("", **{"requirements.txt": "./nothing-of-this-name\n"})
+    layout = submit("", **{"requirements.txt": "./missing-package\n"})
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
     assert run.failure.startswith("what 'train.py' requires could not be installed")
 
 
-def test_missing_program_is_told_with_what_is_there(job: str, submit: Submit, run_job: RunJob) -> None:
+def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
     write_request(layout, sagemaker_program="other.py", sagemaker_submit_directory=layout.spell(layout.root / SOURCE))
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure == "sagemaker_program 'other.py' is not in the code, which holds train.py"
 
 
-def test_distribution_is_refused_not_ignored(job: str, submit: Submit, run_job: RunJob) -> None:
+def test_unsupported_distribution_is_refused(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
     write_request(layout, sagemaker_program="train.py", sagemaker_mpi_enabled=True)
     run = run_job(job, ["train"], layout.root, expect=2)

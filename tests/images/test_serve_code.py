@@ -1,4 +1,4 @@
-"""Requirements of a user's code, in the image serve."""
+"""Requirements of a user's code in the image serve."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def invoke(job: Job) -> str:
     return job.execute("python", "-c", INVOKE)[1].strip()
 
 
-def test_restarted_container_finds_its_requirements(root: Path, start_job: StartJob) -> None:
+def test_restarted_container_keeps_installed_requirements(root: Path, start_job: StartJob) -> None:
     write_code(root, f"{WHEELS}sevenwords\n")
     job = start_job("serve", ["serve"], root)
     assert invoke(job) == "word 1.0"

@@ -1,4 +1,4 @@
-"""The straight line of the PyTorch notebook, to its last digit."""
+"""The straight line of the PyTorch notebook: same output, same weight and bias."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def test_prints_the_notebooks_table(run: Run) -> None:
     assert "".join(printed) == STRAIGHT_LINE_TABLE
 
 
-def test_ends_at_the_notebooks_weight_and_bias(run: Run) -> None:
+def test_weight_and_bias_match_the_notebook(run: Run) -> None:
     found = {round(float(value.item()), 4) for value in weights(run.layout.model / "model.onnx") if value.size == 1}
     assert {0.3067, 0.9011} <= found
 
@@ -61,7 +61,7 @@ def test_trains_on_a_single_test_row(root: Path, run_job: RunJob) -> None:
     run_job("train-pytorch", ["train"], root)
 
 
-def test_what_is_for_gpus_is_left_out_without_one(root: Path, run_job: RunJob) -> None:
+def test_gpu_settings_are_ignored_without_a_gpu(root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout, epochs=2, mixed_precision="true", compile="true")
     write_straight_line(layout)
@@ -69,5 +69,5 @@ def test_what_is_for_gpus_is_left_out_without_one(root: Path, run_job: RunJob) -
     assert "without mixed_precision and compile: they are for GPUs, and there is none" in run.log
 
 
-def test_small_steps_take_one_thread(root: Path, run_python: RunPython) -> None:
+def test_small_steps_use_one_thread(root: Path, run_python: RunPython) -> None:
     run_python("train-pytorch", IN_IMAGE / "threads.py", root)

@@ -1,4 +1,4 @@
-"""What is Keras's own: its log, and the SavedModel."""
+"""Keras's log and the SavedModel."""
 
 import re
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_raw_signature_scales_inside_the_model(layout: Layout, run_job: RunJob, 
     run_python(JOB, IN_IMAGE / "raw_equals_scaled.py", layout.root)
 
 
-def test_two_devices_equal_one(root: Path, run_python: RunPython) -> None:
+def test_training_on_two_devices_equals_one(root: Path, run_python: RunPython) -> None:
     log = run_python(JOB, IN_IMAGE / "two_devices.py", root).log
     assert "on 2 CPUs" in log
     assert "without mixed_precision: they are for GPUs, and there is none" in log

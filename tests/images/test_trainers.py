@@ -1,4 +1,4 @@
-"""What both trainers promise, whatever the framework."""
+"""Common behaviour of both trainers."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_writes_bundle_metrics_and_plots(job: str, layout: Layout, run_job: RunJ
     for name in ("learning-curve.png", "predicted-versus-target.png"):
         assert (layout.output_data / name).read_bytes().startswith(b"\x89PNG")
     assert f"Test MSE: {bundle.manifest.metrics['test_mse']:.4g} |" in run.log
-    assert run.complaints() == []
+    assert run.warnings() == []
 
 
 def test_model_takes_any_number_of_rows(job: str, layout: Layout, run_job: RunJob) -> None:
@@ -62,12 +62,12 @@ def test_same_seed_gives_same_weights(job: str, layout: Layout, run_job: RunJob)
         write_request(layout, epochs=3, batch_size=8, seed=seed)
         run_job(job, ["train"], layout.root)
         models.append(weights(layout.model / "model.onnx"))
-    first, again, other = models
-    assert all(np.array_equal(one, two) for one, two in zip(first, again, strict=True))
-    assert not all(np.array_equal(one, two) for one, two in zip(first, other, strict=True))
+    first, same_seed, other_seed = models
+    assert all(np.array_equal(*pair) for pair in zip(first, same_seed, strict=True))
+    assert not all(np.array_equal(*pair) for pair in zip(first, other_seed, strict=True))
 
 
-@pytest.mark.skipif(not BOSTON.exists(), reason=f"{BOSTON} is not there")
+@pytest.mark.skipif(not BOSTON.exists(), reason=f"{BOSTON} does not exist")
 @pytest.mark.parametrize("seed", range(5))
 def test_beats_linear_regression_on_housing(job: str, seed: int, root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
@@ -96,14 +96,14 @@ def test_reads_all_shards_of_a_channel(job: str, layout: Layout, run_job: RunJob
     assert "24 training rows" in run_job(job, ["train"], layout.root).log
 
 
-def test_misspelt_hyperparameter_ends_at_once(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_misspelt_hyperparameter_ends_the_job_before_data_is_read(job: str, layout: Layout, run_job: RunJob) -> None:
     write_request(layout, epoch=3)
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure == "hyperparameters: 'epoch' (value '3') is unknown: did you mean 'epochs'?"
     assert "training rows" not in run.log
 
 
-def test_row_with_nan_is_named(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_error_names_the_row_with_nan(job: str, layout: Layout, run_job: RunJob) -> None:
     path = layout.channel("train") / "x_train.npy"
     rows = np.load(path)
     rows[5, 1] = np.nan
@@ -113,7 +113,7 @@ def test_row_with_nan_is_named(job: str, layout: Layout, run_job: RunJob) -> Non
     assert run.failure.startswith("x_train.npy row 5 holds")
 
 
-def test_missing_channel_is_named(job: str, root: Path, run_job: RunJob) -> None:
+def test_error_names_the_missing_channel(job: str, root: Path, run_job: RunJob) -> None:
     layout = Layout(root)
     write_request(layout)
     layout.channel("train").rmdir()
@@ -127,7 +127,7 @@ def test_test_rows_of_another_width_are_refused(job: str, layout: Layout, run_jo
     assert run.failure == "x_train has 4 values a row, x_test has 3: preprocess both in the same job"
 
 
-def test_diverged_training_names_the_learning_rate(job: str, layout: Layout, run_job: RunJob) -> None:
+def test_error_of_diverged_training_names_the_learning_rate(job: str, layout: Layout, run_job: RunJob) -> None:
     write_request(layout, epochs=3, learning_rate=1e30)
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
@@ -136,7 +136,7 @@ def test_diverged_training_names_the_learning_rate(job: str, layout: Layout, run
     assert not (layout.model / "manifest.json").exists()
 
 
-def test_stopped_training_keeps_the_model(job: str, layout: Layout, start_job: StartJob) -> None:
+def test_stopped_training_saves_the_model(job: str, layout: Layout, start_job: StartJob) -> None:
     write_request(layout, epochs=1_000_000, batch_size=8)
     started = start_job(job, ["train"], layout.root)
     started.wait_for_log("Epoch: 5 " if job == "train-pytorch" else "Epoch 5/")

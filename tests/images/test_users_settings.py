@@ -1,4 +1,4 @@
-"""Images under variables, folders, users and umasks of the user: none of them may break our own programs."""
+"""A user's variables, folders, UIDs and umasks do not break the programs of the images."""
 
 import json
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from microjobs.interpreter import EXECUTABLE
 from tests.conftest import CONTAINERS, JOBS
 from tests.images.conftest import RunJob, StartJob
 from tests.images.example import load_example
-from tests.images.test_every_image import Attributes, answers_ping, give_to_anyone, run_to_end
+from tests.images.test_every_image import Attributes, answers_ping, give_to_another_user, run_until_exit
 from tests.images.training import write_request
 
 pytestmark = pytest.mark.engine
@@ -39,7 +39,7 @@ VARIABLES = {
     "PATH": NOWHERE,
     "TMPDIR": NOWHERE,
     "USER": "",
-    "LOGNAME": "somebody",
+    "LOGNAME": "unknown-user",
     "MPLBACKEND": "nosuch",
     "MPLCONFIGDIR": NOWHERE,
     "KERAS_BACKEND": "nosuch",
@@ -70,37 +70,37 @@ def write_shadows(folder: Path) -> None:
 
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_users_settings_do_not_break_our_programs(
+def test_settings_do_not_break_the_images(
     job: str, settings: Settings, root: Path, start_job: StartJob, image_attributes: Attributes
 ) -> None:
     example, layout, options = load_example(CONTAINERS / job), Layout(root), dict(settings.options)
     example.prepare(layout)
     write_shadows(layout.code)
-    give_to_anyone(root)
+    give_to_another_user(root)
     if settings.umask:
-        words = " ".join(image_attributes(job)["Config"]["Entrypoint"])
-        options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {words} "$@"', "sh"]
-    run = run_to_end(start_job, job, example, root, {"environment": settings.environment, **options}).wait()
+        entrypoint = " ".join(image_attributes(job)["Config"]["Entrypoint"])
+        options["entrypoint"] = ["sh", "-c", f'umask {settings.umask}; exec {entrypoint} "$@"', "sh"]
+    run = run_until_exit(start_job, job, example, root, {"environment": settings.environment, **options}).wait()
     assert run.code == 0, run.log
     assert [name for name in example.artifacts if not (root / name).is_file()] == []
-    assert run.complaints() == []
+    assert run.warnings() == []
 
 
-TELL = """
+WRITE_RESULT = """
 import getpass, json, mylib, os, pathlib
-told = {"mylib": mylib.__file__, "user": getpass.getuser(), "home": os.path.expanduser("~")}
-pathlib.Path(os.environ["SM_MODEL_DIR"], "told.json").write_text(json.dumps(told))
+result = {"mylib": mylib.__file__, "user": getpass.getuser(), "home": os.path.expanduser("~")}
+pathlib.Path(os.environ["SM_MODEL_DIR"], "result.json").write_text(json.dumps(result))
 """
 
 
 @pytest.mark.parametrize("job", ["train-tensorflow", "train-pytorch"])
-def test_script_gets_its_python_path_and_its_user(job: str, root: Path, run_job: RunJob) -> None:
-    """The requirements are installed although a module in the code's folder has the name of one that pip imports."""
+def test_script_gets_the_python_path_and_the_user(job: str, root: Path, run_job: RunJob) -> None:
+    """Requirements are installed although the code has a module `queue`, which pip would import."""
     layout, source = Layout(root), root / "input" / "data" / "code"
     write_request(layout, sagemaker_program="train.py", sagemaker_submit_directory=layout.spell(source))
     (source / "lib").mkdir(parents=True)
     (source / "lib" / "mylib.py").touch()
-    (source / "train.py").write_text(TELL)
+    (source / "train.py").write_text(WRITE_RESULT)
     (source / "queue.py").write_text("raise RuntimeError('not for pip')")
     (source / "requirements.txt").write_text("numpy\n")  # installed already
     run_job(
@@ -109,8 +109,8 @@ def test_script_gets_its_python_path_and_its_user(job: str, root: Path, run_job:
         root,
         environment={"PYTHONPATH": f"{CODE}/lib", "PYTHONHOME": NOWHERE, "PYTHONEXECUTABLE": NOWHERE},
     )
-    told = json.loads((layout.model / "told.json").read_text())
-    assert told == {"mylib": f"{CODE}/lib/mylib.py", "user": "root", "home": "/root"}
+    result = json.loads((layout.model / "result.json").read_text())
+    assert result == {"mylib": f"{CODE}/lib/mylib.py", "user": "root", "home": "/root"}
 
 
 def test_handlers_get_the_users_python_path(root: Path, start_job: StartJob) -> None:
@@ -132,9 +132,7 @@ def test_handlers_get_the_users_python_path(root: Path, start_job: StartJob) -> 
         ({"SAGEMAKER_CONTAINER_LOG_LEVEL": "loud"}, "SAGEMAKER_CONTAINER_LOG_LEVEL 'loud' is not a log level"),
     ],
 )
-def test_setting_without_meaning_is_named(
-    environment: dict[str, str], reason: str, root: Path, run_job: RunJob
-) -> None:
+def test_invalid_setting_is_reported(environment: dict[str, str], reason: str, root: Path, run_job: RunJob) -> None:
     run = run_job("preprocess", [], root, environment=environment, expect=2)
     assert run.failure is not None
     assert run.failure.startswith(reason)
@@ -152,7 +150,7 @@ fi
 
 
 @pytest.mark.parametrize("job", JOBS)
-def test_image_without_pip_says_so(job: str, root: Path, start_job: StartJob) -> None:
+def test_image_without_pip_reports_that(job: str, root: Path, start_job: StartJob) -> None:
     run = start_job(job, ["-c", FRAMEWORK_PROCESSOR], root, entrypoint="/bin/bash").wait()
     has_pip = "pip" in (CONTAINERS / job / "cpu.lock").read_text() and run.code == 0
     if not has_pip:

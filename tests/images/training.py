@@ -1,4 +1,4 @@
-"""Inputs of training jobs, and what to look at afterwards."""
+"""Inputs of training jobs, and the weights of their models."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tests.conftest import BOSTON
 from tests.images.example import Example
 
 LINEAR_REGRESSION_MSE = 23.2
-"""Of ordinary least squares on the same split of the housing data."""
+"""Mean squared error of ordinary least squares on the same split of the housing data."""
 
 STRAIGHT_LINE_TABLE = """\
 Epoch: 0 | Train loss: 0.757 | Test loss: 0.725
@@ -40,11 +40,11 @@ Epoch: 240 | Train loss: 0.004 | Test loss: 0.006
 Epoch: 260 | Train loss: 0.004 | Test loss: 0.006
 Epoch: 280 | Train loss: 0.004 | Test loss: 0.006
 """
-"""What the PyTorch notebook prints."""
+"""The output of the PyTorch notebook."""
 
 
 def write_request(layout: Layout, **hyperparameters: object) -> None:
-    """The configuration of a training job with the channels `train` and `test`; folders that the platform makes."""
+    """Write the configuration of a training job with channels `train` and `test`, and create the platform's folders."""
     write_hyperparameters(layout, hyperparameters)
     write_input_data_config(layout, {"train": Channel(), "test": Channel()})
     write_training_resource_config(layout, ResourceConfig())
@@ -58,7 +58,7 @@ def write_split(layout: Layout, split: str, x: ArrayLike, y: ArrayLike) -> None:
 
 
 def write_small(layout: Layout, features: int = 4) -> None:
-    """Twenty-four training rows and eight test rows of a linear target, scaled."""
+    """Write 24 training rows and 8 test rows of a linear target, scaled."""
     random = np.random.default_rng(0)
     x = random.normal(size=(32, features))
     y = x.sum(axis=1) + 20
@@ -68,7 +68,7 @@ def write_small(layout: Layout, features: int = 4) -> None:
 
 
 def write_straight_line(layout: Layout) -> None:
-    """The notebook's `y = 0.3 x + 0.9`: 80 training rows, 20 test rows, not scaled."""
+    """Write the notebook's `y = 0.3 x + 0.9`: 80 training rows and 20 test rows, not scaled."""
     x = np.arange(0, 1, 0.01, dtype=np.float32)[:, np.newaxis]
     y = np.float32(0.3) * x + np.float32(0.9)
     write_split(layout, "train", x[:80], y[:80])
@@ -76,35 +76,35 @@ def write_straight_line(layout: Layout) -> None:
 
 
 def write_boston(layout: Layout) -> None:
-    """Keras's own split of the housing data, scaled by its training rows."""
+    """Write Keras's split of the housing data, scaled by the training rows."""
     with np.load(BOSTON) as arrays:
         x, y = arrays["x"], arrays["y"]
     order = np.arange(len(x))
     np.random.RandomState(113).shuffle(order)
-    x, y, cut = x[order], y[order], int(0.8 * len(x))
-    mean, scale = x[:cut].mean(axis=0), x[:cut].std(axis=0)
-    write_split(layout, "train", (x[:cut] - mean) / scale, y[:cut])
-    write_split(layout, "test", (x[cut:] - mean) / scale, y[cut:])
-    write_scaler(layout.channel("train"), Scaler([cut] * x.shape[1], mean.tolist(), scale.tolist()))
+    x, y, train_rows = x[order], y[order], int(0.8 * len(x))
+    mean, scale = x[:train_rows].mean(axis=0), x[:train_rows].std(axis=0)
+    write_split(layout, "train", (x[:train_rows] - mean) / scale, y[:train_rows])
+    write_split(layout, "test", (x[train_rows:] - mean) / scale, y[train_rows:])
+    write_scaler(layout.channel("train"), Scaler([train_rows] * x.shape[1], mean.tolist(), scale.tolist()))
 
 
 def weights(model: Path) -> list[NDArray[np.float32]]:
-    """The weights in a model.onnx, in order of their names."""
+    """Return the weights of a model.onnx, in the order of their names."""
     tensors = sorted(onnx.load(model).graph.initializer, key=lambda tensor: tensor.name)
     return [np.asarray(numpy_helper.to_array(tensor)) for tensor in tensors]
 
 
-def trainer_example(*own_files: str, size_limit: int) -> Example:
-    """A good run of a trainer on a few rows, and a bad one without training targets."""
+def trainer_example(*own_files: str, max_megabytes: int) -> Example:
+    """Return examples of a trainer: a run on a few rows, and a run without training targets."""
 
     def prepare(layout: Layout) -> None:
         write_request(layout, epochs=3)
         write_small(layout)
 
-    def spoil(layout: Layout) -> None:
+    def corrupt(layout: Layout) -> None:
         (layout.channel("train") / "y_train.npy").unlink()
 
     bundle = ("model.onnx", "manifest.json", "scaler.json", *own_files)
     output = ("metrics.json", "learning-curve.png", "predicted-versus-target.png")
     artifacts = (*(f"model/{name}" for name in bundle), *(f"output/data/{name}" for name in output))
-    return Example(["train"], prepare, spoil, "has no y_train.npy", artifacts, size_limit)
+    return Example(["train"], prepare, corrupt, "has no y_train.npy", artifacts, max_megabytes)

@@ -1,4 +1,4 @@
-"""Input files for a successful run and a failing run of this job. The tests in `tests/images` use them."""
+"""Examples of this job, for the tests of all images."""
 
 import tarfile
 
@@ -30,13 +30,13 @@ def corrupt_model(layout: Layout) -> None:
 EXAMPLE = Example(
     arguments=[],
     prepare=prepare,
-    spoil=corrupt_model,
-    reason="model.tar.gz is not a whole tar archive",
+    corrupt=corrupt_model,
+    expected_error="model.tar.gz is not a whole tar archive",
     artifacts=(
         "processing/batch/predictions.npy",
         "processing/batch/score-report.txt",
         "processing/batch/report.json",
         "processing/batch/predicted-versus-target.png",
     ),
-    size_limit=650,
+    max_megabytes=650,
 )

@@ -1,4 +1,4 @@
-"""A good and a bad run of this job, for the tests that every image inherits."""
+"""Examples of this job, for the tests of all images."""
 
 import numpy as np
 
@@ -18,7 +18,7 @@ def prepare(layout: Layout) -> None:
     write_processing_resource_config(layout, ResourceConfig())
 
 
-def spoil(layout: Layout) -> None:
+def corrupt(layout: Layout) -> None:
     path = layout.processing("input") / "x_train.npy"
     rows = np.load(path)
     rows[7, 2] = np.nan
@@ -28,8 +28,8 @@ def spoil(layout: Layout) -> None:
 EXAMPLE = Example(
     arguments=[],
     prepare=prepare,
-    spoil=spoil,
-    reason="x_train.npy row 7 holds nan",
+    corrupt=corrupt,
+    expected_error="x_train.npy row 7 holds nan",
     artifacts=(
         "processing/train/x_train.npy",
         "processing/train/y_train.npy",
@@ -37,5 +37,5 @@ EXAMPLE = Example(
         "processing/test/x_test.npy",
         "processing/test/y_test.npy",
     ),
-    size_limit=650,
+    max_megabytes=650,
 )

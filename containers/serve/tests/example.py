@@ -1,4 +1,4 @@
-"""A successful and a failing run of this job, for the tests that all images inherit."""
+"""Examples of this job, for the tests of all images."""
 
 from microjobs.bundle import MODEL_FILE
 from microjobs.contract import Layout
@@ -10,14 +10,14 @@ def prepare(layout: Layout) -> None:
     linear_bundle(layout.model, [1.0, 2.0, 3.0], 0.5)
 
 
-def spoil(layout: Layout) -> None:
+def corrupt(layout: Layout) -> None:
     (layout.model / MODEL_FILE).write_bytes(b"no model")
 
 
 EXAMPLE = Example(
     arguments=["serve"],
     prepare=prepare,
-    spoil=spoil,
-    reason="is not a model that ONNX Runtime can load",
-    size_limit=650,
+    corrupt=corrupt,
+    expected_error="is not a model that ONNX Runtime can load",
+    max_megabytes=650,
 )

@@ -1,5 +1,5 @@
-"""A good and a bad run of this job, for the tests that every image inherits."""
+"""Examples of this job, for the tests of all images."""
 
 from tests.images.training import trainer_example
 
-EXAMPLE = trainer_example("model.pth", size_limit=1700)
+EXAMPLE = trainer_example("model.pth", max_megabytes=1700)

@@ -1,5 +1,5 @@
-"""A good and a bad run of this job, for the tests that every image inherits."""
+"""Examples of this job, for the tests of all images."""
 
 from tests.images.training import trainer_example
 
-EXAMPLE = trainer_example("1/saved_model.pb", size_limit=2300)
+EXAMPLE = trainer_example("1/saved_model.pb", max_megabytes=2300)

@@ -1,4 +1,4 @@
-"""A good and a bad run of this job, for the tests that every image inherits."""
+"""Examples of this job, for the tests of all images."""
 
 import numpy as np
 
@@ -23,14 +23,14 @@ def prepare(layout: Layout) -> None:
         folder.mkdir(parents=True)
 
 
-def spoil(layout: Layout) -> None:
+def corrupt(layout: Layout) -> None:
     write_hyperparameters(layout, {"trimm": 0.1})
 
 
 EXAMPLE = Example(
     arguments=["train"],
     prepare=prepare,
-    spoil=spoil,
-    reason="'trimm' (value '0.1') is unknown: did you mean 'trim'?",
+    corrupt=corrupt,
+    expected_error="'trimm' (value '0.1') is unknown: did you mean 'trim'?",
     artifacts=("model/model.json",),
 )

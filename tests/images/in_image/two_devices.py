@@ -44,7 +44,7 @@ logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it warns that these d
 x = np.random.default_rng(0).normal(size=(25, 4)).astype(np.float32)
 y = x.sum(axis=1, keepdims=True) + 20
 data = TrainingData(x, y, x, y, None)
-one = train(tf.distribute.get_strategy(), data)
-two = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), data)
-np.testing.assert_allclose(one, two, atol=1e-4)
-assert one.std() > 0.1  # the model has learned
+single = train(tf.distribute.get_strategy(), data)
+double = train(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]), data)
+np.testing.assert_allclose(single, double, atol=1e-4)
+assert single.std() > 0.1  # the model has learned
