@@ -1,8 +1,8 @@
-"""Changes one module in small ways and reports the changes that its tests do not notice. `make mutate/PATH` calls this.
+"""Makes small changes to a module and reports those that its tests miss. `make mutate/PATH` calls this.
 
     python scripts/mutate.py PATH --tests "tests/unit/test_x.py …" [--count 40] [--seed 0]
 
-A copy of the work tree is changed, not the work tree itself. Exit code 1: some changes survived.
+The changes are made in a copy of the work tree. Exit code 1: the tests missed some changes.
 """
 
 import argparse
@@ -34,14 +34,14 @@ IMPLAUSIBLE = re.compile(
 
 TIMEOUT_FACTOR = 5
 TIMEOUT_SECONDS = 20
-"""A change that makes the tests slower than this counts as noticed."""
+"""If a change makes the tests slower than this, it counts as detected."""
 
 
 def main() -> int:
     options = parse_arguments()
     test_command = shlex.join([sys.executable, "-m", "pytest", "-x", "-q", *shlex.split(options.tests)])
     with tempfile.TemporaryDirectory(prefix="mutate-") as folder, chdir(copy_work_tree(Path(folder))):
-        # Before the installed package, which is the work tree.
+        # These folders come before the installed package, which is the work tree.
         os.environ["PYTHONPATH"] = os.pathsep.join([folder, str(Path(folder) / "shared")])
         seconds = run_baseline(test_command)
         mutations = sample(find_mutations(options.path), options.count, options.seed)
@@ -50,16 +50,16 @@ def main() -> int:
         survivors = [
             diff for number, item in enumerate(mutations, 1) if (diff := survives(item, test_command, timeout, number))
         ]
-    print(f"\n{len(mutations) - len(survivors)} of {len(mutations)} changes were noticed")
+    print(f"\n{len(mutations) - len(survivors)} of {len(mutations)} changes were detected")
     return 1 if survivors else 0
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Report changes of a module that its tests do not notice.")
+    parser = argparse.ArgumentParser(description="Report small changes of a module that its tests miss.")
     parser.add_argument("path", type=Path, help="module, relative to the repository")
-    parser.add_argument("--tests", required=True, help="arguments for pytest: the tests that should notice changes")
+    parser.add_argument("--tests", required=True, help="arguments for pytest: the tests that should detect changes")
     parser.add_argument("--count", type=int, default=40, help="changes to try (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the changes (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random choice (default: %(default)s)")
     options = parser.parse_args()
     if not (REPOSITORY / options.path).is_file():
         parser.error(f"{options.path} is not a file in {REPOSITORY}")
@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def copy_work_tree(folder: Path) -> Path:
-    """Copy the tracked files, and new ones that git does not ignore."""
+    """Copy tracked and untracked files, except those that git ignores. Return the folder."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     for name in filter(None, listed.split("\0")):
@@ -78,7 +78,7 @@ def copy_work_tree(folder: Path) -> Path:
 
 
 def run_baseline(test_command: str) -> float:
-    """Run the tests without a change; return the seconds that they take. Exits if they fail."""
+    """Run the tests without a change, and return the seconds that they take. Exit if they fail."""
     started = time.monotonic()
     outcome, output = run_tests(test_command, timeout=600)
     if outcome is not TestOutcome.SURVIVED:
@@ -104,7 +104,7 @@ def survives(mutation: MutationSpec, test_command: str, timeout: float, number: 
     """Apply a mutation and run the tests; return its diff if they pass, else an empty text."""
     result = mutate_and_test([mutation], test_command, timeout)
     survived = result.test_outcome is TestOutcome.SURVIVED
-    print(f"{number:4} line {mutation.start_pos[0]:<5} {'SURVIVED' if survived else 'noticed'}", flush=True)
+    print(f"{number:4} line {mutation.start_pos[0]:<5} {'missed' if survived else 'detected'}", flush=True)
     if survived:
         print(result.diff, flush=True)
     return result.diff if survived else ""

@@ -1,8 +1,9 @@
-"""Makes the folder and the example request of a resource family. It passes the inherited tests from the start.
+"""Creates the folder and the example request of a resource family, which passes the tests of all families.
 
     python -m scripts.new_resource NAME
 
-NAME is the family's noun in lower case with dashes: `auto-ml-job` for CreateAutoMLJob, DescribeAutoMLJob, ….
+NAME is the noun of the family's operations, in lower case with dashes: `auto-ml-job` for CreateAutoMLJob and
+DescribeAutoMLJob.
 """
 
 import argparse
@@ -28,7 +29,7 @@ VERBS = ("Describe", "List", "Stop", "Delete")
 
 
 class Family:
-    """The names of a family, and what botocore's model says of its operations."""
+    """The names of a family, and its operations in botocore's model."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -148,7 +149,7 @@ def write_family(family: Family, folder: Path, example: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="new-resource", description="Make the folder of a resource family.")
+    parser = argparse.ArgumentParser(prog="new-resource", description="Create the folder of a resource family.")
     parser.add_argument("name", help="such as auto-ml-job")
     family = Family(parser.parse_args().name)
     for verb in ("Describe", "List"):
@@ -166,7 +167,7 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
         example.unlink(missing_ok=True)
         raise
-    print(f"Made {folder.relative_to(ROOT)} and {example.relative_to(ROOT)}.")
+    print(f"Created {folder.relative_to(ROOT)} and {example.relative_to(ROOT)}.")
     print("Next: make parity, and read docs/maintaining/adding-a-resource.md")
 
 

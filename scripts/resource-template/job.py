@@ -1,4 +1,4 @@
-"""Greetings while they run: one attempt on one host."""
+"""Runs greetings: one attempt on one host."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,10 +13,9 @@ from microjobs_orchestrator.local.runtimes.base import Host, HostPlan, Plan
 from microjobs_orchestrator.local.state import Record
 
 IMAGE = "microjobs/serve:dev"
-"""The image that runs, before the aliases of the configuration."""
+"""The image of the host, to which the aliases of the configuration apply."""
 
-MAX_RUNTIME = 86_400
-"""Seconds."""
+MAX_RUNTIME_SECONDS = 86_400
 
 
 class GreetingRun:
@@ -29,7 +28,7 @@ class GreetingRun:
         self.job.run(self._run)
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume with the hosts that an earlier server left; without them the run has failed, or was stopped."""
+        """Resume with the hosts of an earlier server. Without hosts, the run has failed or was stopped."""
         if hosts or self.events.stop_reason is not None:
             self.job.run(partial(self._run, hosts))
         else:
@@ -41,12 +40,12 @@ class GreetingRun:
         result = self.job.result(outcome)
         self.job.end(result.status, FailureReason=result.reason)
 
-    def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  for runs that collect while they run
-        """Describe the start; return the seconds that the hosts may run."""
-        return MAX_RUNTIME - self.job.describe_start()
+    def _handle_start(self, hosts: Sequence[Host]) -> float:  # noqa: ARG002  other families read the hosts' output
+        """Describe the start, and return the time limit of the hosts in seconds."""
+        return MAX_RUNTIME_SECONDS - self.job.describe_start()
 
     def _make_plan(self, folder: Path) -> Plan:
-        """Return what runs. The host finds the files below `files` in the root of the contract."""
+        """Return the plan. The host finds the files of the folder `files` below the root of the contract."""
         files = folder / "files"
         files.mkdir()
         script = f"echo hello from {self.job.name}"

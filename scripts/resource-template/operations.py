@@ -9,7 +9,7 @@ from microjobs_orchestrator.local.state import Record
 
 
 class GreetingOperations(RunningOperations):
-    """Replace `add` to check a Create request, and `more` for operations beside the common ones."""
+    """Override `add` to check Create requests, and `more` to add further operations."""
 
     kind = GREETING
 

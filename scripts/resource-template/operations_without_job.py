@@ -6,6 +6,6 @@ from microjobs_orchestrator.local.resources.operations import Operations
 
 
 class GreetingOperations(Operations):
-    """Replace `add` to check a Create request, and `more` for operations beside the common ones."""
+    """Override `add` to check Create requests, and `more` to add further operations."""
 
     kind = GREETING

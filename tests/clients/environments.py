@@ -41,13 +41,13 @@ def run_program(client: str, local: LocalServer, folder: Path, script: str, *arg
     """Run a script of this folder with a client's Python, with `folder` as working directory. Return its output."""
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(folder),  # no settings or credentials of the user's
+        "HOME": str(folder),  # without the user's settings and credentials
         "PYTHONPATH": str(REPOSITORY / "shared"),
         **control.make_environment(local.home, local.address),
     }
-    words = [client_programs(client) / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
+    command = [client_programs(client) / "python", "-W", "ignore", Path(__file__).with_name(script), *arguments]
     done = subprocess.run(
-        [str(word) for word in words], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        list(map(str, command)), cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
     errors = [line for line in done.stderr.splitlines() if "INFO:" not in line]
     assert done.returncode == 0, done.stdout[-2000:] + "\n".join(errors)[-4000:]

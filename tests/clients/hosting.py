@@ -24,7 +24,7 @@ bucket = sess.default_bucket()
 name = "sdk-hosting"
 data = sess.upload_data(archive, key_prefix=name)
 
-# --- an asynchronous endpoint; its status is asked every second: the SDK would wait 30 s first
+# --- an asynchronous endpoint; the waiter polls every second, because the SDK would wait 30 s first
 model = Model(image, data, os.environ["SAGEMAKER_ROLE"], name=name, sagemaker_session=sess)
 model.deploy(
     1,
@@ -37,16 +37,16 @@ boto3.client("sagemaker").get_waiter("endpoint_in_service").wait(
     EndpointName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60}
 )
 predictor = AsyncPredictor(Predictor(name, sess, CSVSerializer(), CSVDeserializer()), name=name)
-often = WaiterConfig(max_attempts=6, delay=1)  # the SDK looks so often for what does not come, too
-predicted = predictor.predict([[1, 2, 3], [4, 5, 6]], waiter_config=often)
+waiter_config = WaiterConfig(max_attempts=6, delay=1)  # the SDK polls for the result and for the failure
+predicted = predictor.predict([[1, 2, 3], [4, 5, 6]], waiter_config=waiter_config)
 try:
-    predictor.predict("oops", waiter_config=often)
+    predictor.predict("oops", waiter_config=waiter_config)
     failure = ""
 except AsyncInferenceModelError as error:
     failure = str(error)
 predictor.delete_endpoint()
 
-# --- a transform job that leaves the first column out, and puts it before the predictions
+# --- a transform job that removes the first column from the input, and joins it with the predictions
 raw = sess.upload_string_as_file_body("first,1,2,3\nsecond,4,5,6\n", bucket, f"{name}/rows/rows.csv")
 transformer = Transformer(
     name, 1, "ml.m5.large", output_path=f"s3://{bucket}/{name}/joined", accept="text/csv", assemble_with="Line"

@@ -1,4 +1,4 @@
-"""The calls of the housing notebook, unchanged, with the SageMaker SDK v2 and the local server.
+"""The calls of the housing notebook with the SageMaker SDK v2 and the local server.
 
 Runs in the SDK's virtual environment. Only images and the address of the service differ from AWS.
 Usage: housing_notebook.py BOSTON.npz WORK-FOLDER IMAGE-TEMPLATE (such as microjobs/{}:dev)
@@ -34,20 +34,25 @@ bucket = sess.default_bucket()
 role = os.environ["SAGEMAKER_ROLE"]
 prefix = "tf-2-workflow"
 
-# --- raw data, as Keras splits it
+# --- raw data, with the split of Keras
 with np.load(data) as file:
     x, y = file["x"], file["y"]
 order = np.arange(len(x))
 np.random.RandomState(113).shuffle(order)
-cut = int(len(x) * 0.8)
+train_rows = int(len(x) * 0.8)
 raw = work / "raw"
 raw.mkdir()
-arrays = {"x_train": x[order[:cut]], "y_train": y[order[:cut]], "x_test": x[order[cut:]], "y_test": y[order[cut:]]}
+arrays = {
+    "x_train": x[order[:train_rows]],
+    "y_train": y[order[:train_rows]],
+    "x_test": x[order[train_rows:]],
+    "y_test": y[order[train_rows:]],
+}
 for name, array in arrays.items():
     np.save(raw / f"{name}.npy", array)
 raw_s3 = sess.upload_data(path=str(raw), key_prefix=f"{prefix}/data/raw")
 
-# --- scaling on four hosts, a file each: where the notebook's own run failed
+# --- scaling on four hosts, with one file per host
 destination = f"s3://{bucket}/{prefix}/data"
 processor = Processor(role, image.format("preprocess"), instance_count=4, instance_type="ml.m5.4xlarge")
 processor.run(
@@ -110,7 +115,7 @@ assert frame.iloc[0]["TrainingJobName"] == tuner.best_training_job()
 # --- an endpoint for the best model
 predictor = tuner.deploy(
     initial_instance_count=1,
-    instance_type="ml.t2.medium",  # the notebook's own, ml.t3.medium, is none that endpoints have
+    instance_type="ml.t2.medium",  # endpoints do not support ml.t3.medium, which the notebook uses
     image_uri=image.format("serve"),
     serializer=JSONSerializer(),
     deserializer=JSONDeserializer(),

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from mlflow.deployments import get_deploy_client
 
-FLAVOUR = {"loader_module": "loader", "python_version": "3.11.0", "env": {}}
+FLAVOR = {"loader_module": "loader", "python_version": "3.11.0", "env": {}}
 model = Path("model")
 model.mkdir()
-(model / "MLmodel").write_text(json.dumps({"flavors": {"python_function": FLAVOUR}, "model_uuid": "0" * 32}))
+(model / "MLmodel").write_text(json.dumps({"flavors": {"python_function": FLAVOR}, "model_uuid": "0" * 32}))
 
 client = get_deploy_client("sagemaker")
 config = {
@@ -28,4 +28,4 @@ status = client.get_deployment("deployed")["EndpointStatus"]
 client.update_deployment("deployed", str(model), flavor="python_function", config={**config, "mode": "replace"})
 listed = [item["EndpointName"] for item in client.list_deployments()]
 client.delete_deployment("deployed", config={"region_name": config["region_name"]})
-print(json.dumps({"status": status, "listed": listed, "left": len(client.list_deployments())}))
+print(json.dumps({"status": status, "listed": listed, "remaining": len(client.list_deployments())}))

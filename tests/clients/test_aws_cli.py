@@ -26,8 +26,8 @@ def aws(local: LocalServer, tmp_path: Path) -> Aws:
         **control.make_environment(local.home, local.address),
     }
 
-    def aws(*words: str) -> Any:
-        command = [str(client_programs("aws") / "aws"), *words]
+    def aws(*arguments: str) -> Any:
+        command = [str(client_programs("aws") / "aws"), *arguments]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout) if done.stdout.startswith("{") else done.stdout
@@ -35,7 +35,7 @@ def aws(local: LocalServer, tmp_path: Path) -> Aws:
     return aws
 
 
-def test_job_is_created_waited_for_and_described(aws: Aws, local: LocalServer) -> None:
+def test_cli_creates_waits_for_and_describes_a_job(aws: Aws, local: LocalServer) -> None:
     request = training_request(local, "echo from the command line")
     created = aws("sagemaker", "create-training-job", "--cli-input-json", json.dumps(request))
     name = created["TrainingJobArn"].rpartition("/")[2]
@@ -48,7 +48,7 @@ def test_job_is_created_waited_for_and_described(aws: Aws, local: LocalServer) -
     assert "model.tar.gz" in aws("s3", "ls", f"{local.uri('models')}/{name}/output/")
 
 
-def test_log_is_read(aws: Aws, local: LocalServer) -> None:
+def test_cli_reads_the_log(aws: Aws, local: LocalServer) -> None:
     name = local.train("echo first; echo second")["TrainingJobName"]
     found = aws(
         "logs", "filter-log-events", "--log-group-name", "/aws/sagemaker/TrainingJobs", "--log-stream-name-prefix", name

@@ -32,57 +32,59 @@ def run(python: Path, script: str, folder: Path, **environment: str) -> list[Ans
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
-    return run(client_programs("inference") / "python", "real.py", tmp_path_factory.mktemp("real"))
+def toolkit_results(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
+    return run(client_programs("inference") / "python", "toolkit_handlers.py", tmp_path_factory.mktemp("toolkit"))
 
 
 @pytest.fixture(scope="module")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
+def serve_results(tmp_path_factory: pytest.TempPathFactory) -> list[Answers]:
     modules = os.pathsep.join([str(REPOSITORY / "shared"), str(CONTAINERS / "serve")])
-    return run(Path(sys.executable), "ours.py", tmp_path_factory.mktemp("ours"), PYTHONPATH=modules)
+    return run(Path(sys.executable), "serve_handlers.py", tmp_path_factory.mktemp("serve"), PYTHONPATH=modules)
 
 
-def test_same_programs_are_loaded(real: list[Answers], ours: list[Answers]) -> None:
+def test_same_programs_are_loaded(toolkit_results: list[Answers], serve_results: list[Answers]) -> None:
     different = {
         name
-        for name, theirs, mine in zip(PROGRAMS, real, ours, strict=True)
-        if bool(theirs["failed"]) != bool(mine["failed"])
+        for name, toolkit, serve in zip(PROGRAMS, toolkit_results, serve_results, strict=True)
+        if bool(toolkit["failed"]) != bool(serve["failed"])
     }
     assert different == REJECTED_AT_START
 
 
-def test_only_intended_responses_differ(real: list[Answers], ours: list[Answers]) -> None:
-    pairs = [*pair_responses(real, ours)]
-    different = {where: mine["status"] for where, theirs, mine in pairs if not is_equivalent(theirs, mine)}
-    details = [f"{where}:\n  {text(theirs)}\n  {text(mine)}" for where, theirs, mine in pairs if where in different]
+def test_only_intended_responses_differ(toolkit_results: list[Answers], serve_results: list[Answers]) -> None:
+    pairs = [*pair_responses(toolkit_results, serve_results)]
+    different = {key: serve["status"] for key, toolkit, serve in pairs if not is_equivalent(toolkit, serve)}
+    details = [f"{key}:\n  {text(toolkit)}\n  {text(serve)}" for key, toolkit, serve in pairs if key in different]
     assert different == DIFFERENCES, "\n".join(details)
     assert len(pairs) > 500
 
 
-def test_only_failures_of_user_code_are_reported_as_such(ours: list[Answers]) -> None:
-    ends = (" raises", " returns", "context.")
+def test_only_failures_of_user_code_are_reported_as_failures_of_user_code(serve_results: list[Answers]) -> None:
+    code_failures = (" raises", " returns", "context.")
     reported = {
         name
-        for name, mine in zip(PROGRAMS, ours, strict=True)
-        for answer in mine["answers"]
+        for name, serve in zip(PROGRAMS, serve_results, strict=True)
+        for answer in serve["answers"]
         if "own code failed" in body(answer)
     }
-    assert [name for name in reported if not any(end in name for end in ends)] == []
+    assert [name for name in reported if not any(text in name for text in code_failures)] == []
     assert "predict_fn raises ValueError" in reported
 
 
-def pair_responses(real: list[Answers], ours: list[Answers]) -> Iterator[tuple[tuple[str, str], Answers, Answers]]:
-    """Yield program and request, and both responses."""
-    for (name, program), theirs, mine in zip(PROGRAMS.items(), real, ours, strict=True):
-        for request, *both in zip(program.requests, theirs["answers"], mine["answers"], strict=False):
-            yield (name, request), both[0], both[1]
+def pair_responses(
+    toolkit_results: list[Answers], serve_results: list[Answers]
+) -> Iterator[tuple[tuple[str, str], Answers, Answers]]:
+    """Yield program and request, and responses responses."""
+    for (name, program), toolkit, serve in zip(PROGRAMS.items(), toolkit_results, serve_results, strict=True):
+        for request, *responses in zip(program.requests, toolkit["answers"], serve["answers"], strict=False):
+            yield (name, request), responses[0], responses[1]
 
 
-def is_equivalent(theirs: Answers, mine: Answers) -> bool:
-    """Compare responses; of errors only the status, because the toolkit's bodies are tracebacks."""
-    if theirs["status"] >= 400 and theirs["body"] != mine["body"]:
-        return bool(theirs["status"] == mine["status"])
-    return theirs == mine
+def is_equivalent(toolkit: Answers, serve: Answers) -> bool:
+    """Compare responses. Compare only the status of errors, because the toolkit's bodies are tracebacks."""
+    if toolkit["status"] >= 400 and toolkit["body"] != serve["body"]:
+        return bool(toolkit["status"] == serve["status"])
+    return toolkit == serve
 
 
 def body(answer: Answers) -> str:

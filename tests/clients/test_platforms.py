@@ -19,7 +19,7 @@ def stub(tmp_path: Path) -> Iterator[LocalServer]:
 
 def test_mlflow_deploys_a_model(stub: LocalServer, tmp_path: Path) -> None:
     lines = run_program("mlflow", stub, tmp_path, "mlflow_deployment.py", "image:1")
-    assert json.loads(lines[-1]) == {"status": "InService", "listed": ["deployed"], "left": 0}
+    assert json.loads(lines[-1]) == {"status": "InService", "listed": ["deployed"], "remaining": 0}
     assert [item["Name"] for item in stub.s3.list_buckets()["Buckets"] if item["Name"].startswith("mlflow")]
 
 
@@ -27,7 +27,7 @@ def test_airflow_trains_and_hosts(stub: LocalServer, tmp_path: Path) -> None:
     lines = run_program("airflow", stub, tmp_path, "airflow_hooks.py", "image:1", stub.address.bucket)
     assert json.loads(lines[-1]) == {
         "status": "Completed",
-        "listed": ["airflow"],
-        "counted": 0,
+        "names": ["airflow"],
+        "count": 0,
         "endpoint": "InService",
     }

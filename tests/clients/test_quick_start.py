@@ -21,7 +21,7 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("client", PROGRAMS)
-def test_page_names_the_version_that_is_tested(client: str) -> None:
+def test_page_names_the_tested_version(client: str) -> None:
     lock = Path(__file__).with_name(f"{client}.lock").read_text()
     (version,) = re.findall(r"^sagemaker==(\S+)", lock, re.MULTILINE)
     assert f"pip install sagemaker=={version}" in PAGE
@@ -42,11 +42,11 @@ def test_page_uses_only_images_that_make_run_builds() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("client", PROGRAMS)
 def test_program_of_the_page_trains_a_model(client: str, local: LocalServer, tmp_path: Path) -> None:
-    program = re.sub(r"microjobs/([a-z-]+):dev", lambda found: image_name(found[1]), PROGRAMS[client])
+    program = re.sub(r"microjobs/([a-z-]+):dev", lambda match: image_name(match[1]), PROGRAMS[client])
     (tmp_path / "first.py").write_text(program)
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),  # no settings or credentials of the user's
+        "HOME": str(tmp_path),  # without the user's settings and credentials
         **control.make_environment(local.home, local.address),
     }
     command = [str(client_programs(client) / "python"), "first.py"]

@@ -18,14 +18,14 @@ def run(local: LocalServer, folder: Path, script: str, *arguments: object) -> li
     return run_program("sdk", local, folder, script, *arguments)
 
 
-def test_users_script_runs_in_awss_own_image_by_its_alias(tmp_path: Path) -> None:
+def test_script_runs_in_the_alias_of_an_aws_image(tmp_path: Path) -> None:
     aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("preprocess")}
     with started(tmp_path / "home", runtime="docker", images=aliases) as local:
         assert run(local, tmp_path, "sklearn_processor.py", tmp_path)[-1] == "mean 0.000000 std 1.000000"
 
 
 @pytest.mark.timeout(900)
-def test_housing_notebook_runs_to_its_last_cell(local: LocalServer, boston: Path, tmp_path: Path) -> None:
+def test_housing_notebook_runs(local: LocalServer, boston: Path, tmp_path: Path) -> None:
     lines = run(local, tmp_path, "housing_notebook.py", boston, tmp_path, image_name("{}"))
     results = json.loads(lines[-1])
     assert results["best"] < 30

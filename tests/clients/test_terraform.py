@@ -23,7 +23,7 @@ EMPTY, CHANGES = 0, 2
 
 @pytest.fixture
 def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
-    """Runs a command in a folder with the resources; its exit code."""
+    """A function that runs a Terraform command on the resources and returns its exit code."""
     program = shutil.which("terraform")
     if program is None:
         pytest.skip("terraform is not installed")
@@ -38,18 +38,18 @@ def terraform(processes: LocalServer, tmp_path: Path) -> Terraform:
         "TF_IN_AUTOMATION": "1",
     }
 
-    def run(*words: str, codes: tuple[int, ...] = (0,)) -> int:
-        command = [program, *words, "-input=false", "-no-color"]
+    def run(*arguments: str, codes: tuple[int, ...] = (0,)) -> int:
+        command = [program, *arguments, "-input=false", "-no-color"]
         done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode in codes, done.stdout[-3000:] + done.stderr[-3000:]
         return done.returncode
 
     if run("init", codes=(0, 1)) != 0:
-        pytest.skip("terraform cannot get its AWS provider")
+        pytest.skip("terraform cannot download its AWS provider")
     return run
 
 
-def test_terraform_creates_keeps_and_destroys(terraform: Terraform, processes: LocalServer) -> None:
+def test_terraform_creates_and_destroys_resources(terraform: Terraform, processes: LocalServer) -> None:
     terraform("apply", "-auto-approve")
     assert (
         processes.client("sagemaker")

@@ -16,12 +16,12 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
 LAYOUT = Layout()
 TRAIN = f"#!/bin/sh\\necho loss: 0.5\\ncp {LAYOUT.channel('model')}/* {LAYOUT.model}\\n"
-"""A trainer that "trains" the model of its channel."""
+"""A trainer that copies the model from its channel."""
 
 
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[str]:
-    """An image with a `train` that takes no time, and a `pip3` that version 3 looks for and does not use."""
+    """An image with a fast `train`, and with a `pip3`, whose existence version 3 checks."""
     write = f"path=$(command -v train) && rm $path && printf '{TRAIN}' > $path && chmod 755 $path"
     lines = ("USER root", "ENTRYPOINT []", f"RUN {write}", "RUN ln -s /bin/true /usr/bin/pip3")
     with image_from("serve", *lines) as image:
@@ -30,7 +30,7 @@ def trainer() -> Iterator[str]:
 
 @pytest.fixture
 def bundle(local: LocalServer, tmp_path: Path) -> None:
-    """A model in the bucket that adds its three features up."""
+    """A model in the bucket that returns the sum of its three features."""
     linear_bundle(tmp_path / "bundle", [1.0] * 3, 0.0)
     files = local.bucket / "bundle"
     files.mkdir(exist_ok=True)
@@ -54,8 +54,8 @@ def test_program_for_version_2_runs(
         "transformed": "6.0\n15.0\n",
         "processed": ["typical-v2/copy/rows.csv"],
     }
-    noted = "ProfilerRuleConfigurations has no effect: there is no profiler"
-    assert any(noted in line for line in lines) == (client == "sdk290")
+    note = "ProfilerRuleConfigurations has no effect: there is no profiler"
+    assert any(note in line for line in lines) == (client == "sdk290")
 
 
 @pytest.mark.usefixtures("bundle")

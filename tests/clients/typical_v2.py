@@ -21,19 +21,19 @@ from sagemaker.tuner import HyperparameterTuner, IntegerParameter
 from microjobs.contract import Layout
 
 train, serve, bucket = sys.argv[1:]
-# The SDK asks for a state every 5 to 30 seconds; these jobs take no time.
+# The SDK polls every 5 to 30 seconds; these jobs take less than a second.
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(float(seconds), 0.5))
-# Versions before 2.148 ask AWS's own STS for the account to name the default bucket, so it is given.
+# For the name of the default bucket, versions before 2.148 would request the account from AWS's STS.
 sess = sagemaker.Session(default_bucket=bucket)
 role = os.environ["SAGEMAKER_ROLE"]
-kind = "ml.m5.large"
+instance_type = "ml.m5.large"
 metrics = [{"Name": "loss", "Regex": "loss: ([0-9.]+)"}]
 results: dict[str, object] = {"version": sagemaker.__version__}
 
-# --- training, and a program that attaches to the job later
+# --- training, and attaching to the job
 estimator = Estimator(
-    train, role, 1, kind, sagemaker_session=sess, hyperparameters={"a": 1}, metric_definitions=metrics
+    train, role, 1, instance_type, sagemaker_session=sess, hyperparameters={"a": 1}, metric_definitions=metrics
 )
 estimator.fit({"model": f"s3://{bucket}/bundle"})
 attached = Estimator.attach(estimator.latest_training_job.name, sagemaker_session=sess)
@@ -41,7 +41,7 @@ results["attached"] = attached.model_data == estimator.model_data
 described = attached.latest_training_job.describe()
 results["loss"] = described["FinalMetricDataList"][0]["Value"]
 
-# --- tuning, and a program that attaches to it
+# --- tuning, and attaching to the job
 tuner = HyperparameterTuner(
     estimator,
     "loss",
@@ -50,25 +50,33 @@ tuner = HyperparameterTuner(
     max_jobs=2,
     max_parallel_jobs=2,
     objective_type="Minimize",
-    # By default it is the image's name and the minute: another program has it too.
+    # The default, the image's name and the minute, is not unique.
     base_tuning_job_name="v" + sagemaker.__version__.replace(".", "-"),
 )
 tuner.fit({"model": f"s3://{bucket}/bundle"})
-again = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=sess)
-results["tuned"] = [again.objective_metric_name, again.best_training_job() == tuner.best_training_job()]
-results["trials"] = len(again.analytics().dataframe())
+attached_tuner = HyperparameterTuner.attach(tuner.latest_tuning_job.name, sagemaker_session=sess)
+results["tuned"] = [
+    attached_tuner.objective_metric_name,
+    attached_tuner.best_training_job() == tuner.best_training_job(),
+]
+results["trials"] = len(attached_tuner.analytics().dataframe())
 
 # --- an endpoint
 predictor = estimator.deploy(
-    1, kind, image_uri=serve, serializer=CSVSerializer(), deserializer=CSVDeserializer(), endpoint_name="typical-v2"
+    1,
+    instance_type,
+    image_uri=serve,
+    serializer=CSVSerializer(),
+    deserializer=CSVDeserializer(),
+    endpoint_name="typical-v2",
 )
 results["predicted"] = predictor.predict([[1, 2, 3]])
 predictor.delete_endpoint()
 
-# --- a model by its archive, transformed in a batch
+# --- a model from an archive, and a transform job
 model = Model(serve, estimator.model_data, role, sagemaker_session=sess, predictor_cls=Predictor)
 sess.upload_string_as_file_body("1,2,3\n4,5,6\n", bucket, "typical-v2/rows.csv")
-transformer = model.transformer(1, kind, output_path=f"s3://{bucket}/typical-v2/out", accept="text/csv")
+transformer = model.transformer(1, instance_type, output_path=f"s3://{bucket}/typical-v2/out", accept="text/csv")
 transformer.transform(f"s3://{bucket}/typical-v2/rows.csv", content_type="text/csv", split_type="Line")
 transformer.wait()
 Transformer.attach(transformer.latest_transform_job.name, sagemaker_session=sess)
@@ -77,7 +85,7 @@ results["transformed"] = sess.read_s3_file(bucket, "typical-v2/out/rows.csv.out"
 # --- processing
 source, target = (str(Layout().processing(name)) for name in ("in", "out"))
 copy = ["/bin/sh", "-c", f"cp {source}/* {target}"]
-processor = Processor(role, serve, 1, kind, entrypoint=copy, sagemaker_session=sess)
+processor = Processor(role, serve, 1, instance_type, entrypoint=copy, sagemaker_session=sess)
 processor.run(
     inputs=[ProcessingInput(f"s3://{bucket}/typical-v2/rows.csv", source)],
     outputs=[ProcessingOutput(target, f"s3://{bucket}/typical-v2/copy", output_name="copy")],

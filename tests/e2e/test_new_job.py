@@ -1,4 +1,4 @@
-"""`make new/JOB` gives a folder that is a job from the start."""
+"""`make new/JOB` creates a job that can be built and run."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def make(target: str, checkout: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.engine
-def test_new_job_builds_passes_the_inherited_tests_and_runs_with_data(checkout: Path, tmp_path: Path) -> None:
+def test_new_job_builds_passes_the_tests_of_all_images_and_runs(checkout: Path, tmp_path: Path) -> None:
     job = f"demo-{uuid.uuid4().hex[:8]}"
     assert make(f"new/{job}", checkout).returncode == 0
     try:
@@ -37,13 +37,13 @@ def test_new_job_builds_passes_the_inherited_tests_and_runs_with_data(checkout: 
         )
         assert tested.returncode == 0, tested.stdout[-5000:]
         assert "passed" in tested.stdout
-        assert average_by_the_page(job, tmp_path) == 4.5
+        assert run_example_of_the_page(job, tmp_path) == 4.5
     finally:
         subprocess.run(["docker", "image", "rm", image_name(job)], capture_output=True, check=False)
 
 
-def average_by_the_page(job: str, folder: Path) -> float:
-    """Run the program of the page about jobs of one's own; return the trained average."""
+def run_example_of_the_page(job: str, folder: Path) -> float:
+    """Run the program of the page about your own jobs, and return the trained average."""
     page = (REPOSITORY / "docs" / "using" / "your-own-job.md").read_text(encoding="utf-8")
     (program,) = re.findall(r"```python\n(import .*?)```", page, re.DOTALL)
     (folder / "my_first.py").write_text(program.replace("microjobs/my-job:dev", image_name(job)))
@@ -52,22 +52,22 @@ def average_by_the_page(job: str, folder: Path) -> float:
         np.save(local.bucket / "my-data" / "y_train.npy", np.arange(10.0))
         environment = {**os.environ, **control.make_environment(local.home, local.address)}
         command = [sys.executable, "my_first.py"]
-        said = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-        assert said == f"s3://{local.address.bucket}/models/my-first/output/model.tar.gz\n"
+        output = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
+        assert output == f"s3://{local.address.bucket}/models/my-first/output/model.tar.gz\n"
         return float(json.loads(local.model("my-first")["model.json"])["average"])
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "error"),
     [
-        ("serve", "containers/serve is there already"),
+        ("serve", "containers/serve exists"),
         ("My_Job", "cannot name an image"),
         ("-x", "cannot name an image"),
     ],
 )
-def test_name_that_cannot_be_is_refused_and_leaves_nothing(name: str, words: str, checkout: Path) -> None:
+def test_invalid_name_is_refused_and_creates_nothing(name: str, error: str, checkout: Path) -> None:
     before = sorted((checkout / "containers").iterdir())
     refused = make(f"new/{name}", checkout)
     assert refused.returncode != 0
-    assert words in refused.stderr
+    assert error in refused.stderr
     assert sorted((checkout / "containers").iterdir()) == before

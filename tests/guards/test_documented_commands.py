@@ -1,4 +1,4 @@
-"""Commands in the documentation and in messages can be pasted: bash and zsh call the same programs with them."""
+"""Commands in the documentation and in messages work in bash and zsh: both call the same programs with them."""
 
 import re
 import shlex
@@ -28,13 +28,13 @@ STUBS = (
     "uv",
 )
 FILES = (".venv/bin/activate", "microjobs/README.md")
-OWN = ("sdk/bin/pip", "sdk/bin/python", "sdk2/bin/pip", "sdk2/bin/python")
+ENVIRONMENT_PROGRAMS = ("sdk/bin/pip", "sdk/bin/python", "sdk2/bin/pip", "sdk2/bin/python")
 """Programs of virtual environments that a page creates."""
 STUB = """#!/bin/sh
 printf '%s\\n' "${0##*/}$(printf ' <%s>' "$@")" >> "$CALLS"
 """
 SHELLS = {"bash": ["bash", "--noprofile", "--norc", "-i"], "zsh": ["zsh", "-fis"]}
-"""Interactive shells: there, zsh has no comments, and both expand `!` in double quotes."""
+"""Interactive shells, in which zsh has no comments, and both expand `!` in double quotes."""
 
 BLOCKS = [snippet for page in pages() for snippet in blocks(page)]
 SPANS = [*(snippet for page in pages() for snippet in spans(page)), *advice(), *endings()]
@@ -44,13 +44,13 @@ Paste = Callable[[str, str], list[str]]
 
 @pytest.fixture
 def paste(tmp_path: Path) -> Paste:
-    """A function that pastes lines into a shell, and returns the calls of programs with their arguments."""
+    """A function that runs lines in a shell, and returns the calls of programs with their arguments."""
     folder, stubs = tmp_path / "a folder", tmp_path / "stubs"
     stubs.mkdir()
     for name in STUBS:
         (stubs / name).write_text(STUB)
         (stubs / name).chmod(0o755)
-    for name in OWN:
+    for name in ENVIRONMENT_PROGRAMS:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(STUB)
         (folder / name).chmod(0o755)
@@ -83,10 +83,10 @@ def test_bash_and_zsh_make_the_same_calls(source: str, paste: Paste) -> None:
     require_zsh()
     for snippet in (*BLOCKS, *SPANS):
         if str(snippet.path) == source:
-            in_bash = paste("bash", snippet.text)
-            assert paste("zsh", snippet.text) == in_bash, snippet
+            bash_calls = paste("bash", snippet.text)
+            assert paste("zsh", snippet.text) == bash_calls, snippet
             first = snippet.text.split()[0]
-            assert first not in STUBS or any(line.startswith(first) for line in in_bash), snippet
+            assert first not in STUBS or any(line.startswith(first) for line in bash_calls), snippet
 
 
 def require_zsh() -> None:
@@ -106,25 +106,26 @@ def test_commands_in_sentences_are_quoted() -> None:
     assert [str(snippet) for snippet in endings() if re.search(r"(?:,|;) (?:then|or|and) ", snippet.text)] == []
 
 
-def microjobs_lines() -> list[tuple[str, str]]:
+def list_microjobs_commands() -> list[tuple[str, str]]:
     texts = [*((str(item), item.text) for item in BLOCKS), *((f"span {item}", item.text) for item in SPANS)]
-    lines = [(where, line) for where, text in texts for line in re.split(r"\n|&&", text)]
-    return [(where, line.strip()) for where, line in lines if line.strip().startswith("microjobs ")]
+    lines = [(location, line) for location, text in texts for line in re.split(r"\n|&&", text)]
+    return [(location, line.strip()) for location, line in lines if line.strip().startswith("microjobs ")]
 
 
-@pytest.mark.parametrize(("where", "line"), microjobs_lines())
-def test_microjobs_commands_are_valid(where: str, line: str) -> None:
-    words = shlex.split(line, comments=False)[1:]
-    if where.startswith("span "):  # sentences also name a verb alone
-        words.append("--help")
+@pytest.mark.parametrize(("location", "line"), list_microjobs_commands())
+def test_microjobs_commands_are_valid(location: str, line: str) -> None:
+    arguments = shlex.split(line, comments=False)[1:]
+    if location.startswith("span "):  # sentences also contain verbs without arguments
+        arguments.append("--help")
     assert any(
-        parses([word.replace(PLACEHOLDER, value) for word in words]) for value in ("housing", "serve", "bash")
-    ), where
+        is_valid([argument.replace(PLACEHOLDER, value) for argument in arguments])
+        for value in ("housing", "serve", "bash")
+    ), location
 
 
-def parses(words: list[str]) -> bool:
+def is_valid(arguments: list[str]) -> bool:
     try:
-        make_parser().parse_args(words)
-    except SystemExit as ended:
-        return ended.code == 0  # of --help
+        make_parser().parse_args(arguments)
+    except SystemExit as error:
+        return error.code == 0  # the exit code of --help
     return True

@@ -24,7 +24,7 @@ COMPOSE_FILES = sorted(REPOSITORY.glob("docker-compose*.yml"))
 CODE = {".py", ".sh", ""}
 
 
-def tracked() -> list[Path]:
+def tracked_paths() -> list[Path]:
     return [REPOSITORY / path for path in tracked_files()]
 
 
@@ -33,12 +33,12 @@ def test_files_of_the_test_order_exist() -> None:
 
 
 def test_contract_root_is_defined_once() -> None:
-    spelled = [
+    files = [
         path
-        for path in tracked()
+        for path in tracked_paths()
         if path.suffix in CODE and path.name not in ("LICENSE", "Makefile") and DEFAULT_ROOT in path.read_text()
     ]
-    assert spelled == [CONTRACT]
+    assert files == [CONTRACT]
 
 
 def mount_targets(compose: Path) -> list[str]:
@@ -91,14 +91,14 @@ def has_target(word: str) -> bool:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_make_commands_of_the_pages_exist(page: Path) -> None:
+def test_make_commands_in_pages_exist(page: Path) -> None:
     commands = re.findall(r"(?:^ {4}|`|\n|sudo |=\S+ )make((?: [a-z][\w/-]*)+)", page.read_text())
     unknown = [word for command in commands for word in command.split() if not has_target(word)]
     assert unknown == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_links_and_compose_files_of_the_pages_exist(page: Path) -> None:
+def test_links_and_compose_files_in_pages_exist(page: Path) -> None:
     text = page.read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     files = re.findall(r"docker-compose[\w.-]*\.yml", text)
@@ -124,7 +124,7 @@ WRAPPED = [page for page in PAGES if page.name != "parity.md" and CONTAINERS not
 
 
 @pytest.mark.parametrize("page", WRAPPED, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_sentences_are_wrapped(page: Path) -> None:
+def test_prose_is_wrapped(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL).splitlines()
     long = [line for line in prose if len(line) > 120 and not line.startswith(("|", "    "))]
     assert [line for line in long if "](" not in line] == []
@@ -137,7 +137,7 @@ def test_readme_starts_with_a_quick_start() -> None:
 
 
 def test_no_file_lists_all_jobs() -> None:
-    keepers = [
+    files = [
         REPOSITORY / "Makefile",
         REPOSITORY / ".ci" / "run",
         REPOSITORY / "tests" / "conftest.py",
@@ -146,17 +146,17 @@ def test_no_file_lists_all_jobs() -> None:
         *(REPOSITORY / "scripts").glob("*"),
         *(REPOSITORY / ".github").rglob("*.yml"),
     ]
-    for path in (path for path in keepers if path.is_file()):
-        named = [job for job in JOBS if re.search(rf"\b{job}\b", "\n".join(_uncommented(path)))]
-        assert len(named) < 3, f"{path} names {named}"
+    for path in (path for path in files if path.is_file()):
+        jobs = [job for job in JOBS if re.search(rf"\b{job}\b", "\n".join(_uncommented(path)))]
+        assert len(jobs) < 3, f"{path} names {jobs}"
 
 
 @pytest.mark.parametrize("job", JOBS)
 def test_job_folder_is_complete(job: str) -> None:
     folder = CONTAINERS / job
     main = f"{package_name(job)}/main.py"
-    needed = (main, "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
-    assert [name for name in needed if not (folder / name).is_file()] == []
+    required = (main, "image.yml", "cpu.in", "cpu.lock", "README.md", "tests/example.py")
+    assert [name for name in required if not (folder / name).is_file()] == []
     assert len((folder / main).read_text().splitlines()) <= 120
     assert list(yaml.safe_load((folder / "image.yml").read_text())["services"]) == [job]
 
@@ -198,14 +198,14 @@ def test_public_ci_calls_only_the_makefile() -> None:
     assert all(has_target(command.removeprefix("make ")) for command in commands)
 
 
-def test_modules_stay_small() -> None:
-    modules = [path for path in tracked() if path.suffix == ".py" and "tests" not in path.parts]
+def test_modules_have_at_most_400_lines() -> None:
+    modules = [path for path in tracked_paths() if path.suffix == ".py" and "tests" not in path.parts]
     assert [path.name for path in modules if len(path.read_text().splitlines()) > 400] == []
 
 
 def test_no_credentials_are_in_the_repository() -> None:
     words = re.compile(r"AKIA(?!\w*(EXAMPLE|PLANTED))[0-9A-Z]{16}|BEGIN (RSA |EC )?PRIVATE KEY")
-    assert [path for path in tracked() if path.suffix != ".lock" and words.search(path.read_text())] == []
+    assert [path for path in tracked_paths() if path.suffix != ".lock" and words.search(path.read_text())] == []
 
 
 def compose_configs(compose: Path) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def compose_configs(compose: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("compose", COMPOSE_FILES, ids=lambda path: path.name)
-def test_compose_writes_what_the_contract_writes(compose: Path, tmp_path: Path) -> None:
+def test_configuration_in_compose_files_matches_the_contract(compose: Path, tmp_path: Path) -> None:
     layout = Layout(tmp_path)
     for name, content in compose_configs(compose).items():
         if name.endswith("hyperparameters"):
@@ -249,11 +249,11 @@ def test_installed_packages_begin_with_the_projects_name() -> None:
 
 def test_code_imports_the_orchestrator_by_its_installed_name() -> None:
     imports = re.compile(r"^\s*(from|import) orchestrator\b", re.MULTILINE)
-    assert [path for path in tracked() if path.suffix == ".py" and imports.search(path.read_text())] == []
+    assert [path for path in tracked_paths() if path.suffix == ".py" and imports.search(path.read_text())] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
-def test_files_that_pages_name_exist(page: Path) -> None:
+def test_files_in_pages_exist(page: Path) -> None:
     paths = re.findall(r"`((?:containers|docs|orchestrator|scripts|shared|tests)/[\w./-]+)`", page.read_text())
     examples = ("containers/my-job", "orchestrator/local/resources/greeting")
     missing = [path for path in paths if not (REPOSITORY / path).exists() and not path.startswith(examples)]

@@ -19,7 +19,7 @@ case $1 in compose) echo "$REVISION" ;; buildx) cat ;; esac
 
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
-    """A repository with two committed jobs, and a program `docker` that builds nothing."""
+    """A git repository with two committed jobs, and a program `docker` that builds no images."""
     files = {
         "bin/docker": DOCKER,
         "containers/Dockerfile": "",
@@ -44,18 +44,22 @@ def repository(tmp_path: Path) -> Path:
 
 def commit(repository: Path) -> str:
     user = ["-c", "user.name=test", "-c", "user.email=test@example.com"]
-    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
-        subprocess.run(["git", *user, *words], cwd=repository, check=True)
+    for arguments in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "all"]):
+        subprocess.run(["git", *user, *arguments], cwd=repository, check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
     return head.stdout.strip()
 
 
 def build(repository: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    # `make test` gives its own variables to the tests.
-    mine = {name: value for name, value in os.environ.items() if name not in ("REVISION", "MAKEFLAGS", "MAKELEVEL")}
-    mine["PATH"] = f"{repository / 'bin'}:{mine['PATH']}"
+    # `make test` sets these variables for the tests.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("REVISION", "MAKEFLAGS", "MAKELEVEL")
+    }
+    environment["PATH"] = f"{repository / 'bin'}:{environment['PATH']}"
     command = ["make", "--silent", "build/job"]
-    return subprocess.run(command, cwd=repository, env=mine | variables, check=False, capture_output=True, text=True)
+    return subprocess.run(
+        command, cwd=repository, env=environment | variables, check=False, capture_output=True, text=True
+    )
 
 
 def revision(repository: Path, **variables: str) -> str:
@@ -65,7 +69,7 @@ def revision(repository: Path, **variables: str) -> str:
 def test_revision_is_the_commit(repository: Path) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=repository, check=True, capture_output=True, text=True)
     assert revision(repository) == head.stdout.strip()
-    assert revision(repository, REVISION="mine") == "mine"
+    assert revision(repository, REVISION="1.0") == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +93,7 @@ def test_other_files_do_not_make_an_image_dirty(repository: Path, name: str) -> 
     assert revision(repository) == head
 
 
-def test_tree_without_git_has_no_revision(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_without_git_has_no_revision(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.rmtree(repository / ".git")
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
     assert revision(repository) == "unknown"
@@ -104,10 +108,10 @@ def test_tree_without_git_has_no_revision(repository: Path, monkeypatch: pytest.
 )
 def test_outdated_lock_stops_the_build(name: str, content: str, command: str, repository: Path) -> None:
     (repository / name).write_text(content)
-    refused = build(repository)
-    assert (refused.returncode, refused.stdout) == (2, "")
+    result = build(repository)
+    assert (result.returncode, result.stdout) == (2, "")
     lock = Path(name).with_suffix(".lock").name
-    errors = [line for line in refused.stderr.splitlines() if not line.startswith("make: ***")]
+    errors = [line for line in result.stderr.splitlines() if not line.startswith("make: ***")]
     assert errors == [f"lock: {name} was changed, and {lock} was not made from it: run `{command}`"]
 
 

@@ -31,12 +31,12 @@ WEIGHTS = [1.0, -2.0, 0.5]
 @pytest.fixture
 def layout(tmp_path: Path) -> Layout:
     layout = Layout(tmp_path / "ml")
-    give(layout, {})
+    write_input(layout, {})
     return layout
 
 
-def give(layout: Layout, arrays: Arrays) -> None:
-    """An extracted model and test arrays, as they are mounted."""
+def write_input(layout: Layout, arrays: Arrays) -> None:
+    """Write an extracted model and test arrays."""
     linear_bundle(layout.processing("model"), WEIGHTS, 3.0)
     layout.processing("test").mkdir(parents=True, exist_ok=True)
     for name, array in arrays.items():
@@ -73,17 +73,17 @@ def expected_mse(data: Arrays) -> float:
     return float(np.mean((predicted - data["y_test"]) ** 2))
 
 
-def test_what_other_programs_leave_is_skipped(layout: Layout) -> None:
-    give(layout, sample(100))
+def test_files_of_other_programs_are_skipped(layout: Layout) -> None:
+    write_input(layout, sample(100))
     for folder in ("model", "test"):
         for name in (".DS_Store", "_SUCCESS"):
             (layout.processing(folder) / name).touch()
     score(layout)
 
 
-def test_predictions_and_report_come_out(layout: Layout) -> None:
+def test_predictions_and_report_are_written(layout: Layout) -> None:
     data = sample()
-    give(layout, data)
+    write_input(layout, data)
     batch = score(layout)
     predictions = np.load(batch / "predictions.npy")
     np.testing.assert_allclose(predictions, data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
@@ -95,8 +95,8 @@ def test_predictions_and_report_come_out(layout: Layout) -> None:
     assert (batch / "predicted-versus-target.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_archive_as_training_leaves_it_is_taken(layout: Layout, tmp_path: Path) -> None:
-    give(layout, sample(100))
+def test_model_archive_of_a_training_job_is_extracted(layout: Layout, tmp_path: Path) -> None:
+    write_input(layout, sample(100))
     layout.processing("model").rename(tmp_path / "model")
     layout.processing("model").mkdir()
     with tarfile.open(layout.processing("model") / "model.tar.gz", "w:gz") as tar:
@@ -106,19 +106,19 @@ def test_archive_as_training_leaves_it_is_taken(layout: Layout, tmp_path: Path) 
 
 def test_raw_signature_scales_inside_the_model(layout: Layout) -> None:
     data = sample(100)
-    give(layout, {"x_test": data["x_test"] * 2 + 1, "y_test": data["y_test"]})
+    write_input(layout, {"x_test": data["x_test"] * 2 + 1, "y_test": data["y_test"]})
     linear_bundle(layout.processing("model"), WEIGHTS, 3.0, Scaler([9] * 3, [1.0] * 3, [2.0] * 3))
     batch = score(layout, "--signature", "raw")
     np.testing.assert_allclose(np.load(batch / "predictions.npy"), data["x_test"] @ WEIGHTS + 3.0, atol=1e-5)
 
 
-def test_training_arrays_beside_the_test_arrays_are_not_scored(layout: Layout) -> None:
-    give(layout, sample(100) | {"x_train": np.zeros((5, 3)), "y_train": np.zeros(5)})
+def test_training_arrays_are_not_scored(layout: Layout) -> None:
+    write_input(layout, sample(100) | {"x_train": np.zeros((5, 3)), "y_train": np.zeros(5)})
     assert [path.name for path in score(layout).glob("*.npy")] == ["predictions.npy"]
 
 
-def test_without_targets_there_are_predictions_only(layout: Layout) -> None:
-    give(layout, {"x_test": sample(100)["x_test"]})
+def test_without_targets_only_predictions_are_written(layout: Layout) -> None:
+    write_input(layout, {"x_test": sample(100)["x_test"]})
     batch = score(layout)
     assert (batch / "predictions.npy").exists()
     assert json.loads((batch / "report.json").read_text()) == {"rows": 100}
@@ -126,7 +126,7 @@ def test_without_targets_there_are_predictions_only(layout: Layout) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    ("arrays", "error"),
     [
         ({}, "no test data on any host"),
         ({"x_test": np.zeros((5, 4)), "y_test": np.zeros(5)}, "rows have shape (5, 4): the model takes (rows, 3)"),
@@ -136,36 +136,36 @@ def test_without_targets_there_are_predictions_only(layout: Layout) -> None:
     ],
     ids=["none", "width", "rows", "nan", "targets"],
 )
-def test_wrong_arrays_are_refused_without_a_report(arrays: Arrays, words: str, layout: Layout) -> None:
-    give(layout, arrays)
+def test_invalid_arrays_are_refused_without_a_report(arrays: Arrays, error: str, layout: Layout) -> None:
+    write_input(layout, arrays)
     batch = score(layout, expect=2)
-    assert words in (read_failure(layout) or "")
+    assert error in (read_failure(layout) or "")
     assert list(batch.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("x", "y", "words"),
+    ("x", "y", "error"),
     [
         (1e39, 0.0, "x_test.npy row 30000: the model predicts"),
         (0.0, np.nan, "y_test.npy row 30000 holds NaN"),
         (0.0, 1e200, "too large to square"),
     ],
 )
-def test_bad_value_far_inside_leaves_no_predictions(x: float, y: float, words: str, layout: Layout) -> None:
+def test_invalid_row_leaves_no_predictions(x: float, y: float, error: str, layout: Layout) -> None:
     data = sample()
     data["x_test"][30_000, 1], data["y_test"][30_000] = x, y
-    give(layout, data)
+    write_input(layout, data)
     assert list(score(layout, expect=2).iterdir()) == []
-    assert words in (read_failure(layout) or "")
+    assert error in (read_failure(layout) or "")
 
 
-def test_predictions_of_other_files_go_when_one_is_bad(layout: Layout) -> None:
+def test_failed_job_removes_predictions_of_other_files(layout: Layout) -> None:
     x = sample(100)["x_test"]
-    give(layout, {"x_test-00000-of-00002": x, "x_test-00001-of-00002": np.full((5, 3), np.inf)})
+    write_input(layout, {"x_test-00000-of-00002": x, "x_test-00001-of-00002": np.full((5, 3), np.inf)})
     assert list(score(layout, expect=2).iterdir()) == []
 
 
-def test_plot_holds_few_points_however_many_rows(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_number_of_points_in_the_plot_is_limited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(arrays, "BLOCK_BYTES", 1000)
     linear_bundle(tmp_path, WEIGHTS, 3.0)
     data = sample(9_000)
@@ -182,8 +182,8 @@ def test_plot_holds_few_points_however_many_rows(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("model", ["none", "two archives", "no onnx"])
-def test_wrong_model_is_refused(model: str, layout: Layout) -> None:
-    give(layout, sample(10))
+def test_invalid_model_is_refused(model: str, layout: Layout) -> None:
+    write_input(layout, sample(10))
     folder = layout.processing("model")
     (folder / "model.onnx").unlink()
     if model == "two archives":
@@ -197,7 +197,7 @@ def test_wrong_model_is_refused(model: str, layout: Layout) -> None:
 
 @pytest.fixture
 def hosts(tmp_path: Path) -> dict[str, Layout]:
-    """Two hosts on loopback addresses, each with a root of its own."""
+    """Two hosts on loopback addresses, with different roots."""
     names = ("algo-1", "algo-2")
     layouts = {name: Layout(tmp_path / name) for name in names}
     for name, layout in layouts.items():
@@ -215,14 +215,14 @@ def run_all(hosts: Mapping[str, Layout]) -> list[int]:
     return [process.returncode for process in processes]
 
 
-@pytest.mark.parametrize("crossed", [False, True], ids=["targets-beside", "targets-on-the-other-host"])
-def test_two_hosts_with_shards_report_once_and_as_one(crossed: bool, hosts: dict[str, Layout]) -> None:
+@pytest.mark.parametrize("crossed", [False, True], ids=["targets-on-the-same-host", "targets-on-the-other-host"])
+def test_two_hosts_with_shards_write_one_report(crossed: bool, hosts: dict[str, Layout]) -> None:
     data = sample(1000)
     first, second = hosts.values()
     for number, (features, targets) in enumerate([(first, second), (second, first)]):
         half = slice(number * 500, number * 500 + 500)
-        give(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
-        give(targets if crossed else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]})
+        write_input(features, {f"x_test-{number:05}-of-00002": data["x_test"][half]})
+        write_input(targets if crossed else features, {f"y_test-{number:05}-of-00002": data["y_test"][half]})
     assert run_all(hosts) == [0, 0]
     report = json.loads((first.processing("batch") / "report.json").read_text())
     assert report["rows"] == 1000
@@ -238,7 +238,7 @@ def test_two_hosts_with_shards_report_once_and_as_one(crossed: bool, hosts: dict
 def test_replicated_data_is_scored_once(hosts: dict[str, Layout]) -> None:
     data = sample(1000)
     for layout in hosts.values():
-        give(layout, data)
+        write_input(layout, data)
     assert run_all(hosts) == [0, 0]
     written = [path.name for layout in hosts.values() for path in layout.processing("batch").iterdir()]
     assert written.count("predictions.npy") == 1

@@ -1,6 +1,6 @@
-"""Preprocess under fire: whatever lies in its input, it ends well with all outputs, or with one sentence and none.
+"""Preprocess with damaged input: the job writes all outputs, or none and reports the reason in one sentence.
 
-MICROJOBS_EXAMPLES sets how many inputs are generated.
+MICROJOBS_EXAMPLES sets the number of generated inputs.
 """
 
 import os
@@ -25,11 +25,11 @@ from microjobs_preprocess import standardise
 
 NAMES = ("x_train.npy", "y_train.npy", "x_test.npy", "y_test.npy")
 EXAMPLES = int(os.environ.get("MICROJOBS_EXAMPLES", "100"))
-Put = Callable[[Path], object]
+WriteFile = Callable[[Path], object]
 
-under_fire = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+generated_examples = settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
 
-# --- files made to harm ---
+# --- damaged files ---
 
 DTYPES = [
     "<f8",
@@ -55,7 +55,7 @@ INTEGERS = st.sampled_from([-1, 0, 1, 3, 8, 2**31, 2**63, 2**64, 10**30, 10**400
 
 @st.composite
 def headers(draw: st.DrawFn) -> bytes:
-    """A header of the right form, with wrong things in it."""
+    """Return a header of the right form with invalid values."""
     shape: object = draw(st.one_of(st.lists(INTEGERS, max_size=4).map(tuple), st.sampled_from(["None", "3", "{}"])))
     order = draw(st.sampled_from(["True", "False", "0", "None", "F"]))
     text = f"{{'descr': {draw(st.sampled_from(DESCRIPTIONS))}, 'fortran_order': {order}, 'shape': {shape}, }}"
@@ -63,38 +63,38 @@ def headers(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
-def crafted(draw: st.DrawFn) -> bytes:
+def damaged_headers(draw: st.DrawFn) -> bytes:
     header, version = draw(headers()), draw(st.sampled_from([(1, 0), (2, 0), (3, 0), (9, 9)]))
-    said = draw(st.sampled_from([len(header), 0, 65_535, max(0, len(header) - 3)]))
-    length = said.to_bytes(2 if version == (1, 0) else 4, "little")
+    declared_length = draw(st.sampled_from([len(header), 0, 65_535, max(0, len(header) - 3)]))
+    length = declared_length.to_bytes(2 if version == (1, 0) else 4, "little")
     return b"\x93NUMPY" + bytes(version) + length + header + draw(st.binary(max_size=300))
 
 
 @st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """A good file with some bytes changed, cut out, or missing at the end."""
+def mutated_files(draw: st.DrawFn) -> bytes:
+    """Return a valid file with some bytes changed, removed, or missing at the end."""
     file = BytesIO()
     np.save(file, np.ones((8, 3)))
     content = bytearray(file.getvalue())
     for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(content) - 1))
-        content[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        position = draw(st.integers(0, len(content) - 1))
+        content[position : position + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
     return bytes(content[: draw(st.integers(0, len(content)))])
 
 
-def put_bytes(content: bytes) -> Put:
+def write_bytes(content: bytes) -> WriteFile:
     return lambda path: path.write_bytes(content)
 
 
-def put_array(array: NDArray[Any]) -> Put:
+def write_array(array: NDArray[Any]) -> WriteFile:
     return lambda path: np.save(path, array)
 
 
-ODD = st.sampled_from(
+SPECIAL_FILES = st.sampled_from(
     [
         Path.mkdir,
         os.mkfifo,
-        lambda path: path.symlink_to("nowhere"),
+        lambda path: path.symlink_to("missing"),
         lambda path: path.symlink_to(path),
         lambda path: path.symlink_to("/dev/zero"),
     ]
@@ -102,7 +102,7 @@ ODD = st.sampled_from(
 
 
 def cast(array: NDArray[np.float64], dtype: str) -> NDArray[Any]:
-    with np.errstate(all="ignore"):  # numbers that do not fit become others
+    with np.errstate(all="ignore"):  # casts change numbers that do not fit
         return array.astype(dtype)
 
 
@@ -114,18 +114,18 @@ ARRAYS = st.builds(
     st.sampled_from(["<f8", ">f8", "<f4", ">f2", "<f16", "<i8", "|u1", "|b1", "<c16", "|O"]),
     st.sampled_from(["C", "F"]),
 )
-ANYTHING: st.SearchStrategy[Put] = st.one_of(
-    crafted().map(put_bytes), mutated().map(put_bytes), ARRAYS.map(put_array), ODD
+DAMAGED_FILES: st.SearchStrategy[WriteFile] = st.one_of(
+    damaged_headers().map(write_bytes), mutated_files().map(write_bytes), ARRAYS.map(write_array), SPECIAL_FILES
 )
 
 
-def put_good(folder: Path) -> None:
+def write_valid_arrays(folder: Path) -> None:
     for name in NAMES:
         np.save(folder / name, np.arange(24.0).reshape(8, 3) if name[0] == "x" else np.arange(8.0))
 
 
-def standardised(layout: Layout, missing: Literal["mean"] | None) -> bool:
-    """Run the job: its outputs are all there and numbers, or it says why in a sentence and there are none."""
+def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
+    """Run the job and check its outputs, or that it reports an error and has no output. Return whether it succeeds."""
     source, train, test = (layout.spell(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:
@@ -143,26 +143,30 @@ def standardised(layout: Layout, missing: Literal["mean"] | None) -> bool:
     return True
 
 
-@pytest.mark.filterwarnings("ignore:.*Python 2")  # numpy says so of some headers
-@given(damage=st.dictionaries(st.sampled_from(NAMES), ANYTHING, min_size=1), missing=st.sampled_from([None, "mean"]))
-@under_fire
-def test_any_input_ends_with_all_outputs_or_a_reason(damage: dict[str, Put], missing: Literal["mean"] | None) -> None:
+@pytest.mark.filterwarnings("ignore:.*Python 2")  # numpy warns about some headers
+@given(
+    damage=st.dictionaries(st.sampled_from(NAMES), DAMAGED_FILES, min_size=1), missing=st.sampled_from([None, "mean"])
+)
+@generated_examples
+def test_damaged_input_gives_all_outputs_or_an_error(
+    damage: dict[str, WriteFile], missing: Literal["mean"] | None
+) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAGEMAKER_BASE_DIR", folder)
         layout = Layout(Path(folder))
         layout.processing("input").mkdir(parents=True)
-        put_good(layout.processing("input"))
-        for name, put in damage.items():
+        write_valid_arrays(layout.processing("input"))
+        for name, write_file in damage.items():
             (layout.processing("input") / name).unlink()
-            put(layout.processing("input") / name)
-        standardised(layout, missing)
+            write_file(layout.processing("input") / name)
+        run_job(layout, missing)
 
 
 @pytest.mark.parametrize("name", ["x_train.npz", "x_train-00000-of-99999.npy", "\udcff.npy", "a\nb", "x" * 200])
-def test_any_other_file_is_refused_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_file_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGEMAKER_BASE_DIR", str(tmp_path))
     layout = Layout(tmp_path)
     layout.processing("input").mkdir(parents=True)
-    put_good(layout.processing("input"))
+    write_valid_arrays(layout.processing("input"))
     (layout.processing("input") / name).write_bytes(b"")
-    assert not standardised(layout, None)
+    assert not run_job(layout, None)

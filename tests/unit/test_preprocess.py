@@ -1,4 +1,4 @@
-"""Preprocessing on one host: equal to scikit-learn, in blocks, nothing written before all is found good."""
+"""Preprocessing on one host: same results as scikit-learn, in blocks, and no output before all input is checked."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def layout(tmp_path: Path) -> Layout:
     return layout
 
 
-def housing_like(rows: int = 50_000) -> Arrays:
+def make_arrays(rows: int = 50_000) -> Arrays:
     random = np.random.default_rng(0)
     x = random.normal([0, 100, -5, 1e-6], [1, 10, 300, 1e-7], (rows, 4))
     return {"x_train": x, "y_train": random.normal(size=rows), "x_test": x[:10] + 1, "y_test": np.zeros(10)}
@@ -57,20 +57,20 @@ def output(layout: Layout, name: str) -> NDArray[Any]:
 
 
 def standard_scaler() -> Any:
-    """A scaler of scikit-learn, which takes seconds to import."""
+    """Return scikit-learn's scaler, which takes seconds to import."""
     from sklearn.preprocessing import StandardScaler
 
     return StandardScaler()
 
 
-def scaler_of(layout: Layout) -> Scaler:
+def written_scaler(layout: Layout) -> Scaler:
     scaler = read_scaler(layout.processing("train"))
     assert scaler is not None
     return scaler
 
 
 def test_result_equals_scikit_learn(layout: Layout) -> None:
-    arrays = housing_like()
+    arrays = make_arrays()
     assert preprocess(layout, arrays=arrays).returncode == 0
     expected = standard_scaler().fit(arrays["x_train"])
     np.testing.assert_allclose(
@@ -79,13 +79,13 @@ def test_result_equals_scikit_learn(layout: Layout) -> None:
     np.testing.assert_allclose(
         output(layout, "x_test.npy"), expected.transform(arrays["x_test"]), rtol=1e-9, atol=1e-12
     )
-    np.testing.assert_allclose(scaler_of(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(scaler_of(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
-    assert scaler_of(layout).count == [50_000] * 4
+    np.testing.assert_allclose(written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
+    assert written_scaler(layout).count == [50_000] * 4
 
 
 def test_targets_are_copied_byte_for_byte(layout: Layout) -> None:
-    preprocess(layout, arrays=housing_like(100))
+    preprocess(layout, arrays=make_arrays(100))
     for name in ("train/y_train.npy", "test/y_test.npy"):
         source = layout.processing("input") / Path(name).name
         assert (layout.root / "processing" / name).read_bytes() == source.read_bytes()
@@ -93,22 +93,22 @@ def test_targets_are_copied_byte_for_byte(layout: Layout) -> None:
 
 @pytest.mark.parametrize("value", [0.0, 0.1, 1e9 / 3])
 def test_constant_feature_is_scaled_by_1(value: float, layout: Layout) -> None:
-    arrays = housing_like(40_000)
+    arrays = make_arrays(40_000)
     arrays["x_train"][:, 2] = value
     preprocess(layout, arrays=arrays)
-    assert scaler_of(layout).scale[2] == 1.0
+    assert written_scaler(layout).scale[2] == 1.0
     np.testing.assert_allclose(output(layout, "x_train.npy")[:, 2], 0.0, atol=1e-6)
 
 
-@pytest.mark.parametrize(("given", "written"), [("<f4", "float32"), (">f8", "float64"), ("<i8", "float64")])
-def test_floats_keep_their_type_and_whole_numbers_become_doubles(given: str, written: str, layout: Layout) -> None:
-    x = np.arange(40).reshape(10, 4).astype(given)
+@pytest.mark.parametrize(("input_type", "output_type"), [("<f4", "float32"), (">f8", "float64"), ("<i8", "float64")])
+def test_floats_keep_their_type_and_integers_become_doubles(input_type: str, output_type: str, layout: Layout) -> None:
+    x = np.arange(40).reshape(10, 4).astype(input_type)
     preprocess(layout, arrays={"x_train": x, "y_train": np.zeros(10)})
-    assert output(layout, "x_train.npy").dtype == written
+    assert output(layout, "x_train.npy").dtype == output_type
 
 
 def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
-    whole = housing_like(1000)
+    whole = make_arrays(1000)
     shards = {
         f"{name}-{number:05}-of-00003": part
         for name in ("x_train", "y_train")
@@ -116,96 +116,97 @@ def test_shards_keep_their_names_and_share_one_scaler(layout: Layout) -> None:
     }
     preprocess(layout, arrays=shards)
     expected = standard_scaler().fit_transform(whole["x_train"])
-    got = np.concatenate([output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
-    np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
+    actual = np.concatenate([output(layout, f"x_train-{number:05}-of-00003.npy") for number in range(3)])
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
 
 
 def with_value(name: str, row: int, value: float) -> Arrays:
-    arrays = housing_like(20_000)
+    arrays = make_arrays(20_000)
     arrays[name][(row, 1) if name.startswith("x") else row] = value
     return arrays
 
 
 def without(*names: str) -> Arrays:
-    return {name: array for name, array in housing_like(100).items() if name not in names}
+    return {name: array for name, array in make_arrays(100).items() if name not in names}
 
 
 @pytest.mark.parametrize(
-    ("arrays", "words"),
+    ("arrays", "error"),
     [
         (with_value("x_train", 17_000, np.nan), "x_train.npy row 17000 holds nan: fill or drop the row, or --allow"),
         (with_value("x_test", 3, np.inf), "x_test.npy row 3 holds inf: fill or drop the row"),
         (with_value("y_train", 17_000, np.nan), "y_train.npy row 17000 holds NaN or infinity"),
         (with_value("x_train", 0, 1e300), "x_train.npy rows 0 to 19999: values too large"),
-        (housing_like(100) | {"x_test": np.zeros((10, 5))}, "x_train.npy has 4 features but x_test.npy has 5"),
-        (housing_like(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
-        (housing_like(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
-        (housing_like(100) | {"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)}, "no training data on any host"),
+        (make_arrays(100) | {"x_test": np.zeros((10, 5))}, "x_train.npy has 4 features but x_test.npy has 5"),
+        (make_arrays(100) | {"y_train": np.zeros(99)}, "y_train.npy has 99 rows but x_train.npy has 100"),
+        (make_arrays(100) | {"x_train": np.zeros(100)}, "x_train.npy has shape (100,): features must be"),
+        (
+            make_arrays(100) | {"x_train": np.zeros((0, 4)), "y_train": np.zeros(0)},
+            "no training data on any host",
+        ),
         (without("x_train", "y_train"), "no training data on any host: the input contains x_test.npy, y_test.npy"),
         (
             without("x_train", "y_train", "x_test", "y_test"),
             "no training data on any host: the input contains no",
         ),
         (without("x_test"), "y_test.npy has no features: x_test.npy is missing"),
-        (housing_like(100) | {"notes": np.zeros(1)}, "unexpected 'notes.npy' in the input"),
-        (housing_like(100) | {"x_train-00000-of-00002": np.zeros((1, 4))}, "do not belong together"),
+        (make_arrays(100) | {"notes": np.zeros(1)}, "unexpected 'notes.npy' in the input"),
+        (make_arrays(100) | {"x_train-00000-of-00002": np.zeros((1, 4))}, "do not belong together"),
     ],
     ids=lambda value: value[:40] if isinstance(value, str) else "",
 )
-def test_wrong_input_is_refused_and_nothing_is_written(arrays: Arrays, words: str, layout: Layout) -> None:
+def test_invalid_input_is_refused_before_output_is_written(arrays: Arrays, error: str, layout: Layout) -> None:
     done = preprocess(layout, arrays=arrays)
     assert done.returncode == 2
-    assert words in (read_failure(layout) or "")
+    assert error in (read_failure(layout) or "")
     assert list(layout.root.glob("processing/t*/*")) == []
 
 
-def test_outputs_that_were_written_go_when_a_later_one_fails(layout: Layout) -> None:
+def test_failed_job_removes_its_output(layout: Layout) -> None:
     (layout.processing("train") / "y_train.npy").mkdir(parents=True)  # cannot be replaced by a file
-    assert preprocess(layout, arrays=housing_like(100)).returncode != 0
+    assert preprocess(layout, arrays=make_arrays(100)).returncode != 0
     assert [path.name for path in layout.root.glob("processing/t*/*")] == ["y_train.npy"]
 
 
-def test_script_folder_of_the_sdk_is_no_input(layout: Layout) -> None:
+def test_script_folder_of_the_sdk_is_ignored(layout: Layout) -> None:
     (layout.processing("input") / "code").mkdir()
-    assert preprocess(layout, arrays=housing_like(100)).returncode == 0
+    assert preprocess(layout, arrays=make_arrays(100)).returncode == 0
 
 
-def test_raw_data_goes_to_a_folder_below_the_root(layout: Layout) -> None:
-    """Also where the contract's root is elsewhere: the README's example writes to the folder that scaling reads."""
+def test_raw_data_is_written_below_the_root(layout: Layout) -> None:
+    """The README's example writes raw data to the folder that scaling reads, also below another root."""
     folder = layout.processing("input")
     assert preprocess(layout, "dataset", "straight-line", "--output", layout.spell(folder)).returncode == 0
     assert preprocess(layout).returncode == 0
-    assert scaler_of(layout).count == [80]
+    assert written_scaler(layout).count == [80]
 
 
-def test_what_other_programs_leave_is_skipped_with_a_warning(layout: Layout) -> None:
+def test_files_of_other_programs_are_skipped_with_a_warning(layout: Layout) -> None:
     folder = layout.processing("input")
     files = (".DS_Store", "._x_train.npy", "_SUCCESS", "_committed_1", "Thumbs.db", ".ipynb_checkpoints/x_train.npy")
     for name in (*files, "__MACOSX/x_train.npy"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
-    (folder / "empty").mkdir()  # from an object that stands for a folder
-    done = preprocess(layout, arrays=housing_like(100))
+    (folder / "empty").mkdir()  # some S3 clients create an object for a folder
+    done = preprocess(layout, arrays=make_arrays(100))
     assert done.returncode == 0, done.stderr
     (warning,) = [line for line in done.stderr.splitlines() if "WARNING" in line]
     assert all(name.partition("/")[0] in warning for name in (*files, "__MACOSX", "empty"))
 
 
-def test_other_folders_are_refused(layout: Layout) -> None:
+def test_folder_with_the_name_of_an_array_is_refused(layout: Layout) -> None:
     (layout.processing("input") / "x_train.npy").mkdir()
     assert preprocess(layout).returncode == 2
 
 
 @pytest.mark.parametrize(("argument", "expected_value"), [((), np.nan), (("nan",), np.nan), (("mean",), 0.0)])
-def test_allowed_missing_value_is_left_out_of_the_statistics(
-    argument: tuple[str, ...], expected_value: float, layout: Layout
-) -> None:
+def test_statistics_ignore_missing_values(argument: tuple[str, ...], expected_value: float, layout: Layout) -> None:
     arrays = with_value("x_train", 17_000, np.nan)
     assert preprocess(layout, "--allow-missing", *argument, arrays=arrays).returncode == 0
     expected = standard_scaler().fit(arrays["x_train"])
-    np.testing.assert_allclose(scaler_of(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(scaler_of(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
-    assert scaler_of(layout).count == [20_000, 19_999, 20_000, 20_000]
+    np.testing.assert_allclose(written_scaler(layout).mean, expected.mean_, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(written_scaler(layout).scale, expected.scale_, rtol=1e-9, atol=1e-12)
+    assert written_scaler(layout).count == [20_000, 19_999, 20_000, 20_000]
     np.testing.assert_equal(output(layout, "x_train.npy")[17_000, 1], expected_value)
 
 
@@ -215,22 +216,22 @@ def test_infinity_is_never_a_missing_value(layout: Layout) -> None:
     assert "x_train.npy row 5 holds inf" in (read_failure(layout) or "")
 
 
-def test_feature_without_any_value_is_refused(layout: Layout) -> None:
-    arrays = housing_like(100)
+def test_feature_without_values_is_refused(layout: Layout) -> None:
+    arrays = make_arrays(100)
     arrays["x_train"][:, 3] = np.nan
     assert preprocess(layout, "--allow-missing", arrays=arrays).returncode == 2
     assert "feature 3 has no value" in (read_failure(layout) or "")
 
 
 def test_memory_does_not_grow_with_the_input(layout: Layout) -> None:
-    """The job may have less memory than the array has bytes."""
+    """The job has less memory than the array has bytes."""
     np.save(layout.processing("input") / "x_train.npy", np.ones((2_000_000, 32)))  # 512 MB
     np.save(layout.processing("input") / "y_train.npy", np.zeros(2_000_000))
     done = preprocess(layout, limit=["prlimit", f"--data={256_000_000}"])
     assert done.returncode == 0, done.stderr
 
 
-def test_wrong_argument_is_told_with_where_help_is(layout: Layout) -> None:
+def test_unknown_argument_is_reported(layout: Layout) -> None:
     assert preprocess(layout, "--inptu", "x").returncode == 2
     assert "--inptu" in (read_failure(layout) or "")
 
@@ -244,40 +245,40 @@ def dataset(layout: Layout, *arguments: str) -> dict[str, NDArray[Any]]:
     return {path.stem: np.load(path) for path in sorted(layout.processing("output").iterdir())}
 
 
-def test_diabetes_data_has_442_patients_as_measured(layout: Layout) -> None:
-    made = dataset(layout, "diabetes")
-    assert {name: array.shape for name, array in made.items()} == {
+def test_diabetes_data_has_442_patients_and_is_not_scaled(layout: Layout) -> None:
+    arrays = dataset(layout, "diabetes")
+    assert {name: array.shape for name, array in arrays.items()} == {
         "x_train": (353, 10),
         "y_train": (353,),
         "x_test": (89, 10),
         "y_test": (89,),
     }
-    assert made["x_train"][:, 0].min() >= 19  # years of age, not standardised
+    assert arrays["x_train"][:, 0].min() >= 19  # years of age, not standardised
 
 
-def test_straight_line_is_the_notebooks(layout: Layout) -> None:
-    made = dataset(layout, "straight-line")
-    assert made["x_train"].dtype == np.float32
-    assert (made["x_train"].shape, made["x_test"].shape) == ((80, 1), (20, 1))
-    np.testing.assert_allclose(made["y_test"], 0.3 * made["x_test"] + 0.9, rtol=1e-6)
+def test_straight_line_matches_the_notebook(layout: Layout) -> None:
+    arrays = dataset(layout, "straight-line")
+    assert arrays["x_train"].dtype == np.float32
+    assert (arrays["x_train"].shape, arrays["x_test"].shape) == ((80, 1), (20, 1))
+    np.testing.assert_allclose(arrays["y_test"], 0.3 * arrays["x_test"] + 0.9, rtol=1e-6)
 
 
-def test_boston_is_kerass_own_split(layout: Layout, boston: Path) -> None:
+def test_boston_data_has_the_split_of_keras(layout: Layout, boston: Path) -> None:
     (layout.processing("input") / "boston.npz").write_bytes(boston.read_bytes())
-    made = dataset(layout, "boston", "--from", "boston.npz")
-    assert (made["x_train"].shape, made["x_test"].shape) == ((404, 13), (102, 13))
-    assert made["x_train"][0, 0] == pytest.approx(1.23247)
-    assert made["y_train"][0] == pytest.approx(15.2)
+    arrays = dataset(layout, "boston", "--from", "boston.npz")
+    assert (arrays["x_train"].shape, arrays["x_test"].shape) == ((404, 13), (102, 13))
+    assert arrays["x_train"][0, 0] == pytest.approx(1.23247)
+    assert arrays["y_train"][0] == pytest.approx(15.2)
 
 
-def test_dataset_is_cut_into_shards_that_preprocess_takes(layout: Layout) -> None:
-    made = dataset(layout, "diabetes", "--shards", "4")
-    assert sorted(made)[:2] == ["x_test-00000-of-00004", "x_test-00001-of-00004"]
-    assert preprocess(layout, arrays=made).returncode == 0
+def test_preprocess_reads_shards_of_a_dataset(layout: Layout) -> None:
+    arrays = dataset(layout, "diabetes", "--shards", "4")
+    assert sorted(arrays)[:2] == ["x_test-00000-of-00004", "x_test-00001-of-00004"]
+    assert preprocess(layout, arrays=arrays).returncode == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "error"),
     [
         (["bostn"], "invalid choice: 'bostn'"),
         (["boston", "--from", "none.npz"], "none.npz cannot be read"),
@@ -286,9 +287,9 @@ def test_dataset_is_cut_into_shards_that_preprocess_takes(layout: Layout) -> Non
         (["straight-line", "--shards", "50"], "x_test has only 20 rows"),
     ],
 )
-def test_wrong_dataset_is_refused(arguments: list[str], words: str, layout: Layout) -> None:
+def test_invalid_dataset_is_refused(arguments: list[str], error: str, layout: Layout) -> None:
     assert preprocess(layout, "dataset", *arguments).returncode == 2
-    assert words in (read_failure(layout) or "")
+    assert error in (read_failure(layout) or "")
     assert list(layout.root.rglob("*.npy")) == []
 
 
@@ -300,5 +301,5 @@ def test_download_with_another_checksum_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_scaler_file_is_plain_json(layout: Layout) -> None:
-    preprocess(layout, arrays=housing_like(100))
+    preprocess(layout, arrays=make_arrays(100))
     assert sorted(json.loads((layout.processing("train") / "scaler.json").read_text())) == ["count", "mean", "scale"]

@@ -5,8 +5,6 @@ test    x_test.npy and y_test.npy, or shards; without targets, only predictions 
 batch   predictions.npy (or shards), score-report.txt, report.json, predicted-versus-target.png
 """
 
-import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +14,11 @@ from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.files import atomic_group, write_text
+from microjobs.files import atomic_group
 from microjobs.hosts import Calls, Hosts, with_hosts
 from microjobs.predictor import Predictor
 
 from . import scoring
-
-logger = logging.getLogger("microjobs")
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,9 @@ def score(task: Task, hosts: Hosts) -> None:
     parts = hosts.each(score_files, {host: (task, names, fetched) for host, names in work.items()})
     scores = {name: part for scores in parts.values() for name, part in scores.items()}
     total = scoring.Score.sum(scores[name] for name in sorted(scores))
-    write_report(task.folder(task.batch), total, with_targets=any(not entry.is_features for entry in files.values()))
+    scoring.write_report(
+        task.folder(task.batch), total, with_targets=any(not entry.is_features for entry in files.values())
+    )
 
 
 def survey(task: Task) -> list[inventory.Entry]:
@@ -110,22 +108,6 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
             scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
             register(output)
     return scores
-
-
-def write_report(folder: Path, score: scoring.Score, *, with_targets: bool) -> None:
-    """Write score-report.txt, as in the notebook, and report.json. With targets, also draw the plot."""
-    line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : not known, there are no targets"
-    numbers: dict[str, float | int] = {"rows": score.rows}
-    if with_targets:
-        # Imported only if it is needed, because it takes long.
-        from microjobs.plots import predicted_versus_target
-
-        numbers |= {"mse": score.mse, "mae": score.mae}
-        title = f"{score.rows} test rows, MSE {score.mse:.4g}"
-        predicted_versus_target(folder / "predicted-versus-target.png", score.target, score.predicted, title)
-    write_text(folder / "report.json", json.dumps(numbers, indent=1))
-    write_text(folder / "score-report.txt", line)
-    logger.info("%s", line)
 
 
 CALLS = Calls((survey, fetch, score_files), (Task, inventory.Entry, scoring.Score))

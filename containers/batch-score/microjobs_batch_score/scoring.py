@@ -1,5 +1,6 @@
-"""Predictions for array files, in blocks, and the sums of their errors."""
+"""Predictions for array files, in blocks, the sums of their errors, and the report."""
 
+import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from microjobs.arrays import ArrayFile, Floats, map_parts, open_array, refuse_bad_row, write_array
 from microjobs.errors import UserError
+from microjobs.files import write_text
 from microjobs.predictor import Predictor
 
 logger = logging.getLogger("microjobs")
@@ -140,3 +142,19 @@ def _check_finite(path: Path, start: int, predicted: NDArray[np.float32]) -> Non
             f"{path.name} row {start + int(bad[0])}: the model predicts {predicted[bad[0]]}; "
             "scale the features as for its training, or train it again"
         )
+
+
+def write_report(folder: Path, score: Score, *, with_targets: bool) -> None:
+    """Write score-report.txt, as in the notebook, and report.json. With targets, also draw the plot."""
+    line = f"Test MSE : {score.mse}" if with_targets else "Test MSE : not known, there are no targets"
+    numbers: dict[str, float | int] = {"rows": score.rows}
+    if with_targets:
+        # Imported only if it is needed, because it takes long.
+        from microjobs.plots import predicted_versus_target
+
+        numbers |= {"mse": score.mse, "mae": score.mae}
+        title = f"{score.rows} test rows, MSE {score.mse:.4g}"
+        predicted_versus_target(folder / "predicted-versus-target.png", score.target, score.predicted, title)
+    write_text(folder / "report.json", json.dumps(numbers, indent=1))
+    write_text(folder / "score-report.txt", line)
+    logger.info("%s", line)

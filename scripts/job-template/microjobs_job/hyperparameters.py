@@ -12,4 +12,4 @@ from microjobs.hyperparameters import parameter
 class Hyperparameters:
     """Names, defaults and ranges; `python -m microjobs --help` prints them."""
 
-    trim: float = parameter(0.0, "share of the lowest and of the highest targets to leave out", minimum=0, maximum=0.49)
+    trim: float = parameter(0.0, "share of the lowest and of the highest targets to ignore", minimum=0, maximum=0.49)

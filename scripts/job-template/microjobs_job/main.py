@@ -1,4 +1,4 @@
-"""JOB_NAME: averages the training targets, and predicts that average. Replace it by what your job does."""
+"""JOB_NAME: computes the mean of the training targets. Replace this by the code of your job."""
 
 import json
 import logging
@@ -16,7 +16,11 @@ logger = logging.getLogger("microjobs")
 
 
 def train(hyperparameters: Hyperparameters) -> None:
-    """Reads the channel `train`, writes the model. A `UserError` is what the user can put right."""
+    """Read the channel `train` and write the model.
+
+    Raises:
+        UserError: the input is invalid. Raise this error for problems that the user can fix.
+    """
     layout = Layout.from_environment()
     files = array_files(layout.channel("train"), "y", "train")
     if not files:

@@ -344,11 +344,11 @@ def _context() -> Iterable[tuple[str, Program]]:
     yield "package's ValueError", Program(MODEL + package + malformed)
 
 
-PROGRAMS = {name: program for made in (_defaults, _functions, _context) for name, program in made()}
+PROGRAMS = {name: program for make_programs in (_defaults, _functions, _context) for name, program in make_programs()}
 
 
 def dump() -> str:
-    """Return all programs as the JSON that real.py and ours.py read."""
+    """Return all programs as the JSON that toolkit_handlers.py and serve_handlers.py read."""
     return json.dumps([program.content() for program in PROGRAMS.values()])
 
 

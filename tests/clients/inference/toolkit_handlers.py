@@ -1,6 +1,6 @@
-"""Runs handlers with AWS's own toolkit and multi-model-server, in a virtual environment that contains only those.
+"""Runs handlers with AWS's toolkit and multi-model-server, in a virtual environment that contains only these.
 
-Usage: real.py FOLDER < programs.json > answers.json, see cases.py.
+Usage: toolkit_handlers.py FOLDER < programs.json > answers.json, see cases.py.
 """
 
 import base64
@@ -21,17 +21,17 @@ class Reader:
 
     def __init__(self, message: bytes) -> None:
         self._message = message
-        self._at = 0
+        self._position = 0
 
-    def number(self) -> int:
-        (value,) = struct.unpack_from("!i", self._message, self._at)
-        self._at += 4
+    def read_number(self) -> int:
+        (value,) = struct.unpack_from("!i", self._message, self._position)
+        self._position += 4
         return int(value)
 
-    def data(self) -> bytes:
-        size = self.number()
-        self._at += size
-        return self._message[self._at - size : self._at]
+    def read_data(self) -> bytes:
+        size = self.read_number()
+        self._position += size
+        return self._message[self._position - size : self._position]
 
 
 def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
@@ -44,12 +44,24 @@ def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return {"status": 500, "type": None, "headers": {}, "body": ""}
     reader = Reader(message)
-    code, _message, _request_id, media_type = reader.number(), reader.data(), reader.data(), reader.data().decode()
-    status, _phrase = reader.number(), reader.data()
-    named = {reader.data().decode().lower(): reader.data().decode() for _ in range(reader.number())}
-    named.pop("content-type", None)
-    body = base64.b64encode(reader.data()).decode()
-    return {"status": status if code == 200 else code, "type": media_type or None, "headers": named, "body": body}
+    code, _message, _request_id, media_type = (
+        reader.read_number(),
+        reader.read_data(),
+        reader.read_data(),
+        reader.read_data().decode(),
+    )
+    status, _phrase = reader.read_number(), reader.read_data()
+    response_headers = {
+        reader.read_data().decode().lower(): reader.read_data().decode() for _ in range(reader.read_number())
+    }
+    response_headers.pop("content-type", None)
+    body = base64.b64encode(reader.read_data()).decode()
+    return {
+        "status": status if code == 200 else code,
+        "type": media_type or None,
+        "headers": response_headers,
+        "body": body,
+    }
 
 
 def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:

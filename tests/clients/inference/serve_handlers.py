@@ -1,6 +1,6 @@
-"""Runs handlers with the modules of serve, as real.py does with AWS's toolkit.
+"""Runs handlers with the modules of serve. toolkit_handlers.py runs them with AWS's toolkit.
 
-Usage: ours.py FOLDER < programs.json > answers.json, with `shared` and `containers/serve` on PYTHONPATH.
+Usage: serve_handlers.py FOLDER < programs.json > answers.json, with `shared` and `containers/serve` on PYTHONPATH.
 """
 
 import base64
@@ -18,7 +18,7 @@ from microjobs_serve.service import Service
 
 
 class Headers:
-    """Header fields as Granian gives them."""
+    """Header fields with Granian's interface."""
 
     def __init__(self, fields: dict[str, str]) -> None:
         self._fields = {name.lower(): value for name, value in fields.items()}
@@ -35,10 +35,10 @@ def answer(service: Service, request: dict[str, Any]) -> dict[str, Any]:
     content_type, accept = headers.get("content-type"), headers.get("accept")
     invocation = Invocation(base64.b64decode(request["body"]), content_type, accept, "", headers)
     response = service.invoke(invocation, time.perf_counter())
-    named = dict(response.headers)
-    media_type = named.pop("content-type", None)
+    response_headers = dict(response.headers)
+    media_type = response_headers.pop("content-type", None)
     body = base64.b64encode(response.body).decode()
-    return {"status": response.status, "type": media_type, "headers": named, "body": body}
+    return {"status": response.status, "type": media_type, "headers": response_headers, "body": body}
 
 
 def run(number: int, program: dict[str, Any], folder: Path) -> dict[str, Any]:
