@@ -36,7 +36,8 @@ def connect(
     """
     address = find_address(environ)
     if address.startswith(("unix://", "http+unix://")):
-        _check_socket(address.partition("unix://")[2], timeout)
+        path = address.partition("unix://")[2]
+        _check_socket(f"/{path.lstrip('/')}", timeout)  # the SDK too adds a missing slash
     return docker.from_env(timeout=timeout, max_pool_size=max_pool_size, environment=dict(environ))
 
 
