@@ -1,4 +1,4 @@
-"""The client for the Docker engine."""
+"""Tests of the client for the Docker engine."""
 
 import gc
 import warnings
@@ -19,5 +19,7 @@ def test_missing_engine_is_an_error_that_leaves_no_open_socket(kind: str, tmp_pa
         warnings.simplefilter("always")
         with pytest.raises(DockerException, match=rf"^{path}: "):
             docker_engine.connect(environ={"DOCKER_HOST": f"unix://{path}"})
+        with pytest.raises(DockerException, match=rf"^{path}: "):  # the SDK accepts an address without the first slash
+            docker_engine.connect(environ={"DOCKER_HOST": f"unix:/{path}"})
         gc.collect()
     assert [str(warning.message) for warning in caught if warning.category is ResourceWarning] == []

@@ -10,8 +10,8 @@ from microjobs.trainer.hyperparameters import TrainerHyperparameters
 class Hyperparameters(TrainerHyperparameters):
     """Names, defaults and ranges; `python -m microjobs --help` prints them."""
 
-    model: str = parameter("mlp", "mlp has two hidden layers; linear is weight and bias", choices=("mlp", "linear"))
-    eval_every: int = parameter(1, "epochs between two lines of the log", minimum=1)
+    model: str = parameter("mlp", "mlp: two hidden layers; linear: weights and a bias", choices=("mlp", "linear"))
+    eval_every: int = parameter(1, "epochs from one test to the next", minimum=1)
 
     @property
     def test_interval(self) -> int:

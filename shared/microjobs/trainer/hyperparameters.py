@@ -7,23 +7,27 @@ from microjobs.hyperparameters import parameter
 
 @dataclasses.dataclass(frozen=True)
 class TrainerHyperparameters:
-    """Names, defaults and ranges, whatever the framework; defaults as in the housing notebook."""
+    """Names, defaults and ranges for all frameworks, with the defaults of the housing notebook."""
 
     epochs: int = parameter(70, "passes over the training rows", minimum=1)
-    batch_size: int = parameter(128, "rows a step; 0 is the full batch", minimum=0)
+    batch_size: int = parameter(128, "rows per step; 0: all rows", minimum=0)
     learning_rate: float = parameter(0.01, "step size of the optimizer", above=0)
     optimizer: str = parameter(
         "sgd", "the optimizer, with its framework's defaults", choices=("sgd", "adam", "rmsprop")
     )
-    loss: str = parameter("mse", "what is minimised; l1 is mae", choices=("mse", "mae", "l1", "huber"))
+    loss: str = parameter("mse", "loss function; l1 is the same as mae", choices=("mse", "mae", "l1", "huber"))
     seed: int = parameter(
-        42, "of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
+        42, "seed of weights and shuffling: the same seed gives the same model", minimum=0, maximum=2**32 - 1
     )
-    early_stopping: int = parameter(0, "epochs without a lower test loss that end the training; 0 is never", minimum=0)
-    best_weights: bool = parameter(False, "whether the model is that of the lowest test loss, not of the last epoch")
+    early_stopping: int = parameter(
+        0, "epochs without a lower test loss after which the training ends; 0: never", minimum=0
+    )
+    best_weights: bool = parameter(
+        False, "whether the model has the weights with the lowest test loss, not those of the last epoch"
+    )
     checkpoint_every: int = parameter(1, "epochs between checkpoints, more if saving them takes too long", minimum=1)
-    keep_checkpoints: int = parameter(3, "how many of the last checkpoints are kept", minimum=1)
-    mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights stay as they are")
+    keep_checkpoints: int = parameter(3, "number of checkpoints to keep", minimum=1)
+    mixed_precision: bool = parameter(False, "on GPUs, whether layers compute in bfloat16; weights are float32")
     compile: bool = parameter(False, "on GPUs, whether the training step is compiled")
 
     def rows_per_step(self, rows: int) -> int:
