@@ -166,7 +166,7 @@ def start(home: Home, config: Config, *, tied: bool = False) -> Address:
     """
     for earlier in _started.values():  # a killed server is a zombie of this process until it is polled
         earlier.poll()
-    home.make()
+    home.create()
     log_size = home.server_log.stat().st_size if home.server_log.exists() else 0
     process = _spawn(home, config, tied=tied)
     _started[process.pid] = process
@@ -268,7 +268,7 @@ def _wait_for_exit(home: Home, pid: int, seconds: float) -> bool:
 @contextmanager
 def use_server(home: Home, config: Config) -> Iterator[Address]:
     """Yield the server of a home. If none runs, start one that stops after this block and those of other processes."""
-    home.make()
+    home.create()
     with home.users.open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         address = await_server(home)

@@ -6,8 +6,8 @@ import os
 import re
 import secrets
 import stat
-import string
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from microjobs.files import atomic_write
@@ -50,11 +50,31 @@ class HomeError(LauncherError):
     """The home cannot be created, or other users could read or replace it."""
 
 
-@dataclass(frozen=True)
 class Home:
     """Paths below a home."""
 
-    root: Path
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.buckets = root / "s3"
+        """Folder of the buckets: `s3://bucket/key` is the file `bucket/key` in it. Users may change its files."""
+        self.logs = root / "logs"
+        self.state = root / "state.db"
+        self.objects = root / "objects"
+        """Folder for content types, checksums and multipart uploads, which the files of buckets cannot hold."""
+        self.work = root / "work"
+        """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
+        self.environments = root / "environments"
+        """Virtual environments of the process runtime, one per lock file of packages."""
+        self.server = root / "server.json"
+        """Process and address of the server. The file exists while a server runs."""
+        self.lock = root / "lock"
+        self.users = root / "users"
+        """File on which each run holds a shared lock while it uses a server that stops after the last run."""
+        self.server_log = root / "server.log"
+        self.sdk_config = root / "sagemaker-sdk.yaml"
+        """Settings of the SageMaker SDK."""
+        self._credentials = root / "credentials.json"
+        self._key = root / "server.key"
 
     @classmethod
     def from_environment(cls) -> "Home":
@@ -68,58 +88,7 @@ class Home:
         except FileNotFoundError:
             raise HomeError("the current folder was removed: change to another one") from None
 
-    @property
-    def buckets(self) -> Path:
-        """Folder of the buckets: `s3://bucket/key` is the file `bucket/key` in it. Users may change its files."""
-        return self.root / "s3"
-
-    @property
-    def logs(self) -> Path:
-        return self.root / "logs"
-
-    @property
-    def state(self) -> Path:
-        return self.root / "state.db"
-
-    @property
-    def objects(self) -> Path:
-        """Folder for content types, checksums and multipart uploads, which the files of buckets cannot hold."""
-        return self.root / "objects"
-
-    @property
-    def work(self) -> Path:
-        """Folders of running jobs. They share the buckets' file system, and are removed when the job ends."""
-        return self.root / "work"
-
-    @property
-    def environments(self) -> Path:
-        """Virtual environments of the process runtime, one per lock file of packages."""
-        return self.root / "environments"
-
-    @property
-    def server(self) -> Path:
-        """Process and address of the server. The file exists while a server runs."""
-        return self.root / "server.json"
-
-    @property
-    def lock(self) -> Path:
-        return self.root / "lock"
-
-    @property
-    def users(self) -> Path:
-        """File on which each run holds a shared lock while it uses a server that stops after the last run."""
-        return self.root / "users"
-
-    @property
-    def server_log(self) -> Path:
-        return self.root / "server.log"
-
-    @property
-    def sdk_config(self) -> Path:
-        """Settings of the SageMaker SDK."""
-        return self.root / "sagemaker-sdk.yaml"
-
-    def make(self) -> None:
+    def create(self) -> None:
         """Create the folder, readable by its owner only and ignored by git.
 
         Raises:
@@ -185,46 +154,35 @@ class Home:
         is_used = self.state.exists() and self.lock.exists()
         return not mode & stat.S_ISVTX and (is_used or {path.name for path in self.root.iterdir()} <= {*ENTRIES})
 
-    @property
-    def _credentials(self) -> Path:
-        return self.root / "credentials.json"
-
-    @property
-    def _key(self) -> Path:
-        return self.root / "server.key"
-
     def server_key(self) -> str:
         """Return the secret with which the server proves that it serves this home. The first call creates it.
 
         Jobs know the credentials, but not this secret.
         """
-        if not self._key.exists():
-            _write_secret(self._key, secrets.token_hex(32))
-        try:
-            key = read_file(self._key)
-        except (OSError, ValueError) as error:
-            raise _damaged(self._key, error) from error
+        key = _read_secret(self._key, lambda: secrets.token_hex(32))
         if not re.fullmatch("[0-9a-f]{64}", key):
             raise _damaged(self._key, "it is not a key of 64 digits")
         return key
 
     def credentials(self) -> Credentials:
         """Return the home's credentials. The first call creates them."""
-        if not self._credentials.exists():
-            key = "AKIA" + "".join(secrets.choice(string.ascii_uppercase + string.digits) for _ in range(16))
-            _write_secret(self._credentials, json.dumps(asdict(Credentials(key, secrets.token_urlsafe(30)))))
+        text = _read_secret(self._credentials, _create_credentials)
         try:
-            found = Credentials(**json.loads(read_file(self._credentials)))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
+            found = Credentials(**json.loads(text))
+        except (ValueError, TypeError, RecursionError) as error:
             raise _damaged(self._credentials, error) from error
         if not all(isinstance(text, str) and text for text in asdict(found).values()):
             raise _damaged(self._credentials, "a value is empty or not a text")
         return found
 
 
-def _damaged(path: Path, why: object) -> HomeError:
+def _create_credentials() -> str:
+    return json.dumps(asdict(Credentials(f"AKIA{secrets.token_hex(8).upper()}", secrets.token_urlsafe(30))))
+
+
+def _damaged(path: Path, reason: object) -> HomeError:
     remedy = "remove it, and `microjobs local up` creates a new one; clients then need `microjobs local env` again"
-    return HomeError(f"{path} cannot be used ({why}): {remedy}")
+    return HomeError(f"{path} cannot be used ({reason}): {remedy}")
 
 
 def read_file(path: Path) -> str:
@@ -239,7 +197,13 @@ def read_file(path: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _write_secret(path: Path, text: str) -> None:
-    with atomic_write(path) as partial:
-        partial.touch(mode=0o600)
-        partial.write_text(text)
+def _read_secret(path: Path, create: Callable[[], str]) -> str:
+    """Return the text of a file that only its owner can read. The file is created if it does not exist."""
+    if not path.exists():
+        with atomic_write(path) as partial:
+            partial.touch(mode=0o600)
+            partial.write_text(create())
+    try:
+        return read_file(path)
+    except (OSError, ValueError) as error:
+        raise _damaged(path, error) from error

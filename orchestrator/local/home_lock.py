@@ -6,7 +6,6 @@ named in a locked file is the server of this home, whatever listens on the serve
 
 import fcntl
 import os
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +13,8 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.home import Home
 
-LOCK_TIMEOUT = 2.0
-"""Time for which a server that starts retries: other processes hold the lock for an instant to look at it."""
+LOCK_TIMEOUT_SECONDS = 2.0
+"""Seconds for which a server that starts retries: `find_holder` in other processes holds the lock for an instant."""
 
 
 class HeldError(Exception):
@@ -30,7 +29,7 @@ def hold(home: Home) -> Iterator[None]:
         HeldError: another process holds it.
     """
     with home.lock.open("a+") as file:
-        deadline = time.monotonic() + LOCK_TIMEOUT
+        deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while not _try_lock(file.fileno(), fcntl.LOCK_EX):
             if time.monotonic() > deadline:
                 raise HeldError
@@ -62,12 +61,8 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _start_time(pid: int) -> str:
-    """Return the start time of a process, in some unit. It tells the process from a later one with the same id."""
-    stat = Path(f"/proc/{pid}/stat")
-    if Path("/proc/self/stat").exists():
-        try:
-            return stat.read_text().rpartition(")")[2].split()[19]
-        except (FileNotFoundError, ProcessLookupError):
-            return ""
-    command = ["ps", "-o", "lstart=", "-p", str(pid)]
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    """Return when a process started, in clock ticks since the boot. A later process with the same id differs in it."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -72,7 +72,7 @@ def serve(home: Home, config: Config, *, tied: bool = False, choose: Choose | No
     _return_large_blocks()
     stop = threading.Event()
     _stop_on_signals(stop)
-    home.make()
+    home.create()
     if tied:
         threading.Thread(target=_stop_with_users, args=(home, stop), daemon=True).start()
     with ExitStack() as cleanup:

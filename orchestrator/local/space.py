@@ -13,7 +13,7 @@ CHECK_BYTES = 16 << 20
 """Bytes that `LimitedFile` writes between two checks of the free space."""
 
 
-class Room:
+class FreeSpace:
     """The number of bytes that can be written to the device of a folder.
 
     Args:
@@ -61,7 +61,7 @@ class Room:
 class LimitedFile(io.FileIO):
     """A new file that raises CannotRunError on a write when the device is full."""
 
-    def __init__(self, path: Path, room: Room) -> None:
+    def __init__(self, path: Path, room: FreeSpace) -> None:
         super().__init__(path, "wb")
         self._room = room
         self._label = path.name

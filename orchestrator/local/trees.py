@@ -8,7 +8,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
@@ -20,8 +20,8 @@ from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
 
-MAX_PART_BYTES = 2000
-"""Bytes of a path that are passed to the system at once. Its limit is 4,096."""
+MAX_PART_LENGTH = 1000
+"""Characters of a path that are passed to the system at once. Its limit is 4,096 bytes."""
 
 
 class FileType(Enum):
@@ -102,11 +102,8 @@ def make_folders(folder: Path) -> None:
     for part in [*reversed(folder.parents), folder]:
         try:
             part.mkdir()
-        except FileExistsError:
-            if not part.is_dir():
-                raise
         except OSError as error:
-            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM) or not part.is_dir():
+            if error.errno not in (errno.EEXIST, errno.EROFS, errno.EACCES, errno.EPERM) or not part.is_dir():
                 raise
 
 
@@ -174,10 +171,11 @@ def _opened(root: int, name: str, *, make_readable: bool) -> Iterator[int]:
     """Open a folder whose name may be longer than the system's limit."""
     folder = os.dup(root)
     try:
-        for part in _split_name(name):
-            inner = _open_folder(part, folder, make_readable=make_readable)
+        while name:
+            end = name.rindex("/", 0, MAX_PART_LENGTH) if len(name) > MAX_PART_LENGTH else len(name)
+            inner = _open_folder(name[:end], folder, make_readable=make_readable)
             os.close(folder)
-            folder = inner
+            folder, name = inner, name[end + 1 :]
         yield folder
     finally:
         os.close(folder)
@@ -192,19 +190,3 @@ def _open_folder(path: str, folder: int, *, make_readable: bool) -> int:
             raise
         os.chmod(path, 0o700, dir_fd=folder)
         return os.open(path, flags, dir_fd=folder)
-
-
-def _split_name(name: str) -> Iterable[str]:
-    """Split a name into parts of at most `MAX_PART_BYTES`."""
-    names = name.split("/") if name else []
-    part: list[str] = []
-    size = 0
-    for each in names:
-        length = len(os.fsencode(each)) + 1
-        if part and size + length > MAX_PART_BYTES:
-            yield "/".join(part)
-            part, size = [], 0
-        part.append(each)
-        size += length
-    if part:
-        yield "/".join(part)

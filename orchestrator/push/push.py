@@ -57,7 +57,7 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
         with closing(open_registry(options, target, jobs, console)) as registry:
             # All tags are checked before the first upload.
             manifests = [find_manifest(registry, tagged) for tagged in tagged_images]
-            home.make()
+            home.create()
             saved = []
             for tagged, manifest in zip(tagged_images, manifests, strict=True):
                 if manifest is None:

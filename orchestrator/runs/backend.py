@@ -90,7 +90,7 @@ def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
     """
     from microjobs_orchestrator.local import config, control
 
-    home.make()
+    home.create()
     # Any free port: users who want a fixed port start a server themselves.
     settings = config.merge_flags(config.load(), port=0, runtime=None if runtime == "auto" else runtime)
     with control.use_server(home, settings) as address:

@@ -33,7 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with an old run, a new run, and an old run that has not ended."""
     home = Home(tmp_path / "home")
     monkeypatch.setenv(HOME, str(home.root))
-    home.make()
+    home.create()
     home.credentials()
     state = State(home.state)
     for name in (OLD, NEW, UNFINISHED):

@@ -64,7 +64,7 @@ def test_log_has_no_control_sequences(
 ) -> None:
     home = Home(tmp_path / "home")
     monkeypatch.setenv(HOME, str(home.root))
-    home.make()
+    home.create()
     with closing(State(home.state)) as state:
         state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
     stream = LogStore(home.logs).create("/aws/sagemaker/TrainingJobs", "job/algo-1-1763778749000")

@@ -33,7 +33,7 @@ def test_version_has_the_package_version(capsys: pytest.CaptureFixture[str]) -> 
 def home(tmp_path: Path) -> Home:
     """A home with one job."""
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     state = State(home.state)
     state.add("training-job", "my-first", "arn", "Completed", {}, {"TrainingJobStatus": "Completed"})
     state.close()

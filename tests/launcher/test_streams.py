@@ -16,7 +16,7 @@ from microjobs_orchestrator.runs.kinds import TRAINING
 def folder(tmp_path: Path) -> Path:
     """A folder with a home that has one job, whose log is not ASCII."""
     home = Home(tmp_path / ".microjobs")
-    home.make()
+    home.create()
     state = State(home.state)
     state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
     state.close()

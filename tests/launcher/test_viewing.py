@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A home with the resources in ROWS. No server runs for it."""
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     state = State(home.state)
     for kind, name, status, members in ROWS:
         state.add(kind.arn_type, name, f"arn:{name}", status, {}, {kind.status_member: status, **members})
@@ -176,7 +176,7 @@ def test_ps_prints_the_path_of_a_home_without_jobs(
 ) -> None:
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     State(home.state).close()
     assert main(["ps"]) == 0
     assert f"{home.root} has no jobs" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_home_that_cannot_be_made_is_told_with_a_remedy(tmp_path: Path, monkeypa
     (tmp_path / "file").touch()
     monkeypatch.setenv(HOME, str(tmp_path / "file" / "home"))
     with pytest.raises(HomeError, match=f"file/home cannot be created .*; set {HOME} to a folder of your own"):
-        Home.from_environment().make()
+        Home.from_environment().create()
 
 
 def test_current_folder_that_was_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,7 +93,7 @@ def test_start_that_hangs_is_given_up(home: Home, monkeypatch: pytest.MonkeyPatc
 
 
 def test_process_that_took_the_id_of_a_server_is_left_alone(home: Home) -> None:
-    home.make()
+    home.create()
     with subprocess.Popen(["sleep", "100"]) as other:
         home.lock.write_text(f"{other.pid} 0")
         home.server.write_text(f'{{"url": "http://127.0.0.1:9", "pid": {other.pid}}}')
@@ -103,7 +103,7 @@ def test_process_that_took_the_id_of_a_server_is_left_alone(home: Home) -> None:
 
 
 def test_many_looks_keep_no_server_from_starting(home: Home) -> None:
-    home.make()
+    home.create()
     look = f"""
 from pathlib import Path
 from microjobs_orchestrator.local import home_lock

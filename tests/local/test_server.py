@@ -108,7 +108,7 @@ def put(path: Path, content: bytes | None) -> None:
 @pytest.mark.parametrize("content", NO_OBJECTS)
 def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     put(home.server, content)
     with home_lock.hold(home):
         assert control.find_server(home) is None
@@ -119,7 +119,7 @@ def test_damaged_address_is_none(tmp_path: Path, content: bytes | None) -> None:
 @pytest.mark.parametrize("name", ["credentials.json", "server.key"])
 def test_damaged_secret_is_named_with_a_remedy(tmp_path: Path, name: str, content: bytes | None) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     put(home.root / name, content)
     with pytest.raises(HomeError, match=rf"{name} cannot be used .*: remove it"):
         home.credentials() if name == "credentials.json" else home.server_key()
@@ -130,7 +130,7 @@ def test_file_in_place_of_a_folder_is_named_with_a_remedy(tmp_path: Path, name: 
     (tmp_path / name).touch()
     tmp_path.chmod(0o700)
     with pytest.raises(HomeError, match=f"{name} is not a folder: move it away"):
-        Home(tmp_path).make()
+        Home(tmp_path).create()
 
 
 def test_folder_is_its_owners_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.runtimes.archives import UPLOAD
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from microjobs_orchestrator.local.space import LimitedFile, Room
+from microjobs_orchestrator.local.space import FreeSpace, LimitedFile
 from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, in_order, make_folders, parent
 from microjobs_orchestrator.terminal import escape_bytes
 
@@ -93,7 +93,7 @@ def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None
     """
     bucket, key = parse_uri(uri)
     archive = work / PurePosixPath(key).name
-    with LimitedFile(archive, Room(work, UPLOAD)) as file:
+    with LimitedFile(archive, FreeSpace(work, UPLOAD)) as file:
         pack(tree, file)
     store.put(bucket, key, archive)
 

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.space import Room
+from microjobs_orchestrator.local.space import FreeSpace
 from microjobs_orchestrator.local.trees import Entry, FileType, Tree, is_plain, link, parent, walk
 from microjobs_orchestrator.terminal import escape_bytes
 
@@ -85,7 +85,7 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
         CannotRunError: a file does not fit on this device, or a path is too long for the engine.
     """
     to.mkdir(parents=True, exist_ok=True)
-    room, tree = Room(to, UPLOAD), Tree()
+    room, tree = FreeSpace(to, UPLOAD), Tree()
     with tarfile.open(fileobj=io.BufferedReader(_ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
             vars(archive)["members"].clear()  # saves memory: the archive keeps all members
@@ -125,7 +125,7 @@ def _check_length(top: str, name: str) -> None:
 
 
 def _extract(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, room: Room
+    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, room: FreeSpace
 ) -> Entry | None:
     """Write the content of a member to a file, and return its entry; None, with a warning, if it is left out."""
     if member.isdir():

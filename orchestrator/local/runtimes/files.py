@@ -9,7 +9,7 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.archives import UPLOAD
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
-from microjobs_orchestrator.local.space import Room
+from microjobs_orchestrator.local.space import FreeSpace
 from microjobs_orchestrator.local.trees import Entry, FileType, FolderItem, Tree, make_folders, walk
 from microjobs_orchestrator.local.trees import link as link_entry
 from microjobs_orchestrator.terminal import escape_bytes
@@ -119,7 +119,7 @@ class _Collector:
         self.tree = Tree()
         self._to = to
         self._link = link
-        self._room = Room(to, UPLOAD)
+        self._room = FreeSpace(to, UPLOAD)
 
     def add(self, found: FolderItem) -> None:
         try:

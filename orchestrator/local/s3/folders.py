@@ -8,7 +8,6 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 
@@ -22,18 +21,12 @@ Stamp = tuple[int, int, int, int]
 """A folder's device, inode, mtime and ctime. Programs such as `rsync --times` set mtime back, but never ctime."""
 
 
-@dataclass(frozen=True)
-class _Listing:
-    stamp: Stamp
-    names: list[bytes]
-
-
 class FolderCache:
     """Reads the names in folders. Methods may be called from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._listings: OrderedDict[bytes, _Listing] = OrderedDict()
+        self._listings: OrderedDict[bytes, tuple[Stamp, list[bytes]]] = OrderedDict()
         self._names_count = 0
 
     def names(self, root: bytes, folder: bytes) -> list[bytes]:
@@ -44,34 +37,27 @@ class FolderCache:
         path = root + b"/" + folder
         try:
             stamp = _stamp(path)
-            kept = self._find(path, stamp)
-            return self._read(path, folder, stamp) if kept is None else kept
+            with self._lock:
+                listing = self._listings.get(path)
+                if listing is not None and listing[0] == stamp:
+                    self._listings.move_to_end(path)
+                    return listing[1]
+            is_settled = time.time_ns() - stamp[3] > SETTLED_NS
+            names = sorted(scan(path, folder))
+            if is_settled and _stamp(path) == stamp:
+                self._keep(path, stamp, names)
+            return names
         except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
             return []
 
-    def _find(self, path: bytes, stamp: Stamp) -> list[bytes] | None:
+    def _keep(self, path: bytes, stamp: Stamp, names: list[bytes]) -> None:
         with self._lock:
-            listing = self._listings.get(path)
-            if listing is None or listing.stamp != stamp:
-                return None
-            self._listings.move_to_end(path)
-            return listing.names
-
-    def _read(self, path: bytes, folder: bytes, stamp: Stamp) -> list[bytes]:
-        is_settled = time.time_ns() - stamp[3] > SETTLED_NS
-        names = sorted(scan(path, folder))
-        if is_settled and _stamp(path) == stamp:
-            self._keep(path, _Listing(stamp, names))
-        return names
-
-    def _keep(self, path: bytes, listing: _Listing) -> None:
-        with self._lock:
-            earlier = self._listings.pop(path, None)
-            self._names_count += len(listing.names) - (len(earlier.names) if earlier else 0)
-            self._listings[path] = listing
+            _, earlier = self._listings.pop(path, (stamp, []))
+            self._listings[path] = stamp, names
+            self._names_count += len(names) - len(earlier)
             while self._names_count > MAX_NAMES and len(self._listings) > 1:
-                _, oldest = self._listings.popitem(last=False)
-                self._names_count -= len(oldest.names)
+                _, (_, oldest) = self._listings.popitem(last=False)
+                self._names_count -= len(oldest)
 
 
 def scan(path: bytes, folder: bytes) -> Iterator[bytes]:

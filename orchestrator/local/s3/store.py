@@ -78,7 +78,7 @@ class ObjectStore(ObjectReader):
         """
         self.check_bucket(bucket)
         relative, is_marker = keys.relative_path(key), keys.is_folder_marker(key)
-        reason = self._files.obstacle(bucket / relative, folder=is_marker)
+        reason = self._files.find_obstacle(bucket / relative, folder=is_marker)
         if reason is None and not is_marker and self.database.has_marker(bucket, f"{key}/"):
             reason = f"there are folder markers whose keys begin with {key + '/'!r}"
         if reason is not None:

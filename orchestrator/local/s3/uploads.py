@@ -1,7 +1,6 @@
 """Multipart uploads. Their parts are files outside the buckets until they are completed into one file."""
 
 import contextlib
-import sys
 import threading
 import time
 import uuid
@@ -11,15 +10,11 @@ from pathlib import Path
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.s3.details import Details
-from microjobs_orchestrator.local.s3.keys import MAX_KEY_BYTES
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.sqlite import Row
 from microjobs_orchestrator.local.trees import discard
 
 MAX_PARTS = 10_000
-
-LAST = chr(sys.maxunicode) * MAX_KEY_BYTES
-"""`prefix + LAST` sorts after every key with that prefix."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +72,9 @@ class Uploads:
     def find(self, bucket: str, prefix: str = "", after: tuple[str, str] = ("", ""), limit: int = -1) -> list[Upload]:
         """Return at most `limit` uploads (-1: all) after a key and id, sorted by key and id."""
         rows = self._database.select(
-            "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id LIMIT ?",
-            (bucket, *max(after, (prefix, "")), prefix + LAST, limit),
+            "SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? || char(1114111)"
+            " ORDER BY key, id LIMIT ?",
+            (bucket, *max(after, (prefix, "")), prefix, limit),
         )
         return [_upload(row) for row in rows]
 
@@ -93,19 +89,17 @@ class Uploads:
 
     def put_part(self, upload: Upload, number: int, file: Path, details: Details) -> Part:
         """Move a file of the store's `incoming` into an upload. It replaces an earlier part with its number."""
-        name = uuid.uuid4().hex
-        path = self._folder / upload.id / name
+        path = self._folder / upload.id / uuid.uuid4().hex
         with self.exclusive(upload):
-            earlier = self.parts(upload, number - 1, 1)
+            earlier = [part.path for part in self.parts(upload, number - 1, 1) if part.number == number]
             part = Part(number, path, file.stat().st_size, time.time(), details)
             file.rename(path)
             self._database.change(
                 "INSERT OR REPLACE INTO parts VALUES (?, ?, ?, ?, ?, ?)",
-                (upload.id, number, name, part.size, part.modified, details.to_json()),
+                (upload.id, number, path.name, part.size, part.modified, details.to_json()),
             )
-            for old in earlier:
-                if old.number == number:
-                    old.path.unlink()
+            for old_path in earlier:
+                old_path.unlink()
         return part
 
     def abort(self, upload: Upload) -> None:
@@ -148,5 +142,4 @@ class Uploads:
 
 
 def _upload(row: Row) -> Upload:
-    name, bucket, key, created, algorithm, details = row
-    return Upload(name, bucket, key, created, algorithm, Details.from_json(details))
+    return Upload(row[0], row[1], row[2], row[3], row[4], Details.from_json(row[5]))

@@ -80,7 +80,7 @@ class Drill:
     # --- the server ---
 
     def _launch(self) -> subprocess.Popen[bytes]:
-        self.home.make()
+        self.home.create()
         command = [sys.executable, "-m", "microjobs_orchestrator.local", *self._config.arguments()]
         environment = {**os.environ, "MICROJOBS_HOME": str(self.home.root), "TMPDIR": str(temporary_folder(self.home))}
         with self.home.server_log.open("ab") as log:

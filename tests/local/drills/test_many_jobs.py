@@ -77,7 +77,7 @@ def test_server_does_not_grow_with_its_jobs(tmp_path: Path, monkeypatch: pytest.
 
 def fill(home: Home, jobs: int) -> None:
     """Put ended training jobs into the store of a server that does not run."""
-    home.make()
+    home.create()
     state = State(home.state)
     with state._transaction():
         rows = (_row(number) for number in range(jobs))

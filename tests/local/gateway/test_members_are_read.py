@@ -82,7 +82,7 @@ def accepted(rows: Rows, path: str = "") -> Iterator[str]:
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     store, runtime = ObjectStore(home), StubRuntime()
     store.create_bucket("bucket")
     (home.buckets / "bucket" / "in").mkdir()

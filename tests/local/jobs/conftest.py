@@ -184,7 +184,7 @@ def wait_until(ask: Callable[[], Any], enough: Callable[[Any], object] = bool, s
 def parts(tmp_path: Path) -> Iterator[ServerParts]:
     """A server's parts, with the bucket `bucket` and the image `model`."""
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     home.credentials()  # as the server does, before anything runs
     (home.buckets / "bucket").mkdir()
     made = ServerParts.over(home, FakeRuntime())

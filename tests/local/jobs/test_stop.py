@@ -111,7 +111,7 @@ class Server:
 
     def __init__(self, folder: Path, closed: str) -> None:
         home = Home(folder)
-        home.make()
+        home.create()
         (home.buckets / "bucket").mkdir()
         self.gates = Gates(closed)
         self.engine = Engine(self.gates)

@@ -28,7 +28,7 @@ class Tuning:
     """A server's parts, and one tuning job."""
 
     def __init__(self, home: Home) -> None:
-        home.make()
+        home.create()
         home.credentials()  # as the server does, before anything runs
         (home.buckets / "bucket").mkdir()
         self.runtime = WaitingRuntime()

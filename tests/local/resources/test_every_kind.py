@@ -70,7 +70,7 @@ class Server:
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     made = Home(tmp_path / "home")
-    made.make()
+    made.create()
     made.credentials()
     (made.buckets / "fuzz" / "in").mkdir(parents=True)
     (made.buckets / "fuzz" / "in" / "a").write_text("1,2\n")

@@ -32,7 +32,7 @@ DUMP = Path(__file__).with_name("home_version_1.sql").read_text()
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     made = Home(tmp_path / "home")
-    made.make()
+    made.create()
     with closing(sqlite3.connect(made.state)) as database:
         database.executescript(DUMP)
     return made

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def make_home(root: Path) -> Home:
     home = Home(root)
-    home.make()
+    home.create()
     return home
 
 

@@ -31,7 +31,7 @@ _ONCE = Config(retries={"total_max_attempts": 1}, s3={"addressing_style": "path"
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     return home
 
 

@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from tests.local.s3.conftest import Running, S3
 
 home = Home(Path(sys.argv[1]))
-home.make()
+home.create()
 store = ObjectStore(home)
 store.create_bucket("a-bucket")
 running = Running()

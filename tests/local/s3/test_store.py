@@ -319,17 +319,3 @@ def test_bucket_with_a_file_that_no_key_names_is_kept(store: ObjectStore, home: 
     path.unlink()
     store.delete_bucket(BUCKET)
     assert not store.has_bucket(BUCKET)
-
-
-def test_names_that_differ_only_in_case_are_refused(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on macOS, where `A` opens `a`; here every look at the one finds the other."""
-    put(store, "a")
-    monkeypatch.setattr(store._files, "_ignores_case", True)
-    real = Path.lstat
-    monkeypatch.setattr(Path, "lstat", lambda path: real(path.with_name("a") if path.name == "A" else path))
-    monkeypatch.setattr(os.path, "lexists", lambda _: True)
-    with pytest.raises(ServiceError, match="ignores case, and 'a' exists already"):
-        store.check_writable(BUCKET, "A")
-    with pytest.raises(ServiceError, match="does not exist"):
-        store.get(BUCKET, "A")
-    assert store.get(BUCKET, "a").key == "a"

@@ -17,7 +17,7 @@ from tests.local.clients import LocalServer, wait_until
 def stubbed(folder: Path) -> Iterator[LocalServer]:
     """Run a local server whose runtime starts no hosts. Its home has two objects and one log stream."""
     home = Home(folder)
-    home.make()
+    home.create()
     for name, content in {"in/a.csv": "1\n2\n", "in/b": "b"}.items():
         (home.buckets / "fuzz" / name).parent.mkdir(parents=True, exist_ok=True)
         (home.buckets / "fuzz" / name).write_text(content)

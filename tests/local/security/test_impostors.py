@@ -141,7 +141,7 @@ def test_server_proves_nothing_but_nonces(guarded: LocalServer, nonce: str) -> N
 
 def test_locked_file_names_the_server_alone(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     home.lock.write_text(f"{os.getpid()} 1")
     assert home_lock.find_holder(home) is None  # nobody holds it
     with home.lock.open() as other:
@@ -156,7 +156,7 @@ def test_locked_file_names_the_server_alone(tmp_path: Path) -> None:
 
 def test_open_folder_is_closed_to_others(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     home.credentials()
     home.root.chmod(0o755)
     (home.root / "credentials.json").chmod(0o644)
@@ -170,7 +170,7 @@ def test_open_folder_is_closed_to_others(tmp_path: Path) -> None:
         assert len(said) == 2
     finally:
         control.stop(home)
-    home.make()  # says nothing more
+    home.create()  # says nothing more
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o757])
@@ -178,17 +178,17 @@ def test_folder_that_others_can_replace_is_refused(tmp_path: Path, mode: int) ->
     home = Home(tmp_path / "open" / "project" / "home")
     home.root.mkdir(parents=True, mode=0o700)
     (tmp_path / "open").chmod(mode)
-    for use in (home.make, lambda: control.find_server(home), lambda: control.stop(home)):
+    for use in (home.create, lambda: control.find_server(home), lambda: control.stop(home)):
         with pytest.raises(HomeError, match="all users can replace files in"):
             use()
     (tmp_path / "open").chmod(mode | 0o1000)  # as /tmp
-    home.make()
+    home.create()
 
 
 @AS_ROOT
 def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     os.chown(home.root, NOBODY, NOBODY)
     for command in (("status",), ("env",), ("up", "--detach"), ("down",)):
         done = microjobs(home, "local", *command)
@@ -197,19 +197,19 @@ def test_folder_of_another_user_is_refused(tmp_path: Path) -> None:
 
 @AS_ROOT
 def test_link_of_another_user_is_refused(tmp_path: Path) -> None:
-    Home(tmp_path / "real").make()
+    Home(tmp_path / "real").create()
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / "real")
     os.lchown(home.root, NOBODY, NOBODY)
     with pytest.raises(HomeError, match="a link of another user"):
-        home.make()
+        home.create()
 
 
 def test_own_link_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir(mode=0o755)
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / "real")
-    home.make()
+    home.create()
     assert (tmp_path / "real").stat().st_mode & 0o777 == 0o700
 
 
@@ -219,7 +219,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, target: str) -> None:
     home = Home(tmp_path / "link")
     home.root.symlink_to(tmp_path / target)
     with pytest.raises(HomeError, match="is not a folder"):
-        home.make()
+        home.create()
 
 
 @pytest.mark.parametrize(("mode", "file"), [(0o1777, "lock"), (0o755, "thesis.tex")])
@@ -228,7 +228,7 @@ def test_folder_of_other_things_is_not_closed(tmp_path: Path, mode: int, file: s
     (tmp_path / "shared" / file).touch()
     (tmp_path / "shared").chmod(mode)
     with pytest.raises(HomeError, match="is open to other users"):
-        Home(tmp_path / "shared").make()
+        Home(tmp_path / "shared").create()
     assert (tmp_path / "shared").stat().st_mode & 0o7777 == mode
 
 
@@ -236,8 +236,8 @@ def test_folder_of_other_things_is_not_closed(tmp_path: Path, mode: int, file: s
 @pytest.mark.parametrize("file", ["credentials.json", "server.key"])
 def test_secret_that_another_user_made_is_refused(tmp_path: Path, file: str) -> None:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     (home.root / file).write_text("planted")
     os.chown(home.root / file, NOBODY, NOBODY)
     with pytest.raises(HomeError, match="belongs to another user"):
-        home.make()
+        home.create()

@@ -92,7 +92,7 @@ def tree(folder: Path) -> dict[str, tuple[int, bytes]]:
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
     """A store beside files that are nobody's business."""
     home = Home(tmp_path_factory.mktemp("outer") / "home")
-    home.make()
+    home.create()
     store = ObjectStore(home)
     store.create_bucket("bucket")
     yield store

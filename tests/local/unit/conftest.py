@@ -12,7 +12,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ObjectStore]:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     opened = ObjectStore(home)
     opened.create_bucket("data")
     yield opened

@@ -30,7 +30,7 @@ Arguments = tuple[tuple[str, ...] | None, tuple[str, ...] | None]
 @pytest.fixture
 def context(tmp_path: Path) -> Iterator[Context]:
     home = Home(tmp_path / "home")
-    home.make()
+    home.create()
     state, store = State(home.state), ObjectStore(home)
     store.create_bucket("data")
     settings = Settings("http://server", aliases={"a:1": "b:2", "*.amazonaws.com/a:*": "c:3"})

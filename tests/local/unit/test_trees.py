@@ -267,7 +267,7 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
 
 
 def test_many_files_together_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(space.Room, "free", lambda _: 1_000_000)
+    monkeypatch.setattr(space.FreeSpace, "free", lambda _: 1_000_000)
     sizes = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
     with pytest.raises(CannotRunError, match=r"3 of 300\.0 kB does not fit: 1\.0 MB can be used"):
         unpack(stream(*sizes), tmp_path)
@@ -282,7 +282,7 @@ def test_archive_ends_before_the_device_is_full(
     assert tree is not None
     monkeypatch.setattr(space, "CHECK_BYTES", 1 << 16)
     free = itertools.chain([10**9, 10**9, 10**6], itertools.repeat(-1))
-    monkeypatch.setattr(space.Room, "free", lambda _: next(free))
+    monkeypatch.setattr(space.FreeSpace, "free", lambda _: next(free))
     with pytest.raises(CannotRunError, match=r"model\.tar\.gz does not fit"):
         outputs.upload_archive(store, tree, "s3://data/model.tar.gz", tmp_path)
     assert list(store.list("data")) == []
