@@ -22,6 +22,7 @@ from microjobs_orchestrator.local.resources.endpoints.kinds import ENDPOINT
 from microjobs_orchestrator.local.resources.endpoints.operations import EndpointConfigOperations, EndpointOperations
 from microjobs_orchestrator.local.resources.models.client import Client
 from microjobs_orchestrator.local.resources.models.operations import ModelOperations
+from microjobs_orchestrator.local.resources.processing.operations import ProcessingJobOperations
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.resources.transform.kinds import TRANSFORM_JOB
 from microjobs_orchestrator.local.resources.transform.operations import TransformJobOperations
@@ -68,6 +69,10 @@ class ServerParts:
     @property
     def endpoints(self) -> EndpointOperations:
         return EndpointOperations(self.context, self.registry)
+
+    @property
+    def processing_jobs(self) -> ProcessingJobOperations:
+        return ProcessingJobOperations(self.context, self.registry)
 
     @property
     def transform_jobs(self) -> TransformJobOperations:

@@ -15,7 +15,6 @@ from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.processing import job as processing
-from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
 from microjobs_orchestrator.local.resources.training.kinds import TRAINING_JOB
@@ -209,7 +208,7 @@ def test_reason_of_a_failed_start_has_a_prefix_of_sagemaker(
     if kind == "training":
         job = training_job(parts)
     elif kind == "processing":
-        job = processing.ProcessingJob(parts.context, create_processing_job(parts.context, PROCESSING))
+        job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING))
     else:
         job = TransformJob(parts.context, parts.transform_jobs.add(transform_request()))
     job.run()

@@ -24,7 +24,6 @@ from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.endpoints.replicas import Traffic
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError
 from microjobs_orchestrator.local.resources.processing import job as processing
-from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.resources.tuning import warm_start
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, HostPlan, Plan
@@ -286,7 +285,7 @@ def test_no_output_is_uploaded_unless_all_can_be_fetched(parts: ServerParts) -> 
         for name in ("first", "second")
     ]
     request = {**PROCESSING, "ProcessingOutputConfig": {"Outputs": outputs}}
-    job = processing.ProcessingJob(parts.context, create_processing_job(parts.context, request))
+    job = processing.ProcessingJob(parts.context, parts.processing_jobs.add(request))
     job.recover([cast("Any", LeavingHost(folder + "first"))])
     record = parts.context.state.get("processing-job", "job")
     assert record is not None
@@ -302,7 +301,7 @@ def test_long_reason_is_cut(parts: ServerParts, monkeypatch: pytest.MonkeyPatch)
         raise CannotRunError(f"{image} {'x' * 2000}")
 
     monkeypatch.setattr(parts.runtime, "prepare", fail)
-    processing.ProcessingJob(parts.context, create_processing_job(parts.context, PROCESSING)).run()
+    processing.ProcessingJob(parts.context, parts.processing_jobs.add(PROCESSING)).run()
     training_job(parts).run()
     for kind in ("processing-job", "training-job"):
         record = parts.context.state.get(kind, "job")

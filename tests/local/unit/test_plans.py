@@ -11,9 +11,10 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.lifecycle.context import Context, Settings
+from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.resources.processing import job as processing
-from microjobs_orchestrator.local.resources.processing.create import create as create_processing_job
+from microjobs_orchestrator.local.resources.processing.operations import ProcessingJobOperations
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.channels import check_channels
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
@@ -51,7 +52,8 @@ def processing_plan(context: Context, folder: Path, **application: Any) -> Plan:
         "ProcessingResources": {"ClusterConfig": cluster},
         "RoleArn": "role",
     }
-    return processing.ProcessingJob(context, create_processing_job(context, request)).attempt.make_plan(folder)
+    record = ProcessingJobOperations(context, Registry(context)).add(request)
+    return processing.ProcessingJob(context, record).attempt.make_plan(folder)
 
 
 def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
@@ -133,7 +135,7 @@ def test_paths_and_names_given_twice_are_refused(
     taken = [processing_output(name, "s3://data/out", path) for name, path in outputs]
     request = {"ProcessingJobName": "job", "ProcessingInputs": given, "ProcessingOutputConfig": {"Outputs": taken}}
     with pytest.raises(ValidationError, match=re.escape(reason)):
-        create_processing_job(context, request)
+        ProcessingJobOperations(context, Registry(context)).add(request)
 
 
 def test_channel_name_given_twice_is_refused(context: Context) -> None:

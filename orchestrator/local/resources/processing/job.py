@@ -12,9 +12,8 @@ from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.hosts import Outcome
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED, JobHandle
 from microjobs_orchestrator.local.lifecycle.sync import Sync
-from microjobs_orchestrator.local.resources.processing.create import output_items
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB
-from microjobs_orchestrator.local.resources.processing.plan import make_plan
+from microjobs_orchestrator.local.resources.processing.plan import make_plan, output_items
 from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.state import Record
 

@@ -9,7 +9,6 @@ from microjobs.contract import Layout, ResourceConfig
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle import inputs
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
-from microjobs_orchestrator.local.resources.processing.create import output_items
 from microjobs_orchestrator.local.runtimes.base import HostPlan, Input, Plan
 
 
@@ -58,3 +57,8 @@ def _write_files(job: JobHandle, layout: Layout, resources: ResourceConfig) -> N
     layout.output.mkdir(parents=True)
     for item in output_items(job.request):
         layout.local(item["S3Output"]["LocalPath"]).mkdir(parents=True, exist_ok=True)
+
+
+def output_items(request: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the items of ProcessingOutputConfig.Outputs; none if the request has no outputs."""
+    return list(request.get("ProcessingOutputConfig", {}).get("Outputs", []))
