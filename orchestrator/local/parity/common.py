@@ -7,7 +7,6 @@ KMS = NoEffect("nothing is encrypted")
 VOLUME = NoEffect("hosts use this machine's disk")
 VPC = NoEffect("there is no VPC; each job has its own network")
 EXPERIMENT = NoEffect("experiments are not tracked")
-TRAFFIC = NoEffect("traffic between hosts does not leave this machine")
 
 TAGS = Members({"Key": Honoured(), "Value": Honoured()})
 
@@ -18,12 +17,24 @@ ONE_MACHINE = "all hosts run on this one machine"
 HOSTS = Honoured(
     "number of containers, `algo-1` …, on their own network", required=True, minimum=1, maximum=100, reason=ONE_MACHINE
 )
+CLUSTER: Rows = {
+    "InstanceType": INSTANCE_TYPE,
+    "InstanceCount": HOSTS,
+    "VolumeSizeInGB": VOLUME,
+    "VolumeKmsKeyId": KMS,
+}
+"""Rows for the hosts of a job."""
 ONE_TYPE = Refused("hosts have one instance type: use InstanceType and InstanceCount")
+PREFERENCES: Rows = dict.fromkeys(("InstancePreferences", "SelectedInstanceType", "SelectedInstanceCount"), ONE_TYPE)
 
 ISOLATION = Honoured("the hosts can reach only each other; the runtime `process` refuses it")
 ENVIRONMENT = Honoured("variables of each host")
-ENTRYPOINT = Honoured("replaces the image's own")
-ARGUMENTS = Honoured("replaces the image's own")
+NETWORK: Rows = {
+    "VpcConfig": VPC,
+    "EnableNetworkIsolation": ISOLATION,
+    "EnableInterContainerTrafficEncryption": NoEffect("traffic between hosts does not leave this machine"),
+}
+COMMAND: Rows = dict.fromkeys(("ContainerEntrypoint", "ContainerArguments"), Honoured("replaces the image's own"))
 
 HUB = Refused("hubs are not supported: put the files into a bucket")
 ACCESS = Refused("models with a licence to accept are not supported: put the files into a bucket")

@@ -130,7 +130,7 @@ def test_refusal_names_member_value_and_remedy() -> None:
     message = refusal("CreateTrainingJob", training(MlflowConfig={"MlflowResourceArn": "arn"}))
     assert message == (
         'Not supported here: MlflowConfig {"MlflowResourceArn": "arn"} '
-        "(there is no MLflow server: set MLFLOW_TRACKING_URI in Environment)"
+        "(MLflow servers are not supported: set MLFLOW_TRACKING_URI in Environment)"
     )
 
 

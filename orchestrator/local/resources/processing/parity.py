@@ -1,50 +1,32 @@
-"""CreateProcessingJob."""
+"""Parity rows of processing jobs."""
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import (
-    ARGUMENTS,
-    DISTRIBUTION,
-    ENTRYPOINT,
-    ENVIRONMENT,
-    EXPERIMENT,
-    HOSTS,
-    INSTANCE_TYPE,
-    ISOLATION,
-    KMS,
-    ONE_TYPE,
-    ROLE,
-    STOPPING,
-    TAGS,
-    TRAFFIC,
-    VOLUME,
-    VPC,
-)
+from microjobs_orchestrator.local.parity import common
+from microjobs_orchestrator.local.parity.common import honoured
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, Refused, Rows
 
-APP_MANAGED = Refused("only AWS's own processing applications move their files themselves")
+APP_MANAGED = Refused("only AWS's own processing applications transfer their files themselves")
 
 INPUT: Rows = {
-    "S3Uri": Honoured("objects whose keys begin so"),
+    "S3Uri": Honoured("objects with this key prefix"),
     "LocalPath": Honoured("the folder of the input's files", required=True),
-    "S3DataType": Honoured("objects whose keys begin so, or those of a manifest"),
+    "S3DataType": Honoured("objects with a key prefix, or those of a manifest"),
     "S3InputMode": Honoured(
-        "files are there before the container starts",
+        "files exist before the container starts",
         values=("File",),
-        reason="AWS does not document what the pipes are called: use File",
+        reason="AWS does not document the names of the pipes: use File",
     ),
-    "S3DataDistributionType": DISTRIBUTION,
+    "S3DataDistributionType": common.DISTRIBUTION,
     "S3CompressionType": Honoured(
-        "files as they are", values=("None",), reason="Gzip is for Pipe mode: unpack them in the job"
+        "files without changes", values=("None",), reason="Gzip is for Pipe mode: decompress the files in the job"
     ),
 }
 
 OUTPUT: Rows = {
-    "S3Uri": Honoured(
-        "several hosts' files are merged; of two with one name the first host's is taken, and the log says so"
-    ),
+    "S3Uri": Honoured("the files of all hosts; of files with the same name, the first host's, and the log says so"),
     "LocalPath": Honoured(required=True),
-    "S3UploadMode": Honoured("at the end, or while the job runs as well"),
+    "S3UploadMode": Honoured("at the end, or also while the job runs"),
 }
 
 CREATE: Rows = {
@@ -53,7 +35,7 @@ CREATE: Rows = {
             "InputName": Honoured(),
             "AppManaged": APP_MANAGED,
             "S3Input": Members(INPUT, required=True),
-            "DatasetDefinition": Refused("there is no Athena or Redshift: put the data into a bucket"),
+            "DatasetDefinition": Refused("Athena and Redshift are not supported: put the data into a bucket"),
         }
     ),
     "ProcessingOutputConfig": Members(
@@ -62,48 +44,27 @@ CREATE: Rows = {
                 {
                     "OutputName": Honoured(),
                     "S3Output": Members(OUTPUT, required=True),
-                    "FeatureStoreOutput": Refused("there is no feature store: use S3Output"),
+                    "FeatureStoreOutput": Refused("feature stores are not supported: use S3Output"),
                     "AppManaged": APP_MANAGED,
                 }
             ),
-            "KmsKeyId": KMS,
+            "KmsKeyId": common.KMS,
         }
     ),
-    "ProcessingJobName": Honoured(),
-    "ProcessingResources": Members(
-        {
-            "ClusterConfig": Members(
-                {
-                    "InstanceCount": HOSTS,
-                    "InstanceType": INSTANCE_TYPE,
-                    "VolumeSizeInGB": VOLUME,
-                    "VolumeKmsKeyId": KMS,
-                    "InstancePreferences": ONE_TYPE,
-                    "SelectedInstanceType": ONE_TYPE,
-                    "SelectedInstanceCount": ONE_TYPE,
-                }
-            )
-        }
-    ),
-    "StoppingCondition": Members({"MaxRuntimeInSeconds": STOPPING["MaxRuntimeInSeconds"]}),
+    "ProcessingResources": Members({"ClusterConfig": Members({**common.CLUSTER, **common.PREFERENCES})}),
+    "StoppingCondition": Members({"MaxRuntimeInSeconds": common.STOPPING["MaxRuntimeInSeconds"]}),
     "AppSpecification": Members(
         {
-            "ImageUri": Honoured("an image of the engine, after the aliases of the configuration"),
-            "ContainerEntrypoint": ENTRYPOINT,
-            "ContainerArguments": ARGUMENTS,
+            "ImageUri": Honoured("an image of the engine; the configuration may define aliases"),
+            **common.COMMAND,
         }
     ),
-    "Environment": ENVIRONMENT,
-    "NetworkConfig": Members(
-        {
-            "EnableInterContainerTrafficEncryption": TRAFFIC,
-            "EnableNetworkIsolation": ISOLATION,
-            "VpcConfig": VPC,
-        }
-    ),
-    "RoleArn": ROLE,
-    "Tags": TAGS,
-    "ExperimentConfig": EXPERIMENT,
+    **honoured("ProcessingJobName"),
+    "Environment": common.ENVIRONMENT,
+    "NetworkConfig": Members(common.NETWORK),
+    "RoleArn": common.ROLE,
+    "Tags": common.TAGS,
+    "ExperimentConfig": common.EXPERIMENT,
 }
 
 ROWS: Mapping[str, Rows] = {"CreateProcessingJob": CREATE}

@@ -2,112 +2,84 @@
 
 from collections.abc import Mapping
 
-from microjobs_orchestrator.local.parity.common import (
-    HOSTS,
-    INSTANCE_TYPE,
-    KMS,
-    LIST_PAGES,
-    ONE_MACHINE,
-    ONE_TYPE,
-    TAGS,
-    VOLUME,
-    honoured,
-)
+from microjobs_orchestrator.local.parity import common
+from microjobs_orchestrator.local.parity.common import honoured
 from microjobs_orchestrator.local.parity.rows import Honoured, Members, NoEffect, Refused, Rows
 from microjobs_orchestrator.local.resources.training.parity import ALGORITHM, DEFINITION, RESOURCES
 
-RANGE = Members(
-    {"Name": Honoured(), "MinValue": Honoured(), "MaxValue": Honoured(), "ScalingType": Honoured()},
-)
-SEVERAL = Refused("one definition: start a tuning job for each")
-IN_CONFIG = Refused("for several definitions: give it in HyperParameterTuningJobConfig")
+RANGE = Members(honoured("Name", "MinValue", "MaxValue", "ScalingType"))
+IN_CONFIG = Refused("only for several definitions: use HyperParameterTuningJobConfig")
 
-CREATE: Rows = {
-    "HyperParameterTuningJobName": Honoured(),
-    "HyperParameterTuningJobConfig": Members(
+HYPERBAND: Rows = {
+    "MinResource": Honoured("values of the objective metric that a job may print before it is stopped"),
+    "MaxResource": Honoured("a job that prints more values is stopped"),
+}
+
+CRITERIA: Rows = {
+    **honoured("TargetObjectiveMetricValue"),
+    "BestObjectiveNotImproving": Members(honoured("MaxNumberOfTrainingJobsNotImproving")),
+    "ConvergenceDetected": Members(
+        {"CompleteOnConvergence": Honoured("no effect", values=("Disabled",), reason="use BestObjectiveNotImproving")}
+    ),
+}
+
+CONFIG: Rows = {
+    "Strategy": Honoured("Bayesian and Hyperband search with Optuna"),
+    "StrategyConfig": Members({"HyperbandStrategyConfig": Members(HYPERBAND)}),
+    "HyperParameterTuningJobObjective": Members(
+        {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, required=True
+    ),
+    "ResourceLimits": Members(
         {
-            "Strategy": Honoured("Bayesian and Hyperband search with Optuna"),
-            "StrategyConfig": Members(
-                {
-                    "HyperbandStrategyConfig": Members(
-                        {
-                            "MinResource": Honoured(
-                                "values of the objective metric that a job may give before it is stopped"
-                            ),
-                            "MaxResource": Honoured("a job that gives more values is stopped"),
-                        }
-                    )
-                }
-            ),
-            "HyperParameterTuningJobObjective": Members(
-                {"Type": Honoured(), "MetricName": Honoured("of MetricDefinitions")}, required=True
-            ),
-            "ResourceLimits": Members(
-                {
-                    "MaxNumberOfTrainingJobs": Honoured(maximum=750, reason="SageMaker's own limit"),
-                    "MaxParallelTrainingJobs": Honoured(maximum=100, reason=ONE_MACHINE),
-                    "MaxRuntimeInSeconds": Honoured("of the tuning job"),
-                }
-            ),
-            "ParameterRanges": Members(
-                {
-                    "IntegerParameterRanges": RANGE,
-                    "ContinuousParameterRanges": RANGE,
-                    "CategoricalParameterRanges": Members({"Name": Honoured(), "Values": Honoured()}),
-                    "AutoParameters": Refused("give the range"),
-                }
-            ),
-            "TrainingJobEarlyStoppingType": Honoured("Auto stops a job that is worse than the median"),
-            "TuningJobCompletionCriteria": Members(
-                {
-                    "TargetObjectiveMetricValue": Honoured(),
-                    "BestObjectiveNotImproving": Members({"MaxNumberOfTrainingJobsNotImproving": Honoured()}),
-                    "ConvergenceDetected": Members(
-                        {
-                            "CompleteOnConvergence": Honoured(
-                                "does nothing", values=("Disabled",), reason="use BestObjectiveNotImproving"
-                            )
-                        }
-                    ),
-                }
-            ),
-            "RandomSeed": Honoured(),
+            "MaxNumberOfTrainingJobs": Honoured(maximum=750, reason="SageMaker's own limit"),
+            "MaxParallelTrainingJobs": Honoured(maximum=100, reason=common.ONE_MACHINE),
+            "MaxRuntimeInSeconds": Honoured("of the tuning job"),
         }
     ),
+    "ParameterRanges": Members(
+        {
+            "IntegerParameterRanges": RANGE,
+            "ContinuousParameterRanges": RANGE,
+            "CategoricalParameterRanges": Members(honoured("Name", "Values")),
+            "AutoParameters": Refused("use a range"),
+        }
+    ),
+    "TrainingJobEarlyStoppingType": Honoured("Auto stops a job that is worse than the median"),
+    "TuningJobCompletionCriteria": Members(CRITERIA),
+    **honoured("RandomSeed"),
+}
+
+CREATE: Rows = {
+    **honoured("HyperParameterTuningJobName"),
+    "HyperParameterTuningJobConfig": Members(CONFIG),
     "TrainingJobDefinition": Members(
         {
             "DefinitionName": NoEffect("there is one definition"),
-            "TuningObjective": IN_CONFIG,
-            "HyperParameterRanges": IN_CONFIG,
-            "StaticHyperParameters": Honoured("with the tuned ones, hyperparameters.json"),
+            **dict.fromkeys(("TuningObjective", "HyperParameterRanges"), IN_CONFIG),
+            "StaticHyperParameters": Honoured("in hyperparameters.json, together with the tuned ones"),
             "AlgorithmSpecification": Members(ALGORITHM),
             **DEFINITION,
             "ResourceConfig": Members(RESOURCES),
             "HyperParameterTuningResourceConfig": Members(
-                {
-                    "InstanceType": INSTANCE_TYPE,
-                    "InstanceCount": HOSTS,
-                    "VolumeSizeInGB": VOLUME,
-                    "VolumeKmsKeyId": KMS,
-                    "AllocationStrategy": ONE_TYPE,
-                    "InstanceConfigs": ONE_TYPE,
-                }
+                {**common.CLUSTER, **dict.fromkeys(("AllocationStrategy", "InstanceConfigs"), common.ONE_TYPE)}
             ),
         },
         required=True,
     ),
-    "TrainingJobDefinitions": SEVERAL,
+    "TrainingJobDefinitions": Refused("only one definition is supported: start a tuning job for each"),
     "WarmStartConfig": Members(
         {
             "ParentHyperParameterTuningJobs": Members({"HyperParameterTuningJobName": Honoured(required=True)}),
-            "WarmStartType": Honoured("the search knows of the parents' training jobs that lie in its ranges"),
+            "WarmStartType": Honoured("the search uses results of the parents' training jobs that lie in its ranges"),
         }
     ),
-    "Tags": TAGS,
-    "Autotune": Refused("give ranges and limits"),
+    "Tags": common.TAGS,
+    "Autotune": Refused("use ranges and limits"),
 }
 
 ROWS: Mapping[str, Rows] = {
     "CreateHyperParameterTuningJob": CREATE,
-    "ListTrainingJobsForHyperParameterTuningJob": honoured(*LIST_PAGES, "HyperParameterTuningJobName", "StatusEquals"),
+    "ListTrainingJobsForHyperParameterTuningJob": honoured(
+        *common.LIST_PAGES, "HyperParameterTuningJobName", "StatusEquals"
+    ),
 }
