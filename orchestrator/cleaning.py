@@ -122,7 +122,7 @@ def list_images() -> list[Removable]:
         LauncherError: microjobs does not run from a clone of the repository.
         docker.errors.DockerException: no engine answers.
     """
-    prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in images.jobs())
+    prefixes = tuple(f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:" for job in images.list_jobs())
     with closing(docker_engine.connect()) as client:
         sizes = {tag: image["Size"] for image in client.api.images() for tag in image.get("RepoTags") or ()}
     return [

@@ -17,14 +17,14 @@ VARIANT = "org.microjobs.variant"
 """`cpu` or `cuda`."""
 
 
-def local_image(job: str, variant: str = "cpu") -> str:
+def local_image_name(job: str, variant: str = "cpu") -> str:
     """Return the name that `make build` gives the image of a job."""
     suffix = "" if variant == "cpu" else f"-{variant}"
     return f"{os.environ.get('REGISTRY') or 'microjobs'}/{job}:{os.environ.get('TAG') or 'dev'}{suffix}"
 
 
-def jobs() -> list[str]:
-    """Return the names of all jobs: the folders that have an `image.yml`.
+def list_jobs() -> list[str]:
+    """Return the names of all jobs: the folders with an `image.yml`.
 
     Raises:
         LauncherError: the package is installed without the repository.
@@ -35,9 +35,11 @@ def jobs() -> list[str]:
     return found
 
 
-def jobs_with(variant: str) -> list[str]:
+def list_jobs_with(variant: str) -> list[str]:
     """Return the jobs that have a variant. All have `cpu`; those with `cuda.lock` have `cuda`."""
-    return [job for job in jobs() if variant == "cpu" or (REPOSITORY / "containers" / job / f"{variant}.lock").exists()]
+    return [
+        job for job in list_jobs() if variant == "cpu" or (REPOSITORY / "containers" / job / f"{variant}.lock").exists()
+    ]
 
 
 def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
@@ -46,7 +48,7 @@ def select_jobs(names: Sequence[str], variant: str = "cpu") -> list[str]:
     Raises:
         UsageError: a job does not exist, or not in this variant.
     """
-    known = jobs_with(variant)
+    known = list_jobs_with(variant)
     if unknown := [name for name in names if name not in known]:
         word = "job" if variant == "cpu" else f"{variant} variant of"
         raise UsageError(f"no {word} {', '.join(unknown)}: there are {', '.join(known)}")
@@ -74,12 +76,12 @@ def find_missing(names: Iterable[str]) -> list[str]:
     Raises:
         docker.errors.DockerException: no engine answers.
     """
-    built = labels()
-    return [name for name in names if local_image(name) not in built]
+    built = read_labels()
+    return [name for name in names if local_image_name(name) not in built]
 
 
-def labels() -> dict[str, dict[str, str]]:
-    """Return the labels of each image of the engine, by its name."""
+def read_labels() -> dict[str, dict[str, str]]:
+    """Return the labels of the engine's images, by the name of the image."""
     from microjobs_orchestrator import docker_engine
 
     with closing(docker_engine.connect()) as client:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def call(options: argparse.Namespace) -> int:
-    jobs = images.jobs()
+    jobs = images.list_jobs()
     text = json.dumps(template(jobs), indent=2) + "\n"
     if options.file == "-":
         print(text, end="")

@@ -45,14 +45,14 @@ def examine(settings: Settings, home: Home) -> Iterator[Finding]:
 
     Missing settings and missing credentials are findings, and end the examination.
     """
-    incomplete, unknown = problems(settings, workflows.steps()), credentials_problems(settings)
-    yield from (Finding("problem", problem.message, problem.remedy) for problem in (*incomplete, *unknown))
-    if unknown or not settings.region:
+    in_settings, in_credentials = problems(settings, workflows.steps()), credentials_problems(settings)
+    yield from (Finding("problem", problem.message, problem.remedy) for problem in (*in_settings, *in_credentials))
+    if in_credentials or not settings.region:
         return
     account = Account(session(settings), settings, home)
     credentials = check_credentials(account)
     yield credentials
-    if credentials.level == "ok" and not incomplete:
+    if credentials.level == "ok" and not in_settings:
         for subject, check in CHECKS.items():
             yield from run_check(subject, check, account)
 
@@ -77,8 +77,8 @@ def check_credentials(account: Account) -> Finding:
     try:
         identity = account.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        instruction = remedy(error, settings.profile) or login(settings.profile)
-        return Finding("problem", f"AWS does not accept these credentials: {error}", instruction)
+        advice = remedy(error, settings.profile) or login(settings.profile)
+        return Finding("problem", f"AWS does not accept these credentials: {error}", advice)
     if settings.account and identity["Account"] != settings.account:
         message = f"the credentials belong to account {identity['Account']}, and the role to account {settings.account}"
         return Finding("problem", message, "choose another --profile, or another role")
@@ -146,7 +146,7 @@ def needed_permissions(settings: Settings) -> Iterator[tuple[list[str], str]]:
     yield ["logs:CreateLogStream", "logs:PutLogEvents"], f"{logs}:log-stream:job"
     yield ["ecr:GetAuthorizationToken"], "*"
     registry = f"arn:{partition}:ecr:{settings.region}:{settings.account}:repository"
-    for job in images.jobs():
+    for job in images.list_jobs():
         yield ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], f"{registry}/{settings.destination.name(job)}"
 
 
@@ -200,15 +200,15 @@ def check_quotas(account: Account) -> Iterator[Finding]:
             yield Finding("ok", f"quota {quota!r} is {limit:g}")
         else:
             message = f"quota {quota!r} is {limit:g}, {instances} are needed"
-            request = "request an increase in the console of Service Quotas, or choose another --instance-type"
-            yield Finding("problem", message, request)
+            advice = "request an increase in the console of Service Quotas, or choose another --instance-type"
+            yield Finding("problem", message, advice)
 
 
 def check_images(account: Account) -> Iterator[Finding]:
     """Check that ECR has the pushed images, with the digests that requests name, for SageMaker's platform."""
     destination = account.settings.destination
     pushed = aws_images.pushed(account.home, destination)
-    for job in images.jobs():
+    for job in images.list_jobs():
         if job not in pushed:
             yield Finding("problem", f"no image of {job} was pushed from this home", f"microjobs push {job}")
             continue

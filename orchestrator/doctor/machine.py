@@ -135,13 +135,13 @@ def _run(*command: str) -> str:
 def check_images() -> Iterator[Finding]:
     """Check that the images of all jobs are built, from the current code."""
     try:
-        jobs = images.jobs()
+        jobs = images.list_jobs()
     except LauncherError as error:
         yield Finding("problem", str(error), "git clone https://github.com/microjobs/microjobs")
         return
-    labels = images.labels()
-    missing = [job for job in jobs if images.local_image(job) not in labels]
-    stale = [job for job in jobs if images.is_stale(job, labels.get(images.local_image(job), {}))]
+    labels = images.read_labels()
+    missing = [job for job in jobs if images.local_image_name(job) not in labels]
+    stale = [job for job in jobs if images.is_stale(job, labels.get(images.local_image_name(job), {}))]
     if missing:
         yield Finding("problem", f"images are not built: {', '.join(missing)}", f"microjobs build {' '.join(missing)}")
     if stale:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from docker.errors import ImageNotFound
 
 from microjobs_orchestrator.failures import LauncherError
-from microjobs_orchestrator.images import REVISION, VARIANT, local_image
+from microjobs_orchestrator.images import REVISION, VARIANT, local_image_name
 from microjobs_orchestrator.push.credentials import Credentials
 from microjobs_orchestrator.push.tags import Image, TaggedImage, format_arguments
 
@@ -27,7 +27,7 @@ def read_image(client: "DockerClient", job: str, variant: str) -> Image:
     Raises:
         LauncherError: the image is not built.
     """
-    name = local_image(job, variant)
+    name = local_image_name(job, variant)
     try:
         image = client.images.get(name)
     except ImageNotFound:

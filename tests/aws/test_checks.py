@@ -213,7 +213,7 @@ def test_unpushed_image_has_a_remedy(account: Account) -> None:
 
 def test_image_deleted_from_ecr_is_a_problem(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"{account.settings.destination.repository('serve')}@sha256:{'0' * 64}"
-    monkeypatch.setattr(project_images, "jobs", lambda: ["serve"])
+    monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "pushed", lambda *_: {"serve": uri})
     assert run(checks.check_images, account).message == f"{uri} is no longer in ECR"
 
@@ -228,7 +228,7 @@ def test_image_needs_the_platform_of_sagemaker(
     platforms: list[str],
     level: str,
 ) -> None:
-    monkeypatch.setattr(project_images, "jobs", lambda: ["serve"])
+    monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
     monkeypatch.setattr(images, "pushed", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
     monkeypatch.setattr(architecture, "platforms", lambda *_: platforms)
     assert run(checks.check_images, account).level == level

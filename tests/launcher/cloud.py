@@ -16,7 +16,7 @@ import boto3
 import numpy as np
 from botocore.response import StreamingBody
 
-from microjobs_orchestrator.images import local_image
+from microjobs_orchestrator.images import local_image_name
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.gateway.validation import validate
 from microjobs_orchestrator.runs.backend import Backend
@@ -70,7 +70,7 @@ class Cloud:
             logs=self.client("logs"),
             bucket="bucket",
             role="arn:aws:iam::000000000000:role/microjobs",
-            image=local_image,
+            image=local_image_name,
             poll_interval=0.001,
         )
 

@@ -120,7 +120,7 @@ def test_missing_images_are_reported_before_the_first_job(
 ) -> None:
     needy = replace(cloud.backend(), needs_images=True)
     monkeypatch.setattr(launch, "local_backend", lambda *_: nullcontext(needy))
-    monkeypatch.setattr(images, "labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
+    monkeypatch.setattr(images, "read_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
     assert microjobs("run", "straight-line") == 1
     assert "`microjobs build train-pytorch batch-score` makes them" in capsys.readouterr().err
     assert cloud.requests == []

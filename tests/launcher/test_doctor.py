@@ -15,7 +15,7 @@ from microjobs_orchestrator import docker_engine, images
 from microjobs_orchestrator.docker_engine import DEFAULT_SOCKET
 from microjobs_orchestrator.doctor import machine
 from microjobs_orchestrator.doctor.finding import Finding, Level
-from microjobs_orchestrator.images import local_image
+from microjobs_orchestrator.images import local_image_name
 from microjobs_orchestrator.local.home import Home
 from tests.conftest import JOBS
 
@@ -117,11 +117,11 @@ def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
 
 
 def built(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
-    return {local_image(job): {images.REVISION: revision} for job in jobs}
+    return {local_image_name(job): {images.REVISION: revision} for job in jobs}
 
 
 def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "labels", lambda: built(JOBS[1:], "HEAD"))
+    monkeypatch.setattr(images, "read_labels", lambda: built(JOBS[1:], "HEAD"))
     monkeypatch.setattr(images, "is_stale", lambda _job, _labels: False)
     (finding,) = machine.check_images()
     assert finding.level == "problem"
@@ -129,7 +129,7 @@ def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "labels", lambda: built(JOBS, "abc"))
+    monkeypatch.setattr(images, "read_labels", lambda: built(JOBS, "abc"))
     monkeypatch.setattr(images, "is_stale", lambda job, labels: (job, labels) == ("serve", {images.REVISION: "abc"}))
     (finding,) = machine.check_images()
     assert finding.level == "note"

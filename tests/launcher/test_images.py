@@ -25,10 +25,10 @@ def test_image_is_stale_if_its_files_have_changed(revision: str, is_stale: bool)
 
 
 def test_jobs_are_discovered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert images.jobs() == JOBS
+    assert images.list_jobs() == JOBS
     monkeypatch.setattr(images, "REPOSITORY", tmp_path)
     with pytest.raises(LauncherError, match="clone of the repository"):
-        images.jobs()
+        images.list_jobs()
 
 
 def test_build_calls_the_makefile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
