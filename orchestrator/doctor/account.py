@@ -45,14 +45,15 @@ def examine(settings: Settings, home: Home) -> Iterator[Finding]:
 
     Missing settings and missing credentials are findings, and end the examination.
     """
-    in_settings, in_credentials = problems(settings, workflows.steps()), credentials_problems(settings)
-    yield from (Finding("problem", problem.message, problem.remedy) for problem in (*in_settings, *in_credentials))
-    if in_credentials or not settings.region:
+    settings_problems, login_problems = problems(settings, workflows.steps()), credentials_problems(settings)
+    for problem in (*settings_problems, *login_problems):
+        yield Finding("problem", problem.message, problem.remedy)
+    if login_problems or not settings.region:
         return
     account = Account(session(settings), settings, home)
     credentials = check_credentials(account)
     yield credentials
-    if credentials.level == "ok" and not in_settings:
+    if credentials.level == "ok" and not settings_problems:
         for subject, check in CHECKS.items():
             yield from run_check(subject, check, account)
 
