@@ -1,1 +1,1 @@
-"""What every image and the launcher share: the contract, running a job, the model bundle, array files."""
+"""The code that all images and the launcher share: the contract, the entry point, the model bundle, array files."""

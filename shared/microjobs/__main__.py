@@ -1,23 +1,21 @@
-"""The entry point of every image: `train`, `serve`, or a processing job's own arguments.
+"""The entry point of every image: `train`, `serve`, or the arguments of a processing job.
 
-PID 1 stays small: it forks the job (`microjobs.run`) as a process group of its own and looks after it.
+PID 1 stays small: it forks the job (`microjobs.run`) into a process group of its own and supervises it.
 """
 
 import signal
 import sys
 from typing import NoReturn
 
-if __name__ == "__main__":  # not in the processes of a job's pool, which import this module too
-    # First of all: the kernel drops signals that PID 1 does not handle, and one that is blocked waits.
+if __name__ == "__main__":  # the processes of a job's pool import this module too
+    # Before the other imports: the kernel drops signals that PID 1 does not handle, but keeps blocked ones pending.
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
 
 from microjobs.contract import Layout
 from microjobs.supervisor import supervise
 
-# What SageMaker waits between SIGTERM and SIGKILL, less the time to write down why: training and processing 120 s,
-# hosting 30 s.
-GRACE_SECONDS = 110.0
-SERVE_GRACE_SECONDS = 27.0
+GRACE_SECONDS, SERVE_GRACE_SECONDS = 110.0, 27.0
+"""SageMaker's time between SIGTERM and SIGKILL (120 s, for hosting 30 s), less some time to write the failure file."""
 
 
 def main() -> int:
@@ -26,8 +24,7 @@ def main() -> int:
 
 
 def run() -> NoReturn:
-    # Imported in the job's process only: PID 1 needs none of it.
-    from microjobs.run import end, main
+    from microjobs.run import end, main  # only the job's process imports it: PID 1 needs none of it
 
     end(main(sys.argv[1:]))
 

@@ -6,11 +6,12 @@ reader of each file are next to each other. docs/maintaining/contract.md links A
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from microjobs.errors import UserError
 from microjobs.files import write_whole
 
 DEFAULT_ROOT = "/opt/ml"
@@ -20,13 +21,26 @@ FAILURE_LIMIT = 1024
 """Characters of the failure file that become FailureReason."""
 MESSAGE_LIMIT = 1024
 """Bytes of the message file that become ExitMessage."""
+MIN_SECRET_BYTES = 32
 
 
-@dataclass(frozen=True)
 class Layout:
     """Paths below the contract's root: `/opt/ml`, or the value of `SAGEMAKER_BASE_DIR`."""
 
-    root: Path = Path(DEFAULT_ROOT)
+    def __init__(self, root: Path = Path(DEFAULT_ROOT)) -> None:
+        self.root = root
+        self.input_config = root / "input" / "config"
+        self.input_data = root / "input" / "data"
+        self.model = root / "model"
+        """Folder to which training writes its model, and in which hosting finds the extracted archive."""
+        self.code = root / "code"
+        self.checkpoints = root / "checkpoints"
+        self.output = root / "output"
+        self.output_data = self.output / "data"
+        self.failure = self.output / "failure"
+        self.message = self.output / "message"
+        self.processing_config = root / "config"
+        self.job_secret = root / "secret" / "job"
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> "Layout":
@@ -36,54 +50,9 @@ class Layout:
         """Return the default layout if this root is not a folder: the platform reads a failure file only there."""
         return self if self.root.is_dir() else Layout()
 
-    @property
-    def input_config(self) -> Path:
-        return self.root / "input" / "config"
-
-    @property
-    def input_data(self) -> Path:
-        return self.root / "input" / "data"
-
     def channel(self, name: str) -> Path:
         """Return the folder of an input channel of a training job."""
         return self.input_data / name
-
-    @property
-    def model(self) -> Path:
-        """Folder to which training writes its model, and in which hosting finds the extracted archive."""
-        return self.root / "model"
-
-    @property
-    def code(self) -> Path:
-        return self.root / "code"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.root / "checkpoints"
-
-    @property
-    def output(self) -> Path:
-        return self.root / "output"
-
-    @property
-    def output_data(self) -> Path:
-        return self.output / "data"
-
-    @property
-    def failure(self) -> Path:
-        return self.output / "failure"
-
-    @property
-    def message(self) -> Path:
-        return self.output / "message"
-
-    @property
-    def processing_config(self) -> Path:
-        return self.root / "config"
-
-    @property
-    def job_secret(self) -> Path:
-        return self.root / "secret" / "job"
 
     def processing(self, name: str) -> Path:
         """Return the default `LocalPath` of a processing input or output."""
@@ -283,13 +252,6 @@ def write_processing_job_config(layout: Layout, request: Mapping[str, Any], arn:
     _write(layout.processing_config / "processingjobconfig.json", content)
 
 
-def read_processing_job_config(layout: Layout) -> dict[str, Any]:
-    """Return the request; empty if the image was not started as a processing job."""
-    path = layout.processing_config / "processingjobconfig.json"
-    content: dict[str, Any] = _read(path) if path.exists() else {}
-    return content
-
-
 # --- checkpointconfig.json: exists only if the request has a CheckpointConfig ---
 
 
@@ -344,56 +306,68 @@ def read_message(layout: Layout) -> str | None:
     return parse_message(layout.message.read_bytes()) if layout.message.exists() else None
 
 
+# --- secret/job: exists only where the platform creates one, which AWS does not ---
+
+
+def write_job_secret(layout: Layout, secret: str) -> None:
+    """Write the secret with which the hosts of a job authenticate each other. Only the file's owner can read it."""
+    layout.job_secret.parent.mkdir(parents=True, exist_ok=True)
+    layout.job_secret.touch(mode=0o600, exist_ok=False)
+    layout.job_secret.write_text(secret, encoding="ascii")
+
+
+def read_job_secret(layout: Layout) -> bytes:
+    """Return the job's secret; empty if the file does not exist.
+
+    Raises:
+        UserError: the secret is too short.
+    """
+    if not layout.job_secret.exists():
+        return b""
+    secret = layout.job_secret.read_bytes().strip()
+    if len(secret) < MIN_SECRET_BYTES:
+        raise UserError(
+            f"{layout.job_secret} has {len(secret)} bytes: give every host of the job the same {MIN_SECRET_BYTES} "
+            "random bytes or more, such as the output of `openssl rand -hex 32`, or no file"
+        )
+    return secret
+
+
 # --- environment variables ---
 
 
-@dataclass(frozen=True)
-class TrainingEnvironment:
-    """Variables that a training job has in addition to the `Environment` of its request."""
-
-    job_name: str = ""
-    job_arn: str = ""
-    region: str = ""
-    extra: Mapping[str, str] = field(default_factory=dict)
-
-    def variables(self) -> dict[str, str]:
-        own = {"TRAINING_JOB_NAME": self.job_name, "TRAINING_JOB_ARN": self.job_arn, "AWS_REGION": self.region}
-        return {**self.extra, **own}
+def training_variables(job_name: str, job_arn: str, region: str) -> dict[str, str]:
+    """Return the variables that a training job has in addition to the `Environment` of its request."""
+    return {"TRAINING_JOB_NAME": job_name, "TRAINING_JOB_ARN": job_arn, "AWS_REGION": region}
 
 
-@dataclass(frozen=True)
-class HostingEnvironment:
-    """Variables for a hosting container; all but the ports are for Batch Transform."""
+BIND_TO_PORT = "SAGEMAKER_BIND_TO_PORT"
+MAX_PAYLOAD = "SAGEMAKER_MAX_PAYLOAD_IN_MB"
 
-    port: int = 8080
-    safe_port_range: str | None = None
-    batch: bool = False
-    max_payload_mb: int | None = None
-    batch_strategy: str | None = None
-    max_concurrent_transforms: int | None = None
 
-    def variables(self) -> dict[str, str]:
-        values: Sequence[tuple[str, object]] = (
-            ("SAGEMAKER_BIND_TO_PORT", self.port if self.port != 8080 else None),
-            ("SAGEMAKER_SAFE_PORT_RANGE", self.safe_port_range),
-            ("SAGEMAKER_BATCH", "true" if self.batch else None),
-            ("SAGEMAKER_MAX_PAYLOAD_IN_MB", self.max_payload_mb),
-            ("SAGEMAKER_BATCH_STRATEGY", self.batch_strategy),
-            ("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS", self.max_concurrent_transforms),
-        )
-        return {name: str(value) for name, value in values if value is not None}
+def transform_variables(
+    max_payload_mb: int | None, batch_strategy: str | None, max_concurrent_transforms: int | None
+) -> dict[str, str]:
+    """Return the variables for the containers of a transform job; None for members that the request does not set."""
+    values = {
+        "SAGEMAKER_BATCH": "true",
+        MAX_PAYLOAD: max_payload_mb,
+        "SAGEMAKER_BATCH_STRATEGY": batch_strategy,
+        "SAGEMAKER_MAX_CONCURRENT_TRANSFORMS": max_concurrent_transforms,
+    }
+    return {name: str(value) for name, value in values.items() if value is not None}
 
-    @classmethod
-    def read(cls, environ: Mapping[str, str]) -> "HostingEnvironment":
-        def number(name: str) -> int | None:
-            text = environ.get(name)
-            return int(text) if text else None
 
-        return cls(
-            port=number("SAGEMAKER_BIND_TO_PORT") or 8080,
-            safe_port_range=environ.get("SAGEMAKER_SAFE_PORT_RANGE"),
-            batch=environ.get("SAGEMAKER_BATCH", "").lower() == "true",
-            max_payload_mb=number("SAGEMAKER_MAX_PAYLOAD_IN_MB"),
-            batch_strategy=environ.get("SAGEMAKER_BATCH_STRATEGY"),
-            max_concurrent_transforms=number("SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"),
-        )
+def read_hosting_variables(environ: Mapping[str, str]) -> tuple[int, int | None]:
+    """Return the port to listen on, and the maximum payload in MB; None if the platform sets no maximum.
+
+    Raises:
+        UserError: a variable is not a number.
+    """
+    numbers = []
+    for name in (BIND_TO_PORT, MAX_PAYLOAD):
+        text = environ.get(name, "")
+        if text and not text.isdecimal():
+            raise UserError(f"{name} is {text!r}: set it to a number")
+        numbers.append(int(text) if text else None)
+    return numbers[0] or 8080, numbers[1]

@@ -1,8 +1,8 @@
-"""Why a job ends badly, and with which exit code.
+"""Errors that end a job, and their exit codes.
 
-The exit code tells whose turn it is: the user's (2), the platform's (3), or ours (1, any other exception).
-A job that is stopped by a signal ends with 128 + the signal's number, as a shell reports it. A training job ends with
-0: it has saved what it had, and goes on when it is started again.
+The exit code tells who must act: the user (2), the platform (3), or the developers of the job (1, any other exception).
+A stopped job ends with 128 + the number of the signal. A stopped training job ends with 0, because it has saved its
+work and can resume.
 """
 
 import errno
@@ -14,27 +14,30 @@ EXIT_BUG = 1
 EXIT_USER = 2
 EXIT_PLATFORM = 3
 
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT)
+"""Error numbers for a full disk and an exceeded quota."""
+
 
 class JobError(Exception):
-    """A failure whose message is the whole story: what, which value, what to do. No traceback is logged."""
+    """An error whose message explains everything: the problem, the value, the remedy. No traceback is logged."""
 
     exit_code = EXIT_BUG
 
 
 class UserError(JobError):
-    """The input is wrong: data, hyperparameters, arguments. Running it again unchanged fails again."""
+    """The data, hyperparameters or arguments are invalid. The same job would fail again."""
 
     exit_code = EXIT_USER
 
 
 class PlatformError(JobError):
-    """The surroundings failed: a host that is lost, a full disk. Running it again may succeed."""
+    """The platform failed, such as a lost host or a full disk. The same job may succeed."""
 
     exit_code = EXIT_PLATFORM
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT arrived. A `BaseException`, so that `except Exception` in a job does not swallow it."""
+    """SIGTERM or SIGINT arrived. A `BaseException`, so that `except Exception` in a job does not catch it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -42,30 +45,30 @@ class Stopped(BaseException):
 
 
 class ScriptStopped(Stopped):
-    """The user's own training script ended with an error after the signal: what it had may be lost."""
+    """The user's training script failed after the signal, so its work may be lost."""
 
 
 def code_and_reason(error: BaseException) -> tuple[int, str]:
     """Return the exit code of an error, and its reason. The reason of an unexpected error includes the traceback."""
     if isinstance(error, JobError):
         return error.exit_code, str(error)
-    if full := _full_disk(error):
-        what = full.filename or "output"
-        return EXIT_PLATFORM, f"no space left on the device while writing {what}: give the job a larger volume"
+    if disk_error := _find_disk_error(error):
+        path = disk_error.filename or "output"
+        return EXIT_PLATFORM, f"no space left on the device while writing {path}: give the job a larger volume"
     if isinstance(error, OSError) and error.errno in (errno.EIO, errno.EROFS, errno.ESTALE):
-        what = error.filename or "input or output"
-        return EXIT_PLATFORM, f"{error.strerror}: {what}; look at how it is mounted"
+        path = error.filename or "input or output"
+        return EXIT_PLATFORM, f"{error.strerror}: {path}; check how it is mounted"
     if isinstance(error, PermissionError):
-        return EXIT_USER, f"no permission for {error.filename}: mount it so that uid {os.getuid()} may use it"
+        return EXIT_USER, f"no permission for {error.filename}: mount it with access for uid {os.getuid()}"
     return EXIT_BUG, f"{type(error).__name__}: {error}\n{''.join(traceback.format_exception(error))}"
 
 
-def _full_disk(error: BaseException | None) -> OSError | None:
-    """What the system said when a disk was full; libraries fail again over what they could not finish."""
+def _find_disk_error(error: BaseException | None) -> OSError | None:
+    """Return the error about a full disk that caused this error, if any."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
             return error
-        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow has errors of its own
+        if os.strerror(errno.ENOSPC) in str(error):  # TensorFlow raises its own exceptions
             return OSError(errno.ENOSPC, str(error))
         error = error.__cause__ or error.__context__
     return None

@@ -1,17 +1,14 @@
 """Files and folders that are written completely or not at all."""
 
 import contextlib
-import errno
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from microjobs.errors import JobError
+from microjobs.errors import FULL_DISK_ERRORS, JobError
 
-FULL = (errno.ENOSPC, errno.EDQUOT)
-"""Error numbers for a full disk and an exceeded quota."""
 PROBE_BYTES = 1 << 16
 
 
@@ -26,31 +23,30 @@ def disk_full_named(path: Path) -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in FULL:
-            error.filename = error.filename or str(path)  # a write names no file
+        if isinstance(error, OSError) and error.errno in FULL_DISK_ERRORS:
+            error.filename = error.filename or str(path)  # the error of a write has no file name
             raise
-        folder = path if path.is_dir() else path.parent
-        if (number := _probe(folder)) in FULL:
+        if (number := _probe(path if path.is_dir() else path.parent)) in FULL_DISK_ERRORS:
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 
-def _probe(folder: Path) -> int | None:
-    """Return the error number of a small write into the folder, None if it succeeds."""
+def _probe(folder: Path) -> int:
+    """Return the error number of a small write into the folder, 0 if it succeeds."""
     try:
         with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
             file.write(bytes(PROBE_BYTES))
             file.write(b"0")  # the first write may store a part without an error
     except OSError as error:
-        return error.errno
-    return None
+        return error.errno or 0
+    return 0
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path. It becomes `path` if the block succeeds, and is removed if it fails.
 
-    The file is not flushed to the disk: results count when the job has ended, and a job ends with a power failure.
+    The file is not flushed to the disk: a power failure ends the job, and only complete jobs have results.
 
     Raises:
         OSError: for example, the disk is full. The error names `path`.
@@ -62,7 +58,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
             yield partial
             partial.replace(path)
     except OSError as error:
-        if error.errno in FULL:
+        if error.errno in FULL_DISK_ERRORS:
             error.filename = str(path)
         raise
     finally:
@@ -83,7 +79,7 @@ def atomic_group() -> Iterator[Callable[[Path], None]]:
 
 @contextlib.contextmanager
 def atomic_fill(folder: Path) -> Iterator[None]:
-    """Create the folder if it does not exist. If the block fails, remove what it has added to the folder."""
+    """Create the folder if it does not exist. If the block fails, remove what the block added to the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
     try:

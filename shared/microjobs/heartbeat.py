@@ -16,10 +16,9 @@ from dataclasses import asdict
 from typing import Any
 
 from microjobs import peers
-from microjobs.contract import Layout, ResourceConfig
+from microjobs.contract import Layout, ResourceConfig, read_job_secret
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_OK, EXIT_PLATFORM, PlatformError
-from microjobs.job_secret import read_job_secret
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection, Door, UntrustedError
 

@@ -1,7 +1,7 @@
-"""Typed hyperparameters: declared once as a dataclass, checked before any data is read.
+"""Typed hyperparameters: a job declares them once as a dataclass, and they are checked before data are read.
 
-A job declares them in its own `hyperparameters.py` with `parameter(...)`; the entry point loads them from
-hyperparameters.json, `--help` prints them and the image carries them as a label.
+The fields of the dataclass use `parameter(...)`. The entry point loads the values from hyperparameters.json, `--help`
+prints the declaration, and the image has it as a label.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ PLATFORM_PREFIX = "sagemaker_"
 # `model_dir` is an S3 address that SDK v2's TensorFlow estimator always adds.
 PLATFORM_NAMES = frozenset({"_tuning_objective_metric", "model_dir"})
 
-_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 def parameter(
@@ -32,32 +32,32 @@ def parameter(
     above: float | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> Any:
-    """Declare one hyperparameter: its default, one line of help, and the values it may take.
+    """Declare one hyperparameter.
 
-    `minimum` and `maximum` are inclusive, `above` is an exclusive lower bound; `choices` are for text.
+    Args:
+        help: one line for `--help`.
+        minimum, maximum: inclusive bounds.
+        above: exclusive lower bound.
+        choices: the valid values of a text.
     """
     metadata = {"help": help, "minimum": minimum, "maximum": maximum, "above": above, "choices": choices}
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def is_platform(name: str) -> bool:
-    """Whether SageMaker or an SDK put this hyperparameter there for itself."""
-    return name.startswith(PLATFORM_PREFIX) or name in PLATFORM_NAMES
-
-
 def load(declared: type[T], values: Mapping[str, str]) -> T:
-    """Check the strings of hyperparameters.json against their declaration.
+    """Parse the strings of hyperparameters.json. Skip hyperparameters that SageMaker or an SDK adds for itself.
 
     Raises:
-        UserError: names every value that is unknown or malformed, why, and the nearest known name.
+        UserError: lists all unknown names and invalid values, with the reasons and similar names.
     """
     parameters = {item["name"]: item for item in describe(declared)}
     problems, checked = [], {}
     for name, text in values.items():
-        if is_platform(name):
+        if name.startswith(PLATFORM_PREFIX) or name in PLATFORM_NAMES:
             continue
         if name not in parameters:
-            problems.append(f"{name!r} (value {text!r}) is unknown: {_nearest(name, parameters)}")
+            hint = _suggest(name, parameters) or f"known are {', '.join(parameters)}"
+            problems.append(f"{name!r} (value {text!r}) is unknown: {hint}")
             continue
         try:
             checked[name] = parse_value(parameters[name], text)
@@ -71,7 +71,7 @@ def load(declared: type[T], values: Mapping[str, str]) -> T:
 
 
 def describe(declared: type[Any]) -> list[dict[str, Any]]:
-    """The declaration as plain values, for `--help`, the image's label and the launcher."""
+    """Return the declaration as plain values, for `--help`, the image's label and the launcher."""
     types = typing.get_type_hints(declared)
     return [
         {"name": field.name, "type": types[field.name].__name__, "default": field.default}
@@ -81,29 +81,27 @@ def describe(declared: type[Any]) -> list[dict[str, Any]]:
 
 
 def help_text(declared: type[Any]) -> str:
-    """One line a hyperparameter: name, type, default, range, meaning."""
+    """Return one line per hyperparameter: name, type, default, range, meaning."""
     rows = [
-        (item["name"], f"{item['type']}, default {item['default']}{_range(item)}", item["help"])
+        (item["name"], f"{item['type']}, default {item['default']}{_format_range(item)}", item["help"])
         for item in describe(declared)
     ]
-    name_width = max(len(name) for name, _, _ in rows)
-    kind_width = max(len(kind) for _, kind, _ in rows)
-    lines = [f"  {name:<{name_width}}  {kind:<{kind_width}}  {meaning}" for name, kind, meaning in rows]
+    name_width, type_width = (max(len(row[column]) for row in rows) for column in (0, 1))
+    lines = [f"  {name:<{name_width}}  {kind:<{type_width}}  {meaning}" for name, kind, meaning in rows]
     return "\n".join(["hyperparameters:", *lines])
 
 
-def _range(item: Mapping[str, Any]) -> str:
+def _format_range(item: Mapping[str, Any]) -> str:
     if "choices" in item:
         return ", one of " + " ".join(item["choices"])
-    bounds = [
-        f" {sign} {item[key]:g}" for key, sign in (("minimum", ">="), ("above", ">"), ("maximum", "<=")) if key in item
-    ]
+    signs = {"minimum": ">=", "above": ">", "maximum": "<="}
+    bounds = [f" {sign} {item[key]:g}" for key, sign in signs.items() if key in item]
     return "," + " and".join(bounds) if bounds else ""
 
 
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}"
+def _suggest(text: str, known: Mapping[str, Any] | tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(text, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else ""
 
 
 def parse_value(item: Mapping[str, Any], text: str) -> object:
@@ -124,9 +122,8 @@ def parse_value(item: Mapping[str, Any], text: str) -> object:
         if "maximum" in item and value > item["maximum"]:
             raise ValueError(f"is above the maximum of {item['maximum']:g}")
     if "choices" in item and value not in item["choices"]:
-        close = difflib.get_close_matches(str(value), item["choices"], n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"is not one of {', '.join(item['choices'])}{hint}")
+        hint = _suggest(str(value), item["choices"])
+        raise ValueError(f"is not one of {', '.join(item['choices'])}{hint and f'; {hint}'}")
     return value
 
 
@@ -135,8 +132,10 @@ def _convert(kind: str, text: str) -> bool | int | float | str:
     if kind == "str":
         return value if isinstance(value, str) else text
     if kind == "bool":
-        return _boolean(value)
-    # A number may come as JSON text in JSON text ("\"0.1\""): some tuners encode a categorical value twice.
+        if (word := str(value).lower()) not in BOOLEANS:
+            raise ValueError("is neither true nor false")
+        return BOOLEANS[word]
+    # A number may be encoded twice ("\"0.1\""): some tuners encode a categorical value twice.
     number = decode_hyperparameter(value) if isinstance(value, str) else value
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         raise ValueError(f"is not {'a whole number' if kind == 'int' else 'a finite number'}")
@@ -145,10 +144,3 @@ def _convert(kind: str, text: str) -> bool | int | float | str:
     if number != int(number):
         raise ValueError("is not a whole number")
     return int(number)
-
-
-def _boolean(value: object) -> bool:
-    word = str(value).lower()
-    if word not in _TRUE | _FALSE:
-        raise ValueError("is neither true nor false")
-    return word in _TRUE

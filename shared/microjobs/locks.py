@@ -1,9 +1,9 @@
-"""Tells a lock that is older than its .in file: a package added without `make lock` would be missing in the image.
+"""Detects locks that are older than their .in files: an image would miss a package that was added without `make lock`.
 
     python3 locks.py check SOURCE...    fails with one sentence if a lock was not made from its .in file
-    python3 locks.py stamp SOURCE       writes into its lock what it was made from
+    python3 locks.py stamp SOURCE       writes the digest of the requirements into the lock of an .in file
 
-Runs in builds before anything is installed, so it is one file that needs the standard library only.
+Builds run this file before anything is installed, so it needs only the standard library.
 """
 
 import hashlib
@@ -15,29 +15,26 @@ from pathlib import Path
 MARK = "# Made from requirements with the digest "
 
 
-def lock_of(source: Path) -> Path:
-    return source.with_suffix(".lock")
-
-
 def reason_if_stale(source: Path) -> str:
     """Return a sentence that says how to make the lock of an .in file again; empty if it is up to date."""
-    first_line = lock_of(source).read_text(encoding="utf-8").partition("\n")[0]
-    if first_line == MARK + digest(source):
+    lock = source.with_suffix(".lock")
+    if lock.read_text(encoding="utf-8").partition("\n")[0] == MARK + digest(source):
         return ""
     folder = source.absolute().parent.name
     command = "make lock" if folder == "shared" else f"make lock/{folder}"
-    return f"{source} was changed, and {lock_of(source).name} was not made from it: run `{command}`"
+    return f"{source} was changed, and {lock.name} was not made from it: run `{command}`"
 
 
 def stamp(source: Path) -> None:
     """Write the digest of an .in file into the first line of its lock."""
-    lines = lock_of(source).read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if not line.startswith(MARK)]
-    lock_of(source).write_text("".join([f"{MARK}{digest(source)}\n", *kept]), encoding="utf-8")
+    lock = source.with_suffix(".lock")
+    lines = lock.read_text(encoding="utf-8").splitlines(keepends=True)
+    content = "".join(line for line in lines if not line.startswith(MARK))
+    lock.write_text(f"{MARK}{digest(source)}\n{content}", encoding="utf-8")
 
 
 def digest(source: Path) -> str:
-    """Return the digest of all requirements of an .in file; comments and their order do not count."""
+    """Return the digest of all requirements of an .in file, independent of their order and of comments."""
     content = "\n".join(sorted(_requirements(source)))
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 

@@ -1,6 +1,6 @@
 """Authenticated connections between the hosts of a job.
 
-The hosts share a secret (`job_secret.read_job_secret`). The first host listens, and all other hosts call it. Caller and
+The hosts share a secret (`contract.read_job_secret`). The first host listens, and all other hosts call it. Caller and
 listener prove to each other that they know the secret, before either side parses other data:
 
     caller    hello: nonce, channel, name and a MAC of them

@@ -29,7 +29,7 @@ POINTS = 5000
 """Maximum number of points of a plot. More points would overlap, and take seconds to draw."""
 
 
-def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]], title: str) -> None:
+def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Sequence[float]]) -> None:
     """Draw one line per loss over the epochs. The scale is logarithmic if all losses are positive."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
@@ -37,7 +37,7 @@ def learning_curve(path: Path, epochs: Sequence[int], losses: Mapping[str, Seque
         axes.plot(epochs, values, label=name)
     if all(value > 0 for values in losses.values() for value in values):
         axes.set_yscale("log")
-    axes.set(title=title, xlabel="epoch", ylabel="loss")
+    axes.set(title="Learning curve", xlabel="epoch", ylabel="loss")
     axes.legend()
     _save(figure, path)
 
@@ -56,10 +56,7 @@ def predicted_versus_target(path: Path, target: ArrayLike, predicted: ArrayLike,
 
 
 def line_and_predictions(
-    path: Path,
-    train: tuple[ArrayLike, ArrayLike],
-    test: tuple[ArrayLike, ArrayLike],
-    predictions: ArrayLike,
+    path: Path, train: tuple[ArrayLike, ArrayLike], test: tuple[ArrayLike, ArrayLike], predictions: ArrayLike
 ) -> None:
     """Draw the target over the only feature, for training data, test data and predictions, as in the notebook."""
     figure = Figure(figsize=(10, 7), layout="constrained")

@@ -1,4 +1,4 @@
-"""Runs the image's job and turns whatever happens into a log line, a failure file and an exit code.
+"""Runs the image's job, and converts errors and stop signals to log lines, the failure file and the exit code.
 
 The job is a folder (`MICROJOBS_JOB`) with one package, such as `microjobs_my_job` in `my-job`. The package's `main`
 module has one function per command of the image:
@@ -35,31 +35,34 @@ from microjobs.stopping import received
 JOB = "MICROJOBS_JOB"
 LOG_LEVEL = "SAGEMAKER_CONTAINER_LOG_LEVEL"
 STOPPING = (signal.SIGTERM, signal.SIGINT)
+COMMANDS = ("train", "serve", "process")
 
 logger = logging.getLogger("microjobs")
 
 
 def main(arguments: Sequence[str]) -> int:
+    """Run the command and return the exit code."""
     layout = Layout.from_environment()
-    # A signal may arrive while the frameworks load, so it is handled before anything else.
+    # Signals may arrive while the frameworks are imported, so the handlers come first.
     for number in STOPPING:
         signal.signal(number, _stop)
     try:
         start_logging(os.environ)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the supervisor held them back until now
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the supervisor has blocked them
         _check_root(layout)
         interpreter.complete(os.environ)
-        return _run(list(arguments), layout)
+        _run(list(arguments), layout)
+        return EXIT_OK
     except Stopped as stopped:
-        _heed_no_more_stops()
-        return _stopped(stopped, training=arguments[:1] == ["train"])
+        _ignore_stop_signals()
+        return _end_stopped(stopped, is_training=arguments[:1] == ["train"])
     except Exception as error:
-        _heed_no_more_stops()
-        if received:  # native code that was being imported turns `Stopped` into an error of its own
-            return _stopped(Stopped(received[0]), training=arguments[:1] == ["train"])
-        return _fail(error, layout.or_default(), processing=arguments[:1] not in (["train"], ["serve"]))
+        _ignore_stop_signals()
+        if received:  # during an import, native code may convert `Stopped` to another error
+            return _end_stopped(Stopped(received[0]), is_training=arguments[:1] == ["train"])
+        return _end_failed(error, layout.or_default(), is_processing=arguments[:1] not in (["train"], ["serve"]))
     finally:
-        _heed_no_more_stops()
+        _ignore_stop_signals()
 
 
 def _check_root(layout: Layout) -> None:
@@ -67,26 +70,26 @@ def _check_root(layout: Layout) -> None:
         raise UserError(f"{BASE_DIR} {str(layout.root)!r} is not a folder: mount the job's files there, or unset it")
 
 
-def _heed_no_more_stops() -> None:
-    """It is known how the job ends: a late signal must not keep that from being told, nor change the exit code."""
+def _ignore_stop_signals() -> None:
+    """Ignore further stop signals: they must not interrupt the end of the job, nor change its exit code."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _run(arguments: list[str], layout: Layout) -> int:
+def _run(arguments: list[str], layout: Layout) -> None:
     job = _Job(Path(os.environ.get(JOB) or ".").resolve())
     sys.path.insert(0, str(job.folder))
-    if arguments in (["--help"], ["-h"]):
-        _print_help(job)
-    elif arguments == ["train"]:
-        _train(job, layout)
-    elif arguments == ["serve"]:
-        job.command("serve")()
-    elif arguments[:1] in (["train"], ["serve"]):
-        raise UserError(f"{arguments[0]!r} takes no arguments, got {arguments[1:]}")
-    else:
-        job.command("process")(arguments)
-    return EXIT_OK
+    match arguments:
+        case ["--help"] | ["-h"]:
+            _print_help(job)
+        case ["train"]:
+            _train(job, layout)
+        case ["serve"]:
+            job.command("serve")()
+        case ["train" | "serve" as command, *rest]:
+            raise UserError(f"{command!r} takes no arguments, got {rest}")
+        case _:
+            job.command("process")(arguments)
 
 
 def _print_help(job: "_Job") -> None:
@@ -104,13 +107,12 @@ def _print_help(job: "_Job") -> None:
 def _train(job: "_Job", layout: Layout) -> None:
     values = read_hyperparameters(layout)
     if program := decode_hyperparameter(values.get("sagemaker_program", os.environ.get("SAGEMAKER_PROGRAM", ""))):
-        # Imported only here: the toolkit takes seconds, and most jobs do not need it.
-        from microjobs import script_mode
+        from microjobs import script_mode  # the toolkit takes seconds to import, and most jobs do not need it
 
-        sys.path.remove(str(job.folder))  # the script must not find the job's own modules
+        sys.path.remove(str(job.folder))  # the script must not import modules of the job
         script_mode.train(str(program))
         return
-    # Checked before the main module imports its framework, so that a typing mistake is reported at once.
+    # Checked before the main module imports its framework, so that a typing error is reported at once.
     declared = job.hyperparameters()
     job.command("train")(values if declared is None else hyperparameters.load(declared, values))
 
@@ -136,41 +138,37 @@ class _Job:
     def load_main(self) -> ModuleType:
         if not self._has("main"):
             remedy = f"move the job's modules into that package, or set {JOB} to the folder of a job"
-            raise UserError(f"{self.folder} has no {self._package}/main.py: {remedy}")
-        loaded = importlib.import_module(f"{self._package}.main")
-        if received:  # a library treated `Stopped` as the error of a missing optional package
+            raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
+        loaded = self._import("main")
+        if received:  # a library may handle `Stopped` as the error of a missing optional package
             raise Stopped(received[0])
         return loaded
 
     def hyperparameters(self) -> type[Any] | None:
         """Return the dataclass of the job's hyperparameters; None if it declares none."""
-        if not self._has("hyperparameters"):
-            return None
-        declared: type[Any] = importlib.import_module(f"{self._package}.hyperparameters").Hyperparameters
-        return declared
-
-    @property
-    def _package(self) -> str:
-        return package_name(self.folder.name)
+        return self._import("hyperparameters").Hyperparameters if self._has("hyperparameters") else None
 
     def _has(self, module: str) -> bool:
-        return (self.folder / self._package / f"{module}.py").exists()
+        return (self.folder / package_name(self.folder.name) / f"{module}.py").exists()
+
+    def _import(self, module: str) -> ModuleType:
+        return importlib.import_module(f"{package_name(self.folder.name)}.{module}")
 
 
 def package_name(job: str) -> str:
-    """Return the import name of a job's package; the prefix keeps it apart from modules of users and libraries."""
+    """Return the import name of a job's package; the prefix avoids conflicts with modules of users and libraries."""
     return f"microjobs_{job.replace('-', '_')}"
 
 
 def _commands(main_module: ModuleType) -> list[str]:
-    return [name for name in ("train", "serve", "process") if hasattr(main_module, name)]
+    return [name for name in COMMANDS if hasattr(main_module, name)]
 
 
 def start_logging(environ: Mapping[str, str]) -> None:
-    """Log to stderr, one line per event; the level as SDKs set it (a number such as 20, or a name).
+    """Log to stderr. SDKs set the level as a number such as 20, or as a name.
 
     Raises:
-        UserError: the level is neither.
+        UserError: the level is invalid.
     """
     text = environ.get(LOG_LEVEL) or "20"
     levels = logging.getLevelNamesMapping()
@@ -187,36 +185,36 @@ def start_logging(environ: Mapping[str, str]) -> None:
 
 def _stop(number: int, _frame: FrameType | None) -> None:
     received.append(number)
-    _heed_no_more_stops()  # once is enough: a second one, of either kind, must not break the clean-up
+    _ignore_stop_signals()  # a second signal must not interrupt the clean-up
     raise Stopped(number)
 
 
-def _stopped(stopped: Stopped, *, training: bool) -> int:
+def _end_stopped(stopped: Stopped, *, is_training: bool) -> int:
     name = signal.Signals(stopped.signal_number).name
-    if worker.report(128 + stopped.signal_number, ""):  # who started this worker says how the job ends
+    if worker.report(128 + stopped.signal_number, ""):  # the process that started this worker ends the job
         return EXIT_OK
-    if training and not isinstance(stopped, ScriptStopped):  # a trainer ends well once it has something to save
+    if is_training and not isinstance(stopped, ScriptStopped):
         logger.info("stopped by %s before the training began: start it again to train", name)
         return EXIT_OK
     logger.info("stopped by %s", name)
     return 128 + stopped.signal_number
 
 
-def _fail(error: Exception, layout: Layout, *, processing: bool) -> int:
-    """Log the error, write it where SageMaker looks for it, and say whose it is by the exit code."""
+def _end_failed(error: Exception, layout: Layout, *, is_processing: bool) -> int:
+    """Log the error, write it to the files that SageMaker reads, and return the exit code."""
     code, reason = code_and_reason(error)
     if worker.report(code, reason):
         return code
     logger.error("%s", reason)
-    with contextlib.suppress(OSError):  # a full or read-only disk: the log has the reason
+    with contextlib.suppress(OSError):  # the disk may be full or read-only; the log has the reason
         write_failure(layout, reason)
-        if processing:
+        if is_processing:
             write_message(layout, reason)
     return code
 
 
 def end(code: int) -> NoReturn:
-    """End the process, a trainer without taking its framework down first: that takes half a second, for nothing."""
+    """End the process. Training skips the shutdown of its framework, which takes half a second."""
     if sys.argv[1:] == ["train"]:
         logging.shutdown()
         for stream in (sys.stdout, sys.stderr):

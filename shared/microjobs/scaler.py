@@ -1,4 +1,4 @@
-"""scaler.json: what preprocessing learned of the training features, so that everybody scales alike."""
+"""The file scaler.json: the statistics with which preprocessing scaled the features."""
 
 import json
 import math
@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from microjobs.errors import UserError
-from microjobs.files import write_whole
+from microjobs.files import write_text
 
 FILE_NAME = "scaler.json"
 
 
 @dataclass(frozen=True)
 class Scaler:
-    """Per feature: rows counted, mean, and scale (population standard deviation, 1 where it is zero)."""
+    """Per feature: number of rows, mean, and scale (population standard deviation; 1 instead of 0)."""
 
     count: Sequence[int]
     mean: Sequence[float]
@@ -26,29 +26,26 @@ class Scaler:
 
 
 def write_scaler(folder: Path, scaler: Scaler) -> None:
-    write_whole(folder / FILE_NAME, json.dumps(asdict(scaler), indent=1).encode())
+    write_text(folder / FILE_NAME, json.dumps(asdict(scaler), indent=1))
 
 
 def read_scaler(folder: Path) -> Scaler | None:
-    """The scaler in a folder, or None if the data was never scaled.
+    """Return the scaler in a folder; None if the data are not scaled.
 
     Raises:
-        UserError: scaler.json is not what `write_scaler` writes.
+        UserError: `write_scaler` did not write this scaler.json.
     """
     path = folder / FILE_NAME
     if not path.exists():
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        scaler = Scaler(
-            count=[int(value) for value in content["count"]],
-            mean=[float(value) for value in content["mean"]],
-            scale=[float(value) for value in content["scale"]],
-        )
+        count = [int(value) for value in content["count"]]
+        mean, scale = ([float(value) for value in content[name]] for name in ("mean", "scale"))
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not a scaler ({error!r}): write it with the preprocess job") from error
-    if not len(scaler.count) == len(scaler.mean) == len(scaler.scale):
+    if not len(count) == len(mean) == len(scale):
         raise UserError(f"{path}: count, mean and scale differ in length; write it with the preprocess job")
-    if not all(map(math.isfinite, [*scaler.mean, *scaler.scale])) or 0 in scaler.scale:
+    if not all(map(math.isfinite, [*mean, *scale])) or 0 in scale:
         raise UserError(f"{path}: mean and scale must be finite and scale not zero; write it with the preprocess job")
-    return scaler
+    return Scaler(count, mean, scale)

@@ -108,7 +108,7 @@ def test_resumed_training_on_two_hosts_equals_one_host(
     stopped = two.wait()
     assert {run.code for run in stopped.values()} == {0}, stopped["algo-2"].log
     runs = two.run(job)
-    assert "going on after" in runs["algo-1"].log
+    assert "resuming after" in runs["algo-1"].log
     assert_same(two.first, train_on_one_host(job, root, run_job, **request))
     assert "Epoch" not in runs["algo-2"].log
     assert list(two.layouts["algo-2"].model.iterdir()) == list(two.layouts["algo-2"].output_data.iterdir()) == []

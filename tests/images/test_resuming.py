@@ -136,7 +136,7 @@ def test_torn_checkpoint_is_set_aside_with_a_warning(
     started = start_job(job, ["train"], layout.root)
     started.wait_for_log("Epoch: 200 ")
     started.stop(timeout=60)
-    assert started.log.rstrip().endswith("start it again with the same CheckpointConfig to go on")
+    assert started.log.rstrip().endswith("start it again with the same CheckpointConfig to resume")
     newest = max(layout.checkpoints.iterdir())
     largest = max(newest.iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1])
@@ -180,5 +180,5 @@ def test_finished_training_only_saves_its_model(job: str, layout: Layout, run_jo
     assert len(checkpoints) == 2
     assert json.loads((checkpoints[-1] / MANIFEST).read_text())["epoch"] == 300
     (layout.model / "model.onnx").unlink()
-    assert "going on after 300 of 300 epochs" in run_job(job, ["train"], layout.root).log
+    assert "resuming after 300 of 300 epochs" in run_job(job, ["train"], layout.root).log
     assert read_weights(layout) == first

@@ -96,14 +96,14 @@ def test_requirements_are_installed_first(job: str, submit: Submit, run_job: Run
     layout = submit("", **{"requirements.txt": "./missing-package\n"})
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
-    assert run.failure.startswith("what 'train.py' requires could not be installed")
+    assert run.failure.startswith("the requirements of 'train.py' cannot be installed")
 
 
 def test_missing_program_error_lists_the_files(job: str, submit: Submit, run_job: RunJob) -> None:
     layout = submit("")
     write_request(layout, sagemaker_program="other.py", sagemaker_submit_directory=layout.spell(layout.root / SOURCE))
     run = run_job(job, ["train"], layout.root, expect=2)
-    assert run.failure == "sagemaker_program 'other.py' is not in the code, which holds train.py"
+    assert run.failure == "sagemaker_program 'other.py' is not in the code, which contains train.py"
 
 
 def test_unsupported_distribution_is_refused(job: str, submit: Submit, run_job: RunJob) -> None:
@@ -111,7 +111,7 @@ def test_unsupported_distribution_is_refused(job: str, submit: Submit, run_job: 
     write_request(layout, sagemaker_program="train.py", sagemaker_mpi_enabled=True)
     run = run_job(job, ["train"], layout.root, expect=2)
     assert run.failure is not None
-    assert run.failure.startswith("sagemaker_mpi_enabled asks for a distribution")
+    assert run.failure.startswith("sagemaker_mpi_enabled is not supported")
 
 
 def test_script_saves_its_work_when_stopped(job: str, submit: Submit, start_job: StartJob) -> None:

@@ -144,5 +144,5 @@ def test_stopped_training_saves_the_model(job: str, layout: Layout, start_job: S
     run = started.wait()
     assert run.code == 0, run.log
     assert run.failure is None
-    assert "of 1000000 epochs; the model so far is saved" in run.log
+    assert "of 1000000 epochs; the model is saved" in run.log
     assert read_bundle(layout.model).manifest.metrics["epochs"] >= 5

@@ -106,7 +106,7 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
     assert interrupt(local, taken).returncode == 0
     job = local.ended(taken)
     assert steps(job) == TWICE, job
-    (after,) = re.findall(r"going on after (\S+) of", "\n".join(local.output("TrainingJobs", taken)["algo-1"]))
+    (after,) = re.findall(r"resuming after (\S+) of", "\n".join(local.output("TrainingJobs", taken)["algo-1"]))
     assert float(after) < EPOCHS  # it was taken away while it trained
     assert local.ended(whole)["TrainingJobStatus"] == "Completed"
     assert onnx(local, taken) == onnx(local, whole)

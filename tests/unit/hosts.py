@@ -15,9 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from microjobs import peers
-from microjobs.contract import BASE_DIR, Layout, ResourceConfig
+from microjobs.contract import BASE_DIR, Layout, ResourceConfig, write_job_secret
 from microjobs.heartbeat import WATCH
-from microjobs.job_secret import write_job_secret
 from microjobs.network import WATCH_PORT, Network
 from microjobs.peers import Claim, Connection
 from microjobs.processes import children_of

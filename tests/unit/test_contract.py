@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from microjobs import contract
-from microjobs.contract import Channel, HostingEnvironment, InstanceGroup, Layout, ResourceConfig, TrainingEnvironment
+from microjobs.contract import Channel, InstanceGroup, Layout, ResourceConfig
+from microjobs.errors import UserError
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def test_processing_job_config_echoes_the_request(layout: Layout) -> None:
         "RoleArn": "arn:aws:iam::000000000000:role/r",
     }
     contract.write_processing_job_config(layout, request, "arn:aws:sagemaker:::processing-job/scale")
-    read = contract.read_processing_job_config(layout)
+    read = json.loads((layout.processing_config / "processingjobconfig.json").read_text())
     assert read["ProcessingJobName"] == "scale"
     assert read["AppSpecification"]["ContainerArguments"] is None
     assert read["ProcessingInputs"] == []
@@ -159,31 +160,32 @@ def test_absent_files_read_as_defaults(layout: Layout) -> None:
     assert contract.read_hyperparameters(layout) == {}
     assert contract.read_input_data_config(layout) == {}
     assert contract.read_training_resource_config(layout) == ResourceConfig()
-    assert contract.read_processing_job_config(layout) == {}
     assert contract.read_failure(layout) is None
     assert contract.read_message(layout) is None
 
 
-def test_training_environment_has_name_arn_and_region() -> None:
-    environment = TrainingEnvironment("job", "arn:aws:sagemaker:::training-job/job", "eu-west-1", {"MINE": "1"})
-    assert environment.variables() == {
-        "MINE": "1",
+def test_training_variables_are_name_arn_and_region() -> None:
+    arn = "arn:aws:sagemaker:::training-job/job"
+    assert contract.training_variables("job", arn, "eu-west-1") == {
         "TRAINING_JOB_NAME": "job",
-        "TRAINING_JOB_ARN": "arn:aws:sagemaker:::training-job/job",
+        "TRAINING_JOB_ARN": arn,
         "AWS_REGION": "eu-west-1",
     }
 
 
-@pytest.mark.parametrize(
-    "environment",
-    [
-        HostingEnvironment(),
-        HostingEnvironment(port=9000, safe_port_range="21000-21009"),
-        HostingEnvironment(batch=True, max_payload_mb=0, batch_strategy="MULTI_RECORD", max_concurrent_transforms=4),
-    ],
-)
-def test_hosting_environment_round_trips(environment: HostingEnvironment) -> None:
-    assert HostingEnvironment.read(environment.variables()) == environment
+def test_transform_variables_omit_unset_members() -> None:
+    assert contract.transform_variables(None, None, None) == {"SAGEMAKER_BATCH": "true"}
+    variables = contract.transform_variables(0, "MULTI_RECORD", 4)
+    assert variables["SAGEMAKER_BATCH_STRATEGY"] == "MULTI_RECORD"
+    assert variables["SAGEMAKER_MAX_CONCURRENT_TRANSFORMS"] == "4"
+    assert contract.read_hosting_variables(variables) == (8080, 0)
+
+
+def test_hosting_variables_have_defaults_and_must_be_numbers() -> None:
+    assert contract.read_hosting_variables({}) == (8080, None)
+    assert contract.read_hosting_variables({"SAGEMAKER_BIND_TO_PORT": "9000"}) == (9000, None)
+    with pytest.raises(UserError, match="SAGEMAKER_BIND_TO_PORT is 'http': set it to a number"):
+        contract.read_hosting_variables({"SAGEMAKER_BIND_TO_PORT": "http"})
 
 
 def test_contract_and_entry_point_need_the_standard_library_only() -> None:

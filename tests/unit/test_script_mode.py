@@ -93,28 +93,31 @@ def all_modules_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("all_modules_installed")
 @pytest.mark.parametrize("switch", [script_mode.TORCH, script_mode.TENSORFLOW])
 def test_distribution_switches_of_the_sdk_are_accepted(switch: str) -> None:
-    assert script_mode._distribution({switch: True}, ResourceConfig()) == switch
-    assert script_mode._distribution({switch: False, "sagemaker_job_name": "a"}, ResourceConfig()) is None
+    assert script_mode._choose_switch({switch: True}, ResourceConfig()) == switch
+    assert script_mode._choose_switch({switch: False, "sagemaker_job_name": "a"}, ResourceConfig()) is None
 
 
 @pytest.mark.usefixtures("all_modules_installed")
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"sagemaker_mpi_enabled": True}, "sagemaker_mpi_enabled asks for a distribution that this image does not"),
+        ({"sagemaker_mpi_enabled": True}, "sagemaker_mpi_enabled is not supported: this image supports"),
         ({script_mode.TORCH: True, script_mode.TENSORFLOW: True}, "exclude each other"),
-        ({script_mode.TORCH: True, "sagemaker_distribution_instance_groups": ["gpus"]}, "leaves hosts out"),
+        (
+            {script_mode.TORCH: True, "sagemaker_distribution_instance_groups": ["gpus"]},
+            "must name all instance groups",
+        ),
     ],
 )
 def test_unsupported_distribution_raises(parameters: dict[str, object], reason: str) -> None:
     group = InstanceGroup("homogeneousCluster", "ml.m5.large", ("algo-1",))
     with pytest.raises(UserError, match=reason):
-        script_mode._distribution(parameters, ResourceConfig(groups=(group,)))
+        script_mode._choose_switch(parameters, ResourceConfig(groups=(group,)))
 
 
 def test_switch_of_a_missing_framework_raises() -> None:
     with pytest.raises(UserError, match="needs torch, which this image does not have"):
-        script_mode._distribution({script_mode.TORCH: True}, ResourceConfig())
+        script_mode._choose_switch({script_mode.TORCH: True}, ResourceConfig())
 
 
 @pytest.mark.parametrize(
@@ -126,13 +129,13 @@ def test_switch_of_a_missing_framework_raises() -> None:
     ],
 )
 def test_torchrun_runs_the_toolkits_command(command: list[str], arguments: list[str]) -> None:
-    program = script_mode._everywhere(script_mode.TORCH, ResourceConfig(), command)
+    program = script_mode._make_program(script_mode.TORCH, ResourceConfig(), command)
     assert program.command[-len(arguments) - 1 :] == ["7777", *arguments]
 
 
 def test_tf_config_contains_the_index_of_the_host() -> None:
     resources = ResourceConfig("algo-2", ("algo-1", "algo-2"))
-    program = script_mode._everywhere(script_mode.TENSORFLOW, resources, ["/bin/sh", "-c", "./train.sh "])
+    program = script_mode._make_program(script_mode.TENSORFLOW, resources, ["/bin/sh", "-c", "./train.sh "])
     assert program.command == ["/bin/sh", "-c", "./train.sh "]
     assert json.loads(program.variables["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
 

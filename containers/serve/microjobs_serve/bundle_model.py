@@ -12,8 +12,8 @@ from .content_negotiation import negotiate, parse_attribute
 from .formats.json_rows import parse_json, parse_plain_rows, to_array
 from .formats.rows import Numbers, check_rows
 from .media_types import CSV, FORMATS, JSON, NPY
-from .models import Invocation
 from .responses import HttpError, HttpResponse, quote
+from .service import Invocation
 
 FAST_SECONDS = 0.001
 

@@ -19,11 +19,9 @@ from .granian_server import make_server
 from .listener import Application, ListenerSettings, Read, StartWorker
 
 
-class DirectListener:
-    """Calls the application without an event loop."""
-
-    def serve(self, start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
-        make_server(drain, settings).serve(_run_worker, start_worker, wrap_loader=False)
+def serve(start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
+    """See `listener.Serve`. Calls the application without an event loop."""
+    make_server(drain, settings).serve(_run_worker, start_worker, wrap_loader=False)
 
 
 class _Exchange:
@@ -50,7 +48,7 @@ class _Exchange:
 
 
 class _InlineLoop:
-    """Stands in for an event loop: calls at once what is to be called soon."""
+    """Replaces an event loop: runs scheduled callbacks at once."""
 
     def call_soon(self, callback: Callable[..., object], *arguments: object, **_context: object) -> None:
         callback(*arguments)

@@ -9,9 +9,8 @@ from threading import BoundedSemaphore
 
 from .body_reader import SMALL_BODY_BYTES, BodyReader
 from .listener import Exchange, Headers, RequestHead
-from .models import Invocation
 from .responses import INTERNAL_ERROR, QUEUE_FULL, HttpError, HttpResponse
-from .service import Service
+from .service import Invocation, Service
 
 logger = logging.getLogger("microjobs")
 
@@ -59,8 +58,7 @@ class Dispatcher:
         try:
             self._service.check_head(content_length, headers.get("content-encoding", ""))
         except HttpError as error:
-            self._respond(exchange, self._service.reject(error, started))
-            self._discard(headers, exchange)
+            self._respond_without_body(headers, exchange, self._service.reject(error, started))
         else:
             self._body_reader.read(exchange, content_length, partial(self._handle_body, headers, exchange, started))
 
@@ -93,14 +91,14 @@ class Dispatcher:
         except Exception:
             logger.exception("%s %s failed", head.method, head.path)
             response = INTERNAL_ERROR.response()
-        self._respond(exchange, response)
-        self._discard(head.headers, exchange)
+        self._respond_without_body(head.headers, exchange, response)
 
-    def _discard(self, headers: Headers, exchange: Exchange) -> None:
-        """Discard the body of a request that has been answered, unless the client waits for permission to send it."""
+    def _respond_without_body(self, headers: Headers, exchange: Exchange, response: HttpResponse) -> None:
+        """Respond, and discard the body unless the client waits for permission to send it."""
         has_body = headers.get("transfer-encoding", "") or headers.get("content-length", "0") != "0"
         if has_body and not headers.get("expect", ""):
-            self._body_reader.discard(exchange)
+            self._body_reader.discard(exchange)  # before the response: an exchange without a pending read ends with it
+        self._respond(exchange, response)
 
     def _respond(self, exchange: Exchange, response: HttpResponse) -> None:
         # While the server stops, clients must open new connections: a request on a connection that closes is lost.

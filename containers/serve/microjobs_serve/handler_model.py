@@ -18,8 +18,8 @@ from . import default_handlers as defaults
 from .formats import to_utf8
 from .handler_context import Context, check_header, response_headers
 from .media_types import JSON, parse_media_type
-from .models import Invocation
 from .responses import HttpError, HttpResponse, quote
+from .service import Invocation
 from .toolkit.content_types import UTF8_TYPES
 from .user_program import Function, load_handlers, summary
 

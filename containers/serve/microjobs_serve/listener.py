@@ -14,8 +14,8 @@ from typing import Protocol
 from microjobs.errors import UserError
 
 VARIABLE = "MICROJOBS_SERVE_LISTENER"
-IMPLEMENTATIONS = {"direct": ("direct_listener", "DirectListener"), "rsgi": ("rsgi_listener", "RsgiListener")}
-"""Module and class for each value of the variable; the first one is the default."""
+IMPLEMENTATIONS = ("direct", "rsgi")
+"""Values of the variable; the first one is the default. The module `direct_listener` implements `direct`, and so on."""
 
 CANCELLED = (asyncio.CancelledError, concurrent.futures.CancelledError)
 """Errors of a read that was cancelled."""
@@ -102,29 +102,21 @@ class ListenerSettings:
     stop_timeout: int
 
 
-class Listener(Protocol):
-    """An HTTP server."""
+Serve = Callable[[StartWorker, Callable[[], None], ListenerSettings], None]
+"""An HTTP server. It forks the workers, replaces workers that die, and serves until SIGTERM or SIGINT.
 
-    def serve(self, start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
-        """Fork the workers and serve until SIGTERM or SIGINT. Workers that die are replaced.
-
-        Args:
-            drain: called after the signal, before the connections are closed.
-
-        Raises:
-            SystemExit: workers died again as soon as they were replaced.
-        """
+After the signal, it calls its second argument before it closes the connections. It raises SystemExit if new workers die
+again and again."""
 
 
-def make_listener(environ: Mapping[str, str]) -> Listener:
+def find_listener(environ: Mapping[str, str]) -> Serve:
     """Return the listener that the environment names.
 
     Raises:
         UserError: the name is unknown.
     """
-    name = environ.get(VARIABLE) or next(iter(IMPLEMENTATIONS))
+    name = environ.get(VARIABLE) or IMPLEMENTATIONS[0]
     if name not in IMPLEMENTATIONS:
         raise UserError(f"{VARIABLE} is {name!r}: set it to {' or '.join(IMPLEMENTATIONS)}")
-    module, class_name = IMPLEMENTATIONS[name]
-    listener: Listener = getattr(importlib.import_module(f".{module}", __package__), class_name)()
-    return listener
+    serve: Serve = importlib.import_module(f".{name}_listener", __package__).serve
+    return serve

@@ -1,10 +1,16 @@
 """Metrics of all workers, and their Prometheus text.
 
+The counters are in an anonymous memory map, which the main process creates before it forks the workers. Each worker
+has its own row and adds to it without a lock between processes; the totals are the sums over all rows. One addition
+takes 0.1 microseconds and needs no file.
+
 `prometheus_client` only formats the text. Its multi-process mode would need a folder of files, and an increment of one
 counter would take as long as parsing a small request.
 """
 
 import itertools
+import mmap
+import multiprocessing
 import threading
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
@@ -12,7 +18,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from .shared_counters import SharedCounters
+ROWS = 1024
+"""One row for the main process and one per worker, restarted workers included. Unused rows use no memory."""
 
 ROUTES = ("/ping", "/invocations", "other")
 STATUSES = (200, 400, 404, 405, 406, 408, 413, 415, 500, 503)
@@ -29,6 +36,8 @@ _STATUS_LABELS: tuple[int | str, ...] = (*STATUSES, *STATUS_CLASSES)
 _CELL_INDEX = {pair: _REQUESTS + index for index, pair in enumerate(itertools.product(ROUTES, _STATUS_LABELS))}
 _INVOCATIONS_INDEX = {status: _CELL_INDEX["/invocations", status] for status in STATUSES}
 """The entries of `_CELL_INDEX` for `/invocations`, with simpler keys for a faster lookup in each invocation."""
+_WIDTH = _REQUESTS + len(_CELL_INDEX)
+"""Number of counters in a row."""
 
 
 def _cell_index(route: str, status: int) -> int:
@@ -46,20 +55,34 @@ class Metrics:
 
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._model_labels = labels
-        self._counters = SharedCounters(_REQUESTS + len(_CELL_INDEX))
-        self._cells = self._counters.cells
+        self._memory = mmap.mmap(-1, ROWS * _WIDTH * 8)
+        self._cells = memoryview(self._memory).cast("d")
+        """All rows, one after the other. Row 0 belongs to the main process."""
+        self._row_offset = 0
+        """Index in `_cells` of the first counter of this process's row."""
+        self._rows_claimed = multiprocessing.Value("i", 0)
         self._lock = threading.Lock()
 
     def claim_row(self) -> None:
-        """Assign a row of the counters to this worker. Call this before the worker records anything."""
-        self._counters.claim_row()
+        """Assign a row to this worker, before the worker records anything.
+
+        After the last row, workers share rows again, starting with row 1.
+        """
+        with self._rows_claimed.get_lock():
+            self._rows_claimed.value += 1
+            self._row_offset = (1 + (self._rows_claimed.value - 1) % (ROWS - 1)) * _WIDTH
+
+    def _totals(self) -> NDArray[np.float64]:
+        """Return the sums over all rows, shape (_WIDTH,)."""
+        totals: NDArray[np.float64] = np.frombuffer(self._memory, np.float64).reshape(ROWS, _WIDTH).sum(axis=0)
+        return totals
 
     def mark_loaded(self) -> None:
         """Record that this worker has loaded its model."""
-        self._cells[self._counters.row_offset + _LOADED] = 1.0
+        self._cells[self._row_offset + _LOADED] = 1.0
 
     def loaded_worker_count(self) -> int:
-        return int(self._counters.totals()[_LOADED])
+        return int(self._totals()[_LOADED])
 
     def mark_stopping(self) -> None:
         """Record that the server is about to stop. Only the main process calls this."""
@@ -70,15 +93,15 @@ class Metrics:
 
     def invocation_count(self) -> int:
         """Return the number of invocations that all workers have answered."""
-        return int(self._counters.totals()[_BUCKETS:_REQUESTS].sum())
+        return int(self._totals()[_BUCKETS:_REQUESTS].sum())
 
     def record_request(self, route: str, status: int) -> None:
-        cell = self._counters.row_offset + _cell_index(route, status)
+        cell = self._row_offset + _cell_index(route, status)
         with self._lock:
             self._cells[cell] += 1.0
 
     def record_invocation(self, status: int, seconds: float, predictions: int) -> None:
-        cells, row_offset = self._cells, self._counters.row_offset
+        cells, row_offset = self._cells, self._row_offset
         with self._lock:
             cells[row_offset + (_INVOCATIONS_INDEX.get(status) or _cell_index("/invocations", status))] += 1.0
             cells[row_offset + _PREDICTIONS] += predictions
@@ -98,7 +121,7 @@ class Metrics:
         """Yield the totals of all workers. `prometheus_client` calls this method."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
-        totals = self._counters.totals()
+        totals = self._totals()
         model = GaugeMetricFamily("serve_model_info", "The model that is served", labels=list(self._model_labels))
         model.add_metric(list(self._model_labels.values()), 1)
         yield model

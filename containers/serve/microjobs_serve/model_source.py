@@ -12,7 +12,7 @@ from microjobs.errors import UserError
 
 from .bundle_model import BundleModel
 from .handler_model import HandlerModel
-from .models import Model
+from .service import Model
 from .user_program import MAX_NAMES, find_program
 from .user_requirements import ensure_installed
 

@@ -6,23 +6,23 @@ https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
 import asyncio
 import contextlib
 import functools
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
 from typing import Any
 
 from .granian_server import make_server
 from .listener import Application, ListenerSettings, Read, RequestHead, StartWorker
 
 
-class RsgiListener:
-    """Calls the application in an event loop."""
-
-    def serve(self, start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
-        make_server(drain, settings).serve(
-            target_loader=lambda: functools.partial(_handle, start_worker()), wrap_loader=False
-        )
+def serve(start_worker: StartWorker, drain: Callable[[], None], settings: ListenerSettings) -> None:
+    """See `listener.Serve`. Calls the application in an event loop."""
+    make_server(drain, settings).serve(
+        target_loader=lambda: functools.partial(handle, start_worker()), wrap_loader=False
+    )
 
 
-async def _handle(application: Application, head: RequestHead, protocol: Any) -> None:
+async def handle(application: Application, head: RequestHead, protocol: Any) -> None:
     """Call the application. Granian closes the connection if this ends before the response and the body do."""
     done = asyncio.Event()
     application(head, _Exchange(protocol, done))
@@ -33,7 +33,7 @@ class _Exchange:
     """RSGI's protocol object for one exchange. Its coroutines run in the event loop, so any thread may call it.
 
     Args:
-        done: set when nothing refers to this object any more: then the response is sent, and the body is read.
+        done: set when the response is sent and no read of the body is pending.
     """
 
     def __init__(self, protocol: Any, done: asyncio.Event) -> None:
@@ -41,10 +41,9 @@ class _Exchange:
         self._done = done
         self._loop = asyncio.get_running_loop()
         self._chunks: AsyncIterator[bytes] | None = None
-
-    def __del__(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(self._done.set)
+        self._pending = 1
+        """The number of reads that have not ended, plus one for the response that is not sent."""
+        self._lock = threading.Lock()
 
     def read_body(self) -> Read:
         return self._start(self._protocol())
@@ -56,9 +55,37 @@ class _Exchange:
 
     def respond(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
         self._protocol.response_bytes(status, headers, body)
+        self._end_one()
 
     def _start(self, awaitable: Awaitable[bytes]) -> Read:
         async def read() -> bytes:
             return await awaitable
 
-        return asyncio.run_coroutine_threadsafe(read(), self._loop)
+        with self._lock:
+            self._pending += 1
+        return _Read(asyncio.run_coroutine_threadsafe(read(), self._loop), self._end_one)
+
+    def _end_one(self) -> None:
+        with self._lock:
+            self._pending -= 1
+            is_done = self._pending == 0
+        if is_done:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._done.set)
+
+
+class _Read:
+    """A read that ends after its callback, because the callback may start the next read."""
+
+    def __init__(self, future: Future[bytes], end: Callable[[], None]) -> None:
+        self.cancel, self.result = future.cancel, future.result
+        self._future, self._end = future, end
+
+    def add_done_callback(self, callback: Callable[[Read], object]) -> None:
+        def call(_future: Future[bytes]) -> None:
+            try:
+                callback(self)
+            finally:
+                self._end()
+
+        self._future.add_done_callback(call)

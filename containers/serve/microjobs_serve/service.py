@@ -1,11 +1,12 @@
-"""Readiness, limits, and one invocation from its request to its response."""
+"""The service of one worker: readiness, limits, and invocations of its model."""
 
 import logging
 import time
+from typing import NamedTuple, Protocol
 
 from .body_reader import body_too_large
+from .listener import Headers
 from .metrics import Metrics
-from .models import Invocation, Model
 from .responses import INTERNAL_ERROR, HttpError, HttpResponse
 
 logger = logging.getLogger("microjobs")
@@ -14,6 +15,31 @@ MB = 1024 * 1024
 
 READY = HttpResponse(200, [], b"")
 LOADING = HttpError(503, "the model is still loading: wait until /ping answers 200", retry_after="1")
+
+
+class Invocation(NamedTuple):
+    """A request's body and the headers that describe it; a header that is absent is an empty string."""
+
+    body: bytes
+    content_type: str
+    accept: str
+    attributes: str
+    headers: Headers | None = None
+
+
+class Model(Protocol):
+    """A model that has been loaded."""
+
+    @property
+    def is_fast(self) -> bool:
+        """True if it answers a small request faster than another thread could take the request over."""
+
+    def invoke(self, invocation: Invocation) -> HttpResponse:
+        """Answer one invocation.
+
+        Raises:
+            HttpError: the invocation is invalid, or the prediction failed.
+        """
 
 
 class Service:
@@ -38,7 +64,6 @@ class Service:
 
     @property
     def is_fast(self) -> bool:
-        """True if the model answers small requests in less time than another thread would need to take them over."""
         return self._model is not None and self._model.is_fast
 
     def ping(self) -> HttpResponse:

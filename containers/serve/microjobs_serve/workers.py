@@ -1,25 +1,28 @@
-"""Runs the worker processes from their start to SIGTERM, and reports why they cannot continue."""
+"""Runs the worker processes from their start to SIGTERM, and reports fatal errors."""
 
 import contextlib
 import functools
+import math
 import os
 import resource
 import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from microjobs.errors import PlatformError, UserError
 
-from .listener import Application, Listener, ListenerSettings, StartWorker
+from .listener import Application, ListenerSettings, Serve, StartWorker
 from .metrics import Metrics
 
+CGROUP = Path("/sys/fs/cgroup")
+
 QUIET_PERIOD = 0.25
-"""After SIGTERM the server stops when it has received no request for so many seconds."""
+"""After SIGTERM, the server closes its connections when no request has arrived for this number of seconds."""
 DRAIN_TIMEOUT = 5.0
-"""Seconds after which it stops even if requests continue to arrive."""
+"""Seconds after which it closes them even if requests continue to arrive."""
 STOP_TIMEOUT = 20
 """Seconds in which requests in flight may then end. Hosting kills a container 30 s after SIGTERM.
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
@@ -55,8 +58,34 @@ class FailurePipe:
             return ""
 
 
+def worker_count(environ: Mapping[str, str]) -> int:
+    """Return SAGEMAKER_MODEL_SERVER_WORKERS, or one worker per CPU that this container may use.
+
+    Raises:
+        UserError: the variable is not a positive number.
+    """
+    text = environ.get("SAGEMAKER_MODEL_SERVER_WORKERS", "")
+    if not text:
+        return max(1, int(min(len(os.sched_getaffinity(0)), cpu_quota())))
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"SAGEMAKER_MODEL_SERVER_WORKERS is {text!r}: set it to a number of at least 1")
+    return int(text)
+
+
+def cpu_quota(cgroup: Path = CGROUP) -> float:
+    """Return the CPUs that `docker run --cpus` and similar options allow; infinity if there is no limit."""
+    try:
+        if (cgroup / "cpu.max").exists():
+            quota, period = (cgroup / "cpu.max").read_text().split()
+        else:
+            quota, period = ((cgroup / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return int(quota) / int(period) if int(quota) > 0 else math.inf
+    except (OSError, ValueError):  # no such file, or "max"
+        return math.inf
+
+
 def run(
-    listener: Listener,
+    serve: Serve,
     start_application: StartWorker,
     metrics: Metrics,
     failures: FailurePipe,
@@ -74,7 +103,7 @@ def run(
     if settings.socket_path is None:
         _check_port(settings.address, settings.port)
     try:
-        listener.serve(functools.partial(_start_worker, start_application), functools.partial(drain, metrics), settings)
+        serve(functools.partial(_start_worker, start_application), functools.partial(drain, metrics), settings)
     except SystemExit as end:
         raise PlatformError("workers keep crashing, probably out of memory: see the log above") from end
     finally:

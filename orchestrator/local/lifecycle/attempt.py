@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from microjobs.contract import Layout
-from microjobs.job_secret import write_job_secret
+from microjobs.contract import Layout, write_job_secret
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome

@@ -33,7 +33,7 @@ TEMPORARY_MARK = ".made-by-the-job"
 SAVE_SHARE = 50
 """Saving between epochs takes at most 1 / SAVE_SHARE of the training time."""
 
-_NAME = re.compile(r"checkpoint-(\d{6,})(?:\.torn)?")
+_NAME = re.compile(r"checkpoint-\d{6,}(\.torn)?")
 
 logger = logging.getLogger("microjobs")
 
@@ -104,16 +104,25 @@ class Checkpoints:
         self._make_folder()
         number = max((_number(path) for path in _checkpoint_folders(self.folder)), default=0) + 1
         final = self.folder / f"checkpoint-{number:06}"
-        with _new_folder(_make_hidden_path(final)) as partial:
+        with _new_folder(self.folder / f".{final.name}") as partial:
             write(partial)
-            files = {path.relative_to(partial).as_posix(): _describe_file(path) for path in _files(partial)}
+            paths = sorted(path for path in partial.rglob("*") if path.is_file())
+            files = {
+                path.relative_to(partial).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+                for path in paths
+            }
             content = {"epoch": epoch, "identity": self._identity, "state": dict(state), "files": files}
             (partial / MANIFEST).write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-            _flush(partial)
+            # Flushed first: otherwise, the renamed folder could have empty files after a power failure.
+            for path in (*partial.rglob("*"), partial):
+                _sync(path)
             partial.rename(final)
         _sync(self.folder)
         for old in self._folders()[: -self._keep]:
-            _remove(old)
+            # Hidden first: a partly removed checkpoint would look damaged.
+            hidden = old.with_name(f".{old.name}")
+            shutil.move(old, hidden)  # copies if needed: overlayfs cannot rename a folder of a lower layer
+            shutil.rmtree(hidden)
         self._next_save = time.monotonic() + SAVE_SHARE * (time.monotonic() - start)
 
     def close(self) -> None:
@@ -192,21 +201,6 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _describe_file(path: Path) -> dict[str, object]:
-    return {"bytes": path.stat().st_size, "sha256": _digest(path)}
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _flush(folder: Path) -> None:
-    """Write all files to the disk. Otherwise, the renamed folder could have empty files after a power failure."""
-    for path in folder.rglob("*"):
-        _sync(path)
-    _sync(folder)
-
-
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -223,13 +217,7 @@ def _checkpoint_folders(folder: Path) -> list[Path]:
 
 
 def _number(path: Path) -> int:
-    found = _NAME.fullmatch(path.name)
-    assert found is not None  # noqa: S101  callers pass matching names only
-    return int(found[1])
-
-
-def _make_hidden_path(path: Path) -> Path:
-    return path.with_name(f".{path.name}")
+    return int(path.name.removesuffix(TORN).removeprefix("checkpoint-"))
 
 
 @contextlib.contextmanager
@@ -242,13 +230,6 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def _remove(folder: Path) -> None:
-    """Hide a checkpoint, then remove it: a partly removed checkpoint that is not hidden would look damaged."""
-    hidden = _make_hidden_path(folder)
-    shutil.move(folder, hidden)  # copies if needed: overlayfs cannot rename a folder of a lower layer
-    shutil.rmtree(hidden)
 
 
 def _remove_leftovers(folder: Path) -> None:

@@ -17,7 +17,7 @@ on the housing data from a learning rate of 0.02, which is in the range that the
 
 
 class Training(Protocol):
-    """A network and its optimizer, as one process trains them.
+    """The network and the optimizer of one process.
 
     An epoch is `begin_epoch`, then `is_stopping` and `step` for each step, then `epoch_loss`.
     """
@@ -27,10 +27,10 @@ class Training(Protocol):
 
     @property
     def best(self) -> object | None:
-        """Weights that `keep_best` kept; None if there are none."""
+        """Weights that `keep_best` copied; None before the first copy."""
 
     def write(self, folder: Path) -> None:
-        """Write all that the next step depends on: weights, optimizer, best weights, random generators."""
+        """Write the state that determines the next step: weights, optimizer, best weights, random generators."""
 
     def load(self, content: bytes) -> None:
         """Continue from the content of a checkpoint file."""
@@ -39,8 +39,8 @@ class Training(Protocol):
         """Prepare for the rest of an epoch.
 
         Args:
-            order: indices of this process's training rows, in the order in which the epoch takes them.
-            loss: sum over the steps of this epoch that are done.
+            order: indices of this process's training rows, in the order of the epoch.
+            loss: sum over the completed steps of this epoch.
         """
 
     def is_stopping(self) -> bool:
@@ -50,7 +50,7 @@ class Training(Protocol):
         """Update the weights once, together with all other processes."""
 
     def epoch_loss(self) -> float:
-        """Return the sum of the losses of all rows, over all processes and all steps of the epoch that are done."""
+        """Return the sum of the losses of all rows, over all processes and all completed steps of the epoch."""
 
     def test_loss(self) -> float:
         """Return the mean loss of the test rows of all processes."""
@@ -58,16 +58,16 @@ class Training(Protocol):
     def log_epoch(self, epoch: int, train_loss: float, test_loss: float) -> None: ...
 
     def keep_best(self) -> None:
-        """Keep a copy of the current weights."""
+        """Copy the current weights."""
 
     def finish(self) -> None:
-        """Use the best weights, if there are any. Nothing is trained afterwards."""
+        """Replace the current weights by the best ones, if any. No training follows."""
 
     def predict(self, x: Array) -> Array:
         """Return predictions of shape (rows, 1)."""
 
     def export(self, data: TrainingData, folder: Path) -> None:
-        """Write the network's files into a model folder, `model.onnx` among them."""
+        """Write the network's files into a model folder, including `model.onnx`."""
 
 
 class Framework(Protocol):

@@ -19,7 +19,7 @@ from microjobs.trainer.framework import Framework, Training
 from microjobs.trainer.hyperparameters import TrainerHyperparameters
 from microjobs.trainer.process_data import ProcessData
 from microjobs.trainer.progress import Progress
-from microjobs.trainer.results import TrainingResult, close_checkpoints, write_results
+from microjobs.trainer.results import TrainingResult, write_results
 
 H = TypeVar("H", bound=TrainerHyperparameters)
 
@@ -50,7 +50,7 @@ def train(
         return
     data = load_data(layout)  # before the framework, so that invalid data is reported at once
     framework_class = load_framework()
-    with stop_request() as stop:  # until the end of the job: from now on there is something to save
+    with stop_request() as stop:  # until the end of the job: a stopped job saves its work
         framework = framework_class(hyperparameters)
         Job(layout, hyperparameters, framework, ProcessData(data, framework.group), stop).run()
 
@@ -114,19 +114,36 @@ class Job:
         )
         if not self.framework.group.is_first:
             return
-        epochs, model_format = progress.epochs_done(self.data.rows), self.framework.name.lower()
-        history, seconds = progress.history, progress.seconds
-        result = TrainingResult(model_format, epochs, seconds, history, train_predictions, test_predictions, best_epoch)
+        result = TrainingResult(
+            self.framework.name.lower(),
+            progress.epochs_done(self.data.rows),
+            progress.seconds,
+            progress.history,
+            train_predictions,
+            test_predictions,
+            best_epoch,
+        )
         with atomic_fill(self.layout.model):
             training.export(data, self.layout.model)
             write_results(self.layout, self.hyperparameters, data, result)
-            close_checkpoints(epochs, self.hyperparameters, self.stop, checkpoints)
+            self._close_checkpoints(result.epochs, checkpoints)
+
+    def _close_checkpoints(self, epochs: float, checkpoints: Checkpoints) -> None:
+        """Remove temporary checkpoints of a finished job. For a stopped job, log how to resume."""
+        if not self.stop:
+            checkpoints.close()
+            return
+        message = f"stopped by {self.stop.name} after {epochs:.10g} of {self.hyperparameters.epochs} epochs"
+        setting = "folder" if checkpoints.temporary else "CheckpointConfig"
+        resume = f"checkpoint in {checkpoints.folder}: start the job again with the same {setting} to resume"
+        read_only = f"no checkpoint is saved, because {checkpoints.folder} is read-only"
+        logger.info("%s; the model is saved; %s", message, resume if checkpoints.enabled else read_only)
 
 
 def _log_acceleration(hyperparameters: TrainerHyperparameters, *, has_gpu: bool) -> None:
-    """Log which of the GPU settings are used, or that there is no GPU to use them on."""
+    """Log which GPU settings are used, or that they are ignored without a GPU."""
     requested = [name for name in ("mixed_precision", "compile") if getattr(hyperparameters, name)]
     if requested and has_gpu:
         logger.info("with %s", " and ".join(requested))
     elif requested:
-        logger.info("without %s: they are for GPUs, and there is none", " and ".join(requested))
+        logger.info("without %s, which need a GPU", " and ".join(requested))

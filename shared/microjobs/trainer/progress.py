@@ -9,8 +9,6 @@ from typing import Any
 
 from microjobs.errors import UserError
 
-NUMBERS = ("epoch", "step", "loss", "rows", "seconds")
-
 logger = logging.getLogger("microjobs")
 
 
@@ -51,7 +49,7 @@ class History:
 
 @dataclass
 class Progress:
-    """Position of a training job, counted over all its runs.
+    """Position of a training job, over all its attempts.
 
     epoch: number of complete epochs.
     step: number of steps done in the next epoch; `loss` and `rows` are the sums over these steps.
@@ -77,11 +75,11 @@ class Progress:
         self.epoch, self.step, self.loss, self.rows = self.epoch + 1, 0, 0.0, 0
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in NUMBERS} | {"history": asdict(self.history)}
+        return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> "Progress":
-        return cls(**{name: content[name] for name in NUMBERS}, history=History(**content["history"]))
+        return cls(**{**content, "history": History(**content["history"])})
 
     def log_resumption(self, rows: int, epochs: int, folder: Path) -> None:
         """Log the position at which the training resumes from the checkpoint in `folder`.
@@ -92,8 +90,8 @@ class Progress:
         done = self.epochs_done(rows)
         if done > epochs:
             raise UserError(
-                f"the checkpoint in {folder} is after {done:.10g} epochs, more than the {epochs} asked for: "
-                "raise epochs, or empty the folder to train anew"
+                f"the checkpoint in {folder} has {done:.10g} epochs, more than the requested {epochs}: "
+                "increase epochs, or empty the folder to start over"
             )
-        rest = "; all are trained, the model is left to save" if done == epochs else ""
-        logger.info("going on after %.10g of %d epochs, from %s%s", done, epochs, folder, rest)
+        note = "; all epochs are done, only the model is saved" if done == epochs else ""
+        logger.info("resuming after %.10g of %d epochs, from %s%s", done, epochs, folder, note)

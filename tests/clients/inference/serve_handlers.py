@@ -13,8 +13,7 @@ from typing import Any
 from microjobs.errors import UserError
 from microjobs_serve.handler_model import HandlerModel
 from microjobs_serve.metrics import Metrics
-from microjobs_serve.models import Invocation
-from microjobs_serve.service import Service
+from microjobs_serve.service import Invocation, Service
 
 
 class Headers:

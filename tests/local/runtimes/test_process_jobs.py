@@ -144,7 +144,7 @@ def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path
     wait_for_line(host, b"Epoch 2/")
     host.stop(120)
     assert host.wait() == Exit(0), output(host)
-    assert "the model so far is saved" in output(host)
+    assert "the model is saved" in output(host)
     assert copied(host, str(ROOT.model), tmp_path / "model")
     assert (tmp_path / "model" / "manifest.json").exists()
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from microjobs_serve import cpus
+from microjobs_serve import workers
 
 
 @pytest.mark.parametrize(
@@ -25,15 +25,15 @@ def test_cpu_quota_is_read_from_the_cgroup(tmp_path: Path, files: dict[str, str]
     (tmp_path / "cpu").mkdir()
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    assert cpus.cpu_quota(tmp_path) == expected
+    assert workers.cpu_quota(tmp_path) == expected
 
 
 @pytest.mark.parametrize(("quota", "expected"), [(math.inf, 4), (8.0, 4), (2.9, 2), (0.5, 1)])
 def test_one_worker_per_usable_cpu(monkeypatch: pytest.MonkeyPatch, quota: float, expected: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
-    monkeypatch.setattr(cpus, "cpu_quota", lambda: quota)
-    assert cpus.worker_count({}) == expected
+    monkeypatch.setattr(workers, "cpu_quota", lambda: quota)
+    assert workers.worker_count({}) == expected
 
 
 def test_environment_sets_the_number_of_workers() -> None:
-    assert cpus.worker_count({"SAGEMAKER_MODEL_SERVER_WORKERS": "7"}) == 7
+    assert workers.worker_count({"SAGEMAKER_MODEL_SERVER_WORKERS": "7"}) == 7

@@ -12,9 +12,8 @@ from microjobs.bundle import read_bundle
 from microjobs_serve.bundle_model import BundleModel
 from microjobs_serve.fast_path import Dispatcher
 from microjobs_serve.metrics import Metrics
-from microjobs_serve.models import Invocation
 from microjobs_serve.responses import HttpError, HttpResponse
-from microjobs_serve.service import Service
+from microjobs_serve.service import Invocation, Service
 from tests.unit.serve.exchanges import FakeExchange, FakeHead
 
 BODY = b'{"instances": [[1, 2, 3]]}'

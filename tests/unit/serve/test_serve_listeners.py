@@ -1,5 +1,6 @@
 """The same requests to both listeners: Granian without an event loop, and its public RSGI interface."""
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -9,12 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
-from microjobs_serve.listener import IMPLEMENTATIONS, VARIABLE
+from microjobs_serve import rsgi_listener
+from microjobs_serve.listener import IMPLEMENTATIONS, VARIABLE, Exchange
 from tests.bundles import linear_bundle
 from tests.unit.serve.conftest import FEATURES, SCALER, Reply, Server, running_server
+from tests.unit.serve.exchanges import FakeHead
 from tests.unit.serve.test_serve_handlers import SLOW, invoke_in_parallel, server_with_program
 from tests.unit.serve.test_serve_robustness import connections, head, status
 
@@ -175,6 +179,26 @@ def test_listener_serves_on_a_unix_socket(root: Path, listener: str) -> None:
         assert answer.startswith(b"HTTP/1.1 200")
         assert path.stat().st_mode & 0o777 == 0o600
         assert server.stop() == 0
+
+
+def test_rsgi_exchange_ends_although_the_application_keeps_a_reference() -> None:
+    class Protocol:
+        statuses: ClassVar[list[int]] = []
+
+        async def __call__(self) -> bytes:
+            return b"body"
+
+        def response_bytes(self, status: int, _headers: object, _body: bytes) -> None:
+            self.statuses.append(status)
+
+    exchanges: list[Exchange] = []
+
+    def application(_head: object, exchange: Exchange) -> None:
+        exchanges.append(exchange)
+        exchange.read_body().add_done_callback(lambda read: exchange.respond(200, [], read.result()))
+
+    asyncio.run(asyncio.wait_for(rsgi_listener.handle(application, FakeHead(), Protocol()), 5))
+    assert (Protocol.statuses, len(exchanges)) == ([200], 1)
 
 
 def test_unknown_listener_ends_the_job(root: Path) -> None:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from microjobs_serve.metrics import Metrics
-from microjobs_serve.shared_counters import ROWS, SharedCounters
+from microjobs_serve.metrics import ROWS, Metrics
 
 
 @pytest.fixture
@@ -57,9 +56,9 @@ def test_workers_add_to_the_same_totals(metrics: Metrics) -> None:
 
 
 def test_rows_of_workers_are_reused_but_never_the_main_process_row() -> None:
-    counters = SharedCounters(2)
-    offsets = []
+    metrics, offsets = Metrics({}), []
     for _ in range(ROWS):
-        counters.claim_row()
-        offsets.append(counters.row_offset)
-    assert offsets == [*range(2, 2 * ROWS, 2), 2]
+        metrics.claim_row()
+        offsets.append(metrics._row_offset)
+    width = offsets[0]
+    assert offsets == [*range(width, width * ROWS, width), width]

@@ -112,13 +112,13 @@ def test_stopped_job_saves_the_model_and_its_position(layout: Layout, caplog: py
     caplog.set_level(logging.INFO)
     run(layout, LinearFramework(SETTINGS, stop_after=7))
     assert read_bundle(layout.model).manifest.metrics["epochs"] == 2.4
-    assert "stopped by SIGTERM after 2.4 of 6 epochs; the model so far is saved; checkpoint in" in caplog.text
+    assert "stopped by SIGTERM after 2.4 of 6 epochs; the model is saved; checkpoint in" in caplog.text
     newest = max(layout.checkpoints.iterdir())
     state = json.loads((newest / MANIFEST).read_text())["state"]
     assert (state["epoch"], state["step"], state["rows"], state["history"]["epochs"]) == (2, 1, 4, [0, 1])
     caplog.clear()
     run(layout, LinearFramework(SETTINGS))
-    assert f"going on after 2.4 of 6 epochs, from {layout.checkpoints}\n" in caplog.text
+    assert f"resuming after 2.4 of 6 epochs, from {layout.checkpoints}\n" in caplog.text
 
 
 def test_stop_before_the_first_step_raises_and_writes_nothing(layout: Layout) -> None:
@@ -135,15 +135,15 @@ def test_finished_training_only_saves_its_model_again(layout: Layout, caplog: py
     run(layout, first)
     (layout.model / "model.onnx").unlink()
     run(layout, second)
-    assert "going on after 6 of 6 epochs" in caplog.text
-    assert "; all are trained, the model is left to save" in caplog.text
+    assert "resuming after 6 of 6 epochs" in caplog.text
+    assert "; all epochs are done, only the model is saved" in caplog.text
     assert (second.training.steps, trained_weights(second)) == (0, trained_weights(first))
     assert (layout.model / "model.onnx").exists()
 
 
 def test_checkpoint_with_more_epochs_than_requested_raises(layout: Layout) -> None:
     run(layout, LinearFramework(SETTINGS))
-    with pytest.raises(UserError, match=r"is after 6 epochs, more than the 5 asked for: raise epochs, or empty"):
+    with pytest.raises(UserError, match=r"has 6 epochs, more than the requested 5: increase epochs, or empty"):
         run(layout, LinearFramework(replace(SETTINGS, epochs=5)))
 
 
@@ -213,7 +213,9 @@ def test_processes_train_like_one(batch_size: int, sharded: tuple[str, ...], tmp
         assert found[name] == pytest.approx(expected[name], rel=1e-5)
 
 
-@pytest.mark.parametrize(("has_gpu", "expected"), [(True, "with compile"), (False, "without compile: they are for")])
+@pytest.mark.parametrize(
+    ("has_gpu", "expected"), [(True, "with compile"), (False, "without compile, which need a GPU")]
+)
 def test_gpu_settings_are_logged(
     has_gpu: bool, expected: str, layout: Layout, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from microjobs import contract
-from microjobs.contract import Layout, ResourceConfig, TrainingEnvironment
+from microjobs.contract import Layout, ResourceConfig, training_variables
 from microjobs_orchestrator.local import instances
 from microjobs_orchestrator.local.lifecycle.job import JobHandle, host_names
 from microjobs_orchestrator.local.resources.training.channels import PIPE, Channel
@@ -42,9 +42,7 @@ def _plan_host(job: JobHandle, name: str, files: Path, inputs: Sequence[Input], 
     # SageMaker runs `train` unless the request has an entry point or arguments.
     arguments = algorithm.get("ContainerArguments", () if entrypoint else ("train",))
     access = {} if _is_isolated(job) else context.access()
-    environment = TrainingEnvironment(
-        job.name, job.arn, context.settings.region, {**access, **job.request.get("Environment", {})}
-    )
+    own = training_variables(job.name, job.arn, context.settings.region)
     return HostPlan(
         name=name,
         image=context.image(algorithm["TrainingImage"]),
@@ -53,7 +51,7 @@ def _plan_host(job: JobHandle, name: str, files: Path, inputs: Sequence[Input], 
         pipes=tuple(pipes),
         entrypoint=tuple(entrypoint) if entrypoint else None,
         arguments=tuple(arguments),
-        environment=environment.variables(),
+        environment={**access, **job.request.get("Environment", {}), **own},
         limits=context.limits(instance_type),
         gpus=instances.has_gpus(instance_type),
     )

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import Any
 
-from microjobs.contract import HostingEnvironment
+from microjobs.contract import transform_variables
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
@@ -184,13 +184,12 @@ def list_objects(context: Context, request: Mapping[str, Any]) -> list[tuple[str
 def _make_environment(request: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables of the containers in addition to those of the model."""
     strategies = {request: container for container, request in STRATEGIES.items()}
-    hosting = HostingEnvironment(
-        batch=True,
-        max_payload_mb=request.get("MaxPayloadInMB"),
-        batch_strategy=strategies.get(request.get("BatchStrategy", "")),
-        max_concurrent_transforms=request.get("MaxConcurrentTransforms") or None,
-    )
-    return {**request.get("Environment", {}), **hosting.variables()}
+    strategy = strategies.get(request.get("BatchStrategy", ""))
+    concurrency = request.get("MaxConcurrentTransforms") or None
+    return {
+        **request.get("Environment", {}),
+        **transform_variables(request.get("MaxPayloadInMB"), strategy, concurrency),
+    }
 
 
 def _format_reason(output: Output) -> str:
