@@ -38,7 +38,6 @@ class Cluster:
         self.names = [current, *others]
         self._current = current
         self._others = others
-        self._calls = calls
         self._codec = Codec(calls.types)
 
     def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
@@ -46,10 +45,9 @@ class Cluster:
 
         If the function fails on another host, the job ends on all hosts.
         """
-        name = self._calls.name_of(function)
         connections = {host: self._others[host] for host in arguments if host != self._current}
         for host, connection in connections.items():
-            connection.send(self._codec.encode((name, arguments[host])))
+            connection.send(self._codec.encode((function.__name__, arguments[host])))
         own_result = {self._current: function(*arguments[self._current])} if self._current in arguments else {}
         return own_result | {
             host: self._codec.decode(connection.receive_one()) for host, connection in connections.items()
@@ -89,7 +87,7 @@ def follow(resources: ResourceConfig, calls: Calls) -> None:
         connection = connections[resources.first_host]
         while (call := codec.decode(connection.receive_one())) is not None:
             name, arguments = call
-            connection.send(codec.encode(calls.named(name)(*arguments)))
+            connection.send(codec.encode(calls.find(name)(*arguments)))
 
     _run_together(resources, answer_calls)
 

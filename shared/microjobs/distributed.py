@@ -13,7 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -25,7 +25,7 @@ from microjobs.errors import EXIT_OK
 from microjobs.heartbeat import JOIN_SECONDS, Watch
 from microjobs.interpreter import own_program
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
-from microjobs.processes import children_of
+from microjobs.processes import children_of, signal_group
 from microjobs.stopping import StopRequest, stop_request
 from microjobs.worker import REPORT, in_worker
 
@@ -68,11 +68,9 @@ def torchrun(
     resources: ResourceConfig,
     processes: int,
     arguments: Sequence[str] = ("--no-python", *WORKER),
-    network: Network | None = None,
 ) -> Program:
     """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest."""
-    network = network or Network.read()
-    first = resources.first_host
+    network, first = Network.read(), resources.first_host
     command = [
         *own_program("-m", "torch.distributed.run"),  # isolated from modules in the user's folder
         *("--nnodes", str(len(resources.hosts)), "--node-rank", str(resources.rank)),
@@ -83,15 +81,13 @@ def torchrun(
     interface = _interface(resources, network)
     variables = {"GLOO_SOCKET_IFNAME": interface, "NCCL_SOCKET_IFNAME": interface} if interface else {}
     # torchrun would set it to 1, with a warning, when it starts several processes.
-    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))} if processes > 1 else {}
-    return Program(command, {**threads, **variables, **_get_variable("OMP_NUM_THREADS")}, agent=True)
+    threads = os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // processes))
+    return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), agent=True)
 
 
-def with_tf_config(
-    resources: ResourceConfig, command: Sequence[str] = WORKER, network: Network | None = None
-) -> Program:
+def with_tf_config(resources: ResourceConfig, command: Sequence[str] = WORKER) -> Program:
     """Return a program with TensorFlow's description of the cluster, in which every host is a worker."""
-    network = network or Network.read()
+    network = Network.read()
     workers = [f"{network.resolve(host)}:{network.port(host, TENSORFLOW_PORT)}" for host in resources.hosts]
     task = {"type": "worker", "index": resources.rank}
     config = {"cluster": {"worker": workers}, "task": task, "environment": "cloud"}
@@ -102,10 +98,6 @@ def _interface(resources: ResourceConfig, network: Network) -> str | None:
     """Return the network interface for frameworks; None if they should choose it."""
     name = "lo" if network.hosts else resources.network_interface
     return name if name in {known for _, known in socket.if_nameindex()} else None
-
-
-def _get_variable(name: str) -> dict[str, str]:
-    return {name: os.environ[name]} if name in os.environ else {}
 
 
 def gpu_count() -> int:
@@ -125,7 +117,6 @@ def launch(
     program: Program,
     resources: ResourceConfig,
     *,
-    network: Network | None = None,
     explain: Explain | None = None,
     started: Callable[[subprocess.Popen[bytes]], None] = lambda _: None,
     join_seconds: float = JOIN_SECONDS,
@@ -133,9 +124,6 @@ def launch(
     """Run the program on this host, while the other hosts run theirs. All hosts end in the same way.
 
     Args:
-        program: the program.
-        resources: the hosts of the job.
-        network: addresses of the hosts.
         explain: for a program that sends no reports: returns its own exit code and the reason, from the exit code of
             the process, which an agent may have changed.
         started: called with the process when it has started.
@@ -145,12 +133,12 @@ def launch(
         JobError: the reason why the job failed, the same on every host, with the name of the host that failed.
         Stopped: a host received a stop signal before all hosts could save their work.
     """
-    with stop_request() as stop, Watch(resources, network or Network.read()) as watch:
+    with stop_request() as stop, Watch(resources, Network.read()) as watch:
         watch.join(join_seconds, lambda: not stop)
         if watch.verdict is None and stop.signal_number is not None:
             watch.end(endings.stopped(resources.current_host, stop.signal_number))
         if watch.verdict is None:
-            with _workers(program, resources.current_host, explain) as workers:
+            with contextlib.closing(_Workers(program, resources.current_host, explain)) as workers:
                 started(workers.process)
                 # Workers stay until all hosts are done, because other workers may still read from them.
                 watch.end(_follow(workers, watch, stop))
@@ -170,16 +158,6 @@ def _follow(workers: "_Workers", watch: Watch, stop: StopRequest) -> Ending:
     return ending
 
 
-@contextlib.contextmanager
-def _block_stop_signals(is_worker: bool) -> Iterator[None]:
-    """Start processes in this block with stop signals blocked: workers unblock them when they can handle them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if is_worker else ())
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 class _Workers:
     """The processes of the program on this host, and their reports."""
 
@@ -193,7 +171,9 @@ class _Workers:
         # its path, because torchrun closes inherited descriptors.
         pipe = f"/proc/{os.getpid()}/fd/{self._writing}"
         environment = {**os.environ, **program.variables, REPORT: pipe}
-        with _block_stop_signals(explain is None):
+        # Workers start with blocked stop signals, and unblock them when they can handle them. Scripts do not.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING if explain is None else ())
+        try:
             self.process = subprocess.Popen(
                 list(program.command),
                 start_new_session=True,  # `stop` sends stop signals, once per worker
@@ -201,6 +181,8 @@ class _Workers:
                 stderr=program.stderr,
                 env=environment,
             )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def ending(self, stop_signal: int | None) -> Ending | None:
         """Return how the program ended; None while it runs.
@@ -213,16 +195,13 @@ class _Workers:
             return endings.reported(self._host, *report)
         if code is None:
             return None
-        if code != EXIT_OK and stop_signal is not None:
+        if code == EXIT_OK:
+            return Ending(self._host)
+        if stop_signal is not None:
             return endings.stopped(self._host, stop_signal)
-        return self._ending_without_report(code)
-
-    def _ending_without_report(self, code: int) -> Ending:
-        if code != EXIT_OK and self._explain is not None:
+        if self._explain is not None:
             return endings.explained(self._host, *self._explain(code))
-        if code < 0:
-            return endings.killed(self._host, -code, by_agent=self._program.agent)
-        return endings.exited(self._host, code, by_agent=self._program.agent)
+        return endings.unexplained(self._host, code, by_agent=self._program.agent)
 
     def _read_report(self) -> tuple[int, str] | None:
         """Return the first report of a worker: its exit code and the reason."""
@@ -249,29 +228,16 @@ class _Workers:
             return
         workers = children_of(self.process.pid) if self._program.agent else []
         if self._program.grace:
-            self._terminate([*workers, self.process.pid])
+            for pid in [*workers, self.process.pid]:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(self._program.grace)
         for pid in [self.process.pid, *workers]:  # the agent first, so that it does not report the others
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            signal_group(pid, signal.SIGKILL)
         self.process.wait()
-
-    def _terminate(self, pids: Sequence[int]) -> None:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(self._program.grace)
 
     def close(self) -> None:
         self.kill()
         for descriptor in (self.reports, self._writing):
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _workers(program: Program, host: str, explain: Explain | None) -> Iterator[_Workers]:
-    workers = _Workers(program, host, explain)
-    try:
-        yield workers
-    finally:
-        workers.close()

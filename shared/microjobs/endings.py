@@ -36,7 +36,7 @@ class Ending:
     """The end of one host's part of a job.
 
     code: 0, an exit code of `microjobs.errors`, or 128 + N after stop signal N.
-    reason: a complete sentence that contains the name of the host; empty for code 0 and after a stop signal.
+    reason: a sentence with the name of the host; empty for code 0 and after a stop signal.
     """
 
     host: str
@@ -78,27 +78,18 @@ def explained(host: str, code: int, reason: str) -> Ending:
     return _make_failure(host, EXIT_BUG, reason, certainty)
 
 
-def killed(host: str, number: int, *, by_agent: bool = False) -> Ending:
-    """Return the ending of a process that signal `number` ended before the process reported a reason.
+def unexplained(host: str, code: int, *, by_agent: bool = False) -> Ending:
+    """Return the ending of a process that failed without a report.
 
     Args:
+        code: the exit code, or -N if signal N ended the process.
         by_agent: whether the process is an agent, such as torchrun, that hides how its workers ended.
     """
-    reason = _format_silent_reason(f"was ended by {signal.Signals(number).name}", by_agent or number == signal.SIGKILL)
-    code = EXIT_PLATFORM if number == signal.SIGKILL else EXIT_BUG
-    return _make_failure(host, code, reason, _certainty_of_signal(number))
-
-
-def exited(host: str, code: int, *, by_agent: bool = False) -> Ending:
-    """Return the ending of a process that exited with `code` and reported no reason. `by_agent` is as in `killed`."""
-    if code == EXIT_OK:
-        return Ending(host)
-    return _make_failure(host, EXIT_BUG, _format_silent_reason(f"exited with code {code}", by_agent), Certainty.SILENT)
-
-
-def _format_silent_reason(event: str, is_memory_likely: bool) -> str:
-    hint = "most likely out of memory; " if is_memory_likely else ""
-    return f"the training {event} without giving a reason: {hint}see the log above"
+    event = f"exited with code {code}" if code > 0 else f"was ended by {signal.Signals(-code).name}"
+    is_killed = code == -signal.SIGKILL
+    hint = "most likely out of memory; " if by_agent or is_killed else ""
+    reason = f"the training {event} without giving a reason: {hint}see the log above"
+    return _make_failure(host, EXIT_PLATFORM if is_killed else EXIT_BUG, reason, _certainty_of_signal(-code))
 
 
 def _certainty_of_signal(number: int) -> Certainty:

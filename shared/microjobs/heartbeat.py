@@ -69,18 +69,18 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close_connections()
+        self._close_heartbeats()
         self._selector.close()
         for connection in self.connections.values():
             connection.close()
 
-    def join(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """Wait until all hosts have joined, `verdict` is set, or `waiting` returns False.
+    def join(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
+        """Wait until all hosts have joined, `verdict` is set, or `is_waiting` returns False.
 
         Raises:
             PlatformError: this host cannot listen, or cannot reach the first host.
         """
-        if self._has_joined_or_ended():
+        if not self._is_joining():
             return
         if self._resources.is_first:
             port = self._network.port(self._resources.first_host, WATCH_PORT)
@@ -89,10 +89,10 @@ class Watch:
                 self._network.listen(port) as listener,
                 contextlib.closing(Door(listener, self._secret, claims)) as door,
             ):
-                self._accept_hosts(door, seconds, waiting)
+                self._accept_hosts(door, seconds, is_waiting)
         else:
-            self._connect_to_first(seconds, waiting)
-        while not self._has_joined_or_ended() and waiting():
+            self._connect_to_first(seconds, is_waiting)
+        while self._is_joining() and is_waiting():
             self.step(0.1)
 
     def step(self, seconds: float) -> None:
@@ -101,7 +101,6 @@ class Watch:
             if isinstance(key.data, str) and key.data in self._heartbeats:
                 for message in self._heartbeats[key.data].receive():
                     self._handle(key.data, message)
-        self._reset_timers_after_pause()
         self._beat()
         for host, heartbeat in list(self._heartbeats.items()):
             if heartbeat.closed or heartbeat.silent_for > LOST_SECONDS:
@@ -109,13 +108,15 @@ class Watch:
         if self._resources.is_first:
             self._choose_verdict()
 
-    def _reset_timers_after_pause(self) -> None:
-        """Restart all timers after a pause of this process, such as Ctrl-Z: it received no messages in this time."""
+    def _beat(self) -> None:
         now = time.monotonic()
-        if now - self._last_step > LOST_SECONDS / 4:
+        if now - self._last_step > LOST_SECONDS / 4:  # this process was paused, for example by Ctrl-Z
             for heartbeat in self._heartbeats.values():
-                heartbeat.reset_timer()
+                heartbeat.last_message = now
         self._last_step = now
+        if now - self._last_beat > BEAT_SECONDS:
+            self._last_beat = now
+            self._send_all({"beat": True})
 
     def wake_for(self, descriptor: int) -> None:
         """Make `step` return early when the descriptor is readable."""
@@ -143,18 +144,17 @@ class Watch:
 
     # --- joining ---
 
-    def _has_joined_or_ended(self) -> bool:
-        """Return whether all hosts have joined, or the job ended before that."""
-        return self._is_complete or self.verdict is not None
+    def _is_joining(self) -> bool:
+        return not self._is_complete and self.verdict is None
 
-    def _accept_hosts(self, door: Door, seconds: float, waiting: Callable[[], bool]) -> None:
+    def _accept_hosts(self, door: Door, seconds: float, is_waiting: Callable[[], bool]) -> None:
         """Accept the connections of all other hosts. Each host proves that it belongs to the job."""
         if not self._secret:
             logger.info(
                 "%s does not exist: the hosts trust the job's network and do not authenticate each other", _SECRET_FILE
             )
         deadline = time.monotonic() + seconds
-        while not self._has_joined_or_ended() and (missing := self._missing_hosts()) and waiting():
+        while self._is_joining() and (missing := self._missing_hosts()) and is_waiting():
             if time.monotonic() > deadline:
                 self._fail(missing[0], self._describe_missing(missing, seconds, door.refused))
             for claim, connection in door.admit(0.1):
@@ -170,13 +170,11 @@ class Watch:
 
     def _describe_missing(self, missing: Sequence[str], seconds: float, refused: int) -> str:
         count = len(self._resources.hosts)
-        message = (
-            f"host {', '.join(missing)} did not join within {seconds:g} s: {count - len(missing)} of {count} hosts came"
-        )
+        joined = f"{count - len(missing)} of {count} hosts joined"
         if refused:
-            message += f"; {refused} callers did not know the job's secret: "
-            message += f"give every host of the job the same {_SECRET_FILE}"
-        return f"{message}; see the log of what did not"
+            joined += f"; {refused} callers did not know the job's secret: "
+            joined += f"give every host of the job the same {_SECRET_FILE}"
+        return f"host {', '.join(missing)} did not join within {seconds:g} s: {joined}; see the missing host's log"
 
     def _add_heartbeat(self, host: str, connection: Connection) -> None:
         self._heartbeats[host] = _JsonConnection(connection)
@@ -187,39 +185,30 @@ class Watch:
         present = {self._resources.current_host, *self._heartbeats, *lost}
         return [host for host in self._resources.hosts if host not in present]
 
-    def _connect_to_first(self, seconds: float, waiting: Callable[[], bool]) -> None:
-        """Open all connections to the first host, the heartbeat last."""
-        first, deadline = self._resources.first_host, time.monotonic() + seconds
-        for channel in self._channels:
-            if (connection := self._call(channel, deadline, seconds, waiting)) is not None:
-                self.connections[channel, first] = connection
-        if (connection := self._call(WATCH, deadline, seconds, waiting)) is not None:
-            self._add_heartbeat(first, connection)
-
-    def _call(self, channel: str, deadline: float, seconds: float, waiting: Callable[[], bool]) -> Connection | None:
-        """Open a connection to the first host, or return None if `waiting` returns False.
+    def _connect_to_first(self, seconds: float, is_waiting: Callable[[], bool]) -> None:
+        """Open all connections to the first host, the heartbeat last.
 
         The host may start later, and its name may not resolve yet. Therefore, failed calls are repeated.
         """
-        first, claim = self._resources.first_host, Claim(channel, self._resources.current_host)
-        while waiting():
+        first, deadline = self._resources.first_host, time.monotonic() + seconds
+        channels = [*self._channels, WATCH]
+        while channels and is_waiting():
             address = self._network.resolve(first), self._network.port(first, WATCH_PORT)
             try:
-                return peers.call(address, self._secret, claim)
+                connection = peers.call(address, self._secret, Claim(channels[0], self._resources.current_host))
             except OSError as error:
                 if time.monotonic() > deadline:
                     raise PlatformError(
                         f"host {first}, the first of the job, did not answer within {seconds:g} s: {_explain(error)}"
                     ) from error
                 time.sleep(0.05)
-        return None
+                continue
+            if (channel := channels.pop(0)) == WATCH:
+                self._add_heartbeat(first, connection)
+            else:
+                self.connections[channel, first] = connection
 
     # --- messages ---
-
-    def _beat(self) -> None:
-        if time.monotonic() - self._last_beat > BEAT_SECONDS:
-            self._last_beat = time.monotonic()
-            self._send_all({"beat": True})
 
     def _send_all(self, message: dict[str, Any]) -> None:
         for heartbeat in self._heartbeats.values():
@@ -239,13 +228,13 @@ class Watch:
 
     def _handle_lost_host(self, host: str) -> None:
         heartbeat = self._heartbeats.pop(host)
-        self._selector.unregister(heartbeat)
-        heartbeat.close()
+        self._selector.unregister(heartbeat.connection)
+        heartbeat.connection.close()
         if self.verdict is not None or host in {ending.host for _, ending in self._endings}:
             return
-        cause = "its container ended or its network failed" if heartbeat.silent_for < LOST_SECONDS else (
-            f"nothing was heard of it for {LOST_SECONDS:g} s"
-        )  # fmt: skip
+        cause = "its container ended or its network failed"
+        if heartbeat.silent_for >= LOST_SECONDS:
+            cause = f"it sent no message for {LOST_SECONDS:g} s"
         self._fail(host, f"lost host {host}: {cause}; see its log")
 
     def _fail(self, host: str, reason: str) -> None:
@@ -269,20 +258,20 @@ class Watch:
         if self.verdict is not None:
             self._send_all({"verdict": asdict(self.verdict)})
 
-    def _close_connections(self) -> None:
+    def _close_heartbeats(self) -> None:
         """Deliver all messages, then close the connections: closing one with unread data would drop messages."""
         for heartbeat in self._heartbeats.values():
-            heartbeat.finish_sending()
+            heartbeat.connection.finish_sending()
         deadline = time.monotonic() + 1.0
-        while self._heartbeats and time.monotonic() < deadline:
+        while time.monotonic() < deadline and any(not heartbeat.closed for heartbeat in self._heartbeats.values()):
             for key, _ in self._selector.select(0.1):
                 if isinstance(key.data, str):
-                    self._heartbeats[key.data].receive()
-            for host in [host for host, heartbeat in self._heartbeats.items() if heartbeat.closed]:
-                self._selector.unregister(self._heartbeats[host])
-                self._heartbeats.pop(host).close()
+                    heartbeat = self._heartbeats[key.data]
+                    heartbeat.receive()
+                    if heartbeat.closed:
+                        self._selector.unregister(heartbeat.connection)
         for heartbeat in self._heartbeats.values():
-            heartbeat.close()
+            heartbeat.connection.close()
 
 
 _SECRET_FILE = Layout().job_secret
@@ -295,46 +284,32 @@ def _explain(error: OSError) -> str:
 
 
 class _JsonConnection:
-    """A connection that carries JSON objects."""
+    """A connection that carries JSON objects. If the peer does not read, `send` fails instead of blocking."""
 
     def __init__(self, connection: Connection) -> None:
+        connection.set_blocking(False)
+        self.connection = connection
         self.closed = False
-        self._connection = connection
-        # If the peer does not read, a send fails instead of blocking, and the peer counts as lost.
-        self._connection.set_blocking(False)
-        self._last_message = time.monotonic()
-
-    def fileno(self) -> int:
-        return self._connection.fileno()
+        self.last_message = time.monotonic()
 
     @property
     def silent_for(self) -> float:
         """Seconds since the last message."""
-        return time.monotonic() - self._last_message
-
-    def reset_timer(self) -> None:
-        """Restart the measurement of the peer's silence."""
-        self._last_message = time.monotonic()
+        return time.monotonic() - self.last_message
 
     def send(self, message: dict[str, Any]) -> None:
         try:
-            self._connection.send(json.dumps(message).encode())
+            self.connection.send(json.dumps(message).encode())
         except OSError:
             self.closed = True
 
     def receive(self) -> list[dict[str, Any]]:
         """Return the messages that have arrived, without waiting."""
         try:
-            received = self._connection.receive()
+            received = self.connection.receive()
         except BlockingIOError:
             return []
         except (OSError, EOFError):
             received, self.closed = [], True
-        self._last_message = time.monotonic()
+        self.last_message = time.monotonic()
         return [json.loads(message) for message in received]
-
-    def finish_sending(self) -> None:
-        self._connection.finish_sending()
-
-    def close(self) -> None:
-        self._connection.close()

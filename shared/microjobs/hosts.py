@@ -13,27 +13,24 @@ T = TypeVar("T")
 class Calls:
     """Functions that the first host may call on all hosts.
 
-    functions: the functions; their names differ.
+    functions: functions with different names.
     types: dataclasses of their arguments and results.
     """
 
     functions: tuple[Callable[..., Any], ...]
     types: tuple[type, ...] = ()
 
-    def name_of(self, function: Callable[..., Any]) -> str:
-        if function not in self.functions:
-            raise ValueError(f"{function!r} cannot be called on other hosts: add it to Calls.functions")
-        return function.__name__
-
-    def named(self, name: str) -> Callable[..., Any]:
-        return {function.__name__: function for function in self.functions}[name]
+    def find(self, name: str) -> Callable[..., Any]:
+        functions = {function.__name__: function for function in self.functions}
+        if name not in functions:
+            raise ValueError(f"{name!r} cannot be called on other hosts: add it to Calls.functions")
+        return functions[name]
 
 
 class Hosts(Protocol):
     """The hosts of the job, as the first host sees them."""
 
-    @property
-    def names(self) -> list[str]: ...
+    names: list[str]
 
     def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
         """Call the function on the named hosts in parallel, each with its own arguments.

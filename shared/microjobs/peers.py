@@ -84,18 +84,23 @@ def _check_mac(expected: bytes, found: bytes) -> None:
         raise UntrustedError("the other side does not know the job's secret")
 
 
-class Seal:
-    """The keys and frame numbers of one connection."""
+class Connection:
+    """An authenticated connection that carries messages of bytes.
 
-    def __init__(self, outgoing: bytes, incoming: bytes) -> None:
-        self._outgoing, self._incoming = outgoing, incoming
-        self._sent = self._received = 0
-        self._unread = bytearray()
+    Args:
+        transcript: the claim and both nonces, from which the keys of this connection are derived.
+        is_caller: whether this side called the other one.
+    """
 
-    @classmethod
-    def of(cls, secret: bytes, transcript: bytes, *, caller: bool) -> "Seal":
+    def __init__(self, connected: socket.socket, secret: bytes, transcript: bytes, *, is_caller: bool) -> None:
+        self._socket = connected
+        # Otherwise a second message would wait for the acknowledgement of the first message, up to 40 ms.
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         keys = [_mac(secret, label, transcript) for label in (b"caller's frames", b"listener's frames")]
-        return cls(*(keys if caller else reversed(keys)))
+        self._outgoing, self._incoming = keys if is_caller else reversed(keys)
+        self._sent = self._received = 0
+        """Numbers of the next frames."""
+        self._unread, self._message = bytearray(), bytearray()
 
     def wrap(self, content: bytes) -> bytes:
         """Return the next frame with this content."""
@@ -129,16 +134,6 @@ class Seal:
         del self._unread[: start + size]
         return content
 
-
-class Connection:
-    """An authenticated connection that carries messages of bytes."""
-
-    def __init__(self, connected: socket.socket, seal: Seal) -> None:
-        self._socket, self._seal = connected, seal
-        # Otherwise a second message would wait for the acknowledgement of the first message, up to 40 ms.
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._message = bytearray()
-
     def fileno(self) -> int:
         return self._socket.fileno()
 
@@ -149,7 +144,7 @@ class Connection:
         size = MAX_FRAME_BYTES - 1
         for start in range(0, len(message) or 1, size):
             is_last = start + size >= len(message)
-            self._socket.sendall(self._seal.wrap((LAST if is_last else MORE) + message[start : start + size]))
+            self._socket.sendall(self.wrap((LAST if is_last else MORE) + message[start : start + size]))
 
     def receive(self) -> list[bytes]:
         """Read once, and return the messages that are complete.
@@ -162,7 +157,7 @@ class Connection:
         if not (received := self._socket.recv(READ_BYTES)):
             raise EOFError("the other side closed the connection")
         messages = []
-        for content in self._seal.unwrap(received):
+        for content in self.unwrap(received):
             self._message += content[1:]
             if len(self._message) > MAX_MESSAGE_BYTES:
                 raise UntrustedError(f"a message is longer than {MAX_MESSAGE_BYTES} bytes")
@@ -200,11 +195,10 @@ def call(address: tuple[str, int], secret: bytes, claim: Claim, seconds: float =
     connected = socket.create_connection(address, timeout=seconds)
     try:
         return _shake_hands(connected, secret, claim, deadline)
-    except EOFError as error:
+    except BaseException as error:
         connected.close()
-        raise UntrustedError("it closed the connection during the handshake") from error
-    except BaseException:
-        connected.close()
+        if isinstance(error, EOFError):
+            raise UntrustedError("it closed the connection during the handshake") from error
         raise
 
 
@@ -215,27 +209,23 @@ def _shake_hands(connected: socket.socket, secret: bytes, claim: Claim, deadline
     transcript = hello_claim + challenge[:NONCE_BYTES]
     _check_mac(_mac(secret, b"challenge", transcript), challenge[NONCE_BYTES:])
     connected.sendall(_mac(secret, b"proof", transcript))
-    seal = Seal.of(secret, transcript, caller=True)
-    if seal.unwrap(_read(connected, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
-        raise UntrustedError("its answer is no welcome")
+    connection = Connection(connected, secret, transcript, is_caller=True)
+    if connection.unwrap(_read(connected, WELCOME_BYTES, time.monotonic() + WELCOME_SECONDS)) != [b""]:
+        raise UntrustedError("its answer is not an admission")
     connected.settimeout(None)
-    return Connection(connected, seal)
+    return connection
 
 
 def _read(connected: socket.socket, size: int, deadline: float) -> bytes:
     received = b""
     while len(received) < size:
-        connected.settimeout(_remaining_seconds(deadline))
+        if (remaining := deadline - time.monotonic()) <= 0:
+            raise TimeoutError("the handshake took too long")
+        connected.settimeout(remaining)
         if not (part := connected.recv(size - len(received))):
             raise EOFError
         received += part
     return received
-
-
-def _remaining_seconds(deadline: float) -> float:
-    if (remaining := deadline - time.monotonic()) <= 0:
-        raise TimeoutError("the handshake took too long")
-    return remaining
 
 
 @dataclass
@@ -276,10 +266,6 @@ class _Caller:
                 raise EOFError
             self.received += part
         return len(self.received) == size
-
-    @property
-    def claim(self) -> Claim:
-        return Claim.decode(self.transcript[: CLAIM.size])
 
 
 class Door:
@@ -336,15 +322,15 @@ class Door:
             return None
 
     def _admit(self, caller: _Caller) -> tuple[Claim, Connection] | None:
-        claim = caller.claim
+        claim = Claim.decode(caller.transcript[: CLAIM.size])
         if claim not in self._expected:
             self._drop(caller)
             return None
-        seal = Seal.of(self._secret, caller.transcript, caller=False)
-        caller.connected.sendall(seal.wrap(b""))
+        connection = Connection(caller.connected, self._secret, caller.transcript, is_caller=False)
+        caller.connected.sendall(connection.wrap(b""))
         self._expected.remove(claim)
-        self._forget(caller)
-        return claim, Connection(caller.connected, seal)
+        self._drop(caller, close=False)
+        return claim, connection
 
     def _drop_late_callers(self) -> None:
         now = time.monotonic()
@@ -354,10 +340,8 @@ class Door:
             for caller in sorted(self._callers, key=lambda item: (bool(item.transcript), item.deadline))[:excess]:
                 self._drop(caller)
 
-    def _forget(self, caller: _Caller) -> None:
+    def _drop(self, caller: _Caller, *, close: bool = True) -> None:
         self._callers.remove(caller)
         self._selector.unregister(caller.connected)
-
-    def _drop(self, caller: _Caller) -> None:
-        self._forget(caller)
-        caller.connected.close()
+        if close:
+            caller.connected.close()

@@ -105,18 +105,17 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
-def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> float:
-    """Compare the predictions of model.onnx and of the framework, and return the largest relative difference.
+def check_equal(folder: Path, rows: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+    """Compare the predictions of model.onnx with those of the framework.
 
     A difference is divided by the prediction, by the largest feature or by 1, whichever is largest. Rounding errors
     grow with the features, even if the features cancel out in the prediction.
 
     Raises:
-        RuntimeError: the difference exceeds the tolerance, so the export is wrong.
+        RuntimeError: the largest relative difference exceeds the tolerance, so the export is wrong.
     """
     actual = OnnxModel(folder / MODEL_FILE).run(rows)
     min_divisor = max(1.0, float(np.max(np.abs(rows))))
     difference = float(np.max(np.abs(actual - expected) / np.maximum(min_divisor, np.abs(expected))))
     if not difference <= tolerance:  # also true for NaN
         raise RuntimeError(f"{MODEL_FILE} differs from the trained model by {difference:.3g} (allowed: {tolerance:g})")
-    return difference

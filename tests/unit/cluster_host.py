@@ -1,4 +1,4 @@
-"""A host of a processing job that is a process of this machine, and the functions that the tests call on all hosts."""
+"""Program of one host of a processing job, and the functions that the tests call on all hosts."""
 
 import gc
 import json
@@ -21,13 +21,13 @@ PROGRAM = ("-c", f"from {__name__} import main; main()")
 
 
 def lead(hosts: Hosts) -> None:
-    """Call what the settings say on the hosts that they say, and print what it returned."""
+    """Call the function of the settings on the hosts of the settings, and print the results."""
     settings = json.loads(sys.argv[1])
     arguments = {host: tuple(values) for host, values in settings["arguments"].items()}
-    told = hosts.each(globals()[settings["call"]], arguments)
-    if "then" in settings:  # a second call, with what the first one returned
-        told = hosts.each(globals()[settings["then"]], told)
-    print("told", json.dumps(told, sort_keys=True), flush=True)
+    results = hosts.each(globals()[settings["call"]], arguments)
+    if "then" in settings:  # a second call, with the results of the first one
+        results = hosts.each(globals()[settings["then"]], results)
+    print("results", json.dumps(results, sort_keys=True), flush=True)
 
 
 def repeat(text: str, times: int) -> tuple[str, int]:
@@ -44,7 +44,7 @@ def wait() -> None:
 
 
 def fail_for_the_user(folder: str, fails: bool) -> None:
-    """One host fails while all are in the middle of their second file."""
+    """Raise an error on one host while all hosts are writing their second file."""
     path = Path(folder)
     with atomic_group() as written:
         with atomic_write(path / f"{os.getpid()}-1") as partial:
@@ -65,7 +65,7 @@ def fail_at_length(fails: bool) -> None:
     time.sleep(60)
 
 
-def fail_unforeseen(fails: bool) -> None:
+def fail_unexpectedly(fails: bool) -> None:
     if fails:
         raise ZeroDivisionError("of ours")
     time.sleep(60)
@@ -80,8 +80,8 @@ def fill_the_disk(fails: bool) -> None:
 
 
 def drop_the_call() -> None:
-    """What a host's end may look like from afar: its call breaks off before its heartbeat does."""
-    connections = [one for one in gc.get_objects() if isinstance(one, Connection)]
+    """Close the connection for calls before the heartbeat ends, as can happen when a host ends."""
+    connections = [value for value in gc.get_objects() if isinstance(value, Connection)]
     for connection in connections:
         if os.get_blocking(connection.fileno()):
             connection.close()
@@ -89,7 +89,9 @@ def drop_the_call() -> None:
     os._exit(9)
 
 
-CALLS = Calls((repeat, length, wait, fail_for_the_user, fail_at_length, fail_unforeseen, fill_the_disk, drop_the_call))
+CALLS = Calls(
+    (repeat, length, wait, fail_for_the_user, fail_at_length, fail_unexpectedly, fill_the_disk, drop_the_call)
+)
 
 
 def stop(number: int, _frame: FrameType | None) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Hosts of a job that are processes of this machine, each with a loopback address of its own."""
+"""Runs the hosts of a job as processes with different loopback addresses."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ settings = json.loads(sys.argv[1])
 for name, value in settings["limits"].items():
     setattr(heartbeat, name, value)
 program = distributed.Program(settings["command"], agent=settings["agent"])
-explain = (lambda code: (code, f"said {code}")) if settings["script"] else None
+explain = (lambda code: (code, f"exit code {code}")) if settings["script"] else None
 try:
     resources = ResourceConfig(settings["host"], tuple(settings["hosts"]))
     distributed.launch(program, resources, explain=explain, join_seconds=settings["limits"]["JOIN_SECONDS"])
@@ -46,7 +46,7 @@ except Stopped as stopped:
 
 @dataclass(frozen=True)
 class End:
-    """How a host ended: exit code, what it printed (its worker too), and after how many seconds."""
+    """The end of a host: exit code, output (including its worker's), and run time in seconds."""
 
     code: int
     printed: str
@@ -70,8 +70,8 @@ class Host:
         printed, _ = self.process.communicate(timeout=60)
         return End(self.process.returncode, printed, time.monotonic() - self.started)
 
-    def wait_until_it_heeds_stops(self) -> None:
-        """Until it has its handler: before, SIGTERM would just end the interpreter."""
+    def wait_until_it_handles_sigterm(self) -> None:
+        """Wait for the handler: before, SIGTERM would end the interpreter."""
         while True:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
             caught = next(line for line in status.splitlines() if line.startswith("SigCgt:"))
@@ -81,7 +81,7 @@ class Host:
             time.sleep(0.01)
 
     def signal(self, number: signal.Signals) -> None:
-        """To the host's own process: its workers have a session of their own, and may outlive it."""
+        """Send a signal to the host's process, but not to its workers, which have their own session."""
         self.orphans += children_of(self.process.pid)
         self.process.send_signal(number)
 
@@ -94,7 +94,7 @@ class Host:
 
 
 class Hosts:
-    """Starts the hosts of one job, whose contract's roots are folders below `folder`."""
+    """Starts the hosts of one job. Each host has a root folder below `folder`."""
 
     def __init__(self, names: Sequence[str], program: Sequence[str], folder: Path) -> None:
         self.names = list(names)
@@ -107,12 +107,12 @@ class Hosts:
         self.started: dict[str, Host] = {}
 
     def start(self, name: str, worker: str, *, agent: bool = False, script: bool = False, **limits: float) -> Host:
-        """One host of a training job, which runs Python code as its worker (or as the agent that starts workers)."""
+        """Start a host of a training job. Its worker, or the agent that starts workers, runs the Python code."""
         command = [sys.executable, "-c", worker]
         return self.start_program(name, limits, command=command, agent=agent, script=script)
 
     def start_program(self, name: str, limits: Mapping[str, float], **settings: object) -> Host:
-        """One host: the program, with its settings in JSON."""
+        """Start a host that runs the program, with the settings as JSON."""
         settings |= {
             "host": name,
             "hosts": self.names,
@@ -137,26 +137,26 @@ class Hosts:
 
     @property
     def first(self) -> tuple[str, int]:
-        """Where the first host listens."""
+        """Address and port of the first host."""
         return self.addresses["algo-1"], self.ports["algo-1", WATCH_PORT]
 
     def connect(self) -> socket.socket:
-        """A connection to the first host as soon as it listens."""
+        """Return a connection to the first host, as soon as it listens."""
         deadline = time.monotonic() + 20
         while True:
             try:
                 return socket.create_connection(self.first)
             except ConnectionRefusedError:
-                assert time.monotonic() < deadline, "nobody listens"
+                assert time.monotonic() < deadline, "the first host does not listen"
                 time.sleep(0.05)
 
     def call(self, host: str, channel: str = WATCH) -> Connection:
-        """A connection by which the test is a host of the job, which knows the secret."""
+        """Return an authenticated connection, with which the test acts as a host of the job."""
         self.connect().close()
         return peers.call(self.first, self.secret.encode(), Claim(channel, host))
 
     def run(self, workers: Mapping[str, str], **settings: bool | float) -> dict[str, End]:
-        """Start a host for each entry, and wait for all of them to end."""
+        """Start one host per entry, and wait until all hosts have ended."""
         for name, worker in workers.items():
             self.start(name, worker, **settings)  # type: ignore[arg-type]  # flags and limits
         return self.end()
@@ -180,9 +180,9 @@ def resources(host: str, count: int) -> ResourceConfig:
     return ResourceConfig(host, tuple(f"algo-{number}" for number in range(1, count + 1)))
 
 
-def alive(path: Path) -> bool:
-    """Whether the process that wrote its number into the file still runs."""
+def is_running(path: Path) -> bool:
+    """Return whether the process with the number in the file is running."""
     try:
         return ") Z " not in Path(f"/proc/{path.read_text()}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends while it is read
+    except (FileNotFoundError, ProcessLookupError):  # the second one if the process ends during the read
         return False

@@ -1,4 +1,4 @@
-"""Hosts of a processing job that work together and end together: real processes, each with an address of its own."""
+"""Hosts of a processing job, as real processes with different loopback addresses."""
 
 import contextlib
 import json
@@ -43,62 +43,62 @@ def wait_on_all(hosts: Hosts, **limits: float) -> None:
         host.wait_for("ready")
 
 
-def one_fails(hosts: Hosts, failing: str, *common: object) -> dict[str, object]:
+def fail_on(hosts: Hosts, failing: str, *common: object) -> dict[str, object]:
     return {name: (*common, name == failing) for name in hosts.names}
 
 
-def told(ends: Mapping[str, End]) -> dict[str, Any]:
+def parse_results(ends: Mapping[str, End]) -> dict[str, Any]:
     assert {end.code for end in ends.values()} == {0}, ends
-    line = next(line for line in ends["algo-1"].printed.splitlines() if line.startswith("told "))
-    content: dict[str, Any] = json.loads(line.removeprefix("told "))
+    line = next(line for line in ends["algo-1"].printed.splitlines() if line.startswith("results "))
+    content: dict[str, Any] = json.loads(line.removeprefix("results "))
     return content
 
 
-def test_every_host_does_its_own_part(hosts: Hosts) -> None:
-    answers = told(run(hosts, "repeat", {name: (name[-1], 2) for name in hosts.names}))
-    assert {host: text for host, (text, _) in answers.items()} == {"algo-1": "11", "algo-2": "22", "algo-3": "33"}
-    assert {pid for _, pid in answers.values()} == {host.process.pid for host in hosts.started.values()}
+def test_each_host_runs_its_own_call(hosts: Hosts) -> None:
+    results = parse_results(run(hosts, "repeat", {name: (name[-1], 2) for name in hosts.names}))
+    assert {host: text for host, (text, _) in results.items()} == {"algo-1": "11", "algo-2": "22", "algo-3": "33"}
+    assert {pid for _, pid in results.values()} == {host.process.pid for host in hosts.started.values()}
 
 
-def test_hosts_without_a_part_stay_to_the_end(hosts: Hosts) -> None:
-    answers = told(run(hosts, "repeat", {"algo-3": ("x", 1)}))
-    assert list(answers) == ["algo-3"]
+def test_hosts_without_a_call_wait_for_the_end(hosts: Hosts) -> None:
+    results = parse_results(run(hosts, "repeat", {"algo-3": ("x", 1)}))
+    assert list(results) == ["algo-3"]
 
 
-def test_megabytes_travel_to_all_hosts_and_back(hosts: Hosts) -> None:
+def test_arguments_and_results_may_have_megabytes(hosts: Hosts) -> None:
     for name in hosts.names:
         hosts.start_program(
             name, {}, call="repeat", then="length", arguments=dict.fromkeys(hosts.names, ("x", 20_000_000))
         )
-    assert told(hosts.end()) == {name: [20_000_000, True] for name in hosts.names}
+    assert parse_results(hosts.end()) == {name: [20_000_000, True] for name in hosts.names}
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
-def test_reason_of_one_host_ends_all_and_leaves_no_file(failing: str, hosts: Hosts, tmp_path: Path) -> None:
-    ends = run(hosts, "fail_for_the_user", one_fails(hosts, failing, str(tmp_path)))
+def test_failure_of_one_host_ends_all_hosts_and_leaves_no_file(failing: str, hosts: Hosts, tmp_path: Path) -> None:
+    ends = run(hosts, "fail_for_the_user", fail_on(hosts, failing, str(tmp_path)))
     assert {(end.code, end.printed) for end in ends.values()} == {(2, "UserError row 5 is bad\n")}
     assert all(end.seconds < 10 for end in ends.values())
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
-def test_long_reason_is_told_on_all(failing: str, hosts: Hosts) -> None:
-    ends = run(hosts, "fail_at_length", one_fails(hosts, failing))
+def test_all_hosts_report_a_long_reason(failing: str, hosts: Hosts) -> None:
+    ends = run(hosts, "fail_at_length", fail_on(hosts, failing))
     assert {(end.code, end.printed[:23]) for end in ends.values()} == {(2, "UserError row 5 is bad ")}
 
 
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
-def test_unforeseen_error_shows_its_traceback_and_ends_all(failing: str, hosts: Hosts) -> None:
-    ends = run(hosts, "fail_unforeseen", one_fails(hosts, failing))
+def test_unexpected_error_is_logged_with_its_traceback_on_all_hosts(failing: str, hosts: Hosts) -> None:
+    ends = run(hosts, "fail_unexpectedly", fail_on(hosts, failing))
     assert {end.code for end in ends.values()} == {1}
     assert all("ZeroDivisionError: of ours" in end.printed for end in ends.values())
     others = [end.printed for name, end in ends.items() if name != failing]
     assert all(printed.startswith(f"JobError host {failing} failed: ") for printed in others)
-    assert all("fail_unforeseen" in end.printed for end in ends.values())
+    assert all("fail_unexpectedly" in end.printed for end in ends.values())
 
 
-def test_full_disk_of_one_host_is_told_on_the_others(hosts: Hosts) -> None:
-    ends = run(hosts, "fill_the_disk", one_fails(hosts, "algo-2"))
+def test_other_hosts_report_a_full_disk(hosts: Hosts) -> None:
+    ends = run(hosts, "fill_the_disk", fail_on(hosts, "algo-2"))
     for name in ("algo-1", "algo-3"):
         assert ends[name].code == 3
         assert ends[name].printed.startswith("PlatformError host algo-2 failed: no space left on the device")
@@ -116,14 +116,14 @@ def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals
     assert all(end.printed.startswith(f"PlatformError lost host {victim}: ") for end in ends), ends
 
 
-def test_broken_call_is_not_the_reason_but_the_host_that_is_lost(hosts: Hosts) -> None:
+def test_lost_host_is_the_reason_of_a_broken_call(hosts: Hosts) -> None:
     ends = run(hosts, "drop_the_call", {"algo-2": ()}, ECHO_SECONDS=20)
     assert ends.pop("algo-2").code == 9
     assert all(end.printed.startswith("PlatformError lost host algo-2: ") for end in ends.values()), ends
 
 
 @pytest.mark.parametrize("stopped", ["algo-1", "algo-2"])
-def test_stop_of_one_host_stops_all(stopped: str, hosts: Hosts) -> None:
+def test_stop_signal_on_one_host_stops_all_hosts(stopped: str, hosts: Hosts) -> None:
     wait_on_all(hosts)
     hosts.started[stopped].signal(signal.SIGTERM)
     began = time.monotonic()
@@ -134,11 +134,11 @@ def test_stop_of_one_host_stops_all(stopped: str, hosts: Hosts) -> None:
 @pytest.mark.parametrize(
     ("absent", "reason"),
     [
-        ("algo-2", "host algo-2 did not join within 3 s: 2 of 3 hosts came"),
+        ("algo-2", "host algo-2 did not join within 3 s: 2 of 3 hosts joined"),
         ("algo-1", "host algo-1, the first of the job, did not answer within 3 s"),
     ],
 )
-def test_host_that_never_comes_is_named_by_all(absent: str, reason: str, hosts: Hosts) -> None:
+def test_all_hosts_name_a_host_that_does_not_start(absent: str, reason: str, hosts: Hosts) -> None:
     for name in hosts.names:
         if name != absent:
             start(hosts, name, "wait", {}, JOIN_SECONDS=3)
@@ -147,27 +147,27 @@ def test_host_that_never_comes_is_named_by_all(absent: str, reason: str, hosts: 
     assert all(reason in end.printed for end in ends.values())
 
 
-def test_strangers_do_not_get_in_the_way(hosts: Hosts, tmp_path: Path) -> None:
-    """Some are silent, some send garbage, and one greets as hosts did when calls were pickled."""
+def test_unauthenticated_connections_do_not_disturb_the_job(hosts: Hosts, tmp_path: Path) -> None:
+    """Some connections are silent, some send garbage, and one sends a pickled object."""
     trace = tmp_path / "trace"
     start(hosts, "algo-1", "repeat", arguments := {name: (name, 1) for name in hosts.names})
     content = pickle.dumps(Payload(trace))
-    said = (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(100_000), b"algo-2", struct.pack("!i", len(content)) + content)
+    messages = (b"", b"GET / HTTP/1.1\r\n\r\n", bytes(100_000), b"algo-2", struct.pack("!i", len(content)) + content)
     strangers = [hosts.connect() for _ in range(200)]
     for number, stranger in enumerate(strangers):
         with contextlib.suppress(ConnectionError):
-            stranger.sendall(said[number % len(said)])
+            stranger.sendall(messages[number % len(messages)])
     for name in hosts.names[1:]:
         start(hosts, name, "repeat", arguments)
-    answers = told(hosts.end())
-    assert {host: text for host, (text, _) in answers.items()} == {name: name for name in hosts.names}
+    results = parse_results(hosts.end())
+    assert {host: text for host, (text, _) in results.items()} == {name: name for name in hosts.names}
     assert not trace.exists()
     for stranger in strangers:
         stranger.close()
 
 
 class Payload:
-    """Unpickled, it makes a file."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -176,7 +176,7 @@ class Payload:
         return Path.touch, (self._path,)
 
 
-def test_host_with_another_secret_is_told_what_to_do(hosts: Hosts) -> None:
+def test_host_with_another_secret_gets_a_remedy(hosts: Hosts) -> None:
     for name in hosts.names[:2]:
         start(hosts, name, "wait", {}, JOIN_SECONDS=5)
     hosts.secret = secrets.token_hex(32)
@@ -185,7 +185,7 @@ def test_host_with_another_secret_is_told_what_to_do(hosts: Hosts) -> None:
     remedy = f"give every host of the job the same {Layout().job_secret}"
     assert {end.code for end in ends.values()} == {3}
     assert all(remedy in end.printed for end in ends.values()), ends
-    assert "host algo-3 did not join within 5 s: 2 of 3 hosts came; " in ends["algo-1"].printed
+    assert "host algo-3 did not join within 5 s: 2 of 3 hosts joined; " in ends["algo-1"].printed
     assert "callers did not know the job's secret" in ends["algo-1"].printed
     assert "host algo-1, the first of the job, did not answer within 3 s" in ends["algo-3"].printed
 
@@ -198,14 +198,14 @@ def test_secret_that_is_too_short_is_refused(hosts: Hosts) -> None:
 
 
 def test_hosts_without_a_secret_work_together(hosts: Hosts) -> None:
-    """As on AWS, where nobody hands one out."""
+    """AWS has no such secret."""
     hosts.secret = ""
     ends = run(hosts, "repeat", dict.fromkeys(hosts.names, ("x", 1)))
-    assert set(told(ends)) == set(hosts.names)
+    assert set(parse_results(ends)) == set(hosts.names)
 
 
-@pytest.mark.parametrize("answer", [b"", bytes(peers.CHALLENGE_BYTES)], ids=["silent", "lying"])
-def test_host_waits_for_the_first_one_though_a_stranger_is_in_its_place(answer: bytes, hosts: Hosts) -> None:
+@pytest.mark.parametrize("answer", [b"", bytes(peers.CHALLENGE_BYTES)], ids=["silent", "wrong answer"])
+def test_host_waits_for_the_first_host_while_another_program_has_its_port(answer: bytes, hosts: Hosts) -> None:
     arguments = dict.fromkeys(hosts.names, ("x", 1))
     with socket.create_server(hosts.first, reuse_port=True) as stranger:
         for name in hosts.names[1:]:
@@ -217,16 +217,16 @@ def test_host_waits_for_the_first_one_though_a_stranger_is_in_its_place(answer: 
     start(hosts, "algo-1", "repeat", arguments)
     for caller in callers:
         caller.close()
-    assert set(told(hosts.end())) == set(hosts.names)
+    assert set(parse_results(hosts.end())) == set(hosts.names)
 
 
-def test_nothing_listens_once_all_hosts_are_there(hosts: Hosts) -> None:
+def test_first_host_stops_listening_when_all_hosts_have_joined(hosts: Hosts) -> None:
     wait_on_all(hosts)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(hosts.first)
 
 
-def test_port_that_is_taken_is_named(hosts: Hosts) -> None:
+def test_unavailable_port_is_named(hosts: Hosts) -> None:
     address = hosts.addresses["algo-1"]
     with socket.create_server((address, 0)) as other:
         port = other.getsockname()[1]

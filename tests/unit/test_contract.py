@@ -1,4 +1,4 @@
-"""Each file of the contract: what one side writes, the other reads."""
+"""Files and variables of the contract: readers return the values that writers wrote."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ def layout(tmp_path: Path) -> Layout:
     return Layout(tmp_path)
 
 
-def test_root_is_opt_ml_unless_the_environment_moves_it() -> None:
+def test_environment_overrides_the_default_root() -> None:
     assert Layout.from_environment({}).root == Path("/opt") / "ml"
     assert Layout.from_environment({"SAGEMAKER_BASE_DIR": "/elsewhere"}).model == Path("/elsewhere/model")
 
@@ -40,11 +40,11 @@ def test_local_paths_of_requests_map_below_the_root(layout: Layout) -> None:
         ("[1, 2]", [1, 2]),
     ],
 )
-def test_hyperparameters_decode_from_every_sdk_encoding(wire: str, value: object) -> None:
+def test_hyperparameters_of_all_sdk_encodings_are_decoded(wire: str, value: object) -> None:
     assert contract.decode_hyperparameter(wire) == value
 
 
-def test_hyperparameters_are_strings_on_the_wire(layout: Layout) -> None:
+def test_hyperparameters_are_written_as_strings(layout: Layout) -> None:
     contract.write_hyperparameters(layout, {"epochs": 70, "optimizer": "sgd", "flag": True, "sizes": [1, 2]})
     read = contract.read_hyperparameters(layout)
     assert read == {"epochs": "70", "optimizer": "sgd", "flag": "true", "sizes": "[1, 2]"}
@@ -80,7 +80,7 @@ def test_training_resource_config_has_the_keys_of_a_real_job(layout: Layout) -> 
     }
 
 
-def test_processing_resource_config_is_the_short_form(layout: Layout) -> None:
+def test_processing_resource_config_has_only_the_hosts(layout: Layout) -> None:
     resources = ResourceConfig("algo-1", ("algo-1", "algo-2"))
     contract.write_processing_resource_config(layout, resources)
     assert contract.read_processing_resource_config(layout) == resources
@@ -88,12 +88,12 @@ def test_processing_resource_config_is_the_short_form(layout: Layout) -> None:
     assert sorted(written) == ["current_host", "hosts"]
 
 
-def test_hosts_are_in_natural_order_whatever_the_file_says(layout: Layout) -> None:
+def test_hosts_are_read_in_natural_order(layout: Layout) -> None:
     contract.write_processing_resource_config(layout, ResourceConfig("algo-10", ("algo-10", "algo-9", "algo-1")))
     assert contract.read_processing_resource_config(layout).hosts == ("algo-1", "algo-9", "algo-10")
 
 
-def test_processing_job_config_echoes_the_request(layout: Layout) -> None:
+def test_processing_job_config_contains_the_request(layout: Layout) -> None:
     request = {
         "ProcessingJobName": "scale",
         "AppSpecification": {"ImageUri": "microjobs/preprocess:dev"},
@@ -107,35 +107,35 @@ def test_processing_job_config_echoes_the_request(layout: Layout) -> None:
     assert read["ProcessingInputs"] == []
 
 
-def test_checkpoint_folder_is_where_the_request_says(layout: Layout) -> None:
+def test_request_sets_the_checkpoint_folder(layout: Layout) -> None:
     assert contract.read_checkpoint_folder(layout) == layout.checkpoints
     contract.write_checkpoint_config(layout, f"{contract.DEFAULT_ROOT}/mine")
     assert contract.read_checkpoint_folder(layout) == layout.root / "mine"
 
 
-def test_failure_is_cut_at_1024_characters_and_the_first_one_stays(layout: Layout) -> None:
+def test_first_failure_is_kept_and_cut_at_1024_characters(layout: Layout) -> None:
     contract.write_failure(layout, "reason: " + "é" * 2000)
-    contract.write_failure(layout, "its echo")
+    contract.write_failure(layout, "its consequence")
     failure = contract.read_failure(layout)
     assert failure is not None
     assert len(failure) == len(layout.failure.read_text()) == 1024
     assert failure.startswith("reason: é")
 
 
-def test_reason_with_a_name_that_is_no_text_is_told(layout: Layout) -> None:
-    """Names of files may be any bytes."""
+def test_reason_may_contain_invalid_unicode(layout: Layout) -> None:
+    """File names may contain any bytes."""
     contract.write_failure(layout, "donn\udce9es.csv is no array")
     contract.write_message(layout, "donn\udce9es.csv is no array")
     assert contract.read_failure(layout) == contract.read_message(layout) == "donn\\udce9es.csv is no array"
 
 
-def test_reason_that_finds_no_space_leaves_room_for_the_next(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, _: bytes) -> int:
+def test_failed_write_of_a_reason_does_not_prevent_the_next(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail_to_write(path: Path, _: bytes) -> int:
         path.touch()
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(Path, "write_bytes", fail_to_write)
         with pytest.raises(OSError, match="No space"):
             contract.write_failure(layout, "the first")
     assert list(layout.output.iterdir()) == []
@@ -143,20 +143,20 @@ def test_reason_that_finds_no_space_leaves_room_for_the_next(layout: Layout, mon
     assert contract.read_failure(layout) == "the second"
 
 
-def test_message_is_cut_at_1_kb_between_two_characters(layout: Layout) -> None:
+def test_message_is_cut_between_characters_at_1_kb(layout: Layout) -> None:
     contract.write_message(layout, "é" * 1000 + "x")
     message = contract.read_message(layout)
     assert message == "é" * 512
 
 
-def test_message_that_is_not_utf8_is_an_error(layout: Layout) -> None:
+def test_message_must_be_utf8(layout: Layout) -> None:
     layout.output.mkdir()
     layout.message.write_bytes(b"\xff\xfe")
     with pytest.raises(UnicodeDecodeError):
         contract.read_message(layout)
 
 
-def test_absent_files_read_as_defaults(layout: Layout) -> None:
+def test_missing_files_have_defaults(layout: Layout) -> None:
     assert contract.read_hyperparameters(layout) == {}
     assert contract.read_input_data_config(layout) == {}
     assert contract.read_training_resource_config(layout) == ResourceConfig()
@@ -188,8 +188,8 @@ def test_hosting_variables_have_defaults_and_must_be_numbers() -> None:
         contract.read_hosting_variables({"SAGEMAKER_BIND_TO_PORT": "http"})
 
 
-def test_contract_and_entry_point_need_the_standard_library_only() -> None:
-    """Imported in isolation (-I -S: no site-packages), with nothing printed, read or changed."""
+def test_contract_and_entry_point_need_only_the_standard_library() -> None:
+    """The import in an isolated interpreter (-I -S: no site-packages) succeeds and prints nothing."""
     modules = "contract, run, supervisor, hyperparameters, bundle, scaler, files, stopping, arguments, hosts, errors"
     shared = str(Path(contract.__file__).parent.parent)
     code = f"import sys; sys.path.insert(0, {shared!r}); from microjobs import {modules}"

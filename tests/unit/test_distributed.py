@@ -1,4 +1,4 @@
-"""Hosts that start workers and end together: real processes, each with an address of its own."""
+"""Hosts of a training job, as real processes with different loopback addresses."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from microjobs.endings import Ending
 from microjobs.interpreter import FLAGS
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.worker import REPORT, report
-from tests.unit.hosts import Hosts, alive, make_hosts, resources
+from tests.unit.hosts import Hosts, is_running, make_hosts, resources
 
 READY = "print('ready', flush=True)\n"
 WAIT = "import time; time.sleep(60)"
@@ -36,19 +36,19 @@ def hosts() -> Iterator[Hosts]:
     yield from make_hosts()
 
 
-def test_all_hosts_end_well_together(hosts: Hosts) -> None:
+def test_hosts_wait_for_the_slowest_host(hosts: Hosts) -> None:
     slow = "import time; time.sleep(1)"
     ends = hosts.run({"algo-1": "", "algo-2": slow, "algo-3": ""})
     assert {end.code for end in ends.values()} == {0}
-    assert all(end.seconds > 1 for end in ends.values())  # nobody leaves while another one may still fail
+    assert all(end.seconds > 1 for end in ends.values())
 
 
-def test_worker_that_has_finished_stays_until_all_have(hosts: Hosts, tmp_path: Path) -> None:
-    """A process that leaves takes along what it has sent and others have not read yet."""
-    done = "from microjobs import worker; worker.finish(); print('left by itself', flush=True)"
+def test_finished_worker_waits_for_all_workers(hosts: Hosts, tmp_path: Path) -> None:
+    """Data that a process has sent could be lost if it exited before other processes read them."""
+    done = "from microjobs import worker; worker.finish(); print('exited', flush=True)"
     early = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, str(os.getpid())).touch(); {done}"
-    there = f"[os.kill(int(path.name), 0) for path in pathlib.Path({str(tmp_path)!r}).iterdir()]"
-    late = f"import os, pathlib, time; time.sleep(1.5); assert len({there}) == 2; {done}"
+    running = f"[os.kill(int(path.name), 0) for path in pathlib.Path({str(tmp_path)!r}).iterdir()]"
+    late = f"import os, pathlib, time; time.sleep(1.5); assert len({running}) == 2; {done}"
     ends = hosts.run({"algo-1": early, "algo-2": late, "algo-3": early})
     assert {(end.code, end.printed) for end in ends.values()} == {(0, "")}, ends
     assert all(end.seconds < 10 for end in ends.values())
@@ -56,7 +56,7 @@ def test_worker_that_has_finished_stays_until_all_have(hosts: Hosts, tmp_path: P
 
 @pytest.mark.parametrize(("code", "error"), [(2, "UserError"), (3, "PlatformError"), (1, "JobError")])
 @pytest.mark.parametrize("failing", ["algo-1", "algo-3"])
-def test_reason_of_a_failing_worker_ends_all(failing: str, code: int, error: str, hosts: Hosts) -> None:
+def test_failing_worker_ends_all_hosts_with_its_reason(failing: str, code: int, error: str, hosts: Hosts) -> None:
     ends = hosts.run({name: FAIL.format(code=code) if name == failing else WAIT for name in hosts.names})
     assert {(end.code, end.printed) for end in ends.values()} == {
         (code, f"{error} host {failing} failed: row 5 is bad\n")
@@ -64,7 +64,7 @@ def test_reason_of_a_failing_worker_ends_all(failing: str, code: int, error: str
     assert all(end.seconds < 10 for end in ends.values())
 
 
-def test_echo_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
+def test_consequence_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     echo = "from microjobs import worker; import sys; worker.report(1, 'connection lost'); sys.exit(1)"
     killed = "import os, time; time.sleep(0.5); os.kill(os.getpid(), 9)"
     ends = hosts.run({"algo-1": echo, "algo-2": killed, "algo-3": echo}, ECHO_SECONDS=20)
@@ -72,20 +72,20 @@ def test_echo_of_a_failure_is_not_the_reason(hosts: Hosts) -> None:
     assert {end.printed for end in ends.values()} == {f"PlatformError host algo-2 failed: {reason}\n"}
 
 
-def test_first_of_several_doubtful_reasons_counts(hosts: Hosts) -> None:
+def test_earliest_of_several_doubtful_reasons_wins(hosts: Hosts) -> None:
     late = "import time; time.sleep(2); " + FAIL.format(code=1)
     ends = hosts.run({"algo-1": late, "algo-2": FAIL.format(code=1), "algo-3": late}, ECHO_SECONDS=3)
     assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
-def test_lost_connection_is_not_the_reason_though_it_is_told_first(hosts: Hosts) -> None:
+def test_earlier_lost_connection_is_not_the_reason(hosts: Hosts) -> None:
     early = "from microjobs import worker; worker.report(1, 'RuntimeError: Connection closed by peer [algo-2]')"
     late = "import time; time.sleep(2); " + FAIL.format(code=1)
     ends = hosts.run({"algo-1": early, "algo-2": late, "algo-3": early}, ECHO_SECONDS=4)
     assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: row 5 is bad\n"}
 
 
-def test_worker_that_gives_no_reason_is_told_by_its_exit_code(hosts: Hosts) -> None:
+def test_worker_without_a_reason_is_reported_with_its_exit_code(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(9)", "algo-3": WAIT})
     assert {end.printed for end in ends.values()} == {
         "JobError host algo-2 failed: the training exited with code 9 without giving a reason: see the log above\n"
@@ -107,18 +107,18 @@ def test_lost_or_frozen_host_ends_the_others(victim: str, number: signal.Signals
     assert all(end.printed.startswith(f"PlatformError lost host {victim}: ") for end in ends)
 
 
-def test_host_that_never_comes_is_named_by_all(hosts: Hosts) -> None:
+def test_all_hosts_name_a_host_that_does_not_start(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-3": WAIT}, JOIN_SECONDS=3)
     assert {end.code for end in ends.values()} == {3}
-    assert all("host algo-2 did not join within 3 s: 2 of 3 hosts came" in end.printed for end in ends.values())
+    assert all("host algo-2 did not join within 3 s: 2 of 3 hosts joined" in end.printed for end in ends.values())
 
 
-def test_first_host_that_never_comes_is_named(hosts: Hosts) -> None:
+def test_other_hosts_name_a_first_host_that_does_not_start(hosts: Hosts) -> None:
     ends = hosts.run({"algo-2": WAIT, "algo-3": WAIT}, JOIN_SECONDS=1)
     assert all("host algo-1, the first of the job, did not answer within 1 s" in end.printed for end in ends.values())
 
 
-def test_stop_of_one_host_stops_all(hosts: Hosts) -> None:
+def test_stop_signal_on_one_host_stops_all_hosts(hosts: Hosts) -> None:
     for name in hosts.names:
         hosts.start(name, WAIT_FOR_STOP)
     for host in hosts.started.values():
@@ -127,11 +127,11 @@ def test_stop_of_one_host_stops_all(hosts: Hosts) -> None:
     assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "saved\n")}
 
 
-def test_worker_stopped_before_it_began_stops_all(hosts: Hosts) -> None:
-    """The others wait for it in their frameworks and cannot agree on a stop with it any more."""
-    begun = READY + "from microjobs import worker; import signal; signal.sigwait([15]); worker.report(143, '')"
+def test_worker_stopped_before_training_stops_all_hosts(hosts: Hosts) -> None:
+    """The other workers wait in their frameworks, so they cannot handle the stop signal."""
+    stopped_worker = READY + "from microjobs import worker; import signal; signal.sigwait([15]); worker.report(143, '')"
     for name in hosts.names:
-        hosts.start(name, begun if name == "algo-3" else READY + WAIT)
+        hosts.start(name, stopped_worker if name == "algo-3" else READY + WAIT)
     for host in hosts.started.values():
         host.wait_for("ready")
     hosts.started["algo-1"].signal(signal.SIGTERM)
@@ -139,27 +139,27 @@ def test_worker_stopped_before_it_began_stops_all(hosts: Hosts) -> None:
 
 
 @pytest.mark.parametrize("name", ["algo-1", "algo-2"])
-def test_stop_while_hosts_wait_for_each_other(name: str, hosts: Hosts) -> None:
+def test_stop_signal_ends_a_host_that_waits_for_others(name: str, hosts: Hosts) -> None:
     host = hosts.start(name, WAIT)
-    host.wait_until_it_heeds_stops()
-    time.sleep(0.2)  # by now it most likely waits
+    host.wait_until_it_handles_sigterm()
+    time.sleep(0.2)  # enough time to start waiting
     host.signal(signal.SIGTERM)
     end = host.end()
     assert (end.code, end.printed) == (0, "stopped by 15\n")
     assert end.seconds < 15
 
 
-def test_host_that_is_stopped_as_it_calls_is_heard(hosts: Hosts) -> None:
+def test_stop_of_a_host_that_is_joining_stops_the_first_host(hosts: Hosts) -> None:
     hosts.start("algo-1", WAIT)
-    said = {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))}
+    message = {"ending": asdict(Ending("algo-3", 128 + signal.SIGTERM))}
     with contextlib.closing(hosts.call("algo-3")) as caller:
-        caller.send(json.dumps(said).encode())
+        caller.send(json.dumps(message).encode())
         end = hosts.end()["algo-1"]
     assert (end.code, end.printed) == (0, "stopped by 15\n")
     assert end.seconds < 15
 
 
-def test_pause_of_all_hosts_loses_none(hosts: Hosts) -> None:
+def test_paused_hosts_are_not_lost(hosts: Hosts) -> None:
     for name in hosts.names:
         hosts.start(name, READY + "import time; time.sleep(1)", LOST_SECONDS=2)
     for host in hosts.started.values():
@@ -172,7 +172,7 @@ def test_pause_of_all_hosts_loses_none(hosts: Hosts) -> None:
 
 
 def test_stop_reaches_the_workers_of_an_agent(hosts: Hosts) -> None:
-    """Torchrun would end its workers by itself, with an error."""
+    """If torchrun received the signal, it would end its workers with an error."""
     agent = f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-c', {WAIT_FOR_STOP!r}]))"
     for name in hosts.names:
         hosts.start(name, agent, agent=True)
@@ -182,32 +182,34 @@ def test_stop_reaches_the_workers_of_an_agent(hosts: Hosts) -> None:
     assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "saved\n")}
 
 
-def test_workers_of_an_agent_end_with_the_job(hosts: Hosts, tmp_path: Path) -> None:
+def test_workers_of_an_agent_are_ended_with_the_job(hosts: Hosts, tmp_path: Path) -> None:
     worker = f"import os, pathlib; pathlib.Path({str(tmp_path)!r}, 'pid').write_text(str(os.getpid()))"
     worker += "; " + WAIT
     agent = f"import subprocess, sys; subprocess.call([sys.executable, '-c', {worker!r}], start_new_session=True)"
     hosts.start("algo-1", agent, agent=True)
-    there = f"import pathlib, time\nwhile not any(pathlib.Path({str(tmp_path)!r}).glob('pid')): time.sleep(0.01)\n"
-    hosts.start("algo-2", there + "time.sleep(0.5); " + FAIL.format(code=2))
+    wait_for_pid = (
+        f"import pathlib, time\nwhile not any(pathlib.Path({str(tmp_path)!r}).glob('pid')): time.sleep(0.01)\n"
+    )
+    hosts.start("algo-2", wait_for_pid + "time.sleep(0.5); " + FAIL.format(code=2))
     hosts.start("algo-3", WAIT)
     assert {end.code for end in hosts.end().values()} == {2}
-    assert not alive(tmp_path / "pid")
+    assert not is_running(tmp_path / "pid")
 
 
-def test_script_that_fails_is_explained(hosts: Hosts) -> None:
+def test_failing_script_is_explained(hosts: Hosts) -> None:
     ends = hosts.run({"algo-1": WAIT, "algo-2": "import sys; sys.exit(5)", "algo-3": WAIT}, script=True)
-    assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: said 5\n"}
+    assert {end.printed for end in ends.values()} == {"JobError host algo-2 failed: exit code 5\n"}
 
 
-def test_strangers_are_not_listened_to(hosts: Hosts) -> None:
-    """One of them says that the job ended, as hosts did when they knew each other by name only."""
+def test_unauthenticated_messages_are_ignored(hosts: Hosts) -> None:
+    """One message claims that the job ended, in the format that hosts used before they authenticated each other."""
     hosts.start("algo-1", "")
-    said = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 2, "a lie"))})
-    lie = b"".join(json.dumps(message).encode() + b"\n" for message in said)
+    messages = ({"host": "algo-3"}, {"ending": asdict(Ending("algo-3", 2, "a lie"))})
+    lie = b"".join(json.dumps(message).encode() + b"\n" for message in messages)
     strangers = []
-    for words in (b"GET / HTTP/1.1\r\n\r\n", lie, b"\0" * 100_000, b""):
+    for content in (b"GET / HTTP/1.1\r\n\r\n", lie, b"\0" * 100_000, b""):
         strangers.append(hosts.connect())
-        strangers[-1].sendall(words)
+        strangers[-1].sendall(content)
     hosts.start("algo-2", "")
     hosts.start("algo-3", "")
     assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
@@ -215,7 +217,7 @@ def test_strangers_are_not_listened_to(hosts: Hosts) -> None:
         stranger.close()
 
 
-def test_verdict_of_another_host_than_the_first_is_ignored(hosts: Hosts) -> None:
+def test_only_the_first_host_may_send_a_verdict(hosts: Hosts) -> None:
     for name in ("algo-1", "algo-2"):
         hosts.start(name, "")
     verdict, ending = Ending("algo-3", 2, "a false verdict"), Ending("algo-3")
@@ -225,13 +227,13 @@ def test_verdict_of_another_host_than_the_first_is_ignored(hosts: Hosts) -> None
         assert {(end.code, end.printed) for end in hosts.end().values()} == {(0, "")}
 
 
-def test_report_of_a_long_reason_keeps_its_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_reason_is_cut_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     monkeypatch.setenv(REPORT, f"/proc/{os.getpid()}/fd/{writing}")
     assert report(1, "first line\n" + "ä" * 10_000 + "\nlast line")
-    told = os.read(reading, 1 << 16)
-    code, reason = json.loads(told)
-    assert len(told) <= 4096
+    line = os.read(reading, 1 << 16)
+    code, reason = json.loads(line)
+    assert len(line) <= 4096
     assert code == 1
     assert reason.startswith("first line\n")
     assert reason.endswith("last line")
@@ -239,7 +241,7 @@ def test_report_of_a_long_reason_keeps_its_ends(monkeypatch: pytest.MonkeyPatch)
     os.close(writing)
 
 
-def test_nobody_asked_for_a_report_outside_of_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_workers_report_and_only_other_processes_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(REPORT, raising=False)
     assert not report(2, "reason")
     assert must_launch(resources("algo-1", 2))
@@ -249,10 +251,10 @@ def test_nobody_asked_for_a_report_outside_of_workers(monkeypatch: pytest.Monkey
     assert not must_launch(resources("algo-1", 2))
 
 
-def test_torchrun_gets_ranks_and_the_first_hosts_address() -> None:
-    program = torchrun(resources("algo-2", 4), 2, ["train.py"], Network())
-    words = " ".join(program.command[1:])
-    assert words == (
+def test_torchrun_gets_the_rank_and_the_address_of_the_first_host() -> None:
+    program = torchrun(resources("algo-2", 4), 2, ["train.py"])
+    arguments = " ".join(program.command[1:])
+    assert arguments == (
         f"{FLAGS} -m torch.distributed.run --nnodes 4 --node-rank 1 --nproc-per-node 2 "
         "--master-addr algo-1 --master-port 7777 train.py"
     )
@@ -261,28 +263,29 @@ def test_torchrun_gets_ranks_and_the_first_hosts_address() -> None:
 
 def test_frameworks_use_the_jobs_network_interface() -> None:
     loopback = ResourceConfig("algo-1", ("algo-1", "algo-2"), network_interface="lo")
-    assert torchrun(loopback, 1, network=Network()).variables["GLOO_SOCKET_IFNAME"] == "lo"
+    assert torchrun(loopback, 1).variables["GLOO_SOCKET_IFNAME"] == "lo"
     unknown = ResourceConfig("algo-1", ("algo-1", "algo-2"), network_interface="ethwe")
-    assert "GLOO_SOCKET_IFNAME" not in torchrun(unknown, 1, network=Network()).variables
+    assert "GLOO_SOCKET_IFNAME" not in torchrun(unknown, 1).variables
 
 
 def test_tf_config_names_every_host_as_a_worker() -> None:
-    config = json.loads(with_tf_config(resources("algo-2", 2), network=Network()).variables["TF_CONFIG"])
+    config = json.loads(with_tf_config(resources("algo-2", 2)).variables["TF_CONFIG"])
     assert config["cluster"] == {"worker": ["algo-1:8890", "algo-2:8890"]}
     assert config["task"] == {"type": "worker", "index": 1}
 
 
-def test_frameworks_get_the_ports_that_were_chosen_for_them() -> None:
+def test_frameworks_use_the_ports_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     ports = {("algo-1", TORCH_PORT): 40001, ("algo-1", TENSORFLOW_PORT): 40002, ("algo-2", TENSORFLOW_PORT): 40003}
     network = Network("127.64.0.1", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, ports)
-    config = json.loads(with_tf_config(resources("algo-1", 2), network=network).variables["TF_CONFIG"])
+    for name, value in network.variables().items():
+        monkeypatch.setenv(name, value)
+    config = json.loads(with_tf_config(resources("algo-1", 2)).variables["TF_CONFIG"])
     assert config["cluster"]["worker"] == ["127.64.0.1:40002", "127.64.0.2:40003"]
-    assert "--master-addr 127.64.0.1 --master-port 40001" in " ".join(
-        torchrun(resources("algo-2", 2), 1, network=network).command
-    )
+    command = " ".join(torchrun(resources("algo-2", 2), 1).command)
+    assert "--master-addr 127.64.0.1 --master-port 40001" in command
 
 
-def test_gpus_are_those_that_cuda_may_use(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_gpu_count_respects_cuda_visible_devices(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tool = tmp_path / "nvidia-smi"
     tool.write_text("#!/bin/sh\necho 'GPU 0: H200 (UUID: GPU-1)'\necho 'GPU 1: H200 (UUID: GPU-2)'\n")
     tool.chmod(0o755)

@@ -24,12 +24,16 @@ NO_HINT = "without giving a reason: see the log above"
         (endings.explained("a", 5, "socket closed"), 1, "socket closed", Certainty.LOST_CONNECTION),
         (endings.explained("a", -11, "SIGSEGV"), 1, "SIGSEGV", Certainty.SILENT),
         (endings.explained("a", -9, "SIGKILL"), 1, "SIGKILL", Certainty.CERTAIN),
-        (endings.killed("a", 9), 3, f"the training was ended by SIGKILL {MEMORY}", Certainty.CERTAIN),
-        (endings.killed("a", 11), 1, f"the training was ended by SIGSEGV {NO_HINT}", Certainty.SILENT),
-        (endings.killed("a", 11, by_agent=True), 1, f"the training was ended by SIGSEGV {MEMORY}", Certainty.SILENT),
-        (endings.exited("a", 0), 0, "", Certainty.CERTAIN),
-        (endings.exited("a", 9), 1, f"the training exited with code 9 {NO_HINT}", Certainty.SILENT),
-        (endings.exited("a", 9, by_agent=True), 1, f"the training exited with code 9 {MEMORY}", Certainty.SILENT),
+        (endings.unexplained("a", -9), 3, f"the training was ended by SIGKILL {MEMORY}", Certainty.CERTAIN),
+        (endings.unexplained("a", -11), 1, f"the training was ended by SIGSEGV {NO_HINT}", Certainty.SILENT),
+        (
+            endings.unexplained("a", -11, by_agent=True),
+            1,
+            f"the training was ended by SIGSEGV {MEMORY}",
+            Certainty.SILENT,
+        ),
+        (endings.unexplained("a", 9), 1, f"the training exited with code 9 {NO_HINT}", Certainty.SILENT),
+        (endings.unexplained("a", 9, by_agent=True), 1, f"the training exited with code 9 {MEMORY}", Certainty.SILENT),
     ],
 )
 def test_evidence_gives_code_reason_and_certainty(ending: Ending, code: int, reason: str, certainty: Certainty) -> None:

@@ -1,4 +1,4 @@
-"""Folders that are filled or stay as they were."""
+"""Folders that are filled completely or not at all."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from microjobs.files import atomic_fill
 
 
-def test_what_was_put_into_a_folder_goes_when_its_block_fails(tmp_path: Path) -> None:
+def test_failed_block_removes_the_files_that_it_added(tmp_path: Path) -> None:
     def fill() -> None:
         with atomic_fill(tmp_path):
             (tmp_path / "file").touch()
@@ -20,7 +20,7 @@ def test_what_was_put_into_a_folder_goes_when_its_block_fails(tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["older"]
 
 
-def test_filled_folder_stays(tmp_path: Path) -> None:
+def test_successful_block_keeps_its_files(tmp_path: Path) -> None:
     with atomic_fill(tmp_path / "new"):
         (tmp_path / "new" / "file").touch()
     assert (tmp_path / "new" / "file").exists()

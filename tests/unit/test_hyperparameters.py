@@ -1,4 +1,4 @@
-"""Hyperparameters are checked against their declaration before anything else happens."""
+"""Hyperparameters: parsing, checks against the declaration, and help."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from microjobs.hyperparameters import describe, help_text, load, parameter
 class Sample:
     epochs: int = parameter(70, "passes over the data", minimum=1, maximum=1000)
     learning_rate: float = parameter(0.01, "step size", above=0)
-    optimizer: str = parameter("sgd", "how to step", choices=("sgd", "adam"))
+    optimizer: str = parameter("sgd", "the optimizer", choices=("sgd", "adam"))
     shuffle: bool = parameter(True, "whether to shuffle")
 
 
@@ -21,21 +21,21 @@ def test_defaults_apply_without_values() -> None:
 
 
 @pytest.mark.parametrize("epochs", ["5", '"5"', "5.0", '"5.0"'])
-def test_whole_numbers_come_in_every_encoding(epochs: str) -> None:
+def test_whole_numbers_are_parsed_in_all_encodings(epochs: str) -> None:
     assert load(Sample, {"epochs": epochs}).epochs == 5
 
 
 @pytest.mark.parametrize("text", ["adam", '"adam"'])
-def test_text_comes_with_and_without_quotes(text: str) -> None:
+def test_text_is_parsed_with_and_without_quotes(text: str) -> None:
     assert load(Sample, {"optimizer": text}).optimizer == "adam"
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("False", False), ('"true"', True), ("0", False)])
-def test_booleans_come_as_python_or_json_writes_them(text: str, value: bool) -> None:
+def test_booleans_of_python_and_json_are_parsed(text: str, value: bool) -> None:
     assert load(Sample, {"shuffle": text}).shuffle is value
 
 
-def test_what_the_platform_adds_is_not_the_jobs() -> None:
+def test_hyperparameters_of_the_platform_are_skipped() -> None:
     values = {"sagemaker_region": '"us-east-1"', "_tuning_objective_metric": "val_loss", "model_dir": '"s3://b/k"'}
     assert load(Sample, values) == load(Sample, {})
 
@@ -60,18 +60,18 @@ def test_what_the_platform_adds_is_not_the_jobs() -> None:
         ("shuffle", "maybe", ["neither true nor false"]),
     ],
 )
-def test_wrong_value_is_refused_with_value_reason_and_remedy(name: str, value: str, words: list[str]) -> None:
-    with pytest.raises(UserError) as refused:
+def test_error_names_value_reason_and_remedy(name: str, value: str, words: list[str]) -> None:
+    with pytest.raises(UserError) as raised:
         load(Sample, {name: value})
-    assert [word for word in words if word not in str(refused.value)] == []
+    assert [word for word in words if word not in str(raised.value)] == []
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_error_lists_all_invalid_values() -> None:
     with pytest.raises(UserError, match=r"epoch.*optimizer"):
         load(Sample, {"epoch": "1", "optimizer": "x"})
 
 
-def test_help_has_a_line_for_each_with_type_default_and_range() -> None:
+def test_help_has_type_default_and_range_of_each_hyperparameter() -> None:
     lines = help_text(Sample).splitlines()
     assert "epochs" in lines[1]
     assert "int, default 70, >= 1 and <= 1000" in lines[1]
@@ -79,11 +79,11 @@ def test_help_has_a_line_for_each_with_type_default_and_range() -> None:
     assert "one of sgd adam" in lines[3]
 
 
-def test_description_is_plain_values() -> None:
+def test_describe_returns_plain_values() -> None:
     assert describe(Sample)[2] == {
         "name": "optimizer",
         "type": "str",
         "default": "sgd",
-        "help": "how to step",
+        "help": "the optimizer",
         "choices": ("sgd", "adam"),
     }

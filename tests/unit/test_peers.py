@@ -1,4 +1,4 @@
-"""Connections between the hosts of a job, attacked on a real listener by strangers who do not know its secret."""
+"""Connections between the hosts of a job, with attacks on a real listener by callers without the secret."""
 
 import contextlib
 import re
@@ -32,30 +32,30 @@ Address = tuple[str, int]
 
 @dataclass
 class FirstHost:
-    """A door that a thread attends to, as the first host of a job does."""
+    """A door in a thread, like the door of the first host of a job."""
 
     address: Address
     door: Door
     admitted: dict[Claim, Connection] = field(default_factory=dict)
-    most_pending: int = 0
-    _over: threading.Event = field(default_factory=threading.Event)
+    max_pending: int = 0
+    _is_ended: threading.Event = field(default_factory=threading.Event)
 
-    def attend(self) -> None:
-        while not self._over.is_set():
+    def admit_hosts(self) -> None:
+        while not self._is_ended.is_set():
             for claim, connection in self.door.admit(0.05):
                 connection.set_blocking(True)
                 self.admitted[claim] = connection
-            self.most_pending = max(self.most_pending, len(self.door._callers))
+            self.max_pending = max(self.max_pending, len(self.door._callers))
 
     def wait_for(self, claim: Claim) -> Connection:
         deadline = time.monotonic() + 20
         while claim not in self.admitted:
-            assert time.monotonic() < deadline, "it was not admitted"
+            assert time.monotonic() < deadline, f"{claim} was not admitted"
             time.sleep(0.01)
         return self.admitted[claim]
 
     def end(self) -> None:
-        self._over.set()
+        self._is_ended.set()
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def first() -> Iterator[FirstHost]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, contextlib.ExitStack() as stack:
         door = stack.enter_context(contextlib.closing(Door(listener, SECRET, [CLAIM])))
         host = FirstHost(listener.getsockname(), door)
-        thread = threading.Thread(target=host.attend)
+        thread = threading.Thread(target=host.admit_hosts)
         thread.start()
         yield host
         host.end()
@@ -72,29 +72,29 @@ def first() -> Iterator[FirstHost]:
             connection.close()
 
 
-def stranger(address: Address, said: bytes = b"") -> socket.socket:
+def connect_stranger(address: Address, message: bytes = b"") -> socket.socket:
     connected = socket.create_connection(address, timeout=20)
-    connected.sendall(said)
+    connected.sendall(message)
     return connected
 
 
 def is_dropped(connected: socket.socket) -> bool:
-    """Whether the other side closes the connection without another word."""
+    """Return whether the other side closes the connection without sending more."""
     with connected, contextlib.suppress(ConnectionResetError):
         return connected.recv(1) == b""
     return True
 
 
-def hello(secret: bytes = SECRET, claim: Claim = CLAIM) -> bytes:
-    told = claim.encode(secrets.token_bytes(NONCE_BYTES))
-    return told + peers._mac(secret, b"hello", told)
+def make_hello(secret: bytes = SECRET, claim: Claim = CLAIM) -> bytes:
+    content = claim.encode(secrets.token_bytes(NONCE_BYTES))
+    return content + peers._mac(secret, b"hello", content)
 
 
 def read(connected: socket.socket, size: int) -> bytes:
     return peers._read(connected, size, time.monotonic() + 20)
 
 
-def test_messages_of_any_size_arrive_whole(first: FirstHost) -> None:
+def test_messages_of_any_size_arrive_completely(first: FirstHost) -> None:
     with contextlib.closing(peers.call(first.address, SECRET, CLAIM)) as caller:
         listener = first.wait_for(CLAIM)
         for message in (b"", b"x", secrets.token_bytes(5_000_000)):
@@ -106,7 +106,7 @@ def test_messages_of_any_size_arrive_whole(first: FirstHost) -> None:
 
 
 @pytest.mark.parametrize("claim", [Claim("calls", "algo-3"), Claim("other", "algo-2")])
-def test_caller_that_is_not_expected_is_refused(claim: Claim, first: FirstHost) -> None:
+def test_unexpected_caller_is_refused(claim: Claim, first: FirstHost) -> None:
     with pytest.raises(UntrustedError, match="closed the connection during the handshake"):
         peers.call(first.address, SECRET, claim)
     assert first.admitted == {}
@@ -116,8 +116,8 @@ def test_host_is_admitted_once(first: FirstHost) -> None:
     with contextlib.closing(peers.call(first.address, SECRET, CLAIM)) as caller:
         with pytest.raises(UntrustedError):
             peers.call(first.address, SECRET, CLAIM)
-        caller.send(b"still here")
-        assert first.wait_for(CLAIM).receive_one() == b"still here"
+        caller.send(b"still connected")
+        assert first.wait_for(CLAIM).receive_one() == b"still connected"
 
 
 def test_caller_with_another_secret_is_refused_and_counted(first: FirstHost) -> None:
@@ -128,34 +128,34 @@ def test_caller_with_another_secret_is_refused_and_counted(first: FirstHost) -> 
 
 
 @pytest.mark.parametrize(
-    "said",
+    "message",
     [
         b"algo-2",
         b'{"host": "algo-2"}\n',
         b"GET / HTTP/1.1\r\n\r\n" + b"x" * HELLO_BYTES,
         b"\xff" * 1_000_000,
         CLAIM.encode(b"n" * NONCE_BYTES) + b"\0" * MAC_BYTES,
-        hello(OTHER_SECRET),
+        make_hello(OTHER_SECRET),
     ],
 )
-def test_stranger_gets_no_answer(said: bytes, first: FirstHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stranger_gets_no_answer(message: bytes, first: FirstHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "HANDSHAKE_SECONDS", 0.5)
     with contextlib.suppress(ConnectionError):
-        assert is_dropped(stranger(first.address, said))
+        assert is_dropped(connect_stranger(first.address, message))
     peers.call(first.address, SECRET, CLAIM, seconds=20).close()
 
 
 @pytest.mark.parametrize("reflected", [slice(NONCE_BYTES, None), slice(0, MAC_BYTES)])
-def test_own_words_are_no_proof(reflected: slice, first: FirstHost) -> None:
-    """Somebody who got hold of a good hello sends back what the listener said."""
-    with stranger(first.address, hello()) as caller:
+def test_reflected_challenge_is_no_proof(reflected: slice, first: FirstHost) -> None:
+    """An attacker with a recorded hello sends parts of the challenge back."""
+    with connect_stranger(first.address, make_hello()) as caller:
         caller.sendall(read(caller, CHALLENGE_BYTES)[reflected])
         assert is_dropped(caller)
     assert first.admitted == {}
 
 
 class Relay:
-    """Somebody between a host and the first one, who sees and may change what the host sends."""
+    """An attacker between a host and the first host, who can read and change the host's messages."""
 
     def __init__(self, to: Address, change: Callable[[bytes], bytes] = lambda sent: sent) -> None:
         self.seen: list[bytes] = []
@@ -192,10 +192,10 @@ def test_recorded_handshake_cannot_be_replayed(first: FirstHost) -> None:
     with contextlib.closing(Relay(first.address)) as relay:
         with contextlib.closing(peers.call(relay.address, SECRET, CLAIM)):
             first.wait_for(CLAIM).close()
-        said, proof = relay.seen[:2]
+        hello, proof = relay.seen[:2]
     first.admitted.clear()
-    first.door._expected.add(CLAIM)  # even if the host may come again
-    with stranger(first.address, said) as caller:
+    first.door._expected.add(CLAIM)  # as if the host could be admitted again
+    with connect_stranger(first.address, hello) as caller:
         read(caller, CHALLENGE_BYTES)
         caller.sendall(proof)
         assert is_dropped(caller)
@@ -228,13 +228,13 @@ def receive_two(connection: Connection) -> None:
         assert connection.receive_one() == b"message"
 
 
-def answer(said: Callable[[bytes], bytes]) -> tuple[Address, threading.Thread]:
-    """A stranger who listens where a host expects the first one, and answers its hello."""
+def answer_hello(make_answer: Callable[[bytes], bytes]) -> tuple[Address, threading.Thread]:
+    """Start a listener without the secret that answers a hello. Return its address and its thread."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def run() -> None:
         with server, server.accept()[0] as connected, contextlib.suppress(OSError):
-            connected.sendall(said(read(connected, HELLO_BYTES)))
+            connected.sendall(make_answer(read(connected, HELLO_BYTES)))
             connected.recv(1)
 
     thread = threading.Thread(target=run)
@@ -243,7 +243,7 @@ def answer(said: Callable[[bytes], bytes]) -> tuple[Address, threading.Thread]:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "make_answer",
     [
         lambda _: b"\x80\x05" * CHALLENGE_BYTES,
         lambda hello: hello[8 : 8 + NONCE_BYTES] + hello[-MAC_BYTES:],
@@ -253,23 +253,23 @@ def answer(said: Callable[[bytes], bytes]) -> tuple[Address, threading.Thread]:
     ],
     ids=["garbage", "reflected", "another secret"],
 )
-def test_caller_believes_no_stranger(said: Callable[[bytes], bytes]) -> None:
-    address, thread = answer(said)
+def test_caller_rejects_a_listener_without_the_secret(make_answer: Callable[[bytes], bytes]) -> None:
+    address, thread = answer_hello(make_answer)
     with pytest.raises(UntrustedError, match="does not know the job's secret"):
         peers.call(address, SECRET, CLAIM)
     thread.join()
 
 
-@pytest.mark.parametrize("said", [b"", b"x"])
-def test_caller_does_not_wait_for_a_silent_stranger(said: bytes) -> None:
-    address, thread = answer(lambda _: said)
+@pytest.mark.parametrize("answer", [b"", b"x"])
+def test_caller_does_not_wait_for_a_silent_listener(answer: bytes) -> None:
+    address, thread = answer_hello(lambda _: answer)
     with pytest.raises(TimeoutError):
         peers.call(address, SECRET, CLAIM, seconds=0.3)
     thread.join()
 
 
 def test_caller_waits_for_a_busy_first_host() -> None:
-    """It has been admitted by then, and could not come again."""
+    """The first host has admitted the caller, and would not admit it again."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def admit() -> None:
@@ -278,7 +278,7 @@ def test_caller_waits_for_a_busy_first_host() -> None:
             connected.sendall(transcript[-NONCE_BYTES:] + peers._mac(SECRET, b"challenge", transcript))
             read(connected, MAC_BYTES)
             time.sleep(0.6)
-            connected.sendall(peers.Seal.of(SECRET, transcript, caller=False).wrap(b""))
+            connected.sendall(Connection(connected, SECRET, transcript, is_caller=False).wrap(b""))
             connected.recv(1)
 
     thread = threading.Thread(target=admit)
@@ -288,9 +288,9 @@ def test_caller_waits_for_a_busy_first_host() -> None:
 
 
 def test_slow_strangers_are_dropped(first: FirstHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte may come in time and all of them never."""
+    """A stranger that sends single bytes would otherwise never time out."""
     monkeypatch.setattr(peers, "HANDSHAKE_SECONDS", 0.5)
-    with stranger(first.address) as slow, contextlib.suppress(ConnectionError):
+    with connect_stranger(first.address) as slow, contextlib.suppress(ConnectionError):
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
             slow.sendall(peers.MAGIC[:1])
@@ -300,47 +300,47 @@ def test_slow_strangers_are_dropped(first: FirstHost, monkeypatch: pytest.Monkey
         assert time.monotonic() < deadline
 
 
-def test_flood_keeps_no_host_out_and_takes_no_memory(first: FirstHost) -> None:
-    """Silent strangers, and ones who repeat a hello that they got hold of, call and hold on all the time."""
-    known, over = hello(), threading.Event()
+def test_flood_of_connections_does_not_block_hosts_or_fill_memory(first: FirstHost) -> None:
+    """Strangers open connections without end: some are silent, and some repeat a recorded hello."""
+    recorded, is_ended = make_hello(), threading.Event()
 
-    def flood(said: bytes) -> None:
-        kept = []
-        while not over.is_set():
+    def flood(message: bytes) -> None:
+        connections: list[socket.socket] = []
+        while not is_ended.is_set():
             with contextlib.suppress(OSError):
-                kept.append(stranger(first.address, said))
-            if len(kept) > 100:
-                kept.pop(0).close()
-        for connected in kept:
+                connections.append(connect_stranger(first.address, message))
+            if len(connections) > 100:
+                connections.pop(0).close()
+        for connected in connections:
             connected.close()
 
     tracemalloc.start()
-    floods = [threading.Thread(target=flood, args=(said,)) for said in (b"", b"", known)]
+    floods = [threading.Thread(target=flood, args=(message,)) for message in (b"", b"", recorded)]
     for thread in floods:
         thread.start()
     time.sleep(1)
     try:
         with contextlib.closing(persistent_call(first.address)) as caller:
-            caller.send(b"in")
-            assert first.wait_for(CLAIM).receive_one() == b"in"
+            caller.send(b"message")
+            assert first.wait_for(CLAIM).receive_one() == b"message"
         _, peak = tracemalloc.get_traced_memory()
     finally:
-        over.set()
+        is_ended.set()
         tracemalloc.stop()
         for thread in floods:
             thread.join()
-    assert first.most_pending <= peers.MAX_PENDING
+    assert first.max_pending <= peers.MAX_PENDING
     assert peak < 20_000_000
 
 
 def persistent_call(address: Address) -> Connection:
-    """As a host does: again and again."""
+    """Call the first host until it answers, as a host does."""
     deadline = time.monotonic() + 40
     while True:
         try:
             return peers.call(address, SECRET, CLAIM)
         except OSError:
-            assert time.monotonic() < deadline, "it did not get in"
+            assert time.monotonic() < deadline, "the first host did not admit the caller"
             time.sleep(0.05)
 
 
@@ -351,6 +351,6 @@ UNPICKLES = re.compile(
 
 
 def test_nothing_on_the_network_is_unpickled() -> None:
-    """Nothing that runs in a job, or starts one, uses what unpickles. `torch.load` is told to load weights only."""
+    """No code of the jobs or the server calls functions that unpickle. `torch.load` loads weights only."""
     sources = [path for top in ("shared", "containers", "orchestrator") for path in (REPOSITORY / top).rglob("*.py")]
     assert [(str(path), line) for path in sources for line in path.read_text().splitlines() if UNPICKLES(line)] == []

@@ -1,4 +1,4 @@
-"""The entry point looks after the job as PID 1 must: run as a process of its own, with small scripts as jobs."""
+"""The entry point as an init process, with small scripts as jobs."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def start(tmp_path: Path, layout: Layout) -> Start:
-    """Starts the entry point on a job whose main module is this code."""
+    """Return a function that starts the entry point on a job with this code as its main module."""
 
     def start(code: str, *arguments: str, grace: float | None = None) -> subprocess.Popen[str]:
         package = tmp_path / "my-job" / "microjobs_my_job"
@@ -38,7 +38,7 @@ def start(tmp_path: Path, layout: Layout) -> Start:
             "SAGEMAKER_BASE_DIR": str(layout.root),
         }
         command = [sys.executable, "-m", "microjobs", *arguments]
-        if grace is not None:  # the same program, with less patience than the platform has
+        if grace is not None:  # the same program with a shorter grace period
             patched = f"import sys, microjobs.__main__ as m; m.GRACE_SECONDS = {grace}; sys.exit(m.main())"
             command = [sys.executable, "-c", patched, *arguments]
         return subprocess.Popen(
@@ -60,17 +60,17 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def test_good_job_ends_with_0_and_no_failure(start: Start, layout: Layout) -> None:
+def test_successful_job_ends_with_0_and_no_failure(start: Start, layout: Layout) -> None:
     assert finish(start("def process(arguments): print('done', arguments)", "a", "b")) == (0, "done ['a', 'b']\n", "")
     assert read_failure(layout) is None
 
 
-def test_job_starts_with_no_signal_blocked(start: Start) -> None:
+def test_job_starts_without_blocked_signals(start: Start) -> None:
     code = "import signal\ndef process(arguments): print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
     assert finish(start(code)) == (0, "set()\n", "")
 
 
-def test_user_error_ends_with_2_its_sentence_and_no_traceback(start: Start, layout: Layout) -> None:
+def test_user_error_ends_with_2_and_its_message_without_a_traceback(start: Start, layout: Layout) -> None:
     code = "from microjobs.errors import UserError\ndef process(arguments): raise UserError('x.npy row 3 holds nan')"
     exit_code, _, log = finish(start(code))
     assert exit_code == 2
@@ -93,7 +93,7 @@ def process(arguments):
 """
 
 
-def test_second_stop_of_another_kind_does_not_break_the_clean_up(start: Start) -> None:
+def test_second_stop_signal_does_not_interrupt_the_clean_up(start: Start) -> None:
     process = start(CLEANS_UP)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -117,12 +117,12 @@ def process(arguments):
 """
 
 
-def test_stop_while_the_reason_is_told_does_not_cost_it(start: Start, layout: Layout) -> None:
+def test_stop_signal_does_not_interrupt_the_report_of_an_error(start: Start, layout: Layout) -> None:
     exit_code, _, log = finish(start(STOPPED_LATE))
     assert (exit_code, read_failure(layout)) == (2, "x.npy row 3 holds nan"), log
 
 
-def test_our_bug_ends_with_1_reason_first_then_traceback(start: Start, layout: Layout) -> None:
+def test_unexpected_error_ends_with_1_and_a_traceback(start: Start, layout: Layout) -> None:
     exit_code, _, log = finish(start("def process(arguments): return {}['key']"))
     failure = read_failure(layout)
     assert exit_code == 1
@@ -131,14 +131,14 @@ def test_our_bug_ends_with_1_reason_first_then_traceback(start: Start, layout: L
     assert "main.py" in log
 
 
-def test_full_disk_is_the_platforms_fault(start: Start, layout: Layout) -> None:
+def test_full_disk_is_a_platform_error(start: Start, layout: Layout) -> None:
     code = "import errno\ndef process(arguments): raise OSError(errno.ENOSPC, 'full', '/data/x.npy')"
     assert finish(start(code))[0] == 3
     assert read_failure(layout) == "no space left on the device while writing /data/x.npy: give the job a larger volume"
 
 
 @pytest.mark.parametrize("last", ["raise RuntimeError('enforce failed') from error", "raise RuntimeError(str(error))"])
-def test_full_disk_is_seen_behind_a_librarys_own_error(start: Start, layout: Layout, last: str) -> None:
+def test_full_disk_is_the_reason_of_a_library_error(start: Start, layout: Layout, last: str) -> None:
     first = "raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))"
     code = f"import errno, os\ndef process(arguments):\n try: {first}\n except OSError as error: {last}"
     assert finish(start(code))[0] == 3
@@ -151,7 +151,7 @@ def test_crash_in_native_code_gets_a_reason(start: Start, layout: Layout) -> Non
     assert "SIGSEGV" in (read_failure(layout) or "")
 
 
-def test_killed_for_memory_gets_a_reason(start: Start, layout: Layout) -> None:
+def test_sigkill_is_reported_as_missing_memory(start: Start, layout: Layout) -> None:
     code = "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGKILL)"
     assert finish(start(code))[0] == 128 + signal.SIGKILL
     assert "out of memory" in (read_failure(layout) or "")
@@ -183,9 +183,9 @@ def blocks_sigterm(pid: int) -> bool:
 
 
 @pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.2])
-def test_training_that_is_stopped_as_it_starts_ends_with_0(delay: float, start: Start, layout: Layout) -> None:
+def test_training_that_is_stopped_at_its_start_ends_with_0(delay: float, start: Start, layout: Layout) -> None:
     process = start("import time\ndef train(values): time.sleep(60)", "train")
-    while not blocks_sigterm(process.pid):  # before that it is the interpreter alone
+    while not blocks_sigterm(process.pid):  # before that, only the interpreter runs
         time.sleep(0.001)
     time.sleep(delay)
     process.terminate()
@@ -196,7 +196,7 @@ def test_training_that_is_stopped_as_it_starts_ends_with_0(delay: float, start: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stop_signal_after_the_job_changes_nothing(number: int, start: Start, tmp_path: Path) -> None:
+def test_stop_signal_after_the_job_has_no_effect(number: int, start: Start, tmp_path: Path) -> None:
     up = tmp_path / "up"
     late = (
         f"import atexit, pathlib, time; atexit.register(lambda: (pathlib.Path({str(up)!r}).touch(), time.sleep(0.5)))"
@@ -207,8 +207,8 @@ def test_stop_signal_after_the_job_changes_nothing(number: int, start: Start, tm
     assert finish(process)[0] == 0
 
 
-def test_stop_that_native_code_turns_into_an_error_is_a_stop(start: Start, layout: Layout, tmp_path: Path) -> None:
-    """Seen when SIGTERM came while onnxruntime was being imported."""
+def test_stop_signal_that_native_code_converts_to_an_error_is_a_stop(start: Start, layout: Layout, tmp_path: Path) -> None:
+    """The import of onnxruntime converts the exception of a SIGTERM."""
     code = f"""
 import pathlib, time
 try:
@@ -227,7 +227,7 @@ except BaseException as error:
 GRANDCHILD = """
 import os, pathlib, signal, subprocess, sys, time
 def process(arguments):
-    # A program of the job's own that saves its work when it is told to stop, as a user's script would.
+    # A program that saves its work after SIGTERM, as a user's script may do.
     child = "import pathlib, signal, sys, time;" \\
         "signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path(sys.argv[1], 'saved').touch(), sys.exit(0)));" \\
         "pathlib.Path(sys.argv[1], 'up').touch(); time.sleep(60)"
@@ -273,8 +273,8 @@ def test_second_stop_signal_does_not_extend_the_deadline(start: Start, tmp_path:
     assert time.monotonic() - begin < 3.2
 
 
-def test_orphans_are_reaped_and_no_process_is_left(start: Start, tmp_path: Path) -> None:
-    """A daemon that left the group outlives its parent; the entry point adopts and ends it."""
+def test_orphans_are_ended_and_reaped(start: Start, tmp_path: Path) -> None:
+    """The entry point adopts and ends a daemon that is in another process group."""
     code = f"""
 import os, pathlib, subprocess, sys
 def process(arguments):
@@ -287,14 +287,14 @@ def process(arguments):
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_unknown_verb_says_what_the_image_can(start: Start, layout: Layout) -> None:
+def test_error_of_an_unknown_command_lists_the_commands(start: Start, layout: Layout) -> None:
     assert finish(start("def process(arguments): ...", "serve"))[0] == 2
     assert read_failure(layout) == "this image does not serve: it can process"
 
 
-def test_results_in_a_users_folder_become_the_users(start: Start, layout: Layout) -> None:
+def test_results_belong_to_the_owner_of_their_folder(start: Start, layout: Layout) -> None:
     if os.getuid() != 0:
-        pytest.skip("only root can write files that are not its caller's")
+        pytest.skip("only root can create files for another user")
     layout.model.mkdir()
     os.chown(layout.model, 12345, 23456)
     code = f"import pathlib\ndef process(arguments): pathlib.Path({str(layout.model / 'm')!r}).touch()"
@@ -303,7 +303,7 @@ def test_results_in_a_users_folder_become_the_users(start: Start, layout: Layout
 
 
 @pytest.mark.parametrize("name", ["ü" * 8, "a) S 1 (b"])
-def test_child_with_an_unusual_name_is_found(name: str, tmp_path: Path) -> None:
+def test_child_with_special_characters_in_its_name_is_found(name: str, tmp_path: Path) -> None:
     """The system keeps 15 bytes of a name, which may end within a character or contain parentheses."""
     program = tmp_path / name
     program.symlink_to(shutil.which("sleep") or "")

@@ -32,17 +32,10 @@ class Headers(Protocol):
 class RequestHead(Protocol):
     """The request line and the headers; `path` is percent-decoded."""
 
-    @property
-    def method(self) -> str: ...
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def query_string(self) -> str: ...
-
-    @property
-    def headers(self) -> Headers: ...
+    method: str
+    path: str
+    query_string: str
+    headers: Headers
 
 
 class Read(Protocol):

@@ -30,9 +30,8 @@ class Invocation(NamedTuple):
 class Model(Protocol):
     """A model that has been loaded."""
 
-    @property
-    def is_fast(self) -> bool:
-        """True if it answers a small request faster than another thread could take the request over."""
+    is_fast: bool
+    """True if the model answers a small request faster than another thread could take the request over."""
 
     def invoke(self, invocation: Invocation) -> HttpResponse:
         """Answer one invocation.

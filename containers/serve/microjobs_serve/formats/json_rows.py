@@ -14,8 +14,15 @@ MAX_ARRAY_BYTES = 256 << 20
 """Maximum size of an array of text: numpy gives each element the width of the longest one."""
 BYTES_PER_CHARACTER = 4
 
-_parsers = threading.local()
-"""One parser per thread, because a parser reuses its memory for the next document."""
+
+class _Local(threading.local):
+    """One parser per thread, because a parser reuses its memory for the next document."""
+
+    def __init__(self) -> None:
+        self.parser = simdjson.Parser()
+
+
+_local = _Local()
 
 
 def decode_json(body: bytes) -> Numbers:
@@ -45,7 +52,7 @@ def parse_plain_rows(body: bytes, member: str | None = None) -> Numbers | None:
         member: the only member of an object, which has the rows.
     """
     try:
-        content: Any = _parser().parse(body)
+        content: Any = _local.parser.parse(body)
         rows = content if member is None else content[member]
         (width,) = set(map(len, rows))
         numbers = np.frombuffer(rows.as_buffer(of_type="d"))
@@ -55,14 +62,6 @@ def parse_plain_rows(body: bytes, member: str | None = None) -> Numbers | None:
         return numbers.reshape(-1, width)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError):
         return None
-
-
-def _parser() -> simdjson.Parser:
-    try:
-        parser: simdjson.Parser = _parsers.parser
-    except AttributeError:
-        parser = _parsers.parser = simdjson.Parser()
-    return parser
 
 
 def parse_json(body: bytes) -> Any:
