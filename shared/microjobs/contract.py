@@ -120,27 +120,28 @@ class Channel:
     content_type: str | None = None
 
 
-def write_input_data_config(layout: Layout, channels: Mapping[str, Channel]) -> None:
-    def entry(channel: Channel) -> dict[str, str]:
-        content_type = {} if channel.content_type is None else {"ContentType": channel.content_type}
-        return content_type | {
-            "TrainingInputMode": channel.input_mode,
-            "S3DistributionType": channel.distribution,
-            "RecordWrapperType": channel.record_wrapper,
-        }
+CHANNEL_MEMBERS = {
+    "input_mode": "TrainingInputMode",
+    "distribution": "S3DistributionType",
+    "record_wrapper": "RecordWrapperType",
+    "content_type": "ContentType",
+}
 
-    _write(layout.input_config / "inputdataconfig.json", {name: entry(channel) for name, channel in channels.items()})
+
+def write_input_data_config(layout: Layout, channels: Mapping[str, Channel]) -> None:
+    content = {
+        name: {
+            member: value for field, member in CHANNEL_MEMBERS.items() if (value := getattr(channel, field)) is not None
+        }
+        for name, channel in channels.items()
+    }
+    _write(layout.input_config / "inputdataconfig.json", content)
 
 
 def read_input_data_config(layout: Layout) -> dict[str, Channel]:
     path = layout.input_config / "inputdataconfig.json"
     return {
-        name: Channel(
-            input_mode=entry.get("TrainingInputMode", "File"),
-            distribution=entry.get("S3DistributionType", "FullyReplicated"),
-            record_wrapper=entry.get("RecordWrapperType", "None"),
-            content_type=entry.get("ContentType"),
-        )
+        name: Channel(**{field: entry[member] for field, member in CHANNEL_MEMBERS.items() if member in entry})
         for name, entry in (_read(path) if path.exists() else {}).items()
     }
 

@@ -40,8 +40,6 @@ class Watch:
     """The heartbeat of one host. `step` sends and receives messages; `verdict` is None until the job has ended.
 
     Args:
-        resources: the hosts of the job.
-        network: addresses of the hosts.
         channels: names of further connections that each host opens to the first one.
 
     Raises:

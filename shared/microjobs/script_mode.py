@@ -19,7 +19,7 @@ import sys
 import tarfile
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,32 +103,45 @@ def _run(layout: Layout, program: str, toolkit: dict[str, Any]) -> None:
         os.environ.setdefault("SM_STUDIO_LOCAL_MODE", "True")
     for folder in (layout.model, layout.output_data):  # exist in AWS's images too
         folder.mkdir(parents=True, exist_ok=True)
+    code = Path(toolkit["environment"].code_dir)
+    command = _install(layout, program, toolkit, environment, code)
+    if switch is None:
+        _execute(program, command, code)
+    else:
+        _execute_on_all_hosts(program, _make_program(switch, resources, command), resources, code)
+
+
+def _install(layout: Layout, program: str, toolkit: dict[str, Any], environment: Any, code: Path) -> list[str]:
+    """Install the program and its requirements, set the environment variables, and return the command."""
     arguments, variables = environment.to_cmd_args(), environment.to_env_vars()
     paths, python_variables = user_paths(), take_python_variables(os.environ)
-    os.environ["PYTHONSAFEPATH"] = "1"  # until the script starts: pip must not import modules of the user's code
 
-    def run(command: Sequence[str], code: Path) -> None:
-        del os.environ["PYTHONSAFEPATH"]
-        # Replaces the toolkit's PYTHONPATH, which contains the folders of the job's own interpreter.
-        os.environ.update(python_variables | {"PYTHONPATH": os.pathsep.join([str(code), *paths])})
-        if switch is None:
-            _execute(program, command, code)
-        else:
-            _execute_on_all_hosts(program, _make_program(switch, resources, command), resources, code)
+    class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
+        def run(self, *_: object, **__: object) -> None:
+            """Called by `entry_point.run` to run the program. `_execute` does it instead."""
 
+    runner = Runner(program, arguments, variables, processes_per_host=1)
+    os.environ["PYTHONSAFEPATH"] = "1"  # for pip, which must not import modules of the user's code
     with tempfile.TemporaryDirectory(prefix="code-") as work:
         toolkit["entry_point"].run(
-            uri=_locate_code(layout, toolkit, environment.module_dir, Path(work)),
+            uri=_locate_code(layout, code, environment.module_dir, Path(work)),
             user_entry_point=program,
             args=arguments,
             env_vars=variables,
-            runner_type=_make_runner(toolkit, program, arguments, variables, run),
+            runner_type=runner,
         )
+    del os.environ["PYTHONSAFEPATH"]
+    if not (code / program).exists() and not (code / "setup.py").exists():
+        names = ", ".join(sorted(path.name for path in code.iterdir())) or "nothing"
+        raise UserError(f"sagemaker_program {program!r} is not in the code, which contains {names}")
+    # Replaces the toolkit's PYTHONPATH, which contains the folders of the job's own interpreter.
+    os.environ.update(python_variables | {"PYTHONPATH": os.pathsep.join([str(code), *paths])})
+    command: list[str] = runner._create_command()
+    return command
 
 
-def _locate_code(layout: Layout, toolkit: dict[str, Any], uri: str, work: Path) -> str:
-    """Return the local path of the code. Files in the toolkit's code folder have priority over the address."""
-    code = Path(toolkit["environment"].code_dir)
+def _locate_code(layout: Layout, code: Path, uri: str, work: Path) -> str:
+    """Return the local path of the code. Files in the toolkit's folder `code` have priority over the address."""
     if code.is_dir() and any(code.iterdir()):
         return str(code)
     return str(source.locate(layout, uri, "sagemaker_submit_directory", work))
@@ -170,26 +183,6 @@ def _make_program(switch: str, resources: ResourceConfig, command: Sequence[str]
     if command[0] == sys.executable:
         arguments = [*command[2 if command[1] == "--" else 1 :]]
     return torchrun(resources, max(1, gpu_count()), arguments)
-
-
-def _make_runner(
-    toolkit: dict[str, Any],
-    program: str,
-    arguments: Sequence[str],
-    variables: dict[str, str],
-    run: Callable[[Sequence[str], Path], None],
-) -> Any:
-    """Return a runner for the toolkit's `entry_point.run`. It passes the toolkit's command to `run`."""
-
-    class Runner(toolkit["process"].ProcessRunner):  # type: ignore[misc]  # known only after the import
-        def run(self, *_: object, **__: object) -> None:
-            code = Path(toolkit["environment"].code_dir)
-            if not (code / program).exists() and not (code / "setup.py").exists():
-                names = ", ".join(sorted(path.name for path in code.iterdir())) or "nothing"
-                raise UserError(f"sagemaker_program {program!r} is not in the code, which contains {names}")
-            run(self._create_command(), code)
-
-    return Runner(program, arguments, variables, processes_per_host=1)
 
 
 def _execute(program: str, command: Sequence[str], cwd: Path) -> None:

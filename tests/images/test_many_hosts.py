@@ -1,6 +1,7 @@
 """Trainers on several hosts: one container per host, in a network of the job."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -64,8 +65,20 @@ class Hosts:
         self.start(job)
         runs = self.wait()
         assert {run.code for run in runs.values()} == {0}, "\n".join(run.log[-3000:] for run in runs.values())
-        assert [run.warnings() for run in runs.values()] == [[]] * len(runs)
+        assert [find_warnings(run) for run in runs.values()] == [[]] * len(runs)
         return runs
+
+
+def find_warnings(run: Run) -> list[str]:
+    """Return the log lines at WARNING or above, except a known traceback of torchrun.
+
+    At the end of a script, the agents of torchrun wait for each other with the store of the first host's agent. That
+    agent may exit before another agent has read the answer of the store. The other agent logs the lost connection as
+    "Error waiting on exit barrier", and still exits with 0.
+    """
+    prefixes = re.findall(r"^(E\d{4} .*\]) Error waiting on exit barrier", run.log, re.MULTILINE)
+    tolerated = [f"{prefix} Traceback (most recent call last):" for prefix in prefixes]
+    return [line for line in run.warnings() if line not in tolerated]
 
 
 @pytest.fixture

@@ -207,7 +207,9 @@ def test_stop_signal_after_the_job_has_no_effect(number: int, start: Start, tmp_
     assert finish(process)[0] == 0
 
 
-def test_stop_signal_that_native_code_converts_to_an_error_is_a_stop(start: Start, layout: Layout, tmp_path: Path) -> None:
+def test_stop_signal_that_native_code_converts_to_an_error_is_a_stop(
+    start: Start, layout: Layout, tmp_path: Path
+) -> None:
     """The import of onnxruntime converts the exception of a SIGTERM."""
     code = f"""
 import pathlib, time

@@ -1,4 +1,4 @@
-"""Every example of serve's README, run as it is written."""
+"""Examples of serve's README."""
 
 import os
 import re
@@ -21,7 +21,7 @@ START, ASK, FORMATS, TEXT = [snippet.text for snippet in blocks(PAGE)]
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder that looks like a clone of the repository, in which `make setup` has nothing left to do."""
+    """Return a folder like a clone of the repository, in which `make setup` has been run."""
     for name in (".venv", "containers", "shared", "tests"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
     make = tmp_path / "bin" / "make"
@@ -36,7 +36,7 @@ def environment(clone: Path, port: int) -> dict[str, str]:
 
 
 def run(clone: Path, port: int, block: str) -> str:
-    """What a block prints; other programs may have port 8080."""
+    """Run a block with another port than 8080, which may be in use, and return its output."""
     text = block.replace(":8080", f":{port}")
     done = subprocess.run(
         ["bash", "-e"], input=text, cwd=clone, env=environment(clone, port), capture_output=True, text=True, check=False
@@ -47,7 +47,7 @@ def run(clone: Path, port: int, block: str) -> str:
 
 @contextmanager
 def running_server(clone: Path) -> Iterator[int]:
-    """The port of the server that the page's first block starts."""
+    """Start the server with the first block of the page, and yield its port."""
     port = free_port()
     with (clone / "log.txt").open("wb") as log:
         shell = subprocess.Popen(
