@@ -64,11 +64,7 @@ def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
     return not in_worker() and (len(resources.hosts) > 1 or processes > 1)
 
 
-def torchrun(
-    resources: ResourceConfig,
-    processes: int,
-    arguments: Sequence[str] = ("--no-python", *WORKER),
-) -> Program:
+def torchrun(resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)) -> Program:
     """Return torchrun with `processes` workers per host. It sets `RANK`, `WORLD_SIZE`, `LOCAL_RANK` and the rest."""
     network, first = Network.read(), resources.first_host
     command = [

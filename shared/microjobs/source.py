@@ -57,11 +57,8 @@ def _download(uri: str, setting: str, work: Path, environ: Mapping[str, str]) ->
         )
         client.download_file(bucket, key, str(target))
     except (exceptions.BotoCoreError, exceptions.ClientError, ValueError) as error:
-        offline_errors = (exceptions.NoCredentialsError, exceptions.ConnectionError, exceptions.HTTPClientError)
-        hint = (
-            ". Code in S3 needs a network, which EnableNetworkIsolation forbids"
-            if isinstance(error, offline_errors)
-            else ""
-        )
-        raise UserError(f"{setting} {uri!r} cannot be fetched: {error}{hint}") from error
+        message = f"{setting} {uri!r} cannot be fetched: {error}"
+        if isinstance(error, exceptions.NoCredentialsError | exceptions.ConnectionError | exceptions.HTTPClientError):
+            message += ". Code in S3 needs a network, which EnableNetworkIsolation forbids"
+        raise UserError(message) from error
     return target

@@ -1,6 +1,7 @@
 """Reads Content-Type, Accept and Custom-Attributes, and chooses the media type of the response."""
 
 import codecs
+import contextlib
 import functools
 from collections.abc import Iterator
 
@@ -20,21 +21,13 @@ def parse_charset(content_type: str) -> str:
     Raises:
         HttpError: 415, the encoding is not supported.
     """
-    for parameter in content_type.split(";")[1:]:
-        name, _, value = parameter.partition("=")
-        if name.strip().lower() == "charset":
-            return _codec_name(value.strip().strip('"'))
-    return "utf-8"
-
-
-def _codec_name(charset: str) -> str:
-    try:
-        name = codecs.lookup(charset).name
-    except (LookupError, ValueError):
-        name = ""
-    if name not in CHARSETS:
-        raise HttpError(415, f"charset {quote(charset)} is not supported: send UTF-8")
-    return name
+    parameters = (parameter.partition("=") for parameter in content_type.split(";")[1:])
+    values = (value.strip().strip('"') for name, _, value in parameters if name.strip().lower() == "charset")
+    charset = next(values, "utf-8")
+    with contextlib.suppress(LookupError, ValueError):
+        if (name := codecs.lookup(charset).name) in CHARSETS:
+            return name
+    raise HttpError(415, f"charset {quote(charset)} is not supported: send UTF-8")
 
 
 @functools.lru_cache(maxsize=256)

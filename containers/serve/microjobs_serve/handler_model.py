@@ -59,11 +59,15 @@ class HandlerModel:
     def invoke(self, invocation: Invocation) -> HttpResponse:
         content_type = invocation.content_type or JSON
         accept = invocation.accept if invocation.accept not in ("", "*/*") else self._default_accept
-        _check_accept(accept)
-        context = Context(self._model_dir, _header_dict(invocation))
+        if not (accept.isascii() and accept.isprintable()):  # it can become the content type of the response
+            raise HttpError(406, f"Accept {quote(accept)} is not supported: send printable ASCII characters")
+        context = Context(self._model_dir, dict(invocation.headers.items()) if invocation.headers else {})
         body: bytes | str = invocation.body
         if parse_media_type(content_type) in UTF8_TYPES:
-            body = _decode_text(invocation.body, content_type)
+            try:
+                body = to_utf8(invocation.body, content_type).decode()
+            except UnicodeDecodeError as error:
+                raise HttpError(400, f"the body is not UTF-8 text: {error}") from None
         try:
             with self._lock, _convert_unsupported_format(415):
                 result = self._transform_fn(context, self._model, body, content_type, accept)
@@ -112,25 +116,6 @@ class HandlerModel:
         except Exception as error:
             logger.exception("%s failed", name)
             raise UserError(f"{self._program} could not load the model: {summary(error)} (in {name})") from error
-
-
-def _header_dict(invocation: Invocation) -> dict[str, str]:
-    return {} if invocation.headers is None else dict(invocation.headers.items())
-
-
-def _check_accept(accept: str) -> None:
-    """Check the request's Accept, because it can become the response's content type."""
-    try:
-        check_header(accept)
-    except ValueError:
-        raise HttpError(406, f"Accept {quote(accept)} is not supported: send printable ASCII characters") from None
-
-
-def _decode_text(body: bytes, content_type: str) -> str:
-    try:
-        return to_utf8(body, content_type).decode()
-    except UnicodeDecodeError as error:
-        raise HttpError(400, f"the body is not UTF-8 text: {error}") from None
 
 
 @contextlib.contextmanager

@@ -120,22 +120,18 @@ def _check_names(program: str, module: ModuleType) -> None:
     """Reject programs of another convention, and misspelt functions, which would never be called."""
     functions = [name for name, value in vars(module).items() if inspect.isfunction(value) and name[0] != "_"]
     present = [name for name in PARAMETERS if getattr(module, name, None)]
+    replaced = TRANSFORM_PARTS if "transform_fn" in present else ()
+    typos = [(name, intended) for name in functions if (intended := _intended_name(name))]
     expected = ", ".join(PARAMETERS)
     found = f"{program} defines {', '.join(functions) or 'no functions'}"
     if not present:
-        raise UserError(f"{found}, and none that serve calls{_hint(functions)}: {expected}")
-    for name in functions:
-        intended = _intended_name(name)
-        if intended and intended not in present and not _is_replaced(intended, present):
+        hint = "".join(f" (did you mean {intended} by {name}?)" for name, intended in typos[:1])
+        if not hint and (other := [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]):
+            hint = f" ({' and '.join(other)} are for TensorFlow Serving's image)"
+        raise UserError(f"{found}, and none that serve calls{hint}: {expected}")
+    for name, intended in typos:
+        if intended not in (*present, *replaced):
             raise UserError(f"{found}. serve does not call {name}: did you mean {intended}? It calls {expected}")
-
-
-def _hint(functions: list[str]) -> str:
-    for name in functions:
-        if intended := _intended_name(name):
-            return f" (did you mean {intended} by {name}?)"
-    other = [name for name in TENSORFLOW_SERVING_FUNCTIONS if name in functions]
-    return f" ({' and '.join(other)} are for TensorFlow Serving's image)" if other else ""
 
 
 def _intended_name(name: str) -> str | None:
@@ -144,10 +140,6 @@ def _intended_name(name: str) -> str | None:
     if name in PARAMETERS or any(known in name or known == f"{name}_fn" for known in PARAMETERS):
         return None
     return next(iter(difflib.get_close_matches(name.lower(), PARAMETERS, 1, MIN_TYPO_SIMILARITY)), None)
-
-
-def _is_replaced(name: str, present: list[str]) -> bool:
-    return name in TRANSFORM_PARTS and "transform_fn" in present
 
 
 def _adapt(where: str, handler: Function, names: tuple[str, ...]) -> Function:

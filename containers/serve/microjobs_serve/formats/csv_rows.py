@@ -42,7 +42,9 @@ def _parse_number(line: list[str], row: int, column: int) -> float:
     field = line[column]
     if _is_number(field):
         return float(field)
-    remedy = ": send no header line" if row == 0 and _is_header(line) else _remedy(field)
+    remedy = next((f": {hint}" for mark, hint in HINTS.items() if mark in field), "")
+    if row == 0 and _is_header(line):
+        remedy = ": send no header line"
     raise HttpError(400, f"row {row} has {quote(field)} in column {column}, which is not a number{remedy}")
 
 
@@ -57,7 +59,3 @@ def _is_number(field: str) -> bool:
 def _is_header(line: list[str]) -> bool:
     """Return whether the fields are names: none is empty or begins as a number does."""
     return all(field.strip()[:1].isalpha() and not _is_number(field) for field in line)
-
-
-def _remedy(field: str) -> str:
-    return next((f": {hint}" for mark, hint in HINTS.items() if mark in field), "")
