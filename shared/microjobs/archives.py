@@ -1,4 +1,4 @@
-"""Extraction of `.tar.gz` archives that may be damaged or made to do harm. Standard library only."""
+"""Extraction of `.tar.gz` archives that may be damaged or malicious. Standard library only."""
 
 import errno
 import gzip
@@ -13,11 +13,11 @@ from microjobs.errors import UserError
 MAX_MEMBERS = 100_000
 MAX_DEPTH = 64
 MAX_HEADER_BYTES = 1 << 20
-"""Maximum size of a member's header, which tarfile reads at once, whatever its size."""
+"""Maximum size of a member's header, which tarfile reads at once."""
 MAX_RATIO = 100
 """Maximum size of the extracted files, as a multiple of the archive's size; real models stay below 10."""
 MIN_LIMIT_BYTES = 1 << 30
-"""Size of extracted files that is always allowed, whatever the ratio."""
+"""Size of extracted files that is always allowed, even if the ratio is higher."""
 
 _INVALID_NAME_ERRORS = (
     errno.EEXIST,
@@ -48,11 +48,13 @@ def unpack(archive: Path, folder: Path) -> None:
             _Extraction(archive, partial).run()
         except UserError:
             raise
-        except Exception as error:  # tarfile raises many types of errors on archives made to do harm
+        except Exception as error:  # tarfile raises many types of errors for malicious archives
             if isinstance(error, OSError) and error.errno not in (None, *_INVALID_NAME_ERRORS):
                 error.filename = error.filename or str(folder)
                 raise
-            raise UserError(f"{archive.name} is not a whole tar archive: {error}: copy or make it again") from error
+            raise UserError(
+                f"{archive.name} is not a complete tar archive: {error}: copy it or create it again"
+            ) from error
         partial.rename(folder)
 
 

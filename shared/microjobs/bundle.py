@@ -1,6 +1,6 @@
 """The model bundle: a folder that both trainers write, and that serve and batch-score read.
 
-    model.onnx       the model, whatever framework trained it: input (rows, features) float32 scaled, output (rows, 1)
+    model.onnx       the model of any framework: input (rows, features) float32 scaled, output (rows, 1)
     manifest.json    framework, features, signatures, metrics, hyperparameters
     scaler.json      mean and scale of each feature; absent if the data was not scaled
     1/ or model.pth  the framework's own format

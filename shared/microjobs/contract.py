@@ -228,7 +228,7 @@ def _read_resource_config(path: Path) -> ResourceConfig:
 
 
 def _natural(host: str) -> tuple[str, int]:
-    """Return a sort key that puts `algo-10` after `algo-9`: all hosts have the same order, whatever the file has."""
+    """Return a sort key that puts `algo-10` after `algo-9`: all hosts have the same order."""
     stem, _, number = host.rpartition("-")
     return (stem, int(number)) if number.isdigit() else (host, 0)
 

@@ -15,7 +15,7 @@ from microjobs.errors import UserError
 
 FLAGS = "-IuBXutf8"
 """Isolated (no PYTHON* variables, no working directory, no user packages on `sys.path`), unbuffered, without writing
-`__pycache__`, in UTF-8 whatever the locale is. The Dockerfile and `containers/bin` repeat these flags."""
+`__pycache__`, in UTF-8 for all locales. The Dockerfile and `containers/bin` repeat these flags."""
 
 IMAGE_VARIABLES = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
 """Variables that the image itself sets for the user's programs."""

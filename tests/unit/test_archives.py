@@ -62,10 +62,10 @@ def test_links_inside_the_archive_are_extracted(tmp_path: Path) -> None:
         ([link_member("out", "/etc")], "leaves the archive's folder"),
         ([link_member("a", "."), link_member("a/b", "../..")], "leaves the archive's folder|links out"),
         ([link_member("hard", "../evil", tarfile.LNKTYPE)], "leaves the archive's folder"),
-        ([link_member("empty", "")], "not a whole tar archive"),
-        ([link_member("a", "a")], "not a whole tar archive"),
-        ([file_member("good/b")], "not a whole tar archive"),
-        ([file_member("x" * 300)], "not a whole tar archive"),
+        ([link_member("empty", "")], "not a complete tar archive"),
+        ([link_member("a", "a")], "not a complete tar archive"),
+        ([file_member("good/b")], "not a complete tar archive"),
+        ([file_member("x" * 300)], "not a complete tar archive"),
         ([file_member("a/" * 1000 + "b")], "more than 64 folders deep"),
         ([link_member("pipe", "", tarfile.FIFOTYPE)], "neither a file nor a folder"),
         ([link_member("device", "", tarfile.CHRTYPE)], "neither a file nor a folder"),
@@ -83,7 +83,7 @@ def test_member_that_would_leave_the_folder_raises(members: list[Member], words:
 
 def test_file_is_never_written_through_a_link(tmp_path: Path) -> None:
     path = archive(tmp_path, link_member("a", "b"), file_member("a/evil"))
-    with pytest.raises(UserError, match="not a whole tar archive"):
+    with pytest.raises(UserError, match="not a complete tar archive"):
         archives.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -105,7 +105,7 @@ def test_flipped_bit_in_a_weight_raises(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match="not a whole tar archive"):
+    with pytest.raises(UserError, match="not a complete tar archive"):
         archives.unpack(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -121,7 +121,7 @@ def test_damaged_archive_raises_and_leaves_nothing(damage: str, tmp_path: Path) 
         "empty": b"",
     }
     path.write_bytes(damaged[damage])
-    with pytest.raises(UserError, match="not a whole tar archive"):
+    with pytest.raises(UserError, match="not a complete tar archive"):
         archives.unpack(path, tmp_path / "out")
     assert [entry.name for entry in tmp_path.iterdir()] == ["model.tar.gz"]
 

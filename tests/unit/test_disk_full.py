@@ -1,7 +1,6 @@
-"""A disk that gets full while a job writes: the reason, the platform's exit code, and nothing half-written.
+"""Jobs whose disk becomes full: they report the reason with exit code 3, and leave no partial files.
 
-The small disk is a tmpfs in a mount namespace of the job's own, which takes no privileges where the system allows user
-namespaces.
+The small disk is a tmpfs in a mount namespace, which needs no privileges if the system allows user namespaces.
 """
 
 import os
@@ -31,7 +30,7 @@ exit $code
 pytestmark = pytest.mark.skipif(
     subprocess.run([*NAMESPACE, "mount", "-t", "tmpfs", "small", "/mnt"], capture_output=True, check=False).returncode
     != 0,
-    reason="this system allows no mount namespaces to its users: no small disk can be made",
+    reason="this system does not allow user namespaces, which the small disk needs",
 )
 
 
@@ -40,7 +39,7 @@ class Ended:
     code: int
     log: str
     left: list[str]
-    """What lies on the small disk."""
+    """Paths of the files on the small disk."""
 
 
 @pytest.fixture

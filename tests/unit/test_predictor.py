@@ -1,4 +1,4 @@
-"""Predictions of a bundle's model, and how an export is compared with what the framework predicts."""
+"""Predictions of a bundle's model, and the comparison of an export with the framework's predictions."""
 
 from pathlib import Path
 
@@ -18,9 +18,9 @@ def test_every_row_gets_its_own_prediction(tmp_path: Path, rows: int) -> None:
 
 
 @pytest.mark.parametrize("size", [0.1, 1.0, 300.0])
-def test_rounding_errors_are_none_of_the_export(tmp_path: Path, size: float) -> None:
+def test_rounding_errors_are_tolerated(tmp_path: Path, size: float) -> None:
     weights = np.random.default_rng(0).normal(size=64)
-    weights[1::2] = -weights[::2]  # what is large cancels out
+    weights[1::2] = -weights[::2]  # large terms cancel out
     linear_bundle(tmp_path, weights, 0.0)
     rows = np.full((8, 64), size, np.float32)
     rounded = np.full((8, 1), size * 64 * np.finfo(np.float32).eps, np.float32)

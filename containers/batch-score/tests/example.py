@@ -31,7 +31,7 @@ EXAMPLE = Example(
     arguments=[],
     prepare=prepare,
     corrupt=corrupt_model,
-    expected_error="model.tar.gz is not a whole tar archive",
+    expected_error="model.tar.gz is not a complete tar archive",
     artifacts=(
         "processing/batch/predictions.npy",
         "processing/batch/score-report.txt",

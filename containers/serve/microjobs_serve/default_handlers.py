@@ -4,12 +4,10 @@ The defaults around the user's predict_fn behave as those of `sagemaker-inferenc
 without predict_fn; here, requests and responses are then those of a bundle.
 """
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from microjobs.bundle import read_bundle
 from microjobs.predictor import Predictor
 
 from . import formats
@@ -18,10 +16,6 @@ from .formats.rows import Numbers, check_rows
 from .media_types import FORMATS, JSON, JSON_LINES, SUPPORTED, parse_media_type
 from .responses import HttpError, quote
 from .toolkit import decoder, encoder, errors, utils
-
-
-def load_bundle(model_dir: str) -> Predictor:
-    return Predictor(read_bundle(Path(model_dir)))
 
 
 def decode_array(body: bytes | str, content_type: str) -> Any:

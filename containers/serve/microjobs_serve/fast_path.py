@@ -1,4 +1,4 @@
-"""Dispatches requests: answers the two routes that carry the load, and passes all others to Flask."""
+"""Dispatches requests: answers `/invocations` and `/ping`, and passes all other requests to Flask."""
 
 import logging
 import time

@@ -8,6 +8,10 @@ from granian.server import MPServer
 
 from .listener import ListenerSettings
 
+STOP_TIMEOUT = 20
+"""Seconds in which requests in flight may end, after `drain`. Hosting kills a container 30 s after SIGTERM.
+https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
+
 
 class DrainingServer(MPServer):
     """Granian, but it calls `drain` before it closes the connections."""
@@ -33,7 +37,7 @@ def make_server(drain: Callable[[], None], settings: ListenerSettings) -> Draini
         http=HTTPModes.http1,
         log_level=LogLevels.error,
         respawn_failed_workers=True,
-        workers_kill_timeout=settings.stop_timeout,
+        workers_kill_timeout=STOP_TIMEOUT,
     )
     server.drain = drain
     return server

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from microjobs.bundle import read_bundle
 from microjobs.errors import UserError
+from microjobs.predictor import Predictor
 
 from . import default_handlers as defaults
 from .formats import to_utf8
@@ -99,7 +101,7 @@ class HandlerModel:
 
     def _load_bundle(self) -> Any:
         try:
-            return defaults.load_bundle(self._model_dir)
+            return Predictor(read_bundle(Path(self._model_dir)))
         except UserError as error:
             defined = ", ".join(self._functions)
             raise UserError(

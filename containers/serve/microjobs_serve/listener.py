@@ -84,7 +84,6 @@ class ListenerSettings:
     Args:
         socket_path: a Unix socket to listen on, accessible to this user only, instead of address and port.
         max_connections: open connections per worker; more connections wait until one is closed.
-        stop_timeout: seconds in which requests in flight may end after SIGTERM.
     """
 
     address: str
@@ -92,7 +91,6 @@ class ListenerSettings:
     socket_path: Path | None
     workers: int
     max_connections: int
-    stop_timeout: int
 
 
 Serve = Callable[[StartWorker, Callable[[], None], ListenerSettings], None]

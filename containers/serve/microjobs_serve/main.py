@@ -52,7 +52,7 @@ def _serve() -> None:
         source = find_model_source(layout, os.environ, cleanup)
         metrics, failures = Metrics(source.labels), workers.FailurePipe()
         service = Service(metrics, limit=limit, workers=worker_count)
-        settings = workers.make_settings(network.address, port, network.socket_path, worker_count)
+        settings = ListenerSettings(network.address, port, network.socket_path, worker_count, workers.max_connections())
         _log_start(source.labels, settings)
         gc.freeze()  # a collection of these objects would take time, and copy memory pages that workers share
         start = functools.partial(_start_application, source, service, failures)

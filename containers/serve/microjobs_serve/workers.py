@@ -23,9 +23,6 @@ QUIET_PERIOD = 0.25
 """After SIGTERM, the server closes its connections when no request has arrived for this number of seconds."""
 DRAIN_TIMEOUT = 5.0
 """Seconds after which it closes them even if requests continue to arrive."""
-STOP_TIMEOUT = 20
-"""Seconds in which requests in flight may then end. Hosting kills a container 30 s after SIGTERM.
-https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-inference-code.html"""
 
 MAX_CONNECTIONS = 4096
 """Open connections per worker; more connections wait until one is closed."""
@@ -134,13 +131,11 @@ def drain(metrics: Metrics) -> None:
         time.sleep(QUIET_PERIOD)
 
 
-def make_settings(address: str, port: int, socket_path: Path | None, workers: int) -> ListenerSettings:
-    """Return the settings; also raise this process's limit of open files to the maximum."""
-    return ListenerSettings(address, port, socket_path, workers, _max_connections(), STOP_TIMEOUT)
+def max_connections() -> int:
+    """Raise this process's limit of open files, and return the number of connections per worker.
 
-
-def _max_connections() -> int:
-    """Return a limit that leaves enough file descriptors: if accepting fails, Granian retries in a busy loop."""
+    It leaves enough file descriptors: if accepting fails, Granian retries in a busy loop.
+    """
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     return MAX_CONNECTIONS if limit == resource.RLIM_INFINITY else max(1, min(MAX_CONNECTIONS, limit - RESERVED_FILES))

@@ -1,4 +1,4 @@
-"""Progress of a training job: the numbers that a checkpoint contains, whatever the framework."""
+"""Progress of a training job: the numbers that the checkpoints of all frameworks contain."""
 
 import logging
 import math

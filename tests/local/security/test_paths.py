@@ -305,6 +305,6 @@ def test_model_archive_stays_in_its_folder(
 def test_zip_is_no_model_archive(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "model.tar.gz", "w") as file:
         file.writestr("../evil", "evil")
-    with pytest.raises(UserError, match="is not a whole tar archive"):
+    with pytest.raises(UserError, match="is not a complete tar archive"):
         unpack_model(tmp_path / "model.tar.gz", tmp_path / "to")
     assert [path.name for path in tmp_path.iterdir()] == ["model.tar.gz"]

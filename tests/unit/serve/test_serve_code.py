@@ -109,7 +109,7 @@ REFUSED = {
     "s3://nobody/code.tar.gz": "cannot be fetched",
     "s3://bucket": "names no object",
     "s3://bucket/some/folder/": "names no object",
-    "s3://bucket/some/folder/text": "text is not a whole tar archive",
+    "s3://bucket/some/folder/text": "text is not a complete tar archive",
     "s3://bucket/some/folder/evil.tar.gz": "leaves the archive's folder: refused",
     f"{DEFAULT_ROOT}/absent": "does not exist: name a folder, a tar.gz or an S3 address",
     "https://bucket.s3.amazonaws.com/code.tar.gz": "does not exist: name a folder, a tar.gz or an S3 address",

@@ -46,7 +46,7 @@ def test_unknown_route_and_status_are_counted_as_other(metrics: Metrics) -> None
 def test_workers_add_to_the_same_totals(metrics: Metrics) -> None:
     metrics.record_invocation(200, 0.5, 3)
     metrics.mark_loaded()
-    metrics.claim_row()  # what a second worker does after its fork
+    metrics.claim_row()  # as a second worker after its fork
     metrics.record_invocation(200, 0.5, 4)
     metrics.mark_loaded()
     metrics.mark_loaded()

@@ -222,7 +222,7 @@ def test_killed_process_leaves_a_good_checkpoint(tmp_path: Path) -> None:
         )
         with process:
             assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n", "did not go on from what was left"
+            assert process.stdout.readline() == "ready\n", "did not resume from the last checkpoint"
             began = time.monotonic()
             assert process.stdout.readline() == "saved\n"
             time.sleep((time.monotonic() - began) * attempt / 11)  # in the middle of the next, however fast the disk is
