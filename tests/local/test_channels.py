@@ -1,4 +1,4 @@
-"""How the channels of a training job come into a host: whole, read-only, streamed, and named by manifests."""
+"""Tests of channels of training jobs: files, read-only files, pipes and manifests."""
 
 import base64
 import gzip
@@ -20,16 +20,16 @@ from microjobs_orchestrator.local.config import Config
 from tests.local.clients import ROOT, LocalServer, channel, processing_input, started, wait_until
 
 
-def given(name: str, uri: str, **members: Any) -> dict[str, Any]:
-    """A channel; members of its data source stand beside its own."""
-    made = channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
-    source = made["DataSource"]["S3DataSource"]
+def make_channel(name: str, uri: str, **members: Any) -> dict[str, Any]:
+    """Return a channel. `members` may also contain members of its data source."""
+    item = channel(name, uri, members.pop("S3DataDistributionType", "FullyReplicated"))
+    source = item["DataSource"]["S3DataSource"]
     source |= {member: members.pop(member) for member in ("S3DataType", "AttributeNames") if member in members}
-    return made | members
+    return item | members
 
 
 def read(local: LocalServer, name: str) -> str:
-    """What a job's script wrote into `model/read`."""
+    """Return the content of the file `model/read` of a completed job."""
     job = local.ended(name)
     assert job["TrainingJobStatus"] == "Completed", job["FailureReason"]
     return local.model(name)["read"]
@@ -40,53 +40,59 @@ EPOCHS = (
     "for epoch in 0 1 2; do until [ -p train_$epoch ]; do sleep 0.02; done; cat train_$epoch >> ../../model/read; "
     "echo '|' >> ../../model/read; done"
 )
-"""Reads three epochs of the channel `train`, a line with a bar after each."""
+"""Reads three epochs of the channel `train`, and writes a line with `|` after each."""
 
 
-def test_pipes_give_all_objects_each_epoch(anywhere: LocalServer) -> None:
+def test_pipe_contains_all_objects_in_each_epoch(anywhere: LocalServer) -> None:
     anywhere.put({"pipe/b": "second", "pipe/a": "first,", "pipe/deep/c": ".\n"})
-    name = anywhere.start_training(EPOCHS, InputDataConfig=[given("train", anywhere.uri("pipe/"), InputMode="Pipe")])
+    name = anywhere.start_training(
+        EPOCHS, InputDataConfig=[make_channel("train", anywhere.uri("pipe/"), InputMode="Pipe")]
+    )
     assert read(anywhere, name) == "first,second.\n|\n" * 3
 
 
-def test_folders_that_a_job_was_given_can_be_renamed(anywhere: LocalServer) -> None:
-    anywhere.put({"renamed/old/a": "content", "renamed/b": "beside"})
-    rename = 'python -c \'import os; os.rename("old", "new")\''  # mv would copy where it cannot rename
+def test_input_folders_can_be_renamed(anywhere: LocalServer) -> None:
+    anywhere.put({"renamed/old/a": "content", "renamed/b": "other"})
+    rename = 'python -c \'import os; os.rename("old", "new")\''  # mv copies if it cannot rename
     script = f"cd {ROOT}/input/data/train && {rename} && echo more >> new/a && cat new/a > ../../../model/read"
-    name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("renamed/"))])
+    name = anywhere.start_training(script, InputDataConfig=[make_channel("train", anywhere.uri("renamed/"))])
     assert read(anywhere, name) == "contentmore\n"
     assert (anywhere.bucket / "renamed/old/a").read_text() == "content"
 
 
-def test_large_object_goes_through_a_pipe_whole(anywhere: LocalServer) -> None:
-    content = bytes(range(256)) * (1 << 15)  # more than any buffer on the way
+def test_pipe_contains_a_complete_large_object(anywhere: LocalServer) -> None:
+    content = bytes(range(256)) * (1 << 15)  # more than all buffers hold
     anywhere.s3.put_object(Bucket=anywhere.address.bucket, Key="large/x", Body=content)
     script = f"cd {ROOT} && sha256sum < input/data/train_0 > model/read"
-    name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("large/"), InputMode="Pipe")])
+    name = anywhere.start_training(
+        script, InputDataConfig=[make_channel("train", anywhere.uri("large/"), InputMode="Pipe")]
+    )
     assert read(anywhere, name).split()[0] == hashlib.sha256(content).hexdigest()
 
 
 def test_reader_that_closes_early_gets_the_next_epoch(anywhere: LocalServer) -> None:
     anywhere.put({"early/a": "0123456789" * 100_000})
     script = EPOCHS.replace("cat train_$epoch", "head -c 4 train_$epoch")
-    name = anywhere.start_training(script, InputDataConfig=[given("train", anywhere.uri("early/"), InputMode="Pipe")])
+    name = anywhere.start_training(
+        script, InputDataConfig=[make_channel("train", anywhere.uri("early/"), InputMode="Pipe")]
+    )
     assert read(anywhere, name) == "0123|\n" * 3
 
 
-def test_job_may_leave_its_pipes_unread(anywhere: LocalServer) -> None:
+def test_job_completes_with_unread_pipes(anywhere: LocalServer) -> None:
     anywhere.put({"unread/a": "x" * 1_000_000})
-    pipe = given("train", anywhere.uri("unread/"), InputMode="Pipe")
+    pipe = make_channel("train", anywhere.uri("unread/"), InputMode="Pipe")
     job = anywhere.train(f"cd {ROOT}; cp input/config/inputdataconfig.json model/", InputDataConfig=[pipe])
     assert job["TrainingJobStatus"] == "Completed"
     config = json.loads(anywhere.model(job["TrainingJobName"])["inputdataconfig.json"])
     assert config["train"]["TrainingInputMode"] == "Pipe"
 
 
-def test_gzip_and_recordio_are_done_in_the_pipe(processes: LocalServer) -> None:
+def test_pipe_decompresses_gzip_and_writes_recordio(processes: LocalServer) -> None:
     bucket = processes.address.bucket
     for key, content in (("zipped/a", b"12345"), ("zipped/b", b"")):
         processes.s3.put_object(Bucket=bucket, Key=key, Body=gzip.compress(content))
-    pipe = given(
+    pipe = make_channel(
         "train", processes.uri("zipped/"), InputMode="Pipe", CompressionType="Gzip", RecordWrapperType="RecordIO"
     )
     name = processes.start_training(f"cd {ROOT}; base64 -w0 input/data/train_0 > model/read", InputDataConfig=[pipe])
@@ -94,11 +100,11 @@ def test_gzip_and_recordio_are_done_in_the_pipe(processes: LocalServer) -> None:
     assert base64.b64decode(read(processes, name)) == first + struct.pack("<II", 0xCED7230A, 0)
 
 
-def test_shuffled_objects_come_in_another_order_each_epoch(processes: LocalServer) -> None:
+def test_shuffle_order_differs_in_each_epoch(processes: LocalServer) -> None:
     processes.put({f"shuffled/{number}": str(number) for number in range(8)})
 
     def epochs(seed: int) -> list[str]:
-        pipe = given("train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed})
+        pipe = make_channel("train", processes.uri("shuffled/"), InputMode="Pipe", ShuffleConfig={"Seed": seed})
         return read(processes, processes.start_training(EPOCHS, InputDataConfig=[pipe])).split("|\n")[:3]
 
     first = epochs(1)
@@ -107,9 +113,9 @@ def test_shuffled_objects_come_in_another_order_each_epoch(processes: LocalServe
     assert epochs(1) == first != epochs(2)
 
 
-def test_hosts_share_what_their_pipes_give(processes: LocalServer) -> None:
+def test_pipes_of_hosts_contain_shards(processes: LocalServer) -> None:
     processes.put({f"sharded/{number}": str(number) for number in range(5)})
-    pipe = given("train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key")
+    pipe = make_channel("train", processes.uri("sharded/"), InputMode="Pipe", S3DataDistributionType="ShardedByS3Key")
     script = f"cd {ROOT}; host=$(grep -o 'host\": \"algo-.' input/config/resourceconfig.json | tail -c 7); "
     name = processes.start_training(
         f"{script} cat input/data/train_0 > model/$host", instances=2, InputDataConfig=[pipe]
@@ -118,12 +124,12 @@ def test_hosts_share_what_their_pipes_give(processes: LocalServer) -> None:
     assert processes.model(name) == {"algo-1": "024", "algo-2": "13"}
 
 
-def test_augmented_manifest_gives_its_attributes_as_records(processes: LocalServer) -> None:
+def test_attributes_of_an_augmented_manifest_are_records(processes: LocalServer) -> None:
     lines = [{"image-ref": processes.uri(f"images/{name}"), "class": number} for number, name in enumerate("ab")]
     processes.put(
         {"images/a": "A", "images/b": "B", "list.manifest": "\n".join(json.dumps({**line, "x": 1}) for line in lines)}
     )
-    pipe = given(
+    pipe = make_channel(
         "train", processes.uri("list.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["class", "image-ref"],
     )  # fmt: skip
@@ -134,20 +140,20 @@ FIND = f"cd {ROOT}/input/data && find train -type f | sort | xargs cat /dev/null
 
 
 def manifest(local: LocalServer, *paths: str) -> str:
-    """A manifest of these objects below `listed/`."""
+    """Upload objects below `listed/` and a manifest of some of them; return the manifest's URI."""
     local.put({"listed/a": "A", "listed/deep/b": "B", "listed/c": "C"})
     local.put({"files.manifest": json.dumps([{"prefix": local.uri("listed/")}, *paths])})
     return local.uri("files.manifest")
 
 
 @pytest.mark.parametrize("mode", ["File", "FastFile"])
-def test_manifest_names_the_files_of_a_channel(processes: LocalServer, mode: str) -> None:
+def test_channel_contains_files_of_a_manifest(processes: LocalServer, mode: str) -> None:
     uri = manifest(processes, "deep/b", "a")
-    listed = given("train", uri, InputMode=mode, S3DataType="ManifestFile")
+    listed = make_channel("train", uri, InputMode=mode, S3DataType="ManifestFile")
     assert read(processes, processes.start_training(FIND, InputDataConfig=[listed])) == "AB"
 
 
-def test_manifest_names_the_inputs_of_a_processing_job(processes: LocalServer) -> None:
+def test_processing_input_contains_files_of_a_manifest(processes: LocalServer) -> None:
     where = str(Layout().processing("input"))
     listed = processing_input("input", manifest(processes, "deep/b"), where)
     listed["S3Input"]["S3DataType"] = "ManifestFile"
@@ -157,15 +163,15 @@ def test_manifest_names_the_inputs_of_a_processing_job(processes: LocalServer) -
 
 
 @pytest.mark.engine
-def test_fast_files_cannot_be_changed(local: LocalServer) -> None:
+def test_fast_file_inputs_are_read_only(local: LocalServer) -> None:
     local.put({"fast/a": "original"})
-    fast = given("train", local.uri("fast/"), InputMode="FastFile")
+    fast = make_channel("train", local.uri("fast/"), InputMode="FastFile")
     script = f"cd {ROOT}/input; cat data/train/a config/inputdataconfig.json > ../model/read; touch data/train/b"
     name = local.start_training(f"{script} || exit 0; exit 1", InputDataConfig=[fast])
     assert read(local, name).startswith('original{"train": {"TrainingInputMode": "File"')
 
 
-# --- what goes wrong ---
+# --- errors ---
 
 
 def failure(local: LocalServer, script: str, item: dict[str, Any]) -> str:
@@ -174,9 +180,9 @@ def failure(local: LocalServer, script: str, item: dict[str, Any]) -> str:
     return str(job["FailureReason"])
 
 
-def test_what_cannot_be_streamed_fails_the_job(anywhere: LocalServer) -> None:
+def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
     anywhere.put({"plain/a": "not compressed"})
-    pipe = given("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
+    pipe = make_channel("train", anywhere.uri("plain/"), InputMode="Pipe", CompressionType="Gzip")
     reason = failure(anywhere, f"cat {ROOT}/input/data/train_0; sleep 60", pipe)
     assert reason.startswith("ClientError: Data download failed: ")
     assert "a is not a gzip file" in reason
@@ -190,16 +196,18 @@ def test_what_cannot_be_streamed_fails_the_job(anywhere: LocalServer) -> None:
         ('[{"prefix": "s3://nowhere/"}, "x"]', "s3://nowhere/x: "),
     ],
 )
-def test_wrong_manifest_fails_the_job(processes: LocalServer, content: str, message: str) -> None:
+def test_invalid_manifest_fails_the_job(processes: LocalServer, content: str, message: str) -> None:
     processes.put({"wrong.manifest": content})
-    reason = failure(processes, "true", given("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile"))
+    reason = failure(
+        processes, "true", make_channel("train", processes.uri("wrong.manifest"), S3DataType="ManifestFile")
+    )
     assert reason.startswith("ClientError: Data download failed: ")
     assert message in reason
 
 
-def test_line_without_an_attribute_fails_the_job(processes: LocalServer) -> None:
+def test_missing_attribute_fails_the_job(processes: LocalServer) -> None:
     processes.put({"lines.manifest": '{"a": 1}\n{"b": 1}\n'})
-    pipe = given(
+    pipe = make_channel(
         "train", processes.uri("lines.manifest"), InputMode="Pipe",
         S3DataType="AugmentedManifestFile", AttributeNames=["a"],
     )  # fmt: skip
@@ -207,22 +215,22 @@ def test_line_without_an_attribute_fails_the_job(processes: LocalServer) -> None
 
 
 @pytest.mark.engine
-def test_streamed_job_is_not_taken_up_by_another_server(tmp_path: Path) -> None:
-    """The pipe ended with the first server: the job takes what it got for all that there is."""
+def test_job_with_pipes_is_not_resumed_by_another_server(tmp_path: Path) -> None:
+    """The pipe ends with the first server, so the job cannot know that its data are incomplete."""
     with started(tmp_path / "home", runtime="docker") as local:
         local.put({"cut/a": "x" * 10_000_000})
-        pipe = given("train", local.uri("cut/"), InputMode="Pipe")
+        pipe = make_channel("train", local.uri("cut/"), InputMode="Pipe")
         script = f"exec 3< {ROOT}/input/data/train_0; echo ready; sleep 2; cat <&3 | wc -c"
         name = local.start_training(script, InputDataConfig=[pipe])
         local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        again = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert again.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
+        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        assert second.ended(name)["FailureReason"].startswith("InternalServerError: the local server ended")
 
 
 AUGMENTED = {"S3DataType": "AugmentedManifestFile", "AttributeNames": ["a"]}
-WRONG = [
+INVALID = [
     (AUGMENTED, "can only be used if the Channel's input mode is Pipe"),
     ({"S3DataType": "AugmentedManifestFile", "InputMode": "Pipe"}, "AttributeNames must be given"),
     ({"AttributeNames": ["a"]}, "AttributeNames can only be used with"),
@@ -234,17 +242,15 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("members", "message"), WRONG)
-def test_members_that_do_not_go_together_are_refused(
-    processes: LocalServer, members: dict[str, Any], message: str
-) -> None:
+@pytest.mark.parametrize(("members", "message"), INVALID)
+def test_contradictory_members_raise(processes: LocalServer, members: dict[str, Any], message: str) -> None:
     processes.put({"wrong/a": "", "wrong-too/b": ""})
     with pytest.raises(ClientError, match=re.escape(message)):
-        processes.start_training("true", InputDataConfig=[given("train", processes.uri("wrong"), **members)])
+        processes.start_training("true", InputDataConfig=[make_channel("train", processes.uri("wrong"), **members)])
 
 
-def test_manifest_that_is_not_there_is_refused(processes: LocalServer) -> None:
+def test_missing_manifest_raises(processes: LocalServer) -> None:
     with pytest.raises(ClientError, match="No S3 objects found under S3 URL"):
         processes.start_training(
-            "true", InputDataConfig=[given("train", processes.uri("none"), S3DataType="ManifestFile")]
+            "true", InputDataConfig=[make_channel("train", processes.uri("none"), S3DataType="ManifestFile")]
         )

@@ -1,4 +1,4 @@
-"""What goes wrong with containers and images: the job ends with the reason, nothing is left, the server goes on."""
+"""Tests of errors of containers and images: the job ends with a reason, and its containers are removed."""
 
 import re
 import subprocess
@@ -18,7 +18,7 @@ ML = Layout()
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[str]:
-    """An image with neither an entry point nor a program `train`."""
+    """The name of an image without an entry point and without a program `train`."""
     with image_from(SHELL, "ENV PATH=/bin", "ENTRYPOINT []") as name:
         yield name
 
@@ -49,7 +49,7 @@ def test_killed_program_is_reported(local: LocalServer) -> None:
     assert job["FailureReason"].endswith("exit code: 137")
 
 
-def test_host_killed_from_outside_ends_the_others(local: LocalServer) -> None:
+def test_killed_container_stops_the_other_hosts(local: LocalServer) -> None:
     script = "trap 'exit 0' TERM; echo ready; while :; do sleep 0.1; done"
     name = local.start_training(script, instances=2)
     both = {"algo-1": ["ready"], "algo-2": ["ready"]}

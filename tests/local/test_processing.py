@@ -1,4 +1,4 @@
-"""Processing jobs over the wire, in containers."""
+"""Tests of processing jobs: a boto3 client sends requests to a server that runs containers."""
 
 import json
 from typing import Any
@@ -35,13 +35,13 @@ def test_hosts_get_shards_and_their_outputs_are_merged(local: LocalServer) -> No
     )
     assert job["ProcessingJobStatus"] == "Completed"
     assert files(local, "merged") == {"0": "0", "1": "1", "2": "2", "3": "3", "clash": "algo-1\n"}
-    told = [
+    notes = [
         line for line in local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] if "[microjobs]" in line
     ]
-    assert len(told) == 3
+    assert len(notes) == 3
 
 
-def test_job_finds_its_request_and_hosts(local: LocalServer) -> None:
+def test_job_reads_its_request_and_hosts(local: LocalServer) -> None:
     job = local.process(
         f"cat {ML.processing_config}/processingjobconfig.json; echo; cat {ML.processing_config}/resourceconfig.json",
         Environment={"COLOUR": "blue"},
@@ -52,14 +52,14 @@ def test_job_finds_its_request_and_hosts(local: LocalServer) -> None:
     assert json.loads(resources) == {"current_host": "algo-1", "hosts": ["algo-1"]}
 
 
-def test_single_object_lies_in_the_folder_by_its_name(local: LocalServer) -> None:
+def test_input_of_one_object_is_a_folder_with_its_name(local: LocalServer) -> None:
     local.put({"one/model.tar.gz": "m", "one/model.tar.gz.bak": "b"})
     job = local.process(f"ls {IN}", ProcessingInputs=[processing_input("one", local.uri("one/model.tar.gz"), IN)])
-    # A prefix is one of keys, as on AWS: the other object begins with it too.
+    # S3Uri is a key prefix, as on AWS, so it also matches the other object.
     assert local.output("ProcessingJobs", job["ProcessingJobName"])["algo-1"] == ["model.tar.gz", "model.tar.gz.bak"]
 
 
-def test_message_and_failure_are_told(local: LocalServer) -> None:
+def test_exit_message_and_failure_reason_are_described(local: LocalServer) -> None:
     job = local.process(
         f"printf 'no rows' > {ML.message}; echo 'empty input' > {ML.failure}; exit 2", **outputs(local, "none")
     )
@@ -72,7 +72,7 @@ def test_failed_job_leaves_no_output(local: LocalServer) -> None:
     assert files(local, "half") == {}
 
 
-def test_message_that_is_no_text_fails_the_job(local: LocalServer) -> None:
+def test_exit_message_with_invalid_utf8_fails_the_job(local: LocalServer) -> None:
     job = local.process(f"printf '\\377' > {ML.message}")
     assert job["FailureReason"].startswith("ClientError: the exit message is not UTF-8")
 
@@ -96,8 +96,8 @@ def test_missing_input_fails_the_job(local: LocalServer) -> None:
     assert "No S3 objects found under S3 URL" in job["FailureReason"]
 
 
-def test_entry_point_that_needs_pip_fails_with_the_reason(local: LocalServer) -> None:
-    """As the SDK's FrameworkProcessor starts a user's script that has requirements."""
+def test_failure_reason_explains_that_pip_is_missing(local: LocalServer) -> None:
+    """FrameworkProcessor of the SDK starts a script with requirements by such a command."""
     application = {
         "ImageUri": image_name("preprocess"),
         "ContainerEntrypoint": ["/bin/bash", "-c"],
@@ -107,28 +107,28 @@ def test_entry_point_that_needs_pip_fails_with_the_reason(local: LocalServer) ->
     assert "image preprocess has no pip, so requirements of your script cannot be installed" in job["FailureReason"]
 
 
-def test_local_path_elsewhere_is_refused(local: LocalServer) -> None:
+def test_local_path_outside_of_the_folder_raises(local: LocalServer) -> None:
     with pytest.raises(ClientError, match=r"LocalPath '/data' of input 'x' must be a folder below"):
         local.start_processing("true", ProcessingInputs=[processing_input("x", local.uri("raw"), "/data")])
 
 
-def test_local_path_may_have_characters_that_mean_something_elsewhere(local: LocalServer) -> None:
-    """An engine's short form of a mount ends at a colon, and two points alone are the folder above."""
+def test_local_path_may_contain_special_characters(local: LocalServer) -> None:
+    """A colon ends a path in an engine's short syntax of mounts, and `..` alone is the parent folder."""
     local.put({"odd/a.csv": "a"})
     path = f"{IN}/a:b,c=d e..f"
     job = local.process(f"cat '{path}/a.csv'", ProcessingInputs=[processing_input("x", local.uri("odd/"), path)])
     assert job["ProcessingJobStatus"] == "Completed", job["FailureReason"]
 
 
-def test_input_may_lie_in_another_input_and_an_output_in_either(local: LocalServer) -> None:
-    """FrameworkProcessor puts its code below the folder that most programs read."""
+def test_input_may_contain_another_input_and_an_output(local: LocalServer) -> None:
+    """FrameworkProcessor puts its code below the usual input folder."""
     local.put({"nested/raw/a.csv": "a", "nested/code/run.py": "b"})
-    given = [
+    inputs = [
         processing_input("code", local.uri("nested/code/"), f"{IN}/code"),
         processing_input("raw", local.uri("nested/raw/"), IN),
     ]
-    taken = [processing_output("out", local.uri("nested/out"), f"{IN}/code/out")]
+    output = [processing_output("out", local.uri("nested/out"), f"{IN}/code/out")]
     script = f"cat {IN}/a.csv {IN}/code/run.py > {IN}/code/out/both"
-    job = local.process(script, ProcessingInputs=given, ProcessingOutputConfig={"Outputs": taken})
+    job = local.process(script, ProcessingInputs=inputs, ProcessingOutputConfig={"Outputs": output})
     assert job["ProcessingJobStatus"] == "Completed", job
     assert files(local, "nested/out") == {"both": "ab"}

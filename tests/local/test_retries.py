@@ -1,4 +1,4 @@
-"""RetryStrategy: jobs that lose their hosts, or get none, to no fault of their own."""
+"""Tests of RetryStrategy: jobs whose hosts end, or cannot be started, for a reason outside of the job."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ def retries(number: int) -> dict[str, Any]:
 
 
 def remove_container(name: str) -> None:
-    """As somebody does who clears up on the engine."""
+    """Remove the container of a job, as a user of the engine can do."""
     client = docker.from_env()
     try:
         (container,) = client.containers.list(
@@ -46,7 +46,7 @@ def remove_container(name: str) -> None:
 
 
 @pytest.mark.engine
-def test_job_whose_container_vanishes_is_run_again(local: LocalServer) -> None:
+def test_job_is_retried_after_its_container_was_removed(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 2; echo done", **retries(1))
     local.said(name, "ready")
     remove_container(name)
@@ -57,7 +57,7 @@ def test_job_whose_container_vanishes_is_run_again(local: LocalServer) -> None:
 
 
 @pytest.mark.engine
-def test_job_without_retries_left_fails_as_an_internal_error(local: LocalServer) -> None:
+def test_removed_container_is_an_internal_error(local: LocalServer) -> None:
     name = local.start_training("echo ready; sleep 60")
     local.said(name, "ready")
     remove_container(name)
@@ -74,25 +74,25 @@ def test_missing_image_is_not_retried(processes: LocalServer) -> None:
     assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Failed", 1)
 
 
-def test_job_is_run_again_when_its_server_was_killed(tmp_path: Path) -> None:
-    """Processes end with their server, so the job has lost its hosts when the next one starts."""
+def test_job_is_retried_after_its_server_was_killed(tmp_path: Path) -> None:
+    """Processes end with their server, so the next server finds no hosts of the job."""
     with started(tmp_path / "home", runtime="process") as local:
-        kept = local.start_training("echo ready; sleep 3", **retries(1))
+        retried = local.start_training("echo ready; sleep 3", **retries(1))
         lost = local.start_training("echo ready; sleep 3")
-        for name in (kept, lost):
+        for name in (retried, lost):
             local.said(name, "ready")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        again = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
-        assert steps(again.ended(kept)) == TWICE
-        assert "the local server ended while the job ran" in again.ended(lost)["FailureReason"]
+        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="process")))
+        assert steps(second.ended(retried)) == TWICE
+        assert "the local server ended while the job ran" in second.ended(lost)["FailureReason"]
 
 
-# --- a machine that cannot start anything for a while ---
+# --- a machine that temporarily cannot start hosts ---
 
 
 class Flaky(ProcessRuntime):
-    """Fails to start plans, so many times."""
+    """A runtime whose first `failures` starts fail."""
 
     failures = 0
 
@@ -137,20 +137,20 @@ def train(context: Context, failures: int, **members: Any) -> dict[str, Any]:
     return dict(record.description)
 
 
-def test_job_that_could_not_be_started_is_tried_again(flaky: Context) -> None:
+def test_job_is_retried_after_a_failed_start(flaky: Context) -> None:
     job = train(flaky, 2, **retries(2))
     assert (job["TrainingJobStatus"], steps(job).count("Starting")) == ("Completed", 3)
 
 
-def test_job_is_tried_as_often_as_it_says(flaky: Context) -> None:
+def test_retries_are_limited(flaky: Context) -> None:
     job = train(flaky, 3, **retries(2))
     assert (job["TrainingJobStatus"], job["FailureReason"]) == ("Failed", "InternalServerError: no room")
 
 
-def test_retries_share_the_longest_time(flaky: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_retries_share_the_time_limit(flaky: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time_limits, "FIRST_RETRY_DELAY", 30.0)
-    begun = time.monotonic()
+    start = time.monotonic()
     stopping = {"MaxRuntimeInSeconds": 1, "MaxWaitTimeInSeconds": 1}
     job = train(flaky, 1, **retries(1), EnableManagedSpotTraining=True, StoppingCondition=stopping)
     assert job["SecondaryStatus"] == "MaxWaitTimeExceeded"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10

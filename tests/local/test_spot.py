@@ -1,4 +1,4 @@
-"""Managed spot training over the wire: hosts are taken away, and the job goes on from its checkpoints."""
+"""Tests of managed spot training: hosts are interrupted, and the job resumes from its checkpoints."""
 
 import os
 import re
@@ -21,13 +21,13 @@ RESUMES = (
     f"cd {ROOT}; if [ -e checkpoints/step ]; then cp checkpoints/step model/; echo resumed; exit 0; fi; "
     "trap 'echo 7 > checkpoints/step; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 )
-"""Ends well when it is stopped, as our trainers do, and goes on from what it saved then."""
+"""Saves a checkpoint on SIGTERM and ends with code 0, as our trainers do; resumes from a saved checkpoint."""
 
 STUBBORN = RESUMES.replace("exit 0' TERM", "' TERM").replace("echo ready", "echo 0 > model/half; echo ready")
 
 
 def spot(local: LocalServer, name: str, runtime: int = 60, wait: int = 90) -> dict[str, Any]:
-    """The members that make a job a spot job, with checkpoints of its own."""
+    """Return the members of a spot job's request, with a separate folder of checkpoints."""
     return {
         "EnableManagedSpotTraining": True,
         "StoppingCondition": {"MaxRuntimeInSeconds": runtime, "MaxWaitTimeInSeconds": wait},
@@ -61,7 +61,7 @@ TWICE = [
 
 
 def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> None:
-    name = interrupted(anywhere, RESUMES, **spot(anywhere, "goes-on"))
+    name = interrupted(anywhere, RESUMES, **spot(anywhere, "resumes"))
     job = anywhere.ended(name)
     assert steps(job) == TWICE
     assert anywhere.model(name) == {"step": "7\n"}
@@ -69,11 +69,11 @@ def test_interrupted_job_resumes_from_its_checkpoint(anywhere: LocalServer) -> N
     assert job["BillableTimeInSeconds"] <= job["TrainingTimeInSeconds"]
 
 
-def test_job_that_ignores_the_signal_is_killed_after_the_notice(anywhere: LocalServer) -> None:
+def test_job_that_ignores_sigterm_is_killed_after_the_notice(anywhere: LocalServer) -> None:
     name = interrupted(anywhere, STUBBORN, "--notice", "3", **spot(anywhere, "stubborn"))
     job = anywhere.ended(name)
     assert job["TrainingJobStatus"] == "Completed", job
-    assert anywhere.model(name) == {"step": "7\n"}  # and nothing of the first host's
+    assert anywhere.model(name) == {"step": "7\n"}  # without files of the first host
 
 
 @pytest.mark.engine
@@ -90,7 +90,7 @@ EPOCHS = 4000
 
 @pytest.mark.engine
 def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> None:
-    """Our own image: it saves a checkpoint when its host is taken away, and the next host goes on from it."""
+    """Our own image saves a checkpoint when its host is interrupted, and the next host resumes from it."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         x = random.normal(size=(32, 4))
@@ -98,22 +98,24 @@ def test_interrupted_trainer_ends_at_the_same_weights(local: LocalServer) -> Non
             path = local.bucket / f"spot/{split}/{kind}_{split}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, values)
-    whole, taken = start_trainer(local), start_trainer(local, **spot(local, "trainer", runtime=300, wait=600))
+    complete = start_trainer(local)
+    spot_job = start_trainer(local, **spot(local, "trainer", runtime=300, wait=600))
     wait_until(
-        lambda: local.output("TrainingJobs", taken),
+        lambda: local.output("TrainingJobs", spot_job),
         lambda lines: any("Epoch: 200 " in line for line in lines.get("algo-1", [])),
     )
-    assert interrupt(local, taken).returncode == 0
-    job = local.ended(taken)
+    assert interrupt(local, spot_job).returncode == 0
+    job = local.ended(spot_job)
     assert steps(job) == TWICE, job
-    (after,) = re.findall(r"resuming after (\S+) of", "\n".join(local.output("TrainingJobs", taken)["algo-1"]))
-    assert float(after) < EPOCHS  # it was taken away while it trained
-    assert local.ended(whole)["TrainingJobStatus"] == "Completed"
-    assert onnx(local, taken) == onnx(local, whole)
+    lines = "\n".join(local.output("TrainingJobs", spot_job)["algo-1"])
+    (epochs,) = re.findall(r"resuming after (\S+) of", lines)
+    assert float(epochs) < EPOCHS  # the interruption came during the training
+    assert local.ended(complete)["TrainingJobStatus"] == "Completed"
+    assert onnx(local, spot_job) == onnx(local, complete)
 
 
 def start_trainer(local: LocalServer, **members: Any) -> str:
-    """A training of some ten seconds in the PyTorch image."""
+    """Start a training job of about ten seconds in the PyTorch image, and return its name."""
     request = training_request(local, "", **members)
     request["AlgorithmSpecification"] = {"TrainingImage": image_name("train-pytorch"), "TrainingInputMode": "File"}
     request["HyperParameters"] = {"epochs": str(EPOCHS), "batch_size": "16", "eval_every": "100"}
@@ -132,21 +134,21 @@ def onnx(local: LocalServer, name: str) -> bytes:
 FOREVER = RESUMES.replace("exit 0; fi", "fi")
 
 
-def test_time_without_hosts_counts_too(processes: LocalServer) -> None:
+def test_max_wait_includes_time_without_hosts(processes: LocalServer) -> None:
     members = spot(processes, "waits", runtime=6, wait=6)
     job = processes.ended(interrupted(processes, FOREVER, "--away", "4", **members))
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxWaitTimeExceeded")
-    assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 8  # it would be 10 on hosts alone
+    assert job["BillableTimeInSeconds"] < job["TrainingTimeInSeconds"] <= 8  # 10 if only time on hosts counted
 
 
-def test_time_on_hosts_counts_over_all_attempts(processes: LocalServer) -> None:
+def test_max_runtime_includes_all_attempts(processes: LocalServer) -> None:
     forever = FOREVER.replace("echo ready", "sleep 2; echo ready")
     job = processes.ended(interrupted(processes, forever, **spot(processes, "longest", runtime=10)))
     assert job["SecondaryStatus"] == "MaxRuntimeExceeded"
-    assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2  # and not as long as the first attempt
+    assert job["TrainingTimeInSeconds"] - job["BillableTimeInSeconds"] <= 2  # less than the time of the first attempt
 
 
-def test_job_is_stopped_while_it_has_no_hosts(processes: LocalServer) -> None:
+def test_job_without_hosts_can_be_stopped(processes: LocalServer) -> None:
     name = interrupted(processes, RESUMES, "--away", "1000", **spot(processes, "stopped"))
     processes.in_status(name, "Interrupted")
     command = ["microjobs", "ps", "--status", "interrupted"]
@@ -165,9 +167,9 @@ def test_interruption_survives_a_restart_of_the_server(tmp_path: Path) -> None:
         local.in_status(name, "Interrupted")
         os.kill(local.address.pid, signal.SIGKILL)
         wait_until(lambda: control.find_server(local.home), lambda address: address is None)
-        again = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
-        assert steps(again.ended(name)) == TWICE
-        assert again.model(name) == {"step": "7\n"}
+        second = LocalServer(local.home, control.start(local.home, Config(port=0, runtime="docker")))
+        assert steps(second.ended(name)) == TWICE
+        assert second.model(name) == {"step": "7\n"}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +197,7 @@ def test_contradictory_time_limits_raise(processes: LocalServer, members: dict[s
 def test_only_running_spot_jobs_are_interrupted(processes: LocalServer) -> None:
     on_demand = processes.train("true")["TrainingJobName"]
     assert "is not a managed spot training job" in interrupt(processes, on_demand).stderr
-    over = processes.train("true", **spot(processes, "over"))["TrainingJobName"]
-    assert "is Completed: only a job that is Training" in interrupt(processes, over).stderr
+    completed = processes.train("true", **spot(processes, "completed"))["TrainingJobName"]
+    assert "is Completed: only a job that is Training" in interrupt(processes, completed).stderr
     assert f"no job or endpoint in {processes.home.root} is called nothing" in interrupt(processes, "nothing").stderr
     assert interrupt(processes, on_demand, "--notice", "-1").returncode == 2

@@ -1,4 +1,4 @@
-"""Training jobs over the wire, in containers."""
+"""Tests of training jobs: a boto3 client sends requests to a server that runs containers."""
 
 import io
 import json
@@ -19,18 +19,18 @@ ML = Layout()
 
 
 def model(local: LocalServer, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
-    """The files of an archive that a job left."""
+    """Return the contents of the files in an archive that a job uploaded, by name."""
     with tarfile.open(local.bucket / f"models/{name}/output/{archive}") as tar:
         return {item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))}
 
 
-def test_job_finds_what_sagemaker_gives(local: LocalServer) -> None:
-    local.put({"given/x.csv": "1,2", "given/deep/y.csv": "3"})
+def test_job_reads_inputs_and_configuration(local: LocalServer) -> None:
+    local.put({"in/x.csv": "1,2", "in/deep/y.csv": "3"})
     job = local.train(
         f"cd {ML.root} && cat input/config/*.json > model/config && env > model/env && "
         "find input/data -type f > model/data",
         HyperParameters={"epochs": "3"},
-        InputDataConfig=[channel("train", local.uri("given/")) | {"ContentType": "text/csv"}],
+        InputDataConfig=[channel("train", local.uri("in/")) | {"ContentType": "text/csv"}],
         Environment={"COLOUR": "blue"},
     )
     found = model(local, job["TrainingJobName"])
@@ -41,7 +41,7 @@ def test_job_finds_what_sagemaker_gives(local: LocalServer) -> None:
     assert sorted(found["data"].split()) == ["input/data/train/deep/y.csv", "input/data/train/x.csv"]
 
 
-def test_describe_tells_the_whole_story(local: LocalServer) -> None:
+def test_describe_returns_statuses_metrics_and_times(local: LocalServer) -> None:
     job = local.train("echo 'loss: 0.5'; echo 'loss: 0.25'", algorithm={"MetricDefinitions": [LOSS]})
     assert job["TrainingJobStatus"] == job["SecondaryStatus"] == "Completed"
     assert [step["Status"] for step in job["SecondaryStatusTransitions"]] == [
@@ -58,7 +58,7 @@ def test_describe_tells_the_whole_story(local: LocalServer) -> None:
 LOSS = {"Name": "loss", "Regex": r"loss: ([0-9.]+)"}
 
 
-def test_job_may_write_into_its_input_without_changing_the_bucket(local: LocalServer) -> None:
+def test_writes_to_an_input_do_not_change_the_bucket(local: LocalServer) -> None:
     local.put({"writable/a": "original"})
     script = f"cd {ML.channel('train')} && echo changed > a && echo new > b && rm a && cp b {ML.model}"
     job = local.train(script, InputDataConfig=[channel("train", local.uri("writable"))])
@@ -67,11 +67,11 @@ def test_job_may_write_into_its_input_without_changing_the_bucket(local: LocalSe
     assert (local.bucket / "writable/a").read_text() == "original"
 
 
-def test_hosts_share_objects_by_key_and_know_each_other(local: LocalServer) -> None:
+def test_hosts_get_shards_and_resolve_each_other(local: LocalServer) -> None:
     local.put({f"shards/{number}": "" for number in range(5)})
     script = (
         f"ls {ML.channel('train')} > {ML.model}/$(hostname); "
-        # As on SageMaker, a host may be there before the others are.
+        # As on SageMaker, a host may start before the others.
         "for host in algo-1 algo-2 algo-3; do until getent hosts $host; do sleep 0.1; done; done; sleep 3"
     )
     shards = channel("train", local.uri("shards/"), "ShardedByS3Key")
@@ -81,19 +81,19 @@ def test_hosts_share_objects_by_key_and_know_each_other(local: LocalServer) -> N
     assert job["TrainingJobStatus"] == "Completed"
 
 
-def test_files_of_several_hosts_are_merged_and_a_clash_is_told(local: LocalServer) -> None:
+def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer) -> None:
     script = f"hostname > {ML.model}/clash; hostname > {ML.model}/$(hostname); echo same > {ML.model}/same"
     name = local.train(script, instances=2)["TrainingJobName"]
     assert model(local, name) == {
         "clash": "algo-1\n", "algo-1": "algo-1\n", "algo-2": "algo-2\n", "same": "same\n",
     }  # fmt: skip
-    told = [line for line in local.output("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
-    assert told == [
+    notes = [line for line in local.output("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
+    assert notes == [
         "[microjobs] clash of algo-2 differs from another host's and was left out: give files names of their own"
     ]
 
 
-def test_failure_file_becomes_the_reason(local: LocalServer) -> None:
+def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:
     job = local.train(f"echo too few rows > {ML.failure}; echo kept > {ML.output_data}/log; exit 7")
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Failed", "Failed")
     assert job["FailureReason"] == "AlgorithmError: too few rows, exit code: 7"
@@ -105,14 +105,14 @@ def test_failure_file_becomes_the_reason(local: LocalServer) -> None:
 TRAP = f"trap 'echo saved > {ML.model}/weights; exit 0' TERM; echo ready; while :; do sleep 0.1; done"
 
 
-def test_one_failing_host_ends_the_others(local: LocalServer) -> None:
+def test_failed_host_stops_the_other_hosts(local: LocalServer) -> None:
     script = f"test $(hostname) = algo-2 || {{ {TRAP}; }}; echo lost my data > {ML.failure}; exit 3"
     job = local.train(script, instances=2)
     assert job["FailureReason"] == "AlgorithmError: lost my data, exit code: 3 on algo-2"
     assert (job["TrainingEndTime"] - job["TrainingStartTime"]).total_seconds() < 60
 
 
-def test_stop_gives_time_to_save_and_keeps_the_model(local: LocalServer) -> None:
+def test_stopped_job_saves_its_model(local: LocalServer) -> None:
     name = local.start_training(TRAP)
     wait_until(lambda: local.output("TrainingJobs", name), lambda lines: lines.get("algo-1") == ["ready"])
     local.sagemaker.stop_training_job(TrainingJobName=name)
@@ -122,13 +122,13 @@ def test_stop_gives_time_to_save_and_keeps_the_model(local: LocalServer) -> None
         local.sagemaker.stop_training_job(TrainingJobName=name)
 
 
-def test_job_is_stopped_after_its_longest_time(local: LocalServer) -> None:
+def test_job_is_stopped_after_max_runtime(local: LocalServer) -> None:
     job = local.train(TRAP, StoppingCondition={"MaxRuntimeInSeconds": 1})
     assert (job["TrainingJobStatus"], job["SecondaryStatus"]) == ("Stopped", "MaxRuntimeExceeded")
     assert model(local, job["TrainingJobName"]) == {"weights": "saved\n"}
 
 
-def test_checkpoints_go_both_ways(local: LocalServer) -> None:
+def test_checkpoints_are_downloaded_and_uploaded(local: LocalServer) -> None:
     local.put({"checkpoints/epoch-1": "one", "checkpoints/old": "old"})
     script = f"cd {ML.checkpoints} && cat epoch-1 > {ML.model}/resumed && echo two > epoch-2 && rm old && sleep 12"
     job = local.train(script, CheckpointConfig={"S3Uri": local.uri("checkpoints")})
@@ -141,7 +141,7 @@ def test_checkpoints_go_both_ways(local: LocalServer) -> None:
 CONNECT = "import socket; socket.create_connection(('1.1.1.1', 53), timeout=2)"
 
 
-def test_isolated_job_has_no_way_out_and_no_credentials(local: LocalServer) -> None:
+def test_isolated_job_has_no_network_and_no_credentials(local: LocalServer) -> None:
     job = local.train(f'env; python3 -c "{CONNECT}"', EnableNetworkIsolation=True)
     assert job["TrainingJobStatus"] == "Failed"
     lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
@@ -157,16 +157,16 @@ def test_uncompressed_model_is_a_folder(local: LocalServer) -> None:
     assert [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()] == ["1/weights"]
 
 
-def test_entrypoint_and_arguments_stand_in_for_train(local: LocalServer) -> None:
-    arguments_only = local.train(
+def test_entrypoint_and_arguments_replace_train(local: LocalServer) -> None:
+    with_arguments = local.train(
         "", algorithm={"ContainerEntrypoint": ["echo", "entry"], "ContainerArguments": ["a b"]}
     )
-    assert local.output("TrainingJobs", arguments_only["TrainingJobName"]) == {"algo-1": ["entry a b"]}
-    entrypoint_only = training_request(local, "")
-    entrypoint_only["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
-    del entrypoint_only["AlgorithmSpecification"]["ContainerArguments"]
-    local.sagemaker.create_training_job(**entrypoint_only)
-    local.ended(name := entrypoint_only["TrainingJobName"])
+    assert local.output("TrainingJobs", with_arguments["TrainingJobName"]) == {"algo-1": ["entry a b"]}
+    without_arguments = training_request(local, "")
+    without_arguments["AlgorithmSpecification"] |= {"ContainerEntrypoint": ["echo", "alone"]}
+    del without_arguments["AlgorithmSpecification"]["ContainerArguments"]
+    local.sagemaker.create_training_job(**without_arguments)
+    local.ended(name := without_arguments["TrainingJobName"])
     assert local.output("TrainingJobs", name) == {"algo-1": ["alone"]}
 
 
@@ -183,29 +183,27 @@ def test_entrypoint_and_arguments_stand_in_for_train(local: LocalServer) -> None
         ({"TrainingJobName": "not_valid"}, "Member must satisfy regular expression pattern"),
     ],
 )
-def test_wrong_request_is_refused_before_anything_runs(
-    local: LocalServer, members: dict[str, Any], message: str
-) -> None:
+def test_invalid_request_raises(local: LocalServer, members: dict[str, Any], message: str) -> None:
     with pytest.raises(ClientError) as refused:
         local.start_training("true", **members)
     assert message in str(refused.value)
 
 
-def test_name_is_used_once(local: LocalServer) -> None:
+def test_duplicate_name_raises(local: LocalServer) -> None:
     request = training_request(local, "true")
     local.sagemaker.create_training_job(**request)
     with pytest.raises(local.sagemaker.exceptions.ResourceInUse, match="already exists"):
         local.sagemaker.create_training_job(**request)
 
 
-def test_missing_image_fails_the_job_with_what_to_do(local: LocalServer) -> None:
+def test_failure_reason_names_the_missing_image(local: LocalServer) -> None:
     job = local.train("", algorithm={"TrainingImage": "nowhere.invalid/none:1"})
     assert "image nowhere.invalid/none:1 is not on this machine and cannot be pulled" in job["FailureReason"]
 
 
 def test_job_reaches_the_server_with_its_own_credentials(local: LocalServer) -> None:
-    ask = "import os, urllib.request as web; web.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/health')"
-    job = local.train(f'env; python3 -c "{ask}"')
+    script = "import os, urllib.request as web; web.urlopen(os.environ['AWS_ENDPOINT_URL'] + '/health')"
+    job = local.train(f'env; python3 -c "{script}"')
     assert job["TrainingJobStatus"] == "Completed"
     lines = local.output("TrainingJobs", job["TrainingJobName"])["algo-1"]
     assert f"AWS_ACCESS_KEY_ID={local.address.access_key_id}" in lines
@@ -226,7 +224,7 @@ def test_jobs_are_listed_in_pages_and_deleted(local: LocalServer) -> None:
         local.sagemaker.describe_training_job(TrainingJobName=f"{prefix}-0")
 
 
-def test_tags_are_kept(local: LocalServer) -> None:
+def test_tags_are_added_and_deleted(local: LocalServer) -> None:
     arn = local.train("true", Tags=[{"Key": "team", "Value": "a"}])["TrainingJobArn"]
     local.sagemaker.add_tags(ResourceArn=arn, Tags=[{"Key": "cost", "Value": "b"}])
     local.sagemaker.delete_tags(ResourceArn=arn, TagKeys=["team"])
@@ -237,8 +235,8 @@ SMALL = {"InstanceType": "ml.t3.medium", "InstanceCount": 1, "VolumeSizeInGB": 1
 """4 GiB of memory."""
 
 
-def test_image_alias_and_limits_hold(tmp_path: Path) -> None:
-    """A server with settings: AWS's image URI is a local image, and a host has its instance type's size."""
+def test_image_alias_and_instance_limits_apply(tmp_path: Path) -> None:
+    """The server maps AWS's image URI to a local image, and limits a host to the memory of its instance type."""
     uri = "123456789012.dkr.ecr.us-east-1.amazonaws.com/sagemaker-scikit-learn:1.2-1-cpu-py3"
     aliases = {"*.dkr.ecr.*.amazonaws.com/sagemaker-scikit-learn:*": image_name("serve")}
     with started(tmp_path, runtime="docker", images=aliases, limits=True) as local:
@@ -251,7 +249,7 @@ def test_image_alias_and_limits_hold(tmp_path: Path) -> None:
         assert local.output("TrainingJobs", job["TrainingJobName"])["algo-1"] == [str(4 << 30)]
 
 
-def test_job_that_outgrows_its_instance_is_failed_with_that_reason(tmp_path: Path) -> None:
+def test_failure_reason_reports_lack_of_memory(tmp_path: Path) -> None:
     with started(tmp_path, runtime="docker", limits=True) as local:
         job = local.train("python3 -c 'x = bytearray(5 << 30)'; exit $?", ResourceConfig=SMALL)
         reason = "AlgorithmError: it ran out of memory, exit code: 137"
@@ -269,8 +267,8 @@ with open(os.path.join(os.environ["SM_MODEL_DIR"], "weights"), "w") as file:
 """
 
 
-def test_users_script_is_fetched_from_the_bucket(local: LocalServer) -> None:
-    """Script mode as the SDK's framework estimators ask for it: values are JSON, the code is an archive in S3."""
+def test_script_is_downloaded_from_the_bucket(local: LocalServer) -> None:
+    """The request uses script mode as framework estimators of the SDK: values are JSON, the code is in an archive."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
         info = tarfile.TarInfo("train.py")

@@ -1,4 +1,4 @@
-"""Tuning jobs over the wire, their training jobs in containers."""
+"""Tests of tuning jobs: a boto3 client sends requests to a server that runs the training jobs in containers."""
 
 import json
 from collections.abc import Iterator
@@ -21,12 +21,13 @@ h = json.load(open("{Layout().input_config / "hyperparameters.json"}"))
 for score in eval(h["score"]):
     print("val_loss: %f" % score, flush=True)
 """
-"""Prints scores of its hyperparameters `h`, until it is stopped. Requests have no entry point: it is an image's own."""
+"""Prints scores that it computes from its hyperparameters `h`. It is the entry point of an image, because definitions
+of training jobs cannot contain one."""
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """Starts tuning jobs and tells how they end."""
+    """Starts tuning jobs, and returns their descriptions and trials."""
 
     local: LocalServer
     image: str
@@ -107,7 +108,7 @@ def test_best_of_all_parameter_types_is_found(tuning: Tuning) -> None:
         assert tuned["optimizer"] in ("sgd", "adam")
 
 
-def test_training_jobs_tell_whose_they_are(tuning: Tuning) -> None:
+def test_training_job_describes_its_tuning_job(tuning: Tuning) -> None:
     name = tuning.start("[1]", ALL_TYPES, jobs=1)
     job = tuning.ended(name)
     training = tuning.local.sagemaker.describe_training_job(TrainingJobName=job["BestTrainingJob"]["TrainingJobName"])
@@ -115,7 +116,7 @@ def test_training_jobs_tell_whose_they_are(tuning: Tuning) -> None:
     assert training["HyperParameters"]["_tuning_objective_metric"] == "val_loss"
 
 
-def test_resources_may_be_given_as_the_sdk_does(tuning: Tuning) -> None:
+def test_resource_config_of_the_sdk_is_described(tuning: Tuning) -> None:
     name = tuning.start("[1]", ALL_TYPES, jobs=1, resources="HyperParameterTuningResourceConfig")
     job = tuning.local.sagemaker.describe_training_job(
         TrainingJobName=tuning.ended(name)["BestTrainingJob"]["TrainingJobName"]
@@ -134,7 +135,7 @@ def test_grid_tries_every_combination(tuning: Tuning) -> None:
     assert tried == [("1", "3"), ("1", "4"), ("2", "3"), ("2", "4")]
 
 
-def test_failed_trial_does_not_end_the_job(tuning: Tuning) -> None:
+def test_failed_trial_does_not_fail_the_tuning_job(tuning: Tuning) -> None:
     name = tuning.start('[1 / (int(h["a"]) - 1)]', CHOICES, jobs=None, Strategy="Grid")
     job = tuning.ended(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
@@ -142,7 +143,7 @@ def test_failed_trial_does_not_end_the_job(tuning: Tuning) -> None:
     assert job["BestTrainingJob"]["TunedHyperParameters"]["a"] == "2"
 
 
-def test_job_whose_trials_all_fail_is_failed(tuning: Tuning) -> None:
+def test_tuning_job_fails_if_all_trials_fail(tuning: Tuning) -> None:
     job = tuning.ended(tuning.start("[1 / 0]", CHOICES, jobs=2))
     assert job["HyperParameterTuningJobStatus"] == "Failed"
     assert "All training jobs failed" in job["FailureReason"]
@@ -155,7 +156,7 @@ def test_target_ends_the_search(tuning: Tuning) -> None:
     assert len(tuning.trials(name)) <= 3
 
 
-def test_hopeless_trial_is_stopped_early(tuning: Tuning) -> None:
+def test_trial_below_the_median_is_stopped_early(tuning: Tuning) -> None:
     good = "[1] * 100"
     bad = "(__import__('time').sleep(1) or 9 for _ in range(20))"
     ranges = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["1", "2", "3", "4"]}]}
@@ -168,7 +169,7 @@ def test_hopeless_trial_is_stopped_early(tuning: Tuning) -> None:
     assert stopped["TunedHyperParameters"]["a"] == "4"
 
 
-def test_stop_ends_training_jobs_too(tuning: Tuning) -> None:
+def test_stop_also_stops_training_jobs(tuning: Tuning) -> None:
     name = tuning.start("(__import__('time').sleep(1) or 1 for _ in range(60))", CHOICES, 4, Strategy="Random")
     wait_until(lambda: tuning.trials(name), lambda found: len(found) == 2)
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=name)
@@ -180,17 +181,17 @@ def test_stop_ends_training_jobs_too(tuning: Tuning) -> None:
 # --- Hyperband ---
 
 SLOWLY = "(__import__('time').sleep(0.3) or {value} for _ in range({epochs}))"
-"""Nine values in three seconds, say."""
+"""Prints a value every 0.3 seconds."""
 
 
-def hyperband(least: int, most: int) -> dict[str, Any]:
-    resources = {"MinResource": least, "MaxResource": most}
+def hyperband(minimum: int, maximum: int) -> dict[str, Any]:
+    resources = {"MinResource": minimum, "MaxResource": maximum}
     return {"Strategy": "Hyperband", "StrategyConfig": {"HyperbandStrategyConfig": resources}}
 
 
-def test_hyperband_stops_what_is_worse(tuning: Tuning) -> None:
+def test_hyperband_stops_worse_trials(tuning: Tuning) -> None:
     score = SLOWLY.format(value='float(h["x"])', epochs=9)
-    # A name of its own, since the search draws brackets by it.
+    # A fixed name, because the search chooses brackets by the name.
     name = tuning.start(score, ONE_RANGE, 8, name="tune-worse", **hyperband(1, 9))
     job = tuning.ended(name)
     assert job["HyperParameterTuningJobStatus"] == "Completed"
@@ -201,7 +202,7 @@ def test_hyperband_stops_what_is_worse(tuning: Tuning) -> None:
     assert job["BestTrainingJob"]["TrainingJobName"] == best["TrainingJobName"]
 
 
-def test_hyperband_stops_what_goes_on_too_long(tuning: Tuning) -> None:
+def test_hyperband_stops_trials_after_max_resource(tuning: Tuning) -> None:
     name = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1, **hyperband(1, 3))
     job = tuning.ended(name)
     assert job["TrainingJobStatusCounters"]["Stopped"] == 1
@@ -211,7 +212,7 @@ def test_hyperband_stops_what_goes_on_too_long(tuning: Tuning) -> None:
 # --- warm start ---
 
 
-def after(*parents: str, kind: str = "IdenticalDataAndAlgorithm") -> dict[str, Any]:
+def warm_start(*parents: str, kind: str = "IdenticalDataAndAlgorithm") -> dict[str, Any]:
     listed = [{"HyperParameterTuningJobName": parent} for parent in parents]
     return {"ParentHyperParameterTuningJobs": listed, "WarmStartType": kind}
 
@@ -219,35 +220,35 @@ def after(*parents: str, kind: str = "IdenticalDataAndAlgorithm") -> dict[str, A
 X = 'abs(float(h["x"]) - 0.3)'
 
 
-def test_warm_start_goes_on_from_what_its_parents_found(tuning: Tuning) -> None:
+def test_warm_start_describes_the_best_trial_of_all_parents(tuning: Tuning) -> None:
     parents = [tuning.start(f"[{X}]", ONE_RANGE, 6, RandomSeed=seed) for seed in (1, 2)]
     found = [tuning.ended(parent)["BestTrainingJob"] for parent in parents]
-    job = tuning.ended(tuning.start(f"[{X}]", ONE_RANGE, 4, warm_start=after(*parents)))
+    job = tuning.ended(tuning.start(f"[{X}]", ONE_RANGE, 4, warm_start=warm_start(*parents)))
     assert len(job["WarmStartConfig"]["ParentHyperParameterTuningJobs"]) == 2
-    everyone = [*found, job["BestTrainingJob"]]
-    best = min(everyone, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"])
+    candidates = [*found, job["BestTrainingJob"]]
+    best = min(candidates, key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"])
     assert job["OverallBestTrainingJob"]["TrainingJobName"] == best["TrainingJobName"]
     assert job["OverallBestTrainingJob"]["TuningJobName"] == best["TuningJobName"]
 
 
 def test_transfer_learning_has_no_overall_best(tuning: Tuning) -> None:
     tuning.ended(parent := tuning.start("[1]", ONE_RANGE, 1))
-    warm = after(parent, kind="TransferLearning")
-    job = tuning.ended(tuning.start("[2]", ONE_RANGE, 1, warm_start=warm))
+    config = warm_start(parent, kind="TransferLearning")
+    job = tuning.ended(tuning.start("[2]", ONE_RANGE, 1, warm_start=config))
     assert "OverallBestTrainingJob" not in job
 
 
-def test_parent_must_be_there_and_have_ended(tuning: Tuning) -> None:
+def test_missing_or_running_parent_raises(tuning: Tuning) -> None:
     with pytest.raises(ClientError, match="Could not find hyper parameter tuning job"):
-        tuning.start("[1]", ONE_RANGE, warm_start=after("nowhere"))
+        tuning.start("[1]", ONE_RANGE, warm_start=warm_start("missing"))
     parent = tuning.start(SLOWLY.format(value="1", epochs=20), ONE_RANGE, 1)
     with pytest.raises(ClientError, match="is InProgress: it must have ended"):
-        tuning.start("[1]", ONE_RANGE, warm_start=after(parent))
+        tuning.start("[1]", ONE_RANGE, warm_start=warm_start(parent))
     tuning.local.sagemaker.stop_hyper_parameter_tuning_job(HyperParameterTuningJobName=parent)
     tuning.ended(parent)
 
 
-def test_parent_must_be_alike(tuning: Tuning) -> None:
+def test_different_parent_raises(tuning: Tuning) -> None:
     tuning.ended(parent := tuning.start("[1]", ONE_RANGE, 1))
     objective = {"Type": "Maximize", "MetricName": "val_loss"}
     for ranges, config, message in (
@@ -256,4 +257,4 @@ def test_parent_must_be_alike(tuning: Tuning) -> None:
         (CHOICES, {"Strategy": "Grid"}, "cannot be used with the strategy Grid"),
     ):
         with pytest.raises(ClientError, match=message):
-            tuning.start("[1]", ranges, warm_start=after(parent), **config)
+            tuning.start("[1]", ranges, warm_start=warm_start(parent), **config)

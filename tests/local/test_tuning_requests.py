@@ -1,4 +1,4 @@
-"""What is refused of a tuning job's search when the job is created. No job runs."""
+"""Tests that invalid searches of tuning jobs are refused when the job is created. No job runs."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.local.test_tuning import ALL_TYPES, CHOICES, hyperband
 
 
 def tuning_request(local: LocalServer, ranges: dict[str, Any], config: dict[str, Any]) -> dict[str, Any]:
-    """A request for four training jobs."""
+    """Return a request for four training jobs."""
     definition = training_request(local, "")
     del definition["TrainingJobName"]
     metrics = [{"Name": "val_loss", "Regex": r"val_loss: (\S+)"}]
@@ -41,12 +41,12 @@ def categories(*values: str) -> dict[str, Any]:
 
 
 def huge_grid() -> dict[str, Any]:
-    """More combinations than any machine can list."""
+    """Return ranges with more combinations than a machine can list."""
     values = [str(number) for number in range(30)]
     return {"CategoricalParameterRanges": [{"Name": f"c{number}", "Values": values} for number in range(30)]}
 
 
-WRONG = [
+INVALID = [
     ({"IntegerParameterRanges": [{"Name": "n", "MinValue": "5", "MaxValue": "1"}]}, {}, "must not be greater"),
     (integers("1.5", "3"), {}, "Integer parameter 'n': '1.5' is not a whole number"),
     (integers("1_0", "2_0"), {}, "Integer parameter 'n': '1_0' is not a whole number"),
@@ -83,8 +83,8 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("ranges", "config", "message"), WRONG)
-def test_wrong_search_is_refused(
+@pytest.mark.parametrize(("ranges", "config", "message"), INVALID)
+def test_invalid_search_raises(
     processes: LocalServer, ranges: dict[str, Any], config: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ClientError) as refused:

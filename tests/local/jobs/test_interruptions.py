@@ -1,4 +1,4 @@
-"""Requests that interrupt spot training jobs: which ones are refused, and what the others do."""
+"""Tests of requests that interrupt spot training jobs."""
 
 import math
 from collections.abc import Iterator
@@ -58,7 +58,7 @@ def test_malformed_interruption_raises(parts: ServerParts, content: Any) -> None
         interrupt(parts.registry, content)
 
 
-def test_interruption_stops_the_hosts_and_starts_others(parts: ServerParts, runtime: WaitingRuntime) -> None:
+def test_interruption_replaces_the_hosts(parts: ServerParts, runtime: WaitingRuntime) -> None:
     start(parts)
     (host,) = runtime.hosts.values()
     interrupt(parts.registry, {**GOOD, "away": 0})

@@ -1,4 +1,4 @@
-"""Manifests that no reader can take."""
+"""Tests of invalid manifests."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from tests.local.jobs.conftest import ServerParts
 
 
 @pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 100_000, "", "\x00", "NaN", '[{"prefix": 5}]'])
-def test_manifest_that_is_none_is_the_users_mistake(parts: ServerParts, content: str) -> None:
+def test_invalid_manifest_is_a_client_error(parts: ServerParts, content: str) -> None:
     uri = parts.put("in/manifest", content.encode())
     with pytest.raises(CannotRunError, match=r"^ClientError: Data download failed: manifest s3://bucket/in/manifest"):
         manifests.objects(parts.context.store, uri)

@@ -197,7 +197,7 @@ def test_stop_ends_a_job_at_any_moment(server: Callable[[str], Server], moment: 
     assert here.ended()["TrainingJobStatus"] == outcome
 
 
-def test_stop_of_an_ended_job_is_refused(server: Callable[[str], Server]) -> None:
+def test_stop_of_an_ended_job_raises(server: Callable[[str], Server]) -> None:
     here = server("removing")
     here.operations["CreateTrainingJob"](REQUEST)
     assert here.gates.reached.wait(SECONDS)
@@ -205,7 +205,7 @@ def test_stop_of_an_ended_job_is_refused(server: Callable[[str], Server]) -> Non
         here.stop()
 
 
-def test_job_is_deleted_when_nothing_is_left_of_it(server: Callable[[str], Server]) -> None:
+def test_delete_waits_until_the_hosts_are_removed(server: Callable[[str], Server]) -> None:
     """A new job of its name would lose its containers to the removal of the old one's."""
     here = server("removing")
     here.operations["CreateTrainingJob"](REQUEST)
@@ -219,7 +219,7 @@ def test_job_is_deleted_when_nothing_is_left_of_it(server: Callable[[str], Serve
     assert here.engine.plans == {}
 
 
-def test_job_that_starts_while_the_server_ends_is_ended(server: Callable[[str], Server]) -> None:
+def test_job_that_starts_during_a_shutdown_is_stopped(server: Callable[[str], Server]) -> None:
     here = server("")
     here.registry.shut_down()
     here.operations["CreateTrainingJob"](REQUEST)
@@ -238,7 +238,7 @@ class Saving(Container):
         return tree_of(to)
 
 
-def test_checkpoint_that_cannot_be_stored_does_not_cost_the_model(server: Callable[[str], Server]) -> None:
+def test_model_is_stored_after_a_failed_checkpoint_upload(server: Callable[[str], Server]) -> None:
     here = server("")
     here.engine.container = Saving
     here.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
@@ -259,7 +259,7 @@ def test_stop_ends_a_processing_job(server: Callable[[str], Server], moment: str
     assert here.ended(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
 
 
-def test_stop_before_the_job_runs_is_not_lost(server: Callable[[str], Server]) -> None:
+def test_stop_before_the_first_start_stops_the_job(server: Callable[[str], Server]) -> None:
     """Another client may list a job and stop it before its Create request is answered."""
     here = server("running")
     record = create_training_job(here.context, REQUEST)
@@ -269,7 +269,7 @@ def test_stop_before_the_job_runs_is_not_lost(server: Callable[[str], Server]) -
 
 
 @pytest.mark.parametrize("hosts", [0, 1])
-def test_stop_before_a_crash_counts_after_it(server: Callable[[str], Server], hosts: int) -> None:
+def test_stop_before_a_crash_stops_the_resumed_job(server: Callable[[str], Server], hosts: int) -> None:
     here = server("running")
     create_training_job(here.context, REQUEST)
     here.stop()

@@ -1,4 +1,4 @@
-"""What jobs cost while they wait: nothing, because they wait for events."""
+"""Tests of tuning jobs that wait for events: they use no CPU time, and each event ends the wait."""
 
 import time
 from collections.abc import Iterator
@@ -21,15 +21,15 @@ from tests.local.jobs.conftest import wait_until
 from tests.local.jobs.waiting import WaitingHost, WaitingRuntime
 
 CPU_SHARE = 0.02
-"""Of one processor. Reading 100 trials from the state ten times a second takes more than 0.1."""
+"""Maximum share of one CPU. A job that read 100 trials from the state ten times a second would use more than 0.1."""
 
 
 class Tuning:
-    """A server's parts, and one tuning job."""
+    """The parts of a server with one tuning job."""
 
     def __init__(self, home: Home) -> None:
         home.create()
-        home.credentials()  # as the server does, before anything runs
+        home.credentials()  # the server creates them before it starts jobs
         (home.buckets / "bucket").mkdir()
         self.runtime = WaitingRuntime()
         store, settings = ObjectStore(home), Settings("http://127.0.0.1:1")
@@ -94,7 +94,7 @@ def tuning(tmp_path: Path) -> Iterator[Tuning]:
     parts.close()
 
 
-def test_tuning_job_takes_no_processor_time_while_it_waits(tuning: Tuning) -> None:
+def test_waiting_tuning_job_uses_no_cpu_time(tuning: Tuning) -> None:
     tuning.start(100, TrainingJobEarlyStoppingType="Auto")
     wait_until(lambda: all(trial.description["SecondaryStatus"] == "Training" for trial in tuning.trials()))
     time.sleep(0.5)
@@ -103,7 +103,7 @@ def test_tuning_job_takes_no_processor_time_while_it_waits(tuning: Tuning) -> No
     assert (time.process_time() - used) / (time.monotonic() - passed) < CPU_SHARE
 
 
-def test_end_of_the_last_trial_ends_the_tuning_job(tuning: Tuning) -> None:
+def test_tuning_job_completes_after_its_last_trial(tuning: Tuning) -> None:
     tuning.start(2)
     for trial in tuning.trials():
         assert tuning.status() == "InProgress"
@@ -111,7 +111,7 @@ def test_end_of_the_last_trial_ends_the_tuning_job(tuning: Tuning) -> None:
     wait_until(lambda: tuning.status() == "Completed")
 
 
-def test_end_of_a_trial_starts_the_next_one(tuning: Tuning) -> None:
+def test_next_trial_starts_after_the_end_of_a_trial(tuning: Tuning) -> None:
     tuning.start(2, ResourceLimits={"MaxNumberOfTrainingJobs": 3, "MaxParallelTrainingJobs": 2})
     first = tuning.trials()[0]
     tuning.host(first).end()
@@ -120,7 +120,7 @@ def test_end_of_a_trial_starts_the_next_one(tuning: Tuning) -> None:
     assert tuning.status() == "InProgress"
 
 
-def test_metric_that_is_worse_than_the_median_stops_its_trial(tuning: Tuning) -> None:
+def test_trial_below_the_median_is_stopped(tuning: Tuning) -> None:
     tuning.start(5, TrainingJobEarlyStoppingType="Auto")
     *good, bad, last = tuning.trials()
     for trial in good:
@@ -137,21 +137,21 @@ def test_metric_that_is_worse_than_the_median_stops_its_trial(tuning: Tuning) ->
     assert tuning.status() == "InProgress"
 
 
-def test_stop_ends_a_tuning_job_and_its_trials(tuning: Tuning) -> None:
+def test_stop_stops_a_tuning_job_and_its_trials(tuning: Tuning) -> None:
     tuning.start(3)
     tuning.registry.stop("hyper-parameter-tuning-job/t")
     wait_until(lambda: tuning.status() == "Stopped")
     assert [trial.status for trial in tuning.trials()] == ["Stopped"] * 3
 
 
-def test_max_runtime_ends_a_tuning_job_that_waits(tuning: Tuning) -> None:
+def test_waiting_tuning_job_stops_after_max_runtime(tuning: Tuning) -> None:
     limits = {"MaxNumberOfTrainingJobs": 1, "MaxParallelTrainingJobs": 1, "MaxRuntimeInSeconds": 1}
     tuning.start(1, ResourceLimits=limits)
     wait_until(lambda: tuning.status() == "Stopped")
     assert [trial.status for trial in tuning.trials()] == ["Stopped"]
 
 
-def test_shutdown_ends_a_tuning_job_that_waits(tuning: Tuning) -> None:
+def test_shutdown_ends_a_waiting_tuning_job(tuning: Tuning) -> None:
     tuning.start(2)
     tuning.registry.shut_down()
     assert tuning.status() == "Failed"

@@ -14,9 +14,8 @@ from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.resources.tuning import search
 from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
-from microjobs_orchestrator.local.resources.tuning.search import Resources, read_resources
+from microjobs_orchestrator.local.resources.tuning.search import Resources, Search, read_resources
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
@@ -34,7 +33,7 @@ def paths(store: ObjectStore, uri: str) -> list[str]:
     return [path for path, _ in inputs.select(store, uri, "test")]
 
 
-def test_prefix_is_one_of_keys(store: ObjectStore, tmp_path: Path) -> None:
+def test_input_prefix_is_a_key_prefix(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "train/a", "train/deep/b", "train-01/c", "other")
     assert paths(store, "s3://data/train/") == ["a", "deep/b"]
     assert paths(store, "s3://data/train") == ["train-01/c", "a", "deep/b"]
@@ -43,12 +42,12 @@ def test_prefix_is_one_of_keys(store: ObjectStore, tmp_path: Path) -> None:
     assert len(paths(store, "s3://data")) == 4
 
 
-def test_prefix_without_objects_is_an_error(store: ObjectStore) -> None:
+def test_prefix_without_objects_raises(store: ObjectStore) -> None:
     with pytest.raises(ValidationError, match='No S3 objects found under S3 URL "s3://data/none" given in test'):
         inputs.select(store, "s3://data/none", "test")
 
 
-def test_links_are_the_objects_and_no_copies(store: ObjectStore, tmp_path: Path) -> None:
+def test_inputs_are_hard_links_to_objects(store: ObjectStore, tmp_path: Path) -> None:
     put(store, tmp_path, "train/a")
     folder = inputs.link(inputs.select(store, "s3://data/train/", "test"), tmp_path / "linked")
     assert (folder / "a").samefile(store.get("data", "train/a").path)
@@ -85,7 +84,7 @@ def test_outputs_of_hosts_are_merged(tmp_path: Path) -> None:
     assert (found, notes) == ({"a": "1", "d/x": "1", "b": "2", "d/y": "2"}, [])
 
 
-def test_same_file_of_two_hosts_is_one(tmp_path: Path) -> None:
+def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
     assert gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "1"})) == ({"a": "1"}, [])
 
 
@@ -137,7 +136,7 @@ def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, t
     assert [item.key for item in store.list("data")] == ["out/b"]
 
 
-def test_archive_holds_the_folders_content(store: ObjectStore, tmp_path: Path) -> None:
+def test_archive_contains_the_files_of_the_folder(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "model" / "1").mkdir(parents=True)
     (tmp_path / "model" / "1" / "w").write_text("weights")
     outputs.upload_archive(store, tree_of(tmp_path / "model"), "s3://data/model.tar.gz", tmp_path)
@@ -203,15 +202,15 @@ CATEGORICAL = Range("optimizer", "Categorical", values=("sgd", "adam"))
 
 
 @pytest.mark.parametrize("strategy", ["Random", "Bayesian"])
-def test_same_seed_searches_alike_and_within_ranges(strategy: str) -> None:
+def test_same_seed_gives_the_same_values_within_ranges(strategy: str) -> None:
     ranges = (CONTINUOUS, REVERSE, INTEGER, CATEGORICAL)
 
     def first_five() -> list[dict[str, str]]:
-        searching = search.Search(strategy, ranges, minimise=True, seed=7)
+        search = Search(strategy, ranges, minimise=True, seed=7)
         found = []
         for number in range(5):
-            found.append(searching.propose(str(number), number))
-            searching.add_result(str(number), found[-1], float(found[-1]["rate"]))
+            found.append(search.propose(str(number), number))
+            search.add_result(str(number), found[-1], float(found[-1]["rate"]))
         return found
 
     assert first_five() == first_five()
@@ -220,18 +219,18 @@ def test_same_seed_searches_alike_and_within_ranges(strategy: str) -> None:
         assert 1 <= int(values["epochs"]) <= 50
 
 
-def test_values_of_every_range_come_back_from_the_wire() -> None:
+def test_from_wire_reverses_to_wire() -> None:
     for item, value in ((CONTINUOUS, 0.25), (REVERSE, 0.25), (INTEGER, 7), (CATEGORICAL, "adam")):
         assert item.from_wire(item.to_wire(value)) == value
     assert REVERSE.to_wire(0.25) == "0.75"
 
 
-def test_search_learns_from_jobs_of_an_earlier_server() -> None:
-    searching = search.Search("Bayesian", (CONTINUOUS,), minimise=True, seed=1)
+def test_search_uses_results_from_before_a_restart() -> None:
+    search = Search("Bayesian", (CONTINUOUS,), minimise=True, seed=1)
     for number in range(12):  # good below 0.01
         rate = 0.002 + 0.015 * number
-        searching.add_result(f"old-{number}", {"rate": str(rate)}, rate)
-    proposed = [float(searching.propose(str(number), number)["rate"]) for number in range(6)]
+        search.add_result(f"old-{number}", {"rate": str(rate)}, rate)
+    proposed = [float(search.propose(str(number), number)["rate"]) for number in range(6)]
     assert sum(rate < 0.05 for rate in proposed) >= 5
 
 
@@ -239,63 +238,63 @@ LINE = Range("x", "Continuous", 0.0, 1.0)
 
 
 def test_search_inherits_results_within_its_ranges() -> None:
-    searching = search.Search("Bayesian", (LINE,), minimise=True, seed=1)
+    search = Search("Bayesian", (LINE,), minimise=True, seed=1)
     for number in range(12):
-        searching.inherit_result({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
+        search.inherit_result({"x": str(0.08 * number), "other": "1"}, 0.08 * number)
     for values in ({"x": "3"}, {"x": "many"}, {"other": "1"}):
-        searching.inherit_result(values, -5.0)
-    proposed = [float(searching.propose(str(number), number)["x"]) for number in range(6)]
+        search.inherit_result(values, -5.0)
+    proposed = [float(search.propose(str(number), number)["x"]) for number in range(6)]
     assert sum(value < 0.3 for value in proposed) >= 5
 
 
-def halve(values: Mapping[str, float], least: int = 1, most: int = 9) -> dict[str, int]:
-    """How many values each job may give before Hyperband stops it, one job after the other."""
-    searching = search.Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(least, most))
-    given = {}
+def count_values(values: Mapping[str, float], minimum: int = 1, maximum: int = 9) -> dict[str, int]:
+    """Run one trial after another; return the number of values that each trial reports before Hyperband stops it."""
+    search = Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(minimum, maximum))
+    counts = {}
     for number, (name, value) in enumerate(values.items()):
-        proposed = searching.propose(name, number)
-        steps = (step for step in range(1, 100) if searching.report(name, [value] * step))
-        given[name] = next(steps)
-        searching.add_result(name, proposed, value, stopped=given[name] <= most)
-    return given
+        proposed = search.propose(name, number)
+        steps = (step for step in range(1, 100) if search.report(name, [value] * step))
+        counts[name] = next(steps)
+        search.add_result(name, proposed, value, stopped=counts[name] <= maximum)
+    return counts
 
 
 GOOD = {f"good-{number}": 0.1 - number / 1000 for number in range(9)}
 BAD = {f"bad-{number}": 5.0 for number in range(9)}
 
 
-def test_hyperband_gives_less_to_what_is_worse() -> None:
-    given = halve(GOOD | BAD)
-    assert {given[name] for name in GOOD} == {10}  # each is the best until then, and goes on until it gives too many
-    assert sum(given[name] < 9 for name in BAD) >= 5  # one of its brackets stops nothing early
+def test_hyperband_stops_worse_trials_earlier() -> None:
+    counts = count_values(GOOD | BAD)
+    assert {counts[name] for name in GOOD} == {10}  # each is the best trial until it exceeds the maximum
+    assert sum(counts[name] < 9 for name in BAD) >= 5  # one of Hyperband's brackets stops no trial early
 
 
-def test_hyperband_stops_nothing_before_the_least() -> None:
-    given = halve(GOOD | BAD, least=4, most=30)
-    assert 4 <= min(given.values()) < 30
+def test_hyperband_stops_no_trial_before_the_minimum() -> None:
+    counts = count_values(GOOD | BAD, minimum=4, maximum=30)
+    assert 4 <= min(counts.values()) < 30
 
 
-def test_hyperband_goes_on_with_jobs_of_an_earlier_server() -> None:
-    searching = search.Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(1, 3))
-    searching.add_running("running", {"x": "0.5"})
-    assert not searching.report("running", [1.0, 1.0])
-    assert searching.report("running", [1.0] * 4)
-    searching.add_result("running", {"x": "0.5"}, 1.0, stopped=True)
+def test_hyperband_continues_trials_after_a_restart() -> None:
+    search = Search("Hyperband", (LINE,), minimise=True, seed=1, resources=Resources(1, 3))
+    search.add_running("running", {"x": "0.5"})
+    assert not search.report("running", [1.0, 1.0])
+    assert search.report("running", [1.0] * 4)
+    search.add_result("running", {"x": "0.5"}, 1.0, stopped=True)
 
 
 @pytest.mark.parametrize("name", ["epochs", "num_epochs"])
-def test_hyperband_infers_its_resources(name: str) -> None:
+def test_hyperband_infers_max_resource_from_epochs(name: str) -> None:
     assert read_resources({"Strategy": "Hyperband"}, {name: "7"}) == Resources(1, 7)
 
 
 def test_bayesian_search_beats_random_search() -> None:
     def best(strategy: str, seed: int) -> float:
-        searching = search.Search(strategy, (Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
+        search = Search(strategy, (Range("x", "Continuous", 0.0, 1.0),), minimise=True, seed=seed)
         results = []
         for number in range(20):
-            values = searching.propose(str(number), number)
+            values = search.propose(str(number), number)
             results.append((float(values["x"]) - 0.37) ** 2)
-            searching.add_result(str(number), values, results[-1])
+            search.add_result(str(number), values, results[-1])
         return min(results)
 
     wins = sum(best("Bayesian", seed) < best("Random", seed) for seed in range(10))
@@ -312,7 +311,7 @@ def test_bayesian_search_beats_random_search() -> None:
         ("ml.g4dn.xlarge", 4, 16, True),
     ],
 )
-def test_instance_types_have_their_size(name: str, cpus: int, gib: int, gpus: bool) -> None:
+def test_instance_type_has_limits_and_gpus(name: str, cpus: int, gib: int, gpus: bool) -> None:
     limits = instances.limits(name)
     assert limits is not None
     assert (limits.cpus, limits.memory_bytes / instances.GIB) == (cpus, gib)
@@ -324,20 +323,20 @@ def test_unknown_instance_type_has_no_limits() -> None:
 
 
 @pytest.mark.parametrize("epochs", ["²", "1_0", "-1", "9" * 5000, ""])
-def test_hyperband_refuses_epochs_that_are_no_number(epochs: str) -> None:
+def test_hyperband_with_invalid_epochs_raises(epochs: str) -> None:
     with pytest.raises(ValidationError, match="MaxResource of HyperbandStrategyConfig is missing"):
         read_resources({"Strategy": "Hyperband"}, {"epochs": epochs})
 
 
-def test_ranges_of_jobs_from_earlier_versions_are_still_read() -> None:
-    """Earlier versions accepted one value; Describe must not fail for such a job."""
+def test_range_with_duplicate_values_of_an_earlier_version_is_read() -> None:
+    """Earlier versions accepted duplicates; Describe must not fail for such a job."""
     stored = {"CategoricalParameterRanges": [{"Name": "a", "Values": ["x", "x"]}]}
     (item,) = read_ranges(stored)
-    searching = search.Search("Random", (item,), minimise=True, seed=1)
-    assert searching.propose("job", 0) == {"a": "x"}
+    search = Search("Random", (item,), minimise=True, seed=1)
+    assert search.propose("job", 0) == {"a": "x"}
 
 
-def test_tuned_hyperparameters_are_listed_by_kind_whatever_the_order_of_the_request() -> None:
+def test_tuned_hyperparameters_are_listed_by_kind() -> None:
     number = {"MinValue": "1", "MaxValue": "2"}
     ranges = {
         "CategoricalParameterRanges": [{"Name": "c", "Values": ["x", "y"]}],

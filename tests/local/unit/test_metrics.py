@@ -1,4 +1,4 @@
-"""Metrics from a job's log: their values, progress bars, and expressions that take too long."""
+"""Tests of metrics: values in a job's log, progress bars, and expressions whose search takes too long."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from microjobs_orchestrator.local.runtimes.process import process_shim
 
 LOSS = {"Name": "loss", "Regex": r"loss=([^\s\]]*)"}
 CATASTROPHIC = {"Name": "bad", "Regex": r"(a+)+$b"}
-"""`regex` finds no shortcut for it, unlike for many expressions of its kind."""
+"""An expression that `regex` cannot optimise, so that a search takes exponential time."""
 POISON = "a" * 5000
 
 
@@ -34,7 +34,7 @@ def test_metric_is_first_group_and_last_value() -> None:
     assert metrics.final() == [{"MetricName": "loss", "Value": 0.5, "Timestamp": 0.0}]
 
 
-def test_metric_without_a_value_in_its_first_group_is_none() -> None:
+def test_line_without_a_value_in_the_first_group_is_ignored() -> None:
     assert values(["valid: 3", "train: 5"], r"train: (\d+)|valid: (\d+)") == [5.0]
 
 
@@ -85,12 +85,12 @@ KERAS = "".join(
         ("loss=99.5\r\x1b[5C\x1b[P", 9.5),
     ],
 )
-def test_last_state_of_a_rewritten_line_counts_once(line: str, expected: float) -> None:
+def test_value_is_read_from_the_last_state_of_a_rewritten_line(line: str, expected: float) -> None:
     assert values([line]) == [expected]
 
 
 def long_bar() -> bytes:
-    """States of a progress bar without a newline until the end, more than fit into one line."""
+    """Return the states of a progress bar, longer than one `Line`, with a newline only at the end."""
     states = (b"\rstep %06d loss=%d.0 %s" % (number, 20_000 - number, b"#" * 200) for number in range(20_000))
     return b"".join(states) + b"\n"
 
@@ -123,7 +123,7 @@ def process_lines(content: bytes) -> list[Line]:
 
 
 @pytest.mark.parametrize("split", [docker_lines, process_lines])
-def test_long_progress_bar_is_one_point_and_keeps_every_byte(split: object) -> None:
+def test_long_progress_bar_is_one_value_and_loses_no_bytes(split: object) -> None:
     assert callable(split)
     lines: list[Line] = split(long_bar())
     assert len(lines) > 3
@@ -132,7 +132,7 @@ def test_long_progress_bar_is_one_point_and_keeps_every_byte(split: object) -> N
     assert values([line.text.decode() for line in final_parts(lines)]) == [1.0]
 
 
-def test_part_that_shows_nothing_gives_way_to_the_part_before() -> None:
+def test_final_part_is_the_last_part_with_visible_text() -> None:
     parts = [Line(1.0, b"\rloss=1\r", is_whole=False), Line(2.0, b""), Line(3.0, b"loss=2")]
     assert [line.text for line in final_parts(parts)] == [b"\rloss=1\r", b"loss=2"]
 
@@ -145,10 +145,10 @@ def test_slow_expression_lets_other_threads_run() -> None:
     while thread.is_alive():
         time.sleep(0.001)
         ticks += 1
-    assert ticks > 20  # a search that holds the interpreter's lock lets at most a few pass
+    assert ticks > 20  # at most a few if the search held the interpreter's lock
 
 
-def test_slow_expression_is_noted_once_and_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_expression_is_logged_once_and_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SEARCH_TIMEOUT", 0.02)
     monkeypatch.setattr(module, "MAX_SEARCH_TIME", 0.1)
     notes: list[str] = []
@@ -160,7 +160,7 @@ def test_slow_expression_is_noted_once_and_abandoned(monkeypatch: pytest.MonkeyP
     assert metrics.abandoned == ["bad"]
 
 
-def test_definition_abandoned_by_an_earlier_server_is_not_searched() -> None:
+def test_definition_skipped_by_an_earlier_server_is_not_searched() -> None:
     metrics = Metrics([LOSS, CATASTROPHIC], abandoned=["bad"])
     began = time.thread_time()
     metrics.read(0.0, f"loss=1 {POISON}")
@@ -192,7 +192,7 @@ def test_cost_of_all_definitions_together_is_bounded(monkeypatch: pytest.MonkeyP
         (r"(a)((?-1)b)", "calls a group"),
     ],
 )
-def test_expression_of_unknown_cost_is_refused(expression: str, why: str) -> None:
+def test_expression_of_unknown_cost_raises(expression: str, why: str) -> None:
     with pytest.raises(ValidationError, match=why):
         compile_definition({"Name": "m", "Regex": expression})
 
@@ -205,7 +205,7 @@ def test_expression_of_known_cost_is_accepted(expression: str) -> None:
 
 
 @pytest.mark.parametrize("expression", ["((a{1000}){1000}){1000}", "(?:a{99999999})(b)", "(" * 5 + "a" + "{20,})" * 5])
-def test_expression_that_takes_all_memory_is_refused(expression: str) -> None:
+def test_expression_with_too_many_repetitions_raises(expression: str) -> None:
     with pytest.raises(ValidationError, match="repetitions"):
         compile_definition({"Name": "m", "Regex": expression})
 

@@ -1,4 +1,4 @@
-"""Requests become plans: plain values, made without an engine."""
+"""Tests of plans, which are made from requests without an engine."""
 
 import re
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
     store.close()
 
 
-def started_with(plan: Plan) -> Arguments:
+def read_command(plan: Plan) -> Arguments:
     return plan.hosts[0].entrypoint, plan.hosts[0].arguments
 
 
@@ -77,10 +77,10 @@ def training_plan(context: Context, folder: Path, **algorithm: Any) -> Plan:
         ({"ContainerEntrypoint": ["e"], "ContainerArguments": ["x"]}, (("e",), ("x",))),
     ],
 )
-def test_processing_starts_what_the_request_says(
+def test_processing_uses_entrypoint_and_arguments_of_the_request(
     context: Context, tmp_path: Path, application: dict[str, Any], expected: Arguments
 ) -> None:
-    assert started_with(processing_plan(context, tmp_path / "work", **application)) == expected
+    assert read_command(processing_plan(context, tmp_path / "work", **application)) == expected
 
 
 @pytest.mark.parametrize(
@@ -92,13 +92,13 @@ def test_processing_starts_what_the_request_says(
         ({"ContainerEntrypoint": ["e"], "ContainerArguments": ["x"]}, (("e",), ("x",))),
     ],
 )
-def test_training_starts_train_unless_the_request_says_otherwise(
+def test_training_runs_train_by_default(
     context: Context, tmp_path: Path, algorithm: dict[str, Any], expected: Arguments
 ) -> None:
-    assert started_with(training_plan(context, tmp_path / "work", **algorithm)) == expected
+    assert read_command(training_plan(context, tmp_path / "work", **algorithm)) == expected
 
 
-def test_gpu_types_ask_for_gpus(context: Context, tmp_path: Path) -> None:
+def test_gpu_instance_types_use_gpus(context: Context, tmp_path: Path) -> None:
     assert [host.gpus for host in training_plan(context, tmp_path / "training").hosts] == [True, True]
     assert [host.gpus for host in processing_plan(context, tmp_path / "processing").hosts] == [False, False]
 
@@ -128,17 +128,21 @@ TWICE = "must differ from each other; given twice:"
     ],
     ids=["LocalPath", "InputName", "OutputName"],
 )
-def test_paths_and_names_given_twice_are_refused(
+def test_duplicate_paths_and_names_raise(
     inputs: list[tuple[str, str]], outputs: list[tuple[str, str]], reason: str, context: Context
 ) -> None:
-    given = [processing_input(name, "s3://data/in", path) for name, path in inputs]
-    taken = [processing_output(name, "s3://data/out", path) for name, path in outputs]
-    request = {"ProcessingJobName": "job", "ProcessingInputs": given, "ProcessingOutputConfig": {"Outputs": taken}}
+    input_items = [processing_input(name, "s3://data/in", path) for name, path in inputs]
+    output_items = [processing_output(name, "s3://data/out", path) for name, path in outputs]
+    request = {
+        "ProcessingJobName": "job",
+        "ProcessingInputs": input_items,
+        "ProcessingOutputConfig": {"Outputs": output_items},
+    }
     with pytest.raises(ValidationError, match=re.escape(reason)):
         ProcessingJobOperations(context, Registry(context)).add(request)
 
 
-def test_channel_name_given_twice_is_refused(context: Context) -> None:
+def test_duplicate_channel_name_raises(context: Context) -> None:
     channels = [channel("train", "s3://data/a"), channel("train", "s3://data/b")]
     with pytest.raises(ValidationError, match=f"ChannelNames {TWICE} 'train'"):
         check_channels(
@@ -147,7 +151,7 @@ def test_channel_name_given_twice_is_refused(context: Context) -> None:
 
 
 @pytest.mark.parametrize("resources", RESOURCES)
-def test_tuning_job_describes_what_sdks_read_when_they_attach(context: Context, resources: str) -> None:
+def test_tuning_job_describes_members_that_sdks_read(context: Context, resources: str) -> None:
     hosts = {"InstanceCount": 1, "InstanceType": "ml.m5.large", "VolumeSizeInGB": 1}
     request = {
         "HyperParameterTuningJobName": "job",
