@@ -1,9 +1,8 @@
-"""Function calls from the first host of a processing job to all its hosts.
+"""Exchange of values between the hosts of a processing job.
 
 `heartbeat.Watch`, which training jobs also use, waits for all hosts, detects lost and failed hosts, and sends the
-verdict to all hosts. Calls and results use a second connection from each host to the first host. `peers` authenticates
-both connections. A call contains the name of a function that both sides know, and its arguments. `codec` encodes calls
-and results.
+verdict to all hosts. Values use a second connection from each host to the first host. `peers` authenticates both
+connections, and `codec` encodes the values.
 """
 
 import contextlib
@@ -11,7 +10,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from microjobs import heartbeat
 from microjobs.codec import Codec
@@ -19,11 +18,10 @@ from microjobs.contract import ResourceConfig
 from microjobs.endings import Certainty, Ending
 from microjobs.errors import EXIT_PLATFORM, JobError, Stopped, code_and_reason
 from microjobs.heartbeat import Watch
-from microjobs.hosts import Calls
 from microjobs.network import Network
 from microjobs.peers import Connection
 
-CHANNEL = "calls"
+CHANNEL = "values"
 STEP_SECONDS = 0.02
 INTERRUPT = signal.SIGUSR1
 """Signal that interrupts the main thread when the job ends because of another host."""
@@ -32,68 +30,30 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """The hosts of a job, as the first host sees them."""
+    """Several hosts of a job, as one of them sees them. Implements `hosts.Hosts`."""
 
-    def __init__(self, current: str, others: Mapping[str, Connection], calls: Calls) -> None:
-        self.names = [current, *others]
-        self._current = current
-        self._others = others
-        self._codec = Codec(calls.types)
+    def __init__(self, resources: ResourceConfig, connections: Mapping[str, Connection], codec: Codec) -> None:
+        self.resources = resources
+        self._connections = connections
+        self._codec = codec
 
-    def each(self, function: Callable[..., T], arguments: Mapping[str, tuple[Any, ...]]) -> dict[str, T]:
-        """Call the function on the named hosts, as `Hosts.each` defines.
-
-        If the function fails on another host, the job ends on all hosts.
-        """
-        connections = {host: self._others[host] for host in arguments if host != self._current}
-        for host, connection in connections.items():
-            connection.send(self._codec.encode((function.__name__, arguments[host])))
-        own_result = {self._current: function(*arguments[self._current])} if self._current in arguments else {}
-        return own_result | {
-            host: self._codec.decode(connection.receive_one()) for host, connection in connections.items()
-        }
-
-    def dismiss(self) -> None:
-        """Tell the other hosts that no more calls follow."""
-        for connection in self._others.values():
-            connection.send(self._codec.encode(None))
+    def gather(self, value: T) -> dict[str, T]:
+        """Return the values of all hosts. The first host receives them and sends all of them to each host."""
+        if not self.resources.is_first:
+            first = self._connections[self.resources.first_host]
+            first.send(self._codec.encode(value))
+            gathered: dict[str, T] = self._codec.decode(first.receive_one())
+            return gathered
+        received = {host: self._codec.decode(peer.receive_one()) for host, peer in self._connections.items()}
+        values = {self.resources.current_host: value, **received}
+        content = self._codec.encode(values)
+        for peer in self._connections.values():
+            peer.send(content)
+        return values
 
 
-def lead(resources: ResourceConfig, work: Callable[[Cluster], None], calls: Calls) -> None:
-    """Run `work` on the first host. Its cluster can call functions on all hosts.
-
-    Raises:
-        JobError: the job failed; all hosts raise the same error. It is a `PlatformError` if a host is missing or lost.
-        Stopped: a host received a stop signal.
-    """
-
-    def lead_cluster(connections: Mapping[str, Connection]) -> None:
-        cluster = Cluster(resources.current_host, connections, calls)
-        work(cluster)
-        cluster.dismiss()
-
-    _run_together(resources, lead_cluster)
-
-
-def follow(resources: ResourceConfig, calls: Calls) -> None:
-    """Run the functions that the first host calls, until it sends no more calls.
-
-    Raises:
-        JobError, Stopped: see `lead`.
-    """
-    codec = Codec(calls.types)
-
-    def answer_calls(connections: Mapping[str, Connection]) -> None:
-        connection = connections[resources.first_host]
-        while (call := codec.decode(connection.receive_one())) is not None:
-            name, arguments = call
-            connection.send(codec.encode(calls.find(name)(*arguments)))
-
-    _run_together(resources, answer_calls)
-
-
-def _run_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connection]], None]) -> None:
-    """Run `work` on this host when all hosts have joined. All hosts end with the same verdict."""
+def run(resources: ResourceConfig, work: Callable[[Cluster], None], types: tuple[type, ...]) -> None:
+    """Run `work` on this host when all hosts have joined. All hosts end with the same verdict; see `with_hosts`."""
     error: BaseException | None = None
     ending = Ending(resources.current_host)
     others = resources.hosts[1:] if resources.is_first else resources.hosts[:1]
@@ -103,7 +63,7 @@ def _run_together(resources: ResourceConfig, work: Callable[[Mapping[str, Connec
             if watch.verdict is None:
                 connections = {host: watch.connections[CHANNEL, host] for host in others}
                 with _step_in_thread(watch):
-                    work(connections)
+                    work(Cluster(resources, connections, Codec(types)))
         except _JobEnded:
             pass
         except BaseException as exception:

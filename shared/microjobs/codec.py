@@ -1,4 +1,4 @@
-"""Encoding of values as bytes, for calls between hosts. Unlike pickle, decoding runs no code that the sender chose.
+"""Encoding of values that hosts exchange. Unlike pickle, decoding runs no code that the sender chose.
 
 Supported values are None, numbers, strings, lists, tuples, dicts, numeric arrays, and the dataclasses that both sides
 pass to `Codec`. The encoded form is JSON, followed by the bytes of the arrays. Needs numpy.
@@ -67,7 +67,7 @@ class Codec:
                 arrays.append(value)
                 return {"array": [value.dtype.str, value.shape]}
         if self._types.get(type(value).__name__) is not type(value):
-            raise TypeError(f"a {type(value).__name__} cannot be sent to another host: name its class in Calls.types")
+            raise TypeError(f"a {type(value).__name__} cannot be sent to another host: pass its class to with_hosts")
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]  # type: ignore[arg-type]
         return {"object": [type(value).__name__, *(self._to_json(field, arrays) for field in fields)]}
 

@@ -14,20 +14,21 @@ from microjobs import cluster, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
 from microjobs.files import atomic_group, atomic_write
-from microjobs.hosts import Calls, Hosts, with_hosts
+from microjobs.hosts import Hosts, with_hosts
 from microjobs.peers import Connection
 
 PROGRAM = ("-c", f"from {__name__} import main; main()")
 
 
-def lead(hosts: Hosts) -> None:
-    """Call the function of the settings on the hosts of the settings, and print the results."""
-    settings = json.loads(sys.argv[1])
-    arguments = {host: tuple(values) for host, values in settings["arguments"].items()}
-    results = hosts.each(globals()[settings["call"]], arguments)
+def work(hosts: Hosts) -> None:
+    """Call the function of the settings with the arguments of this host, if any. The first host prints all results."""
+    settings, host = json.loads(sys.argv[1]), hosts.resources.current_host
+    arguments = settings["arguments"]
+    results = hosts.gather(globals()[settings["call"]](*arguments[host]) if host in arguments else None)
     if "then" in settings:  # a second call, with the results of the first one
-        results = hosts.each(globals()[settings["then"]], results)
-    print("results", json.dumps(results, sort_keys=True), flush=True)
+        results = hosts.gather(globals()[settings["then"]](*(results[host] or ())))
+    if hosts.resources.is_first:
+        print("results", json.dumps({name: results[name] for name in arguments}, sort_keys=True), flush=True)
 
 
 def repeat(text: str, times: int) -> tuple[str, int]:
@@ -89,11 +90,6 @@ def drop_the_call() -> None:
     os._exit(9)
 
 
-CALLS = Calls(
-    (repeat, length, wait, fail_for_the_user, fail_at_length, fail_unexpectedly, fill_the_disk, drop_the_call)
-)
-
-
 def stop(number: int, _frame: FrameType | None) -> NoReturn:
     raise Stopped(number)
 
@@ -104,7 +100,7 @@ def main() -> None:
         setattr(cluster if hasattr(cluster, name) else heartbeat, name, value)
     signal.signal(signal.SIGTERM, stop)
     try:
-        with_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), lead, CALLS)
+        with_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), work, ())
     except JobError as error:
         print(type(error).__name__, error, flush=True)
         sys.exit(error.exit_code)

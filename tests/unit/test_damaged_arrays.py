@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 from numpy.typing import NDArray
 
-from microjobs.contract import Layout
+from microjobs.contract import Layout, ResourceConfig
 from microjobs.errors import UserError
 from microjobs.hosts import OneHost
 from microjobs_preprocess import standardise
@@ -129,7 +129,7 @@ def run_job(layout: Layout, missing: Literal["mean"] | None) -> bool:
     source, train, test = (layout.spell(layout.processing(name)) for name in ("input", "train", "test"))
     reason = None
     try:
-        standardise.standardise(standardise.Task(source, train, test, missing), OneHost("algo-1"))
+        standardise.standardise(standardise.Task(source, train, test, missing), OneHost(ResourceConfig()))
     except UserError as error:
         reason = str(error)
     written = sorted(path.name for path in layout.root.glob("processing/t*/*"))

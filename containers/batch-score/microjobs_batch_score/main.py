@@ -15,7 +15,7 @@ from microjobs.arrays import Floats, open_array
 from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.files import atomic_group
-from microjobs.hosts import Calls, Hosts, with_hosts
+from microjobs.hosts import Hosts, with_hosts
 from microjobs.predictor import Predictor
 
 from . import scoring
@@ -42,32 +42,30 @@ def process(arguments: list[str]) -> None:
     )
     task = Task(**vars(parser.parse_args(arguments)))
     resources = read_processing_resource_config(Layout.from_environment())
-    with_hosts(resources, lambda hosts: score(task, hosts), CALLS)
+    with_hosts(resources, lambda hosts: score(task, hosts), (inventory.Entry, scoring.Score))
 
 
 def score(task: Task, hosts: Hosts) -> None:
-    """List the files of all hosts, send targets to the hosts that score their features, score, and write the report.
+    """List the files of all hosts, exchange targets that another host needs, score, and write the report.
 
     Raises:
         UserError: the model or the arrays are invalid; no report was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
+    surveys, host = hosts.gather(survey(task)), hosts.resources.current_host
     files = inventory.merge(surveys)
     inventory.require(files, "test")
     inventory.check(files)
-    features = {host: [entry for entry in entries if entry.is_features] for host, entries in surveys.items()}
+    features = {name: [entry for entry in entries if entry.is_features] for name, entries in surveys.items()}
     work = inventory.assign(features)
-    fetched: dict[str, Floats] = {}
-    remote = find_remote_targets(surveys, work)
-    for targets in hosts.each(fetch, {host: (task, names) for host, names in remote.items()}).values():
-        fetched |= targets
-    parts = hosts.each(score_files, {host: (task, names, fetched) for host, names in work.items()})
-    scores = {name: part for scores in parts.values() for name, part in scores.items()}
-    total = scoring.Score.sum(scores[name] for name in sorted(scores))
-    scoring.write_report(
-        task.folder(task.batch), total, with_targets=any(not entry.is_features for entry in files.values())
-    )
+    own_targets = fetch(task, find_remote_targets(surveys, work).get(host, []))
+    fetched = {name: targets for part in hosts.gather(own_targets).values() for name, targets in part.items()}
+    parts = hosts.gather(score_files(task, work[host], fetched))
+    if hosts.resources.is_first:
+        scores = {name: score for part in parts.values() for name, score in part.items()}
+        total = scoring.Score.sum(scores[name] for name in sorted(scores))
+        with_targets = any(not entry.is_features for entry in files.values())
+        scoring.write_report(task.folder(task.batch), total, with_targets=with_targets)
 
 
 def survey(task: Task) -> list[inventory.Entry]:
@@ -108,7 +106,3 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
             scores[name] = scoring.score_file(predictor, features, targets, output, task.signature)
             register(output)
     return scores
-
-
-CALLS = Calls((survey, fetch, score_files), (Task, inventory.Entry, scoring.Score))
-"""Functions and types of the calls between hosts."""

@@ -1,11 +1,12 @@
 """Standardises features with mean and scale of the training data of all hosts.
 
 Each host runs three rounds: list files (headers), measure (first pass), transform (second pass). Nothing is written
-before all input has been checked. Hosts exchange headers, moments and the scaler only.
+before all input has been checked. Hosts exchange only headers and moments.
 """
 
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -16,7 +17,7 @@ from microjobs import inventory
 from microjobs.arrays import ArrayFile, fold_rows, map_parts, open_array, refuse_bad_row, write_array
 from microjobs.contract import Layout
 from microjobs.files import atomic_group, atomic_write
-from microjobs.hosts import Calls, Hosts
+from microjobs.hosts import Hosts
 from microjobs.scaler import FILE_NAME, Scaler, write_scaler
 
 from .moments import Moments, measure
@@ -56,22 +57,24 @@ def standardise(task: Task, hosts: Hosts) -> None:
         UserError: the input is invalid; nothing was written.
         PlatformError: a host was lost.
     """
-    surveys = hosts.each(survey, dict.fromkeys(hosts.names, (task,)))
+    surveys = hosts.gather(survey(task))
     files = inventory.merge(surveys)
     inventory.require(files, "train")
     inventory.check(files)
-    work = inventory.assign(surveys)
-    for host, names in work.items():
-        logger.info("%s has %s", host, ", ".join(names) or "no files")
-    measured = hosts.each(measure_files, {host: (task, names) for host, names in work.items()})
+    names, is_first = inventory.assign(surveys)[hosts.resources.current_host], hosts.resources.is_first
+    logger.info("%s has %s", hosts.resources.current_host, ", ".join(names) or "no files")
+    measured = hosts.gather(measure_files(task, names))
     # In the order of names, so that the sum does not depend on which host has which file.
     parts = sorted((name, moments) for part in measured.values() for name, moments in part.items())
     scaler = reduce(Moments.merge, [moments for _, moments in parts]).scaler()
-    with atomic_group() as register:  # the scaler first: arrays without it would look unscaled
-        write_scaler(_local(task.train), scaler)
-        register(_local(task.train) / FILE_NAME)
-        hosts.each(transform_files, {host: (task, names, scaler) for host, names in work.items()})
-    logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
+    with atomic_group() as register:
+        if is_first:  # the scaler first: arrays without it would look unscaled
+            write_scaler(_local(task.train), scaler)
+            register(_local(task.train) / FILE_NAME)
+        transform_files(task, names, scaler, register)
+        hosts.gather(None)  # if another host fails, this one removes its files
+    if is_first:
+        logger.info("scaled %d features by %d training rows", scaler.features, max(scaler.count))
 
 
 def survey(task: Task) -> list[inventory.Entry]:
@@ -104,17 +107,16 @@ def check_targets(array: ArrayFile) -> None:
     map_parts(array, check)
 
 
-def transform_files(task: Task, names: list[str], scaler: Scaler) -> None:
-    """Write all of this host's files, or none if an error occurs."""
-    with atomic_group() as register:
-        for name in names:
-            if name.startswith("x_"):
-                transform(open_array(task.source(name)), task.output(name), scaler, task.allow_missing)
-            else:
-                with atomic_write(task.output(name)) as partial:
-                    shutil.copyfile(task.source(name), partial)
-            register(task.output(name))
-            logger.info("wrote %s", name)
+def transform_files(task: Task, names: list[str], scaler: Scaler, register: Callable[[Path], None]) -> None:
+    """Write this host's files. `register` is called with each one."""
+    for name in names:
+        if name.startswith("x_"):
+            transform(open_array(task.source(name)), task.output(name), scaler, task.allow_missing)
+        else:
+            with atomic_write(task.output(name)) as partial:
+                shutil.copyfile(task.source(name), partial)
+        register(task.output(name))
+        logger.info("wrote %s", name)
 
 
 def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | None) -> None:
@@ -135,5 +137,5 @@ def transform(array: ArrayFile, output: Path, scaler: Scaler, missing: str | Non
         map_parts(array, scale_part)
 
 
-CALLS = Calls((survey, measure_files, transform_files), (Task, inventory.Entry, Moments, Scaler))
-"""Functions and types of the calls between hosts."""
+TYPES = (inventory.Entry, Moments)
+"""Dataclasses in the values that the hosts exchange."""
