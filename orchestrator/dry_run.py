@@ -20,11 +20,7 @@ from microjobs_orchestrator.runs.planned import PlannedRequest, RunContext
 
 
 def print_requests(request: LaunchRequest) -> None:
-    """Print one line of JSON per request on stdout, and its command on stderr.
-
-    Raises:
-        UsageError: the options are wrong, or the run is not for AWS.
-    """
+    """Print one line of JSON per request on stdout, and its command on stderr."""
     if request.aws is None:
         raise UsageError("--dry-run needs --on aws: jobs on this machine cost nothing")
     workflow = workflows.load(request.workflow)

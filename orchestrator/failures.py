@@ -14,15 +14,7 @@ class UsageError(LauncherError):
 
 
 class JobFailedError(LauncherError):
-    """A job did not complete, or an endpoint did not come into service.
-
-    Args:
-        step: the title of the step.
-        name: the name of the job or endpoint.
-        status: its status, such as `Failed`.
-        reason: its FailureReason.
-        tail: the last lines of its log.
-    """
+    """A job did not complete, or an endpoint did not come into service. `tail` has the last lines of its log."""
 
     def __init__(self, step: str, name: str, status: str, reason: str, tail: tuple[str, ...] = ()) -> None:
         super().__init__(f"{step} ({name}) is {status}: {reason}")

@@ -103,7 +103,7 @@ def resume_journal(runs: Path, request: LaunchRequest) -> Journal:
     """Return the journal of the run to resume, with the next attempt.
 
     Raises:
-        UsageError: there is none, or the run has other options or another backend.
+        UsageError: the run does not exist, or has other options or another backend.
     """
     path = runs / f"{request.resume}.json" if request.resume else last_unfinished(runs, request.workflow)
     journal = Journal.read(path)
@@ -133,11 +133,7 @@ def _check_options(journal: Journal, request: LaunchRequest) -> None:
 
 
 def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> AbstractContextManager[Backend]:
-    """Return the backend of the request.
-
-    Raises:
-        UsageError: on AWS, images of these jobs were not pushed.
-    """
+    """Return the backend of the request. On AWS, raise UsageError if images of these jobs were not pushed."""
     if request.aws is None:
         return local_backend(home, request.runtime)
     destination = request.aws.destination
@@ -146,11 +142,7 @@ def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> Abs
 
 
 def require_images(jobs: Sequence[str]) -> None:
-    """Check that the images of jobs are built.
-
-    Raises:
-        LauncherError: some are not.
-    """
+    """Raise LauncherError if images of jobs are not built."""
     if missing := images.find_missing(jobs):
         raise LauncherError(f"no image of {', '.join(missing)}: `microjobs build {' '.join(missing)}` makes them")
 
@@ -203,12 +195,7 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
 
 
 def summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:
-    """Return the summary.
-
-    Args:
-        heading: the run's name and duration.
-        locations: names and places of the data that the run left.
-    """
+    """Return the summary for a terminal of 80 columns and 24 lines."""
     blocks = [shown for block in results.blocks if (shown := block.for_terminal()) is not None]
     lines = [Text.assemble((f"{name:8}", "dim"), place, overflow="fold") for name, place in locations]
     return Group(Rule(Text(heading, overflow="ellipsis"), align="left"), *blocks, *lines)

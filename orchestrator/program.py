@@ -20,11 +20,7 @@ Describe = Callable[[Exception, argparse.Namespace], str | None]
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, describe: Describe) -> int:
-    """Parse the arguments and call the command that they name.
-
-    Args:
-        arguments: the words after the program's name; None for those of this process.
-    """
+    """Parse the arguments, by default those of this process, and call the command that they name."""
     prepare_streams()
     options = argparse.Namespace()
     try:
@@ -85,15 +81,11 @@ def describe_error(error: Exception, _options: argparse.Namespace) -> str | None
 
 
 def ask_for_consent(question: str, *, yes: bool, refusal: str) -> None:
-    """Ask the user a question, and return if the answer is yes.
-
-    Args:
-        yes: do not ask.
-        refusal: the message for another answer.
+    """Ask the user a question, unless `yes` is set.
 
     Raises:
         UsageError: standard input is not a terminal.
-        LauncherError: the answer is not yes.
+        LauncherError: the answer is not yes. The message is `refusal`.
     """
     if yes:
         return

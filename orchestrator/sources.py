@@ -41,13 +41,9 @@ def uncommitted(repository: Path, job: str, variant: str = "cpu") -> list[str]:
 
 
 def changed_since(repository: Path, job: str, variant: str, old: str, *, new: str | None = None) -> list[str] | None:
-    """Return the image's files that differ from a revision; None if the repository does not have the revision.
+    """Return the image's files that differ between a revision and `new`, or the working tree if `new` is None.
 
-    Args:
-        new: the revision to compare with; None for the working tree.
-
-    Raises:
-        OSError: git is not installed.
+    Return None if the repository does not have the revision. Raise OSError if git is not installed.
     """
     if not COMMIT.fullmatch(old):  # a label may contain any text, even an option of git
         return None

@@ -24,11 +24,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
 def strip_controls(text: str, *, colours: bool = False) -> str:
-    """Remove control characters and sequences, except tabs and newlines.
-
-    Args:
-        colours: keep colours and other text attributes (SGR).
-    """
+    """Remove control characters and sequences, except tabs, newlines and, if wanted, colours (SGR)."""
 
     def replace(match: re.Match[str]) -> str:
         is_kept = match[0] == "\n" or (colours and _COLOUR.fullmatch(match[0]))
@@ -69,8 +65,7 @@ def render_states(line: str) -> list[str]:
 def render(line: str, *, rewrites: bool = False) -> str:
     """Return the text that a line leaves on a terminal; several rows if the line moves the cursor up or down.
 
-    Args:
-        rewrites: text at the start of a row replaces the whole row.
+    If `rewrites` is set, text at the start of a row replaces the whole row.
     """
     screen, position = _Screen(rewrites=rewrites), 0
     for match in _CONTROL.finditer(line):

@@ -19,7 +19,6 @@ def platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     """Return the platforms of an image, such as `linux/amd64`; none if the image does not exist.
 
     Args:
-        repository: its name, without the registry's host.
         digest: the digest of a manifest or an index.
     """
     try:

@@ -17,12 +17,7 @@ CONNECTION = ("profile", "region")
 
 
 def add(parser: argparse.ArgumentParser, *, requests: bool = False) -> None:
-    """Add `--on` and the flags for AWS.
-
-    Args:
-        parser: the parser of a command.
-        requests: also add the flags that only requests for jobs need.
-    """
+    """Add `--on` and the flags for AWS to a command. `requests` adds the flags that only requests for jobs need."""
     parser.add_argument(
         "--on", choices=("here", "aws"), default="here", help="use this machine or AWS (default: %(default)s)"
     )
@@ -45,11 +40,7 @@ def _values(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def on_aws(options: argparse.Namespace) -> bool:
-    """Return whether a command uses AWS.
-
-    Raises:
-        UsageError: it does not, but flags for AWS are set.
-    """
+    """Return whether a command uses AWS. Raise UsageError if it does not, but flags for AWS are set."""
     if options.on == "aws":
         return True
     if names := ", ".join(map(_flag_name, _values(options))):

@@ -14,20 +14,12 @@ NO_TAG = "not-pushed-yet"
 
 
 def pushed(home: Home, destination: Destination) -> Images:
-    """Return the images that were pushed to a registry from this home.
-
-    Raises:
-        LauncherError: the file that lists them is damaged.
-    """
+    """Return the images that were pushed to a registry from this home."""
     return {job: image.uri for job, image in pushed_images.load(home).get(str(destination), {}).items()}
 
 
 def require(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
-    """Return the function from a job to its image URI.
-
-    Raises:
-        UsageError: the images of some of the jobs were not pushed.
-    """
+    """Return the function from a job to its image URI. Raise UsageError if images of jobs were not pushed."""
     if missing := [job for job in jobs if job not in images]:
         raise UsageError(
             f"no image of {', '.join(missing)} was pushed to {destination} from this home: `microjobs push` pushes it"

@@ -26,11 +26,7 @@ NETWORK_ACTIONS = [
 
 
 def template(jobs: Iterable[str]) -> Json:
-    """Return the template.
-
-    Args:
-        jobs: names of jobs. Each one gets a repository.
-    """
+    """Return the template, with one repository per job."""
     repositories = {_logical(job): repository(job) for job in jobs}
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
@@ -151,11 +147,7 @@ def repository(job: str) -> Json:
 
 
 def role(repositories: Iterable[str]) -> Json:
-    """Return the execution role of the jobs.
-
-    Args:
-        repositories: the names of the repositories in the template.
-    """
+    """Return the execution role of the jobs, which may pull from these repositories of the template."""
     return {
         "Type": "AWS::IAM::Role",
         "Properties": {

@@ -15,8 +15,7 @@ TRAINING_USE = "training job"
 def needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
     """Return the instances that requests need at the same time, by quota. Their steps run one after the other.
 
-    Args:
-        spot: training jobs run on spot instances.
+    If `spot` is set, training jobs run on spot instances.
     """
     needed: dict[str, int] = {}
     for item in estimate(requests, max_endpoint_seconds=0):

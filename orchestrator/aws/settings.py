@@ -19,11 +19,7 @@ INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
 def flag(default: Any, metavar: str, help: str, **members: Any) -> Any:
-    """Declare a setting that is also a flag.
-
-    Args:
-        members: further arguments of `add_argument`.
-    """
+    """Declare a setting that is also a flag. `members` are further arguments of `add_argument`."""
     shown = f" (default: {default})" if default and isinstance(default, str | int) else ""
     metadata = {"metavar": metavar, "help": f"{help}{shown}", **members}
     return field(default_factory=default if callable(default) else lambda: default, metadata=metadata)
@@ -153,11 +149,7 @@ class Problem:
 
 
 def raise_problems(problems: Sequence[Problem]) -> None:
-    """Raise one error for all problems, if there are any.
-
-    Raises:
-        UsageError: there is at least one.
-    """
+    """Raise one UsageError for all problems, if there are any."""
     if len(problems) == 1:
         raise UsageError(str(problems[0]))
     if problems:
@@ -172,11 +164,7 @@ def region_problems(settings: Settings) -> list[Problem]:
 
 
 def problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
-    """Return all problems of settings for requests.
-
-    Args:
-        steps: the steps of all workflows.
-    """
+    """Return all problems of settings for requests. `steps` are the steps of all workflows."""
     found = [*region_problems(settings), *_target_problems(settings), *_instance_problems(settings, steps)]
     if bool(settings.subnets) != bool(settings.security_groups):
         found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))

@@ -12,11 +12,7 @@ from typing import Any
 
 
 class LazyParser(ArgumentParser):
-    """Adds its arguments when it parses a command line.
-
-    Args:
-        add_arguments: adds arguments, and may set `epilog` and `description`.
-    """
+    """Adds its arguments when it parses a command line. `add_arguments` may also set `epilog` and `description`."""
 
     def __init__(self, *, add_arguments: Callable[[ArgumentParser], None] | None = None, **settings: Any) -> None:
         super().__init__(formatter_class=RawDescriptionHelpFormatter, **settings)
@@ -38,22 +34,14 @@ class LazyParser(ArgumentParser):
 
 
 def parse_count(text: str) -> int:
-    """Parse a whole number above 0.
-
-    Raises:
-        ArgumentTypeError: the text is not such a number.
-    """
+    """Parse a whole number above 0."""
     if not text.isdecimal() or int(text) < 1:
         raise ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
 
 def parse_number(text: str, unit: str) -> float:
-    """Parse a number of days or seconds that is not negative.
-
-    Raises:
-        ArgumentTypeError: the text is not such a number.
-    """
+    """Parse a number of days or seconds that is not negative."""
     try:
         number = float(text)
     except ValueError:

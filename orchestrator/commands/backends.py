@@ -27,11 +27,7 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
 
 
 def open_view(options: argparse.Namespace) -> View:
-    """Return the view of a command that only reads.
-
-    Raises:
-        UsageError: as `open_backend`.
-    """
+    """Return the view of a command that only reads. Raise UsageError as `open_backend`."""
     if not flags.on_aws(options):
         return home_view.HomeView(Home.from_environment())
     from microjobs_orchestrator.runs.backend_view import BackendView

@@ -51,11 +51,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def _wait_for_transitions(view: HomeView, name: str, first: int) -> list[str]:
-    """Wait for new transitions of a job's secondary status, at most START_TIMEOUT, and return their statuses.
-
-    Args:
-        first: the number of transitions before the interruption.
-    """
+    """Wait for transitions of a job's secondary status after the `first` ones, and return their statuses."""
     deadline = time.monotonic() + START_TIMEOUT
     while time.monotonic() < deadline:
         description = view.describe(TRAINING, name) or {}

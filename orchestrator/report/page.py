@@ -40,11 +40,7 @@ def section(title: str, content: str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
-    """Return a table.
-
-    Args:
-        texts: the cells are texts: aligned at the left, and wrapped where necessary. Otherwise they are numbers.
-    """
+    """Return a table of numbers, or of texts: these are aligned at the left, and wrapped where necessary."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"
@@ -58,7 +54,7 @@ def page(
     Args:
         heading: the run's name and duration.
         entries: the steps and their durations.
-        locations: names and places of the data that the run left.
+        locations: names and URIs or paths of the data that the run left.
     """
     times = [(entry.title, entry.seconds or 0.0, format_duration(entry.seconds or 0.0)) for entry in entries]
     log = "\n".join(results.log)

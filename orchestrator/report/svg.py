@@ -84,11 +84,7 @@ def scatter(
 
 
 def bars(rows: Sequence[tuple[str, float, str]]) -> str:
-    """Return a bar chart.
-
-    Args:
-        rows: name, value and text of each bar.
-    """
+    """Return a bar chart. Each row has the name, the value and the text of a bar."""
     longest = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
     for number, (name, value, text) in enumerate(rows):

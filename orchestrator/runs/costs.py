@@ -61,8 +61,6 @@ def _billed_seconds(kind: Kind, description: Members) -> float:
 
     AWS describes the billable time of a training job when it has ended; spot instances have less than the wall time:
     https://docs.aws.amazon.com/sagemaker/latest/APIReference/API_DescribeTrainingJob.html
-
-    The wall time is 0 before the start, while instances are prepared and not yet billed.
     """
     if (billed := description.get("BillableTimeInSeconds")) is not None:
         return float(billed)
@@ -92,12 +90,7 @@ class CostMeter:
             self._add(usage)
 
     def add_endpoint(self, config: Members, seconds: float) -> None:
-        """Add an endpoint.
-
-        Args:
-            config: the request of CreateEndpointConfig.
-            seconds: from the request to the deletion. AWS does not describe the billed time, which is a little less.
-        """
+        """Add an endpoint. The seconds are a little more than the billed ones, which AWS does not describe."""
         for instance_type, count in ENDPOINT_CONFIG.instances(config):
             self._add(Usage(instance_type, seconds * count))
 

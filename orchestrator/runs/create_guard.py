@@ -34,11 +34,7 @@ class CreateGuard:
 
     @contextlib.contextmanager
     def creating(self) -> Iterator[None]:
-        """Delay the first interruption to the end of the block.
-
-        Raises:
-            KeyboardInterrupt: there was one.
-        """
+        """Delay the first interruption to the end of the block, which then raises KeyboardInterrupt."""
         self._is_creating, self._is_pending = True, False
         try:
             yield

@@ -23,10 +23,10 @@ class Follower:
         self._costs = costs
 
     def follow(self, kind: Kind, name: str, display: StepDisplay) -> Members:
-        """Follow a resource to its end and return its last description.
+        """Follow a resource until it ends or is in service, and return its last description.
 
         Raises:
-            JobFailedError: the resource was deleted, or did not succeed.
+            JobFailedError: the resource was deleted, or did not come into service in time.
         """
         tail = LogTail(kind, name, self._backend.logs)
         while True:
@@ -64,11 +64,7 @@ class Follower:
 
 
 def check_success(kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
-    """Check the final status of a resource.
-
-    Raises:
-        JobFailedError: it is not the kind's success status.
-    """
+    """Raise JobFailedError if the final status of a resource is not its kind's status of success."""
     status = description[kind.status_member]
     if status != kind.life.success:
         raise display.failure(name, status, description.get("FailureReason") or "no reason is given")

@@ -34,7 +34,7 @@ def require_state(home: Home) -> None:
     """Check that a server has run for the home.
 
     Raises:
-        UsageError: none has.
+        UsageError: no server has run.
         HomeError: other users own the folder or can replace it.
     """
     if os.path.lexists(home.root):

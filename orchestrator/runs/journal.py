@@ -76,11 +76,7 @@ class Journal:
 
     @classmethod
     def read(cls, path: Path) -> "Journal":
-        """Read a journal.
-
-        Raises:
-            UsageError: the file does not exist, or is not a journal.
-        """
+        """Read a journal. Raise UsageError if the file does not exist, or is not a journal."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             content["steps"] = [JournalEntry(**step) for step in content["steps"]]
@@ -117,7 +113,7 @@ class Journal:
 
 
 def last_unfinished(folder: Path, workflow: str) -> Path:
-    """Return the path of the newest journal of a workflow whose run has not finished. Damaged journals are skipped.
+    """Return the path of a workflow's newest journal whose run has not finished. Damaged journals are skipped.
 
     Raises:
         UsageError: the workflow has no unfinished run.

@@ -32,14 +32,7 @@ def download(backend: Backend, uri: str, folder: Path) -> Path:
 
 
 def read_test_arrays(folder: Path, kind: str) -> NDArray[Any]:
-    """Read `x_test` or `y_test`, all shards in order.
-
-    Args:
-        kind: `x` or `y`.
-
-    Returns:
-        An array of shape (rows, width).
-    """
+    """Read the arrays `x` or `y` of the test data, all shards in order, with shape (rows, width)."""
     return np.concatenate([load_array(path) for path in array_files(folder, kind, "test")])
 
 

@@ -57,9 +57,7 @@ class StepDisplay:
 class Progress:
     """Displays the steps of a run, one after the other.
 
-    Args:
-        console: output. A terminal shows a live line; other outputs get only permanent lines.
-        verbose: show every line of the jobs' logs.
+    A terminal shows a live line; other outputs get only permanent lines. `verbose` shows every line of the jobs' logs.
     """
 
     def __init__(self, console: Console, *, verbose: bool = False) -> None:

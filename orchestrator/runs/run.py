@@ -27,9 +27,6 @@ class Run(RunContext):
     """Runs the steps of a workflow. Steps that an earlier attempt finished are skipped.
 
     Args:
-        backend: where jobs run.
-        journal: the steps so far.
-        progress: displays the steps.
         guard: delays Ctrl-C during Create calls.
         keep: leave jobs and endpoints as they are after Ctrl-C or a failure.
     """
@@ -124,7 +121,7 @@ class Run(RunContext):
         """Create an endpoint and yield its name; delete the endpoint, its configuration and its model afterwards.
 
         Args:
-            requests: of a model, an endpoint configuration and an endpoint, all with the same name.
+            requests: for a model, an endpoint configuration and an endpoint, all with the same name.
 
         Raises:
             JobFailedError: the endpoint did not come into service.

@@ -165,12 +165,7 @@ def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[flo
 
 
 def score(context: RunContext, model: str, test: str) -> PlannedRequest:
-    """Return the request of a job that scores the test data with a model archive.
-
-    Args:
-        model: the S3 URI of the archive.
-        test: the S3 URI of the folder with the test data.
-    """
+    """Return the request of a job that scores a folder of test data with a model archive; both are S3 URIs."""
     application = {"ImageUri": context.backend.image("batch-score")}
     inputs = [s3_input("model", model), s3_input("test", f"{test}/")]
     return process(context, "batch-score", "Batch score", application, inputs, {"batch": "batch"})

@@ -18,7 +18,7 @@ def stop_run(backend: Backend, run: str, note: Callable[[str], None]) -> int:
     """Stop all jobs of a run whose launcher was killed, and delete its endpoint with configuration and model.
 
     Args:
-        run: the run's name, such as `housing-20261122-101500`. The names of its resources begin with it.
+        run: the run's name, with which the names of its resources begin: `housing-20261122-101500`.
         note: prints a line for the user.
 
     Returns:
@@ -62,11 +62,7 @@ def _names(backend: Backend, kind: Kind, run: str, **filters: str) -> list[str]:
 
 
 def delete_endpoint(backend: Backend, name: str, note: Callable[[str], None]) -> None:
-    """Delete an endpoint, its configuration and its model, as far as they exist, and wait until the endpoint is gone.
-
-    Args:
-        name: the name of all three.
-        note: prints a line for the user.
+    """Delete an endpoint and, with the same name, its configuration and its model; wait until the endpoint is deleted.
 
     Raises:
         LauncherError: the endpoint still exists after DELETE_TIMEOUT.

@@ -84,10 +84,10 @@ class View(ABC):
     def tail(self, kind: Kind, name: str) -> Tail: ...
 
     def warning(self, *, shows_running: bool) -> str:  # noqa: ARG002  overridden methods use it
-        """Return a warning about the listing, for the user; empty if there is none.
+        """Return a warning for the user, or an empty text.
 
         Args:
-            shows_running: whether the listing contains a resource that has not ended.
+            shows_running: the listing contains a resource that has not ended.
         """
         return ""
 

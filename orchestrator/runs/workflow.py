@@ -86,11 +86,7 @@ class Workflow(Generic[OptionsT]):
         return {item.name for item in fields(self.options)}
 
     def execute(self, run: Run, options: OptionsT, folder: Path) -> RunResults:
-        """Upload the files and run the steps.
-
-        Raises:
-            JobFailedError: a job failed.
-        """
+        """Upload the files and run the steps. Raise JobFailedError if a job fails."""
         for path, uri in self.uploads(run, options).items():
             run.backend.s3.upload_file(path, *split_uri(uri))
         return self.run_steps(run, options, folder)

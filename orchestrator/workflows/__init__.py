@@ -34,11 +34,7 @@ def load(name: str) -> "Workflow[Any]":
 
 
 def plan_requests(context: "RequestContext", options: Mapping[str, Any]) -> "list[PlannedRequest]":
-    """Return the requests of all workflows.
-
-    Args:
-        options: values of those options that a workflow has. The other options have their defaults.
-    """
+    """Return the requests of all workflows. Workflows ignore the options that they do not have."""
     from microjobs_orchestrator.runs.planned import RunContext
 
     requests: list[PlannedRequest] = []

@@ -128,11 +128,7 @@ def figures(best: Model, predictions: PredictionPlot, trials: list[Trial]) -> Fi
 
 
 def read_model(backend: Backend, training: Members) -> Model:
-    """Return the model of a training job.
-
-    Args:
-        training: the description of the job.
-    """
+    """Return the model of a training job, which is given by its description."""
     uri = training["ModelArtifacts"]["S3ModelArtifacts"]
     output = outputs.read_training_output(backend, uri)
     return Model(uri, outputs.read_metrics(output)["test_mse"], output)
@@ -233,11 +229,7 @@ def tune(context: RunContext, options: Options) -> PlannedRequest:
 
 
 def check_data(options: Options) -> None:
-    """Check the user's data before the first job.
-
-    Raises:
-        UsageError: the file does not exist, or does not have arrays x and y.
-    """
+    """Raise UsageError if the user's file does not exist, or does not have arrays x and y."""
     if not options.data:
         return
     try:
