@@ -81,14 +81,14 @@ def _describe_aws_error(error: Exception, options: argparse.Namespace) -> str | 
     from botocore.exceptions import BotoCoreError, ClientError
 
     from microjobs_orchestrator.aws import flags
-    from microjobs_orchestrator.aws.remedies import remedy
+    from microjobs_orchestrator.aws.remedies import find_remedy
 
     if not isinstance(error, (BotoCoreError, ClientError)):
         return None
     message = str(error)
     if isinstance(error, ClientError):
         message = f"{error.operation_name}: {error.response['Error'].get('Message') or error}"
-    advice = remedy(error, flags.profile(options))
+    advice = find_remedy(error, flags.profile(options))
     return f"{message}: {advice}" if advice else message
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import images
-from microjobs_orchestrator.aws.backend import request_context
+from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.launch import LaunchRequest
 from microjobs_orchestrator.local.home import Home
@@ -25,17 +25,17 @@ def print_requests(request: LaunchRequest) -> None:
         raise UsageError("--dry-run needs --on aws: jobs on this machine cost nothing")
     workflow = workflows.load(request.workflow)
     options = workflow.options(**request.options)
-    workflow.check(options)
+    workflow.check_options(options)
     destination = request.aws.destination
-    pushed = images.pushed(Home.from_environment(), destination)
-    backend = request_context(request.aws, images.planned(pushed, destination))
+    pushed = images.load_pushed_images(Home.from_environment(), destination)
+    backend = make_request_context(request.aws, images.allow_missing_images(pushed, destination))
     comments = Console(stderr=True, highlight=False, soft_wrap=True)
     if missing := [job for job in options.jobs if job not in pushed]:
         comments.print(f"# no digest is known of {', '.join(missing)}: run `microjobs push` before you send these")
     context = RunContext(backend, f"{request.workflow}-dry-run")
-    for path, uri in workflow.uploads(context, options).items():
+    for path, uri in workflow.plan_uploads(context, options).items():
         comments.print(f"# aws s3 cp {shlex.quote(path)} {uri}")
-    for command, line in format_requests(context, workflow.requests(context, options)):
+    for command, line in format_requests(context, workflow.plan_requests(context, options)):
         comments.print(f"# {command}")
         print(line, flush=True)
 
@@ -44,4 +44,4 @@ def format_requests(context: RunContext, requests: Iterable[PlannedRequest]) -> 
     """Yield each request's command and its JSON."""
     for planned in requests:
         command = f"aws sagemaker {xform_name(planned.operation, '-')} --cli-input-json"
-        yield command, json.dumps(context.backend.complete(context.id, planned.kind, planned.request))
+        yield command, json.dumps(context.backend.complete(context.id, planned.kind, planned.members))

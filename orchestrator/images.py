@@ -93,6 +93,6 @@ def is_stale(job: str, labels: Mapping[str, str]) -> bool:
     """Return whether an image was built from other files than the repository has now; False if git cannot tell."""
     revision = labels.get(REVISION, "").removesuffix("-dirty")
     try:
-        return bool(sources.changed_since(REPOSITORY, job, "cpu", revision))
+        return bool(sources.list_changed_files(REPOSITORY, job, "cpu", revision))
     except FileNotFoundError:
         return False

@@ -21,8 +21,8 @@ from microjobs_orchestrator.build_first import build_first
 from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.failures import LauncherError, UsageError
 from microjobs_orchestrator.local.home import Home
-from microjobs_orchestrator.report.page import page
-from microjobs_orchestrator.runs.backend import Backend, local_backend
+from microjobs_orchestrator.report.page import make_page
+from microjobs_orchestrator.runs.backend import Backend, open_local_backend
 from microjobs_orchestrator.runs.costs import CostMeter
 from microjobs_orchestrator.runs.create_guard import CreateGuard
 from microjobs_orchestrator.runs.journal import Journal, last_unfinished
@@ -81,7 +81,7 @@ def launch(request: LaunchRequest) -> None:
     journal = None if request.resume is None else resume_journal(runs, request)
     workflow = workflows.load(request.workflow)
     options = workflow.options(**(journal.options if journal else request.options))
-    workflow.check(options)
+    workflow.check_options(options)
     console, guard = Console(highlight=False), CreateGuard()
     if request.build and request.aws is None:
         request = replace(request, runtime=build_first(request.runtime, options.jobs, console))
@@ -90,8 +90,8 @@ def launch(request: LaunchRequest) -> None:
             require_images(options.jobs)
         ask_for_consent(console, request, workflow, backend, options, journal)
         journal = journal or Journal.new(runs, request.workflow, request.options, request.on, request.base)
-        console.print(f"{journal.id}: jobs run by {backend.title} ({backend.why})", soft_wrap=True)
-        with advice_on_failure(console, request, backend, journal):
+        console.print(f"{journal.id}: jobs run by {backend.title} ({backend.reason})", soft_wrap=True)
+        with print_advice(console, request, backend, journal):
             run = Run(backend, journal, Progress(console, verbose=request.verbose), guard, keep=request.keep)
             results = workflow.execute(run, options, runs / journal.id)
         journal.finished = True
@@ -135,9 +135,9 @@ def _check_options(journal: Journal, request: LaunchRequest) -> None:
 def open_backend(home: Home, request: LaunchRequest, jobs: Sequence[str]) -> AbstractContextManager[Backend]:
     """Return the backend of the request. On AWS, raise UsageError if images of these jobs were not pushed."""
     if request.aws is None:
-        return local_backend(home, request.runtime)
+        return open_local_backend(home, request.runtime)
     destination = request.aws.destination
-    image = aws_images.require(aws_images.pushed(home, destination), jobs, destination)
+    image = aws_images.require_pushed_images(aws_images.load_pushed_images(home, destination), jobs, destination)
     return nullcontext(aws_backend.connect(request.aws, image))
 
 
@@ -158,13 +158,15 @@ def ask_for_consent(
     """Show what the run costs on AWS, and ask whether to start it."""
     if request.aws is None:
         return
-    requests = workflow.requests(RunContext(backend, "planned"), options)
-    costs.show(console, request.aws, select_remaining(requests, journal.finished_steps if journal else set()))
+    requests = workflow.plan_requests(RunContext(backend, "planned"), options)
+    costs.print_estimates(
+        console, request.aws, select_remaining(requests, journal.finished_steps if journal else set())
+    )
     program.ask_for_consent("Start?", yes=request.yes, refusal="nothing was started")
 
 
 @contextmanager
-def advice_on_failure(console: Console, request: LaunchRequest, backend: Backend, journal: Journal) -> Iterator[None]:
+def print_advice(console: Console, request: LaunchRequest, backend: Backend, journal: Journal) -> Iterator[None]:
     """If the block fails, print how to resume the run, and what it has cost."""
     try:
         yield
@@ -182,25 +184,25 @@ def show_results(console: Console, backend: Backend, journal: Journal, results: 
     heading = f"{journal.id}  {backend.title}  {format_duration(journal.seconds)}"
     locations = [("S3", base)]
     if backend.buckets is not None:
-        locations.append(("disk", _relative(backend.buckets / base.removeprefix("s3://"))))
+        locations.append(("disk", shorten_path(backend.buckets / base.removeprefix("s3://"))))
     if cost := CostMeter(backend, journal).summarize():
         locations.append(("cost", cost))
     report = folder / "report.html"
     all_locations = [*locations, *((location.name, location.uri) for location in results.locations)]
-    write_text(report, page(results, heading, journal.steps, all_locations))
+    write_text(report, make_page(results, heading, journal.steps, all_locations))
     for line in results.log:
         console.print(Text(line))
     shown = [(item.name, item.uri.removeprefix(f"{base}/")) for item in results.locations if item.in_summary]
-    console.print(summary(results, heading, [*locations, *shown, ("report", _relative(report))]))
+    console.print(make_summary(results, heading, [*locations, *shown, ("report", shorten_path(report))]))
 
 
-def summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:
+def make_summary(results: RunResults, heading: str, locations: Sequence[tuple[str, str]]) -> RenderableType:
     """Return the summary for a terminal of 80 columns and 24 lines."""
     blocks = [shown for block in results.blocks if (shown := block.for_terminal()) is not None]
     lines = [Text.assemble((f"{name:8}", "dim"), place, overflow="fold") for name, place in locations]
     return Group(Rule(Text(heading, overflow="ellipsis"), align="left"), *blocks, *lines)
 
 
-def _relative(path: Path) -> str:
+def shorten_path(path: Path) -> str:
     """Return a path relative to the current folder if it is below it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

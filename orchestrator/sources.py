@@ -18,29 +18,31 @@ SHARED = (".dockerignore", ":(glob)containers/*", "containers/bin", "containers/
 NOT_IN_IMAGES = (":!*.md", ":!*/tests/*", ":!*.in")
 
 
-def paths(job: str, variant: str = "cpu") -> list[str]:
+def list_paths(job: str, variant: str = "cpu") -> list[str]:
     """Return git pathspecs of an image's own files and of the shared files."""
     own = [f"containers/{job}", *(["docker-compose.cuda.yml"] if variant == "cuda" else [])]
     return [*own, *SHARED, *NOT_IN_IMAGES]
 
 
-def head(repository: Path) -> str:
+def read_head(repository: Path) -> str:
     """Return the hash of the commit at HEAD. Raises the same errors as `uncommitted`."""
     return _git(repository, "rev-parse", "HEAD").strip()
 
 
-def uncommitted(repository: Path, job: str, variant: str = "cpu") -> list[str]:
+def list_uncommitted_files(repository: Path, job: str, variant: str = "cpu") -> list[str]:
     """Return the image's files that differ from HEAD, or that HEAD does not have.
 
     Raises:
         OSError: git is not installed.
         subprocess.CalledProcessError: git fails.
     """
-    output = _git(repository, "status", "--porcelain", "--untracked-files=all", "--", *paths(job, variant))
+    output = _git(repository, "status", "--porcelain", "--untracked-files=all", "--", *list_paths(job, variant))
     return [line[3:] for line in output.splitlines()]
 
 
-def changed_since(repository: Path, job: str, variant: str, old: str, *, new: str | None = None) -> list[str] | None:
+def list_changed_files(
+    repository: Path, job: str, variant: str, old: str, *, new: str | None = None
+) -> list[str] | None:
     """Return the image's files that differ between a revision and `new`, or the working tree if `new` is None.
 
     Return None if the repository does not have the revision. Raise OSError if git is not installed.
@@ -49,15 +51,15 @@ def changed_since(repository: Path, job: str, variant: str, old: str, *, new: st
         return None
     compared = [old] if new is None else [old, new]
     try:
-        return _git(repository, "diff", "--name-only", *compared, "--", *paths(job, variant)).splitlines()
+        return _git(repository, "diff", "--name-only", *compared, "--", *list_paths(job, variant)).splitlines()
     except subprocess.CalledProcessError:
         return None
 
 
-def revision(repository: Path, job: str, variant: str = "cpu") -> str:
+def read_revision(repository: Path, job: str, variant: str = "cpu") -> str:
     """Return the commit at HEAD, with `-dirty` if the image's files have changes."""
     try:
-        return head(repository) + ("-dirty" if uncommitted(repository, job, variant) else "")
+        return read_head(repository) + ("-dirty" if list_uncommitted_files(repository, job, variant) else "")
     except (OSError, subprocess.CalledProcessError):
         return UNKNOWN
 

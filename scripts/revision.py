@@ -6,7 +6,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
 
-from microjobs_orchestrator.sources import revision  # noqa: E402
+from microjobs_orchestrator.sources import read_revision  # noqa: E402
 
 if __name__ == "__main__":
-    print(revision(REPOSITORY, *sys.argv[1:]))
+    print(read_revision(REPOSITORY, *sys.argv[1:]))

@@ -15,7 +15,7 @@ TYPES = [
 ]
 
 
-def platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
+def list_platforms(ecr: "ECRClient", repository: str, digest: str) -> list[str]:
     """Return the platforms of an image, such as `linux/amd64`; none if the image does not exist.
 
     Args:

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError
 
 from microjobs_orchestrator.aws.complete import make_complete
 from microjobs_orchestrator.aws.costs import load_prices
-from microjobs_orchestrator.aws.remedies import login, remedy
+from microjobs_orchestrator.aws.remedies import find_remedy, make_login_command
 from microjobs_orchestrator.aws.settings import Problem, Settings
 from microjobs_orchestrator.failures import UsageError
 from microjobs_orchestrator.runs.backend import SERVICES, Backend, RequestContext
@@ -28,7 +28,7 @@ CLIENT = Config(
 )
 
 
-def session(settings: Settings) -> boto3.Session:
+def open_session(settings: Settings) -> boto3.Session:
     """Return boto3's session, which finds credentials in the environment, a profile, SSO or the instance's role.
 
     Raises:
@@ -37,32 +37,32 @@ def session(settings: Settings) -> boto3.Session:
     try:
         return _open(settings)
     except BotoCoreError as error:
-        raise UsageError(f"{error}: {remedy(error, settings.profile)}") from error
+        raise UsageError(f"{error}: {find_remedy(error, settings.profile)}") from error
 
 
 def _open(settings: Settings) -> boto3.Session:
     return boto3.Session(profile_name=settings.profile or None, region_name=settings.region or None)
 
 
-def with_region(settings: Settings) -> Settings:
+def add_region(settings: Settings) -> Settings:
     """Return settings with boto3's region, if none is set."""
     if settings.region:
         return settings
-    with suppress(BotoCoreError):  # the profile does not exist: `credentials_problems` reports it
+    with suppress(BotoCoreError):  # the profile does not exist: `find_credentials_problems` reports it
         return replace(settings, region=_open(settings).region_name or "")
     return settings
 
 
-def credentials_problems(settings: Settings) -> list[Problem]:
+def find_credentials_problems(settings: Settings) -> list[Problem]:
     """Return problems with finding credentials. Only AWS knows whether it accepts them."""
     try:
         found = _open(settings).get_credentials()
     except BotoCoreError as error:
-        return [Problem(str(error), remedy(error, settings.profile) or login(settings.profile))]
-    return [] if found else [Problem("no credentials for AWS are found", login(settings.profile))]
+        return [Problem(str(error), find_remedy(error, settings.profile) or make_login_command(settings.profile))]
+    return [] if found else [Problem("no credentials for AWS are found", make_login_command(settings.profile))]
 
 
-def request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
+def make_request_context(settings: Settings, image: Callable[[str], str]) -> RequestContext:
     """Return the values of an account that requests contain. AWS is not called."""
     return RequestContext(
         bucket=settings.bucket,
@@ -79,13 +79,13 @@ def request_context(settings: Settings, image: Callable[[str], str]) -> RequestC
 
 def connect(settings: Settings, image: Callable[[str], str]) -> Backend:
     """Return the backend of an account. boto3 looks for credentials at the first request."""
-    opened = session(settings)
-    clients: Any = {name: opened.client(name, config=CLIENT) for name in SERVICES}  # type: ignore[call-overload]
-    context = request_context(settings, image)
+    session = open_session(settings)
+    clients: Any = {name: session.client(name, config=CLIENT) for name in SERVICES}  # type: ignore[call-overload]
+    context = make_request_context(settings, image)
     return Backend(
         **{item.name: getattr(context, item.name) for item in fields(context)},
         title=f"AWS account {settings.account}",
-        why=f"region {settings.region}, as {settings.role_name}",
+        reason=f"region {settings.region}, as {settings.role_name}",
         sagemaker=clients["sagemaker"],
         runtime=clients["sagemaker-runtime"],
         s3=clients["s3"],

@@ -61,7 +61,7 @@ def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) ->
         max_endpoint_seconds: the time limit of requests that contain none, such as those of endpoints.
     """
     for planned in requests:
-        kind, request = planned.kind, planned.request
+        kind, request = planned.kind, planned.members
         limits = get_member(request, kind.aws.job_limits) if kind.aws.job_limits else {}
         jobs, concurrent_jobs = limits.get("MaxNumberOfTrainingJobs", 1), limits.get("MaxParallelTrainingJobs", 1)
         title = f"{planned.title}, {jobs} jobs" if limits else planned.title
@@ -77,7 +77,7 @@ def estimate(requests: Iterable[PlannedRequest], max_endpoint_seconds: float) ->
             )
 
 
-def show(console: Console, settings: Settings, requests: Iterable[PlannedRequest]) -> None:
+def print_estimates(console: Console, settings: Settings, requests: Iterable[PlannedRequest]) -> None:
     """Print the estimated cost of a run."""
     prices = load_prices(settings)
     estimates = list(estimate(requests, 60 * settings.max_minutes))

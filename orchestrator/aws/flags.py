@@ -63,9 +63,9 @@ def parse_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def load_settings(options: argparse.Namespace) -> settings.Settings:
     """Return the settings of the file and the flags, with boto3's region. They are not yet checked."""
-    from microjobs_orchestrator.aws.backend import with_region
+    from microjobs_orchestrator.aws.backend import add_region
 
-    return with_region(settings.override(settings.load(), parse_settings(options)))
+    return add_region(settings.override(settings.load(), parse_settings(options)))
 
 
 def require_settings(options: argparse.Namespace, steps: Collection[str] | None) -> settings.Settings:
@@ -78,11 +78,11 @@ def require_settings(options: argparse.Namespace, steps: Collection[str] | None)
     Raises:
         UsageError: settings or credentials are missing or wrong. The message has all problems.
     """
-    from microjobs_orchestrator.aws.backend import credentials_problems
+    from microjobs_orchestrator.aws.backend import find_credentials_problems
 
     loaded = load_settings(options)
-    problems = settings.region_problems(loaded) if steps is None else settings.problems(loaded, steps)
-    settings.raise_problems([*problems, *credentials_problems(loaded)])
+    problems = settings.find_region_problems(loaded) if steps is None else settings.find_problems(loaded, steps)
+    settings.raise_problems([*problems, *find_credentials_problems(loaded)])
     return loaded
 
 

@@ -13,12 +13,12 @@ Images = dict[str, str]
 NO_TAG = "not-pushed-yet"
 
 
-def pushed(home: Home, destination: Destination) -> Images:
+def load_pushed_images(home: Home, destination: Destination) -> Images:
     """Return the images that were pushed to a registry from this home."""
     return {job: image.uri for job, image in pushed_images.load(home).get(str(destination), {}).items()}
 
 
-def require(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
+def require_pushed_images(images: Images, jobs: Iterable[str], destination: Destination) -> Callable[[str], str]:
     """Return the function from a job to its image URI. Raise UsageError if images of jobs were not pushed."""
     if missing := [job for job in jobs if job not in images]:
         raise UsageError(
@@ -27,6 +27,6 @@ def require(images: Images, jobs: Iterable[str], destination: Destination) -> Ca
     return images.__getitem__
 
 
-def planned(images: Images, destination: Destination) -> Callable[[str], str]:
+def allow_missing_images(images: Images, destination: Destination) -> Callable[[str], str]:
     """Return the function from a job to its image URI, which has the tag NO_TAG if the image was not pushed."""
     return lambda job: images.get(job, destination.uri(job, NO_TAG))

@@ -25,9 +25,9 @@ NETWORK_ACTIONS = [
 ]
 
 
-def template(jobs: Iterable[str]) -> Json:
+def make_template(jobs: Iterable[str]) -> Json:
     """Return the template, with one repository per job."""
-    repositories = {_logical(job): repository(job) for job in jobs}
+    repositories = {f"Repository{job.title().replace('-', '')}": make_repository(job) for job in jobs}
     return {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Description": "Resources that microjobs needs to run on SageMaker: a role, a bucket, repositories",
@@ -40,7 +40,7 @@ def template(jobs: Iterable[str]) -> Json:
             "Bucket": BUCKET,
             "BucketPolicy": BUCKET_POLICY,
             **repositories,
-            "Role": role(list(repositories)),
+            "Role": make_role(list(repositories)),
         },
         "Outputs": {
             "Region": {"Value": {"Ref": "AWS::Region"}},
@@ -48,10 +48,6 @@ def template(jobs: Iterable[str]) -> Json:
             "Bucket": {"Value": {"Ref": "Bucket"}},
         },
     }
-
-
-def _logical(job: str) -> str:
-    return "Repository" + "".join(word.capitalize() for word in job.split("-"))
 
 
 PARAMETERS: Json = {
@@ -132,7 +128,7 @@ BUCKET_POLICY: Json = {
 }
 
 
-def repository(job: str) -> Json:
+def make_repository(job: str) -> Json:
     """Return the repository of a job, with the settings that `microjobs push` uses."""
     return {
         "Type": "AWS::ECR::Repository",
@@ -146,7 +142,7 @@ def repository(job: str) -> Json:
     }
 
 
-def role(repositories: Iterable[str]) -> Json:
+def make_role(repositories: Iterable[str]) -> Json:
     """Return the execution role of the jobs, which may pull from these repositories of the template."""
     return {
         "Type": "AWS::IAM::Role",
@@ -156,7 +152,7 @@ def role(repositories: Iterable[str]) -> Json:
             "Policies": [
                 {
                     "PolicyName": "jobs",
-                    "PolicyDocument": {"Version": "2012-10-17", "Statement": statements(repositories)},
+                    "PolicyDocument": {"Version": "2012-10-17", "Statement": make_statements(repositories)},
                 }
             ],
         },
@@ -177,7 +173,7 @@ TRUST: Json = {
 }
 
 
-def statements(repositories: Iterable[str]) -> list[Json]:
+def make_statements(repositories: Iterable[str]) -> list[Json]:
     """Return the permissions of the role. Resources are `*` only if the action accepts no narrower one."""
     logs = "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:/aws/sagemaker/*"
     return [

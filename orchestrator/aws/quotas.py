@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TRAINING_USE = "training job"
 
 
-def needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
+def compute_needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str, int]:
     """Return the instances that requests need at the same time, by quota. Their steps run one after the other.
 
     If `spot` is set, training jobs run on spot instances.
@@ -25,7 +25,7 @@ def needed_quotas(requests: Iterable[PlannedRequest], *, spot: bool) -> dict[str
     return needed
 
 
-def read(client: "ServiceQuotasClient") -> dict[str, float]:
+def read_quotas(client: "ServiceQuotasClient") -> dict[str, float]:
     """Return the account's quotas of SageMaker, by name."""
     pages = client.get_paginator("list_service_quotas").paginate(ServiceCode="sagemaker")
     return {quota["QuotaName"]: quota["Value"] for page in pages for quota in page["Quotas"]}

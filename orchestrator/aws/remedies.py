@@ -30,18 +30,18 @@ WRONG_FILES = (
 UNREACHABLE = (exceptions.EndpointConnectionError, exceptions.ConnectTimeoutError, exceptions.ProxyConnectionError)
 
 
-def login(profile: str = "") -> str:
+def make_login_command(profile: str = "") -> str:
     """Return the commands that make credentials."""
     option = f" --profile {profile}" if profile else ""
     return f"`aws sso login{option}`, or `aws configure{option}`"
 
 
-def remedy(error: Exception, profile: str = "") -> str:
+def find_remedy(error: Exception, profile: str = "") -> str:
     """Return the remedy for an error of boto3, or an empty string if the error itself has to suffice."""
     if isinstance(error, exceptions.ClientError):
-        return _of_code(str(error.response["Error"].get("Code")), profile)
+        return _find_remedy_of_code(str(error.response["Error"].get("Code")), profile)
     if isinstance(error, NO_CREDENTIALS):
-        return login(profile)
+        return make_login_command(profile)
     if isinstance(error, exceptions.ProfileNotFound):
         return "`aws configure list-profiles` lists the existing ones"
     if isinstance(error, exceptions.NoRegionError):
@@ -53,7 +53,7 @@ def remedy(error: Exception, profile: str = "") -> str:
     return ""
 
 
-def _of_code(code: str, profile: str) -> str:
+def _find_remedy_of_code(code: str, profile: str) -> str:
     if code in REFUSED_CREDENTIALS:
-        return login(profile)
+        return make_login_command(profile)
     return "`microjobs doctor --on aws` shows what these credentials may do" if code in DENIED else ""

@@ -18,7 +18,7 @@ PLACEHOLDER_ACCOUNT = "123456789012"
 INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9]+")
 
 
-def flag(default: Any, metavar: str, help: str, **members: Any) -> Any:
+def declare_flag(default: Any, metavar: str, help: str, **members: Any) -> Any:
     """Declare a setting that is also a flag. `members` are further arguments of `add_argument`."""
     shown = f" (default: {default})" if default and isinstance(default, str | int) else ""
     metadata = {"metavar": metavar, "help": f"{help}{shown}", **members}
@@ -40,13 +40,13 @@ def _parse_pair(text: str) -> tuple[str, str]:
 class Settings:
     """Settings for AWS. Credentials are not among them: boto3 finds them, including those of SSO."""
 
-    role: str = flag("", "ARN", "execution role of the jobs")
-    bucket: str = flag("", "B", "bucket for all data")
-    region: str = flag("", "R", "AWS region (default: boto3's)")
-    profile: str = flag("", "P", "profile of ~/.aws/config (default: boto3's)")
-    prefix: str = flag("microjobs", "FOLDER", "folder for all data in the bucket")
-    registry: str = flag("", "HOST[/PREFIX]", "registry of the images (default: the account's ECR in the region)")
-    instance_type: str = flag(
+    role: str = declare_flag("", "ARN", "execution role of the jobs")
+    bucket: str = declare_flag("", "B", "bucket for all data")
+    region: str = declare_flag("", "R", "AWS region (default: boto3's)")
+    profile: str = declare_flag("", "P", "profile of ~/.aws/config (default: boto3's)")
+    prefix: str = declare_flag("microjobs", "FOLDER", "folder for all data in the bucket")
+    registry: str = declare_flag("", "HOST[/PREFIX]", "registry of the images (default: the account's ECR)")
+    instance_type: str = declare_flag(
         "ml.m5.large",
         "[STEP=]TYPE",
         "instance type, of one step or of all, such as train=ml.c5.xlarge or ml.m5.large",
@@ -56,14 +56,16 @@ class Settings:
     """Instance types of single steps, by step."""
     instance_count: int = 0
     """Hosts of a workflow's multi-host step; 0: the workflow's default."""
-    endpoint_instances: int = flag(1, "N", "instances of the endpoint", type=int)
-    max_minutes: int = flag(60, "N", "time limit of a job and of an endpoint's creation", type=int)
+    endpoint_instances: int = declare_flag(1, "N", "instances of the endpoint", type=int)
+    max_minutes: int = declare_flag(60, "N", "time limit of a job and of an endpoint's creation", type=int)
     spot: bool = field(default=False, metadata={"help": "train on spot instances", "action": "store_true"})
-    spot_wait_minutes: int = flag(60, "N", "additional time limit for spot instances", type=int)
-    subnets: tuple[str, ...] = flag((), "ID,ID", "subnets of the jobs and models", type=_parse_items)
-    security_groups: tuple[str, ...] = flag((), "ID,ID", "security groups of the jobs and models", type=_parse_items)
-    kms_key: str = flag("", "KEY", "key that encrypts outputs and volumes")
-    tags: Mapping[str, str] = flag(
+    spot_wait_minutes: int = declare_flag(60, "N", "additional time limit for spot instances", type=int)
+    subnets: tuple[str, ...] = declare_flag((), "ID,ID", "subnets of jobs and models", type=_parse_items)
+    security_groups: tuple[str, ...] = declare_flag(
+        (), "ID,ID", "security groups of jobs and models", type=_parse_items
+    )
+    kms_key: str = declare_flag("", "KEY", "key that encrypts outputs and volumes")
+    tags: Mapping[str, str] = declare_flag(
         dict, "KEY=VALUE", "tag of all resources; can be repeated", type=_parse_pair, action="append"
     )
     prices: Mapping[str, float] = field(default_factory=dict)
@@ -157,15 +159,16 @@ def raise_problems(problems: Sequence[Problem]) -> None:
         raise UsageError(f"{len(problems)} settings are missing or wrong:{lines}")
 
 
-def region_problems(settings: Settings) -> list[Problem]:
+def find_region_problems(settings: Settings) -> list[Problem]:
     if settings.region:
         return []
     return [Problem("no region is set", "--region, `region` in [aws] of microjobs.toml, or AWS_DEFAULT_REGION")]
 
 
-def problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
+def find_problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
     """Return all problems of settings for requests. `steps` are the steps of all workflows."""
-    found = [*region_problems(settings), *_target_problems(settings), *_instance_problems(settings, steps)]
+    found = [*find_region_problems(settings), *_find_target_problems(settings)]
+    found += _find_instance_problems(settings, steps)
     if bool(settings.subnets) != bool(settings.security_groups):
         found.append(Problem("a VPC needs both subnets and security groups", "--subnets and --security-groups"))
     return found + [
@@ -175,7 +178,7 @@ def problems(settings: Settings, steps: Collection[str]) -> list[Problem]:
     ]
 
 
-def _target_problems(settings: Settings) -> Iterator[Problem]:
+def _find_target_problems(settings: Settings) -> Iterator[Problem]:
     template = "`microjobs init` writes a template that makes one"
     if not settings.role:
         yield Problem("no role is set", f"--role, or `role` in [aws] of microjobs.toml ({template})")
@@ -186,7 +189,7 @@ def _target_problems(settings: Settings) -> Iterator[Problem]:
         yield Problem("no bucket is set", f"--bucket, or `bucket` in [aws] of microjobs.toml ({template})")
 
 
-def _instance_problems(settings: Settings, steps: Collection[str]) -> Iterator[Problem]:
+def _find_instance_problems(settings: Settings, steps: Collection[str]) -> Iterator[Problem]:
     for step in settings.instance_types:
         if step not in steps:
             yield Problem(f"no step is called {step}", f"the steps are {', '.join(steps)}")

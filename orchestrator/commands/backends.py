@@ -23,7 +23,7 @@ def open_backend(options: argparse.Namespace) -> "AbstractContextManager[Backend
         return nullcontext(_connect_aws(options))
     from microjobs_orchestrator.runs import backend
 
-    return backend.local_backend(Home.from_environment())
+    return backend.open_local_backend(Home.from_environment())
 
 
 def open_view(options: argparse.Namespace) -> View:

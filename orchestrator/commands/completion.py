@@ -36,7 +36,7 @@ def print_completions(parser: argparse.ArgumentParser) -> None:
     argcomplete.autocomplete(parser)
 
 
-def jobs(**_: object) -> list[str]:
+def list_jobs(**_: object) -> list[str]:
     """Return the names of jobs and endpoints in the home, newest first."""
     from microjobs_orchestrator.local.home import Home
     from microjobs_orchestrator.runs.home_view import HomeView
@@ -45,12 +45,12 @@ def jobs(**_: object) -> list[str]:
     return [row.name for row in HomeView(Home.from_environment()).newest(Filter(limit=100))]
 
 
-def images(**_: object) -> list[str]:
+def list_images(**_: object) -> list[str]:
     """Return the names of the repository's jobs."""
     containers = Path(__file__).resolve().parents[2] / "containers"
     return sorted(path.parent.name for path in containers.glob("*/image.yml"))
 
 
-def complete(argument: argparse.Action, completer: Callable[..., list[str]]) -> None:
+def set_completer(argument: argparse.Action, completer: Callable[..., list[str]]) -> None:
     """Complete an argument with the values that a function returns."""
     argument.completer = completer  # type: ignore[attr-defined]  # argcomplete reads this attribute

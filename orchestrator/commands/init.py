@@ -6,7 +6,7 @@ from pathlib import Path
 
 from microjobs.files import write_text
 from microjobs_orchestrator import images
-from microjobs_orchestrator.aws.policy import template
+from microjobs_orchestrator.aws.policy import make_template
 from microjobs_orchestrator.failures import UsageError
 
 NEXT_STEPS = """{path} is a CloudFormation template with a role, a bucket and {count} repositories. Next steps:
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def call(options: argparse.Namespace) -> int:
     jobs = images.list_jobs()
-    text = json.dumps(template(jobs), indent=2) + "\n"
+    text = json.dumps(make_template(jobs), indent=2) + "\n"
     if options.file == "-":
         print(text, end="")
         return 0

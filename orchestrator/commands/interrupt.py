@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = DESCRIPTION
     add, seconds = parser.add_argument, partial(parse_number, unit="seconds")
     job = add("job", metavar="JOB", help="a spot training job whose secondary status is Training")
-    completion.complete(job, completion.jobs)
+    completion.set_completer(job, completion.list_jobs)
     add("--notice", type=seconds, default=120.0, metavar="S", help="(default: 120 seconds, as on AWS)")
     add("--away", type=seconds, default=0.0, metavar="S", help="seconds until new hosts start (default: 0)")
 

@@ -15,7 +15,7 @@ from microjobs_orchestrator.terminal import strip_controls
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-f", "--follow", action="store_true", help="print new lines until the job ends")
     job = parser.add_argument("job", metavar="JOB", help="name of the job, as `microjobs ps` lists it")
-    completion.complete(job, completion.jobs)
+    completion.set_completer(job, completion.list_jobs)
     flags.add(parser)
 
 

@@ -53,8 +53,8 @@ def format_table(rows: Sequence[ResourceRow], now: datetime) -> list[str]:
     """Return lines with aligned columns: kind, name, status, age, and how long the resource has run."""
     cells = [("KIND", "NAME", "STATUS", "AGE", "TOOK")]
     for row in rows:
-        age = format_duration((now - row.created).total_seconds())
-        took = format_duration(((row.ended or now) - row.created).total_seconds())
+        age = format_duration((now - row.creation_time).total_seconds())
+        took = format_duration(((row.end_time or now) - row.creation_time).total_seconds())
         cells.append((row.kind.title, row.name, row.full_status, age, took))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]

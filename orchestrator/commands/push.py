@@ -7,7 +7,7 @@ from rich.console import Console
 
 from microjobs_orchestrator import images
 from microjobs_orchestrator.aws import settings
-from microjobs_orchestrator.aws.backend import credentials_problems, with_region
+from microjobs_orchestrator.aws.backend import add_region, find_credentials_problems
 from microjobs_orchestrator.commands import completion
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.push import ecr
@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EXAMPLES
     add = parser.add_argument
     jobs = add("jobs", nargs="*", metavar="JOB", help="such as serve (default: all)")
-    completion.complete(jobs, completion.images)
+    completion.set_completer(jobs, completion.list_images)
     add("--variant", choices=("cpu", "cuda"), default="cpu", help="`cuda` for images that use GPUs (default: cpu)")
     add(
         "--registry",
@@ -58,8 +58,8 @@ def read_options(options: argparse.Namespace) -> PushOptions:
     if registry is None or host_region:
         profile = profile or defaults.profile
         region = region or host_region or defaults.region
-        completed = with_region(replace(defaults, region=region, profile=profile))
-        settings.raise_problems([*settings.region_problems(completed), *credentials_problems(completed)])
+        completed = add_region(replace(defaults, region=region, profile=profile))
+        settings.raise_problems([*settings.find_region_problems(completed), *find_credentials_problems(completed)])
         region = completed.region
         if registry is None and completed.account:
             registry = str(completed.destination)

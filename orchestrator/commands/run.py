@@ -18,7 +18,7 @@ METAVARS = {"int": "N", "float": "X", "str": "TEXT"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    names = workflows.names()
+    names = workflows.list_names()
     choices = parser.add_subparsers(dest="workflow", metavar="|".join(names), required=True, parser_class=LazyParser)
     for name in names:
         choices.add_parser(name, help=workflows.summarize(name), add_arguments=partial(_add_workflow_arguments, name))
@@ -111,10 +111,10 @@ def call(options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> settings.Settings:
     """Return the settings for AWS. A dry run needs neither an account nor credentials."""
     if not options.dry_run:
-        return flags.require_settings(options, workflows.steps())
+        return flags.require_settings(options, workflows.list_steps())
     filled, placeholders = settings.fill_placeholders(flags.load_settings(options))
     if placeholders:
         values = ", ".join(f"{name} {value}" for name, value in placeholders.items())
         print(f"# placeholders, because neither flags nor microjobs.toml set them: {values}", file=sys.stderr)
-    settings.raise_problems(settings.problems(filled, workflows.steps()))
+    settings.raise_problems(settings.find_problems(filled, workflows.list_steps()))
     return filled

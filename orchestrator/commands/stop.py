@@ -11,7 +11,7 @@ from microjobs_orchestrator.runs.home_view import require_state
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     target = parser.add_mutually_exclusive_group(required=True)
     job = target.add_argument("job", nargs="?", metavar="JOB", help="name of the job, as `microjobs ps` lists it")
-    completion.complete(job, completion.jobs)
+    completion.set_completer(job, completion.list_jobs)
     target.add_argument(
         "--run", metavar="RUN", help="name of a run, whose jobs and endpoint are stopped: housing-20261122-101500"
     )

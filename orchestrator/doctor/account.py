@@ -12,9 +12,9 @@ from botocore.parsers import ResponseParserError
 from microjobs_orchestrator import images, workflows
 from microjobs_orchestrator.aws import architecture, quotas
 from microjobs_orchestrator.aws import images as aws_images
-from microjobs_orchestrator.aws.backend import CLIENT, credentials_problems, request_context, session
-from microjobs_orchestrator.aws.remedies import DENIED, login, remedy
-from microjobs_orchestrator.aws.settings import Settings, problems
+from microjobs_orchestrator.aws.backend import CLIENT, find_credentials_problems, make_request_context, open_session
+from microjobs_orchestrator.aws.remedies import DENIED, find_remedy, make_login_command
+from microjobs_orchestrator.aws.settings import Settings, find_problems
 from microjobs_orchestrator.doctor.finding import Finding
 from microjobs_orchestrator.local.home import Home
 
@@ -45,12 +45,13 @@ def examine(settings: Settings, home: Home) -> Iterator[Finding]:
 
     Missing settings and missing credentials are findings, and end the examination.
     """
-    settings_problems, login_problems = problems(settings, workflows.steps()), credentials_problems(settings)
+    settings_problems = find_problems(settings, workflows.list_steps())
+    login_problems = find_credentials_problems(settings)
     for problem in (*settings_problems, *login_problems):
         yield Finding("problem", problem.message, problem.remedy)
     if login_problems or not settings.region:
         return
-    account = Account(session(settings), settings, home)
+    account = Account(open_session(settings), settings, home)
     credentials = check_credentials(account)
     yield credentials
     if credentials.level == "ok" and not settings_problems:
@@ -78,7 +79,7 @@ def check_credentials(account: Account) -> Finding:
     try:
         identity = account.client("sts").get_caller_identity()
     except (BotoCoreError, ClientError) as error:
-        advice = remedy(error, settings.profile) or login(settings.profile)
+        advice = find_remedy(error, settings.profile) or make_login_command(settings.profile)
         return Finding("problem", f"AWS does not accept these credentials: {error}", advice)
     if settings.account and identity["Account"] != settings.account:
         message = f"the credentials belong to account {identity['Account']}, and the role to account {settings.account}"
@@ -191,9 +192,9 @@ def check_bucket(account: Account) -> Iterator[Finding]:
 
 def check_quotas(account: Account) -> Iterator[Finding]:
     """Check that the account may use as many instances as the workflows need."""
-    limits, settings = quotas.read(account.client("service-quotas")), account.settings
-    requests = workflows.plan_requests(request_context(settings, image=str), settings.workflow_options)
-    for quota, instances in quotas.needed_quotas(requests, spot=settings.spot).items():
+    limits, settings = quotas.read_quotas(account.client("service-quotas")), account.settings
+    requests = workflows.plan_requests(make_request_context(settings, image=str), settings.workflow_options)
+    for quota, instances in quotas.compute_needed_quotas(requests, spot=settings.spot).items():
         limit = limits.get(quota)
         if limit is None:
             yield Finding("unknown", f"AWS has no quota {quota!r}", "check the name of the instance type")
@@ -208,13 +209,13 @@ def check_quotas(account: Account) -> Iterator[Finding]:
 def check_images(account: Account) -> Iterator[Finding]:
     """Check that ECR has the pushed images, with the digests that requests name, for SageMaker's platform."""
     destination = account.settings.destination
-    pushed = aws_images.pushed(account.home, destination)
+    pushed = aws_images.load_pushed_images(account.home, destination)
     for job in images.list_jobs():
         if job not in pushed:
             yield Finding("problem", f"no image of {job} was pushed from this home", f"microjobs push {job}")
             continue
         digest = pushed[job].rpartition("@")[2]
-        platforms = architecture.platforms(account.client("ecr"), destination.name(job), digest)
+        platforms = architecture.list_platforms(account.client("ecr"), destination.name(job), digest)
         if not platforms:
             yield Finding("problem", f"{pushed[job]} is no longer in ECR", f"microjobs push {job}")
         elif images.PLATFORM not in platforms:

@@ -129,7 +129,7 @@ def _upload(client: "DockerClient", registry: Registry, tagged: TaggedImage, pro
     with progress.step(f"Pushing {job}") as step:
         show = upload_printer(progress, step)
         upload = engine.push_image(client, tagged, destination.repository(job), registry.credentials, show)
-    progress.note(
+    progress.print_note(
         f"  {tagged.tag}: layers pushed {upload.sent_layers}, already in the registry {upload.existing_layers}"
     )
     manifest = find_manifest(registry, tagged)
@@ -147,7 +147,7 @@ def upload_printer(progress: Progress, step: StepDisplay) -> Callable[[engine.Up
         nonlocal last
         if progress.console.is_terminal or time.monotonic() - last >= PRINT_INTERVAL_SECONDS:
             last = time.monotonic()
-            progress.status(step, str(upload))
+            progress.show_status(step, str(upload))
 
     return show
 

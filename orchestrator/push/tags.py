@@ -60,9 +60,9 @@ def read_source(repository: Path, job: str, variant: str, revision: str) -> Sour
         LauncherError: the folder is not a git repository, or has no commit.
     """
     try:
-        head = sources.head(repository)
-        uncommitted = sources.uncommitted(repository, job, variant)
-        changed = sources.changed_since(repository, job, variant, revision.removesuffix("-dirty"), new=head)
+        head = sources.read_head(repository)
+        uncommitted = sources.list_uncommitted_files(repository, job, variant)
+        changed = sources.list_changed_files(repository, job, variant, revision.removesuffix("-dirty"), new=head)
     except FileNotFoundError:
         raise LauncherError("git is not installed: install it, because the tags of images contain revisions") from None
     except subprocess.CalledProcessError as error:

@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from microjobs_orchestrator.report import svg
-from microjobs_orchestrator.report.page import section, table
-from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
+from microjobs_orchestrator.report.page import make_section, make_table
+from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_table
 
 MAX_CHARACTERS = 6
 """Length of an aligned number: ten of them fit into a line."""
@@ -50,7 +50,7 @@ class Trials:
     """The name of the objective metric."""
 
     def for_terminal(self) -> Padding:
-        return Padding(trial_table(self.trials[:SUMMARY_TRIALS], self.objective), (1, 0, 0, 0))
+        return Padding(make_trial_table(self.trials[:SUMMARY_TRIALS], self.objective), (1, 0, 0, 0))
 
     def to_html(self) -> str:
         names = list(self.trials[0].hyperparameters)
@@ -66,7 +66,7 @@ class Trials:
         # With spaces, so that long names can be wrapped on a narrow screen.
         header = ["training job", self.objective, *(name.replace("_", " ") for name in names)]
         note = f"<p class='soft'>The names of these training jobs begin with {escape(prefix)}-.</p>"
-        return section("Trials, best first", table(header, rows) + note)
+        return make_section("Trials, best first", make_table(header, rows) + note)
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ class Predictions:
     def for_terminal(self) -> Padding:
         grid = Table.grid(padding=(0, 1, 0, 0))
         for name, values in (("predicted", self.predictions), ("target", self.targets)):
-            grid.add_row(Text(name, style="dim"), *(Text(value, justify="right") for value in align(values)))
+            grid.add_row(Text(name, style="dim"), *(Text(value, justify="right") for value in align_numbers(values)))
         return Padding(grid, (1, 0))
 
     def to_html(self) -> str:
         numbers = map(str, range(len(self.targets)))
-        columns = (numbers, align(self.predictions), align(self.targets))
+        columns = (numbers, align_numbers(self.predictions), align_numbers(self.targets))
         rows = list(zip(*columns, strict=True))
-        return section("Predictions of the endpoint", table(["row", "predicted", "target"], rows))
+        return make_section("Predictions of the endpoint", make_table(["row", "predicted", "target"], rows))
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Score:
         return Text.assemble((f"{'score':8}", "dim"), self.report, overflow="fold")
 
     def to_html(self) -> str:
-        return section("Batch score", f"<pre>{escape(self.report)}</pre>")
+        return make_section("Batch score", f"<pre>{escape(self.report)}</pre>")
 
 
 class Figure(Protocol):
@@ -125,7 +125,7 @@ class Figures:
             f"<figure><figcaption>{escape(figure.title)}</figcaption>{figure.to_html()}</figure>"
             for figure in self.figures
         )
-        return section("Plots", f"<div class='plots'>{''.join(figures)}</div>")
+        return make_section("Plots", f"<div class='plots'>{''.join(figures)}</div>")
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class PredictionPlot:
 
     def to_html(self) -> str:
         points = list(zip(self.targets, self.predictions, strict=True))
-        return svg.scatter(points, "target", "predicted", diagonal=True)
+        return svg.draw_scatter(points, "target", "predicted", diagonal=True)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,9 @@ class TrialPlot:
             " ".join(f"{name} {format_value(value)}" for name, value in trial.hyperparameters.items())
             for trial in self.trials
         ]
-        return svg.scatter(points, self.hyperparameter.replace("_", " "), self.objective, log_x=True, labels=labels)
+        return svg.draw_scatter(
+            points, self.hyperparameter.replace("_", " "), self.objective, log_x=True, labels=labels
+        )
 
 
 def format_number(value: float) -> str:
@@ -179,7 +181,7 @@ def format_number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 10 else f"{value:.4f}"
 
 
-def align(values: Sequence[float]) -> list[str]:
+def align_numbers(values: Sequence[float]) -> list[str]:
     """Format numbers of one line with the same number of decimals, as many as MAX_CHARACTERS allows."""
     for decimals in (4, 3, 1, 0):
         texts = [f"{value:.{decimals}f}" for value in values]

@@ -34,19 +34,19 @@ svg circle, svg rect { fill: var(--blue); fill-opacity: .75 } .axis { fill: none
 """
 
 
-def section(title: str, content: str) -> str:
+def make_section(title: str, content: str) -> str:
     """Return a heading and the content below it, which is HTML."""
     return f"<h2>{escape(title)}</h2>{content}"
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
+def make_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, texts: bool = False) -> str:
     """Return a table of numbers, or of texts: these are aligned at the left, and wrapped where necessary."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f"<table{' class=texts' if texts else ''}><tr>{head}</tr>{body}</table>"
 
 
-def page(
+def make_page(
     results: RunResults, heading: str, entries: Sequence[JournalEntry], locations: Sequence[tuple[str, str]]
 ) -> str:
     """Return the page.
@@ -61,9 +61,9 @@ def page(
     parts = [
         f"<h1>{escape(results.title)}</h1><p class='soft'>{escape(heading)}</p>",
         *(block.to_html() for block in results.blocks),
-        section("Log", f"<pre>{escape(log)}</pre>") if log else "",
-        section("Time", f"<figure>{svg.bars(times)}</figure>"),
-        section("Locations", table(["data", "location"], locations, texts=True)),
+        make_section("Log", f"<pre>{escape(log)}</pre>") if log else "",
+        make_section("Time", f"<figure>{svg.draw_bars(times)}</figure>"),
+        make_section("Locations", make_table(["data", "location"], locations, texts=True)),
     ]
     return (
         "<!doctype html><html lang='en'><head><meta charset='utf-8'>"

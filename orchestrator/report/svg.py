@@ -31,18 +31,18 @@ class Axis:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             values = [factor * 10.0**power for power in powers for factor in (1, 2, 5)]
         else:
-            step = _step((self.high - self.low) / 5)
+            step = _choose_step((self.high - self.low) / 5)
             first = math.ceil(self.low / step)
             values = [index * step for index in range(first, math.floor(self.high / step) + 1)]
         return [value for value in values if self.low <= value <= self.high]
 
 
-def _step(rough: float) -> float:
+def _choose_step(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
 
 
-def axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False) -> Axis:
+def make_axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool = False) -> Axis:
     """Return an axis that shows all values with some space around them."""
     low, high = min(values), max(values)
     if logarithmic and low > 0:
@@ -51,7 +51,7 @@ def axis(values: Sequence[float], start: float, end: float, *, logarithmic: bool
     return Axis(low - room, high + room, start, end)
 
 
-def scatter(
+def draw_scatter(
     points: Sequence[tuple[float, float]],
     x_label: str,
     y_label: str,
@@ -70,9 +70,9 @@ def scatter(
     xs, ys = [x for x, _ in points], [y for _, y in points]
     if diagonal:
         xs = ys = xs + ys
-    x_axis = axis(xs, LEFT, WIDTH - RIGHT, logarithmic=log_x)
-    y_axis = axis(ys, HEIGHT - BOTTOM, TOP)
-    parts = [_frame(x_axis, y_axis, x_label, y_label)]
+    x_axis = make_axis(xs, LEFT, WIDTH - RIGHT, logarithmic=log_x)
+    y_axis = make_axis(ys, HEIGHT - BOTTOM, TOP)
+    parts = [_draw_frame(x_axis, y_axis, x_label, y_label)]
     if diagonal:
         parts.append(
             f'<line class="guide" x1="{x_axis.start}" y1="{y_axis.start}" x2="{x_axis.end}" y2="{y_axis.end}"/>'
@@ -80,10 +80,10 @@ def scatter(
     for number, (x, y) in enumerate(points):
         title = f"<title>{escape(labels[number])}</title>" if labels else ""
         parts.append(f'<circle cx="{x_axis.at(x)}" cy="{y_axis.at(y)}" r="3.5">{title}</circle>')
-    return _svg(HEIGHT, parts)
+    return _make_svg(HEIGHT, parts)
 
 
-def bars(rows: Sequence[tuple[str, float, str]]) -> str:
+def draw_bars(rows: Sequence[tuple[str, float, str]]) -> str:
     """Return a bar chart. Each row has the name, the value and the text of a bar."""
     longest = max((value for _, value, _ in rows), default=0.0) or 1.0
     parts = []
@@ -92,10 +92,10 @@ def bars(rows: Sequence[tuple[str, float, str]]) -> str:
         parts.append(f'<text x="130" y="{y + 12}" text-anchor="end">{escape(name)}</text>')
         parts.append(f'<rect x="138" y="{y}" width="{length}" height="16" rx="2"/>')
         parts.append(f'<text x="{144 + length}" y="{y + 12}">{escape(text)}</text>')
-    return _svg(16 + 24 * len(rows), parts)
+    return _make_svg(16 + 24 * len(rows), parts)
 
 
-def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
+def _draw_frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     bottom, middle = HEIGHT - BOTTOM, (TOP + HEIGHT - BOTTOM) / 2
     parts = [f'<path class="axis" d="M{LEFT} {TOP}V{bottom}H{WIDTH - RIGHT}"/>']
     parts += [
@@ -112,5 +112,5 @@ def _frame(x_axis: Axis, y_axis: Axis, x_label: str, y_label: str) -> str:
     return "".join(parts)
 
 
-def _svg(height: int, parts: Sequence[str]) -> str:
+def _make_svg(height: int, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {height}" role="img">{"".join(parts)}</svg>'

@@ -62,7 +62,7 @@ class Backend(RequestContext):
 
     title: str
     """The name for the user, such as `docker on this machine`."""
-    why: str
+    reason: str
     """The reason why it was chosen."""
     sagemaker: "SageMakerClient"
     runtime: "SageMakerRuntimeClient"
@@ -81,7 +81,7 @@ class Backend(RequestContext):
 
 
 @contextmanager
-def local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
+def open_local_backend(home: "Home", runtime: str = "auto") -> Iterator[Backend]:
     """Yield the backend of a home's server. If no server runs, start one that ends after the block.
 
     Raises:
@@ -113,7 +113,7 @@ def connect_local(address: "Address", buckets: Path) -> Backend:
     clients: Any = {name: session.client(name, **settings) for name in SERVICES}  # type: ignore[call-overload]
     return Backend(
         title=f"{address.runtime} on this machine",
-        why=address.why,
+        reason=address.why,
         sagemaker=clients["sagemaker"],
         runtime=clients["sagemaker-runtime"],
         s3=clients["s3"],

@@ -14,9 +14,9 @@ MAX_PAGE_ROWS = 100
 
 
 class BackendView(View):
-    def __init__(self, backend: Backend, where: str) -> None:
+    def __init__(self, backend: Backend, source: str) -> None:
         self._backend = backend
-        self.where = where
+        self.source = source
         self.poll_interval = backend.poll_interval
 
     def newest(self, rows: Filter) -> list[ResourceRow]:

@@ -45,17 +45,17 @@ class Follower:
     def _show(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         status = description[kind.status_member]
         secondary = description.get("SecondaryStatus", status)
-        self._progress.status(display, status if secondary == status else f"{status}: {secondary}")
+        self._progress.show_status(display, status if secondary == status else f"{status}: {secondary}")
         display.cost = self._costs.format_total(kind, description)
         if kind.has_trials:
-            self._progress.trials(display, list_trials(self._backend, name))
+            self._progress.show_trials(display, list_trials(self._backend, name))
 
     def _show_log(self, kind: Kind, tail: LogTail, display: StepDisplay, *, has_ended: bool) -> None:
         """Show new lines. A running job with trials has many streams, which are read only if they are shown."""
         if has_ended:
-            self._progress.log(display, tail.rest())
+            self._progress.show_log(display, tail.rest())
         elif not kind.has_trials or self._progress.verbose:
-            self._progress.log(display, tail.read())
+            self._progress.show_log(display, tail.read())
 
     def _check_time(self, kind: Kind, name: str, description: Members, display: StepDisplay) -> None:
         limit = self._backend.max_seconds

@@ -48,7 +48,7 @@ class HomeView(View):
 
     def __init__(self, home: Home) -> None:
         self._home = home
-        self.where = str(home.root)
+        self.source = str(home.root)
 
     def newest(self, rows: Filter) -> list[ResourceRow]:
         with self._database() as database:
@@ -78,7 +78,7 @@ class HomeView(View):
             return no_jobs_message(self._home)
         if shows_running and not self.can_change:
             return (
-                f"no server runs for {self.where}: its next start resumes the jobs that have not ended, or marks them "
+                f"no server runs for {self.source}: its next start resumes the jobs that have not ended, or marks them "
                 "as Failed"
             )
         return ""

@@ -35,7 +35,8 @@ class PlannedRequest:
     title: str
     """The name of the step for the user."""
     kind: Kind
-    request: Members
+    members: Members
+    """The members of the request."""
     value_step: str = ""
     """The step that stores what this request is for: once it has finished, the request is not sent again.
     Empty: `step` itself."""
@@ -48,7 +49,7 @@ class PlannedRequest:
     @property
     def name(self) -> str:
         """The name of the resource."""
-        return str(self.request[self.kind.name_member])
+        return str(self.members[self.kind.name_member])
 
 
 def select_remaining(requests: Sequence[PlannedRequest], finished_steps: set[str]) -> list[PlannedRequest]:

@@ -14,7 +14,7 @@ from rich.text import Text
 from microjobs_orchestrator.durations import format_duration
 from microjobs_orchestrator.failures import JobFailedError
 from microjobs_orchestrator.runs.logs import Event
-from microjobs_orchestrator.runs.trials import Trial, format_value, trial_table
+from microjobs_orchestrator.runs.trials import Trial, format_value, make_trial_table
 from microjobs_orchestrator.terminal import strip_controls
 
 TAIL_LINES = 15
@@ -48,7 +48,7 @@ class StepDisplay:
         line = Text(f"{self.title}  {self.status}  {format_duration(self.seconds)}  {self.cost}", no_wrap=True)
         lines: list[RenderableType] = [Spinner("dots", line)]
         if self.trials:
-            lines.append(trial_table(self.trials))
+            lines.append(make_trial_table(self.trials))
         elif self.tail:
             lines.append(Text(f"  {self.tail[-1]}", style="dim", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
@@ -87,25 +87,25 @@ class Progress:
         times = f"{format_duration(display.seconds)}  {display.cost}".rstrip()
         self.console.print(Text.assemble((symbol, style), f" {display.title}  ", (times, "dim")))
 
-    def note(self, text: str) -> None:
+    def print_note(self, text: str) -> None:
         """Print a line. Ignore errors of the console, so that the caller can still stop its jobs and endpoint."""
         with suppress(OSError):
             self.console.print(Text(strip_controls(text), style="dim"))
 
-    def status(self, display: StepDisplay, status: str) -> None:
+    def show_status(self, display: StepDisplay, status: str) -> None:
         """Show the status of the step's job. Without a terminal, print the status if it has changed."""
         if status != display.status and not self.console.is_terminal:
             self.console.print(f"  {format_duration(display.seconds):>8}  {status}", highlight=False)
         display.status = status
 
-    def log(self, display: StepDisplay, events: Iterable[Event]) -> None:
+    def show_log(self, display: StepDisplay, events: Iterable[Event]) -> None:
         """Show new lines of the log: all lines if verbose, otherwise only the last one."""
         for event in events:
             display.tail.append(strip_controls(event.text))
             if self.verbose:
                 self.console.print(Text.assemble((f"{event.host}  ", "cyan"), Text.from_ansi(event.text)))
 
-    def trials(self, display: StepDisplay, trials: Sequence[Trial]) -> None:
+    def show_trials(self, display: StepDisplay, trials: Sequence[Trial]) -> None:
         """Show the trials. Without a terminal, print each ended trial once."""
         if not self.console.is_terminal:
             printed = {trial.name for trial in display.trials if trial.status not in RUNNING}

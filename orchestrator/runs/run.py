@@ -102,11 +102,11 @@ class Run(RunContext):
         self.journal.save()
 
     def _create(self, planned: PlannedRequest) -> None:
-        request = self.backend.complete(self.id, planned.kind, planned.request)
+        request = self.backend.complete(self.id, planned.kind, planned.members)
         with self.guard.creating():
             planned.kind.create(self.backend.sagemaker, request)
 
-    def once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
+    def compute_once(self, step: str, title: str, compute: Callable[[], Any]) -> Any:
         """Return a value that is computed once and stored in the journal as JSON."""
         entry = self.journal.step(step)
         if entry is None:
@@ -136,7 +136,7 @@ class Run(RunContext):
                 yield name
                 self._delete_endpoint(name)
         finally:
-            [config] = (planned.request for planned in requests if planned.kind is ENDPOINT_CONFIG)
+            [config] = (planned.members for planned in requests if planned.kind is ENDPOINT_CONFIG)
             self._costs.add_endpoint(config, time.monotonic() - started)
 
     def _start_endpoint(self, requests: Sequence[PlannedRequest]) -> None:
@@ -147,7 +147,7 @@ class Run(RunContext):
             check_success(kind, name, self._follower.follow(kind, name, display), display)
 
     def _delete_endpoint(self, name: str) -> None:
-        delete_endpoint(self.backend, name, self._progress.note)
+        delete_endpoint(self.backend, name, self._progress.print_note)
         self.journal.endpoint = None
         self.journal.save()
 
@@ -160,16 +160,16 @@ class Run(RunContext):
             yield
         except BaseException:
             if self._keep:
-                self._progress.note(f"{name} is kept, and may cost money until it ends: {command}")
+                self._progress.print_note(f"{name} is kept, and may cost money until it ends: {command}")
                 raise
             try:
                 remove(name)
             except (ClientError, BotoCoreError, LauncherError) as error:
-                self._progress.note(f"{name} could not be stopped ({error}): {command}")
+                self._progress.print_note(f"{name} could not be stopped ({error}): {command}")
             raise
 
     def _stop(self, kind: Kind, name: str) -> None:
-        self._progress.note(f"stopping {name}")
+        self._progress.print_note(f"stopping {name}")
         if not kind.stop(self.backend.sagemaker, name):
             return
         deadline = time.monotonic() + STOP_TIMEOUT
@@ -179,4 +179,4 @@ class Run(RunContext):
                 self._costs.add_job(kind, description)
                 return
             time.sleep(self.backend.poll_interval)
-        self._progress.note(f"{name} has not stopped after {STOP_TIMEOUT} s: `microjobs ps` shows it")
+        self._progress.print_note(f"{name} has not stopped after {STOP_TIMEOUT} s: `microjobs ps` shows it")

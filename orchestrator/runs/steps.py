@@ -23,13 +23,13 @@ def _local_path(name: str) -> str:
     return str(Layout().processing(name))
 
 
-def s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
+def make_s3_input(name: str, uri: str, **members: str) -> dict[str, Any]:
     """Return an item of ProcessingInputs: objects that are copied to the folder `name` before the job starts."""
     source = {"S3Uri": uri, "LocalPath": _local_path(name), "S3DataType": "S3Prefix", "S3InputMode": "File"}
     return {"InputName": name, "S3Input": {**source, **members}}
 
 
-def process(
+def plan_processing(
     context: RunContext,
     step: str,
     title: str,
@@ -71,19 +71,19 @@ def process(
     return PlannedRequest(step, title, PROCESSING, request)
 
 
-def make_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequence[Members] = ()) -> PlannedRequest:
+def plan_raw_data(context: RunContext, arguments: Sequence[str], inputs: Sequence[Members] = ()) -> PlannedRequest:
     """Return the request of a job that makes arrays in the run's folder `raw`, by preprocess's command `dataset`."""
     application = {"ImageUri": context.backend.image("preprocess"), "ContainerArguments": ["dataset", *arguments]}
-    return process(context, "raw", "Raw data", application, inputs, {"raw": "output"})
+    return plan_processing(context, "raw", "Raw data", application, inputs, {"raw": "output"})
 
 
-def channel(name: str, uri: str) -> dict[str, Any]:
+def make_channel(name: str, uri: str) -> dict[str, Any]:
     """Return an item of InputDataConfig: each host receives all files."""
     source = {"S3DataType": "S3Prefix", "S3Uri": f"{uri}/", "S3DataDistributionType": "FullyReplicated"}
     return {"ChannelName": name, "DataSource": {"S3DataSource": source}}
 
 
-def train(
+def plan_training(
     context: RunContext,
     trainer: str,
     hyperparameters: Mapping[str, str],
@@ -94,12 +94,12 @@ def train(
     request = {
         "TrainingJobName": context.name("train"),
         "HyperParameters": hyperparameters,
-        **training_definition(context, "train", trainer, channels, metrics),
+        **make_training_definition(context, "train", trainer, channels, metrics),
     }
     return PlannedRequest("train", "Training", TRAINING, request)
 
 
-def training_definition(
+def make_training_definition(
     context: RunContext,
     step: str,
     trainer: str,
@@ -121,12 +121,12 @@ def training_definition(
     }
 
 
-def model_uri(context: RunContext) -> str:
+def predict_model_uri(context: RunContext) -> str:
     """Return the S3 URI of the training job's model, which AWS derives from the job's name."""
     return context.uri(f"models/{context.name('train')}/output/model.tar.gz")
 
 
-def serve(context: RunContext, model: str) -> list[PlannedRequest]:
+def plan_endpoint(context: RunContext, model: str) -> list[PlannedRequest]:
     """Return the requests of a model, an endpoint configuration and an endpoint, all with the same name."""
     name = context.name("endpoint")
     variant = {
@@ -151,7 +151,7 @@ def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[flo
     """
 
     def compute() -> list[float]:
-        with run.endpoint(serve(run, model)) as name:
+        with run.endpoint(plan_endpoint(run, model)) as name:
             response = run.backend.runtime.invoke_endpoint(
                 EndpointName=name,
                 ContentType="application/json",
@@ -160,20 +160,20 @@ def serve_and_predict(run: Run, model: str, rows: list[list[float]]) -> list[flo
             )
             return [float(value) for [value] in json.load(response["Body"])["predictions"]]
 
-    predictions: list[float] = run.once(PREDICTIONS, "Predictions", compute)
+    predictions: list[float] = run.compute_once(PREDICTIONS, "Predictions", compute)
     return predictions
 
 
-def score(context: RunContext, model: str, test: str) -> PlannedRequest:
+def plan_scoring(context: RunContext, model: str, test: str) -> PlannedRequest:
     """Return the request of a job that scores a folder of test data with a model archive; both are S3 URIs."""
     application = {"ImageUri": context.backend.image("batch-score")}
-    inputs = [s3_input("model", model), s3_input("test", f"{test}/")]
-    return process(context, "batch-score", "Batch score", application, inputs, {"batch": "batch"})
+    inputs = [make_s3_input("model", model), make_s3_input("test", f"{test}/")]
+    return plan_processing(context, "batch-score", "Batch score", application, inputs, {"batch": "batch"})
 
 
 def score_test_data(run: Run, model: str, test: str, folder: Path) -> tuple[str, list[float]]:
     """Score the test data; return the line of the report and the predictions of all test rows."""
-    run.job(score(run, model, test))
+    run.job(plan_scoring(run, model, test))
     files = outputs.download(run.backend, run.uri("batch"), folder / "batch")
     predictions = outputs.read_predictions(files).ravel().tolist()
     return (files / "score-report.txt").read_text(encoding="utf-8"), predictions

@@ -41,7 +41,7 @@ def sort_trials(trials: Sequence[Trial]) -> list[Trial]:
     return sorted((trial for trial in trials if trial.objective is not None), key=lambda trial: trial.objective or 0.0)
 
 
-def trial_table(trials: Sequence[Trial], objective: str = "objective") -> Table:
+def make_trial_table(trials: Sequence[Trial], objective: str = "objective") -> Table:
     """Return a table with one row per trial: its number, its objective or status, and its hyperparameters."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", no_wrap=True)

@@ -17,8 +17,8 @@ class ResourceRow:
     kind: Kind
     name: str
     status: str
-    created: datetime
-    ended: datetime | None
+    creation_time: datetime
+    end_time: datetime | None
     secondary: str = ""
     """The SecondaryStatus of a training job."""
 
@@ -61,13 +61,13 @@ class Filter:
         ]
 
     def newest(self, rows: Iterable[ResourceRow]) -> list[ResourceRow]:
-        return sorted(rows, key=lambda row: row.created, reverse=True)[: self.limit]
+        return sorted(rows, key=lambda row: row.creation_time, reverse=True)[: self.limit]
 
 
 class View(ABC):
     """Lists and describes resources, and reads their logs."""
 
-    where: str
+    source: str
     """Name of the source, for messages: a folder or an AWS region."""
     poll_interval: float
     """Seconds between two polls."""
@@ -106,6 +106,6 @@ class View(ABC):
         """
         found = [(kind, members) for kind in KINDS if (members := self.describe(kind, name)) is not None]
         if not found:
-            raise UsageError(f"no job or endpoint in {self.where} is called {name}: `microjobs ps` lists them")
+            raise UsageError(f"no job or endpoint in {self.source} is called {name}: `microjobs ps` lists them")
         active = ((kind, members) for kind, members in found if members[kind.status_member] in kind.life.transitional)
         return next(active, found[0])

@@ -72,11 +72,11 @@ class Workflow(Generic[OptionsT]):
     options: type[OptionsT]
     run_steps: Callable[[Run, OptionsT, Path], RunResults]
     """Runs the steps and returns their results. The path is a folder for downloaded files."""
-    requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
+    plan_requests: Callable[[RunContext, OptionsT], Sequence[PlannedRequest]]
     """Returns all requests that a run will send, in their order."""
-    uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = lambda _context, _options: {}
+    plan_uploads: Callable[[RunContext, OptionsT], Mapping[str, str]] = lambda _context, _options: {}
     """Returns the files to upload before the first step: S3 URIs by path."""
-    check: Callable[[OptionsT], None] = lambda _options: None
+    check_options: Callable[[OptionsT], None] = lambda _options: None
     """Raises UsageError for options that the declarations of the fields cannot exclude."""
     examples: str = ""
     """Command lines for `--help`, one per line."""
@@ -87,6 +87,6 @@ class Workflow(Generic[OptionsT]):
 
     def execute(self, run: Run, options: OptionsT, folder: Path) -> RunResults:
         """Upload the files and run the steps. Raise JobFailedError if a job fails."""
-        for path, uri in self.uploads(run, options).items():
+        for path, uri in self.plan_uploads(run, options).items():
             run.backend.s3.upload_file(path, *split_uri(uri))
         return self.run_steps(run, options, folder)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from microjobs_orchestrator.runs.workflow import Workflow
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Return the names of all workflows: `straight-line` for `straight_line.py`."""
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
@@ -38,13 +38,13 @@ def plan_requests(context: "RequestContext", options: Mapping[str, Any]) -> "lis
     from microjobs_orchestrator.runs.planned import RunContext
 
     requests: list[PlannedRequest] = []
-    for workflow in map(load, names()):
+    for workflow in map(load, list_names()):
         own = {name: value for name, value in options.items() if name in workflow.option_names}
-        requests += workflow.requests(RunContext(context, "planned"), workflow.options(**own))
+        requests += workflow.plan_requests(RunContext(context, "planned"), workflow.options(**own))
     return requests
 
 
-def steps() -> list[str]:
+def list_steps() -> list[str]:
     """Return the names of all workflows' steps, in the order of their requests."""
     from microjobs_orchestrator.runs.backend import RequestContext
 

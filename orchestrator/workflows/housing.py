@@ -86,12 +86,12 @@ class Model:
 
 def housing(run: Run, options: Options, folder: Path) -> RunResults:
     """Run the workflow."""
-    run.job(make_raw_data(run, options))
-    run.job(scale(run, options))
-    models = {"trained": read_model(run.backend, run.job(train(run, options)))}
+    run.job(plan_raw_data(run, options))
+    run.job(plan_scaling(run, options))
+    models = {"trained": read_model(run.backend, run.job(plan_training(run, options)))}
     trials: list[Trial] = []
     if options.tuning:
-        tuning = run.job(tune(run, options))
+        tuning = run.job(plan_tuning(run, options))
         trials = sort_trials(list_trials(run.backend, tuning["HyperParameterTuningJobName"]))
         models["tuned"] = read_best_model(run.backend, tuning)
     return apply_best_model(run, options, folder, models, trials)
@@ -108,7 +108,7 @@ def apply_best_model(
     report, scored = steps.score_test_data(run, best.uri, run.uri("test"), folder)
     blocks: list[Block] = [
         Metrics([(f"Test MSE, {name}", model.test_mse) for name, model in models.items()]),
-        figures(best, PredictionPlot(y_test, scored), trials),
+        make_figures(best, PredictionPlot(y_test, scored), trials),
         *([Trials(trials, OBJECTIVE)] if trials else []),
         Predictions(predictions, y_test[: steps.ROWS]),
         Score(report),
@@ -121,7 +121,7 @@ def apply_best_model(
     return RunResults(f"housing, {options.framework}", blocks, locations)
 
 
-def figures(best: Model, predictions: PredictionPlot, trials: list[Trial]) -> Figures:
+def make_figures(best: Model, predictions: PredictionPlot, trials: list[Trial]) -> Figures:
     trial_plots: list[Figure] = [TrialPlot(trials, "learning_rate", OBJECTIVE)] if trials else []
     pictures = [Picture("Learning curve", best.output[LEARNING_CURVE])] if LEARNING_CURVE in best.output else []
     return Figures([predictions, *trial_plots, *pictures])
@@ -143,59 +143,61 @@ def read_best_model(backend: Backend, tuning: Members) -> Model:
 # --- requests ---
 
 
-def requests(context: RunContext, options: Options) -> list[PlannedRequest]:
+def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]:
     """Return all requests. The best model is unknown before the run; they have the first training job's model."""
-    model = steps.model_uri(context)
+    model = steps.predict_model_uri(context)
     return [
-        make_raw_data(context, options),
-        scale(context, options),
-        train(context, options),
-        *([tune(context, options)] if options.tuning else []),
-        *steps.serve(context, model),
-        steps.score(context, model, context.uri("test")),
+        plan_raw_data(context, options),
+        plan_scaling(context, options),
+        plan_training(context, options),
+        *([plan_tuning(context, options)] if options.tuning else []),
+        *steps.plan_endpoint(context, model),
+        steps.plan_scoring(context, model, context.uri("test")),
     ]
 
 
-def uploads(context: RunContext, options: Options) -> dict[str, str]:
+def plan_uploads(context: RunContext, options: Options) -> dict[str, str]:
     """Return the S3 URI of the user's data by its path."""
     return {options.data: context.uri(DATA)} if options.data else {}
 
 
-def make_raw_data(context: RunContext, options: Options) -> PlannedRequest:
+def plan_raw_data(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for the raw arrays, one shard per host of the scaling job."""
     shards = ["--shards", str(options.instance_count)]
     if not options.data:
-        return steps.make_raw_data(context, ["diabetes", *shards])
-    file = {**steps.s3_input("input", context.uri(DATA)), "InputName": "source"}
-    return steps.make_raw_data(context, ["boston", "--from", "data.npz", *shards], [file])
+        return steps.plan_raw_data(context, ["diabetes", *shards])
+    file = {**steps.make_s3_input("input", context.uri(DATA)), "InputName": "source"}
+    return steps.plan_raw_data(context, ["boston", "--from", "data.npz", *shards], [file])
 
 
-def scale(context: RunContext, options: Options) -> PlannedRequest:
+def plan_scaling(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for standard scaling. Each host receives its share of the files."""
     count = options.instance_count
-    return steps.process(
+    return steps.plan_processing(
         context,
         "scale",
         f"Scaling on {count} hosts" if count > 1 else "Scaling",
         {"ImageUri": context.backend.image("preprocess")},
-        [steps.s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
+        [steps.make_s3_input("input", f"{context.uri('raw')}/", S3DataDistributionType="ShardedByS3Key")],
         {"train": "train", "test": "test"},
         count,
     )
 
 
-def channels(context: RunContext) -> list[Members]:
-    return [steps.channel(name, context.uri(name)) for name in ("train", "test")]
+def make_channels(context: RunContext) -> list[Members]:
+    return [steps.make_channel(name, context.uri(name)) for name in ("train", "test")]
 
 
-def train(context: RunContext, options: Options) -> PlannedRequest:
+def plan_training(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for training with the options' hyperparameters."""
     hyperparameters = {
         "epochs": str(options.epochs),
         "batch_size": str(options.batch_size),
         "learning_rate": str(options.learning_rate),
     }
-    return steps.train(context, options.trainer, hyperparameters, channels(context), METRICS[options.framework])
+    return steps.plan_training(
+        context, options.trainer, hyperparameters, make_channels(context), METRICS[options.framework]
+    )
 
 
 TUNING_CONFIG = {
@@ -216,13 +218,13 @@ TUNING_CONFIG = {
 """The notebook's search for better hyperparameters."""
 
 
-def tune(context: RunContext, options: Options) -> PlannedRequest:
+def plan_tuning(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for the search."""
     request = {
         "HyperParameterTuningJobName": context.name("tune"),
         "HyperParameterTuningJobConfig": TUNING_CONFIG,
-        "TrainingJobDefinition": steps.training_definition(
-            context, "tune", options.trainer, channels(context), METRICS[options.framework]
+        "TrainingJobDefinition": steps.make_training_definition(
+            context, "tune", options.trainer, make_channels(context), METRICS[options.framework]
         ),
     }
     return PlannedRequest("tune", "Tuning", TUNING, request)
@@ -241,4 +243,4 @@ def check_data(options: Options) -> None:
         raise UsageError(f"--data {options.data} has {', '.join(names) or 'nothing'}: arrays x and y are needed")
 
 
-WORKFLOW = Workflow(Options, housing, requests, uploads, check_data, EXAMPLES)
+WORKFLOW = Workflow(Options, housing, plan_requests, plan_uploads, check_data, EXAMPLES)

@@ -40,8 +40,8 @@ def straight_line(run: Run, options: Options, folder: Path) -> RunResults:
     The endpoint loads the model in a program that did not train it: its prediction for 0 is the bias, and the
     difference between its predictions for 1 and 0 is the weight.
     """
-    run.job(make_raw_data(run))
-    training = run.job(train(run, options))
+    run.job(plan_raw_data(run))
+    training = run.job(plan_training(run, options))
     model, raw = training["ModelArtifacts"]["S3ModelArtifacts"], run.uri("raw")
     test = outputs.download(run.backend, raw, folder / "test")
     x_test, y_test = outputs.read_test_arrays(test, "x"), outputs.read_test_arrays(test, "y").ravel().tolist()
@@ -74,22 +74,22 @@ def read_epochs(backend: Backend, training: Members) -> list[str]:
     return [line.text for line in lines if line.text.startswith("Epoch: ")]
 
 
-def requests(context: RunContext, options: Options) -> list[PlannedRequest]:
+def plan_requests(context: RunContext, options: Options) -> list[PlannedRequest]:
     """Return all requests."""
-    model = steps.model_uri(context)
+    model = steps.predict_model_uri(context)
     return [
-        make_raw_data(context),
-        train(context, options),
-        *steps.serve(context, model),
-        steps.score(context, model, context.uri("raw")),
+        plan_raw_data(context),
+        plan_training(context, options),
+        *steps.plan_endpoint(context, model),
+        steps.plan_scoring(context, model, context.uri("raw")),
     ]
 
 
-def make_raw_data(context: RunContext) -> PlannedRequest:
-    return steps.make_raw_data(context, ["straight-line"])
+def plan_raw_data(context: RunContext) -> PlannedRequest:
+    return steps.plan_raw_data(context, ["straight-line"])
 
 
-def train(context: RunContext, options: Options) -> PlannedRequest:
+def plan_training(context: RunContext, options: Options) -> PlannedRequest:
     """Return the request for training. Both channels are the raw folder, because nothing is scaled."""
     hyperparameters = {
         "model": "linear",
@@ -102,8 +102,8 @@ def train(context: RunContext, options: Options) -> PlannedRequest:
         # The full batch, as in the notebook's loop.
         "batch_size": "0",
     }
-    channels = [steps.channel(name, context.uri("raw")) for name in ("train", "test")]
-    return steps.train(context, "train-pytorch", hyperparameters, channels, METRICS)
+    channels = [steps.make_channel(name, context.uri("raw")) for name in ("train", "test")]
+    return steps.plan_training(context, "train-pytorch", hyperparameters, channels, METRICS)
 
 
-WORKFLOW = Workflow(Options, straight_line, requests)
+WORKFLOW = Workflow(Options, straight_line, plan_requests)

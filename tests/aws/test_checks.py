@@ -17,7 +17,7 @@ from moto import mock_aws
 from microjobs_orchestrator import images as project_images
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import architecture, images, quotas
-from microjobs_orchestrator.aws.backend import request_context
+from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.doctor import account as checks
 from microjobs_orchestrator.doctor.account import SAGEMAKER, Account, Check, trusts_sagemaker
@@ -175,7 +175,7 @@ def quota(name: str, value: float) -> dict[str, Any]:
 
 def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     known = {"ml.m5.large for processing job usage": 4.0, "ml.m5.large for training job usage": 2.0}
-    monkeypatch.setattr(quotas, "read", lambda _client: known)
+    monkeypatch.setattr(quotas, "read_quotas", lambda _client: known)
     findings = {item.message: item.level for item in checks.check_quotas(account)}
     assert findings == {
         "quota 'ml.m5.large for processing job usage' is 4": "ok",
@@ -185,8 +185,8 @@ def test_quotas_are_compared_with_concurrent_instances(account: Account, monkeyp
 
 
 def test_spot_and_other_types_have_separate_quotas(full: Settings) -> None:
-    requests = workflows.plan_requests(request_context(full, image=str), {})
-    assert quotas.needed_quotas(requests, spot=True) == {
+    requests = workflows.plan_requests(make_request_context(full, image=str), {})
+    assert quotas.compute_needed_quotas(requests, spot=True) == {
         "ml.m5.large for processing job usage": 4,
         "ml.g5.xlarge for spot training job usage": 1,
         "ml.m5.large for spot training job usage": 3,
@@ -199,7 +199,7 @@ def test_all_pages_of_quotas_are_read() -> None:
     with Stubber(client) as stub:
         stub.add_response("list_service_quotas", {"Quotas": [quota("a", 1.0)], "NextToken": "more"})
         stub.add_response("list_service_quotas", {"Quotas": [quota("b", 2.0)]})
-        assert quotas.read(client) == {"a": 1.0, "b": 2.0}
+        assert quotas.read_quotas(client) == {"a": 1.0, "b": 2.0}
 
 
 # --- images ---
@@ -214,7 +214,7 @@ def test_unpushed_image_has_a_remedy(account: Account) -> None:
 def test_image_deleted_from_ecr_is_a_problem(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"{account.settings.destination.repository('serve')}@sha256:{'0' * 64}"
     monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
-    monkeypatch.setattr(images, "pushed", lambda *_: {"serve": uri})
+    monkeypatch.setattr(images, "load_pushed_images", lambda *_: {"serve": uri})
     assert run(checks.check_images, account).message == f"{uri} is no longer in ECR"
 
 
@@ -229,8 +229,8 @@ def test_image_needs_the_platform_of_sagemaker(
     level: str,
 ) -> None:
     monkeypatch.setattr(project_images, "list_jobs", lambda: ["serve"])
-    monkeypatch.setattr(images, "pushed", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
-    monkeypatch.setattr(architecture, "platforms", lambda *_: platforms)
+    monkeypatch.setattr(images, "load_pushed_images", lambda *_: {"serve": "host/microjobs/serve@sha256:1"})
+    monkeypatch.setattr(architecture, "list_platforms", lambda *_: platforms)
     assert run(checks.check_images, account).level == level
 
 
@@ -262,7 +262,7 @@ def platforms_of(manifest: dict[str, Any], url: str = "") -> list[str]:
         if url:
             expected = {"repositoryName": "microjobs/serve", "layerDigest": "sha256:c"}
             stub.add_response("get_download_url_for_layer", {"downloadUrl": url}, expected)
-        return architecture.platforms(client, "microjobs/serve", "sha256:m")
+        return architecture.list_platforms(client, "microjobs/serve", "sha256:m")
 
 
 def test_architecture_of_a_single_image_is_in_its_config(blobs: str) -> None:

@@ -112,7 +112,7 @@ def test_endpoint_that_takes_too_long_fails_and_is_deleted(tmp_path: Path, scree
     run = started(aws, tmp_path, screen, max_seconds=0)
     with (
         pytest.raises(JobFailedError, match="not in service within 0 s"),
-        run.endpoint(steps.serve(run, "s3://bucket/model.tar.gz")),
+        run.endpoint(steps.plan_endpoint(run, "s3://bucket/model.tar.gz")),
     ):
         pytest.fail("it is not in service")
     assert aws.left() == []

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.aws import costs
-from microjobs_orchestrator.aws.backend import request_context
+from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.costs import load_prices
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.runs.costs import CostMeter, Price, Usage, format_dollars, measure_usage
@@ -25,16 +25,16 @@ START = datetime(2026, 11, 22, tzinfo=UTC)
 
 
 def estimates(settings: Settings) -> list[costs.Estimate]:
-    context = request_context(settings, URIS.__getitem__)
-    requests = housing.requests(RunContext(context, "run"), housing.Options())
+    context = make_request_context(settings, URIS.__getitem__)
+    requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
     return list(costs.estimate(requests, 60 * settings.max_minutes))
 
 
 def shown(settings: Settings) -> str:
     screen = io.StringIO()
-    context = request_context(settings, URIS.__getitem__)
-    requests = housing.requests(RunContext(context, "run"), housing.Options())
-    costs.show(Console(file=screen, width=100), settings, requests)
+    context = make_request_context(settings, URIS.__getitem__)
+    requests = housing.plan_requests(RunContext(context, "run"), housing.Options())
+    costs.print_estimates(Console(file=screen, width=100), settings, requests)
     return screen.getvalue()
 
 

@@ -83,7 +83,7 @@ def test_flag_for_scaling_hosts_overrides_the_setting(settings: Settings, flags:
 
 
 def plan_housing(cloud: Cloud) -> list[PlannedRequest]:
-    return housing.requests(RunContext(cloud.backend(), "run"), housing.Options())
+    return housing.plan_requests(RunContext(cloud.backend(), "run"), housing.Options())
 
 
 def test_resumed_run_plans_only_the_remaining_steps(cloud: Cloud, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_commands_are_parsed(command: str) -> None:
 def test_settings_of_the_page_are_valid(table: str, tmp_path: Path) -> None:
     (tmp_path / "microjobs.toml").write_text(table)
     loaded = settings.load(tmp_path / "microjobs.toml")
-    assert settings.problems(loaded, workflows.steps()) == []
+    assert settings.find_problems(loaded, workflows.list_steps()) == []
     assert loaded.account == "123456789012"
 
 

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from microjobs_orchestrator.aws.policy import TRUST, statements, template
+from microjobs_orchestrator.aws.policy import TRUST, make_statements, make_template
 from microjobs_orchestrator.cli import main
 from tests.conftest import JOBS
 
-TEMPLATE = template(JOBS)
+TEMPLATE = make_template(JOBS)
 RESOURCES = TEMPLATE["Resources"]
 
 
 def allowed() -> Iterator[dict[str, Any]]:
     """Return all statements of the role, including those with a condition."""
-    for statement in statements(["RepositoryServe"]):
+    for statement in make_statements(["RepositoryServe"]):
         yield statement["Fn::If"][1] if "Fn::If" in statement else statement
 
 

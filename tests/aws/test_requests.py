@@ -11,7 +11,7 @@ import pytest
 from botocore import xform_name
 
 from microjobs_orchestrator.aws import complete
-from microjobs_orchestrator.aws.backend import request_context
+from microjobs_orchestrator.aws.backend import make_request_context
 from microjobs_orchestrator.aws.settings import Settings
 from microjobs_orchestrator.dry_run import format_requests
 from microjobs_orchestrator.local.gateway.validation import validate
@@ -27,10 +27,10 @@ from tests.launcher.conftest import StartRun
 SAGEMAKER: Any = boto3.client("sagemaker", "us-east-1", aws_access_key_id="k", aws_secret_access_key="s")  # noqa: S106
 
 REQUESTS: dict[str, Callable[[RunContext], list[PlannedRequest]]] = {
-    "housing": lambda context: housing.requests(context, housing.Options()),
-    "housing in PyTorch": lambda context: housing.requests(context, housing.Options("pytorch", tuning=False)),
-    "own data": lambda context: housing.requests(context, housing.Options(data="x.npz", instance_count=2)),
-    "straight-line": lambda context: straight_line.requests(context, straight_line.Options()),
+    "housing": lambda context: housing.plan_requests(context, housing.Options()),
+    "housing in PyTorch": lambda context: housing.plan_requests(context, housing.Options("pytorch", tuning=False)),
+    "own data": lambda context: housing.plan_requests(context, housing.Options(data="x.npz", instance_count=2)),
+    "straight-line": lambda context: straight_line.plan_requests(context, straight_line.Options()),
 }
 
 AWS_ONLY = ("EnableManagedSpotTraining",)
@@ -39,10 +39,10 @@ AWS_ONLY = ("EnableManagedSpotTraining",)
 
 def completed(settings: Settings, workflow: str) -> dict[str, list[dict[str, Any]]]:
     """Return the completed requests of a workflow, by operation."""
-    context = request_context(settings, URIS.__getitem__)
+    context = make_request_context(settings, URIS.__getitem__)
     found: dict[str, list[dict[str, Any]]] = {}
     for planned in REQUESTS[workflow](RunContext(context, "run")):
-        found.setdefault(planned.operation, []).append(dict(context.complete("run", planned.kind, planned.request)))
+        found.setdefault(planned.operation, []).append(dict(context.complete("run", planned.kind, planned.members)))
     return found
 
 
@@ -55,7 +55,7 @@ def without(value: Any, names: tuple[str, ...]) -> Any:
 @pytest.mark.parametrize("workflow", REQUESTS)
 @pytest.mark.parametrize("which", ["settings", "full"])
 def test_dry_run_prints_valid_requests(workflow: str, which: str, request: pytest.FixtureRequest) -> None:
-    context = RunContext(request_context(request.getfixturevalue(which), URIS.__getitem__), "run")
+    context = RunContext(make_request_context(request.getfixturevalue(which), URIS.__getitem__), "run")
     for command, line in format_requests(context, REQUESTS[workflow](context)):
         verb = command.removeprefix("aws sagemaker ").removesuffix(" --cli-input-json")
         operation = {xform_name(name, "-"): name for name in SAGEMAKER.meta.service_model.operation_names}[verb]
@@ -70,7 +70,7 @@ def test_dry_run_prints_valid_requests(workflow: str, which: str, request: pytes
 def test_plan_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path, tuning: bool) -> None:
     run, options = start(), housing.Options(tuning=tuning)
     housing.housing(run, options, tmp_path)
-    planned = housing.requests(RunContext(run.backend, run.id), options)
+    planned = housing.plan_requests(RunContext(run.backend, run.id), options)
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
@@ -78,20 +78,20 @@ def test_plan_with_user_data_matches_sent_requests(cloud: Cloud, start: StartRun
     np.savez(tmp_path / "own.npz", x=np.zeros((5, 2)), y=np.zeros(5))
     run, options = start(), housing.Options(data=str(tmp_path / "own.npz"), tuning=False)
     housing.WORKFLOW.execute(run, options, tmp_path)
-    raw = housing.requests(RunContext(run.backend, run.id), options)[0]
-    assert cloud.requests_of("CreateProcessingJob")[0] == raw.request
-    assert raw.request["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
+    raw = housing.plan_requests(RunContext(run.backend, run.id), options)[0]
+    assert cloud.requests_of("CreateProcessingJob")[0] == raw.members
+    assert raw.members["ProcessingInputs"][0]["S3Input"]["S3Uri"] in cloud.objects
 
 
 def test_plan_of_straight_line_matches_sent_requests(cloud: Cloud, start: StartRun, tmp_path: Path) -> None:
     run = start("straight-line")
     straight_line.straight_line(run, straight_line.Options(), tmp_path)
-    planned = straight_line.requests(RunContext(run.backend, run.id), straight_line.Options())
+    planned = straight_line.plan_requests(RunContext(run.backend, run.id), straight_line.Options())
     assert [sent(cloud, item, number, planned) for number, item in enumerate(planned)] == wire(planned)
 
 
 def wire(planned: list[PlannedRequest]) -> Any:
-    return json.loads(json.dumps([item.request for item in planned]))
+    return json.loads(json.dumps([item.members for item in planned]))
 
 
 def sent(cloud: Cloud, item: PlannedRequest, number: int, planned: list[PlannedRequest]) -> Any:
@@ -170,12 +170,12 @@ def test_steps_can_have_different_instance_types(full: Settings) -> None:
 
 
 def test_completing_does_not_change_the_request(full: Settings) -> None:
-    context: RequestContext = request_context(full, URIS.__getitem__)
-    planned = housing.requests(RunContext(context, "run"), housing.Options())
-    before = json.dumps([item.request for item in planned])
+    context: RequestContext = make_request_context(full, URIS.__getitem__)
+    planned = housing.plan_requests(RunContext(context, "run"), housing.Options())
+    before = json.dumps([item.members for item in planned])
     for item in planned:
-        context.complete("run", item.kind, item.request)
-    assert json.dumps([item.request for item in planned]) == before
+        context.complete("run", item.kind, item.members)
+    assert json.dumps([item.members for item in planned]) == before
 
 
 def test_requests_name_images_by_digest(settings: Settings) -> None:

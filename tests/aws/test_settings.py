@@ -8,7 +8,7 @@ import pytest
 
 from microjobs_orchestrator import workflows
 from microjobs_orchestrator.aws import flags
-from microjobs_orchestrator.aws.settings import Settings, load, override, problems, raise_problems
+from microjobs_orchestrator.aws.settings import Settings, find_problems, load, override, raise_problems
 from microjobs_orchestrator.failures import UsageError
 
 FILE = """
@@ -113,7 +113,7 @@ def test_every_flag_is_a_setting() -> None:
 )
 def test_invalid_settings_have_remedies(settings: Settings, wrong: dict[str, object], output: str) -> None:
     with pytest.raises(UsageError, match=output):
-        raise_problems(problems(replace(settings, **wrong), workflows.steps()))  # type: ignore[arg-type]
+        raise_problems(find_problems(replace(settings, **wrong), workflows.list_steps()))  # type: ignore[arg-type]
 
 
 def test_account_and_registry_are_parsed(settings: Settings) -> None:

@@ -63,7 +63,7 @@ class Cloud:
     def backend(self) -> Backend:
         return Backend(
             title="memory",
-            why="a test",
+            reason="a test",
             sagemaker=self.client("sagemaker"),
             runtime=self.client("sagemaker-runtime"),
             s3=self.client("s3"),

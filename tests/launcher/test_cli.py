@@ -36,8 +36,8 @@ def microjobs(cloud: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         yield cloud.backend()
 
     monkeypatch.setenv(HOME, str(tmp_path / "home"))
-    monkeypatch.setattr(backend, "local_backend", here)
-    monkeypatch.setattr(launch, "local_backend", here)
+    monkeypatch.setattr(backend, "open_local_backend", here)
+    monkeypatch.setattr(launch, "open_local_backend", here)
     monkeypatch.setattr(home_view, "HomeView", lambda _home: BackendView(cloud.backend(), "memory"))
     return lambda *words: main(words)
 
@@ -119,7 +119,7 @@ def test_missing_images_are_reported_before_the_first_job(
     microjobs: Microjobs, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     needy = replace(cloud.backend(), needs_images=True)
-    monkeypatch.setattr(launch, "local_backend", lambda *_: nullcontext(needy))
+    monkeypatch.setattr(launch, "open_local_backend", lambda *_: nullcontext(needy))
     monkeypatch.setattr(images, "read_labels", lambda: {"microjobs/serve:dev": {}, "microjobs/preprocess:dev": {}})
     assert microjobs("run", "straight-line") == 1
     assert "`microjobs build train-pytorch batch-score` makes them" in capsys.readouterr().err

@@ -103,8 +103,8 @@ def test_failure_reasons_and_live_logs_have_no_control_sequences(
     assert "\x1b" not in capsys.readouterr().err
     written = io.StringIO()
     progress = Progress(Console(file=written, force_terminal=True), verbose=True)
-    progress.log(StepDisplay("step"), [Event.from_message("algo-1-1763778749000", 1, HOSTILE)])
-    progress.note(HOSTILE)
+    progress.show_log(StepDisplay("step"), [Event.from_message("algo-1-1763778749000", 1, HOSTILE)])
+    progress.print_note(HOSTILE)
     assert "\x1b]" not in written.getvalue()
     assert "\x1b[2J" not in written.getvalue()
 

@@ -48,19 +48,19 @@ class Count:
         return f"<p>{self.files} files on the page</p>"
 
 
-def requests(context, options):
+def plan_requests(context, options):
     arguments = ["straight-line", "--shards", str(options.shards), *(["--noise"] if options.noisy else [])]
-    return [steps.make_raw_data(context, arguments)]
+    return [steps.plan_raw_data(context, arguments)]
 
 
 def count(run, options, folder):
-    run.job(*requests(run, options))
+    run.job(*plan_requests(run, options))
     uri = run.uri("raw")
     files = len(list(outputs.download(run.backend, uri, folder / "raw").iterdir()))
     return RunResults("shard-count", [Count(files)], [Location("data", uri)])
 
 
-WORKFLOW = Workflow(Options, count, requests)
+WORKFLOW = Workflow(Options, count, plan_requests)
 '''
 
 

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from microjobs_orchestrator.durations import format_duration
-from microjobs_orchestrator.launch import _relative, summary
+from microjobs_orchestrator.launch import make_summary, shorten_path
 from microjobs_orchestrator.report import svg
 from microjobs_orchestrator.report.blocks import (
     Figures,
@@ -25,10 +25,10 @@ from microjobs_orchestrator.report.blocks import (
     Score,
     TrialPlot,
     Trials,
-    align,
+    align_numbers,
     format_number,
 )
-from microjobs_orchestrator.report.page import page
+from microjobs_orchestrator.report.page import make_page
 from microjobs_orchestrator.runs.journal import JournalEntry
 from microjobs_orchestrator.runs.trials import Trial
 from microjobs_orchestrator.runs.workflow import Location, RunResults
@@ -78,7 +78,7 @@ STEPS = [JournalEntry("train", "Training", "TrainingJob", "job", 4.2), JournalEn
 
 def shown(results: RunResults) -> list[str]:
     screen = io.StringIO()
-    Console(file=screen, width=80).print(summary(results, HEADING, PLACES))
+    Console(file=screen, width=80).print(make_summary(results, HEADING, PLACES))
     return screen.getvalue().splitlines()
 
 
@@ -130,7 +130,7 @@ def test_number_has_significant_decimals(value: float, text: str) -> None:
     ],
 )
 def test_aligned_numbers_have_the_same_decimals(values: list[float], texts: list[str]) -> None:
-    assert align(values) == texts
+    assert align_numbers(values) == texts
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ class Links(HTMLParser):
 
 
 def test_page_has_no_external_resources() -> None:
-    text = page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, PLACES)
     links = Links()
     links.feed(text)
     assert links.open == []
@@ -171,12 +171,12 @@ def test_page_has_no_external_resources() -> None:
 def test_predictions_are_plotted_once(start: StartRun, tmp_path: Path) -> None:
     run = start()
     results = housing(run, Options(tuning=False), tmp_path)
-    captions = re.findall(r"<figcaption>(.*?)</figcaption>", page(results, HEADING, STEPS, PLACES))
+    captions = re.findall(r"<figcaption>(.*?)</figcaption>", make_page(results, HEADING, STEPS, PLACES))
     assert [caption for caption in captions if "redict" in caption] == [captions[0]]
 
 
 def test_locations_are_texts_and_trials_are_numbers() -> None:
-    text = page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, PLACES)
     assert "<table class=texts><tr><th>data</th><th>location</th></tr>" in text
     assert "<table><tr><th>training job</th>" in text
 
@@ -200,7 +200,9 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("chromium is not installed")
-    (tmp_path / "report.html").write_text(page(RESULTS, HEADING, STEPS, PLACES).replace("</body>", f"{MEASURE}</body>"))
+    (tmp_path / "report.html").write_text(
+        make_page(RESULTS, HEADING, STEPS, PLACES).replace("</body>", f"{MEASURE}</body>")
+    )
     (tmp_path / "frame.html").write_text(FRAME.format(width=width))  # a window has at least 500 pixels
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
     command += ["--virtual-time-budget=5000", "--dump-dom", (tmp_path / "frame.html").as_uri()]
@@ -212,17 +214,17 @@ def test_nothing_overflows_in_a_browser(width: int, tmp_path: Path) -> None:
 
 
 def test_page_supports_dark_mode() -> None:
-    assert "prefers-color-scheme: dark" in page(RESULTS, HEADING, STEPS, PLACES)
+    assert "prefers-color-scheme: dark" in make_page(RESULTS, HEADING, STEPS, PLACES)
 
 
 def test_page_escapes_output_of_jobs() -> None:
-    text = page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, PLACES)
     assert "Test MSE : &lt;2891.2&gt;" in text
     assert "<2891.2>" not in text
 
 
 def test_page_shows_trials_predictions_and_times() -> None:
-    text = page(RESULTS, HEADING, STEPS, PLACES)
+    text = make_page(RESULTS, HEADING, STEPS, PLACES)
     assert text.count("abcd1234") >= 6
     names = "begin with housing-20261122-013229-tune-."
     for wanted in ("1 min 01 s", "<td>134.0</td>", "3054.33", "learning rate", names, "report.html"):
@@ -230,7 +232,7 @@ def test_page_shows_trials_predictions_and_times() -> None:
 
 
 def test_scatter_places_points_inside_its_frame() -> None:
-    text = svg.scatter([(0.001, -5.0), (0.2, 1e6)], "x", "y", log_x=True)
+    text = svg.draw_scatter([(0.001, -5.0), (0.2, 1e6)], "x", "y", log_x=True)
     points = [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', text)]
     assert points[0][0] < points[1][0]
     assert points[0][1] > points[1][1]
@@ -239,12 +241,12 @@ def test_scatter_places_points_inside_its_frame() -> None:
 
 @pytest.mark.parametrize("values", [[0.0], [5.0, 5.0], [-1e-9, 1e-9], [1e6, 2e6], [0.0, 0.7]])
 def test_axis_has_round_ticks_within_its_range(values: list[float]) -> None:
-    axis = svg.axis(values, 0, 100)
+    axis = svg.make_axis(values, 0, 100)
     assert 2 <= len(axis.ticks()) <= 12
     assert all(0 <= axis.at(tick) <= 100 for tick in axis.ticks())
 
 
 def test_paths_below_the_current_folder_are__relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert _relative(tmp_path / "runs" / "report.html") == "runs/report.html"
-    assert _relative(Path("/elsewhere/report.html")) == "/elsewhere/report.html"
+    assert shorten_path(tmp_path / "runs" / "report.html") == "runs/report.html"
+    assert shorten_path(Path("/elsewhere/report.html")) == "/elsewhere/report.html"
