@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,14 @@ def has_value(tuning: Tuning, trial: Record) -> bool:
     return bool(job.metrics.points("loss"))
 
 
+def end_trial(tuning: Tuning, number: int, loss: float) -> None:
+    trial = tuning.trials()[number]
+    tuning.host(trial).write(f"loss={loss}")
+    wait_until(lambda: has_value(tuning, trial))
+    tuning.host(trial).end()
+    wait_until(lambda: tuning.trials()[number].status == "Completed")
+
+
 @pytest.fixture
 def tuning(tmp_path: Path) -> Iterator[Tuning]:
     parts = Tuning(Home(tmp_path / "home"))
@@ -123,11 +130,8 @@ def test_next_trial_starts_after_the_end_of_a_trial(tuning: Tuning) -> None:
 def test_trial_below_the_median_is_stopped(tuning: Tuning) -> None:
     tuning.start(5, TrainingJobEarlyStoppingType="Auto")
     *good, bad, last = tuning.trials()
-    for trial in good:
-        tuning.host(trial).write("loss=1.0")
-        wait_until(partial(has_value, tuning, trial))
-        tuning.host(trial).end()
-    wait_until(lambda: sum(trial.status == "Completed" for trial in tuning.trials()) == 3)
+    for number in range(3):
+        end_trial(tuning, number, loss=1.0)
     wait_until(lambda: not any(tuning.registry.find(f"training-job/{trial.name}") for trial in good))
     time.sleep(0.2)  # until the tuning job has handled the ends of these trials
     tuning.host(last).write("loss=0.5")
@@ -142,6 +146,24 @@ def test_stop_stops_a_tuning_job_and_its_trials(tuning: Tuning) -> None:
     tuning.registry.stop("hyper-parameter-tuning-job/t")
     wait_until(lambda: tuning.status() == "Stopped")
     assert [trial.status for trial in tuning.trials()] == ["Stopped"] * 3
+
+
+@pytest.mark.parametrize(
+    ("criteria", "losses"),
+    [
+        ({"TargetObjectiveMetricValue": 1.0}, [2.0, 1.0]),
+        ({"BestObjectiveNotImproving": {"MaxNumberOfTrainingJobsNotImproving": 2}}, [1.0, 1.5, 1.0]),
+    ],
+    ids=["target", "no improvement"],
+)
+def test_completion_criteria_end_a_tuning_job(tuning: Tuning, criteria: dict[str, Any], losses: list[float]) -> None:
+    tuning.start(4, TuningJobCompletionCriteria=criteria)
+    for number, loss in enumerate(losses):
+        assert tuning.status() == "InProgress"
+        end_trial(tuning, number, loss)
+    wait_until(lambda: tuning.status() == "Completed")
+    statuses = [trial.status for trial in tuning.trials()]
+    assert statuses == ["Completed"] * len(losses) + ["Stopped"] * (4 - len(losses))
 
 
 def test_waiting_tuning_job_stops_after_max_runtime(tuning: Tuning) -> None:
