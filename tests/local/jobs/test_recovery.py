@@ -1,4 +1,4 @@
-"""A start of the server over a home in which something is broken: all else goes on."""
+"""Tests of servers that start with a damaged home: they skip or remove the damaged parts."""
 
 import os
 import sqlite3
@@ -53,8 +53,8 @@ def status(parts: ServerParts, kind: str, name: str) -> tuple[str, str]:
 def test_malformed_record_fails_and_the_others_are_resumed(
     parts: ServerParts, kind: str, request_: dict[str, Any], description: dict[str, Any]
 ) -> None:
-    going = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
-    parts.context.state.add(kind, "bad", "arn:bad", going, request_, description)
+    status_before = "Creating" if kind == ENDPOINT.arn_type else "InProgress"
+    parts.context.state.add(kind, "bad", "arn:bad", status_before, request_, description)
     parts.make_model()
     parts.put("in/a", b"x")
     parts.transform_jobs.add(transform_request())
@@ -67,7 +67,7 @@ def test_malformed_record_fails_and_the_others_are_resumed(
 
 
 def garbage(work: Path) -> None:
-    """What nobody expects in the folder of running jobs."""
+    """Create files that a server does not expect in the folder of running jobs."""
     (work / "training-job-file").write_text("a file")
     (work / "training-job-link").symlink_to("/etc")
     (work / "training-job-loop").symlink_to("training-job-loop")
@@ -115,7 +115,7 @@ def test_damaged_run_is_skipped(tmp_path: Path, content: str) -> None:
 
 
 def test_home_with_a_nan_starts_again(parts: ServerParts) -> None:
-    """As an earlier version left it."""
+    """An earlier version could store NaN."""
     parts.context.state.add(TRAINING_JOB.arn_type, "done", "arn:done", "Completed", {}, {"FinalMetricDataList": []})
     metric = '{"FinalMetricDataList": [{"MetricName": "loss", "Value": NaN, "Timestamp": 1.5}]}'
     with closing(sqlite3.connect(parts.home.state)) as database, database:

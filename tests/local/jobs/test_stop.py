@@ -1,4 +1,4 @@
-"""Stop at every moment of a job's life: it ends, its host does, and its description says so."""
+"""Tests of Stop requests at each step of a job: the job and its hosts end, and the description says so."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ SECONDS = 10.0
 
 
 class Gates:
-    """Steps that a job comes to, one of which is closed until the test opens it."""
+    """The steps of a job. One of them waits until the test opens its gate."""
 
     def __init__(self, closed: str) -> None:
         self._closed = closed
@@ -50,21 +50,21 @@ class Container:
 
     def __init__(self, gates: Gates) -> None:
         self._gates = gates
-        self._over = threading.Event()
+        self._ended = threading.Event()
 
     def lines(self) -> Iterator[Line]:
-        self._over.wait(SECONDS)
+        self._ended.wait(SECONDS)
         return iter(())
 
     def wait(self) -> Exit:
         self._gates.step("running")
         if self._gates.reached.is_set():
-            self._over.wait(SECONDS)
-        self._over.set()
+            self._ended.wait(SECONDS)
+        self._ended.set()
         return Exit(0)
 
     def stop(self, grace: float) -> None:  # noqa: ARG002
-        self._over.set()
+        self._ended.set()
 
     def copy(self, path: str, to: Path) -> Tree | None:  # noqa: ARG002
         self._gates.step("collecting")
@@ -103,7 +103,7 @@ class Engine:
         self.plans.pop(plan_name, None)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to close."""
 
 
 class Server:
@@ -131,7 +131,7 @@ class Server:
         return found
 
     def ended(self, kind: str = TRAINING_JOB.arn_type) -> Mapping[str, Any]:
-        """The description when nothing is left of the job."""
+        """Wait until the job has ended and its containers are removed; return its description."""
         deadline = time.monotonic() + SECONDS
         while self.registry.find(f"{kind}/job") is not None:
             assert time.monotonic() < deadline, self.record(kind)
@@ -147,17 +147,17 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
-    """Makes a server with one gate closed."""
-    made: list[Server] = []
+def make_server(tmp_path: Path) -> Iterator[Callable[[str], Server]]:
+    """Return a function that makes a server whose gate with a given name is closed."""
+    servers: list[Server] = []
 
     def make(closed: str = "") -> Server:
-        made.append(Server(tmp_path / "home", closed))
-        return made[-1]
+        servers.append(Server(tmp_path / "home", closed))
+        return servers[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for server in servers:
+        server.close()
 
 
 REQUEST = {
@@ -183,51 +183,51 @@ PROCESSING = {
         ("preparing", "Stopped"),
         ("starting", "Stopped"),
         ("running", "Stopped"),
-        ("collecting", "Completed"),  # it has ended by itself, and its model is being uploaded
+        ("collecting", "Completed"),  # its hosts have ended, and its model is being uploaded
     ],
 )
-def test_stop_ends_a_job_at_any_moment(server: Callable[[str], Server], moment: str, outcome: str) -> None:
-    here = server(moment)
-    here.operations["CreateTrainingJob"](REQUEST)
-    assert here.gates.reached.wait(SECONDS)
-    here.stop()
-    assert here.record().status == "Stopping"
-    here.stop()  # twice is as good as once
-    here.gates.open.set()
-    assert here.ended()["TrainingJobStatus"] == outcome
+def test_stop_ends_a_job_at_any_moment(make_server: Callable[[str], Server], moment: str, outcome: str) -> None:
+    server = make_server(moment)
+    server.operations["CreateTrainingJob"](REQUEST)
+    assert server.gates.reached.wait(SECONDS)
+    server.stop()
+    assert server.record().status == "Stopping"
+    server.stop()  # a second stop has no further effect
+    server.gates.open.set()
+    assert server.ended()["TrainingJobStatus"] == outcome
 
 
-def test_stop_of_an_ended_job_raises(server: Callable[[str], Server]) -> None:
-    here = server("removing")
-    here.operations["CreateTrainingJob"](REQUEST)
-    assert here.gates.reached.wait(SECONDS)
+def test_stop_of_an_ended_job_raises(make_server: Callable[[str], Server]) -> None:
+    server = make_server("removing")
+    server.operations["CreateTrainingJob"](REQUEST)
+    assert server.gates.reached.wait(SECONDS)
     with pytest.raises(ValidationError, match="in status Completed"):
-        here.stop()
+        server.stop()
 
 
-def test_delete_waits_until_the_hosts_are_removed(server: Callable[[str], Server]) -> None:
-    """A new job of its name would lose its containers to the removal of the old one's."""
-    here = server("removing")
-    here.operations["CreateTrainingJob"](REQUEST)
-    assert here.gates.reached.wait(SECONDS)
+def test_delete_waits_until_the_hosts_are_removed(make_server: Callable[[str], Server]) -> None:
+    """Otherwise, the removal of the old job's containers would remove those of a new job with the same name."""
+    server = make_server("removing")
+    server.operations["CreateTrainingJob"](REQUEST)
+    assert server.gates.reached.wait(SECONDS)
     with ThreadPoolExecutor() as pool:
-        deletion = pool.submit(here.operations["DeleteTrainingJob"], {"TrainingJobName": "job"})
+        deletion = pool.submit(server.operations["DeleteTrainingJob"], {"TrainingJobName": "job"})
         with pytest.raises(TimeoutError):
             deletion.result(0.3)
-        here.gates.open.set()
+        server.gates.open.set()
         assert deletion.result(SECONDS) == {}
-    assert here.engine.plans == {}
+    assert server.engine.plans == {}
 
 
-def test_job_that_starts_during_a_shutdown_is_stopped(server: Callable[[str], Server]) -> None:
-    here = server("")
-    here.registry.shut_down()
-    here.operations["CreateTrainingJob"](REQUEST)
-    assert here.ended()["FailureReason"].endswith("the local server was shut down while the job ran")
+def test_job_that_starts_during_a_shutdown_is_stopped(make_server: Callable[[str], Server]) -> None:
+    server = make_server("")
+    server.registry.shut_down()
+    server.operations["CreateTrainingJob"](REQUEST)
+    assert server.ended()["FailureReason"].endswith("the local server was shut down while the job ran")
 
 
-class Saving(Container):
-    """A host whose last checkpoint has a name that no object can have."""
+class CheckpointContainer(Container):
+    """A host whose last checkpoint has a name that is not a valid key."""
 
     def copy(self, path: str, to: Path) -> Tree | None:
         if Path(path).name not in ("checkpoints", "model"):
@@ -238,43 +238,43 @@ class Saving(Container):
         return tree_of(to)
 
 
-def test_model_is_stored_after_a_failed_checkpoint_upload(server: Callable[[str], Server]) -> None:
-    here = server("")
-    here.engine.container = Saving
-    here.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
-    ended = here.ended()
+def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[[str], Server]) -> None:
+    server = make_server("")
+    server.engine.container = CheckpointContainer
+    server.operations["CreateTrainingJob"]({**REQUEST, "CheckpointConfig": {"S3Uri": "s3://bucket/checkpoints"}})
+    ended = server.ended()
     assert ended["TrainingJobStatus"] == "Completed", ended
-    assert [item.key for item in here.context.store.list("bucket")] == ["models/job/output/model.tar.gz"]
-    (log,) = here.context.logs.streams("/aws/sagemaker/TrainingJobs").values()
+    assert [item.key for item in server.context.store.list("bucket")] == ["models/job/output/model.tar.gz"]
+    (log,) = server.context.logs.streams("/aws/sagemaker/TrainingJobs").values()
     assert any("the last checkpoints could not be saved" in event.message for event in log.events())
 
 
 @pytest.mark.parametrize("moment", ["preparing", "starting", "running"])
-def test_stop_ends_a_processing_job(server: Callable[[str], Server], moment: str) -> None:
-    here = server(moment)
-    here.operations["CreateProcessingJob"](PROCESSING)
-    assert here.gates.reached.wait(SECONDS)
-    here.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
-    here.gates.open.set()
-    assert here.ended(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
+def test_stop_ends_a_processing_job(make_server: Callable[[str], Server], moment: str) -> None:
+    server = make_server(moment)
+    server.operations["CreateProcessingJob"](PROCESSING)
+    assert server.gates.reached.wait(SECONDS)
+    server.operations["StopProcessingJob"]({"ProcessingJobName": "job"})
+    server.gates.open.set()
+    assert server.ended(PROCESSING_JOB.arn_type)["ProcessingJobStatus"] == "Stopped"
 
 
-def test_stop_before_the_first_start_stops_the_job(server: Callable[[str], Server]) -> None:
-    """Another client may list a job and stop it before its Create request is answered."""
-    here = server("running")
-    record = create_training_job(here.context, REQUEST)
-    here.stop()
-    here.registry.start(training.TrainingJob(here.context, record))
-    assert here.ended()["TrainingJobStatus"] == "Stopped"
+def test_stop_before_the_first_start_stops_the_job(make_server: Callable[[str], Server]) -> None:
+    """Another client can list a job and stop it before the response of Create was sent."""
+    server = make_server("running")
+    record = create_training_job(server.context, REQUEST)
+    server.stop()
+    server.registry.start(training.TrainingJob(server.context, record))
+    assert server.ended()["TrainingJobStatus"] == "Stopped"
 
 
 @pytest.mark.parametrize("hosts", [0, 1])
-def test_stop_before_a_crash_stops_the_resumed_job(server: Callable[[str], Server], hosts: int) -> None:
-    here = server("running")
-    create_training_job(here.context, REQUEST)
-    here.stop()
+def test_stop_before_a_crash_stops_the_resumed_job(make_server: Callable[[str], Server], hosts: int) -> None:
+    server = make_server("running")
+    create_training_job(server.context, REQUEST)
+    server.stop()
     if hosts:
-        here.engine.plans["training-job/job"] = [Container(here.gates)]
-    here.gates.open.set()
-    here.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
-    assert here.ended()["TrainingJobStatus"] == "Stopped"
+        server.engine.plans["training-job/job"] = [Container(server.gates)]
+    server.gates.open.set()
+    server.registry.recover({TRAINING_JOB.arn_type: training.TrainingJob})
+    assert server.ended()["TrainingJobStatus"] == "Stopped"

@@ -31,7 +31,7 @@ def interrupt(registry: Registry, content: Any) -> None:
     name, interruption = _parse(content)
     job = registry.find(f"{TRAINING_JOB.arn_type}/{name}")
     if not isinstance(job, TrainingJob) or not job.interrupt(interruption):
-        raise ValidationError(f"Training job {name!r} has no spot hosts now: only a job that is Training has.")
+        raise ValidationError(f"Training job {name!r} has no spot hosts now: its SecondaryStatus must be Training.")
 
 
 def _parse(content: Any) -> tuple[str, Interruption]:

@@ -30,7 +30,7 @@ ABANDONED_METRICS = "MetricsGivenUp"
 
 
 class TrainingJob:
-    """A training job: attempts until one ends the job, a model archive, and metrics."""
+    """A training job: one or more attempts, an upload of the model, and metrics from the log."""
 
     def __init__(self, context: Context, record: Record) -> None:
         self.job = JobHandle(context, record, TRAINING_JOB)
@@ -55,7 +55,7 @@ class TrainingJob:
     def _recover(self, hosts: Sequence[Host]) -> None:
         if hosts:
             self._read_logs()
-        # Pipes end with the server that fills them, so a host may have read a part of its data as the whole.
+        # Pipes end with the server that fills them, so a host may have read incomplete data without an error.
         if not hosts or any(channel.mode == PIPE for channel in self._channels):
             self._recover_without_hosts()
             return
@@ -75,8 +75,8 @@ class TrainingJob:
                 self._read_line(line)
 
     def _recover_without_hosts(self) -> None:
-        is_between = self._transitions[-1]["Status"] in ("Interrupted", "Starting", "Downloading")
-        if self._limits.is_spot and is_between:  # nothing is lost
+        had_hosts = self._transitions[-1]["Status"] not in ("Interrupted", "Starting", "Downloading")
+        if self._limits.is_spot and not had_hosts:  # no work is lost
             self._end_attempt("starting over on new hosts", 0.0)
             self._run()
         elif self.events.stop_reason is not None or self._retry(SERVER_ENDED):
@@ -128,7 +128,7 @@ class TrainingJob:
 
     @property
     def remaining_time(self) -> float:
-        """Seconds that the job may run."""
+        """Seconds that the hosts may run."""
         return math.ceil(self._limits.remaining(self._usage))
 
     def _read_line(self, line: Line) -> None:
@@ -173,14 +173,19 @@ class TrainingJob:
         return True
 
     def _end_attempt(self, note: str, pause: float) -> None:
-        """Remove the present hosts, and wait until new ones are available."""
+        """Remove the present hosts, and wait until new ones are available.
+
+        Args:
+            note: logged in the job's log.
+            pause: seconds until new hosts are available.
+        """
         self._usage.end_attempt()
         self.job.describe(internal=self._usage.stored())
         self.job.context.runtime.remove(self.plan_name)
         self.job.note(note)
-        left = self._limits.remaining(self._usage)
-        self.events.pause(min(pause, left))
-        if pause >= left:
+        remaining = self._limits.remaining(self._usage)
+        self.events.pause(min(pause, remaining))
+        if pause >= remaining:
             self.events.stop(StopReason.TIMEOUT)
         if self.events.stop_reason is None:
             self._enter("Starting")

@@ -27,7 +27,7 @@ class TrainingJobOperations(RunningOperations):
         return {"UpdateTrainingJob": self.update}
 
     def update(self, request: Request) -> Answer:
-        """Change the description. Nothing else changes: profiler settings and KeepAlivePeriod have no meaning."""
+        """Change the description only: profiler settings and KeepAlivePeriodInSeconds have no effect."""
         record = self.find(request)
         profiler = {name: request[name] for name in ("ProfilerConfig", "ProfilerRuleConfigurations") if name in request}
         resources = {**record.description["ResourceConfig"], **request.get("ResourceConfig", {})}

@@ -23,7 +23,7 @@ class TuningJobOperations(RunningOperations):
         return TuningJob(self.context, record, self.registry)
 
     def compute_members(self, record: Record) -> Mapping[str, Any]:
-        """Return what follows from the request and from the training jobs."""
+        """Return the members that depend on the request and on the training jobs."""
         config = record.request["HyperParameterTuningJobConfig"]
         return {**config, **Results(self.context, record.request).describe()}
 
@@ -34,20 +34,15 @@ class TuningJobOperations(RunningOperations):
         results = Results(self.context, self.find(request).request)
         status, sort_by = request.get("StatusEquals"), request.get("SortBy", "Name")
         summaries = [results.summary(job) for job in results.jobs]
-        chosen = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
-        chosen.sort(key=_SORT_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
-        page, token = cut_page(chosen, request)
+        summaries = [item for item in summaries if status in (None, item["TrainingJobStatus"])]
+        summaries.sort(key=_SORT_KEYS[sort_by], reverse=request.get("SortOrder", "Ascending") == "Descending")
+        page, token = cut_page(summaries, request)
         return {"TrainingJobSummaries": page, **token}
-
-
-def _objective(summary: Mapping[str, Any]) -> float:
-    metric = summary.get(FINAL)
-    return float(metric["Value"]) if metric else float("inf")
 
 
 _SORT_KEYS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "Name": lambda item: item["TrainingJobName"],
     "CreationTime": lambda item: item["CreationTime"],
     "Status": lambda item: item["TrainingJobStatus"],
-    "FinalObjectiveMetricValue": _objective,
+    "FinalObjectiveMetricValue": lambda item: item[FINAL]["Value"] if FINAL in item else float("inf"),
 }

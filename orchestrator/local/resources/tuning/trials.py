@@ -28,7 +28,7 @@ class Trials:
     """The trials of one tuning job.
 
     Args:
-        definition: the described TrainingJobDefinition.
+        definition: TrainingJobDefinition of the tuning job's description.
         reports_metrics: send `Change.METRIC` to the tuning job for each value of a trial's metrics.
     """
 
@@ -47,8 +47,7 @@ class Trials:
 
     def start(self, name: str, hyperparameters: Mapping[str, str]) -> None:
         request, owner = self._make_request(name, hyperparameters), Owner(TUNING_JOB.arn_type, self._job.name)
-        record = create_training_job(self._job.context, request, owner)
-        trial = TrainingJob(self._job.context, record)
+        trial = TrainingJob(self._job.context, create_training_job(self._job.context, request, owner))
         self._watch(name, trial)
         self._registry.start(trial)
 
@@ -84,8 +83,8 @@ class Trials:
         for name in names:
             self.stop(name)
         deadline = time.monotonic() + STOP_TIMEOUT
-        while self._are_running(names) and (left := deadline - time.monotonic()) > 0:
-            self._job.events.wait(left)
+        while self._are_running(names) and (timeout := deadline - time.monotonic()) > 0:
+            self._job.events.wait(timeout)
 
     def _are_running(self, names: Collection[str]) -> bool:
         return any(self._registry.find(_plan_name(name)) is not None for name in names)
