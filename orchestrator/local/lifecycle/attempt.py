@@ -1,17 +1,16 @@
-"""One attempt of a job or a replica: from a plan to hosts, and from hosts to an outcome."""
+"""One attempt of a job or a replica: its plan, the start of its hosts, and its outcome."""
 
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
 from microjobs.contract import Layout, write_job_secret
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
-from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome
+from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.runtimes.base import Host, Line, Plan
+from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line, Plan
 from microjobs_orchestrator.local.trees import discard
 
 SECRET_BYTES = 32
@@ -24,7 +23,7 @@ def ignore_line(line: Line) -> None:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What to run, and where its output goes."""
+    """The plan to run, and the functions that receive the output of its hosts."""
 
     plan_name: str
     image: str
@@ -39,13 +38,17 @@ class Attempt:
     """Called before the hosts are stopped for an interruption."""
 
 
-def start_hosts(context: Context, attempt: Attempt, events: EventQueue) -> Sequence[Host]:
-    """Start the hosts of an attempt. Return none if the job is stopped first.
+@dataclass
+class Outcome:
+    """The exits of an attempt's hosts."""
 
-    Raises:
-        CannotRunError: the image, the inputs or the plan cannot be used; nothing was started.
-    """
-    return launch_plan(context, attempt, prepare_plan(context, attempt), events) if events.stop_reason is None else ()
+    hosts: Sequence[Host] = ()
+    """Empty if the job was stopped before they started."""
+    exits: dict[str, Exit] = field(default_factory=dict)
+    first_failed: str | None = None
+    """The host that failed by itself; the others were stopped because of it."""
+    interruption: Interruption | None = None
+    """The interruption that ended the hosts, whatever their exit codes."""
 
 
 def prepare_plan(context: Context, attempt: Attempt) -> Plan:
@@ -79,12 +82,6 @@ def _write_secret(plan: Plan) -> None:
             write_job_secret(Layout(host.files), secret)
 
 
-def follow_hosts(attempt: Attempt, hosts: Sequence[Host], events: EventQueue, timeout: float | None = None) -> Outcome:
-    """Follow the running hosts of an attempt to their end; stop them after `timeout` seconds."""
-    streams = {host.name: attempt.open_stream(host.name) for host in hosts}
-    return HostGroup(hosts, streams, events, attempt.on_line, attempt.on_interruption).run(timeout)
-
-
 def remove_plan(context: Context, plan_name: str) -> None:
     """Remove the hosts of a plan, ended or running, and its work folder."""
     context.runtime.remove(plan_name)
@@ -92,7 +89,7 @@ def remove_plan(context: Context, plan_name: str) -> None:
 
 
 class Ending(Enum):
-    """Why a job ended; the first one that applies counts."""
+    """The reason for a job's end: the first one that applies."""
 
     SHUT_DOWN = "the server was shut down"
     FAILED = "a host failed"
@@ -107,5 +104,6 @@ def classify_end(outcome: Outcome, events: EventQueue) -> Ending:
         return Ending.SHUT_DOWN
     if outcome.first_failed is not None:
         return Ending.FAILED
-    by_reason = {StopReason.TIMEOUT: Ending.TIMED_OUT, StopReason.REQUEST: Ending.STOPPED}
-    return Ending.COMPLETED if events.stop_reason is None else by_reason.get(events.stop_reason, Ending.COMPLETED)
+    if events.stop_reason in (StopReason.TIMEOUT, StopReason.REQUEST):
+        return Ending.TIMED_OUT if events.stop_reason is StopReason.TIMEOUT else Ending.STOPPED
+    return Ending.COMPLETED

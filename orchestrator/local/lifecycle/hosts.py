@@ -4,12 +4,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome
 from microjobs_orchestrator.local.lifecycle.events import Event, EventQueue, HostExit, Interruption, StopReason
 from microjobs_orchestrator.local.logs import LogStream
-from microjobs_orchestrator.local.runtimes.base import Exit, Host, Line
+from microjobs_orchestrator.local.runtimes.base import Host, Line
 
 logger = logging.getLogger(__name__)
 
@@ -17,9 +17,9 @@ GRACE_PERIOD = 120.0
 """Seconds between SIGTERM and SIGKILL, as on SageMaker:
 https://docs.aws.amazon.com/sagemaker/latest/dg/your-algorithms-training-algo-running-container.html"""
 SHUTDOWN_GRACE_PERIOD = 10.0
-"""The same when the server ends, because a user waits for that."""
+"""Grace period when the server ends, because a user waits for the end."""
 FINISHED_GRACE_PERIOD = 30.0
-"""The same for containers that serve and are no longer needed."""
+"""Grace period of containers that serve and are no longer needed."""
 STOP_RETRY_DELAY = 1.0
 """Seconds before a host is stopped again because the engine failed to stop it."""
 LINE_TIMEOUT = 30.0
@@ -28,44 +28,17 @@ LINE_TIMEOUT = 30.0
 GRACE_PERIODS = {StopReason.SHUTDOWN: SHUTDOWN_GRACE_PERIOD, StopReason.FINISHED: FINISHED_GRACE_PERIOD}
 
 
-@dataclass
-class Outcome:
-    """How the hosts of an attempt ended."""
-
-    hosts: Sequence[Host] = ()
-    """Empty if the job was stopped before they started."""
-    exits: dict[str, Exit] = field(default_factory=dict)
-    first_failed: str | None = None
-    """The host that failed by itself; the others were stopped because of it."""
-    interruption: Interruption | None = None
-    """The interruption that ended the hosts, whatever their exit codes."""
-
-
 class HostGroup:
-    """The running hosts of one attempt.
+    """The running hosts of one attempt. Output that a log stream contains already is not written again."""
 
-    Args:
-        streams: the log stream of each host, by its name; output that a stream contains is not written again.
-        on_line: called with each line, from the hosts' threads.
-        on_interruption: called before the hosts are stopped for an interruption.
-    """
-
-    def __init__(
-        self,
-        hosts: Sequence[Host],
-        streams: Mapping[str, LogStream],
-        events: EventQueue,
-        on_line: Callable[[Line], None],
-        on_interruption: Callable[[], None] = lambda: None,
-    ) -> None:
+    def __init__(self, attempt: Attempt, hosts: Sequence[Host], events: EventQueue) -> None:
+        self._attempt = attempt
         self._hosts = hosts
-        self._streams = streams
         self._events = events
-        self._on_line = on_line
-        self._on_interruption = on_interruption
+        self._streams = {host.name: attempt.open_stream(host.name) for host in hosts}
         self._outcome = Outcome(hosts)
 
-    def run(self, timeout: float | None) -> Outcome:
+    def run(self, timeout: float | None = None) -> Outcome:
         """Write the hosts' output to their streams until all hosts have ended; stop them after `timeout` seconds."""
         followers = [_start_thread(self._follow, host) for host in self._hosts]
         for host in self._hosts:
@@ -88,7 +61,7 @@ class HostGroup:
             # Lines are counted, because times repeat within a millisecond and decrease when the clock is set.
             new_lines = itertools.islice(host.lines(), stream.known(), None)
             for line in final_parts(_write_each(new_lines, write)):
-                self._on_line(line)
+                self._attempt.on_line(line)
 
     def _report_exit(self, host: Host) -> None:
         self._events.send(HostExit(host.name, host.wait()))
@@ -104,7 +77,7 @@ class HostGroup:
     def _interrupt(self, interruption: Interruption) -> None:
         if self._is_undisturbed():
             self._outcome.interruption = interruption
-            self._on_interruption()
+            self._attempt.on_interruption()
             self._stop(interruption.notice_seconds)
 
     def _add_exit(self, event: HostExit) -> None:

@@ -19,7 +19,7 @@ PREFIX, MANIFEST, AUGMENTED = "S3Prefix", "ManifestFile", "AugmentedManifestFile
 Item = TypeVar("Item")
 
 
-def find(store: ObjectStore, source: Mapping[str, Any], what: str) -> list[tuple[str, StoredObject]]:
+def find(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> list[tuple[str, StoredObject]]:
     """Return the objects of a data source, a prefix or a manifest, with their paths as `select` does.
 
     Raises:
@@ -28,55 +28,54 @@ def find(store: ObjectStore, source: Mapping[str, Any], what: str) -> list[tuple
     """
     if source["S3DataType"] == MANIFEST:
         return manifests.objects(store, source["S3Uri"])
-    return select(store, source["S3Uri"], what)
+    return select(store, source["S3Uri"], input_type)
 
 
-def check_source(store: ObjectStore, source: Mapping[str, Any], what: str) -> None:
-    """Raise ValidationError if a data source has no objects."""
-    if source["S3DataType"] == PREFIX:
-        check(store, source["S3Uri"], what)
-        return
+def check_source(store: ObjectStore, source: Mapping[str, Any], input_type: str) -> None:
+    """Raise ValidationError if a prefix has no objects, or a manifest does not exist."""
+    uri = source["S3Uri"]
     try:
-        store.get(*parse_uri(source["S3Uri"]))
+        exists = any(_list_objects(store, uri)) if source["S3DataType"] == PREFIX else store.get(*parse_uri(uri))
     except ServiceError as error:
-        raise _nothing(source["S3Uri"], what) from error
+        raise _no_objects_error(uri, input_type) from error
+    if not exists:
+        raise _no_objects_error(uri, input_type)
 
 
-def select(store: ObjectStore, uri: str, what: str) -> list[tuple[str, StoredObject]]:
+def select(store: ObjectStore, uri: str, input_type: str) -> list[tuple[str, StoredObject]]:
     """Return the objects of a prefix with their paths below the input's folder, sorted by key.
 
-    A prefix is one of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. Below the folder an object has
-    what follows the prefix. If the prefix ends within a name, the path begins with that name, see
+    A prefix is a prefix of keys, as on AWS: `s3://b/train` has `train/x` and `train-01/x`. An object's path is the rest
+    of its key after the prefix. If the prefix ends within a name, the path begins with that name, see
     docs/maintaining/contract.md.
 
+    Args:
+        input_type: the type of input in an error message, such as `processing input`.
+
     Raises:
-        ValidationError: there is nothing; `what` says whose input it is.
+        ValidationError: there are no objects.
     """
-    check(store, uri, what)
     _, prefix = parse_uri(uri)
-    return [(_below(prefix, item.key), item) for item in _objects(store, uri)]
+    objects = [(_relative_path(prefix, item.key), item) for item in _list_objects(store, uri)]
+    if not objects:
+        raise _no_objects_error(uri, input_type)
+    return objects
 
 
-def check(store: ObjectStore, uri: str, what: str) -> None:
-    """Raise the errors of `select`, but list only the first object."""
-    if next(_objects(store, uri), None) is None:
-        raise _nothing(uri, what)
-
-
-def _nothing(uri: str, what: str) -> ValidationError:
+def _no_objects_error(uri: str, input_type: str) -> ValidationError:
     return ValidationError(
-        f'No S3 objects found under S3 URL "{uri}" given in {what}. '
+        f'No S3 objects found under S3 URL "{uri}" given in {input_type}. '
         f"Please ensure that the bucket exists and that objects exist under that S3 prefix."
     )
 
 
-def _objects(store: ObjectStore, uri: str) -> Iterator[StoredObject]:
+def _list_objects(store: ObjectStore, uri: str) -> Iterator[StoredObject]:
     bucket, prefix = parse_uri(uri)
     if store.has_bucket(bucket):
         yield from (item for item in store.list(bucket, prefix) if not item.key.endswith("/"))
 
 
-def _below(prefix: str, key: str) -> str:
+def _relative_path(prefix: str, key: str) -> str:
     if key == prefix:
         return PurePosixPath(key).name
     if prefix.endswith("/") or prefix == "" or key.startswith(prefix + "/"):
@@ -84,11 +83,10 @@ def _below(prefix: str, key: str) -> str:
     return key[prefix.rfind("/") + 1 :]
 
 
-def check_unique(what: str, values: Sequence[str]) -> None:
+def check_unique(member: str, values: Sequence[str]) -> None:
     """Raise ValidationError if a value is repeated."""
-    twice = sorted({value for value in values if values.count(value) > 1})
-    if twice:
-        raise ValidationError(f"{what} must differ from each other; given twice: {', '.join(map(repr, twice))}.")
+    if duplicates := sorted({value for value in values if values.count(value) > 1}):
+        raise ValidationError(f"{member} must be unique; repeated: {', '.join(map(repr, duplicates))}.")
 
 
 def share(items: Sequence[Item], distribution: str, hosts: int, index: int) -> list[Item]:
@@ -100,22 +98,21 @@ def link(objects: Sequence[tuple[str, StoredObject]], folder: Path) -> Path:
     """Make a folder of hard links to objects. Hosts read it, and must not write through the links.
 
     Raises:
-        CannotRunError: two objects have the same path, one lies where another needs a folder, or one is gone.
+        CannotRunError: two objects have the same path, a path is below the path of another object, or an object was
+            deleted.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for path, item in objects:
         target = folder / path
+        problem = f"ClientError: Data download failed: s3://{item.bucket}/{item.key}"
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _link(item.path, target)
         except FileNotFoundError as error:
-            raise CannotRunError(
-                f"ClientError: Data download failed: s3://{item.bucket}/{item.key} was deleted while the job started"
-            ) from error
+            raise CannotRunError(f"{problem} was deleted while the job started") from error
         except (FileExistsError, NotADirectoryError) as error:
             raise CannotRunError(
-                f"ClientError: Data download failed: s3://{item.bucket}/{item.key} and another object "
-                f"would both be {path}: use a prefix that ends with /"
+                f"{problem} and another object would both be {path}: use a prefix that ends with /"
             ) from error
     return folder
 

@@ -14,14 +14,15 @@ from microjobs_orchestrator.local.kinds import JobStatus, Kind
 from microjobs_orchestrator.local.lifecycle.attempt import (
     Attempt,
     Ending,
+    Outcome,
     classify_end,
-    follow_hosts,
+    launch_plan,
+    prepare_plan,
     remove_plan,
-    start_hosts,
 )
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
-from microjobs_orchestrator.local.lifecycle.hosts import Outcome
+from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, MachineFailedError
 from microjobs_orchestrator.local.state import Record
@@ -136,15 +137,16 @@ class JobHandle:
         Args:
             on_start: called when the hosts run; returns the seconds that they may run.
         """
-        hosts = hosts or start_hosts(self.context, attempt, self.events)
+        if not hosts and self.events.stop_reason is None:
+            hosts = launch_plan(self.context, attempt, prepare_plan(self.context, attempt), self.events)
         if not hosts:
             return Outcome()
-        return follow_hosts(attempt, hosts, self.events, on_start(hosts))
+        return HostGroup(attempt, hosts, self.events).run(on_start(hosts))
 
     def result(self, outcome: Outcome) -> Result:
         """Return how the job ends after the outcome of its last attempt."""
         ending = classify_end(outcome, self.events)
-        reason = {Ending.SHUT_DOWN: SHUT_DOWN}.get(ending)
+        reason = SHUT_DOWN if ending is Ending.SHUT_DOWN else None
         return Result(STATUSES[ending], ending, self.failure_reason(outcome) if ending is Ending.FAILED else reason)
 
     # --- the description ---

@@ -23,6 +23,7 @@ SPOOL_BYTES = 1 << 20
 BLOCK_BYTES = 1 << 20
 ZEROS = bytes(BLOCK_BYTES)
 UPLOAD = "Artifact upload"
+"""SageMaker's name for the copy of a job's files, at the beginning of error messages."""
 MAX_ENGINE_PATH_BYTES = 4095 - 256
 """Maximum length of a path in a container: the system's limit for a path, less a slash and the longest name.
 
@@ -40,8 +41,10 @@ def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as file:
         with tarfile.open(fileobj=file, mode="w", dereference=True) as archive:
             for source, target in trees:
-                for parent in reversed(PurePosixPath(target).parents[:-1]):
-                    archive.addfile(_root_owned(_folder(parent)))
+                for folder in reversed(PurePosixPath(target).parents[:-1]):
+                    info = tarfile.TarInfo(str(folder).lstrip("/"))
+                    info.type = tarfile.DIRTYPE
+                    archive.addfile(_root_owned(info))
                 _add(archive, source, target.lstrip("/"))
         file.seek(0)
         yield file
@@ -57,12 +60,6 @@ def _add(archive: tarfile.TarFile, source: Path, target: str) -> None:
                 archive.addfile(_root_owned(archive.gettarinfo(arcname=f"{target}/{found.name}", fileobj=file)), file)
         elif found.type is FileType.FOLDER:
             archive.addfile(_root_owned(archive.gettarinfo(path, f"{target}/{found.name}")))
-
-
-def _folder(path: PurePosixPath) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(str(path).lstrip("/"))
-    info.type = tarfile.DIRTYPE
-    return info
 
 
 def _root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
@@ -91,16 +88,17 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
             vars(archive)["members"].clear()  # saves memory: the archive keeps all members
             root, _, inside = member.name.rstrip("/").partition("/")
             _check_length(top, inside)
-            if (not inside and member.isdir()) or not is_plain(inside or root):
+            name = inside or root
+            if (not inside and member.isdir()) or not is_plain(name):
                 continue
-            if (inside or root) in tree or not _add_parents(tree, inside or root):
-                logger.warning("left out: %s is in the place of something else", escape_bytes(inside or root))
+            if name in tree or not _add_parents(tree, name):
+                logger.warning("left out: the archive has another item at %s or above it", escape_bytes(name))
                 continue
             if member.islnk():  # the target's name begins with the same folder
                 member.linkname = member.linkname.removeprefix(root + "/")
-            entry = _extract(archive, member, inside or root, tree, to / str(len(tree)), room)
+            entry = _extract(archive, member, name, tree, to / str(len(tree)), room)
             if entry is not None:
-                tree[inside or root] = entry
+                tree[name] = entry
     return tree
 
 
@@ -119,8 +117,8 @@ def _check_length(top: str, name: str) -> None:
     """Raise CannotRunError for a path that is too long. The engine leaves such paths out without an error."""
     if len(os.fsencode(f"{top}/{name}")) > MAX_ENGINE_PATH_BYTES:
         raise CannotRunError(
-            f"ClientError: {UPLOAD} failed: the engine cannot copy paths over {MAX_ENGINE_PATH_BYTES} bytes, and there "
-            f"is one that begins with {escape_bytes(name)[:100]}: write fewer or shorter folders"
+            f"ClientError: {UPLOAD} failed: the engine cannot copy paths of more than {MAX_ENGINE_PATH_BYTES} bytes, "
+            f"such as {escape_bytes(name)[:100]}…: write fewer or shorter folders"
         )
 
 
@@ -147,9 +145,7 @@ def _hard_link(name: str, target: str, tree: Tree, content: Path) -> Entry | Non
     """Return the entry of a hard link. Its target is an earlier entry of the tree, a file or a symbolic link."""
     found = tree.get(target)
     if found is None or found.type is FileType.FOLDER:
-        logger.warning(
-            "left out: %s is another name of %s, which is no file here", escape_bytes(name), escape_bytes(target)
-        )
+        logger.warning("left out: %s is a hard link to %s, which is no file", escape_bytes(name), escape_bytes(target))
         return None
     if found.content is None:
         return link(name, found.target)

@@ -31,13 +31,16 @@ class Input:
 class Pipe:
     """Named pipes that a host reads: `<path>_0`, `<path>_1`, …
 
-    The first pipe exists when the host starts. The runtime makes the next pipe after the host has read or closed the
-    previous one.
+    The runtime makes the next pipe after the host has read or closed the previous one.
     """
 
     path: str
     epoch: Callable[[int], Iterator[bytes]]
     """Returns the content of pipe number N. If the function raises OSError or ValueError, the runtime ends the host."""
+
+    def file(self, number: int) -> str:
+        """Return the path of a named pipe. Number 0 exists before the host starts."""
+        return f"{self.path}_{number}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,11 @@ class Plan:
     hosts: tuple[HostPlan, ...]
     isolated: bool = False
     """EnableNetworkIsolation: the hosts can only connect to each other."""
+
+    @property
+    def serves(self) -> bool:
+        """Whether a host of the plan has a port."""
+        return any(host.port for host in self.hosts)
 
 
 @dataclass(frozen=True)

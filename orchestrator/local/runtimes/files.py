@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.archives import UPLOAD
@@ -99,65 +100,56 @@ def collect(source: Path, to: Path, *, link: bool) -> Tree | None:
     if not os.path.lexists(source):
         return None
     to.mkdir(parents=True, exist_ok=True)
-    collector = _Collector(to, link=link)
-    if source.is_dir() and not source.is_symlink():
-        for found in walk(source, make_readable=link):
-            collector.add(found)
-    else:
-        folder = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY)
+    space, tree = FreeSpace(to, UPLOAD), Tree()
+    for found in _items(source, make_readable=link):
         try:
-            collector.add(FolderItem(source.name, source.lstat(), folder))
-        finally:
-            os.close(folder)
-    return collector.tree
-
-
-class _Collector:
-    """Builds a tree from the items of a folder."""
-
-    def __init__(self, to: Path, *, link: bool) -> None:
-        self.tree = Tree()
-        self._to = to
-        self._link = link
-        self._room = FreeSpace(to, UPLOAD)
-
-    def add(self, found: FolderItem) -> None:
-        try:
-            entry = self._entry(found)
+            entry = _collect_item(found, to / str(len(tree)), space, link=link)
         except FileNotFoundError:  # deleted meanwhile
-            return
+            continue
         except PermissionError as error:
             reason = f"{escape_bytes(found.name)} cannot be read: {error.strerror}"
             raise CannotRunError(f"ClientError: {UPLOAD} failed: {reason}") from error
         if entry is not None:
-            self.tree[found.name] = entry
+            tree[found.name] = entry
+    return tree
 
-    def _entry(self, found: FolderItem) -> Entry | None:
-        if found.type is FileType.FOLDER:
-            return Entry(FileType.FOLDER, stat.S_IMODE(found.status.st_mode), found.status.st_mtime)
-        if found.type is FileType.LINK:
-            return link_entry(found.name, found.read_link())
-        if found.type is FileType.FILE:
-            return self._file(found)
+
+def _items(source: Path, *, make_readable: bool) -> Iterator[FolderItem]:
+    """Yield the items of a folder, or a file itself."""
+    if source.is_dir() and not source.is_symlink():
+        yield from walk(source, make_readable=make_readable)
+        return
+    folder = os.open(source.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield FolderItem(source.name, source.lstat(), folder)
+    finally:
+        os.close(folder)
+
+
+def _collect_item(found: FolderItem, content: Path, space: FreeSpace, *, link: bool) -> Entry | None:
+    """Return the entry of an item, and put a file's content at a path; None, with a warning, for a special file."""
+    if found.type is FileType.FOLDER:
+        return Entry(FileType.FOLDER, stat.S_IMODE(found.status.st_mode), found.status.st_mtime)
+    if found.type is FileType.LINK:
+        return link_entry(found.name, found.read_link())
+    if found.type is not FileType.FILE:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(found.name))
         return None
+    is_linked = link and _make_hard_link(found, content)
+    space.take(found.name, found.status.st_size, found.status.st_blocks * 512 if is_linked else 0)
+    if not is_linked:
+        _copy_item(found, content)
+    return Entry.of(found.status, content)
 
-    def _file(self, found: FolderItem) -> Entry:
-        content = self._to / str(len(self.tree))
-        linked = self._link and self._hard_link(found, content)
-        self._room.take(found.name, found.status.st_size, found.status.st_blocks * 512 if linked else 0)
-        if not linked:
-            _copy_item(found, content)
-        return Entry.of(found.status, content)
 
-    def _hard_link(self, found: FolderItem, content: Path) -> bool:
-        try:
-            os.link(found.base, content, src_dir_fd=found.folder, follow_symlinks=False)
-        except FileNotFoundError:
-            raise
-        except OSError:  # another file system
-            return False
-        return True
+def _make_hard_link(found: FolderItem, content: Path) -> bool:
+    try:
+        os.link(found.base, content, src_dir_fd=found.folder, follow_symlinks=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # another file system
+        return False
+    return True
 
 
 def _copy_item(found: FolderItem, target: Path) -> None:

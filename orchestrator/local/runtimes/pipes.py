@@ -18,15 +18,6 @@ Pour = Callable[[str, Iterable[bytes]], bool]
 has read everything or has closed the pipe, and False if the host has ended. Raises CannotRunError."""
 
 
-def first_path(pipe: Pipe) -> str:
-    """Return the path of the named pipe that exists before the host starts."""
-    return _path(pipe, 0)
-
-
-def _path(pipe: Pipe, number: int) -> str:
-    return f"{pipe.path}_{number}"
-
-
 def feed(host: Host, pipes: Sequence[Pipe], pour: Pour) -> Host:
     """Fill a host's pipes until the host ends. Use the returned host in its place."""
     return FedHost(host, pipes, pour) if pipes else host
@@ -46,7 +37,7 @@ class FedHost:
     def _fill(self, pipe: Pipe) -> None:
         try:
             for number in itertools.count():
-                if not self._pour(_path(pipe, number), pipe.epoch(number)):
+                if not self._pour(pipe.file(number), pipe.epoch(number)):
                     return
         except (CannotRunError, OSError, ValueError) as error:
             self._fail(f"{pipe.path}: {error}")

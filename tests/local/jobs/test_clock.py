@@ -12,8 +12,6 @@ from microjobs_orchestrator.local import clock
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
-from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
-from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.processing import job as processing
 from microjobs_orchestrator.local.resources.training import job as training
 from microjobs_orchestrator.local.resources.training.create import create as create_training_job
@@ -22,6 +20,7 @@ from microjobs_orchestrator.local.resources.training.time_limits import Usage
 from microjobs_orchestrator.local.resources.transform.job import TransformJob
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line, MachineFailedError
 from tests.local.jobs.conftest import ServerParts, transform_request
+from tests.local.jobs.waiting import run_hosts
 
 DAY = 86_400.0
 
@@ -73,23 +72,16 @@ class Setting(Working):
         return Exit(0)
 
 
-def run(tmp_path: Path, *hosts: Working, longest: float) -> None:
-    path = tmp_path / "stream"
-    path.touch()
-    streams = {each.name: LogStream(path) for each in hosts}
-    HostGroup(hosts, streams, EventQueue(), lambda _: None).run(longest)
-
-
 def test_clock_set_forward_does_not_end_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Working("algo-1", 0.6)
-    run(tmp_path, host, Setting(monkeypatch, DAY), longest=60)
+    run_hosts(tmp_path, EventQueue(), host, Setting(monkeypatch, DAY), timeout=60)
     assert not host.was_stopped
 
 
 def test_clock_set_back_does_not_lengthen_a_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = Working("algo-1", 20)
     began = time.monotonic()
-    run(tmp_path, host, Setting(monkeypatch, -DAY), longest=0.6)
+    run_hosts(tmp_path, EventQueue(), host, Setting(monkeypatch, -DAY), timeout=0.6)
     assert host.was_stopped
     assert time.monotonic() - began < 10
 

@@ -10,7 +10,14 @@ from typing import Any, cast
 import pytest
 
 from microjobs.contract import DEFAULT_ROOT
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, classify_end, prepare_plan, start_hosts
+from microjobs_orchestrator.local.lifecycle.attempt import (
+    Attempt,
+    Ending,
+    Outcome,
+    classify_end,
+    launch_plan,
+    prepare_plan,
+)
 from microjobs_orchestrator.local.lifecycle.events import (
     Change,
     Event,
@@ -19,7 +26,6 @@ from microjobs_orchestrator.local.lifecycle.events import (
     Interruption,
     StopReason,
 )
-from microjobs_orchestrator.local.lifecycle.hosts import HostGroup, Outcome
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.endpoints.replicas import Traffic
 from microjobs_orchestrator.local.resources.models.client import NoAnswerError
@@ -32,7 +38,7 @@ from microjobs_orchestrator.local.trees import Tree
 from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 from tests.local.jobs.test_clock import PROCESSING, training_job
 from tests.local.jobs.test_waiting import request as tuning_request
-from tests.local.jobs.waiting import WaitingHost
+from tests.local.jobs.waiting import WaitingHost, run_hosts
 from tests.local.trees import tree_of
 
 FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
@@ -95,19 +101,11 @@ class StubbornHost(WaitingHost):
             self.end(137)
 
 
-def run_group(tmp_path: Path, events: EventQueue, *hosts: WaitingHost, timeout: float | None = None) -> Outcome:
-    paths = {host.name: tmp_path / host.name for host in hosts}
-    for path in paths.values():
-        path.touch()
-    streams = {name: LogStream(path) for name, path in paths.items()}
-    return HostGroup(cast("Any", hosts), streams, events, lambda _: None).run(timeout)
-
-
 def test_shutdown_after_a_stop_shortens_the_grace_period(tmp_path: Path) -> None:
     events, host = EventQueue(), StubbornHost("algo-1")
     events.stop(REQUEST)
     threading.Timer(0.1, events.stop, [SHUTDOWN]).start()
-    outcome = run_group(tmp_path, events, host)
+    outcome = run_hosts(tmp_path, events, host)
     assert host.graces == [120.0, 10.0]
     assert (outcome.exits["algo-1"].code, outcome.first_failed) == (137, None)
 
@@ -115,14 +113,14 @@ def test_shutdown_after_a_stop_shortens_the_grace_period(tmp_path: Path) -> None
 def test_hosts_that_are_no_longer_needed_get_half_a_minute(tmp_path: Path) -> None:
     events, host = EventQueue(), WaitingHost("algo-1")
     events.stop(FINISHED)
-    run_group(tmp_path, events, host)
+    run_hosts(tmp_path, events, host)
     assert host.graces == [30.0]
 
 
 def test_failed_host_stops_the_others(tmp_path: Path) -> None:
     failed, other = WaitingHost("algo-1"), WaitingHost("algo-2")
     failed.end(3)
-    outcome = run_group(tmp_path, EventQueue(), failed, other)
+    outcome = run_hosts(tmp_path, EventQueue(), failed, other)
     assert outcome.first_failed == "algo-1"
     assert outcome.exits == {"algo-1": Exit(3), "algo-2": Exit(0)}
     assert other.graces == [120.0]
@@ -130,7 +128,7 @@ def test_failed_host_stops_the_others(tmp_path: Path) -> None:
 
 def test_timeout_stops_the_hosts(tmp_path: Path) -> None:
     events, host = EventQueue(), WaitingHost("algo-1")
-    outcome = run_group(tmp_path, events, host, timeout=0.05)
+    outcome = run_hosts(tmp_path, events, host, timeout=0.05)
     assert (events.stop_reason, outcome.first_failed) == (TIMEOUT, None)
 
 
@@ -152,7 +150,7 @@ class SlowHost(WaitingHost):
 
 def test_timeout_is_not_polled_while_the_hosts_stop(tmp_path: Path) -> None:
     events, host = CountingQueue(), SlowHost("algo-1")
-    run_group(tmp_path, events, host, timeout=0.05)
+    run_hosts(tmp_path, events, host, timeout=0.05)
     assert host.graces == [120.0]
     assert events.waits <= 3  # the timeout, the stop, and the host's end
 
@@ -168,7 +166,7 @@ def test_later_interruption_is_ignored(tmp_path: Path, disturbance: str) -> None
         events.send(HostExit("algo-2", Exit(1)))
         failed.end(1)
     events.send(Interruption(7.0))
-    outcome = run_group(tmp_path, events, host, failed)
+    outcome = run_hosts(tmp_path, events, host, failed)
     assert 7.0 not in host.graces
     assert outcome.interruption == (Interruption(5.0) if disturbance == "interruption" else None)
 
@@ -224,7 +222,7 @@ def test_stopped_job_starts_no_hosts(parts: ServerParts) -> None:
         return Plan("plan", (HostPlan("algo-1", "model", folder),))
 
     attempt = Attempt("plan", "model", make_plan, lambda name: LogStream(parts.home.logs / name))
-    assert start_hosts(parts.context, attempt, events) == ()
+    assert launch_plan(parts.context, attempt, prepare_plan(parts.context, attempt), events) == ()
     assert parts.runtime.ever == []
 
 

@@ -4,7 +4,12 @@ import queue
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome
+from microjobs_orchestrator.local.lifecycle.events import EventQueue
+from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
+from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Host, Image, Line, Plan
 
 
@@ -68,3 +73,14 @@ class WaitingRuntime:
 
     def close(self) -> None:
         """Nothing is left."""
+
+
+def run_hosts(folder: Path, events: EventQueue, *hosts: Any, timeout: float | None = None) -> Outcome:
+    """Run hosts until they end. Their log streams are files in a folder."""
+
+    def open_stream(name: str) -> LogStream:
+        (folder / name).touch()
+        return LogStream(folder / name)
+
+    attempt = Attempt("plan", "image", make_plan=cast("Any", None), open_stream=open_stream)
+    return HostGroup(attempt, hosts, events).run(timeout)

@@ -12,13 +12,12 @@ from microjobs_orchestrator.local.errors import ValidationError
 from microjobs_orchestrator.local.lifecycle import hosts as hosts_
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, Interruption, StopReason
-from microjobs_orchestrator.local.lifecycle.hosts import HostGroup
-from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.resources.tuning.ranges import Range, read_ranges, tuned_names
 from microjobs_orchestrator.local.resources.tuning.search import Resources, Search, read_resources
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Line
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
+from tests.local.jobs.waiting import run_hosts
 from tests.local.trees import tree_of
 
 
@@ -164,11 +163,10 @@ class Ending:
 
 def test_exit_code_of_an_interrupted_host_is_no_failure(tmp_path: Path) -> None:
     hosts, events = [Ending("algo-1"), Ending("algo-2")], EventQueue()
-    streams = {host.name: LogStream(tmp_path / host.name) for host in hosts}
     events.send(Interruption())
     for host in hosts:
         host.over.set()
-    outcome = HostGroup(hosts, streams, events, print).run(None)  # type: ignore[arg-type]
+    outcome = run_hosts(tmp_path, events, *hosts)
     assert (outcome.first_failed, outcome.interruption) == (None, Interruption())
 
 
@@ -190,8 +188,7 @@ def test_failed_stop_is_retried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(hosts_, "STOP_RETRY_DELAY", 0.01)
     events = EventQueue()
     events.stop(StopReason.REQUEST)
-    streams = {"algo-1": LogStream(tmp_path / "algo-1")}
-    outcome = HostGroup([Unheard()], streams, events, print).run(None)  # type: ignore[list-item]
+    outcome = run_hosts(tmp_path, events, Unheard())
     assert outcome.exits == {"algo-1": Exit(9)}
 
 

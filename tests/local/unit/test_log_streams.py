@@ -6,11 +6,13 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from microjobs_orchestrator.local import logs
 from microjobs_orchestrator.local.lifecycle import hosts
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
@@ -47,7 +49,8 @@ class Said:
 
 def follow(stream: LogStream, *lines: Line, pause: float = 0.0) -> None:
     host = Said(*lines, pause=pause)
-    hosts.HostGroup([host], {"algo-1": stream}, EventQueue(), lambda _: None).run(None)
+    attempt = Attempt("plan", "image", make_plan=cast("Any", None), open_stream=lambda _: stream)
+    hosts.HostGroup(attempt, [host], EventQueue()).run()
 
 
 def numbered(count: int, when: float = NOW) -> list[Line]:

@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Host, Pipe
-from microjobs_orchestrator.local.runtimes.pipes import feed, first_path
-from microjobs_orchestrator.local.runtimes.process import local_pipes
+from microjobs_orchestrator.local.runtimes.pipes import feed
+from microjobs_orchestrator.local.runtimes.process.host import fill_pipe
 
 
 class StoppableHost:
@@ -50,7 +50,7 @@ def test_each_pipe_gets_the_content_of_its_number() -> None:
     feed(cast("Host", StoppableHost()), [pipe], pour)
     assert done.wait(10)
     assert filled == [(f"/data/train_{number}", [b"epoch %d" % number]) for number in range(3)]
-    assert first_path(pipe) == "/data/train_0"
+    assert pipe.file(0) == "/data/train_0"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_pipe_of_a_process_is_filled_for_its_reader(tmp_path: Path, exists: bool
         os.mkfifo(path)
     results: list[bool] = []
     chunks = [content[:99], content[99:]]
-    writer = threading.Thread(target=lambda: results.append(local_pipes.pour(path, lambda: False, chunks)))
+    writer = threading.Thread(target=lambda: results.append(fill_pipe(path, lambda: False, chunks)))
     writer.start()
     while not path.exists():
         pass
@@ -104,17 +104,17 @@ def test_pipe_of_a_process_may_be_closed_early(tmp_path: Path) -> None:
         yield bytes(1 << 20)
 
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert local_pipes.pour(path, lambda: False, close_early())
+    assert fill_pipe(path, lambda: False, close_early())
 
 
 def test_end_of_a_process_ends_the_wait_for_a_reader(tmp_path: Path) -> None:
     answers = iter([False, False, True])
-    assert not local_pipes.pour(tmp_path / "train_0", lambda: next(answers), [b"content"])
+    assert not fill_pipe(tmp_path / "train_0", lambda: next(answers), [b"content"])
 
 
 def test_no_pipe_follows_when_the_process_has_ended(tmp_path: Path) -> None:
     path = tmp_path / "train_0"
     os.mkfifo(path)
     reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    assert not local_pipes.pour(path, lambda: True, [b"content"])
+    assert not fill_pipe(path, lambda: True, [b"content"])
     os.close(reader)

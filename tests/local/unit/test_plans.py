@@ -116,7 +116,7 @@ def test_aliases_name_local_images(context: Context, uri: str, local: str) -> No
 
 
 IN, OUT = str(Layout().processing("in")), str(Layout().processing("out"))
-TWICE = "must differ from each other; given twice:"
+TWICE = "must be unique; repeated:"
 
 
 @pytest.mark.parametrize(

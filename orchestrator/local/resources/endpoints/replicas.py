@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import IO
 
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, follow_hosts, launch_plan, prepare_plan
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Outcome, launch_plan, prepare_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import EventQueue, StopReason
-from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD, Outcome
+from microjobs_orchestrator.local.lifecycle.hosts import SHUTDOWN_GRACE_PERIOD, HostGroup
 from microjobs_orchestrator.local.resources.models.client import Answer, Body, Client, NoAnswerError
 from microjobs_orchestrator.local.resources.models.serving import StoppedError, UnhealthyError, wait_until_healthy
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, Line, Plan
@@ -40,7 +40,7 @@ class RunningHost:
         self._follower.start()
 
     def _follow(self) -> None:
-        self._outcome = follow_hosts(self._attempt, [self.host], EventQueue())
+        self._outcome = HostGroup(self._attempt, [self.host], EventQueue()).run()
 
     def _add_line(self, line: Line) -> None:
         self._last_lines.append(line.text.decode(errors="replace"))

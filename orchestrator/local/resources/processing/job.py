@@ -7,9 +7,8 @@ from typing import Any
 from microjobs import contract
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.lifecycle import outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, Outcome
 from microjobs_orchestrator.local.lifecycle.context import Context
-from microjobs_orchestrator.local.lifecycle.hosts import Outcome
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED, JobHandle
 from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.resources.processing.kinds import PROCESSING_JOB

@@ -9,10 +9,10 @@ from typing import Any
 from microjobs_orchestrator.local.clock import Moment
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, Outcome
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import Interruption, StopReason
-from microjobs_orchestrator.local.lifecycle.hosts import Outcome, final_parts
+from microjobs_orchestrator.local.lifecycle.hosts import final_parts
 from microjobs_orchestrator.local.lifecycle.job import LAYOUT, SERVER_ENDED, JobHandle, host_names, reason_of
 from microjobs_orchestrator.local.resources.training.channels import PIPE, read_channels
 from microjobs_orchestrator.local.resources.training.checkpoints import Checkpoints

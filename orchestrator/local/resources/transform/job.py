@@ -16,10 +16,9 @@ from microjobs.contract import transform_variables
 from microjobs_orchestrator.local.errors import ServiceError, ValidationError
 from microjobs_orchestrator.local.kinds import JobStatus
 from microjobs_orchestrator.local.lifecycle import inputs, outputs
-from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, remove_plan
+from microjobs_orchestrator.local.lifecycle.attempt import Attempt, Ending, Outcome, remove_plan
 from microjobs_orchestrator.local.lifecycle.context import Context
 from microjobs_orchestrator.local.lifecycle.events import StopReason
-from microjobs_orchestrator.local.lifecycle.hosts import Outcome
 from microjobs_orchestrator.local.lifecycle.job import REASON_LIMIT, JobHandle, host_names, reason_of
 from microjobs_orchestrator.local.resources.models import serving
 from microjobs_orchestrator.local.resources.models.serving import StoppedError

@@ -1,14 +1,13 @@
 """Named pipes in containers, made and filled through the engine's API. Nothing of this machine is mounted."""
 
 import contextlib
-import functools
 import io
 import select
 import socket
 import ssl
 import tarfile
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -46,14 +45,11 @@ def make(container: Container, path: str) -> None:
     container.put_archive("/", buffer.getvalue())
 
 
-def pour(container: Container, existing: Iterable[str], path: str, chunks: Iterable[bytes]) -> bool:
+def pour(container: Container, existing: Collection[str], path: str, chunks: Iterable[bytes]) -> bool:
     """Fill a pipe of a container, as `pipes.Pour` describes.
 
     Args:
-        container: the host.
-        existing: the paths of the pipes that were made before the host started.
-        path: the path of the pipe.
-        chunks: the content.
+        existing: the paths of the pipes that were made before the container started.
     """
     try:
         if path not in existing:
@@ -69,11 +65,6 @@ def pour(container: Container, existing: Iterable[str], path: str, chunks: Itera
     if is_running and code not in (0, *READER_CLOSED_CODES):
         raise CannotRunError(f"Pipe mode needs `sh` and `cat` in the image: filling it ended with exit code {code}")
     return is_running
-
-
-def pourer(container: Container, existing: Iterable[str]) -> functools.partial[bool]:
-    """Return `pour` for one container."""
-    return functools.partial(pour, container, frozenset(existing))
 
 
 def fill(container: Container, path: str, chunks: Iterable[bytes]) -> int | None:

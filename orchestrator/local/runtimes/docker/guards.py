@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from docker.errors import APIError, ImageNotFound
+from docker.errors import ImageNotFound
 from docker.models.containers import Container
 from docker.models.images import Image
 from docker.types import LogConfig
-from requests.exceptions import RequestException
 
 from microjobs_orchestrator.local import guard
 from microjobs_orchestrator.local.guard import proof
 from microjobs_orchestrator.local.guard.settings import PREFIX, READY, RELAY_PORT, Settings
 from microjobs_orchestrator.local.runtimes.archives import packed
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan, MachineFailedError, Plan
+from microjobs_orchestrator.local.runtimes.docker import images
 from microjobs_orchestrator.local.runtimes.docker.engine import AWAY_ERRORS, follow_log
 from microjobs_orchestrator.local.runtimes.docker.log_frames import Lines
 
@@ -33,8 +33,17 @@ IMAGE_VARIABLE = "MICROJOBS_GUARD_IMAGE"
 NO_IMAGE = "none"
 """The name of an image with which hosts get no guards."""
 DEFAULT_IMAGE = "python:3.11-slim-bookworm"
-JOB_IMAGES = ("serve", "preprocess", "batch-score", "train-pytorch", "train-tensorflow")
-"""Images of this repository, the smallest first. Each of them has Python."""
+JOB_LABEL = "org.microjobs.variant"
+"""A label of all images that containers/Dockerfile builds. Each of them has Python."""
+
+ANOTHER_IMAGE = (
+    f"name another image: guard_image in [local] of microjobs.toml, or {IMAGE_VARIABLE}. "
+    f'"{NO_IMAGE}" disables guards: networks are then unprotected'
+)
+NO_IMAGE_REMEDY = (
+    "endpoints, transform jobs and isolated jobs need an image with Python 3 for the container that guards their "
+    f"network. Build the image `serve` (`microjobs build serve`), or {ANOTHER_IMAGE}"
+)
 
 MEMORY_BYTES = 256 << 20
 FOLDER = "/guard"
@@ -62,7 +71,7 @@ class Guards:
 
     def are_needed(self, plan: Plan) -> bool:
         """Return whether the hosts of a plan get guards."""
-        return self._image_name != NO_IMAGE and (plan.isolated or any(host.port for host in plan.hosts))
+        return self._image_name != NO_IMAGE and (plan.isolated or plan.serves)
 
     def create(self, plan: Plan, host: HostPlan, peers: str, **options: Any) -> Container:
         """Start a host's guard and wait until it is ready.
@@ -109,27 +118,12 @@ class Guards:
 
     def _find_image(self) -> Image:
         base = self._image_name or os.environ.get("PYTHON_IMAGE") or DEFAULT_IMAGE
-        registry = os.environ.get("REGISTRY") or "microjobs"
         try:
             return self._client.images.get(base)
         except ImageNotFound:
-            names = () if self._image_name else (f"{registry}/{name}" for name in JOB_IMAGES)
-            available = (image for name in names for image in self._client.images.list(name))
-            return next(available, None) or self._pull(base)
-
-    def _pull(self, name: str) -> Image:
-        logger.info("pulling %s for the guards of networks", name)
-        try:
-            pulled: Image = self._client.images.pull(name)
-        except (APIError, RequestException) as error:
-            reason = str(getattr(error, "explanation", None) or error).strip()
-            raise CannotRunError(
-                f"endpoints, transform jobs and isolated jobs need an image with Python 3 for the container that "
-                f"guards their network: {name} cannot be pulled ({reason}). Build the image `serve` (`microjobs build "
-                f"serve`), or name another image: guard_image in [local] of microjobs.toml, or {IMAGE_VARIABLE}. "
-                f'"{NO_IMAGE}" disables guards: networks are then unprotected'
-            ) from error
-        return pulled
+            found = [] if self._image_name else self._client.images.list(filters={"label": JOB_LABEL})
+            smallest = min(found, key=lambda image: image.attrs["Size"], default=None)
+            return smallest or images.pull(self._client, base, NO_IMAGE_REMEDY)
 
 
 def _await_ready(container: Container) -> None:
@@ -148,11 +142,7 @@ def _await_ready(container: Container) -> None:
     except AWAY_ERRORS as error:
         message = f"the container that guards the network is not ready after {START_TIMEOUT} s: {error}"
         raise MachineFailedError(message) from error
-    raise CannotRunError(
-        f"the container that guards the network ended: {' '.join(output)}. Name another image for it in "
-        f"{IMAGE_VARIABLE}, or in guard_image in [local] of microjobs.toml; {NO_IMAGE!r} disables guards: networks are "
-        "then unprotected"
-    )
+    raise CannotRunError(f"the container that guards the network ended: {' '.join(output)}: {ANOTHER_IMAGE}")
 
 
 def join_options(container: Container) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import docker
 from docker.errors import APIError
+from docker.models.images import Image as EngineImage
 from requests.exceptions import RequestException
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Image, MachineFailedError
@@ -28,7 +29,7 @@ def prepare(client: docker.DockerClient, name: str) -> None:
     """
     try:
         if retry_while_away(lambda: client.images.get(name)) is None:
-            _pull(client, name)
+            pull(client, name, missing_image_remedy(name))
     except APIError as error:
         raise CannotRunError(f"image name {name!r} is not valid: {error.explanation}") from error
     except EngineAwayError as error:
@@ -48,15 +49,21 @@ def list_images(client: docker.DockerClient) -> Sequence[Image]:
     ]
 
 
-def _pull(client: docker.DockerClient, name: str) -> None:
+def pull(client: docker.DockerClient, name: str, remedy: str) -> EngineImage:
+    """Pull an image that the engine does not have.
+
+    Raises:
+        CannotRunError: the image cannot be pulled. The message ends with the remedy.
+    """
     logger.info("pulling %s", name)
     try:
-        client.images.pull(name)
+        image: EngineImage = client.images.pull(name)
     except (APIError, RequestException) as error:
         reason = str(getattr(error, "explanation", None) or error).strip()
         raise CannotRunError(
-            f"image {name} is not on this machine and cannot be pulled ({reason}): {missing_image_remedy(name)}"
+            f"image {name} is not on this machine and cannot be pulled ({reason}): {remedy}"
         ) from error
+    return image
 
 
 def missing_image_remedy(image: str) -> str:

@@ -28,13 +28,12 @@ class Networks:
 
     def create(self, plan: Plan, labels: dict[str, str], *, guarded: bool) -> Network | None:
         """Return the network of a plan's hosts; None if they use the engine's default bridge."""
-        serves = has_port(plan)
-        if guarded and serves:
+        if guarded and plan.serves:
             return self._served_network()
         if len(plan.hosts) == 1 and not plan.isolated:
             return None
         # Without a guard, this machine reaches a host that serves by its address.
-        options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not serves else {}
+        options = {INHIBIT_ADDRESS_OPTION: "true"} if plan.isolated and not plan.serves else {}
         return self._client.networks.create(
             self._labels.container_name(plan, "network"),
             internal=plan.isolated,
@@ -71,11 +70,6 @@ class Networks:
     def remove_served(self) -> None:
         """Remove the network of all hosts that serve. Raises APIError while hosts use it."""
         self._client.networks.get(self._labels.served_network).remove()
-
-
-def has_port(plan: Plan) -> bool:
-    """Return whether a host of the plan serves."""
-    return any(host.port for host in plan.hosts)
 
 
 def ipv4_subnet(network: Network | None) -> str:

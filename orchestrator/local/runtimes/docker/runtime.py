@@ -49,7 +49,7 @@ from microjobs_orchestrator.local.runtimes.docker.labels import (
     PORT_LABEL,
     Labels,
 )
-from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, has_port, ipv4_subnet
+from microjobs_orchestrator.local.runtimes.docker.networks import DESKTOP_HOST, Networks, ipv4_subnet
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 
 REMOVE_TIMEOUT = 60.0
@@ -131,7 +131,7 @@ class DockerRuntime:
         guard = self._guards.create(
             plan,
             host,
-            peers=ipv4_subnet(network) if len(plan.hosts) > 1 and not has_port(plan) else "",
+            peers=ipv4_subnet(network) if len(plan.hosts) > 1 and not plan.serves else "",
             name=self._labels.guard_name(plan, host.name),
             labels={**self._plan_labels(plan), GUARD_LABEL: host.name},
             **options,
@@ -140,11 +140,12 @@ class DockerRuntime:
 
     def _launch(self, plan: Plan, host: HostPlan, guard: Container | None, options: Mapping[str, Any]) -> Host:
         overlaid, copied = self._overlays.divide(host.inputs)
+        pipe_paths = [pipe.file(0) for pipe in host.pipes]
         container = self._create(plan, host, options, overlaid)
         try:
             with packed([(host.files, DEFAULT_ROOT), *((item.source, item.path) for item in copied)]) as archive:
                 container.put_archive("/", archive)
-            for path in map(pipes.first_path, host.pipes):
+            for path in pipe_paths:
                 container_pipes.make(container, path)
             container.start()
         except APIError as error:
@@ -152,7 +153,7 @@ class DockerRuntime:
                 raise
             container.remove(force=True, v=True)
             return self._launch(plan, host, guard, options)
-        pour = container_pipes.pourer(container, map(pipes.first_path, host.pipes))
+        pour = functools.partial(container_pipes.pour, container, pipe_paths)
         return pipes.feed(DockerHost(container, _connector(container, guard)), host.pipes, pour)
 
     def _create(self, plan: Plan, host: HostPlan, options: Mapping[str, Any], overlaid: Sequence[Input]) -> Container:

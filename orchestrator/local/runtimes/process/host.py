@@ -1,18 +1,24 @@
-"""One host of runtime `process`."""
+"""One host of runtime `process`, and its named pipes."""
 
+import contextlib
+import errno
+import os
 import socket
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from microjobs.contract import Layout
 from microjobs.network import Network
 from microjobs_orchestrator.local.runtimes import files
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
-from microjobs_orchestrator.local.runtimes.process import commands, local_pipes
+from microjobs_orchestrator.local.runtimes.process import commands
 from microjobs_orchestrator.local.runtimes.process.managed_process import ManagedProcess
 from microjobs_orchestrator.local.trees import Tree
 
 KILLED = 128 + 9
+POLL_SECONDS = 0.02
+"""Seconds between two attempts to open a pipe. The kernel reports no reader, other than by a blocking call."""
 
 
 class ProcessHost:
@@ -61,7 +67,33 @@ class ProcessHost:
 
     def pour(self, path: str, chunks: Iterable[bytes]) -> bool:
         """Fill a pipe of the host, as `pipes.Pour` describes."""
-        return local_pipes.pour(commands.local_path(self._layout, path), self._has_ended, chunks)
+        local_path = commands.local_path(self._layout, path)
+        return fill_pipe(local_path, lambda: self._process.exit_code is not None, chunks)
 
-    def _has_ended(self) -> bool:
-        return self._process.exit_code is not None
+
+def fill_pipe(path: Path, has_ended: Callable[[], bool], chunks: Iterable[bytes]) -> bool:
+    """Fill a named pipe of this machine, as `pipes.Pour` describes."""
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path)
+    while (descriptor := _open_writer(path)) is None:
+        if has_ended():
+            return False
+        time.sleep(POLL_SECONDS)
+    os.set_blocking(descriptor, True)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
+            for chunk in chunks:
+                file.write(chunk)
+    except BrokenPipeError:  # the reader has closed the pipe, or has ended
+        pass
+    return not has_ended()
+
+
+def _open_writer(path: Path) -> int | None:
+    """Open a pipe for writing; return None if no process has opened it for reading."""
+    try:
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        return None

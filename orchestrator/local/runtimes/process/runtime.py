@@ -189,7 +189,7 @@ def _write_files(host: HostPlan, layout: Layout) -> None:
         if item.read_only:
             files.make_read_only(target)
     for pipe in host.pipes:
-        path = commands.local_path(layout, pipes.first_path(pipe))
+        path = commands.local_path(layout, pipe.file(0))
         path.parent.mkdir(parents=True, exist_ok=True)
         os.mkfifo(path)
 
