@@ -88,9 +88,8 @@ def test_models_of_hosts_are_merged_and_conflicts_are_logged(local: LocalServer)
         "clash": "algo-1\n", "algo-1": "algo-1\n", "algo-2": "algo-2\n", "same": "same\n",
     }  # fmt: skip
     notes = [line for line in local.output("TrainingJobs", name)["algo-1"] if line.startswith("[microjobs]")]
-    assert notes == [
-        "[microjobs] clash of algo-2 differs from another host's and was left out: give files names of their own"
-    ]
+    problem = "clash of algo-2 differs from another host's"
+    assert notes == [f"[microjobs] {problem} and was left out: use a different file name on each host"]
 
 
 def test_failure_file_is_the_failure_reason(local: LocalServer) -> None:

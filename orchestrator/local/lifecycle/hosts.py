@@ -1,4 +1,4 @@
-"""The hosts of one attempt: followed, waited for and stopped together."""
+"""The hosts of one attempt: their output, their exits, and their common stop."""
 
 import itertools
 import logging
@@ -87,7 +87,7 @@ class HostGroup:
             self._stop(GRACE_PERIOD)
 
     def _is_undisturbed(self) -> bool:
-        """Return whether no host was stopped yet, so that each host ends by itself."""
+        """Return whether no host was stopped, so that each host ends by itself."""
         outcome = self._outcome
         return self._events.stop_reason is None and outcome.first_failed is None and outcome.interruption is None
 

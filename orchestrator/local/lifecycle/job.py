@@ -1,4 +1,4 @@
-"""A job while it runs: its stored description, its logs and files, and the end that all kinds of jobs share."""
+"""Functions that all kinds of running jobs share: description, logs, files, attempts and the end."""
 
 import logging
 import time
@@ -37,14 +37,14 @@ LAYOUT = Layout()
 REASON_LIMIT = 1024
 """Characters of a FailureReason."""
 READ_BYTES = 1 << 20
-"""How many bytes of a failure or message file are read, because it may be large."""
+"""Maximum bytes of a failure or message file that are read."""
 INTERNAL = "InternalServerError"
 """SageMaker's word for failures that the job did not cause."""
 SERVER_ENDED = f"{INTERNAL}: the local server ended while the job ran"
 SHUT_DOWN = f"{INTERNAL}: the local server was shut down while the job ran"
 
 PREFIXES = ("ClientError: ", "AlgorithmError: ", f"{INTERNAL}: ")
-"""How SageMaker's reasons begin: the user's mistake, the container's failure, the service's failure."""
+"""The beginnings of SageMaker's failure reasons: the user's mistake, the container's failure, the service's failure."""
 
 STARTED = "StartMoment"
 """A key of the internal state, with a value as `Moment` stores it."""
@@ -85,7 +85,7 @@ def reason_of(error: Exception) -> str:
 
 
 class JobHandle:
-    """The part that all kinds of jobs have in common: the description, the logs, and the run of an attempt."""
+    """The functions that all kinds of jobs share: the description, the logs, and the run of an attempt."""
 
     def __init__(self, context: Context, record: Record, kind: Kind) -> None:
         self.context = context
@@ -97,7 +97,7 @@ class JobHandle:
         self.events = EventQueue()
         start: float | None = record.description.get(f"{self._activity}StartTime")
         self.started = None if start is None else Moment.read(record.internal.get(STARTED), start)
-        """When the hosts started first."""
+        """The first start of the hosts."""
 
     @property
     def _activity(self) -> str:
@@ -115,11 +115,7 @@ class JobHandle:
     # --- the run ---
 
     def run(self, steps: Callable[[], None], fail: Callable[[str], None] | None = None) -> None:
-        """Run all steps of the job. An error becomes the reason of its failure; no host or file is left.
-
-        Args:
-            fail: describes a failure; None: `self.fail`.
-        """
+        """Run all steps of the job, and remove its hosts and files. `fail`, or `self.fail`, describes an error."""
         try:
             steps()
         except Exception as error:
@@ -152,12 +148,9 @@ class JobHandle:
     # --- the description ---
 
     def describe(self, status: str | None = None, *, internal: Mapping[str, Any] | None = None, **changes: Any) -> None:
-        """Change the description. None leaves a member out.
+        """Change the description and the internal state. A member whose value is None keeps its value.
 
         Texts lose control characters, because SDKs print them, and all but the first REASON_LIMIT characters.
-
-        Args:
-            internal: values of the internal state that change with it.
         """
         members = {name: value for name, value in changes.items() if value is not None}
         for name in {"FailureReason", "ExitMessage"} & members.keys():
@@ -167,14 +160,14 @@ class JobHandle:
         self.context.state.update(self.kind.arn_type, self.name, members, status, internal=internal)
 
     def record_start(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return members and internal values that describe that hosts run; none if they ran on an earlier attempt."""
+        """Return the members and internal values with the start; none if hosts ran in an earlier attempt."""
         if self.started is not None:
             return {}, {}
         self.started = Moment.now()
         return {f"{self._activity}StartTime": self.started.wall}, {STARTED: self.started.stored()}
 
     def describe_start(self) -> float:
-        """Describe that the hosts run; return the seconds since they started first."""
+        """Store the start of the hosts, unless it is stored; return the seconds since then."""
         members, internal = self.record_start()
         if members:
             self.describe(internal=internal, **members)

@@ -25,7 +25,7 @@ def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Tree:
 
     If several hosts have a file of the same name, the first one is taken; differences are noted in the job's log.
     """
-    discard(to)  # what there is of a server that was killed
+    discard(to)  # a killed server may have left files
     make_folders(to)
     merged = Tree()
     for host in hosts:
@@ -40,25 +40,25 @@ def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Tree:
 def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
     blocked: dict[str, str] = {}
     for name in in_order(tree):
-        entry, there, above = tree[name], into.get(name), parent(name)
-        kind = into[above].type.value if above in into else blocked.get(above, "folder")
+        entry, existing, folder = tree[name], into.get(name), parent(name)
+        kind = into[folder].type.value if folder in into else blocked.get(folder, "folder")
         if kind != FileType.FOLDER.value:
             blocked[name] = kind
             if entry.type is not FileType.FOLDER:
-                note(f"{escape_bytes(name)} of {host} was left out: another host has a {kind} where it needs a folder")
-        elif there is None:
+                note(f"{escape_bytes(name)} of {host} was left out: another host has a {kind} in place of its folder")
+        elif existing is None:
             into[name] = entry
-        elif not _same(entry, there) and entry.type is not FileType.FOLDER:
-            what = f"{escape_bytes(name)} of {host} differs from another host's"
-            note(f"{what} and was left out: give files names of their own")
+        elif not _are_equal(entry, existing) and entry.type is not FileType.FOLDER:
+            problem = f"{escape_bytes(name)} of {host} differs from another host's"
+            note(f"{problem} and was left out: use a different file name on each host")
 
 
-def _same(one: Entry, other: Entry) -> bool:
-    if one.type is not other.type or one.target != other.target:
+def _are_equal(first: Entry, second: Entry) -> bool:
+    if first.type is not second.type or first.target != second.target:
         return False
-    if one.content is None or other.content is None:
+    if first.content is None or second.content is None:
         return True
-    return filecmp.cmp(one.content, other.content, shallow=False)
+    return filecmp.cmp(first.content, second.content, shallow=False)
 
 
 def files(tree: Tree) -> dict[str, Path]:
@@ -86,11 +86,7 @@ def check_key(store: ObjectStore, bucket: str, key: str) -> None:
 
 
 def upload_archive(store: ObjectStore, tree: Tree, uri: str, work: Path) -> None:
-    """Store a tree as one tar.gz object.
-
-    Args:
-        work: a folder for the unfinished archive.
-    """
+    """Store a tree as one tar.gz object. `work` is a folder for the unfinished archive."""
     bucket, key = parse_uri(uri)
     archive = work / PurePosixPath(key).name
     with LimitedFile(archive, FreeSpace(work, UPLOAD)) as file:

@@ -23,7 +23,7 @@ END_TIMEOUT = 30.0
 
 
 class Runnable(Protocol):
-    """What the registry runs: a job of any kind, or an endpoint."""
+    """A job of any kind, or an endpoint."""
 
     events: EventQueue
 
@@ -33,7 +33,7 @@ class Runnable(Protocol):
     def run(self) -> None: ...
 
     def recover(self, hosts: Sequence[Host]) -> None:
-        """Resume what an earlier server ran, with those of its hosts that are left."""
+        """Resume the run of an earlier server, with those of its hosts that still exist."""
         ...
 
 
@@ -50,17 +50,12 @@ class Registry:
         self._lock = threading.Lock()
 
     def start(self, job: Runnable, steps: Callable[[], None] | None = None) -> None:
-        """Run a job.
-
-        Args:
-            steps: None: `job.run`.
-        """
+        """Run a job in a new thread: `steps`, by default `job.run`."""
         thread = threading.Thread(target=self._run, args=(job, steps or job.run), name=job.plan_name, daemon=True)
-        kind, _, name = job.plan_name.partition("/")
         with self._lock:
             self._running[job.plan_name] = (job, thread)
-            record = self._context.state.get(kind, name)
-            if record is not None and record.status == "Stopping":  # requested before the job was here
+            record = self._find_record(job.plan_name)
+            if record is not None and record.status == "Stopping":  # requested before this call
                 job.events.stop(StopReason.REQUEST)
             if self._is_closing:  # a tuning job may start its next trial meanwhile
                 job.events.stop(StopReason.SHUTDOWN)
@@ -70,7 +65,7 @@ class Registry:
         try:
             steps()
         except Exception as error:
-            logger.exception("%s failed and could not describe that", job.plan_name)
+            logger.exception("%s failed, and its failure could not be described", job.plan_name)
             self._fail(job.plan_name, error)
         finally:
             with self._lock:
@@ -84,12 +79,14 @@ class Registry:
 
     def _notify_owner(self, plan_name: str) -> None:
         """Send the running owner of a resource the event that the resource has ended."""
-        kind, _, name = plan_name.partition("/")
-        record = self._context.state.get(kind, name)
-        if record is None or record.owner is None:
-            return
-        if (owner := self.find(f"{record.owner.kind}/{record.owner.name}")) is not None:
+        record = self._find_record(plan_name)
+        owner = record and record.owner and self.find(f"{record.owner.kind}/{record.owner.name}")
+        if owner:
             owner.events.send(Change.RESOURCE_ENDED)
+
+    def _find_record(self, plan_name: str) -> Record | None:
+        kind, _, name = plan_name.partition("/")
+        return self._context.state.get(kind, name)
 
     def find(self, plan_name: str) -> Runnable | None:
         """Return the running job of a plan name such as `training-job/my-job`, or None."""
@@ -115,10 +112,10 @@ class Registry:
     # --- recovery ---
 
     def recover(self, makers: Mapping[str, Maker]) -> None:
-        """Resume what an earlier server ran, and remove hosts and files that belong to nothing.
+        """Resume the jobs and endpoints of an earlier server, and remove all other hosts and files.
 
         Args:
-            makers: by kind, a function that makes a runnable of a record. Owners come after what they own.
+            makers: by kind, a function that makes a runnable of a record. Owners come after the resources they own.
         """
         hosts = dict(self._context.runtime.running())
         self._remove_incomplete(hosts)
@@ -134,10 +131,10 @@ class Registry:
             self._remove(plan_name)
 
     def _recover(self, job: Runnable, hosts: dict[str, Sequence[Host]]) -> None:
-        """Resume one job, with its hosts of the given ones, which are removed from these."""
-        own = [host for name in _plan_names(job, list(hosts)) for host in hosts.pop(name)]
-        logger.info("resuming %s with %d hosts", job.plan_name, len(own))
-        self.start(job, functools.partial(job.recover, own))
+        """Resume one job with its hosts, which are removed from `hosts`."""
+        own_hosts = [host for name in _plan_names(job, list(hosts)) for host in hosts.pop(name)]
+        logger.info("resuming %s with %d hosts", job.plan_name, len(own_hosts))
+        self.start(job, functools.partial(job.recover, own_hosts))
 
     def _fail(self, plan_name: str, error: Exception) -> None:
         """Describe a failure that a job could not describe itself, so that clients do not wait for its end."""
@@ -160,7 +157,7 @@ class Registry:
 
     def _remove_incomplete(self, hosts: dict[str, Sequence[Host]]) -> None:
         """Remove plans that were being started or removed, and work folders without a plan."""
-        for name in [name for name, of_plan in hosts.items() if not of_plan]:
+        for name in [name for name, plan_hosts in hosts.items() if not plan_hosts]:
             logger.info("removing the incomplete hosts of %s", name)
             self._remove(name)
             del hosts[name]
@@ -188,7 +185,7 @@ class Registry:
 
 
 def _plan_names(job: Runnable, names: Sequence[str]) -> list[str]:
-    """Return the names of a job's plans: its own, or those of an endpoint's replicas, which begin with its name."""
+    """Return the names of a job's plans: its own name, or the names of an endpoint's replicas, which begin with it."""
     return [name for name in names if f"{name}/".startswith(f"{job.plan_name}/")]
 
 

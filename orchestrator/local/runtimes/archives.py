@@ -1,6 +1,5 @@
 """Tar archives, as the engine's API copies files to and from containers."""
 
-import io
 import logging
 import os
 import tarfile
@@ -9,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
@@ -33,11 +32,7 @@ The engine does not find all items of a folder with a longer path.
 
 @contextmanager
 def packed(trees: Iterable[tuple[Path, str]]) -> Iterator[IO[bytes]]:
-    """Yield an archive of trees, for extraction at `/`. As on SageMaker, root owns everything in it.
-
-    Args:
-        trees: the folder or file of each tree, and its absolute path in the container.
-    """
+    """Yield an archive of trees, each with its absolute path in the container. As on SageMaker, root owns all files."""
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as file:
         with tarfile.open(fileobj=file, mode="w", dereference=True) as archive:
             for source, target in trees:
@@ -70,20 +65,16 @@ def _root_owned(info: tarfile.TarInfo) -> tarfile.TarInfo:
 
 
 def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
-    """Read an archive of one folder (or one file), and put the content of files into the folder `to`.
+    """Read an archive of the folder (or file) `top` of a container, and put the content of files into the folder `to`.
 
-    Args:
-        top: the path of the folder in the container.
-
-    Returns:
-        The content of the folder. Devices and links that lead out of the folder are left out, with a warning.
+    Devices and links that lead out of the folder are left out, with a warning.
 
     Raises:
         CannotRunError: a file does not fit on this device, or a path is too long for the engine.
     """
     to.mkdir(parents=True, exist_ok=True)
-    room, tree = FreeSpace(to, UPLOAD), Tree()
-    with tarfile.open(fileobj=io.BufferedReader(_ChunkReader(chunks)), mode="r|") as archive:
+    space, tree = FreeSpace(to, UPLOAD), Tree()
+    with tarfile.open(fileobj=cast("Any", _ChunkReader(chunks)), mode="r|") as archive:
         for member in archive:
             vars(archive)["members"].clear()  # saves memory: the archive keeps all members
             root, _, inside = member.name.rstrip("/").partition("/")
@@ -96,7 +87,7 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
                 continue
             if member.islnk():  # the target's name begins with the same folder
                 member.linkname = member.linkname.removeprefix(root + "/")
-            entry = _extract(archive, member, name, tree, to / str(len(tree)), room)
+            entry = _extract(archive, member, name, tree, to / str(len(tree)), space)
             if entry is not None:
                 tree[name] = entry
     return tree
@@ -123,7 +114,7 @@ def _check_length(top: str, name: str) -> None:
 
 
 def _extract(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, room: FreeSpace
+    archive: tarfile.TarFile, member: tarfile.TarInfo, name: str, tree: Tree, content: Path, space: FreeSpace
 ) -> Entry | None:
     """Write the content of a member to a file, and return its entry; None, with a warning, if it is left out."""
     if member.isdir():
@@ -136,7 +127,7 @@ def _extract(
     if source is None:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(name))
         return None
-    room.take(name, member.size)
+    space.take(name, member.size)
     _write(source, content)
     return Entry(FileType.FILE, member.mode, member.mtime, member.size, content)
 
@@ -164,23 +155,11 @@ def _write(source: IO[bytes], path: Path) -> None:
         file.truncate()
 
 
-class _ChunkReader(io.RawIOBase):
-    """A readable file whose content is the chunks."""
+class _ChunkReader:
+    """The part of a file's interface that tarfile needs to read a stream: blocks of any size, empty at the end."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._unread = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # typeshed's WriteableBuffer
-        while not self._unread:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return 0
-            self._unread = memoryview(chunk)
-        size = min(len(buffer), len(self._unread))
-        buffer[:size] = self._unread[:size]
-        self._unread = self._unread[size:]
-        return size
+    def read(self, _size: int) -> bytes:
+        return next(self._chunks, b"")

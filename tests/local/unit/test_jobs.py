@@ -90,13 +90,13 @@ def test_identical_files_of_hosts_are_merged(tmp_path: Path) -> None:
 def test_different_files_of_two_hosts_are_noted(tmp_path: Path) -> None:
     found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a": "2"}))
     assert found == {"a": "1"}
-    assert notes == ["a of algo-2 differs from another host's and was left out: give files names of their own"]
+    assert notes == ["a of algo-2 differs from another host's and was left out: use a different file name on each host"]
 
 
 def test_file_in_place_of_a_folder_is_noted(tmp_path: Path) -> None:
     found, notes = gather(tmp_path, Left("algo-1", {"a": "1"}), Left("algo-2", {"a/b": "2"}))
     assert found == {"a": "1"}
-    assert "another host has a file where it needs a folder" in notes[0]
+    assert "another host has a file in place of its folder" in notes[0]
 
 
 class Leading:
@@ -122,7 +122,7 @@ def test_links_of_two_hosts_do_not_lead_out_together(tmp_path: Path) -> None:
     second = Leading("algo-2", {f"{deep}/r/t/l": "../../../victim"}, {"s/t/l/planted": "x"})
     found, notes = gather(tmp_path, first, second)  # type: ignore[arg-type]
     assert found == {"s/keep": "", "s/t/l/planted": "x"}
-    assert notes == [f"{deep}/r/t/l of algo-2 was left out: another host has a link where it needs a folder"]
+    assert notes == [f"{deep}/r/t/l of algo-2 was left out: another host has a link in place of its folder"]
 
 
 def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, tmp_path: Path) -> None:

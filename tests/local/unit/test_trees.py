@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,8 +144,6 @@ remove(Path(sys.argv[1]))
 def remove_as_user(folder: Path, *, keep_owner: str = "") -> subprocess.CompletedProcess[str]:
     """Give a tree to a user who is not root, except for one folder, and remove it as this user."""
     user = os.getuid() or 65534
-    for parent in list(folder.parents)[:4]:
-        parent.chmod(parent.stat().st_mode | 0o011)
     for found in walk(folder.parent):
         if found.base != keep_owner:
             os.chown(found.base, user, -1, dir_fd=found.folder, follow_symlinks=False)
@@ -154,17 +153,23 @@ def remove_as_user(folder: Path, *, keep_owner: str = "") -> subprocess.Complete
     return subprocess.run(command, check=False, env=environment, capture_output=True, text=True)
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder outside of pytest's own, whose access rights each start of pytest resets."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 @pytest.mark.parametrize("make", [deep, closed], ids=["deep", "closed"])
-def test_user_who_is_not_root_removes_it(make: Callable[[Path], None], tmp_path: Path) -> None:
-    (tmp_path / "place").mkdir()
-    make(tmp_path / "place" / "left")
-    removal = remove_as_user(tmp_path / "place" / "left")
-    assert (removal.returncode, list((tmp_path / "place").iterdir())) == (0, []), removal.stderr
+def test_user_who_is_not_root_removes_it(make: Callable[[Path], None], place: Path) -> None:
+    make(place / "left")
+    removal = remove_as_user(place / "left")
+    assert (removal.returncode, list(place.iterdir())) == (0, []), removal.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that another user cannot remove")
-def test_file_that_cannot_be_removed_does_not_keep_others(tmp_path: Path) -> None:
-    left = tmp_path / "place" / "left"
+def test_file_that_cannot_be_removed_does_not_keep_others(place: Path) -> None:
+    left = place / "left"
     for name in ("b", "a/c", "roots/file"):
         (left / name).parent.mkdir(parents=True, exist_ok=True)
         (left / name).touch()

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 SIGNAL_DELAY = 1.0
 """Seconds from a container's start until it can be stopped. Its first process may not have installed its signal
 handlers earlier, and the kernel drops signals that a first process does not handle: SIGTERM would be lost."""
-ARCHIVE_CHUNK_BYTES = 1 << 20
+ARCHIVE_CHUNK_BYTES = 1 << 16  # tarfile copies the rest of a chunk at each header
 
 KILLED = 128 + 9
 REMOVED = ("removing", "dead")

@@ -9,66 +9,43 @@ https://docs.docker.com/reference/api/engine/version/v1.43/#tag/Container/operat
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from microjobs_orchestrator.local.runtimes.base import Line
 
 MAX_LINE_BYTES = 1 << 20
-"""Longer lines are split, because an event of CloudWatch Logs cannot be longer. `process_shim` has the same limit.
-
-A line with carriage returns, such as a progress bar, is split after a carriage return."""
+"""Longer lines are split, after a carriage return if possible, because an event of CloudWatch Logs cannot be longer.
+`process_shim` has the same limit."""
 
 HEADER = struct.Struct(">BxxxL")
-
-
-@dataclass
-class PartialLine:
-    """The parts of a line that has not ended yet."""
-
-    time: float = 0.0
-    parts: list[bytes] = field(default_factory=list)
-    size: int = 0
-
-    def take_line(self) -> Line:
-        text = b"".join(self.parts)
-        self.parts, self.size = [], 0
-        return Line(self.time, text)
-
-    def split(self) -> Line:
-        """Take a line that is too long, up to its last carriage return if it has one."""
-        text = b"".join(self.parts)
-        end = text.rfind(b"\r", 0, -1) + 1  # a last one may belong to the end of the line
-        if end == 0:
-            return self.take_line()
-        self.parts, self.size = [text[end:]], len(text) - end
-        return Line(self.time, text[:end], is_whole=False)
 
 
 class Lines:
     """Assembles the lines of one log, in the order in which they end."""
 
     def __init__(self) -> None:
-        self._partial: dict[int, PartialLine] = {}
+        self._partial: dict[int, tuple[float, bytearray]] = {}
+        """The line of each output stream that has not ended yet, and its time."""
 
     def read(self, chunks: Iterable[bytes]) -> Iterator[Line]:
         """Yield the lines that end in the chunks."""
         for output, frame in _frames(chunks):
             stamp, _, text = frame.partition(b" ")
-            partial = self._partial.setdefault(output, PartialLine())
-            if not partial.size:
-                partial.time = _parse_time(stamp)
-            has_ended = text.endswith(b"\n")
-            partial.parts.append(text[:-1] if has_ended else text)
-            partial.size += len(text)
-            if has_ended:
-                yield partial.take_line()
-            elif partial.size >= MAX_LINE_BYTES:
-                yield partial.split()
+            time, line = self._partial.pop(output, (_parse_time(stamp), bytearray()))
+            line += text
+            if line.endswith(b"\n"):
+                yield Line(time, bytes(line[:-1]))
+            elif len(line) < MAX_LINE_BYTES:
+                self._partial[output] = time, line
+            elif end := line.rfind(b"\r", 0, -1) + 1:  # the last byte may be the first one of `\r\n`
+                self._partial[output] = time, line[end:]
+                yield Line(time, bytes(line[:end]), is_whole=False)
+            else:
+                yield Line(time, bytes(line))
 
     def rest(self) -> Iterator[Line]:
         """Return each output stream's last line if it has no end."""
-        return (partial.take_line() for partial in self._partial.values() if partial.size)
+        return (Line(time, bytes(line)) for time, line in self._partial.values() if line)
 
 
 def _frames(chunks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:

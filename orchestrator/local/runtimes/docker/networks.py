@@ -54,11 +54,7 @@ class Networks:
                 )
 
     def container_options(self, host: HostPlan, network: Network | None, machine: str) -> dict[str, Any]:
-        """Return the options with which a container joins a network.
-
-        Args:
-            machine: the name or address of this machine in containers.
-        """
+        """Return the options with which a container joins a network and finds this machine by its name."""
         options: dict[str, Any] = {}
         if machine == DESKTOP_HOST:
             options["extra_hosts"] = {DESKTOP_HOST: "host-gateway"}

@@ -50,12 +50,7 @@ class Environment:
 
 
 class Environments:
-    """Makes the environments of jobs.
-
-    Args:
-        folder: the folder of all environments.
-        jobs: the folder of the jobs' folders.
-    """
+    """Makes the environments of the jobs in one folder."""
 
     def __init__(self, folder: Path, jobs: Path) -> None:
         self._folder = folder

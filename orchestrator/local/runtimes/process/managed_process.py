@@ -53,7 +53,8 @@ class ManagedProcess:
         self._log = log
         self._changed = threading.Condition()
         self._writes_count = 0
-        self._exit_code: int | None = None
+        self.exit_code: int | None = None
+        """The program's exit code, negative if the shim was killed; None while the program runs."""
         shim = [sys.executable, "-I", "-S", process_shim.__file__, str(log), folder, ",".join(map(str, cpus))]
         try:
             log.touch()
@@ -85,7 +86,7 @@ class ManagedProcess:
             process_shim.remove(self.scratch)
         self.release()
         with self._changed:
-            self._exit_code = code
+            self.exit_code = code
             self._changed.notify_all()
 
     @property
@@ -93,31 +94,24 @@ class ManagedProcess:
         """The process id of the shim."""
         return self._shim.pid
 
-    @property
-    def exit_code(self) -> int | None:
-        """The program's exit code, negative if the shim was killed; None while the program runs."""
-        return self._exit_code
-
     def lines(self) -> Iterator[Line]:
         """Return each line of output as it comes, until the program has ended."""
         with self._log.open("rb") as file:
             while True:
                 with self._changed:
-                    writes_count, has_ended = self._writes_count, self._exit_code is not None
+                    seen_writes, has_ended = self._writes_count, self.exit_code is not None
                 yield from _read_lines(file)
                 if has_ended:
                     return
-                self._wait_for_change(writes_count)
-
-    def _wait_for_change(self, writes_count: int) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._writes_count != writes_count or self._exit_code is not None)
+                with self._changed:
+                    while self._writes_count == seen_writes and self.exit_code is None:
+                        self._changed.wait()
 
     def wait(self) -> int:
         """Wait until the program has ended; return its exit code."""
         with self._changed:
-            self._changed.wait_for(lambda: self._exit_code is not None)
-        return self._exit_code or 0
+            self._changed.wait_for(lambda: self.exit_code is not None)
+        return self.exit_code or 0
 
     def stop(self, grace: float) -> int:
         """Send SIGTERM, and SIGKILL after `grace` seconds; return the exit code when the program has ended."""
@@ -126,7 +120,7 @@ class ManagedProcess:
                 self._shim.stdin.write(b"%f\n" % grace)
         self._resume()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._exit_code is not None, grace + KILL_SECONDS):
+            if not self._changed.wait_for(lambda: self.exit_code is not None, grace + KILL_SECONDS):
                 self._shim.kill()
         return self.wait()
 

@@ -56,11 +56,7 @@ POLL_SECONDS = 0.05
 
 
 class ProcessRuntime:
-    """Runs plans as processes.
-
-    Args:
-        jobs: the folder of the jobs' folders, `containers` of this repository.
-    """
+    """Runs plans as processes. `jobs` is the folder `containers` of this repository."""
 
     name = "process"
     machine = "127.0.0.1"
@@ -99,11 +95,7 @@ class ProcessRuntime:
         return [pipes.feed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
 
     def _claim(self, plan: Plan) -> list[ProcessHost]:
-        """Make a plan's folder; return the list for its hosts.
-
-        Raises:
-            CannotRunError: the plan was started already.
-        """
+        """Make a plan's folder, unless it exists; return the list for its hosts."""
         with self._lock:
             if self._folder(plan.name).exists():
                 raise CannotRunError(f"{plan.name} was started already: remove it first")
@@ -177,11 +169,7 @@ class ProcessRuntime:
 
 
 def _write_files(host: HostPlan, layout: Layout) -> None:
-    """Write a host's files, inputs and first pipes.
-
-    Raises:
-        CannotRunError: a path is not below the contract's root.
-    """
+    """Write a host's files, inputs and first pipes. Raise CannotRunError for a path outside of the contract's root."""
     targets = [commands.local_path(layout, item.path) for item in host.inputs]
     files.copy_tree(host.files, layout.root)
     for item, target in zip(host.inputs, targets, strict=True):
@@ -197,18 +185,13 @@ def _write_files(host: HostPlan, layout: Layout) -> None:
 def _remove(folder: Path) -> None:
     """Remove a plan's folder when the last process of its hosts has ended."""
     for lock in folder.glob(f"*/{LOCK}"):
-        if not lock.is_file():  # opening a pipe would block
-            continue
-        _wait_for_end(lock)
+        if lock.is_file():  # opening a pipe would block
+            _wait_for_end(lock)
     trees.remove(folder)
 
 
 def _wait_for_end(lock: Path) -> None:
-    """Wait until the last process of a host has ended, and resume its shim, which a program can stop.
-
-    Raises:
-        TimeoutError: a process is still running after `END_SECONDS`.
-    """
+    """Wait until the last process of a host has ended, and resume its shim, which a program can stop."""
     deadline = time.monotonic() + END_SECONDS
     with lock.open("rb") as file:
         shim = file.read(MAX_PID_DIGITS)
