@@ -22,7 +22,7 @@ from tests.conftest import image_name
 SHELL = "serve"
 """The smallest of our images has a shell and Python: jobs of the tests are scripts in it."""
 
-OVER = ("Completed", "Failed", "Stopped")
+FINAL_STATUSES = ("Completed", "Failed", "Stopped")
 
 ROOT = f"${{{BASE_DIR}:-{DEFAULT_ROOT}}}"
 """The contract's root in a script that runs in containers and as a process."""
@@ -87,7 +87,7 @@ class LocalServer:
         """A training job's description when it has ended."""
         describe = self.sagemaker.describe_training_job
         job: dict[str, Any] = wait_until(
-            lambda: describe(TrainingJobName=name), lambda job: job["TrainingJobStatus"] in OVER
+            lambda: describe(TrainingJobName=name), lambda job: job["TrainingJobStatus"] in FINAL_STATUSES
         )
         return job
 
@@ -117,7 +117,7 @@ class LocalServer:
         name = self.start_processing(script, **members)
         describe = self.sagemaker.describe_processing_job
         job: dict[str, Any] = wait_until(
-            lambda: describe(ProcessingJobName=name), lambda job: job["ProcessingJobStatus"] in OVER
+            lambda: describe(ProcessingJobName=name), lambda job: job["ProcessingJobStatus"] in FINAL_STATUSES
         )
         return job
 

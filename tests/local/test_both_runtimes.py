@@ -15,7 +15,7 @@ from microjobs.contract import Layout
 from microjobs_orchestrator.local.kinds import Kind, all_kinds
 from tests.conftest import image_name
 from tests.local.clients import (
-    OVER,
+    FINAL_STATUSES,
     LocalServer,
     channel,
     processing_input,
@@ -104,7 +104,7 @@ def predict(local: LocalServer, model_uri: str) -> Any:
 
 
 def wait_for_end(describe: Callable[[], Any], status: str) -> dict[str, Any]:
-    job: dict[str, Any] = wait_until(describe, lambda job: job[status] in OVER, seconds=300)
+    job: dict[str, Any] = wait_until(describe, lambda job: job[status] in FINAL_STATUSES, seconds=300)
     return job
 
 

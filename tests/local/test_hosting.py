@@ -19,7 +19,7 @@ from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from tests.bundles import linear_bundle
 from tests.conftest import image_name
-from tests.local.clients import OVER, LocalServer, started, unique, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, started, unique, wait_until
 
 ROW = b"1,2,3\n"
 CLIENTS = 4
@@ -233,6 +233,6 @@ def transform(local: LocalServer, content_type: str, **processing: str) -> dict[
     )
     found: dict[str, Any] = wait_until(
         lambda: local.sagemaker.describe_transform_job(TransformJobName=name),
-        lambda found: found["TransformJobStatus"] in OVER,
+        lambda found: found["TransformJobStatus"] in FINAL_STATUSES,
     )
     return found

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from microjobs.contract import Layout
 from tests.conftest import image_from
-from tests.local.clients import OVER, SHELL, LocalServer, training_request, unique, wait_until
+from tests.local.clients import FINAL_STATUSES, SHELL, LocalServer, training_request, unique, wait_until
 
 pytestmark = pytest.mark.engine
 
@@ -66,7 +66,7 @@ class Tuning:
         describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
         job: dict[str, Any] = wait_until(
             lambda: describe(HyperParameterTuningJobName=name),
-            lambda job: job["HyperParameterTuningJobStatus"] in OVER,
+            lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
         )
         return job
 

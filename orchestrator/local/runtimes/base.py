@@ -36,7 +36,7 @@ class Pipe:
 
     path: str
     epoch: Callable[[int], Iterator[bytes]]
-    """Returns the content of pipe number N. If the function raises OSError or ValueError, the runtime ends the host."""
+    """Returns the content of pipe number N. On OSError and ValueError, the runtime ends the host."""
 
     def file(self, number: int) -> str:
         """Return the path of a named pipe. Number 0 exists before the host starts."""
@@ -158,14 +158,13 @@ class Host(Protocol):
         """
 
     def copy(self, path: str, to: Path) -> "Tree | None":
-        """Copy a file or a folder of the host. This works during the run and after it, until the plan is removed.
+        """Return a tree with copies of a file or a folder of the host; None if the path does not exist.
+
+        This works during the run and after it, until the plan is removed.
 
         Args:
             path: a path of the contract.
             to: the folder for the content of files. The copies belong to the caller.
-
-        Returns:
-            The tree; None if nothing exists at the path.
 
         Raises:
             CannotRunError: a file does not fit on this device, or cannot be read.

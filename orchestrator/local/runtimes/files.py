@@ -82,17 +82,13 @@ def make_read_only(folder: Path) -> None:
 
 
 def collect(source: Path, to: Path, *, link: bool) -> Tree | None:
-    """Copy a folder or a file of a host.
+    """Copy a folder or a file of a host into the folder `to`. Return the tree; None if the source does not exist.
 
     Links that lead out of the folder and special files, such as pipes, are left out with a warning. Files that are
     deleted meanwhile are left out, too.
 
     Args:
-        to: the folder for the content of files.
         link: make hard links instead of copies, because no process writes to the files any more.
-
-    Returns:
-        The tree; None if the source does not exist.
 
     Raises:
         CannotRunError: a file does not fit on this device, or cannot be read.

@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from microjobs_orchestrator.local import control
 from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
-from tests.local.clients import OVER, LocalServer, processing_request, training_request, wait_until
+from tests.local.clients import FINAL_STATUSES, LocalServer, processing_request, training_request, wait_until
 from tests.local.drills.examples import Examples
 from tests.local.drills.image import ML, said
 from tests.local.drills.leaks import machine, started, temporary_folder
@@ -260,11 +260,11 @@ class Drill:
 
     def _check_job(self, job: Job, running: set[str]) -> None:
         found = wait_until(
-            lambda: self._operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in OVER
+            lambda: self._operation("describe", job), lambda found: found[f"{job.kind}JobStatus"] in FINAL_STATUSES
         )
         status = found[f"{job.kind}JobStatus"]
         story = f"{job}, running: {job.plan in running}, found: {found}"
-        if job.status in OVER:
+        if job.status in FINAL_STATUSES:
             assert status == job.status, story
         if status == "Failed":
             assert LOST in found["FailureReason"], story
@@ -294,7 +294,7 @@ class Drill:
         describe = self.local.sagemaker.describe_hyper_parameter_tuning_job
         found = wait_until(
             lambda: describe(HyperParameterTuningJobName=self._tuning),
-            lambda job: job["HyperParameterTuningJobStatus"] in OVER,
+            lambda job: job["HyperParameterTuningJobStatus"] in FINAL_STATUSES,
         )
         pages = self.local.sagemaker.get_paginator("list_training_jobs_for_hyper_parameter_tuning_job")
         trials = list(pages.paginate(HyperParameterTuningJobName=self._tuning).search("TrainingJobSummaries[]"))

@@ -18,7 +18,15 @@ import pytest
 from microjobs.contract import Layout
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, WATCH_PORT
 from tests.conftest import image_name
-from tests.local.clients import OVER, ROOT, LocalServer, processing_input, processing_output, unique, wait_until
+from tests.local.clients import (
+    FINAL_STATUSES,
+    ROOT,
+    LocalServer,
+    processing_input,
+    processing_output,
+    unique,
+    wait_until,
+)
 from tests.local.machine import Address, list_containers, listening_addresses
 
 ML = Layout()
@@ -142,7 +150,7 @@ def scale(local: LocalServer) -> tuple[dict[str, Any], str]:
     )
     job = wait_until(
         lambda: local.sagemaker.describe_processing_job(ProcessingJobName=name),
-        lambda job: job["ProcessingJobStatus"] in OVER,
+        lambda job: job["ProcessingJobStatus"] in FINAL_STATUSES,
     )
     return job, name
 

@@ -68,11 +68,7 @@ def pour(container: Container, existing: Collection[str], path: str, chunks: Ite
 
 
 def fill(container: Container, path: str, chunks: Iterable[bytes]) -> int | None:
-    """Send chunks to a pipe until its reader closes it.
-
-    Returns:
-        The exit code of the command in the container; None if the container ended.
-    """
+    """Send chunks to a pipe until its reader closes it. Return the command's exit code; None if the container ended."""
     assert container.client is not None  # noqa: S101  for mypy
     api = container.client.api
     command: str = api.exec_create(container.id, [*FILL_COMMAND, path], stdin=True, stdout=False, user="root")["Id"]

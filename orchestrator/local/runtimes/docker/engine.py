@@ -31,8 +31,7 @@ class EngineAwayError(DockerException):
 def retry_while_away(request: Callable[[], T]) -> T | None:
     """Send a request to the engine, and repeat it while the engine does not answer.
 
-    Returns:
-        The result; None if the object of the request does not exist.
+    Return the result; None if the object of the request does not exist.
 
     Raises:
         EngineAwayError: the engine did not answer within `AWAY_TIMEOUT`.

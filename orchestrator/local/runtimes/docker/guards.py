@@ -167,13 +167,8 @@ class GuardedPort:
             raise ConnectionRefusedError("the container that guards the network has ended")
         (network,) = settings["Networks"].values()
         with contextlib.suppress(OSError):  # the engine's proxy is slower
-            return self._open_first((str(network["IPAddress"]), RELAY_PORT), min(timeout, DIRECT_TIMEOUT))
-        return self._open_first((str(published[0]["HostIp"]), int(published[0]["HostPort"])), timeout)
-
-    def _open_first(self, address: tuple[str, int], timeout: float) -> socket.socket:
-        connection = self._open(address, timeout)
-        self._address = address
-        return connection
+            return self._open((str(network["IPAddress"]), RELAY_PORT), min(timeout, DIRECT_TIMEOUT))
+        return self._open((str(published[0]["HostIp"]), int(published[0]["HostPort"])), timeout)
 
     def _open(self, address: tuple[str, int], timeout: float) -> socket.socket:
         connection = socket.create_connection(address, timeout)
@@ -184,6 +179,7 @@ class GuardedPort:
         except BaseException:
             connection.close()
             raise
+        self._address = address
         return connection
 
     def _secret(self) -> str:

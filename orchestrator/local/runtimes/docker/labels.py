@@ -16,7 +16,7 @@ CONTAINERS_LABEL = "org.microjobs.hosts"
 HOST_LABEL = "org.microjobs.host"
 PORT_LABEL = "org.microjobs.port"
 GUARD_LABEL = "org.microjobs.guard"
-"""Label of a guard, with the name of the host whose network it closes."""
+"""Label of a guard, with the name of its host."""
 SERVED_LABEL = "org.microjobs.served"
 """Label of the network that all serving hosts share. This network belongs to no single plan."""
 
@@ -33,7 +33,7 @@ class Labels:
         return {HOME_LABEL: self._home_id, PLAN_LABEL: plan.name, CONTAINERS_LABEL: str(container_count)}
 
     def filters(self, plan_name: str | None = None) -> dict[str, Any]:
-        """Return filters for the engine that select the objects of one plan, or of all plans if `plan_name` is None."""
+        """Return filters for the engine that select the objects of one plan, or of all plans."""
         plan_filter = [] if plan_name is None else [f"{PLAN_LABEL}={plan_name}"]
         return {"label": [f"{HOME_LABEL}={self._home_id}", *plan_filter]}
 

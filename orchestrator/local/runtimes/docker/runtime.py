@@ -181,8 +181,8 @@ class DockerRuntime:
         # Data loaders pass arrays in /dev/shm; Docker's default of 64 MB is too small.
         options: dict[str, Any] = {"shm_size": memory // 2}
         if host.limits:
-            options |= {"nano_cpus": round(min(host.limits.cpus, self._info["NCPU"]) * 1e9)}
-            options |= {"mem_limit": memory, "memswap_limit": memory}
+            cpus = round(min(host.limits.cpus, self._info["NCPU"]) * 1e9)
+            options |= {"nano_cpus": cpus, "mem_limit": memory, "memswap_limit": memory}
         if host.gpus and "nvidia" in self._info.get("Runtimes", {}):
             options["device_requests"] = [DeviceRequest(count=-1, capabilities=[["gpu"]])]
         return options
@@ -192,10 +192,9 @@ class DockerRuntime:
         containers: dict[str, list[Container]] = {}
         for container in self._client.containers.list(all=True, ignore_removed=True, filters=filters):
             containers.setdefault(container.labels[PLAN_LABEL], []).append(container)
-        labels = [volume.attrs["Labels"] for volume in self._client.volumes.list(filters=filters)]
-        labels += [network.attrs["Labels"] for network in self._client.networks.list(filters=filters)]
-        plan_names = {*containers, *(item[PLAN_LABEL] for item in labels)}
-        return {name: _hosts(containers.get(name, [])) for name in plan_names}
+        for item in [*self._client.volumes.list(filters=filters), *self._client.networks.list(filters=filters)]:
+            containers.setdefault(item.attrs["Labels"][PLAN_LABEL], [])
+        return {name: _hosts(found) for name, found in containers.items()}
 
     def remove(self, plan_name: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
@@ -207,15 +206,11 @@ class DockerRuntime:
     def _is_removed(self, plan_name: str) -> bool:
         """Remove all objects of a plan; return False if some cannot be removed yet."""
         filters = self._labels.filters(plan_name)
-        removals: list[Callable[[], None]] = [
-            *(
-                functools.partial(container.remove, force=True, v=True)
-                for container in self._client.containers.list(all=True, ignore_removed=True, filters=filters)
-            ),
-            *(volume.remove for volume in self._client.volumes.list(filters=filters)),
-            *(network.remove for network in self._client.networks.list(filters=filters)),
-        ]
-        return all(list(map(_is_gone, removals)))  # a list, so that each removal is tried
+        containers = self._client.containers.list(all=True, ignore_removed=True, filters=filters)
+        removals = [functools.partial(container.remove, force=True, v=True) for container in containers]
+        removals += [functools.partial(volume.remove) for volume in self._client.volumes.list(filters=filters)]
+        removals += [functools.partial(network.remove) for network in self._client.networks.list(filters=filters)]
+        return all(list(map(_remove, removals)))  # a list, so that each removal is tried
 
     def close(self) -> None:
         with contextlib.suppress(APIError, *AWAY_ERRORS):  # plans that keep running use it
@@ -246,7 +241,8 @@ def _connector(host: Container, guard: Container | None) -> Connect:
     return functools.partial(connect_unguarded, host, int(host.labels[PORT_LABEL] or 0))
 
 
-def _is_gone(removal: Callable[[], None]) -> bool:
+def _remove(removal: Callable[[], None]) -> bool:
+    """Return whether the engine's object is removed; False if it, or a container that uses it, is being removed."""
     try:
         removal()
     except NotFound:
@@ -254,5 +250,5 @@ def _is_gone(removal: Callable[[], None]) -> bool:
     except APIError as error:
         if error.status_code not in (HTTPStatus.CONFLICT, HTTPStatus.FORBIDDEN):
             raise
-        return False  # it is being removed, or it is a network of a container that is being removed
+        return False
     return True

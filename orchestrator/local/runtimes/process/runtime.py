@@ -84,13 +84,12 @@ class ProcessRuntime:
         try:
             with reserve([host.name for host in plan.hosts]) as (network, holders):
                 for host, environment in zip(plan.hosts, environments, strict=True):
-                    own = dataclasses.replace(network, address=network.resolve(host.name))
-                    hosts.append(self._start_host(plan, host, environment, own, holders))
-        except OSError as error:
+                    host_network = dataclasses.replace(network, address=network.resolve(host.name))
+                    hosts.append(self._start_host(plan, host, environment, host_network, holders))
+        except BaseException as error:
             self.remove(plan.name)
-            raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
-        except BaseException:
-            self.remove(plan.name)
+            if isinstance(error, OSError):
+                raise MachineFailedError(f"{plan.name} cannot be started: {error}") from error
             raise
         return [pipes.feed(started, host.pipes, started.pour) for host, started in zip(plan.hosts, hosts, strict=True)]
 
@@ -220,7 +219,7 @@ def _variables(host: HostPlan, environment: Environment, layout: Layout, network
     request = {name: value for name, value in host.environment.items() if name not in EXECUTABLE}
     if host.entrypoint is not None:
         request = {name: commands.translate_paths(value, layout) for name, value in request.items()}
-    values = {
+    return {
         **inherited,
         "PATH": f"{commands.search_path(environment)}:{inherited.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
@@ -229,7 +228,5 @@ def _variables(host: HostPlan, environment: Environment, layout: Layout, network
         PYTHON: str(environment.python),
         BASE_DIR: str(layout.root),
         **network.variables(),
+        **({} if host.gpus else {"CUDA_VISIBLE_DEVICES": ""}),
     }
-    if not host.gpus:
-        values["CUDA_VISIBLE_DEVICES"] = ""
-    return values
