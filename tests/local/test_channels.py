@@ -191,7 +191,7 @@ def test_invalid_gzip_in_a_pipe_fails_the_job(anywhere: LocalServer) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no json", "it is no JSON"),
+        ("no json", "it is not JSON"),
         ('{"prefix": "s3://b/"}', "it is not a JSON array"),
         ('[{"prefix": "s3://nowhere/"}, "x"]', "s3://nowhere/x: "),
     ],

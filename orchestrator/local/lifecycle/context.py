@@ -23,7 +23,7 @@ class Settings:
     """The address of the server for hosts."""
     region: str = REGION
     aliases: Mapping[str, str] = field(default_factory=dict)
-    """Names of local images, by image URIs with optional `*`."""
+    """Names of local images by image URI, which may contain `*`."""
     limits: bool = False
     """Give each host its instance type's processors and memory."""
 
@@ -43,19 +43,18 @@ class Context:
         """Return the local name of an image: its alias, else that of the first matching pattern, else its own name."""
         if uri in self.settings.aliases:
             return self.settings.aliases[uri]
-        fitting = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
-        return next(fitting, None) or self._without_registry(uri)
+        matches = (local for pattern, local in self.settings.aliases.items() if fnmatch.fnmatchcase(uri, pattern))
+        return next(matches, None) or self._without_registry(uri)
 
     def _without_registry(self, uri: str) -> str:
         """Return an image's name without the host of the local registry, unless the engine has the whole name."""
-        own = f"{format_registry(self.settings.region)}/"
-        if not uri.startswith(own) or any(uri in image.tags for image in self.runtime.images()):
+        registry = f"{format_registry(self.settings.region)}/"
+        if not uri.startswith(registry) or any(uri in image.tags for image in self.runtime.images()):
             return uri
-        return uri.removeprefix(own)
+        return uri.removeprefix(registry)
 
     def access(self) -> dict[str, str]:
-        """Variables with which a host reaches this server as it would reach AWS by its role: the server's own
-        credentials and never the user's."""
+        """Return the variables with which a host uses this server as AWS, with the server's credentials."""
         credentials = self.home.credentials()
         return {
             "AWS_ENDPOINT_URL": self.settings.url,

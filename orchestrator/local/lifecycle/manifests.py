@@ -14,7 +14,7 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.s3.store import ObjectStore
 
 REF = "-ref"
-"""The end of an attribute's name whose value is an object's address, and stands for what the object holds."""
+"""The suffix of attribute names whose value is the URI of an object with the data."""
 
 Record = tuple[bytes | StoredObject, ...]
 """The values of one line of an augmented manifest, in the order of AttributeNames."""
@@ -66,7 +66,7 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _failed(where, f"it is no JSON: {error}") from error
+        raise _failed(where, f"it is not JSON: {error}") from error
 
 
 def _object(store: ObjectStore, uri: str, where: str) -> StoredObject:

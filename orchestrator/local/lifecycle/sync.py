@@ -21,7 +21,7 @@ POLL_INTERVAL = 5.0
 copying is slow, so that copying takes a tenth of the time at most."""
 
 SHORT_POLL_INTERVAL = 0.5
-"""The same while files change, because also files that exist briefly must be found twice."""
+"""Poll interval while files change: a file is uploaded after two equal copies, also if it exists only briefly."""
 
 UNKNOWN = (-1, 0.0)
 """Size and time of a file that was not copied yet."""
@@ -60,7 +60,7 @@ class Sync:
         self._seen: dict[str, dict[str, tuple[int, float]]] = {
             host.name: dict.fromkeys(initial, UNKNOWN) for host in hosts
         }
-        self._gone: dict[str, set[str]] = {host.name: set() for host in hosts}
+        self._deleted: dict[str, set[str]] = {host.name: set() for host in hosts}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._loop, daemon=True)
 
@@ -76,13 +76,13 @@ class Sync:
     def _loop(self) -> None:
         wait = POLL_INTERVAL
         while not self._ended.wait(wait):
-            began, seen = time.monotonic(), dict(self._seen)
+            start, seen = time.monotonic(), dict(self._seen)
             try:
                 self.poll(final=False)
             except Exception:
                 logger.exception("could not sync %s", self._path)
             is_settled = all(before == self._seen[host] for host, before in seen.items())
-            wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - began))
+            wait = max(POLL_INTERVAL if is_settled else SHORT_POLL_INTERVAL, 10 * (time.monotonic() - start))
 
     def poll(self, *, final: bool) -> None:
         """Copy the folder of each host, and upload what has changed."""
@@ -96,25 +96,25 @@ class Sync:
                 discard(copied)
 
     def _upload(self, host: str, tree: Tree, *, final: bool) -> None:
-        before, now = self._seen[host], {}
+        previous, current = self._seen[host], {}
         refused: ServiceError | None = None
         for name, content in outputs.files(tree).items():
-            now[name] = (tree[name].size, tree[name].modified)
-            if final or before.get(name) == now[name]:
+            current[name] = (tree[name].size, tree[name].modified)
+            if final or previous.get(name) == current[name]:
                 try:
                     self._upload_file(content, outputs.join(self._prefix, name))
                 except ServiceError as error:  # a name that cannot be a key must not prevent the upload of others
                     refused = error
         if final and refused is not None:
             raise refused
-        self._seen[host] = now
-        gone = (self._gone[host] | before.keys()) - now.keys()
-        if self._deletes and (final or before.items() >= now.items()):  # their replacements are uploaded
+        self._seen[host] = current
+        deleted = (self._deleted[host] | previous.keys()) - current.keys()
+        if self._deletes and (final or previous.items() >= current.items()):  # their replacements are uploaded
             elsewhere = {name for other, names in self._seen.items() if other != host for name in names}
-            for name in gone - elsewhere:
+            for name in deleted - elsewhere:
                 self._store.delete(self._bucket, outputs.join(self._prefix, name))
-            gone = set()
-        self._gone[host] = gone
+            deleted = set()
+        self._deleted[host] = deleted
 
     def _upload_file(self, path: Path, key: str) -> None:
         outputs.check_key(self._store, self._bucket, key)

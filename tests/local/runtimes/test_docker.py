@@ -1,4 +1,4 @@
-"""The Docker runtime by itself: what the server's tests do not reach."""
+"""Tests of the Docker runtime without a server."""
 
 import io
 import tarfile
@@ -76,7 +76,7 @@ def test_inputs_are_copied_where_they_cannot_be_overlaid(
 
 
 def _broken_volume(volumes: list[str]) -> str:
-    """An overlay that no engine can mount, as every overlay is where the folder is on another machine."""
+    """Create an overlay volume that no engine can mount, such as one of a folder on another machine."""
     options = {"type": "overlay", "device": "overlay", "o": "lowerdir=/nowhere,upperdir=/nowhere,workdir=/nowhere"}
     with open_engine() as engine:
         volumes.append(engine.volumes.create(driver="local", driver_opts=options).name)
@@ -84,7 +84,7 @@ def _broken_volume(volumes: list[str]) -> str:
 
 
 @pytest.mark.engine
-def test_long_line_is_one_line(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_long_line_is_not_split(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     (host,) = docker_runtime.start(
         plan(tmp_path, "head -c 100000 /dev/zero | tr '\\0' x; echo; echo end; printf 'no end'")
     )
@@ -125,7 +125,7 @@ def test_plan_that_cannot_start_leaves_nothing(tmp_path: Path, docker_runtime: D
 
 @pytest.mark.engine
 def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """Of a request whose connection broke, which the engine went on with: no removal may have seen it."""
+    """The engine completes a request whose connection broke, maybe after the plan was removed."""
     made = plan(tmp_path, "exit 0")
     client = docker.from_env()
     left = client.containers.create(image_name("serve"), name=home_labels(tmp_path).container_name(made, "algo-1"))
@@ -138,15 +138,15 @@ def test_start_waits_for_the_removal_of_an_earlier_container(tmp_path: Path, doc
 
 
 @pytest.mark.engine
-def test_container_that_was_not_started_is_ignored(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
-    """It would look like one that ended well."""
+def test_running_ignores_containers_that_were_not_started(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+    """The engine reports exit code 0 for it."""
     made = plan(tmp_path, "exit 0")
     docker_runtime._create(made, made.hosts[0], {}, [])
     assert docker_runtime.running() == {"job/a": ()}
 
 
 @pytest.mark.engine
-def test_job_with_a_host_too_few_has_none(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_running_returns_no_hosts_if_one_is_missing(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     one = plan(tmp_path, "sleep 60")
     two = replace(one, hosts=(one.hosts[0], replace(one.hosts[0], name="algo-2")))
     docker_runtime.start(two)
@@ -157,7 +157,7 @@ def test_job_with_a_host_too_few_has_none(tmp_path: Path, docker_runtime: Docker
 
 
 @pytest.mark.engine
-def test_volumes_and_networks_without_containers_are_found(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
+def test_running_finds_volumes_and_networks_without_containers(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     made = replace(plan(tmp_path, "exit 0"), isolated=True)
     labels = home_labels(tmp_path)
     docker_runtime._networks.create(made, labels.plan_labels(made, 1), guarded=False)
@@ -225,7 +225,7 @@ def test_links_inside_stay_links(tmp_path: Path) -> None:
     assert (tmp_path / "hard").read_text() == (tmp_path / "soft").read_text() == "x"
 
 
-def test_trees_are_packed_as_roots(tmp_path: Path) -> None:
+def test_packed_files_belong_to_root(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir(mode=0o700)
     (tmp_path / "a" / "x").touch(mode=0o600)
     with packed([(tmp_path / "a", "/some/where")]) as file, tarfile.open(fileobj=file) as tar:

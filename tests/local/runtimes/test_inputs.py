@@ -1,4 +1,4 @@
-"""Inputs that are overlaid: what a container's user may read of them."""
+"""Tests of the access rights of overlaid inputs."""
 
 import os
 import stat
@@ -18,7 +18,7 @@ MODES = {"private": 0o600, "group": 0o640, "public": 0o644, "program": 0o700}
 
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
-    """A folder of hard links to the user's files, as a server whose umask is 077 makes it."""
+    """Return a folder of hard links to a user's files, as a server with umask 077 makes it."""
     bucket, linked = tmp_path / "bucket", tmp_path / "linked"
     for folder in (bucket, linked, linked / "deep"):
         folder.mkdir(mode=0o700)
@@ -33,7 +33,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
 
 
-def test_private_files_are_copied_and_the_users_own_stay_private(linked: Path) -> None:
+def test_private_files_are_replaced_by_readable_copies(linked: Path) -> None:
     bucket = linked.parent / "bucket"
     make_readable(linked)
     assert modes(linked / "deep") == {"private": 0o644, "group": 0o644, "public": 0o644, "program": 0o755}

@@ -1,4 +1,4 @@
-"""Programs as hosts: what they get, how they are followed, stopped, and never left behind."""
+"""Tests of the process runtime with small programs as hosts."""
 
 import ctypes
 import os
@@ -57,7 +57,7 @@ Start = Callable[[HostPlan], Host]
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where home and jobs are, the same for all tests: the environment is made once."""
+    """Return the folder of the home and the jobs. All tests share it, so that the environment is made once."""
     place = tmp_path_factory.mktemp("place")
     tiny_jobs(place, "import os, signal\ndef process(arguments): os.kill(os.getpid(), signal.SIGSEGV)")
     return place
@@ -86,7 +86,7 @@ def test_program_ends_with_its_exit_code(start: Start, tmp_path: Path) -> None:
     assert start(program(tmp_path, "import sys; sys.exit(7)")).wait() == Exit(7)
 
 
-def test_crashed_job_says_why(start: Start, tmp_path: Path) -> None:
+def test_crashed_job_writes_its_signal_to_the_failure_file(start: Start, tmp_path: Path) -> None:
     host = start(host_plan(tmp_path, "tiny", arguments=()))
     assert host.wait() == Exit(128 + signal.SIGSEGV)
     assert copied(host, str(ROOT.output), tmp_path / "output")
@@ -94,13 +94,13 @@ def test_crashed_job_says_why(start: Start, tmp_path: Path) -> None:
     assert read_failure(Layout(tmp_path)) is not None
 
 
-def test_program_killed_from_outside_ran_out_of_memory(start: Start, tmp_path: Path) -> None:
+def test_sigkill_is_reported_as_lack_of_memory(start: Start, tmp_path: Path) -> None:
     exit_ = start(program(tmp_path, "import os; os.kill(os.getpid(), 9)")).wait()
     assert exit_.code == 137
     assert "out of memory" in (exit_.reason or "")
 
 
-def test_both_streams_are_lines_with_times(start: Start, tmp_path: Path) -> None:
+def test_lines_of_stdout_and_stderr_have_times(start: Start, tmp_path: Path) -> None:
     code = "import sys, time; print('out', flush=True); time.sleep(1); print('err', file=sys.stderr); print(end='last')"
     before = time.time()
     lines = list(start(program(tmp_path, code)).lines())
@@ -115,13 +115,13 @@ def test_lines_are_the_same_on_each_call(start: Start, tmp_path: Path) -> None:
     assert list(host.lines()) == lines
 
 
-def test_lines_come_while_the_host_runs(start: Start, tmp_path: Path) -> None:
+def test_lines_are_available_while_the_host_runs(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "import time; print('up', flush=True); time.sleep(60)"))
     assert next(iter(host.lines())).text == b"up"
     host.stop(0)
 
 
-def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
+def test_incomplete_line_is_read_when_it_is_complete(tmp_path: Path) -> None:
     log = tmp_path / "log"
     process = ManagedProcess(["/bin/sleep", "1"], {}, log)
     log.write_bytes(b"1000000 ha")
@@ -131,11 +131,11 @@ def test_half_a_line_waits_for_its_end(tmp_path: Path) -> None:
     assert process.wait() == 0
 
 
-def test_slow_reader_does_not_hold_the_host_up(start: Start, tmp_path: Path) -> None:
+def test_unread_output_does_not_block_the_host(start: Start, tmp_path: Path) -> None:
     assert start(program(tmp_path, "print('x' * 50_000_000)")).wait() == Exit(0)
 
 
-def test_entry_points_paths_are_the_hosts_own(start: Start, tmp_path: Path) -> None:
+def test_paths_in_entry_point_are_translated(start: Start, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "main.py").write_text("import sys; print(open(sys.argv[1].partition('=')[2]).read())")
@@ -150,7 +150,7 @@ def test_entry_points_paths_are_the_hosts_own(start: Start, tmp_path: Path) -> N
     assert output(start(plan)) == "read"
 
 
-def test_writing_into_an_input_leaves_the_bucket_alone(start: Start, tmp_path: Path) -> None:
+def test_writing_into_an_input_does_not_change_the_bucket(start: Start, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     (source / "x.csv").write_text("1")
@@ -164,9 +164,7 @@ def test_writing_into_an_input_leaves_the_bucket_alone(start: Start, tmp_path: P
     assert (source / "x.csv").read_text() == "1"
 
 
-def test_secrets_of_the_caller_stay_with_the_caller(
-    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_host_does_not_inherit_secrets(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     code = "import os; print(*sorted(os.environ), os.environ['GIVEN'], os.environ['HOME'])"
@@ -182,7 +180,7 @@ HOSTILE = dict.fromkeys(("PYTHONHOME", *EXECUTABLE, "PATH", "MICROJOBS_JOB"), "/
 @pytest.mark.parametrize(
     ("entrypoint", "reason"), [(None, "SIGSEGV"), (("train",), "this image does not train")], ids=["image", "train"]
 )
-def test_users_variables_do_not_break_our_programs(
+def test_variables_of_the_request_do_not_break_the_images_programs(
     entrypoint: tuple[str, ...] | None, reason: str, start: Start, tmp_path: Path
 ) -> None:
     """Only our own code writes the failure file: the tiny job crashes on purpose."""
@@ -196,22 +194,22 @@ def test_users_variables_do_not_break_our_programs(
     assert reason in (tmp_path / "output" / "failure").read_text()
 
 
-def test_users_python_path_reaches_the_users_program(start: Start, tmp_path: Path) -> None:
+def test_python_path_of_the_request_applies_to_its_program(start: Start, tmp_path: Path) -> None:
     code = "import sys; print('/opt/library' in sys.path)"
     assert output(start(program(tmp_path, code, environment={"PYTHONPATH": "/opt/library"}))) == "True"
 
 
-def test_pip_is_refused_in_an_environment_that_jobs_share(start: Start, tmp_path: Path) -> None:
+def test_pip_fails_in_a_shared_environment(start: Start, tmp_path: Path) -> None:
     host = start(host_plan(tmp_path, "tiny", entrypoint=("sh", "-c"), arguments=("pip install nothing",)))
     assert host.wait() == Exit(2)
     assert "jobs share the packages of tiny" in output(host)
 
 
-def test_host_without_gpus_sees_none(start: Start, tmp_path: Path) -> None:
+def test_host_without_gpus_has_no_visible_gpu(start: Start, tmp_path: Path) -> None:
     assert output(start(program(tmp_path, "import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"))) == ""
 
 
-def test_limits_give_a_host_its_cpus(start: Start, tmp_path: Path) -> None:
+def test_limits_set_the_cpus_of_a_host(start: Start, tmp_path: Path) -> None:
     code = "import os; print(len(os.sched_getaffinity(0)))"
     assert output(start(program(tmp_path, code, limits=HostLimits(1, 1 << 30)))) == "1"
 
@@ -221,7 +219,7 @@ STUBBORN = (
 )
 
 
-def test_stop_lets_a_program_save_its_work(start: Start, tmp_path: Path) -> None:
+def test_stop_sends_sigterm_first(start: Start, tmp_path: Path) -> None:
     code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: sys.exit(print('saved')));"
     host = start(program(tmp_path, code + "print('up', flush=True); time.sleep(600)"))
     wait_for_line(host, b"up")
@@ -230,7 +228,7 @@ def test_stop_lets_a_program_save_its_work(start: Start, tmp_path: Path) -> None
     assert "saved" in output(host)
 
 
-def test_stop_kills_after_the_grace(start: Start, tmp_path: Path) -> None:
+def test_stop_sends_sigkill_after_the_grace_period(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, STUBBORN))
     wait_for_line(host, b"up")
     started = time.monotonic()
@@ -240,7 +238,7 @@ def test_stop_kills_after_the_grace(start: Start, tmp_path: Path) -> None:
     host.stop(60)
 
 
-def test_second_stop_may_be_shorter(start: Start, tmp_path: Path) -> None:
+def test_second_stop_can_shorten_the_grace_period(start: Start, tmp_path: Path) -> None:
     code = "import signal, time; signal.signal(signal.SIGTERM, lambda *_: print('told', flush=True)); "
     host = start(program(tmp_path, code + "print('up', flush=True); [time.sleep(1) for _ in range(600)]"))
     wait_for_line(host, b"up")
@@ -260,13 +258,13 @@ def any_seconds() -> str:
 DAEMON = "import subprocess, sys; subprocess.Popen(['sleep', sys.argv[1]], start_new_session=True); print('up')"
 
 
-def test_nothing_outlives_its_host(start: Start, tmp_path: Path) -> None:
+def test_processes_of_a_host_end_with_it(start: Start, tmp_path: Path) -> None:
     seconds = any_seconds()
     assert start(program(tmp_path, DAEMON, seconds)).wait() == Exit(0)
     assert processes_with(seconds) == []
 
 
-def test_copy_tells_nothing_from_empty(start: Start, tmp_path: Path) -> None:
+def test_copy_distinguishes_missing_from_empty_folders(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "import os, sys; os.makedirs(sys.argv[1])", OUTPUT))
     host.wait()
     assert copied(host, OUTPUT, tmp_path / "empty")
@@ -274,7 +272,7 @@ def test_copy_tells_nothing_from_empty(start: Start, tmp_path: Path) -> None:
     assert not copied(host, str(ROOT.model), tmp_path / "none")
 
 
-def test_copy_of_a_running_host_is_a_copy(start: Start, tmp_path: Path) -> None:
+def test_copy_from_a_running_host_is_not_linked(start: Start, tmp_path: Path) -> None:
     code = """
 import os, sys, time
 os.makedirs(sys.argv[1])
@@ -308,22 +306,22 @@ def test_all_hosts_start_or_none(runtime: ProcessRuntime, place: Path, tmp_path:
     assert list_plans(place) == []
 
 
-def test_path_that_climbs_out_is_refused(start: Start, tmp_path: Path) -> None:
+def test_path_outside_of_the_root_raises(start: Start, tmp_path: Path) -> None:
     with pytest.raises(CannotRunError, match="is not below"):
         start(program(tmp_path, "pass", inputs=(Input(f"{INPUT}/../../../../etc", tmp_path),)))
 
 
-def test_isolation_needs_an_engine(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_network_isolation_raises(runtime: ProcessRuntime, tmp_path: Path) -> None:
     with pytest.raises(CannotRunError, match="network isolation needs an engine"):
         runtime.start(Plan("job", (program(tmp_path, "pass"),), isolated=True))
 
 
-def test_unknown_program_is_named(start: Start, tmp_path: Path) -> None:
+def test_error_names_an_unknown_program(start: Start, tmp_path: Path) -> None:
     with pytest.raises(CannotRunError, match="entry point 'Rscript' is not in the environment of tiny"):
         start(host_plan(tmp_path, "tiny", entrypoint=("Rscript",)))
 
 
-def test_running_plan_cannot_start_twice(start: Start, tmp_path: Path) -> None:
+def test_second_start_of_a_plan_raises(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "import time; time.sleep(0.3); print('done')"))
     with pytest.raises(CannotRunError, match="was started already"):
         start(program(tmp_path / "again", "pass"))
@@ -445,7 +443,7 @@ def test_closed_runtime_ends_its_hosts(runtime: ProcessRuntime, start: Start, tm
     assert host.wait() == Exit(128 + signal.SIGTERM)
 
 
-def test_jobs_at_once_have_addresses_of_their_own(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_parallel_jobs_have_different_addresses(runtime: ProcessRuntime, tmp_path: Path) -> None:
     code = """
 import os, socket, time
 with socket.create_server((os.environ["MICROJOBS_ADDRESS"], 18786)):
@@ -494,7 +492,7 @@ def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
 
 
 def as_any_user() -> None:
-    """Root may write into folders that are read-only; without this capability it may not."""
+    """Drop the capability with which root can write into read-only folders."""
     if os.geteuid() == 0:
         ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0)
 

@@ -1,4 +1,4 @@
-"""Addresses and ports that are chosen for the hosts of a job."""
+"""Tests of the addresses and ports that are reserved for the hosts of a job."""
 
 import os
 import socket
@@ -36,19 +36,19 @@ def test_several_hosts_get_a_port_for_each_listener() -> None:
         assert len(set(network.hosts.values())) == 3
 
 
-def test_one_host_has_an_address_and_nothing_to_listen_on() -> None:
+def test_single_host_has_an_address_and_no_ports() -> None:
     with reserve(["algo-1"]) as (network, holders):
         assert (len(network.hosts), network.ports, holders) == (1, {}, [])
 
 
-def test_own_hosts_can_listen_on_the_port_that_is_held_for_them() -> None:
+def test_hosts_can_listen_on_a_reserved_port() -> None:
     with reserve(["algo-1", "algo-2"]) as (network, _):
         assert not can_listen(first_host(network))
         assert can_listen(first_host(network), reuse_port=True)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-def test_other_users_cannot_take_the_port_of_the_first_host() -> None:
+def test_other_users_cannot_listen_on_a_reserved_port() -> None:
     with reserve(["algo-1", "algo-2"]) as (network, _):
         address = first_host(network)
         child = os.fork()

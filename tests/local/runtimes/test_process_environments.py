@@ -1,4 +1,4 @@
-"""Virtual environments from locks: which, of what, by what, and only once."""
+"""Tests of the virtual environments that the process runtime makes from lock files."""
 
 import hashlib
 import re
@@ -36,7 +36,7 @@ def environments(tmp_path: Path, jobs: Path) -> Environments:
 
 @pytest.fixture
 def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A package that the tiny job's lock wants, in the folder of local packages; the index is empty."""
+    """Return a package that the tiny job requires, in the folder of local packages; the package index is empty."""
     packages = tmp_path / "packages"
     packages.mkdir()
     path = packages / "greeting-1.0-py3-none-any.whl"
@@ -64,7 +64,7 @@ def wheel(tmp_path: Path, jobs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"microjobs/tiny:dev@sha256:{'0' * 64}",
     ],
 )
-def test_image_name_says_which_job(image: str, shared_place: Path) -> None:
+def test_image_name_selects_the_job(image: str, shared_place: Path) -> None:
     jobs = shared_place / "repository" / "containers"
     assert Environments(shared_place / "environments", jobs).get(image).job == jobs / "tiny"
 
@@ -90,7 +90,9 @@ def test_packages_come_from_the_local_folder(
     assert said.stdout == "hello\n"
 
 
-def test_wrong_file_is_refused_and_nothing_stays(wheel: Path, environments: Environments, tmp_path: Path) -> None:
+def test_wrong_package_hash_raises_and_leaves_no_environment(
+    wheel: Path, environments: Environments, tmp_path: Path
+) -> None:
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("more.py", "print('something else')")
     with pytest.raises(CannotRunError, match=r"(?is)cannot be made:.*hash.*docs/maintaining/building\.md"):
@@ -98,7 +100,7 @@ def test_wrong_file_is_refused_and_nothing_stays(wheel: Path, environments: Envi
     assert not any(path.is_dir() for path in (tmp_path / "environments").iterdir())
 
 
-def test_environment_is_made_once_for_all_who_ask(environments: Environments, wheel: Path) -> None:
+def test_parallel_requests_make_an_environment_once(environments: Environments, wheel: Path) -> None:
     del wheel
     stamps = set[float]()
 
@@ -113,7 +115,7 @@ def test_environment_is_made_once_for_all_who_ask(environments: Environments, wh
     assert len(stamps) == 1
 
 
-def test_broken_off_environment_is_made_again(environments: Environments, wheel: Path) -> None:
+def test_incomplete_environment_is_made_again(environments: Environments, wheel: Path) -> None:
     del wheel
     made = environments.get("tiny")
     (made.folder / "complete").unlink()
@@ -122,15 +124,15 @@ def test_broken_off_environment_is_made_again(environments: Environments, wheel:
     assert not (made.folder / "half").exists()
 
 
-def test_broken_off_environment_is_removed_at_start(environments: Environments, wheel: Path) -> None:
+def test_incomplete_environment_is_removed_at_start(environments: Environments, wheel: Path) -> None:
     made = environments.get("tiny")
     broken = made.folder.with_name("tiny-cpu-broken")
     (broken / "lib").mkdir(parents=True)
-    environments.remove_broken()
+    environments.remove_incomplete()
     assert (wheel.exists(), made.folder.exists(), broken.exists()) == (True, True, False)
 
 
-def test_another_lock_is_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:
+def test_changed_lock_file_makes_another_environment(environments: Environments, jobs: Path, wheel: Path) -> None:
     folder = environments.get("tiny").folder
     lock = jobs / "tiny" / "cpu.lock"
     lock.write_text(lock.read_text().replace("--hash", "--hash=sha256:" + "0" * 64 + " \\\n    --hash"))
@@ -138,9 +140,7 @@ def test_another_lock_is_another_environment(environments: Environments, jobs: P
     assert environments.get("tiny").folder != folder
 
 
-def test_closing_ends_installations(
-    environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_close_ends_installations(environments: Environments, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Installer, "commands", lambda *_: [["/bin/sh", "-c", "echo Downloading; sleep 600"]])
     errors: list[CannotRunError] = []
 

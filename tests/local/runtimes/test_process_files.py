@@ -1,4 +1,4 @@
-"""Files given to hosts and taken from them."""
+"""Tests of copies to and from the folders of processes."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ from tests.local.runtimes.processes import names
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A folder with a file, a program and a folder."""
+    """Return a folder with a file, a program and a folder."""
     source = tmp_path / "source"
     (source / "folder").mkdir(parents=True)
     (source / "file").write_text("content")
@@ -40,7 +40,7 @@ def test_copied_folders_are_merged(source: Path, tmp_path: Path) -> None:
     assert names((tmp_path / "given").iterdir()) == {"before", "file", "folder"}
 
 
-def test_large_files_are_copied_whole_where_the_kernel_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_files_are_copied_without_kernel_support(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> int:
         raise OSError
 
@@ -52,7 +52,7 @@ def test_large_files_are_copied_whole_where_the_kernel_cannot(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize("link", [True, False])
-def test_taken_tree_is_equal(link: bool, source: Path, tmp_path: Path) -> None:
+def test_collected_tree_equals_its_source(link: bool, source: Path, tmp_path: Path) -> None:
     (source / "link").symlink_to("folder/program")
     (source / "circle").symlink_to("circle")
     tree = collect(source, tmp_path / "to", link=link)
@@ -67,13 +67,13 @@ def test_taken_tree_is_equal(link: bool, source: Path, tmp_path: Path) -> None:
         assert (entry.content.stat().st_ino == given.st_ino) == link
 
 
-def test_one_file_is_taken_by_its_name(source: Path, tmp_path: Path) -> None:
+def test_single_file_is_collected(source: Path, tmp_path: Path) -> None:
     assert set(collect(source / "file", tmp_path / "to", link=False) or ()) == {"file"}
     assert collect(source / "none", tmp_path / "to", link=False) is None
 
 
 @pytest.mark.parametrize("target", ["/etc/hostname", "../outside"])
-def test_links_that_lead_out_are_left_out(
+def test_links_to_other_folders_are_left_out(
     target: str, source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (source / "link").symlink_to(target)
@@ -118,5 +118,5 @@ def test_folders_that_a_job_made_read_only_are_removed(tmp_path: Path) -> None:
     assert tmp_path.stat().st_mode & 0o777 == 0o777
 
 
-def test_removing_nothing_is_harmless(tmp_path: Path) -> None:
+def test_removing_a_missing_folder_does_nothing(tmp_path: Path) -> None:
     remove(tmp_path / "none")

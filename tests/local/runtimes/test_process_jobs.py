@@ -1,4 +1,4 @@
-"""The real jobs as processes, in environments made from their locks."""
+"""Tests of the repository's jobs on the process runtime, in environments made from their lock files."""
 
 import errno
 import io
@@ -49,7 +49,7 @@ ARRAYS: Arrays = {
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """One for all tests: an environment is made once."""
+    """Return a home that all tests share, so that each environment is made once."""
     return make_home(tmp_path_factory.mktemp("home"))
 
 
@@ -70,7 +70,7 @@ def arrays(folder: Path, path: str, content: Arrays) -> Input:
 
 
 def channels(folder: Path) -> Sequence[Input]:
-    """The two channels of a trainer."""
+    """Return the two channels of a trainer."""
     return [
         arrays(folder / split, str(ROOT.channel(split)), {name: ARRAYS[name] for name in (f"x_{split}", f"y_{split}")})
         for split in ("train", "test")
@@ -87,7 +87,7 @@ def trainer(runtime: ProcessRuntime, folder: Path, *, job: str = "train-tensorfl
 
 
 def four_hosts(folder: Path, content: Arrays = ARRAYS) -> Plan:
-    """One file a host, as ShardedByS3Key deals four files out."""
+    """Return a plan with one file per host, as ShardedByS3Key distributes four files."""
 
     def write(name: str) -> Callable[[Layout], None]:
         return lambda layout: write_processing_resource_config(layout, ResourceConfig(name, HOSTS))
@@ -98,7 +98,7 @@ def four_hosts(folder: Path, content: Arrays = ARRAYS) -> Plan:
     return Plan("processing-job/four-hosts", tuple(hosts))
 
 
-def test_one_host_scales_its_input(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_preprocessing_runs_on_one_host(runtime: ProcessRuntime, tmp_path: Path) -> None:
     plan = host_plan(tmp_path, "preprocess", inputs=(arrays(tmp_path / "input", INPUT, ARRAYS),))
     (host,) = runtime.start(Plan("processing-job/one-host", (plan,)))
     assert host.wait() == Exit(0), output(host)
@@ -107,7 +107,7 @@ def test_one_host_scales_its_input(runtime: ProcessRuntime, tmp_path: Path) -> N
     assert "scaled 13 features by 200 training rows" in output(host)
 
 
-def test_four_hosts_work_on_one_job(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:
     hosts = runtime.start(four_hosts(tmp_path))
     assert [host.wait() for host in hosts] == [Exit(0)] * 4, [output(host) for host in hosts]
     for host in hosts:
@@ -119,7 +119,7 @@ def test_four_hosts_work_on_one_job(runtime: ProcessRuntime, tmp_path: Path) -> 
     np.testing.assert_allclose(scaler.mean, ARRAYS["x_train"].mean(axis=0))
 
 
-def test_lost_host_ends_the_job_on_all(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_lost_host_ends_all_other_hosts(runtime: ProcessRuntime, tmp_path: Path) -> None:
     long = {"x_train": np.broadcast_to(1.0, (3_000_000, 13)), "y_train": np.zeros(3_000_000)}  # seconds to read
     hosts = runtime.start(four_hosts(tmp_path, {**ARRAYS, **long}))
     wait_for_line(hosts[0], b"algo-4 has")
@@ -149,7 +149,7 @@ def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path
     assert (tmp_path / "model" / "manifest.json").exists()
 
 
-def test_script_mode_is_refused_with_a_reason(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_script_mode_fails_with_a_reason(runtime: ProcessRuntime, tmp_path: Path) -> None:
     host = trainer(runtime, tmp_path, sagemaker_program="train.py")
     assert host.wait().code == 2
     copied(host, str(ROOT.output), tmp_path / "output")
@@ -187,7 +187,7 @@ def wait_for_ping(host: Host) -> None:
             return
 
 
-def test_two_endpoints_serve_at_once_and_stop_in_order(runtime: ProcessRuntime, tmp_path: Path) -> None:
+def test_two_endpoints_serve_at_once_and_exit_with_zero(runtime: ProcessRuntime, tmp_path: Path) -> None:
     hosts = [endpoint(runtime, tmp_path, name, weight) for name, weight in (("one", 1.0), ("two", 2.0))]
     for host, prediction in zip(hosts, (3.5, 6.5), strict=True):
         wait_for_ping(host)
@@ -198,8 +198,8 @@ def test_two_endpoints_serve_at_once_and_stop_in_order(runtime: ProcessRuntime, 
         assert host.wait() == Exit(0), output(host)
 
 
-def test_no_other_user_reaches_an_endpoint(runtime: ProcessRuntime, home: Home, tmp_path: Path) -> None:
-    """Whoever could connect to it would need no signature."""
+def test_other_users_cannot_connect_to_an_endpoint(runtime: ProcessRuntime, home: Home, tmp_path: Path) -> None:
+    """Requests to the socket need no signature."""
     host = endpoint(runtime, tmp_path, "one", 1.0)
     wait_for_ping(host)
     folders = {environ.get(SOCKET_FOLDER) for environ in environments(str(home.root)).values()} - {None}
@@ -212,7 +212,7 @@ def test_no_other_user_reaches_an_endpoint(runtime: ProcessRuntime, home: Home, 
 
 
 def error_as_stranger(attack: Callable[[], object]) -> int:
-    """What an attack gets that another user makes; 0 if it succeeds. Only root can try."""
+    """Return the error number of an attack by another user; 0 if it succeeds. Only root can call this."""
     if (child := os.fork()) == 0:
         os.setgroups([])
         os.setgid(65534)

@@ -10,7 +10,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, HostPlan
 from microjobs_orchestrator.local.runtimes.process.environments import Environment
 
 SHELLS = ("bash", "sh")
-"""Commands of the image's Debian that every machine has, too."""
+"""Commands of the images that every Linux machine has, too."""
 SYSTEM_FOLDERS = ("/bin", "/usr/bin", "/usr/local/bin")
 
 _ROOT = re.compile(rf"(^|=){re.escape(DEFAULT_ROOT)}(?=/|$)")
@@ -43,8 +43,7 @@ def _program(name: str, environment: Environment, layout: Layout) -> str:
         return str(layout.local(name))
     bare = path.name if str(path.parent) in SYSTEM_FOLDERS else name
     program = None if "/" in bare else shutil.which(bare, path=search_path(environment))
-    if program is None and bare in SHELLS:
-        program = shutil.which(bare)
+    program = program or (shutil.which(bare) if bare in SHELLS else None)
     if program is None:
         raise CannotRunError(
             f"entry point {name!r} is not in the environment of {environment.job.name}: without an engine python, "

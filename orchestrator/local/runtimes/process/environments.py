@@ -69,17 +69,17 @@ class Environments:
         lock = self._lock_file(image)
         self._check_lock(lock)
         files = [self._jobs.parent / "shared" / "requirements.lock", lock]
-        wanted = requirements(*(path.read_text(encoding="utf-8") for path in files))
-        job, key = lock.parent, _key(wanted)
+        package_list = requirements(*(path.read_text(encoding="utf-8") for path in files))
+        job, key = lock.parent, _key(package_list)
         environment = Environment(job, self._folder / f"{job.name}-{lock.stem}-{key}")
         self._folder.mkdir(parents=True, exist_ok=True)
         with locked_file(environment.folder.with_suffix(".lock")) as lock_file:
             if not (environment.folder / COMPLETE).exists():
-                self._make(environment, wanted, lock_file)
+                self._make(environment, package_list, lock_file)
             _add_shared_code(environment.folder)
         return environment
 
-    def remove_broken(self) -> None:
+    def remove_incomplete(self) -> None:
         """Remove the incomplete environments of a killed server, whose installers end with it."""
         for folder in [path for path in self._folder.glob("*") if path.is_dir()]:
             with locked_file(folder.with_suffix(".lock")):
@@ -103,33 +103,35 @@ class Environments:
             if source.is_file() and (reason := locks.reason_if_stale(source)):
                 raise CannotRunError(reason)
 
-    def _make(self, environment: Environment, wanted: str, lock_file: int) -> None:
+    def _make(self, environment: Environment, package_list: str, lock_file: int) -> None:
         folder, started = environment.folder, time.monotonic()
         trees.remove(folder)  # an earlier attempt may have been killed
         folder.mkdir()
         installer = Installer.find(self._jobs / "local-packages")
         logger.info("making the environment of %s with %s", environment.job.name, installer.name)
         try:
-            for command in installer.commands(folder, wanted):
-                self._run(command, installer, wanted, folder, lock_file)
+            for command in installer.commands(folder, package_list):
+                self._run(command, installer, package_list, folder, lock_file)
         except BaseException:
             trees.remove(folder)
             raise
         (folder / COMPLETE).touch()
         logger.info("made the environment of %s in %.0f s", environment.job.name, time.monotonic() - started)
 
-    def _run(self, command: Sequence[str], installer: Installer, wanted: str, folder: Path, lock_file: int) -> None:
-        log, last = folder / "install.log", deque[str](maxlen=REASON_LINES)
+    def _run(
+        self, command: Sequence[str], installer: Installer, package_list: str, folder: Path, lock_file: int
+    ) -> None:
+        log, last_lines = folder / "install.log", deque[str](maxlen=REASON_LINES)
         with self._lock:
             if self._closed:
                 raise MachineFailedError("the server is stopping")
-            running = ManagedProcess(command, installer.environment(wanted), log, inherited_files=[lock_file])
+            running = ManagedProcess(command, installer.environment(package_list), log, inherited_files=[lock_file])
             self._installing.add(running)
         try:
             for line in running.lines():
-                last.append(line.text.decode(errors="replace"))
-                if "Downloading" in last[-1]:
-                    logger.info("%s", last[-1].strip())
+                last_lines.append(line.text.decode(errors="replace"))
+                if "Downloading" in last_lines[-1]:
+                    logger.info("%s", last_lines[-1].strip())
             code = running.wait()
         finally:
             with self._lock:
@@ -139,7 +141,7 @@ class Environments:
             command_line = " ".join(command[:4])
             raise MachineFailedError(
                 f"the environment {folder.name} cannot be made: `{command_line} …` ended with {code} and printed\n"
-                + "\n".join([*last, installer.sources(wanted)])
+                + "\n".join([*last_lines, installer.sources(package_list)])
             )
 
     def close(self) -> None:
@@ -159,9 +161,9 @@ def _add_shared_code(folder: Path) -> None:
         write_text(path, content)
 
 
-def _key(wanted: str) -> str:
+def _key(package_list: str) -> str:
     python = f"{sys.version} {sysconfig.get_platform()} {Path(sys.executable).resolve()}"
-    return hashlib.sha256(f"{python}\n{wanted}".encode()).hexdigest()[:12]
+    return hashlib.sha256(f"{python}\n{package_list}".encode()).hexdigest()[:12]
 
 
 @contextmanager

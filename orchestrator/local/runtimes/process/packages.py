@@ -50,8 +50,7 @@ class Installer:
     def find(cls, packages: Path, environ: Mapping[str, str] = os.environ) -> "Installer":
         """Return uv if it is on PATH or next to this interpreter, where `make setup` installs it; else pip.
 
-        Args:
-            packages: the folder of wheels, unless LOCAL_PACKAGES names another one.
+        LOCAL_PACKAGES, if it is set, replaces the folder of wheels.
         """
         places = [environ.get("PATH", os.defpath), str(Path(sys.executable).parent)]
         uv = shutil.which("uv", path=os.pathsep.join(places))
@@ -62,14 +61,10 @@ class Installer:
     def name(self) -> str:
         return "uv" if self.uv else "pip"
 
-    def commands(self, folder: Path, wanted: str) -> Sequence[Sequence[str]]:
-        """Return the commands that make a virtual environment with these requirements.
-
-        Args:
-            wanted: the result of `requirements`, which is written to a file in the folder.
-        """
+    def commands(self, folder: Path, package_list: str) -> Sequence[Sequence[str]]:
+        """Return the commands that make a virtual environment with the result of `requirements`."""
         python, file = str(folder / "bin" / "python"), folder / "requirements.txt"
-        file.write_text(wanted, encoding="utf-8")
+        file.write_text(package_list, encoding="utf-8")
         venv = [sys.executable, "-m", "venv", str(folder)]
         # Bytecode is not compiled: jobs import a tenth of the modules, and compile these.
         options = ["--require-hashes", "--no-deps", "--only-binary", ":all:"]
@@ -79,22 +74,22 @@ class Installer:
             return [venv, [*pip, *options]]
         return [[*venv, "--without-pip"], [self.uv, "pip", "install", "--python", python, *options]]
 
-    def sources(self, wanted: str, environ: Mapping[str, str] = os.environ) -> str:
+    def sources(self, package_list: str, environ: Mapping[str, str] = os.environ) -> str:
         """Return a sentence that names the sources of the packages, and the setting for each source."""
         index = environ.get("INDEX_URL") or "the package index"
         text = f"Packages come from {index} (INDEX_URL) and from wheels in {self.packages} (LOCAL_PACKAGES)"
-        if "+cpu" in wanted:
+        if "+cpu" in package_list:
             torch_index = environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL) or "no index"
             text += f", PyTorch's CPU build from {torch_index} (TORCH_INDEX_URL)"
         return f'{text}: docs/maintaining/building.md, "Air-gapped", explains these settings'
 
-    def environment(self, wanted: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    def environment(self, package_list: str, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
         """Return the caller's environment, with its proxies and caches, and the settings of image builds."""
         values = {**environ, "UV_INDEX_STRATEGY": "unsafe-best-match", "UV_NO_PROGRESS": "1"}
         if index := environ.get("INDEX_URL"):
             values |= {"UV_DEFAULT_INDEX": index, "PIP_INDEX_URL": index}
         # Only PyTorch's own index has its builds for CPUs.
-        if "+cpu" in wanted and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
+        if "+cpu" in package_list and (index := environ.get("TORCH_INDEX_URL", TORCH_INDEX_URL)):
             values |= {"UV_INDEX": index, "PIP_EXTRA_INDEX_URL": index}
         certificates = self.packages / "ca-certificates.crt"
         if certificates.is_file() and certificates.stat().st_size:

@@ -137,7 +137,7 @@ class ProcessRuntime:
 
     def running(self) -> Mapping[str, Sequence[Host]]:
         """Remove the folders of an earlier server when its hosts have ended; return no hosts."""
-        self._environments.remove_broken()
+        self._environments.remove_incomplete()
         for folder in self._work.glob("*"):
             if folder.name not in {self._folder(name).name for name in self._hosts}:
                 try:
