@@ -4,7 +4,7 @@ import hashlib
 import json
 import mimetypes
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from io import BufferedIOBase, RawIOBase
 
@@ -31,7 +31,7 @@ class Details:
     """The sizes of the parts of a multipart upload, in bytes."""
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self))
+        return json.dumps(vars(self))
 
     @classmethod
     def from_json(cls, text: str) -> "Details":

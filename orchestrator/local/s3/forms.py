@@ -27,58 +27,46 @@ UNSIGNED = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy"
 """Fields that need no condition in the policy."""
 
 
-@dataclass(frozen=True)
-class Policy:
-    """The file sizes that a policy allows."""
+def check_policy(form: Form, bucket: str) -> tuple[int, float]:
+    """Check a form against its policy. Return the smallest and the largest allowed file size, in bytes.
 
-    min_bytes: int
-    max_bytes: float
-
-    @classmethod
-    def check(cls, form: Form, bucket: str, now: datetime) -> "Policy":
-        """Check a form against its policy. Return the policy.
-
-        Raises:
-            ServiceError: AccessDenied 403: the policy has expired, a condition is false, or a field has no condition.
-        """
-        content = _parse_policy(form.fields["policy"])
-        if now >= _parse_expiration(content):
-            raise _denied("Policy expired")
-        min_bytes, max_bytes, allowed = 0, float("inf"), set[str]()
-        for condition in content["conditions"]:
-            operator, name, value = _parse_condition(condition)
-            if operator == "content-length-range":
-                min_bytes, max_bytes = max(min_bytes, int(name)), min(max_bytes, int(value))
-                continue
-            actual = bucket if name == "bucket" else form.fields.get(name)
-            if actual is None or not OPERATORS[operator](actual, value):
-                raise _denied(f"Policy Condition failed: {json.dumps([operator, f'${name}', value])}")
-            allowed.add(name)
-        extra = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed - UNSIGNED
-        if extra:
-            raise _denied(f"Extra input fields: {', '.join(sorted(extra))}")
-        return cls(min_bytes, max_bytes)
+    Raises:
+        ServiceError: AccessDenied 403: the policy has expired, a condition is false, or a field has no condition.
+    """
+    expiration, conditions = _parse_policy(form.fields["policy"])
+    if datetime.now(UTC) >= expiration:
+        raise _denied("Policy expired")
+    min_bytes, max_bytes, allowed = 0, float("inf"), set[str]()
+    for condition in conditions:
+        operator, name, value = _parse_condition(condition)
+        if operator == "content-length-range":
+            min_bytes, max_bytes = max(min_bytes, int(name)), min(max_bytes, int(value))
+            continue
+        actual = bucket if name == "bucket" else form.fields.get(name)
+        if actual is None or not OPERATORS[operator](actual, value):
+            raise _denied(f"Policy Condition failed: {json.dumps([operator, f'${name}', value])}")
+        allowed.add(name)
+    extra = {name for name in form.fields if not name.startswith("x-ignore-")} - allowed - UNSIGNED
+    if extra:
+        raise _denied(f"Extra input fields: {', '.join(sorted(extra))}")
+    return min_bytes, max_bytes
 
 
 OPERATORS: Mapping[str, Callable[[str, str], bool]] = {"eq": str.__eq__, "starts-with": str.startswith}
 
 
-def _parse_policy(policy: str) -> Mapping[str, Any]:
+def _parse_policy(policy: str) -> tuple[datetime, list[Any]]:
+    """Return the expiration and the conditions."""
     try:
         content = json.loads(base64.b64decode(policy, validate=True))
-        if isinstance(content["conditions"], list) and isinstance(content["expiration"], str):
-            return dict(content)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        expiration, conditions = datetime.fromisoformat(content["expiration"]), content["conditions"]
+    except KeyError as error:
+        raise _invalid(f"it has no {error}") from error
+    except (ValueError, TypeError, RecursionError) as error:
         raise _invalid(str(error)) from error
-    raise _invalid("it needs a list of conditions and an expiration")
-
-
-def _parse_expiration(content: Mapping[str, Any]) -> datetime:
-    try:
-        expiry = datetime.fromisoformat(content["expiration"])
-    except ValueError as error:
-        raise _invalid(f"expiration is {content['expiration']!r}") from error
-    return expiry if expiry.tzinfo else expiry.replace(tzinfo=UTC)
+    if not isinstance(conditions, list):
+        raise _invalid("its conditions must be a list")
+    return expiration if expiration.tzinfo else expiration.replace(tzinfo=UTC), conditions
 
 
 def _parse_condition(condition: Any) -> tuple[str, str, str]:
@@ -99,7 +87,7 @@ def _parse_condition(condition: Any) -> tuple[str, str, str]:
 
 
 def _invalid(reason: str) -> ServiceError:
-    return ServiceError("InvalidPolicyDocument", f"The content of the form does not meet the policy's form: {reason}.")
+    return ServiceError("InvalidPolicyDocument", f"The form's policy is not valid: {reason}.")
 
 
 def _denied(reason: str) -> ServiceError:
@@ -111,17 +99,18 @@ class FormFile:
     """Stream of the file in a form. It raises ServiceError if the policy does not allow the file's size."""
 
     form: Form
-    policy: Policy
+    min_bytes: int
+    max_bytes: float
     size: int = 0
 
     def read(self, size: int, /) -> bytes:
         block = self.form.read(size)
         self.size += len(block)
-        if self.size > self.policy.max_bytes:
-            message = f"Your proposed upload exceeds the maximum allowed size of {self.policy.max_bytes} bytes."
+        if self.size > self.max_bytes:
+            message = f"Your proposed upload exceeds the maximum allowed size of {self.max_bytes} bytes."
             raise ServiceError("EntityTooLarge", message)
-        if not block and self.size < self.policy.min_bytes:
-            message = f"Your proposed upload is smaller than the minimum allowed size of {self.policy.min_bytes} bytes."
+        if not block and self.size < self.min_bytes:
+            message = f"Your proposed upload is smaller than the minimum allowed size of {self.min_bytes} bytes."
             raise ServiceError("EntityTooSmall", message)
         return block
 
@@ -152,9 +141,8 @@ def convert(exchange: Exchange, form: Form) -> FormFile:
     """
     target, url, request_id = get_target(exchange.request)[0], exchange.request.url, get_request_id(exchange.request)
     bucket, key = unquote(target.split("/")[1]), _get_key(form)
-    file = FormFile(form, Policy.check(form, bucket, datetime.now(UTC)))
+    file = FormFile(form, *check_policy(form, bucket))
     headers = _get_headers(form)
-    _check_fields(headers)
     uri = f"/{quote(bucket)}/{quote(key)}"
     environ = {**exchange.request.environ, "REQUEST_METHOD": "PUT", "REQUEST_URI": uri, LOWER_HEADERS: headers}
     exchange.request = Request(environ, populate_request=False)
@@ -177,20 +165,22 @@ def _get_key(form: Form) -> str:
 
 
 def _get_headers(form: Form) -> dict[str, str]:
-    """Return the form's fields as headers of PutObject."""
+    """Return the form's fields as headers of PutObject.
+
+    Raises:
+        ServiceError: NotImplemented 501: a field would have no effect.
+    """
     headers = {name: value for name, value in form.fields.items() if name not in NOT_HEADERS | UNSIGNED}
     if "acl" in headers:
         headers["x-amz-acl"] = headers.pop("acl")
-    return {**headers, "transfer-encoding": "chunked"}  # the file's length is not known
-
-
-def _check_fields(headers: Mapping[str, str]) -> None:
-    """Refuse fields that would have no effect. Raises ServiceError NotImplemented 501."""
     shape = operation_model("s3", "PutObject").input_shape
     known = {wire_name(name, member) for name, member in shape.members.items()} if shape else set()
-    for name in headers.keys() - known - {"transfer-encoding"}:
+    for name in headers.keys() - known:
         if not name.startswith(("x-amz-meta-", "x-ignore-")):
-            raise ServiceError("NotImplemented", f"The form's field {name!r} is not supported here.", 501)
+            raise ServiceError(
+                "NotImplemented", f"The form's field {name!r} is not supported by the local server.", 501
+            )
+    return {**headers, "transfer-encoding": "chunked"}  # the file's length is not known
 
 
 def _make_response(form: Form, bucket: str, key: str, etag: str, url: str) -> Response:
@@ -205,7 +195,7 @@ def _make_response(form: Form, bucket: str, key: str, etag: str, url: str) -> Re
     if status != 201:
         return Response(status=status, headers=headers)
     root = ElementTree.Element("PostResponse")
-    for name, text in (("Location", location), ("Bucket", bucket), ("Key", key), ("ETag", etag)):
+    for name, text in {"Location": location, "Bucket": bucket, "Key": key, "ETag": etag}.items():
         ElementTree.SubElement(root, name).text = text
     document: bytes = ElementTree.tostring(root, "utf-8", xml_declaration=True)
     return Response(document, 201, headers, content_type="application/xml")

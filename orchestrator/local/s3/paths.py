@@ -17,11 +17,11 @@ class BucketFiles:
     def stat(self, relative: Path) -> os.stat_result | None:
         """Return the status of a file, folder or link; None if it does not exist or a parent folder is a link."""
         found: os.stat_result | None = None
-        path = self._root
+        path = str(self._root)
         for name in relative.parts:
             if found is not None and not stat.S_ISDIR(found.st_mode):
                 return None
-            path /= name
+            path += f"/{name}"
             found = _lstat(path)
             if found is None:
                 return None
@@ -39,7 +39,7 @@ class BucketFiles:
         A file can replace a file, or a folder with only empty folders. Folder markers are not considered.
         """
         for part in (*reversed(relative.parents[:-2]), relative):
-            found = _lstat(self._root / part)
+            found = _lstat(f"{self._root}/{part}")
             if found is None:
                 return None
             reason = self._describe_conflict(part, found.st_mode, folder=folder or part != relative)
@@ -71,9 +71,9 @@ class BucketFiles:
         folder.rmdir()
 
 
-def _lstat(path: Path) -> os.stat_result | None:
+def _lstat(path: str) -> os.stat_result | None:
     try:
-        return path.lstat()
+        return os.stat(path, follow_symlinks=False)  # noqa: PTH116  Path is slow
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
             return None

@@ -4,10 +4,14 @@ Jobs read objects through hard links to these files, so no file is changed in pl
 buckets. A killed server leaves some of them, and the next server removes them.
 """
 
+import os
+import shutil
+import stat
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
@@ -15,9 +19,8 @@ from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.s3 import keys
 from microjobs_orchestrator.local.s3.details import Details, guess_details
-from microjobs_orchestrator.local.s3.intake import IncomingFiles
 from microjobs_orchestrator.local.s3.reader import ObjectReader, StoredObject
-from microjobs_orchestrator.local.trees import FileType, walk
+from microjobs_orchestrator.local.trees import FileType, discard, walk
 
 Condition = Callable[[Details | None], None]
 """Gets the details of the object that a write would replace (None: no object), and raises to prevent the write."""
@@ -28,8 +31,11 @@ class ObjectStore(ObjectReader):
 
     def __init__(self, home: Home) -> None:
         super().__init__(home)
-        self._incoming = IncomingFiles(home.objects / "incoming")
+        self._incoming = home.objects / "incoming"
+        discard(self._incoming)  # files of a killed server
+        self._incoming.mkdir()
         self._lock = threading.RLock()
+        self._last_modified_ns = 0
 
     # --- buckets ---
 
@@ -66,9 +72,14 @@ class ObjectStore(ObjectReader):
 
     # --- writing ---
 
-    def new_file(self) -> AbstractContextManager[Path]:
-        """Return the path of a new file outside the buckets. It is removed at the end unless `put` moved it."""
-        return self._incoming.file()
+    @contextmanager
+    def new_file(self) -> Iterator[Path]:
+        """Yield the path of a new file outside the buckets. It is removed at the end unless `put` moved it."""
+        path = self._incoming / uuid.uuid4().hex
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
 
     def check_writable(self, bucket: str, key: str) -> None:
         """Check that a key can be written, as `put` does.
@@ -96,11 +107,11 @@ class ObjectStore(ObjectReader):
         Raises:
             ServiceError: the errors of `check_writable` and of the condition. The file is then unchanged.
         """
-        with self._incoming.own(file) as own, self._lock:
+        with self._movable(file) as movable, self._lock:
             self.check_writable(bucket, key)
             if condition is not None:
                 condition(self._current(bucket, key))
-            stored = self._place(bucket, key, own, details)
+            stored = self._place(bucket, key, movable, details)
         file.unlink(missing_ok=True)
         return stored
 
@@ -126,6 +137,19 @@ class ObjectStore(ObjectReader):
             self._prune(bucket, relative)
             return True
 
+    @contextmanager
+    def _movable(self, file: Path) -> Iterator[Path]:
+        """Yield the file, or a copy of it if it has other names or is on another device."""
+        found = file.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError(f"{file} is not a regular file")
+        if found.st_nlink == 1 and found.st_dev == self._incoming.stat().st_dev:
+            yield file
+            return
+        with self.new_file() as copy:
+            shutil.copyfile(file, copy)
+            yield copy
+
     def _current(self, bucket: str, key: str) -> Details | None:
         try:
             return self.head(bucket, key)[1]
@@ -137,7 +161,9 @@ class ObjectStore(ObjectReader):
         if is_marker and file.stat().st_size:
             reason = "it ends with a slash, so it names a folder, which cannot have content"
             raise keys.invalid_key_error(key, reason)
-        self._incoming.stamp(file)
+        # Two versions of an object never have the same modification time.
+        self._last_modified_ns = max(time.time_ns(), self._last_modified_ns + 1)
+        os.utime(file, ns=(self._last_modified_ns, self._last_modified_ns))
         found, path = file.stat(), self._empty if is_marker else self._root / relative
         stored = StoredObject(bucket, key, path, found.st_size, found.st_mtime_ns)
         folder = relative if is_marker else relative.parent
