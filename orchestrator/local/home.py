@@ -78,11 +78,7 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """Return the home in the current folder, or the one that the variable names.
-
-        Raises:
-            HomeError: the current folder was removed.
-        """
+        """Return the home in the current folder, or the one that the variable names. Raises HomeError."""
         try:
             return cls(Path(os.environ.get(HOME) or ".microjobs").expanduser().absolute())
         except FileNotFoundError:
@@ -91,8 +87,7 @@ class Home:
     def create(self) -> None:
         """Create the folder, readable by its owner only and ignored by git.
 
-        Raises:
-            HomeError: the folder cannot be created or closed to other users.
+        Raises HomeError if the folder cannot be created or closed to other users.
         """
         if not os.path.lexists(self.root):
             try:
@@ -113,8 +108,7 @@ class Home:
     def check(self) -> None:
         """Check that no other user owns or can replace the folder: its files could then name another server.
 
-        Raises:
-            HomeError: another user can.
+        Raises HomeError if another user can.
         """
         resolved = self.root.resolve()
         for path in dict.fromkeys((self.root, *self.root.parents, *resolved.parents)):
@@ -133,15 +127,15 @@ class Home:
     def _close_to_others(self) -> None:
         """Remove other users' rights on the folder and the secrets in it."""
         for path in (self.root, self._credentials, self._key):
-            found = path.stat() if path.exists() else None
-            if found is None:
-                continue
-            if found.st_uid != os.geteuid():
-                raise HomeError(f"{path} belongs to another user (uid {found.st_uid}); {REMEDY}")
-            if found.st_mode & 0o077:
-                self._close(path, stat.S_IMODE(found.st_mode))
+            if path.exists():
+                self._close(path, path.stat())
 
-    def _close(self, path: Path, mode: int) -> None:
+    def _close(self, path: Path, found: os.stat_result) -> None:
+        mode = stat.S_IMODE(found.st_mode)
+        if found.st_uid != os.geteuid():
+            raise HomeError(f"{path} belongs to another user (uid {found.st_uid}); {REMEDY}")
+        if not mode & 0o077:
+            return
         if path == self.root and not self._is_ours(mode):
             raise HomeError(f"{path} is open to other users (mode {mode:o}) and holds other files; {REMEDY}")
         path.chmod(mode & 0o700)
@@ -186,11 +180,9 @@ def _damaged(path: Path, reason: object) -> HomeError:
 
 
 def read_file(path: Path) -> str:
-    """Return the text of a file.
+    """Return the text of a file. Raises ValueError if it is not UTF-8.
 
-    Raises:
-        OSError: the path is missing, or is not a regular file: reading a pipe would wait forever.
-        ValueError: the file is not UTF-8.
+    Raises OSError if the path is missing, or is not a regular file: reading a pipe would wait forever.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")

@@ -23,11 +23,7 @@ class HeldError(Exception):
 
 @contextmanager
 def hold(home: Home) -> Iterator[None]:
-    """Hold the lock within the block.
-
-    Raises:
-        HeldError: another process holds it.
-    """
+    """Hold the lock within the block. Raises HeldError if another process holds it."""
     with home.lock.open("a+") as file:
         deadline = time.monotonic() + LOCK_TIMEOUT_SECONDS
         while not _try_lock(file.fileno(), fcntl.LOCK_EX):

@@ -17,7 +17,7 @@ GIB_PER_VCPU = {"c": 2.0, "m": 4.0, "r": 8.0, "t": 4.0, "g": 4.0, "p": 8.0, "i":
 
 
 def has_gpus(instance_type: str) -> bool:
-    """Return whether a type has NVIDIA GPUs: those of the G and P families have."""
+    """Return whether an instance type has NVIDIA GPUs, as those of the G and P families."""
     return re.match(r"ml\.[gp]\d", instance_type) is not None
 
 

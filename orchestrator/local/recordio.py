@@ -29,11 +29,7 @@ class Header:
 
 
 def parse_header(content: bytes) -> Header:
-    """Parse the header of a part.
-
-    Raises:
-        ValueError: it does not begin with the magic number.
-    """
+    """Parse the header of a part. Raises ValueError if it does not begin with the magic number."""
     magic, word = struct.unpack("<II", content)
     if magic != MAGIC:
         raise ValueError(f"a RecordIO part begins with {MAGIC:#x}, not {magic:#x}")
@@ -41,18 +37,10 @@ def parse_header(content: bytes) -> Header:
 
 
 def wrap(length: int, content: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield a record with a single part.
-
-    Args:
-        length: total length of `content`.
-
-    Raises:
-        ValueError: the content is too long for one part.
-    """
+    """Yield a record with a single part, whose content has `length` bytes. Raises ValueError if it is too long."""
     if length > MAX_LENGTH_BYTES:
-        raise ValueError(
-            f"a RecordIO record has {MAX_LENGTH_BYTES} bytes at most, not {length}: set RecordWrapperType to None"
-        )
+        message = f"a RecordIO record has {MAX_LENGTH_BYTES} bytes at most, not {length}: set RecordWrapperType to None"
+        raise ValueError(message)
     yield struct.pack("<II", MAGIC, length)
     yield from content
     yield bytes(-length % 4)

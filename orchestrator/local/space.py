@@ -31,15 +31,12 @@ class FreeSpace:
         return device.f_bavail * device.f_frsize - min(RESERVE_BYTES, device.f_blocks * device.f_frsize // 20)
 
     def take(self, name: str, size: int, allocated: int = 0) -> None:
-        """Reserve space for a file.
+        """Reserve space for a file. Raises CannotRunError if the file does not fit.
 
         The holes of a sparse file count too, because a later copy of the file can fill them.
 
         Args:
             allocated: bytes of the file that are on this device already and need no copy.
-
-        Raises:
-            CannotRunError: the file does not fit.
         """
         self._remaining -= max(0, size - allocated)
         if self._remaining < 0:
@@ -61,15 +58,15 @@ class FreeSpace:
 class LimitedFile(io.FileIO):
     """A new file that raises CannotRunError on a write when the device is full."""
 
-    def __init__(self, path: Path, room: FreeSpace) -> None:
+    def __init__(self, path: Path, space: FreeSpace) -> None:
         super().__init__(path, "wb")
-        self._room = room
+        self._space = space
         self._label = path.name
         self._unchecked_bytes = CHECK_BYTES  # so that the first write checks the space
 
     def write(self, data: object) -> int:
         if self._unchecked_bytes >= CHECK_BYTES:
-            self._room.check(self._label)
+            self._space.check(self._label)
             self._unchecked_bytes = 0
         count = super().write(data)  # type: ignore[arg-type]  # typeshed's WriteableBuffer
         self._unchecked_bytes += count

@@ -1,4 +1,4 @@
-"""Trees of files of any depth: what hosts write, and what they get.
+"""Trees of files of any depth: inputs and outputs of hosts.
 
 The files that a host wrote become a `Tree`: names and types in memory, and the content of each file in a file with a
 short name. So deep folders, long paths and links cause no harm, and no name of the host becomes a path of this machine.
@@ -9,7 +9,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -45,8 +45,7 @@ class Entry:
     """A link's target, relative to its folder; empty for files and folders."""
 
     @classmethod
-    def of(cls, status: os.stat_result, content: Path) -> "Entry":
-        """Return the entry of a file."""
+    def from_status(cls, status: os.stat_result, content: Path) -> "Entry":
         return cls(FileType.FILE, stat.S_IMODE(status.st_mode), status.st_mtime, status.st_size, content)
 
 
@@ -54,25 +53,25 @@ Tree = dict[str, Entry]
 """Entries by name. Names are relative to the tree's folder, such as `a/b`. Each folder comes before its content."""
 
 
-def parent(name: str) -> str:
+def get_parent(name: str) -> str:
     """Return `a/b` for `a/b/c`, and an empty text for `a`."""
     return name.rpartition("/")[0]
 
 
-def is_plain(name: str) -> bool:
+def is_valid_name(name: str) -> bool:
     """Return whether a name is a path below the tree's folder."""
     return not {"", ".", ".."}.intersection(name.split("/")) and "\0" not in name
 
 
-def link(name: str, target: str) -> Entry | None:
+def make_link_entry(name: str, target: str) -> Entry | None:
     """Return the entry of a link; None, with a warning, if it leads out of its tree."""
-    if is_plain(name) and leads_inside(PurePosixPath(name), target):
+    if is_valid_name(name) and leads_inside(PurePosixPath(name), target):
         return Entry(FileType.LINK, 0o777, target=target)
     logger.warning("left out: the link %s leads to %s, outside of its folder", escape_bytes(name), escape_bytes(target))
     return None
 
 
-def in_order(tree: Tree) -> list[str]:
+def sort_names(tree: Tree) -> list[str]:
     """Return the names sorted, each folder before its content."""
     return sorted(tree, key=lambda name: name.split("/"))
 
@@ -81,10 +80,9 @@ def in_order(tree: Tree) -> list[str]:
 
 
 def remove(folder: Path) -> None:
-    """Remove a tree of any depth, also with folders that are read-only. Do nothing if it does not exist.
+    """Remove a tree of any depth, also with read-only folders. Do nothing if it does not exist.
 
-    Raises:
-        OSError: something in it cannot be removed; all else was removed.
+    Raises OSError if a part of the tree cannot be removed. All other parts have been removed.
     """
     process_shim.remove_tree(str(folder))
 
@@ -145,29 +143,24 @@ def walk(top: Path, *, make_readable: bool = False) -> Iterator[FolderItem]:
         unread = [""]
         while unread:
             name = unread.pop()
-            try:
-                with _opened(root, name, make_readable=make_readable) as folder:
-                    for found in _list_items(folder, name):
-                        if found.type is FileType.FOLDER:
-                            unread.append(found.name)
-                        yield found
-            except FileNotFoundError:
-                continue
+            with suppress(FileNotFoundError), _open_path(root, name, make_readable=make_readable) as folder:
+                for found in _list_items(folder, name):
+                    if found.type is FileType.FOLDER:
+                        unread.append(found.name)
+                    yield found
     finally:
         os.close(root)
 
 
 def _list_items(folder: int, name: str) -> Iterator[FolderItem]:
     for base in sorted(os.listdir(folder)):
-        try:
+        with suppress(FileNotFoundError):
             status = os.stat(base, dir_fd=folder, follow_symlinks=False)
-        except FileNotFoundError:
-            continue
-        yield FolderItem(f"{name}/{base}" if name else base, status, folder)
+            yield FolderItem(f"{name}/{base}" if name else base, status, folder)
 
 
 @contextmanager
-def _opened(root: int, name: str, *, make_readable: bool) -> Iterator[int]:
+def _open_path(root: int, name: str, *, make_readable: bool) -> Iterator[int]:
     """Open a folder whose name may be longer than the system's limit."""
     folder = os.dup(root)
     try:

@@ -19,7 +19,7 @@ def clean(value: Any) -> Any:
         return {name: content for name, content in members.items() if is_valid(content)}
     if isinstance(value, list):
         items = ((item, clean(item)) for item in value)
-        return [kept for item, kept in items if is_valid(kept) and not _lost_member(item, kept)]
+        return [cleaned for item, cleaned in items if is_valid(cleaned) and not _lost_member(item, cleaned)]
     return value
 
 

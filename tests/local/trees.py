@@ -3,13 +3,13 @@
 from pathlib import Path
 
 from microjobs_orchestrator.local.runtimes.base import Host
-from microjobs_orchestrator.local.trees import Entry, FileType, Tree, in_order, walk
+from microjobs_orchestrator.local.trees import Entry, FileType, Tree, sort_names, walk
 
 
 def lay_out(tree: Tree, folder: Path) -> None:
     """Make the files, folders and links of a tree."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in in_order(tree):
+    for name in sort_names(tree):
         entry, path = tree[name], folder / name
         if entry.type is FileType.FOLDER:
             path.mkdir(exist_ok=True)
@@ -33,7 +33,7 @@ def tree_of(folder: Path) -> Tree:
     tree = Tree()
     for found in walk(folder):
         if found.type is FileType.FILE:
-            tree[found.name] = Entry.of(found.status, folder / found.name)
+            tree[found.name] = Entry.from_status(found.status, folder / found.name)
         elif found.type is FileType.LINK:
             tree[found.name] = Entry(FileType.LINK, target=found.read_link())
         else:

@@ -13,7 +13,7 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.s3.keys import parse_uri
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.space import FreeSpace, LimitedFile
-from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, in_order, make_folders, parent
+from microjobs_orchestrator.local.trees import Entry, FileType, Tree, discard, get_parent, make_folders, sort_names
 from microjobs_orchestrator.terminal import escape_bytes
 
 Note = Callable[[str], None]
@@ -39,8 +39,8 @@ def gather(hosts: Sequence[Host], path: str, to: Path, note: Note) -> Tree:
 
 def _merge(tree: Tree, into: Tree, host: str, note: Note) -> None:
     blocked: dict[str, str] = {}
-    for name in in_order(tree):
-        entry, existing, folder = tree[name], into.get(name), parent(name)
+    for name in sort_names(tree):
+        entry, existing, folder = tree[name], into.get(name), get_parent(name)
         kind = into[folder].type.value if folder in into else blocked.get(folder, "folder")
         if kind != FileType.FOLDER.value:
             blocked[name] = kind
@@ -63,7 +63,7 @@ def _are_equal(first: Entry, second: Entry) -> bool:
 
 def files(tree: Tree) -> dict[str, Path]:
     """Return the contents of a tree's files by name, without links: SageMaker does not follow them."""
-    return {name: content for name in in_order(tree) if (content := tree[name].content) is not None}
+    return {name: content for name in sort_names(tree) if (content := tree[name].content) is not None}
 
 
 def upload(store: ObjectStore, tree: Tree, uri: str) -> None:
@@ -98,7 +98,7 @@ def pack(tree: Tree, file: IO[bytes]) -> None:
     """Write a tree as a tar.gz."""
     # Level 1: weights hardly compress, and the user waits for it.
     with tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as tar:
-        for name in in_order(tree):
+        for name in sort_names(tree):
             _add(tar, name, tree[name])
             vars(tar)["members"].clear()  # it keeps all of them
 

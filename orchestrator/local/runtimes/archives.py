@@ -12,7 +12,7 @@ from typing import IO, Any, cast
 
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
-from microjobs_orchestrator.local.trees import Entry, FileType, Tree, is_plain, link, parent, walk
+from microjobs_orchestrator.local.trees import Entry, FileType, Tree, get_parent, is_valid_name, make_link_entry, walk
 from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
             root, _, inside = member.name.rstrip("/").partition("/")
             _check_length(top, inside)
             name = inside or root
-            if (not inside and member.isdir()) or not is_plain(name):
+            if (not inside and member.isdir()) or not is_valid_name(name):
                 continue
             if name in tree or not _add_parents(tree, name):
                 logger.warning("left out: the archive has another item at %s or above it", escape_bytes(name))
@@ -96,7 +96,7 @@ def unpack(chunks: Iterable[bytes], to: Path, top: str = "") -> Tree:
 def _add_parents(tree: Tree, name: str) -> bool:
     """Add the missing parents of a name to the tree. Return False if one of the parents is not a folder."""
     missing = []
-    while (name := parent(name)) and name not in tree:
+    while (name := get_parent(name)) and name not in tree:
         missing.append(name)
     if name and tree[name].type is not FileType.FOLDER:
         return False
@@ -120,7 +120,7 @@ def _extract(
     if member.isdir():
         return Entry(FileType.FOLDER, member.mode, member.mtime)
     if member.issym():
-        return link(name, member.linkname)
+        return make_link_entry(name, member.linkname)
     if member.islnk():
         return _hard_link(name, member.linkname, tree, content)
     source = archive.extractfile(member) if member.isfile() else None
@@ -139,7 +139,7 @@ def _hard_link(name: str, target: str, tree: Tree, content: Path) -> Entry | Non
         logger.warning("left out: %s is a hard link to %s, which is no file", escape_bytes(name), escape_bytes(target))
         return None
     if found.content is None:
-        return link(name, found.target)
+        return make_link_entry(name, found.target)
     content.hardlink_to(found.content)
     return replace(found, content=content)
 

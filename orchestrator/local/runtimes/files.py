@@ -11,8 +11,7 @@ from pathlib import Path
 from microjobs_orchestrator.local.runtimes.archives import UPLOAD
 from microjobs_orchestrator.local.runtimes.base import CannotRunError
 from microjobs_orchestrator.local.space import FreeSpace
-from microjobs_orchestrator.local.trees import Entry, FileType, FolderItem, Tree, make_folders, walk
-from microjobs_orchestrator.local.trees import link as link_entry
+from microjobs_orchestrator.local.trees import Entry, FileType, FolderItem, Tree, make_folders, make_link_entry, walk
 from microjobs_orchestrator.terminal import escape_bytes
 
 logger = logging.getLogger(__name__)
@@ -127,7 +126,7 @@ def _collect_item(found: FolderItem, content: Path, space: FreeSpace, *, link: b
     if found.type is FileType.FOLDER:
         return Entry(FileType.FOLDER, stat.S_IMODE(found.status.st_mode), found.status.st_mtime)
     if found.type is FileType.LINK:
-        return link_entry(found.name, found.read_link())
+        return make_link_entry(found.name, found.read_link())
     if found.type is not FileType.FILE:
         logger.warning("left out: %s is neither a file nor a folder", escape_bytes(found.name))
         return None
@@ -135,7 +134,7 @@ def _collect_item(found: FolderItem, content: Path, space: FreeSpace, *, link: b
     space.take(found.name, found.status.st_size, found.status.st_blocks * 512 if is_linked else 0)
     if not is_linked:
         _copy_item(found, content)
-    return Entry.of(found.status, content)
+    return Entry.from_status(found.status, content)
 
 
 def _make_hard_link(found: FolderItem, content: Path) -> bool:

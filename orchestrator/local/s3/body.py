@@ -44,17 +44,14 @@ class Body:
 
 
 def receive(body: Body, to: BinaryIO, limit: float = inf, algorithm: str = "") -> Details:
-    """Write a body to a file, block by block. If this raises, discard the file.
+    """Write a body to a file, block by block. Return details with the MD5 as ETag, and the checksum.
+
+    Raises ServiceError if the body is incomplete, too long, or does not match its signature or a checksum. The file is
+    then useless.
 
     Args:
         limit: maximum number of bytes of the content.
         algorithm: of the checksum that is computed if the client sends none; empty: no checksum.
-
-    Returns:
-        Details with the MD5 as ETag, and the checksum.
-
-    Raises:
-        ServiceError: the body is incomplete or too long, or does not match the signature or a checksum.
     """
     headers, md5, sha256 = body.headers, hashlib.md5(usedforsecurity=False), hashlib.sha256()
     expected = _make_expected_digests(headers)

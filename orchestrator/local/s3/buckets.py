@@ -5,11 +5,7 @@ from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
 from microjobs_orchestrator.local.protocols.answer import Answer
-from microjobs_orchestrator.local.s3 import settings
 from microjobs_orchestrator.local.s3.call import OWNER, Call, Operation
-
-US_EAST_1 = "us-east-1"
-"""The region whose buckets have no location constraint: it existed before regions did."""
 
 
 def list_buckets(call: Call) -> Answer:
@@ -45,7 +41,6 @@ def head_bucket(call: Call) -> Answer:
 
 def delete_bucket(call: Call) -> Answer:
     call.store.delete_bucket(call.bucket)
-    settings.forget(call)
     for upload in call.uploads.find(call.bucket):
         call.uploads.abort(upload)
     return Answer()
@@ -53,7 +48,7 @@ def delete_bucket(call: Call) -> Answer:
 
 def get_bucket_location(call: Call) -> Answer:
     call.store.check_bucket(call.bucket)
-    return Answer({"LocationConstraint": None if call.region == US_EAST_1 else call.region})
+    return Answer({"LocationConstraint": None if call.region == "us-east-1" else call.region})  # as on AWS
 
 
 OPERATIONS: Mapping[str, Operation] = {

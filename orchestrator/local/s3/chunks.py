@@ -60,20 +60,15 @@ class Chain:
 
 
 def decode_chunks(stream: Stream, kind: str, proof: Proof | None, trailers: dict[str, str]) -> Iterator[bytes]:
-    """Yield the content of the chunks in blocks.
+    """Yield the content of the chunks in blocks. Raises ServiceError for malformed chunks and wrong signatures.
 
-    A chunk is a line `SIZE[;chunk-signature=…]`, with a hexadecimal SIZE, followed by SIZE bytes.
-
-    Blocks are yielded before their chunk's signature is checked. If this raises, discard the content.
+    A chunk is a line `SIZE[;chunk-signature=…]`, with a hexadecimal SIZE, followed by SIZE bytes. Blocks are yielded
+    before their chunk's signature is checked. If this raises, discard the content.
 
     Args:
         kind: one of `KINDS`.
         proof: the signature of the request; None if the request has no signature of version 4.
         trailers: receives the trailers after the last chunk. The keys are their names in lower case.
-
-    Raises:
-        ServiceError: IncompleteBody 400; SignatureDoesNotMatch 403; AccessDenied 403: the chunks are signed, but the
-            request has no signature of version 4.
     """
     if kind != UNSIGNED and proof is None:
         message = f"The body is {kind}, so the request needs a signature of version 4, on which the chunks' are based."

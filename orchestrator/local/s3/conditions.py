@@ -9,26 +9,19 @@ from microjobs_orchestrator.local.s3.reader import StoredObject
 from microjobs_orchestrator.local.s3.store import Condition
 
 
-def check_reading(members: Mapping[str, Any], stored: StoredObject, details: Details) -> None:
-    """Check the conditions of GetObject and HeadObject.
+def check_read(members: Mapping[str, Any], stored: StoredObject, details: Details, prefix: str = "") -> None:
+    """Check the conditions of a request that reads an object. Raises ServiceError PreconditionFailed or NotModified.
 
-    If-Match takes precedence over If-Unmodified-Since, and If-None-Match over If-Modified-Since.
-
+    If-Match takes precedence over If-Unmodified-Since, and If-None-Match over If-Modified-Since:
     https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html
 
-    Raises:
-        ServiceError: PreconditionFailed 412, or NotModified 304.
+    Args:
+        prefix: `CopySource` for the source of a copy, which never raises NotModified; empty for other requests.
     """
-    failed = _find_failed(members, stored, details, "")
-    if failed in ("IfNoneMatch", "IfModifiedSince"):
+    failed = _find_failed(members, stored, details, prefix)
+    if failed in ("IfNoneMatch", "IfModifiedSince") and not prefix:
         raise ServiceError("NotModified", "Not Modified", 304)
     if failed:
-        raise _precondition_failed(failed)
-
-
-def check_source(members: Mapping[str, Any], stored: StoredObject, details: Details) -> None:
-    """Check the conditions for the source of a copy. Raises ServiceError PreconditionFailed 412."""
-    if failed := _find_failed(members, stored, details, "CopySource"):
         raise _precondition_failed(failed)
 
 

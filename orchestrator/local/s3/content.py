@@ -1,7 +1,7 @@
 """Byte ranges of files: parsing, reading and copying."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -19,18 +19,14 @@ class Span:
     start: int
     length: int
 
-    def header(self, size: int) -> str:
-        """Return the value of Content-Range for a file of `size` bytes."""
+    def content_range(self, size: int) -> str:
         return f"bytes {self.start}-{self.start + self.length - 1}/{size}"
 
 
-def read_range(text: str | None, size: int) -> Span | None:
-    """Parse a Range header. Return None for the whole object.
+def parse_range(text: str | None, size: int) -> Span | None:
+    """Parse a Range header. Return None for the whole object. Raises ServiceError InvalidRange 416.
 
     As on AWS, an invalid header and several ranges also request the whole object.
-
-    Raises:
-        ServiceError: InvalidRange 416.
     """
     match = _RANGE.fullmatch(text.strip()) if text else None
     if match is None or match.groups() == ("", ""):
@@ -50,10 +46,9 @@ def read_range(text: str | None, size: int) -> Span | None:
 
 
 def part_span(part_sizes: tuple[int, ...], size: int, number: int) -> Span:
-    """Return the range of part `number` of an object. An object without `part_sizes` has one part.
+    """Return the range of a part of an object. Raises ServiceError InvalidPartNumber 416.
 
-    Raises:
-        ServiceError: InvalidPartNumber 416.
+    An object without `part_sizes` has one part.
     """
     sizes = part_sizes or (size,)
     if not 1 <= number <= len(sizes):
@@ -70,15 +65,10 @@ class FileBody:
         self._remaining = span.length
         file.seek(span.start)
 
-    def __iter__(self) -> "FileBody":
-        return self
-
-    def __next__(self) -> bytes:
-        block = self._file.read(min(self._remaining, BLOCK_BYTES)) if self._remaining else b""
-        if not block:
-            raise StopIteration
-        self._remaining -= len(block)
-        return block
+    def __iter__(self) -> Iterator[bytes]:
+        while block := self._file.read(min(self._remaining, BLOCK_BYTES)):
+            self._remaining -= len(block)
+            yield block
 
     def close(self) -> None:
         self._file.close()

@@ -12,22 +12,21 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.call import Call, Operation
 from microjobs_orchestrator.local.s3.checksums import encode_all, make_digests
-from microjobs_orchestrator.local.s3.content import FileBody, Span, read_range, write_blocks
+from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range, write_blocks
 from microjobs_orchestrator.local.s3.details import Details
 from microjobs_orchestrator.local.s3.objects import checksum_members, details_of
 
 
 @contextmanager
 def open_source(call: Call) -> Iterator[tuple[Iterable[bytes], Details]]:
-    """Open the source of a copy, if its conditions hold. Yield the blocks of the range to copy, and the details.
+    """Open the source of a copy. Yield the blocks of the range to copy, and the details.
 
-    Raises:
-        ServiceError: NoSuchKey, PreconditionFailed, InvalidRange, or InvalidArgument for an invalid CopySource.
+    Raises ServiceError NoSuchKey, PreconditionFailed, InvalidRange, or InvalidArgument for an invalid CopySource.
     """
     opened = call.store.open(*_parse_source(call))
     with opened.file as file:
-        conditions.check_source(call.members, opened.stored, opened.details)
-        span = read_range(call.members.get("CopySourceRange"), opened.stored.size)
+        conditions.check_read(call.members, opened.stored, opened.details, "CopySource")
+        span = parse_range(call.members.get("CopySourceRange"), opened.stored.size)
         yield FileBody(file, span or Span(0, opened.stored.size)), opened.details
 
 

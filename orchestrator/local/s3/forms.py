@@ -30,8 +30,7 @@ UNSIGNED = frozenset({"x-amz-signature", "signature", "awsaccesskeyid", "policy"
 def check_policy(form: Form, bucket: str) -> tuple[int, float]:
     """Check a form against its policy. Return the smallest and the largest allowed file size, in bytes.
 
-    Raises:
-        ServiceError: AccessDenied 403: the policy has expired, a condition is false, or a field has no condition.
+    Raises ServiceError AccessDenied if the policy has expired, a condition is false, or a field has no condition.
     """
     expiration, conditions = _parse_policy(form.fields["policy"])
     if datetime.now(UTC) >= expiration:
@@ -56,7 +55,6 @@ OPERATORS: Mapping[str, Callable[[str, str], bool]] = {"eq": str.__eq__, "starts
 
 
 def _parse_policy(policy: str) -> tuple[datetime, list[Any]]:
-    """Return the expiration and the conditions."""
     try:
         content = json.loads(base64.b64decode(policy, validate=True))
         expiration, conditions = datetime.fromisoformat(content["expiration"]), content["conditions"]
@@ -136,8 +134,7 @@ NOT_HEADERS = frozenset(
 def convert(exchange: Exchange, form: Form) -> FormFile:
     """Turn an upload form into a PutObject request, and return the request's body.
 
-    Raises:
-        ServiceError: the policy does not allow the upload, or a field is not supported.
+    Raises ServiceError if the policy does not allow the upload, or a field is not supported.
     """
     target, url, request_id = get_target(exchange.request)[0], exchange.request.url, get_request_id(exchange.request)
     bucket, key = unquote(target.split("/")[1]), _get_key(form)
@@ -165,11 +162,7 @@ def _get_key(form: Form) -> str:
 
 
 def _get_headers(form: Form) -> dict[str, str]:
-    """Return the form's fields as headers of PutObject.
-
-    Raises:
-        ServiceError: NotImplemented 501: a field would have no effect.
-    """
+    """Return the form's fields as headers of PutObject. Raises ServiceError NotImplemented for other fields."""
     headers = {name: value for name, value in form.fields.items() if name not in NOT_HEADERS | UNSIGNED}
     if "acl" in headers:
         headers["x-amz-acl"] = headers.pop("acl")

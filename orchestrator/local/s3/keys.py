@@ -19,11 +19,7 @@ _RESERVED_SUFFIXES = ("-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3")
 
 
 def parse_uri(uri: str) -> tuple[str, str]:
-    """Parse `s3://bucket/key`; return the bucket and the key, which may be a prefix or empty.
-
-    Raises:
-        ServiceError: ValidationException: the text is not an S3 URI.
-    """
+    """Return the bucket and the key, prefix or empty text of an S3 URI. Raises ServiceError ValidationException."""
     scheme, _, rest = uri.partition("://")
     bucket, _, key = rest.partition("/")
     if scheme != "s3" or not is_bucket_name(bucket):
@@ -41,16 +37,6 @@ def is_bucket_name(name: str) -> bool:
     )
 
 
-def check_bucket_name(name: str) -> None:
-    """Check a bucket's name. Raises ServiceError InvalidBucketName 400."""
-    if not is_bucket_name(name):
-        raise ServiceError(
-            "InvalidBucketName",
-            f"The specified bucket is not valid: {name!r}. Use 3 to 63 lower case letters, digits, dots and hyphens, "
-            "a letter or digit at each end, and none of AWS's reserved prefixes and suffixes.",
-        )
-
-
 def is_folder_marker(key: str) -> bool:
     """Return whether a key names a folder marker: consoles store an empty object `folder/` for an empty folder."""
     return key.endswith("/")
@@ -59,8 +45,7 @@ def is_folder_marker(key: str) -> bool:
 def relative_path(key: str) -> Path:
     """Return the path of a key's file below its bucket's folder. A marker `folder/` has the path of its folder.
 
-    Raises:
-        ServiceError: KeyTooLongError or InvalidArgument 400: the key is not valid on S3, or no file can have it.
+    Raises ServiceError KeyTooLongError or InvalidArgument if the key is not valid on S3, or no file can have it.
     """
     segments = key.removesuffix("/").split("/")
     try:

@@ -1,9 +1,9 @@
 """Operations that list objects, in pages."""
 
 import base64
-import binascii
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from microjobs_orchestrator.local.errors import ServiceError
@@ -16,35 +16,35 @@ NULL_VERSION = "null"
 """The version id of objects in buckets without versioning."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Page:
-    objects: list[StoredObject] = field(default_factory=list)
-    prefixes: list[str] = field(default_factory=list)
-    last: bytes = b""
-    """The position after which the next page starts."""
-    last_name: str = ""
-    truncated: bool = False
+    objects: Sequence[StoredObject]
+    prefixes: Sequence[str]
+    next_marker: str = ""
+    """The last key or common prefix, if there is another page."""
+    next_after: bytes | None = None
+    """The position after which the next page starts; None if there is no other page."""
 
 
 def list_objects(call: Call) -> Answer:
     marker = call.members.get("Marker", "")
-    page = _page(call, _after_marker(call, marker))
+    page = _read_page(call, _after_marker(call, marker))
     members = _members(call, page) | {"Marker": call.encode(marker)}
     members["Contents"] = [{**content, "Owner": OWNER} for content in _contents(call, page)]
-    if page.truncated:
-        members["NextMarker"] = call.encode(page.last_name)
+    if page.next_after is not None:
+        members["NextMarker"] = call.encode(page.next_marker)
     return Answer(members)
 
 
 def list_objects_v2(call: Call) -> Answer:
     token, start = call.members.get("ContinuationToken"), call.members.get("StartAfter", "")
-    page = _page(call, start.encode() if token is None else _read_token(token))
+    page = _read_page(call, start.encode() if token is None else _parse_token(token))
     owner = {"Owner": OWNER} if call.members.get("FetchOwner") else {}
     contents = [content | owner for content in _contents(call, page)]
     members = _members(call, page) | {"Contents": contents, "KeyCount": len(contents) + len(page.prefixes)}
     members |= {"ContinuationToken": token, "StartAfter": call.encode(start) if start else None}
-    if page.truncated:
-        members["NextContinuationToken"] = base64.urlsafe_b64encode(page.last).decode()
+    if page.next_after is not None:
+        members["NextContinuationToken"] = base64.urlsafe_b64encode(page.next_after).decode()
     return Answer(members)
 
 
@@ -53,30 +53,26 @@ def list_object_versions(call: Call) -> Answer:
     marker = call.members.get("KeyMarker", "")
     if call.members.get("VersionIdMarker", NULL_VERSION) != NULL_VERSION:
         raise ServiceError("InvalidArgument", f"VersionIdMarker must be {NULL_VERSION!r}: versions are not kept.")
-    page = _page(call, _after_marker(call, marker))
-    only = {"VersionId": NULL_VERSION, "IsLatest": True, "Owner": OWNER}
-    members = _members(call, page) | {"Versions": [{**content, **only} for content in _contents(call, page)]}
+    page = _read_page(call, _after_marker(call, marker))
+    version = {"VersionId": NULL_VERSION, "IsLatest": True, "Owner": OWNER}
+    members = _members(call, page) | {"Versions": [{**content, **version} for content in _contents(call, page)]}
     members["KeyMarker"] = call.encode(marker)
-    if page.truncated:
-        members |= {"NextKeyMarker": call.encode(page.last_name), "NextVersionIdMarker": NULL_VERSION}
+    if page.next_after is not None:
+        members |= {"NextKeyMarker": call.encode(page.next_marker), "NextVersionIdMarker": NULL_VERSION}
     return Answer(members)
 
 
-def _page(call: Call, after: bytes) -> Page:
-    page, limit = Page(), call.limit("MaxKeys")
-    if not limit:
-        return page
-    for found in _grouped(call, after):
-        if len(page.objects) + len(page.prefixes) == limit:
-            page.truncated = True
-            break
-        if isinstance(found, str):
-            page.prefixes.append(found)
-            page.last_name, page.last = found, found.encode() + PREFIX_END
-        else:
-            page.objects.append(found)
-            page.last_name, page.last = found.key, found.key.encode()
-    return page
+def _read_page(call: Call, after: bytes) -> Page:
+    limit = call.limit("MaxKeys")
+    found = [*islice(_grouped(call, after), limit + 1)] if limit else []
+    objects = [item for item in found[:limit] if isinstance(item, StoredObject)]
+    prefixes = [item for item in found[:limit] if isinstance(item, str)]
+    if len(found) <= limit:
+        return Page(objects, prefixes)
+    last = found[limit - 1]
+    if isinstance(last, str):
+        return Page(objects, prefixes, last, last.encode() + PREFIX_END)
+    return Page(objects, prefixes, last.key, last.key.encode())
 
 
 def _grouped(call: Call, after: bytes) -> Iterator[StoredObject | str]:
@@ -110,12 +106,11 @@ def _after_marker(call: Call, marker: str) -> bytes:
     return marker.encode() + (PREFIX_END if is_common else b"")
 
 
-def _read_token(token: str) -> bytes:
+def _parse_token(token: str) -> bytes:
     try:
         return base64.b64decode(token, altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
-        message = f"The continuation token {token!r} is not from this server."
-        raise ServiceError("InvalidArgument", message) from None
+    except ValueError:
+        raise ServiceError("InvalidArgument", f"The continuation token {token!r} is not from this server.") from None
 
 
 def _contents(call: Call, page: Page) -> list[dict[str, Any]]:
@@ -147,7 +142,7 @@ def _members(call: Call, page: Page) -> dict[str, Any]:
         "Delimiter": None if delimiter is None else call.encode(delimiter),
         "MaxKeys": call.limit("MaxKeys"),
         "EncodingType": call.members.get("EncodingType"),
-        "IsTruncated": page.truncated,
+        "IsTruncated": page.next_after is not None,
         "CommonPrefixes": [{"Prefix": call.encode(prefix)} for prefix in page.prefixes],
     }
 

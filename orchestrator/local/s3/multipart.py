@@ -41,11 +41,7 @@ def create_multipart_upload(call: Call) -> Answer:
     upload = call.uploads.create(
         call.bucket, call.key, algorithm, replace(details_of(call.members), checksum_type=kind)
     )
-    return Answer(_upload_members(upload) | _checksum_kind(upload))
-
-
-def _upload_members(upload: Upload) -> dict[str, Any]:
-    return {"Bucket": upload.bucket, "Key": upload.key, "UploadId": upload.id}
+    return Answer({"Bucket": call.bucket, "Key": call.key, "UploadId": upload.id, **_checksum_kind(upload)})
 
 
 def _checksum_kind(upload: Upload) -> dict[str, str]:
@@ -172,7 +168,9 @@ def list_parts(call: Call) -> Answer:
     found = call.uploads.parts(upload, marker, limit + 1)
     page = found[:limit]
     members: dict[str, Any] = {
-        **_upload_members(upload),
+        "Bucket": call.bucket,
+        "Key": call.key,
+        "UploadId": upload.id,
         "PartNumberMarker": marker,
         "NextPartNumberMarker": page[-1].number if page else marker,
         "MaxParts": limit,

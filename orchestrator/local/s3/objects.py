@@ -11,7 +11,7 @@ from microjobs_orchestrator.local.protocols.answer import Answer
 from microjobs_orchestrator.local.s3 import conditions
 from microjobs_orchestrator.local.s3.body import receive
 from microjobs_orchestrator.local.s3.call import Call, Operation
-from microjobs_orchestrator.local.s3.content import FileBody, Span, part_span, read_range
+from microjobs_orchestrator.local.s3.content import FileBody, Span, parse_range, part_span
 from microjobs_orchestrator.local.s3.details import DEFAULT_CONTENT_TYPE, Details
 from microjobs_orchestrator.local.s3.reader import StoredObject
 
@@ -28,11 +28,7 @@ _OVERRIDES = {f"Response{name}": name for name in OBJECT_HEADERS}
 
 
 def details_of(members: Mapping[str, Any]) -> Details:
-    """Return the details of the object that a request creates.
-
-    Raises:
-        ServiceError: MetadataTooLarge or InvalidTag, 400.
-    """
+    """Return the details of the object that a request creates. Raises ServiceError MetadataTooLarge or InvalidTag."""
     headers = {name: members[name] for name in OBJECT_HEADERS if name in members}
     headers.setdefault("ContentType", DEFAULT_CONTENT_TYPE)
     coding = [item for item in headers.pop("ContentEncoding", "").split(",") if item.strip() not in ("", "aws-chunked")]
@@ -92,18 +88,18 @@ def head_object(call: Call) -> Answer:
 
 def _describe(call: Call, stored: StoredObject, details: Details) -> tuple[Answer, Span]:
     members, whole = call.members, Span(0, stored.size)
-    conditions.check_reading(members, stored, details)
+    conditions.check_read(members, stored, details)
     span = _find_span(members, stored.size, details)
     answer = {
         **details.headers,
-        **_overridden(members),
+        **_find_overrides(members),
         "AcceptRanges": "bytes",
         "ContentLength": (span or whole).length,
         "ETag": f'"{details.etag}"',
         "LastModified": stored.modified,
         "Metadata": details.metadata,
         "TagCount": len(details.tags) or None,
-        "ContentRange": span.header(stored.size) if span else None,
+        "ContentRange": span.content_range(stored.size) if span else None,
         "PartsCount": len(details.parts) if "PartNumber" in members and details.parts else None,
     }
     if members.get("ChecksumMode", "").upper() == "ENABLED" and span is None:  # checksums cover the whole object
@@ -111,24 +107,19 @@ def _describe(call: Call, stored: StoredObject, details: Details) -> tuple[Answe
     return Answer(answer, 206 if span else 200), span or whole
 
 
-def _overridden(members: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the headers that the request overrides.
-
-    Raises:
-        ServiceError: InvalidArgument 400: a value is not valid in a header.
-    """
-    wanted = {name: members[override] for override, name in _OVERRIDES.items() if override in members}
-    for name, value in wanted.items():
+def _find_overrides(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the headers that the request overrides. Raises ServiceError InvalidArgument for an invalid value."""
+    headers = {name: members[override] for override, name in _OVERRIDES.items() if override in members}
+    for name, value in headers.items():
         if not _HEADER.fullmatch(value):
             message = f"{name} is {value!r}: a header's value must be in ISO-8859-1, without control characters."
             raise ServiceError("InvalidArgument", message)
-    return wanted
+    return headers
 
 
 def _find_span(members: Mapping[str, Any], size: int, details: Details) -> Span | None:
-    """Return the requested range; None for the whole object."""
     if "PartNumber" not in members:
-        return read_range(members.get("Range"), size)
+        return parse_range(members.get("Range"), size)
     if "Range" in members:
         raise ServiceError("InvalidRequest", "Cannot specify both Range header and partNumber query parameter.")
     span = part_span(details.parts, size, members["PartNumber"])

@@ -5,7 +5,7 @@ import os
 import stat
 from pathlib import Path
 
-from microjobs_orchestrator.local.trees import FileType, is_plain, walk
+from microjobs_orchestrator.local.trees import FileType, is_valid_name, walk
 
 
 class BucketFiles:
@@ -30,7 +30,7 @@ class BucketFiles:
     def is_folder(self, relative: str) -> bool:
         """Return whether a folder exists. Paths that are not keys, such as those with `..`, do not exist."""
         name = relative.removesuffix("/")
-        found = self.stat(Path(name)) if is_plain(name) else None
+        found = self.stat(Path(name)) if is_valid_name(name) else None
         return found is not None and stat.S_ISDIR(found.st_mode)
 
     def find_obstacle(self, relative: Path, *, folder: bool) -> str | None:

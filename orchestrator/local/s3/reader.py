@@ -86,10 +86,7 @@ class ObjectReader:
         """Return the objects whose keys begin with `prefix` and follow the key `after`, in the order of their UTF-8.
 
         Folders are read when they are reached, and only those that can match. Folder markers are left out, because
-        they have no content.
-
-        Raises:
-            ServiceError: NoSuchBucket 404.
+        they have no content. Raises ServiceError NoSuchBucket 404.
         """
         self.check_bucket(bucket)
         found = self.walk(bucket, prefix, after.encode(errors="surrogatepass"), fold=False)
@@ -111,12 +108,9 @@ class ObjectReader:
         return StoredObject(bucket, key, self._empty, 0, modified_ns)
 
     def open(self, bucket: str, key: str) -> Opened:
-        """Open an object. The details are those of the opened file, even if the object is replaced meanwhile.
+        """Open an object. The caller closes the file. Raises ServiceError NoSuchKey or NoSuchBucket, 404.
 
-        The caller closes the file.
-
-        Raises:
-            ServiceError: NoSuchKey or NoSuchBucket, 404.
+        The details are those of the opened file, even if the object is replaced meanwhile.
         """
         for _ in range(MAX_OPEN_ATTEMPTS):
             stored = self.get(bucket, key)
@@ -135,7 +129,7 @@ class ObjectReader:
             if details is not None:
                 return Opened(stored, details, file)
             file.close()
-        raise ServiceError("OperationAborted", f"{key!r} is replaced again and again: try later.", 409)
+        raise ServiceError("OperationAborted", f"{key!r} is replaced continually: try later.", 409)
 
     def head(self, bucket: str, key: str) -> tuple[StoredObject, Details]:
         """Return an object with its details. Raises ServiceError NoSuchKey or NoSuchBucket, 404."""
@@ -154,13 +148,10 @@ class ObjectReader:
             return None
 
     def walk(self, bucket: str, prefix: str, after: bytes, *, fold: bool) -> Iterator[StoredObject | str]:
-        """Yield objects as `list` does, and folder markers.
+        """Yield objects as `list` does, and folder markers. Raises ServiceError NoSuchBucket 404.
 
         Args:
             fold: yield the common prefix of a folder below the prefix instead of its objects.
-
-        Raises:
-            ServiceError: NoSuchBucket 404.
         """
         root = self.check_bucket(bucket)
 

@@ -1,4 +1,4 @@
-"""S3 on an object store."""
+"""The service S3: its operations, and the conversion of requests to calls."""
 
 from collections.abc import Collection, Mapping
 
@@ -25,11 +25,7 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 class S3:
-    """Performs the operations of requests whose sender is proven.
-
-    It verifies the body against `x-amz-content-sha256`, the signatures of its chunks and its checksums while it reads
-    it, and reads and writes files block by block.
-    """
+    """Performs the operations of authenticated requests. Bodies are verified while they are read, block by block."""
 
     operations: Collection[str] = OPERATIONS
 
@@ -55,7 +51,7 @@ class S3:
         try:
             return OPERATIONS[exchange.operation.name](call)
         except PermissionError as error:
-            message = f"This server may not touch {error.filename}: make it the server's user's."
+            message = f"The server has no permission to access {error.filename}: change the owner or mode of the file."
             raise ServiceError("AccessDenied", message, 403) from error
         except OSError as error:
             if is_full(error):

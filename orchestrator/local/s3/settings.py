@@ -66,11 +66,6 @@ def write(call: Call, name: str, value: str) -> None:
     call.store.database.change("INSERT OR REPLACE INTO bucket_settings VALUES (?, ?, ?)", (call.bucket, name, value))
 
 
-def forget(call: Call) -> None:
-    """Delete the settings of a deleted bucket."""
-    call.store.database.change("DELETE FROM bucket_settings WHERE bucket = ?", (call.bucket,))
-
-
 READ = ("Get",)
 READ_OR_DELETE = ("Get", "Delete")
 DELETE = ("Delete",)

@@ -47,7 +47,10 @@ class ObjectStore(ObjectReader):
 
     def create_bucket(self, name: str) -> None:
         """Create a bucket. Raises ServiceError InvalidBucketName, or BucketAlreadyOwnedByYou 409."""
-        keys.check_bucket_name(name)
+        if not keys.is_bucket_name(name):
+            rules = "3 to 63 lower case letters, digits, dots and hyphens, with a letter or digit at each end"
+            message = f"The bucket name {name!r} is not valid: use {rules}, and none of AWS's reserved names."
+            raise ServiceError("InvalidBucketName", message)
         try:
             (self._root / name).mkdir()
         except FileExistsError:
@@ -56,10 +59,9 @@ class ObjectStore(ObjectReader):
         self.database.change("INSERT OR REPLACE INTO buckets VALUES (?, ?)", (name, time.time()))
 
     def delete_bucket(self, name: str) -> None:
-        """Delete an empty bucket.
+        """Delete an empty bucket. Raises ServiceError NoSuchBucket 404, or BucketNotEmpty 409.
 
-        Raises:
-            ServiceError: NoSuchBucket 404; BucketNotEmpty 409, also for a file whose name is not a key.
+        A file whose name is not a key also keeps the bucket.
         """
         folder = self.check_bucket(name)
         with self._lock:
@@ -68,6 +70,7 @@ class ObjectStore(ObjectReader):
                 raise ServiceError("BucketNotEmpty", message, 409)
             self._files.remove_empty(Path(name))
             self.database.change("DELETE FROM objects WHERE bucket = ?", (name,))
+            self.database.change("DELETE FROM bucket_settings WHERE bucket = ?", (name,))
             self.database.change("DELETE FROM buckets WHERE name = ?", (name,))
 
     # --- writing ---
@@ -84,8 +87,7 @@ class ObjectStore(ObjectReader):
     def check_writable(self, bucket: str, key: str) -> None:
         """Check that a key can be written, as `put` does.
 
-        Raises:
-            ServiceError: NoSuchBucket 404; KeyTooLongError or InvalidArgument 400 if no file can have the key.
+        Raises ServiceError NoSuchBucket 404, or KeyTooLongError or InvalidArgument 400 if no file can have the key.
         """
         self.check_bucket(bucket)
         relative, is_marker = keys.relative_path(key), keys.is_folder_marker(key)
@@ -100,12 +102,11 @@ class ObjectStore(ObjectReader):
     ) -> StoredObject:
         """Move a complete file into a bucket in one step, as the object of a key.
 
+        Raises the errors of `check_writable` and of the condition. The file is then unchanged.
+
         Args:
             details: the object's details; None: they are computed from the file when they are needed.
             condition: is checked before the object is replaced.
-
-        Raises:
-            ServiceError: the errors of `check_writable` and of the condition. The file is then unchanged.
         """
         with self._movable(file) as movable, self._lock:
             self.check_writable(bucket, key)
@@ -118,8 +119,7 @@ class ObjectStore(ObjectReader):
     def delete(self, bucket: str, key: str, condition: Condition | None = None) -> bool:
         """Remove an object and its empty folders; return False if the object did not exist.
 
-        Raises:
-            ServiceError: NoSuchBucket 404, and the errors of the condition.
+        Raises ServiceError NoSuchBucket 404, and the errors of the condition.
         """
         self.check_bucket(bucket)
         with self._lock:

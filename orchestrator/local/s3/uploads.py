@@ -51,7 +51,7 @@ class Uploads:
         self._clean()
 
     def create(self, bucket: str, key: str, algorithm: str, details: Details) -> Upload:
-        """Create an upload. Raises ServiceError, as `ObjectStore.check` does."""
+        """Create an upload. Raises ServiceError, as `ObjectStore.check_writable` does."""
         self._store.check_writable(bucket, key)
         upload = Upload(uuid.uuid4().hex, bucket, key, time.time(), algorithm, details)
         (self._folder / upload.id).mkdir()
@@ -88,7 +88,7 @@ class Uploads:
         return [Part(row[0], folder / row[1], row[2], row[3], Details.from_json(row[4])) for row in rows]
 
     def put_part(self, upload: Upload, number: int, file: Path, details: Details) -> Part:
-        """Move a file of the store's `incoming` into an upload. It replaces an earlier part with its number."""
+        """Move a file of `ObjectStore.new_file` into an upload. It replaces an earlier part with its number."""
         path = self._folder / upload.id / uuid.uuid4().hex
         with self.exclusive(upload):
             earlier = [part.path for part in self.parts(upload, number - 1, 1) if part.number == number]
@@ -117,11 +117,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def exclusive(self, upload: Upload) -> Iterator[None]:
-        """Lock an upload.
-
-        Raises:
-            ServiceError: NoSuchUpload 404: the upload was completed or aborted meanwhile.
-        """
+        """Lock an upload. Raises ServiceError NoSuchUpload if it was completed or aborted meanwhile."""
         with self._lock:
             lock = self._locks.setdefault(upload.id, threading.Lock())
         with lock:
@@ -130,15 +126,10 @@ class Uploads:
 
     def _clean(self) -> None:
         """Remove the files of a killed server: those without a row in the database."""
-        known = {(row[0], row[1]) for row in self._database.select("SELECT upload, file FROM parts")}
-        uploads = {row[0] for row in self._database.select("SELECT id FROM uploads")}
-        for folder in self._folder.iterdir():
-            if folder.name not in uploads:
-                discard(folder)
-                continue
-            for file in folder.iterdir():
-                if (folder.name, file.name) not in known:
-                    discard(file)
+        known = {self._folder / row[0] for row in self._database.select("SELECT id FROM uploads")}
+        known |= {self._folder / row[0] / row[1] for row in self._database.select("SELECT upload, file FROM parts")}
+        for path in {*self._folder.iterdir(), *self._folder.glob("*/*")} - known:
+            discard(path)
 
 
 def _upload(row: Row) -> Upload:

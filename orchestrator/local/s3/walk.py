@@ -7,6 +7,7 @@ import os
 import stat
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from microjobs_orchestrator.local.s3.folders import FolderCache, scan
@@ -87,12 +88,10 @@ class Walk:
         return index if names[index : index + 1] == [subfolder] else bisect_right(names, rest)
 
     def _object(self, key: bytes) -> Iterator[Entry]:
-        try:
+        with suppress(FileNotFoundError, NotADirectoryError):  # deleted meanwhile
             found = os.lstat(self.root + b"/" + key)
-        except (FileNotFoundError, NotADirectoryError):  # deleted meanwhile
-            return
-        if stat.S_ISREG(found.st_mode):
-            yield Entry(key, found.st_size, found.st_mtime_ns)
+            if stat.S_ISREG(found.st_mode):
+                yield Entry(key, found.st_size, found.st_mtime_ns)
 
     def _holds_key(self, folder: bytes) -> bool:
         """Return whether a folder has any key after `after`."""
@@ -103,11 +102,9 @@ class Walk:
             inner = unread.pop()
             if self.find_marker(inner) is not None:
                 return True
-            try:
+            with suppress(FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
                 for name in scan(self.root + b"/" + inner, inner):
                     if not name.endswith(b"/"):
                         return True
                     unread.append(inner + name)
-            except (FileNotFoundError, NotADirectoryError):  # deleted or replaced meanwhile
-                continue
         return False

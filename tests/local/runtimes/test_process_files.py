@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from microjobs_orchestrator.local.runtimes.files import collect, copy_tree
-from microjobs_orchestrator.local.trees import in_order, remove
+from microjobs_orchestrator.local.trees import remove, sort_names
 from tests.conftest import REPOSITORY
 from tests.local.runtimes.processes import names
 
@@ -57,7 +57,7 @@ def test_collected_tree_equals_its_source(link: bool, source: Path, tmp_path: Pa
     (source / "circle").symlink_to("circle")
     tree = collect(source, tmp_path / "to", link=link)
     assert tree is not None
-    assert in_order(tree) == ["circle", "file", "folder", "folder/program", "link"]
+    assert sort_names(tree) == ["circle", "file", "folder", "folder/program", "link"]
     assert (tree["link"].target, tree["circle"].target) == ("folder/program", "circle")
     for name in ("file", "folder/program"):
         entry, given = tree[name], (source / name).stat()
