@@ -91,7 +91,7 @@ def read_bundle(folder: Path) -> Bundle:
 
 
 @contextlib.contextmanager
-def extracted(folder: Path) -> Iterator[Path]:
+def open_model_folder(folder: Path) -> Iterator[Path]:
     """Yield the folder with the model's files: `folder`, or a temporary one if `folder` has the archive of a training.
 
     Raises:

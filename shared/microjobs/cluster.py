@@ -53,7 +53,7 @@ class Cluster:
 
 
 def run(resources: ResourceConfig, work: Callable[[Cluster], None], types: tuple[type, ...]) -> None:
-    """Run `work` on this host when all hosts have joined. All hosts end with the same verdict; see `with_hosts`."""
+    """Run `work` on this host when all hosts have joined. All hosts end with the same verdict; see `run_on_hosts`."""
     error: BaseException | None = None
     ending = Ending(resources.current_host)
     others = resources.hosts[1:] if resources.is_first else resources.hosts[:1]

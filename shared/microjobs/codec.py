@@ -67,7 +67,7 @@ class Codec:
                 arrays.append(value)
                 return {"array": [value.dtype.str, value.shape]}
         if self._types.get(type(value).__name__) is not type(value):
-            raise TypeError(f"a {type(value).__name__} cannot be sent to another host: pass its class to with_hosts")
+            raise TypeError(f"a {type(value).__name__} cannot be sent to another host: pass its class to run_on_hosts")
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]  # type: ignore[arg-type]
         return {"object": [type(value).__name__, *(self._to_json(field, arrays) for field in fields)]}
 

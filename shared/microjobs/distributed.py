@@ -2,7 +2,7 @@
 
 The entry point of each host waits for the other hosts, starts the workers (by torchrun, or one worker with
 `TF_CONFIG`), and watches the workers and the other hosts. A worker runs the same job again;
-`microjobs.worker.in_worker` returns True there.
+`microjobs.worker.is_worker` returns True there.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ from microjobs.interpreter import own_program
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
 from microjobs.processes import children_of, signal_group
 from microjobs.stopping import StopRequest, stop_request
-from microjobs.worker import REPORT, in_worker
+from microjobs.worker import REPORT, is_worker
 
 Explain = Callable[[int], tuple[int, str]]
 
@@ -61,7 +61,7 @@ NVIDIA_FOLDERS = "/usr/bin:/usr/local/nvidia/bin"
 
 def must_launch(resources: ResourceConfig, processes: int = 1) -> bool:
     """Return whether this process must start workers instead of training itself."""
-    return not in_worker() and (len(resources.hosts) > 1 or processes > 1)
+    return not is_worker() and (len(resources.hosts) > 1 or processes > 1)
 
 
 def torchrun(resources: ResourceConfig, processes: int, arguments: Sequence[str] = ("--no-python", *WORKER)) -> Program:
@@ -81,7 +81,7 @@ def torchrun(resources: ResourceConfig, processes: int, arguments: Sequence[str]
     return Program(command, variables | ({"OMP_NUM_THREADS": threads} if processes > 1 else {}), agent=True)
 
 
-def with_tf_config(resources: ResourceConfig, command: Sequence[str] = WORKER) -> Program:
+def make_tf_program(resources: ResourceConfig, command: Sequence[str] = WORKER) -> Program:
     """Return a program with TensorFlow's description of the cluster, in which every host is a worker."""
     network = Network.read()
     workers = [f"{network.resolve(host)}:{network.port(host, TENSORFLOW_PORT)}" for host in resources.hosts]
@@ -132,7 +132,7 @@ def launch(
     with stop_request() as stop, Watch(resources, Network.read()) as watch:
         watch.join(join_seconds, lambda: not stop)
         if watch.verdict is None and stop.signal_number is not None:
-            watch.end(endings.stopped(resources.current_host, stop.signal_number))
+            watch.end(Ending(resources.current_host, 128 + stop.signal_number))
         if watch.verdict is None:
             with contextlib.closing(_Workers(program, resources.current_host, explain)) as workers:
                 started(workers.process)
@@ -188,16 +188,16 @@ class _Workers:
         """
         code = self.process.poll()
         if (report := self._read_report()) is not None:
-            return endings.reported(self._host, *report)
+            return endings.from_report(self._host, *report)
         if code is None:
             return None
         if code == EXIT_OK:
             return Ending(self._host)
         if stop_signal is not None:
-            return endings.stopped(self._host, stop_signal)
+            return Ending(self._host, 128 + stop_signal)
         if self._explain is not None:
-            return endings.explained(self._host, *self._explain(code))
-        return endings.unexplained(self._host, code, by_agent=self._program.agent)
+            return endings.from_script(self._host, *self._explain(code))
+        return endings.from_exit_code(self._host, code, by_agent=self._program.agent)
 
     def _read_report(self) -> tuple[int, str] | None:
         """Return the first report of a worker: its exit code and the reason."""

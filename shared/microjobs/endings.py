@@ -55,19 +55,14 @@ class Ending:
             raise ERRORS.get(self.code, JobError)(self.reason)
 
 
-def stopped(host: str, number: int) -> Ending:
-    """Return the ending of a process that stop signal `number` ended."""
-    return Ending(host, 128 + number)
-
-
-def reported(host: str, code: int, reason: str) -> Ending:
+def from_report(host: str, code: int, reason: str) -> Ending:
     """Return the ending of a worker that reported its exit code and the reason."""
     if code == EXIT_OK:
         return Ending(host)
     return _make_failure(host, code, reason, Certainty.DOUBTFUL if code == EXIT_BUG else Certainty.CERTAIN)
 
 
-def explained(host: str, code: int, reason: str) -> Ending:
+def from_script(host: str, code: int, reason: str) -> Ending:
     """Return the ending of a user's script that failed.
 
     Args:
@@ -78,7 +73,7 @@ def explained(host: str, code: int, reason: str) -> Ending:
     return _make_failure(host, EXIT_BUG, reason, certainty)
 
 
-def unexplained(host: str, code: int, *, by_agent: bool = False) -> Ending:
+def from_exit_code(host: str, code: int, *, by_agent: bool = False) -> Ending:
     """Return the ending of a process that failed without a report.
 
     Args:

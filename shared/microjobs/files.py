@@ -13,7 +13,7 @@ PROBE_BYTES = 1 << 16
 
 
 @contextlib.contextmanager
-def disk_full_named(path: Path) -> Iterator[None]:
+def name_full_disk(path: Path) -> Iterator[None]:
     """Raise OSError with the name of `path` if its disk is full when the block fails.
 
     Libraries report a full disk in their own words: PyTorch's RuntimeError says "unexpected pos 3904 vs 3856".
@@ -54,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with disk_full_named(path):
+        with name_full_disk(path):
             yield partial
             partial.replace(path)
     except OSError as error:
@@ -83,7 +83,7 @@ def atomic_fill(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     before = set(folder.iterdir())
     try:
-        with disk_full_named(folder):
+        with name_full_disk(folder):
             yield
     except BaseException:
         for path in set(folder.iterdir()) - before:

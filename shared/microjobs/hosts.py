@@ -31,7 +31,7 @@ class OneHost:
         return {self.resources.current_host: value}
 
 
-def with_hosts(resources: ResourceConfig, work: Callable[[Hosts], None], types: tuple[type, ...]) -> None:
+def run_on_hosts(resources: ResourceConfig, work: Callable[[Hosts], None], types: tuple[type, ...]) -> None:
     """Run `work` on this host, while the other hosts run it too.
 
     Args:

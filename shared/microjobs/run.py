@@ -30,7 +30,7 @@ from microjobs.contract import (
     write_message,
 )
 from microjobs.errors import EXIT_OK, ScriptStopped, Stopped, UserError, code_and_reason
-from microjobs.stopping import received
+from microjobs.stopping import received_signals
 
 JOB = "MICROJOBS_JOB"
 LOG_LEVEL = "SAGEMAKER_CONTAINER_LOG_LEVEL"
@@ -58,8 +58,8 @@ def main(arguments: Sequence[str]) -> int:
         return _end_stopped(stopped, is_training=arguments[:1] == ["train"])
     except Exception as error:
         _ignore_stop_signals()
-        if received:  # during an import, native code may convert `Stopped` to another error
-            return _end_stopped(Stopped(received[0]), is_training=arguments[:1] == ["train"])
+        if received_signals:  # during an import, native code may convert `Stopped` to another error
+            return _end_stopped(Stopped(received_signals[0]), is_training=arguments[:1] == ["train"])
         return _end_failed(error, layout.or_default(), is_processing=arguments[:1] not in (["train"], ["serve"]))
     finally:
         _ignore_stop_signals()
@@ -140,8 +140,8 @@ class _Job:
             remedy = f"move the job's modules into that package, or set {JOB} to the folder of a job"
             raise UserError(f"{self.folder} has no {package_name(self.folder.name)}/main.py: {remedy}")
         loaded = self._import("main")
-        if received:  # a library may handle `Stopped` as the error of a missing optional package
-            raise Stopped(received[0])
+        if received_signals:  # a library may handle `Stopped` as the error of a missing optional package
+            raise Stopped(received_signals[0])
         return loaded
 
     def hyperparameters(self) -> type[Any] | None:
@@ -184,7 +184,7 @@ def start_logging(environ: Mapping[str, str]) -> None:
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:
-    received.append(number)
+    received_signals.append(number)
     _ignore_stop_signals()  # a second signal must not interrupt the clean-up
     raise Stopped(number)
 

@@ -25,7 +25,7 @@ from typing import IO, Any
 
 from microjobs import source
 from microjobs.contract import BASE_DIR, Layout, ResourceConfig, read_training_resource_config
-from microjobs.distributed import Program, gpu_count, launch, torchrun, with_tf_config
+from microjobs.distributed import Program, gpu_count, launch, make_tf_program, torchrun
 from microjobs.errors import JobError, PlatformError, ScriptStopped, Stopped, UserError
 from microjobs.interpreter import take_python_variables, user_paths
 from microjobs.stopping import stop_request
@@ -178,7 +178,7 @@ def _choose_switch(parameters: Mapping[str, object], resources: ResourceConfig) 
 def _make_program(switch: str, resources: ResourceConfig, command: Sequence[str]) -> Program:
     """Return the program that runs the script's command together with the other hosts."""
     if switch == TENSORFLOW:
-        return with_tf_config(resources, command)
+        return make_tf_program(resources, command)
     arguments = ["--no-python", *command]
     if command[0] == sys.executable:
         arguments = [*command[2 if command[1] == "--" else 1 :]]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType
 
-received: list[int] = []
+received_signals: list[int] = []
 """Stop signals that arrived outside of `stop_request`."""
 
 
@@ -32,7 +32,7 @@ def stop_request() -> Iterator[StopRequest]:
     Outside of the block, the entry point raises `Stopped`: there is nothing to save yet.
     """
     # A library may have suppressed `Stopped` during its import.
-    request = StopRequest(received[0] if received else None)
+    request = StopRequest(received_signals[0] if received_signals else None)
 
     def set_flag(number: int, _frame: FrameType | None) -> None:
         request.signal_number = number

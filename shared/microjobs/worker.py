@@ -23,7 +23,7 @@ _MAX_LINE_BYTES = 4096
 """Maximum size of a line that is not mixed with lines of other workers in the pipe: PIPE_BUF of Linux."""
 
 
-def in_worker(environ: Mapping[str, str] = os.environ) -> bool:
+def is_worker(environ: Mapping[str, str] = os.environ) -> bool:
     return bool(environ.get(REPORT))
 
 
@@ -32,7 +32,7 @@ def report(code: int, reason: str) -> bool:
 
     A long reason, such as a traceback, is cut in the middle.
     """
-    if not in_worker():
+    if not is_worker():
         return False
     try:
         with Path(os.environ[REPORT]).open("ab", buffering=0) as pipe:

@@ -14,7 +14,7 @@ from microjobs import cluster, heartbeat
 from microjobs.contract import ResourceConfig
 from microjobs.errors import JobError, Stopped, UserError
 from microjobs.files import atomic_group, atomic_write
-from microjobs.hosts import Hosts, with_hosts
+from microjobs.hosts import Hosts, run_on_hosts
 from microjobs.peers import Connection
 
 PROGRAM = ("-c", f"from {__name__} import main; main()")
@@ -100,7 +100,7 @@ def main() -> None:
         setattr(cluster if hasattr(cluster, name) else heartbeat, name, value)
     signal.signal(signal.SIGTERM, stop)
     try:
-        with_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), work, ())
+        run_on_hosts(ResourceConfig(settings["host"], tuple(settings["hosts"])), work, ())
     except JobError as error:
         print(type(error).__name__, error, flush=True)
         sys.exit(error.exit_code)

@@ -95,7 +95,7 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 def load(folder: Path) -> Predictor | None:
     """Load the model in `folder` like batch-score and serve. Return None after an error in one sentence."""
     try:
-        with bundle.extracted(folder) as model:
+        with bundle.open_model_folder(folder) as model:
             return Predictor(bundle.read_bundle(model))
     except UserError as error:
         reason = str(error)

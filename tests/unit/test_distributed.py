@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from microjobs.contract import ResourceConfig
-from microjobs.distributed import gpu_count, must_launch, torchrun, with_tf_config
+from microjobs.distributed import gpu_count, make_tf_program, must_launch, torchrun
 from microjobs.endings import Ending
 from microjobs.interpreter import FLAGS
 from microjobs.network import TENSORFLOW_PORT, TORCH_PORT, Network
@@ -269,7 +269,7 @@ def test_frameworks_use_the_jobs_network_interface() -> None:
 
 
 def test_tf_config_names_every_host_as_a_worker() -> None:
-    config = json.loads(with_tf_config(resources("algo-2", 2)).variables["TF_CONFIG"])
+    config = json.loads(make_tf_program(resources("algo-2", 2)).variables["TF_CONFIG"])
     assert config["cluster"] == {"worker": ["algo-1:8890", "algo-2:8890"]}
     assert config["task"] == {"type": "worker", "index": 1}
 
@@ -279,7 +279,7 @@ def test_frameworks_use_the_ports_of_the_network(monkeypatch: pytest.MonkeyPatch
     network = Network("127.64.0.1", {"algo-1": "127.64.0.1", "algo-2": "127.64.0.2"}, ports)
     for name, value in network.variables().items():
         monkeypatch.setenv(name, value)
-    config = json.loads(with_tf_config(resources("algo-1", 2)).variables["TF_CONFIG"])
+    config = json.loads(make_tf_program(resources("algo-1", 2)).variables["TF_CONFIG"])
     assert config["cluster"]["worker"] == ["127.64.0.1:40002", "127.64.0.2:40003"]
     command = " ".join(torchrun(resources("algo-2", 2), 1).command)
     assert "--master-addr 127.64.0.1 --master-port 40001" in command

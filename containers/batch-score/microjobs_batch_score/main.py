@@ -12,10 +12,10 @@ from pathlib import Path
 from microjobs import inventory
 from microjobs.arguments import Parser
 from microjobs.arrays import Floats, open_array
-from microjobs.bundle import RAW, SERVING_DEFAULT, extracted, read_bundle
+from microjobs.bundle import RAW, SERVING_DEFAULT, open_model_folder, read_bundle
 from microjobs.contract import Layout, read_processing_resource_config
 from microjobs.files import atomic_group
-from microjobs.hosts import Hosts, with_hosts
+from microjobs.hosts import Hosts, run_on_hosts
 from microjobs.predictor import Predictor
 
 from . import scoring
@@ -42,7 +42,7 @@ def process(arguments: list[str]) -> None:
     )
     task = Task(**vars(parser.parse_args(arguments)))
     resources = read_processing_resource_config(Layout.from_environment())
-    with_hosts(resources, lambda hosts: score(task, hosts), (inventory.Entry, scoring.Score))
+    run_on_hosts(resources, lambda hosts: score(task, hosts), (inventory.Entry, scoring.Score))
 
 
 def score(task: Task, hosts: Hosts) -> None:
@@ -97,7 +97,7 @@ def score_files(task: Task, names: list[str], fetched: Mapping[str, Floats]) -> 
     if not names:
         return {}
     scores = {}
-    with extracted(task.folder(task.model)) as model, atomic_group() as register:
+    with open_model_folder(task.folder(task.model)) as model, atomic_group() as register:
         predictor = Predictor(read_bundle(model))
         for name in names:
             features = open_array(task.folder(task.test) / name)

@@ -8,7 +8,7 @@ import logging
 
 from microjobs.arguments import Parser
 from microjobs.contract import Layout, read_processing_resource_config
-from microjobs.hosts import with_hosts
+from microjobs.hosts import run_on_hosts
 
 from .standardise import TYPES, Task, standardise
 
@@ -35,7 +35,7 @@ def _standardise(arguments: list[str]) -> None:
     parser.epilog = "`preprocess dataset --help` describes how to make raw data."
     task = Task(**vars(parser.parse_args(arguments)))
     resources = read_processing_resource_config(Layout.from_environment())
-    with_hosts(resources, lambda hosts: standardise(task, hosts), TYPES)
+    run_on_hosts(resources, lambda hosts: standardise(task, hosts), TYPES)
 
 
 def _dataset(arguments: list[str]) -> None:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from microjobs.bundle import MODEL_FILE, extracted, read_bundle
+from microjobs.bundle import MODEL_FILE, open_model_folder, read_bundle
 from microjobs.contract import Layout
 from microjobs.errors import UserError
 
@@ -45,7 +45,7 @@ def find_model_source(layout: Layout, environ: Mapping[str, str], cleanup: ExitS
         UserError: the folder has neither, or the bundle cannot be loaded.
         RestartNeededError: the user's requirements have been installed for another interpreter.
     """
-    folder = cleanup.enter_context(extracted(layout.model))
+    folder = cleanup.enter_context(open_model_folder(layout.model))
     program = find_program(layout, folder, environ, cleanup)
     return _bundle_source(folder) if program is None else _handler_source(program, folder, environ)
 

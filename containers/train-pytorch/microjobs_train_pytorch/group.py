@@ -12,7 +12,7 @@ from torch import nn
 
 from microjobs.stopping import StopRequest
 from microjobs.trainer import group
-from microjobs.worker import in_worker
+from microjobs.worker import is_worker
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Group(group.Group):
 
 def join() -> Group:
     """Join the group by the variables that torchrun sets; without them, the group is this process alone."""
-    variables = os.environ if in_worker() else {}
+    variables = os.environ if is_worker() else {}
     rank, local_rank = (int(variables.get(name, 0)) for name in ("RANK", "LOCAL_RANK"))
     world_size, local_world_size = (int(variables.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
     device = torch.device("cuda", local_rank) if torch.cuda.is_available() else torch.device("cpu")

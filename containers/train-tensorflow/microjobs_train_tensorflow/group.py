@@ -69,7 +69,7 @@ def join() -> Group:
     gpus = tf.config.list_physical_devices("GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
-    if worker.in_worker() and "TF_CONFIG" in os.environ:
+    if worker.is_worker() and "TF_CONFIG" in os.environ:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
         resolver = strategy.cluster_resolver
         return Group(strategy, resolver.task_id, resolver.cluster_spec().num_tasks("worker"))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from microjobs.contract import ResourceConfig
-from microjobs.distributed import Program, must_launch, with_tf_config
+from microjobs.distributed import Program, make_tf_program, must_launch
 from microjobs.interpreter import prepare_matplotlib
 from microjobs.trainer import job
 from microjobs.trainer.framework import Framework
@@ -21,7 +21,7 @@ def train(hyperparameters: Hyperparameters) -> None:
 
 
 def _workers(resources: ResourceConfig) -> Program | None:
-    return with_tf_config(resources) if must_launch(resources) else None
+    return make_tf_program(resources) if must_launch(resources) else None
 
 
 def _load_framework() -> Callable[[Hyperparameters], Framework]:
