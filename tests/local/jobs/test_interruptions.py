@@ -1,16 +1,19 @@
 """Tests of requests that interrupt spot training jobs."""
 
 import math
+import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
 import pytest
 
+from microjobs_orchestrator.local.control import Address
 from microjobs_orchestrator.local.errors import ValidationError
+from microjobs_orchestrator.local.lifecycle.events import Interruption
 from microjobs_orchestrator.local.lifecycle.registry import Registry
 from microjobs_orchestrator.local.resources.training.create import create
-from microjobs_orchestrator.local.resources.training.interruptions import interrupt
+from microjobs_orchestrator.local.resources.training.interruptions import interrupt, request_interruption
 from microjobs_orchestrator.local.resources.training.job import TrainingJob
 from tests.local.jobs.conftest import ServerParts, wait_until
 from tests.local.jobs.test_clock import TRAINING
@@ -84,3 +87,10 @@ def test_on_demand_job_is_not_interrupted(parts: ServerParts, runtime: WaitingRu
     with pytest.raises(ValidationError, match="has no spot hosts now"):
         interrupt(parts.registry, GOOD)
     assert [host.graces for host in runtime.hosts.values()] == [[]]
+
+
+def test_request_to_an_ended_server_returns_an_error() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+    address = Address(url, "us-east-1", "key", "secret", "bucket", "role", "process", "reason", 1)
+    assert request_interruption(address, "job", Interruption()).startswith("Could not connect to the endpoint URL")

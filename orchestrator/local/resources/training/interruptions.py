@@ -7,7 +7,7 @@ from typing import Any
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from botocore.exceptions import HTTPClientError
+from botocore.exceptions import BotoCoreError
 from botocore.httpsession import URLLib3Session
 
 from microjobs_orchestrator.local.control import Address
@@ -53,6 +53,6 @@ def request_interruption(address: Address, job: str, interruption: Interruption)
     SigV4Auth(credentials, "sagemaker", address.region).add_auth(request)
     try:
         response = URLLib3Session(timeout=TIMEOUT_SECONDS).send(request.prepare())
-    except HTTPClientError as error:
+    except BotoCoreError as error:
         return str(error)
     return "" if response.status_code == 200 else str(json.loads(response.text).get("message", response.status_code))
