@@ -1,4 +1,4 @@
-"""Builds before a run (`microjobs run --build`), with a fake engine and without builds."""
+"""`microjobs run --build`, with a fake engine and a fake build."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ CONSOLE = Console(quiet=True)
 
 
 class Engine:
-    """An engine with some images, and a registry that may be unreachable."""
+    """A fake engine with some images, and with a registry or without one."""
 
     def __init__(self, *, existing: tuple[str, ...] = (), has_registry: bool = True) -> None:
         self.existing = existing

@@ -1,4 +1,4 @@
-"""`microjobs clean`: lists, asks, removes only what it listed, and refuses while a server runs."""
+"""`microjobs clean` lists items, asks, removes only the listed items, and fails while a server runs."""
 
 import fcntl
 import io
@@ -22,7 +22,7 @@ OLD, NEW, UNFINISHED = "housing-20200101-000000", "housing-20200102-000000", "ho
 
 
 class Terminal(io.StringIO):
-    """Standard input with an answer, as a terminal."""
+    """Standard input of a terminal, with an answer."""
 
     def isatty(self) -> bool:
         return True
@@ -30,7 +30,7 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home with an old run, a new run, and an old run that has not ended."""
+    """A home with an old run, a new run, and an old run with an unfinished job."""
     home = Home(tmp_path / "home")
     monkeypatch.setenv(HOME, str(home.root))
     home.create()
@@ -53,22 +53,22 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     return home
 
 
-def names(home: Home) -> set[str]:
-    """Return the runs of which files or resources exist."""
+def find_runs(home: Home) -> set[str]:
+    """Return the runs that have files or resources in a home."""
     paths = [path for path in home.root.rglob("*") if "housing-" in path.name]
     state = State(home.state)
-    known = [name for name in (OLD, NEW, UNFINISHED) if state.get("training-job", f"{name}-train")]
+    in_state = [name for name in (OLD, NEW, UNFINISHED) if state.get("training-job", f"{name}-train")]
     state.close()
-    return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(known)
+    return {"-".join(path.name.removesuffix(".json").split("-")[:3]) for path in paths} | set(in_state)
 
 
 def test_old_runs_are_removed_completely(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["clean", "runs", "--yes"]) == 0
-    assert names(home) == {NEW, UNFINISHED}
+    assert find_runs(home) == {NEW, UNFINISHED}
     assert (home.buckets / "b" / "mine.csv").exists()
-    said = capsys.readouterr().out
-    assert OLD in said
-    assert NEW not in said
+    output = capsys.readouterr().out
+    assert OLD in output
+    assert NEW not in output
 
 
 def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
@@ -84,13 +84,13 @@ def test_deep_and_read_only_folders_are_removed(home: Home) -> None:
     (output / "closed" / "file").touch()
     (output / "closed").chmod(0o500)
     assert main(["clean", "runs", "--yes"]) == 0
-    assert names(home) == {NEW, UNFINISHED}
+    assert find_runs(home) == {NEW, UNFINISHED}
 
 
 def test_older_than_selects_runs(home: Home) -> None:
     shutil.rmtree(home.root / "runs" / OLD)  # a run without a report
     assert main(["clean", "runs", "--older-than", "0", "--yes"]) == 0
-    assert names(home) == {UNFINISHED}
+    assert find_runs(home) == {UNFINISHED}
 
 
 @pytest.mark.parametrize("days", ["many", "-1", "inf", "nan", ""])
@@ -102,15 +102,20 @@ def test_invalid_age_is_refused(days: str, capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("answer", "code", "left"),
+    ("answer", "code", "exists"),
     [("y\n", 0, False), ("Yes\n", 0, False), ("\n", 1, True), ("n\n", 1, True), ("yessir\n", 1, True)],
 )
-def test_clean_asks_first(
-    home: Home, answer: str, code: int, left: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_clean_asks_before_it_removes(
+    home: Home,
+    answer: str,
+    code: int,
+    exists: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Terminal(answer))
     assert main(["clean", "environments"]) == code
-    assert (home.environments / "serve-cpu-1").exists() == left
+    assert (home.environments / "serve-cpu-1").exists() == exists
     assert "Remove 8 KB? [y/N]" in capsys.readouterr().out
 
 
@@ -137,10 +142,10 @@ def test_home_is_removed(home: Home) -> None:
     assert not home.root.exists()
 
 
-def test_files_of_others_stay(home: Home, tmp_path: Path) -> None:
+def test_other_files_are_not_removed(home: Home, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    (elsewhere / "thesis.tex").write_text("years of work")
+    (elsewhere / "thesis.tex").write_text("text")
     (home.buckets / "linked").symlink_to(elsewhere)
     (home.root / "notes.txt").write_text("mine")
     assert main(["clean", "home", "--yes"]) == 0
@@ -164,13 +169,13 @@ def test_all_paths_of_a_home_are_entries(home: Home) -> None:
     assert {path.relative_to(home.root).parts[0] for path in paths} <= set(ENTRIES)
 
 
-@pytest.mark.parametrize("what", ["runs", "environments", "home"])
-def test_home_of_a_running_server_is_refused(home: Home, what: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", ["runs", "environments", "home"])
+def test_clean_fails_while_a_server_uses_the_home(home: Home, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with home.lock.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main(["clean", what, "--yes", "--older-than", "0"]) == 2
+        assert main(["clean", kind, "--yes", "--older-than", "0"]) == 2
     assert f"a server uses {home.root}: stop it with `microjobs local down`" in capsys.readouterr().err
-    assert names(home) == {OLD, NEW, UNFINISHED}
+    assert find_runs(home) == {OLD, NEW, UNFINISHED}
     assert any(home.environments.iterdir())
 
 
@@ -179,12 +184,12 @@ def test_failed_removal_is_reported_and_the_rest_is_removed(
 ) -> None:
     remove = cleaning.remove_tree
 
-    def refused(path: Path) -> None:
+    def remove_or_raise(path: Path) -> None:
         if path.name == "logs":
             raise PermissionError(13, "Permission denied", str(path))
         remove(path)
 
-    monkeypatch.setattr(cleaning, "remove_tree", refused)
+    monkeypatch.setattr(cleaning, "remove_tree", remove_or_raise)
     assert main(["clean", "home", "--yes"]) == 1
     printed = capsys.readouterr()
     assert f"Permission denied: '{home.logs}'" in printed.err
@@ -216,8 +221,8 @@ def test_size_counts_hard_links_once_and_follows_no_links(tmp_path: Path) -> Non
 @pytest.mark.engine
 def test_images_of_jobs_are_removed_by_tag(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     registry = f"microjobs-test-{uuid.uuid4().hex[:8]}"
-    mine, other = f"{registry}/serve:dev", f"{registry}/other:dev"
-    for name in (mine, other):
+    job_image, other = f"{registry}/serve:dev", f"{registry}/other:dev"
+    for name in (job_image, other):
         subprocess.run(["docker", "tag", image_name("serve"), name], check=True)
     monkeypatch.setenv("REGISTRY", registry)
     try:
@@ -225,8 +230,8 @@ def test_images_of_jobs_are_removed_by_tag(monkeypatch: pytest.MonkeyPatch, caps
         listed = subprocess.run(
             ["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"], capture_output=True, text=True, check=True
         )
-        assert mine not in listed.stdout.splitlines()
+        assert job_image not in listed.stdout.splitlines()
         assert other in listed.stdout.splitlines()
     finally:
         subprocess.run(["docker", "rmi", other], capture_output=True, check=True)
-    assert mine in capsys.readouterr().out
+    assert job_image in capsys.readouterr().out

@@ -63,7 +63,7 @@ def test_silent_engine_of_docker_host_is_a_problem() -> None:
         ),
     ],
 )
-def test_engine_that_answers(
+def test_engine_is_described(
     runtimes: dict[str, object], address: str, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed: list[bool] = []
@@ -116,12 +116,12 @@ def test_missing_package_folder_is_a_problem(tmp_path: Path) -> None:
     assert finding.level == "problem"
 
 
-def built(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
+def make_labels(jobs: list[str], revision: str) -> dict[str, dict[str, str]]:
     return {local_image_name(job): {images.REVISION: revision} for job in jobs}
 
 
 def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "read_labels", lambda: built(JOBS[1:], "HEAD"))
+    monkeypatch.setattr(images, "read_labels", lambda: make_labels(JOBS[1:], "HEAD"))
     monkeypatch.setattr(images, "is_stale", lambda _job, _labels: False)
     (finding,) = machine.check_images()
     assert finding.level == "problem"
@@ -129,7 +129,7 @@ def test_missing_images_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "read_labels", lambda: built(JOBS, "abc"))
+    monkeypatch.setattr(images, "read_labels", lambda: make_labels(JOBS, "abc"))
     monkeypatch.setattr(images, "is_stale", lambda job, labels: (job, labels) == ("serve", {images.REVISION: "abc"}))
     (finding,) = machine.check_images()
     assert finding.level == "note"
@@ -138,7 +138,7 @@ def test_stale_images_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def index() -> Iterator[str]:
-    """The address of a package index that knows pip alone."""
+    """The address of a package index that only has pip."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -155,13 +155,13 @@ def index() -> Iterator[str]:
 
 
 @pytest.mark.parametrize(
-    ("path", "level", "said"),
+    ("path", "level", "text"),
     [("/simple", "ok", "answers"), ("/simple/", "ok", "answers"), ("/other", "problem", "answers 404 for pip")],
 )
-def test_package_index_is_checked(index: str, path: str, level: str, said: str) -> None:
+def test_package_index_is_checked(index: str, path: str, level: str, text: str) -> None:
     finding = machine.check_package_index({"INDEX_URL": f"{index}{path}", "PIP_INDEX_URL": "http://127.0.0.1:9"})
     assert finding.level == level
-    assert said in finding.message
+    assert text in finding.message
 
 
 def test_tls_failure_has_a_remedy(index: str) -> None:
