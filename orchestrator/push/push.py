@@ -50,11 +50,10 @@ def push(options: PushOptions, home: Home, console: Console) -> list[PushedImage
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
         docker.errors.DockerException: no engine answers.
     """
-    target = Destination.parse(options.registry) if options.registry else None
     jobs = images.select_jobs(options.jobs, options.variant)
     with closing(docker_engine.connect(timeout=engine.TIMEOUT_SECONDS)) as client:
         tagged_images = _tag_images(client, jobs, options)
-        with closing(open_registry(options, target, jobs, console)) as registry:
+        with closing(open_registry(options, jobs, console)) as registry:
             # All tags are checked before the first upload.
             manifests = [find_manifest(registry, tagged) for tagged in tagged_images]
             home.create()
@@ -74,16 +73,15 @@ def _tag_images(client: "DockerClient", jobs: Sequence[str], options: PushOption
     return tag_images(list(zip(built, sources, strict=True)), allow_dirty=options.allow_dirty)
 
 
-def open_registry(options: PushOptions, target: Destination | None, jobs: Sequence[str], console: Console) -> Registry:
+def open_registry(options: PushOptions, jobs: Sequence[str], console: Console) -> Registry:
     """Return a client of the registry, with a login. On ECR, also create the missing repositories.
 
-    Args:
-        target: the destination in the options; None for the account's ECR.
-
     Raises:
-        UsageError: the registry is in another region, belongs to another account or is not ECR, or half a login is set.
+        UsageError: the name of the registry is invalid, or the registry is in another region or account, or is not ECR,
+            or only one of the two variables for a login is set.
         botocore.exceptions.ClientError, botocore.exceptions.BotoCoreError: ECR refuses a request, or does not answer.
     """
+    target = Destination.parse(options.registry) if options.registry else None
     region = ecr.parse_region(target.host) if target else options.region
     if target and region is None:
         if options.region or options.profile:

@@ -105,7 +105,7 @@ def test_registry_of_another_account_raises() -> None:
 def test_no_repository_is_created_in_another_account() -> None:
     target = Destination("210987654321.dkr.ecr.eu-central-1.amazonaws.com")
     with pytest.raises(UsageError, match="belongs to account 210987654321"):
-        open_registry(PushOptions(registry=str(target)), target, ["serve"], CONSOLE)
+        open_registry(PushOptions(registry=str(target)), ["serve"], CONSOLE)
     with closing(ecr.connect("eu-central-1", None)) as client:
         assert client.describe_repositories()["repositories"] == []
 
@@ -113,7 +113,7 @@ def test_no_repository_is_created_in_another_account() -> None:
 @pytest.mark.usefixtures("client")
 def test_repositories_are_created_below_the_prefix() -> None:
     target = Destination.parse("123456789012.dkr.ecr.eu-central-1.amazonaws.com/team")
-    registry = open_registry(PushOptions(registry=str(target)), target, ["serve", "train"], CONSOLE)
+    registry = open_registry(PushOptions(registry=str(target)), ["serve", "train"], CONSOLE)
     assert registry.destination == target
     with closing(ecr.connect("eu-central-1", None)) as client:
         names = {str(item["repositoryName"]) for item in client.describe_repositories()["repositories"]}
@@ -123,14 +123,14 @@ def test_repositories_are_created_below_the_prefix() -> None:
 def test_region_must_match_the_registry() -> None:
     target = Destination("123456789012.dkr.ecr.eu-west-1.amazonaws.com")
     with pytest.raises(UsageError, match="is in eu-west-1, not in us-east-1: leave --region out"):
-        open_registry(PushOptions(registry=str(target), region="us-east-1"), target, ["serve"], CONSOLE)
+        open_registry(PushOptions(registry=str(target), region="us-east-1"), ["serve"], CONSOLE)
 
 
 @pytest.mark.parametrize(("region", "profile"), [("eu-west-1", None), (None, "research")])
 def test_flags_for_ecr_raise_for_other_registries(region: str | None, profile: str | None) -> None:
     options = PushOptions(registry="example.com", region=region, profile=profile)
     with pytest.raises(UsageError, match=r"are for ECR, and example\.com is not ECR"):
-        open_registry(options, Destination("example.com"), ["serve"], CONSOLE)
+        open_registry(options, ["serve"], CONSOLE)
 
 
 def stubbed(host: str) -> "tuple[ECRClient, Stubber]":
