@@ -4,8 +4,8 @@
 
 All use the same weights. Each candidate is a process that loads the rows, predicts and saves the predictions; the job
 also checks every row, compares with the targets and draws plots. Rounds alternate between the candidates. The rate
-excludes the start: peers measure the time after their first batch, and for the job the rate is the difference to a
-run on `--more` times the rows.
+excludes the start: peers measure the time after their first batch; the rate of the job is computed from the difference
+between two runs, one of them on `--more` times the rows.
 """
 
 import argparse
@@ -28,16 +28,16 @@ LOOP = f"ONNX Runtime in a loop, batches of {BATCH}"
 KERAS = f"Keras predict, batches of {BATCH}"
 DEFAULT = f"Keras predict, its default of {KERAS_DEFAULT}"
 
-Candidate = Callable[[], "Scored"]
+Candidate = Callable[[], "Timing"]
 
 
 @dataclass(frozen=True)
-class Scored:
+class Timing:
     whole: Usage
     rows_seconds: float
-    """The part of the run that processes rows."""
+    """Duration of the part that processes rows."""
     more: Usage | None = None
-    """Of the job only: a run on more rows."""
+    """For the job: a run on `--more` times the rows."""
 
 
 def main() -> None:
@@ -64,13 +64,13 @@ def make_candidates(folder: Path, rows: int, factor: int) -> dict[str, Candidate
     predict = [keras, harness.PEERS / "keras_predict.py", model / "weights.npz", features, output]
     loop = [bare, harness.PEERS / "onnxruntime_loop.py", model / "model.onnx", features, output]
 
-    def ours() -> Scored:
+    def ours() -> Timing:
         whole, more = harness.measure(*small), harness.measure(*large)
-        return Scored(whole, (more.seconds - whole.seconds) / (factor - 1), more)
+        return Timing(whole, (more.seconds - whole.seconds) / (factor - 1), more)
 
-    def peer(command: Sequence[str | Path], batch: int) -> Scored:
+    def peer(command: Sequence[str | Path], batch: int) -> Timing:
         whole = harness.measure([*command, str(batch)])
-        return Scored(whole, float(output.with_suffix(".seconds").read_text()))
+        return Timing(whole, float(output.with_suffix(".seconds").read_text()))
 
     return {
         JOB: ours,
@@ -92,7 +92,7 @@ def prepare_job(folder: Path, rows: int) -> tuple[list[str], dict[str, str]]:
     return harness.job_process(JOB, layout.root)
 
 
-def report(results: dict[str, list[Scored]], options: argparse.Namespace) -> None:
+def report(results: dict[str, list[Timing]], options: argparse.Namespace) -> None:
     whole = {name: [run.whole for run in runs] for name, runs in results.items()}
     rate = {name: options.rows / statistics.median(run.rows_seconds for run in runs) for name, runs in results.items()}
     lines = [

@@ -2,8 +2,8 @@
 
     uv run python bench/channel.py [--gigabytes 5]
 
-The job writes into its channel and ends. Prints the seconds until the job has ended, and how far the free disk space
-fell. Then verifies that the bucket is unchanged.
+The job writes into its channel and ends. Prints the seconds until the end of the job, and the decrease of free disk
+space. Then verifies that the bucket is unchanged.
 """
 
 import argparse

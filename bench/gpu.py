@@ -3,7 +3,7 @@
     microjobs build train-pytorch train-tensorflow --variant cuda
     uv run python bench/gpu.py [--rows 1000000] [--epochs 5] [--batch-size 16384] [--gpus all]
 
-Prints rows per second of the training alone (the job's metrics.json contains its seconds), the seconds of the whole job
+Prints rows per second during the training (the job's metrics.json contains its seconds), the seconds of the whole job
 from `docker run` to its end, and the device from the job's log. Needs the NVIDIA Container Toolkit.
 """
 
@@ -26,12 +26,12 @@ DEVICE = re.compile(r"(?:PyTorch|TensorFlow) (\S+ on .*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     device: str
     rows_per_second: float
-    """Of the training alone."""
+    """During the training only."""
     seconds: float
-    """From `docker run` to its end."""
+    """From `docker run` to the end of the container."""
 
 
 def main() -> None:
@@ -78,7 +78,7 @@ def write_data(root: Path, rows: int) -> None:
     (root / "input/config").mkdir(parents=True)
 
 
-def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measured:
+def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measurement:
     started = time.monotonic()
     command = ["docker", "run", "--rm", *devices, "--volume", f"{root}:{DEFAULT_ROOT}", image, "train"]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
@@ -87,14 +87,15 @@ def measure(root: Path, image: str, rows: int, devices: list[str]) -> Measured:
         raise SystemExit(f"{image} failed:\n{done.stdout}")
     metrics = json.loads((root / "output/data/metrics.json").read_text())
     device = DEVICE.search(done.stdout)
-    return Measured(device[1] if device else "unknown", rows / metrics["seconds"], seconds)
+    return Measurement(device[1] if device else "unknown", rows / metrics["seconds"], seconds)
 
 
-def report(job: str, without: Measured, with_gpus: Measured) -> None:
+def report(job: str, without: Measurement, with_gpus: Measurement) -> None:
     print(f"{job:18} {'rows/s':>12} {'ratio':>7} {'whole job':>10}  device")
-    for measured in (without, with_gpus):
-        ratio = measured.rows_per_second / without.rows_per_second
-        print(f"{'':18} {measured.rows_per_second:12,.0f} {ratio:6.2f}x {measured.seconds:8.1f} s  {measured.device}")
+    for measurement in (without, with_gpus):
+        ratio = measurement.rows_per_second / without.rows_per_second
+        rate, seconds = measurement.rows_per_second, measurement.seconds
+        print(f"{'':18} {rate:12,.0f} {ratio:6.2f}x {seconds:8.1f} s  {measurement.device}")
 
 
 if __name__ == "__main__":

@@ -72,7 +72,7 @@ def job_process(name: str, root: Path) -> tuple[list[str], dict[str, str]]:
         "MICROJOBS_JOB": str(REPOSITORY / "containers" / name),
         "PYTHONPATH": str(REPOSITORY / "shared"),
         "SAGEMAKER_BASE_DIR": str(root),
-        "MPLCONFIGDIR": str(ENVIRONMENTS / "matplotlib"),  # a cache of fonts, which the image has too
+        "MPLCONFIGDIR": str(ENVIRONMENTS / "matplotlib"),  # a cache of fonts, as in the image
     }
     return [sys.executable, "-m", "microjobs"], environment
 
@@ -111,7 +111,7 @@ def machine() -> str:
 
 
 def table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, markdown: bool) -> None:
-    """Print a table with right-aligned columns; with `markdown`, as docs/maintaining/benchmarks.md has it."""
+    """Print a table with right-aligned columns; with `markdown`, in the format of docs/maintaining/benchmarks.md."""
     if markdown:
         print(f"\n{title}\n")
         for row in (head, ["---", *("---:" for _ in head[1:])], *rows):

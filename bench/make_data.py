@@ -1,4 +1,4 @@
-"""Writes data and models for the benchmarks. A separate process, so that its memory does not count as theirs.
+"""Writes data and models for the benchmarks. A separate process, so that its memory is not measured.
 
 make_data.py arrays FOLDER SPLIT ROWS DTYPE PARTS
 make_data.py model FOLDER

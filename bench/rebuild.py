@@ -2,8 +2,8 @@
 
     uv run python bench/rebuild.py [--runs 3] [--markdown] [JOB ...]
 
-Builds in a copy of the repository, with a separate tag that is removed afterwards, so that your code and images stay as
-they are. Build the images once before, so that the builder's cache contains their packages.
+Builds in a copy of the repository, with a separate tag that is removed afterwards: your code and images do not change.
+Build the images once before, so that the builder's cache contains their packages.
 """
 
 import argparse

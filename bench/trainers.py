@@ -3,10 +3,10 @@
     make build/train-pytorch build/train-tensorflow
     uv run python bench/trainers.py [--runs 5] [--jobs train-pytorch train-tensorflow]
 
-Measures from `docker run` to its end, imports included, and alternates between the two. The minimal script
-(`peers/bare_*.py`) trains the same network on the same data with the same epochs and batches, and saves the framework's
-own format and ONNX. The job also checks its data, hyperparameters and saved model, computes its own test metrics, saves
-checkpoints and draws plots. Prints medians, their ratio, and the parts of the job's time from its log.
+Measures from `docker run` to its end, including imports, and alternates between the two. The minimal script
+(`peers/bare_*.py`) trains the same network on the same data with the same epochs and batches, and saves it in the
+framework's format and as ONNX. The job also checks its data, hyperparameters and saved model, computes test metrics,
+saves checkpoints and draws plots. Prints medians, their ratio, and the parts of the job's time from its log.
 """
 
 import argparse
