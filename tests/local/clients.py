@@ -1,4 +1,4 @@
-"""A server for tests, its clients, and requests as short as they can be."""
+"""A server for tests, its clients, and the shortest possible requests."""
 
 import json
 import tarfile
@@ -20,7 +20,7 @@ from microjobs_orchestrator.local.home import Home
 from tests.conftest import image_name
 
 SHELL = "serve"
-"""The smallest of our images has a shell and Python: jobs of the tests are scripts in it."""
+"""The smallest image of the repository. It has a shell and Python, so that jobs of tests can be scripts."""
 
 FINAL_STATUSES = ("Completed", "Failed", "Stopped")
 
@@ -66,7 +66,7 @@ class LocalServer:
         return f"s3://{self.address.bucket}/{key}"
 
     def put(self, files: Mapping[str, str]) -> None:
-        """Drop files into the default bucket's folder, as a user would."""
+        """Write files into the folder of the default bucket, as a user may do."""
         for key, content in files.items():
             path = self.bucket / key
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class LocalServer:
         return str(request["TrainingJobName"])
 
     def ended(self, name: str) -> dict[str, Any]:
-        """A training job's description when it has ended."""
+        """Wait for the end of a training job; return its description."""
         describe = self.sagemaker.describe_training_job
         job: dict[str, Any] = wait_until(
             lambda: describe(TrainingJobName=name), lambda job: job["TrainingJobStatus"] in FINAL_STATUSES
@@ -92,12 +92,12 @@ class LocalServer:
         return job
 
     def training(self, name: str) -> dict[str, Any]:
-        """A training job's description."""
+        """Return the description of a training job."""
         described: dict[str, Any] = self.sagemaker.describe_training_job(TrainingJobName=name)
         return described
 
     def in_status(self, name: str, secondary: str) -> dict[str, Any]:
-        """A training job's description, once it is in a SecondaryStatus."""
+        """Wait until a training job has a SecondaryStatus; return its description."""
         job: dict[str, Any] = wait_until(lambda: self.training(name), lambda job: job["SecondaryStatus"] == secondary)
         return job
 
@@ -106,7 +106,7 @@ class LocalServer:
         wait_until(lambda: self.output("TrainingJobs", name), lambda lines: line in lines.get("algo-1", []))
 
     def model(self, name: str, archive: str = "model.tar.gz") -> dict[str, str]:
-        """The files of an archive that a training job left, their texts by their names."""
+        """Return the text of each file of a training job's archive, by name."""
         with tarfile.open(self.bucket / f"models/{name}/output/{archive}") as tar:
             return {
                 item.name: file.read().decode() for item in tar if item.isfile() and (file := tar.extractfile(item))
@@ -146,7 +146,7 @@ class LocalServer:
 
 
 def wait_until(ask: Callable[[], Any], enough: Callable[[Any], bool], seconds: float = 150.0) -> Any:
-    """Ask until the answer is enough."""
+    """Call `ask` until `enough` accepts the answer, and return this answer."""
     deadline = time.monotonic() + seconds
     while not enough(answer := ask()):
         assert time.monotonic() < deadline, f"not within {seconds:g} s: {json.dumps(answer, default=str)}"
@@ -162,7 +162,7 @@ def unique(prefix: str) -> str:
 
 
 def training_request(local: LocalServer, script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
-    """A CreateTrainingJob request whose job is a shell script."""
+    """Return a CreateTrainingJob request whose job is a shell script."""
     algorithm = {
         "TrainingImage": image_name(SHELL),
         "TrainingInputMode": "File",
@@ -186,7 +186,7 @@ def channel(name: str, uri: str, distribution: str = "FullyReplicated") -> dict[
 
 
 def processing_request(script: str, instances: int = 1, **members: Any) -> dict[str, Any]:
-    """A CreateProcessingJob request whose job is a shell script."""
+    """Return a CreateProcessingJob request whose job is a shell script."""
     cluster = {"InstanceType": "ml.m5.large", "InstanceCount": instances, "VolumeSizeInGB": 1}
     return {
         "ProcessingJobName": unique("process"),
@@ -212,7 +212,7 @@ def processing_output(name: str, uri: str, path: str, mode: str = "EndOfJob") ->
 
 @contextmanager
 def started(folder: Path, **settings: Any) -> Iterator[LocalServer]:
-    """A server of its own, in a process of its own as users have it, ended after the block."""
+    """Run a server in its own process, as users do, until the end of the block."""
     home = Home(folder)
     address = control.start(home, Config(port=0, **settings))
     try:

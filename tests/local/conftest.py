@@ -1,4 +1,4 @@
-"""Servers that most tests share, and the Docker runtime without a server."""
+"""Servers that most tests share, and a Docker runtime without a server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,28 +12,28 @@ from tests.local.clients import LocalServer, started
 
 @pytest.fixture(scope="session")
 def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server whose jobs run in containers."""
+    """Run a server whose jobs run in containers."""
     with started(tmp_path_factory.mktemp("local"), runtime="docker") as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalServer]:
-    """A server whose jobs are processes."""
+    """Run a server whose jobs run as processes."""
     with started(tmp_path_factory.mktemp("processes"), runtime="process") as running:
         yield running
 
 
 @pytest.fixture(params=["processes", pytest.param("local", marks=pytest.mark.engine)])
 def anywhere(request: pytest.FixtureRequest) -> LocalServer:
-    """A server with either runtime. Scripts find the contract's root with `cd $ROOT`, see `clients.ROOT`."""
+    """Run a test on both runtimes. Scripts use `clients.ROOT` for the contract's root."""
     server: LocalServer = request.getfixturevalue(request.param)
     return server
 
 
 @pytest.fixture
 def docker_runtime(tmp_path: Path) -> Iterator[DockerRuntime]:
-    """The runtime of the home `tmp_path / "home"`."""
+    """Return a Docker runtime for the home `tmp_path / "home"`."""
     runtime = DockerRuntime(Home(tmp_path / "home"))
     yield runtime
     for plan in runtime.running():

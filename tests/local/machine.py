@@ -1,6 +1,6 @@
-"""What one server has on this machine: its containers, its processes and their sockets.
+"""The containers, processes and sockets of one server on this machine.
 
-Other tests, with servers of their own, run at the same time. Tests therefore look only at what belongs to one home.
+Other tests run their servers at the same time, so these functions return only the objects of one home.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ Address = tuple[str, int]
 
 
 def home_filter(home: Home) -> dict[str, str]:
-    """The filter with which the engine lists a home's containers, networks or volumes."""
+    """Return the engine's filter for the containers, networks and volumes of a home."""
     return {"label": f"org.microjobs.home={hashlib.sha256(str(home.root.resolve()).encode()).hexdigest()[:8]}"}
 
 

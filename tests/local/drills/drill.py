@@ -1,4 +1,4 @@
-"""A server that is killed again and again in the middle of its work, and what must hold after it."""
+"""Rounds in which a server is killed while it works, and the checks after its restart."""
 
 import json
 import os
@@ -23,20 +23,20 @@ from microjobs_orchestrator.local.config import Config
 from microjobs_orchestrator.local.home import Home
 from tests.local.clients import FINAL_STATUSES, LocalServer, processing_request, training_request, wait_until
 from tests.local.drills.examples import Examples
-from tests.local.drills.image import ML, said
+from tests.local.drills.image import ML, expected_lines
 from tests.local.drills.leaks import machine, started, temporary_folder
 from tests.local.drills.uploads import Uploads
 
 LOST = "the local server ended while the job ran"
 MODEL = "drill"
 OBJECTS = 3
-LONGEST = 7.0
-"""Seconds from the beginning of a round to the server's end."""
+MAX_ROUND_SECONDS = 7.0
+"""Maximum time from the start of a round to the end of the server."""
 
 
 @dataclass
 class Job:
-    """A job that the server has taken."""
+    """A job that the server has created."""
 
     kind: str
     """Training, Processing or Transform, as in the operations' names."""
@@ -44,11 +44,11 @@ class Job:
     lines: int
     burst: int
     hosts: int
-    stopped: bool = False
-    seen: dict[str, list[str]] = field(default_factory=dict)
-    """Its output, as a client has seen it before the server ended."""
-    status: str = ""
-    """The same of its status."""
+    is_stopped: bool = False
+    seen_lines: dict[str, list[str]] = field(default_factory=dict)
+    """The lines that a client read before the server was killed, by host."""
+    seen_status: str = ""
+    """The status that a client read before the server was killed."""
 
     @property
     def plan(self) -> str:
@@ -56,7 +56,7 @@ class Job:
 
 
 class Drill:
-    """Rounds of work, kill, start and check on one folder."""
+    """Rounds of work, kill, restart and checks on one home."""
 
     def __init__(self, home: Home, image: str, seed: int, engine: docker.DockerClient) -> None:
         self.home = home
@@ -69,10 +69,10 @@ class Drill:
         self._jobs: list[Job] = []
         self._examples: Examples
         self._finished: dict[tuple[str, str], bytes] = {}
-        """What jobs that have ended well left, by the jobs' kinds and names."""
+        """The output of completed jobs, by the jobs' kinds and names."""
         self._config = Config(port=_free_port(), runtime="docker")
         self._process = self._launch()
-        self.local = self._found()
+        self.local = self._wait_for_server()
         self._uploads = Uploads(self.local.s3, self.local.address.bucket, seed)
         self._temporary = machine(engine, home).temporary
         self._make_model()
@@ -86,7 +86,7 @@ class Drill:
         with self.home.server_log.open("ab") as log:
             return subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
 
-    def _found(self) -> LocalServer:
+    def _wait_for_server(self) -> LocalServer:
         address = wait_until(
             lambda: control.find_server(self.home),
             lambda address: address is not None and address.pid == self._process.pid,
@@ -99,16 +99,16 @@ class Drill:
         self._process.wait()
 
     def _restart(self) -> None:
-        """Start it again; now and then it is killed while it starts, too."""
+        """Start the server again. In some rounds it is also killed while it starts."""
         self._process = self._launch()
         while self._generator.random() < 0.3:
             time.sleep(self._generator.uniform(0.3, 2.0))
             self._kill()
             self._process = self._launch()
-        self._found()
+        self._wait_for_server()
 
     def end(self) -> None:
-        """End the server in order, as `down` does; nothing of it may be left."""
+        """Stop the server as `microjobs local down` does, and check that no container, file or network remains."""
         self._process.terminate()
         self._process.wait(60)
         left = machine(self._engine, self.home)
@@ -119,12 +119,12 @@ class Drill:
     def round(self) -> None:
         self._uploads.go_on()
         self._examples = Examples(self.local, self._name("example"))
-        left = self._generator.uniform(0.0, LONGEST)
+        left = self._generator.uniform(0.0, MAX_ROUND_SECONDS)
         kill_at = time.monotonic() + left
         client = threading.Thread(target=self._submit, daemon=True)
         client.start()
-        time.sleep(max(0.0, kill_at - LONGEST / 4 - time.monotonic()))
-        self._look()
+        time.sleep(max(0.0, kill_at - MAX_ROUND_SECONDS / 4 - time.monotonic()))
+        self._read_state()
         time.sleep(max(0.0, kill_at - time.monotonic()))
         self._kill()
         client.join()
@@ -144,21 +144,21 @@ class Drill:
         self._jobs, self._tuning = [], ""
 
     def _submit(self) -> None:
-        """Ask for work until the server is gone."""
+        """Create resources until the server is killed."""
         with suppress(BotoCoreError, ClientError):
-            self._ask_for_work()
+            self._create_resources()
 
-    def _ask_for_work(self) -> None:
-        """Jobs of all kinds, on one and two hosts, now and then another endpoint; some are stopped again."""
+    def _create_resources(self) -> None:
+        """Create jobs of all kinds on one or two hosts, and sometimes another endpoint. Stop some of the jobs."""
         if self._endpoint == "" or self._generator.random() < 0.3:
             self._replace_endpoint()
         self._tune()
         self._examples.create()
-        for ask in (self._start_training, self._start_transform, self._start_processing, self._start_training):
-            self._jobs.append(ask(self._generator.choice((1, 2))))
+        for start in (self._start_training, self._start_transform, self._start_processing, self._start_training):
+            self._jobs.append(start(self._generator.choice((1, 2))))
         if self._generator.random() < 0.4:
             job = self._generator.choice(self._jobs)
-            job.stopped = True  # or it has ended already
+            job.is_stopped = True  # unless it has ended already
             self._operation("stop", job)
 
     def _operation(self, verb: str, job: Job) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Drill:
         return answer
 
     def _new(self, kind: str, hosts: int) -> tuple[Job, dict[str, str]]:
-        """A job that says something, and what it is given to say it."""
+        """Return a new job and its hyperparameters, which decide how many lines it prints."""
         choice = self._generator.choice
         job = Job(kind, self._name(kind.lower()), choice((1, 10, 30)), choice((0, 1000, 20_000)), hosts)
         return job, {"lines": str(job.lines), "burst": str(job.burst), "pause": "0.1"}
@@ -192,7 +192,7 @@ class Drill:
         return job
 
     def _start_transform(self, hosts: int) -> Job:
-        """Its containers say nothing, and answer `ok` to each object."""
+        """Start a transform job. Its containers print no lines, and answer `ok` to each object."""
         job = Job("Transform", self._name("transform"), 0, 0, hosts)
         source = {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": self.local.uri("rows/")}}
         self.local.sagemaker.create_transform_job(
@@ -205,7 +205,7 @@ class Drill:
         return job
 
     def _make_model(self) -> None:
-        """What endpoints and transform jobs serve, and the objects that the latter read."""
+        """Create the model of endpoints and transform jobs, and the objects that transform jobs read."""
         self.local.put({f"rows/{number}": "row" for number in range(OBJECTS)})
         self.local.sagemaker.create_model(
             ModelName=MODEL, PrimaryContainer={"Image": self._image}, ExecutionRoleArn=self.local.address.role_arn
@@ -238,7 +238,7 @@ class Drill:
     def _replace_endpoint(self) -> None:
         sagemaker = self.local.sagemaker
         if self._endpoint:
-            ending, self._endpoint = self._endpoint, ""  # the server may hear this and not answer any more
+            ending, self._endpoint = self._endpoint, ""  # the server may be killed before it answers
             sagemaker.delete_endpoint(EndpointName=ending)
         name = self._name("endpoint")
         variant = {"VariantName": "main", "ModelName": MODEL, "InstanceType": "ml.m5.large", "InitialInstanceCount": 1}
@@ -250,13 +250,13 @@ class Drill:
         self._number += 1
         return f"{kind}-{self._number}"
 
-    def _look(self) -> None:
-        """What a client sees while all goes on."""
+    def _read_state(self) -> None:
+        """Read the lines and the status of each job before the server is killed."""
         for job in self._jobs:
-            job.seen = self.local.output(f"{job.kind}Jobs", job.name)
-            job.status = str(self._operation("describe", job)[f"{job.kind}JobStatus"])
+            job.seen_lines = self.local.output(f"{job.kind}Jobs", job.name)
+            job.seen_status = str(self._operation("describe", job)[f"{job.kind}JobStatus"])
 
-    # --- what must hold ---
+    # --- checks ---
 
     def _check_job(self, job: Job, running: set[str]) -> None:
         found = wait_until(
@@ -264,17 +264,17 @@ class Drill:
         )
         status = found[f"{job.kind}JobStatus"]
         story = f"{job}, running: {job.plan in running}, found: {found}"
-        if job.status in FINAL_STATUSES:
-            assert status == job.status, story
+        if job.seen_status in FINAL_STATUSES:
+            assert status == job.seen_status, story
         if status == "Failed":
             assert LOST in found["FailureReason"], story
             assert job.plan not in running, story
         elif status == "Stopped":
-            assert job.stopped, story
+            assert job.is_stopped, story
         output = self._whole_output(job)
-        for host, lines in job.seen.items():
+        for host, lines in job.seen_lines.items():
             assert output[host][: len(lines)] == lines, story
-        whole = [] if job.kind == "Transform" else said(job.lines, job.burst)
+        whole = [] if job.kind == "Transform" else expected_lines(job.lines, job.burst)
         for lines in output.values():
             assert lines == whole[: len(lines)], (story, lines[:50], lines[-5:])
         if status == "Completed":
@@ -309,15 +309,15 @@ class Drill:
         assert found["HyperParameterTuningJobStatus"] == ("Completed" if any_ended else "Failed"), found
 
     def _check_endpoint(self) -> None:
-        """The endpoint answers; one that the server may or may not have heard of goes."""
+        """Check that the endpoint answers. Delete endpoints whose Create request had no response."""
         sagemaker = self.local.sagemaker
-        there = [item["EndpointName"] for item in sagemaker.list_endpoints()["Endpoints"]]
-        for name in there:
+        names = [item["EndpointName"] for item in sagemaker.list_endpoints()["Endpoints"]]
+        for name in names:
             if name != self._endpoint:
                 sagemaker.delete_endpoint(EndpointName=name)
         if self._endpoint == "":
             return
-        assert self._endpoint in there
+        assert self._endpoint in names
         describe = sagemaker.describe_endpoint
         wait_until(
             lambda: describe(EndpointName=self._endpoint)["EndpointStatus"], lambda status: status == "InService"
@@ -326,13 +326,13 @@ class Drill:
         assert runtime.invoke_endpoint(EndpointName=self._endpoint, Body=b"?")["Body"].read() == b"ok"
 
     def _check_finished(self) -> None:
-        """Whatever has ended well in any round is there still, and whole."""
+        """Check that the outputs of all completed jobs are still complete."""
         for (kind, name), left in self._finished.items():
             described = self._operation("describe", Job(kind, name, 0, 0, 0))
             assert described[f"{kind}JobStatus"] == "Completed", described
-            assert self._left_by(kind, name) == left, name
+            assert self._read_output(kind, name) == left, name
 
-    def _left_by(self, kind: str, name: str) -> bytes:
+    def _read_output(self, kind: str, name: str) -> bytes:
         if kind == "Processing":
             return (self.local.bucket / f"processed/{name}/weights").read_bytes()
         if kind == "Transform":
@@ -343,7 +343,7 @@ class Drill:
             return file.read()
 
     def _check_machine(self) -> None:
-        """Nothing is left but the endpoint."""
+        """Check that only the endpoint has containers, networks, volumes and files."""
         mine = f"endpoint/{self._endpoint}/"
 
         def others(names: Sequence[str] | frozenset[str], beginning: str = mine) -> list[str]:
@@ -358,8 +358,8 @@ class Drill:
         wait_until(left, lambda names: names == [], seconds=60)
         assert list((self.home.objects / "uploads").iterdir()) == []
 
-    def give_up(self) -> None:
-        """After a failure: leave nothing behind."""
+    def clean_up(self) -> None:
+        """Stop the server and the uploads after a failure."""
         with suppress(OSError, BotoCoreError):
             self._uploads.pause()
             self._process.terminate()
@@ -367,7 +367,7 @@ class Drill:
 
 
 def _free_port() -> int:
-    """A port that a server of the same address can have again and again."""
+    """Return a port on which each restarted server can listen."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port

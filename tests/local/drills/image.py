@@ -1,4 +1,4 @@
-"""An image for drills: small, quick to start and to end, and what it says and leaves can be foretold."""
+"""An image for drills: it starts and ends fast, and its lines and outputs are known in advance."""
 
 import json
 from contextlib import AbstractContextManager
@@ -49,11 +49,11 @@ else:
 
 
 def drill_image() -> AbstractContextManager[str]:
-    """Its `train` and `process` print lines and leave weights, its `serve` answers at once."""
+    """Build an image whose `train` and `process` print lines and write weights, and whose `serve` answers at once."""
     return image_from(SHELL, f"ENTRYPOINT {json.dumps(['python3', '-c', PROGRAM])}")
 
 
-def said(lines: int, burst: int) -> list[str]:
-    """All that a training or processing job prints."""
+def expected_lines(lines: int, burst: int) -> list[str]:
+    """Return all lines that a training or processing job prints."""
     numbered = [f"line {number}" for number in range(lines)] + [f"burst {number}" for number in range(burst)]
     return [*numbered, f"val_loss: {lines}"]

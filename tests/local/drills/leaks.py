@@ -1,4 +1,4 @@
-"""What a server has of its machine: on the engine, in its folder, in the folder for temporary files."""
+"""The objects of a server: on the engine, in its home, and in the folder for temporary files."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ LABEL = "org.microjobs"
 
 @dataclass(frozen=True)
 class Machine:
-    """Names of plans, or of files."""
+    """The plans of a server's containers, networks and volumes, and the names of its files."""
 
     containers: frozenset[str]
     networks: frozenset[str]
@@ -30,14 +30,14 @@ def plans_of(labels: Iterable[Mapping[str, str]]) -> frozenset[str]:
 
 
 def temporary_folder(home: Home) -> Path:
-    """TMPDIR for a home's server: in the common one, servers of other tests have files too."""
+    """Make and return the TMPDIR of a home's server. Servers of other tests use the common one."""
     folder = home.root.with_name(f"{home.root.name}-temporary")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 def machine(engine: docker.DockerClient, home: Home) -> Machine:
-    """All that is there of a home's server, which has `temporary_folder` as TMPDIR."""
+    """Return the objects of a home's server, whose TMPDIR is `temporary_folder`."""
     mine = home_filter(home)
     return Machine(
         plans_of(item.labels for item in engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))),
@@ -50,7 +50,7 @@ def machine(engine: docker.DockerClient, home: Home) -> Machine:
 
 
 def started(engine: docker.DockerClient, home: Home) -> set[str]:
-    """Plans all of whose containers have been started."""
+    """Return the plans whose containers have all started."""
     mine = home_filter(home)
     there = engine.containers.list(all=True, ignore_removed=True, filters=dict(mine))
     running = Counter(item.labels[f"{LABEL}.plan"] for item in there if item.status in ("running", "exited"))

@@ -1,6 +1,6 @@
-"""A server that is killed at random moments loses nothing.
+"""Test that a server that is killed at random times loses no resource.
 
-`MICROJOBS_DRILL_ROUNDS` has more rounds than CI has time for; `MICROJOBS_DRILL_SEED` repeats a run that failed.
+`MICROJOBS_DRILL_ROUNDS` sets the number of rounds; `MICROJOBS_DRILL_SEED` repeats a failed run.
 """
 
 import os
@@ -31,5 +31,5 @@ def test_killed_server_loses_nothing(tmp_path: Path) -> None:
                 drill.round()
             drill.end()
         finally:
-            drill.give_up()
+            drill.clean_up()
             engine.close()

@@ -5,14 +5,18 @@ import tarfile
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import docker
 import pytest
+from docker.errors import ImageNotFound
 
 from microjobs.contract import Layout
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.runtimes.archives import packed, unpack
 from microjobs_orchestrator.local.runtimes.base import CannotRunError, Host, HostLimits, HostPlan, Input, Plan
+from microjobs_orchestrator.local.runtimes.docker.guards import DEFAULT_IMAGE, IMAGE_VARIABLE, Guards
 from microjobs_orchestrator.local.runtimes.docker.images import missing_image_remedy
 from microjobs_orchestrator.local.runtimes.docker.labels import Labels
 from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
@@ -49,6 +53,29 @@ def plan(tmp_path: Path, script: str, name: str = "job/a", image: str = "serve")
 def test_remedy_for_a_missing_image_names_its_builder(image: str, remedy: str) -> None:
     assert remedy in missing_image_remedy(image)
     assert ("microjobs build" in remedy) == ("microjobs build" in missing_image_remedy(image))
+
+
+def test_guard_runs_the_smallest_and_oldest_image_of_the_repository(monkeypatch: pytest.MonkeyPatch) -> None:
+    def get_image(name: str) -> str:
+        if name == DEFAULT_IMAGE:
+            raise ImageNotFound("not found")
+        return name
+
+    monkeypatch.delenv("PYTHON_IMAGE", raising=False)
+    monkeypatch.delenv(IMAGE_VARIABLE, raising=False)
+    listed = [
+        {"Id": id_, "Size": size, "Created": created, "RepoTags": tags}
+        for id_, size, created, tags in (
+            ("unnamed", 1, 1, []),
+            ("derived", 2, 9, ["mine:dev"]),
+            ("serve", 2, 5, ["microjobs/serve:dev"]),
+            ("train", 3, 1, ["microjobs/train-pytorch:dev"]),
+        )
+    ]
+    client = SimpleNamespace(
+        images=SimpleNamespace(get=get_image), api=SimpleNamespace(images=lambda filters: listed if filters else [])
+    )
+    assert Guards(cast("Any", client))._get_image() == "serve"
 
 
 def home_labels(tmp_path: Path) -> Labels:

@@ -121,9 +121,12 @@ class Guards:
         try:
             return self._client.images.get(base)
         except ImageNotFound:
-            found = [] if self._image_name else self._client.images.list(filters={"label": JOB_LABEL})
-            smallest = min(found, key=lambda image: image.attrs["Size"], default=None)
-            return smallest or images.pull(self._client, base, NO_IMAGE_REMEDY)
+            found = [] if self._image_name else self._client.api.images(filters={"label": JOB_LABEL})
+            named = [item for item in found if item["RepoTags"]]
+            if not named:
+                return images.pull(self._client, base, NO_IMAGE_REMEDY)
+            # An image that a user derived from ours is newer, and may be as small.
+            return self._client.images.get(min(named, key=lambda item: (item["Size"], item["Created"]))["Id"])
 
 
 def _await_ready(container: Container) -> None:
