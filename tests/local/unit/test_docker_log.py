@@ -1,4 +1,4 @@
-"""The engine's log stream, made into lines."""
+"""Tests of the conversion of the engine's log stream into lines."""
 
 import random
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def texts(*chunks: bytes) -> list[bytes]:
     return [line.text for line in (*lines.read(chunks), *lines.rest())]
 
 
-def test_long_line_stays_whole_beside_the_other_stream() -> None:
+def test_line_is_not_split_by_lines_of_the_other_stream() -> None:
     frames = [frame(OUT, b"a" * 16384), frame(ERR, b"error\n"), frame(OUT, b"b\n")]
     assert texts(*frames) == [b"error", b"a" * 16384 + b"b"]
 
@@ -30,12 +30,12 @@ def test_time_has_microseconds() -> None:
     assert line.time == pytest.approx(1795324335.772276932, abs=1e-6)
 
 
-def test_every_byte_is_kept() -> None:
+def test_lines_keep_all_bytes() -> None:
     every = bytes(range(256)).replace(b"\n", b"")
     assert texts(frame(OUT, every + b"\n"), frame(OUT, b"\n"), frame(ERR, b"\r\n")) == [every, b"", b"\r"]
 
 
-def test_frames_may_be_cut_anywhere() -> None:
+def test_chunks_may_end_within_a_frame() -> None:
     content = b"".join(frame(OUT, b"line %d\n" % number) for number in range(100))
     assert texts(*cut(content)) == [b"line %d" % number for number in range(100)]
 
@@ -48,9 +48,20 @@ def cut(content: bytes) -> Iterator[bytes]:
         content = content[size:]
 
 
-def test_endless_line_comes_in_pieces() -> None:
+def test_very_long_line_is_split() -> None:
     found = texts(*(frame(OUT, b"x" * 16384) for _ in range(129)), frame(OUT, b"end\n"))
     assert [len(text) for text in found] == [MAX_LINE_BYTES, MAX_LINE_BYTES, 16384 + 3]
+
+
+def test_very_long_line_is_split_after_a_carriage_return_before_its_last_byte() -> None:
+    """The last byte may belong to the end of the line, `\\r\\n`, which would follow in the next frame."""
+    first, rest = b"a" * (MAX_LINE_BYTES - 5) + b"\r", b"bcd\r"
+    lines = list(Lines().read([frame(OUT, first + rest), frame(OUT, b"\n")]))
+    assert [(line.text, line.is_whole) for line in lines] == [(first, False), (rest, True)]
+
+
+def test_empty_frame_is_no_line() -> None:
+    assert texts(frame(OUT, b"")) == []
 
 
 def test_last_line_needs_no_line_break() -> None:
