@@ -110,17 +110,16 @@ class DockerRuntime:
             network = self._networks.create(plan, self._plan_labels(plan), guarded=self._guards.are_needed(plan))
             with ThreadPoolExecutor(len(plan.hosts)) as pool:
                 return list(pool.map(lambda host: self._start_host(plan, host, network), plan.hosts))
-        except APIError as error:
+        except BaseException as error:
             self.remove(plan.name)
+            if not isinstance(error, APIError):
+                raise
             reason = f"the engine could not start {plan.name}: {error.explanation or error}"
             if error.status_code == HTTPStatus.CONFLICT:
                 raise NameConflictError(reason) from error
             # 4xx is an error of the plan, such as a program that the image does not have.
             error_type = CannotRunError if error.is_client_error() else MachineFailedError
             raise error_type(reason) from error
-        except BaseException:
-            self.remove(plan.name)
-            raise
 
     def _start_host(self, plan: Plan, host: HostPlan, network: Network | None) -> Host:
         options = self._networks.container_options(host, network, self.machine)
