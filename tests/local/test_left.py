@@ -1,4 +1,4 @@
-"""What containers print and leave, of any depth, size and form: the job ends right, and the server goes on."""
+"""Tests for unusual output of containers: deep folders, invalid names, huge files, very long lines."""
 
 import tarfile
 import time
@@ -36,7 +36,7 @@ def names(local: LocalServer, job: str) -> set[str]:
     ],
     ids=["deep", "not UTF-8", "closed"],
 )
-def test_model_of_any_form_is_archived(local: LocalServer, code: str, expected: str) -> None:
+def test_model_with_unusual_files_is_archived(local: LocalServer, code: str, expected: str) -> None:
     job = local.train(python(code))
     assert job["TrainingJobStatus"] == "Completed", job.get("FailureReason")
     assert names(local, job["TrainingJobName"]) == {expected}
@@ -51,14 +51,14 @@ def test_model_of_any_form_is_archived(local: LocalServer, code: str, expected: 
     ],
     ids=["long", "sparse"],
 )
-def test_model_that_cannot_be_copied_fails_with_the_reason(local: LocalServer, code: str, reason: str) -> None:
+def test_failure_reason_names_a_model_that_cannot_be_copied(local: LocalServer, code: str, reason: str) -> None:
     job = local.train(python(code))
     assert job["TrainingJobStatus"] == "Failed"
     assert job["FailureReason"].startswith(f"ClientError: Artifact upload failed: {reason[:12]}"), job["FailureReason"]
     assert reason in job["FailureReason"]
 
 
-def test_input_of_500_folders_is_read(local: LocalServer) -> None:
+def test_container_reads_input_in_500_nested_folders(local: LocalServer) -> None:
     key = "deep/" + "d/" * 500 + "x"
     local.s3.put_object(Bucket=local.address.bucket, Key=key, Body=b"found")
     channel = {"ChannelName": "train", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix"}}}
@@ -68,7 +68,7 @@ def test_input_of_500_folders_is_read(local: LocalServer) -> None:
     assert int(local.model(job["TrainingJobName"])["w"]) > 1000
 
 
-def test_poison_lines_cost_others_nothing(local: LocalServer) -> None:
+def test_slow_metric_regex_does_not_block_other_requests(local: LocalServer) -> None:
     definitions = [
         {"Name": "loss", "Regex": r"loss=([0-9.]+)"},
         {"Name": "quadratic", "Regex": r".*val_loss: ([0-9.]+)"},
@@ -91,7 +91,7 @@ def test_poison_lines_cost_others_nothing(local: LocalServer) -> None:
     assert sum("metric 'exponential'" in line for line in lines) == 1
 
 
-def test_metric_that_is_no_number_does_not_hide_the_job(local: LocalServer) -> None:
+def test_metrics_that_are_not_finite_are_left_out(local: LocalServer) -> None:
     definitions = [{"Name": "loss", "Regex": r"loss=(\S+)"}]
     job = local.train("echo loss=0.5; echo loss=nan; echo loss=inf", algorithm={"MetricDefinitions": definitions})
     assert [item["Value"] for item in job["FinalMetricDataList"]] == [0.5]

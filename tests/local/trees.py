@@ -1,4 +1,4 @@
-"""What hosts left, as files: for tests that look at them."""
+"""Conversion between trees and folders, for tests."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from microjobs_orchestrator.local.runtimes.base import Host
 from microjobs_orchestrator.local.trees import Entry, FileType, Tree, sort_names, walk
 
 
-def lay_out(tree: Tree, folder: Path) -> None:
+def write_tree(tree: Tree, folder: Path) -> None:
     """Make the files, folders and links of a tree."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in sort_names(tree):
@@ -20,16 +20,16 @@ def lay_out(tree: Tree, folder: Path) -> None:
             path.write_bytes(entry.content.read_bytes())
 
 
-def copied(host: Host, path: str, to: Path) -> bool:
+def copy_from_host(host: Host, path: str, to: Path) -> bool:
     """Copy from a host into the folder `to`; False if there is nothing."""
     tree = host.copy(path, to.with_name(f"{to.name}.contents"))
     if tree is not None:
-        lay_out(tree, to)
+        write_tree(tree, to)
     return tree is not None
 
 
-def tree_of(folder: Path) -> Tree:
-    """A tree whose content stays where it is."""
+def read_tree(folder: Path) -> Tree:
+    """Return the tree of a folder. The contents of its files stay in the folder."""
     tree = Tree()
     for found in walk(folder):
         if found.type is FileType.FILE:

@@ -39,7 +39,7 @@ from tests.local.jobs.conftest import ServerParts, transform_request, wait_until
 from tests.local.jobs.test_clock import PROCESSING, training_job
 from tests.local.jobs.test_waiting import request as tuning_request
 from tests.local.jobs.waiting import WaitingHost, run_hosts
-from tests.local.trees import tree_of
+from tests.local.trees import read_tree
 
 FINISHED, REQUEST, TIMEOUT, SHUTDOWN = StopReason
 
@@ -267,7 +267,7 @@ class LeavingHost(WaitingHost):
         if path == self._folder:
             to.mkdir(parents=True)
             (to / "file").write_text("content")
-            return tree_of(to)
+            return read_tree(to)
         if "/output" in path and "message" not in path:
             raise CannotRunError(f"{path} does not fit on this device")
         return None

@@ -26,7 +26,7 @@ from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.services.sagemaker import SageMaker
 from microjobs_orchestrator.local.state import Record, State
 from microjobs_orchestrator.local.trees import Tree
-from tests.local.trees import tree_of
+from tests.local.trees import read_tree
 
 SECONDS = 10.0
 
@@ -235,7 +235,7 @@ class CheckpointContainer(Container):
         to.mkdir(parents=True)
         name = os.fsdecode(b"caf\xe9") if Path(path).name == "checkpoints" else "weights"
         (to / name).write_text("w")
-        return tree_of(to)
+        return read_tree(to)
 
 
 def test_model_is_stored_after_a_failed_checkpoint_upload(make_server: Callable[[str], Server]) -> None:

@@ -23,7 +23,7 @@ from microjobs_orchestrator.local.runtimes.docker.overlays import Overlays
 from microjobs_orchestrator.local.runtimes.docker.runtime import DockerRuntime
 from tests.conftest import image_name
 from tests.local.machine import list_containers, open_engine
-from tests.local.trees import copied, lay_out
+from tests.local.trees import copy_from_host, write_tree
 
 ML = Layout()
 DATA = str(ML.channel("train"))
@@ -208,10 +208,10 @@ def test_plans_of_another_home_are_not_touched(tmp_path: Path, docker_runtime: D
 def test_files_belong_to_the_caller(tmp_path: Path, docker_runtime: DockerRuntime) -> None:
     (host,) = docker_runtime.start(plan(tmp_path, f"umask 077; echo w > {ML.model}/w; chown 1234 {ML.model}/w"))
     host.wait()
-    assert copied(host, str(ML.model), tmp_path / "copied")
+    assert copy_from_host(host, str(ML.model), tmp_path / "copied")
     found = (tmp_path / "copied" / "w").stat()
     assert found.st_uid == tmp_path.stat().st_uid
-    assert not copied(host, str(ML.code), tmp_path / "none")
+    assert not copy_from_host(host, str(ML.code), tmp_path / "none")
 
 
 def archive(*members: tarfile.TarInfo) -> list[bytes]:
@@ -247,7 +247,7 @@ def test_links_out_of_the_folder_are_left_out(tmp_path: Path, bad: tarfile.TarIn
 
 def test_links_inside_stay_links(tmp_path: Path) -> None:
     found = archive(member("m/a"), member("m/soft", tarfile.SYMTYPE, "a"), member("m/hard", tarfile.LNKTYPE, "m/a"))
-    lay_out(unpack(found, tmp_path / "contents"), tmp_path)
+    write_tree(unpack(found, tmp_path / "contents"), tmp_path)
     assert (tmp_path / "soft").is_symlink()
     assert (tmp_path / "hard").read_text() == (tmp_path / "soft").read_text() == "x"
 

@@ -44,7 +44,7 @@ from tests.local.runtimes.processes import (
     wait_for_line,
     wait_until,
 )
-from tests.local.trees import copied
+from tests.local.trees import copy_from_host
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
 
@@ -89,7 +89,7 @@ def test_program_ends_with_its_exit_code(start: Start, tmp_path: Path) -> None:
 def test_crashed_job_writes_its_signal_to_the_failure_file(start: Start, tmp_path: Path) -> None:
     host = start(host_plan(tmp_path, "tiny", arguments=()))
     assert host.wait() == Exit(128 + signal.SIGSEGV)
-    assert copied(host, str(ROOT.output), tmp_path / "output")
+    assert copy_from_host(host, str(ROOT.output), tmp_path / "output")
     assert "SIGSEGV" in (tmp_path / "output" / "failure").read_text()
     assert read_failure(Layout(tmp_path)) is not None
 
@@ -158,7 +158,7 @@ def test_writing_into_an_input_does_not_change_the_bucket(start: Start, tmp_path
     code = "import sys; open(sys.argv[1] + '/x.csv', 'a').write('2'); open(sys.argv[1] + '/new', 'w')"
     host = start(program(tmp_path, code, INPUT, inputs=(Input(INPUT, source),)))
     assert host.wait() == Exit(0), output(host)
-    copied(host, INPUT, tmp_path / "copy")
+    copy_from_host(host, INPUT, tmp_path / "copy")
     assert (tmp_path / "copy" / "x.csv").read_text() == "12"
     assert names(source.iterdir()) == {"x.csv"}
     assert (source / "x.csv").read_text() == "1"
@@ -190,7 +190,7 @@ def test_variables_of_the_request_do_not_break_the_images_programs(
     environment = {**HOSTILE, "PYTHONPATH": str(tmp_path / "shadows")}
     host = start(host_plan(tmp_path, "tiny", arguments=(), entrypoint=entrypoint, environment=environment))
     host.wait()
-    assert copied(host, str(ROOT.output), tmp_path / "output"), output(host)
+    assert copy_from_host(host, str(ROOT.output), tmp_path / "output"), output(host)
     assert reason in (tmp_path / "output" / "failure").read_text()
 
 
@@ -267,9 +267,9 @@ def test_processes_of_a_host_end_with_it(start: Start, tmp_path: Path) -> None:
 def test_copy_distinguishes_missing_from_empty_folders(start: Start, tmp_path: Path) -> None:
     host = start(program(tmp_path, "import os, sys; os.makedirs(sys.argv[1])", OUTPUT))
     host.wait()
-    assert copied(host, OUTPUT, tmp_path / "empty")
+    assert copy_from_host(host, OUTPUT, tmp_path / "empty")
     assert list((tmp_path / "empty").iterdir()) == []
-    assert not copied(host, str(ROOT.model), tmp_path / "none")
+    assert not copy_from_host(host, str(ROOT.model), tmp_path / "none")
 
 
 def test_copy_from_a_running_host_is_not_linked(start: Start, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ with open(sys.argv[1] + "/state", "w") as file:
 """
     host = start(program(tmp_path, code, OUTPUT))
     wait_for_line(host, b"up")
-    copied(host, OUTPUT, tmp_path / "early")
+    copy_from_host(host, OUTPUT, tmp_path / "early")
     host.wait()
     assert (tmp_path / "early" / "state").read_text() == "one\n"
 

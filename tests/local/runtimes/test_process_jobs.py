@@ -31,7 +31,7 @@ from tests.bundles import linear_bundle
 from tests.conftest import CONTAINERS
 from tests.local.machine import environments, listening_addresses
 from tests.local.runtimes.processes import host_plan, make_home, names, output, wait_for_line
-from tests.local.trees import copied
+from tests.local.trees import copy_from_host
 
 ROOT = Layout()
 INPUT, TRAIN, TEST = (str(ROOT.processing(name)) for name in ("input", "train", "test"))
@@ -102,7 +102,7 @@ def test_preprocessing_runs_on_one_host(runtime: ProcessRuntime, tmp_path: Path)
     plan = host_plan(tmp_path, "preprocess", inputs=(arrays(tmp_path / "input", INPUT, ARRAYS),))
     (host,) = runtime.start(Plan("processing-job/one-host", (plan,)))
     assert host.wait() == Exit(0), output(host)
-    assert copied(host, TRAIN, tmp_path / "train")
+    assert copy_from_host(host, TRAIN, tmp_path / "train")
     np.testing.assert_allclose(np.load(tmp_path / "train" / "x_train.npy").mean(axis=0), np.zeros(13), atol=1e-5)
     assert "scaled 13 features by 200 training rows" in output(host)
 
@@ -112,7 +112,7 @@ def test_preprocessing_runs_on_four_hosts(runtime: ProcessRuntime, tmp_path: Pat
     assert [host.wait() for host in hosts] == [Exit(0)] * 4, [output(host) for host in hosts]
     for host in hosts:
         for folder in (TRAIN, TEST):
-            copied(host, folder, tmp_path / "out")
+            copy_from_host(host, folder, tmp_path / "out")
     assert names((tmp_path / "out").glob("*.npy")) == {f"{name}.npy" for name in ARRAYS}
     scaler = read_scaler(tmp_path / "out")
     assert scaler is not None
@@ -135,7 +135,7 @@ def test_lost_host_ends_all_other_hosts(runtime: ProcessRuntime, tmp_path: Path)
 def test_trainer_makes_a_model(job: str, own_format: str, runtime: ProcessRuntime, tmp_path: Path) -> None:
     host = trainer(runtime, tmp_path, job=job, epochs=3)
     assert host.wait() == Exit(0), output(host)
-    assert copied(host, str(ROOT.model), tmp_path / "model")
+    assert copy_from_host(host, str(ROOT.model), tmp_path / "model")
     assert names((tmp_path / "model").iterdir()) >= {"model.onnx", own_format, "manifest.json"}
 
 
@@ -145,14 +145,14 @@ def test_stopped_trainer_keeps_its_model(runtime: ProcessRuntime, tmp_path: Path
     host.stop(120)
     assert host.wait() == Exit(0), output(host)
     assert "the model is saved" in output(host)
-    assert copied(host, str(ROOT.model), tmp_path / "model")
+    assert copy_from_host(host, str(ROOT.model), tmp_path / "model")
     assert (tmp_path / "model" / "manifest.json").exists()
 
 
 def test_script_mode_fails_with_a_reason(runtime: ProcessRuntime, tmp_path: Path) -> None:
     host = trainer(runtime, tmp_path, sagemaker_program="train.py")
     assert host.wait().code == 2
-    copied(host, str(ROOT.output), tmp_path / "output")
+    copy_from_host(host, str(ROOT.output), tmp_path / "output")
     assert "'train.py': this image has no script mode" in (read_failure(Layout(tmp_path)) or "")
 
 

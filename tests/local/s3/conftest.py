@@ -1,4 +1,4 @@
-"""S3 alone behind a real HTTP server, and boto3 as its client."""
+"""Fixtures: the service S3 behind a real HTTP server, and boto3 as its client."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -43,18 +43,20 @@ def store(home: Home) -> Iterator[ObjectStore]:
     store.close()
 
 
-class Running:
-    """One server for all tests, as starting one takes longer than most of them; each gives it a store. Requests need
-    no signature."""
+class S3Server:
+    """HTTP server that all tests share, because its start is slower than most tests. Requests need no signature.
+
+    Each test sets `services`.
+    """
 
     def __init__(self) -> None:
         self.services: dict[str, AnyService] = {}
         self.server = Server(("127.0.0.1", 0), numthreads=12, shutdown_timeout=1)
-        self.server.wsgi_app = self._answer
+        self.server.wsgi_app = self._handle
         self.server.prepare()
         self.url = f"http://127.0.0.1:{self.server.bind_addr[1]}"
 
-    def _answer(self, environ: Any, start_response: Any) -> Any:
+    def _handle(self, environ: Any, start_response: Any) -> Any:
         gateway = Gateway([self._choose_s3, *list_operation_interceptors(self.services)])
         return gateway(environ, start_response)
 
@@ -63,29 +65,29 @@ class Running:
 
 
 @pytest.fixture(scope="session")
-def running() -> Iterator[Running]:
-    running = Running()
-    thread = threading.Thread(target=running.server.serve)
+def s3_server() -> Iterator[S3Server]:
+    s3_server = S3Server()
+    thread = threading.Thread(target=s3_server.server.serve)
     thread.start()
-    yield running
-    running.server.stop()
+    yield s3_server
+    s3_server.server.stop()
     thread.join()
 
 
 @pytest.fixture
-def endpoint(running: Running, store: ObjectStore) -> str:
-    running.services = {"s3": S3(store, REGION)}
-    return running.url
+def endpoint(s3_server: S3Server, store: ObjectStore) -> str:
+    s3_server.services = {"s3": S3(store, REGION)}
+    return s3_server.url
 
 
 @pytest.fixture(scope="session")
-def connect(running: Running) -> Iterator["Connect"]:
-    """Makes clients, which share nothing."""
+def connect(s3_server: S3Server) -> Iterator["Connect"]:
+    """Return a function that creates a client with its own connections."""
     session = boto3.Session("anybody", "anything", region_name=REGION)
     clients: list[S3Client] = []
 
     def connect(config: Config | None) -> "S3Client":
-        clients.append(session.client("s3", endpoint_url=running.url, config=_ONCE.merge(config or Config())))
+        clients.append(session.client("s3", endpoint_url=s3_server.url, config=_ONCE.merge(config or Config())))
         return clients[-1]
 
     yield connect

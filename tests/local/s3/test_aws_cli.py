@@ -1,4 +1,4 @@
-"""The AWS CLI's `s3` commands."""
+"""Tests for the `s3` commands of the AWS CLI."""
 
 import os
 import subprocess
@@ -44,7 +44,7 @@ def test_files_are_copied_moved_and_removed(aws: Aws, home: Home, tmp_path: Path
     assert not list(bucket.iterdir())
 
 
-def test_folders_are_synced_both_ways(aws: Aws, home: Home, tmp_path: Path) -> None:
+def test_sync_copies_in_both_directions(aws: Aws, home: Home, tmp_path: Path) -> None:
     source = tmp_path / "source"
     for name in ("a b/1.txt", "a b/é.csv", "2.txt"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
@@ -52,20 +52,20 @@ def test_folders_are_synced_both_ways(aws: Aws, home: Home, tmp_path: Path) -> N
     (source / "large").write_bytes(bytes(9 << 20))  # in parts
     aws("sync", source, f"s3://{BUCKET}/data")
     assert aws("sync", source, f"s3://{BUCKET}/data") == ""
-    (home.buckets / BUCKET / "data" / "dropped").write_text("by hand")
+    (home.buckets / BUCKET / "data" / "added").write_text("by hand")
     aws("sync", f"s3://{BUCKET}/data", tmp_path / "back")
     assert (tmp_path / "back" / "a b" / "é.csv").read_text() == "a b/é.csv"
     assert (tmp_path / "back" / "large").stat().st_size == 9 << 20
     aws("sync", "--delete", source, f"s3://{BUCKET}/data")
-    assert not (home.buckets / BUCKET / "data" / "dropped").exists()
+    assert not (home.buckets / BUCKET / "data" / "added").exists()
 
 
-def test_buckets_are_made_listed_and_removed(aws: Aws, home: Home) -> None:
+def test_buckets_are_created_listed_and_removed(aws: Aws, home: Home) -> None:
     aws("mb", "s3://another")
     (home.buckets / "another" / "x").mkdir()
-    (home.buckets / "another" / "x" / "dropped.txt").write_text("by hand")
+    (home.buckets / "another" / "x" / "added.txt").write_text("by hand")
     assert [line.split()[-1] for line in aws("ls").splitlines()] == [BUCKET, "another"]
     assert aws("ls", "s3://another").split() == ["PRE", "x/"]
-    assert aws("ls", "s3://another/x/").split()[-2:] == ["7", "dropped.txt"]
+    assert aws("ls", "s3://another/x/").split()[-2:] == ["7", "added.txt"]
     aws("rb", "--force", "s3://another")
     assert not (home.buckets / "another").exists()

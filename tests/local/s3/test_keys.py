@@ -1,4 +1,4 @@
-"""Names of buckets and keys, and S3 URIs."""
+"""Tests for names of buckets, keys and S3 URIs."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from microjobs_orchestrator.local.s3.keys import is_bucket_name, parse_uri, rela
 
 
 @pytest.mark.parametrize("name", ["abc", "sagemaker-us-east-1-000000000000", "a.b-c", "0" * 63])
-def test_names_by_the_rules_are_allowed(name: str) -> None:
+def test_valid_bucket_names_are_accepted(name: str) -> None:
     assert is_bucket_name(name)
 
 
@@ -30,7 +30,7 @@ def test_names_by_the_rules_are_allowed(name: str) -> None:
         "abc--x-s3",
     ],
 )
-def test_other_bucket_names_are_not(name: str) -> None:
+def test_invalid_bucket_names_are_rejected(name: str) -> None:
     assert not is_bucket_name(name)
 
 

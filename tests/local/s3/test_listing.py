@@ -1,4 +1,4 @@
-"""Lists of objects and buckets, page by page."""
+"""Tests for listings of objects and buckets, and their pages."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ def _keys(store: ObjectStore) -> None:
 
 
 def pages(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[str], list[str]]:
-    """All keys and all common prefixes, over pages of a size."""
+    """Return all keys and all common prefixes, read in pages of `size` entries."""
     found: tuple[list[str], list[str]] = ([], [])
     paginator = s3.get_paginator(name)  # type: ignore[call-overload]
     for page in paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": size}, **arguments):
@@ -54,7 +54,7 @@ def pages(s3: "S3Client", name: str, size: int, **arguments: Any) -> tuple[list[
     ],
 )
 @pytest.mark.usefixtures("_keys")
-def test_pages_give_everything_once(
+def test_pages_contain_each_key_and_prefix_once(
     s3: "S3Client",
     name: str,
     size: int,
@@ -65,14 +65,14 @@ def test_pages_give_everything_once(
 
 
 @pytest.mark.usefixtures("_keys")
-def test_list_continues_after_a_key(s3: "S3Client") -> None:
+def test_list_starts_after_a_key(s3: "S3Client") -> None:
     answer = s3.list_objects_v2(Bucket=BUCKET, StartAfter="b/2", MaxKeys=2)
     assert [item["Key"] for item in answer["Contents"]] == ["b/c/3", "d/e/f"]
     assert (answer["KeyCount"], answer["IsTruncated"], answer["StartAfter"]) == (2, True, "b/2")
 
 
 @pytest.mark.usefixtures("_keys")
-def test_list_tells_of_each_object(s3: "S3Client") -> None:
+def test_list_describes_each_object(s3: "S3Client") -> None:
     item = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=1, FetchOwner=True)["Contents"][0]
     head = s3.head_object(Bucket=BUCKET, Key="a")
     assert (item["ETag"], item["Size"], item["StorageClass"]) == (head["ETag"], 1, "STANDARD")
@@ -81,20 +81,20 @@ def test_list_tells_of_each_object(s3: "S3Client") -> None:
 
 
 @pytest.mark.usefixtures("_keys")
-def test_empty_page_ends_the_list(s3: "S3Client") -> None:
+def test_page_of_size_zero_is_empty_and_last(s3: "S3Client") -> None:
     answer = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=0)
     assert (answer["KeyCount"], answer["IsTruncated"]) == (0, False)
 
 
 @pytest.mark.parametrize(("name", "value"), [("ContinuationToken", "no token"), ("MaxKeys", -1)])
-def test_what_cannot_be_is_refused(s3: "S3Client", name: str, value: Any) -> None:
+def test_invalid_member_raises(s3: "S3Client", name: str, value: Any) -> None:
     with pytest.raises(ClientError, match="InvalidArgument"):
         s3.list_objects_v2(Bucket=BUCKET, **{name: value})
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(names=st.sets(st.text(st.sampled_from("ab./-"), min_size=1, max_size=6), max_size=10), size=st.integers(1, 4))
-def test_folding_folders_is_grouping_all_keys(s3: "S3Client", names: set[str], size: int) -> None:
+def test_common_prefixes_equal_grouped_keys(s3: "S3Client", names: set[str], size: int) -> None:
     for name in names:
         status = 0
         try:
@@ -102,15 +102,15 @@ def test_folding_folders_is_grouping_all_keys(s3: "S3Client", names: set[str], s
         except ClientError as error:
             status = error.response["ResponseMetadata"]["HTTPStatusCode"]
         assert status in (0, 400)
-    everything, _ = pages(s3, "list_objects_v2", 1000)
+    all_keys, _ = pages(s3, "list_objects_v2", 1000)
     plain, folded = pages(s3, "list_objects_v2", size, Delimiter="/")
-    assert plain == [key for key in everything if "/" not in key]
-    assert folded == sorted({key.partition("/")[0] + "/" for key in everything if "/" in key})
-    for key in everything:
+    assert plain == [key for key in all_keys if "/" not in key]
+    assert folded == sorted({key.partition("/")[0] + "/" for key in all_keys if "/" in key})
+    for key in all_keys:
         s3.delete_object(Bucket=BUCKET, Key=key)
 
 
-def test_bucket_comes_and_goes(s3: "S3Client", home: Home) -> None:
+def test_bucket_is_created_and_deleted(s3: "S3Client", home: Home) -> None:
     s3.create_bucket(Bucket="another")
     s3.get_waiter("bucket_exists").wait(Bucket="another", WaiterConfig={"Delay": 0, "MaxAttempts": 1})
     assert [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]] == [BUCKET, "another"]
@@ -130,18 +130,18 @@ def test_buckets_are_listed_in_pages(s3: "S3Client") -> None:
 
 
 @pytest.mark.usefixtures("_keys")
-def test_bucket_with_objects_stays(s3: "S3Client") -> None:
+def test_bucket_with_objects_is_not_deleted(s3: "S3Client") -> None:
     with pytest.raises(ClientError, match="BucketNotEmpty"):
         s3.delete_bucket(Bucket=BUCKET)
     assert pages(s3, "list_objects_v2", 1000)[0] == KEYS
 
 
-def test_bucket_is_made_once(s3: "S3Client") -> None:
+def test_duplicate_bucket_raises(s3: "S3Client") -> None:
     with pytest.raises(s3.exceptions.BucketAlreadyOwnedByYou):
         s3.create_bucket(Bucket=BUCKET)
 
 
-def test_bucket_elsewhere_is_refused(s3: "S3Client") -> None:
+def test_bucket_in_another_region_raises(s3: "S3Client") -> None:
     with pytest.raises(ClientError, match="this server has only the region 'us-east-1'"):
         s3.create_bucket(Bucket="another", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
 

@@ -1,4 +1,4 @@
-"""Work that a page of a listing takes: what it returns, and each folder once as long as nobody changes it."""
+"""Tests for the cost of a page of a listing: it reads its own entries, and each unchanged folder once."""
 
 import os
 import random
@@ -26,43 +26,43 @@ PAGE = 100
 
 
 @dataclass
-class Work:
+class ReadCounts:
     folders_read: int = 0
     entries_read: int = 0
-    files_looked_at: int = 0
+    files_read: int = 0
     rows: int = 0
 
 
 @pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Work:
-    """Counts what the server reads."""
-    counted, scandir, lstat, select = Work(), os.scandir, os.lstat, Database.select
+def counts(monkeypatch: pytest.MonkeyPatch) -> ReadCounts:
+    """Count the folders, files and rows that the server reads."""
+    counts, scandir, lstat, select = ReadCounts(), os.scandir, os.lstat, Database.select
 
     @contextmanager
     def scan(path: Any) -> Iterator[Iterator[os.DirEntry[Any]]]:
-        counted.folders_read += 1
+        counts.folders_read += 1
 
         def entries(found: Iterator[os.DirEntry[Any]]) -> Iterator[os.DirEntry[Any]]:
             for entry in found:
-                counted.entries_read += 1
+                counts.entries_read += 1
                 yield entry
 
         with scandir(path) as found:
             yield entries(found)
 
     def look(path: Any) -> os.stat_result:
-        counted.files_looked_at += 1
+        counts.files_read += 1
         return lstat(path)
 
     def read(database: Database, *arguments: Any) -> Any:
         found = select(database, *arguments)
-        counted.rows += len(found)
+        counts.rows += len(found)
         return found
 
     monkeypatch.setattr(os, "scandir", scan)
     monkeypatch.setattr(os, "lstat", look)
     monkeypatch.setattr(Database, "select", read)
-    return counted
+    return counts
 
 
 def fill(store: ObjectStore, keys: list[str]) -> None:
@@ -73,7 +73,7 @@ def fill(store: ObjectStore, keys: list[str]) -> None:
 
 
 def settle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let all changes be older than the time after which a folder is kept."""
+    """Wait until all folders are old enough for the cache."""
     monkeypatch.setattr(folders, "SETTLED_NS", 10_000_000)
     time.sleep(0.05)
 
@@ -83,80 +83,82 @@ def pages(s3: "S3Client", **members: Any) -> Iterator[Any]:
     return iter(paginator.paginate(Bucket=BUCKET, PaginationConfig={"PageSize": PAGE}, **members))
 
 
-def test_cost_of_a_page_does_not_grow_with_its_folder(
-    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
+def test_cost_of_a_page_does_not_depend_on_the_folder_size(
+    store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"data/{number:05}" for number in range(FILES)])
     settle(monkeypatch)
     found = 0
     for number, page in enumerate(pages(s3)):
         found += page["KeyCount"]
-        assert work.files_looked_at <= PAGE + 1  # one more shows that there is another page
+        assert counts.files_read <= PAGE + 1  # one more shows that there is another page
         if number:
-            assert (work.folders_read, work.entries_read) == (0, 0)
+            assert (counts.folders_read, counts.entries_read) == (0, 0)
         else:
-            assert (work.folders_read, work.entries_read) == (2, FILES + 1)
-        work.folders_read = work.entries_read = work.files_looked_at = 0
+            assert (counts.folders_read, counts.entries_read) == (2, FILES + 1)
+        counts.folders_read = counts.entries_read = counts.files_read = 0
     assert found == FILES
 
 
-def test_page_of_many_folders_reads_those_that_it_is_about(
-    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
+def test_page_reads_only_the_folders_of_its_keys(
+    store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"{folder:03}/{number:02}" for folder in range(100) for number in range(30)])
     settle(monkeypatch)
     for page in pages(s3):
         touched = {content["Key"].partition("/")[0] for content in page["Contents"]}
-        assert work.folders_read <= len(touched) + 2  # the bucket's own, and the next one
-        work.folders_read = 0
+        assert counts.folders_read <= len(touched) + 2  # the bucket's own, and the next one
+        counts.folders_read = 0
     next(pages(s3, StartAfter="050/10"))
-    assert work.folders_read == 0
+    assert counts.folders_read == 0
 
 
 @pytest.mark.parametrize("delimiter", ["/", "-"])
-def test_common_prefix_costs_one_key(
-    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch, delimiter: str
+def test_common_prefix_reads_one_key(
+    store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch, delimiter: str
 ) -> None:
     fill(store, [f"{group:03}{delimiter}{number:02}" for group in range(150) for number in range(20)])
     settle(monkeypatch)
     first, second = pages(s3, Delimiter=delimiter)
     assert (len(first["CommonPrefixes"]), len(second["CommonPrefixes"])) == (PAGE, 50)
-    assert work.files_looked_at <= 152
+    assert counts.files_read <= 152
     # Of each folder one file, and for the other delimiter the bucket's folder once.
-    assert work.entries_read <= (150 + 151 if delimiter == "/" else FILES)
+    assert counts.entries_read <= (150 + 151 if delimiter == "/" else FILES)
 
 
 def test_page_after_a_marker_skips_earlier_folders(
-    store: ObjectStore, s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, [f"a/{folder:03}/{number}" for folder in range(200) for number in range(5)])
     settle(monkeypatch)
     page = s3.list_objects_v2(Bucket=BUCKET, Prefix="a/", StartAfter="a/150/3", MaxKeys=3)
     assert [content["Key"] for content in page["Contents"]] == ["a/150/4", "a/151/0", "a/151/1"]
-    assert work.folders_read == 3
+    assert counts.folders_read == 3
 
 
-def test_markers_are_read_where_they_are_listed(s3: "S3Client", work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_page_reads_only_its_folder_markers(
+    s3: "S3Client", counts: ReadCounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for number in range(300):
         s3.put_object(Bucket=BUCKET, Key=f"{number:03}/")
     settle(monkeypatch)
-    work.rows = 0
+    counts.rows = 0
     page = s3.list_objects_v2(Bucket=BUCKET, MaxKeys=10)
     assert page["Contents"][-1]["Key"] == "009/"
-    assert work.rows < 60
-    work.rows = 0
+    assert counts.rows < 60
+    counts.rows = 0
     s3.delete_object(Bucket=BUCKET, Key="005/")
-    assert work.rows < 10
+    assert counts.rows < 10
 
 
-def test_page_of_uploads_reads_its_rows(store: ObjectStore, s3: "S3Client", work: Work) -> None:
+def test_page_of_uploads_reads_only_its_rows(store: ObjectStore, s3: "S3Client", counts: ReadCounts) -> None:
     uploads = Uploads(store)
     for number in range(400):
         uploads.create(BUCKET, f"{'ab'[number % 2]}/{number:03}", "", Details(""))
-    work.rows = 0
+    counts.rows = 0
     page = s3.list_multipart_uploads(Bucket=BUCKET, Prefix="b/", KeyMarker="a/200", MaxUploads=10)
     assert [upload["Key"] for upload in page["Uploads"]] == [f"b/{number:03}" for number in range(1, 21, 2)]
-    assert work.rows <= 11
+    assert counts.rows <= 11
     (plan,) = store.database.select(
         "EXPLAIN QUERY PLAN SELECT * FROM uploads WHERE bucket = ? AND (key, id) > (?, ?) AND key < ? ORDER BY key, id",
         (BUCKET, "", "", ""),
@@ -165,7 +167,7 @@ def test_page_of_uploads_reads_its_rows(store: ObjectStore, s3: "S3Client", work
 
 
 @pytest.mark.parametrize("is_settled", [True, False])
-def test_change_between_pages_is_seen(
+def test_next_page_shows_changes_since_the_first_page(
     store: ObjectStore, s3: "S3Client", monkeypatch: pytest.MonkeyPatch, is_settled: bool
 ) -> None:
     fill(store, [f"{number:03}" for number in range(250)])
@@ -175,16 +177,16 @@ def test_change_between_pages_is_seen(
     assert next(listing)["Contents"][-1]["Key"] == "099"
     folder = store.home.buckets / BUCKET
     before = folder.stat()
-    (folder / "150b").write_text("dropped in by hand")
+    (folder / "150b").write_text("added by hand")
     (folder / "151").unlink()
     (folder / "152").unlink()
     (folder / "152").symlink_to("/etc/passwd")
-    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync and tar set it back
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # as rsync and tar restore it
     keys = [content["Key"] for content in next(listing)["Contents"]]
     assert ("150b" in keys, "151" in keys, "152" in keys) == (True, False, False)
 
 
-def test_kept_names_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_size_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "MAX_NAMES", 10)
     for name in ("a", "b", "c"):
         (tmp_path / name).mkdir()
@@ -201,24 +203,24 @@ NAMES = ["a", "b", "a-", "a.b", "a0", "é", "\uffee", "\U0001f600", "a b", "~"]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_pages_are_the_sorted_keys(store: ObjectStore, s3: "S3Client", seed: int) -> None:
-    """Whatever the prefix, the delimiter and the page: UTF-8 order across folders, each key or common prefix once."""
-    chaotic = random.Random(seed)  # noqa: S311  the same keys in every run
+def test_pages_contain_all_keys_sorted(store: ObjectStore, s3: "S3Client", seed: int) -> None:
+    """Each page has the keys and common prefixes in the order of their UTF-8, for random prefixes and delimiters."""
+    generator = random.Random(seed)  # noqa: S311  the same keys in every run
     keys: set[str] = set()
     for _ in range(60):
-        key = "/".join(chaotic.choices(NAMES, k=chaotic.randrange(1, 5)))
+        key = "/".join(generator.choices(NAMES, k=generator.randrange(1, 5)))
         if not any(other.startswith(f"{key}/") or key.startswith(f"{other}/") for other in keys):
             keys.add(key)
     fill(store, sorted(keys))
     for _ in range(12):
-        prefix = chaotic.choice(sorted(keys))[: chaotic.randrange(4)]
-        delimiter = chaotic.choice(["", "/", "-", "a/", "b"])
-        after = chaotic.choice(["", *sorted(keys)])[: chaotic.randrange(6)]
+        prefix = generator.choice(sorted(keys))[: generator.randrange(4)]
+        delimiter = generator.choice(["", "/", "-", "a/", "b"])
+        after = generator.choice(["", *sorted(keys)])[: generator.randrange(6)]
         known = expected(keys, prefix, delimiter, after)
         members: dict[str, Any] = {"Prefix": prefix, "StartAfter": after} | (
             {"Delimiter": delimiter} if delimiter else {}
         )
-        assert listed(s3, chaotic.randrange(1, 8), members) == known, (members, sorted(keys))
+        assert listed(s3, generator.randrange(1, 8), members) == known, (members, sorted(keys))
 
 
 def expected(keys: set[str], prefix: str, delimiter: str, after: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Large objects go through the server without ever being in its memory whole."""
+"""Test that large objects are never completely in the server's memory."""
 
 import subprocess
 import sys
@@ -6,30 +6,30 @@ from pathlib import Path
 
 import pytest
 
-SIZE = 120 << 20
-GROWTH = 40 << 20
-"""Of the server's peak: the threads' blocks, and botocore's model."""
+SIZE_BYTES = 120 << 20
+MAX_GROWTH_BYTES = 40 << 20
+"""Maximum growth of the server's peak memory in bytes: blocks of the threads, and botocore's model."""
 
-# A process of its own; the client is another one still, so that only the server is measured. Not by `getrusage`: its
-# peak is at first that of the process that started this one.
+# The server and the client are separate processes, so that only the server is measured. `getrusage` is not used: its
+# peak begins with the peak of the parent process.
 SERVER = """
 import re, sys, threading
 from pathlib import Path
 from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.s3.store import ObjectStore
-from tests.local.s3.conftest import Running, S3
+from tests.local.s3.conftest import S3Server, S3
 
 home = Home(Path(sys.argv[1]))
 home.create()
 store = ObjectStore(home)
 store.create_bucket("a-bucket")
-running = Running()
-running.services = {"s3": S3(store, "us-east-1")}
-threading.Thread(target=running.server.serve).start()
-print(running.url, flush=True)
+s3_server = S3Server()
+s3_server.services = {"s3": S3(store, "us-east-1")}
+threading.Thread(target=s3_server.server.serve).start()
+print(s3_server.url, flush=True)
 for _ in sys.stdin:
     print(int(re.search(r"VmHWM:\\s*(\\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024, flush=True)
-running.server.stop()
+s3_server.server.stop()
 store.close()
 """
 
@@ -37,11 +37,11 @@ CLIENT = """
 import sys, boto3
 from boto3.s3.transfer import TransferConfig
 s3 = boto3.client("s3", "us-east-1", endpoint_url=sys.argv[1], aws_access_key_id="a", aws_secret_access_key="b")
-file, whole = sys.argv[2], TransferConfig(multipart_threshold=1 << 40)
-s3.upload_file(file, "a-bucket", "whole", Config=whole)
+file, single = sys.argv[2], TransferConfig(multipart_threshold=1 << 40)
+s3.upload_file(file, "a-bucket", "single", Config=single)
 s3.upload_file(file, "a-bucket", "parts")
-s3.copy_object(Bucket="a-bucket", Key="copy", CopySource="a-bucket/whole")
-s3.download_file("a-bucket", "copy", file + ".whole", Config=whole)
+s3.copy_object(Bucket="a-bucket", Key="copy", CopySource="a-bucket/single")
+s3.download_file("a-bucket", "copy", file + ".single", Config=single)
 s3.download_file("a-bucket", "parts", file + ".parts")
 """
 
@@ -50,7 +50,7 @@ s3.download_file("a-bucket", "parts", file + ".parts")
 def test_large_objects_do_not_fill_the_servers_memory(tmp_path: Path) -> None:
     file = tmp_path / "large"
     with file.open("wb") as large:
-        large.truncate(SIZE)
+        large.truncate(SIZE_BYTES)
     command = [sys.executable, "-c", SERVER, str(tmp_path / "home")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as server:
         assert server.stdin is not None
@@ -59,10 +59,10 @@ def test_large_objects_do_not_fill_the_servers_memory(tmp_path: Path) -> None:
         before = _peak(server)
         try:
             subprocess.run([sys.executable, "-c", CLIENT, url, str(file)], check=True)
-            assert _peak(server) - before < GROWTH
+            assert _peak(server) - before < MAX_GROWTH_BYTES
         finally:
             server.stdin.close()
-    assert all((tmp_path / f"large.{name}").stat().st_size == SIZE for name in ("whole", "parts"))
+    assert all((tmp_path / f"large.{name}").stat().st_size == SIZE_BYTES for name in ("single", "parts"))
 
 
 def _peak(server: "subprocess.Popen[str]") -> int:

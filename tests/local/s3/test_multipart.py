@@ -1,4 +1,4 @@
-"""Uploads in parts, by hand and as s3transfer makes them."""
+"""Tests for multipart uploads, with single requests and with s3transfer."""
 
 import hashlib
 from pathlib import Path
@@ -22,7 +22,7 @@ FIRST, LAST = bytes(range(256)) * (5 * MIB // 256), b"the end"
 
 @pytest.fixture
 def upload(s3: "S3Client") -> dict[str, Any]:
-    """Says which upload, in every call."""
+    """Return the members that identify an upload in each request."""
     upload_id = s3.create_multipart_upload(Bucket=BUCKET, Key="a/b", ContentType="text/x", Metadata={"k": "v"})[
         "UploadId"
     ]
@@ -41,7 +41,7 @@ def complete(s3: "S3Client", upload: dict[str, Any], parts: list[dict[str, Any]]
     return dict(s3.complete_multipart_upload(**upload, MultipartUpload=chosen, **arguments))
 
 
-def test_parts_become_one_file(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+def test_completed_upload_is_one_file(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
     parts = put(s3, upload, FIRST, LAST)
     assert s3.list_objects_v2(Bucket=BUCKET)["KeyCount"] == 0
     answer = complete(s3, upload, parts)
@@ -53,7 +53,7 @@ def test_parts_become_one_file(s3: "S3Client", upload: dict[str, Any], home: Hom
     assert not list((home.objects / "uploads").iterdir())
 
 
-def test_part_can_be_sent_again(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+def test_second_upload_of_a_part_replaces_the_first(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
     put(s3, upload, b"wrong")
     parts = put(s3, upload, LAST)
     assert len(list((home.objects / "uploads" / upload["UploadId"]).iterdir())) == 1
@@ -61,7 +61,7 @@ def test_part_can_be_sent_again(s3: "S3Client", upload: dict[str, Any], home: Ho
     assert (home.buckets / BUCKET / "a/b").read_bytes() == LAST
 
 
-def test_parts_of_an_object_can_be_read(s3: "S3Client", upload: dict[str, Any]) -> None:
+def test_get_object_returns_one_part(s3: "S3Client", upload: dict[str, Any]) -> None:
     complete(s3, upload, put(s3, upload, FIRST, LAST))
     got = s3.get_object(Bucket=BUCKET, Key="a/b", PartNumber=2)
     assert (got["Body"].read(), got["PartsCount"]) == (LAST, 2)
@@ -79,7 +79,7 @@ def test_parts_of_an_object_can_be_read(s3: "S3Client", upload: dict[str, Any]) 
         ([1, 2], "EntityTooSmall"),
     ],
 )
-def test_wrong_parts_are_refused(s3: "S3Client", upload: dict[str, Any], parts: list[int], code: str) -> None:
+def test_invalid_list_of_parts_raises(s3: "S3Client", upload: dict[str, Any], parts: list[int], code: str) -> None:
     sent = {part["PartNumber"]: part for part in put(s3, upload, LAST, LAST)}
     chosen = [sent.get(number, {"PartNumber": number, "ETag": "x"}) for number in parts]
     with pytest.raises(ClientError) as raised:
@@ -89,13 +89,13 @@ def test_wrong_parts_are_refused(s3: "S3Client", upload: dict[str, Any], parts: 
 
 
 @pytest.mark.parametrize("change", [{"ETag": "x"}, {"ChecksumCRC32": "AAAAAA=="}])
-def test_part_that_was_not_sent_so_is_refused(s3: "S3Client", upload: dict[str, Any], change: dict[str, str]) -> None:
+def test_wrong_etag_or_checksum_of_part_raises(s3: "S3Client", upload: dict[str, Any], change: dict[str, str]) -> None:
     part = put(s3, upload, LAST)[0]
     with pytest.raises(ClientError, match="InvalidPart"):
         complete(s3, upload, [part | change])
 
 
-def test_upload_ends_once(s3: "S3Client", upload: dict[str, Any]) -> None:
+def test_completed_upload_no_longer_exists(s3: "S3Client", upload: dict[str, Any]) -> None:
     parts = put(s3, upload, LAST)
     complete(s3, upload, parts)
     for end in (lambda: complete(s3, upload, parts), lambda: s3.abort_multipart_upload(**upload)):
@@ -103,7 +103,7 @@ def test_upload_ends_once(s3: "S3Client", upload: dict[str, Any]) -> None:
             end()
 
 
-def test_abort_leaves_nothing(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+def test_abort_removes_all_parts(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
     put(s3, upload, LAST)
     s3.abort_multipart_upload(**upload)
     assert not list((home.objects / "uploads").iterdir())
@@ -111,7 +111,7 @@ def test_abort_leaves_nothing(s3: "S3Client", upload: dict[str, Any], home: Home
         put(s3, upload, LAST)
 
 
-def test_completing_under_a_condition(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
+def test_failed_condition_prevents_completion(s3: "S3Client", upload: dict[str, Any], home: Home) -> None:
     s3.put_object(Bucket=BUCKET, Key="a/b", Body=b"first")
     parts = put(s3, upload, LAST)
     with pytest.raises(ClientError, match="PreconditionFailed"):
@@ -124,9 +124,9 @@ def test_completing_under_a_condition(s3: "S3Client", upload: dict[str, Any], ho
     ("algorithm", "kind"),
     [("CRC32", "COMPOSITE"), ("CRC32", "FULL_OBJECT"), ("CRC64NVME", "FULL_OBJECT"), ("SHA256", "COMPOSITE")],
 )
-def test_checksum_of_the_whole(s3: "S3Client", algorithm: Any, kind: Any) -> None:
-    begun = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm=algorithm, ChecksumType=kind)
-    upload: Any = {"Bucket": BUCKET, "Key": "a", "UploadId": begun["UploadId"]}
+def test_checksum_of_the_object_has_the_requested_type(s3: "S3Client", algorithm: Any, kind: Any) -> None:
+    created = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm=algorithm, ChecksumType=kind)
+    upload: Any = {"Bucket": BUCKET, "Key": "a", "UploadId": created["UploadId"]}
     sent: list[Any] = [
         s3.upload_part(**upload, PartNumber=number, Body=body, ChecksumAlgorithm=algorithm)
         for number, body in enumerate((FIRST, LAST), 1)
@@ -138,12 +138,12 @@ def test_checksum_of_the_whole(s3: "S3Client", algorithm: Any, kind: Any) -> Non
     assert answer["ChecksumType"] == kind
     assert (answer[name] == single[name]) == (kind == "FULL_OBJECT")
     assert answer[name].endswith("-2") == (kind == "COMPOSITE")
-    s3.get_object(Bucket=BUCKET, Key="a")["Body"].read()  # botocore checks what it can
+    s3.get_object(Bucket=BUCKET, Key="a")["Body"].read()  # botocore verifies the checksum
 
 
-def test_wrong_checksum_of_the_whole_is_refused(s3: "S3Client") -> None:
-    begun = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
-    upload = {"Bucket": BUCKET, "Key": "a", "UploadId": begun["UploadId"]}
+def test_wrong_checksum_or_size_of_the_object_raises(s3: "S3Client") -> None:
+    created = s3.create_multipart_upload(Bucket=BUCKET, Key="a", ChecksumAlgorithm="CRC32", ChecksumType="FULL_OBJECT")
+    upload = {"Bucket": BUCKET, "Key": "a", "UploadId": created["UploadId"]}
     parts = put(s3, upload, LAST)
     for wrong, code in (({"ChecksumCRC32": "AAAAAA=="}, "BadDigest"), ({"MpuObjectSize": 1}, "InvalidRequest")):
         with pytest.raises(ClientError, match=code):
@@ -165,7 +165,7 @@ def test_parts_are_listed_in_pages(s3: "S3Client", upload: dict[str, Any]) -> No
     assert found == [(1, 1), (2, 2), (3, 3)]
 
 
-def test_uploads_under_way_are_listed_in_pages(s3: "S3Client") -> None:
+def test_incomplete_uploads_are_listed_in_pages(s3: "S3Client") -> None:
     for key in ("b", "a c", "a c", "d"):
         s3.create_multipart_upload(Bucket=BUCKET, Key=key)
     pages = s3.get_paginator("list_multipart_uploads").paginate(Bucket=BUCKET, PaginationConfig={"PageSize": 1})
@@ -173,23 +173,23 @@ def test_uploads_under_way_are_listed_in_pages(s3: "S3Client") -> None:
     assert len(s3.list_multipart_uploads(Bucket=BUCKET, Prefix="a")["Uploads"]) == 2
 
 
-def test_uploads_survive_the_server_and_its_leftovers_do_not(
+def test_restart_keeps_uploads_and_removes_unknown_files(
     s3: "S3Client", upload: dict[str, Any], store: ObjectStore
 ) -> None:
     put(s3, upload, LAST)
     folder = store.home.objects / "uploads"
     (folder / upload["UploadId"] / "half").touch()
     (folder / "forgotten").mkdir()
-    again = Uploads(store)
+    restarted = Uploads(store)
     assert [path.name for path in folder.iterdir()] == [upload["UploadId"]]
     assert len(list((folder / upload["UploadId"]).iterdir())) == 1
-    assert len(again.parts(again.get(BUCKET, "a/b", upload["UploadId"]))) == 1
+    assert len(restarted.parts(restarted.get(BUCKET, "a/b", upload["UploadId"]))) == 1
 
 
 @pytest.mark.parametrize("algorithm", [{}, {"ChecksumAlgorithm": "CRC64NVME"}])
-def test_large_files_go_up_down_and_across(s3: "S3Client", tmp_path: Path, home: Home, algorithm: Any) -> None:
+def test_large_files_are_transferred(s3: "S3Client", tmp_path: Path, home: Home, algorithm: Any) -> None:
     source, back = tmp_path / "source", tmp_path / "back"
-    source.write_bytes(FIRST * 4 + LAST)  # above the 8 MB where s3transfer begins to send parts
+    source.write_bytes(FIRST * 4 + LAST)  # larger than 8 MB, so s3transfer sends parts
     s3.upload_file(str(source), BUCKET, "large", ExtraArgs=algorithm)
     s3.copy({"Bucket": BUCKET, "Key": "large"}, BUCKET, "copy", Config=TransferConfig(multipart_threshold=MIB))
     for key in ("large", "copy"):

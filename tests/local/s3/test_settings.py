@@ -1,4 +1,4 @@
-"""A bucket's settings, as clients such as Terraform read and write them."""
+"""Tests for the settings of buckets, which clients such as Terraform read and write."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ def code_of(call: Any, **members: Any) -> str:
         ("get_object_lock_configuration", "ObjectLockConfigurationNotFoundError"),
     ],
 )
-def test_new_bucket_has_none_of_it(s3: Client, operation: str, code: str) -> None:
+def test_missing_setting_of_new_bucket_raises(s3: Client, operation: str, code: str) -> None:
     assert code_of(getattr(s3, operation), Bucket=BUCKET) == code
     assert code_of(getattr(s3, operation), Bucket="absent-bucket") == "NoSuchBucket"
 
@@ -76,7 +76,7 @@ def test_new_bucket_has_none_of_it(s3: Client, operation: str, code: str) -> Non
         ),
     ],
 )
-def test_new_bucket_is_as_on_aws(s3: Client, operation: str, answer: dict[str, Any]) -> None:
+def test_new_bucket_has_the_settings_of_aws(s3: Client, operation: str, answer: dict[str, Any]) -> None:
     found = getattr(s3, operation)(Bucket=BUCKET)
     del found["ResponseMetadata"]
     assert found == answer
@@ -117,13 +117,13 @@ def test_setting_is_stored_until_it_is_deleted(s3: Client, setting: str, member:
     s3.delete_bucket(Bucket="set-bucket")
 
 
-def test_settings_end_with_their_bucket(s3: Client) -> None:
+def test_deleting_a_bucket_deletes_its_settings(s3: Client) -> None:
     for _ in range(2):
-        s3.create_bucket(Bucket="again-bucket")
-        assert code_of(s3.get_bucket_policy, Bucket="again-bucket") == "NoSuchBucketPolicy"
-        s3.put_bucket_policy(Bucket="again-bucket", Policy=POLICY)
-        assert s3.get_bucket_policy_status(Bucket="again-bucket")["PolicyStatus"] == {"IsPublic": False}
-        s3.delete_bucket(Bucket="again-bucket")
+        s3.create_bucket(Bucket="second-bucket")
+        assert code_of(s3.get_bucket_policy, Bucket="second-bucket") == "NoSuchBucketPolicy"
+        s3.put_bucket_policy(Bucket="second-bucket", Policy=POLICY)
+        assert s3.get_bucket_policy_status(Bucket="second-bucket")["PolicyStatus"] == {"IsPublic": False}
+        s3.delete_bucket(Bucket="second-bucket")
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_setting_that_would_change_behaviour_raises(
     assert code_of(getattr(s3, operation), Bucket=BUCKET, **members) == code
 
 
-def test_owner_alone_has_access(s3: Client) -> None:
+def test_acl_grants_access_only_to_the_owner(s3: Client) -> None:
     s3.put_object(Bucket=BUCKET, Key="owned", Body=b"", ACL="bucket-owner-full-control")
     s3.put_object_acl(Bucket=BUCKET, Key="owned", ACL="bucket-owner-full-control")
     s3.put_bucket_acl(Bucket=BUCKET, ACL="private")

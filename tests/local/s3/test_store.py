@@ -1,4 +1,4 @@
-"""The object store: files in folders, as users and jobs see them."""
+"""Tests for the object store: its files and folders, as users and jobs see them."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ def put(
         return store.put(BUCKET, key, path, details, condition)
 
 
-def could_put(store: ObjectStore, key: str) -> bool:
+def try_put(store: ObjectStore, key: str) -> bool:
     try:
         put(store, key, b"")
     except ServiceError as error:
@@ -52,14 +52,14 @@ def details(store: ObjectStore, key: str) -> Details:
     return opened.details
 
 
-# Few letters, so that keys often share prefixes or are each other's folders; and those that sort around the slash.
+# Few characters, so that keys often share prefixes or folders. Some of them sort directly before or after the slash.
 KEYS = st.text(st.sampled_from("ab./-0é\0\ud800\U0001f600"), max_size=8) | st.text(max_size=300)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(key=KEYS)
 def test_any_key_is_returned_unchanged_or_refused(store: ObjectStore, key: str) -> None:
-    if not could_put(store, key):
+    if not try_put(store, key):
         assert not list((store.home.buckets / BUCKET).iterdir())
         return
     assert list(store.walk(BUCKET, "", b"", fold=False)) == [store.get(BUCKET, key)]
@@ -71,17 +71,17 @@ def test_any_key_is_returned_unchanged_or_refused(store: ObjectStore, key: str) 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(names=st.sets(KEYS, max_size=12), prefix=KEYS, after=KEYS)
 def test_list_equals_sorted_and_filtered_keys(store: ObjectStore, names: set[str], prefix: str, after: str) -> None:
-    stored = [name for name in names if could_put(store, name) and not name.endswith("/")]
+    stored = [name for name in names if try_put(store, name) and not name.endswith("/")]
     expected = sorted((key for key in stored if key.startswith(prefix)), key=str.encode)
     assert keys(store.list(BUCKET, prefix)) == expected
-    behind = [key for key in expected if key.encode() > after.encode("utf-8", "surrogatepass")]
-    assert keys(store.list(BUCKET, prefix, after)) == behind
+    following = [key for key in expected if key.encode() > after.encode("utf-8", "surrogatepass")]
+    assert keys(store.list(BUCKET, prefix, after)) == following
     for name in names:
         store.delete(BUCKET, name)
     assert not list((store.home.buckets / BUCKET).iterdir())
 
 
-def test_prefix_is_of_keys_not_of_folders(store: ObjectStore) -> None:
+def test_prefix_matches_keys_and_not_only_folders(store: ObjectStore) -> None:
     for key in ("train/a", "train-01/x", "train.csv", "test/a"):
         put(store, key)
     assert keys(store.list(BUCKET, "train")) == ["train-01/x", "train.csv", "train/a"]
@@ -96,27 +96,25 @@ def test_list_reads_only_folders_that_can_match(store: ObjectStore, monkeypatch:
     scan.assert_called_once_with(os.fsencode(store.home.buckets / BUCKET) + b"/a/b/")
 
 
-def test_object_is_the_file_in_the_folder(store: ObjectStore, home: Home) -> None:
+def test_object_is_a_file_in_the_bucket_folder(store: ObjectStore, home: Home) -> None:
     put(store, "a/b.txt", b"content")
     assert (home.buckets / BUCKET / "a/b.txt").read_bytes() == b"content"
 
 
-def test_dropped_file_is_an_object(store: ObjectStore, home: Home) -> None:
+def test_file_added_by_hand_is_an_object(store: ObjectStore, home: Home) -> None:
     (home.buckets / BUCKET / "data.csv").write_bytes(b"two")
     assert keys(store.list(BUCKET)) == ["data.csv"]
     assert details(store, "data.csv") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/csv"})
 
 
-def test_file_replaced_by_hand_loses_its_old_details(store: ObjectStore, home: Home) -> None:
+def test_file_replaced_by_hand_gets_new_details(store: ObjectStore, home: Home) -> None:
     put(store, "a.txt", b"one", Details("not its MD5", {"ContentType": "text/x"}))
     assert details(store, "a.txt").etag == "not its MD5"
     (home.buckets / BUCKET / "a.txt").write_bytes(b"two")
     assert details(store, "a.txt") == Details("b8a9f715dbb64fd5c56e7783c6820a61", {"ContentType": "text/plain"})
 
 
-def test_md5_of_a_settled_file_is_computed_once(
-    store: ObjectStore, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_md5_of_an_old_file_is_computed_once(store: ObjectStore, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = home.buckets / BUCKET / "a.txt"
     path.write_bytes(b"one")
     os.utime(path, (1, 1))
@@ -145,7 +143,7 @@ def test_prefix_cannot_leave_the_bucket(store: ObjectStore, prefix: str) -> None
 
 
 @pytest.mark.parametrize(("first", "second"), [("a", "a/b"), ("a/b", "a"), ("a/b", "a/b/c"), ("a/", "a"), ("a", "a/")])
-def test_object_and_folder_of_one_name_are_refused(store: ObjectStore, first: str, second: str) -> None:
+def test_key_that_is_a_folder_of_another_key_raises(store: ObjectStore, first: str, second: str) -> None:
     put(store, first, b"")
     for write in (put, lambda store, key: store.check_writable(BUCKET, key)):
         with pytest.raises(ServiceError, match=f"no file can have the key '{second}': .*a") as raised:
@@ -160,7 +158,7 @@ def test_object_replaces_an_empty_folder(store: ObjectStore, home: Home) -> None
     assert (home.buckets / BUCKET / "a").read_bytes() == b"content"
 
 
-def test_folder_marker_is_a_folder_that_stays(store: ObjectStore, home: Home) -> None:
+def test_folder_with_marker_is_kept_when_empty(store: ObjectStore, home: Home) -> None:
     put(store, "a/b/", b"")
     put(store, "a/b/c")
     assert store.delete(BUCKET, "a/b/c")
@@ -171,13 +169,13 @@ def test_folder_marker_is_a_folder_that_stays(store: ObjectStore, home: Home) ->
     assert not list((home.buckets / BUCKET).iterdir())
 
 
-def test_folder_marker_with_content_is_refused(store: ObjectStore, home: Home) -> None:
+def test_folder_marker_with_content_raises(store: ObjectStore, home: Home) -> None:
     with pytest.raises(ServiceError, match="which cannot have content"):
         put(store, "a/", b"x")
     assert not list((home.buckets / BUCKET).iterdir())
 
 
-def test_adopt_moves_the_file(store: ObjectStore, home: Home) -> None:
+def test_put_moves_the_file(store: ObjectStore, home: Home) -> None:
     file = home.work / "output"
     file.write_bytes(b"content")
     inode = file.stat().st_ino
@@ -186,8 +184,8 @@ def test_adopt_moves_the_file(store: ObjectStore, home: Home) -> None:
     assert stored.modified == pytest.approx(time.time(), abs=5)
 
 
-def test_adopt_copies_hard_links(store: ObjectStore, home: Home) -> None:
-    """A job may hand its input back as its output: a hard link to another object."""
+def test_put_copies_hard_links(store: ObjectStore, home: Home) -> None:
+    """A job can return its input as its output, which is then a hard link to another object."""
     original = put(store, "in", b"content", Details("its own"))
     (home.work / "link").hardlink_to(original.path)
     stored = store.put(BUCKET, "out", home.work / "link")
@@ -196,7 +194,7 @@ def test_adopt_copies_hard_links(store: ObjectStore, home: Home) -> None:
     assert not (home.work / "link").exists()
 
 
-def test_adopt_that_fails_leaves_everything(store: ObjectStore, home: Home) -> None:
+def test_failed_put_changes_nothing(store: ObjectStore, home: Home) -> None:
     put(store, "a", b"old")
     file = home.work / "output"
     file.write_bytes(b"new")
@@ -207,7 +205,7 @@ def test_adopt_that_fails_leaves_everything(store: ObjectStore, home: Home) -> N
 
 
 @pytest.mark.parametrize("change", [put, lambda store, condition: store.delete(BUCKET, "a", condition)])
-def test_condition_of_a_change_sees_the_earlier_write(store: ObjectStore, change: Callable[..., object]) -> None:
+def test_condition_is_checked_after_the_earlier_write(store: ObjectStore, change: Callable[..., object]) -> None:
     found: list[Details | None] = []
     arguments = {"store": store, "condition": found.append} | ({"key": "a"} if change is put else {})
     second = threading.Thread(target=change, kwargs=arguments)
@@ -241,13 +239,13 @@ def test_bucket_is_not_deleted_while_an_object_is_written(store: ObjectStore) ->
     assert codes == ["BucketNotEmpty"]
 
 
-def test_replacing_does_not_change_links_to_the_old_file(store: ObjectStore, home: Home) -> None:
+def test_replaced_object_keeps_the_content_of_old_links(store: ObjectStore, home: Home) -> None:
     (home.work / "input").hardlink_to(put(store, "a", b"old").path)
     put(store, "a", b"new")
     assert (home.work / "input").read_bytes() == b"old"
 
 
-def test_readers_see_one_version_whole_with_its_details(store: ObjectStore) -> None:
+def test_readers_get_one_complete_version_with_its_details(store: ObjectStore) -> None:
     versions = {name * 50_000: Details(name.decode()) for name in (b"a", b"b", b"c")}
     put(store, "k", b"a" * 50_000, versions[b"a" * 50_000])
     done = threading.Event()
@@ -269,7 +267,7 @@ def test_readers_see_one_version_whole_with_its_details(store: ObjectStore) -> N
         writer.join()
 
 
-def test_object_replaced_while_it_is_opened_is_the_new_one(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_returns_the_new_version_of_a_replaced_object(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     put(store, "a", b"old", Details("old"))
     look_up, looked = store.database.details, list[Version]()
 
@@ -285,7 +283,7 @@ def test_object_replaced_while_it_is_opened_is_the_new_one(store: ObjectStore, m
         assert (opened.file.read(), opened.details.etag) == (b"new", "new")
 
 
-def test_replaced_objects_are_forgotten(store: ObjectStore) -> None:
+def test_details_of_replaced_and_deleted_objects_are_removed(store: ObjectStore) -> None:
     for content in (b"1", b"22"):
         put(store, "a", content, Details("x"))
     assert store.database.select("SELECT size FROM objects") == [(2,)]
@@ -293,13 +291,13 @@ def test_replaced_objects_are_forgotten(store: ObjectStore) -> None:
     assert store.database.select("SELECT size FROM objects") == []
 
 
-def test_a_killed_servers_files_are_removed_at_start(store: ObjectStore, home: Home) -> None:
+def test_start_removes_incomplete_files_of_a_killed_server(store: ObjectStore, home: Home) -> None:
     put(store, "a", b"whole", Details("known"))
     (home.objects / "incoming" / "half").write_bytes(b"ha")
-    again = ObjectStore(home)
+    restarted = ObjectStore(home)
     assert not list((home.objects / "incoming").iterdir())
-    assert details(again, "a").etag == "known"
-    again.close()
+    assert details(restarted, "a").etag == "known"
+    restarted.close()
 
 
 @pytest.mark.parametrize("bucket", ["no-such-bucket", "..", "", "A"])
@@ -310,7 +308,7 @@ def test_missing_bucket_raises(store: ObjectStore, bucket: str) -> None:
         assert (raised.value.code, raised.value.status) == ("NoSuchBucket", 404)
 
 
-def test_bucket_with_a_file_that_no_key_names_is_kept(store: ObjectStore, home: Home) -> None:
+def test_bucket_with_a_file_without_a_key_is_not_deleted(store: ObjectStore, home: Home) -> None:
     path = Path(os.fsdecode(os.fsencode(home.buckets / BUCKET) + b"/\xff"))
     path.touch()
     assert not list(store.list(BUCKET))

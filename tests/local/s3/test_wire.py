@@ -1,4 +1,4 @@
-"""What goes over HTTP that boto3 does not send here: chunks, trailers, odd requests."""
+"""Tests for requests that boto3 does not send in other tests: chunks, trailers, invalid requests."""
 
 import base64
 import hashlib
@@ -63,13 +63,13 @@ TRAILER = {"x_amz_trailer": "x-amz-checksum-crc32"}
     ],
 )
 @pytest.mark.parametrize("transfer", [{}, {"Transfer_Encoding": "chunked"}])
-def test_aws_chunked_body_is_taken_apart(
+def test_aws_chunked_body_is_decoded(
     connection: HTTPConnection, home: Home, body: bytes, headers: Mapping[str, str], transfer: Mapping[str, str]
 ) -> None:
     pieces = (body[start : start + 50_000] for start in range(0, len(body), 50_000)) if transfer else body
     assert send(connection, "PUT", PATH, pieces, **headers, **transfer).status == 200
     assert (home.buckets / PATH[1:]).read_bytes() == CONTENT
-    assert send(connection, "GET", PATH).body == CONTENT  # the connection is still good
+    assert send(connection, "GET", PATH).body == CONTENT  # the connection can still be used
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_aws_chunked_body_is_taken_apart(
         (aws_chunked(CONTENT), {"x_amz_decoded_content_length": "x"}, "MissingContentLength"),
     ],
 )
-def test_broken_chunks_are_refused(
+def test_malformed_chunks_raise(
     connection: HTTPConnection, home: Home, body: bytes, headers: dict[str, str], code: str
 ) -> None:
     answer = send(connection, "PUT", PATH, body, **(streaming("UNSIGNED-PAYLOAD-TRAILER") | headers))
@@ -93,17 +93,17 @@ def test_broken_chunks_are_refused(
     assert send(connection, "HEAD", PATH) == (404, b"")
 
 
-def test_signed_chunks_need_a_request_that_is_signed(connection: HTTPConnection) -> None:
+def test_signed_chunks_without_request_signature_raise(connection: HTTPConnection) -> None:
     answer = send(connection, "PUT", PATH, aws_chunked(CONTENT), **streaming("AWS4-HMAC-SHA256-PAYLOAD"))
     assert (answer.status, b"the request needs a signature of version 4" in answer.body) == (403, True)
 
 
-def test_checksum_mode_may_be_written_small(connection: HTTPConnection, home: Home) -> None:
+def test_checksum_mode_ignores_case(connection: HTTPConnection, home: Home) -> None:
     (home.buckets / PATH[1:]).write_bytes(b"content")
     assert send(connection, "GET", PATH, x_amz_checksum_mode="enabled") == (200, b"content")
 
 
-def test_connection_is_good_after_a_refused_body(connection: HTTPConnection) -> None:
+def test_connection_can_be_used_after_an_error(connection: HTTPConnection) -> None:
     pieces = (CONTENT for _ in range(20))
     assert send(connection, "PUT", "/no-such-bucket/a", pieces, Transfer_Encoding="chunked").status == 404
     assert send(connection, "GET", f"/{BUCKET}").status == 200
@@ -115,7 +115,7 @@ def test_body_must_match_its_signed_hash(connection: HTTPConnection, signed: byt
     assert (answer.status, b"XAmzContentSHA256Mismatch" in answer.body) == (status, status == 400)
 
 
-def test_broken_chunk_of_http_is_refused(connection: HTTPConnection, home: Home) -> None:
+def test_malformed_http_chunk_raises(connection: HTTPConnection, home: Home) -> None:
     connection.putrequest("PUT", PATH)
     connection.putheader("Transfer-Encoding", "chunked")
     connection.endheaders(b"no size\r\n")
@@ -123,7 +123,7 @@ def test_broken_chunk_of_http_is_refused(connection: HTTPConnection, home: Home)
     assert not list((home.buckets / BUCKET).iterdir())
 
 
-def test_client_that_goes_away_leaves_nothing(connection: HTTPConnection, home: Home) -> None:
+def test_incomplete_body_leaves_no_file(connection: HTTPConnection, home: Home) -> None:
     connection.putrequest("PUT", PATH)
     connection.putheader("Content-Length", "1000")
     connection.endheaders(b"half")
@@ -133,7 +133,7 @@ def test_client_that_goes_away_leaves_nothing(connection: HTTPConnection, home: 
     assert not list((home.buckets / BUCKET).iterdir()) + list((home.objects / "incoming").iterdir())
 
 
-def test_client_may_wait_before_it_sends(connection: HTTPConnection, home: Home) -> None:
+def test_client_may_wait_for_100_continue(connection: HTTPConnection, home: Home) -> None:
     connection.putrequest("PUT", PATH)
     connection.putheader("Content-Length", "4")
     connection.putheader("Expect", "100-continue")
@@ -145,7 +145,7 @@ def test_client_may_wait_before_it_sends(connection: HTTPConnection, home: Home)
     assert (home.buckets / PATH[1:]).read_bytes() == b"body"
 
 
-def test_length_must_be_known(connection: HTTPConnection) -> None:
+def test_missing_content_length_raises(connection: HTTPConnection) -> None:
     connection.putrequest("PUT", PATH)
     connection.endheaders()
     assert connection.getresponse().status == 411
@@ -174,7 +174,7 @@ def test_length_must_be_known(connection: HTTPConnection) -> None:
         ("GET", f"/{BUCKET}/%2e%2e/%2e%2e/state.db", 404, b"NoSuchKey"),
     ],
 )
-def test_unsupported_requests_are_reported(
+def test_unsupported_request_raises(
     connection: HTTPConnection, method: str, path: str, status: int, text: bytes
 ) -> None:
     answer = send(connection, method, path)
@@ -183,12 +183,12 @@ def test_unsupported_requests_are_reported(
 
 
 @pytest.mark.parametrize("header", ["x-amz-website-redirect-location", "x-amz-object-lock-mode", "x-amz-grant-read"])
-def test_header_that_would_change_something_is_refused(connection: HTTPConnection, header: str) -> None:
+def test_unsupported_header_raises(connection: HTTPConnection, header: str) -> None:
     value = "GOVERNANCE" if "lock" in header else "x"
     assert send(connection, "PUT", PATH, b"", **{header: value}).status == 501
 
 
-def test_public_objects_are_refused(connection: HTTPConnection) -> None:
+def test_public_acl_raises(connection: HTTPConnection) -> None:
     assert send(connection, "PUT", PATH, b"", x_amz_acl="private").status == 200
     assert b'Not supported here: ACL "public-read"' in send(connection, "PUT", PATH, b"", x_amz_acl="public-read").body
 
@@ -204,16 +204,16 @@ def test_public_objects_are_refused(connection: HTTPConnection) -> None:
         b'<!DOCTYPE d [<!ENTITY e "x">]><Delete><Object><Key>&e;</Key></Object></Delete>',
     ],
 )
-def test_documents_that_are_none_are_refused(connection: HTTPConnection, document: bytes) -> None:
+def test_malformed_document_raises(connection: HTTPConnection, document: bytes) -> None:
     assert b"<Code>MalformedXML</Code>" in send(connection, "POST", f"/{BUCKET}?delete", document).body
 
 
-def test_document_without_end_is_refused(connection: HTTPConnection) -> None:
+def test_too_long_document_raises(connection: HTTPConnection) -> None:
     answer = send(connection, "POST", f"/{BUCKET}?delete", b" " * (17 << 20))
     assert b"MaxMessageLengthExceeded" in answer.body
 
 
-def test_key_that_xml_cannot_hold_is_listed_encoded(connection: HTTPConnection, home: Home) -> None:
+def test_key_with_characters_invalid_in_xml_is_listed_encoded(connection: HTTPConnection, home: Home) -> None:
     (home.buckets / BUCKET / "a\rb").touch()
     assert b"<Key>a&#13;b</Key>" in send(connection, "GET", f"/{BUCKET}").body
     (home.buckets / BUCKET / "a\x01").touch()

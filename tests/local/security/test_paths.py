@@ -29,7 +29,7 @@ from microjobs_orchestrator.local.s3.keys import is_bucket_name
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from tests.local.clients import LocalServer
 from tests.local.security.wire import Sender
-from tests.local.trees import lay_out
+from tests.local.trees import write_tree
 
 PARTS = [
     *(
@@ -274,7 +274,7 @@ def test_what_a_container_left_stays_in_its_folder(
     (outer / "outside").mkdir()
     try:
         tree = unpack([archive(member("top", tarfile.DIRTYPE), *members)], outer / "contents")
-        lay_out({name: replace(entry, content=Path(os.devnull)) for name, entry in tree.items()}, outer / "to")
+        write_tree({name: replace(entry, content=Path(os.devnull)) for name, entry in tree.items()}, outer / "to")
     except (OSError, tarfile.TarError, CannotRunError):  # names that no file system has: the job fails
         (outer / "to").mkdir(exist_ok=True)
     shutil.rmtree(outer / "contents")  # files with numbers for names

@@ -18,7 +18,7 @@ from microjobs_orchestrator.local.runtimes.base import CannotRunError, Exit, Lin
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
 from tests.local.jobs.waiting import run_hosts
-from tests.local.trees import tree_of
+from tests.local.trees import read_tree
 
 
 def put(store: ObjectStore, tmp_path: Path, *keys: str) -> None:
@@ -69,7 +69,7 @@ class Left:
         for name, content in self.files.items():
             (to / name).parent.mkdir(parents=True, exist_ok=True)
             (to / name).write_text(content)
-        return tree_of(to)
+        return read_tree(to)
 
 
 def gather(tmp_path: Path, *hosts: Left) -> tuple[dict[str, str], list[str]]:
@@ -131,14 +131,14 @@ def test_no_output_is_uploaded_if_one_name_cannot_be_a_key(store: ObjectStore, t
     (tmp_path / "left" / "a").write_text("")
     (tmp_path / "left" / "b" / "c").write_text("")
     with pytest.raises(Exception, match="out/b"):
-        outputs.upload(store, tree_of(tmp_path / "left"), "s3://data/out")
+        outputs.upload(store, read_tree(tmp_path / "left"), "s3://data/out")
     assert [item.key for item in store.list("data")] == ["out/b"]
 
 
 def test_archive_contains_the_files_of_the_folder(store: ObjectStore, tmp_path: Path) -> None:
     (tmp_path / "model" / "1").mkdir(parents=True)
     (tmp_path / "model" / "1" / "w").write_text("weights")
-    outputs.upload_archive(store, tree_of(tmp_path / "model"), "s3://data/model.tar.gz", tmp_path)
+    outputs.upload_archive(store, read_tree(tmp_path / "model"), "s3://data/model.tar.gz", tmp_path)
     with tarfile.open(store.get("data", "model.tar.gz").path) as archive:
         assert archive.getnames() == ["1", "1/w"]
 

@@ -8,7 +8,7 @@ import pytest
 from microjobs_orchestrator.local.lifecycle.sync import Sync
 from microjobs_orchestrator.local.s3.store import ObjectStore
 from microjobs_orchestrator.local.trees import Tree
-from tests.local.trees import tree_of
+from tests.local.trees import read_tree
 
 
 class Writing:
@@ -21,7 +21,7 @@ class Writing:
 
     def copy(self, path: str, to: Path) -> Tree:  # noqa: ARG002  it has one folder
         shutil.copytree(self.files, to)
-        return tree_of(to)
+        return read_tree(to)
 
 
 @pytest.fixture

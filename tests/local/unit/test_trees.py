@@ -1,4 +1,4 @@
-"""What jobs leave: any depth, length, number, size and name. It comes into the archive, or the job says why not."""
+"""Tests for outputs of jobs of any depth, size, number and name: each is archived, or an error gives the reason."""
 
 import gzip
 import hashlib
@@ -32,7 +32,7 @@ MAX_PATH_BYTES = 4000
 
 @contextmanager
 def folders(top: Path, names: Iterable[str]) -> Iterator[int]:
-    """A descriptor of the innermost of new folders in each other, however deep."""
+    """Create nested folders, and yield a descriptor of the innermost folder."""
     top.mkdir(exist_ok=True)
     folder = os.open(top, os.O_RDONLY)
     for name in names:
@@ -91,7 +91,7 @@ def odd(top: Path) -> None:
     os.mkfifo(top / "pipe")
 
 
-LEFT = {
+OUTPUTS = {
     "deep": (deep, {"d/" * 1500 + "weights"}),
     "long": (long, {("d" * 250 + "/") * 30 + "weights"}),
     "wide": (wide, {f"{number:05d}" for number in range(5000)}),
@@ -102,9 +102,9 @@ LEFT = {
 }
 
 
-@pytest.fixture(params=list(LEFT.values()), ids=list(LEFT))
+@pytest.fixture(params=list(OUTPUTS.values()), ids=list(OUTPUTS))
 def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Path, set[str]]]:
-    """A folder as a job left it, and the names of the files in it."""
+    """Return an output folder of a job, and the names of its files."""
     make, names = request.param
     make(tmp_path / "left")
     yield tmp_path / "left", names
@@ -125,7 +125,7 @@ def test_all_files_are_archived_copied_and_removed(left: tuple[Path, set[str]], 
 
 
 def archived(tree: Tree) -> set[str]:
-    """The names of the files in a tree's archive, as another program finds them there."""
+    """Return the names of the files in a tree's archive, as `tarfile` reads them."""
     file = io.BytesIO()
     outputs.pack(tree, file)
     with tarfile.open(fileobj=io.BytesIO(file.getvalue())) as tar:
@@ -161,14 +161,14 @@ def place() -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("make", [deep, closed], ids=["deep", "closed"])
-def test_user_who_is_not_root_removes_it(make: Callable[[Path], None], place: Path) -> None:
+def test_other_user_removes_the_tree(make: Callable[[Path], None], place: Path) -> None:
     make(place / "left")
     removal = remove_as_user(place / "left")
     assert (removal.returncode, list(place.iterdir())) == (0, []), removal.stderr
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that another user cannot remove")
-def test_file_that_cannot_be_removed_does_not_keep_others(place: Path) -> None:
+def test_remove_deletes_all_other_files_before_it_raises(place: Path) -> None:
     left = place / "left"
     for name in ("b", "a/c", "roots/file"):
         (left / name).parent.mkdir(parents=True, exist_ok=True)
@@ -178,7 +178,7 @@ def test_file_that_cannot_be_removed_does_not_keep_others(place: Path) -> None:
     assert [path.name for path in left.rglob("*")] == ["roots", "file"]
 
 
-def test_removing_follows_no_links(tmp_path: Path) -> None:
+def test_remove_does_not_follow_links(tmp_path: Path) -> None:
     (tmp_path / "kept").mkdir()
     (tmp_path / "kept" / "file").touch()
     (tmp_path / "left").mkdir()
@@ -204,7 +204,7 @@ def test_deep_inputs_are_packed(tmp_path: Path) -> None:
 
 
 def stream(*members: tuple[str, bytes, int]) -> Iterator[bytes]:
-    """What the engine sends: headers, and as many zeros as they say."""
+    """Yield an archive as the engine sends it. Its files contain zeros."""
     for name, kind, size in (("model", tarfile.DIRTYPE, 0), *members):
         info = tarfile.TarInfo(name)
         info.type, info.size = kind, size
@@ -222,13 +222,13 @@ def test_deep_archive_of_the_engine_is_read(tmp_path: Path) -> None:
     assert archived(tree) == {"d/" * 1500 + "w"}
 
 
-def test_path_that_the_engine_may_leave_out_is_an_error(tmp_path: Path) -> None:
+def test_path_that_is_too_long_for_the_engine_raises(tmp_path: Path) -> None:
     name = "model/" + "d/" * (MAX_ENGINE_PATH_BYTES // 2)
     with pytest.raises(CannotRunError, match=r"the engine cannot copy paths of more than \d+ bytes, such as d/d/"):
         unpack(stream((name, tarfile.DIRTYPE, 0)), tmp_path, str(Layout().model))
 
 
-def test_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+def test_too_large_sparse_file_raises_before_it_is_read(tmp_path: Path) -> None:
     read = 0
 
     def counted() -> Iterator[bytes]:
@@ -243,7 +243,7 @@ def test_sparse_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", [True, False])
-def test_sparse_file_of_a_process_is_refused(tmp_path: Path, link: bool) -> None:
+def test_too_large_sparse_file_of_a_process_raises(tmp_path: Path, link: bool) -> None:
     (tmp_path / "left").mkdir()
     with (tmp_path / "left" / "huge.bin").open("wb") as file:
         file.truncate(4 << 40)
@@ -251,7 +251,7 @@ def test_sparse_file_of_a_process_is_refused(tmp_path: Path, link: bool) -> None
         files.collect(tmp_path / "left", tmp_path / "to", link=link)
 
 
-def test_holes_stay_holes(tmp_path: Path) -> None:
+def test_sparse_files_stay_sparse(tmp_path: Path) -> None:
     (tmp_path / "left").mkdir()
     with (tmp_path / "left" / "sparse").open("wb") as file:
         file.seek(64 << 20)
@@ -271,14 +271,14 @@ def test_holes_stay_holes(tmp_path: Path) -> None:
         assert hashlib.sha256(content.read_bytes()).digest() == digests.pop()
 
 
-def test_many_files_together_are_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_too_large_in_total_raise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space.FreeSpace, "free", lambda _: 1_000_000)
     sizes = [(f"model/{number}", tarfile.REGTYPE, 300_032) for number in range(5)]
     with pytest.raises(CannotRunError, match=r"3 of 300\.0 kB does not fit: 1\.0 MB can be used"):
         unpack(stream(*sizes), tmp_path)
 
 
-def test_archive_ends_before_the_device_is_full(
+def test_archive_raises_before_the_device_is_full(
     tmp_path: Path, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "left").mkdir()
@@ -293,7 +293,7 @@ def test_archive_ends_before_the_device_is_full(
     assert list(store.list("data")) == []
 
 
-def test_file_of_a_name_that_no_key_has_is_named(tmp_path: Path, store: ObjectStore) -> None:
+def test_error_names_a_file_whose_name_is_no_key(tmp_path: Path, store: ObjectStore) -> None:
     not_utf8(tmp_path / "left")
     tree = files.collect(tmp_path / "left", tmp_path / "to", link=True)
     assert tree is not None
@@ -301,7 +301,7 @@ def test_file_of_a_name_that_no_key_has_is_named(tmp_path: Path, store: ObjectSt
         outputs.upload(store, tree, "s3://data/out")
 
 
-def test_hard_links_are_two_objects(tmp_path: Path, store: ObjectStore) -> None:
+def test_hard_links_become_two_objects(tmp_path: Path, store: ObjectStore) -> None:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         tar.addfile(tarfile.TarInfo("model/a"))
@@ -312,7 +312,7 @@ def test_hard_links_are_two_objects(tmp_path: Path, store: ObjectStore) -> None:
     assert [item.key for item in store.list("data")] == ["out/a", "out/b"]
 
 
-def test_order_has_folders_first(tmp_path: Path) -> None:
+def test_sort_names_puts_folders_before_their_content(tmp_path: Path) -> None:
     for name in ("a-b", "a/z", "a.txt"):
         (tmp_path / "left" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "left" / name).touch()
@@ -320,7 +320,7 @@ def test_order_has_folders_first(tmp_path: Path) -> None:
     assert sort_names(tree or {}) == ["a", "a/z", "a-b", "a.txt"]
 
 
-def test_archive_compresses_holes(tmp_path: Path) -> None:
+def test_archive_compresses_sparse_files(tmp_path: Path) -> None:
     (tmp_path / "left").mkdir()
     with (tmp_path / "left" / "sparse").open("wb") as file:
         file.truncate(64 << 20)
