@@ -71,11 +71,6 @@ class LogStream:
                     file.truncate(whole)
             yield lambda line: _write(file.fileno(), _record(line))
 
-    def append(self, when: float, text: bytes) -> None:
-        """Add one line of a host at a time in seconds since 1970."""
-        with self.writer() as write:
-            write(Line(when, text))
-
     def note(self, sentence: str) -> None:
         """Add a line of the server."""
         text = terminal.strip_controls(sentence).replace("\n", " ").encode()
@@ -117,7 +112,7 @@ class LogStream:
 
     def is_start(self, offset: int) -> bool:
         """Return whether an offset is the start of a record, or the end of the file."""
-        if offset == 0 or offset > self.size():
+        if not 0 < offset <= self.size():
             return offset == 0
         with self.path.open("rb") as file:
             file.seek(offset - 1)

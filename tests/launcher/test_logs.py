@@ -22,6 +22,7 @@ from microjobs_orchestrator.runs.kinds import TRAINING, TUNING
 from microjobs_orchestrator.runs.logs import Event, LogTail
 from microjobs_orchestrator.runs.progress import Progress, StepDisplay
 from tests.launcher.cloud import Cloud
+from tests.local.log_lines import append_line
 
 
 def test_empty_page_is_not_the_end(cloud: Cloud) -> None:
@@ -69,7 +70,7 @@ def test_log_has_no_control_sequences(
         state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
     stream = LogStore(home.logs).create("/aws/sagemaker/TrainingJobs", "job/algo-1-1763778749000")
     for line in (b"\x1b[31m1\x1b[0m", HOSTILE.encode(), b"up\x1b[Balgo-2  forged", b"\xff\x1b[8mhidden", b"50%\r100%"):
-        stream.append(1.0, line)
+        append_line(stream, 1.0, line)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     assert main(["logs", "job"]) == 0
     said = capsys.readouterr().out

@@ -10,6 +10,7 @@ from microjobs_orchestrator.local.home import Home
 from microjobs_orchestrator.local.logs import LogStore
 from microjobs_orchestrator.local.state import State
 from microjobs_orchestrator.runs.kinds import TRAINING
+from tests.local.log_lines import append_line
 
 
 @pytest.fixture
@@ -20,7 +21,9 @@ def folder(tmp_path: Path) -> Path:
     state = State(home.state)
     state.add("training-job", "job", "arn:job", "Completed", {}, {"TrainingJobStatus": "Completed"})
     state.close()
-    LogStore(home.logs).create(TRAINING.log_group("job"), "job/algo-1-1763778749000").append(1.0, "50 % ━━ ✓".encode())
+    append_line(
+        LogStore(home.logs).create(TRAINING.log_group("job"), "job/algo-1-1763778749000"), 1.0, "50 % ━━ ✓".encode()
+    )
     return tmp_path
 
 

@@ -20,6 +20,7 @@ from microjobs_orchestrator.runs.home_view import HomeView
 from microjobs_orchestrator.runs.kinds import ENDPOINT, KINDS, PROCESSING, TRAINING, Kind
 from microjobs_orchestrator.runs.view import Filter, View
 from tests.launcher.cloud import Cloud
+from tests.local.log_lines import append_line
 
 SLOW_IMPORTS = ("asyncio", "boto3", "botocore", "docker", "numpy", "optuna", "requests", "rich", "urllib.request")
 """Modules that take longer to import than a read-only command takes to run."""
@@ -96,13 +97,15 @@ def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.Capt
     store = LogStore(home.logs)
     for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
         store.create(TRAINING.log_group(""), f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
-    store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000").append(1.5, b"line of another job")
+    append_line(
+        store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000"), 1.5, b"line of another job"
+    )
     assert main(["logs", "--follow", "first"]) == 0
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
 
 def test_follow_ends_if_no_server_runs(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
-    LogStore(home.logs).create(TRAINING.log_group(""), "spot/algo-1-1763778749000").append(1.0, b"step 1")
+    append_line(LogStore(home.logs).create(TRAINING.log_group(""), "spot/algo-1-1763778749000"), 1.0, b"step 1")
     assert main(["logs", "-f", "spot"]) == 0
     captured = capsys.readouterr()
     assert captured.out == "algo-1  step 1\n"

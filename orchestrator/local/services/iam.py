@@ -23,14 +23,8 @@ KIND = "iam-role"
 DELETED = "Deleted"
 ROLE_LIFETIME = 60 * 60
 
-TRUST = json.dumps(
-    {
-        "Version": "2012-10-17",
-        "Statement": [
-            {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
-        ],
-    }
-)
+STATEMENT = {"Effect": "Allow", "Principal": {"Service": "sagemaker.amazonaws.com"}, "Action": "sts:AssumeRole"}
+TRUST = json.dumps({"Version": "2012-10-17", "Statement": [STATEMENT]})
 """Trust policy of roles that were not created: clients check whether SageMaker may assume them."""
 
 Request = Mapping[str, Any]

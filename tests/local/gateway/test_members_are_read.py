@@ -38,6 +38,7 @@ from microjobs_orchestrator.local.s3.uploads import Uploads
 from microjobs_orchestrator.local.server import create_services
 from microjobs_orchestrator.local.services import Service
 from microjobs_orchestrator.local.state import State
+from tests.local.log_lines import append_line
 from tests.local.security.stub import StubRuntime
 
 ROLE = "arn:aws:iam::000000000000:role/microjobs"
@@ -89,7 +90,7 @@ def context(tmp_path: Path) -> Iterator[Context]:
     (home.buckets / "bucket" / "in" / "a").write_text('{"source-ref": "s3://bucket/in/a"}\n')
     settings = Settings("http://127.0.0.1:1")
     made = Context(home, State(home.state), store, LogStore(home.logs), runtime, settings)
-    made.logs.create(GROUP, STREAM).append(1, b"line")
+    append_line(made.logs.create(GROUP, STREAM), 1, b"line")
     yield made
     store.close()
     made.state.close()

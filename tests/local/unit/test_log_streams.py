@@ -16,6 +16,7 @@ from microjobs_orchestrator.local.lifecycle.attempt import Attempt
 from microjobs_orchestrator.local.lifecycle.events import EventQueue
 from microjobs_orchestrator.local.logs import LogStream
 from microjobs_orchestrator.local.runtimes.base import Exit, Line
+from tests.local.log_lines import append_line
 
 NOW = 1_700_000_000.0
 
@@ -161,7 +162,7 @@ def test_line_of_another_waits_for_one_that_waits_for_space(stream: LogStream, m
 
     monkeypatch.setattr(logs, "RETRY_DELAY", 0.2)
     monkeypatch.setattr(os, "write", full_for_a_while)
-    host = threading.Thread(target=stream.append, args=(NOW, b"x" * 30))
+    host = threading.Thread(target=append_line, args=(stream, NOW, b"x" * 30))
     host.start()
     assert waits.wait(10)
     stream.note("between")

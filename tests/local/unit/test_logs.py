@@ -10,6 +10,7 @@ from microjobs_orchestrator.local.logs import LogStore, LogStream
 from microjobs_orchestrator.local.parity.table import refuse
 from microjobs_orchestrator.local.services import logs as service
 from microjobs_orchestrator.local.services.logs import Logs
+from tests.local.log_lines import append_line
 
 GROUP = "/aws/sagemaker/TrainingJobs"
 
@@ -22,7 +23,7 @@ def stream(tmp_path: Path) -> LogStream:
 @pytest.fixture
 def logs(tmp_path: Path, stream: LogStream) -> Logs:
     for second in range(5):
-        stream.append(second, b"line %d" % second)
+        append_line(stream, second, b"line %d" % second)
     return Logs(LogStore(tmp_path))
 
 
@@ -41,7 +42,7 @@ def test_lines_are_read_from_the_head_in_pages(logs: Logs) -> None:
 
 def test_newer_lines_follow_the_last_token(logs: Logs, stream: LogStream) -> None:
     _, token, _ = get(logs, startFromHead=True)
-    stream.append(9, b"late")
+    append_line(stream, 9, b"late")
     assert get(logs, nextToken=token)[0] == ["late"]
 
 
@@ -62,7 +63,7 @@ def test_last_lines_before_a_time_are_found(logs: Logs) -> None:
 @pytest.mark.parametrize("lines", [1, 3000])
 def test_reading_backwards_returns_each_line_once(stream: LogStream, logs: Logs, lines: int) -> None:
     for number in range(lines):
-        stream.append(10, b"%d " % number + b"x" * 100)
+        append_line(stream, 10, b"%d " % number + b"x" * 100)
     found: list[str] = []
     page, _, token = get(logs, limit=700)
     while page:
@@ -78,7 +79,7 @@ def test_half_a_record_is_not_shown(logs: Logs, stream: LogStream) -> None:
 
 
 def test_any_byte_may_be_printed(stream: LogStream) -> None:
-    stream.append(1, b"\xff progress\r50%\r")
+    append_line(stream, 1, b"\xff progress\r50%\r")
     (event,) = stream.events()
     assert event.text == b"\xff progress\r50%\r"
     assert event.message == "50%rogress"
@@ -86,8 +87,8 @@ def test_any_byte_may_be_printed(stream: LogStream) -> None:
 
 @pytest.mark.parametrize("length", [1, 5_000, 100_000])
 def test_last_time_is_found_behind_lines_of_any_length(stream: LogStream, length: int) -> None:
-    stream.append(1, b"short")
-    stream.append(2.5, b"x" * length)
+    append_line(stream, 1, b"short")
+    append_line(stream, 2.5, b"x" * length)
     assert stream.last_time() == 2500
 
 
@@ -112,7 +113,7 @@ def test_missing_group_raises_as_on_aws(logs: Logs, group: str) -> None:
 
 def test_streams_merge_by_time_in_pages(logs: Logs, tmp_path: Path) -> None:
     other = LogStore(tmp_path).create(GROUP, "job/algo-2-5")
-    other.append(1.5, b"between")
+    append_line(other, 1.5, b"between")
     request: dict[str, Any] = {"logGroupName": GROUP, "logStreamNamePrefix": "job/", "limit": 3}
     first = logs.filter_log_events(request)
     rest = logs.filter_log_events({**request, "nextToken": first["nextToken"]})
@@ -191,7 +192,7 @@ def test_filter_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatc
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for number in range(100):
-        stream.append(number, b"x" * 80 + b" needle" * (number == 99))
+        append_line(stream, number, b"x" * 80 + b" needle" * (number == 99))
     request: dict[str, Any] = {"logGroupName": GROUP, "filterPattern": "needle"}
     pages = 1
     while "nextToken" in (answer := Logs(store).filter_log_events(request)):
@@ -207,7 +208,7 @@ def test_answer_reads_a_part_of_a_large_log_at_a_time(tmp_path: Path, monkeypatc
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for _ in range(10):
-        stream.append(1, b"\rstate" * 500)
+        append_line(stream, 1, b"\rstate" * 500)
     request = {"logGroupName": GROUP, "logStreamName": "job/algo-1-1", "startFromHead": True}
     answer = Logs(store).get_log_events(request)
     assert [event["message"] for event in answer["events"]] == ["state"] * 3
@@ -218,7 +219,7 @@ def test_event_larger_than_a_response_is_returned_alone(tmp_path: Path, monkeypa
     store = LogStore(tmp_path)
     stream = store.create(GROUP, "job/algo-1-1")
     for text in (b"a" * 100, b"b", b"c" * 100):
-        stream.append(1, text)
+        append_line(stream, 1, text)
     request: dict[str, Any] = {"logGroupName": GROUP, "logStreamName": "job/algo-1-1", "startFromHead": True}
     pages = []
     while (answer := Logs(store).get_log_events(request))["events"]:
