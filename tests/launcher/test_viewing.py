@@ -96,10 +96,10 @@ def test_statuses_match_the_api() -> None:
 def test_log_of_all_hosts_is_read_from_the_files(home: Home, capsys: pytest.CaptureFixture[str]) -> None:
     store = LogStore(home.logs)
     for host, when in (("algo-2", 2.0), ("algo-1", 1.0)):
-        store.create(TRAINING.log_group(""), f"first/{host}-1763778749000").append(when, f"line of {host}".encode())
-    append_line(
-        store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000"), 1.5, b"line of another job"
-    )
+        stream = store.create(TRAINING.log_group(""), f"first/{host}-1763778749000")
+        append_line(stream, when, f"line of {host}".encode())
+    other = store.create(TRAINING.log_group(""), "first-of-another/algo-1-1763778749000")
+    append_line(other, 1.5, b"line of another job")
     assert main(["logs", "--follow", "first"]) == 0
     assert capsys.readouterr().out == "algo-1  line of algo-1\nalgo-2  line of algo-2\n"
 
